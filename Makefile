@@ -1,0 +1,39 @@
+# Everything sets itself up: `make lab` and `make test` are all that a fresh machine needs.
+# PYTHON=python3.12 make test chooses another interpreter (3.11 or newer).
+
+VENV := .venv
+BIN := $(VENV)/bin
+TESTS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test demo bench lint check clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+lab: ## JupyterLab on the first notebook
+	@tools/setup lab
+	@tools/lab notebooks/01-image-or-container.ipynb
+
+demo: ## the first notebook's story in the terminal
+	@tools/setup run
+	@$(BIN)/python tools/demo.py
+
+test: ## the whole test suite (TESTS="tests/store -k tar" for a part of it)
+	@tools/setup test
+	@$(BIN)/python -m pytest $(TESTS)
+
+bench: ## the figures, as ratios to C programs that do the same kernel work
+	@tools/setup test
+	@set -e; for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each; done
+
+lint: ## ruff and mypy --strict
+	@tools/setup dev
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+check: lint test ## what should hold before a change is handed in
+
+clean: ## forget the environment and the caches
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,53 @@
+"""`nbcontain` on a terminal: the same commands, docker's exit codes, plain text."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status: the container's own, or docker's 125, 126, 127, 130."""
+    from nbcontain.errors import ContainerFailed, NbcontainError
+    from nbcontain.options import HelpAsked
+
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        return _run(words)
+    except HelpAsked as asked:
+        print(asked, end="")
+        return 0
+    except ContainerFailed as error:
+        # The program has said what it had to say, as with docker.
+        return error.exit_status
+    except NbcontainError as error:
+        print("\n".join(error.lines()), file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read us has gone (head, a closed pager): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(words: list[str]) -> int:
+    from nbcontain.commands import overview, parse_words
+
+    if not words or words[0] in ("--help", "-h", "help"):
+        print("nbcontain: a container engine without a daemon\n\nusage: nbcontain COMMAND [OPTIONS]\n")
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        words = ["version"]
+    command, options = parse_words("", words)
+    from nbcontain.draw import draw
+    from nbcontain.engine import Engine
+
+    with Engine() as engine:
+        return draw(command.function(engine, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

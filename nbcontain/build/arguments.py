@@ -1,0 +1,89 @@
+"""What a Dockerfile can be told from outside: --build-arg, and the arguments that every build has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nbcontain.errors import UsageError
+from nbcontain.oci.image import Platform
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+PROXIES = (*_PROXIES, *map(str.lower, _PROXIES))
+"""Predefined: usable without ARG, part neither of the history nor of a cache key."""
+
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "aarch64": "arm64",
+    "armhf": "arm",
+    "i386": "386",
+    "i686": "386",
+}
+
+
+def parse_platform(text: str) -> Platform:
+    """Read os[/architecture[/variant]] or an architecture alone. Raises UsageError."""
+    here = Platform.here()
+    parts = text.lower().split("/")
+    if not all(part.replace("-", "").replace("_", "").isalnum() for part in parts) or len(parts) > 3:
+        raise UsageError(f"{text!r} is no platform", hint="It reads linux/amd64, or linux/arm64/v8.")
+    if len(parts) == 1 and parts[0] != "linux":
+        parts.insert(0, "linux")
+    os, architecture, variant = (*parts, "", "")[:3]
+    if os != "linux":
+        raise UsageError(f"the platform {text!r} is not Linux", why="nbcontain runs Linux containers only")
+    architecture = _ARCHITECTURES.get(architecture, architecture)
+    if not architecture:
+        return here
+    # arm64 means v8 and amd64 means v1: said or not, it is the same platform.
+    if (architecture, variant) in (("arm64", "v8"), ("amd64", "v1")):
+        variant = ""
+    if architecture == "arm" and not variant:
+        variant = "v7"
+    return Platform("linux", architecture, variant)
+
+
+def build_arguments(words: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
+    """The values of --build-arg K=V, and of --build-arg K from the environment. Raises UsageError."""
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or "\0" in word:
+            raise UsageError(f"--build-arg {word!r} has no name", hint="--build-arg NAME=VALUE")
+        if equals:
+            values[name] = value
+        elif name in environ:
+            values[name] = environ[name]
+    return values
+
+
+def labels_of(words: tuple[str, ...]) -> dict[str, str]:
+    """The values of --label K=V; without = the value is empty. Raises UsageError."""
+    if any(word.startswith("=") or not word for word in words):
+        raise UsageError("--label has no name", hint="--label NAME=VALUE")
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def platform_arguments(build: Platform, target: Platform) -> dict[str, str]:
+    """The arguments BUILDPLATFORM, TARGETARCH and their like; a stage sees them after ARG."""
+    values: dict[str, str] = {}
+    for prefix, platform in (("BUILD", build), ("TARGET", target)):
+        values |= {
+            f"{prefix}PLATFORM": str(platform),
+            f"{prefix}OS": platform.os,
+            f"{prefix}OSVERSION": "",
+            f"{prefix}ARCH": platform.architecture,
+            f"{prefix}VARIANT": platform.variant,
+        }
+    return values
+
+
+def proxy_environment(values: Mapping[str, str]) -> tuple[str, ...]:
+    """NAME=value of the given proxies, in both cases, for the programs that only know one."""
+    found: dict[str, str] = {}
+    for name in PROXIES:
+        if name in values:
+            found |= {name.upper(): values[name], name.lower(): values[name]}
+    return tuple(f"{name}={value}" for name, value in sorted(found.items()))

@@ -1,0 +1,146 @@
+"""What a build has to do, as values: a graph of file systems, each with the operation that makes it.
+
+Metadata (ENV, CMD, LABEL …) is no part of the graph; `plan` has already folded it into an `ImageConfig`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+
+from nbcontain.dockerfile.ast import Remark
+from nbcontain.errors import Span
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import Image, ImageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The file system of an image; without one, `scratch`. No inputs."""
+
+    image: Image | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecOp:
+    """A program run in the file system of the only input.
+
+    `env` is everything the program sees, as NAME=value. `user` is as USER gives it ("", "app", "7:7"): names are
+    looked up in the file system itself.
+    """
+
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    network: str = "host"
+    secret_env: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """More NAME=value for the program that change nothing about what is built: the predefined proxy arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFiles:
+    """Files laid on the first input: from the build context, or from the file system of the second input.
+
+    `sources` are relative to the context's root (or the second input's), may be wildcards and never leave it.
+    `destination` is absolute and without a slash at its end; `into_directory` says that it is (or becomes) a
+    directory which the sources land in, as a slash at the end or several sources ask for. Directories give their
+    contents, not themselves. `chown` is user[:group] in names or numbers, "" is root.
+    """
+
+    sources: tuple[str, ...]
+    destination: str
+    from_context: bool
+    chown: str = ""
+    chmod: int | None = None
+    into_directory: bool = False
+    is_add: bool = False
+    """ADD, which would unpack an archive: `Context.select` refuses one then."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDirectory:
+    """A directory (mode 0755) and its missing parents, owned by `user`; nothing if it is there. One input."""
+
+    path: str
+    user: str = ""
+
+
+Operation = Base | ExecOp | CopyFiles | MakeDirectory
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vertex:
+    """A file system and how to get it: an operation on other file systems. Its first input is what it changes.
+
+    Two vertices are equal if they have the same digest: equal operations on equal inputs.
+    """
+
+    operation: Operation
+    inputs: tuple[Vertex, ...] = field(default=(), repr=False)
+    label: str = ""
+    """For people; no part of its identity."""
+    span: Span | None = None
+    digest: Digest = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Computed here and not on demand: the inputs have theirs already, so that a stage of ten thousand
+        # instructions needs no recursion.
+        document = [type(self.operation).__name__, _identity(self.operation), [str(v.digest) for v in self.inputs]]
+        text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
+        object.__setattr__(self, "digest", Digest.of(text.encode()))
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, Vertex) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+def _identity(operation: Operation) -> object:
+    """What makes two operations the same one, as JSON: every field that takes part in comparison."""
+    if isinstance(operation, Base):
+        return str(operation.image.digest) if operation.image else "scratch"
+    return {each.name: getattr(operation, each.name) for each in fields(operation) if each.compare}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One instruction of a build, for display and history."""
+
+    name: str
+    """The instruction as written, on one line: "RUN pip install flask"."""
+    span: Span | None
+    vertex: Vertex | None = None
+    """What it makes; None for an instruction that only changes metadata."""
+    created_by: str = ""
+    """What docker writes into the image's history for it; "" for FROM and ARG before it, which leave no entry."""
+    stage: str = ""
+    """The name or number of its stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildGraph:
+    """A whole build. `config` is the image's, without diff IDs of what is still to be made, and with a history
+    whose new entries have no time yet; `steps` are the instructions that count, in the order of the file."""
+
+    target: Vertex
+    config: ImageConfig
+    steps: tuple[Step, ...]
+    history_steps: tuple[Step, ...] = ()
+    """The steps whose entries are the last ones of `config.history`, one each."""
+    remarks: tuple[Remark, ...] = ()
+    """What is odd about the Dockerfile, for the user to read."""
+
+    def vertices(self) -> tuple[Vertex, ...]:
+        """Inputs before users, each once; what the target does not need is absent."""
+        ordered: dict[Vertex, None] = {}
+        pending = [(self.target, False)]
+        while pending:
+            vertex, inputs_done = pending.pop()
+            if inputs_done:
+                ordered[vertex] = None
+            elif vertex not in ordered:
+                pending.append((vertex, True))
+                pending += [(each, False) for each in reversed(vertex.inputs)]
+        return tuple(ordered)

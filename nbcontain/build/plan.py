@@ -1,0 +1,296 @@
+"""From a Dockerfile to a build graph: a fold of `apply` over the instructions of each stage that is needed.
+
+Pure but for `resolve`, which gives base images: their configs decide what the instructions after FROM mean.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from nbcontain.build.arguments import (
+    DEFAULT_PATH,
+    PROXIES,
+    build_arguments,
+    labels_of,
+    parse_platform,
+    platform_arguments,
+)
+from nbcontain.build.graph import Base, BuildGraph, Step, Vertex
+from nbcontain.build.instructions import Scene, StageState, apply, one_line
+from nbcontain.dockerfile import ast
+from nbcontain.dockerfile.parser import parse_trigger
+from nbcontain.dockerfile.words import expand
+from nbcontain.errors import DockerfileError, Span, StoreError, UsageError
+from nbcontain.oci.image import History, Image, ImageConfig, Platform
+from nbcontain.oci.reference import Reference
+
+Resolve = Callable[[Reference, Platform], Image]
+"""Gives the image of a name: a store, a registry, or a dict in a test."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What the user of a build can ask for."""
+
+    tags: tuple[str, ...] = ()
+    context: Path | None = None
+    build_args: tuple[str, ...] = ()
+    """NAME=value, or NAME for the value it has in the environment."""
+    target: str = ""
+    """A stage's name or number; "" is the last one."""
+    no_cache: bool = False
+    labels: tuple[str, ...] = ()
+    platform: Platform = field(default_factory=Platform.here)
+    network: str = "host"
+    """Of every RUN that does not say: "host" or "none"."""
+
+
+def plan(
+    dockerfile: ast.Dockerfile, options: BuildOptions, resolve: Resolve, environ: Mapping[str, str] = os.environ
+) -> BuildGraph:
+    """What there is to do for the target stage. Raises DockerfileError, placed in the source, and UsageError.
+
+    Where `resolve` has no image, its StoreError is drawn under the FROM that asked.
+    """
+    if options.network not in ("host", "none"):
+        raise UsageError(f"--network {options.network} is not here yet", hint="--network host, or --network none")
+    try:
+        planning = _Planning(dockerfile, options, resolve, environ)
+        state = planning.run()
+    except DockerfileError as error:
+        error.source = dockerfile.source
+        raise
+    config = state.image_config
+    labels = {**config.labels, **labels_of(options.labels)}
+    return BuildGraph(
+        target=state.vertex,
+        config=replace(config, labels=labels, created="", diff_ids=()),
+        steps=tuple(planning.steps),
+        history_steps=state.history_steps,
+        remarks=(*dockerfile.remarks, *planning.scene.remarks),
+    )
+
+
+class _Planning:
+    """One plan being made: the stages that are folded already, and how one finds another."""
+
+    def __init__(
+        self, dockerfile: ast.Dockerfile, options: BuildOptions, resolve: Resolve, environ: Mapping[str, str]
+    ) -> None:
+        self.stages = dockerfile.stages
+        self.options = options
+        self.resolve = resolve
+        self.steps: list[Step] = []
+        self.states: dict[int, StageState] = {}
+        self.names: dict[str, list[int]] = {}
+        for index, stage in enumerate(self.stages):
+            self.names.setdefault(stage.base.name, []).append(index)
+        self.scene = Scene(
+            escape=dockerfile.escape,
+            build_args=build_arguments(options.build_args, environ),
+            global_args=platform_arguments(Platform.here(), options.platform),
+            network=options.network,
+            copied=_no_stage,
+        )
+        for arg in dockerfile.arguments:
+            self._declare(arg)
+
+    def _declare(self, arg: ast.Arg) -> None:
+        """An ARG before the first FROM."""
+        values = dict(self.scene.global_args)
+        for name, default in arg.arguments:
+            self.scene.declared.add(name)
+            if name in self.scene.build_args:
+                values[name] = self.scene.build_args[name]
+            elif default is not None:
+                values[name] = self._filled(default, values, arg.span)
+        self.scene = replace(self.scene, global_args=values)
+
+    def _filled(self, word: str, variables: Mapping[str, str], span: Span) -> str:
+        try:
+            return self.scene.filled(word, variables, span)
+        except DockerfileError as error:
+            error.span = span
+            raise
+
+    def run(self) -> StageState:
+        target = self._target()
+        # In the order of the file, so that a stage's inputs are there when it is folded.
+        for index in sorted(self._needed(target)):
+            self._state_of(index)
+        self._check_build_args()
+        return self.states[target]
+
+    def _target(self) -> int:
+        wanted = self.options.target
+        if not wanted:
+            return len(self.stages) - 1
+        index = self._stage_named(wanted, len(self.stages))
+        if index is None and wanted.isdecimal() and len(wanted) < 6:
+            index = int(wanted)
+        if index is None or index >= len(self.stages):
+            names = [name for name in self.names if name]
+            near = difflib.get_close_matches(wanted.lower(), names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"Its stages are {', '.join(names) or 'without names'}."
+            raise UsageError(f"no stage {wanted!r} in this Dockerfile", hint=hint)
+        return index
+
+    def _stage_named(self, name: str, before: int) -> int | None:
+        """The last stage of that name before stage number `before`."""
+        found = self.names.get(name.lower(), []) if name else []
+        return max((index for index in found if index < before), default=None)
+
+    def _needed(self, target: int) -> set[int]:
+        """The numbers of all stages that `target` is made of; the others are never looked at."""
+        needed: set[int] = set()
+        pending = [target]
+        while pending:
+            index = pending.pop()
+            if index in needed:
+                continue
+            needed.add(index)
+            stage = self.stages[index]
+            inputs = [self._stage_copied(each, index) for each in stage.instructions if isinstance(each, ast.Copy)]
+            inputs.append(self._stage_named(self._image_name(stage.base), index))
+            pending += [each for each in inputs if each is not None]
+        return needed
+
+    def _stage_copied(self, copy: ast.Copy, index: int) -> int | None:
+        """The stage that a COPY in stage number `index` takes from; None for the context or an image."""
+        name = copy.from_
+        if "$" in name:
+            hint = f"Give it a name of its own: FROM {name} AS source"
+            raise DockerfileError(f"variables are not expanded in --from={name}", copy.span, hint=hint)
+        found = int(name) if name.isascii() and name.isdecimal() else self._stage_named(name, index)
+        if found is None:
+            found = self._stage_named(name, len(self.stages))
+        if found is not None and found >= index:
+            exists = found < len(self.stages)
+            why = "a stage can copy from earlier ones only" if exists else "there is no such stage"
+            raise DockerfileError(f"--from={name} is no earlier stage", copy.span, why=why)
+        return found
+
+    def _image_name(self, base: ast.From) -> str:
+        # Not `_filled`: this is asked twice, and an empty name is an error and no remark.
+        try:
+            name = expand(base.image, self.scene.global_args, self.scene.escape)
+        except DockerfileError as error:
+            error.span = base.span
+            raise
+        if not name:
+            raise DockerfileError(
+                f"FROM {base.image} names no image",
+                base.span,
+                why="the variables in it have no value",
+                hint="Only an ARG before the first FROM gives FROM a value: ARG NAME=default, or --build-arg too.",
+            )
+        return name
+
+    def _state_of(self, index: int) -> StageState:
+        """Stage number `index`, folded; once."""
+        if index not in self.states:
+            scene = replace(self.scene, copied=partial(self._copied, index))
+            stage = self.stages[index]
+            state = self._begin(index, scene)
+            for instruction in stage.instructions:
+                state = self._step(instruction, state, index, scene)
+            self.states[index] = state
+        return self.states[index]
+
+    def _begin(self, index: int, scene: Scene) -> StageState:
+        """The state after FROM, triggers of the base image included."""
+        base = self.stages[index].base
+        name = self._image_name(base)
+        below = self._stage_named(name, index)
+        if below is not None:
+            # As in BuildKit, a stage on top of another sees its ARGs too; its triggers were not meant for it.
+            state = self._state_of(below)
+            self.steps.append(Step(one_line(base.text), base.span, state.vertex, stage=self._shown(index)))
+            return replace(state, config=replace(state.config, on_build=()), has_cmd=False)
+        vertex, config = self._base(name, self._platform(base), base.span, index, one_line(base.text))
+        env = dict(word.partition("=")[::2] for word in config.env)
+        state = StageState(vertex, replace(config, on_build=()), env, env)
+        for trigger in config.on_build:
+            try:
+                state = self._step(parse_trigger(trigger, base.span), state, index, scene, prefix="ONBUILD ")
+            except DockerfileError as error:
+                error.why = error.why or f"the image {name} brings it along: ONBUILD {trigger}"
+                raise
+        return state
+
+    def _platform(self, base: ast.From) -> Platform:
+        if not base.platform:
+            return self.options.platform
+        text = self._filled(base.platform, self.scene.global_args, base.span)
+        try:
+            return parse_platform(text)
+        except UsageError as error:
+            raise DockerfileError(error.message, base.span, why=error.why, hint=error.hint) from error
+
+    def _base(self, name: str, platform: Platform, span: Span, index: int, step: str) -> tuple[Vertex, ImageConfig]:
+        """The vertex and config of an image; `step` is how it is shown."""
+        image: Image | None = None
+        config = ImageConfig(platform=platform, env=(f"PATH={DEFAULT_PATH}",), working_dir="/")
+        if name != "scratch":
+            image = self._resolved(name, platform, span, index)
+            config = image.config
+        vertex = Vertex(Base(image), label=f"FROM {name}", span=span)
+        self.steps.append(Step(step, span, vertex, stage=self._shown(index)))
+        return vertex, config
+
+    def _resolved(self, name: str, platform: Platform, span: Span, index: int) -> Image:
+        try:
+            return self.resolve(Reference.parse(name), platform)
+        except StoreError as error:
+            later = self._stage_named(name, len(self.stages))
+            why, hint = error.why, error.hint
+            if later is not None and later > index:
+                why, hint = f"the stage {name} comes later in this file", "A stage comes before those that use it."
+            raise DockerfileError(error.message, span, why=why, hint=hint) from error
+
+    def _copied(self, index: int, copy: ast.Copy) -> Vertex:
+        """What COPY --from takes from, in stage number `index`."""
+        found = self._stage_copied(copy, index)
+        if found is not None:
+            return self._state_of(found).vertex
+        return self._base(copy.from_, self.options.platform, copy.span, index, f"FROM {copy.from_}")[0]
+
+    def _step(
+        self, instruction: ast.Instruction, state: StageState, index: int, scene: Scene, prefix: str = ""
+    ) -> StageState:
+        """Apply one instruction, and note it as a step and in the history."""
+        try:
+            after = apply(instruction, replace(state, created_by=""), scene)
+        except DockerfileError as error:
+            error.span = error.span or instruction.span
+            raise
+        vertex = after.vertex if after.vertex is not state.vertex else None
+        name = prefix + one_line(instruction.text)
+        step = Step(name, instruction.span, vertex, after.created_by, self._shown(index))
+        self.steps.append(step)
+        if not after.created_by:
+            return after
+        entry = History(created_by=after.created_by, comment="nbcontain", empty_layer=vertex is None)
+        config = replace(after.config, history=(*after.config.history, entry))
+        return replace(after, config=config, history_steps=(*after.history_steps, step))
+
+    def _shown(self, index: int) -> str:
+        return self.stages[index].base.name or str(index)
+
+    def _check_build_args(self) -> None:
+        known = {*self.scene.declared, *PROXIES, *self.scene.global_args}
+        for name in self.scene.build_args:
+            if name in known or name.startswith("BUILDKIT_") or name == "SOURCE_DATE_EPOCH":
+                continue
+            near = difflib.get_close_matches(name, self.scene.declared, 1)
+            hint = f"did you mean {near[0]}?" if near else f"Add ARG {name} where it is used."
+            self.scene.remark(f"--build-arg {name} is used by no ARG", None, hint)
+
+
+def _no_stage(copy: ast.Copy) -> Vertex:
+    raise DockerfileError("COPY before the first FROM", copy.span)

@@ -1,0 +1,169 @@
+"""Walks a build graph: looks each vertex up in the cache, executes the misses, some at a time.
+
+It knows no operation; what they do is in `operations`.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+
+from nbcontain.build.graph import BuildGraph, Step, Vertex
+from nbcontain.build.operations import Filesystem, Workshop, cache_key, execute, timestamp
+from nbcontain.errors import BuildError, Cancelled, DockerfileError, NbcontainError
+from nbcontain.events import Emit, Event, Finished, Outcome, Progress, Started
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import History, Image
+from nbcontain.store.cache import CacheRecord
+
+BUILD = "build"
+"""The task that all steps of a build have as parent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    filesystem: Filesystem
+    created: str = ""
+    """When its layer was made, RFC 3339; "" for a base."""
+
+
+class Solver:
+    """Solves one graph in one workshop."""
+
+    def __init__(self, workshop: Workshop, *, source: str = "", no_cache: bool = False, workers: int = 2) -> None:
+        self._workshop = workshop
+        self._emit = workshop.emit
+        self._source = source
+        self._no_cache = no_cache
+        self._workers = workers
+        self._solved: dict[Vertex, _Solved] = {}
+        self._steps: tuple[Step, ...] = ()
+        self._owners: dict[Vertex, tuple[str, Step]] = {}
+        self._done_steps = 0
+
+    def solve(self, graph: BuildGraph) -> Image:
+        """The image of this graph, not stored yet. Raises what a step raised, placed in the Dockerfile."""
+        vertices = graph.vertices()
+        needed = set(vertices)
+        self._steps = tuple(step for step in graph.steps if step.vertex is None or step.vertex in needed)
+        for number, step in enumerate(self._steps, start=1):
+            self._emit(Started(f"step-{number}", step.name, BUILD, step.span, waiting=True))
+            if step.vertex is not None:
+                self._owners.setdefault(step.vertex, (f"step-{number}", step))
+        self._walk(vertices)
+        for number, step in enumerate(self._steps, start=1):
+            if step.vertex is None or self._owners[step.vertex][1] is not step:
+                self._emit(Started(f"step-{number}", step.name, BUILD, step.span))
+                self._finished(f"step-{number}", "done" if step.vertex is None else "cached")
+        return self._image(graph)
+
+    def _walk(self, vertices: tuple[Vertex, ...]) -> None:
+        """Every vertex, inputs before users. After an error nothing new begins, and what runs is ended."""
+        waiting = list(vertices)
+        running: dict[Future[_Solved], Vertex] = {}
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="nbcontain build") as pool:
+            try:
+                while waiting or running:
+                    for vertex in [each for each in waiting if all(below in self._solved for below in each.inputs)]:
+                        if len(running) == self._workers:
+                            break
+                        waiting.remove(vertex)
+                        self._begin(vertex, pool, running)
+                    if len(running) == self._workers or (running and not self._has_ready(waiting)):
+                        for future in wait(running, return_when=FIRST_COMPLETED).done:
+                            self._solved[running.pop(future)] = future.result()
+            except BaseException:
+                if self._workshop.leash is not None:
+                    self._workshop.leash.let_go()
+                raise
+
+    def _has_ready(self, waiting: list[Vertex]) -> bool:
+        return any(all(below in self._solved for below in each.inputs) for each in waiting)
+
+    def _begin(self, vertex: Vertex, pool: ThreadPoolExecutor, running: dict[Future[_Solved], Vertex]) -> None:
+        """Take a base or a cached result at once; hand a miss to a thread."""
+        task, step = self._owners[vertex]
+        inputs = [self._solved[below].filesystem for below in vertex.inputs]
+        workshop = self._workshop.for_step(partial(_as_task, task, self._emit))
+        self._emit(Started(task, step.name, BUILD, step.span))
+        try:
+            key = cache_key(vertex.operation, inputs, workshop)
+            if key is None:
+                self._solved[vertex] = _Solved(execute(vertex.operation, inputs, workshop))
+                self._finished(task, "cached")
+                return
+            if not self._no_cache and (record := workshop.store.cache.get(key)) is not None:
+                self._solved[vertex] = _Solved(Filesystem(record.layers), record.created)
+                self._finished(task, "cached", _added(Filesystem(record.layers), inputs))
+                return
+        except BaseException as error:
+            raise self._failed(task, step, error) from error
+        running[pool.submit(self._execute, vertex, inputs, workshop, key)] = vertex
+
+    def _execute(self, vertex: Vertex, inputs: list[Filesystem], workshop: Workshop, key: Digest) -> _Solved:
+        task, step = self._owners[vertex]
+        try:
+            filesystem = execute(vertex.operation, inputs, workshop)
+            solved = _Solved(filesystem, timestamp())
+            workshop.store.cache.put(
+                key, CacheRecord(layers=filesystem.layers, created=solved.created, created_by=step.name)
+            )
+        except BaseException as error:
+            raise self._failed(task, step, error) from error
+        self._finished(task, "done", _added(filesystem, inputs))
+        return solved
+
+    def _finished(self, task: str, outcome: Outcome, size_bytes: int | None = None) -> None:
+        self._emit(Finished(task, outcome, size_bytes=size_bytes))
+        self._done_steps += 1
+        self._emit(Progress(BUILD, self._done_steps, len(self._steps), "steps"))
+
+    def _failed(self, task: str, step: Step, error: BaseException) -> BaseException:
+        """Tell how the step ended, and give the error with its place in the Dockerfile."""
+        outcome: Outcome = "cancelled" if isinstance(error, Cancelled) else "failed"
+        detail = error.message if isinstance(error, NbcontainError) else str(error)
+        with suppress(Cancelled):
+            self._emit(Finished(task, outcome, detail, getattr(error, "exit_code", None)))
+        if isinstance(error, Cancelled) or not isinstance(error, NbcontainError):
+            return error
+        if not isinstance(error, BuildError | DockerfileError):
+            return BuildError(
+                f"{step.name}: {error.message}", span=step.span, source=self._source, why=error.why, hint=error.hint
+            )
+        error.span = error.span or step.span
+        error.source = error.source or self._source
+        error.message = f"{step.name}: {error.message}"
+        return error
+
+    def _image(self, graph: BuildGraph) -> Image:
+        """The config with times and layers filled in. A build that was all cached gives the same image again."""
+        below = len(graph.config.history) - len(graph.history_steps)
+        base, new = graph.config.history[:below], graph.config.history[below:]
+        last = max((entry.created for entry in base), default="")
+        entries: list[History] = []
+        for entry, step in zip(new, graph.history_steps, strict=True):
+            is_empty = True
+            if step.vertex is not None:
+                solved = self._solved[step.vertex]
+                is_empty = not _new_layers(solved.filesystem, [self._solved[v].filesystem for v in step.vertex.inputs])
+                last = max(last, solved.created)
+            # An entry without a layer has no time of its own: that of the one before stands for it.
+            entries.append(replace(entry, created=last, empty_layer=is_empty))
+        layers = self._solved[graph.target].filesystem.layers
+        return Image.of(replace(graph.config, created=last, history=(*base, *entries)), layers)
+
+
+def _new_layers(filesystem: Filesystem, inputs: list[Filesystem]) -> int:
+    return len(filesystem.layers) - (len(inputs[0].layers) if inputs else 0)
+
+
+def _added(filesystem: Filesystem, inputs: list[Filesystem]) -> int:
+    """How many bytes of layers a step put on what it changed."""
+    new = _new_layers(filesystem, inputs)
+    return sum(layer.descriptor.size for layer in filesystem.layers[len(filesystem.layers) - new :]) if new else 0
+
+
+def _as_task(task: str, emit: Emit, event: Event) -> None:
+    emit(replace(event, task=task))

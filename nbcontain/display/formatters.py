@@ -1,0 +1,82 @@
+"""How IPython draws our objects: registered from outside, so that the floors below know nothing of display."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nbcontain.display.live import Shown, show_container
+from nbcontain.display.present import Mode
+from nbcontain.display.table import Column, Table
+from nbcontain.display.values import Document
+from nbcontain.display.words import ago, command_line, size
+from nbcontain.oci.image import Image
+from nbcontain.runtime.container import Container
+
+Actions = Callable[[Container], Mapping[str, Callable[[], object]]]
+
+
+def register(ipython: Any, mode: Mode, actions: Actions, drawn: Callable[[object], bool]) -> None:
+    """Hand our drawings to IPython's formatters.
+
+    `actions` gives a container's buttons. `drawn` tells whether an object was just shown as the outcome of
+    a command, so that a cell does not show it a second time as its value.
+    """
+    formatters = ipython.display_formatter.formatters
+    own = ipython.display_formatter.ipython_display_formatter
+
+    def show_live(container: Container) -> None:
+        show_container(container, actions(container), mode=mode, facts=_facts(container))
+
+    def show(value: Any) -> None:
+        if drawn(value):
+            return
+        from IPython.display import display
+
+        table = image_table(value) if isinstance(value, Image) else None
+        bundle = {"text/plain": table.text() if table else str(value)}
+        if table is not None:
+            bundle["text/html"] = table.html()
+        display(bundle, raw=True)  # type: ignore[no-untyped-call]
+
+    own.for_type(Container, show_live)
+    own.for_type(Image, show)
+    own.for_type_by_name("nbcontain.engine", "RunResult", show)
+    formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(document_text(value)))
+
+
+def document_text(document: Document) -> str:
+    return json.dumps(document.value, indent=2, ensure_ascii=False)
+
+
+def image_table(image: Image) -> Table:
+    """What there is to know of an image at a glance: its config, then its layers."""
+    config = image.config
+    layers = iter(image.layers)
+    rows = []
+    for entry in config.history:
+        layer = None if entry.empty_layer else next(layers, None)
+        amount = layer.descriptor.size if layer else 0
+        rows.append((layer.descriptor.digest.short if layer else "", entry.created_by or entry.comment, amount, amount))
+    runs = command_line((*(config.entrypoint or ()), *(config.cmd or ())))
+    facts = [
+        f"image {image.id.short}",
+        size(image.size_bytes),
+        f"{len(image.layers)} layers",
+        f"made {ago(config.created)}",
+    ]
+    facts += [f"runs {runs}"] if runs else []
+    facts += [f"user {config.user}"] if config.user else []
+    columns = (
+        Column("LAYER", look="code"),
+        Column("CREATED BY", look="wide"),
+        Column("SIZE", size, "num"),
+        Column("", look="graph"),
+    )
+    return Table(columns, rows, " · ".join(facts), f"layers of image {image.id.short}")
+
+
+def _facts(container: Shown) -> dict[str, str]:
+    info = container.info  # type: ignore[attr-defined]
+    return {"network": info.options.get("network", ""), "command": command_line(info.command)}

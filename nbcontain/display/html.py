@@ -1,0 +1,203 @@
+"""Static HTML as pure functions: what is saved in a notebook, and what a live card is filled with.
+
+Every leaf of text goes through `escape`; class names come from closed sets; there is no script, no
+link and no inline style but a number. The words are there without the style sheet too, since GitHub
+and untrusted notebooks drop it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from nbcontain.display import words
+from nbcontain.display.ansi import Line, visible
+
+GLYPHS = {
+    "waiting": "○",
+    "running": "▶",
+    "up": "●",
+    "done": "✓",
+    "cached": "◆",
+    "failed": "✗",
+    "cancelled": "■",
+    "lost": "?",
+    "gone": "–",
+}
+"""The looks of a state: "up" is a container that runs, "running" is work that will end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One thing drawn whole: what a card shows, live or saved, and the same in plain text."""
+
+    label: str
+    """For assistive technology, and the title of the card's group."""
+    head: str
+    """HTML: state, name, figures."""
+    body: str = ""
+    """HTML: facts, steps, notices."""
+    log: tuple[Line, ...] = ()
+    log_label: str = ""
+    hidden_lines: int = 0
+    whole_log: str = ""
+    """How to see all lines, for people."""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A button. `confirm` is what it says instead after a first press, before it acts."""
+
+    id: str
+    label: str
+    about: str = ""
+    """What it acts on, for its accessible name."""
+    enabled: bool = True
+    confirm: str = ""
+
+
+def escape(text: object) -> str:
+    """Text as HTML: control and reordering characters written out, markup made inert, quotes too."""
+    return html.escape(visible(str(text)), quote=True)
+
+
+def element(tag: str, content: str, classes: str = "", **attributes: str) -> str:
+    """An element around HTML; attribute values are escaped, `_` in their names becomes `-`."""
+    pairs = {"class": classes, **{name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}}
+    drawn = "".join(f' {name}="{escape(value)}"' for name, value in pairs.items() if value)
+    return f"<{tag}{drawn}>{content}</{tag}>"
+
+
+def card(picture: Picture, with_style: bool = True) -> str:
+    """The whole card, as it is saved."""
+    parts = [element("div", element("div", picture.head, "nbc-head"), "nbc-top")]
+    if picture.body:
+        parts.append(element("div", picture.body, "nbc-body"))
+    if picture.log:
+        parts.append(log(picture))
+    inside = "\n".join(parts)
+    sheet = style(inside) + "\n" if with_style else ""
+    return element("div", f"\n{sheet}{inside}\n", "nbc", role="group", aria_label=picture.label)
+
+
+def heading(state: str, word: str, title: str, about: Sequence[str]) -> str:
+    """The first line of a card: how it is, what it is, and its figures."""
+    parts = [state_mark(state, word), element("strong", escape(title), "nbc-title")]
+    said = [fact for fact in about if fact]
+    if said:
+        parts.append(element("span", " · ".join(escape(fact) for fact in said), "nbc-about"))
+    return " ".join(parts)
+
+
+def state_mark(state: str, word: str, tag: str = "span") -> str:
+    """A glyph of its own and the word: colour only repeats what they say."""
+    known = state if state in GLYPHS else "lost"
+    glyph = element("span", GLYPHS[known], "nbc-glyph", aria_hidden="true")
+    return element(tag, glyph + element("span", escape(word), "nbc-word"), f"nbc-state nbc-is-{known}")
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """Small print: "id 3f2a… · pid 48213"; nothing for empty values."""
+    drawn = [element("span", f"{escape(name)} {element('b', escape(value))}") for name, value in pairs if value]
+    return element("div", " ".join(drawn), "nbc-facts") if drawn else ""
+
+
+def notes(messages: Sequence[str]) -> str:
+    """Notices, one a line."""
+    if not messages:
+        return ""
+    items = "".join(element("li", escape(text)) for text in messages)
+    return element("ul", items, "nbc-notes")
+
+
+def progress(done: float, total: float) -> str:
+    """A hairline that fills; the figures are in the heading."""
+    percent = round(100 * min(1.0, done / total)) if total > 0 else 0
+    return f'<div class="nbc-bar" aria-hidden="true"><span style="width:{percent}%"></span></div>'
+
+
+def lines(shown: Iterable[Line], state: str = "") -> str:
+    """Output as preformatted text with its colours."""
+    drawn = "\n".join(line(one) for one in shown)
+    return element("pre", drawn, "nbc-lines nbc-in-failed" if state == "failed" else "nbc-lines")
+
+
+def line(shown: Line) -> str:
+    """One line: runs with classes out of a closed set."""
+    drawn = "".join(
+        element("span", _output(run.text), run.style.classes) if run.style.classes else _output(run.text)
+        for run in shown.runs
+    )
+    return element("span", drawn, "nbc-note") if shown.source == "note" else drawn
+
+
+def log(picture: Picture) -> str:
+    """The last lines of what a program said, in a region that can be scrolled and found."""
+    shown = lines(picture.log)
+    if picture.hidden_lines:
+        more = f"… {words.count(picture.hidden_lines, 'earlier line')}"
+        more += f" · {picture.whole_log}" if picture.whole_log else ""
+        # The box is drawn from its end, so that a saved log is seen there first: what stands above comes last.
+        shown += element("div", escape(more), "nbc-more")
+    label = picture.log_label or f"output of {picture.label}"
+    return element("div", shown, "nbc-log nbc-still", role="log", aria_label=label, aria_live="off", tabindex="0")
+
+
+def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], footer: str = "", label: str = "") -> str:
+    """A real table. A column is its title and a look: "", "num", "code", "wide" or "graph"."""
+    titles = "".join(element("th", escape(title), _look(look), scope="col") for title, look in columns)
+    drawn = []
+    for row in rows:
+        cells = [
+            element("th" if position == 0 else "td", escape(text), _look(look), scope="row" if position == 0 else "")
+            for position, (text, (_, look)) in enumerate(zip(row, columns, strict=True))
+        ]
+        drawn.append(element("tr", "".join(cells)))
+    inside = element("thead", element("tr", titles)) + "\n" + element("tbody", "\n".join(drawn))
+    scroll = element("div", element("table", inside, "nbc-table"), "nbc-scroll", tabindex="0", role="region",
+                     aria_label=label or "table")  # fmt: skip
+    foot = element("div", escape(footer), "nbc-foot") if footer else ""
+    return element("div", f"\n{style(scroll + foot)}\n{scroll}{foot}\n", "nbc")
+
+
+def style(content: str) -> str:
+    """The parts of the style sheet that this HTML uses, so that a notebook full of cards stays small."""
+    sections = _sections()
+    wanted = ["base"]
+    if "nbc-steps" in content:
+        wanted.append("steps")
+    if "nbc-lines" in content:
+        wanted.append("log")
+    if re.search(r"nbc-(fg|bg|bold|dim|italic|underline|strike|inverse)", content):
+        wanted.append("color")
+    if "nbc-table" in content:
+        wanted.append("table")
+    return element("style", "".join(sections[name] for name in wanted))
+
+
+@cache
+def style_sheet() -> str:
+    """The whole style sheet, for live cards."""
+    return (files("nbcontain.display") / "static" / "style.css").read_text("utf-8")
+
+
+@cache
+def _sections() -> dict[str, str]:
+    """The style sheet cut at its `/*# name */` marks, without needless blanks."""
+    _, *parts = re.split(r"/\*# (\w+) \*/", style_sheet())
+    squeezed = [re.sub(r"\s+", " ", re.sub(r"\s*([{};,])\s*", r"\1", part)).strip() for part in parts[1::2]]
+    return dict(zip(parts[0::2], squeezed, strict=True))
+
+
+def _look(look: str) -> str:
+    return f"nbc-{look}" if look in ("num", "code", "wide", "graph") else ""
+
+
+def _output(text: str) -> str:
+    """A run's text is clean already (tabs stay)."""
+    return html.escape(text, quote=True)

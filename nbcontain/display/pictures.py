@@ -1,0 +1,249 @@
+"""Views as pictures: which state, which words, which lines – for builds, attached runs and containers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nbcontain.display import html, words
+from nbcontain.display.ansi import Line, visible
+from nbcontain.display.html import Picture
+from nbcontain.display.text import notice_lines, one_line, summary, tail_lines
+from nbcontain.display.view import TaskView, View
+
+_RUNNING_LINES = 5
+_FAILED_LINES = 20
+_BUILD_ROWS = 200
+_TEXT_LINES = 10
+_LOG_CHARACTERS = 65_536
+_BY_SIGNAL = (130, 137, 143)
+"""128 + INT, KILL, TERM: somebody wanted it to end, which is no failure of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the states of one kind of work are called."""
+
+    running: str
+    done: str
+
+
+WORDS = {
+    "build": Words("building", "built"),
+    "run": Words("running", "exited"),
+    "pull": Words("pulling", "pulled"),
+    "push": Words("pushing", "pushed"),
+    "import": Words("importing", "imported"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFacts:
+    """What a container's card says beside its journal."""
+
+    id: str
+    name: str
+    image: str
+    status: str
+    """created, running, exited or lost."""
+    pid: int | None = None
+    network: str = ""
+    command: str = ""
+
+
+def steps_picture(view: View, now: float, kind: str = "build", title: str = "") -> Picture:
+    """A build, or anything else made of steps: a row per step, the running one's last lines."""
+    root = view.root()
+    if root is None:
+        return Picture(title or kind, html.heading("waiting", "waiting", title or kind, ()))
+    name = title or _without_verb(one_line(root.name), kind)
+    word = _word(root, kind)
+    steps = view.children(root.task)
+    over = sum(step.is_finished for step in steps)
+    is_over = root.is_finished
+    counted = summary(view, root).replace(", ", " · ")
+    about = [
+        counted if is_over or not steps else f"{over} of {words.count(len(steps), 'step')}",
+        _progress_text(root) if not steps else "",
+        words.duration(root.seconds(now)),
+        one_line(root.detail) if is_over else "",
+    ]
+    body = ""
+    if steps:
+        body += html.progress(over, len(steps)) if not is_over else ""
+        body += _steps_table(view, root, now)
+    elif not is_over and root.total:
+        body += html.progress(root.done, root.total)
+    body += html.notes(_notices(root))
+    text = " ".join(part for part in (word, name, "·", " · ".join(a for a in about if a)) if part).rstrip(" ·")
+    return Picture(f"{kind} {name}: {word}", html.heading(root.state, word, name, about), body,
+                   text=_with_steps_text(view, root, text))  # fmt: skip
+
+
+def run_picture(view: View, now: float, title: str = "", facts: Sequence[tuple[str, str]] = ()) -> Picture:
+    """The slim card over an attached run, whose output stands below it."""
+    root = view.root()
+    name = title or (one_line(root.name) if root else "")
+    if root is None:
+        return Picture(f"container {name}", html.heading("waiting", "starting", name, ()), html.facts(facts))
+    state, word = _run_state(root)
+    lines = words.count(root.line_count, "line") if root.line_count else ""
+    about = [words.duration(root.seconds(now)), lines]
+    if root.is_finished and root.detail:
+        about.append(one_line(root.detail))
+    body = html.facts(facts) + html.notes(_notices(root))
+    if not root.is_finished:
+        body += _steps_table(view, root, now) if view.children(root.task) else ""
+    text = " · ".join(part for part in (f"{word} {name}".strip(), *about) if part)
+    return Picture(f"container {name}: {word}", html.heading(state, word, name, about), body, text=text)
+
+
+def container_picture(
+    container: ContainerFacts, view: View, now: float, messages: Sequence[str] = (), with_begun: bool = True
+) -> Picture:
+    """A container as it is now: state, uptime, last lines."""
+    root = view.tasks.get(container.id) or view.root()
+    state, word = _container_state(container, root)
+    since = ""
+    if root is not None and root.started_at is not None:
+        if state == "up":
+            since = f"up {words.duration(root.seconds(now))}"
+        elif root.finished_at is not None:
+            since = f"ran {words.duration(root.seconds(now))}"
+    about = [one_line(container.image), since]
+    pairs = [
+        ("id", container.id[:12]),
+        ("pid", str(container.pid) if container.pid and state == "up" else ""),
+        ("network", container.network),
+        ("command", one_line(container.command, 120)),
+        ("started", f"{root.runs} times" if root is not None and root.runs > 1 else ""),
+    ]
+    name = visible(container.name)
+    said = [*(_notices(root) if root else ()), *messages]
+    shown = _within(root.tail) if root is not None else ()
+    hidden = root.line_count - len(shown) if root is not None else 0
+    if root is not None and with_begun:
+        shown += root.begun_lines()
+    text = [" · ".join(part for part in (f"{word} {name}", *about, f"id {container.id[:12]}") if part)]
+    text += said
+    text += [f"  {line}" for line in (tail_lines(root, _TEXT_LINES) if root is not None else ())]
+    return Picture(
+        f"container {name}: {word}",
+        html.heading(state, word, name, about),
+        html.facts(pairs) + html.notes(said),
+        log=shown,
+        log_label=f"last lines of {name}",
+        hidden_lines=hidden,
+        whole_log=f"%container logs {name}",
+        text="\n".join(text),
+    )
+
+
+# --- states -----------------------------------------------------------------------------------
+
+
+def _word(root: TaskView, kind: str) -> str:
+    known = WORDS.get(kind, Words("running", "done"))
+    return {"running": known.running, "done": known.done, "cached": known.done}.get(root.state, root.state)
+
+
+def _run_state(root: TaskView) -> tuple[str, str]:
+    """The look of an attached run and its word: an exit code is said, whichever it is."""
+    if root.exit_code is not None and root.state in ("done", "failed"):
+        look = "done" if root.exit_code == 0 else "cancelled" if root.exit_code in _BY_SIGNAL else "failed"
+        return look, f"exited {root.exit_code}"
+    return ("up" if root.state == "running" else root.state), root.state
+
+
+def _container_state(container: ContainerFacts, root: TaskView | None) -> tuple[str, str]:
+    """The engine's word where it and the journal differ, as between a death and its record."""
+    if container.status == "removed":
+        return "gone", "removed"
+    if container.status == "running" and (root is None or not root.is_finished):
+        return "up", "running"
+    if root is not None and root.is_finished:
+        if root.state in ("lost", "cancelled"):
+            return root.state, root.state
+        return _run_state(root)
+    return {"running": ("up", "running"), "created": ("waiting", "created"), "exited": ("done", "exited")}.get(
+        container.status, ("lost", container.status)
+    )
+
+
+def _within(lines: tuple[Line, ...]) -> tuple[Line, ...]:
+    """The last of these lines that have no more characters together than a saved notebook should hold."""
+    left = _LOG_CHARACTERS
+    for number, line in enumerate(reversed(lines)):
+        left -= sum(len(run.text) for run in line.runs)
+        if left < 0:
+            return lines[len(lines) - number :]
+    return lines
+
+
+def _without_verb(name: str, kind: str) -> str:
+    return name.removeprefix(f"{kind} ") or kind
+
+
+def _notices(task: TaskView) -> list[str]:
+    return [" – ".join(text.removeprefix("note: ") for text in notice_lines(notice)) for notice in task.notices[-5:]]
+
+
+# --- steps ------------------------------------------------------------------------------------
+
+
+def _steps_table(view: View, root: TaskView, now: float) -> str:
+    """A row per step, the nested ones after theirs."""
+    rows = [_step_row(depth, step, now) for depth, step in list(view.below(root.task))[:_BUILD_ROWS]]
+    titles = "".join(
+        html.element("th", title, scope="col") for title in ("state", "step", "size", "time")
+    )
+    head = html.element("thead", html.element("tr", titles), "nbc-hidden")
+    return html.element("table", head + "\n" + html.element("tbody", "\n".join(rows)), "nbc-steps")
+
+
+def _step_row(depth: int, step: TaskView, now: float) -> str:
+    name = html.escape(one_line(step.name, 400))
+    inside = html.element("span", name, "nbc-deep" if depth else "")
+    inside += "".join(html.element("span", html.escape(text), "nbc-why") for text in _notices(step))
+    if step.state == "failed" and step.detail:
+        inside += html.element("span", html.escape(one_line(step.detail)), "nbc-why nbc-why-failed")
+    last = {"running": _RUNNING_LINES, "failed": _FAILED_LINES, "cancelled": _RUNNING_LINES}.get(step.state, 0)
+    shown = (*step.tail, *step.begun_lines())[-last:] if last else ()
+    size = words.size(step.size_bytes) if step.size_bytes else _progress_text(step)
+    time = words.duration(step.seconds(now)) if step.state not in ("waiting", "cached") else ""
+    cells = [
+        html.state_mark(step.state, step.state, "td"),
+        html.element("th", inside, "nbc-name", scope="row"),
+        html.element("td", html.escape(size), "nbc-num nbc-size"),
+        html.element("td", html.escape(time), "nbc-num"),
+    ]
+    row = html.element("tr", "".join(cells), f"nbc-step-{step.state}")
+    if shown:
+        said = html.element("td", html.lines(shown, step.state), colspan="3")
+        row += html.element("tr", f"<td></td>{said}", "nbc-said")
+    return row
+
+
+def _progress_text(task: TaskView) -> str:
+    if not task.done and not task.total:
+        return ""
+    if task.unit == "bytes":
+        done, total = words.size(task.done), words.size(task.total)
+    else:
+        done, total = words.count(task.done, task.unit.removesuffix("s")), str(task.total or "")
+    return f"{done} of {total}" if total and not task.is_finished else done
+
+
+def _with_steps_text(view: View, root: TaskView, first: str) -> str:
+    """The plain text of the card: a line per step with its state in words."""
+    lines = [first]
+    for depth, step in list(view.below(root.task))[:_BUILD_ROWS]:
+        took = words.duration(step.seconds(view.time)) if step.state not in ("waiting", "cached") else ""
+        figures = ", ".join(part for part in (words.size(step.size_bytes) if step.size_bytes else "", took) if part)
+        mark = html.GLYPHS[step.state]
+        line = f"  {mark} {step.state:<9} {'  ' * depth}{one_line(step.name, 100)}"
+        lines.append(f"{line}  ({figures})" if figures else line)
+        lines += [f"      {text}" for text in _notices(step)]
+        if step.state == "failed":
+            lines += [f"      {text}" for text in tail_lines(step, _FAILED_LINES)]
+    return "\n".join(lines)

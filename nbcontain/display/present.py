@@ -1,0 +1,220 @@
+"""A task shown while it runs, and its result: in the cell that asked for it, or in a terminal.
+
+Only the cell's own thread prints. An interrupt cancels the task, and what is shown last is how it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Generic, Literal, TypeVar
+
+from nbcontain.display.ansi import Line
+from nbcontain.display.html import Action, Picture
+from nbcontain.display.pictures import run_picture, steps_picture
+from nbcontain.display.streams import Writer, writer
+from nbcontain.display.surface import Surface
+from nbcontain.display.text import lines
+from nbcontain.display.view import View, update
+from nbcontain.errors import Cancelled, Interrupted, NbcontainError, UsageError
+from nbcontain.events import Finished, Outcome, Output, Record
+from nbcontain.task import Task
+
+T = TypeVar("T")
+
+Mode = Literal["card", "html", "plain"]
+"""A live card; the same without widgets, as HTML that is replaced; lines of text."""
+
+Kind = Literal["build", "run", "exec", "work", "pull", "push", "import"]
+"""What is shown: "run" streams the output below a slim card; "exec" too, with the card only if it takes a while;
+"work" is shown only if it takes a while and says what it does; the others are steps with a state each."""
+
+_STREAMING = ("run", "exec")
+_BRIEF = ("exec", "work")
+
+TICK_S = 0.1
+GRACE_S = 0.2
+"""What is over by then is shown as it ended, without a live card before."""
+
+
+def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
+    """How to show things: as NBCONTAIN_DISPLAY says, else cards in a kernel and plain text elsewhere.
+
+    `ip` is what `get_ipython()` gave; a shell without a kernel is a terminal's.
+    """
+    wanted = environ.get("NBCONTAIN_DISPLAY", "auto") or "auto"
+    match wanted:
+        case "card" | "html" | "plain":
+            return wanted
+        case "auto":
+            return "card" if getattr(ip, "kernel", None) is not None else "plain"
+    raise UsageError(f"NBCONTAIN_DISPLAY is {wanted!r}", hint="It can be auto, card, html or plain.")
+
+
+def present(
+    task: Task[T],
+    kind: Kind,
+    *,
+    mode: Mode,
+    title: str = "",
+    facts: Sequence[tuple[str, str]] = (),
+    whole_log: str = "",
+) -> T:
+    """Show `task` until it ends; gives what it returned or raises what it raised, `Interrupted` if it was stopped.
+
+    `title` names the thing (else the root task's name does), `facts` are small print for the card,
+    `whole_log` says how to see output that had to be left out.
+    """
+    shown = Presentation(task, kind, mode, title, facts, whole_log)
+    try:
+        task.wait(GRACE_S)
+        while not task.is_done:
+            shown.tick()
+            task.wait(TICK_S)
+    except KeyboardInterrupt:
+        task.cancel()
+        try:
+            while not task.wait(TICK_S):
+                shown.tick()
+        except KeyboardInterrupt:
+            # Interrupted twice: the user does not want to see the end.
+            raise Interrupted(f"{task.name} was interrupted") from None
+    finally:
+        shown.close()
+    return _result(task)
+
+
+async def present_async(
+    task: Task[T],
+    kind: Kind,
+    *,
+    mode: Mode,
+    title: str = "",
+    facts: Sequence[tuple[str, str]] = (),
+    whole_log: str = "",
+) -> T:
+    """`present` for a cell that leaves the kernel's loop free, so that buttons answer on every kernel.
+
+    Wakes at least ten times a second, as an interrupt cancels the cell's future but does not wake the loop.
+    """
+    shown = Presentation(task, kind, mode, title, facts, whole_log)
+    try:
+        for _ in range(round(GRACE_S / 0.01)):
+            if task.is_done:
+                break
+            await asyncio.sleep(0.01)
+        while not task.is_done:
+            shown.tick()
+            await asyncio.sleep(TICK_S / 2)
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        task.cancel()
+        try:
+            while not task.is_done:
+                await asyncio.sleep(TICK_S / 2)
+                shown.tick()
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            raise Interrupted(f"{task.name} was interrupted") from None
+    finally:
+        shown.close()
+    return _result(task)
+
+
+class Presentation(Generic[T]):
+    """A task on show. `tick` and `close` belong into the cell's thread; the card is drawn by the ticker's."""
+
+    def __init__(
+        self, task: Task[T], kind: Kind, mode: Mode, title: str, facts: Sequence[tuple[str, str]], whole_log: str
+    ) -> None:
+        self._task, self._kind, self._title, self._facts = task, kind, title, facts
+        self._view = View()
+        self._position = 0
+        self._writer: Writer = writer(whole_log)
+        self._prints_steps = mode == "plain"
+        self._surface: Surface | None = None
+        if mode != "plain":
+            self._surface = Surface(self._draw, self._act, mode)
+        self._is_open = False
+
+    def tick(self) -> None:
+        """Take what was told since the last tick, print what is to be printed, have the card redrawn."""
+        self._fold()
+        if self._surface is not None and not self._is_open and self._view.root() is not None:
+            self._is_open = True
+            self._surface.open()
+        self._writer.flush()
+        if self._surface is not None:
+            self._surface.mark()
+
+    def close(self) -> None:
+        """The rest, and the picture that stays."""
+        self._fold()
+        self._conclude()
+        is_worth_it = self._kind not in _BRIEF and self._view.root() is not None
+        if self._surface is not None and (self._is_open or is_worth_it):
+            # Before the output where there was no card yet, since it stands above it.
+            self._surface.close()
+        self._writer.flush(is_last=True)
+
+    def _fold(self) -> None:
+        records = self._task.journal.read(self._position)
+        for record in records:
+            self._view = update(self._view, record)
+            self._position += 1
+            self._write(record)
+
+    def _write(self, record: Record) -> None:
+        event = record.event
+        if self._kind in _STREAMING and isinstance(event, Output) and self._view.tasks[event.task].parent is None:
+            self._writer.write(event.stream, event.data)
+        elif self._prints_steps:
+            for line in lines(self._view, record):
+                self._writer.line(line)
+
+    def _conclude(self) -> None:
+        """Where the body ended before it could say so, say it: no picture that stays may claim it still runs."""
+        root = self._view.root()
+        if root is None or root.is_finished or not self._task.is_done:
+            return
+        outcome: Outcome = "done"
+        detail = ""
+        try:
+            self._task.result()
+        except Cancelled:
+            outcome = "cancelled"
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
+            outcome, detail = "failed", error.message if isinstance(error, NbcontainError) else type(error).__name__
+        self._view = update(self._view, Record(self._view.time, Finished(root.task, outcome, detail)))
+
+    def _draw(self) -> tuple[Picture, Sequence[Line], Sequence[Action]]:
+        """Any thread: a view is a value."""
+        view, now = self._view, time.time()
+        if self._kind in _STREAMING:
+            picture = run_picture(view, now, self._title, self._facts)
+        else:
+            picture = steps_picture(view, now, self._kind, self._title)
+        is_stopping = self._task.is_cancelled
+        now_label, then_label = ("Stop", "Stopping…") if self._kind in _STREAMING else ("Cancel", "Cancelling…")
+        label = then_label if is_stopping else now_label
+        action = Action("stop", label, self._title or self._task.name, not is_stopping)
+        return picture, (), (action,)
+
+    def _act(self, action: str) -> None:
+        """A click; main or subshell thread."""
+        if action == "stop":
+            self._task.cancel()
+            if self._surface is not None:
+                self._surface.mark()
+
+
+def _result(task: Task[T]) -> T:
+    """The task's result; `Interrupted` in place of whatever came of a task that was stopped, but for bugs."""
+    try:
+        result = task.result()
+    except NbcontainError as error:
+        if not task.is_cancelled:
+            raise
+        raise Interrupted(f"{task.name} was stopped") from error
+    if task.is_cancelled:
+        raise Interrupted(f"{task.name} was stopped")
+    return result

@@ -1,0 +1,119 @@
+"""Where a picture is shown in a notebook: as a live card or as HTML that is replaced; at the end as a snapshot.
+
+One output with three pictures in one bundle (widget, HTML, plain text) under one display id: whatever
+reads the notebook takes the best it can draw, and what is saved in the end is the last picture.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from nbcontain.display import html
+from nbcontain.display.ansi import Line
+from nbcontain.display.html import Action, Picture
+from nbcontain.display.ticker import Ticker, shared_ticker
+
+if TYPE_CHECKING:
+    from nbcontain.display.widgets import Card
+
+_HTML_EVERY_S = 0.5
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class Surface:
+    """An output of the current cell.
+
+    `draw` gives the picture, the lines still being written and the actions as they are now; it is called in
+    the ticker's thread and has to be safe there. `open` and, if it comes first, `close` belong into the
+    cell's thread.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[], tuple[Picture, Sequence[Line], Sequence[Action]]],
+        on_action: Callable[[str], None],
+        kind: Literal["card", "html"] = "card",
+        ticker: Ticker | None = None,
+    ) -> None:
+        self._draw = draw
+        self._on_action = on_action
+        self._kind = kind
+        self._ticker = ticker or shared_ticker()
+        self._handle: Any = None
+        self._card: Card | None = None
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._shown_at = 0.0
+
+    def open(self) -> None:
+        """Show it; from now on it follows `mark`, and redraws itself every second."""
+        picture, _, actions = self._draw()
+        bundle = snapshot(picture)
+        if self._kind == "card":
+            self._card = _card(picture, actions, self._on_action)
+        if self._card is not None:
+            bundle[_WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": self._card.model_id}
+        self._handle = _display(bundle)
+        atexit.register(self.close)
+        self._ticker.keep(self._redraw)
+
+    def mark(self) -> None:
+        """Something changed. Any thread, any number of times."""
+        if self._handle is not None and not self._is_closed:
+            self._ticker.mark(self._redraw)
+
+    def close(self) -> None:
+        """Replace it by the last picture, which stays."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self._ticker.drop(self._redraw)
+        atexit.unregister(self.close)
+        picture = self._draw()[0]
+        if self._card is not None:
+            # A page that was reloaded forgot the display id and goes on showing the widget: it has to end, too.
+            self._card.redraw(picture, ())
+        if self._handle is None:
+            _display(snapshot(picture))
+        else:
+            self._handle.update(snapshot(picture), raw=True)
+
+    def _redraw(self) -> int:
+        with self._lock:
+            if self._is_closed:
+                return 0
+            if self._card is not None:
+                picture, begun, actions = self._draw()
+                return self._card.redraw(picture, actions, begun)
+            if time.monotonic() - self._shown_at < _HTML_EVERY_S:
+                return 0
+            self._shown_at = time.monotonic()
+            bundle = snapshot(self._draw()[0])
+            self._handle.update(bundle, raw=True)
+            return len(bundle["text/html"])
+
+
+def snapshot(picture: Picture) -> dict[str, Any]:
+    """The static bundle of a picture."""
+    return {"text/plain": picture.text, "text/html": html.card(picture)}
+
+
+def _card(picture: Picture, actions: Sequence[Action], on_action: Callable[[str], None]) -> Card | None:
+    """A live card, or None where widgets are not installed: then HTML has to do."""
+    try:
+        from nbcontain.display.widgets import Card
+    except ImportError:
+        return None
+    return Card(picture, actions, on_action)
+
+
+def _display(bundle: dict[str, Any]) -> Any:
+    """Publish in the current cell; the handle replaces it later."""
+    from IPython.display import display
+
+    return display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]

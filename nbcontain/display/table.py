@@ -1,0 +1,123 @@
+"""A table as a value: rows of raw values, drawn as text or HTML, or handed out as a DataFrame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nbcontain.display import html, words
+from nbcontain.display.ansi import visible
+from nbcontain.errors import Unavailable
+
+Look = Literal["", "num", "code", "wide", "graph"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its title, how a value of it is written, and its look.
+
+    "num" is set right, "code" in a fixed width, "wide" may wrap, "graph" is drawn as a bar beside the
+    column's largest value.
+    """
+
+    title: str
+    show: Callable[[Any], str] = str
+    look: Look = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under columns, and perhaps a line below. Columns may be given as mere titles."""
+
+    columns: Sequence[Column | str]
+    rows: Sequence[Sequence[Any]]
+    footer: str = ""
+    label: str = ""
+    """For assistive technology: what the table lists."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.records())
+
+    def records(self) -> list[dict[str, Any]]:
+        """The raw values, a dictionary per row; keys are the titles in lower case, bars left out."""
+        kept = [(i, _key(column.title)) for i, column in enumerate(self._columns()) if column.look != "graph"]
+        return [{key: row[i] for i, key in kept} for row in self.rows]
+
+    @property
+    def df(self) -> Any:
+        """The raw values as a pandas DataFrame; `Unavailable` where pandas is not installed."""
+        try:
+            import pandas  # type: ignore[import-untyped,unused-ignore]
+        except ImportError as error:
+            raise Unavailable(
+                "a DataFrame needs pandas", why=str(error), hint="%pip install pandas, or use .records()"
+            ) from error
+        columns = [_key(column.title) for column in self._columns() if column.look != "graph"]
+        return pandas.DataFrame(self.records(), columns=columns)
+
+    def text(self) -> str:
+        """As docker draws it: capital titles, columns two blanks apart."""
+        columns = self._columns()
+        cells = [[column.title.upper() for column in columns], *self._shown()]
+        widths = [max(_width(row[i]) for row in cells) for i in range(len(columns))]
+        drawn = []
+        for row in cells:
+            parts = [
+                " " * (width - _width(text)) + text if column.look == "num" else text + " " * (width - _width(text))
+                for text, width, column in zip(row, widths, columns, strict=True)
+            ]
+            drawn.append("  ".join(parts).rstrip())
+        return "\n".join([*drawn, *([self.footer] if self.footer else [])])
+
+    def html(self) -> str:
+        """A real table with the style it needs."""
+        columns = [(column.title, column.look) for column in self._columns()]
+        return html.table(columns, self._shown(), self.footer, self.label)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def _columns(self) -> list[Column]:
+        return [Column(column) if isinstance(column, str) else column for column in self.columns]
+
+    def _shown(self) -> list[list[str]]:
+        """The cells as text, control characters written out."""
+        columns = self._columns()
+        largest = [
+            max((float(row[i] or 0) for row in self.rows), default=0.0) if column.look == "graph" else 0.0
+            for i, column in enumerate(columns)
+        ]
+        return [
+            [
+                words.bar(float(value or 0), most) if column.look == "graph" else _cell(column, value)
+                for value, column, most in zip(row, columns, largest, strict=True)
+            ]
+            for row in self.rows
+        ]
+
+
+def _cell(column: Column, value: Any) -> str:
+    return visible("" if value is None else column.show(value))
+
+
+def _key(title: str) -> str:
+    return title.lower().replace(" ", "_")
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: wide characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,0 +1,162 @@
+"""The only interpretation of events: a journal folded into the tasks it tells of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from nbcontain.display.ansi import Line, Pen, Run, unfinished, write
+from nbcontain.errors import Span
+from nbcontain.events import Finished, Notice, Outcome, Output, Progress, Record, Started, TaskId
+
+TaskState = Literal["waiting", "running"] | Outcome
+
+TAIL_LINES = 200
+"""So many last lines of a task are kept; the whole is in the journal."""
+_NOTICES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """What is known of one task."""
+
+    task: TaskId
+    name: str
+    number: int
+    """Its place in the order of announcement, from 1."""
+    parent: TaskId | None = None
+    span: Span | None = None
+    state: TaskState = "waiting"
+    started_at: float | None = None
+    finished_at: float | None = None
+    runs: int = 0
+    """How often it began: a container that was restarted has several."""
+    done: int = 0
+    total: int | None = None
+    unit: str = ""
+    tail: tuple[Line, ...] = ()
+    line_count: int = 0
+    notices: tuple[Notice, ...] = ()
+    detail: str = ""
+    exit_code: int | None = None
+    size_bytes: int | None = None
+    stdout: Pen = Pen()
+    stderr: Pen = Pen()
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state not in ("waiting", "running")
+
+    def seconds(self, now: float) -> float | None:
+        """How long it took, or has taken so far; None if it never began."""
+        if self.started_at is None:
+            return None
+        return max(0.0, (now if self.finished_at is None else self.finished_at) - self.started_at)
+
+    def begun_lines(self) -> tuple[Line, ...]:
+        """The unfinished line of each stream that has one."""
+        lines = (unfinished(self.stdout, "stdout"), unfinished(self.stderr, "stderr"))
+        return tuple(line for line in lines if line is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All tasks in the order of their announcement, and what the last record added."""
+
+    tasks: Mapping[TaskId, TaskView] = field(default_factory=dict)
+    fresh: tuple[Line, ...] = ()
+    """Lines that the last record completed."""
+    voice: TaskId | None = None
+    """The task that has something to say in plain text."""
+    voice_before: TaskId | None = None
+    time: float = 0.0
+    """Of the last record."""
+
+    def root(self) -> TaskView | None:
+        """The task that stands for the whole: the last one that began and belongs to no other."""
+        roots = [task for task in self.tasks.values() if task.parent is None]
+        begun = [task for task in roots if task.state != "waiting"]
+        return begun[-1] if begun else roots[-1] if roots else None
+
+    def children(self, parent: TaskId) -> list[TaskView]:
+        return [task for task in self.tasks.values() if task.parent == parent]
+
+    def below(self, parent: TaskId, depth: int = 0) -> Iterator[tuple[int, TaskView]]:
+        """All tasks under `parent` with their depth, each before its children."""
+        for child in self.children(parent):
+            yield depth, child
+            if depth < 8:
+                yield from self.below(child.task, depth + 1)
+
+
+def update(view: View, record: Record) -> View:
+    """The view after one more record. Never raises, whatever a journal says."""
+    event = record.event
+    task = view.tasks.get(event.task) or TaskView(event.task, event.task, len(view.tasks) + 1)
+    fresh: tuple[Line, ...] = ()
+    speaks = True
+    match event:
+        case Started():
+            task, speaks = _started(task, event, record.time), not event.waiting
+        case Progress():
+            task = replace(task, done=event.done, total=event.total, unit=event.unit)
+            speaks = False
+        case Output():
+            task, fresh = _output(task, event)
+            speaks = bool(fresh)
+        case Notice():
+            task = replace(task, notices=(*task.notices[-_NOTICES + 1 :], event))
+        case Finished():
+            task, fresh = _finished(task, event, record.time)
+    return View(
+        {**view.tasks, event.task: task},
+        fresh,
+        event.task if speaks else view.voice,
+        view.voice,
+        record.time,
+    )
+
+
+def _started(task: TaskView, event: Started, time: float) -> TaskView:
+    parent = event.parent if event.parent != event.task else None
+    task = replace(task, name=event.name, parent=parent or task.parent, span=event.span or task.span)
+    if event.waiting:
+        return task
+    if task.runs:
+        task = _with_lines(task, (Line((Run("started again"),), "note"),))
+    return replace(
+        task, state="running", started_at=time, finished_at=None, exit_code=None, detail="", runs=task.runs + 1
+    )
+
+
+def _output(task: TaskView, event: Output) -> tuple[TaskView, tuple[Line, ...]]:
+    if event.stream == "stderr":
+        pen, fresh = write(task.stderr, event.data, "stderr")
+        task = replace(task, stderr=pen)
+    else:
+        pen, fresh = write(task.stdout, event.data, "stdout")
+        task = replace(task, stdout=pen)
+    return (_with_lines(task, fresh) if fresh else task), fresh
+
+
+def _finished(task: TaskView, event: Finished, time: float) -> tuple[TaskView, tuple[Line, ...]]:
+    fresh = task.begun_lines()
+    task = _with_lines(task, fresh) if fresh else task
+    return (
+        replace(
+            task,
+            state=event.outcome,
+            finished_at=time,
+            detail=event.detail,
+            exit_code=event.exit_code,
+            size_bytes=task.size_bytes if event.size_bytes is None else event.size_bytes,
+            stdout=Pen(),
+            stderr=Pen(),
+        ),
+        fresh,
+    )
+
+
+def _with_lines(task: TaskView, lines: tuple[Line, ...]) -> TaskView:
+    return replace(task, tail=(*task.tail, *lines)[-TAIL_LINES:], line_count=task.line_count + len(lines))

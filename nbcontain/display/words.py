@@ -1,0 +1,79 @@
+"""Sizes, times, counts and command lines as people read them; bars made of text."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+_UNITS = (
+    (1, "second"), (60, "minute"), (3600, "hour"), (86400, "day"), (7 * 86400, "week"), (30 * 86400, "month"),
+    (365 * 86400, "year"),
+)  # fmt: skip
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def size(size_bytes: int | None) -> str:
+    """Decimal units as docker prints them: "0 B", "312 B", "14.8 kB", "60 MB"; nothing for None."""
+    if size_bytes is None:
+        return ""
+    value = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """ "0.02 s", "3.1 s", "1 min 12 s", "2 h 5 min"; nothing for None."""
+    if seconds is None:
+        return ""
+    seconds = max(seconds, 0.0)
+    if seconds < 9.95:
+        return f"{seconds:.1f} s" if seconds >= 0.995 else f"{seconds:.2f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days"
+
+
+def ago(when: str | float | None, now: float | None = None) -> str:
+    """How long ago, as docker says it: "3 minutes ago". `when` is RFC 3339 or seconds since the epoch."""
+    if when in ("", None):
+        return ""
+    try:
+        then = float(when) if isinstance(when, float | int) else _seconds(str(when))
+    except ValueError:
+        return str(when)
+    seconds = max(0.0, (datetime.now(UTC).timestamp() if now is None else now) - then)
+    if seconds < 1:
+        return "Less than a second ago"
+    limits = (60, 3600, 48 * 3600, 14 * 86400, 60 * 86400, 730 * 86400)
+    unit, name = _UNITS[sum(seconds >= limit for limit in limits)]
+    return f"{count(int(seconds // unit), name)} ago"
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 step", "12 480 lines": groups of three, plural by s."""
+    return f"{number:,}".replace(",", " ") + f" {noun}{'' if number == 1 else 's'}"
+
+
+def bar(value: float, maximum: float, width: int = 8) -> str:
+    """`value` of `maximum` in eighths of a character cell; something is never drawn as nothing."""
+    if value <= 0 or maximum <= 0:
+        return ""
+    eighths = max(1, round(min(1.0, value / maximum) * width * 8))
+    return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Words as one could type them."""
+    return shlex.join(words)
+
+
+def _seconds(when: str) -> float:
+    return datetime.fromisoformat(when.replace("Z", "+00:00")).timestamp()

@@ -1,0 +1,147 @@
+"""docker's flags that a command here does not have, each with what to tell whoever types it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_NETWORK = "containers here have the host's network or none; bridges and published ports are not built yet"
+_LIMITS = "limits on memory, CPU and processes are not built yet"
+_TERMINAL = "a terminal in a container is not built yet; -i alone hands standard input through"
+_CONFINEMENT = "containers run with the default confinement; changing it is not built yet"
+_VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
+_HEALTH = "health checks and restart policies are not built yet"
+_PLATFORM = "images of other platforms are not run"
+_CACHE = "the build cache is local"
+_ONE_FILE = "the build writes into the local store only"
+
+
+def _all(reason: str, *flags: str) -> dict[str, str]:
+    return dict.fromkeys(flags, reason)
+
+
+_RUN = (
+    _all(
+        _NETWORK,
+        "-p",
+        "--publish",
+        "-P",
+        "--publish-all",
+        "--expose",
+        "--add-host",
+        "--dns",
+        "--dns-search",
+        "--dns-option",
+        "--ip",
+        "--ip6",
+        "--mac-address",
+        "--network-alias",
+        "--link",
+    )
+    | _all(
+        _LIMITS,
+        "-m",
+        "--memory",
+        "--memory-swap",
+        "--memory-reservation",
+        "--cpus",
+        "-c",
+        "--cpu-shares",
+        "--cpuset-cpus",
+        "--cpuset-mems",
+        "--pids-limit",
+        "--shm-size",
+        "--ulimit",
+        "--blkio-weight",
+        "--oom-kill-disable",
+        "--oom-score-adj",
+        "--cgroup-parent",
+        "--kernel-memory",
+        "--cpu-period",
+        "--cpu-quota",
+    )
+    | _all(_TERMINAL, "-t", "--tty", "-it", "-ti", "-a", "--attach", "--detach-keys", "--sig-proxy")
+    | _all(
+        _CONFINEMENT,
+        "--cap-add",
+        "--cap-drop",
+        "--privileged",
+        "--security-opt",
+        "--device",
+        "--gpus",
+        "--userns",
+        "--pid",
+        "--ipc",
+        "--uts",
+        "--cgroupns",
+        "--group-add",
+        "--sysctl",
+        "--runtime",
+        "--device-cgroup-rule",
+    )
+    | _all(_VOLUMES, "--mount", "--tmpfs", "--volumes-from", "--volume-driver", "--storage-opt")
+    | _all(
+        _HEALTH,
+        "--restart",
+        "--health-cmd",
+        "--health-interval",
+        "--health-retries",
+        "--health-timeout",
+        "--health-start-period",
+        "--no-healthcheck",
+    )
+    | _all(_PLATFORM, "--platform")
+    | _all("pulling from registries is not built yet", "--pull", "--disable-content-trust")
+    | _all("the log is always kept as the container's journal", "--log-driver", "--log-opt")
+    | _all("it is not built yet", "--cidfile", "--label-file", "--annotation", "--domainname", "--isolation")
+)
+_BUILD = (
+    _all("secrets and ssh agents in RUN are not built yet", "--secret", "--ssh")
+    | _all(_PLATFORM, "--platform")
+    | _all(_CACHE, "--cache-from", "--cache-to", "--no-cache-filter")
+    | _all(_ONE_FILE, "-o", "--output", "--push", "--load", "--iidfile", "--metadata-file")
+    | _all("pulling from registries is not built yet", "--pull")
+    | _all(
+        "it is not built yet",
+        "--build-context",
+        "--add-host",
+        "--allow",
+        "--attest",
+        "--sbom",
+        "--provenance",
+        "--annotation",
+        "--squash",
+        "--compress",
+        "--rm",
+        "--force-rm",
+        "--isolation",
+    )
+    | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--shm-size", "--ulimit", "--cgroup-parent", "--cpu-quota")
+)
+_FILTER = _all("filters and formats are not built yet", "--filter", "--format")
+
+KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
+    "container run": _RUN,
+    "container create": _RUN,
+    "image build": _BUILD,
+    "image ls": _FILTER | _all(_FILTER["--filter"], "-f", "--tree"),
+    "image inspect": _all(_FILTER["--filter"], "-f", "--format", "--platform"),
+    "image history": _all(_FILTER["--filter"], "--format", "-q", "--quiet", "-H", "--human", "--platform"),
+    "image rm": _all("parents are shared layers here and go with their last image", "--no-prune"),
+    "image import": _all(
+        "the config of an imported image is changed by a Dockerfile: FROM it",
+        "-c",
+        "--change",
+        "-m",
+        "--message",
+        "--platform",
+    ),
+    "container ps": _FILTER | _all(_FILTER["--filter"], "-f", "-n", "--last", "-l", "--latest", "-s", "--size"),
+    "container logs": _all("it is not built yet", "--since", "--until", "--details"),
+    "container exec": _all(_TERMINAL, "-t", "--tty", "-it", "-ti", "--detach-keys")
+    | _all("it is not built yet", "-d", "--detach", "--env-file", "--privileged"),
+    "container start": _all("it shows the card; logs -f follows the output", "-a", "--attach", "-i", "--interactive"),
+    "container inspect": _all(_FILTER["--filter"], "-f", "--format", "-s", "--size"),
+    "container rm": _all("there are no links between containers", "-l", "--link"),
+    "container stop": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
+    "container restart": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
+}

@@ -1,0 +1,234 @@
+"""Logical lines of a Dockerfile: directives, comments, continuations, heredocs, flags – as BuildKit reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nbcontain.dockerfile.ast import Remark
+from nbcontain.dockerfile.words import WHITESPACE, split
+from nbcontain.errors import DockerfileError, Span
+
+MAX_SOURCE_BYTES = 1 << 20
+MAX_LINE_BYTES = (1 << 16) - 1
+_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
+_KEYWORD_END = re.compile(r"[\t\v\f\r ]+")
+_OWN_SYNTAX = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@].*)?")
+_HEREDOC = re.compile(r"([0-9]*)<<(-?)([^<]+)")
+_RAW_WORD = re.compile(rf"""(?:[^{WHITESPACE}"'\\]|\\.|\\$|'[^']*'|"(?:\\.|[^"\\])*")+""", re.DOTALL)
+_BLANK = "\t\n\v\f\r "
+_TAKES_HEREDOC = ("RUN", "COPY", "ADD")
+
+
+@dataclass(frozen=True, slots=True)
+class Heredoc:
+    """A document inside the Dockerfile: <<name, <<-name, 3<<name or <<"name"."""
+
+    name: str
+    content: str
+    chomps: bool
+    """Tabs at the beginning of its lines do not count (<<-)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One instruction, continuations joined and comments gone, not understood yet."""
+
+    span: Span
+    keyword: str
+    """In capitals."""
+    flags: tuple[str, ...]
+    rest: str
+    """What stands behind keyword and flags, without space around it."""
+    text: str
+    """The whole joined line as written."""
+    escape: str
+    heredocs: tuple[Heredoc, ...] = ()
+
+
+@dataclass(slots=True)
+class Lines:
+    """Reads the logical lines of `source`; afterwards `escape` and `remarks` are known."""
+
+    source: str
+    escape: str = "\\"
+    remarks: tuple[Remark, ...] = ()
+
+    def __iter__(self) -> Iterator[Line]:
+        """Raises DockerfileError at the first mistake."""
+        physical = self._physical()
+        self._directives(physical)
+        number = 0
+        while number < len(physical):
+            number += 1
+            first = number
+            line = physical[number - 1].lstrip(WHITESPACE)
+            joined, goes_on = self._without_continuation("" if line.startswith("#") else line)
+            if not goes_on and not joined:
+                continue
+            empty_lines = False
+            while goes_on and number < len(physical):
+                line = physical[number]
+                number += 1
+                stripped = line.lstrip(WHITESPACE)
+                if stripped.startswith("#"):
+                    continue
+                if not stripped:
+                    empty_lines = True
+                    continue
+                line, goes_on = self._without_continuation(line)
+                joined += line
+            if not joined.strip(WHITESPACE):
+                continue
+            span = Span(first, number)
+            if empty_lines:
+                self.remarks += (
+                    Remark("an empty line inside a continued instruction", span, "Remove it, or begin it with #."),
+                )
+            read = split_line(joined, span, self.escape)
+            heredocs, number = self._heredocs(read, physical, number)
+            yield Line(Span(first, number), read.keyword, read.flags, read.rest, read.text, self.escape, heredocs)
+
+    def _physical(self) -> list[str]:
+        if len(self.source) > MAX_SOURCE_BYTES:
+            raise DockerfileError(f"a Dockerfile of more than {MAX_SOURCE_BYTES >> 20} MiB is none")
+        # Only newlines end a line: str.splitlines would also break at form feeds and Unicode's separators.
+        physical = [line.rstrip("\r") for line in self.source.removeprefix("\ufeff").split("\n")]
+        if not physical[-1]:
+            physical.pop()  # what is behind the last newline is no line
+        for number, line in enumerate(physical, 1):
+            if "\0" in line:
+                raise self._error("a NUL character", number, why="text files have none: is this a Dockerfile?")
+            if len(line.encode("utf-8", "surrogateescape")) > MAX_LINE_BYTES:
+                raise self._error(
+                    f"a line of more than {MAX_LINE_BYTES} bytes", number, hint="Continue it on the next line with \\."
+                )
+        return physical
+
+    def _directives(self, physical: list[str]) -> None:
+        """Comments at the very top that mean something: # escape=`, # syntax=…, # check=…"""
+        seen: set[str] = set()
+        for number, line in enumerate(physical, 1):
+            match = _DIRECTIVE.fullmatch(line.lstrip(WHITESPACE))
+            name = match[1].lower() if match else ""
+            if match is None or name not in ("escape", "syntax", "check"):
+                return
+            if name in seen:
+                raise self._error(f"only one {name} directive can be used", number)
+            seen.add(name)
+            if name == "escape":
+                if match[2] not in ("\\", "`"):
+                    raise self._error(f"invalid escape character {match[2]!r}", number, hint="It is either \\ or `.")
+                self.escape = match[2]
+            # Another frontend is a program from a registry that would read this file: never run here.
+            if name == "syntax" and not _OWN_SYNTAX.fullmatch(match[2].split()[0]):
+                raise self._error(
+                    f"the syntax {match[2]!r} is a Dockerfile feature that nbcontain does not have",
+                    number,
+                    why="it names a program to read this file with; nbcontain reads docker/dockerfile itself",
+                    hint="Remove the line, or write # syntax=docker/dockerfile:1",
+                )
+
+    def _error(self, message: str, number: int, *, why: str = "", hint: str = "") -> DockerfileError:
+        return DockerfileError(message, Span(number, number), self.source, why=why, hint=hint)
+
+    def _without_continuation(self, line: str) -> tuple[str, bool]:
+        """The line without the escape character at its end, and whether there was one."""
+        stripped = line.rstrip(" \t")
+        # Two of them are an escaped escape, and end the line.
+        if stripped.endswith(self.escape) and not stripped.endswith(self.escape * 2):
+            return stripped[:-1], True
+        return line, False
+
+    def _heredocs(self, line: Line, physical: list[str], number: int) -> tuple[tuple[Heredoc, ...], int]:
+        """The documents that `line` announces, and the number of the last line they take."""
+        found: list[Heredoc] = []
+        raw_lines = self.source.split("\n") if "\r" in self.source else physical
+        for name, chomps in announced_heredocs(line):
+            content = ""
+            while True:
+                if number >= len(physical):
+                    raise DockerfileError(
+                        f"the heredoc <<{name} has no end",
+                        line.span,
+                        self.source,
+                        hint=f"Its last line is {name}, alone.",
+                    )
+                # Its lines are kept as they are, carriage returns too.
+                raw = raw_lines[number]
+                body = raw.rstrip("\r")
+                number += 1
+                if (body.lstrip("\t") if chomps else body) == name:
+                    break
+                content += raw + "\n"
+            found.append(Heredoc(name, content, chomps))
+        return tuple(found), number
+
+
+def split_line(text: str, span: Span, escape: str) -> Line:
+    """Keyword, flags and rest of one joined line."""
+    text = text.strip(WHITESPACE)
+    keyword, *behind = _KEYWORD_END.split(text, maxsplit=1)
+    flags, rest = _flags(behind[0] if behind else "")
+    return Line(span, keyword.upper(), flags, rest.strip(WHITESPACE), text, escape)
+
+
+def _flags(text: str) -> tuple[tuple[str, ...], str]:
+    """The words in front that begin with --, quotes removed, and what follows them."""
+    flags: list[str] = []
+    at = 0
+    while True:
+        while at < len(text) and text[at] in _BLANK:
+            at += 1
+        if not text.startswith("--", at):
+            return tuple(flags), text[at:]
+        word, quote = "", ""
+        while at < len(text) and (quote or text[at] not in _BLANK):
+            char = text[at]
+            at += 1
+            if char == quote:
+                quote = ""
+            elif not quote and char in "'\"":
+                quote = char
+            elif char == "\\":
+                word += text[at : at + 1]
+                at += 1
+            else:
+                word += char
+        if word == "--":
+            return tuple(flags), text[at:]
+        flags.append(word)
+
+
+def announced_heredocs(line: Line) -> list[tuple[str, bool]]:
+    """Name and chomping of each heredoc that begins on this line."""
+    if line.keyword == "ONBUILD":
+        line = split_line(line.rest, line.span, line.escape)
+    if line.keyword not in _TAKES_HEREDOC or "<<" not in line.rest or line.rest.startswith("["):
+        return []
+    return [heredoc for word in _raw_words(line.rest) if (heredoc := heredoc_of(word))]
+
+
+def _raw_words(text: str) -> list[str]:
+    """Words with their quotes; none if a quote is not closed (then << is the shell's matter)."""
+    words: list[str] = []
+    at = 0
+    while at < len(text):
+        if text[at] in WHITESPACE:
+            at += 1
+        elif match := _RAW_WORD.match(text, at):
+            words.append(match[0])
+            at = match.end()
+        else:
+            return []
+    return words
+
+
+def heredoc_of(word: str) -> tuple[str, bool] | None:
+    """Name and chomping, if this whole word announces a heredoc."""
+    match = _HEREDOC.fullmatch(word)
+    if match is None:
+        return None
+    names = split(match[3].replace("$", "\\$"), {})
+    return (names[0], match[2] == "-") if len(names) == 1 else None

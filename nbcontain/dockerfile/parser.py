@@ -1,0 +1,358 @@
+"""From the text of a Dockerfile to its values. `@instruction` names the function that reads each instruction."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+
+from nbcontain.dockerfile import ast
+from nbcontain.dockerfile.arguments import (
+    Flags,
+    command_form,
+    duration,
+    json_array,
+    one,
+    pairs,
+    quoted_words,
+    refuse,
+    refuse_feature,
+    several,
+)
+from nbcontain.dockerfile.lines import Line, Lines, heredoc_of, split_line
+from nbcontain.dockerfile.words import WHITESPACE
+from nbcontain.errors import DockerfileError, Span
+
+MAX_INSTRUCTIONS = 10_000
+MAX_ARGUMENT_BYTES = 128 * 1024 - 1
+"""Linux's MAX_ARG_STRLEN: a heredoc reaches its shell as one argument."""
+
+Read = Callable[[Line, Flags], ast.Instruction]
+_READERS: dict[str, tuple[Read, tuple[str, ...]]] = {}
+
+_LATER = {
+    "FROM": (),
+    "RUN": ("mount", "security", "device"),
+    "COPY": ("link", "parents", "exclude"),
+    "ADD": ("link", "exclude", "checksum", "keep-git-dir", "unpack"),
+}
+"""Flags that BuildKit has and that are refused by name here."""
+
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9._-]*")
+_TABS = re.compile(r"^\t+", re.MULTILINE)
+
+
+def parse(source: str) -> ast.Dockerfile:
+    """The Dockerfile that this text says. Raises DockerfileError, placed in the source."""
+    lines = Lines(source)
+    arguments: list[ast.Arg] = []
+    stages: list[tuple[ast.From, list[ast.Instruction]]] = []
+    remarks: list[ast.Remark] = []
+    count = 0
+    try:
+        for line in lines:
+            count += 1
+            if count > MAX_INSTRUCTIONS:
+                refuse(line, f"more than {MAX_INSTRUCTIONS} instructions")
+            instruction = read_instruction(line)
+            remarks += _remarks(instruction)
+            match instruction:
+                case ast.From():
+                    stages.append((instruction, []))
+                case ast.Arg() if not stages:
+                    arguments.append(instruction)
+                case _ if not stages:
+                    refuse(
+                        line,
+                        f"{line.keyword} before the first FROM",
+                        hint="Begin with FROM; only ARG may stand before it.",
+                    )
+                case _:
+                    stages[-1][1].append(instruction)
+    except DockerfileError as error:
+        error.source = source
+        raise
+    if not stages:
+        where = arguments[-1].span if arguments else None
+        raise DockerfileError(
+            "no FROM in this Dockerfile", where, source, hint="The first instruction is FROM image, or FROM scratch."
+        )
+    found = tuple(ast.Stage(base, tuple(instructions)) for base, instructions in stages)
+    return ast.Dockerfile(source, tuple(arguments), found, lines.escape, (*lines.remarks, *remarks))
+
+
+def parse_trigger(trigger: str, span: Span, escape: str = "\\") -> ast.Instruction:
+    """The instruction that an ONBUILD holds, placed at `span`. Raises DockerfileError."""
+    lines = list(Lines(trigger, escape))
+    if len(lines) != 1:
+        raise DockerfileError(f"ONBUILD takes one instruction, not {len(lines)}", span)
+    line = lines[0]
+    if line.keyword in ("ONBUILD", "FROM", "MAINTAINER"):
+        raise DockerfileError(f"{line.keyword} is not allowed in ONBUILD", span)
+    try:
+        return read_instruction(Line(span, line.keyword, line.flags, line.rest, line.text, line.escape, line.heredocs))
+    except DockerfileError as error:
+        error.span = span
+        raise
+
+
+def read_instruction(line: Line) -> ast.Instruction:
+    """The instruction on this line. Raises DockerfileError with a span and no source."""
+    if line.keyword not in _READERS:
+        near = difflib.get_close_matches(line.keyword, _READERS, 1, cutoff=0.6)
+        refuse(
+            line,
+            f"unknown instruction {line.keyword}",
+            hint=f"did you mean {near[0]}?" if near else "A line that continues another needs a \\ at that one's end.",
+        )
+    read, known = _READERS[line.keyword]
+    return read(line, _flags(line, known))
+
+
+def instruction(keyword: str, flags: tuple[str, ...] = ()) -> Callable[[Read], Read]:
+    """Decorator: this function reads `keyword`, which takes these flags."""
+
+    def register(read: Read) -> Read:
+        _READERS[keyword] = (read, flags)
+        return read
+
+    return register
+
+
+def keywords() -> tuple[str, ...]:
+    """Every instruction there is."""
+    return tuple(_READERS)
+
+
+def _flags(line: Line, known: tuple[str, ...]) -> Flags:
+    """The --name=value of a line, checked against the names that its instruction takes."""
+    given: dict[str, str] = {}
+    for flag in line.flags:
+        name, has_value, value = flag.removeprefix("--").partition("=")
+        if name in _LATER.get(line.keyword, ()):
+            refuse_feature(f"{line.keyword} --{name}", line.span)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            listed = (
+                f"{line.keyword} takes {', '.join('--' + each for each in known)}."
+                if known
+                else f"{line.keyword} takes no flags."
+            )
+            refuse(line, f"unknown flag --{name}", hint=f"did you mean --{near[0]}?" if near else listed)
+        if not has_value:
+            refuse(line, f"--{name} has no value", hint=f"Write --{name}=… with an equals sign and no space.")
+        if name in given:
+            refuse(line, f"--{name} is given twice")
+        given[name] = value
+    return given
+
+
+def _remarks(found: ast.Instruction) -> list[ast.Remark]:
+    if isinstance(found, ast.Maintainer):
+        return [ast.Remark("MAINTAINER is deprecated", found.span, 'Use LABEL org.opencontainers.image.authors="…".')]
+    command = getattr(found, "command", None)
+    if isinstance(command, ast.ShellForm) and re.fullmatch(r"\[\s*[\"'].*\]", command.text, re.DOTALL):
+        return [
+            ast.Remark(
+                "looks like a JSON array but is none: a shell gets it",
+                found.span,
+                'Words need double quotes: ["a", "b"].',
+            )
+        ]
+    return []
+
+
+# --- the instructions -------------------------------------------------------------------------
+
+
+@instruction("FROM", flags=("platform",))
+def _from(line: Line, flags: Flags) -> ast.From:
+    words = list(several(line))
+    if len(words) != 1 and not (len(words) == 3 and words[1].lower() == "as"):
+        refuse(line, "FROM takes one image, and perhaps AS and a name", hint="FROM python:3.12-slim AS build")
+    name = words[2].lower() if len(words) == 3 else ""
+    if name and not _STAGE_NAME.fullmatch(name):
+        refuse(
+            line,
+            f"{words[2]!r} is no name for a stage",
+            hint="A letter first, then letters, digits, dots, dashes and underscores.",
+        )
+    return ast.From(span=line.span, text=line.text, image=words[0], name=name, platform=flags.get("platform", ""))
+
+
+@instruction("ARG")
+def _arg(line: Line, flags: Flags) -> ast.Arg:
+    one(line)
+    arguments: list[tuple[str, str | None]] = []
+    for word in quoted_words(line):
+        name, equals, default = word.partition("=")
+        if not name:
+            refuse(line, f"{word!r} has no name", hint="Write ARG name or ARG name=default.")
+        arguments.append((name, default if equals else None))
+    return ast.Arg(span=line.span, text=line.text, arguments=tuple(arguments))
+
+
+@instruction("ENV")
+def _env(line: Line, flags: Flags) -> ast.Env:
+    return ast.Env(span=line.span, text=line.text, pairs=pairs(line))
+
+
+@instruction("LABEL")
+def _label(line: Line, flags: Flags) -> ast.Label:
+    return ast.Label(span=line.span, text=line.text, pairs=pairs(line))
+
+
+@instruction("RUN", flags=("network",))
+def _run(line: Line, flags: Flags) -> ast.Run:
+    network = flags.get("network", "default")
+    if network not in ("default", "none", "host"):
+        refuse(line, f"--network={network} is none of default, none and host")
+    text, shown = one(line), line.text
+    command = command_form(line, text)
+    if line.heredocs and isinstance(command, ast.ShellForm):
+        first = line.heredocs[0]
+        summary, *more = first.content.strip().split("\n")
+        shown = f"{line.text} ({summary}{'…' if more else ''})"
+        if heredoc_of(text):
+            # The document is the script: this works for shells that know no heredocs, too.
+            script = _TABS.sub("", first.content) if first.chomps else first.content
+            if script.startswith("#!"):
+                refuse_feature(
+                    "RUN with a heredoc that begins with #!", line.span, hint="Name the interpreter: RUN <<EOF python3"
+                )
+        else:
+            script = text + "".join(f"\n{each.content}{each.name}" for each in line.heredocs)
+        if len(script.encode("utf-8", "surrogateescape")) > MAX_ARGUMENT_BYTES:
+            refuse(line, f"a heredoc of more than {MAX_ARGUMENT_BYTES} bytes", hint="Put it in a file and COPY it.")
+        command = ast.ShellForm(script)
+    return ast.Run(span=line.span, text=shown, command=command, network=network)
+
+
+def _files(line: Line) -> tuple[tuple[str, ...], str]:
+    if line.heredocs:
+        refuse_feature(
+            f"{line.keyword} <<{line.heredocs[0].name}", line.span, hint="RUN knows heredocs: RUN cat > file <<EOF"
+        )
+    words = json_array(line, line.rest)
+    words = several(line) if words is None else words
+    if len(words) < 2:
+        refuse(line, f"{line.keyword} needs a source and a destination", hint=f"{line.keyword} app.py /srv/")
+    return words[:-1], words[-1]
+
+
+@instruction("COPY", flags=("from", "chown", "chmod"))
+def _copy(line: Line, flags: Flags) -> ast.Copy:
+    sources, destination = _files(line)
+    return ast.Copy(
+        span=line.span,
+        text=line.text,
+        sources=sources,
+        destination=destination,
+        from_=flags.get("from", ""),
+        chown=flags.get("chown", ""),
+        chmod=flags.get("chmod", ""),
+    )
+
+
+@instruction("ADD", flags=("chown", "chmod"))
+def _add(line: Line, flags: Flags) -> ast.Add:
+    sources, destination = _files(line)
+    return ast.Add(
+        span=line.span,
+        text=line.text,
+        sources=sources,
+        destination=destination,
+        chown=flags.get("chown", ""),
+        chmod=flags.get("chmod", ""),
+    )
+
+
+@instruction("WORKDIR")
+def _workdir(line: Line, flags: Flags) -> ast.Workdir:
+    return ast.Workdir(span=line.span, text=line.text, path=one(line))
+
+
+@instruction("USER")
+def _user(line: Line, flags: Flags) -> ast.User:
+    return ast.User(span=line.span, text=line.text, user=one(line))
+
+
+@instruction("CMD")
+def _cmd(line: Line, flags: Flags) -> ast.Cmd:
+    return ast.Cmd(span=line.span, text=line.text, command=command_form(line, one(line)))
+
+
+@instruction("ENTRYPOINT")
+def _entrypoint(line: Line, flags: Flags) -> ast.Entrypoint:
+    return ast.Entrypoint(span=line.span, text=line.text, command=command_form(line, one(line)))
+
+
+@instruction("SHELL")
+def _shell(line: Line, flags: Flags) -> ast.DefaultShell:
+    argv = json_array(line, one(line))
+    if not argv:
+        refuse(line, "SHELL takes a JSON array", hint='SHELL ["/bin/bash", "-o", "pipefail", "-c"]')
+    return ast.DefaultShell(span=line.span, text=line.text, argv=argv)
+
+
+@instruction("EXPOSE")
+def _expose(line: Line, flags: Flags) -> ast.Expose:
+    return ast.Expose(span=line.span, text=line.text, ports=several(line))
+
+
+@instruction("VOLUME")
+def _volume(line: Line, flags: Flags) -> ast.Volume:
+    paths = json_array(line, one(line))
+    paths = several(line) if paths is None else paths
+    paths = tuple(path.strip(WHITESPACE) for path in paths)
+    if not paths or "" in paths:
+        refuse(line, "VOLUME needs a path", hint='VOLUME /data, or VOLUME ["/data", "/cache"]')
+    return ast.Volume(span=line.span, text=line.text, paths=paths)
+
+
+@instruction("STOPSIGNAL")
+def _stop_signal(line: Line, flags: Flags) -> ast.StopSignal:
+    return ast.StopSignal(span=line.span, text=line.text, signal=one(line))
+
+
+@instruction("HEALTHCHECK", flags=("interval", "timeout", "start-period", "start-interval", "retries"))
+def _health_check(line: Line, flags: Flags) -> ast.HealthCheck:
+    kind, *rest = several(line, 2)
+    if kind.upper() == "NONE":
+        if rest or flags:
+            refuse(line, "HEALTHCHECK NONE takes nothing else")
+        return ast.HealthCheck(span=line.span, text=line.text, command=None)
+    if kind.upper() != "CMD":
+        refuse(line, f"HEALTHCHECK {kind} is neither CMD nor NONE", hint="HEALTHCHECK CMD curl -f localhost")
+    command = command_form(line, rest[0]) if rest else None
+    if command is None or command == ast.ExecForm(()):
+        refuse(line, "HEALTHCHECK CMD needs a command")
+    retries = flags.get("retries", "0") or "0"
+    if not re.fullmatch(r"[0-9]{1,9}", retries):
+        refuse(line, f"--retries={retries} is no number of attempts")
+    return ast.HealthCheck(
+        span=line.span,
+        text=line.text,
+        command=command,
+        interval_ns=duration(line, flags, "interval"),
+        timeout_ns=duration(line, flags, "timeout"),
+        start_period_ns=duration(line, flags, "start-period"),
+        start_interval_ns=duration(line, flags, "start-interval"),
+        retries=int(retries),
+    )
+
+
+@instruction("MAINTAINER")
+def _maintainer(line: Line, flags: Flags) -> ast.Maintainer:
+    return ast.Maintainer(span=line.span, text=line.text, name=one(line))
+
+
+@instruction("ONBUILD")
+def _on_build(line: Line, flags: Flags) -> ast.OnBuild:
+    trigger = one(line) + "".join(f"\n{each.content}{each.name}" for each in line.heredocs)
+    keyword = split_line(trigger, line.span, line.escape).keyword
+    if keyword in ("ONBUILD", "FROM", "MAINTAINER"):
+        refuse(line, f"{keyword} is not allowed in ONBUILD")
+    # Read now, so that a mistake shows here and not in every build on top of this image.
+    parse_trigger(trigger, line.span, line.escape)
+    return ast.OnBuild(span=line.span, text=line.text, trigger=trigger)

@@ -1,0 +1,337 @@
+r"""Words of a Dockerfile: quotes, escapes and ${variables}, as BuildKit's lexer reads them.
+
+    word    = { char | "\" char | "'" … "'" | '"' … '"' | variable }
+    variable = "$" name | "${" name "}"
+             | "${" name [":"] ("-" | "+" | "?") word "}"
+             | "${" name ("#" | "##" | "%" | "%%") pattern "}"
+             | "${" name "/" ["/"] pattern "/" word "}"
+
+In a pattern, `*` is any text and `?` any character. Patterns come from the user, so they are matched
+without backtracking; nesting and the length of results are limited.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nbcontain.errors import DockerfileError
+
+WHITESPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""What Go calls space. `str.isspace` has four control characters more."""
+
+MAX_DEPTH = 100
+MAX_LENGTH = 1 << 20
+_SPECIAL = "@*#?-$!0"
+
+
+def expand(word: str, variables: Mapping[str, str], escape: str = "\\", missing: set[str] | None = None) -> str:
+    """The word with variables filled in, quotes and escapes removed.
+
+    Names without a value are added to `missing`. Raises DockerfileError, without a span.
+    """
+    return _Lexer(word, variables, escape, missing).whole()[0]
+
+
+def split(word: str, variables: Mapping[str, str], escape: str = "\\", missing: set[str] | None = None) -> list[str]:
+    """Like `expand`, then split at spaces that were neither quoted nor escaped."""
+    return _Lexer(word, variables, escape, missing).whole()[1]
+
+
+@dataclass(slots=True)
+class _Words:
+    """Collects the words of a text, piece by piece."""
+
+    done: list[str] = field(default_factory=list)
+    word: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        """Text in which spaces separate."""
+        for char in text:
+            if char not in WHITESPACE:
+                self.word.append(char)
+            elif self.word:
+                self.end()
+
+    def add_raw(self, text: str) -> None:
+        """Text in which spaces are part of the word."""
+        self.word.append(text)
+
+    def end(self) -> list[str]:
+        # A quoted nothing ("") is no word: so it is in BuildKit.
+        if joined := "".join(self.word):
+            self.done.append(joined)
+        self.word = []
+        return self.done
+
+
+class _Lexer:
+    """One pass over one text."""
+
+    def __init__(self, text: str, variables: Mapping[str, str], escape: str, missing: set[str] | None) -> None:
+        self.text = text
+        self.variables = variables
+        self.escape = escape
+        self.missing = missing
+        self.at = 0
+        self.depth = 0
+
+    def whole(self) -> tuple[str, list[str]]:
+        return self.until("", keep_escapes=False)
+
+    def peek(self) -> str:
+        """The next character; "" at the end."""
+        return self.text[self.at : self.at + 1]
+
+    def next(self) -> str:
+        char = self.peek()
+        self.at += 1
+        return char
+
+    def error(self, message: str) -> DockerfileError:
+        return DockerfileError(message, why=f"in {self.text!r}" if len(self.text) <= 200 else "")
+
+    def until(self, stop: str, keep_escapes: bool) -> tuple[str, list[str]]:
+        """Everything up to the character `stop` (which is consumed); "" means the end."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.error(f"variables are nested more than {MAX_DEPTH} deep")
+        result: list[str] = []
+        words = _Words()
+        length = 0
+        while char := self.peek():
+            if char == stop:
+                break
+            if char == "$":
+                piece = self.dollar()
+                words.add(piece)
+            elif char == "'":
+                piece = self.single_quotes()
+                words.add_raw(piece)
+            elif char == '"':
+                piece = self.double_quotes(keep_escapes)
+                words.add_raw(piece)
+            elif char == self.escape:
+                self.next()
+                piece = self.next()
+                if keep_escapes:
+                    piece = char + piece
+                words.add_raw(piece)
+            else:
+                piece = self.next()
+                words.add(piece)
+            result.append(piece)
+            length = self.check(length + len(piece))
+        if stop and not self.peek():
+            raise self.error(f"missing {stop!r}")
+        self.next()
+        self.depth -= 1
+        return "".join(result), words.end()
+
+    def check(self, length: int) -> int:
+        if length > MAX_LENGTH:
+            raise self.error(f"a value becomes longer than {MAX_LENGTH} characters")
+        return length
+
+    def single_quotes(self) -> str:
+        """Everything between two ' as it is; nothing escapes in there."""
+        self.next()
+        end = self.text.find("'", self.at)
+        if end < 0:
+            raise self.error("a single quote (') is not closed")
+        inside = self.text[self.at : end]
+        self.at = end + 1
+        return inside
+
+    def double_quotes(self, keep_escapes: bool) -> str:
+        """Between two ", variables count, and the escape character before " $ and itself."""
+        self.next()
+        result: list[str] = []
+        length = 0
+        while char := self.peek():
+            if char == '"':
+                self.next()
+                return "".join(result)
+            piece = self.dollar() if char == "$" else self.next()
+            if char == self.escape and char != "$":
+                following = self.peek()
+                if not following:
+                    break
+                if following in ('"', "$", self.escape):
+                    piece = self.next()
+                    if keep_escapes:
+                        piece = char + piece
+            result.append(piece)
+            length = self.check(length + len(piece))
+        raise self.error('a double quote (") is not closed')
+
+    def dollar(self) -> str:
+        self.next()
+        if self.peek() != "{":
+            name = self.name()
+            return self.lookup(name) or "" if name else "$"
+        self.next()
+        if self.peek() in ("", "{", "}", ":"):
+            raise self.error("bad substitution" if self.peek() else "missing '}'")
+        name = self.name()
+        operator = self.next()
+        if operator == "}":
+            return self.lookup(name) or ""
+        if operator == "/":
+            return self.replace(name)
+        empty_is_unset = operator == ":"
+        if empty_is_unset:
+            operator = self.next()
+        if not operator:
+            raise self.error("missing '}'")
+        if operator not in "-+?#%" or (empty_is_unset and operator in "#%"):
+            shown = ":" * empty_is_unset + operator
+            raise self.error(f"{shown!r} is no way to use a variable: ${{{name}{shown}…}}")
+        word = self.until("}", keep_escapes=operator in "#%")[0]
+        value = self.lookup(name, is_asked=operator in "-+?")
+        if operator in "#%":
+            return self.trim(value or "", word, operator)
+        is_set = value is not None and not (empty_is_unset and value == "")
+        match operator:
+            case "-":
+                return value or "" if is_set else word
+            case "+":
+                return word if is_set else ""
+            case _:
+                if is_set:
+                    return value or ""
+                fallback = "is not allowed to be unset" if value is None else "is not allowed to be empty"
+                raise DockerfileError(
+                    f"{name}: {word or fallback}", why=f"${{{name}{':' * empty_is_unset}?…}} asks for it"
+                )
+
+    def name(self) -> str:
+        """letters, digits and _; or all digits; or one of the shell's special names. "" for anything else."""
+        start = self.at
+        if self.peek().isdigit():
+            while self.peek().isdigit():
+                self.at += 1
+        elif self.peek() and self.peek() in _SPECIAL:
+            self.at += 1
+        else:
+            while self.peek() == "_" or self.peek().isalpha() or self.peek().isdigit():
+                self.at += 1
+        return self.text[start : self.at]
+
+    def lookup(self, name: str, is_asked: bool = False) -> str | None:
+        value = self.variables.get(name)
+        # ${name:-…} asks whether there is one, so that its absence is no oversight.
+        if value is None and self.missing is not None and not is_asked and name.isidentifier():
+            self.missing.add(name)
+        return value
+
+    def trim(self, value: str, pattern: str, operator: str) -> str:
+        longest = pattern.startswith(operator)
+        glob = self.glob(pattern[longest:])
+        if operator == "#":
+            end = glob.prefix(value, longest)
+            return value if end is None else value[end:]
+        end = glob.reversed().prefix(value[::-1], longest)
+        return value if end is None else value[: len(value) - end]
+
+    def replace(self, name: str) -> str:
+        everywhere = self.peek() == "/"
+        if everywhere:
+            self.next()
+        pattern = self.until("/", keep_escapes=True)[0]
+        replacement = self.until("}", keep_escapes=True)[0]
+        value = self.lookup(name) or ""
+        glob = self.glob(pattern)
+        result: list[str] = []
+        length = position = 0
+        last_end = -1
+        while found := glob.search(value, position):
+            start, end = found
+            if start == end == last_end:
+                # As in Go, an empty match right behind another match does not count.
+                if start >= len(value):
+                    break
+                found = glob.search(value, start + 1)
+                if found is None:
+                    break
+                start, end = found
+            result += (value[max(last_end, 0) : start], replacement)
+            length = self.check(length + start - max(last_end, 0) + len(replacement))
+            last_end = position = end
+            if not everywhere:
+                break
+        return "".join(result) + value[max(last_end, 0) :]
+
+    def glob(self, pattern: str) -> _Glob:
+        return _Glob.parse(pattern)
+
+
+_ANY = None
+_Block = tuple[str | None, ...]
+"""Characters to find one after the other; None stands for any one (but a newline)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Glob:
+    """A pattern: blocks with anything (but newlines) between them."""
+
+    blocks: tuple[_Block, ...]
+
+    @classmethod
+    def parse(cls, pattern: str) -> _Glob:
+        blocks: list[list[str | None]] = [[]]
+        characters = iter(pattern)
+        for char in characters:
+            if char == "*":
+                blocks.append([])
+            elif char == "?":
+                blocks[-1].append(_ANY)
+            elif char == "\\":
+                following = next(characters, "")
+                if following not in tuple("*?\\}/"):
+                    raise DockerfileError(
+                        f"invalid escape '\\{following}' in the pattern {pattern!r}",
+                        why=r"only \* \? \\ \} and \/ are escapes",
+                    )
+                blocks[-1].append(following)
+            else:
+                blocks[-1].append(char)
+        return cls(tuple(map(tuple, blocks)))
+
+    def reversed(self) -> _Glob:
+        return _Glob(tuple(block[::-1] for block in self.blocks[::-1]))
+
+    def prefix(self, value: str, longest: bool, start: int = 0) -> int | None:
+        """Where the shortest or longest match from `start` ends; None if there is none."""
+        first, *rest = map(_regex, self.blocks)
+        expression = first
+        # The earliest place of each block leaves most room to those behind it, so that nothing needs to be
+        # tried again: atomic groups. For the longest match only the last block is looked for from the end.
+        for block in rest[:-1] if longest else rest:
+            expression += f"(?>.*?{block})"
+        if longest and rest:
+            expression += f".*{rest[-1]}"
+        match = re.compile(expression).match(value, start)
+        return match.end() if match else None
+
+    def search(self, value: str, start: int) -> tuple[int, int] | None:
+        """The leftmost match from `start` on, as long as can be."""
+        first = re.compile(_regex(self.blocks[0]))
+        while found := first.search(value, start):
+            end = self.prefix(value, longest=True, start=found.start())
+            if end is not None:
+                return found.start(), end
+            # What does not follow this first block on its line does not follow a later one on it either.
+            newline = value.find("\n", found.start())
+            if newline < 0:
+                return None
+            start = newline + 1
+        return None
+
+
+def _regex(block: _Block) -> str:
+    return "".join("." if char is _ANY else re.escape(char) for char in block)

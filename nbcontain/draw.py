@@ -1,0 +1,77 @@
+"""Drawing a command's result on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TextIO
+
+from nbcontain.display.ansi import sanitized
+from nbcontain.display.table import Table
+from nbcontain.display.text import lines as event_lines
+from nbcontain.display.values import Document, InProgress, Lines, Log
+from nbcontain.display.view import View, update
+from nbcontain.errors import Interrupted
+from nbcontain.events import Output
+from nbcontain.oci.image import Image
+from nbcontain.runtime.container import Container
+
+
+def draw(value: object) -> int:
+    """Print what a command gave, and give the exit status."""
+    match value:
+        case InProgress():
+            return _attend(value)
+        case Table():
+            print(value.text())
+        case Lines(lines=lines):
+            for line in lines:
+                print(line)
+        case Document(value=document):
+            print(json.dumps(document, indent=2, ensure_ascii=False))
+        case Log():
+            for record in value.records:
+                if isinstance(record.event, Output):
+                    _write(record.event)
+        case Image():
+            print(value.id)
+        case Container():
+            print(value.id)
+        case None:
+            pass
+        case _:
+            print(value)
+    return 0
+
+
+def _attend(progress: InProgress[object]) -> int:
+    """Show how something goes: a build's steps on standard error, a container's streams as they are."""
+    task = progress.task
+    try:
+        if progress.kind in ("run", "exec"):
+            for record in task.journal.follow():
+                if isinstance(record.event, Output):
+                    _write(record.event)
+        else:
+            view = View()
+            for record in task.journal.follow():
+                view = update(view, record)
+                if not progress.quiet and progress.kind == "build":
+                    for line in event_lines(view, record):
+                        print(line, file=sys.stderr)
+        result = task.result()
+    except KeyboardInterrupt:
+        task.cancel()
+        task.wait(10)
+        raise Interrupted(f"{task.name} was interrupted") from None
+    if progress.kind in ("run", "exec") and not isinstance(result, Container):
+        return 0
+    return draw(result)
+
+
+def _write(output: Output) -> None:
+    """A container's bytes: as they are into a file or pipe, without control sequences on a terminal."""
+    stream: TextIO = sys.stdout if output.stream == "stdout" else sys.stderr
+    data = sanitized(output.data.decode(errors="replace")).encode() if stream.isatty() else output.data
+    stream.buffer.write(data)
+    stream.flush()

@@ -1,0 +1,626 @@
+"""Everything a user can ask, each in a few lines of the floors below."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import secrets
+import signal as signals
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from nbcontain import names
+from nbcontain.build.context import Context
+from nbcontain.build.importer import host_image, imported_image
+from nbcontain.build.operations import Workshop, timestamp
+from nbcontain.build.plan import BuildOptions, plan
+from nbcontain.build.solver import BUILD, Solver
+from nbcontain.dockerfile.parser import parse
+from nbcontain.errors import (
+    ContainerError,
+    ContainerFailed,
+    ContainerNotFound,
+    ImageNotFound,
+    InUse,
+    NameTaken,
+    NotRunning,
+    UsageError,
+)
+from nbcontain.events import Emit, Finished, Output, Started, scope
+from nbcontain.host import Host, is_root
+from nbcontain.journal import KEPT_OUTPUT_BYTES
+from nbcontain.oci import codec
+from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.reference import Reference
+from nbcontain.options import REST, argument, option, with_defaults
+from nbcontain.profiles import Profile, choose
+from nbcontain.runtime.bundle import Bundle, ContainerInfo
+from nbcontain.runtime.container import Container, Launcher, Leash
+from nbcontain.runtime.generate import RunOptions, generate
+from nbcontain.store import Store, files, gc
+from nbcontain.store.layout import Layout
+from nbcontain.task import Task
+
+T = TypeVar("T")
+HOST_IMAGE = Reference.parse("host")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a foreground container went: `result.stdout`, `result.exit_code`; `str(result)` is its output.
+
+    Of much output it is the end: the last 64 MiB.
+    """
+
+    container_id: str
+    name: str
+    exit_code: int
+    output: tuple[Output, ...] = field(repr=False)
+
+    def _text(self, *streams: str) -> str:
+        return b"".join(each.data for each in self.output if each.stream in streams).decode(errors="replace")
+
+    @property
+    def stdout(self) -> str:
+        return self._text("stdout")
+
+    @property
+    def stderr(self) -> str:
+        return self._text("stderr")
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stdout.splitlines()
+
+    def __str__(self) -> str:
+        return self._text("stdout", "stderr")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ExecOptions:
+    """What `exec` can be told."""
+
+    name: str = argument(help="a running container", metavar="CONTAINER")
+    command: tuple[str, ...] = argument(help="the program and its arguments", nargs=REST, metavar="COMMAND")
+    environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
+    workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
+    user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
+    interactive: bool = option("-i", "--interactive", help="hand standard input through")
+
+
+class Engine:
+    """Everything a user can ask. Long work comes back as a `Task`; the rest answers at once.
+
+    Opening one costs nothing; the store is opened and the host is probed when something needs them.
+    Any number of engines, in any number of processes, may share a root directory.
+    """
+
+    def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._root = Path(root).absolute() if root else None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the helper processes. Detached containers go on."""
+        if "launcher" in self.__dict__:
+            self.launcher.close()
+
+    # --- what there is to work with ---
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout(self._root) if self._root else Layout.default(self._environ, is_root=is_root())
+
+    @cached_property
+    def host(self) -> Host:
+        """What this machine allows, found by trying, remembered until the next boot."""
+        # In the store's own directory, since that is where overlays will have to work.
+        return Host.detect(self.store.layout.root, cache=self.layout.host_facts)
+
+    def fresh_host(self) -> Host:
+        """The same, tried again now."""
+        self.layout.host_facts.unlink(missing_ok=True)
+        for name in ("host", "profile"):
+            self.__dict__.pop(name, None)
+        return self.host
+
+    @cached_property
+    def profile(self) -> Profile:
+        return choose(self.host)
+
+    @cached_property
+    def store(self) -> Store:
+        return Store.open(self.layout.root, self._remove_tree, userxattr=not is_root())
+
+    @cached_property
+    def launcher(self) -> Launcher:
+        return Launcher(self.host)
+
+    def _remove_tree(self, path: Path) -> None:
+        """Remove a directory whose files may belong to ids that only a container can name."""
+        self.launcher.remove_tree(path)
+
+    def warm(self) -> None:
+        """Start what the first build or run would otherwise wait for. Returns at once."""
+        if self.profile.runs:
+            self.launcher.warm()
+
+    # --- images ---
+
+    def images(self) -> list[tuple[Reference | None, Image]]:
+        """Every name and its image; None for an image without a name. Newest first."""
+        return sorted(self.store.images.list(), key=lambda each: each[1].config.created, reverse=True)
+
+    def image(self, name: str) -> Image:
+        """An image by name, digest or the beginning of its id. Raises ImageNotFound."""
+        return self.store.images.find(name)
+
+    def tag(self, source: str, target: str) -> Reference:
+        """Give an image a further name; a name that pointed elsewhere moves."""
+        reference = Reference.parse(target)
+        self.store.images.tag(self.image(source), reference)
+        return reference
+
+    def remove_image(self, name: str, *, force: bool = False) -> list[str]:
+        """Take a name away, and the image with its last name. Says what went, as docker does.
+
+        Raises InUse, naming the containers, where the image would go and containers are made of it.
+        """
+        image = self.image(name)
+        tags = [reference for reference, each in self.images() if reference and each.digest == image.digest]
+        by_name = [reference for reference in tags if _means(name, reference)]
+        leaving = by_name or tags
+        users: list[Container] = []
+        if len(leaving) == len(tags):
+            users = [each for each in self.containers() if each.info.image_id == str(image.id)]
+            running = [each for each in users if each.status == "running"]
+            if running or (users and not force):
+                raise InUse(
+                    f"{name} is in use",
+                    why="containers are made of it: " + ", ".join(f"{each.name} ({each.status})" for each in users),
+                    hint=("stop and remove them first:  " if running else "remove them first:  ")
+                    + "; ".join(
+                        [f"%container stop {' '.join(each.name for each in running)}"] * bool(running)
+                        + [f"%container rm {' '.join(each.name for each in users)}"]
+                    )
+                    + ("" if running else "   (or rmi -f: stopped containers keep their layers)"),
+                )
+        gone = [f"Untagged: {reference.familiar}" for reference in leaving]
+        for reference in leaving:
+            self.store.images.remove(reference)
+        if len(leaving) == len(tags):
+            if not users:
+                self.store.images.forget(image)
+            gone.append(f"Deleted: {image.id}")
+            self.prune()
+        return gone
+
+    def from_host(self, tag: str = "host", programs: Sequence[str] = ()) -> Task[Image]:
+        """Make a small image out of this machine's own shell, coreutils and Python, and of `programs`."""
+        reference = Reference.parse(tag)
+
+        def body(emit: Emit) -> Image:
+            name = f"{reference.familiar} from this machine's programs"
+            with scope(emit, BUILD, name), self.store.shared():
+                return self._host_image(emit, reference, programs, "host-image")
+
+        return Task(f"from-host {tag}", body)
+
+    def _host_image(self, emit: Emit, reference: Reference, programs: Sequence[str], task: str) -> Image:
+        with scope(emit, task, "shell, coreutils, Python" + "".join(f", {each}" for each in programs), BUILD):
+            image = host_image(programs, self._workshop(emit), task)
+        self.store.images.put(image, reference)
+        return image
+
+    def import_image(self, source: str, tag: str = "") -> Task[Image]:
+        """Make an image of one layer out of a tar file, standard input (-), or a directory."""
+        reference = Reference.parse(tag) if tag else None
+
+        def body(emit: Emit) -> Image:
+            with scope(emit, BUILD, f"import {tag or source}"), self.store.shared():
+                with scope(emit, "import", f"layer of {source}", BUILD):
+                    image = imported_image(source, self._workshop(emit), "import")
+                self.store.images.put(image, reference)
+                return image
+
+        return Task(f"import {source}", body)
+
+    def build(self, dockerfile: str, options: BuildOptions | None = None) -> Task[Image]:
+        """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read."""
+        options = options or BuildOptions()
+        tags = [Reference.parse(tag) for tag in options.tags]
+        parsed = parse(dockerfile)
+        context = Context(options.context) if options.context is not None else None
+        leash = Leash()
+
+        def body(emit: Emit) -> Image:
+            name = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
+            with leash, scope(emit, BUILD, name.strip()), self.store.shared():
+                graph = plan(parsed, options, lambda reference, _: self._base_image(reference, emit))
+                workshop = replace(self._workshop(emit), context=context, leash=leash)
+                image = Solver(workshop, source=dockerfile, no_cache=options.no_cache).solve(graph)
+                self.store.images.put(image, None)
+                for tag in tags:
+                    self.store.images.tag(image, tag)
+                return image
+
+        task = Task("build", body)
+        task.on_cancel(leash.let_go)
+        return task
+
+    def _base_image(self, reference: Reference, emit: Emit) -> Image:
+        try:
+            return self.store.images.get(reference)
+        except ImageNotFound:
+            if reference != HOST_IMAGE:
+                raise
+            return self._host_image(emit, reference, (), "host-image")
+
+    def _workshop(self, emit: Emit) -> Workshop:
+        return Workshop(
+            store=self.store, launcher=self.launcher, host=self.host, emit=emit,
+            require=lambda what: self.profile.require(self.host, what), can_run=self.profile.runs,
+        )  # fmt: skip
+
+    def prune(self) -> int:
+        """Remove what no name, container or recent build needs. Gives the bytes that became free."""
+        return gc.collect(self.store, lambda: [each.id for each in self.containers()]).size_bytes
+
+    # --- containers ---
+
+    def containers(self) -> list[Container]:
+        """Every container that is whole, newest first."""
+        found = [Container(Bundle(path)) for path in self._bundles()]
+        return sorted(found, key=lambda each: each.info.created, reverse=True)
+
+    def _bundles(self) -> Iterator[Path]:
+        try:
+            entries = list(self.layout.containers.iterdir())
+        except FileNotFoundError:
+            return
+        for path in entries:
+            if Bundle(path).is_whole():
+                yield path
+
+    def container(self, name: str) -> Container:
+        """A container by name, id or the beginning of its id. Raises ContainerNotFound."""
+        known = self.containers()
+        for each in known:
+            if name in (each.name, each.id):
+                return each
+        matching = [each for each in known if name and each.id.startswith(name)]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            raise ContainerNotFound(
+                f"{name} is the beginning of {len(matching)} containers' ids", hint="give more of it"
+            )
+        near = difflib.get_close_matches(name, [each.name for each in known], 1)
+        raise ContainerNotFound(
+            f"there is no container {name!r}",
+            hint=f"did you mean {near[0]}?" if near else "%container ps -a lists all there are",
+        )
+
+    def create(self, options: RunOptions) -> Container:
+        """A container that is not started: its bundle and its writable layer. Raises ImageNotFound, NameTaken."""
+        return self._create(options, lambda event: None)
+
+    def _create(self, options: RunOptions, emit: Emit) -> Container:
+        self.profile.require(self.host, "run")
+        reference = self._run_image(options.image, emit)
+        image = self.image(options.image) if reference is None else self.store.images.get(reference)
+        container_id = secrets.token_hex(32)
+        spec = generate(image.config, options, self.host)
+        info = ContainerInfo(
+            id=container_id,
+            name=options.name and names.checked(options.name),
+            image=self._shown_name(options.image, image),
+            image_id=str(image.id),
+            command=spec.process.args,
+            created=timestamp(),
+            remove=options.remove,
+            labels={**image.config.labels, **_pairs(options.labels)},
+            stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
+        )
+        with self.store.shared():
+            self._workshop(emit).unpack(image.layers)
+            active = self.store.snapshots.prepare(container_id, image.chain_id)
+            try:
+                with self._name_claimed(info) as named:
+                    bundle = Bundle.write(self.layout.container(container_id), spec, active.mounts, named)
+            except BaseException:
+                self.store.snapshots.discard(active)
+                raise
+        return Container(bundle)
+
+    def _run_image(self, name: str, emit: Emit) -> Reference | None:
+        """The image `host` is made when it is first asked for."""
+        if name not in ("host", "host:latest"):
+            return None
+        self._base_image(HOST_IMAGE, emit)
+        return HOST_IMAGE
+
+    def _shown_name(self, asked: str, image: Image) -> str:
+        try:
+            reference = Reference.parse(asked)
+        except Exception:  # noqa: BLE001 - an id, then
+            return image.id.short
+        return reference.familiar if any(each == reference for each, _ in self.store.images.list()) else image.id.short
+
+    @contextmanager
+    def _name_claimed(self, info: ContainerInfo) -> Iterator[ContainerInfo]:
+        """Hold the lock under which no other container takes the same name, and give the info its name."""
+        with files.lock(self.layout.names_lock, exclusive=True):
+            taken = {each.name: each for each in self.containers()}
+            if info.name in taken:
+                raise NameTaken(
+                    f"there is a container named {info.name} already",
+                    why=f"{taken[info.name].id[:12]} of {taken[info.name].image}, {taken[info.name].status}",
+                    hint=f"%container rm {info.name}, or choose another --name",
+                )
+            name = info.name
+            while not name or name in taken:
+                name = names.random_name()
+            yield replace(info, name=name)
+
+    def run(self, options: RunOptions) -> Task[RunResult | Container]:
+        """Make a container and run it. Detached, the task ends when it runs and gives the Container.
+
+        Otherwise it ends with the container and gives a RunResult; it raises ContainerFailed unless the
+        exit code is 0. Cancelling it ends the container.
+        """
+        leash = None if options.detach else Leash()
+
+        def body(emit: Emit) -> RunResult | Container:
+            container = self._create(options, emit)
+            try:
+                self.launcher.launch(container.bundle, leash=leash, stdin=0 if options.interactive else None)
+                container.start()
+            except BaseException:
+                self._forget(container)
+                raise
+            finally:
+                if leash is not None and container.status not in ("running", "created"):
+                    leash.close()
+            if leash is None:
+                return container
+            with leash:
+                return self._attend(container, emit)
+
+        task = Task(f"run {options.image}", body)
+        if leash is not None:
+            task.on_cancel(leash.let_go)
+        return task
+
+    def _attend(self, container: Container, emit: Emit) -> RunResult:
+        """Pass on what a container writes until it ends."""
+        output = _Tail()
+        code: int | None = None
+        for record in container.follow():
+            emit(record.event)
+            match record.event:
+                case Output():
+                    output.add(record.event)
+                case Finished(exit_code=exit_code):
+                    code = exit_code
+        return _result(container.info.id, container.info.name, code, output)
+
+    def _forget(self, container: Container) -> None:
+        """Remove a container that never ran."""
+        self.remove_container(container, force=True)
+
+    def start(self, container: Container) -> None:
+        """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
+        if container.status == "running":
+            return
+        self.profile.require(self.host, "start")
+        self.launcher.launch(container.bundle, leash=None, stdin=None)
+        container.start()
+
+    def stop(self, container: Container, timeout_s: float = 10) -> None:
+        """Send the stop signal, and SIGKILL if it runs after `timeout_s` still. Nothing if it does not run."""
+        if container.status == "running":
+            container.stop(timeout_s)
+
+    def restart(self, container: Container, timeout_s: float = 10) -> None:
+        self.stop(container, timeout_s)
+        self.start(container)
+
+    def kill(self, container: Container, signal: str = "KILL") -> None:
+        """Send the container's first process a signal, by name or number. Raises NotRunning, UsageError."""
+        container.kill(signal_number(signal))
+
+    def wait_all(self, containers: Sequence[Container], wrap: Callable[[tuple[str, ...]], T]) -> Task[T]:
+        """Wait for all of them to end; the task gives their exit codes, wrapped."""
+
+        def body(emit: Emit) -> T:
+            codes = []
+            for each in containers:
+                while (code := each.wait(0.2)) is None:
+                    emit(Started(each.id, each.name))  # strikes when nobody waits any more
+                codes.append(str(code))
+            return wrap(tuple(codes))
+
+        return Task("wait", body)
+
+    def remove_container(self, container: Container, *, force: bool = False) -> None:
+        """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
+        if container.status in ("running", "created") and container.bundle.is_alive():
+            if not force:
+                raise InUse(
+                    f"{container.name} is running",
+                    hint=f"%container stop {container.name} first, or rm -f, which kills it",
+                )
+            container.kill(signals.SIGKILL)
+            container.wait(5)
+        with self.store.shared():
+            container.bundle.remove(self._remove_tree)
+            self.store.snapshots.discard(self.store.snapshots.active(container.id))
+
+    def exec(self, options: ExecOptions) -> Task[RunResult]:
+        """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
+        container = self.container(options.name)
+        if container.status != "running":
+            raise NotRunning(
+                f"{container.name} is not running",
+                why=f"it is {container.status}",
+                hint=f"%container start {container.name}",
+            )
+        if not options.command:
+            raise UsageError(f"exec {options.name}: which program?", hint=f"%container exec {options.name} ls /")
+
+        def body(emit: Emit) -> RunResult:
+            output = _Tail()
+            task = f"exec-{secrets.token_hex(4)}"
+
+            def on_output(stream: Any, data: bytes) -> None:
+                event = Output(task, stream, data)
+                output.add(event)
+                emit(event)
+
+            emit(Started(task, " ".join(options.command)))
+            code = container.exec(
+                options.command, env=environment(options.environment, self._environ), cwd=options.workdir,
+                user=options.user, on_output=on_output, stdin=0 if options.interactive else None, leash=leash,
+            )  # fmt: skip
+            emit(Finished(task, "done" if code == 0 else "failed", exit_code=code))
+            return _result(container.id, container.name, code, output)
+
+        leash = Leash()
+        task = Task(f"exec {options.name}", body)
+        task.on_cancel(leash.let_go)
+        return task
+
+    def diff(self, container: Container) -> Iterator[tuple[str, str]]:
+        """What a container changed in its own layer: (A, C or D, path), sorted by path."""
+        for change in self.store.changes(container.id, self.launcher):
+            yield change
+
+    # --- all that is known ---
+
+    def inspect_image(self, name: str) -> dict[str, Any]:
+        """docker's names for what docker has too."""
+        image = self.image(name)
+        config = codec.config_to_json(image.config)
+        return {
+            "Id": str(image.id),
+            "RepoTags": [str(each.familiar) for each, other in self.images() if each and other.digest == image.digest],
+            "Digest": str(image.digest),
+            "Created": image.config.created,
+            "Architecture": image.config.platform.architecture,
+            "Os": image.config.platform.os,
+            "Size": image.size_bytes,
+            "Config": config.get("config", {}),
+            "RootFS": {
+                "Type": "layers",
+                "Layers": [str(each.diff_id) for each in image.layers],
+                "ChainID": str(image.chain_id or ""),
+            },
+        }
+
+    def inspect_container(self, container: Container) -> dict[str, Any]:
+        """docker's names for what docker has too; Spec is the runtime specification's document."""
+        state, info = container.state(), container.info
+        return {
+            "Id": container.id,
+            "Name": container.name,
+            "Image": info.image_id,
+            "ImageName": container.image,
+            "Created": info.created,
+            "Path": info.command[0] if info.command else "",
+            "Args": list(info.command[1:]),
+            "State": {
+                "Status": container.status,
+                "Pid": state.pid if container.status == "running" else 0,
+                "ExitCode": state.exit_code,
+                "StartedAt": state.started_at,
+                "FinishedAt": state.finished_at,
+                "Error": state.error,
+            },
+            "Labels": dict(info.labels),
+            "Bundle": str(container.bundle.path),
+            "Isolation": self.profile.describe(self.host),
+            "Spec": codec.spec_to_json(container.bundle.spec),
+        }
+
+    def info(self) -> dict[str, str]:
+        """What `%nbcontain info` tells."""
+        containers = self.containers()
+        return {
+            "profile": self.profile.name,
+            "isolation": self.profile.isolation,
+            "store": str(self.layout.root),
+            "images": str(len({image.digest for _, image in self.images()})),
+            "containers": f"{len(containers)} ({sum(each.status == 'running' for each in containers)} running)",
+            "platform": str(Platform.here()),
+            "kernel": self.host.kernel,
+            "cgroup": self.host.cgroup,
+        }
+
+
+class _Tail:
+    """The last of what a program wrote, as much as a journal in memory keeps."""
+
+    def __init__(self) -> None:
+        self.kept: deque[Output] = deque()
+        self._size_bytes = 0
+
+    def add(self, output: Output) -> None:
+        self.kept.append(output)
+        self._size_bytes += len(output.data)
+        while self._size_bytes > KEPT_OUTPUT_BYTES:
+            self._size_bytes -= len(self.kept.popleft().data)
+
+
+def _result(container_id: str, name: str, code: int | None, output: _Tail) -> RunResult:
+    if code is None:
+        hint = "%container ps -a shows what is left"
+        raise ContainerError(f"{name} was lost", why="its supervisor was killed", hint=hint)
+    if code != 0:
+        meaning = {125: "the engine failed", 126: "the command cannot be executed", 127: "the command was not found"}
+        if code > 128:
+            try:
+                meaning[code] = f"it was ended by {signals.Signals(code - 128).name}"
+            except ValueError:
+                pass
+        raise ContainerFailed(f"{name} ended with exit code {code}", code, why=meaning.get(code, ""))
+    return RunResult(container_id, name, code, tuple(output.kept))
+
+
+def _means(name: str, reference: Reference) -> bool:
+    try:
+        return Reference.parse(name) == reference
+    except Exception:  # noqa: BLE001 - an id, then
+        return False
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
+def environment(texts: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """NAME=value as given, and NAME alone passed on from the caller's environment if it is there."""
+    return tuple(text if "=" in text else f"{text}={environ[text]}" for text in texts if "=" in text or text in environ)
+
+
+def signal_number(text: str) -> int:
+    """SIGTERM, TERM, term or 15. Raises UsageError."""
+    name = text.upper().removeprefix("SIG")
+    try:
+        return int(signals.Signals(int(name)) if name.isdigit() else signals.Signals[f"SIG{name}"])
+    except (KeyError, ValueError):
+        raise UsageError(f"{text!r} is no signal", hint="TERM, KILL, INT, HUP, USR1 … or a number") from None

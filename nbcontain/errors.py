@@ -1,0 +1,256 @@
+"""What can go wrong, as types: each error says what happened, why, and what to try.
+
+An error draws itself: IPython asks an exception for ``_render_traceback_``, so a mistake of the
+user's is shown as three lines instead of a traceback, without anybody importing IPython here.
+Whatever is not an `NbcontainError` is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Lines of a Dockerfile, counted from 1; both ends included."""
+
+    first: int
+    last: int
+
+
+class NbcontainError(Exception):
+    """Base of all errors meant for the user.
+
+    `message` says what happened and names the thing, `why` the fact behind it, `hint` what to try;
+    the last two may be empty. A class may carry a `hint` of its own.
+    """
+
+    hint: str = ""
+    exit_status: int = 1
+    """What the command ends with on a terminal; docker's 125 for an engine's failure to run."""
+
+    def __init__(self, message: str, *, why: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.why = why
+        if hint:
+            self.hint = hint
+
+    def excerpt(self) -> list[str]:
+        """Lines of source that the error points at, ready to print; none unless a subclass has some."""
+        return []
+
+    def lines(self) -> list[str]:
+        """The drawn error: what, the excerpt, why, try. Control characters are made visible."""
+        drawn = [f"{type(self).__name__}: {_visible(self.message)}"]
+        drawn += [_visible(line) for line in self.excerpt()]
+        for label, text in (("why", self.why), ("try", self.hint)):
+            if text:
+                first, *rest = text.splitlines()
+                drawn.append(f"  {label}: {_visible(first)}")
+                drawn += [f"       {_visible(line)}" for line in rest]
+        return drawn
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return self.lines()
+
+
+def _visible(text: str) -> str:
+    """Text with every control character but the tab written out, so that no name can steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+# --- Dockerfiles and builds -------------------------------------------------------------------
+
+
+class DockerfileError(NbcontainError):
+    """A mistake in a Dockerfile, drawn under its lines."""
+
+    def __init__(
+        self, message: str, span: Span | None = None, source: str = "", *, why: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(message, why=why, hint=hint)
+        self.span = span
+        self.source = source
+
+    def excerpt(self) -> list[str]:
+        return draw_excerpt(self.source, self.span)
+
+
+class BuildError(NbcontainError):
+    """A build step that could not be done. `span` and `source` place it in the Dockerfile."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        span: Span | None = None,
+        source: str = "",
+        output: tuple[str, ...] = (),
+        why: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, why=why, hint=hint)
+        self.span = span
+        self.source = source
+        self.output = output
+
+    def excerpt(self) -> list[str]:
+        drawn = draw_excerpt(self.source, self.span)
+        return drawn + [f"     │ {line}" for line in self.output]
+
+
+class StepFailed(BuildError):
+    """A RUN whose program ended with another exit code than 0."""
+
+    def __init__(self, message: str, exit_code: int, **rest: object) -> None:
+        super().__init__(message, **rest)  # type: ignore[arg-type]
+        self.exit_code = exit_code
+
+
+def draw_excerpt(source: str, span: Span | None, around: int = 1) -> list[str]:
+    """The lines of `span` in `source`, marked, with `around` lines before them for orientation."""
+    lines = source.splitlines()
+    if span is None or not 1 <= span.first <= len(lines):
+        return []
+    last = min(span.last, len(lines), span.first + 7)
+    drawn = []
+    for number in range(max(1, span.first - around), last + 1):
+        mark = "▶" if number >= span.first else " "
+        drawn.append(f" {mark} {number:>3} │ {lines[number - 1]}")
+    return drawn
+
+
+# --- the store --------------------------------------------------------------------------------
+
+
+class StoreError(NbcontainError):
+    """Something on disk is missing, damaged, taken or in use."""
+
+
+class DigestMismatch(StoreError):
+    """A blob's bytes are not those its descriptor promised."""
+
+    hint = "The download was cut or the file was altered: get it again."
+
+    def __init__(self, expected: object, actual: object) -> None:
+        super().__init__(f"expected {expected}, got {actual}")
+
+
+class BadReference(StoreError):
+    """A text that is no image name (distribution/reference grammar)."""
+
+
+class BadDigest(StoreError):
+    """A text that is no digest (image-spec descriptor.md#digests)."""
+
+
+class BadDocument(StoreError):
+    """A JSON document that is not what its specification says."""
+
+
+class BadArchive(StoreError):
+    """A tar stream that is damaged, or that means harm."""
+
+
+class ImageNotFound(StoreError):
+    """No image of that name in the store."""
+
+    exit_status = 125
+
+
+class InUse(StoreError):
+    """Something cannot go, because something else needs it."""
+
+
+class WrongFormatVersion(StoreError):
+    """The store on disk was written by another version of the format."""
+
+
+class DiskFull(StoreError):
+    """The file system that holds the store has no room left."""
+
+    hint = "Free some space (%nbcontain prune removes what nothing needs), or set NBCONTAIN_ROOT to another disk."
+
+
+# --- containers -------------------------------------------------------------------------------
+
+
+class ContainerError(NbcontainError):
+    """A container that is not there, not in the right state, or could not be set up."""
+
+    exit_status = 125
+
+
+class ContainerNotFound(ContainerError):
+    """No container of that name or id."""
+
+    exit_status = 1
+
+
+class NameTaken(ContainerError):
+    """Another container has that name."""
+
+
+class NotRunning(ContainerError):
+    """The container would have to run for this."""
+
+
+class SetupFailed(ContainerError):
+    """A step between the launcher and exec failed; `errno` and `path` are what the kernel said."""
+
+    def __init__(
+        self, message: str, *, errno: int | None = None, path: str = "", why: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(message, why=why, hint=hint)
+        self.errno = errno
+        self.path = path
+
+
+class CommandNotFound(SetupFailed):
+    """The program is not in the container (docker's 127)."""
+
+    exit_status = 127
+
+
+class CommandNotExecutable(SetupFailed):
+    """The program is there and cannot be executed (docker's 126)."""
+
+    exit_status = 126
+
+
+class ContainerFailed(ContainerError):
+    """A foreground container that ended with another exit code than 0."""
+
+    def __init__(self, message: str, exit_code: int, *, why: str = "", hint: str = "") -> None:
+        super().__init__(message, why=why, hint=hint)
+        self.exit_code = exit_code
+        self.exit_status = exit_code
+
+
+# --- the rest ---------------------------------------------------------------------------------
+
+
+class UsageError(NbcontainError):
+    """A command line that cannot be understood; `hint` names the help to read."""
+
+    exit_status = 125
+
+
+class Unavailable(NbcontainError):
+    """Something was asked for that this host cannot give; `why` says what was tried and what it answered."""
+
+    exit_status = 125
+
+
+class Cancelled(NbcontainError):
+    """The work is no longer wanted; raised by `emit` inside it."""
+
+    exit_status = 130
+
+
+class Interrupted(NbcontainError):
+    """The user interrupted the cell or pressed Stop; raised so that Run All stops too."""
+
+    exit_status = 130

@@ -1,0 +1,204 @@
+"""Append-only accounts of what happens: in memory for work that dies with the kernel, in a file for containers.
+
+Any number of followers reads each from the start; none can slow the writer, and none can tell which
+kind it follows.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from nbcontain.events import Event, Finished, Output, Record, decode, encode
+from nbcontain.linux.syscalls import IN_CLOSE_WRITE, IN_CREATE, IN_MODIFY, IN_MOVED_TO, inotify_add_watch, inotify_init
+
+_CHUNK_BYTES = 1 << 16
+OUTPUT_BYTES_PER_RECORD = 8192
+"""Longer output is cut into several records, so that one line stays one write of moderate size."""
+
+KEPT_OUTPUT_BYTES = 64 << 20
+"""What a kernel keeps of a foreground container's output; the whole of a detached one's is on disk."""
+
+
+class Journal(Protocol):
+    """An append-only account."""
+
+    def append(self, event: Event) -> None:
+        """Add an event, stamped with the time of now."""
+        ...
+
+    def follow(self) -> Iterator[Record]:
+        """Every record from the first; waits for more and ends when the journal is closed."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        ...
+
+
+class MemoryJournal:
+    """A journal in memory, for work that dies with the process.
+
+    Of output it keeps the last `KEPT_OUTPUT_BYTES`; older records stay, emptied, so that positions hold.
+    """
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+        self._closed = False
+        self._changed = threading.Condition()
+        self._output_bytes = 0
+        self._oldest_output = 0
+
+    def append(self, event: Event) -> None:
+        with self._changed:
+            self._records.append(Record(time.time(), event))
+            if isinstance(event, Output):
+                self._output_bytes += len(event.data)
+                self._empty_oldest()
+            self._changed.notify_all()
+
+    def _empty_oldest(self) -> None:
+        while self._output_bytes > KEPT_OUTPUT_BYTES:
+            record = self._records[self._oldest_output]
+            if isinstance(record.event, Output):
+                self._output_bytes -= len(record.event.data)
+                self._records[self._oldest_output] = replace(record, event=replace(record.event, data=b""))
+            self._oldest_output += 1
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def read(self, start: int = 0) -> list[Record]:
+        """The records from number `start` on that are there now; does not wait."""
+        return self._records[start:]
+
+    def follow(self) -> Iterator[Record]:
+        position = 0
+        while True:
+            with self._changed:
+                while position == len(self._records) and not self._closed:
+                    self._changed.wait()
+                batch = self._records[position:]
+                if not batch:
+                    return
+            position += len(batch)
+            yield from batch
+
+
+class FileJournal:
+    """A journal in a file: one writer, the container's supervisor; followers in any process.
+
+    `follow` ends with the `Finished` of the task that the first record started, or, where the writer
+    died before it could write that, with a `Finished(outcome="lost")` that it makes up. Whether a
+    writer lives is told by `is_alive`, which looks whether somebody holds the container's lock.
+    """
+
+    def __init__(self, path: Path, is_alive: Callable[[], bool] = lambda: False) -> None:
+        self.path = path
+        self._is_alive = is_alive
+        self._fd: int | None = None
+
+    # --- writing: supervisor ---
+
+    def append(self, event: Event) -> None:
+        if self._fd is None:
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        now = time.time()
+        if isinstance(event, Output) and len(event.data) > OUTPUT_BYTES_PER_RECORD:
+            for start in range(0, len(event.data), OUTPUT_BYTES_PER_RECORD):
+                piece = event.data[start : start + OUTPUT_BYTES_PER_RECORD]
+                os.write(self._fd, encode(Record(now, Output(event.task, event.stream, piece))))
+        else:
+            os.write(self._fd, encode(Record(now, event)))
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    # --- reading: anybody ---
+
+    def read(self) -> list[Record]:
+        """What is there now; does not wait. A last line that is not whole is left out."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        return list(_decoded(data.split(b"\n")[:-1]))
+
+    def follow(self) -> Iterator[Record]:
+        """Every record from the first; waits for more; ends when the run that is going on, or the last one, ends.
+
+        A container that was restarted has several runs in its journal: a `Finished` ends the account
+        only where nothing comes after it and no writer lives.
+        """
+        notify = inotify_init()
+        fd = -1
+        try:
+            # The directory, since the file may not be there yet; its files' events come too.
+            inotify_add_watch(notify, str(self.path.parent), IN_MODIFY | IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO)
+            rest = b""
+            task: str | None = None
+            ended = False
+            while True:
+                # Asked before reading: whatever the writer wrote before it died is then read below.
+                alive = self._is_alive()
+                if fd < 0:
+                    fd = _open_if_there(self.path)
+                grown = False
+                while fd >= 0 and (chunk := os.read(fd, _CHUNK_BYTES)):
+                    grown = True
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for record in _decoded(lines):
+                        if task is None:
+                            task = record.event.task
+                        ended = isinstance(record.event, Finished) and record.event.task == task
+                        yield record
+                if ended and not grown:
+                    return
+                if ended:
+                    continue
+                if not alive and not grown:
+                    yield Record(time.time(), Finished(task or "", "lost", detail="its supervisor is gone"))
+                    return
+                if not grown:
+                    _wait(notify)
+        finally:
+            os.close(notify)
+            if fd >= 0:
+                os.close(fd)
+
+
+def _decoded(lines: list[bytes]) -> Iterator[Record]:
+    for line in lines:
+        try:
+            yield decode(line)
+        except ValueError:
+            # A torn line, from a disk that filled up or a writer that was killed: what follows is still good.
+            continue
+
+
+def _open_if_there(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+
+
+def _wait(notify: int, timeout_s: float = 2.0) -> None:
+    """Until something changes in the watched directory. The time-out only guards against lost notifications."""
+    ready, _, _ = select.select([notify], [], [], timeout_s)
+    if ready:
+        os.read(notify, _CHUNK_BYTES)

@@ -1,0 +1,1 @@
+"""The kernel: its calls, id maps, mounts and confinement. Knows nothing of containers."""

@@ -1,0 +1,113 @@
+"""User namespaces' id maps: what ids are called inside and outside (user_namespaces(7), newuidmap(1))."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nbcontain.oci.spec import IdMapping
+
+_NEWUIDMAP = ("/usr/bin/newuidmap", "/bin/newuidmap", "/usr/local/bin/newuidmap")
+_EVERYTHING = 4_294_967_295
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """How a container's users and groups are numbered on the host."""
+
+    uids: tuple[IdMapping, ...]
+    gids: tuple[IdMapping, ...]
+
+    @classmethod
+    def identity(cls) -> IdMap:
+        """Every id is itself: no user namespace."""
+        everything = (IdMapping(0, 0, _EVERYTHING),)
+        return cls(everything, everything)
+
+    @classmethod
+    def single(cls, uid: int, gid: int) -> IdMap:
+        """Only root exists inside, and it is the caller."""
+        return cls((IdMapping(0, uid, 1),), (IdMapping(0, gid, 1),))
+
+    @classmethod
+    def ranges(cls, uid: int, gid: int, subuids: Sequence[IdMapping], subgids: Sequence[IdMapping]) -> IdMap:
+        """Root inside is the caller; 1 and above are the caller's subordinate ids."""
+        return cls((IdMapping(0, uid, 1), *subuids), (IdMapping(0, gid, 1), *subgids))
+
+    @property
+    def is_identity(self) -> bool:
+        return self.uids == IdMap.identity().uids
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is only one id, so that no file can belong to anybody else."""
+        return sum(each.size for each in self.uids) == 1
+
+    def has_gid(self, gid: int) -> bool:
+        """Whether group `gid` exists inside."""
+        return any(each.container_id <= gid < each.container_id + each.size for each in self.gids)
+
+    def write(self, pid: int) -> None:
+        """Give the user namespace of process `pid`, which waits, this map. Run by its parent, outside.
+
+        One's own id may be mapped by oneself, ranges only by the setuid (or setcap) newuidmap.
+        """
+        if self.is_single:
+            _write(f"/proc/{pid}/setgroups", "deny")
+            _write(f"/proc/{pid}/uid_map", _lines(self.uids))
+            _write(f"/proc/{pid}/gid_map", _lines(self.gids))
+            return
+        helper = newuidmap()
+        if helper is None:
+            raise FileNotFoundError(2, "newuidmap is not installed", _NEWUIDMAP[0])
+        # Both at once: each is a process of its own, and neither needs the other.
+        running = [
+            _spawn(helper, pid, self.uids),
+            _spawn(helper.replace("newuidmap", "newgidmap"), pid, self.gids),
+        ]
+        failed = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in running]
+        if any(failed):
+            raise PermissionError(1, "newuidmap refused the id ranges", f"/proc/{pid}/uid_map")
+
+
+def newuidmap() -> str | None:
+    """Where newuidmap is, if it is installed."""
+    return next((path for path in _NEWUIDMAP if os.access(path, os.X_OK)), None)
+
+
+def subordinate(path: str, uid: int, name: str) -> tuple[IdMapping, ...]:
+    """The ranges that a subuid(5) file gives to a user, numbered from 1 inside; () if it gives none."""
+    found: list[IdMapping] = []
+    try:
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            text = lines.read()
+    except OSError:
+        return ()
+    start = 1
+    for line in text.splitlines():
+        who, _, rest = line.partition(":")
+        first, _, count = rest.partition(":")
+        if who in (name, str(uid)) and who and first.isdecimal() and count.strip().isdecimal() and int(count):
+            found.append(IdMapping(start, int(first), int(count)))
+            start += int(count)
+    return tuple(found)
+
+
+def _lines(mappings: Sequence[IdMapping]) -> str:
+    return "".join(f"{each.container_id} {each.host_id} {each.size}\n" for each in mappings)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        # One write: the kernel takes a map whole or not at all.
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _spawn(helper: str, pid: int, mappings: Sequence[IdMapping]) -> int:
+    words = [str(number) for each in mappings for number in (each.container_id, each.host_id, each.size)]
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
+    return os.posix_spawn(helper, [helper, str(pid), *words], {"PATH": "/usr/bin:/bin"}, file_actions=quiet)

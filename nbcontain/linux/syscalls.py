@@ -1,0 +1,267 @@
+"""The kernel's calls that Python 3.11 does not have, by ctypes, each declared once.
+
+They raise OSError with the kernel's errno and, where there is one, the path. Numbers are those of
+x86-64 and aarch64, which agree on everything newer than Linux 5.0.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+IN_MODIFY = 0x2
+IN_CLOSE_WRITE = 0x8
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+_IN_CLOEXEC = 0o2000000
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_RELATIME = 0x0
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+
+AT_RECURSIVE = 0x8000
+AT_EMPTY_PATH = 0x1000
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_FSOPEN = 430
+_SYS_FSCONFIG = 431
+_SYS_FSMOUNT = 432
+_SYS_CLOSE_RANGE = 436
+_SYS_OPENAT2 = 437
+_SYS_MOUNT_SETATTR = 442
+_IS_ARM = os.uname().machine == "aarch64"
+_SYS_PIVOT_ROOT = 41 if _IS_ARM else 155
+_SYS_KEYCTL = 219 if _IS_ARM else 250
+_SYS_CAPGET = 90 if _IS_ARM else 125
+_SYS_CAPSET = 91 if _IS_ARM else 126
+
+_CLOEXEC = 1
+_FSCONFIG_SET_FLAG = 0
+_FSCONFIG_SET_STRING = 1
+_FSCONFIG_CMD_CREATE = 6
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
+_OPEN_TREE_CLONE = 1
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_CAPABILITY_VERSION_3 = 0x20080522
+
+_int, _uint, _long, _ulong = ctypes.c_int, ctypes.c_uint, ctypes.c_long, ctypes.c_ulong
+_text, _pointer = ctypes.c_char_p, ctypes.c_void_p
+
+
+def _declare(name: str, *arguments: type) -> ctypes._NamedFuncPointer:
+    function = getattr(_libc, name)
+    function.argtypes = arguments
+    function.restype = _int
+    return function  # type: ignore[no-any-return]
+
+
+def _numbered(number: int, *arguments: type) -> ctypes._NamedFuncPointer:
+    """A call without a wrapper in every libc. Each has a function object of its own, since argtypes belong to it."""
+    prototype = ctypes.CFUNCTYPE(_long, _long, *arguments, use_errno=True)
+    function = prototype(("syscall", _libc))
+    return lambda *values: function(number, *values)  # type: ignore[return-value]
+
+
+_inotify_init1 = _declare("inotify_init1", _int)
+_inotify_add_watch = _declare("inotify_add_watch", _int, _text, ctypes.c_uint32)
+_syncfs = _declare("syncfs", _int)
+_unshare = _declare("unshare", _int)
+_setns = _declare("setns", _int, _int)
+_mount = _declare("mount", _text, _text, _text, _ulong, _text)
+_umount2 = _declare("umount2", _text, _int)
+_prctl = _declare("prctl", _int, _ulong, _ulong, _ulong, _ulong)
+_sethostname = _declare("sethostname", _text, ctypes.c_size_t)
+_pivot_root = _numbered(_SYS_PIVOT_ROOT, _text, _text)
+_open_tree = _numbered(_SYS_OPEN_TREE, _int, _text, _uint)
+_move_mount = _numbered(_SYS_MOVE_MOUNT, _int, _text, _int, _text, _uint)
+_fsopen = _numbered(_SYS_FSOPEN, _text, _uint)
+_fsconfig = _numbered(_SYS_FSCONFIG, _int, _uint, _text, _text, _int)
+_fsmount = _numbered(_SYS_FSMOUNT, _int, _uint, _uint)
+_mount_setattr = _numbered(_SYS_MOUNT_SETATTR, _int, _text, _uint, _text, ctypes.c_size_t)
+_openat2 = _numbered(_SYS_OPENAT2, _int, _text, _text, ctypes.c_size_t)
+_close_range = _numbered(_SYS_CLOSE_RANGE, _uint, _uint, _uint)
+_keyctl = _numbered(_SYS_KEYCTL, _int, _pointer)
+_capget = _numbered(_SYS_CAPGET, _pointer, _pointer)
+_capset = _numbered(_SYS_CAPSET, _pointer, _pointer)
+
+
+def _checked(result: int, path: str | None = None) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return result
+
+
+# --- watching and syncing ---------------------------------------------------------------------
+
+
+def inotify_init() -> int:
+    """A file descriptor that tells of changes (inotify(7)), close-on-exec."""
+    return _checked(_inotify_init1(_IN_CLOEXEC))
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """Tell of `mask`'s changes to `path` on `fd`; gives the watch descriptor."""
+    return _checked(_inotify_add_watch(fd, os.fsencode(path), mask), path)
+
+
+def syncfs(fd: int) -> None:
+    """Write out everything of the file system that `fd` is in."""
+    _checked(_syncfs(fd))
+
+
+# --- processes and namespaces -----------------------------------------------------------------
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces of CLONE_… `flags` for new ones (unshare(2)); CLONE_NEWUSER needs a single thread."""
+    _checked(_unshare(flags))
+
+
+def setns(fd: int, flags: int) -> None:
+    """Enter the namespaces of `flags` of the process that pidfd `fd` names (Linux 5.8), or the one that `fd` is."""
+    _checked(_setns(fd, flags))
+
+
+def prctl(option: int, first: int = 0, second: int = 0) -> int:
+    """Change or ask for something about this process (prctl(2))."""
+    return _checked(_prctl(option, first, second, 0, 0))
+
+
+def sethostname(name: str) -> None:
+    """The host name of this UTS namespace."""
+    data = name.encode()
+    _checked(_sethostname(data, len(data)))
+
+
+def close_range(first: int, last: int = 0xFFFF_FFFF) -> None:
+    """Close every file descriptor from `first` to `last`, both included (Linux 5.9)."""
+    _checked(_close_range(first, last, 0))
+
+
+def new_session_keyring() -> None:
+    """Leave the session keyring that was inherited for a new, empty one."""
+    _checked(_keyctl(_KEYCTL_JOIN_SESSION_KEYRING, None))
+
+
+def capget() -> tuple[int, int, int]:
+    """The effective, permitted and inheritable capabilities of this thread, as bit sets."""
+    header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION_3, 0))
+    data = ctypes.create_string_buffer(24)
+    _checked(_capget(header, data))
+    low_e, low_p, low_i, high_e, high_p, high_i = struct.unpack("6I", data.raw[:24])
+    return low_e | high_e << 32, low_p | high_p << 32, low_i | high_i << 32
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Set the capabilities of this thread."""
+    low, high = 0xFFFF_FFFF, 32
+    header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION_3, 0))
+    data = struct.pack(
+        "6I", effective & low, permitted & low, inheritable & low, effective >> high, permitted >> high, inheritable >> high
+    )
+    _checked(_capset(header, ctypes.create_string_buffer(data)))
+
+
+# --- mounts -----------------------------------------------------------------------------------
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """mount(2). `target` is followed through symlinks: never give one that a container could have made."""
+    data = options.encode("utf-8", "surrogateescape")
+    _checked(_mount(os.fsencode(source), os.fsencode(target), kind.encode(), flags, data), target)
+
+
+def umount(target: str, flags: int = MNT_DETACH) -> None:
+    """umount2(2)."""
+    _checked(_umount2(os.fsencode(target), flags), target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Make `new_root` this mount namespace's root and put the old one at `put_old`."""
+    _checked(_pivot_root(os.fsencode(new_root), os.fsencode(put_old)), new_root)
+
+
+def open_tree(directory_fd: int, path: str = "", *, clone: bool = True, recursive: bool = False) -> int:
+    """A detached copy of the mount at `path` (of the whole tree below, if `recursive`), close-on-exec."""
+    flags = AT_EMPTY_PATH | os.O_CLOEXEC | (_OPEN_TREE_CLONE if clone else 0) | (AT_RECURSIVE if recursive else 0)
+    return _checked(_open_tree(directory_fd, os.fsencode(path), flags), path)
+
+
+def new_mount(kind: str, options: tuple[tuple[str, str | None], ...] = (), attributes: int = 0) -> int:
+    """A detached new mount of file system `kind`, close-on-exec (fsopen, fsconfig, fsmount)."""
+    context = _checked(_fsopen(kind.encode(), _CLOEXEC), kind)
+    try:
+        for name, value in options:
+            if value is None:
+                _checked(_fsconfig(context, _FSCONFIG_SET_FLAG, name.encode(), None, 0), f"{kind} {name}")
+            else:
+                text = value.encode("utf-8", "surrogateescape")
+                _checked(_fsconfig(context, _FSCONFIG_SET_STRING, name.encode(), text, 0), f"{kind} {name}={value}")
+        _checked(_fsconfig(context, _FSCONFIG_CMD_CREATE, None, None, 0), kind)
+        return _checked(_fsmount(context, _CLOEXEC, attributes), kind)
+    finally:
+        os.close(context)
+
+
+def move_mount(mount_fd: int, target_fd: int) -> None:
+    """Attach a detached mount to the file or directory that `target_fd` is."""
+    _checked(_move_mount(mount_fd, b"", target_fd, b"", _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH))
+
+
+def mount_setattr(mount_fd: int, set_: int, *, propagation: int = 0, recursive: bool = False) -> None:
+    """Set MOUNT_ATTR_… on a mount, or on all mounts of its tree (Linux 5.12)."""
+    attributes = struct.pack("4Q", set_, 0, propagation, 0)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    _checked(_mount_setattr(mount_fd, b"", flags, attributes, len(attributes)))
+
+
+def openat2(directory_fd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2): open `path` with RESOLVE_… rules, close-on-exec. EAGAIN (a racing rename) is tried again."""
+    how = struct.pack("3Q", flags | os.O_CLOEXEC, mode, resolve)
+    for _ in range(128):
+        fd: int = _openat2(directory_fd, os.fsencode(path), how, len(how))
+        if fd >= 0 or ctypes.get_errno() != 11:
+            return _checked(fd, path)
+    return _checked(fd, path)

@@ -1,0 +1,282 @@
+"""%%dockerfile, %image, %container and %nbcontain: the commands, at home in a notebook.
+
+A top-level magic that takes a while is rewritten to an `await`, so that the kernel's loop is free
+while it waits: then a click on Stop is served during the cell. Where that is not possible (in a
+function, a loop, a script) the same command waits on the cell's thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nbcontain import __version__
+from nbcontain.commands import DockerfileWords, overview, parse_words, split
+from nbcontain.display import formatters
+from nbcontain.display.present import mode, present, present_async
+from nbcontain.display.values import InProgress, Log
+from nbcontain.docker_words import KNOWN_FLAGS
+from nbcontain.engine import Engine, RunResult
+from nbcontain.errors import NbcontainError, UsageError
+from nbcontain.oci.image import Image
+from nbcontain.options import HelpAsked, parse, parser_of
+from nbcontain.runtime.container import Container
+from nbcontain.task import Task
+
+LINE_MAGICS = ("image", "container", "nbcontain")
+_LOAD_S = 0.1
+"""How long %load_ext waits for the first look at the host before it says less."""
+
+_BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
+_CALL = re.compile(
+    r"(?P<target>(?:[A-Za-z_][\w.\[\]'\", ]*\s*=\s*)?)get_ipython\(\)\.run_(?P<kind>line|cell)_magic\("
+    r"(?P<rest>'(?:image|container|nbcontain|docker|dockerfile)',.*\)\s*)",
+    re.DOTALL,
+)
+
+
+class Session:
+    """One kernel's engine and magics."""
+
+    def __init__(self, ipython: Any) -> None:
+        self.ipython = ipython
+        self.engine = Engine()
+        self.mode = mode(os.environ, ipython)
+        self._alias: str | None = None
+        self._last_drawn: object = None
+
+    # --- what the magics do ---
+
+    def run_line_magic(self, magic: str, line: str, names: Mapping[str, Any] | None = None) -> object:
+        """A line magic on the cell's own thread."""
+        return self._shown(self._value(magic, line, names), present)
+
+    async def await_line_magic(self, magic: str, line: str) -> object:
+        """The same with the loop left free."""
+        value = self._value(magic, line, None)
+        if isinstance(value, InProgress):
+            return self._kept(await present_async(value.task, value.kind, mode=self._mode(value)))
+        return self._kept(value)
+
+    def run_cell_magic(self, magic: str, line: str, body: str, names: Mapping[str, Any] | None = None) -> None:
+        progress, words = self._build(line, body, names)
+        image = present(progress.task, progress.kind, mode=self._mode(progress, words.display))
+        self._built(image, words, names)
+
+    async def await_cell_magic(self, magic: str, line: str, body: str) -> None:
+        progress, words = self._build(line, body, None)
+        image = await present_async(progress.task, progress.kind, mode=self._mode(progress, words.display))
+        self._built(image, words, None)
+
+    # --- in parts ---
+
+    def _value(self, magic: str, line: str, names: Mapping[str, Any] | None) -> Any:
+        words = [self._expanded(word, names) for word in split(line)]
+        if magic == "nbcontain" and words[:1] == ["alias"]:
+            return self._make_alias(words[1:])
+        group = magic if magic in ("image", "container") else "nbcontain"
+        try:
+            if not words:
+                raise HelpAsked(overview("" if group == "nbcontain" else group) + "\n")
+            command, options = parse_words(group, words)
+        except HelpAsked as asked:
+            print(asked, end="")
+            return None
+        value = command.function(self.engine, options)
+        if isinstance(value, Log):
+            return InProgress(_log_task(value), "exec")
+        return value
+
+    def _build(
+        self, line: str, body: str, names: Mapping[str, Any] | None
+    ) -> tuple[InProgress[Image], DockerfileWords]:
+        words = parse(
+            DockerfileWords, "%%dockerfile", "make an image from the Dockerfile in this cell",
+            [self._expanded(word, names) for word in split(line)], KNOWN_FLAGS["image build"],
+        )  # fmt: skip
+        context = Path(words.context).expanduser()
+        if not context.is_dir():
+            raise UsageError(
+                f"--context {words.context}: there is no such directory", why=f"looked for {context.absolute()}"
+            )
+        return InProgress(self.engine.build(body, words.build_options(context)), "build", words.quiet), words
+
+    def _built(self, image: Image, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
+        self.ipython.user_ns["_image"] = image
+        if words.into:
+            self.ipython.user_ns[words.into] = image
+        if words.quiet:
+            print(image.id)
+
+    def _shown(self, value: Any, show: Callable[..., Any]) -> object:
+        if isinstance(value, InProgress):
+            value = show(value.task, value.kind, mode=self._mode(value))
+        return self._kept(value)
+
+    def _kept(self, value: object) -> object:
+        """Remember the last objects as _image, _container and _run; what was just drawn is not drawn again."""
+        match value:
+            case Image():
+                self.ipython.user_ns["_image"] = self._last_drawn = value
+            case RunResult():
+                self.ipython.user_ns["_run"] = self._last_drawn = value
+            case Container():
+                self.ipython.user_ns["_container"] = value
+        return value
+
+    def was_drawn(self, value: object) -> bool:
+        """Whether this was just shown as the outcome of a command; the next time it is asked for, it is drawn."""
+        was = value is self._last_drawn
+        self._last_drawn = None
+        return was
+
+    def actions(self, container: Container) -> Mapping[str, Callable[[], object]]:
+        """The buttons of a container's card. Each runs on a thread of its own."""
+        return {
+            "stop": lambda: self.engine.stop(container),
+            "restart": lambda: self.engine.restart(container),
+            "remove": lambda: self.engine.remove_container(container, force=True),
+        }
+
+    def _mode(self, progress: InProgress[Any], asked: str = "") -> Any:
+        return asked or self.mode
+
+    def _expanded(self, word: str, names: Mapping[str, Any] | None) -> str:
+        """{name} becomes that variable's text, in this one word; {{ and }} and $ are left alone (docker's formats)."""
+
+        def value(match: re.Match[str]) -> str:
+            expression = match[1]
+            if expression is None:
+                return match[0]
+            scope = {**self.ipython.user_ns, **(names or {})}
+            try:
+                return str(eval(expression, {"__builtins__": {}}, scope))  # noqa: S307 - names, attributes and items only
+            except Exception as error:  # noqa: BLE001 - whatever the user's own object raised
+                hint = f"define it in a cell before, or write {{{{{expression}}}}} to mean the braces"
+                raise UsageError(f"{{{expression}}}: {error}", hint=hint) from None
+
+        return _BRACES.sub(value, word)
+
+    def _make_alias(self, words: list[str]) -> None:
+        """%nbcontain alias docker: docker's own words as a magic, if nobody else has the name."""
+        if words not in (["docker"], ["docker", "--force"]):
+            raise UsageError("alias: what there is to be had is docker", hint="%nbcontain alias docker")
+        if "docker" in self.ipython.magics_manager.magics["line"] and "--force" not in words and self._alias is None:
+            raise UsageError(
+                "another extension has a %docker magic", hint="%nbcontain alias docker --force puts it out of the way"
+            )
+        self._alias = "docker"
+        _register(self.ipython, self, "docker")
+        print("%docker build|run|ps|images|… now means nbcontain's commands")
+
+
+def _log_task(log: Log) -> Task[None]:
+    def body(emit: Any) -> None:
+        for record in log.records:
+            emit(record.event)
+
+    return Task("logs", body)
+
+
+# --- being an IPython extension ---------------------------------------------------------------
+
+
+def load(ipython: Any) -> None:
+    """Register everything, say one line, and warm up in the background."""
+    if getattr(ipython, "nbcontain", None) is not None:
+        return
+    session = ipython.nbcontain = Session(ipython)
+    for name in LINE_MAGICS:
+        _register(ipython, session, name)
+    _register_cell(ipython, session)
+    formatters.register(ipython, session.mode, session.actions, session.was_drawn)
+    if session.mode != "plain" or getattr(ipython, "kernel", None) is not None:
+        ipython.input_transformers_post.append(_awaiting)
+    ready = threading.Event()
+    thread = threading.Thread(target=_warm, args=(session.engine, ready), name="nbcontain warm", daemon=True)
+    thread.start()
+    ready.wait(_LOAD_S)
+    print(_greeting(session.engine, ready.is_set()))
+
+
+def _warm(engine: Engine, ready: threading.Event) -> None:
+    try:
+        engine.profile  # noqa: B018 - found by trying, and remembered
+    except (NbcontainError, OSError):
+        # Whatever is wrong is told in full by the first command that needs it.
+        return
+    finally:
+        ready.set()
+    engine.warm()
+
+
+def _greeting(engine: Engine, is_known: bool) -> str:
+    parts = [f"nbcontain {__version__}"]
+    if is_known:
+        try:
+            parts.append(engine.profile.describe(engine.host))
+        except (NbcontainError, OSError) as error:
+            parts.append(f"not ready: {error}")
+    return " · ".join([*parts, "%nbcontain doctor"])
+
+
+def unload(ipython: Any) -> None:
+    """Take everything back. Detached containers go on."""
+    session = getattr(ipython, "nbcontain", None)
+    if session is None:
+        return
+    for kind, names in (("line", (*LINE_MAGICS, "docker")), ("cell", ("dockerfile",))):
+        for name in names:
+            ipython.magics_manager.magics[kind].pop(name, None)
+    if _awaiting in ipython.input_transformers_post:
+        ipython.input_transformers_post.remove(_awaiting)
+    session.engine.close()
+    ipython.nbcontain = None
+
+
+def _register(ipython: Any, session: Session, name: str) -> None:
+    from IPython.core.magic import needs_local_scope, no_var_expand
+
+    def magic(line: str, local_ns: Mapping[str, Any] | None = None) -> object:
+        return session.run_line_magic(name, line, local_ns)
+
+    magic.__name__ = name
+    magic.__doc__ = _documentation(name)
+    # IPython would rewrite {x} and $x before we see them, and docker's --format '{{.Names}}' with them.
+    ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "line", name)
+
+
+def _register_cell(ipython: Any, session: Session) -> None:
+    from IPython.core.magic import needs_local_scope, no_var_expand
+
+    def dockerfile(line: str, cell: str, local_ns: Mapping[str, Any] | None = None) -> None:
+        session.run_cell_magic("dockerfile", line, cell, local_ns)
+
+    dockerfile.__doc__ = parser_of(
+        DockerfileWords, "%%dockerfile", "Make an image from the Dockerfile in this cell."
+    ).format_help()
+    ipython.register_magic_function(no_var_expand(needs_local_scope(dockerfile)), "cell", "dockerfile")
+
+
+def _documentation(name: str) -> str:
+    group = name if name in ("image", "container") else ""
+    return f"%{name} COMMAND [OPTIONS]\n\n{overview(group)}\n\n%{name} COMMAND --help tells more."
+
+
+def _awaiting(lines: list[str]) -> list[str]:
+    """Rewrite a cell's top-level magics of ours to awaits; whatever else stands there stays as it is."""
+    if len(lines) == 1 or (lines and "run_cell_magic('dockerfile'" in lines[0]):
+        text = "".join(lines)
+        return [_rewritten(text)] if "run_cell_magic" in lines[0] else [_rewritten(line) for line in lines]
+    return [_rewritten(line) for line in lines]
+
+
+def _rewritten(line: str) -> str:
+    match = _CALL.fullmatch(line)
+    if match is None:
+        return line
+    return f"{match['target']}await get_ipython().nbcontain.await_{match['kind']}_magic({match['rest']}"

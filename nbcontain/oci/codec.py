@@ -1,0 +1,390 @@
+"""Frozen values ⇄ the JSON of the OCI specifications.
+
+Reading is strict, since the bytes are foreign: whatever a second reader could understand otherwise
+(duplicate keys, keys in another case, a manifest that is an index too) is refused as BadDocument.
+Unknown keys are left alone, as the specifications ask. Go writes `null` for nothing; so it reads.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from nbcontain.errors import BadDocument
+from nbcontain.oci.digest import DiffID, Digest
+from nbcontain.oci.image import (
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    Descriptor,
+    Healthcheck,
+    History,
+    Image,
+    ImageConfig,
+    Index,
+    Layer,
+    Manifest,
+    Platform,
+)
+from nbcontain.oci.spec import OCI_VERSION, IdMapping, Linux, Mount, Process, Spec, User
+from nbcontain.oci.strict_json import Fields, digest_of, load
+
+LAYER_LIMIT = 500
+"""What overlayfs can stack."""
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+_MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
+_INDEXES = frozenset({INDEX, DOCKER_INDEX})
+_KNOWN = frozenset({"schemaVersion", "mediaType", "config", "layers", "manifests", "annotations", "digest", "size"})
+_KNOWN_LOWER = frozenset(key.lower() for key in _KNOWN)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def image_of(config: ImageConfig, layers: Sequence[Layer]) -> Image:
+    """The image of these layers, lowest first; `config.diff_ids` is set from them."""
+    config = replace(config, diff_ids=tuple(layer.diff_id for layer in layers))
+    raw_config = dump_config(config)
+    manifest = Manifest(
+        Descriptor(CONFIG, Digest.of(raw_config), len(raw_config)), tuple(layer.descriptor for layer in layers)
+    )
+    return Image(manifest, config, dump_manifest(manifest), raw_config)
+
+
+def image_from(raw_manifest: bytes, raw_config: bytes) -> Image:
+    """The image of these bytes, which must belong together: digest, size and number of layers."""
+    manifest = parse_manifest(raw_manifest)
+    if manifest.config.size != len(raw_config) or manifest.config.digest != Digest.of(raw_config):
+        raise BadDocument("the image's config is not the one its manifest names")
+    config = parse_config(raw_config)
+    if len(config.diff_ids) != len(manifest.layers):
+        raise BadDocument(
+            "the image's manifest and config differ",
+            why=f"{len(manifest.layers)} layers, but {len(config.diff_ids)} diff IDs",
+        )
+    return Image(manifest, config, raw_manifest, raw_config)
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """An image manifest (image-spec manifest.md), or docker's schema 2 twin of it."""
+    fields = _document(data, "manifest", _MANIFESTS)
+    if "manifests" in fields.values:
+        raise BadDocument("the manifest has both layers and manifests" if "layers" in fields.values else "an index")
+    layers = tuple(_descriptor(layer) for layer in fields.objects("layers", required=True))
+    if len(layers) > LAYER_LIMIT:
+        raise BadDocument(f"the manifest has {len(layers)} layers", why=f"no more than {LAYER_LIMIT} can be stacked")
+    return Manifest(
+        config=_descriptor(fields.object("config", required=True)),
+        layers=layers,
+        media_type=fields.text("mediaType") or MANIFEST,
+        annotations=fields.texts_by_name("annotations"),
+    )
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """The bytes of a manifest made here."""
+    return _dump(
+        {
+            "schemaVersion": 2,
+            "mediaType": manifest.media_type,
+            "config": _descriptor_json(manifest.config),
+            "layers": [_descriptor_json(layer) for layer in manifest.layers],
+            "annotations": dict(manifest.annotations) or None,
+        }
+    )
+
+
+def parse_index(data: bytes) -> Index:
+    """An image index (image-spec image-index.md), or docker's manifest list."""
+    fields = _document(data, "index", _INDEXES)
+    if "layers" in fields.values or "config" in fields.values:
+        raise BadDocument("the index has both layers and manifests")
+    return Index(tuple(_descriptor(entry) for entry in fields.objects("manifests", required=True)))
+
+
+def dump_index(index: Index) -> bytes:
+    """The bytes of an index made here."""
+    manifests = [_descriptor_json(entry) for entry in index.manifests]
+    return _dump({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
+
+
+def _document(data: bytes, name: str, media_types: frozenset[str]) -> Fields:
+    """A manifest or index: schema version 2 and, if it says so, of the right media type."""
+    fields = load(data, name)
+    for key in fields.values:
+        # Go reads keys in any case: "Layers" would be a second `layers` to others, and none to us.
+        if key not in _KNOWN and key.lower() in _KNOWN_LOWER:
+            raise BadDocument(f"the {name} spells {key!r} in another case")
+    if fields.count("schemaVersion", required=True) != 2:
+        raise BadDocument(f"the {name} has another schemaVersion than 2")
+    media_type = fields.text("mediaType")
+    if media_type and media_type not in media_types:
+        raise BadDocument(f"the {name} says it is a {media_type!r}")
+    return fields
+
+
+def _descriptor(fields: Fields) -> Descriptor:
+    """descriptor.md; embedded `data` must be what the digest says, `urls` (foreign layers) are refused."""
+    if fields.texts("urls"):
+        raise BadDocument(f"{fields.place} is kept elsewhere", why="its descriptor has urls: a foreign layer")
+    digest, size = fields.digest("digest"), fields.count("size", required=True)
+    if data := fields.text("data"):
+        try:
+            embedded = binascii.a2b_base64(data.encode(), strict_mode=True)
+        except ValueError as error:
+            raise BadDocument(f"{fields.place}.data is not base64") from error
+        if len(embedded) != size or Digest.of(embedded) != digest:
+            raise BadDocument(f"{fields.place}.data is not what its digest says")
+    return Descriptor(fields.text("mediaType", required=True), digest, size, fields.texts_by_name("annotations"))
+
+
+def _descriptor_json(descriptor: Descriptor) -> dict[str, object]:
+    return {
+        "mediaType": descriptor.media_type,
+        "digest": str(descriptor.digest),
+        "size": descriptor.size,
+        "annotations": dict(descriptor.annotations) or None,
+    }
+
+
+def _dump(document: Mapping[str, object]) -> bytes:
+    """Compact UTF-8; members that are None are left out, also in nested descriptors."""
+
+    def cleaned(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: cleaned(member) for key, member in value.items() if member is not None}
+        return [cleaned(member) for member in value] if isinstance(value, list) else value
+
+    return json.dumps(cleaned(document), separators=(",", ":")).encode()
+
+
+# --- configs --------------------------------------------------------------------------------------
+
+
+def parse_config(data: bytes) -> ImageConfig:
+    """An image config (image-spec config.md)."""
+    top = load(data, "config")
+    rootfs, config = top.object("rootfs", required=True), top.object("config")
+    if rootfs.text("type") not in ("", "layers"):
+        raise BadDocument(f"rootfs.type {rootfs.text('type')!r} is unknown")
+    diff_ids = rootfs.texts("diff_ids") or ()
+    if len(diff_ids) > LAYER_LIMIT:
+        raise BadDocument(f"the config has {len(diff_ids)} layers", why=f"no more than {LAYER_LIMIT} can be stacked")
+    return ImageConfig(
+        platform=Platform(top.text("os") or "linux", top.text("architecture"), top.text("variant")),
+        created=top.text("created"),
+        author=top.text("author"),
+        user=config.text("User"),
+        exposed_ports=tuple(config.values_of("ExposedPorts")),
+        env=config.texts("Env") or (),
+        entrypoint=config.texts("Entrypoint"),
+        cmd=config.texts("Cmd"),
+        volumes=tuple(config.values_of("Volumes")),
+        working_dir=config.text("WorkingDir"),
+        labels=config.texts_by_name("Labels"),
+        stop_signal=config.text("StopSignal"),
+        shell=config.texts("Shell") or (),
+        on_build=config.texts("OnBuild") or (),
+        healthcheck=_healthcheck(config.object("Healthcheck")) if config.values.get("Healthcheck") else None,
+        diff_ids=tuple(DiffID(digest_of(text, "rootfs.diff_ids")) for text in diff_ids),
+        history=tuple(_history(entry) for entry in top.objects("history")),
+    )
+
+
+def dump_config(config: ImageConfig) -> bytes:
+    """The bytes of a config made here."""
+    return _dump(config_to_json(config))
+
+
+def config_to_json(config: ImageConfig) -> dict[str, object]:
+    """A config as the specification writes it; what is empty is left out, but an empty Cmd or Entrypoint stays."""
+    inner: dict[str, object] = {
+        "User": config.user,
+        "ExposedPorts": {port: {} for port in config.exposed_ports},
+        "Env": list(config.env),
+        "WorkingDir": config.working_dir,
+        "Volumes": {volume: {} for volume in config.volumes},
+        "Labels": dict(sorted(config.labels.items())),
+        "StopSignal": config.stop_signal,
+        "Shell": list(config.shell),
+        "OnBuild": list(config.on_build),
+        "Healthcheck": _healthcheck_json(config.healthcheck) if config.healthcheck else None,
+    }
+    inner = {key: value for key, value in inner.items() if value}
+    if config.entrypoint is not None:
+        inner["Entrypoint"] = list(config.entrypoint)
+    if config.cmd is not None:
+        inner["Cmd"] = list(config.cmd)
+    document: dict[str, object] = {
+        "created": config.created,
+        "author": config.author,
+        "architecture": config.platform.architecture,
+        "os": config.platform.os,
+        "variant": config.platform.variant,
+        "config": inner,
+        "rootfs": {"type": "layers", "diff_ids": [str(diff_id) for diff_id in config.diff_ids]},
+        "history": [_history_json(entry) for entry in config.history],
+    }
+    always = ("architecture", "os", "config", "rootfs")
+    return {key: value for key, value in document.items() if value or key in always}
+
+
+def _history(fields: Fields) -> History:
+    return History(
+        created=fields.text("created"),
+        created_by=fields.text("created_by"),
+        comment=fields.text("comment"),
+        author=fields.text("author"),
+        empty_layer=fields.flag("empty_layer"),
+    )
+
+
+def _history_json(entry: History) -> dict[str, object]:
+    values = {name: getattr(entry, name) for name in ("created", "created_by", "comment", "author", "empty_layer")}
+    return {name: value for name, value in values.items() if value}
+
+
+_HEALTHCHECK = (
+    ("Interval", "interval_ns"),
+    ("Timeout", "timeout_ns"),
+    ("StartPeriod", "start_period_ns"),
+    ("StartInterval", "start_interval_ns"),
+    ("Retries", "retries"),
+)
+
+
+def _healthcheck(fields: Fields) -> Healthcheck:
+    return Healthcheck(fields.texts("Test") or (), **{name: fields.count(key) for key, name in _HEALTHCHECK})
+
+
+def _healthcheck_json(healthcheck: Healthcheck) -> dict[str, object]:
+    values: dict[str, object] = {"Test": list(healthcheck.test)}
+    return values | {key: value for key, name in _HEALTHCHECK if (value := getattr(healthcheck, name))}
+
+
+# --- the runtime's config.json --------------------------------------------------------------------
+
+
+def spec_to_json(spec: Spec) -> dict[str, object]:
+    """config.json of a bundle (runtime-spec config.md), ready for json.dumps."""
+    linux: dict[str, object] = {
+        "namespaces": [{"type": namespace} for namespace in spec.linux.namespaces],
+        "uidMappings": [_mapping_json(mapping) for mapping in spec.linux.uid_mappings],
+        "gidMappings": [_mapping_json(mapping) for mapping in spec.linux.gid_mappings],
+        "maskedPaths": list(spec.linux.masked_paths),
+        "readonlyPaths": list(spec.linux.readonly_paths),
+    }
+    document: dict[str, object] = {
+        "ociVersion": OCI_VERSION,
+        "process": process_to_json(spec.process),
+        "root": {"path": "rootfs", "readonly": spec.root_readonly},
+        "hostname": spec.hostname,
+        "mounts": [_mount_json(mount) for mount in spec.mounts],
+        "linux": {key: value for key, value in linux.items() if value},
+        "annotations": dict(spec.annotations),
+    }
+    return {key: value for key, value in document.items() if value or key == "linux"}
+
+
+def spec_from_json(document: Mapping[str, object]) -> Spec:
+    """The inverse of `spec_to_json`; raises BadDocument."""
+    top = Fields(document, "config.json")
+    linux, root = top.object("linux"), top.object("root")
+    return Spec(
+        process=process_from_json(top.object("process", required=True).values),
+        hostname=top.text("hostname"),
+        mounts=tuple(_mount(fields) for fields in top.objects("mounts")),
+        linux=Linux(
+            namespaces=tuple(fields.text("type", required=True) for fields in linux.objects("namespaces")),
+            uid_mappings=tuple(_mapping(fields) for fields in linux.objects("uidMappings")),
+            gid_mappings=tuple(_mapping(fields) for fields in linux.objects("gidMappings")),
+            masked_paths=linux.texts("maskedPaths") or (),
+            readonly_paths=linux.texts("readonlyPaths") or (),
+        ),
+        root_readonly=root.flag("readonly"),
+        annotations=top.texts_by_name("annotations"),
+    )
+
+
+def process_to_json(process: Process) -> dict[str, object]:
+    """`process` of config.json, which is also what an exec is described by."""
+    capabilities = list(process.capabilities)
+    user: dict[str, object] = {"uid": process.user.uid, "gid": process.user.gid, "umask": process.user.umask}
+    if process.user.additional_gids:
+        user["additionalGids"] = list(process.user.additional_gids)
+    return {
+        "terminal": process.terminal,
+        "user": user,
+        "args": list(process.args),
+        "env": list(process.env),
+        "cwd": process.cwd,
+        "capabilities": {
+            "bounding": capabilities,
+            "effective": capabilities,
+            "permitted": capabilities,
+            "inheritable": [],
+            "ambient": [],
+        },
+        "noNewPrivileges": process.no_new_privileges,
+    }
+
+
+def process_from_json(document: Mapping[str, object]) -> Process:
+    """The inverse of `process_to_json`; raises BadDocument."""
+    fields = Fields(document, "process")
+    user = fields.object("user")
+    return Process(
+        args=fields.texts("args") or (),
+        env=fields.texts("env") or (),
+        cwd=fields.text("cwd") or "/",
+        user=User(
+            uid=user.count("uid"),
+            gid=user.count("gid"),
+            additional_gids=user.counts("additionalGids"),
+            umask=user.count("umask", default=0o022),
+        ),
+        terminal=fields.flag("terminal"),
+        capabilities=fields.object("capabilities").texts("bounding") or (),
+        no_new_privileges=fields.flag("noNewPrivileges"),
+    )
+
+
+def mounts_to_json(mounts: Sequence[Mount]) -> list[dict[str, object]]:
+    """A list of mounts, as in config.json and rootfs.json."""
+    return [_mount_json(mount) for mount in mounts]
+
+
+def mounts_from_json(document: object) -> tuple[Mount, ...]:
+    """The inverse of `mounts_to_json`; raises BadDocument."""
+    return tuple(_mount(fields) for fields in Fields({"mounts": document}, "rootfs.json").objects("mounts"))
+
+
+def _mount_json(mount: Mount) -> dict[str, object]:
+    values: dict[str, object] = {
+        "destination": mount.destination,
+        "type": mount.type,
+        "source": mount.source,
+        "options": list(mount.options),
+    }
+    return {key: value for key, value in values.items() if value}
+
+
+def _mount(fields: Fields) -> Mount:
+    return Mount(
+        fields.text("destination", required=True),
+        fields.text("type"),
+        fields.text("source"),
+        fields.texts("options") or (),
+    )
+
+
+def _mapping_json(mapping: IdMapping) -> dict[str, object]:
+    return {"containerID": mapping.container_id, "hostID": mapping.host_id, "size": mapping.size}
+
+
+def _mapping(fields: Fields) -> IdMapping:
+    return IdMapping(fields.count("containerID"), fields.count("hostID"), fields.count("size", required=True))

@@ -1,0 +1,65 @@
+"""Digests, and the two identities built on them: diff IDs and chain IDs (image-spec config.md#layer-chainid)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NewType
+
+from nbcontain.errors import BadDigest
+
+_LENGTHS = {"sha256": 64, "sha512": 128}
+_GRAMMAR = re.compile(r"(sha256|sha512):([0-9a-f]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The name of some bytes: an algorithm and the lowercase hex of its result."""
+
+    algorithm: str
+    hex: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+    @property
+    def short(self) -> str:
+        """The first twelve hex digits, as docker prints them."""
+        return self.hex[:12]
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Read "sha256:…"; raises BadDigest, so that nothing else ever becomes part of a path."""
+        match = _GRAMMAR.fullmatch(text)
+        if match is None or len(match[2]) != _LENGTHS[match[1]]:
+            raise BadDigest(f"{text!r} is no digest", hint="A digest reads sha256: and 64 hex digits.")
+        return cls(match[1], match[2])
+
+    @classmethod
+    def of(cls, data: bytes) -> Digest:
+        """The SHA-256 digest of these bytes."""
+        return cls("sha256", hashlib.sha256(data).hexdigest())
+
+
+DiffID = NewType("DiffID", Digest)
+"""The digest of an uncompressed layer tar."""
+
+ChainID = NewType("ChainID", Digest)
+"""The identity of a stack of layers."""
+
+
+def chain_id(parent: ChainID | None, diff_id: DiffID) -> ChainID:
+    """The chain ID of `diff_id` laid on `parent`; the lowest layer's chain ID is its diff ID."""
+    if parent is None:
+        return ChainID(diff_id)
+    return ChainID(Digest.of(f"{parent} {diff_id}".encode()))
+
+
+def chain_id_of(diff_ids: Iterable[DiffID]) -> ChainID | None:
+    """The chain ID of a whole stack, lowest first; None for no layers, which is `scratch`."""
+    chain: ChainID | None = None
+    for diff_id in diff_ids:
+        chain = chain_id(chain, diff_id)
+    return chain

@@ -1,0 +1,77 @@
+"""Image names as docker reads them: [registry/]repository[:tag][@digest] (distribution/reference)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from nbcontain.errors import BadDigest, BadReference
+from nbcontain.oci.digest import Digest
+
+DEFAULT_REGISTRY = "docker.io"
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_REGISTRY = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_HINT = "A name reads [registry/]repository[:tag], in lowercase, as in myapp:1 or registry.example/team/myapp:1."
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A name that points at an image. Past `parse` nobody handles an image name as text."""
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Read a name as docker does: docker.io, library/ and :latest are filled in. Raises BadReference."""
+        name, at, digest_text = text.partition("@")
+        try:
+            digest = Digest.parse(digest_text) if at else None
+        except BadDigest as error:
+            raise BadReference(f"{text!r} is no image name", why=error.message, hint=_HINT) from error
+        slash = name.rfind("/")
+        colon = name.find(":", slash + 1)
+        name, tag = (name[:colon], name[colon + 1 :]) if colon >= 0 else (name, None)
+        first, separator, rest = name.partition("/")
+        if separator and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+            registry, repository = first, rest
+        else:
+            registry, repository = DEFAULT_REGISTRY, name
+        if registry == "index.docker.io":
+            registry = DEFAULT_REGISTRY
+        if registry == DEFAULT_REGISTRY and "/" not in repository:
+            repository = f"library/{repository}"
+        if not _REGISTRY.fullmatch(registry) or not _REPOSITORY.fullmatch(repository) or len(repository) > 255:
+            raise BadReference(f"{text!r} is no image name", hint=_HINT)
+        if tag is not None and not _TAG.fullmatch(tag):
+            raise BadReference(f"{text!r} is no image name", why=f"{tag!r} is no tag", hint=_HINT)
+        if tag is None and digest is None:
+            tag = "latest"
+        return cls(registry, repository, tag, digest)
+
+    def __str__(self) -> str:
+        """The whole name, as it is stored: docker.io/library/hello:latest."""
+        tag = f":{self.tag}" if self.tag is not None else ""
+        digest = f"@{self.digest}" if self.digest is not None else ""
+        return f"{self.registry}/{self.repository}{tag}{digest}"
+
+    @property
+    def familiar(self) -> str:
+        """The name as people write it: hello:latest."""
+        return f"{self.familiar_repository}{str(self)[len(self.registry) + 1 + len(self.repository) :]}"
+
+    @property
+    def familiar_repository(self) -> str:
+        """The repository as people write it: hello."""
+        if self.registry != DEFAULT_REGISTRY:
+            return f"{self.registry}/{self.repository}"
+        return self.repository.removeprefix("library/")
+
+    def with_tag(self, tag: str) -> Reference:
+        return replace(self, tag=tag, digest=None)

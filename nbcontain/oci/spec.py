@@ -1,0 +1,77 @@
+"""The parts of the runtime specification's config.json that are used here (runtime-spec config.md, config-linux.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+OCI_VERSION = "1.0.2"
+"""The oldest that has all that is used here: crun before 1.9 takes no newer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who the program runs as, in the container's own numbers."""
+
+    uid: int = 0
+    gid: int = 0
+    additional_gids: tuple[int, ...] = ()
+    umask: int = 0o022
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A program to be executed in a container."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: User = User()
+    terminal: bool = False
+    capabilities: tuple[str, ...] = ()
+    """Bounding, permitted and effective set alike ("CAP_CHOWN"); inheritable and ambient stay empty."""
+    no_new_privileges: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mount inside the container; options as in fstab, with OCI's ro, rbind, nosuid …"""
+
+    destination: str
+    type: str = ""
+    source: str = ""
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IdMapping:
+    """A range of ids inside and outside (runtime-spec config-linux.md#user-namespace-mappings)."""
+
+    container_id: int
+    host_id: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Linux:
+    """What only Linux has."""
+
+    namespaces: tuple[str, ...] = ()
+    """OCI's words: mount pid network ipc uts user cgroup."""
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Everything a runtime needs to know of one container, but its root file system's mounts (rootfs.json)."""
+
+    process: Process
+    hostname: str = ""
+    mounts: tuple[Mount, ...] = ()
+    linux: Linux = Linux()
+    root_readonly: bool = False
+    annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)

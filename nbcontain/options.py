@@ -1,0 +1,145 @@
+"""What a command can be told, written once: frozen dataclasses from which parsers, help and completion are made.
+
+A field made by `option` becomes a flag, one made by `argument` a positional. The field's type says
+how often and as what: bool is a switch, tuple may be given many times, int is a number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields
+from typing import Any, NoReturn, TypeVar
+
+from nbcontain.errors import UsageError
+
+T = TypeVar("T")
+REST = argparse.REMAINDER
+
+
+def option(*flags: str, help: str, default: Any = MISSING, metavar: str = "") -> Any:
+    """A field given by one of these flags. Without a default it is "", (), False or 0, as its type says."""
+    return _field(default, {"flags": flags, "help": help, "metavar": metavar})
+
+
+def argument(*, help: str, nargs: str | None = None, default: Any = MISSING, metavar: str = "") -> Any:
+    """A positional field; `nargs` as argparse knows it ("?", "*", "+"), or `REST` for all that follows."""
+    return _field(default, {"positional": True, "help": help, "nargs": nargs, "metavar": metavar})
+
+
+def _field(default: Any, metadata: dict[str, Any]) -> Any:
+    # Every field needs a default, so that options can be made in Python by keyword; parsing fills the rest.
+    return field(default=_Unset() if default is MISSING else default, metadata=metadata)
+
+
+class _Unset:
+    """Stands for "the empty value of the field's type" until `with_defaults` has seen the type."""
+
+    __hash__ = object.__hash__
+
+
+def with_defaults(options_type: type[T]) -> type[T]:
+    """Class decorator, below `@dataclass`'s: give each option the empty value of its type as default."""
+    for name, hint in typing.get_type_hints(options_type).items():
+        value = options_type.__dict__.get(name)
+        if isinstance(value, Field) and isinstance(value.default, _Unset):
+            value.default = _empty(hint)
+    return options_type
+
+
+def _empty(hint: Any) -> Any:
+    if typing.get_origin(hint) is tuple:
+        return ()
+    return {bool: False, str: "", int: 0}.get(hint)
+
+
+class HelpAsked(Exception):
+    """--help was among the words; the text is its argument."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}", hint=f"{self.prog} --help")
+
+
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        raise HelpAsked(parser.format_help())
+
+
+def parser_of(options_type: type, prog: str, description: str) -> argparse.ArgumentParser:
+    """The argparse parser of these options."""
+    parser = _Parser(prog=prog, description=description, add_help=False, allow_abbrev=False)
+    hints = typing.get_type_hints(options_type)
+    for each in fields(options_type):
+        meta = each.metadata
+        if "flags" in meta:
+            how = _how(hints[each.name], meta)
+            parser.add_argument(*meta["flags"], dest=each.name, help=_percent(meta["help"]), **how)
+        elif "positional" in meta:
+            parser.add_argument(
+                each.name,
+                help=_percent(meta["help"]),
+                nargs=meta["nargs"],
+                metavar=meta["metavar"] or each.name.upper(),
+                **({} if meta["nargs"] in (None, "+") else {"default": each.default}),
+            )
+    parser.add_argument("--help", action=_Help, nargs=0, help="show this")
+    return parser
+
+
+def _percent(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _how(hint: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
+    if hint is bool:
+        return {"action": "store_true"}
+    metavar = meta["metavar"] or meta["flags"][-1].lstrip("-").upper().replace("-", "_")
+    if typing.get_origin(hint) is tuple:
+        return {"action": "append", "default": None, "metavar": metavar}
+    return {"type": int if hint is int or hint == int | None else str, "default": None, "metavar": metavar}
+
+
+def parse(options_type: type[T], prog: str, description: str, words: Sequence[str], known: Mapping[str, str]) -> T:
+    """The options that these words say; raises UsageError, and HelpAsked for --help.
+
+    `known` names flags that docker has and this command has not, each with the reason that the error gives.
+    """
+    # The parser is made per call: it is cheap, and argparse parsers hold state.
+    parser = parser_of(options_type, prog, description)
+    try:
+        namespace = parser.parse_args(list(words))
+    except UsageError as error:
+        raise _explained(error, parser, words, known) from None
+    values = {}
+    for each in fields(options_type):
+        if not each.metadata:
+            continue
+        value = getattr(namespace, each.name)
+        if isinstance(value, list):
+            value = tuple(value)
+        if value is not None:
+            values[each.name] = value
+    return options_type(**values)
+
+
+def _explained(
+    error: UsageError, parser: argparse.ArgumentParser, words: Sequence[str], known: Mapping[str, str]
+) -> UsageError:
+    own = set(parser._option_string_actions)
+    for word in words:
+        flag = word.partition("=")[0]
+        if not flag.startswith("-") or flag in own:
+            continue
+        if flag in known:
+            return UsageError(
+                f"{parser.prog}: docker's {flag} is not here yet",
+                why=known[flag],
+                hint=f"{parser.prog} --help shows what is",
+            )
+        if flag.startswith("--") and (near := difflib.get_close_matches(flag, own, 1)):
+            return UsageError(error.message, hint=f"did you mean {near[0]}?   {parser.prog} --help")
+    return error

@@ -1,0 +1,56 @@
+"""The one table that turns what a host allows into how containers run there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nbcontain.errors import Unavailable
+from nbcontain.host import Ability, Host
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One way to run containers. The first row of `PROFILES` whose needs are met is taken."""
+
+    name: str
+    needs: tuple[Ability, ...]
+    isolation: str
+    """What is real there, for people."""
+    runs: bool = True
+
+    def require(self, host: Host, what: str) -> None:
+        """Raise Unavailable, naming each thing that was tried and what the kernel answered, if nothing can run here."""
+        if self.runs:
+            return
+        tried = (Ability.ADMIN, Ability.USER_NAMESPACES, Ability.OVERLAY)
+        answers = [f"{each.value}: {host.abilities[each].why}" for each in tried if not host.abilities[each].ok]
+        raise Unavailable(
+            f"{what} needs a container, and this machine lets nobody make one here",
+            why="\n".join(answers),
+            hint="images can still be made by from-host and import, listed and looked into; %nbcontain doctor tells more",
+        )
+
+    def describe(self, host: Host) -> str:
+        """One line: which rung this is, and what is real on it."""
+        return f"profile {self.name}: {self.isolation}"
+
+
+PROFILES = (
+    Profile("root", (Ability.ADMIN, Ability.OVERLAY), "own mount, pid, uts, ipc and cgroup namespaces; the host's ids"),
+    Profile(
+        "rootless",
+        (Ability.USER_NAMESPACES, Ability.ID_RANGES, Ability.OVERLAY),
+        "own user, mount, pid, uts, ipc and cgroup namespaces; a range of ids of your own",
+    ),
+    Profile(
+        "rootless-single",
+        (Ability.USER_NAMESPACES, Ability.OVERLAY),
+        "own user, mount, pid, uts, ipc and cgroup namespaces; one id only, so that files have one owner",
+    ),
+    Profile("none", (), "no containers here; images can be imported and looked into, but nothing runs", runs=False),
+)
+
+
+def choose(host: Host) -> Profile:
+    """The first profile whose needs this host meets; the last one needs nothing."""
+    return next(each for each in PROFILES if all(host.abilities[need].ok for need in each.needs))

@@ -1,0 +1,236 @@
+"""One container's directory: an OCI bundle (runtime-spec bundle.md) with what we know besides.
+
+Alive means that somebody holds the lock. It is taken by whoever writes the bundle or starts it again,
+and handed on to the supervisor, so that there is no moment at which a living container looks dead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from nbcontain.errors import ContainerError
+from nbcontain.journal import FileJournal
+from nbcontain.oci import codec
+from nbcontain.oci.spec import Mount, Spec
+from nbcontain.store import files
+
+Status = Literal["creating", "created", "running", "stopped"]
+NETWORK_FILES = ("hosts", "hostname", "resolv.conf")
+"""Bound over those of the image's /etc."""
+_OFD_LOCK = struct.Struct("hhqqi4x")
+_LIMIT_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a container is (runtime-spec runtime.md#state), and how it went. Times in seconds since the epoch."""
+
+    status: Status = "creating"
+    pid: int = 0
+    pid_start: int = 0
+    """When that process began, in clock ticks since boot: a pid alone may be somebody else's by now."""
+    exit_code: int | None = None
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    error: str = ""
+    """Why it could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInfo:
+    """What a container is called and was asked to be."""
+
+    id: str
+    name: str
+    image: str = ""
+    """As people write it."""
+    image_id: str = ""
+    chain_id: str = ""
+    """The snapshot below; "" for scratch."""
+    created: str = ""
+    """RFC 3339."""
+    command: tuple[str, ...] = ()
+    remove: bool = False
+    """It is forgotten when it exits."""
+    build_step: bool = False
+    """It is no container of the user's: its snapshot belongs to a build."""
+    stop_signal: str = "SIGTERM"
+    stop_timeout_s: float = 10.0
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    """What `run` was told, for inspect."""
+
+
+class Bundle:
+    """A container's directory. Equal handles may live in many processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock_fd: int | None = None
+        """Held between writing the bundle and handing it to its supervisor."""
+        self._info: ContainerInfo | None = None
+
+    @classmethod
+    def write(cls, path: Path, spec: Spec, rootfs: Sequence[Mount], info: ContainerInfo) -> Bundle:
+        """Make a bundle; it is whole once container.json is there, which comes last. Holds its lock afterwards.
+
+        Synced unless the container is to be forgotten anyway.
+        """
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        bundle = cls(path)
+        try:
+            with files.disk(path):
+                bundle.lock()
+                (path / "rootfs").mkdir(exist_ok=True)
+                for name, text in network_files(spec.hostname).items():
+                    _write(path / name, text.encode(), 0o644)
+                _write(path / "config.json", json.dumps(codec.spec_to_json(spec)).encode())
+                _write(path / "rootfs.json", json.dumps(codec.mounts_to_json(rootfs)).encode())
+                fields = asdict(replace(info, labels={}, options={})) | {
+                    "labels": dict(info.labels),
+                    "options": dict(info.options),
+                }
+                data = json.dumps(fields).encode()
+                if info.remove or info.build_step:
+                    _write(path / "container.json", data)
+                else:
+                    files.replace(path / "container.json", data)
+        except BaseException:
+            bundle.unlock()
+            files.remove_tree(path)
+            raise
+        bundle._info = info
+        return bundle
+
+    # --- reading ---
+
+    def is_whole(self) -> bool:
+        """Whether its writer came to the end. What is not, and is not alive either, is rubbish."""
+        return (self.path / "container.json").exists()
+
+    @property
+    def info(self) -> ContainerInfo:
+        if self._info is None:
+            fields = self._read("container.json")
+            known = {name: fields[name] for name in ContainerInfo.__slots__ if name in fields}
+            self._info = ContainerInfo(**known | {"command": tuple(fields.get("command", ()))})
+        return self._info
+
+    @property
+    def spec(self) -> Spec:
+        return codec.spec_from_json(self._read("config.json"))
+
+    @property
+    def rootfs(self) -> tuple[Mount, ...]:
+        return codec.mounts_from_json(self._read("rootfs.json"))
+
+    def state(self) -> State:
+        """As its supervisor last wrote it; `creating` before that."""
+        try:
+            return State(**self._read("state.json"))
+        except (FileNotFoundError, TypeError):
+            return State()
+
+    def stubs(self) -> tuple[str, ...]:
+        """The paths that had to be made as mount points: no changes of the container's."""
+        try:
+            return tuple(self._read("stubs.json"))
+        except FileNotFoundError:
+            return ()
+
+    def journal(self) -> FileJournal:
+        """What happened in it."""
+        return FileJournal(self.path / "journal.jsonl", self.is_alive)
+
+    def active_directory(self) -> Path | None:
+        """The directory of its writable snapshot, or None if it has none of its own."""
+        for mount in self.rootfs:
+            for option in mount.options:
+                if option.startswith("upperdir="):
+                    return Path(option.removeprefix("upperdir=").replace("\\:", ":")).parent
+            if mount.type == "bind" and "ro" not in mount.options:
+                return Path(mount.source).parent
+        return None
+
+    def _read(self, name: str) -> Any:
+        return json.loads(files.read(self.path / name, _LIMIT_BYTES))
+
+    # --- the lock ---
+
+    def is_alive(self) -> bool:
+        """Whether somebody holds the lock: a supervisor, or whoever is about to start one. Takes nothing."""
+        try:
+            fd = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            # An open file description's lock (fcntl_locking(2)): it can be asked for without being taken,
+            # and goes with the descriptor to another process.
+            asked = _OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            return bool(_OFD_LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
+        finally:
+            os.close(fd)
+
+    def lock(self) -> None:
+        """Take the lock, in `lock_fd`. Raises ContainerError if the container is alive."""
+        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        except OSError as error:
+            os.close(fd)
+            if error.errno in (11, 13):
+                raise ContainerError(f"container {self.path.name[:12]} is running already") from None
+            raise
+        self.lock_fd = fd
+
+    def unlock(self) -> None:
+        """Let the lock go; whoever it was handed to still holds it."""
+        if self.lock_fd is not None:
+            os.close(self.lock_fd)
+            self.lock_fd = None
+
+    # --- writing: supervisor ---
+
+    def write_state(self, state: State) -> None:
+        """Make `state` what everybody sees, at once. Not synced: after a power cut the container is gone anyway."""
+        self.replace_quickly("state.json", json.dumps(asdict(state)).encode())
+
+    def write_stubs(self, made: Sequence[str]) -> None:
+        known = {*self.stubs(), *made}
+        if made:
+            self.replace_quickly("stubs.json", json.dumps(sorted(known)).encode())
+
+    def replace_quickly(self, name: str, data: bytes) -> None:
+        """Replace a file as a whole for every reader, without waiting for the disk."""
+        temporary = self.path / f".{name}-{secrets.token_hex(4)}"
+        files.write_new(temporary, data)
+        files.move(temporary, self.path / name)
+
+
+def network_files(hostname: str) -> dict[str, str]:
+    """The files of /etc that tell a container who it is and whom to ask for names."""
+    try:
+        resolv = Path("/etc/resolv.conf").read_text(errors="replace")
+    except OSError:
+        resolv = ""
+    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    if hostname:
+        hosts += f"127.0.1.1\t{hostname}\n"
+    return {"hosts": hosts, "hostname": hostname + "\n", "resolv.conf": resolv}
+
+
+def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)

@@ -1,0 +1,61 @@
+"""Who a program runs as: docker's USER words and the image's own /etc/passwd and /etc/group. Pure.
+
+The host's name services are never asked: they would load libraries, and answer for the wrong machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nbcontain.errors import SetupFailed
+from nbcontain.oci.spec import User
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A user in the container's numbers, and where it lives."""
+
+    user: User
+    home: str = "/"
+
+
+def resolve(words: str, passwd: str, group: str) -> Identity:
+    """`words` is USER's `name|uid[:name|gid]`, "" for root; the texts are those of the image's files.
+
+    A number need not be in the files. A given group replaces the user's own and its further ones.
+    Raises SetupFailed for a name that is not there.
+    """
+    who, _, with_group = words.partition(":")
+    who = who or "0"
+    row = next((fields for fields in _rows(passwd, 7) if _means(who, fields)), None)
+    if row is None and not _is_number(who):
+        raise SetupFailed(f"there is no user {who!r} in the image", path="/etc/passwd", why="/etc/passwd does not list it")
+    uid = int(row[2]) if row else int(who)
+    gid = int(row[3]) if row else 0
+    more: tuple[int, ...] = ()
+    if with_group:
+        found = next((fields for fields in _rows(group, 4) if _means(with_group, fields)), None)
+        if found is None and not _is_number(with_group):
+            raise SetupFailed(
+                f"there is no group {with_group!r} in the image", path="/etc/group", why="/etc/group does not list it"
+            )
+        gid = int(found[2]) if found else int(with_group)
+    elif row:
+        more = tuple(int(fields[2]) for fields in _rows(group, 4) if row[0] in fields[3].split(","))
+    return Identity(User(uid, gid, more), (row[5] if row else "") or "/")
+
+
+def _rows(text: str, columns: int) -> list[list[str]]:
+    """The well-formed lines: so many columns, and numbers where ids belong."""
+    rows = [line.split(":") for line in text.splitlines()]
+    numbers = (2, 3) if columns == 7 else (2,)
+    return [row for row in rows if len(row) == columns and row[0] and all(_is_number(row[n]) for n in numbers)]
+
+
+def _means(word: str, fields: list[str]) -> bool:
+    # A number is an id, also where somebody has a number for a name (CVE-2016-3697).
+    return int(fields[2]) == int(word) if _is_number(word) else fields[0] == word
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) < 2**32 - 1

@@ -1,0 +1,261 @@
+"""What runs inside: the first process of a container, and the processes of an exec. Run by init, and by an exec's process.
+
+Each becomes the user's program, or runs one of our own functions, after which it ends. The order of the
+steps matters; what may be done while the host's paths can be seen comes before the pivot, what takes
+power away comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from pathlib import Path
+from typing import NoReturn
+
+from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
+from nbcontain.linux import confine, syscalls
+from nbcontain.oci import codec
+from nbcontain.oci.spec import Process
+from nbcontain.runtime import identity, isolation, rootfs
+from nbcontain.runtime.bundle import Bundle
+from nbcontain.runtime.messages import Channel, Message, describe
+from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
+
+USER = "org.nbcontain.user"
+"""Annotation: USER's words, resolved inside the image."""
+REAPER = "org.nbcontain.init"
+"""Annotation: "true" where a small first process of ours reaps and forwards signals (`--init`)."""
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_FILE_LIMIT_BYTES = 1 << 20
+
+
+def main(channel: Channel) -> None:
+    """Init: wait for what to be; be it."""
+    keep_only(channel)
+    channel.receive()
+    # From here on init's life hangs on the supervisor's; should that have ended already, the next line is end-of-file.
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    message, fds = channel.receive()
+    if message is None:
+        return
+    try:
+        if message["do"] == "program":
+            _be_container(channel, message, fds)
+        else:
+            _be_function(channel, message, fds)
+    except BaseException as error:  # noqa: BLE001 - told to the supervisor, which raises it where it matters
+        channel.tell(describe(error, message.get("where", "")))
+
+
+def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
+    """Init: make the container and become its program."""
+    bundle = Bundle(Path(message["bundle"]))
+    spec = bundle.spec
+    redirect(*fds)
+    os.setsid()
+    freeze_imports()
+    isolation.separate_mounts(network="network" in spec.linux.namespaces)
+    if spec.hostname:
+        syscalls.sethostname(spec.hostname)
+    _leave_keyring()
+    root_fd = isolation.mount_root(bundle.rootfs, volatile=message["volatile"])
+    made = isolation.furnish(root_fd, spec)
+    isolation.pivot(root_fd)
+    keep_only(channel)
+    program = _prepare(spec.process, spec.annotations.get(USER, ""))
+    channel.send({"ready": True, "made": made})
+    start, _ = channel.receive()
+    if start is None:
+        return
+    if spec.annotations.get(REAPER) == "true":
+        _fork_and_reap(channel, program, spec.process)
+    # A change of ids clears it.
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    _execute(program, spec.process)
+
+
+def be_process(channel: Channel) -> None:
+    """An exec's process, inside the container's namespaces: become the program that the channel tells of."""
+    message, _ = channel.receive()
+    if message is None:
+        return
+    os.setsid()
+    _leave_keyring()
+    process = codec.process_from_json(message["process"])
+    program = _prepare(process, message["user"])
+    _execute(program, process)
+
+
+def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
+    """Init: run one of our own functions with the given root file system as its whole world."""
+    function = rootfs.FUNCTIONS[message["function"]]
+    freeze_imports()
+    isolation.separate_mounts(network=True)
+    root_fd = isolation.mount_root(codec.mounts_from_json(message["rootfs"]))
+    if message["source"]:
+        source = isolation.mount_root(codec.mounts_from_json(message["source"]))
+        fds.append(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source))
+        os.close(source)
+    isolation.pivot(root_fd)
+    os.close(root_fd)
+    os.umask(0)
+    channel.send({"result": function(message["arguments"], fds)})
+
+
+# --- becoming a program ---------------------------------------------------------------------------
+
+
+class _Program:
+    """What is about to be executed."""
+
+    def __init__(self, path: str, env: dict[str, str]) -> None:
+        self.path = path
+        self.env = env
+
+
+def _prepare(process: Process, words: str) -> _Program:
+    """Everything between the pivot and exec; from here on only what the user may do can be done."""
+    who = identity.resolve(words, _text("/etc/passwd"), _text("/etc/group"))
+    user = who.user if words else process.user
+    env = dict(entry.partition("=")[::2] for entry in process.env)
+    env.setdefault("PATH", DEFAULT_PATH)
+    env.setdefault("HOME", who.home)
+    for number in (1, 2):
+        # A program may open /dev/stdout anew, which asks the pipe who it belongs to.
+        if user.uid and stat.S_ISFIFO(os.fstat(number).st_mode):
+            os.fchown(number, user.uid, user.gid)
+    entered = _enter_directory(process.cwd, may_fail=user.uid != 0)
+    try:
+        confine.become(user, process.capabilities, no_new_privileges=process.no_new_privileges)
+    except OSError as error:
+        raise SetupFailed(
+            f"cannot become user {words or user.uid}",
+            errno=error.errno,
+            why=f"{error.strerror}: only the ids that are mapped into this container exist",
+        ) from error
+    if not entered:
+        _enter_directory(process.cwd, may_fail=False)
+    confine.default_signals()
+    return _Program(_find(process.args, env["PATH"]), env)
+
+
+def _enter_directory(path: str, *, may_fail: bool) -> bool:
+    """Go to the working directory, which is made if it is missing; False if only the user itself may go there."""
+    try:
+        try:
+            os.chdir(path)
+        except FileNotFoundError:
+            os.makedirs(path, 0o755, exist_ok=True)
+            os.chdir(path)
+        # A directory of the host's, through a leaked descriptor, has no path in here (CVE-2024-21626).
+        if not os.getcwd().startswith("/"):
+            raise SetupFailed(f"the working directory {path} is not in the container", path=path)
+    except PermissionError:
+        if may_fail:
+            return False
+        raise
+    except OSError as error:
+        raise SetupFailed(
+            f"cannot use {path} as the working directory", errno=error.errno, path=path, why=error.strerror or ""
+        ) from error
+    return True
+
+
+def _find(args: tuple[str, ...], path: str) -> str:
+    """Where the program is, as its user sees it. Raises CommandNotFound and CommandNotExecutable."""
+    if not args or not args[0]:
+        raise CommandNotFound("there is no command to run", hint="give one after the image's name, or set CMD in the image")
+    name = args[0]
+    candidates = [name] if "/" in name else [f"{each or '.'}/{name}" for each in path.split(":")]
+    unusable = ""
+    for candidate in candidates:
+        try:
+            status = os.stat(candidate)
+        except NotADirectoryError:
+            continue
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            unusable = unusable or f"{candidate}: {error.strerror}"
+            continue
+        if stat.S_ISREG(status.st_mode) and os.access(candidate, os.X_OK):
+            return candidate
+        kind = "is a directory" if stat.S_ISDIR(status.st_mode) else "is not executable for this user"
+        unusable = unusable or f"{candidate} {kind}"
+    if unusable:
+        raise CommandNotExecutable(f"{name} cannot be executed", path=name, why=unusable)
+    where = "" if "/" in name else f"not in PATH={path}"
+    raise CommandNotFound(f"there is no command {name} in the container", errno=2, path=name, why=where)
+
+
+def _execute(program: _Program, process: Process) -> NoReturn:
+    """Become the program. Raises what hinders it; the channel is close-on-exec, so its end means success."""
+    try:
+        os.execve(program.path, process.args, program.env)
+    except OSError as error:
+        if error.errno == 2:
+            raise CommandNotFound(
+                f"{process.args[0]} cannot be started",
+                errno=2,
+                path=program.path,
+                why="the file is there, but not the interpreter or loader that it names",
+            ) from error
+        reason = "it is no program for this machine (exec format error)" if error.errno == 8 else error.strerror or ""
+        raise CommandNotExecutable(
+            f"{process.args[0]} cannot be executed", errno=error.errno, path=program.path, why=reason
+        ) from error
+
+
+def _fork_and_reap(channel: Channel, program: _Program, process: Process) -> None:
+    """Init with --init: fork the program and stay, reaping and passing signals on. Returns in the program only."""
+    forwarded = set(range(1, 65)) - {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, 32, 33}
+    signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | {signal.SIGCHLD})
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        return
+    channel.close()
+    for number in (0, 1, 2):
+        os.close(number)
+    while True:
+        number = signal.sigwait(forwarded | {signal.SIGCHLD})
+        if number != signal.SIGCHLD:
+            os.kill(child, number)
+            continue
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                os._exit(1)
+            if pid == 0:
+                break
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                os._exit(code if code >= 0 else 128 - code)
+
+
+def _text(path: str) -> str:
+    """A small regular file of the container's; "" if it is anything else (CVE-2024-9676)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _FILE_LIMIT_BYTES:
+            return ""
+        return os.read(fd, _FILE_LIMIT_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def _leave_keyring() -> None:
+    try:
+        syscalls.new_session_keyring()
+    except OSError:
+        # Not built into this kernel, or denied by an outer container: then there are no keys to be seen either.
+        return

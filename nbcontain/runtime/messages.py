@@ -1,0 +1,129 @@
+"""What the processes say to each other: one JSON object a packet, with file descriptors beside it.
+
+Channels are SOCK_SEQPACKET sockets: a packet arrives whole or not at all, and end-of-file means that
+the other end is gone. Errors travel as the type's name and what the kernel said, and are raised again,
+typed, where they arrive.
+"""
+
+from __future__ import annotations
+
+import array
+import errno as codes
+import json
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from nbcontain import errors
+
+Message = dict[str, Any]
+
+_PACKET_BYTES = 1 << 18
+_FDS = 250
+"""The kernel's limit for one packet is 253."""
+
+
+class Channel:
+    """One end of a connection."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Two ends of a new connection, both close-on-exec."""
+        first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(first), cls(second)
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send a packet; raises BrokenPipeError or ConnectionResetError when nobody is there."""
+        data = json.dumps(message, separators=(",", ":")).encode()
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+
+    def tell(self, message: Message) -> None:
+        """Send to somebody who may be gone, or asleep with a full buffer: then nobody is told."""
+        try:
+            self.socket.sendmsg([json.dumps(message).encode()], [], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+
+    def receive(self) -> tuple[Message | None, list[int]]:
+        """The next packet and its fds (close-on-exec); (None, []) at end-of-file. Waits."""
+        fds = array.array("i")
+        try:
+            data, ancillary, _, _ = self.socket.recvmsg(
+                _PACKET_BYTES, socket.CMSG_SPACE(_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return None, []
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        if not data:
+            for fd in fds:
+                os.close(fd)
+            return None, []
+        message = json.loads(data)
+        if not isinstance(message, dict):
+            raise ValueError("a packet is one JSON object")
+        return message, list(fds)
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def describe(error: BaseException, where: str = "") -> Message:
+    """An exception as a packet. `where` says what was being done, for errors that do not say it themselves."""
+    if isinstance(error, errors.NbcontainError):
+        return {
+            "error": type(error).__name__,
+            "message": error.message,
+            "why": error.why,
+            "hint": error.hint,
+            "errno": getattr(error, "errno", None),
+            "path": getattr(error, "path", ""),
+        }
+    if isinstance(error, OSError) and error.errno is not None:
+        full = error.errno in (codes.ENOSPC, codes.EDQUOT)
+        path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+        reason = error.strerror or os.strerror(error.errno)
+        return {
+            "error": "DiskFull" if full else "SetupFailed",
+            "message": where or "a step of the container's setup failed",
+            "why": f"{path}: {reason}" if path else reason,
+            "hint": "",
+            "errno": error.errno,
+            "path": path,
+        }
+    return {
+        "error": "SetupFailed",
+        "message": where or "a step of the container's setup failed",
+        "why": f"{type(error).__name__}: {error}",
+        "hint": "",
+        "errno": None,
+        "path": "",
+    }
+
+
+def error_of(message: Message) -> errors.NbcontainError:
+    """The typed exception that a packet describes."""
+    kind = getattr(errors, str(message.get("error")), None)
+    text, why, hint = (str(message.get(name) or "") for name in ("message", "why", "hint"))
+    if isinstance(kind, type) and issubclass(kind, errors.SetupFailed):
+        number = message.get("errno")
+        return kind(
+            text,
+            errno=number if isinstance(number, int) else None,
+            path=str(message.get("path") or ""),
+            why=why,
+            hint=hint,
+        )
+    plain = (errors.StoreError, errors.ContainerError, errors.Unavailable, errors.BuildError)
+    if isinstance(kind, type) and issubclass(kind, plain) and kind not in (errors.DigestMismatch, errors.ContainerFailed, errors.StepFailed):
+        return kind(text, why=why, hint=hint)
+    return errors.SetupFailed(text, why=why, hint=hint)

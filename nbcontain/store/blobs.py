@@ -1,0 +1,158 @@
+"""Content-addressed blobs: bytes named by their digest, in an OCI image layout (image-spec image-layout.md#blobs)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbcontain.errors import BadDigest, DigestMismatch, StoreError
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import Descriptor
+from nbcontain.store import files
+from nbcontain.store.layout import Layout
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+class Blobs:
+    """The blobs of one store. They appear whole, synced and verified, and never change."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def put(self, chunks: Iterable[bytes], media_type: str, expected: Descriptor | None = None) -> Descriptor:
+        """Store these bytes; idempotent. Raises DigestMismatch if they are not the expected ones, DiskFull."""
+        with self.writer() as writer:
+            for chunk in chunks:
+                writer.write(chunk)
+                if expected is not None and writer.size > expected.size:
+                    raise DigestMismatch(f"{expected.size} bytes", "more")
+            return writer.commit(media_type, expected)
+
+    @contextmanager
+    def writer(self) -> Iterator[BlobWriter]:
+        """Something to write a blob to; what is not committed leaves nothing behind."""
+        with files.disk(self._layout.root), files.temporary(self._layout.tmp) as (temp, fd):
+            yield BlobWriter(self._layout, temp, fd)
+
+    def open(self, digest: Digest) -> VerifiedReader:
+        """Read a blob; reading its end raises DigestMismatch if the bytes are not those of its name."""
+        try:
+            fd = os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"the blob {digest} is missing",
+                hint="Build or import the image again: the store has lost a part of it.",
+            ) from error
+        return VerifiedReader(fd, digest)
+
+    def read(self, digest: Digest, limit: int) -> bytes:
+        """A small blob, whole and verified."""
+        with self.open(digest) as blob:
+            data = blob.read(limit + 1)
+            if len(data) > limit:
+                raise StoreError(f"the blob {digest} is larger than {limit} bytes")
+            blob.read(1)
+            return data
+
+    def exists(self, digest: Digest) -> bool:
+        return self.path(digest).exists()
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether the blob is there in the right size; its bytes are verified when it is read."""
+        try:
+            return os.stat(self.path(descriptor.digest)).st_size == descriptor.size
+        except FileNotFoundError:
+            return False
+
+    def size(self, digest: Digest) -> int:
+        return os.stat(self.path(digest)).st_size
+
+    def path(self, digest: Digest) -> Path:
+        return self._layout.blob(digest)
+
+    def walk(self) -> Iterator[Digest]:
+        """All there are, in no order; what is no blob is passed over."""
+        for algorithm in sorted(os.listdir(self._layout.blobs)):
+            for name in os.listdir(self._layout.blobs / algorithm):
+                with suppress(BadDigest):
+                    yield Digest.parse(f"{algorithm}:{name}")
+
+    def remove(self, digest: Digest) -> None:
+        """Idempotent; only for gc, which knows that nothing needs it."""
+        files.unlink(self.path(digest))
+
+
+class BlobWriter:
+    """A blob in the making: hashed while it is written, once."""
+
+    def __init__(self, layout: Layout, temp: Path, fd: int) -> None:
+        self._layout = layout
+        self._temp = temp
+        self._fd = fd
+        self._sum = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self._sum.update(data)
+        files.write(self._fd, data)
+        self.size += len(data)
+
+    def commit(self, media_type: str, expected: Descriptor | None = None) -> Descriptor:
+        """Sync it and give it its name. Raises DigestMismatch if it is not the expected one."""
+        digest = Digest("sha256", self._sum.hexdigest())
+        if expected is not None and (expected.size != self.size or expected.digest != digest):
+            raise DigestMismatch(expected.digest, f"{digest} of {self.size} bytes, for {expected.size}")
+        target = self._layout.blob(digest)
+        if not target.exists():
+            os.fchmod(self._fd, 0o444)
+            files.sync_file(self._fd)
+            files.publish(self._temp, target)
+        return Descriptor(media_type, digest, self.size)
+
+
+class VerifiedReader(io.RawIOBase):
+    """A file that hashes what is read from it and raises DigestMismatch at its end if that is not its digest."""
+
+    def __init__(self, fd: int, digest: Digest) -> None:
+        self._fd = fd
+        self._digest = digest
+        self._sum = hashlib.new(digest.algorithm)
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        """For handing it to another process, which then has to verify what it reads."""
+        return self._fd
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        count = os.readv(self._fd, [view])
+        if count:
+            self._sum.update(view[:count])
+        elif len(view) and self._sum.hexdigest() != self._digest.hex:
+            raise DigestMismatch(self._digest, f"{self._digest.algorithm}:{self._sum.hexdigest()}")
+        return count
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Exactly `size` bytes unless the file ends before, unlike a raw file's read."""
+        data = bytearray()
+        while size < 0 or len(data) < size:
+            chunk = bytearray(1 << 20 if size < 0 else min(1 << 20, size - len(data)))
+            count = self.readinto(chunk)
+            if not count:
+                break
+            data += memoryview(chunk)[:count]
+        return bytes(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()

@@ -1,0 +1,105 @@
+"""The build cache: what a step yielded, by the digest of all it depended on.
+
+It may be lost and is never wrong: a record that is damaged, or whose blobs are not all there, is
+dropped when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nbcontain.errors import BadDigest, StoreError
+from nbcontain.oci.digest import DiffID, Digest
+from nbcontain.oci.image import Descriptor, Layer
+from nbcontain.store import files
+from nbcontain.store.blobs import Blobs
+from nbcontain.store.layout import Layout
+
+_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRecord:
+    """The layers of a step's file system, lowest first; when it was made (RFC 3339), from which line."""
+
+    layers: tuple[Layer, ...]
+    created: str
+    created_by: str
+
+
+class BuildCache:
+    """The records of one store, a file each."""
+
+    def __init__(self, layout: Layout, blobs: Blobs) -> None:
+        self._layout = layout
+        self._blobs = blobs
+
+    def get(self, key: Digest) -> CacheRecord | None:
+        """What is known under that key, all of whose blobs are there; using it makes it young again."""
+        record = self.peek(key)
+        if record is not None:
+            os.utime(self._layout.cache_record(key))
+        return record
+
+    def peek(self, key: Digest) -> CacheRecord | None:
+        """The same, without using it."""
+        path = self._layout.cache_record(key)
+        try:
+            record = _decode(files.read(path, _LIMIT), key)
+        except FileNotFoundError:
+            return None
+        except (StoreError, ValueError, KeyError, TypeError, RecursionError):
+            record = None
+        if record is None or not all(self._blobs.has(layer.descriptor) for layer in record.layers):
+            files.unlink(path)
+            return None
+        return record
+
+    def put(self, key: Digest, record: CacheRecord) -> None:
+        """Remember it. Not synced: a record that a power cut damaged is recognised and dropped."""
+        files.replace(self._layout.cache_record(key), _encode(record, key), durable=False)
+
+    def remove(self, key: Digest) -> None:
+        """Idempotent."""
+        files.unlink(self._layout.cache_record(key))
+
+    def walk(self) -> Iterator[tuple[Digest, float]]:
+        """Every key and when it was last used, in seconds since the epoch."""
+        with os.scandir(self._layout.cache) as listing:
+            for entry in listing:
+                try:
+                    yield Digest.parse(f"sha256:{entry.name.removesuffix('.json')}"), entry.stat().st_mtime
+                except (BadDigest, FileNotFoundError):
+                    continue
+
+
+def _encode(record: CacheRecord, key: Digest) -> bytes:
+    layers = [
+        {
+            "mediaType": layer.descriptor.media_type,
+            "digest": str(layer.descriptor.digest),
+            "size": layer.descriptor.size,
+            "diffID": str(layer.diff_id),
+        }
+        for layer in record.layers
+    ]
+    document = {"key": str(key), "layers": layers, "created": record.created, "created_by": record.created_by}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _decode(data: bytes, key: Digest) -> CacheRecord | None:
+    """None for another key's record, whatever way it came there."""
+    fields = json.loads(data)
+    if fields["key"] != str(key):
+        return None
+    layers = tuple(
+        Layer(
+            Descriptor(layer["mediaType"], Digest.parse(layer["digest"]), int(layer["size"])),
+            DiffID(Digest.parse(layer["diffID"])),
+        )
+        for layer in fields["layers"]
+    )
+    return CacheRecord(layers, fields["created"], fields["created_by"])

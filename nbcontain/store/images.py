@@ -1,0 +1,208 @@
+"""Images by name: index.json of the OCI layout (image-spec image-layout.md#indexjson-file).
+
+A name is an annotation on an entry; an entry without one is a *dangling* image. Dangling are: an image
+that was stored without a name, and one that lost its last name while a container still stands on it,
+so that the container's image can be inspected. Everything else that loses its last name leaves the
+index at once, and the disk with the next gc.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from nbcontain.errors import BadReference, ImageNotFound, StoreError
+from nbcontain.oci import codec
+from nbcontain.oci.digest import ChainID, Digest
+from nbcontain.oci.image import MANIFEST, REF_NAME, Descriptor, Image, Index
+from nbcontain.oci.reference import Reference
+from nbcontain.oci.strict_json import DOCUMENT_LIMIT
+from nbcontain.store import files
+from nbcontain.store.blobs import Blobs
+from nbcontain.store.layout import Layout
+
+_MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
+_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
+_INDEX_LIMIT = 64 << 20
+_Entries = list[Descriptor]
+
+
+class Images:
+    """The images of one store, safe among threads and processes. What was read once stays in memory."""
+
+    def __init__(self, layout: Layout, blobs: Blobs, is_in_use: Callable[[ChainID | None], bool]) -> None:
+        self._layout = layout
+        self._blobs = blobs
+        self._is_in_use = is_in_use
+        self._read: dict[Digest, Image] = {}
+
+    def list(self) -> list[tuple[Reference | None, Image]]:
+        """Every name with its image, and the dangling ones with None; in the order in which they were stored."""
+        return [(_name(entry), self._image(entry)) for entry in self._entries()]
+
+    def get(self, reference: Reference) -> Image:
+        """The image of that name, or of that digest. Raises ImageNotFound, with names that are close."""
+        return self._image(self._entry(reference))
+
+    def find(self, text: str) -> Image:
+        """An image by name, digest, id, or the beginning of an id, in this order. Raises ImageNotFound."""
+        try:
+            return self.get(Reference.parse(text))
+        except (ImageNotFound, BadReference):
+            pass
+        match = _PREFIX.fullmatch(text)
+        if match is None:
+            raise self._not_found(text)
+        found = {image.id: image for _, image in self.list() if _has_prefix(image, match[1])}
+        if len(found) > 1:
+            ids = ", ".join(sorted(digest.short for digest in found))
+            raise ImageNotFound(f"{text!r} could be several images", why=ids, hint="Write more of the id.")
+        for image in found.values():
+            return image
+        raise self._not_found(text)
+
+    def put(self, image: Image, reference: Reference | None = None) -> None:
+        """Store an image whose layers are stored, under a name if there is one; idempotent."""
+        for layer in image.manifest.layers:
+            if not self._blobs.has(layer):
+                raise StoreError(f"the image's layer {layer.digest.short} is not in the store")
+        self._blobs.put([image.raw_config], image.manifest.config.media_type, image.manifest.config)
+        manifest = self._blobs.put([image.raw_manifest], image.manifest.media_type)
+        self._read[manifest.digest] = image
+        self._change(lambda entries: self._named(entries, manifest, reference))
+
+    def tag(self, image: Image, reference: Reference) -> None:
+        """Give a stored image one more name; whatever had it before loses it."""
+        self.put(image, reference)
+
+    def remove(self, reference: Reference) -> bool:
+        """Take a name away; False if its image stays, under another name or because a container needs it.
+
+        Raises ImageNotFound.
+        """
+        digest = self._entry(reference).digest
+        name = reference if reference.digest is None else None
+
+        def without(entries: _Entries) -> _Entries:
+            dropped = [e for e in entries if e.digest == digest and (name is None or _name(e) == name)]
+            return self._without(entries, dropped)
+
+        return all(entry.digest != digest for entry in self._change(without))
+
+    def forget(self, image: Image) -> None:
+        """Take an image out of the index, with all its names; idempotent."""
+        self._change(lambda entries: [entry for entry in entries if entry.digest != image.digest])
+
+    def drop_dangling(self) -> int:
+        """Take out the images that have no name and no container, and say how many; for gc."""
+        dropped: _Entries = []
+
+        def without(entries: _Entries) -> _Entries:
+            dropped[:] = [entry for entry in entries if _name(entry) is None and not self._is_needed(entry)]
+            return [entry for entry in entries if entry not in dropped]
+
+        self._change(without)
+        return len(dropped)
+
+    # --- the index ---
+
+    def _entry(self, reference: Reference) -> Descriptor:
+        for entry in self._entries():
+            name = _name(entry)
+            if reference.digest is not None:
+                if entry.digest == reference.digest and (name is None or _same_repository(name, reference)):
+                    return entry
+            elif name == reference:
+                return entry
+        raise self._not_found(reference.familiar)
+
+    def _entries(self) -> _Entries:
+        data = files.read(self._layout.index, _INDEX_LIMIT)
+        return [entry for entry in codec.parse_index(data).manifests if entry.media_type in _MANIFESTS]
+
+    def _change(self, change: Callable[[_Entries], _Entries]) -> _Entries:
+        """Rewrite index.json under its lock, unless nothing changes; the entries afterwards."""
+        with files.lock(self._layout.index_lock, exclusive=True):
+            before = list(codec.parse_index(files.read(self._layout.index, _INDEX_LIMIT)).manifests)
+            after = change(before)
+            if after != before:
+                files.replace(self._layout.index, codec.dump_index(Index(tuple(after))), 0o644)
+            return after
+
+    def _named(self, entries: _Entries, manifest: Descriptor, reference: Reference | None) -> _Entries:
+        same = [entry for entry in entries if entry.digest == manifest.digest]
+        if reference is None:
+            return entries if same else [*entries, manifest]
+        if any(_name(entry) == reference for entry in same):
+            return entries
+        losing = [entry for entry in entries if _name(entry) == reference]
+        dangling = [entry for entry in same if _name(entry) is None]
+        kept = self._without([entry for entry in entries if entry not in dangling], losing)
+        return [*kept, replace(manifest, annotations={REF_NAME: str(reference)})]
+
+    def _without(self, entries: _Entries, dropped: _Entries) -> _Entries:
+        """The entries without these; one that a container stands on and that has no other name stays dangling."""
+        kept = [entry for entry in entries if entry not in dropped]
+        for entry in dropped:
+            if all(other.digest != entry.digest for other in kept) and self._is_needed(entry):
+                kept.append(replace(entry, annotations={}))
+        return kept
+
+    def _image(self, entry: Descriptor) -> Image:
+        """Read and verified once; a manifest's bytes cannot change."""
+        image = self._read.get(entry.digest)
+        if image is None:
+            try:
+                raw_manifest = self._blobs.read(entry.digest, DOCUMENT_LIMIT)
+                config = codec.parse_manifest(raw_manifest).config
+                image = codec.image_from(raw_manifest, self._blobs.read(config.digest, DOCUMENT_LIMIT))
+            except StoreError as error:
+                name = _name(entry)
+                raise StoreError(
+                    f"the image {name.familiar if name else entry.digest.short} is damaged",
+                    why=error.message,
+                    hint="Remove it, and build or import it again.",
+                ) from error
+            self._read[entry.digest] = image
+        return image
+
+    def _is_needed(self, entry: Descriptor) -> bool:
+        """Whether a container stands on that image; nothing can stand on a damaged one."""
+        try:
+            return self._is_in_use(self._image(entry).chain_id)
+        except StoreError:
+            return False
+
+    def _not_found(self, text: str) -> ImageNotFound:
+        from difflib import get_close_matches
+
+        names = sorted({name.familiar for entry in self._entries() if (name := _name(entry)) is not None})
+        by_short = {name.removesuffix(":latest"): name for name in names} | {name: name for name in names}
+        close = [by_short[match] for match in get_close_matches(text, by_short, n=3, cutoff=0.6)]
+        if close:
+            hint = f"Did you mean {' or '.join(dict.fromkeys(close))}?"
+        elif names:
+            hint = f"Here are: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
+        else:
+            hint = "There are no images here yet."
+        return ImageNotFound(f"no image {text!r} here", hint=hint)
+
+
+def _name(entry: Descriptor) -> Reference | None:
+    text = entry.annotations.get(REF_NAME)
+    if text is None:
+        return None
+    try:
+        return Reference.parse(text)
+    except BadReference:
+        # Another program's entry: the image is one, its name is none of ours.
+        return None
+
+
+def _same_repository(one: Reference, other: Reference) -> bool:
+    return (one.registry, one.repository) == (other.registry, other.repository)
+
+
+def _has_prefix(image: Image, prefix: str) -> bool:
+    return image.id.hex.startswith(prefix) or image.digest.hex.startswith(prefix)

@@ -1,0 +1,121 @@
+"""Every path of the store and the version of its format; no I/O. Nobody else computes one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbcontain.errors import StoreError
+from nbcontain.oci.digest import ChainID, Digest
+
+FORMAT_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The store's directory, seen as names. All paths are absolute."""
+
+    root: Path
+
+    @classmethod
+    def default(cls, environ: Mapping[str, str], *, is_root: bool) -> Layout:
+        """$NBCONTAIN_ROOT; /var/lib/nbcontain for root; $XDG_DATA_HOME/nbcontain or ~/.local/share/nbcontain."""
+        if chosen := environ.get("NBCONTAIN_ROOT"):
+            return cls(Path(chosen).absolute())
+        if is_root:
+            return cls(Path("/var/lib/nbcontain"))
+        if data_home := environ.get("XDG_DATA_HOME"):
+            return cls(Path(data_home).absolute() / "nbcontain")
+        if home := environ.get("HOME"):
+            return cls(Path(home).absolute() / ".local/share/nbcontain")
+        raise StoreError(
+            "there is no place to keep images and containers",
+            why="neither HOME nor NBCONTAIN_ROOT is set",
+            hint="export NBCONTAIN_ROOT=/some/directory of yours",
+        )
+
+    @property
+    def version(self) -> Path:
+        return self.root / "version"
+
+    @property
+    def lock(self) -> Path:
+        """Held shared by users of things, exclusive by gc."""
+        return self.root / "lock"
+
+    @property
+    def index_lock(self) -> Path:
+        """Held by whoever changes index.json."""
+        return self.root / "index.lock"
+
+    # --- OCI image layout (image-spec image-layout.md) ---
+
+    @property
+    def oci(self) -> Path:
+        return self.root / "oci"
+
+    @property
+    def oci_layout(self) -> Path:
+        return self.oci / "oci-layout"
+
+    @property
+    def index(self) -> Path:
+        return self.oci / "index.json"
+
+    @property
+    def blobs(self) -> Path:
+        return self.oci / "blobs"
+
+    def blob(self, digest: Digest) -> Path:
+        return self.blobs / digest.algorithm / digest.hex
+
+    # --- snapshots ---
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "snapshots"
+
+    def snapshot(self, name: ChainID) -> Path:
+        """A committed snapshot: `parent` (chain ID of the one below, if any) and `fs/`."""
+        return self.snapshots / name.hex
+
+    @property
+    def actives(self) -> Path:
+        return self.snapshots / "active"
+
+    def active(self, key: str) -> Path:
+        """A writable snapshot: `parent`, `fs/` (overlay's upper directory) and `work/`."""
+        return self.actives / key
+
+    # --- the rest ---
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    def cache_record(self, key: Digest) -> Path:
+        return self.cache / f"{key.hex}.json"
+
+    @property
+    def containers(self) -> Path:
+        return self.root / "containers"
+
+    @property
+    def names_lock(self) -> Path:
+        """Held while a container's name is chosen and its bundle written, so that names stay unique."""
+        return self.root / "names.lock"
+
+    def container(self, container_id: str) -> Path:
+        """One container's bundle (runtime-spec bundle.md)."""
+        return self.containers / container_id
+
+    @property
+    def host_facts(self) -> Path:
+        """What this machine allows, as last tried; void after a reboot."""
+        return self.root / "host.json"
+
+    @property
+    def tmp(self) -> Path:
+        """Directories locked by their makers; what can be locked is rubbish."""
+        return self.root / "tmp"

@@ -1,0 +1,181 @@
+"""A directory's changes as an OCI layer: the same tree always gives the same bytes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from nbcontain.store import tar
+from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, is_kept_xattr, is_opaque, is_whiteout, join, opaque_xattr
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_READ_BYTES = 1 << 20
+
+
+def tar_of(
+    root: str,
+    write: Callable[[bytes], object],
+    *,
+    overlay: bool,
+    userxattr: bool,
+    skip: frozenset[str] = frozenset(),
+) -> int:
+    """Write what is in `root` as a layer; the number of entries. The same tree always gives the same bytes.
+
+    `overlay` says that whiteouts are in overlayfs' form; else a device 0/0 is just that. `skip` are
+    paths to leave out, directories only if nothing else is in them. Ids are as the caller sees
+    them. Times are whole seconds, sockets are left out, and the root itself has no entry.
+    """
+    packer = _Packer(root, write, opaque_xattr(userxattr=userxattr), overlay)
+    count = packer.pack(frozenset(os.fsencode(path).strip(b"/") for path in skip))
+    write(bytes(2 * tar.BLOCK))
+    return count
+
+
+class _Packer:
+    """One run of `tar_of`."""
+
+    def __init__(self, root: str, write: Callable[[bytes], object], opaque: bytes, overlay: bool) -> None:
+        self._root = root
+        self._write = write
+        self._opaque_xattr = opaque
+        self._overlay = overlay
+        self._names: dict[tuple[int, int], bytes] = {}
+        """The first name of each file that has several."""
+        self._count = 0
+
+    def pack(self, skip: frozenset[bytes]) -> int:
+        root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # One directory is open at a time, whatever the depth; its subdirectories wait here, last first.
+            waiting: list[bytes] = [b""]
+            held: list[tuple[bytes, bytes]] = []
+            while waiting:
+                path = waiting.pop()
+                while held and not path.startswith(held[-1][0] + b"/"):
+                    held.pop()
+                fd = os.open(path or b".", _DIRECTORY, dir_fd=root)
+                try:
+                    header = self._directory_header(fd, path)
+                    if path in skip:
+                        held.append((path, header))
+                        header = b""
+                    waiting.extend(reversed(self._contents(fd, path, header, held, skip)))
+                finally:
+                    os.close(fd)
+            return self._count
+        finally:
+            os.close(root)
+
+    def _emit(self, data: bytes, held: list[tuple[bytes, bytes]]) -> None:
+        """Write an entry, after those directories above it that were held back to see whether they are needed."""
+        for _, header in held:
+            self._write(header)
+            self._count += 1
+        held.clear()
+        self._write(data)
+        self._count += 1
+
+    def _directory_header(self, fd: int, path: bytes) -> bytes:
+        if not path:
+            return b""
+        return tar.header_of(_entry_of(path + b"/", tar.DIRECTORY, os.fstat(fd), _xattrs(fd)))
+
+    def _contents(
+        self, fd: int, path: bytes, header: bytes, held: list[tuple[bytes, bytes]], skip: frozenset[bytes]
+    ) -> list[bytes]:
+        """Write a directory and what is in it; the paths of its subdirectories, sorted."""
+        if header:
+            self._emit(header, held)
+        if self._overlay and path and is_opaque(fd, self._opaque_xattr):
+            self._emit(tar.header_of(_empty(join(path, OPAQUE))), held)
+        below = []
+        with os.scandir(fd) as listing:
+            found = sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in listing)
+        for name, is_directory in found:
+            child = join(path, name)
+            if is_directory:
+                below.append(child)
+            elif child not in skip:
+                self._pack_one(fd, name, child, held)
+        return below
+
+    def _pack_one(self, parent: int, name: bytes, path: bytes, held: list[tuple[bytes, bytes]]) -> None:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        mode = status.st_mode
+        if self._overlay and is_whiteout(status):
+            head = path[: len(path) - len(name)]
+            self._emit(tar.header_of(_empty(head + WHITEOUT + name)), held)
+            return
+        if stat.S_ISSOCK(mode):
+            return
+        if status.st_nlink > 1:
+            first = self._names.setdefault((status.st_dev, status.st_ino), path)
+            if first is not path:
+                entry = _entry_of(path, tar.LINK, status, {})
+                entry.link = first
+                self._emit(tar.header_of(entry), held)
+                return
+        if stat.S_ISREG(mode):
+            self._pack_file(parent, name, path, held)
+            return
+        if stat.S_ISLNK(mode):
+            entry = _entry_of(path, tar.SYMLINK, status, {})
+            entry.mode = 0o777
+            entry.link = os.readlink(name, dir_fd=parent)
+        elif stat.S_ISFIFO(mode):
+            entry = _entry_of(path, tar.FIFO, status, {})
+        else:
+            entry = _entry_of(path, tar.CHARACTER if stat.S_ISCHR(mode) else tar.BLOCK_DEVICE, status, {})
+            entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        self._emit(tar.header_of(entry), held)
+
+    def _pack_file(self, parent: int, name: bytes, path: bytes, held: list[tuple[bytes, bytes]]) -> None:
+        fd = os.open(name, _OLD_FILE, dir_fd=parent)
+        try:
+            status = os.fstat(fd)
+            entry = _entry_of(path, tar.REGULAR, status, _xattrs(fd))
+            entry.size = left = status.st_size
+            header = tar.header_of(entry)
+            if left <= _READ_BYTES:
+                data = os.read(fd, left) if left else b""
+                left -= len(data)
+                self._emit(header + data + (bytes(-len(data) % tar.BLOCK) if not left else b""), held)
+                if not left:
+                    return
+            else:
+                self._emit(header, held)
+            while left:
+                # A file that somebody cut meanwhile is filled up: the header has promised its size.
+                data = os.read(fd, min(left, _READ_BYTES)) or bytes(min(left, _READ_BYTES))
+                self._write(data)
+                left -= len(data)
+            self._write(bytes(-entry.size % tar.BLOCK))
+        finally:
+            os.close(fd)
+
+
+def _entry_of(name: bytes, kind: bytes, status: os.stat_result, xattrs: dict[bytes, bytes]) -> tar.Entry:
+    seconds = status.st_mtime_ns // 1_000_000_000
+    mode = stat.S_IMODE(status.st_mode)
+    return tar.Entry(name, kind, mode, status.st_uid, status.st_gid, 0, seconds * 1_000_000_000, xattrs=xattrs)
+
+
+def _empty(name: bytes) -> tar.Entry:
+    return tar.Entry(name, tar.REGULAR, 0, 0, 0, 0, 0)
+
+
+def _xattrs(fd: int) -> dict[bytes, bytes]:
+    try:
+        names = os.listxattr(fd)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return {}
+        raise
+    if not names:
+        return {}
+    kept = [name for name in map(os.fsencode, names) if is_kept_xattr(name)]
+    return {name: os.getxattr(fd, name) for name in kept}

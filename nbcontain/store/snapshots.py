@@ -1,0 +1,254 @@
+"""Stacks of changes: what the layers of an image are on disk, ready to be mounted.
+
+A *committed* snapshot is one layer, named by the chain ID of the stack that ends with it, and never
+changes. An *active* one is what a container or a build step writes to, named by a key. Mounts are
+described here and never performed: whoever owns the mount namespace performs them.
+
+A life: prepare → (mount, write, unmount) → commit or discard. Or, for a layer that comes as a tar:
+staging → (unpack) → commit. A committed snapshot appears by one rename of a synced directory, so it
+is whole or not there, after any crash.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbcontain.errors import InUse, StoreError
+from nbcontain.oci.codec import LAYER_LIMIT
+from nbcontain.oci.digest import ChainID, Digest
+from nbcontain.oci.spec import Mount
+from nbcontain.store import files
+from nbcontain.store.layout import Layout
+from nbcontain.store.whiteouts import is_opaque, opaque_xattr
+
+_KEY = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_NAME = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """A writable snapshot, and the mounts that show it."""
+
+    key: str
+    parent: ChainID | None
+    mounts: tuple[Mount, ...]
+
+
+class Staging:
+    """A directory that a layer is unpacked into, and that becomes a committed snapshot."""
+
+    def __init__(self, layout: Layout, directory: Path) -> None:
+        self._layout = layout
+        self._directory = directory
+
+    @property
+    def fs(self) -> Path:
+        """What the layer's root becomes: empty, 0755."""
+        return self._directory / "layer" / "fs"
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """The layer alone as a root, writable."""
+        return _bind(self.fs, "rw")
+
+    def commit(self, name: ChainID, parent: ChainID | None) -> None:
+        """Give it its name, synced; idempotent: if a twin was quicker, this one is thrown away."""
+        layer = self._directory / "layer"
+        files.write_new(layer / "parent", _parent_bytes(parent))
+        files.sync_filesystem(layer)
+        files.publish(layer, self._layout.snapshot(name))
+
+
+class OverlaySnapshotter:
+    """Snapshots as overlayfs' layers. `userxattr` is for mounts in a user namespace (overlayfs.rst#userxattr).
+
+    `remove_tree` removes what this process may not: in a rootless store, files of subordinate ids.
+    """
+
+    def __init__(self, layout: Layout, remove_tree: Callable[[Path], None], userxattr: bool) -> None:
+        self.userxattr = userxattr
+        self._layout = layout
+        self._remove_tree = remove_tree
+
+    # --- what is committed ---
+
+    def exists(self, name: ChainID) -> bool:
+        return self._layout.snapshot(name).is_dir()
+
+    def walk(self) -> Iterator[str]:
+        """The hex of every committed snapshot's chain ID."""
+        return filter(_NAME.fullmatch, sorted(os.listdir(self._layout.snapshots)))
+
+    def parent(self, name: ChainID) -> ChainID | None:
+        """What it lies on; raises StoreError if there is no such snapshot or it is damaged."""
+        return self._read_parent(self._layout.snapshot(name))
+
+    def chain(self, name: ChainID | None) -> tuple[Path, ...]:
+        """The directories of the stack, topmost first; none for scratch."""
+        found: list[Path] = []
+        xattr = opaque_xattr(userxattr=self.userxattr)
+        while name is not None:
+            directory = self._layout.snapshot(name)
+            found.append(directory / "fs")
+            if len(found) > LAYER_LIMIT:
+                raise StoreError(f"more than {LAYER_LIMIT} layers under {found[0]}", why="the store is damaged")
+            name = self._read_parent(directory)
+            if name is not None and is_opaque(os.fsencode(found[-1]), xattr):
+                # Overlayfs does not look at a layer's root for this; so the stack ends here.
+                break
+        return tuple(found)
+
+    def view(self, name: ChainID | None) -> tuple[Mount, ...]:
+        """The mounts that show a stack read-only. There is none for scratch: raises StoreError."""
+        match self.chain(name):
+            case ():
+                raise StoreError("an image without layers has nothing to show")
+            case (only,):
+                return _bind(only, "ro")
+            case lowers:
+                return (self._overlay(lowers),)
+
+    def remove(self, name: ChainID) -> None:
+        """Idempotent; only for gc, which knows that nothing lies on it."""
+        self._take_away(self._layout.snapshot(name))
+
+    @contextmanager
+    def staging(self) -> Iterator[Staging]:
+        """A place to unpack a layer; gone at the end unless it was committed. A full disk becomes DiskFull."""
+        with files.disk(self._layout.root), files.temporary_directory(self._layout.tmp) as directory:
+            staging = Staging(self._layout, directory)
+            try:
+                os.mkdir(directory / "layer", 0o700)
+                os.mkdir(staging.fs)
+                os.chmod(staging.fs, 0o755)
+                yield staging
+            finally:
+                self.remove_tree(directory)
+
+    # --- what is active ---
+
+    def prepare(self, key: str, parent: ChainID | None) -> Active:
+        """A new writable snapshot on `parent`; raises InUse if the key is taken. Not synced: it is worth little."""
+        directory = self._layout.active(_checked(key))
+        mounts = self._active_mounts(directory, parent)
+        with files.disk(self._layout.root):
+            try:
+                os.mkdir(directory, 0o700)
+            except FileExistsError as error:
+                raise InUse(f"the snapshot {key} exists already") from error
+            try:
+                # The parent first: a directory without it is known to be a crash's leftover.
+                files.write_new(directory / "parent", _parent_bytes(parent))
+                os.mkdir(directory / "fs")
+                os.chmod(directory / "fs", 0o755)
+                os.mkdir(directory / "work", 0o700)
+            except BaseException:
+                self._take_away(directory)
+                raise
+        return Active(key, parent, mounts)
+
+    def active(self, key: str) -> Active:
+        """The active snapshot of that key; raises StoreError if there is none."""
+        parent = self.parent_of(key)
+        return Active(key, parent, self._active_mounts(self._layout.active(key), parent))
+
+    def parent_of(self, key: str) -> ChainID | None:
+        """What the active snapshot of that key stands on."""
+        return self._read_parent(self._layout.active(_checked(key)))
+
+    def actives(self) -> Iterator[str]:
+        """The keys of all there are."""
+        return filter(_KEY.fullmatch, sorted(os.listdir(self._layout.actives)))
+
+    def upper(self, active: Active) -> Path:
+        """The directory that holds what was changed."""
+        return self._layout.active(active.key) / "fs"
+
+    def commit(self, active: Active, name: ChainID) -> None:
+        """Make it a committed snapshot for good; idempotent: a racing twin is discarded. It is mounted nowhere."""
+        directory, target = self._layout.active(active.key), self._layout.snapshot(name)
+        if target.is_dir():
+            self.discard(active)
+            return
+        with files.disk(self._layout.root):
+            self.remove_tree(directory / "work")
+            files.sync_filesystem(directory)
+            if not files.publish(directory, target):
+                self.discard(active)
+
+    def discard(self, active: Active | str) -> None:
+        """Throw it away, also by its key alone, when it is damaged; idempotent. The key is free at once."""
+        self._take_away(self._layout.active(_checked(active.key if isinstance(active, Active) else active)))
+
+    def is_in_use(self, name: ChainID | None) -> bool:
+        """Whether an active snapshot stands on exactly this stack: a container of that image."""
+        text = _parent_bytes(name)
+        for key in self.actives():
+            try:
+                if files.read(self._layout.active(key) / "parent", 256) == text:
+                    return True
+            except (OSError, StoreError):
+                continue
+        return False
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a tree of the store, with the help of the others' ids where that takes them."""
+        try:
+            files.remove_tree(path)
+        except PermissionError:
+            self._remove_tree(path)
+
+    # --- inside ---
+
+    def _active_mounts(self, directory: Path, parent: ChainID | None) -> tuple[Mount, ...]:
+        lowers = self.chain(parent)
+        if not lowers:
+            return _bind(directory / "fs", "rw")
+        return (self._overlay(lowers, f"upperdir={directory / 'fs'}", f"workdir={directory / 'work'}"),)
+
+    def _overlay(self, lowers: tuple[Path, ...], *more: str) -> Mount:
+        # What the kernel turns on by itself would leave marks in the upper directory that are no OCI layer's.
+        # With userxattr it knows that.
+        options = ("userxattr",) if self.userxattr else ("redirect_dir=off", "metacopy=off", "index=off")
+        return Mount("/", "overlay", "overlay", ("lowerdir=" + ":".join(map(str, lowers)), *more, *options))
+
+    def _read_parent(self, directory: Path) -> ChainID | None:
+        try:
+            text = files.read(directory / "parent", 256).decode("ascii")
+            if text == "scratch\n":
+                return None
+            if text.endswith("\n"):
+                return ChainID(Digest.parse(text.removesuffix("\n")))
+        except FileNotFoundError as error:
+            raise StoreError(f"there is no snapshot {directory.name}") from error
+        except (StoreError, UnicodeDecodeError):
+            pass
+        raise StoreError(f"the snapshot {directory.name} is damaged", why="nobody knows what it lies on")
+
+    def _take_away(self, directory: Path) -> None:
+        """Free the name at once, then remove what it named. A crash in between leaves what sweeping finds."""
+        rubbish = self._layout.tmp / f".tmp-{os.urandom(8).hex()}"
+        try:
+            files.move(directory, rubbish)
+        except FileNotFoundError:
+            return
+        self.remove_tree(rubbish)
+
+
+def _bind(directory: Path, access: str) -> tuple[Mount, ...]:
+    return (Mount("/", "bind", str(directory), ("bind", access)),)
+
+
+def _parent_bytes(parent: ChainID | None) -> bytes:
+    return f"{parent or 'scratch'}\n".encode()
+
+
+def _checked(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise StoreError(f"{key!r} is no name for a snapshot")
+    return key

@@ -1,0 +1,409 @@
+"""An OCI layer onto a directory, in overlayfs' form; the archive is taken for hostile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from nbcontain.errors import BadArchive
+from nbcontain.oci.digest import DiffID, Digest
+from nbcontain.store import files, tar
+from nbcontain.store.compression import uncompressed
+from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_kept_xattr, is_whiteout, join, opaque_xattr
+
+Ids = Literal["all", "single"]
+"""Whether owners can be kept here, or everything belongs to the only id there is."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_DIRECTORIES = 128
+_SYMLINK_HOPS = 40
+_XATTR_REFUSED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.E2BIG, errno.ENOSPC, errno.ERANGE, errno.EACCES})
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an unpacked layer amounted to."""
+
+    diff_id: DiffID
+    entries: int
+    size_bytes: int
+    """The sum of its regular files."""
+    lost_owners: int = 0
+    """Entries whose owner has no id here."""
+    skipped: int = 0
+    """Entries that may not be made here: device nodes, forged whiteouts, metadata of aufs."""
+    lost_xattrs: int = 0
+    """Extended attributes that the file system or the kernel refused."""
+
+
+def apply_tar(
+    stream: tar.Readable,
+    root: str = "/",
+    *,
+    userxattr: bool,
+    ids: Ids = "all",
+    limits: tar.Limits = tar.DEFAULT_LIMITS,
+) -> Applied:
+    """Unpack a layer, plain or gzip, into an empty directory, in overlayfs' form.
+
+    With `ids="single"` everything belongs to the caller. Raises BadArchive for what is damaged or
+    means harm, OSError for what the disk says; the directory is then to be thrown away.
+    """
+    old_umask = os.umask(0)
+    try:
+        with _Target(root, userxattr, ids) as target:
+            reader = tar.Reader(uncompressed(stream), limits)
+            while (entry := reader.next()) is not None:
+                target.take(entry, reader)
+            diff_id = DiffID(Digest("sha256", reader.finish()))
+            target.finish_directories()
+            return Applied(
+                diff_id, reader.entries, target.size_bytes, target.lost_owners, target.skipped, target.lost_xattrs
+            )
+    finally:
+        os.umask(old_umask)
+
+
+class _Target:
+    """The directory that a layer is unpacked into. Paths are relative bytes without `.` and `..`; b"" is the root."""
+
+    def __init__(self, root: str, userxattr: bool, ids: Ids) -> None:
+        self.size_bytes = self.lost_owners = self.skipped = self.lost_xattrs = 0
+        self._opaque_xattr = opaque_xattr(userxattr=userxattr)
+        self._keeps_owners = ids == "all"
+        self._own: tuple[int, int] | None = None
+        """Whom new files belong to, as seen on the first one."""
+        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open: dict[bytes, tuple[int, bytes]] = {}
+        """Path as asked for → its fd, and its path with symlinks resolved."""
+        self._directories: dict[bytes, tar.Entry] = {}
+        """Owner, mode and time of directories are set at the end, when nothing changes them any more."""
+
+    def __enter__(self) -> _Target:
+        status = os.fstat(self._root)
+        if status.st_mode & stat.S_ISGID:
+            os.fchmod(self._root, stat.S_IMODE(status.st_mode) & 0o777)
+        try:
+            # Inherited from a user's directory, it would change the mode of every file made here.
+            os.removexattr(self._root, b"system.posix_acl_default")
+        except OSError:
+            pass
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forget()
+        os.close(self._root)
+
+    def take(self, entry: tar.Entry, reader: tar.Reader) -> None:
+        """Make one entry; a later one of the same name wins."""
+        parts = split(entry.name)
+        if not parts:
+            if entry.kind != tar.DIRECTORY:
+                raise BadArchive("the archive replaces the root directory by something else")
+            self._directories[b""] = entry
+            return
+        leaf = parts.pop()
+        asked = b"/".join(parts)
+        parent, path = self._open.get(asked) or self._directory(parts, asked)
+        if leaf.startswith(WHITEOUT):
+            self._whiteout(parent, path, leaf)
+            return
+        try:
+            self._make(parent, path, leaf, entry, reader)
+        except FileExistsError:
+            # What is replaced may have been a way to open directories, which are all forgotten then; but this one stays.
+            parent = os.dup(parent)
+            try:
+                if self._make_way(parent, leaf, entry):
+                    self._make(parent, path, leaf, entry, reader)
+                else:
+                    self._directories[join(path, leaf)] = entry
+            finally:
+                os.close(parent)
+
+    def _make(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry, reader: tar.Reader) -> None:
+        kind = entry.kind
+        if kind == tar.REGULAR:
+            fd = os.open(leaf, _NEW_FILE, entry.mode, dir_fd=parent)
+            try:
+                if entry.size:
+                    reader.copy_to(fd)
+                    self.size_bytes += entry.size
+                self._finish(fd, entry)
+            finally:
+                os.close(fd)
+        elif kind == tar.DIRECTORY:
+            os.mkdir(leaf, 0o700, dir_fd=parent)
+            self._directories[join(path, leaf)] = entry
+        elif kind == tar.SYMLINK:
+            if not entry.link:
+                raise BadArchive(f"{entry.name!r} is a symlink to nowhere")
+            os.symlink(entry.link, leaf, dir_fd=parent)
+            self._finish_at(parent, leaf, entry)
+        elif kind == tar.LINK:
+            self._link(parent, leaf, entry)
+        elif kind == tar.FIFO:
+            os.mkfifo(leaf, entry.mode, dir_fd=parent)
+            self._finish_at(parent, leaf, entry)
+        elif kind == tar.CHARACTER and not entry.major and not entry.minor:
+            # Overlayfs would take it for a whiteout, and whiteouts are spelled .wh. in a tar.
+            self.skipped += 1
+        else:
+            self._device(parent, leaf, entry)
+
+    def _device(self, parent: int, leaf: bytes, entry: tar.Entry) -> None:
+        kind = stat.S_IFCHR if entry.kind == tar.CHARACTER else stat.S_IFBLK
+        try:
+            os.mknod(leaf, kind | entry.mode, os.makedev(entry.major, entry.minor), dir_fd=parent)
+        except PermissionError:
+            self.skipped += 1
+            return
+        except OverflowError as error:
+            raise BadArchive(f"{entry.name!r} has an impossible device number") from error
+        self._finish_at(parent, leaf, entry)
+
+    def _link(self, parent: int, leaf: bytes, entry: tar.Entry) -> None:
+        """A hard link, to what this layer has already."""
+        parts = split(entry.link)
+        try:
+            if not parts:
+                raise FileNotFoundError
+            name = parts.pop()
+            source, _ = self._directory(parts, b"/".join(parts), make=False)
+            status = os.stat(name, dir_fd=source, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode) or is_whiteout(status):
+                raise FileNotFoundError
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise BadArchive(
+                f"{entry.name!r} is a hard link to {entry.link!r}", why="this layer has no such file before it"
+            ) from error
+        try:
+            os.link(name, leaf, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        except FileExistsError:
+            if not os.path.samestat(status, os.stat(leaf, dir_fd=parent, follow_symlinks=False)):
+                raise
+
+    def _make_way(self, parent: int, leaf: bytes, entry: tar.Entry) -> bool:
+        """Remove what stands where `entry` goes. False if both are directories, which are merged."""
+        status = os.stat(leaf, dir_fd=parent, follow_symlinks=False)
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if is_directory and entry.kind == tar.DIRECTORY:
+            return False
+        if is_directory or stat.S_ISLNK(status.st_mode):
+            self._forget()
+        files.remove_at(parent, leaf)
+        if is_whiteout(status) and entry.kind == tar.DIRECTORY:
+            # The whiteout hid a directory of below; the new one must not show its content.
+            os.mkdir(leaf, 0o700, dir_fd=parent)
+            self._make_opaque(parent, leaf)
+            return False
+        return True
+
+    # --- whiteouts ---
+
+    def _whiteout(self, parent: int, path: bytes, leaf: bytes) -> None:
+        """`.wh.NAME` hides NAME of the layers below, `.wh..wh..opq` all they have in this directory."""
+        if leaf == OPAQUE:
+            os.setxattr(parent, self._opaque_xattr, b"y")
+            return
+        if leaf.startswith(META):
+            self.skipped += 1
+            return
+        name = leaf[len(WHITEOUT) :]
+        if name in (b"", b".", b".."):
+            raise BadArchive(f"a whiteout of {name!r} in {path!r}")
+        try:
+            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+        except FileExistsError:
+            # What this layer itself has is not hidden (layer.md#whiteouts), only what is below it.
+            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                self._make_opaque(parent, name)
+
+    def _make_opaque(self, parent: int, name: bytes) -> None:
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            os.setxattr(fd, self._opaque_xattr, b"y")
+        finally:
+            os.close(fd)
+
+    # --- directories ---
+
+    def _directory(self, parts: list[bytes], asked: bytes, *, make: bool = True) -> tuple[int, bytes]:
+        """The directory at `parts`, made if it is missing; symlinks are resolved beneath the root.
+
+        Raises BadArchive where something else stands in the way, FileNotFoundError if not `make`.
+        """
+        if (known := self._open.get(asked)) is not None:
+            return known
+        if len(self._open) >= _OPEN_DIRECTORIES:
+            self._forget()
+        fd, hops, is_owned, todo = self._root, 0, False, parts[::-1]
+        walked: list[bytes] = []
+        above = self._open.get(b"/".join(parts[:-1])) if len(parts) > 1 else None
+        if above is not None:
+            # The usual case: the archive is written directory by directory.
+            fd, todo = above[0], parts[-1:]
+            walked = split(above[1])
+        try:
+            while todo:
+                part = todo.pop()
+                if part == b"..":
+                    # Only from a symlink; an entry's own name cannot have it.
+                    todo.extend(reversed(walked[:-1]))
+                    walked = []
+                    fd, is_owned = self._step(fd, is_owned, self._root), False
+                    continue
+                try:
+                    below = os.open(part, _DIRECTORY, dir_fd=fd)
+                except FileNotFoundError:
+                    if not make:
+                        raise
+                    os.mkdir(part, 0o755, dir_fd=fd)
+                    below = os.open(part, _DIRECTORY, dir_fd=fd)
+                except NotADirectoryError:
+                    status = os.stat(part, dir_fd=fd, follow_symlinks=False)
+                    if stat.S_ISLNK(status.st_mode):
+                        hops += 1
+                        if hops > _SYMLINK_HOPS:
+                            raise BadArchive(f"too many symlinks in {asked!r}") from None
+                        target = os.readlink(part, dir_fd=fd)
+                        todo.extend(p for p in reversed(target.split(b"/")) if p not in (b"", b"."))
+                        if target.startswith(b"/"):
+                            walked = []
+                            fd, is_owned = self._step(fd, is_owned, self._root), False
+                        continue
+                    if not make or not is_whiteout(status):
+                        raise BadArchive(f"{part!r} in {asked!r} is no directory") from None
+                    os.unlink(part, dir_fd=fd)
+                    os.mkdir(part, 0o755, dir_fd=fd)
+                    self._make_opaque(fd, part)
+                    below = os.open(part, _DIRECTORY, dir_fd=fd)
+                fd, is_owned = self._step(fd, is_owned, below), True
+                walked.append(part)
+        except BaseException:
+            self._step(fd, is_owned, self._root)
+            raise
+        if fd == self._root:
+            fd = os.dup(fd)
+        found = (fd, b"/".join(walked))
+        self._open[asked] = found
+        return found
+
+    @staticmethod
+    def _step(fd: int, is_owned: bool, to: int) -> int:
+        if is_owned:
+            os.close(fd)
+        return to
+
+    def _forget(self) -> None:
+        for fd, _ in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+    def finish_directories(self) -> None:
+        """Owner, mode, attributes and time of each directory, deepest first. What became something else is left out."""
+        self._forget()
+        parent, parent_fd = b"", os.dup(self._root)
+        try:
+            for path in sorted(self._directories, reverse=True):
+                head, _, leaf = path.rpartition(b"/")
+                try:
+                    if head != parent:
+                        below = self._exact(head)
+                        os.close(parent_fd)
+                        parent, parent_fd = head, below
+                    fd = os.open(leaf or b".", _DIRECTORY, dir_fd=parent_fd)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                try:
+                    entry = self._directories[path]
+                    self._finish(fd, entry, new_mode=entry.mode)
+                finally:
+                    os.close(fd)
+        finally:
+            os.close(parent_fd)
+
+    def _exact(self, path: bytes) -> int:
+        """A directory by its resolved path, no symlink on the way."""
+        fd = os.dup(self._root)
+        for part in split(path):
+            try:
+                below = os.open(part, _DIRECTORY, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = below
+        return fd
+
+    # --- metadata ---
+
+    def _owner(self, entry: tar.Entry, status: Callable[[], os.stat_result]) -> tuple[int, int] | None:
+        """Whom to give it to; None if it is its maker's already, or cannot be another's."""
+        owner = (entry.uid, entry.gid)
+        if self._keeps_owners:
+            if self._own is None:
+                new = status()
+                self._own = (new.st_uid, new.st_gid)
+            return None if owner == self._own else owner
+        if owner != (0, 0):
+            self._lose_owner(entry)
+        return None
+
+    def _lose_owner(self, entry: tar.Entry) -> None:
+        """A program that was to run as its owner must not run as another instead."""
+        self.lost_owners += 1
+        if entry.kind != tar.DIRECTORY:
+            entry.mode &= 0o1777
+
+    def _finish(self, fd: int, entry: tar.Entry, new_mode: int | None = None) -> None:
+        owner = self._owner(entry, lambda: os.fstat(fd))
+        if owner is not None:
+            try:
+                os.fchown(fd, *owner)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EPERM):
+                    raise
+                self._lose_owner(entry)
+        if new_mode is not None or owner is not None or entry.mode & 0o7000 or not self._keeps_owners:
+            os.fchmod(fd, entry.mode)
+        if entry.xattrs:
+            self._set_xattrs(fd, entry)
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+
+    def _finish_at(self, parent: int, leaf: bytes, entry: tar.Entry) -> None:
+        """For what cannot be opened: symlinks, FIFOs, devices."""
+        owner = self._owner(entry, lambda: os.stat(leaf, dir_fd=parent, follow_symlinks=False))
+        if owner is not None:
+            try:
+                os.chown(leaf, *owner, dir_fd=parent, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EPERM):
+                    raise
+                self._lose_owner(entry)
+        os.utime(leaf, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+    def _set_xattrs(self, fd: int, entry: tar.Entry) -> None:
+        for name, value in entry.xattrs.items():
+            if not is_kept_xattr(name):
+                continue
+            try:
+                os.setxattr(fd, name, value)
+            except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno not in _XATTR_REFUSED:
+                    raise
+                self.lost_xattrs += 1
+
+
+def split(name: bytes) -> list[bytes]:
+    """The parts of a member's name below the root. Raises BadArchive for `..` and for parts that no disk can hold."""
+    parts = [part for part in name.split(b"/") if part and part != b"."]
+    if b".." in parts:
+        raise BadArchive(f"{name!r} points out of the archive")
+    for part in parts:
+        if len(part) > 255:
+            raise BadArchive(f"a file name of {len(part)} bytes")
+    return parts

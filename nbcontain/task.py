@@ -1,0 +1,100 @@
+"""Work in progress on a thread of its own: its journal, its result, its cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar
+
+from nbcontain.errors import Cancelled
+from nbcontain.events import Emit, Event
+from nbcontain.journal import MemoryJournal
+
+T = TypeVar("T")
+
+_HEARTBEAT_S = 0.1
+"""How often an awaiting cell wakes: an interrupt cancels its future, but does not wake a sleeping loop."""
+
+
+class Task(Generic[T]):
+    """Work in progress on a thread of its own.
+
+    The body gets an `Emit` that appends to `journal` and raises `Cancelled` once `cancel` was called.
+    The thread copies the caller's context, so that a front end still knows which cell it belongs to;
+    it never prints. The journal is closed when the body has ended, whichever way.
+    """
+
+    def __init__(self, name: str, body: Callable[[Emit], T]) -> None:
+        self.name = name
+        self.journal = MemoryJournal()
+        self._body = body
+        self._result: T
+        self._error: BaseException | None = None
+        self._done = threading.Event()
+        self._cancelled = threading.Event()
+        self._on_cancel: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(self._run,), name=f"nbcontain {name}", daemon=True)
+        thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._body(self._emit)
+        except BaseException as error:  # noqa: BLE001 - it is raised again by result()
+            self._error = error
+        finally:
+            self.journal.close()
+            self._done.set()
+
+    def _emit(self, event: Event) -> None:
+        self.journal.append(event)
+        if self._cancelled.is_set():
+            raise Cancelled(f"{self.name} was cancelled")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the body has ended."""
+        return self._done.is_set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody asked for the end of it."""
+        return self._cancelled.is_set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the body has ended; False if it has not within `timeout_s`."""
+        return self._done.wait(timeout_s)
+
+    def result(self) -> T:
+        """Wait, and give what the body returned or raise what it raised."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def cancel(self) -> None:
+        """Ask for the end: the body's next `emit` raises `Cancelled`, and what `on_cancel` left is called now."""
+        with self._lock:
+            self._cancelled.set()
+            callbacks, self._on_cancel = self._on_cancel, []
+        for callback in callbacks:
+            callback()
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call this from `cancel`, for work that waits where no `emit` strikes (at once if cancelled already)."""
+        with self._lock:
+            if not self._cancelled.is_set():
+                self._on_cancel.append(callback)
+                return
+        callback()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._until_done().__await__()
+
+    async def _until_done(self) -> T:
+        while not self._done.is_set():
+            await asyncio.sleep(_HEARTBEAT_S)
+        return self.result()

@@ -1,0 +1,78 @@
+"""Some things may be done in one place only, so that one place need be understood."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from architecture.source import PACKAGE, modules, naming
+
+
+def allowed(found: dict[str, list[int]], *names: str) -> dict[str, list[int]]:
+    """What was found elsewhere than in these modules."""
+    return {module: lines for module, lines in found.items() if module not in {f"nbcontain.{name}" for name in names}}
+
+
+def test_only_the_host_module_asks_who_we_are() -> None:
+    assert allowed(naming("os.geteuid", "os.getresuid"), "host") == {}
+
+
+def test_only_the_runtime_forks() -> None:
+    places = ("runtime.zygote", "runtime.supervisor", "runtime.stage", "runtime.init")
+    assert allowed(naming("os.fork", "os.forkpty", "multiprocessing", "pty.fork"), *places) == {}
+
+
+def test_only_one_module_replaces_files() -> None:
+    assert allowed(naming("os.rename", "os.replace", "shutil.move"), "store.files") == {}
+
+
+def test_only_one_module_speaks_to_the_kernel_by_number() -> None:
+    assert allowed(naming("ctypes"), "linux.syscalls") == {}
+
+
+def test_only_the_layout_names_the_store() -> None:
+    written = {
+        module.name: [
+            number for number, line in enumerate(module.path.read_text().splitlines(), 1) if "/var/lib" in line
+        ]
+        for module in modules().values()
+    }
+    assert allowed({name: lines for name, lines in written.items() if lines}, "store.layout") == {}
+
+
+def test_nothing_runs_a_function_between_fork_and_exec() -> None:
+    found = [module.name for module in modules().values() if "preexec_fn" in module.path.read_text()]
+    assert found == []
+
+
+def test_the_middle_never_prints() -> None:
+    outer = {"display", "commands", "magics", "draw", "__main__"}
+    found = [
+        f"{module.name}:{number}"
+        for module in modules().values()
+        if module.name.split(".")[1:2] and module.name.split(".")[1] not in outer
+        for number, line in enumerate(module.path.read_text().splitlines(), 1)
+        if re.match(r"\s*print\(", line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("word", ["utils", "common", "helpers", "misc", "manager", "util"])
+def test_no_module_has_a_name_that_means_nothing(word: str) -> None:
+    assert [name for name in modules() if name.split(".")[-1] == word] == []
+
+
+def test_no_module_holds_more_than_one_noun() -> None:
+    lengths = {module.name: len(module.path.read_text().splitlines()) for module in modules().values()}
+    assert {name: length for name, length in lengths.items() if length > 450} == {}
+
+
+def test_every_file_of_the_package_is_in_the_wheel() -> None:
+    # hatchling packs what git does not ignore: a pattern that hits the package would lose files silently.
+    files = [str(path) for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    ignored = subprocess.run(
+        ["git", "check-ignore", "--no-index", *files], cwd=PACKAGE.parent, capture_output=True, text=True, check=False
+    )
+    assert ignored.stdout == ""

@@ -1,0 +1,80 @@
+"""python as_user.py PROFILE HOME COMMAND…: as root, run a command as an ordinary user made for it.
+
+The user exists only in the mount namespace of the command: /etc/passwd, /etc/subuid and their like
+are covered by copies with one more line. Nothing on the machine changes. Directories on the way to
+the interpreter and the checkout that the user could not pass (often /root) are replaced there by
+empty ones that hold nothing but what is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+USERS = {"rootless-range": ("nbrange", 61200), "rootless-single": ("nbsingle", 61201)}
+RANGE = (7_000_000, 65536)
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def main(profile: str, home: str, command: list[str]) -> None:
+    """Enter a mount namespace (by executing ourselves once more under unshare), then become the user."""
+    if "NBCONTAIN_TEST_INSIDE" not in os.environ:
+        os.environ["NBCONTAIN_TEST_INSIDE"] = "1"
+        unshare = ["unshare", "--mount", "--propagation", "private"]
+        os.execvp(unshare[0], [*unshare, sys.executable, "-I", __file__, profile, home, *command])
+    del os.environ["NBCONTAIN_TEST_INSIDE"]
+    name, uid = USERS[profile]
+    cover_accounts(name, uid, home, with_range=profile == "rootless-range")
+    open_the_way([Path(sys.prefix), Path(sys.base_prefix).resolve(), CHECKOUT])
+    os.environ.update(HOME=home, USER=name, LOGNAME=name, PYTHONDONTWRITEBYTECODE="1")
+    for variable in ("XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "NBCONTAIN_ROOT"):
+        os.environ.pop(variable, None)
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    os.execvp(command[0], command)
+
+
+def cover_accounts(name: str, uid: int, home: str, *, with_range: bool) -> None:
+    """Lay copies of the account files, with this user in them, over the real ones."""
+    lines = {
+        "/etc/passwd": f"{name}:x:{uid}:{uid}::{home}:/bin/sh",
+        "/etc/group": f"{name}:x:{uid}:",
+        "/etc/subuid": f"{name}:{RANGE[0]}:{RANGE[1]}" if with_range else "",
+        "/etc/subgid": f"{name}:{RANGE[0]}:{RANGE[1]}" if with_range else "",
+    }
+    directory = Path(home, ".accounts")
+    directory.mkdir()
+    mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(directory))
+    for path, line in lines.items():
+        real = Path(path)
+        before = real.read_text() if real.exists() else ""
+        copy = directory / real.name
+        copy.write_text(f"{before.rstrip()}\n{line}\n".lstrip("\n"))
+        copy.chmod(0o644)
+        real.touch(exist_ok=True)
+        mount("--bind", str(copy), path)
+
+
+def open_the_way(needed: list[Path]) -> None:
+    """Make each of these paths reachable for others than root."""
+    closed = {parent for path in needed for parent in path.parents if not parent.stat().st_mode & 0o001}
+    for directory in sorted(closed, key=lambda path: len(path.parts)):
+        inside = sorted({path for path in needed if path.is_relative_to(directory)})
+        held = [(path, os.open(path, os.O_PATH | os.O_DIRECTORY)) for path in inside]
+        mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(directory))
+        for path, fd in held:
+            path.mkdir(parents=True, exist_ok=True)
+            mount("--bind", f"/proc/{os.getpid()}/fd/{fd}", str(path))
+            os.close(fd)
+
+
+def mount(*arguments: str) -> None:
+    """mount(8), since Python has no mount(2)."""
+    subprocess.run(["mount", *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

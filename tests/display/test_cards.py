@@ -1,0 +1,213 @@
+"""Cards in a shell without a front end: what is published, what travels, what buttons do."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from journals import FakeContainer, endless, told
+from nbcontain.display import live, surface
+from nbcontain.display.ansi import Line, Run
+from nbcontain.display.html import Action, Picture
+from nbcontain.display.live import show_container
+from nbcontain.display.present import present
+from nbcontain.display.ticker import Ticker
+from nbcontain.errors import Interrupted, InUse
+from nbcontain.events import Finished, Output, Started
+
+pytest.importorskip("anywidget")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class Handle:
+    """A display that remembers what it shows."""
+
+    def __init__(self, bundle: dict[str, Any]) -> None:
+        self.bundles = [bundle]
+
+    def update(self, bundle: dict[str, Any], raw: bool) -> None:
+        self.bundles.append(bundle)
+
+
+@pytest.fixture
+def outputs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Handle]]:
+    """What was published, in order."""
+    handles: list[Handle] = []
+
+    def publish(bundle: dict[str, Any]) -> Handle:
+        handles.append(Handle(bundle))
+        return handles[-1]
+
+    monkeypatch.setattr(surface, "_display", publish)
+    monkeypatch.setattr(live, "_GRACE_S", 0.2)
+    yield handles
+
+
+def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def line(text: str) -> Line:
+    return Line((Run(text),))
+
+
+def test_what_is_over_at_once_never_was_a_widget(outputs: list[Handle]) -> None:
+    present(told([Started("c", "web"), Finished("c", "done", exit_code=0)]), "run", mode="card")
+    (output,) = outputs
+    assert [sorted(bundle) for bundle in output.bundles] == [["text/html", "text/plain"]]
+    assert "exited 0" in output.bundles[0]["text/plain"]
+
+
+def test_what_takes_longer_is_a_widget_and_ends_as_a_snapshot(outputs: list[Handle]) -> None:
+    task = endless([Started("c", "web"), Output("c", "stdout", b"hi\n")])
+    stopper = threading.Timer(0.6, task.cancel)
+    stopper.start()
+    with pytest.raises(Interrupted):
+        present(task, "run", mode="card")
+    (output,) = outputs
+    assert WIDGET in output.bundles[0] and WIDGET not in output.bundles[-1]
+    assert "cancelled" in output.bundles[-1]["text/plain"]
+
+
+def test_a_task_that_fails_before_it_says_anything_leaves_no_card(outputs: list[Handle]) -> None:
+    present(told([]), "build", mode="card")
+    assert outputs == []
+
+
+def test_a_detached_container_has_a_live_card_until_it_ends(outputs: list[Handle]) -> None:
+    container = FakeContainer()
+    show_container(container, {}, mode="card")
+    container.say(b"hello\n")
+    container.end(3)
+    (output,) = outputs
+    until(lambda: WIDGET not in output.bundles[-1])
+    assert "exited 3" in output.bundles[-1]["text/plain"] and "hello" in output.bundles[-1]["text/html"]
+
+
+def test_a_page_that_forgot_the_display_id_sees_the_end_in_the_widget(outputs: list[Handle]) -> None:
+    container = FakeContainer()
+    show_container(container, {"stop": lambda: None}, mode="card")
+    (output,) = outputs
+    container.end(0)
+    until(lambda: WIDGET not in output.bundles[-1])
+    from ipywidgets.widgets import widget
+
+    card = widget._instances[output.bundles[0][WIDGET]["model_id"]]
+    assert "exited 0" in card.head and card.actions == []
+
+
+def test_without_a_front_end_a_container_is_a_line(outputs: list[Handle], capsys: pytest.CaptureFixture[str]) -> None:
+    show_container(FakeContainer(), {}, mode="plain")
+    assert outputs == [] and capsys.readouterr().out.startswith("running web · hello:latest")
+
+
+def card_of(container: FakeContainer, actions: dict[str, Callable[[], object]]) -> live.LiveContainer:
+    return live.LiveContainer(container, actions, {})
+
+
+def test_a_button_acts_once_and_is_busy_meanwhile() -> None:
+    pressed: list[float] = []
+
+    def stop() -> None:
+        pressed.append(time.monotonic())
+        time.sleep(0.3)
+
+    card = card_of(FakeContainer(), {"stop": stop})
+    card.act("stop")
+    card.act("stop")
+    _, _, (button,) = card.draw()
+    assert (button.label, button.enabled) == ("Stopping…", False)
+    until(lambda: card.draw()[2][0].enabled)
+    assert len(pressed) == 1
+
+
+def test_what_goes_wrong_behind_a_button_is_said_in_the_card() -> None:
+    def remove() -> None:
+        raise InUse("<b>it is needed", hint="stop the other")
+
+    card = card_of(FakeContainer(), {"remove": remove})
+    card.act("remove")
+    until(lambda: "stop the other" in card.draw()[0].body)
+    assert "remove: &lt;b&gt;it is needed" in card.draw()[0].body
+
+
+def test_a_button_nobody_offered_does_nothing() -> None:
+    card = card_of(FakeContainer(), {})
+    card.act("__class__")
+    assert card.draw()[2] == []
+
+
+def test_removing_what_runs_has_to_be_confirmed() -> None:
+    container = FakeContainer()
+    card = card_of(container, {"remove": lambda: None})
+    assert card.draw()[2][0].confirm == "Stop and remove?"
+    container.status = "exited"
+    assert card.draw()[2][0].confirm == ""
+
+
+def test_a_container_started_again_keeps_its_card(outputs: list[Handle]) -> None:
+    container = FakeContainer()
+    show_container(container, {}, mode="card")
+    container.journal.append(Finished(container.id, "done", exit_code=143))
+    old, container.journal = container.journal, type(container.journal)()
+    for record in old.read():
+        container.journal.append(record.event)
+    container.journal.append(Started(container.id, "web"))
+    container.say(b"second life\n")
+    old.close()
+    (output,) = outputs
+    time.sleep(0.5)
+    assert WIDGET in output.bundles[-1]
+    container.end(0)
+    until(lambda: WIDGET not in output.bundles[-1])
+    assert "second life" in output.bundles[-1]["text/html"]
+
+
+def test_only_new_lines_travel() -> None:
+    from nbcontain.display.widgets import Card
+
+    card = Card(Picture("web", "", log=(line("one"),)), [], lambda action: None)
+    card.redraw(Picture("web", "", log=(line("one"), line("two"))), [])
+    assert card.delta == {"from": 1, "lines": [["stdout", ["two", ""]]], "begun": []}
+    assert card.tail["end"] == 2 and len(card.tail["lines"]) == 2
+
+
+def test_the_tail_does_not_travel_but_is_there_for_a_new_page() -> None:
+    from nbcontain.display.widgets import Card
+
+    card = Card(Picture("web", ""), [], lambda action: None)
+    assert not card._should_send_property("tail", {}) and "tail" in card.get_state()
+
+
+def test_a_message_that_is_no_action_is_ignored() -> None:
+    from nbcontain.display.widgets import Card
+
+    pressed: list[str] = []
+    card = Card(Picture("web", ""), [Action("stop", "Stop")], pressed.append)
+    for content in ({"action": "stop"}, {"action": 3}, "stop", {}):
+        card._handle_custom_msg(content, [])
+    assert pressed == ["stop"]
+
+
+def test_the_ticker_joins_marks_and_survives_a_bad_drawing() -> None:
+    drawn: list[int] = []
+    ticker = Ticker(interval_s=0.05)
+
+    def draw() -> int:
+        drawn.append(1)
+        return 0
+
+    def fail() -> int:
+        raise RuntimeError
+
+    ticker.mark(fail)
+    for _ in range(100):
+        ticker.mark(draw)
+    until(lambda: drawn)
+    time.sleep(0.15)
+    assert len(drawn) <= 2

@@ -1,0 +1,123 @@
+"""A task on show: its output, its result, its interruption."""
+
+import asyncio
+import signal
+import threading
+import time
+
+import pytest
+
+from journals import endless, told
+from nbcontain.display.present import mode, present, present_async
+from nbcontain.errors import ContainerFailed, Interrupted, UsageError
+from nbcontain.events import Finished, Notice, Output, Started
+from nbcontain.task import Task
+
+STEPS = [
+    Started("build", "build hello"),
+    Started("s", "RUN true", "build", waiting=True),
+    Started("s", "RUN true", "build"),
+    Finished("s", "done"),
+    Finished("build", "done"),
+]
+RUN = [Started("c", "web"), Output("c", "stdout", b"out\n"), Output("c", "stderr", b"err\n"), Finished("c", "done")]
+
+
+def interrupt_soon() -> None:
+    threading.Timer(0.4, signal.raise_signal, [signal.SIGINT]).start()
+
+
+class FakeKernelShell:
+    kernel = object()
+
+
+def test_the_result_is_what_the_task_returned() -> None:
+    assert present(told(STEPS, "an image"), "build", mode="plain") == "an image"
+
+
+def test_a_build_prints_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    present(told(STEPS), "build", mode="plain")
+    assert capsys.readouterr().out.splitlines()[:2] == ["#1 [1/1] RUN true", "#1 DONE 0.0s"]
+
+
+def test_a_run_prints_its_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    present(told(RUN), "run", mode="plain")
+    assert capsys.readouterr() == ("out\n", "err\n")
+
+
+def test_output_that_was_not_ended_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    present(told([Started("c", "web"), Output("c", "stdout", b"no newline")]), "run", mode="plain")
+    assert capsys.readouterr().out == "no newline"
+
+
+def test_an_error_of_the_task_is_raised() -> None:
+    def body(emit):  # type: ignore[no-untyped-def]
+        raise ContainerFailed("web exited with 3", 3)
+
+    with pytest.raises(ContainerFailed):
+        present(Task("run", body), "run", mode="plain")
+
+
+def test_an_interrupt_cancels_the_task_and_shows_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    task = endless([*STEPS[:3], Notice("s", "almost")])
+    interrupt_soon()
+    with pytest.raises(Interrupted):
+        present(task, "build", mode="plain")
+    assert task.is_done and "note: almost" in capsys.readouterr().out
+
+
+def test_a_task_that_was_stopped_counts_as_interrupted() -> None:
+    task = endless(RUN[:1])
+    threading.Timer(0.3, task.cancel).start()
+    begun = time.monotonic()
+    with pytest.raises(Interrupted):
+        present(task, "run", mode="plain")
+    assert time.monotonic() - begun < 1.5
+
+
+def test_awaiting_leaves_the_loop_free() -> None:
+    async def cell() -> int:
+        task, turns = endless(RUN[:1]), 0
+
+        async def others() -> None:
+            nonlocal turns
+            while not task.is_done:
+                turns += 1
+                if turns == 20:
+                    task.cancel()
+                await asyncio.sleep(0.02)
+
+        both = asyncio.gather(present_async(task, "run", mode="plain"), others(), return_exceptions=True)
+        assert isinstance((await both)[0], Interrupted)
+        return turns
+
+    assert asyncio.run(cell()) >= 20
+
+
+def test_a_cancelled_await_ends_the_task_first() -> None:
+    task = endless(RUN[:1])
+
+    async def cell() -> None:
+        waiting = asyncio.ensure_future(present_async(task, "run", mode="plain"))
+        await asyncio.sleep(0.3)
+        waiting.cancel()
+        await waiting
+
+    with pytest.raises(Interrupted):
+        asyncio.run(cell())
+    assert task.is_done
+
+
+def test_cards_are_for_kernels() -> None:
+    assert mode({}, FakeKernelShell()) == "card"
+    assert mode({}, None) == mode({}, object()) == "plain"
+
+
+def test_the_environment_decides_if_it_says_something() -> None:
+    assert mode({"NBCONTAIN_DISPLAY": "plain"}, FakeKernelShell()) == "plain"
+    assert mode({"NBCONTAIN_DISPLAY": "html"}, None) == "html"
+
+
+def test_a_word_that_is_no_mode_is_refused() -> None:
+    with pytest.raises(UsageError, match="colourful"):
+        mode({"NBCONTAIN_DISPLAY": "colourful"}, None)

@@ -1,0 +1,44 @@
+"""A table as text, HTML and rows."""
+
+import pytest
+
+from nbcontain.display import words
+from nbcontain.display.table import Column, Table
+
+IMAGES = Table(
+    [Column("Image"), Column("Size", words.size, "num"), Column("", look="graph")],
+    [("hello", 11_400_000, 114), ("<b>\x1b[2J", 0, 0)],
+    footer="2 images",
+)
+
+
+def test_text_has_columns_and_numbers_to_the_right() -> None:
+    assert IMAGES.text().splitlines() == [
+        "IMAGE          SIZE",
+        "hello       11.4 MB  ████████",
+        "<b>\\x1b[2J      0 B",
+        "2 images",
+    ]
+
+
+def test_html_is_a_real_table_with_inert_cells() -> None:
+    drawn = IMAGES._repr_html_()
+    assert '<th scope="row">&lt;b&gt;\\x1b[2J</th>' in drawn
+    assert '<th class="nbc-num" scope="col">Size</th>' in drawn
+
+
+def test_rows_are_the_raw_values() -> None:
+    assert IMAGES.records()[0] == {"image": "hello", "size": 11_400_000}
+
+
+def test_a_frame_holds_the_raw_values() -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    assert list(IMAGES.df["size"]) == [11_400_000, 0]
+
+
+def test_columns_may_be_mere_titles() -> None:
+    assert Table(("ID", "NAME"), [("1", "a")]).text() == "ID  NAME\n1   a"
+
+
+def test_a_table_without_rows_still_has_its_titles() -> None:
+    assert Table(("ID", "NAME"), []).text() == "ID  NAME"

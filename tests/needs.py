@@ -1,0 +1,70 @@
+"""What a test needs of the machine. Without it the test skips and says so; in CI (CI=true) it fails instead."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+MIRROR = "http://mirror.example/debian"
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def missing(reason: str) -> NoReturn:
+    """End this test: skipped here, failed in CI, where everything is expected to be installed."""
+    if IN_CI:
+        pytest.fail(f"{reason} (in CI this is a failure)", pytrace=False)
+    pytest.skip(reason)
+
+
+def program(name: str, package: str = "") -> str:
+    """The path of a program, or the end of this test."""
+    found = shutil.which(name)
+    if found is None:
+        missing(f"{name} is not installed (Debian package {package or name})")
+    return found
+
+
+def chromium() -> str | None:
+    """The path of a browser that playwright can drive; None where it is to take its own."""
+    for candidate in (os.environ.get("CHROMIUM", ""), "chromium", "google-chrome", "chrome"):
+        if candidate and (found := shutil.which(candidate)):
+            return found
+    if any(Path.home().glob(".cache/ms-playwright/chromium*")):
+        return None
+    missing("no Chromium is installed (Debian package chromium, or: playwright install chromium)")
+
+
+def package_mirror() -> None:
+    """End this test where Debian's mirror cannot be reached."""
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    try:
+        urllib.request.urlopen(f"{MIRROR}/dists/bookworm/InRelease", timeout=15).close()
+    except (OSError, urllib.error.URLError, http.client.HTTPException) as error:
+        missing(f"Debian's package mirror is out of reach: {error}")
+
+
+def scratch() -> str:
+    """A directory whose file system can hold an overlay's upper directory: not itself an overlay."""
+    for candidate in (os.environ.get("NBCONTAIN_TEST_DIR", ""), tempfile.gettempdir(), "/var/tmp", "/dev/shm"):
+        if candidate and Path(candidate).is_dir() and file_system_of(Path(candidate)) != "overlay":
+            return candidate
+    return tempfile.gettempdir()
+
+
+def file_system_of(path: Path) -> str:
+    """The type of the file system that holds a path, as in /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+    best, kind = "", ""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split()[4]
+        if (path.resolve().is_relative_to(point)) and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    return kind

@@ -1,0 +1,164 @@
+"""A pytest plugin: the same behaviour tests under every profile that this machine offers.
+
+A test that takes the `profile` fixture exists three times: as root, as a user with a range of ids,
+and as a user with one. Whatever this process cannot be, a child pytest is, started once per profile
+by `as_user.py`; its reports are replayed here, so that the account looks as if all ran in one place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import as_user
+import needs
+
+PROFILES = ("root", "rootless-range", "rootless-single")
+_children = pytest.StashKey[dict[str, "Child"]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("nbcontain")
+    group.addoption("--reports-to", type=int, default=-1, help="internal: a descriptor for reports, as JSON lines")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_children] = {}
+    if (fd := config.getoption("--reports-to")) >= 0:
+        config.pluginmanager.register(Sender(config, fd))
+
+
+def here() -> str:
+    """The profile of this very process."""
+    if os.geteuid() == 0:
+        return "root"
+    user = os.environ.get("USER", "")
+    owners = Path("/etc/subuid").read_text().splitlines() if Path("/etc/subuid").exists() else []
+    has_range = any(line.split(":")[0] in (user, str(os.getuid())) for line in owners if line)
+    return "rootless-range" if has_range and shutil.which("newuidmap") else "rootless-single"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "profile" in metafunc.fixturenames:
+        metafunc.parametrize("profile", PROFILES, indirect=True)
+
+
+@pytest.fixture
+def profile(request: pytest.FixtureRequest) -> str:
+    """The name of the profile this test runs under: root, rootless-range or rootless-single."""
+    wanted: str = request.param
+    if wanted != here():
+        pytest.skip(f"this user runs tests as {here()}; only root can run those of {wanted}")
+    return wanted
+
+
+def profile_of(item: pytest.Item) -> str | None:
+    """The profile a collected test is for; None where it does not care."""
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("profile")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Replay the reports of a test that another profile's child runs."""
+    wanted = profile_of(item)
+    if wanted is None or wanted == here() or here() != "root":
+        return None
+    children = item.config.stash[_children]
+    if wanted not in children:
+        nodeids = [each.nodeid for each in item.session.items if profile_of(each) == wanted]
+        children[wanted] = Child(item.config, wanted, nodeids)
+    hook = item.ihook
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in children[wanted].reports(item):
+        hook.pytest_runtest_logreport(report=report)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for child in config.stash.get(_children, {}).values():
+        child.close()
+
+
+class Sender:
+    """In a child: sends each report up."""
+
+    def __init__(self, config: pytest.Config, fd: int) -> None:
+        self._config, self._fd = config, fd
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        os.write(self._fd, json.dumps(data, default=str).encode() + b"\n")
+
+
+class Child:
+    """A pytest that runs the tests of one profile as the user made for it."""
+
+    def __init__(self, config: pytest.Config, profile: str, nodeids: list[str]) -> None:
+        self._config = config
+        self._ready: dict[str, list[pytest.TestReport]] = {}
+        uid = as_user.USERS[profile][1]
+        self._home = Path(tempfile.mkdtemp(prefix=f"nbcontain-{profile}-", dir=needs.scratch()))
+        os.chown(self._home, uid, uid)
+        reading, writing = os.pipe()
+        self._stream = os.fdopen(reading, "rb")
+        self._log = (self._home / "pytest.log").open("wb")
+        options = ["-p", "no:cacheprovider", f"--reports-to={writing}", f"--basetemp={self._home}/tmp", "-q"]
+        pytest_child = [sys.executable, "-m", "pytest", *options, *nodeids]
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", as_user.__file__, profile, str(self._home), *pytest_child],
+            cwd=config.rootpath,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=[writing],
+        )
+        os.close(writing)
+
+    def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        """The reports of one test, waiting for them; a failure made up where the child ended without them."""
+        while True:
+            done = self._ready.get(item.nodeid, [])
+            if done and done[-1].when == "teardown":
+                yield from self._ready.pop(item.nodeid)
+                return
+            line = self._stream.readline()
+            if not line:
+                yield from done
+                yield self._ended_early(item)
+                return
+            data: dict[str, Any] = json.loads(line)
+            report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+            self._ready.setdefault(report.nodeid, []).append(report)
+
+    def _ended_early(self, item: pytest.Item) -> pytest.TestReport:
+        self._process.wait()
+        self._log.flush()
+        tail = (self._home / "pytest.log").read_text(errors="replace")[-6000:]
+        return pytest.TestReport(
+            nodeid=item.nodeid,
+            location=item.location,
+            keywords={},
+            outcome="failed",
+            longrepr=f"the child pytest ended with {self._process.returncode} and no report of this test\n{tail}",
+            when="call",
+        )
+
+    def close(self) -> None:
+        """End the child and remove what it left; root may remove files of subordinate ids too."""
+        self._stream.close()
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._process.wait()
+        self._log.close()
+        shutil.rmtree(self._home, ignore_errors=True)

@@ -1,0 +1,116 @@
+"""Journals: every record from the first, for any number of followers, to the end."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbcontain.errors import Cancelled, Span
+from nbcontain.events import Finished, Notice, Output, Progress, Record, Started, decode, encode, scope
+from nbcontain.journal import FileJournal, MemoryJournal
+from nbcontain.task import Task
+
+texts = st.text(max_size=40)
+events = st.one_of(
+    st.builds(Started, texts, texts, st.none() | texts.filter(bool), st.none() | st.builds(Span, st.integers(1), st.integers(1))),
+    st.builds(Progress, texts, st.integers(0), st.none() | st.integers(0)),
+    st.builds(Output, texts, st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=60)),
+    st.builds(Notice, texts, texts, texts),
+    st.builds(Finished, texts, st.sampled_from(["done", "cached", "failed"]), texts, st.none() | st.integers(0, 255)),
+)
+
+
+@given(events)
+def test_every_event_survives_its_line_byte_for_byte(event: object) -> None:
+    line = encode(Record(12.5, event))  # type: ignore[arg-type]
+    assert line.endswith(b"\n") and b"\n" not in line[:-1]
+    again = decode(line).event
+    # An empty text is left out of the line and comes back as the field's default, or as an empty text.
+    assert encode(Record(12.5, again)) == line
+
+
+@given(st.binary(max_size=80))
+def test_what_is_no_journal_line_is_a_value_error_and_nothing_else(line: bytes) -> None:
+    try:
+        decode(line)
+    except ValueError:
+        pass
+
+
+def test_a_follower_that_comes_late_sees_everything_from_the_first() -> None:
+    journal = MemoryJournal()
+    journal.append(Started("a", "one"))
+    seen: list[Record] = []
+    thread = threading.Thread(target=lambda: seen.extend(journal.follow()))
+    thread.start()
+    journal.append(Finished("a", "done"))
+    journal.close()
+    thread.join(5)
+    assert [type(record.event) for record in seen] == [Started, Finished]
+
+
+def test_a_file_is_followed_while_it_grows_and_ends_with_its_task(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    writer = FileJournal(path)
+    writer.append(Started("c", "web"))
+    seen: list[Record] = []
+    thread = threading.Thread(target=lambda: seen.extend(FileJournal(path, lambda: True).follow()))
+    thread.start()
+    for number in range(100):
+        writer.append(Output("c", "stdout", b"%d\n" % number))
+    writer.append(Finished("c", "done", exit_code=0))
+    thread.join(5)
+    assert not thread.is_alive()
+    assert b"".join(r.event.data for r in seen if isinstance(r.event, Output)).split() == [b"%d" % n for n in range(100)]
+
+
+def test_a_writer_that_was_killed_leaves_an_account_that_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    FileJournal(path).append(Started("c", "web"))
+    last = list(FileJournal(path, lambda: False).follow())[-1]
+    assert last.event == Finished("c", "lost", detail="its supervisor is gone")
+
+
+def test_a_torn_last_line_hides_nothing_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    FileJournal(path).append(Started("c", "web"))
+    with path.open("ab") as file:
+        file.write(b'{"time":1,"kind":"outp')
+    assert [record.event for record in FileJournal(path).read()] == [Started("c", "web")]
+
+
+def test_long_output_is_cut_into_records_of_moderate_size(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    FileJournal(path).append(Output("c", "stdout", b"x" * 100_000))
+    records = FileJournal(path).read()
+    assert max(len(record.event.data) for record in records) <= 8192  # type: ignore[union-attr]
+    assert b"".join(record.event.data for record in records) == b"x" * 100_000  # type: ignore[union-attr]
+
+
+def test_a_cancelled_task_is_struck_at_its_next_word() -> None:
+    going = threading.Event()
+
+    def body(emit: object) -> None:
+        with scope(emit, "t", "waits"):  # type: ignore[arg-type]
+            going.set()
+            while True:
+                emit(Progress("t", 1))  # type: ignore[operator]
+
+    task = Task("t", body)
+    going.wait(5)
+    task.cancel()
+    with pytest.raises(Cancelled):
+        task.result()
+    assert task.journal.read()[-1].event == Finished("t", "cancelled")
+
+
+def test_what_waits_silently_is_told_of_the_cancellation() -> None:
+    let_go = threading.Event()
+    task = Task("t", lambda emit: let_go.wait(5))
+    task.on_cancel(let_go.set)
+    task.cancel()
+    assert task.wait(2)

@@ -1,0 +1,62 @@
+"""Command lines: what is understood, and what is said of what is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from nbcontain.errors import UsageError
+from nbcontain.options import REST, HelpAsked, argument, option, parse, with_defaults
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class Words:
+    image: str = argument(help="an image")
+    command: tuple[str, ...] = argument(help="a command", nargs=REST)
+    name: str = option("--name", help="a name")
+    environment: tuple[str, ...] = option("-e", "--env", help="NAME=value")
+    detach: bool = option("-d", "--detach", help="100 % detached")
+    time: int = option("-t", "--time", help="seconds", default=10)
+
+
+def words(*given: str) -> Words:
+    return parse(Words, "run", "run it", given, {"-p": "no ports yet"})
+
+
+def test_flags_end_where_the_image_stands() -> None:
+    assert words("-d", "alpine", "sh", "-c", "ls -d").command == ("sh", "-c", "ls -d")
+
+
+def test_a_flag_of_a_tuple_may_be_given_many_times() -> None:
+    assert words("-e", "A=1", "--env=B=2", "alpine").environment == ("A=1", "B=2")
+
+
+def test_what_is_not_given_has_the_empty_value_of_its_type() -> None:
+    assert words("alpine") == Words(image="alpine", command=(), name="", environment=(), detach=False, time=10)
+
+
+def test_a_flag_that_only_docker_has_is_named_with_the_reason() -> None:
+    with pytest.raises(UsageError) as caught:
+        words("-p", "80:80", "alpine")
+    assert "docker's -p" in caught.value.message
+    assert caught.value.why == "no ports yet"
+
+
+def test_a_misspelt_flag_is_answered_with_the_right_one() -> None:
+    with pytest.raises(UsageError) as caught:
+        words("--detatch", "alpine")
+    assert "--detach" in caught.value.hint
+
+
+def test_a_number_that_is_none_is_one_clear_error() -> None:
+    with pytest.raises(UsageError) as caught:
+        words("-t", "soon", "alpine")
+    assert "soon" in caught.value.message
+
+
+def test_help_is_asked_for_and_not_printed() -> None:
+    with pytest.raises(HelpAsked) as caught:
+        words("--help")
+    assert "100 % detached" in str(caught.value)

@@ -1,0 +1,108 @@
+"""`nbcontain` on a terminal: docker's words, docker's exit codes, what is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nbcontain.errors import StoreError
+from nbcontain.store.layout import Layout
+
+DOCKERFILE = """\
+FROM scratch
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+ENV PATH=/bin
+CMD ["echo", "hello"]
+"""
+PATIENT = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+Done = subprocess.CompletedProcess[str]
+Nbcontain = Callable[..., Done]
+
+
+@pytest.fixture
+def nbcontain(root: Path, busybox_context: Path) -> Nbcontain:
+    """Run the command with a fresh store; the image `box` is in it."""
+    env = {**os.environ, "NBCONTAIN_ROOT": str(root)}
+
+    def run(*words: str, stdin: str | None = None) -> Done:
+        command = [sys.executable, "-m", "nbcontain", *words]
+        return subprocess.run(command, env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+
+    built = run("build", "-t", "box", "-f", "-", str(busybox_context), stdin=DOCKERFILE)
+    assert built.returncode == 0, built.stderr
+    return run
+
+
+def test_the_words_of_a_docker_tutorial_work(profile: str, nbcontain: Nbcontain) -> None:
+    assert nbcontain("run", "--rm", "box").stdout == "hello\n"
+    started = nbcontain("run", "-d", "--name", "web", "box", "sh", "-c", PATIENT)
+    assert re.fullmatch(r"[0-9a-f]{64}\n", started.stdout), started
+    assert re.search(r"box.*Up .*web", nbcontain("ps").stdout)
+    assert "box" in nbcontain("images").stdout
+    assert nbcontain("logs", "web").stdout == "ready\n"
+    assert nbcontain("exec", "web", "echo", "inside").stdout == "inside\n"
+    assert nbcontain("stop", "web").returncode == 0
+    assert "web" not in nbcontain("ps").stdout
+    assert re.search(r"Exited \(3\).*web", nbcontain("ps", "-a").stdout)
+    assert nbcontain("rmi", "box").returncode != 0
+    assert nbcontain("rm", "web").returncode == 0
+    assert nbcontain("rmi", "box").returncode == 0
+    assert "box" not in nbcontain("images").stdout
+
+
+def test_exit_codes_are_those_of_docker(profile: str, nbcontain: Nbcontain) -> None:
+    assert nbcontain("run", "--rm", "box", "sh", "-c", "exit 7").returncode == 7
+    assert nbcontain("run", "--rm", "box", "sh", "-c", "kill -9 $$").returncode == 137
+    assert nbcontain("run", "--rm", "box", "no-such-program").returncode == 127
+    assert nbcontain("run", "--rm", "box", "/bin").returncode == 126
+    assert nbcontain("run", "--rm", "--frobnicate", "box").returncode == 125
+    assert nbcontain("run", "--rm", "no-such-image").returncode == 125
+    assert nbcontain("ps", "-aq").stdout == ""
+
+
+def test_streams_stay_apart_and_are_passed_on_byte_for_byte(nbcontain: Nbcontain) -> None:
+    done = nbcontain("run", "--rm", "box", "sh", "-c", r"printf 'a\tb\r\n'; printf err >&2")
+    assert (done.stdout, done.stderr) == ("a\tb\n", "err")  # text mode reads \r\n as \n
+
+
+def test_ctrl_c_ends_an_attached_container(root: Path, nbcontain: Nbcontain) -> None:
+    command = [sys.executable, "-m", "nbcontain", "run", "--rm", "box", "sh", "-c", f"trap '' INT TERM; {PATIENT}"]
+    env = {**os.environ, "NBCONTAIN_ROOT": str(root)}
+    running = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "ready\n"
+    began = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=10)
+    assert running.returncode == 130
+    assert time.monotonic() - began < 2
+    assert nbcontain("ps", "-aq").stdout == ""
+
+
+def test_an_error_is_three_lines_without_a_traceback(nbcontain: Nbcontain) -> None:
+    done = nbcontain("run", "--rm", "boxx")
+    assert "Traceback" not in done.stderr
+    assert "boxx" in done.stderr.splitlines()[0]
+    assert len(done.stderr.splitlines()) <= 4
+
+
+def test_without_a_home_the_error_says_what_to_set() -> None:
+    with pytest.raises(StoreError) as caught:
+        Layout.default({}, is_root=False)
+    assert "NBCONTAIN_ROOT" in caught.value.hint
+
+
+@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("image", "--help"), ("container", "ps", "--help")])
+def test_help_is_help_and_no_error(words: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, "-m", "nbcontain", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) > 1

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nbcontain.build.plan import BuildOptions as BuildOptions
     from nbcontain.engine import Engine as Engine
-    from nbcontain.engine import RunResult as RunResult
     from nbcontain.errors import NbcontainError as NbcontainError
     from nbcontain.oci.image import Image as Image
+    from nbcontain.outcomes import RunResult as RunResult
     from nbcontain.runtime.container import Container as Container
     from nbcontain.runtime.generate import RunOptions as RunOptions
     from nbcontain.task import Task as Task
@@ -28,7 +28,7 @@ _HOMES = {
     "Image": "nbcontain.oci.image",
     "NbcontainError": "nbcontain.errors",
     "RunOptions": "nbcontain.runtime.generate",
-    "RunResult": "nbcontain.engine",
+    "RunResult": "nbcontain.outcomes",
     "Task": "nbcontain.task",
 }
 

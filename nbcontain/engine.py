@@ -5,26 +5,23 @@ from __future__ import annotations
 import difflib
 import os
 import secrets
-import signal as signals
-from collections import deque
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from nbcontain import names
-from nbcontain.build.context import Context
+from nbcontain.build.context import Context, ContentCache
 from nbcontain.build.importer import host_image, imported_image
 from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.build.solver import BUILD, Solver
 from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import (
-    ContainerError,
-    ContainerFailed,
     ContainerNotFound,
     ImageNotFound,
     InUse,
@@ -32,67 +29,22 @@ from nbcontain.errors import (
     NotRunning,
     UsageError,
 )
-from nbcontain.events import Emit, Finished, Output, Started, scope
+from nbcontain.events import Emit, Finished, Notice, Output, Record, Started, scope
 from nbcontain.host import Host, is_root
-from nbcontain.journal import KEPT_OUTPUT_BYTES
-from nbcontain.oci import codec
-from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.options import REST, argument, option, with_defaults
+from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.profiles import Profile, choose
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container, Launcher, Leash
-from nbcontain.runtime.generate import RunOptions, generate
+from nbcontain.runtime.generate import ExecOptions, RunOptions, generate, passed_on
 from nbcontain.store import Store, files, gc
 from nbcontain.store.layout import Layout
 from nbcontain.task import Task
 
 T = TypeVar("T")
 HOST_IMAGE = Reference.parse("host")
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a foreground container went: `result.stdout`, `result.exit_code`; `str(result)` is its output.
-
-    Of much output it is the end: the last 64 MiB.
-    """
-
-    container_id: str
-    name: str
-    exit_code: int
-    output: tuple[Output, ...] = field(repr=False)
-
-    def _text(self, *streams: str) -> str:
-        return b"".join(each.data for each in self.output if each.stream in streams).decode(errors="replace")
-
-    @property
-    def stdout(self) -> str:
-        return self._text("stdout")
-
-    @property
-    def stderr(self) -> str:
-        return self._text("stderr")
-
-    @property
-    def lines(self) -> list[str]:
-        return self.stdout.splitlines()
-
-    def __str__(self) -> str:
-        return self._text("stdout", "stderr")
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class ExecOptions:
-    """What `exec` can be told."""
-
-    name: str = argument(help="a running container", metavar="CONTAINER")
-    command: tuple[str, ...] = argument(help="the program and its arguments", nargs=REST, metavar="COMMAND")
-    environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
-    workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
-    user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
-    interactive: bool = option("-i", "--interactive", help="hand standard input through")
 
 
 class Engine:
@@ -105,6 +57,7 @@ class Engine:
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self._environ = os.environ if environ is None else environ
         self._root = Path(root).absolute() if root else None
+        self._contents = ContentCache()
 
     def __enter__(self) -> Engine:
         return self
@@ -148,7 +101,7 @@ class Engine:
 
     @cached_property
     def launcher(self) -> Launcher:
-        return Launcher(self.host)
+        return Launcher(self.host, functions=("nbcontain.build.copier",))
 
     def _remove_tree(self, path: Path) -> None:
         """Remove a directory whose files may belong to ids that only a container can name."""
@@ -206,7 +159,7 @@ class Engine:
             if not users:
                 self.store.images.forget(image)
             gone.append(f"Deleted: {image.id}")
-            self.prune()
+            self._collect(wait=False)
         return gone
 
     def from_host(self, tag: str = "host", programs: Sequence[str] = ()) -> Task[Image]:
@@ -244,13 +197,15 @@ class Engine:
         options = options or BuildOptions()
         tags = [Reference.parse(tag) for tag in options.tags]
         parsed = parse(dockerfile)
-        context = Context(options.context) if options.context is not None else None
+        context = Context(options.context, self._contents) if options.context is not None else None
         leash = Leash()
 
         def body(emit: Emit) -> Image:
             name = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
             with leash, scope(emit, BUILD, name.strip()), self.store.shared():
                 graph = plan(parsed, options, lambda reference, _: self._base_image(reference, emit))
+                for remark in graph.remarks:
+                    emit(Notice(BUILD, f"line {remark.span.first}: {remark.message}", remark.hint))
                 workshop = replace(self._workshop(emit), context=context, leash=leash)
                 image = Solver(workshop, source=dockerfile, no_cache=options.no_cache).solve(graph)
                 self.store.images.put(image, None)
@@ -388,36 +343,36 @@ class Engine:
         def body(emit: Emit) -> RunResult | Container:
             container = self._create(options, emit)
             try:
-                self.launcher.launch(container.bundle, leash=leash, stdin=0 if options.interactive else None)
+                container.launch(self.launcher, leash=leash, stdin=0 if options.interactive else None)
+                records = container.follow()
                 container.start()
             except BaseException:
                 self._forget(container)
-                raise
-            finally:
-                if leash is not None and container.status not in ("running", "created"):
+                if leash is not None:
                     leash.close()
+                raise
             if leash is None:
                 return container
             with leash:
-                return self._attend(container, emit)
+                return self._attend(container, records, emit)
 
         task = Task(f"run {options.image}", body)
         if leash is not None:
             task.on_cancel(leash.let_go)
         return task
 
-    def _attend(self, container: Container, emit: Emit) -> RunResult:
+    def _attend(self, container: Container, records: Iterator[Record], emit: Emit) -> RunResult:
         """Pass on what a container writes until it ends."""
-        output = _Tail()
+        output = Tail()
         code: int | None = None
-        for record in container.follow():
+        for record in records:
             emit(record.event)
             match record.event:
                 case Output():
                     output.add(record.event)
                 case Finished(exit_code=exit_code):
                     code = exit_code
-        return _result(container.info.id, container.info.name, code, output)
+        return result_of(container.info.id, container.info.name, code, output)
 
     def _forget(self, container: Container) -> None:
         """Remove a container that never ran."""
@@ -428,7 +383,7 @@ class Engine:
         if container.status == "running":
             return
         self.profile.require(self.host, "start")
-        self.launcher.launch(container.bundle, leash=None, stdin=None)
+        container.launch(self.launcher)
         container.start()
 
     def stop(self, container: Container, timeout_s: float = 10) -> None:
@@ -440,9 +395,9 @@ class Engine:
         self.stop(container, timeout_s)
         self.start(container)
 
-    def kill(self, container: Container, signal: str = "KILL") -> None:
-        """Send the container's first process a signal, by name or number. Raises NotRunning, UsageError."""
-        container.kill(signal_number(signal))
+    def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
+        """Send the container's first process a signal. Raises NotRunning."""
+        container.kill(number)
 
     def wait_all(self, containers: Sequence[Container], wrap: Callable[[tuple[str, ...]], T]) -> Task[T]:
         """Wait for all of them to end; the task gives their exit codes, wrapped."""
@@ -465,11 +420,11 @@ class Engine:
                     f"{container.name} is running",
                     hint=f"%container stop {container.name} first, or rm -f, which kills it",
                 )
-            container.kill(signals.SIGKILL)
+            container.kill(signal.SIGKILL)
             container.wait(5)
         with self.store.shared():
-            container.bundle.remove(self._remove_tree)
-            self.store.snapshots.discard(self.store.snapshots.active(container.id))
+            container.bundle.remove(self.store.snapshots.remove_tree)
+            self.store.snapshots.discard(container.id)
 
     def exec(self, options: ExecOptions) -> Task[RunResult]:
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
@@ -484,7 +439,7 @@ class Engine:
             raise UsageError(f"exec {options.name}: which program?", hint=f"%container exec {options.name} ls /")
 
         def body(emit: Emit) -> RunResult:
-            output = _Tail()
+            output = Tail()
             task = f"exec-{secrets.token_hex(4)}"
 
             def on_output(stream: Any, data: bytes) -> None:
@@ -494,111 +449,20 @@ class Engine:
 
             emit(Started(task, " ".join(options.command)))
             code = container.exec(
-                options.command, env=environment(options.environment, self._environ), cwd=options.workdir,
+                options.command, env=passed_on(options.environment, self._environ), cwd=options.workdir,
                 user=options.user, on_output=on_output, stdin=0 if options.interactive else None, leash=leash,
             )  # fmt: skip
             emit(Finished(task, "done" if code == 0 else "failed", exit_code=code))
-            return _result(container.id, container.name, code, output)
+            return result_of(container.id, container.name, code, output)
 
         leash = Leash()
         task = Task(f"exec {options.name}", body)
         task.on_cancel(leash.let_go)
         return task
 
-    def diff(self, container: Container) -> Iterator[tuple[str, str]]:
+    def diff(self, container: Container) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""
-        for change in self.store.changes(container.id, self.launcher):
-            yield change
-
-    # --- all that is known ---
-
-    def inspect_image(self, name: str) -> dict[str, Any]:
-        """docker's names for what docker has too."""
-        image = self.image(name)
-        config = codec.config_to_json(image.config)
-        return {
-            "Id": str(image.id),
-            "RepoTags": [str(each.familiar) for each, other in self.images() if each and other.digest == image.digest],
-            "Digest": str(image.digest),
-            "Created": image.config.created,
-            "Architecture": image.config.platform.architecture,
-            "Os": image.config.platform.os,
-            "Size": image.size_bytes,
-            "Config": config.get("config", {}),
-            "RootFS": {
-                "Type": "layers",
-                "Layers": [str(each.diff_id) for each in image.layers],
-                "ChainID": str(image.chain_id or ""),
-            },
-        }
-
-    def inspect_container(self, container: Container) -> dict[str, Any]:
-        """docker's names for what docker has too; Spec is the runtime specification's document."""
-        state, info = container.state(), container.info
-        return {
-            "Id": container.id,
-            "Name": container.name,
-            "Image": info.image_id,
-            "ImageName": container.image,
-            "Created": info.created,
-            "Path": info.command[0] if info.command else "",
-            "Args": list(info.command[1:]),
-            "State": {
-                "Status": container.status,
-                "Pid": state.pid if container.status == "running" else 0,
-                "ExitCode": state.exit_code,
-                "StartedAt": state.started_at,
-                "FinishedAt": state.finished_at,
-                "Error": state.error,
-            },
-            "Labels": dict(info.labels),
-            "Bundle": str(container.bundle.path),
-            "Isolation": self.profile.describe(self.host),
-            "Spec": codec.spec_to_json(container.bundle.spec),
-        }
-
-    def info(self) -> dict[str, str]:
-        """What `%nbcontain info` tells."""
-        containers = self.containers()
-        return {
-            "profile": self.profile.name,
-            "isolation": self.profile.isolation,
-            "store": str(self.layout.root),
-            "images": str(len({image.digest for _, image in self.images()})),
-            "containers": f"{len(containers)} ({sum(each.status == 'running' for each in containers)} running)",
-            "platform": str(Platform.here()),
-            "kernel": self.host.kernel,
-            "cgroup": self.host.cgroup,
-        }
-
-
-class _Tail:
-    """The last of what a program wrote, as much as a journal in memory keeps."""
-
-    def __init__(self) -> None:
-        self.kept: deque[Output] = deque()
-        self._size_bytes = 0
-
-    def add(self, output: Output) -> None:
-        self.kept.append(output)
-        self._size_bytes += len(output.data)
-        while self._size_bytes > KEPT_OUTPUT_BYTES:
-            self._size_bytes -= len(self.kept.popleft().data)
-
-
-def _result(container_id: str, name: str, code: int | None, output: _Tail) -> RunResult:
-    if code is None:
-        hint = "%container ps -a shows what is left"
-        raise ContainerError(f"{name} was lost", why="its supervisor was killed", hint=hint)
-    if code != 0:
-        meaning = {125: "the engine failed", 126: "the command cannot be executed", 127: "the command was not found"}
-        if code > 128:
-            try:
-                meaning[code] = f"it was ended by {signals.Signals(code - 128).name}"
-            except ValueError:
-                pass
-        raise ContainerFailed(f"{name} ended with exit code {code}", code, why=meaning.get(code, ""))
-    return RunResult(container_id, name, code, tuple(output.kept))
+        return self.store.changes(container.id, self.launcher, skip=container.bundle.stubs())
 
 
 def _means(name: str, reference: Reference) -> bool:
@@ -610,17 +474,3 @@ def _means(name: str, reference: Reference) -> bool:
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (text.partition("=") for text in texts)}
-
-
-def environment(texts: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """NAME=value as given, and NAME alone passed on from the caller's environment if it is there."""
-    return tuple(text if "=" in text else f"{text}={environ[text]}" for text in texts if "=" in text or text in environ)
-
-
-def signal_number(text: str) -> int:
-    """SIGTERM, TERM, term or 15. Raises UsageError."""
-    name = text.upper().removeprefix("SIG")
-    try:
-        return int(signals.Signals(int(name)) if name.isdigit() else signals.Signals[f"SIG{name}"])
-    except (KeyError, ValueError):
-        raise UsageError(f"{text!r} is no signal", hint="TERM, KILL, INT, HUP, USR1 … or a number") from None

@@ -111,7 +111,7 @@ class StepFailed(BuildError):
 
 def draw_excerpt(source: str, span: Span | None, around: int = 1) -> list[str]:
     """The lines of `span` in `source`, marked, with `around` lines before them for orientation."""
-    lines = source.splitlines()
+    lines = source.replace("\r\n", "\n").split("\n")
     if span is None or not 1 <= span.first <= len(lines):
         return []
     last = min(span.last, len(lines), span.first + 7)

@@ -112,9 +112,14 @@ class FileJournal:
 
     # --- writing: supervisor ---
 
-    def append(self, event: Event) -> None:
+    def open(self) -> None:
+        """Make the file, so that whoever follows from here on holds it, whatever becomes of its name."""
         if self._fd is None:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def append(self, event: Event) -> None:
+        self.open()
+        assert self._fd is not None
         now = time.time()
         if isinstance(event, Output) and len(event.data) > OUTPUT_BYTES_PER_RECORD:
             for start in range(0, len(event.data), OUTPUT_BYTES_PER_RECORD):
@@ -138,20 +143,26 @@ class FileJournal:
             return []
         return list(_decoded(data.split(b"\n")[:-1]))
 
-    def follow(self) -> Iterator[Record]:
+    def follow(self, at_end: Callable[[], object] = lambda: None) -> Iterator[Record]:
         """Every record from the first; waits for more; ends when the run that is going on, or the last one, ends.
 
-        A container that was restarted has several runs in its journal: a `Finished` ends the account
-        only where nothing comes after it and no writer lives.
+        The file is opened before this returns. A container that was restarted has several runs in its
+        journal: a `Finished` ends the account only where nothing comes after it. `at_end` is called then.
         """
         notify = inotify_init()
-        fd = -1
         try:
             # The directory, since the file may not be there yet; its files' events come too.
             inotify_add_watch(notify, str(self.path.parent), IN_MODIFY | IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO)
-            rest = b""
-            task: str | None = None
-            ended = False
+        except BaseException:
+            os.close(notify)
+            raise
+        return self._records(notify, _open_if_there(self.path), at_end)
+
+    def _records(self, notify: int, fd: int, at_end: Callable[[], object]) -> Iterator[Record]:
+        rest = b""
+        task: str | None = None
+        ended = False
+        try:
             while True:
                 # Asked before reading: whatever the writer wrote before it died is then read below.
                 alive = self._is_alive()
@@ -166,19 +177,19 @@ class FileJournal:
                             task = record.event.task
                         ended = isinstance(record.event, Finished) and record.event.task == task
                         yield record
-                if ended and not grown:
-                    return
-                if ended:
+                if grown:
                     continue
-                if not alive and not grown:
+                if ended:
+                    return
+                if not alive:
                     yield Record(time.time(), Finished(task or "", "lost", detail="its supervisor is gone"))
                     return
-                if not grown:
-                    _wait(notify)
+                _wait(notify)
         finally:
             os.close(notify)
             if fd >= 0:
                 os.close(fd)
+            at_end()
 
 
 def _decoded(lines: list[bytes]) -> Iterator[Record]:

@@ -20,10 +20,11 @@ from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
 from nbcontain.display.values import InProgress, Log
 from nbcontain.docker_words import KNOWN_FLAGS
-from nbcontain.engine import Engine, RunResult
+from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.oci.image import Image
 from nbcontain.options import HelpAsked, parse, parser_of
+from nbcontain.outcomes import RunResult
 from nbcontain.runtime.container import Container
 from nbcontain.task import Task
 

@@ -6,6 +6,7 @@ import io
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR, Descriptor, Layer
@@ -15,14 +16,14 @@ from nbcontain.store.layers import Applied, apply_tar
 Member = tuple[tar.Entry, bytes]
 
 
-def member(name: str | bytes, kind: bytes = tar.REGULAR, data: bytes = b"", mode: int = 0o644, **rest: object) -> Member:
+def member(name: str | bytes, kind: bytes = tar.REGULAR, data: bytes = b"", mode: int = 0o644, **rest: Any) -> Member:
     """An entry of the caller's own, so that no test needs root to keep its owner."""
     raw = name.encode() if isinstance(name, str) else name
-    fields = {"uid": os.getuid(), "gid": os.getgid(), "mtime_ns": 1_000_000_000} | rest
-    return tar.Entry(raw, kind, mode, size=len(data), **fields), data  # type: ignore[arg-type]
+    fields: dict[str, Any] = {"uid": os.getuid(), "gid": os.getgid(), "mtime_ns": 1_000_000_000} | rest
+    return tar.Entry(raw, kind, mode, size=len(data), **fields), data
 
 
-def directory(name: str, mode: int = 0o755, **rest: object) -> Member:
+def directory(name: str, mode: int = 0o755, **rest: Any) -> Member:
     return member(name, tar.DIRECTORY, mode=mode, **rest)
 
 

@@ -25,7 +25,7 @@ from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id, chain_id_of
 from nbcontain.oci.image import LAYER_TAR, ImageConfig, Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
-from nbcontain.runtime.container import Launcher, Leash
+from nbcontain.runtime.container import Container, Launcher, Leash
 from nbcontain.runtime.generate import RunOptions, generate
 from nbcontain.store import Store
 from nbcontain.store.snapshots import Active
@@ -206,9 +206,11 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
         with workshop.store.bundle_directory() as path:
             info = ContainerInfo(id=active.key, name=active.key, image="", command=operation.args, build_step=True)
             bundle = Bundle.write(path, spec, active.mounts, info)
-            container = workshop.launcher.launch(bundle, leash=workshop.leash)
+            container = Container(bundle)
+            container.launch(workshop.launcher, leash=workshop.leash)
+            records = container.follow()
             container.start()
-            _follow(container.follow(), operation, workshop.emit)
+            _follow(records, operation, workshop.emit)
             return bundle.stubs()
 
     try:
@@ -253,7 +255,9 @@ def _exit_meaning(code: int) -> str:
 def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) -> Digest | None:
     if operation.from_context:
         context = _context(workshop)
-        source = str(context.digest(context.select(operation.sources)))
+        entries = context.select(operation.sources, refuse_archives=operation.is_add)
+        # Reading a large context takes a while; each word is where a cancellation strikes.
+        source = str(context.digest(entries, on_read=lambda size_bytes: workshop.emit(Progress("", size_bytes))))
     else:
         source = _stack(inputs[1])
     return _key(
@@ -272,7 +276,8 @@ def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) ->
 
     def from_context(active: Active) -> Sequence[str]:
         context = _context(workshop)
-        entries = [entry.to_json() for entry in context.select(operation.sources)]
+        selected = context.select(operation.sources, refuse_archives=operation.is_add)
+        entries = [entry.to_json() for entry in selected]
         fd = context.open_fd()
         try:
             workshop.launcher.call("copy_files", active.mounts, {**arguments, "entries": entries}, (fd,))

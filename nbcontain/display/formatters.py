@@ -12,6 +12,7 @@ from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document
 from nbcontain.display.words import ago, command_line, size
 from nbcontain.oci.image import Image
+from nbcontain.outcomes import RunResult
 from nbcontain.runtime.container import Container
 
 Actions = Callable[[Container], Mapping[str, Callable[[], object]]]
@@ -42,7 +43,7 @@ def register(ipython: Any, mode: Mode, actions: Actions, drawn: Callable[[object
 
     own.for_type(Container, show_live)
     own.for_type(Image, show)
-    own.for_type_by_name("nbcontain.engine", "RunResult", show)
+    own.for_type(RunResult, show)
     formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(document_text(value)))
 
 

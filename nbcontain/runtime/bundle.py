@@ -9,15 +9,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from nbcontain.errors import ContainerError
+from nbcontain.events import Record
 from nbcontain.journal import FileJournal
 from nbcontain.oci import codec
 from nbcontain.oci.spec import Mount, Spec
@@ -111,6 +111,11 @@ class Bundle:
         bundle._info = info
         return bundle
 
+    def remove(self, remove_tree: Callable[[Path], None]) -> None:
+        """Forget the container: its directory goes, container.json first, so that no half of it counts."""
+        (self.path / "container.json").unlink(missing_ok=True)
+        remove_tree(self.path)
+
     # --- reading ---
 
     def is_whole(self) -> bool:
@@ -151,6 +156,17 @@ class Bundle:
         """What happened in it."""
         return FileJournal(self.path / "journal.jsonl", self.is_alive)
 
+    def follow(self) -> Iterator[Record]:
+        """Its journal from the first record, to the end of the run that is going on.
+
+        The files are opened now: what is followed is read to its end, also when --rm takes the names away.
+        """
+        try:
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return self.journal().follow()
+        return FileJournal(self.path / "journal.jsonl", lambda: _is_locked(lock)).follow(lambda: os.close(lock))
+
     def active_directory(self) -> Path | None:
         """The directory of its writable snapshot, or None if it has none of its own."""
         for mount in self.rootfs:
@@ -160,6 +176,15 @@ class Bundle:
             if mount.type == "bind" and "ro" not in mount.options:
                 return Path(mount.source).parent
         return None
+
+    def remove(self, remove_tree: Callable[[Path], None]) -> None:
+        """Take it away: its name is free at once. Idempotent."""
+        rubbish = self.path.parent.parent / "tmp" / f".tmp-{self.path.name}"
+        try:
+            files.move(self.path, rubbish)
+        except FileNotFoundError:
+            return
+        remove_tree(rubbish)
 
     def _read(self, name: str) -> Any:
         return json.loads(files.read(self.path / name, _LIMIT_BYTES))
@@ -173,10 +198,7 @@ class Bundle:
         except FileNotFoundError:
             return False
         try:
-            # An open file description's lock (fcntl_locking(2)): it can be asked for without being taken,
-            # and goes with the descriptor to another process.
-            asked = _OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            return bool(_OFD_LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
+            return _is_locked(fd)
         finally:
             os.close(fd)
 
@@ -211,9 +233,18 @@ class Bundle:
 
     def replace_quickly(self, name: str, data: bytes) -> None:
         """Replace a file as a whole for every reader, without waiting for the disk."""
-        temporary = self.path / f".{name}-{secrets.token_hex(4)}"
+        temporary = self.path / f".{name}-{os.urandom(4).hex()}"
         files.write_new(temporary, data)
         files.move(temporary, self.path / name)
+
+
+def _is_locked(fd: int) -> bool:
+    """Whether somebody else holds an open file description's lock (fcntl_locking(2)) on this file.
+
+    Such a lock can be asked for without being taken, and goes with the descriptor to another process.
+    """
+    asked = _OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    return bool(_OFD_LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
 
 
 def network_files(hostname: str) -> dict[str, str]:

@@ -90,6 +90,7 @@ def be_process(channel: Channel) -> None:
 def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
     """Init: run one of our own functions with the given root file system as its whole world."""
     function = rootfs.FUNCTIONS[message["function"]]
+    arguments = {**message["arguments"], "single_id": message["single_id"]}
     freeze_imports()
     isolation.separate_mounts(network=True)
     root_fd = isolation.mount_root(codec.mounts_from_json(message["rootfs"]))
@@ -100,7 +101,7 @@ def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
     isolation.pivot(root_fd)
     os.close(root_fd)
     os.umask(0)
-    channel.send({"result": function(message["arguments"], fds)})
+    channel.send({"result": function(arguments, fds)})
 
 
 # --- becoming a program ---------------------------------------------------------------------------
@@ -116,7 +117,7 @@ class _Program:
 
 def _prepare(process: Process, words: str) -> _Program:
     """Everything between the pivot and exec; from here on only what the user may do can be done."""
-    who = identity.resolve(words, _text("/etc/passwd"), _text("/etc/group"))
+    who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"))
     user = who.user if words else process.user
     env = dict(entry.partition("=")[::2] for entry in process.env)
     env.setdefault("PATH", DEFAULT_PATH)
@@ -236,7 +237,7 @@ def _fork_and_reap(channel: Channel, program: _Program, process: Process) -> Non
                 os._exit(code if code >= 0 else 128 - code)
 
 
-def _text(path: str) -> str:
+def text_of(path: str) -> str:
     """A small regular file of the container's; "" if it is anything else (CVE-2024-9676)."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

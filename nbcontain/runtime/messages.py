@@ -20,6 +20,8 @@ from nbcontain import errors
 Message = dict[str, Any]
 
 _PACKET_BYTES = 1 << 18
+_INLINE_BYTES = 1 << 16
+_LARGE = "$large"
 _FDS = 250
 """The kernel's limit for one packet is 253."""
 
@@ -42,15 +44,31 @@ class Channel:
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send a packet; raises BrokenPipeError or ConnectionResetError when nobody is there."""
         data = json.dumps(message, separators=(",", ":")).encode()
+        if len(data) > _INLINE_BYTES:
+            # More than a packet takes: the object goes into memory of its own, and the packet says so.
+            memory = os.memfd_create("message", os.MFD_CLOEXEC)
+            try:
+                with os.fdopen(os.dup(memory), "wb") as file:
+                    file.write(data)
+                self._send(json.dumps({_LARGE: len(data)}).encode(), [*fds, memory])
+            finally:
+                os.close(memory)
+        else:
+            self._send(data, fds)
+
+    def _send(self, data: bytes, fds: Sequence[int]) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self.socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
 
     def tell(self, message: Message) -> None:
         """Send to somebody who may be gone, or asleep with a full buffer: then nobody is told."""
+        self.socket.setblocking(False)
         try:
-            self.socket.sendmsg([json.dumps(message).encode()], [], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+            self.send(message)
         except OSError:
             pass
+        finally:
+            self.socket.setblocking(True)
 
     def receive(self) -> tuple[Message | None, list[int]]:
         """The next packet and its fds (close-on-exec); (None, []) at end-of-file. Waits."""
@@ -69,6 +87,10 @@ class Channel:
                 os.close(fd)
             return None, []
         message = json.loads(data)
+        if isinstance(message, dict) and _LARGE in message:
+            with os.fdopen(fds.pop(), "rb") as file:
+                file.seek(0)
+                message = json.load(file)
         if not isinstance(message, dict):
             raise ValueError("a packet is one JSON object")
         return message, list(fds)

@@ -108,7 +108,5 @@ def _hidden(upper: bytes, path: bytes, through: tuple[bytes, ...], opaque: bytes
         names.update(os.fsencode(entry.name) for entry in os.scandir(os.path.join(lower, path)))
     paths = sorted(join(path, name) for name in names)
     return [
-        child
-        for child in paths
-        if _showing(child, through, opaque) and not os.path.lexists(os.path.join(upper, child))
+        child for child in paths if _showing(child, through, opaque) and not os.path.lexists(os.path.join(upper, child))
     ]

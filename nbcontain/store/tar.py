@@ -27,6 +27,8 @@ REGULAR, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b
 _HAS_NO_DATA = frozenset({LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO})
 _XATTR = b"SCHILY.xattr."
 _MAX_ID = (1 << 32) - 2
+_MAX_TIME_NS = (1 << 40) * 1_000_000_000
+"""What any time_t holds; beyond, a time is nonsense and becomes 0."""
 _MAX_OCTAL_ID = 0o7777777
 _MAX_OCTAL_SIZE = 0o77777777777
 
@@ -255,7 +257,7 @@ class Reader:
             raise BadArchive(f"{entry.name!r} has the size {entry.size}")
         if not 0 <= entry.uid <= _MAX_ID or not 0 <= entry.gid <= _MAX_ID:
             raise BadArchive(f"{entry.name!r} belongs to an impossible user or group")
-        if not -(1 << 62) < entry.mtime_ns < 1 << 62:
+        if abs(entry.mtime_ns) > _MAX_TIME_NS:
             entry.mtime_ns = 0
         if kind in _HAS_NO_DATA:
             entry.size = 0
@@ -417,7 +419,7 @@ def _block(
     return bytes(block)
 
 
-def write_archive(entries: list[tuple[Entry, bytes]], write: Callable[[bytes], None]) -> None:
+def write_archive(entries: list[tuple[Entry, bytes]], write: Callable[[bytes], object]) -> None:
     """Entries with their data in memory, as one whole archive."""
     for entry, data in entries:
         write(header_of(entry) + data + bytes(-len(data) % BLOCK))

@@ -116,7 +116,7 @@ class _Target:
         try:
             self._make(parent, path, leaf, entry, reader)
         except FileExistsError:
-            # What is replaced may have been a way to open directories, which are all forgotten then; but this one stays.
+            # Replacing a directory or a symlink forgets all open directories; this one is still needed.
             parent = os.dup(parent)
             try:
                 if self._make_way(parent, leaf, entry):

@@ -7,8 +7,8 @@ import sys
 import typing
 from collections.abc import Iterator
 
-from architecture.source import Module, modules
 from nbcontain import events
+from package_source import Module, modules
 
 
 def without_case(function: typing.Any, kinds: typing.Any) -> set[str]:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from architecture.source import PACKAGE
+from package_source import PACKAGE
 
 HEAVY = {
     "asyncio", "subprocess", "logging", "http", "urllib", "ssl", "pyroute2", "httpx",

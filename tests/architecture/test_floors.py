@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from architecture.source import Module, modules
+from package_source import Module, modules
 
 FLOORS = (
     {"errors", "events", "oci", "dockerfile", "linux", "options", "names"},
@@ -10,7 +10,7 @@ FLOORS = (
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
-    {"engine", "profiles"},
+    {"engine", "inspection", "outcomes", "profiles"},
     {"display"},
     {"commands", "docker_words", "draw"},
     {"magics", "__main__"},

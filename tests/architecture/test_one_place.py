@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from architecture.source import PACKAGE, modules, naming
+from package_source import PACKAGE, modules, naming
 
 
 def allowed(found: dict[str, list[int]], *names: str) -> dict[str, list[int]]:

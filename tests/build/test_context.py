@@ -220,6 +220,10 @@ def test_an_absolute_symlink_is_one_inside_the_context(tmp_path: Path) -> None:
     ]
 
 
+def test_an_absolute_symlink_deeper_down_begins_at_the_root_too(tmp_path: Path) -> None:
+    assert taken(make(tmp_path, {"f": "", "d/link": "-> /f"}), "d/link") == [("f", "link")]
+
+
 def test_a_directory_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
     context = make(tmp_path, {"dir/hostname": "mine"})
     entries = context.select(["dir"])

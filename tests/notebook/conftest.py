@@ -8,16 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from notebook.kernels import RELEASES, Kernel, started
-
-BUSYBOX_CELL = """\
-%%dockerfile -t box
-FROM scratch
-COPY busybox /bin/busybox
-RUN ["/bin/busybox", "--install", "-s", "/bin"]
-ENV PATH=/bin
-CMD ["sh", "-c", "echo hello from the box"]
-"""
+from kernels import BUSYBOX_CELL, RELEASES, Kernel, started
 
 
 @pytest.fixture(params=RELEASES)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from notebook.conftest import BUSYBOX_CELL
-from notebook.kernels import HTML, PLAIN, WIDGET, Kernel
+from kernels import BUSYBOX_CELL, HTML, PLAIN, WIDGET, Kernel
 
 PATIENT = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"
 DEAF = "trap '' TERM INT; echo ready; while :; do sleep 0.1; done"

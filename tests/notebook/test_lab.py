@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from kernels import BUSYBOX_CELL
+from lab import Lab, opened
 from nbcontain.engine import Engine
-from notebook.conftest import BUSYBOX_CELL
-from notebook.lab import Lab, opened
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 

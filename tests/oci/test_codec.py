@@ -4,11 +4,11 @@ import json
 import subprocess
 from pathlib import Path
 
-import needs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import needs
 from nbcontain.errors import BadDocument
 from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest
@@ -62,15 +62,21 @@ mappings = st.lists(st.builds(IdMapping, counts, counts, counts), max_size=2).ma
 specs = st.builds(
     Spec,
     process=st.builds(
-        Process, tuples, tuples, names, st.builds(User, counts, counts, st.lists(counts, max_size=2).map(tuple), counts),
-        st.booleans(), tuples, st.booleans(),
+        Process,
+        tuples,
+        tuples,
+        names,
+        st.builds(User, counts, counts, st.lists(counts, max_size=2).map(tuple), counts),
+        st.booleans(),
+        tuples,
+        st.booleans(),
     ),
     hostname=texts,
     mounts=st.lists(st.builds(Mount, names, texts, texts, tuples), max_size=2).map(tuple),
     linux=st.builds(Linux, st.lists(names, max_size=2).map(tuple), mappings, mappings, tuples, tuples),
     root_readonly=st.booleans(),
     annotations=labels,
-)  # fmt: skip
+)
 
 
 def manifest(**changes: object) -> bytes:
@@ -145,9 +151,13 @@ def test_a_manifest_that_could_be_read_in_two_ways_is_refused(data: bytes) -> No
         codec.parse_manifest(data)
 
 
-@given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | texts, lambda inner: st.lists(inner) | st.dictionaries(
-    st.sampled_from(["config", "rootfs", "diff_ids", "history", "Env", "Labels", "Healthcheck", "os"]), inner), max_leaves=12,
-).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+keys = st.sampled_from(["config", "rootfs", "diff_ids", "history", "Env", "Labels", "Healthcheck", "os"])
+documents = st.recursive(
+    st.none() | st.integers() | texts, lambda inner: st.lists(inner) | st.dictionaries(keys, inner), max_leaves=12
+)
+
+
+@given(st.binary(max_size=200) | documents.map(lambda value: json.dumps(value).encode()))
 @settings(max_examples=200)
 def test_any_bytes_are_a_config_or_a_named_error(data: bytes) -> None:
     try:
@@ -193,8 +203,11 @@ def test_crun_accepts_the_config_json(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(codec.spec_to_json(spec)))
     done = subprocess.run(
         [crun, "--root", str(tmp_path / "state"), "run", "--bundle", str(tmp_path), "h2-codec-test"],
-        capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
     # It read and understood all of it if only the program is missing, or if this machine forbids containers.
     assert "config" not in done.stderr.lower().replace("config.json", ""), done.stderr
     assert any(word in done.stderr for word in ("No such file", "not found", "Permission", "permitted", "cgroup")), (

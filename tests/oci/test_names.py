@@ -31,7 +31,22 @@ def test_names_are_read_as_docker_reads_them(text: str, whole: str, familiar: st
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Hello", "a/", "/a", "a//b", "a:", "a:b:c", "-a", "a@x", "a b", "../a", "a:" + "x" * 129, "a\n", "a@sha256:00"],
+    [
+        "",
+        "Hello",
+        "a/",
+        "/a",
+        "a//b",
+        "a:",
+        "a:b:c",
+        "-a",
+        "a@x",
+        "a b",
+        "../a",
+        "a:" + "x" * 129,
+        "a\n",
+        "a@sha256:00",
+    ],
 )
 def test_what_is_no_name_is_refused(text: str) -> None:
     with pytest.raises(BadReference):
@@ -48,7 +63,9 @@ def test_a_name_read_once_reads_the_same_again(text: str) -> None:
     assert Reference.parse(found.familiar) == found
 
 
-@pytest.mark.parametrize("text", ["", "sha256:", "sha256:" + "A" * 64, "sha256:../../etc/passwd", "sha1:" + "a" * 40, D + "\n"])
+@pytest.mark.parametrize(
+    "text", ["", "sha256:", "sha256:" + "A" * 64, "sha256:../../etc/passwd", "sha1:" + "a" * 40, D + "\n"]
+)
 def test_what_is_no_digest_is_refused(text: str) -> None:
     with pytest.raises(BadDigest):
         Digest.parse(text)
@@ -56,7 +73,7 @@ def test_what_is_no_digest_is_refused(text: str) -> None:
 
 def test_the_lowest_layers_chain_id_is_its_diff_id() -> None:
     diff_id = DiffID(Digest.of(b"x"))
-    assert chain_id(None, diff_id) == diff_id
+    assert str(chain_id(None, diff_id)) == str(diff_id)
 
 
 def test_a_chain_id_is_the_digest_of_parent_space_diff_id() -> None:

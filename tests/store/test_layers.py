@@ -8,10 +8,10 @@ import stat
 import subprocess
 from pathlib import Path
 
-import needs
 import pytest
-from archives import Member, archive, directory, link, listing, member, symlink, unpack
 
+import needs
+from archives import Member, archive, directory, link, listing, member, symlink, unpack
 from nbcontain.errors import BadArchive
 from nbcontain.store import tar
 from nbcontain.store.layers import Added, Deleted, Modified, changes, tar_of
@@ -47,7 +47,12 @@ def names(data: bytes) -> list[str]:
 def test_files_directories_and_links_come_out_as_they_went_in(root: Path) -> None:
     applied = unpack(
         root,
-        archive(directory("bin/", 0o711), member("bin/sh", data=b"#!", mode=0o4755), link("bin/ash", "bin/sh"), symlink("l", "bin")),
+        archive(
+            directory("bin/", 0o711),
+            member("bin/sh", data=b"#!", mode=0o4755),
+            link("bin/ash", "bin/sh"),
+            symlink("l", "bin"),
+        ),
     )
     assert listing(root) == {"bin": "directory", "bin/ash": "#!", "bin/sh": "#!", "l": "-> bin"}
     assert (root / "bin/sh").stat().st_ino == (root / "bin/ash").stat().st_ino
@@ -108,7 +113,12 @@ def test_a_replaced_directory_is_not_written_through_its_old_fd(root: Path) -> N
 
 
 def test_the_last_of_several_entries_wins(root: Path) -> None:
-    unpack(root, archive(member("x", data=b"file"), directory("x/"), member("x/y"), symlink("x", "z"), member("x", data=b"last")))
+    unpack(
+        root,
+        archive(
+            member("x", data=b"file"), directory("x/"), member("x/y"), symlink("x", "z"), member("x", data=b"last")
+        ),
+    )
     assert listing(root) == {"x": "last"}
 
 
@@ -170,7 +180,12 @@ def test_strange_bytes_in_names_are_kept(root: Path) -> None:
 
 
 def test_attributes_of_overlayfs_and_of_the_host_are_dropped(root: Path) -> None:
-    forged = {b"user.overlay.opaque": b"y", b"trusted.overlay.redirect": b"/", b"security.selinux": b"x", b"user.kept": b"1"}
+    forged = {
+        b"user.overlay.opaque": b"y",
+        b"trusted.overlay.redirect": b"/",
+        b"security.selinux": b"x",
+        b"user.kept": b"1",
+    }
     unpack(root, archive(directory("d/", xattrs=forged), member("f", xattrs=forged)))
     assert os.listxattr(root / "d") == os.listxattr(root / "f") == ["user.kept"]
 
@@ -181,7 +196,9 @@ def test_a_forged_whiteout_device_is_left_out(root: Path) -> None:
 
 
 def test_with_a_single_id_everything_belongs_to_the_caller(root: Path) -> None:
-    applied = unpack(root, archive(member("f", uid=7, gid=8, mode=0o6755), member("g", uid=0, gid=0, mode=0o4755)), ids="single")
+    applied = unpack(
+        root, archive(member("f", uid=7, gid=8, mode=0o6755), member("g", uid=0, gid=0, mode=0o4755)), ids="single"
+    )
     assert applied.lost_owners == 1
     assert (root / "f").stat().st_uid == os.getuid()
     # A program that was to run as somebody must not run as somebody else.
@@ -210,7 +227,9 @@ def test_an_opaque_marker_hides_all_below(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "members", [(member(".wh.f"), member("f", data=b"x")), (member("f", data=b"x"), member(".wh.f"))], ids=["before", "after"]
+    "members",
+    [(member(".wh.f"), member("f", data=b"x")), (member("f", data=b"x"), member(".wh.f"))],
+    ids=["before", "after"],
 )
 def test_a_whiteout_does_not_hide_what_its_own_layer_has(root: Path, members: tuple[Member, ...]) -> None:
     unpack(root, archive(*members))
@@ -219,10 +238,16 @@ def test_a_whiteout_does_not_hide_what_its_own_layer_has(root: Path, members: tu
 
 @pytest.mark.parametrize(
     "members",
-    [(member(".wh.d"), member("d/f", data=b"x")), (member("d/f", data=b"x"), member(".wh.d")), (member(".wh.d"), directory("d/"), member("d/f", data=b"x"))],
+    [
+        (member(".wh.d"), member("d/f", data=b"x")),
+        (member("d/f", data=b"x"), member(".wh.d")),
+        (member(".wh.d"), directory("d/"), member("d/f", data=b"x")),
+    ],
     ids=["before", "after", "named"],
-)  # fmt: skip
-def test_a_directory_that_was_deleted_and_made_anew_shows_nothing_of_below(root: Path, members: tuple[Member, ...]) -> None:
+)
+def test_a_directory_that_was_deleted_and_made_anew_shows_nothing_of_below(
+    root: Path, members: tuple[Member, ...]
+) -> None:
     unpack(root, archive(*members))
     assert listing(root) == {"d": "opaque directory", "d/f": "x"}
 
@@ -248,9 +273,15 @@ def test_a_whiteout_through_a_symlink_stays_inside(root: Path) -> None:
 
 def test_a_layer_survives_the_round_trip(root: Path) -> None:
     members = (
-        directory("d/", 0o1777, xattrs={b"user.x": b"\0\n="}), member("d/.wh.gone"), directory("e/"), member("e/.wh..wh..opq", mode=0),
-        member("f" * 120, data=b"x" * 5000), link("g", "f" * 120), symlink("l", "y" * 200), member("p", tar.FIFO),
-    )  # fmt: skip
+        directory("d/", 0o1777, xattrs={b"user.x": b"\0\n="}),
+        member("d/.wh.gone"),
+        directory("e/"),
+        member("e/.wh..wh..opq", mode=0),
+        member("f" * 120, data=b"x" * 5000),
+        link("g", "f" * 120),
+        symlink("l", "y" * 200),
+        member("p", tar.FIFO),
+    )
     unpack(root, archive(*members))
     again = root.parent / "again"
     again.mkdir()
@@ -286,13 +317,33 @@ def test_sockets_are_left_out(root: Path) -> None:
 
 
 def test_mount_points_are_left_out_unless_something_is_in_them(root: Path) -> None:
-    unpack(root, archive(directory("dev/"), directory("run/"), member("run/kept"), directory("etc/"), member("etc/hosts"), member("etc/x")))
-    assert names(pack(root, skip=frozenset({"/dev", "/run", "/etc", "/etc/hosts"}))) == ["etc/", "etc/x", "run/", "run/kept"]
+    unpack(
+        root,
+        archive(
+            directory("dev/"),
+            directory("run/"),
+            member("run/kept"),
+            directory("etc/"),
+            member("etc/hosts"),
+            member("etc/x"),
+        ),
+    )
+    assert names(pack(root, skip=frozenset({"/dev", "/run", "/etc", "/etc/hosts"}))) == [
+        "etc/",
+        "etc/x",
+        "run/",
+        "run/kept",
+    ]
 
 
 def test_a_whole_tree_survives_gnu_tar(root: Path, tmp_path: Path) -> None:
     program = needs.program("tar")
-    unpack(root, archive(directory("d/"), member("d/" + "n" * 150, data=b"x" * 3000), link("h", "d/" + "n" * 150), symlink("s", "d")))
+    unpack(
+        root,
+        archive(
+            directory("d/"), member("d/" + "n" * 150, data=b"x" * 3000), link("h", "d/" + "n" * 150), symlink("s", "d")
+        ),
+    )
     there = tmp_path / "there"
     there.mkdir()
     subprocess.run([program, "-x", "-C", str(there)], input=pack(root), check=True)
@@ -312,10 +363,24 @@ def test_changes_tell_what_was_added_modified_and_deleted(tmp_path: Path) -> Non
     lower.mkdir()
     upper.mkdir()
     unpack(lower, archive(member("etc/old"), member("etc/same"), member("dir/inner")))
-    unpack(upper, archive(member("etc/.wh.old"), member("etc/.wh.never"), member("etc/same", data=b"x"), member("etc/new"), member("dir/.wh..wh..opq")))
+    unpack(
+        upper,
+        archive(
+            member("etc/.wh.old"),
+            member("etc/.wh.never"),
+            member("etc/same", data=b"x"),
+            member("etc/new"),
+            member("dir/.wh..wh..opq"),
+        ),
+    )
     assert list(changes(str(upper), [str(lower)], userxattr=True)) == [
-        Modified("/dir"), Deleted("/dir/inner"), Modified("/etc"), Added("/etc/new"), Deleted("/etc/old"), Modified("/etc/same"),
-    ]  # fmt: skip
+        Modified("/dir"),
+        Deleted("/dir/inner"),
+        Modified("/etc"),
+        Added("/etc/new"),
+        Deleted("/etc/old"),
+        Modified("/etc/same"),
+    ]
 
 
 def test_what_a_middle_layer_deleted_is_added_again(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-import needs
 import pytest
-from archives import archive, directory, member, symlink
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import needs
+from archives import archive, directory, member, symlink
 from nbcontain.errors import BadArchive
 from nbcontain.store import compression, tar
 
@@ -32,7 +32,9 @@ def names(data: bytes) -> list[bytes]:
     return [entry.name for entry, _ in entries(data)]
 
 
-def raw(name: bytes, size: bytes = b"00000000000", kind: bytes = b"0", checksum: int | None = None, **fields: bytes) -> bytes:
+def raw(
+    name: bytes, size: bytes = b"00000000000", kind: bytes = b"0", checksum: int | None = None, **fields: bytes
+) -> bytes:
     """A header written by hand, so that it may be wrong."""
     block = bytearray(512)
     block[:100] = name.ljust(100, b"\0")
@@ -84,7 +86,8 @@ def test_what_is_written_is_read_back(written: list[tar.Entry]) -> None:
 
 def test_python_reads_what_is_written() -> None:
     long = "d" * 90 + "/" + "é" * 90
-    data = archive(directory("a/"), member("a/f", data=b"hello"), member(long, data=b"x", uid=3_000_000), symlink("l", "y" * 120))
+    large = member(long, data=b"x", uid=3_000_000)
+    data = archive(directory("a/"), member("a/f", data=b"hello"), large, symlink("l", "y" * 120))
     with tarfile.open(fileobj=io.BytesIO(data)) as read:
         found = [(each.name, each.uid if each.uid > 9 else 0, each.linkname) for each in read]
         body = read.extractfile("a/f")
@@ -111,7 +114,8 @@ def test_the_corpus_reads_as_written_down(case: Path) -> None:
     data = bytes.fromhex(case.read_text())
     expected = case.with_name(case.name.replace(".tar.hex", ".txt")).read_text()
     try:
-        found = "".join(f"{e.kind.decode()} {e.mode:o} {e.uid} {e.gid} {n} {e.name!r} {e.link!r}\n" for e, n in entries(data))
+        lines = [f"{e.kind.decode()} {e.mode:o} {e.uid} {e.gid} {n} {e.name!r} {e.link!r}\n" for e, n in entries(data)]
+        found = "".join(lines)
     except BadArchive as error:
         found = f"refused: {error.message}\n"
     assert found == expected

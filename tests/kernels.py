@@ -22,12 +22,20 @@ from jupyter_client.manager import KernelManager
 
 import needs
 
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent
 KERNELS = CHECKOUT / ".cache" / "kernels"
 RELEASES = ("6.31", "7.3", "7.4")
 PLAIN = "text/plain"
 HTML = "text/html"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+BUSYBOX_CELL = """\
+%%dockerfile -t box
+FROM scratch
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+ENV PATH=/bin
+CMD ["sh", "-c", "echo hello from the box"]
+"""
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 

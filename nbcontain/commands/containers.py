@@ -1,0 +1,219 @@
+"""The commands on containers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nbcontain.commands.table import Names, Nothing, OneName, command
+from nbcontain.display.table import Column, Table
+from nbcontain.display.values import Document, InProgress, Lines, Log
+from nbcontain.display.words import ago, command_line, count
+from nbcontain.engine import Engine
+from nbcontain.errors import ContainerError, NbcontainError, UsageError
+from nbcontain.events import Output, Record
+from nbcontain.inspection import container_document
+from nbcontain.options import argument, option, with_defaults
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.generate import ExecOptions, RunOptions
+from nbcontain.runtime.signals import signal_number
+from nbcontain.task import Task
+
+
+@command("container", "run", "make a container of an image and run it", RunOptions, top=("run",))
+def container_run(engine: Engine, options: RunOptions) -> InProgress[Any]:
+    return InProgress(engine.run(options), "run")
+
+
+@command("container", "create", "make a container of an image, to be started later", RunOptions, top=("create",))
+def container_create(engine: Engine, options: RunOptions) -> Lines:
+    return Lines((engine.create(replace(options, detach=True)).id,))
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class PsWords:
+    all: bool = option("-a", "--all", help="stopped ones too")
+    quiet: bool = option("-q", "--quiet", help="only ids")
+    no_trunc: bool = option("--no-trunc", help="ids and commands in full")
+
+
+@command("container", "ps", "list containers", PsWords, aliases=("ls", "list"), top=("ps",))
+def container_ps(engine: Engine, words: PsWords) -> Table | Lines:
+    found = [(each, each.status) for each in engine.containers()]
+    shown = [(each, status) for each, status in found if words.all or status == "running"]
+    if words.quiet:
+        return Lines(tuple(each.id if words.no_trunc else each.id[:12] for each, _ in shown))
+    rows = tuple(_ps_row(each, status, words.no_trunc) for each, status in shown)
+    running = sum(status == "running" for _, status in found)
+    rest = len(found) - running
+    footer = f"{running} running · {rest} stopped" + ("" if words.all or not rest else "  (-a shows them)")
+    code = [Column(title, look="code") for title in ("ID", "COMMAND")]
+    columns = (code[0], "IMAGE", code[1], Column("CREATED", ago), "STATUS", "NAME")
+    return Table(columns, rows, footer, "containers")
+
+
+def _ps_row(container: Container, status: str, full: bool) -> tuple[str, ...]:
+    text = command_line(container.info.command)
+    return (
+        container.id if full else container.id[:12],
+        container.image,
+        text if full or len(text) <= 24 else text[:23] + "…",
+        container.info.created,
+        describe_status(container, status),
+        container.name,
+    )
+
+
+def describe_status(container: Container, status: str) -> str:
+    """docker's STATUS: "Up 3 minutes", "Exited (0) 2 hours ago"."""
+    state = container.state()
+    match status:
+        case "running":
+            return f"Up {ago(state.started_at).removesuffix(' ago')}"
+        case "exited":
+            return f"Exited ({state.exit_code}) {ago(state.finished_at)}"
+        case "lost":
+            return "Lost (its supervisor was killed)"
+        case _:
+            return status.capitalize()
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class LogsWords:
+    name: str = argument(help="a container")
+    follow: bool = option("-f", "--follow", help="go on until it ends")
+    timestamps: bool = option("-t", "--timestamps", help="when each piece came")
+    tail: str = option("-n", "--tail", help="only the last so many lines", default="all", metavar="N")
+
+
+@command("container", "logs", "what a container wrote, from its first line", LogsWords, top=("logs",))
+def container_logs(engine: Engine, words: LogsWords) -> Log:
+    container = engine.container(words.name)
+    if words.tail != "all" and not words.tail.isdigit():
+        raise UsageError(f"--tail {words.tail}: that is no number of lines", hint="--tail 20, or --tail all")
+    if words.follow and words.tail == "all":
+        return Log(container.follow(), words.timestamps)
+    records = container.logs()
+    if words.tail != "all":
+        records = last_lines(records, int(words.tail))
+    return Log(iter(records), words.timestamps)
+
+
+def last_lines(records: Sequence[Record], count: int) -> list[Record]:
+    """The records that hold the last `count` lines of both streams together, the first one cut to fit."""
+    kept: list[Record] = []
+    missing = count
+    for record in reversed(records):
+        if not isinstance(record.event, Output) or missing <= 0:
+            continue
+        lines = record.event.data.splitlines(keepends=True)
+        taken = lines[-missing:]
+        missing -= len(taken)
+        kept.append(replace(record, event=replace(record.event, data=b"".join(taken))))
+    return kept[::-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class StopWords(Names):
+    time: int = option("-t", "--time", help="seconds to wait before SIGKILL", default=10, metavar="SECONDS")
+
+
+@command("container", "stop", "ask containers to end, kill them when they do not", StopWords, top=("stop",))
+def container_stop(engine: Engine, words: StopWords) -> InProgress[Lines]:
+    return _each(engine, words.names, "stop", lambda container: engine.stop(container, words.time))
+
+
+@command("container", "start", "run stopped containers again", Names, top=("start",))
+def container_start(engine: Engine, words: Names) -> InProgress[Lines]:
+    return _each(engine, words.names, "start", engine.start)
+
+
+@command("container", "restart", "stop containers and run them again", StopWords, top=("restart",))
+def container_restart(engine: Engine, words: StopWords) -> InProgress[Lines]:
+    return _each(engine, words.names, "restart", lambda container: engine.restart(container, words.time))
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class KillWords(Names):
+    signal: str = option("-s", "--signal", help="which signal", default="KILL", metavar="SIGNAL")
+
+
+@command("container", "kill", "send containers a signal, SIGKILL unless told", KillWords, top=("kill",))
+def container_kill(engine: Engine, words: KillWords) -> InProgress[Lines]:
+    try:
+        number = signal_number(words.signal)
+    except ValueError as error:
+        raise UsageError(str(error), hint="TERM, KILL, INT, HUP, USR1 … or a number") from None
+    return _each(engine, words.names, "kill", lambda container: engine.kill(container, number))
+
+
+@command("container", "wait", "wait until containers end, and give their exit codes", Names, top=("wait",))
+def container_wait(engine: Engine, words: Names) -> InProgress[Lines]:
+    return InProgress(engine.wait_all([engine.container(name) for name in words.names], Lines), "work")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class RemoveWords(Names):
+    force: bool = option("-f", "--force", help="running ones too: they are killed")
+    volumes: bool = option("-v", "--volumes", help="with their anonymous volumes (there are none yet)")
+
+
+@command("container", "rm", "remove containers, and what they wrote", RemoveWords, aliases=("remove",), top=("rm",))
+def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
+    return _each(engine, words.names, "rm", lambda container: engine.remove_container(container, force=words.force))
+
+
+def _each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object]) -> InProgress[Lines]:
+    """Do the same to each, as docker does: what fails does not stop the rest; the first error is raised at the end."""
+    containers = [(name, engine.container(name)) for name in names]
+
+    def body(emit: Any) -> Lines:
+        errors: list[NbcontainError] = []
+        done = []
+        for name, container in containers:
+            try:
+                act(container)
+                done.append(name)
+            except ContainerError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return Lines(tuple(done))
+
+    return InProgress(Task(verb, body), "work")
+
+
+@command("container", "exec", "run a further program in a running container", ExecOptions, top=("exec",))
+def container_exec(engine: Engine, options: ExecOptions) -> InProgress[Any]:
+    return InProgress(engine.exec(options), "exec")
+
+
+@command("container", "inspect", "everything that is known of containers, as JSON", Names)
+def container_inspect(engine: Engine, words: Names) -> Document:
+    return Document([container_document(engine, engine.container(name)) for name in words.names])
+
+
+@command(
+    "container", "diff", "what a container changed of its image: A added, C changed, D deleted", OneName, (), ("diff",)
+)
+def container_diff(engine: Engine, words: OneName) -> Table:
+    rows = tuple(engine.diff(engine.container(words.name)))
+    footer = f"{count(len(rows), 'change')} in the layer of {words.name}"
+    return Table(("KIND", Column("PATH", look="code")), rows, footer)
+
+
+@command("container", "attach", "show a running container's card again", OneName, aliases=("show",), top=("attach",))
+def container_attach(engine: Engine, words: OneName) -> Container:
+    return engine.container(words.name)
+
+
+@command("container", "prune", "remove all stopped containers", Nothing)
+def container_prune(engine: Engine, _: Nothing) -> InProgress[Lines]:
+    stopped = [each.id[:12] for each in engine.containers() if each.status not in ("running", "created")]
+    return _each(engine, stopped, "prune", lambda container: engine.remove_container(container, force=False))

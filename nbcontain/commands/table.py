@@ -1,0 +1,115 @@
+"""The table of commands, and how words find their command. A command's function is put in by its decorator."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from nbcontain.docker_words import KNOWN_FLAGS
+from nbcontain.engine import Engine
+from nbcontain.errors import UsageError
+from nbcontain.options import argument, parse, with_defaults
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One verb. `aliases` are other names in its group, `top` its names on the terminal without the group."""
+
+    group: str
+    name: str
+    help: str
+    options: type
+    function: Callable[[Engine, Any], object]
+    aliases: tuple[str, ...] = ()
+    top: tuple[str, ...] = ()
+
+
+COMMANDS: list[Command] = []
+GROUPS = {"image": "images: make, list, look into, remove", "container": "containers: run, watch, stop, remove"}
+
+
+def command(
+    group: str, name: str, help: str, options: type, aliases: tuple[str, ...] = (), top: tuple[str, ...] = ()
+) -> Callable[[Callable[[Engine, Any], object]], Callable[[Engine, Any], object]]:
+    """Put the decorated function into the table."""
+
+    def register(function: Callable[[Engine, Any], object]) -> Callable[[Engine, Any], object]:
+        COMMANDS.append(Command(group, name, help, options, function, aliases, top))
+        return function
+
+    return register
+
+
+def find(group: str, word: str) -> Command | None:
+    """The command that `word` means in `group`; group "" is the terminal, where docker's short words hold too."""
+    for each in COMMANDS:
+        if group and each.group == group and word in (each.name, *each.aliases):
+            return each
+        if not group and (word in each.top or (each.group == "nbcontain" and word == each.name)):
+            return each
+    return None
+
+
+def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
+    """The command and its options that these words mean. Raises UsageError, and HelpAsked for --help."""
+    prog = group or "nbcontain"
+    if group in ("", "nbcontain") and words and words[0] in GROUPS:
+        group, prog, words = words[0], f"nbcontain {words[0]}", words[1:]
+    if group == "nbcontain":
+        group = ""
+    if not words or words[0].startswith("-"):
+        if words and words[0] not in ("--help", "-h"):
+            raise UsageError(f"{prog}: {words[0]} comes before a command", hint=f"{prog} --help")
+        raise UsageError(f"{prog}: which command?", why=overview(group), hint=f"{prog} COMMAND --help")
+    found = find(group, words[0])
+    if found is None:
+        names = [name for each in COMMANDS if (group and each.group == group) for name in (each.name, *each.aliases)]
+        names += [name for each in COMMANDS if not group for name in (each.name, *each.top)]
+        near = get_close_matches(words[0], names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"{prog} --help lists the commands"
+        raise UsageError(f"{prog}: there is no command {words[0]!r}", hint=hint)
+    options = parse(
+        found.options, f"{prog} {words[0]}", found.help, words[1:], KNOWN_FLAGS.get(f"{found.group} {found.name}", {})
+    )
+    return found, options
+
+
+def overview(group: str = "") -> str:
+    """A line a command: the help of a group, or of the terminal's first word."""
+    rows = [(each.name, each.help) for each in COMMANDS if each.group == (group or "nbcontain")]
+    if not group:
+        rows += [(name, f"{text} ({name} --help)") for name, text in GROUPS.items()]
+        shorts = sorted({word for each in COMMANDS for word in each.top})
+        rows.append(("", "docker's short words work too: " + " ".join(shorts)))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class Nothing:
+    """No options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class Names:
+    names: tuple[str, ...] = argument(help="names or ids", nargs="+", metavar="NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class OneName:
+    name: str = argument(help="a container")
+
+
+def split(line: str) -> list[str]:
+    """A magic's line as words, by the shell's rules for quotes. Raises UsageError for an open quote."""
+    try:
+        return shlex.split(line, posix=True)
+    except ValueError as error:
+        hint = "close the quote, or write \\' for a lone one"
+        raise UsageError(f"cannot read {line!r}", why=str(error), hint=hint) from error

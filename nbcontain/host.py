@@ -1,0 +1,150 @@
+"""What this machine allows, found by trying in an executed child, and remembered until the next boot."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from nbcontain.errors import Unavailable
+from nbcontain.linux.idmap import IdMap, subordinate
+
+_VERSION = 1
+"""Of the remembered facts: raise it when the probe learns to ask something else."""
+
+_TIMEOUT_S = 20
+
+
+class Ability(Enum):
+    """Something that a host may or may not allow; the value is what people read."""
+
+    ADMIN = "mounting, as root"
+    USER_NAMESPACES = "user namespaces, with an id map and mounts in them"
+    ID_RANGES = "a range of ids of your own (newuidmap and /etc/subuid)"
+    OVERLAY = "overlayfs on the file system of the store"
+    FRESH_PROC = "a /proc of its own for each container"
+    NET_NAMESPACE = "network namespaces (--network none)"
+    CGROUPS = "control groups of our own (limits)"
+    NET_ADMIN = "changing this machine's network (bridges)"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """An ability's answer, and what the kernel said where it is no."""
+
+    ok: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The facts that decisions are made of. Compared and printed like any value."""
+
+    uid: int
+    gid: int
+    is_root: bool
+    kernel: str
+    cgroup: str
+    """v1, hybrid, v2 or none."""
+    ids: IdMap
+    """How containers' users are numbered here."""
+    abilities: Mapping[Ability, Probe] = field(hash=False)
+
+    def can(self, ability: Ability) -> bool:
+        return self.abilities[ability].ok
+
+    @classmethod
+    def detect(cls, data_root: Path, cache: Path | None = None) -> Host:
+        """Try everything, in the store at `data_root`; or take what `cache` remembers of this boot, kernel and user.
+
+        Raises Unavailable where even the trying fails.
+        """
+        uid, gid = os.geteuid(), os.getegid()
+        identity = [_VERSION, _boot_id(), os.uname().release, uid, gid, str(data_root)]
+        answers = _remembered(cache, identity)
+        if answers is None:
+            answers = _probed(data_root, _user_name(uid))
+            if cache is not None:
+                _remember(cache, identity, answers)
+        abilities = {each: Probe(*answers[each.name]) for each in Ability}
+        return cls(uid, gid, uid == 0, os.uname().release, _cgroup(), _ids(uid, gid, abilities), abilities)
+
+
+def is_root() -> bool:
+    """Whether this process is the user with number 0 here, which may be a container's."""
+    return os.geteuid() == 0
+
+
+def _ids(uid: int, gid: int, abilities: Mapping[Ability, Probe]) -> IdMap:
+    if uid == 0:
+        return IdMap.identity()
+    if not abilities[Ability.ID_RANGES].ok:
+        return IdMap.single(uid, gid)
+    name = _user_name(uid)
+    return IdMap.ranges(uid, gid, subordinate("/etc/subuid", uid, name), subordinate("/etc/subgid", uid, name))
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _probed(data_root: Path, name: str) -> dict[str, list[object]]:
+    package = Path(__file__).resolve().parent.parent
+    program = f"import sys; sys.path.append({str(package)!r}); from nbcontain.linux.probe import main; main(sys.argv[1:])"
+    words = [sys.executable, "-I", "-S", "-B", "-c", program, str(data_root), name]
+    try:
+        done = subprocess.run(words, capture_output=True, check=True, timeout=_TIMEOUT_S, cwd="/", start_new_session=True)
+        answers = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", b"") or b""
+        raise Unavailable(
+            "cannot find out what this machine allows",
+            why=f"{error} {told.decode(errors='replace')[-300:]}".strip(),
+        ) from error
+    if not isinstance(answers, dict):
+        raise Unavailable("cannot find out what this machine allows", why=f"the probe said {done.stdout[:80]!r}")
+    return answers
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _cgroup() -> str:
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        return "v2"
+    if (root / "unified").is_dir():
+        return "hybrid"
+    return "v1" if (root / "memory").is_dir() else "none"
+
+
+def _remembered(cache: Path | None, identity: list[object]) -> dict[str, list[object]] | None:
+    try:
+        document = json.loads(cache.read_bytes()) if cache else None
+    except (OSError, ValueError):
+        return None
+    if not isinstance(document, dict) or document.get("identity") != identity:
+        return None
+    answers = document.get("abilities")
+    return answers if isinstance(answers, dict) and all(each.name in answers for each in Ability) else None
+
+
+def _remember(cache: Path, identity: list[object], answers: dict[str, list[object]]) -> None:
+    """Without hurry or guarantee: what is lost is tried again. A reader of half a file takes it for nothing."""
+    try:
+        cache.write_text(json.dumps({"identity": identity, "abilities": answers}))
+    except OSError:
+        pass

@@ -1,0 +1,191 @@
+"""Tries what this machine allows, each thing in a child, and prints the answers as JSON. An executed child of `host`.
+
+Sysctls and the success of unshare(2) alone say little: on some hosts a user namespace can be made and is
+good for nothing. So what is wanted is done, where it will have to be done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from nbcontain.linux import syscalls
+from nbcontain.linux.idmap import IdMap, subordinate
+
+_FAILED = 1
+
+
+def main(words: list[str]) -> None:
+    """`words`: the store's directory, the user's name. Prints {"ability": [works, why]}."""
+    root, name = Path(words[0]), words[1]
+    uid, gid = os.geteuid(), os.getegid()
+    single = IdMap.identity() if uid == 0 else IdMap.single(uid, gid)
+    ranges = IdMap.ranges(uid, gid, subordinate("/etc/subuid", uid, name), subordinate("/etc/subgid", gid, name))
+    answers = {
+        "ADMIN": _admin() if uid == 0 else (False, "you are not root"),
+        "USER_NAMESPACES": tried(lambda: _mount_tmpfs(), IdMap.single(uid, gid), syscalls.CLONE_NEWNS),
+        "ID_RANGES": _id_ranges(ranges, uid),
+        "OVERLAY": tried(lambda: _overlay(root, userxattr=uid != 0), single, syscalls.CLONE_NEWNS),
+        "FRESH_PROC": tried(_fresh_proc, single, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID),
+        "CGROUPS": _cgroups(),
+        "NET_NAMESPACE": tried(lambda: None, single, syscalls.CLONE_NEWNET),
+        "NET_ADMIN": _net_admin(),
+    }
+    print(json.dumps(answers))
+
+
+def tried(attempt: Callable[[], None], ids: IdMap, flags: int) -> tuple[bool, str]:
+    """Whether a child in new namespaces can do this, and what stopped it."""
+    ready, is_ready = os.pipe()
+    go, may_go = os.pipe()
+    told, telling = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(may_go)
+        os._exit(_attempt(attempt, ids, flags, is_ready, go, telling))
+    for fd in (is_ready, go, telling):
+        os.close(fd)
+    why = ""
+    if os.read(ready, 1) and not ids.is_identity:
+        try:
+            ids.write(child)
+        except OSError as error:
+            why = f"writing the id map: {error.strerror}"
+    if not why:
+        try:
+            os.write(may_go, b".")
+        except BrokenPipeError:
+            pass
+    os.close(may_go)
+    with os.fdopen(told, errors="replace") as answer:
+        text = answer.read()
+    os.close(ready)
+    _, status = os.waitpid(child, 0)
+    return status == 0 and not why, why or text
+
+
+def _attempt(attempt: Callable[[], None], ids: IdMap, flags: int, is_ready: int, go: int, telling: int) -> int:
+    """The child. Gives its exit status."""
+    try:
+        if ids.is_identity:
+            syscalls.unshare(flags)
+        else:
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
+        os.write(is_ready, b".")
+        if not os.read(go, 1):
+            return _FAILED
+        if not ids.is_identity:
+            syscalls.unshare(flags)
+        if flags & syscalls.CLONE_NEWNS:
+            syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+        attempt()
+    except OSError as error:
+        what = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        os.write(telling, f"{what}{error.strerror}".encode())
+        return _FAILED
+    return 0
+
+
+def _admin() -> tuple[bool, str]:
+    return tried(_mount_tmpfs, IdMap.identity(), syscalls.CLONE_NEWNS)
+
+
+def _mount_tmpfs() -> None:
+    syscalls.mount("tmpfs", "/tmp" if Path("/tmp").is_dir() else "/", "tmpfs", 0)
+
+
+def _id_ranges(ranges: IdMap, uid: int) -> tuple[bool, str]:
+    if uid == 0:
+        return True, "root has all ids"
+    if len(ranges.uids) < 2 or len(ranges.gids) < 2:
+        return False, "/etc/subuid and /etc/subgid give you no range"
+    return tried(lambda: os.setresuid(1, 1, 1), ranges, 0)
+
+
+def _overlay(root: Path, *, userxattr: bool) -> None:
+    """In the store itself: it may lie on a file system that no overlay can stand on."""
+    place = root / "tmp" / f".tmp-probe-{os.getpid()}"
+    place.mkdir(0o700, parents=True)
+    names = [place / name for name in ("lower", "upper", "work", "merged")]
+    try:
+        for name in names:
+            name.mkdir()
+        (names[0] / "file").touch()
+        options = f"lowerdir={names[0]},upperdir={names[1]},workdir={names[2]}" + ",userxattr" * userxattr
+        syscalls.mount("overlay", str(names[3]), "overlay", 0, options)
+        # A deletion needs a whiteout in the upper directory, which some file systems refuse.
+        (names[3] / "file").unlink()
+        syscalls.umount(str(names[3]))
+    finally:
+        _remove(place)
+
+
+def _remove(place: Path) -> None:
+    for directory, names, files in os.walk(place, topdown=False):
+        for name in files:
+            os.unlink(os.path.join(directory, name))
+        for name in names:
+            os.rmdir(os.path.join(directory, name))
+    place.rmdir()
+
+
+def _fresh_proc() -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+        except OSError as error:
+            os._exit(error.errno or _FAILED)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if code := os.waitstatus_to_exitcode(status):
+        raise OSError(code, os.strerror(code), "mounting /proc")
+
+
+def _cgroups() -> tuple[bool, str]:
+    """Whether a group can be made below our own."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError as error:
+        return False, error.strerror or ""
+    why = "no cgroup file system is mounted"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        mounted = Path("/sys/fs/cgroup")
+        if controllers:
+            mounted /= controllers.removeprefix("name=")
+        elif (mounted / "unified").is_dir():
+            mounted /= "unified"
+        place = mounted / path.lstrip("/") / f"nbcontain-probe-{os.getpid()}"
+        if not place.parent.is_dir():
+            continue
+        try:
+            place.mkdir()
+            place.rmdir()
+            return True, ""
+        except OSError as error:
+            why = f"{place.parent}: {error.strerror}"
+    return False, why
+
+
+def _net_admin() -> tuple[bool, str]:
+    """Whether an interface of the host's could be changed: lo is given the queue length that it has."""
+    import fcntl
+    import socket
+    import struct
+
+    get_queue, set_queue = 0x8942, 0x8943
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            request = fcntl.ioctl(any_socket, get_queue, struct.pack("16si20x", b"lo", 0))
+            fcntl.ioctl(any_socket, set_queue, request)
+    except OSError as error:
+        return False, error.strerror or ""
+    return True, ""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

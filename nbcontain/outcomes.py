@@ -1,0 +1,73 @@
+"""How a program in a container went: what it wrote, and its exit code."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from nbcontain.errors import ContainerError, ContainerFailed
+from nbcontain.events import Output
+from nbcontain.journal import KEPT_OUTPUT_BYTES
+
+_MEANINGS = {125: "the engine failed", 126: "the command cannot be executed", 127: "the command was not found"}
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a foreground container went: `result.stdout`, `result.exit_code`; `str(result)` is its output.
+
+    Of much output it is the end: the last 64 MiB.
+    """
+
+    container_id: str
+    name: str
+    exit_code: int
+    output: tuple[Output, ...] = field(repr=False)
+
+    def _text(self, *streams: str) -> str:
+        return b"".join(each.data for each in self.output if each.stream in streams).decode(errors="replace")
+
+    @property
+    def stdout(self) -> str:
+        return self._text("stdout")
+
+    @property
+    def stderr(self) -> str:
+        return self._text("stderr")
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stdout.splitlines()
+
+    def __str__(self) -> str:
+        return self._text("stdout", "stderr")
+
+
+class Tail:
+    """The last of what a program wrote, as much as a journal in memory keeps."""
+
+    def __init__(self) -> None:
+        self.kept: deque[Output] = deque()
+        self._size_bytes = 0
+
+    def add(self, output: Output) -> None:
+        self.kept.append(output)
+        self._size_bytes += len(output.data)
+        while self._size_bytes > KEPT_OUTPUT_BYTES:
+            self._size_bytes -= len(self.kept.popleft().data)
+
+
+def result_of(container_id: str, name: str, exit_code: int | None, output: Tail) -> RunResult:
+    """The result of a program that ended well; raises ContainerFailed for another, ContainerError for a lost one."""
+    if exit_code is None:
+        hint = "%container ps -a shows what is left"
+        raise ContainerError(f"{name} was lost", why="its supervisor was killed", hint=hint)
+    if exit_code != 0:
+        meaning = _MEANINGS.get(exit_code, "")
+        if exit_code > 128:
+            with suppress(ValueError):
+                meaning = f"it was ended by {signal.Signals(exit_code - 128).name}"
+        raise ContainerFailed(f"{name} ended with exit code {exit_code}", exit_code, why=meaning)
+    return RunResult(container_id, name, exit_code, tuple(output.kept))

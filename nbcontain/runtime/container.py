@@ -1,0 +1,267 @@
+"""A handle on a container: reading its directory, asking its supervisor. Everything here runs in the kernel."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+from nbcontain.errors import ContainerError, NotRunning, SetupFailed
+from nbcontain.events import Output, Record
+from nbcontain.oci import codec
+from nbcontain.oci.spec import Process
+from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
+from nbcontain.runtime.generate import merged
+from nbcontain.runtime.init import USER
+from nbcontain.runtime.launcher import Launcher, Leash, answer_of, connect
+from nbcontain.runtime.messages import Channel, error_of
+from nbcontain.runtime.signals import signal_number
+
+__all__ = ["Container", "Launcher", "Leash", "Status"]
+
+Status = Literal["created", "running", "exited", "lost"]
+Stream = Literal["stdout", "stderr"]
+_READ_BYTES = 1 << 16
+_START_S = 60.0
+
+
+class Container:
+    """A container. Equal handles may live in many kernels; all that is known is on disk."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._launched: Channel | None = None
+
+    @property
+    def id(self) -> str:
+        return self.bundle.path.name
+
+    @property
+    def info(self) -> ContainerInfo:
+        """What it was asked to be."""
+        return self.bundle.info
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def image(self) -> str:
+        """The image's name, as people write it."""
+        return self.info.image
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Container) and self.bundle.path == other.bundle.path
+
+    def __hash__(self) -> int:
+        return hash(self.bundle.path)
+
+    def __repr__(self) -> str:
+        try:
+            return f"<Container {self.name}  {self.status}  {self.image}  {self.id[:12]}>"
+        except (OSError, ValueError):
+            return f"<Container {self.id[:12]}  removed>"
+
+    def state(self) -> State:
+        """As its supervisor last wrote it."""
+        return self.bundle.state()
+
+    @property
+    def status(self) -> Status:
+        """How it is now. *lost* is one whose supervisor was killed, and the container with it."""
+        is_alive = self.bundle.is_alive()
+        match self.state().status:
+            case "running":
+                # Asked again: it may have ended between the two looks.
+                return "running" if is_alive else "exited" if self.state().status == "stopped" else "lost"
+            case "stopped":
+                return "exited"
+            case _:
+                return "created"
+
+    @property
+    def pid(self) -> int | None:
+        """Its first process, as this machine counts; None if it does not run."""
+        return self.state().pid if self.status == "running" else None
+
+    # --- what can be asked of it ---
+
+    def launch(self, launcher: Launcher, *, leash: Leash | None = None, stdin: int | None = None) -> None:
+        """Create it: everything but the start. Raises what hindered it."""
+        self._launched = launcher.launch(self.bundle, leash=leash, stdin=stdin)
+
+    def start(self) -> None:
+        """Have the program executed. Raises CommandNotFound and the like."""
+        channel, self._launched = self._launched, None
+        if channel is None:
+            channel = self._connected()
+        try:
+            channel.send({"do": "start"})
+            answer_of(channel, _START_S, f"starting {self.name}")
+        finally:
+            channel.close()
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Its exit code once it has ended; None if it has not within `timeout_s`. Raises ContainerError if it is lost."""
+        try:
+            channel = self._connected()
+        except NotRunning:
+            return self._exit_code()
+        try:
+            channel.send({"do": "wait"})
+            poll = select.poll()
+            poll.register(channel, select.POLLIN)
+            if not poll.poll(None if timeout_s is None else timeout_s * 1000):
+                return None
+            message, _ = channel.receive()
+            if message is not None:
+                self._settle()
+                return int(message["exit_code"])
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        finally:
+            channel.close()
+        self._settle()
+        return self._exit_code()
+
+    def _settle(self, timeout_s: float = 5.0) -> None:
+        """Until its supervisor is gone too: then everybody sees it ended, and --rm has removed it."""
+        deadline = time.monotonic() + timeout_s
+        while self.bundle.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _exit_code(self) -> int:
+        code = self.state().exit_code
+        if code is None:
+            raise ContainerError(f"{self.name} has no exit code", why=f"it is {self.status}")
+        return code
+
+    def kill(self, number: int = signal.SIGTERM) -> None:
+        """Send its first process a signal. Raises NotRunning."""
+        channel = self._connected()
+        try:
+            channel.send({"do": "kill", "signal": number})
+            answer_of(channel, 10.0, f"sending {self.name} a signal")
+        except (BrokenPipeError, ConnectionResetError, SetupFailed):
+            # It ended while we asked.
+            self._settle()
+        finally:
+            channel.close()
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Send its stop signal, and SIGKILL if it still runs after `timeout_s`. Nothing if it does not run."""
+        timeout_s = self.info.stop_timeout_s if timeout_s is None else timeout_s
+        try:
+            self.kill(signal_number(self.info.stop_signal))
+            if self.wait(timeout_s) is None:
+                self.kill(signal.SIGKILL)
+                self.wait(10.0)
+        except NotRunning:
+            return
+
+    def exec(
+        self,
+        args: Sequence[str],
+        *,
+        env: Sequence[str] = (),
+        cwd: str = "",
+        user: str = "",
+        on_output: Callable[[Stream, bytes], None] = lambda stream, data: None,
+        stdin: int | None = None,
+        leash: Leash | None = None,
+    ) -> int:
+        """Run a further program in it and give its exit code. Raises NotRunning, CommandNotFound and the like.
+
+        `env` is added to the container's; `cwd` and `user` are the container's own unless given. Letting the
+        leash go, or an exception in `on_output`, kills the program.
+        """
+        spec = self.bundle.spec
+        process = Process(
+            args=tuple(args),
+            env=merged(spec.process.env, env),
+            cwd=cwd or spec.process.cwd,
+            user=spec.process.user,
+            capabilities=spec.process.capabilities,
+            no_new_privileges=spec.process.no_new_privileges,
+        )
+        channel = self._connected()
+        streams: dict[int, Stream] = {}
+        theirs = [os.dup(stdin) if stdin is not None else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
+        poll = select.poll()
+        end = leash.end() if leash is not None else -1
+        try:
+            for stream in ("stdout", "stderr"):
+                reading, writing = os.pipe2(os.O_CLOEXEC)
+                streams[reading] = "stdout" if stream == "stdout" else "stderr"
+                theirs.append(writing)
+                poll.register(reading, select.POLLIN)
+            user = user or spec.annotations.get(USER, "")
+            channel.send({"do": "exec", "process": codec.process_to_json(process), "user": user}, theirs)
+            while theirs:
+                os.close(theirs.pop())
+            poll.register(channel, select.POLLIN)
+            if end >= 0:
+                poll.register(end, select.POLLIN)
+            return self._attend(poll, channel, streams, end, on_output)
+        finally:
+            # The end of the channel is the end of the program, if it still runs.
+            channel.close()
+            for fd in (*theirs, *streams, *([end] if end >= 0 else [])):
+                os.close(fd)
+
+    def _attend(
+        self,
+        poll: select.poll,
+        channel: Channel,
+        streams: dict[int, Stream],
+        end: int,
+        on_output: Callable[[Stream, bytes], None],
+    ) -> int:
+        code: int | None = None
+        while code is None or streams:
+            # A grandchild may keep the pipes open after the end: what is there now is all that is waited for.
+            ready = poll.poll(None if code is None else 200)
+            if not ready and code is not None:
+                break
+            for fd, _ in ready:
+                if fd in streams:
+                    data = os.read(fd, _READ_BYTES)
+                    if data:
+                        on_output(streams[fd], data)
+                    else:
+                        poll.unregister(fd)
+                        os.close(fd)
+                        del streams[fd]
+                elif fd == end:
+                    return 128 + signal.SIGKILL
+                else:
+                    message, _ = channel.receive()
+                    if message is None:
+                        poll.unregister(channel)
+                        code = 128 + signal.SIGKILL if code is None else code
+                    elif "error" in message:
+                        raise error_of(message)
+                    elif "exit_code" in message:
+                        poll.unregister(channel)
+                        code = int(message["exit_code"])
+        return code
+
+    # --- what it says ---
+
+    def follow(self) -> Iterator[Record]:
+        """Every record of its journal from the first; waits for more until it ends."""
+        return self.bundle.follow()
+
+    def logs(self) -> list[Record]:
+        """What it has written so far."""
+        return [record for record in self.bundle.journal().read() if isinstance(record.event, Output)]
+
+    def _connected(self) -> Channel:
+        """A channel to its supervisor. Raises NotRunning."""
+        try:
+            return connect(self.bundle.path)
+        except OSError as error:
+            raise NotRunning(f"{self.info.name} is not running", hint=f"%container start {self.info.name}") from error

@@ -1,0 +1,223 @@
+"""From an image's config and what the user asked for to a runtime spec. Pure: nothing is looked up or made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbcontain.errors import UsageError
+from nbcontain.host import Host
+from nbcontain.oci.image import ImageConfig
+from nbcontain.oci.spec import Linux, Mount, Process, Spec
+from nbcontain.options import REST, argument, option, with_defaults
+from nbcontain.runtime.init import DEFAULT_PATH, REAPER, USER
+
+CAPABILITIES = tuple(
+    f"CAP_{name}"
+    for name in (
+        "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT"
+    ).split()
+)
+"""Podman's eleven: Docker's fourteen without MKNOD, NET_RAW and AUDIT_WRITE."""
+
+MASKED = tuple(
+    f"/proc/{name}"
+    for name in (
+        "acpi asound interrupts kcore keys latency_stats sched_debug scsi timer_list timer_stats"
+    ).split()
+) + ("/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux")
+READONLY = tuple(f"/proc/{name}" for name in "bus fs irq sys sysrq-trigger".split())
+
+_QUIET = ("nosuid", "noexec", "nodev")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class RunOptions:
+    """What `run` and `create` can be told. Flags, help and completion are made from this."""
+
+    image: str = argument(help="an image's name or id")
+    command: tuple[str, ...] = argument(help="in place of the image's CMD", nargs=REST)
+    name: str = option("--name", help="what to call the container")
+    detach: bool = option("-d", "--detach", help="leave it running and return at once")
+    remove: bool = option("--rm", help="forget it when it exits")
+    interactive: bool = option("-i", "--interactive", help="hand standard input through")
+    environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
+    env_file: tuple[str, ...] = option("--env-file", help="a file of NAME=value lines", metavar="FILE")
+    volumes: tuple[str, ...] = option("-v", "--volume", help="HOST:CONTAINER[:ro]", metavar="HOST:CONTAINER")
+    workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
+    user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
+    entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
+    hostname: str = option("-h", "--hostname", help="what the container calls itself")
+    network: str = option("--network", "--net", help="host, or none", default="host")
+    labels: tuple[str, ...] = option("-l", "--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
+    read_only: bool = option("--read-only", help="nothing in its root can be changed")
+    init: bool = option("--init", help="a small first process that reaps and passes signals on")
+    stop_signal: str = option("--stop-signal", help="what stop sends", metavar="SIGNAL")
+    stop_timeout: int = option("--stop-timeout", help="how long stop waits", default=10, metavar="SECONDS")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ExecOptions:
+    """What `exec` can be told."""
+
+    name: str = argument(help="a running container", metavar="CONTAINER")
+    command: tuple[str, ...] = argument(help="the program and its arguments", nargs=REST, metavar="COMMAND")
+    environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
+    workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
+    user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
+    interactive: bool = option("-i", "--interactive", help="hand standard input through")
+
+
+def generate(
+    config: ImageConfig,
+    options: RunOptions,
+    host: Host,
+    *,
+    files: Path | None = None,
+    hostname: str = "",
+    environ: Mapping[str, str] = os.environ,
+) -> Spec:
+    """The spec of a container of an image with this config. Raises UsageError for what makes no sense.
+
+    `files` is where hosts, hostname and resolv.conf for its /etc are; `hostname` is used unless the options name one.
+    """
+    if options.network not in ("host", "none"):
+        raise UsageError(
+            f"--network {options.network} is not here yet",
+            why="bridges and shared networks are not built yet",
+            hint="--network host (the default), or --network none",
+        )
+    args = _arguments(config, options)
+    environment = merged(config.env, _environment(options, environ))
+    if not any(entry.startswith("PATH=") for entry in environment):
+        environment = (f"PATH={DEFAULT_PATH}", *environment)
+    name = options.hostname or hostname
+    is_rootless = not host.ids.is_identity
+    namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
+    namespaces += ["user"] * is_rootless + ["network"] * (options.network == "none")
+    annotations = {USER: options.user or config.user}
+    if options.init:
+        annotations[REAPER] = "true"
+    return Spec(
+        process=Process(
+            args=args,
+            env=(*environment, *([f"HOSTNAME={name}"] if name else [])),
+            cwd=_directory(options.workdir or config.working_dir or "/"),
+            capabilities=CAPABILITIES,
+        ),
+        hostname=name,
+        mounts=(*_own_mounts(host, options.network), *_network_mounts(files), *map(_volume, options.volumes)),
+        linux=Linux(
+            namespaces=tuple(namespaces),
+            uid_mappings=host.ids.uids if is_rootless else (),
+            gid_mappings=host.ids.gids if is_rootless else (),
+            masked_paths=MASKED,
+            readonly_paths=READONLY,
+        ),
+        root_readonly=options.read_only,
+        annotations={key: value for key, value in annotations.items() if value},
+    )
+
+
+def _arguments(config: ImageConfig, options: RunOptions) -> tuple[str, ...]:
+    """ENTRYPOINT and CMD as docker combines them: a given entrypoint drops the image's CMD."""
+    if options.entrypoint is not None:
+        entrypoint = (options.entrypoint,) if options.entrypoint else ()
+        args = (*entrypoint, *options.command)
+    else:
+        args = (*(config.entrypoint or ()), *(options.command or config.cmd or ()))
+    if not args:
+        raise UsageError(
+            "there is no command to run", why="the image has neither CMD nor ENTRYPOINT", hint="give one after the image"
+        )
+    return args
+
+
+def merged(base: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
+    """NAME=value lists, the later one winning, each name once in the place it first had."""
+    values: dict[str, str] = {}
+    for entry in (*base, *more):
+        name, _, value = entry.partition("=")
+        values[name] = value
+    return tuple(f"{name}={value}" for name, value in values.items())
+
+
+def passed_on(entries: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """NAME=value as given; NAME alone with the caller's value, or not at all where the caller has none."""
+    given = (entry if "=" in entry else f"{entry}={environ[entry]}" for entry in entries if "=" in entry or entry in environ)
+    return tuple(given)
+
+
+def _environment(options: RunOptions, environ: Mapping[str, str]) -> tuple[str, ...]:
+    entries: list[str] = []
+    for name in options.env_file:
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read --env-file {name}", why=str(error)) from error
+        lines = (line.lstrip() for line in text.splitlines())
+        entries += [line for line in lines if line and not line.startswith("#")]
+    for entry in (*entries, *options.environment):
+        if not entry.partition("=")[0] or "\0" in entry:
+            raise UsageError(f"-e {entry!r} names no variable", hint="-e NAME=value")
+    return passed_on((*entries, *options.environment), environ)
+
+
+def _directory(path: str) -> str:
+    if not path.startswith("/"):
+        raise UsageError(f"the working directory {path!r} is not absolute", hint="-w /some/directory")
+    return path
+
+
+def _own_mounts(host: Host, network: str) -> tuple[Mount, ...]:
+    """/proc, /dev, /sys and what is in them."""
+    from nbcontain.host import Ability
+
+    is_rootless = not host.ids.is_identity
+    proc = Mount("/proc", "proc", "proc", _QUIET)
+    if not host.can(Ability.FRESH_PROC):
+        proc = Mount("/proc", "bind", "/proc", ("rbind", *_QUIET))
+    sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, "ro"))
+    if is_rootless and network == "host":
+        # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone.
+        sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_QUIET, "ro"))
+    tty = ("gid=5",) if host.ids.has_gid(5) else ()
+    return (
+        proc,
+        Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "noexec", "strictatime", "mode=755", "size=65536k")),
+        Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty)),
+        Mount("/dev/shm", "tmpfs", "shm", (*_QUIET, "mode=1777", "size=65536k")),
+        Mount("/dev/mqueue", "mqueue", "mqueue", _QUIET),
+        sys_,
+    )
+
+
+def _network_mounts(files: Path | None) -> tuple[Mount, ...]:
+    if files is None:
+        return ()
+    return tuple(Mount(f"/etc/{name}", "bind", str(files / name), ("bind",)) for name in ("hosts", "hostname", "resolv.conf"))
+
+
+def _volume(text: str) -> Mount:
+    """HOST:CONTAINER[:ro|rw]. Raises UsageError."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not parts[1].startswith("/"):
+        raise UsageError(f"-v {text}: that is no volume", hint="-v /host/directory:/container/directory[:ro]")
+    access = parts[2].split(",") if len(parts) == 3 else []
+    if unknown := [word for word in access if word not in ("ro", "rw")]:
+        raise UsageError(f"-v {text}: {unknown[0]!r} is not here yet", hint="ro or rw")
+    source = Path(parts[0]).expanduser()
+    if "/" not in parts[0] and parts[0] not in (".", ".."):
+        raise UsageError(
+            f"-v {text}: named volumes are not here yet", hint=f"a directory has a slash in it: -v ./{parts[0]}:{parts[1]}"
+        )
+    if not source.exists():
+        raise UsageError(f"-v {text}: there is no {parts[0]} here", hint=f"mkdir -p {parts[0]}")
+    target = os.path.normpath(parts[1])
+    if target == "/" or target.split("/")[1] in ("proc", "sys"):
+        raise UsageError(f"-v {text}: {target} cannot be covered", why="/, /proc and /sys are the container's own")
+    return Mount(target, "bind", str(source.resolve()), ("rbind", "nosuid", "nodev", *(["ro"] if "ro" in access else [])))

@@ -1,0 +1,314 @@
+"""The kernel's way to containers' processes: a client of the zygote. Everything here runs in the kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from nbcontain.errors import SetupFailed
+from nbcontain.host import Host
+from nbcontain.oci import codec
+from nbcontain.oci.spec import Mount
+from nbcontain.runtime.bundle import Bundle
+from nbcontain.runtime.messages import Channel, Message, error_of
+
+_READY_S = 20.0
+_CREATED_S = 60.0
+_PACKAGE = Path(__file__).resolve().parents[2]
+_PROGRAM = (
+    "import sys; sys.path.append(sys.argv[2]); from nbcontain.runtime.zygote import main; main(int(sys.argv[1]))"
+)
+
+
+class Leash:
+    """What ties containers to whoever wants them: when it is let go, or its holder dies, they end."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe2(os.O_CLOEXEC)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Leash:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def end(self) -> int:
+        """A new descriptor of the end that supervisors watch."""
+        with self._lock:
+            if self._reading < 0:
+                # Let go already: an end that is at its end.
+                reading, writing = os.pipe2(os.O_CLOEXEC)
+                os.close(writing)
+                return reading
+            return os.dup(self._reading)
+
+    def let_go(self) -> None:
+        """End what hangs on it. Any thread, any number of times."""
+        with self._lock:
+            for fd in (self._writing, self._reading):
+                if fd >= 0:
+                    os.close(fd)
+            self._reading = self._writing = -1
+
+    close = let_go
+
+
+class Launcher:
+    """Makes containers' processes. Starts a zygote on first use, and again if it is gone. Any thread may use it."""
+
+    def __init__(self, host: Host, functions: Sequence[str] = ()) -> None:
+        """`functions` names further modules whose functions `call` can run: those of the floors above."""
+        self._host = host
+        self._functions = tuple(functions)
+        self._lock = threading.Lock()
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self._orders: Channel | None = None
+
+    def warm(self) -> None:
+        """Have a zygote started in the background; returns at once."""
+        threading.Thread(target=self._warm_quietly, name="nbcontain zygote", daemon=True).start()
+
+    def _warm_quietly(self) -> None:
+        # What is wrong is told by the first launch that needs it.
+        with contextlib.suppress(SetupFailed, OSError):
+            self._connected()
+
+    def close(self) -> None:
+        """End the zygote; containers go on."""
+        with self._lock:
+            self._end()
+
+    # --- containers ---
+
+    def launch(self, bundle: Bundle, *, leash: Leash | None = None, stdin: int | None = None) -> Channel:
+        """Have a container created: its first process waits for the start. Gives the channel to ask for that.
+
+        The bundle's lock goes to the supervisor. Raises what hindered it, typed: CommandNotFound, SetupFailed …
+        """
+        if bundle.lock_fd is None:
+            bundle.lock()
+        ends = [bundle.lock_fd]
+        if leash is not None:
+            ends.append(leash.end())
+        if stdin is not None:
+            ends.append(os.dup(stdin))
+        message = {
+            "do": "launch",
+            "bundle": str(bundle.path),
+            "leash": leash is not None,
+            "stdin": stdin is not None,
+        }
+        try:
+            channel = self._ordered(message, [fd for fd in ends if fd is not None])
+        finally:
+            for fd in ends[1:]:
+                if fd is not None:
+                    os.close(fd)
+            bundle.unlock()
+        try:
+            answer_of(channel, _CREATED_S, "creating the container")
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def call(
+        self,
+        function: str,
+        rootfs: Sequence[Mount],
+        arguments: Mapping[str, Any],
+        fds: Sequence[int] = (),
+        *,
+        source: Sequence[Mount] = (),
+    ) -> dict[str, Any]:
+        """Run one of `runtime.rootfs`' functions with `rootfs` as its whole world, and give its answer.
+
+        `source` is a second root file system, whose directory the function gets as a further descriptor.
+        Its process ends with this one. Raises what it raised, typed.
+        """
+        message = {
+            "do": "call",
+            "function": function,
+            "rootfs": codec.mounts_to_json(rootfs),
+            "source": codec.mounts_to_json(source) if source else None,
+            "arguments": dict(arguments),
+        }
+        channel = self._ordered(message, fds)
+        try:
+            answer = answer_of(channel, None, function)
+        finally:
+            channel.close()
+        result = answer["result"]
+        assert isinstance(result, dict)
+        return result
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a tree whose files may belong to ids that only exist inside."""
+        self.call("remove_tree", (Mount("/", "bind", str(path.parent), ("bind",)),), {"name": path.name})
+
+    # --- the zygote ---
+
+    def _ordered(self, message: Message, fds: Sequence[int]) -> Channel:
+        """Send an order; gives the channel that its answers come on."""
+        ours, theirs = Channel.pair()
+        try:
+            for is_last in (False, True):
+                orders = self._connected()
+                try:
+                    orders.send(message, [theirs.fileno(), *fds])
+                    break
+                except (BrokenPipeError, ConnectionResetError):
+                    # It was ended from outside; a new one is made once.
+                    with self._lock:
+                        self._end()
+                    if is_last:
+                        raise SetupFailed("the process that starts containers ends at once") from None
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return ours
+
+    def _connected(self) -> Channel:
+        with self._lock:
+            if self._orders is None:
+                self._start()
+            assert self._orders is not None
+            return self._orders
+
+    def _start(self) -> None:
+        """Execute a zygote from a sealed copy of the interpreter; from the interpreter itself where that cannot be."""
+        executable = Path(os.path.realpath(sys.executable))
+        why = ""
+        for sealed in (True, False):
+            if not sealed and self._is_writable_from_inside(executable):
+                break
+            try:
+                self._execute(executable, sealed=sealed)
+                return
+            except (OSError, SetupFailed) as error:
+                why = str(error)
+        raise SetupFailed("cannot start the process that starts containers", why=why)
+
+    def _execute(self, executable: Path, *, sealed: bool) -> None:
+        ours, theirs = Channel.pair()
+        copy = _sealed_copy(executable) if sealed else os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
+        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+        # A copy in memory has no directory, so libraries that lie beside the interpreter's would not be found (conda).
+        libraries = executable.parent.parent / "lib"
+        if sealed and not str(executable).startswith("/usr/"):
+            environment["LD_LIBRARY_PATH"] = str(libraries)
+        try:
+            zygote = subprocess.Popen(
+                [str(executable), "-I", "-S", "-B", "-c", _PROGRAM, str(theirs.fileno()), str(_PACKAGE)],
+                executable=f"/proc/self/fd/{copy}",
+                pass_fds=(copy, theirs.fileno()),
+                env=environment,
+                cwd="/",
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(copy)
+        self._zygote, self._orders = zygote, ours
+        try:
+            ids = self._host.ids
+            ours.send({"uids": _numbers(ids.uids), "gids": _numbers(ids.gids), "functions": self._functions})
+            answer_of(ours, _READY_S, "starting a zygote")
+        except BaseException as error:
+            self._end()
+            assert zygote.stderr is not None
+            told = zygote.stderr.read().decode(errors="replace").strip()[-500:]
+            raise SetupFailed("cannot start the process that starts containers", why=told or str(error)) from error
+        finally:
+            assert zygote.stderr is not None
+            zygote.stderr.close()
+
+    def _is_writable_from_inside(self, executable: Path) -> bool:
+        """Whether root of a container could overwrite this file: as root of the host, or as its owner."""
+        status = executable.stat()
+        return self._host.is_root or status.st_uid == self._host.uid or bool(status.st_mode & stat.S_IWOTH)
+
+    def _end(self) -> None:
+        if self._orders is not None:
+            self._orders.close()
+            self._orders = None
+        if self._zygote is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._zygote.wait(2)
+            if self._zygote.returncode is None:
+                self._zygote.kill()
+                self._zygote.wait()
+            self._zygote = None
+
+
+def answer_of(channel: Channel, timeout_s: float | None, doing: str) -> Message:
+    """The next packet; raises the error that it describes, and SetupFailed if none comes."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    if not poll.poll(None if timeout_s is None else timeout_s * 1000):
+        raise SetupFailed(f"{doing} takes longer than {timeout_s:.0f} s")
+    message, fds = channel.receive()
+    for fd in fds:
+        os.close(fd)
+    if message is None:
+        raise SetupFailed(f"{doing}: the process that did it was killed")
+    if "error" in message:
+        raise error_of(message)
+    return message
+
+
+def _sealed_copy(executable: Path) -> int:
+    """The interpreter in memory, which nobody can change any more (memfd_create(2))."""
+    copy = os.memfd_create("python", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(executable, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            done = 0
+            while done < size:
+                done += os.sendfile(copy, file.fileno(), done, size - done)
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(copy)
+        raise
+    return copy
+
+
+def _numbers(mappings: Sequence[Any]) -> list[list[int]]:
+    return [[each.container_id, each.host_id, each.size] for each in mappings]
+
+
+def connect(directory: Path) -> Channel:
+    """A channel to the supervisor whose control socket is in `directory`. Raises OSError if there is none."""
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        end.connect(f"/proc/self/fd/{fd}/control.sock")
+    except BaseException:
+        end.close()
+        raise
+    finally:
+        os.close(fd)
+    return Channel(end)

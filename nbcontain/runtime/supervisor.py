@@ -1,0 +1,457 @@
+"""One container's parent: it holds the lock, the output and the exit code. Everything here runs in the supervisor.
+
+It is forked from the zygote before anybody knows for what (a *spare*), has a first process made inside new
+namespaces, and waits. Then it is told to run a container, or one of our own functions, and does that one
+thing. It never enters a namespace, has no threads, and outlives the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+from nbcontain.errors import NotRunning
+from nbcontain.events import Finished, Notice, Output, Started
+from nbcontain.journal import FileJournal
+from nbcontain.linux import syscalls
+from nbcontain.linux.idmap import IdMap
+from nbcontain.oci import codec
+from nbcontain.oci.spec import Mount
+from nbcontain.runtime import init, stage
+from nbcontain.runtime.bundle import Bundle, State
+from nbcontain.runtime.messages import Channel, Message, describe, error_of
+from nbcontain.runtime.signals import signal_number
+from nbcontain.store import files
+
+GRACE_S = 0.5
+"""What a container is given to end by itself when its leash is let go."""
+
+_READ_BYTES = 1 << 16
+_DRAIN_S = 5.0
+_JOINED = {
+    "mount": syscalls.CLONE_NEWNS,
+    "pid": syscalls.CLONE_NEWPID,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "uts": syscalls.CLONE_NEWUTS,
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+    "user": syscalls.CLONE_NEWUSER,
+    "network": syscalls.CLONE_NEWNET,
+}
+
+
+def main(orders: Channel, ids: IdMap) -> None:
+    """Be a spare, then do what the order says. `orders` is the zygote's end-of-life too: a spare dies with it."""
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTOU, signal.SIGTSTP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    os.umask(0o077)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    stage.keep_only(orders)
+    inside: stage.Inside | BaseException
+    try:
+        inside = stage.form(ids, init.main)
+    except BaseException as error:  # noqa: BLE001 - told to whoever gives the order
+        inside = error
+    message, fds = orders.receive()
+    orders.close()
+    if message is None:
+        return
+    report = Channel(socket.socket(fileno=fds[0]))
+    try:
+        if isinstance(inside, BaseException):
+            raise inside
+        if message["do"] == "call":
+            _call(inside, report, message, fds[1:])
+        else:
+            _Supervisor(ids, inside, report, message, fds[1:]).run()
+    except BaseException as error:  # noqa: BLE001 - there is nobody above but whoever asked
+        report.tell(describe(error))
+
+
+def _call(inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> None:
+    """Have init run one of our functions, and pass its answer on; its life ends with the caller's."""
+    inside.channel.send({**message, "do": "function"}, fds)
+    for fd in fds:
+        os.close(fd)
+    poll = select.poll()
+    poll.register(inside.channel, select.POLLIN)
+    poll.register(report, select.POLLIN)
+    if any(fd == inside.channel.fileno() for fd, _ in poll.poll()):
+        answer, _ = inside.channel.receive()
+        report.tell(answer or {"error": "SetupFailed", "message": f"{message['function']} ended without an answer"})
+    else:
+        os.kill(inside.pid, signal.SIGKILL)
+    os.waitpid(inside.pid, 0)
+
+
+@dataclass(slots=True)
+class _Exec:
+    """A further process in the container, and who asked for it."""
+
+    pid: int
+    pidfd: int
+    channel: Channel | None
+    """Until it has become its program."""
+    asked: Channel
+
+
+class _Supervisor:
+    """One run of one container."""
+
+    def __init__(self, ids: IdMap, inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> None:
+        self.ids = ids
+        self.inside = inside
+        self.report: Channel | None = report
+        self.bundle = Bundle(Path(message["bundle"]))
+        self.bundle.lock_fd = fds.pop(0)
+        self.leash = fds.pop(0) if message["leash"] else -1
+        self.stdin = fds.pop(0) if message["stdin"] else -1
+        self.info = self.bundle.info
+        self.journal = FileJournal(self.bundle.path / "journal.jsonl")
+        self.state = State()
+        self.pidfd = os.pidfd_open(inside.pid)
+        self.kill_at = 0.0
+        self.is_started = False
+        self.outputs: dict[int, str] = {}
+        self.execs: dict[int, _Exec] = {}
+        self.clients: dict[int, Channel] = {}
+        self.waiting: list[Channel] = []
+        self.poll = select.poll()
+
+    def run(self) -> None:
+        try:
+            self._create()
+        except BaseException as error:
+            # Whoever launched it raises this; the container stays, stopped, for another try.
+            os.kill(self.inside.pid, signal.SIGKILL)
+            os.waitpid(self.inside.pid, 0)
+            self.bundle.write_state(
+                replace(self.state, status="stopped", exit_code=_exit_code_of(error), error=str(error), finished_at=time.time())
+            )
+            self._hang_up(describe(error))
+            return
+        self._watch()
+        self._finish()
+
+    # --- create -------------------------------------------------------------------------------
+
+    def _create(self) -> None:
+        """Everything up to the start: OCI's `created`."""
+        self._listen()
+        self.journal.open()
+        stdin = self.stdin if self.stdin >= 0 else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
+        message = {
+            "do": "program",
+            "bundle": str(self.bundle.path),
+            "volatile": self.info.remove or self.info.build_step,
+        }
+        self.inside.channel.send(message, [stdin, pipes["stdout"][1], pipes["stderr"][1]])
+        for fd in (stdin, pipes["stdout"][1], pipes["stderr"][1]):
+            os.close(fd)
+        for stream, (reading, _) in pipes.items():
+            self.outputs[reading] = stream
+            self.poll.register(reading, select.POLLIN)
+        answer, _ = self.inside.channel.receive()
+        _raise(answer)
+        self.bundle.write_stubs(answer["made"] if answer else ())
+        start = _start_time(self.inside.pid)
+        self.state = State(status="created", pid=self.inside.pid, pid_start=start)
+        self.bundle.write_state(self.state)
+        assert self.report is not None
+        self.report.send({"created": True})
+        self.poll.register(self.report, select.POLLIN)
+        self.poll.register(self.pidfd, select.POLLIN)
+        if self.leash >= 0:
+            self.poll.register(self.leash, select.POLLIN)
+
+    def _listen(self) -> None:
+        """The control socket. By a descriptor of its directory, since a socket's path ends at 108 bytes."""
+        files.unlink(self.bundle.path / "control.sock")
+        directory = os.open(self.bundle.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(f"/proc/self/fd/{directory}/control.sock")
+        self.listener.listen(16)
+        os.close(directory)
+        self.poll.register(self.listener, select.POLLIN)
+
+    # --- start --------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Let init become the program. Raises what hindered it."""
+        if self.is_started:
+            return
+        self.journal.append(Started(self.info.id, self.info.name))
+        self.inside.channel.send({"start": True})
+        # End-of-file means that exec succeeded: the channel is close-on-exec. A packet is the error that stopped it.
+        answer, _ = self.inside.channel.receive()
+        self.inside.channel.close()
+        self.is_started = True
+        if answer is not None:
+            error = error_of(answer)
+            self.state = replace(self.state, error=error.message, exit_code=_exit_code_of(error))
+            self.journal.append(Notice(self.info.id, error.message, error.why))
+            raise error
+        self.state = replace(self.state, status="running", started_at=time.time())
+        self.bundle.write_state(self.state)
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Serve output, requests, execs and the leash until init has ended."""
+        while True:
+            timeout_ms = None
+            if self.kill_at:
+                timeout_ms = max(0.0, self.kill_at - time.monotonic()) * 1000
+            ready = self.poll.poll(timeout_ms)
+            if self.kill_at and time.monotonic() >= self.kill_at:
+                self.kill_at = 0.0
+                self._signal(signal.SIGKILL)
+            has_ended = False
+            for fd, _ in ready:
+                if fd == self.pidfd:
+                    # Served last: what was written before the end is read first.
+                    has_ended = True
+                else:
+                    self._serve(fd)
+            if has_ended:
+                return
+
+    def _serve(self, fd: int) -> None:
+        if fd in self.outputs:
+            self._read(fd)
+        elif self.report is not None and fd == self.report.fileno():
+            self._serve_report()
+        elif fd == self.leash:
+            self.poll.unregister(fd)
+            self._end_softly()
+        elif fd == self.listener.fileno():
+            self._accept()
+        elif fd in self.clients:
+            self._serve_client(self.clients[fd])
+        else:
+            self._serve_exec(fd)
+
+    def _read(self, fd: int) -> bool:
+        """Take some output; False at its end."""
+        data = os.read(fd, _READ_BYTES)
+        if not data:
+            self.poll.unregister(fd)
+            os.close(fd)
+            del self.outputs[fd]
+            return False
+        self._tell(Output(self.info.id, "stdout" if self.outputs[fd] == "stdout" else "stderr", data))
+        return True
+
+    def _tell(self, event: Output) -> None:
+        try:
+            self.journal.append(event)
+        except OSError:
+            # A full disk must not stop the container: it is drained on, and what was lost is lost.
+            self.state = replace(self.state, error="output was lost: the disk is full")
+
+    def _serve_report(self) -> None:
+        """The launcher: a request to start, or its end."""
+        assert self.report is not None
+        message, _ = self.report.receive()
+        if message is not None and message.get("do") == "start":
+            try:
+                self._start()
+            except BaseException as error:  # noqa: BLE001 - raised where the start was asked for
+                self._hang_up(describe(error))
+                return
+            self._hang_up({"started": True})
+        elif message is None:
+            self._hang_up(None)
+            if not self.is_started:
+                self._signal(signal.SIGKILL)
+
+    def _hang_up(self, message: Message | None) -> None:
+        """The launcher's last word."""
+        if self.report is None:
+            return
+        if message is not None:
+            self.report.tell(message)
+        if self.is_started or message is None:
+            try:
+                self.poll.unregister(self.report)
+            except KeyError:
+                pass
+        self.report.close()
+        self.report = None
+
+    def _accept(self) -> None:
+        client = Channel(self.listener.accept()[0])
+        self.clients[client.fileno()] = client
+        self.poll.register(client, select.POLLIN)
+
+    def _forget(self, client: Channel) -> None:
+        fd = client.fileno()
+        self.clients.pop(fd, None)
+        if client in self.waiting:
+            self.waiting.remove(client)
+        for running in self.execs.values():
+            # Nobody waits for it any more: an exec does not outlive who asked for it.
+            if running.asked is client:
+                signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+        self.poll.unregister(fd)
+        client.close()
+
+    def _serve_client(self, client: Channel) -> None:
+        message, fds = client.receive()
+        if message is None:
+            self._forget(client)
+            return
+        try:
+            match message.get("do"):
+                case "start":
+                    self._start()
+                    client.tell({"started": True})
+                case "kill":
+                    self._signal(int(message["signal"]))
+                    client.tell({"done": True})
+                case "wait":
+                    self.waiting.append(client)
+                case "exec":
+                    self._exec(client, message, fds)
+        except BaseException as error:  # noqa: BLE001 - raised where it was asked for
+            client.tell(describe(error))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _signal(self, number: int) -> None:
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    def _end_softly(self) -> None:
+        """The leash was let go: ask, then kill. With init the whole pid namespace ends."""
+        self._signal(signal_number(self.info.stop_signal) if self.is_started else signal.SIGKILL)
+        self.kill_at = time.monotonic() + GRACE_S
+
+    # --- exec ---------------------------------------------------------------------------------
+
+    def _exec(self, client: Channel, message: Message, fds: list[int]) -> None:
+        if not self.is_started:
+            raise NotRunning(f"{self.info.name} has not been started")
+        flags = 0
+        for name in self.bundle.spec.linux.namespaces:
+            flags |= _JOINED[name]
+        inside = stage.join(self.pidfd, flags, init.be_process, (fds[0], fds[1], fds[2]))
+        inside.channel.send({"process": message["process"], "user": message["user"]})
+        running = _Exec(inside.pid, os.pidfd_open(inside.pid), inside.channel, client)
+        for fd in (inside.channel.fileno(), running.pidfd):
+            self.execs[fd] = running
+            self.poll.register(fd, select.POLLIN)
+
+    def _serve_exec(self, fd: int) -> None:
+        running = self.execs[fd]
+        if running.channel is not None and fd == running.channel.fileno():
+            answer, _ = running.channel.receive()
+            self._drop(fd)
+            running.channel.close()
+            running.channel = None
+            running.asked.tell(answer or {"started": True})
+        elif running.channel is None:
+            self._drop(fd)
+            os.close(fd)
+            _, status = os.waitpid(running.pid, 0)
+            running.asked.tell({"exit_code": _exit_code(status)})
+
+    def _drop(self, fd: int) -> None:
+        self.poll.unregister(fd)
+        del self.execs[fd]
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """What is left of the output, the exit code, and for --rm the removal."""
+        _, status = os.waitpid(self.inside.pid, 0)
+        code = _exit_code(status)
+        if self.state.exit_code is not None and self.state.error:
+            code = self.state.exit_code
+        self._drain()
+        self.state = replace(self.state, status="stopped", exit_code=code, finished_at=time.time())
+        try:
+            self.bundle.write_state(self.state)
+        finally:
+            directory = self.bundle.path
+            active = self.bundle.active_directory() if self.info.remove else None
+            if self.info.remove:
+                # Its name is free from here on, while followers, who hold the files open, still read the end.
+                directory = directory.parent.parent / "tmp" / f".tmp-{self.info.id}"
+                files.move(self.bundle.path, directory)
+            try:
+                self.journal.append(Finished(self.info.id, "done" if code == 0 else "failed", exit_code=code))
+            except OSError:
+                pass
+            for client in self.waiting:
+                client.tell({"exit_code": code})
+            self.journal.close()
+            if self.info.remove:
+                for path in filter(None, (active, directory)):
+                    self._remove(path)
+
+    def _drain(self) -> None:
+        """Everything inside is dead, so the pipes end; unless somebody outside was handed one."""
+        deadline = time.monotonic() + _DRAIN_S
+        while self.outputs and time.monotonic() < deadline:
+            poll = select.poll()
+            for fd in self.outputs:
+                poll.register(fd, select.POLLIN)
+            for fd, _ in poll.poll(100):
+                self._read(fd)
+
+    def _remove(self, path: Path) -> None:
+        try:
+            files.remove_tree(path)
+        except PermissionError:
+            remove_as_root(self.ids, path)
+
+
+def remove_as_root(ids: IdMap, path: Path) -> None:
+    """Remove a tree with files of subordinate ids: by a process that is root over them."""
+    inside = stage.form(ids, init.main)
+    inside.channel.send(
+        {
+            "do": "function",
+            "function": "remove_tree",
+            "rootfs": codec.mounts_to_json([Mount("/", "bind", str(path.parent), ("bind",))]),
+            "source": None,
+            "arguments": {"name": path.name},
+        }
+    )
+    answer, _ = inside.channel.receive()
+    os.waitpid(inside.pid, 0)
+    _raise(answer)
+
+
+def _raise(answer: Message | None) -> None:
+    if answer is None:
+        raise ChildProcessError("the container's first process ended without a word")
+    if "error" in answer:
+        raise error_of(answer)
+
+
+def _exit_code(status: int) -> int:
+    """As shells count: 128 and the signal for a killed program."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _exit_code_of(error: BaseException) -> int:
+    return int(getattr(error, "exit_status", 125))
+
+
+def _start_time(pid: int) -> int:
+    """When a process began, in clock ticks since boot (proc(5), stat, field 22)."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
+        return int(lines.read().rpartition(")")[2].split()[19])

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from nbcontain.errors import StoreError
+from nbcontain.store import files
+
+
+def test_replace_makes_a_file_hold_exactly_these_bytes(tmp_path: Path) -> None:
+    files.replace(tmp_path / "f", b"long before")
+    files.replace(tmp_path / "f", b"new")
+    assert (tmp_path / "f").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_twin_that_was_quicker_is_left_alone(tmp_path: Path) -> None:
+    for name in ("mine", "published"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert not files.publish(tmp_path / "mine", tmp_path / "published")
+    assert os.listdir(tmp_path / "published") == ["published"]
+
+
+def test_sweeping_leaves_what_somebody_makes_and_takes_what_nobody_does(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, pathlib; from nbcontain.store import files\n"
+        "with files.temporary(pathlib.Path(sys.argv[1])): os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, env={"PYTHONPATH": os.getcwd()})
+    [dead] = tmp_path.iterdir()
+    with files.temporary(tmp_path), files.temporary_directory(tmp_path):
+        assert list(files.sweep(tmp_path)) == [dead]
+
+
+def test_a_lock_excludes_threads_too(tmp_path: Path) -> None:
+    entered = threading.Event()
+
+    def enter() -> None:
+        with files.lock(tmp_path / "lock", exclusive=True):
+            entered.set()
+
+    thread = threading.Thread(target=enter)
+    with files.lock(tmp_path / "lock", exclusive=False):
+        thread.start()
+        assert not entered.wait(0.1)
+    thread.join(5)
+    assert entered.is_set()
+
+
+def test_try_lock_says_who_is_alive(tmp_path: Path) -> None:
+    held = files.try_lock(tmp_path / "lock")
+    assert held is not None
+    assert files.try_lock(tmp_path / "lock") is None
+    os.close(held)
+    again = files.try_lock(tmp_path / "lock")
+    assert again is not None
+    os.close(again)
+
+
+def test_locks_do_not_outlive_exec(tmp_path: Path) -> None:
+    held = files.try_lock(tmp_path / "lock")
+    assert held is not None
+    with subprocess.Popen(["sleep", "5"], close_fds=False) as child:
+        os.close(held)
+        again = files.try_lock(tmp_path / "lock")
+        child.kill()
+    assert again is not None
+    os.close(again)
+
+
+def test_only_a_regular_file_of_a_sane_size_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large").write_bytes(b"x" * 11)
+    for name in ("fifo", "large"):
+        with pytest.raises(StoreError):
+            files.read(tmp_path / name, 10)
+    (tmp_path / "link").symlink_to("large")
+    with pytest.raises(OSError, match="symbolic links"):
+        files.read(tmp_path / "link", 100)
+
+
+def test_removing_a_tree_follows_no_symlink(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/canary").touch()
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    (tmp_path / "tree/link").symlink_to(tmp_path / "outside")
+    (tmp_path / "tree/sub/link").symlink_to(tmp_path / "outside")
+    files.remove_tree(tmp_path / "tree")
+    assert os.listdir(tmp_path) == ["outside"]
+    assert (tmp_path / "outside/canary").exists()
+
+
+def test_removing_a_tree_ignores_the_rights_of_its_directories(tmp_path: Path) -> None:
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    (tmp_path / "tree/sub/f").touch()
+    (tmp_path / "tree/sub").chmod(0o500)
+    (tmp_path / "tree").chmod(0)
+    files.remove_tree(tmp_path / "tree")
+    assert not (tmp_path / "tree").exists()
+
+
+def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:
+    files.remove_tree(tmp_path / "nothing")

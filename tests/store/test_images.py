@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from nbcontain.errors import ImageNotFound, StoreError
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import LAYER_TAR, Descriptor, Image, ImageConfig, Layer
+from nbcontain.oci.reference import Reference
+from nbcontain.store import Store
+from stores import add_image
+
+HELLO = Reference.parse("hello")
+
+
+def index(store: Store) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(store.layout.index.read_text())["manifests"]
+    return found
+
+
+def test_an_image_is_found_by_name_digest_and_id(store: Store) -> None:
+    image = add_image(store, "x")
+    for text in ("hello", "hello:latest", "docker.io/library/hello", str(image.id), image.id.short, str(image.id)[:15]):
+        assert store.images.find(text) == image
+    assert store.images.find(f"hello@{image.digest}") == image
+
+
+def test_another_process_sees_the_same(store: Store) -> None:
+    image = add_image(store, "x")
+    assert Store.open(store.layout.root).images.list() == [(HELLO, image)]
+
+
+def test_a_name_wins_over_the_beginning_of_an_id(store: Store) -> None:
+    image = add_image(store, "x")
+    other = add_image(store, "y", name=image.id.short)
+    assert store.images.find(image.id.short) == other
+
+
+def test_a_beginning_that_several_ids_have_is_refused(store: Store) -> None:
+    seen: dict[str, Image] = {}
+    while True:
+        image = add_image(store, name=f"n{len(seen)}", cmd=(str(len(seen)),))
+        if image.id.hex[:2] in seen:
+            break
+        seen[image.id.hex[:2]] = image
+    with pytest.raises(ImageNotFound, match="could be several"):
+        store.images.find(image.id.hex[:2])
+
+
+def test_a_misspelt_name_gets_a_hint(store: Store) -> None:
+    add_image(store, "x")
+    with pytest.raises(ImageNotFound) as caught:
+        store.images.find("helo")
+    assert caught.value.hint == "Did you mean hello:latest?"
+
+
+@pytest.mark.parametrize("text", ["", "UPPER", "../x", "<script>", "a" * 64])
+def test_what_is_no_image_is_not_found(store: Store, text: str) -> None:
+    with pytest.raises(ImageNotFound):
+        store.images.find(text)
+
+
+def test_an_image_whose_layers_are_missing_is_not_stored(store: Store) -> None:
+    missing = Layer(Descriptor(LAYER_TAR, Digest.of(b"x"), 1), Digest.of(b"x"))  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="layer"):
+        store.images.put(Image.of(ImageConfig(), [missing]), HELLO)
+    assert store.images.list() == []
+
+
+def test_a_tag_moves_and_the_image_that_lost_it_goes(store: Store) -> None:
+    add_image(store, "old")
+    new = add_image(store, "new")
+    assert store.images.list() == [(HELLO, new)]
+
+
+def test_an_image_that_a_container_stands_on_stays_without_a_name(store: Store) -> None:
+    old = add_image(store, "old")
+    store.snapshots.prepare("c1", old.chain_id)
+    new = add_image(store, "new")
+    assert store.images.list() == [(None, old), (HELLO, new)]
+    assert not any("annotations" in entry for entry in index(store)[:1])
+
+
+def test_an_image_without_a_name_gets_one(store: Store) -> None:
+    image = add_image(store, "x", name=None)
+    assert store.images.list() == [(None, image)]
+    store.images.tag(image, HELLO)
+    assert store.images.list() == [(HELLO, image)]
+    store.images.put(image, None)
+    assert store.images.list() == [(HELLO, image)]
+
+
+def test_removing_one_of_two_names_keeps_the_image(store: Store) -> None:
+    image = add_image(store, "x")
+    store.images.tag(image, Reference.parse("two"))
+    assert store.images.remove(HELLO) is False
+    assert store.images.remove(Reference.parse("two")) is True
+    assert store.images.list() == []
+
+
+def test_removing_a_name_that_is_not_there_is_told(store: Store) -> None:
+    with pytest.raises(ImageNotFound):
+        store.images.remove(HELLO)
+
+
+def test_a_damaged_image_is_named_and_can_be_removed(store: Store) -> None:
+    image = add_image(store, "x")
+    store.blobs.remove(image.id)
+    again = Store.open(store.layout.root)
+    with pytest.raises(StoreError, match="the image hello:latest is damaged"):
+        again.images.list()
+    assert again.images.remove(HELLO) is True
+
+
+def test_nothing_is_written_when_nothing_changes(store: Store) -> None:
+    image = add_image(store, "x")
+    before = store.layout.index.stat().st_ino
+    store.images.put(image, HELLO)
+    assert store.layout.index.stat().st_ino == before
+
+
+def test_entries_of_other_programs_are_kept(store: Store) -> None:
+    foreign = {"mediaType": "application/x", "digest": "sha256:" + "0" * 64, "size": 3, "annotations": {"a": "b"}}
+    store.layout.index.write_text(json.dumps({"schemaVersion": 2, "manifests": [foreign]}))
+    add_image(store, "x")
+    assert index(store)[0] == foreign
+    assert len(store.images.list()) == 1
+
+
+def test_many_at_once_lose_no_name(store: Store) -> None:
+    def put(number: int) -> None:
+        add_image(Store.open(store.layout.root, userxattr=True), "same", name=f"n{number}", cmd=(str(number),))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, range(12)))
+    assert {name.repository for name, _ in store.images.list() if name} == {
+        f"library/n{number}" for number in range(12)
+    }

@@ -18,7 +18,8 @@ ROUNDS = 15
 LOAD = """
 import time
 from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance(history_enabled=False)
+from traitlets.config import Config
+shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
 began = time.perf_counter()
 shell.run_line_magic("load_ext", "nbcontain")
 print(time.perf_counter() - began)

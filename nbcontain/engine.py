@@ -233,7 +233,10 @@ class Engine:
 
     def prune(self) -> int:
         """Remove what no name, container or recent build needs. Gives the bytes that became free."""
-        return gc.collect(self.store, lambda: [each.id for each in self.containers()]).size_bytes
+        return self._collect(wait=True)
+
+    def _collect(self, *, wait: bool) -> int:
+        return gc.collect(self.store, lambda: [each.id for each in self.containers()], wait=wait).size_bytes
 
     # --- containers ---
 
@@ -279,7 +282,8 @@ class Engine:
         reference = self._run_image(options.image, emit)
         image = self.image(options.image) if reference is None else self.store.images.get(reference)
         container_id = secrets.token_hex(32)
-        spec = generate(image.config, options, self.host)
+        path = self.layout.container(container_id)
+        spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self._environ)
         info = ContainerInfo(
             id=container_id,
             name=options.name and names.checked(options.name),
@@ -289,6 +293,8 @@ class Engine:
             created=timestamp(),
             remove=options.remove,
             labels={**image.config.labels, **_pairs(options.labels)},
+            stop_timeout_s=float(options.stop_timeout),
+            options={"network": options.network},
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
         )
         with self.store.shared():
@@ -296,7 +302,7 @@ class Engine:
             active = self.store.snapshots.prepare(container_id, image.chain_id)
             try:
                 with self._name_claimed(info) as named:
-                    bundle = Bundle.write(self.layout.container(container_id), spec, active.mounts, named)
+                    bundle = Bundle.write(path, spec, active.mounts, named)
             except BaseException:
                 self.store.snapshots.discard(active)
                 raise

@@ -61,7 +61,7 @@ def test_the_words_of_a_docker_tutorial_work(profile: str, nbcontain: Nbcontain)
 
 def test_exit_codes_are_those_of_docker(profile: str, nbcontain: Nbcontain) -> None:
     assert nbcontain("run", "--rm", "box", "sh", "-c", "exit 7").returncode == 7
-    assert nbcontain("run", "--rm", "box", "sh", "-c", "kill -9 $$").returncode == 137
+    assert nbcontain("run", "--rm", "box", "sh", "-c", "sh -c 'kill -9 $$'; exit $?").returncode == 137
     assert nbcontain("run", "--rm", "box", "no-such-program").returncode == 127
     assert nbcontain("run", "--rm", "box", "/bin").returncode == 126
     assert nbcontain("run", "--rm", "--frobnicate", "box").returncode == 125

@@ -37,9 +37,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="nbcontain-demo-", ignore_cleanup_errors=True) as home:
         os.environ.update(NBCONTAIN_DISPLAY="plain", NBCONTAIN_ROOT=f"{home}/store", IPYTHONDIR=f"{home}/ipython")
         from IPython.core.interactiveshell import InteractiveShell
+        from traitlets.config import Config
 
         try:
-            return play(InteractiveShell.instance(colors="nocolor", history_enabled=False))
+            return play(InteractiveShell.instance(colors="nocolor", config=Config(HistoryManager={"enabled": False})))
         finally:
             clear()
 

@@ -81,7 +81,7 @@ class Workshop:
             answer = self.launcher.call(
                 "apply_tar",
                 (Mount("/", "bind", str(staging.fs), ("bind",)),),
-                {"userxattr": self.store.snapshots.userxattr, "media_type": layer.descriptor.media_type},
+                {"userxattr": self.store.snapshots.userxattr, "ids": "single" if self.host.ids.is_single else "all"},
                 (blob.fileno(),),
             )
             if answer["diff_id"] != str(layer.diff_id):
@@ -202,8 +202,8 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
             entrypoint=operation.args,
         )  # fmt: skip
         options = RunOptions(image="", network=operation.network)
-        spec = generate(config, options, workshop.host)
         with workshop.store.bundle_directory() as path:
+            spec = generate(config, options, workshop.host, files=path, hostname="buildkitsandbox")
             info = ContainerInfo(id=active.key, name=active.key, image="", command=operation.args, build_step=True)
             bundle = Bundle.write(path, spec, active.mounts, info)
             container = Container(bundle)

@@ -61,7 +61,9 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
     if group == "nbcontain":
         group = ""
     if not words or words[0].startswith("-"):
-        if words and words[0] not in ("--help", "-h"):
+        if words and words[0] in ("--help", "-h"):
+            raise HelpAsked(overview(group) + "\n")
+        if words:
             raise UsageError(f"{prog}: {words[0]} comes before a command", hint=f"{prog} --help")
         raise UsageError(f"{prog}: which command?", why=overview(group), hint=f"{prog} COMMAND --help")
     found = find(group, words[0])

@@ -90,7 +90,7 @@ def be_process(channel: Channel) -> None:
 def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
     """Init: run one of our own functions with the given root file system as its whole world."""
     function = rootfs.FUNCTIONS[message["function"]]
-    arguments = {**message["arguments"], "single_id": message["single_id"]}
+    arguments = message["arguments"]
     freeze_imports()
     isolation.separate_mounts(network=True)
     root_fd = isolation.mount_root(codec.mounts_from_json(message["rootfs"]))

@@ -202,7 +202,7 @@ class Launcher:
                 self._execute(executable, sealed=sealed)
                 return
             except (OSError, SetupFailed) as error:
-                why = str(error)
+                why = getattr(error, "why", "") or str(error)
         raise SetupFailed("cannot start the process that starts containers", why=why)
 
     def _execute(self, executable: Path, *, sealed: bool) -> None:
@@ -238,12 +238,11 @@ class Launcher:
             answer_of(ours, _READY_S, "starting a zygote")
         except BaseException as error:
             self._end()
-            assert zygote.stderr is not None
-            told = zygote.stderr.read().decode(errors="replace").strip()[-500:]
-            raise SetupFailed("cannot start the process that starts containers", why=told or str(error)) from error
+            told = zygote.stderr.read().decode(errors="replace").strip()[-500:] if zygote.stderr else ""
+            raise SetupFailed("the process that starts containers did not start", why=told or str(error)) from error
         finally:
-            assert zygote.stderr is not None
-            zygote.stderr.close()
+            if zygote.stderr is not None:
+                zygote.stderr.close()
 
     def _is_writable_from_inside(self, executable: Path) -> bool:
         """Whether root of a container could overwrite this file: as root of the host, or as its owner."""

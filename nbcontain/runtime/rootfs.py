@@ -2,18 +2,18 @@
 
 After the pivot a symlink `/evil -> ../../..` of the image's resolves inside, ids are mapped, and a
 deletion in an overlay makes its whiteout. Each function takes JSON arguments and file descriptors that
-were opened outside, and gives a JSON object. `single_id` among the arguments says that files can have
-one owner only.
+were opened outside, and gives a JSON object.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from nbcontain.oci.spec import User
-from nbcontain.runtime import copying, identity
 from nbcontain.store import files, layers
 
 Arguments = dict[str, Any]
@@ -31,10 +31,8 @@ def function(run: Function) -> Function:
 @function
 def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """Unpack a layer, which fds[0] reads, into the root."""
-    with os.fdopen(fds[0], "rb", buffering=0, closefd=False) as stream:
-        applied = layers.apply_tar(
-            stream, "/", userxattr=arguments["userxattr"], ids="single" if arguments["single_id"] else "all"
-        )
+    with os.fdopen(fds[0], "rb", buffering=0, closefd=False) as raw:
+        applied = layers.apply_tar(raw, "/", userxattr=arguments["userxattr"], ids=arguments["ids"])
     return {
         "diff_id": str(applied.diff_id),
         "entries": applied.entries,
@@ -44,72 +42,12 @@ def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
 
 
 @function
-def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Write what is in the root as a layer to fds[0]; `stubs` are left out."""
-
-    def write(data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fds[0], view) :]
-
-    skip = frozenset(arguments.get("stubs", ()))
-    count = layers.tar_of("/", write, overlay=arguments["overlay"], userxattr=arguments["userxattr"], skip=skip)
-    return {"entries": count}
-
-
-@function
 def changes(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """What an upper directory changes of its lowers, as docker says it; the root is the store's snapshots."""
     letters: dict[type, str] = {layers.Added: "A", layers.Modified: "C", layers.Deleted: "D"}
     skip = frozenset(arguments["skip"])
     found = layers.changes(arguments["upper"], arguments["lowers"], userxattr=arguments["userxattr"], skip=skip)
     return {"changes": [[letters[type(change)], change.path] for change in found]}
-
-
-@function
-def copy_files(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """COPY from the context, whose root fds[0] is, into the root."""
-    copied = copying.copy_entries(fds[0], arguments["entries"], _target(arguments))
-    return {"entries": copied}
-
-
-@function
-def copy_from(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """COPY --from another root file system, which fds[-1] is, into the root."""
-    entries = copying.select(fds[-1], arguments["sources"])
-    return {"entries": copying.copy_entries(fds[-1], entries, _target(arguments), keep_owners=not arguments["chown"])}
-
-
-def _target(arguments: Arguments) -> copying.Target:
-    user = _user(arguments["chown"])
-    return copying.Target(
-        arguments["destination"],
-        into_directory=arguments["into_directory"],
-        uid=user.uid,
-        gid=user.gid,
-        mode=arguments["chmod"],
-        single_id=arguments["single_id"],
-    )
-
-
-@function
-def make_directory(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """WORKDIR: a directory of mode 0755 and what is missing above it, owned by `user`; what is there stays."""
-    user = _user(arguments["user"])
-    fd, made = copying.make_directories(arguments["path"], user.uid, user.gid, single_id=arguments["single_id"])
-    os.close(fd)
-    return {"made": made}
-
-
-@function
-def remove_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Remove everything of this name in the root: files of ids that only this user namespace can name."""
-    files.remove_tree_at("/", arguments["name"])
-    return {}
-
-
-def _user(words: str) -> User:
-    return identity.resolve(words, identity.text("/etc/passwd"), identity.text("/etc/group")).user
 
 
 @function

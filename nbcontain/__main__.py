@@ -22,7 +22,11 @@ def main(words: Sequence[str] | None = None) -> int:
         # The program has said what it had to say, as with docker.
         return error.exit_status
     except NbcontainError as error:
-        print("\n".join(error.lines()), file=sys.stderr)
+        # Errors name commands as one types them in a cell.
+        text = "\n".join(error.lines())
+        for magic in ("%nbcontain ", "%container ", "%image "):
+            text = text.replace(magic, "nbcontain " if magic != "%image " else "nbcontain image ")
+        print(text, file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         return 130

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import secrets
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from nbcontain import names
-from nbcontain.build.context import Context, ContentCache
+from nbcontain.build.context import ContentCache, Context
 from nbcontain.build.importer import host_image, imported_image
 from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.build.solver import BUILD, Solver
+from nbcontain.containers import Containers
 from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import (
-    ContainerNotFound,
     ImageNotFound,
     InUse,
-    NameTaken,
     NotRunning,
     UsageError,
 )
@@ -33,13 +30,12 @@ from nbcontain.events import Emit, Finished, Notice, Output, Record, Started, sc
 from nbcontain.host import Host, is_root
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
-from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.profiles import Profile, choose
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container, Launcher, Leash
 from nbcontain.runtime.generate import ExecOptions, RunOptions, generate, passed_on
-from nbcontain.store import Store, files, gc
+from nbcontain.store import Store, gc
 from nbcontain.store.layout import Layout
 from nbcontain.task import Task
 
@@ -205,7 +201,8 @@ class Engine:
             with leash, scope(emit, BUILD, name.strip()), self.store.shared():
                 graph = plan(parsed, options, lambda reference, _: self._base_image(reference, emit))
                 for remark in graph.remarks:
-                    emit(Notice(BUILD, f"line {remark.span.first}: {remark.message}", remark.hint))
+                    place = f"line {remark.span.first}: " if remark.span else ""
+                    emit(Notice(BUILD, place + remark.message, remark.hint))
                 workshop = replace(self._workshop(emit), context=context, leash=leash)
                 image = Solver(workshop, source=dockerfile, no_cache=options.no_cache).solve(graph)
                 self.store.images.put(image, None)
@@ -242,36 +239,15 @@ class Engine:
 
     def containers(self) -> list[Container]:
         """Every container that is whole, newest first."""
-        found = [Container(Bundle(path)) for path in self._bundles()]
-        return sorted(found, key=lambda each: each.info.created, reverse=True)
-
-    def _bundles(self) -> Iterator[Path]:
-        try:
-            entries = list(self.layout.containers.iterdir())
-        except FileNotFoundError:
-            return
-        for path in entries:
-            if Bundle(path).is_whole():
-                yield path
+        return self._containers.all()
 
     def container(self, name: str) -> Container:
         """A container by name, id or the beginning of its id. Raises ContainerNotFound."""
-        known = self.containers()
-        for each in known:
-            if name in (each.name, each.id):
-                return each
-        matching = [each for each in known if name and each.id.startswith(name)]
-        if len(matching) == 1:
-            return matching[0]
-        if matching:
-            raise ContainerNotFound(
-                f"{name} is the beginning of {len(matching)} containers' ids", hint="give more of it"
-            )
-        near = difflib.get_close_matches(name, [each.name for each in known], 1)
-        raise ContainerNotFound(
-            f"there is no container {name!r}",
-            hint=f"did you mean {near[0]}?" if near else "%container ps -a lists all there are",
-        )
+        return self._containers.get(name)
+
+    @cached_property
+    def _containers(self) -> Containers:
+        return Containers(self.layout)
 
     def create(self, options: RunOptions) -> Container:
         """A container that is not started: its bundle and its writable layer. Raises ImageNotFound, NameTaken."""
@@ -301,7 +277,7 @@ class Engine:
             self._workshop(emit).unpack(image.layers)
             active = self.store.snapshots.prepare(container_id, image.chain_id)
             try:
-                with self._name_claimed(info) as named:
+                with self._containers.naming(info) as named:
                     bundle = Bundle.write(path, spec, active.mounts, named)
             except BaseException:
                 self.store.snapshots.discard(active)
@@ -321,22 +297,6 @@ class Engine:
         except Exception:  # noqa: BLE001 - an id, then
             return image.id.short
         return reference.familiar if any(each == reference for each, _ in self.store.images.list()) else image.id.short
-
-    @contextmanager
-    def _name_claimed(self, info: ContainerInfo) -> Iterator[ContainerInfo]:
-        """Hold the lock under which no other container takes the same name, and give the info its name."""
-        with files.lock(self.layout.names_lock, exclusive=True):
-            taken = {each.name: each for each in self.containers()}
-            if info.name in taken:
-                raise NameTaken(
-                    f"there is a container named {info.name} already",
-                    why=f"{taken[info.name].id[:12]} of {taken[info.name].image}, {taken[info.name].status}",
-                    hint=f"%container rm {info.name}, or choose another --name",
-                )
-            name = info.name
-            while not name or name in taken:
-                name = names.random_name()
-            yield replace(info, name=name)
 
     def run(self, options: RunOptions) -> Task[RunResult | Container]:
         """Make a container and run it. Detached, the task ends when it runs and gives the Container.

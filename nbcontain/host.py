@@ -72,7 +72,7 @@ class Host:
             answers = _probed(data_root, _user_name(uid))
             if cache is not None:
                 _remember(cache, identity, answers)
-        abilities = {each: Probe(*answers[each.name]) for each in Ability}
+        abilities = {each: Probe(bool(answers[each.name][0]), str(answers[each.name][1])) for each in Ability}
         return cls(uid, gid, uid == 0, os.uname().release, _cgroup(), _ids(uid, gid, abilities), abilities)
 
 

@@ -60,17 +60,17 @@ class Session:
         """The same with the loop left free."""
         value = self._value(magic, line, None)
         if isinstance(value, InProgress):
-            return self._kept(await present_async(value.task, value.kind, mode=self._mode(value)))
+            return self._kept(await present_async(value.task, value.kind, **self._look(value)))
         return self._kept(value)
 
     def run_cell_magic(self, magic: str, line: str, body: str, names: Mapping[str, Any] | None = None) -> None:
         progress, words = self._build(line, body, names)
-        image = present(progress.task, progress.kind, mode=self._mode(progress, words.display))
+        image = present(progress.task, progress.kind, **self._look(progress, words.display))
         self._built(image, words, names)
 
     async def await_cell_magic(self, magic: str, line: str, body: str) -> None:
         progress, words = self._build(line, body, None)
-        image = await present_async(progress.task, progress.kind, mode=self._mode(progress, words.display))
+        image = await present_async(progress.task, progress.kind, **self._look(progress, words.display))
         self._built(image, words, None)
 
     # --- in parts ---
@@ -115,7 +115,7 @@ class Session:
 
     def _shown(self, value: Any, show: Callable[..., Any]) -> object:
         if isinstance(value, InProgress):
-            value = show(value.task, value.kind, mode=self._mode(value))
+            value = show(value.task, value.kind, **self._look(value))
         return self._kept(value)
 
     def _kept(self, value: object) -> object:
@@ -143,8 +143,12 @@ class Session:
             "remove": lambda: self.engine.remove_container(container, force=True),
         }
 
-    def _mode(self, progress: InProgress[Any], asked: str = "") -> Any:
-        return asked or self.mode
+    def _look(self, progress: InProgress[Any], asked: str = "") -> dict[str, Any]:
+        """How to show something in progress. Raises UsageError for a --progress that there is not."""
+        if asked not in ("", "auto", "card", "html", "plain"):
+            raise UsageError(f"--progress {asked}: there is no such display", hint="card, html or plain")
+        shown = self.mode if asked in ("", "auto") else asked
+        return {"mode": shown, "facts": progress.facts, "whole_log": progress.whole_log}
 
     def _expanded(self, word: str, names: Mapping[str, Any] | None) -> str:
         """{name} becomes that variable's text, in this one word; {{ and }} and $ are left alone (docker's formats)."""

@@ -84,7 +84,7 @@ def parser_of(options_type: type, prog: str, description: str) -> argparse.Argum
                 help=_percent(meta["help"]),
                 nargs=meta["nargs"],
                 metavar=meta["metavar"] or each.name.upper(),
-                **({} if meta["nargs"] in (None, "+") else {"default": each.default}),
+                default=None if meta["nargs"] in (None, "+") else each.default,
             )
     parser.add_argument("--help", action=_Help, nargs=0, help="show this")
     return parser
@@ -115,7 +115,7 @@ def parse(options_type: type[T], prog: str, description: str, words: Sequence[st
     except UsageError as error:
         raise _explained(error, parser, words, known) from None
     values = {}
-    for each in fields(options_type):
+    for each in fields(options_type):  # type: ignore[arg-type]
         if not each.metadata:
             continue
         value = getattr(namespace, each.name)

@@ -67,7 +67,8 @@ def open_the_way(needed: list[Path]) -> None:
         mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(directory))
         for path, fd in held:
             path.mkdir(parents=True, exist_ok=True)
-            mount("--bind", f"/proc/{os.getpid()}/fd/{fd}", str(path))
+            # mount(8) would resolve the descriptor to its path, which is covered by now.
+            mount("--no-canonicalize", "--bind", f"/proc/{os.getpid()}/fd/{fd}", str(path))
             os.close(fd)
 
 

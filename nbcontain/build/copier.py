@@ -12,8 +12,8 @@ import stat
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbcontain.build.patterns import Ignore
-from nbcontain.build.walk import Entry, Walk, has_wildcards, unescaped
+from nbcontain.build.patterns import Ignore, has_wildcards
+from nbcontain.build.walk import Entry, Walk, unescaped
 from nbcontain.errors import BuildError
 from nbcontain.linux import syscalls
 from nbcontain.oci.spec import User

@@ -23,7 +23,9 @@ from nbcontain.task import Task
 
 @command("container", "run", "make a container of an image and run it", RunOptions, top=("run",))
 def container_run(engine: Engine, options: RunOptions) -> InProgress[Any]:
-    return InProgress(engine.run(options), "run")
+    facts = (("network", options.network),)
+    log = "" if options.remove else "%container logs shows all of it"
+    return InProgress(engine.run(options), "run", facts=facts, whole_log=log)
 
 
 @command("container", "create", "make a container of an image, to be started later", RunOptions, top=("create",))

@@ -11,7 +11,7 @@ from typing import Any
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
-from nbcontain.options import argument, parse, with_defaults
+from nbcontain.options import HelpAsked, argument, parse, with_defaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
         near = get_close_matches(words[0], names, 1)
         hint = f"did you mean {near[0]}?" if near else f"{prog} --help lists the commands"
         raise UsageError(f"{prog}: there is no command {words[0]!r}", hint=hint)
-    options = parse(
+    options: Any = parse(
         found.options, f"{prog} {words[0]}", found.help, words[1:], KNOWN_FLAGS.get(f"{found.group} {found.name}", {})
     )
     return found, options

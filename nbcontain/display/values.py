@@ -20,6 +20,10 @@ class InProgress(Generic[T]):
     kind: Literal["build", "run", "exec", "work"]
     quiet: bool = False
     """Show only what comes back."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """Small print for its card."""
+    whole_log: str = ""
+    """How to see output that a cell has to leave out."""
 
 
 @dataclass(frozen=True, slots=True)

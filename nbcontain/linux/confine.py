@@ -83,6 +83,8 @@ def _may_set_groups() -> bool:
 
 def default_signals() -> None:
     """Undo what Python and the supervisor ignore or block: a program inherits that through exec."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_DFL)
+    for number in signal.valid_signals():
+        # Handlers of Python's own end with exec; what is ignored stays ignored.
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

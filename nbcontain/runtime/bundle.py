@@ -111,11 +111,6 @@ class Bundle:
         bundle._info = info
         return bundle
 
-    def remove(self, remove_tree: Callable[[Path], None]) -> None:
-        """Forget the container: its directory goes, container.json first, so that no half of it counts."""
-        (self.path / "container.json").unlink(missing_ok=True)
-        remove_tree(self.path)
-
     # --- reading ---
 
     def is_whole(self) -> bool:

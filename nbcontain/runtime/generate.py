@@ -16,19 +16,15 @@ from nbcontain.runtime.init import DEFAULT_PATH, REAPER, USER
 
 CAPABILITIES = tuple(
     f"CAP_{name}"
-    for name in (
-        "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT"
-    ).split()
+    for name in ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"]
 )
 """Podman's eleven: Docker's fourteen without MKNOD, NET_RAW and AUDIT_WRITE."""
 
 MASKED = tuple(
     f"/proc/{name}"
-    for name in (
-        "acpi asound interrupts kcore keys latency_stats sched_debug scsi timer_list timer_stats"
-    ).split()
+    for name in ["acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"]
 ) + ("/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux")
-READONLY = tuple(f"/proc/{name}" for name in "bus fs irq sys sysrq-trigger".split())
+READONLY = tuple(f"/proc/{name}" for name in ["bus", "fs", "irq", "sys", "sysrq-trigger"])
 
 _QUIET = ("nosuid", "noexec", "nodev")
 

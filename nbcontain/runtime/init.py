@@ -122,12 +122,12 @@ def _prepare(process: Process, words: str) -> _Program:
     env = dict(entry.partition("=")[::2] for entry in process.env)
     env.setdefault("PATH", DEFAULT_PATH)
     env.setdefault("HOME", who.home)
-    for number in (1, 2):
-        # A program may open /dev/stdout anew, which asks the pipe who it belongs to.
-        if user.uid and stat.S_ISFIFO(os.fstat(number).st_mode):
-            os.fchown(number, user.uid, user.gid)
     entered = _enter_directory(process.cwd, may_fail=user.uid != 0)
     try:
+        for number in (1, 2):
+            # A program may open /dev/stdout anew, which asks the pipe who it belongs to.
+            if user.uid and stat.S_ISFIFO(os.fstat(number).st_mode):
+                os.fchown(number, user.uid, user.gid)
         confine.become(user, process.capabilities, no_new_privileges=process.no_new_privileges)
     except OSError as error:
         raise SetupFailed(

@@ -43,7 +43,7 @@ def form(ids: IdMap, init: Callable[[Channel], None]) -> Inside:
             _expect(ours, "separated")
             ids.write(stage)
             ours.send({"mapped": True})
-        pid = int(_expect(ours, "pid"))
+        pid = int(str(_expect(ours, "pid")))
     finally:
         os.waitpid(stage, 0)
     # The stage is gone, so the subreaper, which is us, is now init's parent, and init may tie its life to ours.
@@ -78,7 +78,7 @@ def join(pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[i
         run(lambda: _enter(pidfd, flags, body, stdio, theirs), theirs)
     theirs.close()
     try:
-        return Inside(int(_expect(ours, "pid")), ours)
+        return Inside(int(str(_expect(ours, "pid"))), ours)
     finally:
         os.waitpid(stage, 0)
 

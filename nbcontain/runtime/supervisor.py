@@ -14,7 +14,6 @@ import socket
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 from nbcontain.errors import NotRunning
 from nbcontain.events import Finished, Notice, Output, Started

@@ -10,7 +10,7 @@ FLOORS = (
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
-    {"engine", "inspection", "outcomes", "profiles"},
+    {"containers", "engine", "inspection", "outcomes", "profiles"},
     {"display"},
     {"commands", "docker_words", "draw"},
     {"magics", "__main__"},

@@ -160,6 +160,14 @@ def test_every_display_has_three_pictures(kernel: Kernel) -> None:
     assert "web" in card["data"][HTML]
 
 
+def test_the_stored_card_of_a_detached_container_says_how_it_ended(kernel: Kernel) -> None:
+    cell = kernel.check(f'%container run -d --name web box sh -c "{PATIENT}"')
+    kernel.check("%container stop web")
+    kernel.wait_for(lambda: "exited" in cell.displays[0]["data"][PLAIN], 5, "a snapshot that says exited")
+    kernel.check("%container rm web")
+    kernel.wait_for(lambda: WIDGET not in cell.displays[0]["data"], 5, "a snapshot without a widget")
+
+
 def test_a_finished_build_is_stored_without_a_widget(kernel: Kernel) -> None:
     cell = kernel.check(BUSYBOX_CELL)
     (card,) = cell.displays

@@ -71,8 +71,8 @@ def test_what_a_notebook_stores_can_be_read_without_widgets_and_is_harmless(
     notebook = execute(path, tmp_path, root, "card")
     shown = displays(notebook)
     assert len(shown) >= 5
-    assert [sorted(data) for data in shown if not {"text/plain", "text/html"} <= data.keys()] == []
-    assert [tag for data in shown for tag in forbidden(data["text/html"])] == []
+    assert [sorted(data) for data in shown if "text/plain" not in data] == []
+    assert [tag for data in shown for tag in forbidden(data.get("text/html", ""))] == []
     stored = nbformat.writes(notebook)
     assert len(stored) < 300_000
     assert str(root) not in stored

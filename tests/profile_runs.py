@@ -139,6 +139,9 @@ class Child:
                 return
             data: dict[str, Any] = json.loads(line)
             report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+            if isinstance(report.longrepr, list):
+                # A skip's place and reason are a tuple, which JSON does not know.
+                report.longrepr = tuple(report.longrepr)
             self._ready.setdefault(report.nodeid, []).append(report)
 
     def _ended_early(self, item: pytest.Item) -> pytest.TestReport:

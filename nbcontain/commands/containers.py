@@ -11,8 +11,8 @@ from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, InProgress, Lines, Log
 from nbcontain.display.words import ago, command_line, count
 from nbcontain.engine import Engine
-from nbcontain.errors import ContainerError, NbcontainError, UsageError
-from nbcontain.events import Output, Record
+from nbcontain.errors import NbcontainError, UsageError
+from nbcontain.events import Emit, Output, Record
 from nbcontain.inspection import container_document
 from nbcontain.options import argument, option, with_defaults
 from nbcontain.runtime.container import Container
@@ -171,22 +171,21 @@ def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
     return _each(engine, words.names, "rm", lambda container: engine.remove_container(container, force=words.force))
 
 
-def _each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object]) -> InProgress[Lines]:
+def _each(
+    engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object]
+) -> InProgress[Lines]:
     """Do the same to each, as docker does: what fails does not stop the rest; the first error is raised at the end."""
-    containers = [(name, engine.container(name)) for name in names]
 
-    def body(emit: Any) -> Lines:
+    def body(emit: Emit) -> Lines:
         errors: list[NbcontainError] = []
-        done = []
-        for name, container in containers:
+        for name in names:
             try:
-                act(container)
-                done.append(name)
-            except ContainerError as error:
+                act(engine.container(name))
+            except NbcontainError as error:
                 errors.append(error)
         if errors:
             raise errors[0]
-        return Lines(tuple(done))
+        return Lines(tuple(names))
 
     return InProgress(Task(verb, body), "work")
 

@@ -31,6 +31,10 @@ GLYPHS = {
 """The looks of a state: "up" is a container that runs, "running" is work that will end."""
 
 
+_ROOT = "nbc mathjax_ignore tex2jax_ignore"
+"""The outermost class; without the others Jupyter would typeset what stands between two $ of a shell line."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One thing drawn whole: what a card shows, live or saved, and the same in plain text."""
@@ -82,7 +86,7 @@ def card(picture: Picture, with_style: bool = True) -> str:
         parts.append(log(picture))
     inside = "\n".join(parts)
     sheet = style(inside) + "\n" if with_style else ""
-    return element("div", f"\n{sheet}{inside}\n", "nbc", role="group", aria_label=picture.label)
+    return element("div", f"\n{sheet}{inside}\n", _ROOT, role="group", aria_label=picture.label)
 
 
 def heading(state: str, word: str, title: str, about: Sequence[str]) -> str:
@@ -162,7 +166,7 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], foo
     scroll = element("div", element("table", inside, "nbc-table"), "nbc-scroll", tabindex="0", role="region",
                      aria_label=label or "table")  # fmt: skip
     foot = element("div", escape(footer), "nbc-foot") if footer else ""
-    return element("div", f"\n{style(scroll + foot)}\n{scroll}{foot}\n", "nbc")
+    return element("div", f"\n{style(scroll + foot)}\n{scroll}{foot}\n", _ROOT)
 
 
 def style(content: str) -> str:

@@ -7,6 +7,7 @@ power away comes last.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
-from nbcontain.linux import confine, syscalls
+from nbcontain.linux import confine, syscalls, trees
 from nbcontain.oci import codec
-from nbcontain.oci.spec import Process
+from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.runtime import identity, isolation, rootfs
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, Message, describe
@@ -30,9 +31,38 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FILE_LIMIT_BYTES = 1 << 20
 
 
+_SAMPLE = json.dumps(
+    codec.spec_to_json(
+        Spec(
+            Process(("true",), (f"PATH={DEFAULT_PATH}",), capabilities=("CAP_CHOWN",)),
+            mounts=(Mount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),) * 8,
+            linux=Linux(("mount", "pid"), masked_paths=("/proc/kcore",)),
+            annotations={USER: "root"},
+        )
+    )
+)
+
+
+def rehearse() -> None:
+    """Init and supervisor, while they wait: do once, without effect, what a start will do.
+
+    Memory is shared with the zygote until it is written to, and Python writes to what it merely looks at:
+    the kernel copies some hundred pages now, instead of while somebody waits.
+    """
+    spec = codec.spec_from_json(json.loads(_SAMPLE))
+    identity.resolve("root", "root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n")
+    confine.capability_set(spec.process.capabilities)
+    syscalls.capget()
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.close(trees.make_target(root_fd, "/", [], directory=True))
+    os.close(root_fd)
+
+
 def main(channel: Channel) -> None:
     """Init: wait for what to be; be it."""
     keep_only(channel)
+    rehearse()
+    freeze_imports()
     channel.receive()
     # From here on init's life hangs on the supervisor's; should that have ended already, the next line is end-of-file.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -54,7 +84,6 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     spec = bundle.spec
     redirect(*fds)
     os.setsid()
-    freeze_imports()
     isolation.separate_mounts(network="network" in spec.linux.namespaces)
     if spec.hostname:
         syscalls.sethostname(spec.hostname)
@@ -91,7 +120,6 @@ def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
     """Init: run one of our own functions with the given root file system as its whole world."""
     function = rootfs.FUNCTIONS[message["function"]]
     arguments = message["arguments"]
-    freeze_imports()
     isolation.separate_mounts(network=True)
     root_fd = isolation.mount_root(codec.mounts_from_json(message["rootfs"]))
     if message["source"]:

@@ -4,14 +4,15 @@ It is executed from a sealed copy of the interpreter, so that no container, whic
 process's /proc/self/exe, can overwrite the interpreter of the host (CVE-2019-5736). It has imported all that
 is needed, holds no secret of the kernel's, and ends with the kernel; its children do not.
 
-Always one *spare* stands ready: a supervisor with a first process inside new namespaces. An order goes to
-the spare at once, and only then is the next one made.
+Some *spares* stand ready: supervisors, each with a first process inside new namespaces. An order goes to a
+spare at once; new ones are made when there is nothing to do, so that they do not slow down what was ordered.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import select
 import socket
 import sys
 from typing import Any
@@ -19,7 +20,12 @@ from typing import Any
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import IdMapping
 from nbcontain.runtime import stage, supervisor
-from nbcontain.runtime.messages import Channel
+from nbcontain.runtime.messages import Channel, Message
+
+_SPARES = 2
+"""A build's step takes two or three in quick succession."""
+_IDLE_MS = 40
+"""Without an order for so long, what was ordered last has probably ended."""
 
 
 def main(fd: int) -> None:
@@ -41,32 +47,43 @@ def main(fd: int) -> None:
     gc.freeze()
     gc.disable()
     orders.send({"ready": True})
-    spare = _fork_spare(orders, ids)
+    spares = [_fork_spare(orders, ids, [])]
+    poll = select.poll()
+    poll.register(orders, select.POLLIN)
     while True:
+        if len(spares) < _SPARES and not poll.poll(_IDLE_MS):
+            spares.append(_fork_spare(orders, ids, spares))
+            continue
         message, fds = orders.receive()
         if message is None:
             return
-        try:
-            spare.send(message, fds)
-        except OSError:
-            # The spare was killed meanwhile; a new one is as good.
-            spare.close()
-            spare = _fork_spare(orders, ids)
-            spare.send(message, fds)
-        for each in fds:
-            os.close(each)
+        while not _hand_over(spares.pop(0) if spares else _fork_spare(orders, ids, spares), message, fds):
+            # That one was killed meanwhile; another is as good.
+            pass
+        for fd in fds:
+            os.close(fd)
+
+
+def _hand_over(spare: Channel, message: Message, fds: list[int]) -> bool:
+    """Give a spare its order; False if it is dead."""
+    try:
+        spare.send(message, fds)
+    except OSError:
+        return False
+    finally:
         spare.close()
-        spare = _fork_spare(orders, ids)
+    return True
 
 
-def _fork_spare(orders: Channel, ids: IdMap) -> Channel:
+def _fork_spare(orders: Channel, ids: IdMap, spares: list[Channel]) -> Channel:
     """Zygote: fork twice, so that the supervisor is nobody's child who could end before it."""
     ours, theirs = Channel.pair()
     middle = os.fork()
     if middle == 0:
         if os.fork() == 0:
-            ours.close()
-            orders.close()
+            # A spare ends when the zygote does: only the zygote may hold the other ends.
+            for channel in (ours, orders, *spares):
+                channel.close()
             stage.run(lambda: supervisor.main(theirs, ids))
         os._exit(0)
     theirs.close()

@@ -1,0 +1,105 @@
+"""A store with one small image, and short ways to run things in it: for the conformance tests of the runtime."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from nbcontain.build.plan import BuildOptions
+from nbcontain.engine import Engine
+from nbcontain.errors import NbcontainError
+from nbcontain.outcomes import RunResult
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.generate import RunOptions
+
+BOX = """\
+FROM scratch
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+COPY etc /etc
+ENV PATH=/bin GREETING=hello
+CMD ["sh"]
+"""
+PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n7:x:1234:1234::/:/bin/sh\n"
+GROUP = "root:x:0:\napp:x:1001:\nstaff:x:50:app\naudio:x:29:nobody,app\n"
+READY = "echo ready; "
+SLEEP = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+
+
+class Machine:
+    """An engine, and the image `box`: busybox, two users, three groups."""
+
+    def __init__(self, engine: Engine, context: Path) -> None:
+        self.engine = engine
+        etc = context / "etc"
+        etc.mkdir(exist_ok=True)
+        (etc / "passwd").write_text(PASSWD)
+        (etc / "group").write_text(GROUP)
+        self.build(BOX, "box", context)
+
+    def build(self, dockerfile: str, tag: str, context: Path | None = None) -> str:
+        """Build an image; gives its name."""
+        self.engine.build(dockerfile, BuildOptions(tags=(tag,), context=context)).result()
+        return tag
+
+    def run(self, *command: str, image: str = "box", **options: object) -> RunResult:
+        """Run a program to its end and forget the container. Raises ContainerFailed and the like."""
+        chosen = RunOptions(image=image, command=command, **{"remove": True, **options})  # type: ignore[arg-type]
+        result = self.engine.run(chosen).result()
+        assert isinstance(result, RunResult)
+        return result
+
+    def sh(self, script: str, **options: object) -> str:
+        """What a shell script writes to standard output."""
+        return self.run("sh", "-c", script, **options).stdout
+
+    def exit_code(self, *command: str, **options: object) -> int:
+        """How a run ends, as a terminal's `$?`."""
+        try:
+            self.run(*command, **options)
+        except NbcontainError as error:
+            return error.exit_status
+        return 0
+
+    def start(self, script: str, *, image: str = "box", **options: object) -> Container:
+        """A detached container that runs a shell script, once it has written its first line."""
+        command = ("sh", "-c", script)
+        chosen = RunOptions(image=image, command=command, detach=True, **options)  # type: ignore[arg-type]
+        container = self.engine.run(chosen).result()
+        assert isinstance(container, Container)
+        until(lambda: bool(container.logs()))
+        return container
+
+    def execute(self, container: Container, *command: str, **options: object) -> tuple[int, str]:
+        """Run a further program in a container: its exit code, and what it wrote to standard output."""
+        said: list[bytes] = []
+        code = container.exec(
+            command, on_output=lambda stream, data: said.append(data) if stream == "stdout" else None, **options
+        )  # type: ignore[arg-type]
+        return code, b"".join(said).decode()
+
+    def left(self) -> list[str]:
+        """What is in the store besides images and caches: containers, their layers, and temporary things."""
+        layout = self.engine.layout
+        places = (layout.containers, layout.actives, layout.tmp)
+        return [f"{place.name}/{name}" for place in places for name in os.listdir(place)]
+
+    def clear(self) -> None:
+        """Remove every container."""
+        for container in self.engine.containers():
+            self.engine.remove_container(container, force=True)
+
+
+def said(container: Container) -> str:
+    """All that a container wrote so far, both streams."""
+    return b"".join(record.event.data for record in container.logs()).decode()  # type: ignore[union-attr]
+
+
+def until(holds: Callable[[], bool], timeout_s: float = 10) -> None:
+    """Wait for something that happens in another process."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        time.sleep(0.01)

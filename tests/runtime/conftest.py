@@ -1,0 +1,33 @@
+"""Fixtures of the runtime's tests: one store and one image for the whole session, since a start is what is tested."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import needs
+from machine import Machine
+from nbcontain.engine import Engine
+
+
+@pytest.fixture(scope="session")
+def shared_machine(busybox_context: Path) -> Iterator[Machine]:
+    """The one machine of this process."""
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
+    with Engine(directory) as engine:
+        yield Machine(engine, busybox_context)
+        engine.remove_image("box", force=True)
+        engine.prune()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def machine(shared_machine: Machine) -> Iterator[Machine]:
+    """A machine without containers; after the test nothing is left but images."""
+    yield shared_machine
+    shared_machine.clear()
+    assert shared_machine.left() == []

@@ -4,8 +4,9 @@
  * namespaces, which mounts the overlay, /proc, /dev, /sys, pivots, and executes the program; it waits, and
  * removes the layer. No parsing, no journal, no devices, no confinement.
  *
- *   nsrun [-n] [-u] [-r ROUNDS] LOWER SCRATCH PROGRAM [ARGUMENT...]
+ *   nsrun [-n] [-u] [-p] [-r ROUNDS] LOWER SCRATCH PROGRAM [ARGUMENT...]
  *   -n  a network namespace too     -u  a user namespace too, the caller being root inside
+ *   -p  no file systems mounted but /proc
  *   -r  so many times, and print the median in milliseconds
  */
 #define _GNU_SOURCE
@@ -24,7 +25,7 @@
 #include <unistd.h>
 
 static char *lower, *scratch, **program;
-static int with_user, go[2];
+static int with_user, only_proc, go[2];
 
 static void check(int result, const char *what) {
 	if (result < 0) {
@@ -45,6 +46,16 @@ static void attach(const char *kind, const char *target, unsigned long flags, co
 	check(mount(kind, target, kind, flags, data), target);
 }
 
+static void furnish(void) {
+	attach("tmpfs", "dev", MS_NOSUID | MS_NOEXEC, "mode=755,size=65536k");
+	attach("devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620");
+	attach("tmpfs", "dev/shm", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=65536k");
+	attach("mqueue", "dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");
+	mkdir("sys", 0755);
+	if (mount("sysfs", "sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "") < 0)
+		check(mount("/sys", "sys", "", MS_BIND | MS_REC, ""), "sys");
+}
+
 static int inside(void *unused) {
 	char options[3 * 4096], byte;
 	(void)unused;
@@ -58,13 +69,8 @@ static int inside(void *unused) {
 	check(mount("overlay", "root", "overlay", 0, options), "overlay");
 	check(chdir("root"), "chdir");
 	attach("proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");
-	attach("tmpfs", "dev", MS_NOSUID | MS_NOEXEC, "mode=755,size=65536k");
-	attach("devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620");
-	attach("tmpfs", "dev/shm", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=65536k");
-	attach("mqueue", "dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");
-	mkdir("sys", 0755);
-	if (mount("sysfs", "sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "") < 0)
-		check(mount("/sys", "sys", "", MS_BIND | MS_REC, ""), "sys");
+	if (!only_proc)
+		furnish();
 	check(syscall(SYS_pivot_root, ".", "."), "pivot_root");
 	check(umount2(".", MNT_DETACH), "umount");
 	check(chdir("/"), "chdir /");
@@ -128,11 +134,13 @@ static double now_ms(void) {
 
 int main(int argc, char **argv) {
 	int flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP, rounds = 0, option;
-	while ((option = getopt(argc, argv, "+nur:")) != -1) {
+	while ((option = getopt(argc, argv, "+nupr:")) != -1) {
 		if (option == 'n')
 			flags |= CLONE_NEWNET;
 		else if (option == 'u')
 			flags |= CLONE_NEWUSER, with_user = 1;
+		else if (option == 'p')
+			only_proc = 1;
 		else if (option == 'r')
 			rounds = atoi(optarg);
 		else

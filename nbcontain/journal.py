@@ -186,7 +186,7 @@ class FileJournal:
                     return
                 _wait(notify)
         finally:
-            os.close(notify)
+            _close_aside(notify)
             if fd >= 0:
                 os.close(fd)
             at_end()
@@ -206,6 +206,15 @@ def _open_if_there(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return -1
+
+
+def _close_aside(notify: int) -> None:
+    """Close an inotify descriptor without waiting: the kernel lets some 10 ms pass until all watches are surely gone."""
+    try:
+        threading.Thread(target=os.close, args=(notify,), daemon=True).start()
+    except RuntimeError:
+        # The interpreter is ending and makes no threads any more.
+        os.close(notify)
 
 
 def _wait(notify: int, timeout_s: float = 2.0) -> None:

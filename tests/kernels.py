@@ -170,15 +170,16 @@ class Kernel:
         cell = self._cells.get(message["parent_header"].get("msg_id", ""))
         if kind in ("comm_open", "comm_msg"):
             self._take_comm(kind, content)
+        if kind == "update_display_data":
+            # It may come long after the display, from a thread or from another cell: it belongs where its id is.
+            for each in self._cells.values():
+                each.outputs.append({"type": kind, **content})
+            return
         if cell is None:
-            # A display may be updated by a thread long after its cell: the update belongs where its id is.
-            if kind == "update_display_data":
-                for each in self._cells.values():
-                    each.outputs.append({"type": kind, **content})
             return
         if kind == "status":
             cell.is_idle = cell.is_idle or content["execution_state"] == "idle"
-        elif kind in ("stream", "display_data", "execute_result", "update_display_data", "error"):
+        elif kind in ("stream", "display_data", "execute_result", "error"):
             cell.outputs.append({"type": kind, "transient": {}, **content})
 
     def _take_comm(self, kind: str, content: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from nbcontain import errors
@@ -61,14 +62,13 @@ class Channel:
         self.socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
 
     def tell(self, message: Message) -> None:
-        """Send to somebody who may be gone, or asleep with a full buffer: then nobody is told."""
-        self.socket.setblocking(False)
-        try:
-            self.send(message)
-        except OSError:
-            pass
-        finally:
-            self.socket.setblocking(True)
+        """Send to somebody who may be gone, hung up on, or asleep with a full buffer: then nobody is told."""
+        with suppress(OSError):
+            self.socket.setblocking(False)
+            try:
+                self.send(message)
+            finally:
+                self.socket.setblocking(True)
 
     def receive(self) -> tuple[Message | None, list[int]]:
         """The next packet and its fds (close-on-exec); (None, []) at end-of-file. Waits."""

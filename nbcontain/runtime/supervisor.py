@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -116,6 +117,7 @@ class _Supervisor:
         self.journal = FileJournal(self.bundle.path / "journal.jsonl")
         self.state = State()
         self.pidfd = os.pidfd_open(inside.pid)
+        self.mounts_fd = -1
         self.kill_at = 0.0
         self.is_started = False
         self.outputs: dict[int, str] = {}
@@ -158,18 +160,29 @@ class _Supervisor:
         for stream, (reading, _) in pipes.items():
             self.outputs[reading] = stream
             self.poll.register(reading, select.POLLIN)
+        # While init makes its root.
+        self.state = State(status="created", pid=self.inside.pid, pid_start=_start_time(self.inside.pid))
+        self.bundle.write_state(self.state)
         answer, _ = self.inside.channel.receive()
         _raise(answer)
-        self.bundle.write_stubs(answer["made"] if answer else ())
-        start = _start_time(self.inside.pid)
-        self.state = State(status="created", pid=self.inside.pid, pid_start=start)
-        self.bundle.write_state(self.state)
         assert self.report is not None
         self.report.send({"created": True})
+        self.bundle.write_stubs(answer["made"] if answer else ())
+        if self.info.remove:
+            self._hold_mounts()
         self.poll.register(self.report, select.POLLIN)
         self.poll.register(self.pidfd, select.POLLIN)
         if self.leash >= 0:
             self.poll.register(self.leash, select.POLLIN)
+
+    def _hold_mounts(self) -> None:
+        """Keep the mount namespace beyond init's end: unmounting takes a while, and nobody needs to wait for it.
+
+        Only where the layer is thrown away, so that nothing else ever uses it while it is still mounted.
+        """
+        with suppress(PermissionError):
+            # Refused where the user is another inside, without being root here: then init's end takes a little longer.
+            self.mounts_fd = os.open(f"/proc/{self.inside.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
     def _listen(self) -> None:
         """The control socket. By a descriptor of its directory, since a socket's path ends at 108 bytes."""
@@ -396,6 +409,8 @@ class _Supervisor:
             for client in self.waiting:
                 client.tell({"exit_code": code})
             self.journal.close()
+            if self.mounts_fd >= 0:
+                os.close(self.mounts_fd)
             if self.info.remove:
                 for path in filter(None, (active, directory)):
                     self._remove(path)

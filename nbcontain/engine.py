@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from nbcontain.build.solver import BUILD, Solver
 from nbcontain.containers import Containers
 from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import (
+    ContainerError,
     ImageNotFound,
     InUse,
     NotRunning,
@@ -386,8 +388,10 @@ class Engine:
                     f"{container.name} is running",
                     hint=f"%container stop {container.name} first, or rm -f, which kills it",
                 )
-            container.kill(signal.SIGKILL)
-            container.wait(5)
+            with suppress(ContainerError):
+                # It may end, and with --rm be forgotten, while we ask.
+                container.kill(signal.SIGKILL)
+                container.wait(5)
         with self.store.shared():
             container.bundle.remove(self.store.snapshots.remove_tree)
             self.store.snapshots.discard(container.id)

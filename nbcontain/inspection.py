@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nbcontain.oci import codec
+from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.image import Platform
 from nbcontain.runtime.container import Container
 
@@ -55,7 +55,7 @@ def container_document(engine: Engine, container: Container) -> dict[str, Any]:
         "Labels": dict(info.labels),
         "Bundle": str(container.bundle.path),
         "Isolation": engine.profile.describe(engine.host),
-        "Spec": codec.spec_to_json(container.bundle.spec),
+        "Spec": spec_codec.spec_to_json(container.bundle.spec),
     }
 
 

@@ -24,7 +24,6 @@ CMD ["sh"]
 """
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n7:x:1234:1234::/:/bin/sh\n"
 GROUP = "root:x:0:\napp:x:1001:\nstaff:x:50:app\naudio:x:29:nobody,app\n"
-READY = "echo ready; "
 SLEEP = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"
 
 
@@ -97,9 +96,9 @@ def said(container: Container) -> str:
     return b"".join(record.event.data for record in container.logs()).decode()  # type: ignore[union-attr]
 
 
-def until(holds: Callable[[], bool], timeout_s: float = 10) -> None:
+def until(holds: Callable[[], bool], timeout_s: float = 10, what: Callable[[], str] = str) -> None:
     """Wait for something that happens in another process."""
     deadline = time.monotonic() + timeout_s
     while not holds():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        assert time.monotonic() < deadline, f"not within {timeout_s} s {what()}"
         time.sleep(0.01)

@@ -68,7 +68,7 @@ def profile_of(item: pytest.Item) -> str | None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Replay the reports of a test that another profile's child runs."""
     wanted = profile_of(item)
     if wanted is None or wanted == here() or here() != "root":
@@ -82,6 +82,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     for report in children[wanted].reports(item):
         hook.pytest_runtest_logreport(report=report)
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    # What the last test that ran here left set up for its neighbours, as far as the next one has no use for it.
+    item.session._setupstate.teardown_exact(nextitem)
     return True
 
 

@@ -13,6 +13,8 @@ import stat
 from nbcontain.linux import syscalls
 
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+_MAX_LINKS = 40
+"""As many as the kernel follows itself (path_resolution(7))."""
 
 
 def open_in(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
@@ -27,44 +29,61 @@ def open_in(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
 def make_target(root_fd: int, path: str, made: list[str], *, directory: bool) -> int:
     """The file or directory at `path` below the root, made with its parents if it is not there, as an O_PATH fd.
 
-    Each path that had to be made is added to `made`. Symlinks on the way are followed inside the root.
+    Each path that had to be made is added to `made`. Symlinks on the way are followed inside the root, also where
+    they lead to nothing yet (/etc/resolv.conf of many images).
     """
     try:
         return open_in(root_fd, path)
     except FileNotFoundError:
         pass
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
+    resolved, waiting, links = "", path.split("/"), 0
+    while waiting:
+        name = waiting.pop(0)
+        if name in ("", "."):
+            continue
+        if name == "..":
+            resolved = resolved.rpartition("/")[0]
+            continue
+        try:
+            link = _link_at(root_fd, f"{resolved}/{name}")
+        except FileNotFoundError:
+            _make(root_fd, resolved, name, directory=directory or any(waiting))
+            made.append(f"{resolved}/{name}")
+            link = None
+        if link is None:
+            resolved = f"{resolved}/{name}"
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        if link.startswith("/"):
+            resolved = ""
+        waiting[:0] = link.split("/")
+    return open_in(root_fd, resolved or "/", os.O_PATH | os.O_NOFOLLOW)
+
+
+def _link_at(root_fd: int, path: str) -> str | None:
+    """Where a symlink leads; None if `path` is something else. Raises FileNotFoundError."""
+    fd = open_in(root_fd, path, os.O_PATH | os.O_NOFOLLOW)
     try:
-        for number, name in enumerate(parts):
-            is_last = number == len(parts) - 1
-            prefix = "/" + "/".join(parts[: number + 1])
-            try:
-                below = open_in(root_fd, prefix)
-            except FileNotFoundError:
-                below = _make(here, name, directory=directory or not is_last)
-                made.append(prefix)
-            os.close(here)
-            here = below
-        result, here = here, -1
-        return result
+        return os.readlink("", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
+
+
+def _make(root_fd: int, parent: str, name: str, *, directory: bool) -> None:
+    parent_fd = open_in(root_fd, parent or "/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        if directory:
+            os.mkdir(name, 0o755, dir_fd=parent_fd)
+        else:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
     except OSError as error:
-        error.filename = path
+        error.filename = f"{parent}/{name}"
         raise
     finally:
-        if here >= 0:
-            os.close(here)
-
-
-def _make(parent: int, name: str, *, directory: bool) -> int:
-    if name == "..":
-        raise OSError(errno.EINVAL, "'..' leads nowhere here", name)
-    # A dangling symlink is there already: refused by EEXIST or O_EXCL instead of being written through.
-    if directory:
-        os.mkdir(name, 0o755, dir_fd=parent)
-    else:
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
-    return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        os.close(parent_fd)
 
 
 def attach(mount_fd: int, target_fd: int) -> None:

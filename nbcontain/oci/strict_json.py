@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import BadDigest, BadDocument
-from nbcontain.oci.digest import Digest
+
+if TYPE_CHECKING:
+    from nbcontain.oci.digest import Digest
 
 DOCUMENT_LIMIT = 8 << 20
 """No manifest, config or index is larger, in bytes; registries take manifests of 4 MiB."""
@@ -86,6 +88,9 @@ class Fields:
 
 def digest_of(text: str, place: str) -> Digest:
     """A digest, or BadDocument that says where it stands."""
+    # Only here: a container's own processes read documents without digests, and have no use for OpenSSL.
+    from nbcontain.oci.digest import Digest
+
     try:
         return Digest.parse(text)
     except BadDigest as error:

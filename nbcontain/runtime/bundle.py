@@ -19,7 +19,7 @@ from typing import Any, Literal
 from nbcontain.errors import ContainerError
 from nbcontain.events import Record
 from nbcontain.journal import FileJournal
-from nbcontain.oci import codec
+from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.store import files
 
@@ -93,8 +93,8 @@ class Bundle:
                 (path / "rootfs").mkdir(exist_ok=True)
                 for name, text in network_files(spec.hostname).items():
                     _write(path / name, text.encode(), 0o644)
-                _write(path / "config.json", json.dumps(codec.spec_to_json(spec)).encode())
-                _write(path / "rootfs.json", json.dumps(codec.mounts_to_json(rootfs)).encode())
+                _write(path / "config.json", json.dumps(spec_codec.spec_to_json(spec)).encode())
+                _write(path / "rootfs.json", json.dumps(spec_codec.mounts_to_json(rootfs)).encode())
                 fields = asdict(replace(info, labels={}, options={})) | {
                     "labels": dict(info.labels),
                     "options": dict(info.options),
@@ -127,11 +127,11 @@ class Bundle:
 
     @property
     def spec(self) -> Spec:
-        return codec.spec_from_json(self._read("config.json"))
+        return spec_codec.spec_from_json(self._read("config.json"))
 
     @property
     def rootfs(self) -> tuple[Mount, ...]:
-        return codec.mounts_from_json(self._read("rootfs.json"))
+        return spec_codec.mounts_from_json(self._read("rootfs.json"))
 
     def state(self) -> State:
         """As its supervisor last wrote it; `creating` before that."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from nbcontain.errors import ContainerError, NotRunning, SetupFailed
 from nbcontain.events import Output, Record
-from nbcontain.oci import codec
+from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Process
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
 from nbcontain.runtime.generate import merged
@@ -199,7 +199,7 @@ class Container:
                 theirs.append(writing)
                 poll.register(reading, select.POLLIN)
             user = user or spec.annotations.get(USER, "")
-            channel.send({"do": "exec", "process": codec.process_to_json(process), "user": user}, theirs)
+            channel.send({"do": "exec", "process": spec_codec.process_to_json(process), "user": user}, theirs)
             while theirs:
                 os.close(theirs.pop())
             poll.register(channel, select.POLLIN)

@@ -7,18 +7,20 @@ power away comes last.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import stat
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
 from nbcontain.linux import confine, syscalls, trees
-from nbcontain.oci import codec
+from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
-from nbcontain.runtime import identity, isolation, rootfs
+from nbcontain.runtime import identity, isolation
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, Message, describe
 from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
@@ -27,12 +29,14 @@ USER = "org.nbcontain.user"
 """Annotation: USER's words, resolved inside the image."""
 REAPER = "org.nbcontain.init"
 """Annotation: "true" where a small first process of ours reaps and forwards signals (`--init`)."""
+ROOTFS = "nbcontain.runtime.rootfs"
+"""Our own functions. A container needs none, so that they are imported only once the first container is made."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FILE_LIMIT_BYTES = 1 << 20
 
 
 _SAMPLE = json.dumps(
-    codec.spec_to_json(
+    spec_codec.spec_to_json(
         Spec(
             Process(("true",), (f"PATH={DEFAULT_PATH}",), capabilities=("CAP_CHOWN",)),
             mounts=(Mount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),) * 8,
@@ -49,7 +53,7 @@ def rehearse() -> None:
     Memory is shared with the zygote until it is written to, and Python writes to what it merely looks at:
     the kernel copies some hundred pages now, instead of while somebody waits.
     """
-    spec = codec.spec_from_json(json.loads(_SAMPLE))
+    spec = spec_codec.spec_from_json(json.loads(_SAMPLE))
     identity.resolve("root", "root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n")
     confine.capability_set(spec.process.capabilities)
     syscalls.capget()
@@ -61,8 +65,10 @@ def rehearse() -> None:
 def main(channel: Channel) -> None:
     """Init: wait for what to be; be it."""
     keep_only(channel)
+    os.setsid()
+    _leave_keyring()
+    confine.default_signals()
     rehearse()
-    freeze_imports()
     channel.receive()
     # From here on init's life hangs on the supervisor's; should that have ended already, the next line is end-of-file.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -71,6 +77,7 @@ def main(channel: Channel) -> None:
         return
     try:
         if message["do"] == "program":
+            freeze_imports()
             _be_container(channel, message, fds)
         else:
             _be_function(channel, message, fds)
@@ -83,11 +90,9 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     bundle = Bundle(Path(message["bundle"]))
     spec = bundle.spec
     redirect(*fds)
-    os.setsid()
     isolation.separate_mounts(network="network" in spec.linux.namespaces)
     if spec.hostname:
         syscalls.sethostname(spec.hostname)
-    _leave_keyring()
     root_fd = isolation.mount_root(bundle.rootfs, volatile=message["volatile"])
     made = isolation.furnish(root_fd, spec)
     isolation.pivot(root_fd)
@@ -111,19 +116,24 @@ def be_process(channel: Channel) -> None:
         return
     os.setsid()
     _leave_keyring()
-    process = codec.process_from_json(message["process"])
+    confine.default_signals()
+    process = spec_codec.process_from_json(message["process"])
     program = _prepare(process, message["user"])
     _execute(program, process)
 
 
 def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
     """Init: run one of our own functions with the given root file system as its whole world."""
-    function = rootfs.FUNCTIONS[message["function"]]
+    # The zygote has them already, unless this is the first thing that it is asked for.
+    for name in message["modules"]:
+        importlib.import_module(name)
+    freeze_imports()
+    function = sys.modules[ROOTFS].FUNCTIONS[message["function"]]
     arguments = message["arguments"]
     isolation.separate_mounts(network=True)
-    root_fd = isolation.mount_root(codec.mounts_from_json(message["rootfs"]))
+    root_fd = isolation.mount_root(spec_codec.mounts_from_json(message["rootfs"]))
     if message["source"]:
-        source = isolation.mount_root(codec.mounts_from_json(message["source"]))
+        source = isolation.mount_root(spec_codec.mounts_from_json(message["source"]))
         fds.append(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source))
         os.close(source)
     isolation.pivot(root_fd)
@@ -165,7 +175,6 @@ def _prepare(process: Process, words: str) -> _Program:
         ) from error
     if not entered:
         _enter_directory(process.cwd, may_fail=False)
-    confine.default_signals()
     return _Program(_find(process.args, env["PATH"]), env)
 
 

@@ -18,16 +18,17 @@ from typing import Any
 
 from nbcontain.errors import SetupFailed
 from nbcontain.host import Host
-from nbcontain.oci import codec
+from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.bundle import Bundle
+from nbcontain.runtime.init import ROOTFS
 from nbcontain.runtime.messages import Channel, Message, error_of
 
 _READY_S = 20.0
 _CREATED_S = 60.0
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAM = (
-    "import sys; sys.path.append(sys.argv[2]); from nbcontain.runtime.zygote import main; main(int(sys.argv[1]))"
+    "import sys; sys.path.append(sys.argv[2]); import nbcontain.runtime.later; from nbcontain.runtime.zygote import main; main(int(sys.argv[1]))"
 )
 
 
@@ -73,7 +74,7 @@ class Launcher:
     def __init__(self, host: Host, functions: Sequence[str] = ()) -> None:
         """`functions` names further modules whose functions `call` can run: those of the floors above."""
         self._host = host
-        self._functions = tuple(functions)
+        self._functions = (ROOTFS, *functions)
         self._lock = threading.Lock()
         self._zygote: subprocess.Popen[bytes] | None = None
         self._orders: Channel | None = None
@@ -111,6 +112,7 @@ class Launcher:
             "bundle": str(bundle.path),
             "leash": leash is not None,
             "stdin": stdin is not None,
+            "volatile": bundle.info.remove or bundle.info.build_step,
         }
         try:
             channel = self._ordered(message, [fd for fd in ends if fd is not None])
@@ -142,9 +144,10 @@ class Launcher:
         """
         message = {
             "do": "call",
+            "modules": self._functions,
             "function": function,
-            "rootfs": codec.mounts_to_json(rootfs),
-            "source": codec.mounts_to_json(source) if source else None,
+            "rootfs": spec_codec.mounts_to_json(rootfs),
+            "source": spec_codec.mounts_to_json(source) if source else None,
             "arguments": dict(arguments),
         }
         channel = self._ordered(message, fds)

@@ -21,7 +21,7 @@ from nbcontain.events import Finished, Notice, Output, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
-from nbcontain.oci import codec
+from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime import init, stage
 from nbcontain.runtime.bundle import Bundle, State
@@ -113,6 +113,9 @@ class _Supervisor:
         self.bundle.lock_fd = fds.pop(0)
         self.leash = fds.pop(0) if message["leash"] else -1
         self.stdin = fds.pop(0) if message["stdin"] else -1
+        self.outputs: dict[int, str] = {}
+        # First of all, so that init makes its root while the rest happens here.
+        self._instruct(volatile=message["volatile"])
         self.info = self.bundle.info
         self.journal = FileJournal(self.bundle.path / "journal.jsonl")
         self.state = State()
@@ -120,7 +123,6 @@ class _Supervisor:
         self.mounts_fd = -1
         self.kill_at = 0.0
         self.is_started = False
-        self.outputs: dict[int, str] = {}
         self.execs: dict[int, _Exec] = {}
         self.clients: dict[int, Channel] = {}
         self.waiting: list[Channel] = []
@@ -147,20 +149,8 @@ class _Supervisor:
         """Everything up to the start: OCI's `created`."""
         self._listen()
         self.journal.open()
-        stdin = self.stdin if self.stdin >= 0 else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
-        message = {
-            "do": "program",
-            "bundle": str(self.bundle.path),
-            "volatile": self.info.remove or self.info.build_step,
-        }
-        self.inside.channel.send(message, [stdin, pipes["stdout"][1], pipes["stderr"][1]])
-        for fd in (stdin, pipes["stdout"][1], pipes["stderr"][1]):
-            os.close(fd)
-        for stream, (reading, _) in pipes.items():
-            self.outputs[reading] = stream
-            self.poll.register(reading, select.POLLIN)
-        # While init makes its root.
+        for fd in self.outputs:
+            self.poll.register(fd, select.POLLIN)
         self.state = State(status="created", pid=self.inside.pid, pid_start=_start_time(self.inside.pid))
         self.bundle.write_state(self.state)
         answer, _ = self.inside.channel.receive()
@@ -174,6 +164,16 @@ class _Supervisor:
         self.poll.register(self.pidfd, select.POLLIN)
         if self.leash >= 0:
             self.poll.register(self.leash, select.POLLIN)
+
+    def _instruct(self, *, volatile: bool) -> None:
+        """Tell init which container to become, and give it its standard streams."""
+        stdin = self.stdin if self.stdin >= 0 else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
+        ends = [stdin, pipes["stdout"][1], pipes["stderr"][1]]
+        self.inside.channel.send({"do": "program", "bundle": str(self.bundle.path), "volatile": volatile}, ends)
+        for fd in ends:
+            os.close(fd)
+        self.outputs = {reading: stream for stream, (reading, _) in pipes.items()}
 
     def _hold_mounts(self) -> None:
         """Keep the mount namespace beyond init's end: unmounting takes a while, and nobody needs to wait for it.
@@ -396,12 +396,7 @@ class _Supervisor:
         try:
             self.bundle.write_state(self.state)
         finally:
-            directory = self.bundle.path
-            active = self.bundle.active_directory() if self.info.remove else None
-            if self.info.remove:
-                # Its name is free from here on, while followers, who hold the files open, still read the end.
-                directory = directory.parent.parent / "tmp" / f".tmp-{self.info.id}"
-                files.move(self.bundle.path, directory)
+            rubbish = self._put_aside() if self.info.remove else []
             try:
                 self.journal.append(Finished(self.info.id, "done" if code == 0 else "failed", exit_code=code))
             except OSError:
@@ -411,9 +406,20 @@ class _Supervisor:
             self.journal.close()
             if self.mounts_fd >= 0:
                 os.close(self.mounts_fd)
-            if self.info.remove:
-                for path in filter(None, (active, directory)):
-                    self._remove(path)
+            for path in rubbish:
+                self._remove(path)
+
+    def _put_aside(self) -> list[Path]:
+        """Free the names of what --rm removes, before anybody hears of the end; gives where it lies now.
+
+        Followers, who hold the files open, still read what comes.
+        """
+        tmp = self.bundle.path.parent.parent / "tmp"
+        aside: list[Path] = []
+        for path in filter(None, (self.bundle.active_directory(), self.bundle.path)):
+            aside.append(tmp / f".tmp-{len(aside)}-{self.info.id}")
+            files.move(path, aside[-1])
+        return aside
 
     def _drain(self) -> None:
         """Everything inside is dead, so the pipes end; unless somebody outside was handed one."""
@@ -438,8 +444,9 @@ def remove_as_root(ids: IdMap, path: Path) -> None:
     inside.channel.send(
         {
             "do": "function",
+            "modules": [init.ROOTFS],
             "function": "remove_tree",
-            "rootfs": codec.mounts_to_json([Mount("/", "bind", str(path.parent), ("bind",))]),
+            "rootfs": spec_codec.mounts_to_json([Mount("/", "bind", str(path.parent), ("bind",))]),
             "source": None,
             "arguments": {"name": path.name},
         }

@@ -11,6 +11,7 @@ spare at once; new ones are made when there is nothing to do, so that they do no
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import select
 import socket
@@ -39,19 +40,18 @@ def main(fd: int) -> None:
     message, _ = orders.receive()
     if message is None:
         return
-    ids = _ids_from(message)
-    for name in message["functions"]:
-        __import__(name)
-    # What is here now is shared by all children for as long as nobody writes to it.
-    gc.collect()
-    gc.freeze()
+    ids, functions = _ids_from(message), message["functions"]
     gc.disable()
+    _share()
     orders.send({"ready": True})
     spares = [_fork_spare(orders, ids, [])]
     poll = select.poll()
     poll.register(orders, select.POLLIN)
     while True:
         if len(spares) < _SPARES and not poll.poll(_IDLE_MS):
+            while functions:
+                importlib.import_module(functions.pop())
+                _share()
             spares.append(_fork_spare(orders, ids, spares))
             continue
         message, fds = orders.receive()
@@ -62,6 +62,12 @@ def main(fd: int) -> None:
             pass
         for fd in fds:
             os.close(fd)
+
+
+def _share() -> None:
+    """What is here now is shared by all children for as long as nobody writes to it."""
+    gc.collect()
+    gc.freeze()
 
 
 def _hand_over(spare: Channel, message: Message, fds: list[int]) -> bool:

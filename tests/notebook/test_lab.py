@@ -62,7 +62,7 @@ def test_a_build_card_and_a_live_card_are_seen_and_stop_is_clicked(open_lab: Cal
     built = lab.card(1)
     expect(built).to_be_visible()
     expect(built.locator("tr")).not_to_have_count(0)
-    expect(built).to_contain_text("busybox --install")
+    expect(built).to_contain_text("COPY busybox /bin/busybox")
 
     lab.run(2)
     card = lab.card(2)
@@ -73,6 +73,16 @@ def test_a_build_card_and_a_live_card_are_seen_and_stop_is_clicked(open_lab: Cal
     assert Engine(root).container("web").status == "exited"
     lab.run(3)
     lab.wait_for_text(3, r"Exited \(0\)")
+
+
+def test_a_build_is_seen_while_it_goes_on(open_lab: Callable[..., Lab]) -> None:
+    lab = open_lab(LOAD, BUSYBOX_CELL, "%%dockerfile -t slow\nFROM box\nRUN echo at work; sleep 3\nRUN echo over\n")
+    lab.run(0)
+    lab.run(1)
+    lab.start(2)
+    expect(lab.card(2)).to_contain_text("at work", timeout=2500)
+    expect(lab.card(2)).to_contain_text("building")
+    expect(lab.card(2)).to_contain_text("built", timeout=8000)
 
 
 def test_stop_ends_an_attached_container_while_its_cell_runs(open_lab: Callable[..., Lab]) -> None:
@@ -94,7 +104,7 @@ def test_a_reloaded_page_shows_the_container_and_its_buttons_still_work(
     lab.run(2)
     lab.wait_for_text(2, r"line 5\b")
     lab.reload()
-    expect(lab.card(1)).to_contain_text("busybox --install")
+    expect(lab.card(1)).to_contain_text("COPY busybox /bin/busybox")
     expect(lab.card(2)).to_contain_text("web")
     lab.wait_for_text(2, r"line \d\d")
     lab.button(2, "Stop").click()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import needs
 from nbcontain.errors import BadDocument
-from nbcontain.oci import codec
+from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import (
     LAYER_TAR,
@@ -100,7 +100,7 @@ def test_an_index_survives_the_round_trip(index: Index) -> None:
 
 @given(specs)
 def test_a_spec_survives_the_round_trip(spec: Spec) -> None:
-    assert codec.spec_from_json(json.loads(json.dumps(codec.spec_to_json(spec)))) == spec
+    assert spec_codec.spec_from_json(json.loads(json.dumps(spec_codec.spec_to_json(spec)))) == spec
 
 
 def test_an_empty_command_is_not_the_same_as_none() -> None:
@@ -200,7 +200,7 @@ def test_crun_accepts_the_config_json(tmp_path: Path) -> None:
         annotations={"org.example": "x"},
     )
     (tmp_path / "rootfs").mkdir()
-    (tmp_path / "config.json").write_text(json.dumps(codec.spec_to_json(spec)))
+    (tmp_path / "config.json").write_text(json.dumps(spec_codec.spec_to_json(spec)))
     done = subprocess.run(
         [crun, "--root", str(tmp_path / "state"), "run", "--bundle", str(tmp_path), "h2-codec-test"],
         capture_output=True,

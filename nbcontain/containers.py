@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from nbcontain import names
 from nbcontain.errors import ContainerNotFound, NameTaken
@@ -49,6 +50,13 @@ class Containers:
             f"there is no container {name!r}",
             hint=f"did you mean {near[0]}?" if near else "%container ps -a lists all there are",
         )
+
+    def sweep(self, remove_tree: Callable[[Path], None]) -> None:
+        """Remove the bundles whose writer died over them. Only while nobody can be writing one: under gc's lock."""
+        for name in os.listdir(self._layout.containers):
+            bundle = Bundle(self._layout.container(name))
+            if not bundle.is_whole() and not bundle.is_alive():
+                bundle.remove(remove_tree)
 
     @contextmanager
     def naming(self, info: ContainerInfo) -> Iterator[ContainerInfo]:

@@ -235,7 +235,12 @@ class Engine:
         return self._collect(wait=True)
 
     def _collect(self, *, wait: bool) -> int:
-        return gc.collect(self.store, lambda: [each.id for each in self.containers()], wait=wait).size_bytes
+        return gc.collect(self.store, self._owners, wait=wait).size_bytes
+
+    def _owners(self) -> list[str]:
+        """The keys of active snapshots that belong to a container, for gc, which holds the store's lock meanwhile."""
+        self._containers.sweep(self.store.snapshots.remove_tree)
+        return [each.id for each in self.containers()]
 
     # --- containers ---
 
@@ -310,12 +315,14 @@ class Engine:
 
         def body(emit: Emit) -> RunResult | Container:
             container = self._create(options, emit)
+            # Before it is started: with --rm it may be forgotten a moment later.
+            records = container.follow() if leash is not None else iter(())
             try:
-                container.launch(self.launcher, leash=leash, stdin=0 if options.interactive else None)
-                records = container.follow()
-                container.start()
+                container.launch(self.launcher, leash=leash, stdin=0 if options.interactive else None, start=True)
             except BaseException:
                 self._forget(container)
+                for _ in records:
+                    pass  # to the end, where it closes what it reads
                 if leash is not None:
                     leash.close()
                 raise
@@ -351,8 +358,7 @@ class Engine:
         if container.status == "running":
             return
         self.profile.require(self.host, "start")
-        container.launch(self.launcher)
-        container.start()
+        container.launch(self.launcher, start=True)
 
     def stop(self, container: Container, timeout_s: float = 10) -> None:
         """Send the stop signal, and SIGKILL if it runs after `timeout_s` still. Nothing if it does not run."""

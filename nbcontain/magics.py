@@ -16,6 +16,7 @@ from typing import Any
 
 from nbcontain import __version__
 from nbcontain.commands import DockerfileWords, overview, parse_words, split
+from nbcontain.completion import candidates
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
 from nbcontain.display.values import InProgress, Log
@@ -129,6 +130,16 @@ class Session:
                 self.ipython.user_ns["_container"] = value
         return value
 
+    def complete(self, _: Any, event: Any) -> list[str]:
+        """For the Tab key, behind one of our magics: `event.line` is what stands before the cursor."""
+        if self.ipython.nbcontain is not self:
+            # Unloaded: IPython has no way to take a completer back.
+            return []
+        magic, *words = event.line.lstrip().lstrip("%").split()
+        if not words or event.line[-1:].isspace():
+            words.append("")
+        return candidates(magic if magic in ("image", "container") else "", words, self.engine)
+
     def was_drawn(self, value: object) -> bool:
         """Whether this was just shown as the outcome of a command; the next time it is asked for, it is drawn."""
         was = value is self._last_drawn
@@ -201,6 +212,8 @@ def load(ipython: Any) -> None:
     formatters.register(ipython, session.mode, session.actions, session.was_drawn)
     if session.mode != "plain" or getattr(ipython, "kernel", None) is not None:
         ipython.input_transformers_post.append(_awaiting)
+    for name in (*LINE_MAGICS, "docker"):
+        ipython.set_hook("complete_command", session.complete, str_key=f"%{name}")
     ready = threading.Event()
     thread = threading.Thread(target=_warm, args=(session.engine, ready), name="nbcontain warm", daemon=True)
     thread.start()

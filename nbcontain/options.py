@@ -55,6 +55,11 @@ def _empty(hint: Any) -> Any:
     return {bool: False, str: "", int: 0}.get(hint)
 
 
+def flags_of(options_type: type) -> list[str]:
+    """All flags of these options, and --help."""
+    return [flag for each in fields(options_type) for flag in each.metadata.get("flags", ())] + ["--help"]
+
+
 class HelpAsked(Exception):
     """--help was among the words; the text is its argument."""
 

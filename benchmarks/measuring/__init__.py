@@ -54,6 +54,8 @@ def interleaved(rounds: int, cases: Mapping[str, Callable[[], float | None]]) ->
     """
     with suppress(OSError):
         os.nice(-10)
+    # Compiled modules stay on disk, as they do where the package is installed.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     names = list(cases)
     found: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):

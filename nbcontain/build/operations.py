@@ -207,9 +207,8 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
             info = ContainerInfo(id=active.key, name=active.key, image="", command=operation.args, build_step=True)
             bundle = Bundle.write(path, spec, active.mounts, info)
             container = Container(bundle)
-            container.launch(workshop.launcher, leash=workshop.leash)
             records = container.follow()
-            container.start()
+            container.launch(workshop.launcher, leash=workshop.leash, start=True)
             _follow(records, operation, workshop.emit)
             return bundle.stubs()
 

@@ -91,6 +91,8 @@ class Bundle:
             with files.disk(path):
                 bundle.lock()
                 (path / "rootfs").mkdir(exist_ok=True)
+                # Whoever follows may do so from now on.
+                _write(path / "journal.jsonl", b"")
                 for name, text in network_files(spec.hostname).items():
                     _write(path / name, text.encode(), 0o644)
                 _write(path / "config.json", json.dumps(spec_codec.spec_to_json(spec)).encode())

@@ -89,9 +89,18 @@ class Container:
 
     # --- what can be asked of it ---
 
-    def launch(self, launcher: Launcher, *, leash: Leash | None = None, stdin: int | None = None) -> None:
-        """Create it: everything but the start. Raises what hindered it."""
-        self._launched = launcher.launch(self.bundle, leash=leash, stdin=stdin)
+    def launch(
+        self, launcher: Launcher, *, leash: Leash | None = None, stdin: int | None = None, start: bool = False
+    ) -> None:
+        """Create it: everything but the start, unless that is asked for too. Raises what hindered it."""
+        if self.bundle.lock_fd is None and self.state().status == "stopped":
+            # The supervisor of the run before has said all it has to say, and is about to go.
+            self._settle()
+        channel = launcher.launch(self.bundle, leash=leash, stdin=stdin, start=start)
+        if start:
+            channel.close()
+        else:
+            self._launched = channel
 
     def start(self) -> None:
         """Have the program executed. Raises CommandNotFound and the like."""
@@ -109,6 +118,7 @@ class Container:
         try:
             channel = self._connected()
         except NotRunning:
+            self._settle()
             return self._exit_code()
         try:
             channel.send({"do": "wait"})

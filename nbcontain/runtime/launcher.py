@@ -28,7 +28,8 @@ _READY_S = 20.0
 _CREATED_S = 60.0
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAM = (
-    "import sys; sys.path.append(sys.argv[2]); import nbcontain.runtime.later; from nbcontain.runtime.zygote import main; main(int(sys.argv[1]))"
+    "import sys; sys.path.append(sys.argv[2]); import nbcontain.runtime.later; "
+    "from nbcontain.runtime.zygote import main; main(int(sys.argv[1]))"
 )
 
 
@@ -95,10 +96,12 @@ class Launcher:
 
     # --- containers ---
 
-    def launch(self, bundle: Bundle, *, leash: Leash | None = None, stdin: int | None = None) -> Channel:
+    def launch(
+        self, bundle: Bundle, *, leash: Leash | None = None, stdin: int | None = None, start: bool = False
+    ) -> Channel:
         """Have a container created: its first process waits for the start. Gives the channel to ask for that.
 
-        The bundle's lock goes to the supervisor. Raises what hindered it, typed: CommandNotFound, SetupFailed …
+        With `start` it is started at once, and nothing more is to be asked. The bundle's lock goes to the supervisor. Raises what hindered it, typed: CommandNotFound, SetupFailed …
         """
         if bundle.lock_fd is None:
             bundle.lock()
@@ -112,6 +115,7 @@ class Launcher:
             "bundle": str(bundle.path),
             "leash": leash is not None,
             "stdin": stdin is not None,
+            "start": start,
             "volatile": bundle.info.remove or bundle.info.build_step,
         }
         try:
@@ -216,9 +220,11 @@ class Launcher:
         libraries = executable.parent.parent / "lib"
         if sealed and not str(executable).startswith("/usr/"):
             environment["LD_LIBRARY_PATH"] = str(libraries)
+        # Nobody else imports these modules, so that nobody else would leave them compiled for the next start.
+        without_cache = ["-B"] if sys.dont_write_bytecode else []
         try:
             zygote = subprocess.Popen(
-                [str(executable), "-I", "-S", "-B", "-c", _PROGRAM, str(theirs.fileno()), str(_PACKAGE)],
+                [str(executable), "-I", "-S", *without_cache, "-c", _PROGRAM, str(theirs.fileno()), str(_PACKAGE)],
                 executable=f"/proc/self/fd/{copy}",
                 pass_fds=(copy, theirs.fileno()),
                 env=environment,

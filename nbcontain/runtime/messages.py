@@ -20,8 +20,8 @@ from nbcontain import errors
 
 Message = dict[str, Any]
 
-_PACKET_BYTES = 1 << 18
 _INLINE_BYTES = 1 << 16
+_PACKET_BYTES = _INLINE_BYTES + 1
 _LARGE = "$large"
 _FDS = 250
 """The kernel's limit for one packet is 253."""

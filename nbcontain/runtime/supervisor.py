@@ -122,6 +122,7 @@ class _Supervisor:
         self.pidfd = os.pidfd_open(inside.pid)
         self.mounts_fd = -1
         self.kill_at = 0.0
+        self.starts_at_once: bool = message["start"]
         self.is_started = False
         self.execs: dict[int, _Exec] = {}
         self.clients: dict[int, Channel] = {}
@@ -140,6 +141,8 @@ class _Supervisor:
             )
             self._hang_up(describe(error))
             return
+        if self.starts_at_once:
+            self._start_for_launcher()
         self._watch()
         self._finish()
 
@@ -152,11 +155,13 @@ class _Supervisor:
         for fd in self.outputs:
             self.poll.register(fd, select.POLLIN)
         self.state = State(status="created", pid=self.inside.pid, pid_start=_start_time(self.inside.pid))
-        self.bundle.write_state(self.state)
+        if not self.starts_at_once:
+            self.bundle.write_state(self.state)
         answer, _ = self.inside.channel.receive()
         _raise(answer)
         assert self.report is not None
-        self.report.send({"created": True})
+        if not self.starts_at_once:
+            self.report.send({"created": True})
         self.bundle.write_stubs(answer["made"] if answer else ())
         if self.info.remove:
             self._hold_mounts()
@@ -208,7 +213,10 @@ class _Supervisor:
         self.is_started = True
         if answer is not None:
             error = error_of(answer)
-            self.state = replace(self.state, error=error.message, exit_code=_exit_code_of(error))
+            code = _exit_code_of(error)
+            self.state = replace(self.state, status="stopped", error=error.message, exit_code=code)
+            # Before anybody hears of the error, so that whoever asks then is told the same.
+            self.bundle.write_state(self.state)
             self.journal.append(Notice(self.info.id, error.message, error.why))
             raise error
         self.state = replace(self.state, status="running", started_at=time.time())
@@ -274,16 +282,19 @@ class _Supervisor:
         assert self.report is not None
         message, _ = self.report.receive()
         if message is not None and message.get("do") == "start":
-            try:
-                self._start()
-            except BaseException as error:  # noqa: BLE001 - raised where the start was asked for
-                self._hang_up(describe(error))
-                return
-            self._hang_up({"started": True})
+            self._start_for_launcher()
         elif message is None:
             self._hang_up(None)
             if not self.is_started:
                 self._signal(signal.SIGKILL)
+
+    def _start_for_launcher(self) -> None:
+        try:
+            self._start()
+        except BaseException as error:  # noqa: BLE001 - raised where the start was asked for
+            self._hang_up(describe(error))
+        else:
+            self._hang_up({"started": True})
 
     def _hang_up(self, message: Message | None) -> None:
         """The launcher's last word."""
@@ -416,9 +427,12 @@ class _Supervisor:
         """
         tmp = self.bundle.path.parent.parent / "tmp"
         aside: list[Path] = []
-        for path in filter(None, (self.bundle.active_directory(), self.bundle.path)):
-            aside.append(tmp / f".tmp-{len(aside)}-{self.info.id}")
-            files.move(path, aside[-1])
+        with suppress(FileNotFoundError):
+            # Somebody may be removing it at the same time: rm -f.
+            for path in filter(None, (self.bundle.active_directory(), self.bundle.path)):
+                target = tmp / f".tmp-{len(aside)}-{self.info.id}"
+                files.move(path, target)
+                aside.append(target)
         return aside
 
     def _drain(self) -> None:

@@ -201,7 +201,8 @@ def read(path: Path, limit: int) -> bytes:
         if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
             raise StoreError(f"{path} is no file of at most {limit} bytes", why="the store was altered by hand")
         data = bytearray()
-        while len(data) <= limit and (chunk := os.read(fd, min(1 << 20, limit + 1 - len(data)))):
+        # Python makes room for all that is asked for; so one byte more than there should be, not a megabyte.
+        while len(data) <= limit and (chunk := os.read(fd, min(1 << 20, limit + 1, status.st_size + 1))):
             data += chunk
         if len(data) > limit:
             raise StoreError(f"{path} grew beyond {limit} bytes while it was read")

@@ -12,7 +12,7 @@ FLOORS = (
     {"build"},
     {"containers", "engine", "inspection", "outcomes", "profiles"},
     {"display"},
-    {"commands", "docker_words", "draw"},
+    {"commands", "completion", "docker_words", "draw"},
     {"magics", "__main__"},
 )
 STRANGERS = {"registry", "runtime", "network"}

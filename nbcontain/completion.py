@@ -1,0 +1,54 @@
+"""What could stand at the end of a command line: commands, flags, names of images and containers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nbcontain.commands import COMMANDS
+from nbcontain.commands.table import GROUPS, find
+from nbcontain.engine import Engine
+from nbcontain.errors import NbcontainError
+from nbcontain.options import flags_of
+
+
+def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
+    """What the last of `words`, which may be empty, could become; the others are what stands before it.
+
+    `group` is the magic: "image", "container", or "" for the terminal's words. Reads the disk, makes nothing.
+    """
+    *before, last = words
+    if not group and before and before[0] in GROUPS:
+        group, *before = before
+    if not before:
+        found = _commands(group)
+    elif (command := find(group, before[0])) is None:
+        found = []
+    elif last.startswith("-"):
+        found = flags_of(command.options)
+    elif command.group == "image" or command.name in ("run", "create"):
+        found = _images(engine)
+    else:
+        found = _containers(engine)
+    return sorted({each for each in found if each.startswith(last)})
+
+
+def _commands(group: str) -> list[str]:
+    if group:
+        return [name for each in COMMANDS if each.group == group for name in (each.name, *each.aliases)]
+    words = [each.name for each in COMMANDS if each.group == "nbcontain"]
+    return [*words, *GROUPS, *(word for each in COMMANDS for word in each.top)]
+
+
+def _images(engine: Engine) -> list[str]:
+    try:
+        names = [name for name, _ in engine.images() if name is not None]
+    except (NbcontainError, OSError):
+        return []
+    return [each.familiar for each in names] + [each.familiar_repository for each in names if each.tag == "latest"]
+
+
+def _containers(engine: Engine) -> list[str]:
+    try:
+        return [each.name for each in engine.containers()]
+    except (NbcontainError, OSError):
+        return []

@@ -1,0 +1,48 @@
+"""The Tab key behind a magic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from nbcontain.completion import candidates
+from nbcontain.engine import Engine
+from nbcontain.oci.image import Image, ImageConfig
+from nbcontain.oci.reference import Reference
+
+
+@pytest.fixture
+def filled(engine: Engine) -> Engine:
+    engine.store.images.put(Image.of(ImageConfig(), ()), Reference.parse("hello:1"))
+    return engine
+
+
+def test_commands_come_first(filled: Engine) -> None:
+    assert candidates("container", ["st"], filled) == ["start", "stop"]
+    assert {"image", "images", "doctor"} <= set(candidates("", [""], filled))
+
+
+def test_flags_are_those_of_the_command(filled: Engine) -> None:
+    assert candidates("container", ["run", "--en"], filled) == ["--entrypoint", "--env", "--env-file"]
+
+
+def test_images_are_offered_where_an_image_is_meant(filled: Engine) -> None:
+    assert candidates("container", ["run", "he"], filled) == ["hello:1"]
+    assert candidates("", ["image", "rm", ""], filled) == ["hello:1"]
+
+
+def test_nothing_is_offered_for_a_command_that_there_is_not(filled: Engine) -> None:
+    assert candidates("container", ["dance", ""], filled) == []
+
+
+def test_ipython_asks_us(filled: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(root))
+    shell = InteractiveShell()
+    shell.extension_manager.load_extension("nbcontain")
+    try:
+        _, found = shell.complete("hel", "%container run hel")
+        assert "hello:1" in found
+    finally:
+        shell.extension_manager.unload_extension("nbcontain")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import statistics
 import sys
-from pathlib import Path
 
 from measuring import heading, interleaved, private_disk, row, spawned
 

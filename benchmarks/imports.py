@@ -20,7 +20,7 @@ ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 15
 IMPORT_LIMIT_MS = 60
 LOAD_LIMIT_MS = 150
 LOAD = """
-import os, sys, time
+import asyncio, os, sys, time  # a notebook's kernel and a terminal's shell both have asyncio already
 os.environ["NBCONTAIN_ROOT"] = sys.argv[1]
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config

@@ -21,13 +21,7 @@ from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.build.solver import BUILD, Solver
 from nbcontain.containers import Containers
 from nbcontain.dockerfile.parser import parse
-from nbcontain.errors import (
-    ContainerError,
-    ImageNotFound,
-    InUse,
-    NotRunning,
-    UsageError,
-)
+from nbcontain.errors import ContainerError, ImageNotFound, InUse, NotRunning, UsageError
 from nbcontain.events import Emit, Finished, Notice, Output, Record, Started, scope
 from nbcontain.host import Host, is_root
 from nbcontain.oci.image import Image
@@ -360,12 +354,12 @@ class Engine:
         self.profile.require(self.host, "start")
         container.launch(self.launcher, start=True)
 
-    def stop(self, container: Container, timeout_s: float = 10) -> None:
-        """Send the stop signal, and SIGKILL if it runs after `timeout_s` still. Nothing if it does not run."""
+    def stop(self, container: Container, timeout_s: float | None = None) -> None:
+        """Send the stop signal, and SIGKILL after `timeout_s`, which is the container's own unless given."""
         if container.status == "running":
             container.stop(timeout_s)
 
-    def restart(self, container: Container, timeout_s: float = 10) -> None:
+    def restart(self, container: Container, timeout_s: float | None = None) -> None:
         self.stop(container, timeout_s)
         self.start(container)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -210,6 +211,10 @@ def _open_if_there(path: Path) -> int:
 
 def _close_aside(notify: int) -> None:
     """Close an inotify descriptor without waiting: the kernel lets some 10 ms pass until all watches are surely gone."""
+    if sys.is_finalizing():
+        # A generator that an exception's traceback held until now: a thread would never begin, and start() waits for it.
+        os.close(notify)
+        return
     try:
         threading.Thread(target=os.close, args=(notify,), daemon=True).start()
     except RuntimeError:

@@ -3,37 +3,28 @@
 A top-level magic that takes a while is rewritten to an `await`, so that the kernel's loop is free
 while it waits: then a click on Stop is served during the cell. Where that is not possible (in a
 function, a loop, a script) the same command waits on the cell's thread.
+
+`%load_ext` only registers names; what is behind them is imported on a thread, or by whoever needs it first.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
-from nbcontain.commands import DockerfileWords, overview, parse_words, split
-from nbcontain.completion import candidates
-from nbcontain.display import formatters
-from nbcontain.display.present import mode, present, present_async
-from nbcontain.display.values import InProgress, Log
-from nbcontain.docker_words import KNOWN_FLAGS
-from nbcontain.engine import Engine
-from nbcontain.errors import NbcontainError, UsageError
-from nbcontain.oci.image import Image
-from nbcontain.options import HelpAsked, parse, parser_of
-from nbcontain.outcomes import RunResult
-from nbcontain.runtime.container import Container
-from nbcontain.task import Task
+from nbcontain.errors import NbcontainError
+
+if TYPE_CHECKING:
+    from nbcontain.session import Session
 
 LINE_MAGICS = ("image", "container", "nbcontain")
-_LOAD_S = 0.1
+_LOAD_S = 0.08
 """How long %load_ext waits for the first look at the host before it says less."""
 
-_BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 _CALL = re.compile(
     r"(?P<target>(?:[A-Za-z_][\w.\[\]'\", ]*\s*=\s*)?)get_ipython\(\)\.run_(?P<kind>line|cell)_magic\("
     r"(?P<rest>'(?:image|container|nbcontain|docker|dockerfile)',.*\)\s*)",
@@ -41,255 +32,118 @@ _CALL = re.compile(
 )
 
 
-class Session:
-    """One kernel's engine and magics."""
+class Extension:
+    """What an IPython shell holds of us, as its attribute `nbcontain`. The rewritten cells call it by that name."""
 
     def __init__(self, ipython: Any) -> None:
         self.ipython = ipython
-        self.engine = Engine()
-        self.mode = mode(os.environ, ipython)
-        self._alias: str | None = None
-        self._last_drawn: object = None
+        self._lock = threading.Lock()
+        self._magics: dict[str, Callable[..., object]] = {}
 
-    # --- what the magics do ---
+    @property
+    def session(self) -> Session:
+        """The session, made when it is first asked for; by whichever thread."""
+        with self._lock:
+            return self._session
 
-    def run_line_magic(self, magic: str, line: str, names: Mapping[str, Any] | None = None) -> object:
-        """A line magic on the cell's own thread."""
-        return self._shown(self._value(magic, line, names), present)
+    @cached_property
+    def _session(self) -> Session:
+        from nbcontain.session import Session, documentation
 
-    async def await_line_magic(self, magic: str, line: str) -> object:
-        """The same with the loop left free."""
-        value = self._value(magic, line, None)
-        if isinstance(value, InProgress):
-            return self._kept(await present_async(value.task, value.kind, **self._look(value)))
-        return self._kept(value)
+        for name, magic in self._magics.items():
+            magic.__doc__ = documentation(name)
+        return Session(self.ipython)
 
-    def run_cell_magic(self, magic: str, line: str, body: str, names: Mapping[str, Any] | None = None) -> None:
-        progress, words = self._build(line, body, names)
-        image = present(progress.task, progress.kind, **self._look(progress, words.display))
-        self._built(image, words, names)
+    def await_line_magic(self, magic: str, line: str) -> Any:
+        return self.session.await_line_magic(magic, line)
 
-    async def await_cell_magic(self, magic: str, line: str, body: str) -> None:
-        progress, words = self._build(line, body, None)
-        image = await present_async(progress.task, progress.kind, **self._look(progress, words.display))
-        self._built(image, words, None)
+    def await_cell_magic(self, magic: str, line: str, body: str) -> Any:
+        return self.session.await_cell_magic(magic, line, body)
 
-    # --- in parts ---
+    def complete(self, shell: Any, event: Any) -> list[str]:
+        """For the Tab key. IPython has no way to take a completer back: unloaded, it says nothing."""
+        return self.session.complete(shell, event) if self.ipython.nbcontain is self else []
 
-    def _value(self, magic: str, line: str, names: Mapping[str, Any] | None) -> Any:
-        words = [self._expanded(word, names) for word in split(line)]
-        if magic == "nbcontain" and words[:1] == ["alias"]:
-            return self._make_alias(words[1:])
-        group = magic if magic in ("image", "container") else "nbcontain"
+    def register(self, name: str) -> None:
+        """Register a line magic, and what completes behind it."""
+        from IPython.core.magic import needs_local_scope, no_var_expand
+
+        def magic(line: str, local_ns: Mapping[str, Any] | None = None) -> object:
+            return self.session.run_line_magic(name, line, local_ns)
+
+        magic.__name__ = name
+        self._magics[name] = magic
+        # IPython would rewrite {x} and $x before we see them, and docker's --format '{{.Names}}' with them.
+        self.ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "line", name)
+        self.ipython.set_hook("complete_command", self.complete, str_key=f"%{name}")
+
+    def register_cell(self) -> None:
+        """Register %%dockerfile."""
+        from IPython.core.magic import needs_local_scope, no_var_expand
+
+        def dockerfile(line: str, cell: str, local_ns: Mapping[str, Any] | None = None) -> None:
+            self.session.run_cell_magic("dockerfile", line, cell, local_ns)
+
+        self._magics["dockerfile"] = dockerfile
+        self.ipython.register_magic_function(no_var_expand(needs_local_scope(dockerfile)), "cell", "dockerfile")
+
+    def warm(self, ready: threading.Event) -> None:
+        """Import, look at the host, start a zygote. A thread of its own; whatever is wrong is told when it matters."""
         try:
-            if not words:
-                raise HelpAsked(overview("" if group == "nbcontain" else group) + "\n")
-            command, options = parse_words(group, words)
-        except HelpAsked as asked:
-            print(asked, end="")
-            return None
-        value = command.function(self.engine, options)
-        if isinstance(value, Log):
-            return InProgress(_log_task(value), "exec")
-        return value
+            engine = self.session.engine
+            _ = engine.profile  # found by trying, and remembered
+        except (NbcontainError, OSError):
+            return
+        finally:
+            ready.set()
+        engine.warm()
 
-    def _build(
-        self, line: str, body: str, names: Mapping[str, Any] | None
-    ) -> tuple[InProgress[Image], DockerfileWords]:
-        words = parse(
-            DockerfileWords, "%%dockerfile", "make an image from the Dockerfile in this cell",
-            [self._expanded(word, names) for word in split(line)], KNOWN_FLAGS["image build"],
-        )  # fmt: skip
-        context = Path(words.context).expanduser()
-        if not context.is_dir():
-            raise UsageError(
-                f"--context {words.context}: there is no such directory", why=f"looked for {context.absolute()}"
-            )
-        return InProgress(self.engine.build(body, words.build_options(context)), "build", words.quiet), words
-
-    def _built(self, image: Image, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
-        self.ipython.user_ns["_image"] = image
-        if words.into:
-            self.ipython.user_ns[words.into] = image
-        if words.quiet:
-            print(image.id)
-
-    def _shown(self, value: Any, show: Callable[..., Any]) -> object:
-        if isinstance(value, InProgress):
-            value = show(value.task, value.kind, **self._look(value))
-        return self._kept(value)
-
-    def _kept(self, value: object) -> object:
-        """Remember the last objects as _image, _container and _run; what was just drawn is not drawn again."""
-        match value:
-            case Image():
-                self.ipython.user_ns["_image"] = self._last_drawn = value
-            case RunResult():
-                self.ipython.user_ns["_run"] = self._last_drawn = value
-            case Container():
-                self.ipython.user_ns["_container"] = value
-        return value
-
-    def complete(self, _: Any, event: Any) -> list[str]:
-        """For the Tab key, behind one of our magics: `event.line` is what stands before the cursor."""
-        if self.ipython.nbcontain is not self:
-            # Unloaded: IPython has no way to take a completer back.
-            return []
-        magic, *words = event.line.lstrip().lstrip("%").split()
-        if not words or event.line[-1:].isspace():
-            words.append("")
-        return candidates(magic if magic in ("image", "container") else "", words, self.engine)
-
-    def was_drawn(self, value: object) -> bool:
-        """Whether this was just shown as the outcome of a command; the next time it is asked for, it is drawn."""
-        was = value is self._last_drawn
-        self._last_drawn = None
-        return was
-
-    def actions(self, container: Container) -> Mapping[str, Callable[[], object]]:
-        """The buttons of a container's card. Each runs on a thread of its own."""
-        return {
-            "stop": lambda: self.engine.stop(container),
-            "restart": lambda: self.engine.restart(container),
-            "remove": lambda: self.engine.remove_container(container, force=True),
-        }
-
-    def _look(self, progress: InProgress[Any], asked: str = "") -> dict[str, Any]:
-        """How to show something in progress. Raises UsageError for a --progress that there is not."""
-        if asked not in ("", "auto", "card", "html", "plain"):
-            raise UsageError(f"--progress {asked}: there is no such display", hint="card, html or plain")
-        shown = self.mode if asked in ("", "auto") else asked
-        return {"mode": shown, "facts": progress.facts, "whole_log": progress.whole_log}
-
-    def _expanded(self, word: str, names: Mapping[str, Any] | None) -> str:
-        """{name} becomes that variable's text, in this one word; {{ and }} and $ are left alone (docker's formats)."""
-
-        def value(match: re.Match[str]) -> str:
-            expression = match[1]
-            if expression is None:
-                return match[0]
-            scope = {**self.ipython.user_ns, **(names or {})}
+    def greeting(self, *, is_known: bool) -> str:
+        """One line for %load_ext: what is real here, if that is known by now."""
+        parts = [f"nbcontain {__version__}"]
+        if is_known:
             try:
-                return str(eval(expression, {"__builtins__": {}}, scope))  # noqa: S307 - names, attributes and items only
-            except Exception as error:  # noqa: BLE001 - whatever the user's own object raised
-                hint = f"define it in a cell before, or write {{{{{expression}}}}} to mean the braces"
-                raise UsageError(f"{{{expression}}}: {error}", hint=hint) from None
-
-        return _BRACES.sub(value, word)
-
-    def _make_alias(self, words: list[str]) -> None:
-        """%nbcontain alias docker: docker's own words as a magic, if nobody else has the name."""
-        if words not in (["docker"], ["docker", "--force"]):
-            raise UsageError("alias: what there is to be had is docker", hint="%nbcontain alias docker")
-        if "docker" in self.ipython.magics_manager.magics["line"] and "--force" not in words and self._alias is None:
-            raise UsageError(
-                "another extension has a %docker magic", hint="%nbcontain alias docker --force puts it out of the way"
-            )
-        self._alias = "docker"
-        _register(self.ipython, self, "docker")
-        print("%docker build|run|ps|images|… now means nbcontain's commands")
-
-
-def _log_task(log: Log) -> Task[None]:
-    def body(emit: Any) -> None:
-        for record in log.records:
-            emit(record.event)
-
-    return Task("logs", body)
-
-
-# --- being an IPython extension ---------------------------------------------------------------
+                engine = self.session.engine
+                parts.append(engine.profile.describe(engine.host))
+            except (NbcontainError, OSError) as error:
+                parts.append(f"not ready: {error}")
+        return " · ".join([*parts, "%nbcontain doctor"])
 
 
 def load(ipython: Any) -> None:
     """Register everything, say one line, and warm up in the background."""
     if getattr(ipython, "nbcontain", None) is not None:
         return
-    session = ipython.nbcontain = Session(ipython)
+    extension = ipython.nbcontain = Extension(ipython)
     for name in LINE_MAGICS:
-        _register(ipython, session, name)
-    _register_cell(ipython, session)
-    formatters.register(ipython, session.mode, session.actions, session.was_drawn)
-    if session.mode != "plain" or getattr(ipython, "kernel", None) is not None:
+        extension.register(name)
+    extension.register_cell()
+    if getattr(ipython, "kernel", None) is not None:
         ipython.input_transformers_post.append(_awaiting)
-    for name in (*LINE_MAGICS, "docker"):
-        ipython.set_hook("complete_command", session.complete, str_key=f"%{name}")
     ready = threading.Event()
-    thread = threading.Thread(target=_warm, args=(session.engine, ready), name="nbcontain warm", daemon=True)
-    thread.start()
+    threading.Thread(target=extension.warm, args=(ready,), name="nbcontain warm", daemon=True).start()
     ready.wait(_LOAD_S)
-    print(_greeting(session.engine, ready.is_set()))
-
-
-def _warm(engine: Engine, ready: threading.Event) -> None:
-    try:
-        engine.profile  # noqa: B018 - found by trying, and remembered
-    except (NbcontainError, OSError):
-        # Whatever is wrong is told in full by the first command that needs it.
-        return
-    finally:
-        ready.set()
-    engine.warm()
-
-
-def _greeting(engine: Engine, is_known: bool) -> str:
-    parts = [f"nbcontain {__version__}"]
-    if is_known:
-        try:
-            parts.append(engine.profile.describe(engine.host))
-        except (NbcontainError, OSError) as error:
-            parts.append(f"not ready: {error}")
-    return " · ".join([*parts, "%nbcontain doctor"])
+    print(extension.greeting(is_known=ready.is_set()))
 
 
 def unload(ipython: Any) -> None:
     """Take everything back. Detached containers go on."""
-    session = getattr(ipython, "nbcontain", None)
-    if session is None:
+    extension = getattr(ipython, "nbcontain", None)
+    if extension is None:
         return
     for kind, names in (("line", (*LINE_MAGICS, "docker")), ("cell", ("dockerfile",))):
         for name in names:
             ipython.magics_manager.magics[kind].pop(name, None)
     if _awaiting in ipython.input_transformers_post:
         ipython.input_transformers_post.remove(_awaiting)
-    session.engine.close()
+    extension.session.engine.close()
     ipython.nbcontain = None
-
-
-def _register(ipython: Any, session: Session, name: str) -> None:
-    from IPython.core.magic import needs_local_scope, no_var_expand
-
-    def magic(line: str, local_ns: Mapping[str, Any] | None = None) -> object:
-        return session.run_line_magic(name, line, local_ns)
-
-    magic.__name__ = name
-    magic.__doc__ = _documentation(name)
-    # IPython would rewrite {x} and $x before we see them, and docker's --format '{{.Names}}' with them.
-    ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "line", name)
-
-
-def _register_cell(ipython: Any, session: Session) -> None:
-    from IPython.core.magic import needs_local_scope, no_var_expand
-
-    def dockerfile(line: str, cell: str, local_ns: Mapping[str, Any] | None = None) -> None:
-        session.run_cell_magic("dockerfile", line, cell, local_ns)
-
-    dockerfile.__doc__ = parser_of(
-        DockerfileWords, "%%dockerfile", "Make an image from the Dockerfile in this cell."
-    ).format_help()
-    ipython.register_magic_function(no_var_expand(needs_local_scope(dockerfile)), "cell", "dockerfile")
-
-
-def _documentation(name: str) -> str:
-    group = name if name in ("image", "container") else ""
-    return f"%{name} COMMAND [OPTIONS]\n\n{overview(group)}\n\n%{name} COMMAND --help tells more."
 
 
 def _awaiting(lines: list[str]) -> list[str]:
     """Rewrite a cell's top-level magics of ours to awaits; whatever else stands there stays as it is."""
-    if len(lines) == 1 or (lines and "run_cell_magic('dockerfile'" in lines[0]):
-        text = "".join(lines)
-        return [_rewritten(text)] if "run_cell_magic" in lines[0] else [_rewritten(line) for line in lines]
+    if lines and "run_cell_magic(" in lines[0]:
+        return [_rewritten("".join(lines))]
     return [_rewritten(line) for line in lines]
 
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from nbcontain.build.host_image import make_host_tar
 from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.errors import BadArchive, StoreError
 from nbcontain.events import Notice, Progress
@@ -59,6 +58,9 @@ def imported_image(source: str, workshop: Workshop, task: str) -> Image:
 
 def host_image(programs: Sequence[str], workshop: Workshop, task: str) -> Image:
     """A small image of this machine's own shell, coreutils and Python, and of these programs."""
+    # Here, since %load_ext imports this module, and few sessions make the image.
+    from nbcontain.build.host_image import make_host_tar
+
     config: list[ImageConfig] = []
 
     def make(write: Callable[[bytes], None]) -> None:

@@ -121,7 +121,7 @@ def last_lines(records: Sequence[Record], count: int) -> list[Record]:
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class StopWords(Names):
-    time: int = option("-t", "--time", help="seconds to wait before SIGKILL", default=10, metavar="SECONDS")
+    time: int | None = option("-t", "--time", help="seconds to wait before SIGKILL", default=None, metavar="SECONDS")
 
 
 @command("container", "stop", "ask containers to end, kill them when they do not", StopWords, top=("stop",))

@@ -48,6 +48,7 @@ def register(ipython: Any, mode: Mode, actions: Actions, drawn: Callable[[object
 
 
 def document_text(document: Document) -> str:
+    """JSON as people read it."""
     return json.dumps(document.value, indent=2, ensure_ascii=False)
 
 

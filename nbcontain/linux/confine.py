@@ -30,6 +30,16 @@ def capability_set(names: Iterable[str]) -> int:
     return bits
 
 
+_FOR_BECOMING = ("CAP_SETPCAP", "CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_DAC_OVERRIDE")
+
+
+def reduce(capabilities: Iterable[str]) -> None:
+    """Keep only these, and what `become` needs. Run by init and by an exec's process before they read the container's files."""
+    _, permitted, _ = syscalls.capget()
+    kept = capability_set((*capabilities, *_FOR_BECOMING)) & permitted
+    syscalls.capset(kept, kept, 0)
+
+
 def become(user: User, capabilities: Iterable[str], *, no_new_privileges: bool) -> None:
     """Be `user` with at most these capabilities from here on, for good. Run by init and by an exec's process.
 

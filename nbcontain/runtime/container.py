@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
-from nbcontain.errors import ContainerError, NotRunning, SetupFailed
+from nbcontain.errors import ContainerError, ContainerNotFound, NotRunning, SetupFailed
 from nbcontain.events import Output, Record
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Process
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
 from nbcontain.runtime.generate import merged
 from nbcontain.runtime.init import USER
-from nbcontain.runtime.launcher import Launcher, Leash, answer_of, connect
+from nbcontain.runtime.launcher import Launcher, Leash, answer_of, connect, piped
 from nbcontain.runtime.messages import Channel, error_of
 from nbcontain.runtime.signals import signal_number
 
@@ -144,6 +144,8 @@ class Container:
             time.sleep(0.001)
 
     def _exit_code(self) -> int:
+        if not self.bundle.is_whole():
+            raise ContainerNotFound(f"{self.name} is gone", why="it was removed when it ended (--rm), or by somebody else")
         code = self.state().exit_code
         if code is None:
             raise ContainerError(f"{self.name} has no exit code", why=f"it is {self.status}")
@@ -169,7 +171,7 @@ class Container:
             if self.wait(timeout_s) is None:
                 self.kill(signal.SIGKILL)
                 self.wait(10.0)
-        except NotRunning:
+        except (NotRunning, ContainerNotFound):
             return
 
     def exec(
@@ -199,7 +201,7 @@ class Container:
         )
         channel = self._connected()
         streams: dict[int, Stream] = {}
-        theirs = [os.dup(stdin) if stdin is not None else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
+        theirs = [piped(stdin) if stdin is not None else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
         poll = select.poll()
         end = leash.end() if leash is not None else -1
         try:
@@ -207,6 +209,8 @@ class Container:
                 reading, writing = os.pipe2(os.O_CLOEXEC)
                 streams[reading] = "stdout" if stream == "stdout" else "stderr"
                 theirs.append(writing)
+                # The program can open its pipe by /proc/self/fd/1 and take away what poll saw.
+                os.set_blocking(reading, False)
                 poll.register(reading, select.POLLIN)
             user = user or spec.annotations.get(USER, "")
             channel.send({"do": "exec", "process": spec_codec.process_to_json(process), "user": user}, theirs)
@@ -238,7 +242,10 @@ class Container:
                 break
             for fd, _ in ready:
                 if fd in streams:
-                    data = os.read(fd, _READ_BYTES)
+                    try:
+                        data = os.read(fd, _READ_BYTES)
+                    except BlockingIOError:
+                        continue
                     if data:
                         on_output(streams[fd], data)
                     else:

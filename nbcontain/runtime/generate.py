@@ -195,7 +195,7 @@ def _own_mounts(host: Host, network: str) -> tuple[Mount, ...]:
 def _network_mounts(files: Path | None) -> tuple[Mount, ...]:
     if files is None:
         return ()
-    return tuple(Mount(f"/etc/{name}", "bind", str(files / name), ("bind",)) for name in ("hosts", "hostname", "resolv.conf"))
+    return tuple(Mount(f"/etc/{name}", "bind", str(files / name), ("bind", "nosuid", "nodev")) for name in ("hosts", "hostname", "resolv.conf"))
 
 
 def _volume(text: str) -> Mount:
@@ -213,7 +213,8 @@ def _volume(text: str) -> Mount:
         )
     if not source.exists():
         raise UsageError(f"-v {text}: there is no {parts[0]} here", hint=f"mkdir -p {parts[0]}")
-    target = os.path.normpath(parts[1])
+    # normpath keeps two slashes at the beginning.
+    target = "/" + os.path.normpath(parts[1]).lstrip("/")
     if target == "/" or target.split("/")[1] in ("proc", "sys"):
         raise UsageError(f"-v {text}: {target} cannot be covered", why="/, /proc and /sys are the container's own")
     return Mount(target, "bind", str(source.resolve()), ("rbind", "nosuid", "nodev", *(["ro"] if "ro" in access else [])))

@@ -58,4 +58,4 @@ def _means(word: str, fields: list[str]) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and int(text) < 2**32 - 1
+    return text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < 2**32 - 1

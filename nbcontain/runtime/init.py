@@ -102,10 +102,11 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     start, _ = channel.receive()
     if start is None:
         return
+    # A change of ids clears it, and so does fork.
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     if spec.annotations.get(REAPER) == "true":
         _fork_and_reap(channel, program, spec.process)
-    # A change of ids clears it.
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     _execute(program, spec.process)
 
 
@@ -128,6 +129,7 @@ def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
     for name in message["modules"]:
         importlib.import_module(name)
     freeze_imports()
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     function = sys.modules[ROOTFS].FUNCTIONS[message["function"]]
     arguments = message["arguments"]
     isolation.separate_mounts(network=True)
@@ -155,6 +157,9 @@ class _Program:
 
 def _prepare(process: Process, words: str) -> _Program:
     """Everything between the pivot and exec; from here on only what the user may do can be done."""
+    # The files that are read below may be symlinks to what only the host's root may open, such as /proc/kmsg.
+    confine.reduce(process.capabilities)
+    _take_own_null()
     who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"))
     user = who.user if words else process.user
     env = dict(entry.partition("=")[::2] for entry in process.env)
@@ -176,6 +181,32 @@ def _prepare(process: Process, words: str) -> _Program:
     if not entered:
         _enter_directory(process.cwd, may_fail=False)
     return _Program(_find(process.args, env["PATH"]), env)
+
+
+def _take_own_null() -> None:
+    """The container's /dev/null in place of the host's, whose mode root inside could change through the descriptor.
+
+    Where the container's is something else by now, an empty pipe.
+    """
+    null = os.makedev(1, 3)
+    for number in (0, 1, 2):
+        status = os.fstat(number)
+        if not stat.S_ISCHR(status.st_mode) or status.st_rdev != null:
+            continue
+        try:
+            fd = os.open("/dev/null", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            fd = -1
+        if fd < 0 or os.fstat(fd).st_rdev != null:
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            os.dup2(writing if number else reading, number)
+            os.close(reading)
+            os.close(writing)
+        else:
+            os.set_blocking(fd, True)
+            os.dup2(fd, number)
+        if fd >= 0:
+            os.close(fd)
 
 
 def _enter_directory(path: str, *, may_fail: bool) -> bool:

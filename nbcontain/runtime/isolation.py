@@ -22,6 +22,7 @@ from nbcontain.oci.spec import Mount, Spec
 AT_BIRTH = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 """Made by the stage beforehand: these hold nothing of the host's that could grow old."""
 
+_PLAIN = frozenset({"/proc", "/sys", "/dev"})
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd",
@@ -65,8 +66,8 @@ def mount_root(rootfs: Sequence[Mount], *, volatile: bool = False) -> int:
         return _mount_overlay(root, volatile=volatile)
     source = os.open(root.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     fd = syscalls.open_tree(source)
-    if "ro" in root.options:
-        syscalls.mount_setattr(fd, syscalls.MOUNT_ATTR_RDONLY)
+    # An image may hold device nodes, and no device of the host's is its business.
+    syscalls.mount_setattr(fd, syscalls.MOUNT_ATTR_NODEV | (syscalls.MOUNT_ATTR_RDONLY if "ro" in root.options else 0))
     syscalls.move_mount(fd, source)
     os.close(source)
     return fd
@@ -94,7 +95,7 @@ def _mount_overlay(root: Mount, *, volatile: bool) -> int:
             raise SetupFailed(f"an image of {len(lowers)} layers is more than this kernel's overlay can mount")
         # Any directory will do as mount point, here where nobody else looks: the overlay covers its own upper one.
         target = upper or lowers[0]
-        flags = syscalls.MS_RDONLY if "ro" in root.options else 0
+        flags = syscalls.MS_NODEV | (syscalls.MS_RDONLY if "ro" in root.options else 0)
         syscalls.mount("overlay", target, "overlay", flags, text)
         return os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:
@@ -154,7 +155,12 @@ def _mount_into(root_fd: int, mount: Mount, made: list[str], kernel_devices: set
             path=mount.source,
             why=f"{os.fsdecode(error.filename or mount.type)}: {error.strerror}",
         ) from error
+    if mount.destination in _PLAIN:
+        _refuse_symlink(root_fd, mount.destination)
     target = trees.make_target(root_fd, mount.destination, made, directory=trees.is_directory(mount_fd))
+    if os.path.samestat(os.fstat(target), os.fstat(root_fd)):
+        # What is mounted over the root is reached by /.. only, where nothing would be masked.
+        raise SetupFailed(f"cannot mount {mount.source or mount.type} at {mount.destination}", why="that is the root itself")
     if trees.is_directory(target) != trees.is_directory(mount_fd):
         raise SetupFailed(
             f"cannot mount {mount.source} at {mount.destination}",
@@ -168,6 +174,19 @@ def _mount_into(root_fd: int, mount: Mount, made: list[str], kernel_devices: set
     if mount.destination in ("/proc", "/sys"):
         kernel_devices.add(os.fstat(mount_fd).st_dev)
     trees.attach(mount_fd, target)
+
+
+def _refuse_symlink(root_fd: int, path: str) -> None:
+    """/proc, /sys and /dev are where they are called, or what is masked and read-only would be elsewhere (CVE-2019-19921)."""
+    try:
+        place = trees.open_in(root_fd, path, os.O_PATH | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        if stat.S_ISLNK(os.fstat(place).st_mode):
+            raise SetupFailed(f"{path} of the image is a symlink", path=path, why="the container's own has to be there")
+    finally:
+        os.close(place)
 
 
 def _bind(mount: Mount, attributes: int) -> int:
@@ -212,6 +231,8 @@ def _bind_device(dev: int, name: str, device: int) -> None:
         if not stat.S_ISCHR(status.st_mode) or status.st_rdev != device:
             raise SetupFailed(f"/dev/{name} of this machine is not what it is called", path=f"/dev/{name}")
         node = syscalls.open_tree(source)
+        # One can still write to the device, but not change the host's node: its mode, its owner.
+        syscalls.mount_setattr(node, syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOEXEC)
     finally:
         os.close(source)
     os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=dev))

@@ -26,6 +26,7 @@ from nbcontain.runtime.messages import Channel, Message, error_of
 
 _READY_S = 20.0
 _CREATED_S = 60.0
+_PUMP_BYTES = 1 << 16
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAM = (
     "import sys; sys.path.append(sys.argv[2]); import nbcontain.runtime.later; "
@@ -101,7 +102,8 @@ class Launcher:
     ) -> Channel:
         """Have a container created: its first process waits for the start. Gives the channel to ask for that.
 
-        With `start` it is started at once, and nothing more is to be asked. The bundle's lock goes to the supervisor. Raises what hindered it, typed: CommandNotFound, SetupFailed …
+        With `start` it is started at once, and nothing more is to be asked. The bundle's lock goes to the
+        supervisor. Raises what hindered it, typed: CommandNotFound, SetupFailed …
         """
         if bundle.lock_fd is None:
             bundle.lock()
@@ -109,7 +111,7 @@ class Launcher:
         if leash is not None:
             ends.append(leash.end())
         if stdin is not None:
-            ends.append(os.dup(stdin))
+            ends.append(piped(stdin))
         message = {
             "do": "launch",
             "bundle": str(bundle.path),
@@ -285,6 +287,32 @@ def answer_of(channel: Channel, timeout_s: float | None, doing: str) -> Message:
     if "error" in message:
         raise error_of(message)
     return message
+
+
+def piped(stdin: int) -> int:
+    """A new descriptor that reads what `stdin` reads: never a file or terminal itself.
+
+    By /proc/self/fd/0 a program can open what it was given to read for writing too, and change its mode.
+    """
+    if stat.S_ISFIFO(os.fstat(stdin).st_mode):
+        return os.dup(stdin)
+    source = os.dup(stdin)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+
+    def pump() -> None:
+        try:
+            while data := os.read(source, _PUMP_BYTES):
+                while data:
+                    data = data[os.write(writing, data) :]
+        except OSError:
+            # Nobody reads any more, or there is nothing that could be read.
+            return
+        finally:
+            os.close(source)
+            os.close(writing)
+
+    threading.Thread(target=pump, name="nbcontain stdin", daemon=True).start()
+    return reading
 
 
 def _sealed_copy(executable: Path) -> int:

@@ -12,6 +12,7 @@ import errno as codes
 import json
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -41,6 +42,11 @@ class Channel:
 
     def fileno(self) -> int:
         return self.socket.fileno()
+
+    def peer_uid(self) -> int:
+        """The user who connected (unix(7), SO_PEERCRED)."""
+        data = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int.from_bytes(data[4:8], sys.byteorder)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send a packet; raises BrokenPipeError or ConnectionResetError when nobody is there."""

@@ -1,8 +1,6 @@
 """One container's parent: it holds the lock, the output and the exit code. Everything here runs in the supervisor.
 
-It is forked from the zygote before anybody knows for what (a *spare*), has a first process made inside new
-namespaces, and waits. Then it is told to run a container, or one of our own functions, and does that one
-thing. It never enters a namespace, has no threads, and outlives the kernel.
+It has no threads, never enters a namespace, and outlives the kernel.
 """
 
 from __future__ import annotations
@@ -21,10 +19,9 @@ from nbcontain.events import Finished, Notice, Output, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
-from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Mount
 from nbcontain.runtime import init, stage
 from nbcontain.runtime.bundle import Bundle, State
+from nbcontain.runtime.calls import raise_for, remove_as_root
 from nbcontain.runtime.messages import Channel, Message, describe, error_of
 from nbcontain.runtime.signals import signal_number
 from nbcontain.store import files
@@ -45,52 +42,6 @@ _JOINED = {
 }
 
 
-def main(orders: Channel, ids: IdMap) -> None:
-    """Be a spare, then do what the order says. `orders` is the zygote's end-of-life too: a spare dies with it."""
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTOU, signal.SIGTSTP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    os.umask(0o077)
-    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    stage.keep_only(orders)
-    inside: stage.Inside | BaseException
-    try:
-        inside = stage.form(ids, init.main)
-    except BaseException as error:  # noqa: BLE001 - told to whoever gives the order
-        inside = error
-    init.rehearse()
-    message, fds = orders.receive()
-    orders.close()
-    if message is None:
-        return
-    report = Channel(socket.socket(fileno=fds[0]))
-    try:
-        if isinstance(inside, BaseException):
-            raise inside
-        if message["do"] == "call":
-            _call(inside, report, message, fds[1:])
-        else:
-            _Supervisor(ids, inside, report, message, fds[1:]).run()
-    except BaseException as error:  # noqa: BLE001 - there is nobody above but whoever asked
-        report.tell(describe(error))
-
-
-def _call(inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> None:
-    """Have init run one of our functions, and pass its answer on; its life ends with the caller's."""
-    inside.channel.send({**message, "do": "function"}, fds)
-    for fd in fds:
-        os.close(fd)
-    poll = select.poll()
-    poll.register(inside.channel, select.POLLIN)
-    poll.register(report, select.POLLIN)
-    if any(fd == inside.channel.fileno() for fd, _ in poll.poll()):
-        answer, _ = inside.channel.receive()
-        report.tell(answer or {"error": "SetupFailed", "message": f"{message['function']} ended without an answer"})
-    else:
-        os.kill(inside.pid, signal.SIGKILL)
-    os.waitpid(inside.pid, 0)
-
-
 @dataclass(slots=True)
 class _Exec:
     """A further process in the container, and who asked for it."""
@@ -102,7 +53,7 @@ class _Exec:
     asked: Channel
 
 
-class _Supervisor:
+class Supervisor:
     """One run of one container."""
 
     def __init__(self, ids: IdMap, inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> None:
@@ -158,7 +109,7 @@ class _Supervisor:
         if not self.starts_at_once:
             self.bundle.write_state(self.state)
         answer, _ = self.inside.channel.receive()
-        _raise(answer)
+        raise_for(answer)
         assert self.report is not None
         if not self.starts_at_once:
             self.report.send({"created": True})
@@ -178,6 +129,9 @@ class _Supervisor:
         self.inside.channel.send({"do": "program", "bundle": str(self.bundle.path), "volatile": volatile}, ends)
         for fd in ends:
             os.close(fd)
+        for reading, _ in pipes.values():
+            # The container can open its pipe by /proc/self/fd/1 and take away what poll saw.
+            os.set_blocking(reading, False)
         self.outputs = {reading: stream for stream, (reading, _) in pipes.items()}
 
     def _hold_mounts(self) -> None:
@@ -261,7 +215,10 @@ class _Supervisor:
 
     def _read(self, fd: int) -> bool:
         """Take some output; False at its end."""
-        data = os.read(fd, _READ_BYTES)
+        try:
+            data = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return True
         if not data:
             self.poll.unregister(fd)
             os.close(fd)
@@ -312,6 +269,9 @@ class _Supervisor:
 
     def _accept(self) -> None:
         client = Channel(self.listener.accept()[0])
+        if client.peer_uid() not in (0, self.bundle.path.stat().st_uid):
+            client.close()
+            return
         self.clients[client.fileno()] = client
         self.poll.register(client, select.POLLIN)
 
@@ -328,7 +288,11 @@ class _Supervisor:
         client.close()
 
     def _serve_client(self, client: Channel) -> None:
-        message, fds = client.receive()
+        try:
+            message, fds = client.receive()
+        except (ValueError, LookupError, OSError, RecursionError, MemoryError):
+            # Whoever sends what is no message is not worth the container's life.
+            message, fds = None, []
         if message is None:
             self._forget(client)
             return
@@ -450,31 +414,6 @@ class _Supervisor:
             files.remove_tree(path)
         except PermissionError:
             remove_as_root(self.ids, path)
-
-
-def remove_as_root(ids: IdMap, path: Path) -> None:
-    """Remove a tree with files of subordinate ids: by a process that is root over them."""
-    inside = stage.form(ids, init.main)
-    inside.channel.send(
-        {
-            "do": "function",
-            "modules": [init.ROOTFS],
-            "function": "remove_tree",
-            "rootfs": spec_codec.mounts_to_json([Mount("/", "bind", str(path.parent), ("bind",))]),
-            "source": None,
-            "arguments": {"name": path.name},
-        }
-    )
-    answer, _ = inside.channel.receive()
-    os.waitpid(inside.pid, 0)
-    _raise(answer)
-
-
-def _raise(answer: Message | None) -> None:
-    if answer is None:
-        raise ChildProcessError("the container's first process ended without a word")
-    if "error" in answer:
-        raise error_of(answer)
 
 
 def _exit_code(status: int) -> int:

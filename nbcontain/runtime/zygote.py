@@ -20,8 +20,9 @@ from typing import Any
 
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import IdMapping
-from nbcontain.runtime import stage, supervisor
+from nbcontain.runtime import stage
 from nbcontain.runtime.messages import Channel, Message
+from nbcontain.runtime.spare import main as be_spare
 
 _SPARES = 2
 """A build's step takes two or three in quick succession."""
@@ -90,7 +91,7 @@ def _fork_spare(orders: Channel, ids: IdMap, spares: list[Channel]) -> Channel:
             # A spare ends when the zygote does: only the zygote may hold the other ends.
             for channel in (ours, orders, *spares):
                 channel.close()
-            stage.run(lambda: supervisor.main(theirs, ids))
+            stage.run(lambda: be_spare(theirs, ids))
         os._exit(0)
     theirs.close()
     os.waitpid(middle, 0)

@@ -27,10 +27,12 @@ def is_opaque(place: int | bytes, xattr: bytes) -> bool:
 
 
 def join(path: bytes, leaf: bytes) -> bytes:
+    """A path below another; below the root, which is empty, just the name."""
     return path + b"/" + leaf if path else leaf
 
 
 def is_whiteout(status: os.stat_result) -> bool:
+    """Whether this hides what is below it: a character device with number 0/0 (overlayfs.rst#whiteouts)."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 

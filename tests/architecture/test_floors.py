@@ -13,7 +13,7 @@ FLOORS = (
     {"containers", "engine", "inspection", "outcomes", "profiles"},
     {"display"},
     {"commands", "completion", "docker_words", "draw"},
-    {"magics", "__main__"},
+    {"magics", "session", "__main__"},
 )
 STRANGERS = {"registry", "runtime", "network"}
 

@@ -49,7 +49,7 @@ def test_nothing_runs_a_function_between_fork_and_exec() -> None:
 
 
 def test_the_middle_never_prints() -> None:
-    outer = {"display", "commands", "magics", "draw", "__main__"}
+    outer = {"display", "commands", "magics", "session", "draw", "__main__"}
     found = [
         f"{module.name}:{number}"
         for module in modules().values()

@@ -1,4 +1,4 @@
-"""How containers live and end: stop, restart, leash, the deaths of those around them, and what is left. Under every profile."""
+"""How containers live and end: stop, restart, leash, deaths around them, and what is left. Under every profile."""
 
 from __future__ import annotations
 
@@ -148,9 +148,7 @@ def test_a_cancelled_run_ends_within_a_second(profile: str, machine: Machine, sc
     assert time.monotonic() - began < 1.2
 
 
-def test_an_attached_container_ends_with_its_kernel_and_a_detached_one_does_not(
-    profile: str, machine: Machine
-) -> None:
+def test_an_attached_container_ends_with_its_kernel_and_a_detached_one_does_not(profile: str, machine: Machine) -> None:
     kernel = python(
         machine,
         f"""

@@ -1,0 +1,56 @@
+"""Having one of our own functions run inside, by a first process that waits for what to be. Run by the supervisor."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from pathlib import Path
+
+from nbcontain.linux.idmap import IdMap
+from nbcontain.oci import spec_codec
+from nbcontain.oci.spec import Mount
+from nbcontain.runtime import init, stage
+from nbcontain.runtime.messages import Channel, Message, error_of
+
+
+def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> None:
+    """Have init run one of our functions, and pass its answer on; its life ends with the caller's."""
+    inside.channel.send({**message, "do": "function"}, fds)
+    for fd in fds:
+        os.close(fd)
+    poll = select.poll()
+    poll.register(inside.channel, select.POLLIN)
+    poll.register(report, select.POLLIN)
+    if any(fd == inside.channel.fileno() for fd, _ in poll.poll()):
+        answer, _ = inside.channel.receive()
+        report.tell(answer or {"error": "SetupFailed", "message": f"{message['function']} ended without an answer"})
+    else:
+        os.kill(inside.pid, signal.SIGKILL)
+    os.waitpid(inside.pid, 0)
+
+
+def remove_as_root(ids: IdMap, path: Path) -> None:
+    """Remove a tree with files of subordinate ids: by a process that is root over them."""
+    inside = stage.form(ids, init.main)
+    inside.channel.send(
+        {
+            "do": "function",
+            "modules": [init.ROOTFS],
+            "function": "remove_tree",
+            "rootfs": spec_codec.mounts_to_json([Mount("/", "bind", str(path.parent), ("bind",))]),
+            "source": None,
+            "arguments": {"name": path.name},
+        }
+    )
+    answer, _ = inside.channel.receive()
+    os.waitpid(inside.pid, 0)
+    raise_for(answer)
+
+
+def raise_for(answer: Message | None) -> None:
+    """Raise the error that init told of; a first process that says nothing at all is one too."""
+    if answer is None:
+        raise ChildProcessError("the container's first process ended without a word")
+    if "error" in answer:
+        raise error_of(answer)

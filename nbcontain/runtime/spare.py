@@ -1,0 +1,48 @@
+"""A supervisor before it is one: forked from the zygote beforehand, waiting for what to do.
+
+A *spare* has a first process made inside new namespaces. Then it is told to run a container, or one of our
+own functions, and does that one thing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from nbcontain.linux import syscalls
+from nbcontain.linux.idmap import IdMap
+from nbcontain.runtime import init, stage
+from nbcontain.runtime.calls import answer_call
+from nbcontain.runtime.messages import Channel, describe
+from nbcontain.runtime.supervisor import Supervisor
+
+
+def main(orders: Channel, ids: IdMap) -> None:
+    """Supervisor: wait, then do what the order says. The end of `orders` is the zygote's end, and a spare's too."""
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTOU, signal.SIGTSTP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    os.umask(0o077)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    stage.keep_only(orders)
+    inside: stage.Inside | BaseException
+    try:
+        inside = stage.form(ids, init.main)
+    except BaseException as error:  # noqa: BLE001 - told to whoever gives the order
+        inside = error
+    init.rehearse()
+    message, fds = orders.receive()
+    orders.close()
+    if message is None:
+        return
+    report = Channel(socket.socket(fileno=fds[0]))
+    try:
+        if isinstance(inside, BaseException):
+            raise inside
+        if message["do"] == "call":
+            answer_call(inside, report, message, fds[1:])
+        else:
+            Supervisor(ids, inside, report, message, fds[1:]).run()
+    except BaseException as error:  # noqa: BLE001 - there is nobody above but whoever asked
+        report.tell(describe(error))

@@ -1,0 +1,190 @@
+"""What the magics do, in one kernel: an engine, how things are shown, and the last objects."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nbcontain.commands import DockerfileWords, overview, parse_words, split
+from nbcontain.completion import candidates
+from nbcontain.display import formatters
+from nbcontain.display.present import mode, present, present_async
+from nbcontain.display.values import InProgress, Log
+from nbcontain.docker_words import KNOWN_FLAGS
+from nbcontain.engine import Engine
+from nbcontain.errors import UsageError
+from nbcontain.oci.image import Image
+from nbcontain.options import HelpAsked, parse, parser_of
+from nbcontain.outcomes import RunResult
+from nbcontain.runtime.container import Container
+from nbcontain.task import Task
+
+_BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
+
+
+class Session:
+    """One kernel's engine and magics."""
+
+    def __init__(self, ipython: Any) -> None:
+        self.ipython = ipython
+        self.engine = Engine()
+        self.mode = mode(os.environ, ipython)
+        self._alias: str | None = None
+        self._last_drawn: object = None
+        formatters.register(ipython, self.mode, self.actions, self.was_drawn)
+
+    # --- what the magics do ---
+
+    def run_line_magic(self, magic: str, line: str, names: Mapping[str, Any] | None = None) -> object:
+        """A line magic on the cell's own thread."""
+        return self._shown(self._value(magic, line, names), present)
+
+    async def await_line_magic(self, magic: str, line: str) -> object:
+        """The same with the loop left free."""
+        value = self._value(magic, line, None)
+        if isinstance(value, InProgress):
+            return self._kept(await present_async(value.task, value.kind, **self._look(value)))
+        return self._kept(value)
+
+    def run_cell_magic(self, magic: str, line: str, body: str, names: Mapping[str, Any] | None = None) -> None:
+        progress, words = self._build(line, body, names)
+        image = present(progress.task, progress.kind, **self._look(progress, words.display))
+        self._built(image, words, names)
+
+    async def await_cell_magic(self, magic: str, line: str, body: str) -> None:
+        progress, words = self._build(line, body, None)
+        image = await present_async(progress.task, progress.kind, **self._look(progress, words.display))
+        self._built(image, words, None)
+
+    # --- in parts ---
+
+    def _value(self, magic: str, line: str, names: Mapping[str, Any] | None) -> Any:
+        words = [self._expanded(word, names) for word in split(line)]
+        if magic == "nbcontain" and words[:1] == ["alias"]:
+            return self._make_alias(words[1:])
+        group = magic if magic in ("image", "container") else "nbcontain"
+        try:
+            if not words:
+                raise HelpAsked(overview("" if group == "nbcontain" else group) + "\n")
+            command, options = parse_words(group, words)
+        except HelpAsked as asked:
+            print(asked, end="")
+            return None
+        value = command.function(self.engine, options)
+        if isinstance(value, Log):
+            return InProgress(_log_task(value), "exec")
+        return value
+
+    def _build(
+        self, line: str, body: str, names: Mapping[str, Any] | None
+    ) -> tuple[InProgress[Image], DockerfileWords]:
+        words = parse(
+            DockerfileWords, "%%dockerfile", "make an image from the Dockerfile in this cell",
+            [self._expanded(word, names) for word in split(line)], KNOWN_FLAGS["image build"],
+        )  # fmt: skip
+        context = Path(words.context).expanduser()
+        if not context.is_dir():
+            raise UsageError(
+                f"--context {words.context}: there is no such directory", why=f"looked for {context.absolute()}"
+            )
+        return InProgress(self.engine.build(body, words.build_options(context)), "build", words.quiet), words
+
+    def _built(self, image: Image, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
+        self.ipython.user_ns["_image"] = image
+        if words.into:
+            self.ipython.user_ns[words.into] = image
+        if words.quiet:
+            print(image.id)
+
+    def _shown(self, value: Any, show: Callable[..., Any]) -> object:
+        if isinstance(value, InProgress):
+            value = show(value.task, value.kind, **self._look(value))
+        return self._kept(value)
+
+    def _kept(self, value: object) -> object:
+        """Remember the last objects as _image, _container and _run; what was just drawn is not drawn again."""
+        match value:
+            case Image():
+                self.ipython.user_ns["_image"] = self._last_drawn = value
+            case RunResult():
+                self.ipython.user_ns["_run"] = self._last_drawn = value
+            case Container():
+                self.ipython.user_ns["_container"] = value
+        return value
+
+    def complete(self, _: Any, event: Any) -> list[str]:
+        """For the Tab key, behind one of our magics: `event.line` is what stands before the cursor."""
+        magic, *words = event.line.lstrip().lstrip("%").split()
+        if not words or event.line[-1:].isspace():
+            words.append("")
+        return candidates(magic if magic in ("image", "container") else "", words, self.engine)
+
+    def was_drawn(self, value: object) -> bool:
+        """Whether this was just shown as the outcome of a command; the next time it is asked for, it is drawn."""
+        was = value is self._last_drawn
+        self._last_drawn = None
+        return was
+
+    def actions(self, container: Container) -> Mapping[str, Callable[[], object]]:
+        """The buttons of a container's card. Each runs on a thread of its own."""
+        return {
+            "stop": lambda: self.engine.stop(container),
+            "restart": lambda: self.engine.restart(container),
+            "remove": lambda: self.engine.remove_container(container, force=True),
+        }
+
+    def _look(self, progress: InProgress[Any], asked: str = "") -> dict[str, Any]:
+        """How to show something in progress. Raises UsageError for a --progress that there is not."""
+        if asked not in ("", "auto", "card", "html", "plain"):
+            raise UsageError(f"--progress {asked}: there is no such display", hint="card, html or plain")
+        shown = self.mode if asked in ("", "auto") else asked
+        return {"mode": shown, "facts": progress.facts, "whole_log": progress.whole_log}
+
+    def _expanded(self, word: str, names: Mapping[str, Any] | None) -> str:
+        """{name} becomes that variable's text, in this one word; {{ and }} and $ are left alone (docker's formats)."""
+
+        def value(match: re.Match[str]) -> str:
+            expression = match[1]
+            if expression is None:
+                return match[0]
+            scope = {**self.ipython.user_ns, **(names or {})}
+            try:
+                return str(eval(expression, {"__builtins__": {}}, scope))  # noqa: S307 - names, attributes and items only
+            except Exception as error:  # noqa: BLE001 - whatever the user's own object raised
+                hint = f"define it in a cell before, or write {{{{{expression}}}}} to mean the braces"
+                raise UsageError(f"{{{expression}}}: {error}", hint=hint) from None
+
+        return _BRACES.sub(value, word)
+
+    def _make_alias(self, words: list[str]) -> None:
+        """%nbcontain alias docker: docker's own words as a magic, if nobody else has the name."""
+        if words not in (["docker"], ["docker", "--force"]):
+            raise UsageError("alias: what there is to be had is docker", hint="%nbcontain alias docker")
+        if "docker" in self.ipython.magics_manager.magics["line"] and "--force" not in words and self._alias is None:
+            raise UsageError(
+                "another extension has a %docker magic", hint="%nbcontain alias docker --force puts it out of the way"
+            )
+        self._alias = "docker"
+        self.ipython.nbcontain.register("docker")
+        print("%docker build|run|ps|images|… now means nbcontain's commands")
+
+
+def _log_task(log: Log) -> Task[None]:
+    def body(emit: Any) -> None:
+        for record in log.records:
+            emit(record.event)
+
+    return Task("logs", body)
+
+
+def documentation(magic: str) -> str:
+    """The text behind `%container?`."""
+    if magic == "dockerfile":
+        return parser_of(
+            DockerfileWords, "%%dockerfile", "Make an image from the Dockerfile in this cell."
+        ).format_help()
+    group = magic if magic in ("image", "container") else ""
+    return f"%{magic} COMMAND [OPTIONS]\n\n{overview(group)}\n\n%{magic} COMMAND --help tells more."

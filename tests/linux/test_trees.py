@@ -1,0 +1,97 @@
+"""Making mount points in a tree that means harm: nothing outside is ever touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nbcontain.linux import trees
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """A directory beside the root, which must stay empty."""
+    (tmp_path / "root").mkdir()
+    directory = tmp_path / "outside"
+    directory.mkdir()
+    yield directory
+    assert sorted(os.listdir(tmp_path)) == ["outside", "root"]
+    assert os.listdir(directory) == []
+
+
+def made_in(root: Path, path: str, *, directory: bool = True) -> list[str]:
+    """Make a target; gives what had to be made, after checking that it is the very thing that is there."""
+    made: list[str] = []
+    root_fd = os.open(root, os.O_PATH)
+    try:
+        fd = trees.make_target(root_fd, path, made, directory=directory)
+        assert os.readlink(f"/proc/self/fd/{fd}").startswith(str(root))
+        assert trees.is_directory(fd) == directory
+        os.close(fd)
+    finally:
+        os.close(root_fd)
+    return made
+
+
+def test_what_is_missing_is_made_and_told(outside: Path) -> None:
+    root = outside.parent / "root"
+    assert made_in(root, "/a/b/c") == ["/a", "/a/b", "/a/b/c"]
+    assert made_in(root, "/a/b/file", directory=False) == ["/a/b/file"]
+    assert made_in(root, "/a/b/../b/./c") == []
+
+
+@pytest.mark.parametrize("link", ["/outside", "../../outside", "../outside", "/../../../outside"])
+def test_a_symlink_leads_no_further_than_the_root(outside: Path, link: str) -> None:
+    root = outside.parent / "root"
+    (root / "way").symlink_to(link)
+    assert made_in(root, "/way/in") == ["/outside", "/outside/in"]
+    assert (root / "outside" / "in").is_dir()
+
+
+def test_a_link_to_nothing_is_followed_and_its_end_made(outside: Path) -> None:
+    root = outside.parent / "root"
+    (root / "etc").mkdir()
+    (root / "etc" / "resolv.conf").symlink_to("../run/systemd/stub.conf")
+    assert made_in(root, "/etc/resolv.conf", directory=False) == ["/run", "/run/systemd", "/run/systemd/stub.conf"]
+
+
+def test_a_circle_of_links_is_an_error(outside: Path) -> None:
+    root = outside.parent / "root"
+    (root / "a").symlink_to("b")
+    (root / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links") as caught:
+        made_in(root, "/a/in")
+    assert caught.value.filename == "/a/in"
+
+
+def test_a_file_in_the_way_is_an_error(outside: Path) -> None:
+    root = outside.parent / "root"
+    (root / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        made_in(root, "/file/below")
+
+
+parts = st.lists(st.sampled_from(["a", "b", "..", ".", "", "c"]), min_size=1, max_size=5).map("/".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(links=st.lists(st.tuples(st.sampled_from("abc"), parts), max_size=3), path=parts)
+def test_no_tree_of_links_leads_out(
+    tmp_path_factory: pytest.TempPathFactory, links: list[tuple[str, str]], path: str
+) -> None:
+    top = tmp_path_factory.mktemp("tree")
+    root = top / "root"
+    root.mkdir()
+    for name, target in links:
+        if not os.path.lexists(root / name) and target:
+            (root / name).symlink_to(target)
+    try:
+        made_in(root, f"/{path}")
+    except (OSError, AssertionError) as error:
+        assert isinstance(error, OSError), error
+    assert os.listdir(top) == ["root"]

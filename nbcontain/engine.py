@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.build.solver import BUILD, Solver
 from nbcontain.containers import Containers
 from nbcontain.dockerfile.parser import parse
-from nbcontain.errors import ContainerError, ImageNotFound, InUse, NotRunning, UsageError
+from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, UsageError
 from nbcontain.events import Emit, Finished, Notice, Output, Record, Started, scope
 from nbcontain.host import Host, is_root
 from nbcontain.oci.image import Image
@@ -309,20 +309,13 @@ class Engine:
 
         def body(emit: Emit) -> RunResult | Container:
             container = self._create(options, emit)
-            # Before it is started: with --rm it may be forgotten a moment later.
-            records = container.follow() if leash is not None else iter(())
-            try:
-                container.launch(self.launcher, leash=leash, stdin=0 if options.interactive else None, start=True)
-            except BaseException:
-                self._forget(container)
-                for _ in records:
-                    pass  # to the end, where it closes what it reads
-                if leash is not None:
-                    leash.close()
-                raise
+            stdin = 0 if options.interactive else None
             if leash is None:
+                self._launch(container, None, stdin)
                 return container
-            with leash:
+            # Followed before it is started: with --rm it may be forgotten a moment later.
+            with leash, closing(container.follow()) as records:
+                self._launch(container, leash, stdin)
                 return self._attend(container, records, emit)
 
         task = Task(f"run {options.image}", body)
@@ -330,22 +323,30 @@ class Engine:
             task.on_cancel(leash.let_go)
         return task
 
-    def _attend(self, container: Container, records: Iterator[Record], emit: Emit) -> RunResult:
-        """Pass on what a container writes until it ends."""
+    def _launch(self, container: Container, leash: Leash | None, stdin: int | None) -> None:
+        """Run a container for the first time; one that cannot be started is forgotten."""
+        try:
+            container.launch(self.launcher, leash=leash, stdin=stdin, start=True)
+        except BaseException:
+            self.remove_container(container, force=True)
+            raise
+
+    def _attend(self, container: Container, records: Iterable[Record], emit: Emit) -> RunResult:
+        """Pass on what a container writes until it ends, which a cancellation brings about."""
         output = Tail()
         code: int | None = None
-        for record in records:
-            emit(record.event)
-            match record.event:
-                case Output():
-                    output.add(record.event)
-                case Finished(exit_code=exit_code):
-                    code = exit_code
+        try:
+            for record in records:
+                emit(record.event)
+                match record.event:
+                    case Output():
+                        output.add(record.event)
+                    case Finished(exit_code=exit_code):
+                        code = exit_code
+        except Cancelled:
+            container.settle()
+            raise
         return result_of(container.info.id, container.info.name, code, output)
-
-    def _forget(self, container: Container) -> None:
-        """Remove a container that never ran."""
-        self.remove_container(container, force=True)
 
     def start(self, container: Container) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""

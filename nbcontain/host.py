@@ -99,10 +99,14 @@ def _user_name(uid: int) -> str:
 
 def _probed(data_root: Path, name: str) -> dict[str, list[object]]:
     package = Path(__file__).resolve().parent.parent
-    program = f"import sys; sys.path.append({str(package)!r}); from nbcontain.linux.probe import main; main(sys.argv[1:])"
+    program = (
+        f"import sys; sys.path.append({str(package)!r}); from nbcontain.linux.probe import main; main(sys.argv[1:])"
+    )
     words = [sys.executable, "-I", "-S", "-B", "-c", program, str(data_root), name]
     try:
-        done = subprocess.run(words, capture_output=True, check=True, timeout=_TIMEOUT_S, cwd="/", start_new_session=True)
+        done = subprocess.run(
+            words, capture_output=True, check=True, timeout=_TIMEOUT_S, cwd="/", start_new_session=True
+        )
         answers = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", b"") or b""

@@ -11,7 +11,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -144,7 +144,7 @@ class FileJournal:
             return []
         return list(_decoded(data.split(b"\n")[:-1]))
 
-    def follow(self, at_end: Callable[[], object] = lambda: None) -> Iterator[Record]:
+    def follow(self, at_end: Callable[[], object] = lambda: None) -> Generator[Record]:
         """Every record from the first; waits for more; ends when the run that is going on, or the last one, ends.
 
         The file is opened before this returns. A container that was restarted has several runs in its
@@ -159,7 +159,7 @@ class FileJournal:
             raise
         return self._records(notify, _open_if_there(self.path), at_end)
 
-    def _records(self, notify: int, fd: int, at_end: Callable[[], object]) -> Iterator[Record]:
+    def _records(self, notify: int, fd: int, at_end: Callable[[], object]) -> Generator[Record]:
         rest = b""
         task: str | None = None
         ended = False
@@ -210,9 +210,9 @@ def _open_if_there(path: Path) -> int:
 
 
 def _close_aside(notify: int) -> None:
-    """Close an inotify descriptor without waiting: the kernel lets some 10 ms pass until all watches are surely gone."""
+    """Close an inotify descriptor without waiting: the kernel takes some 10 ms until all watches are surely gone."""
     if sys.is_finalizing():
-        # A generator that an exception's traceback held until now: a thread would never begin, and start() waits for it.
+        # A traceback held the generator until now: a thread would never begin, and start() waits for it.
         os.close(notify)
         return
     try:

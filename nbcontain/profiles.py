@@ -27,7 +27,7 @@ class Profile:
         raise Unavailable(
             f"{what} needs a container, and this machine lets nobody make one here",
             why="\n".join(answers),
-            hint="images can still be made by from-host and import, listed and looked into; %nbcontain doctor tells more",
+            hint="from-host and import still make images that can be looked into; %nbcontain doctor tells more",
         )
 
     def describe(self, host: Host) -> str:

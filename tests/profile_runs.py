@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,11 +97,12 @@ class Sender:
     """In a child: sends each report up."""
 
     def __init__(self, config: pytest.Config, fd: int) -> None:
-        self._config, self._fd = config, fd
+        self._config, self._stream = config, os.fdopen(fd, "wb")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-        os.write(self._fd, json.dumps(data, default=str).encode() + b"\n")
+        self._stream.write(json.dumps(data, default=str).encode() + b"\n")
+        self._stream.flush()
 
 
 class Child:
@@ -109,6 +111,8 @@ class Child:
     def __init__(self, config: pytest.Config, profile: str, nodeids: list[str]) -> None:
         self._config = config
         self._ready: dict[str, list[pytest.TestReport]] = {}
+        self._ended = False
+        self._changed = threading.Condition()
         uid = as_user.USERS[profile][1]
         self._home = Path(tempfile.mkdtemp(prefix=f"nbcontain-{profile}-", dir=needs.scratch()))
         os.chown(self._home, uid, uid)
@@ -126,25 +130,40 @@ class Child:
             pass_fds=[writing],
         )
         os.close(writing)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
-        """The reports of one test, waiting for them; a failure made up where the child ended without them."""
-        while True:
-            done = self._ready.get(item.nodeid, [])
-            if done and done[-1].when == "teardown":
-                yield from self._ready.pop(item.nodeid)
-                return
-            line = self._stream.readline()
-            if not line:
-                yield from done
-                yield self._ended_early(item)
-                return
-            data: dict[str, Any] = json.loads(line)
+    def _read(self) -> None:
+        """Take in reports as they come, on a thread: a child that nobody listens to would run into its time-outs."""
+        for line in self._stream:
+            try:
+                data: dict[str, Any] = json.loads(line)
+            except ValueError:
+                break  # killed while it wrote
             report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
             if isinstance(report.longrepr, list):
                 # A skip's place and reason are a tuple, which JSON does not know.
                 report.longrepr = tuple(report.longrepr)
-            self._ready.setdefault(report.nodeid, []).append(report)
+            with self._changed:
+                self._ready.setdefault(report.nodeid, []).append(report)
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        """The reports of one test, waiting for them; a failure made up where the child ended without them."""
+
+        def is_told() -> bool:
+            done = self._ready.get(item.nodeid, [])
+            return self._ended or bool(done) and done[-1].when == "teardown"
+
+        with self._changed:
+            self._changed.wait_for(is_told)
+            done = self._ready.pop(item.nodeid, [])
+        yield from done
+        if not done or done[-1].when != "teardown":
+            yield self._ended_early(item)
 
     def _ended_early(self, item: pytest.Item) -> pytest.TestReport:
         self._process.wait()
@@ -161,9 +180,10 @@ class Child:
 
     def close(self) -> None:
         """End the child and remove what it left; root may remove files of subordinate ids too."""
-        self._stream.close()
         if self._process.poll() is None:
             self._process.terminate()
         self._process.wait()
+        self._reader.join(5)
+        self._stream.close()
         self._log.close()
         shutil.rmtree(self._home, ignore_errors=True)

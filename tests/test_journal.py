@@ -16,7 +16,13 @@ from nbcontain.task import Task
 
 texts = st.text(max_size=40)
 events = st.one_of(
-    st.builds(Started, texts, texts, st.none() | texts.filter(bool), st.none() | st.builds(Span, st.integers(1), st.integers(1))),
+    st.builds(
+        Started,
+        texts,
+        texts,
+        st.none() | texts.filter(bool),
+        st.none() | st.builds(Span, st.integers(1), st.integers(1)),
+    ),
     st.builds(Progress, texts, st.integers(0), st.none() | st.integers(0)),
     st.builds(Output, texts, st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=60)),
     st.builds(Notice, texts, texts, texts),
@@ -65,7 +71,9 @@ def test_a_file_is_followed_while_it_grows_and_ends_with_its_task(tmp_path: Path
     writer.append(Finished("c", "done", exit_code=0))
     thread.join(5)
     assert not thread.is_alive()
-    assert b"".join(r.event.data for r in seen if isinstance(r.event, Output)).split() == [b"%d" % n for n in range(100)]
+    assert b"".join(r.event.data for r in seen if isinstance(r.event, Output)).split() == [
+        b"%d" % n for n in range(100)
+    ]
 
 
 def test_a_writer_that_was_killed_leaves_an_account_that_says_so(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import singledispatch
@@ -19,7 +20,7 @@ from typing import Any
 from nbcontain.build.context import Context
 from nbcontain.build.graph import Base, CopyFiles, ExecOp, MakeDirectory, Operation
 from nbcontain.errors import BuildError, SetupFailed, StepFailed
-from nbcontain.events import Emit, Finished, Notice, Output, Progress
+from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record
 from nbcontain.host import Host
 from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id, chain_id_of
 from nbcontain.oci.image import LAYER_TAR, ImageConfig, Layer
@@ -207,9 +208,13 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
             info = ContainerInfo(id=active.key, name=active.key, image="", command=operation.args, build_step=True)
             bundle = Bundle.write(path, spec, active.mounts, info)
             container = Container(bundle)
-            records = container.follow()
-            container.launch(workshop.launcher, leash=workshop.leash, start=True)
-            _follow(records, operation, workshop.emit)
+            with closing(container.follow()) as records:
+                try:
+                    container.launch(workshop.launcher, leash=workshop.leash, start=True)
+                    _follow(records, workshop.emit)
+                finally:
+                    # Nobody may write into the layer any more when it is packed, or thrown away.
+                    container.settle()
             return bundle.stubs()
 
     try:
@@ -218,7 +223,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
         raise BuildError(error.message, why=error.why, hint=error.hint) from error
 
 
-def _follow(records: Any, operation: ExecOp, emit: Emit) -> None:
+def _follow(records: Iterable[Record], emit: Emit) -> None:
     """Pass the program's output on; raise StepFailed unless it ends well."""
     tail = b""
     for record in records:

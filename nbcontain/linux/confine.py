@@ -34,7 +34,7 @@ _FOR_BECOMING = ("CAP_SETPCAP", "CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_DA
 
 
 def reduce(capabilities: Iterable[str]) -> None:
-    """Keep only these, and what `become` needs. Run by init and by an exec's process before they read the container's files."""
+    """Keep only these, and what `become` needs. Run by init and by an exec's process before they read its files."""
     _, permitted, _ = syscalls.capget()
     kept = capability_set((*capabilities, *_FOR_BECOMING)) & permitted
     syscalls.capset(kept, kept, 0)

@@ -199,7 +199,13 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     low, high = 0xFFFF_FFFF, 32
     header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION_3, 0))
     data = struct.pack(
-        "6I", effective & low, permitted & low, inheritable & low, effective >> high, permitted >> high, inheritable >> high
+        "6I",
+        effective & low,
+        permitted & low,
+        inheritable & low,
+        effective >> high,
+        permitted >> high,
+        inheritable >> high,
     )
     _checked(_capset(header, ctypes.create_string_buffer(data)))
 

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -153,7 +153,7 @@ class Bundle:
         """What happened in it."""
         return FileJournal(self.path / "journal.jsonl", self.is_alive)
 
-    def follow(self) -> Iterator[Record]:
+    def follow(self) -> Generator[Record]:
         """Its journal from the first record, to the end of the run that is going on.
 
         The files are opened now: what is followed is read to its end, also when --rm takes the names away.

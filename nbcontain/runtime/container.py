@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Literal
 
 from nbcontain.errors import ContainerError, ContainerNotFound, NotRunning, SetupFailed
@@ -95,7 +95,7 @@ class Container:
         """Create it: everything but the start, unless that is asked for too. Raises what hindered it."""
         if self.bundle.lock_fd is None and self.state().status == "stopped":
             # The supervisor of the run before has said all it has to say, and is about to go.
-            self._settle()
+            self.settle()
         channel = launcher.launch(self.bundle, leash=leash, stdin=stdin, start=start)
         if start:
             channel.close()
@@ -114,11 +114,11 @@ class Container:
             channel.close()
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Its exit code once it has ended; None if it has not within `timeout_s`. Raises ContainerError if it is lost."""
+        """Its exit code once it has ended; None if not within `timeout_s`. Raises ContainerError if it is lost."""
         try:
             channel = self._connected()
         except NotRunning:
-            self._settle()
+            self.settle()
             return self._exit_code()
         try:
             channel.send({"do": "wait"})
@@ -128,16 +128,16 @@ class Container:
                 return None
             message, _ = channel.receive()
             if message is not None:
-                self._settle()
+                self.settle()
                 return int(message["exit_code"])
         except (BrokenPipeError, ConnectionResetError):
             pass
         finally:
             channel.close()
-        self._settle()
+        self.settle()
         return self._exit_code()
 
-    def _settle(self, timeout_s: float = 5.0) -> None:
+    def settle(self, timeout_s: float = 5.0) -> None:
         """Until its supervisor is gone too: then everybody sees it ended, and --rm has removed it."""
         deadline = time.monotonic() + timeout_s
         while self.bundle.is_alive() and time.monotonic() < deadline:
@@ -145,7 +145,9 @@ class Container:
 
     def _exit_code(self) -> int:
         if not self.bundle.is_whole():
-            raise ContainerNotFound(f"{self.name} is gone", why="it was removed when it ended (--rm), or by somebody else")
+            raise ContainerNotFound(
+                f"{self.name} is gone", why="it was removed when it ended (--rm), or by somebody else"
+            )
         code = self.state().exit_code
         if code is None:
             raise ContainerError(f"{self.name} has no exit code", why=f"it is {self.status}")
@@ -159,7 +161,7 @@ class Container:
             answer_of(channel, 10.0, f"sending {self.name} a signal")
         except (BrokenPipeError, ConnectionResetError, SetupFailed):
             # It ended while we asked.
-            self._settle()
+            self.settle()
         finally:
             channel.close()
 
@@ -268,7 +270,7 @@ class Container:
 
     # --- what it says ---
 
-    def follow(self) -> Iterator[Record]:
+    def follow(self) -> Generator[Record]:
         """Every record of its journal from the first; waits for more until it ends."""
         return self.bundle.follow()
 

@@ -16,13 +16,36 @@ from nbcontain.runtime.init import DEFAULT_PATH, REAPER, USER
 
 CAPABILITIES = tuple(
     f"CAP_{name}"
-    for name in ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"]
+    for name in [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "NET_BIND_SERVICE",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    ]
 )
 """Podman's eleven: Docker's fourteen without MKNOD, NET_RAW and AUDIT_WRITE."""
 
 MASKED = tuple(
     f"/proc/{name}"
-    for name in ["acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"]
+    for name in [
+        "acpi",
+        "asound",
+        "interrupts",
+        "kcore",
+        "keys",
+        "latency_stats",
+        "sched_debug",
+        "scsi",
+        "timer_list",
+        "timer_stats",
+    ]
 ) + ("/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux")
 READONLY = tuple(f"/proc/{name}" for name in ["bus", "fs", "irq", "sys", "sysrq-trigger"])
 
@@ -128,7 +151,9 @@ def _arguments(config: ImageConfig, options: RunOptions) -> tuple[str, ...]:
         args = (*(config.entrypoint or ()), *(options.command or config.cmd or ()))
     if not args:
         raise UsageError(
-            "there is no command to run", why="the image has neither CMD nor ENTRYPOINT", hint="give one after the image"
+            "there is no command to run",
+            why="the image has neither CMD nor ENTRYPOINT",
+            hint="give one after the image",
         )
     return args
 
@@ -144,7 +169,9 @@ def merged(base: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
 
 def passed_on(entries: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
     """NAME=value as given; NAME alone with the caller's value, or not at all where the caller has none."""
-    given = (entry if "=" in entry else f"{entry}={environ[entry]}" for entry in entries if "=" in entry or entry in environ)
+    given = (
+        entry if "=" in entry else f"{entry}={environ[entry]}" for entry in entries if "=" in entry or entry in environ
+    )
     return tuple(given)
 
 
@@ -195,7 +222,10 @@ def _own_mounts(host: Host, network: str) -> tuple[Mount, ...]:
 def _network_mounts(files: Path | None) -> tuple[Mount, ...]:
     if files is None:
         return ()
-    return tuple(Mount(f"/etc/{name}", "bind", str(files / name), ("bind", "nosuid", "nodev")) for name in ("hosts", "hostname", "resolv.conf"))
+    return tuple(
+        Mount(f"/etc/{name}", "bind", str(files / name), ("bind", "nosuid", "nodev"))
+        for name in ("hosts", "hostname", "resolv.conf")
+    )
 
 
 def _volume(text: str) -> Mount:
@@ -209,7 +239,8 @@ def _volume(text: str) -> Mount:
     source = Path(parts[0]).expanduser()
     if "/" not in parts[0] and parts[0] not in (".", ".."):
         raise UsageError(
-            f"-v {text}: named volumes are not here yet", hint=f"a directory has a slash in it: -v ./{parts[0]}:{parts[1]}"
+            f"-v {text}: named volumes are not here yet",
+            hint=f"a directory has a slash in it: -v ./{parts[0]}:{parts[1]}",
         )
     if not source.exists():
         raise UsageError(f"-v {text}: there is no {parts[0]} here", hint=f"mkdir -p {parts[0]}")
@@ -217,4 +248,6 @@ def _volume(text: str) -> Mount:
     target = "/" + os.path.normpath(parts[1]).lstrip("/")
     if target == "/" or target.split("/")[1] in ("proc", "sys"):
         raise UsageError(f"-v {text}: {target} cannot be covered", why="/, /proc and /sys are the container's own")
-    return Mount(target, "bind", str(source.resolve()), ("rbind", "nosuid", "nodev", *(["ro"] if "ro" in access else [])))
+    return Mount(
+        target, "bind", str(source.resolve()), ("rbind", "nosuid", "nodev", *(["ro"] if "ro" in access else []))
+    )

@@ -29,7 +29,9 @@ def resolve(words: str, passwd: str, group: str) -> Identity:
     who = who or "0"
     row = next((fields for fields in _rows(passwd, 7) if _means(who, fields)), None)
     if row is None and not _is_number(who):
-        raise SetupFailed(f"there is no user {who!r} in the image", path="/etc/passwd", why="/etc/passwd does not list it")
+        raise SetupFailed(
+            f"there is no user {who!r} in the image", path="/etc/passwd", why="/etc/passwd does not list it"
+        )
     uid = int(row[2]) if row else int(who)
     gid = int(row[3]) if row else 0
     more: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""What runs inside: the first process of a container, and the processes of an exec. Run by init, and by an exec's process.
+"""What runs inside: the first process of a container, and those of an exec. Run by init, and by an exec's process.
 
 Each becomes the user's program, or runs one of our own functions, after which it ends. The order of the
 steps matters; what may be done while the host's paths can be seen comes before the pivot, what takes
@@ -234,7 +234,9 @@ def _enter_directory(path: str, *, may_fail: bool) -> bool:
 def _find(args: tuple[str, ...], path: str) -> str:
     """Where the program is, as its user sees it. Raises CommandNotFound and CommandNotExecutable."""
     if not args or not args[0]:
-        raise CommandNotFound("there is no command to run", hint="give one after the image's name, or set CMD in the image")
+        raise CommandNotFound(
+            "there is no command to run", hint="give one after the image's name, or set CMD in the image"
+        )
     name = args[0]
     candidates = [name] if "/" in name else [f"{each or '.'}/{name}" for each in path.split(":")]
     unusable = ""

@@ -67,7 +67,8 @@ def mount_root(rootfs: Sequence[Mount], *, volatile: bool = False) -> int:
     source = os.open(root.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     fd = syscalls.open_tree(source)
     # An image may hold device nodes, and no device of the host's is its business.
-    syscalls.mount_setattr(fd, syscalls.MOUNT_ATTR_NODEV | (syscalls.MOUNT_ATTR_RDONLY if "ro" in root.options else 0))
+    read_only = syscalls.MOUNT_ATTR_RDONLY if "ro" in root.options else 0
+    syscalls.mount_setattr(fd, syscalls.MOUNT_ATTR_NODEV | read_only)
     syscalls.move_mount(fd, source)
     os.close(source)
     return fd
@@ -88,7 +89,9 @@ def _mount_overlay(root: Mount, *, volatile: bool) -> int:
         options = ["lowerdir=" + ":".join(map(short, lowers))]
         if upper:
             options += [f"upperdir={short(upper)}", f"workdir={short(work)}"]
-        options += [name if not value else f"{name}={value}" for name, value in given.items() if name not in ("rw", "ro")]
+        options += [
+            name if not value else f"{name}={value}" for name, value in given.items() if name not in ("rw", "ro")
+        ]
         if volatile and upper:
             options.append("volatile")
         if len(text := ",".join(options)) >= os.sysconf("SC_PAGESIZE"):
@@ -160,7 +163,8 @@ def _mount_into(root_fd: int, mount: Mount, made: list[str], kernel_devices: set
     target = trees.make_target(root_fd, mount.destination, made, directory=trees.is_directory(mount_fd))
     if os.path.samestat(os.fstat(target), os.fstat(root_fd)):
         # What is mounted over the root is reached by /.. only, where nothing would be masked.
-        raise SetupFailed(f"cannot mount {mount.source or mount.type} at {mount.destination}", why="that is the root itself")
+        what = mount.source or mount.type
+        raise SetupFailed(f"cannot mount {what} at {mount.destination}", why="that is the root itself")
     if trees.is_directory(target) != trees.is_directory(mount_fd):
         raise SetupFailed(
             f"cannot mount {mount.source} at {mount.destination}",
@@ -177,7 +181,7 @@ def _mount_into(root_fd: int, mount: Mount, made: list[str], kernel_devices: set
 
 
 def _refuse_symlink(root_fd: int, path: str) -> None:
-    """/proc, /sys and /dev are where they are called, or what is masked and read-only would be elsewhere (CVE-2019-19921)."""
+    """/proc, /sys and /dev are where they are called: what is to be masked would be elsewhere (CVE-2019-19921)."""
     try:
         place = trees.open_in(root_fd, path, os.O_PATH | os.O_NOFOLLOW)
     except FileNotFoundError:

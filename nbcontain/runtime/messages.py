@@ -152,6 +152,10 @@ def error_of(message: Message) -> errors.NbcontainError:
             hint=hint,
         )
     plain = (errors.StoreError, errors.ContainerError, errors.Unavailable, errors.BuildError)
-    if isinstance(kind, type) and issubclass(kind, plain) and kind not in (errors.DigestMismatch, errors.ContainerFailed, errors.StepFailed):
+    if (
+        isinstance(kind, type)
+        and issubclass(kind, plain)
+        and kind not in (errors.DigestMismatch, errors.ContainerFailed, errors.StepFailed)
+    ):
         return kind(text, why=why, hint=hint)
     return errors.SetupFailed(text, why=why, hint=hint)

@@ -52,7 +52,7 @@ def changes(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
 
 @function
 def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Write the root, which is a snapshot's own changes, to fds[0] as a layer, after removing what was made as stubs."""
+    """Write the root, a snapshot's own changes, to fds[0] as a layer, after removing what was made as stubs."""
     for stub in sorted(arguments["stubs"], reverse=True):
         _remove_stub(stub)
 

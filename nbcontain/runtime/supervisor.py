@@ -83,12 +83,18 @@ class Supervisor:
     def run(self) -> None:
         try:
             self._create()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - told to whoever launched it
             # Whoever launched it raises this; the container stays, stopped, for another try.
             os.kill(self.inside.pid, signal.SIGKILL)
             os.waitpid(self.inside.pid, 0)
             self.bundle.write_state(
-                replace(self.state, status="stopped", exit_code=_exit_code_of(error), error=str(error), finished_at=time.time())
+                replace(
+                    self.state,
+                    status="stopped",
+                    exit_code=_exit_code_of(error),
+                    error=str(error),
+                    finished_at=time.time(),
+                )
             )
             self._hang_up(describe(error))
             return

@@ -50,12 +50,20 @@ def said(engine: Engine, script: str, image: str = "made") -> str:
 
 
 def left(engine: Engine) -> list[str]:
+    """What is in the store besides images and caches, once the supervisors of what just ended have cleaned up."""
     layout = engine.layout
-    return [name for place in (layout.actives, layout.tmp, layout.containers) for name in os.listdir(place)]
+    deadline = time.monotonic() + 5
+    while True:
+        found = [name for place in (layout.actives, layout.tmp, layout.containers) for name in os.listdir(place)]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.02)
 
 
 def test_each_instruction_that_changes_files_adds_one_layer(engine: Engine, context: Path) -> None:
-    image = build(engine, "FROM busybox\nRUN echo a > /a\nENV X=1\nCOPY app.sh /\nWORKDIR /w\nCMD true", context).result()
+    image = build(
+        engine, "FROM busybox\nRUN echo a > /a\nENV X=1\nCOPY app.sh /\nWORKDIR /w\nCMD true", context
+    ).result()
     below = engine.image("busybox")
     assert image.layers[: len(below.layers)] == below.layers
     assert len(image.layers) == len(below.layers) + 3
@@ -140,16 +148,22 @@ def test_a_directory_gives_its_contents_and_a_slash_makes_a_directory(engine: En
     assert said(engine, "cat /target/numbers /made/by/slash/app.sh") == "1 2 3\necho app\n"
 
 
-def test_copy_follows_a_symlink_of_the_image_inside_the_image_only(engine: Engine, context: Path, tmp_path: Path) -> None:
+def test_copy_follows_a_symlink_of_the_image_inside_the_image_only(
+    engine: Engine, context: Path, tmp_path: Path
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    build(engine, f"FROM busybox\nRUN mkdir -p {outside} && ln -s {outside} /link\nCOPY app.sh /link/\n", context).result()
+    build(
+        engine, f"FROM busybox\nRUN mkdir -p {outside} && ln -s {outside} /link\nCOPY app.sh /link/\n", context
+    ).result()
     assert list(outside.iterdir()) == []
     assert said(engine, f"cat {outside}/app.sh") == "echo app\n"
 
 
 def test_files_removed_by_a_step_are_gone_above_and_there_below(engine: Engine, context: Path) -> None:
-    build(engine, "FROM busybox\nRUN mkdir /d && echo 1 > /d/a && echo 2 > /d/b\nRUN rm /d/a\nRUN rm -r /d && mkdir /d").result()
+    build(
+        engine, "FROM busybox\nRUN mkdir /d && echo 1 > /d/a && echo 2 > /d/b\nRUN rm /d/a\nRUN rm -r /d && mkdir /d"
+    ).result()
     assert said(engine, "ls /d") == ""
 
 
@@ -215,7 +229,10 @@ def test_a_build_argument_that_is_no_pair_is_a_usage_error(engine: Engine, conte
 
 def test_a_silent_step_ends_within_a_second_of_its_cancellation(engine: Engine, context: Path) -> None:
     task = engine.build("FROM busybox\nRUN trap '' TERM; sleep 60\n", BuildOptions())
-    while not any(isinstance(r.event, Started) and r.event.name.startswith("RUN") and not r.event.waiting for r in task.journal.read()):
+    while not any(
+        isinstance(r.event, Started) and r.event.name.startswith("RUN") and not r.event.waiting
+        for r in task.journal.read()
+    ):
         time.sleep(0.01)
     time.sleep(0.3)
     began = time.monotonic()

@@ -39,6 +39,8 @@ def canary(tmp_path: Path) -> Iterator[Path]:
     directory = tmp_path / "canary"
     directory.mkdir()
     (directory / "secret").write_text("do not touch\n")
+    for name in ("hosts", "hostname", "resolv.conf"):
+        (directory / name).touch()
     before = _looks(directory)
     yield directory
     assert _looks(directory) == before
@@ -46,4 +48,7 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 
 def _looks(directory: Path) -> list[tuple[str, int, int, bytes]]:
     found = [directory, *sorted(directory.rglob("*"))]
-    return [(str(each), each.lstat().st_mode, each.lstat().st_uid, each.read_bytes() if each.is_file() else b"") for each in found]
+    return [
+        (str(each), each.lstat().st_mode, each.lstat().st_uid, each.read_bytes() if each.is_file() else b"")
+        for each in found
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,25 @@ def test_no_python_of_an_image_is_ever_imported(profile: str, machine: Machine, 
     assert said(container) == "clean\n"
     assert machine.execute(container, "test", "-e", "/pwned")[0] == 1
     assert "/pwned" not in {path: letter for letter, path in machine.engine.diff(container)}
+
+
+def test_where_imports_are_frozen_nothing_can_be_imported_nor_read(tmp_path: Path) -> None:
+    """What keeps the test above true also where nobody thought of an import: codecs and tracebacks cause some too."""
+    (tmp_path / "evil.py").write_text("print('pwned')\n")
+    program = f"""
+import sys
+sys.path[:0] = [{str(Path(__file__).resolve().parents[2])!r}, {str(tmp_path)!r}]
+from nbcontain.runtime.stage import freeze_imports
+freeze_imports()
+for attempt in (lambda: __import__("evil"), lambda: __import__("getpass"), lambda: "x".encode("idna")):
+    try:
+        attempt()
+    except (ImportError, LookupError):
+        print("no")
+raise ValueError
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("no\n" * 3, "")
 
 
 # --- the oracle -----------------------------------------------------------------------------------

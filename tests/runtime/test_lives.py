@@ -313,7 +313,7 @@ def test_no_process_and_no_mount_is_left_when_all_is_done(profile: str, machine:
 def test_a_full_disk_is_one_error_and_nothing_is_left(profile: str, machine: Machine, tmp_path: Path) -> None:
     if profile != "root":
         pytest.skip("a small disk is mounted for it, which only root may")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs", str(tmp_path)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs", str(tmp_path)], check=True)
     try:
         with Engine(tmp_path / "store") as engine:
             small = Machine(engine, busybox_in(tmp_path))

@@ -68,15 +68,25 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
         raise UsageError(f"{prog}: which command?", why=overview(group), hint=f"{prog} COMMAND --help")
     found = find(group, words[0])
     if found is None:
-        names = [name for each in COMMANDS if (group and each.group == group) for name in (each.name, *each.aliases)]
-        names += [name for each in COMMANDS if not group for name in (each.name, *each.top)]
-        near = get_close_matches(words[0], names, 1)
-        hint = f"did you mean {near[0]}?" if near else f"{prog} --help lists the commands"
+        near = get_close_matches(words[0], known := _spellings(group), 1)
+        hint = f"did you mean {known[near[0]]}?" if near else f"{prog} --help lists the commands"
         raise UsageError(f"{prog}: there is no command {words[0]!r}", hint=hint)
     options: Any = parse(
         found.options, f"{prog} {words[0]}", found.help, words[1:], KNOWN_FLAGS.get(f"{found.group} {found.name}", {})
     )
     return found, options
+
+
+def _spellings(group: str) -> dict[str, str]:
+    """Every name of a command, and how it is written where `group` is."""
+    found: dict[str, str] = {}
+    for each in COMMANDS:
+        is_plain = each.group in (group, "nbcontain")
+        for name in (each.name, *each.aliases):
+            found.setdefault(name, name if is_plain else f"{each.group} {name}")
+        if not group:
+            found.update((name, name) for name in each.top)
+    return found
 
 
 def overview(group: str = "") -> str:

@@ -31,7 +31,6 @@ def main(orders: Channel, ids: IdMap) -> None:
         inside = stage.form(ids, init.main)
     except BaseException as error:  # noqa: BLE001 - told to whoever gives the order
         inside = error
-    init.rehearse()
     message, fds = orders.receive()
     orders.close()
     if message is None:

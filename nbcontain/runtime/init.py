@@ -99,8 +99,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     keep_only(channel)
     program = _prepare(spec.process, spec.annotations.get(USER, ""))
     channel.send({"ready": True, "made": made})
-    start, _ = channel.receive()
-    if start is None:
+    if not message["start"] and channel.receive()[0] is None:
         return
     # A change of ids clears it, and so does fork.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -172,26 +172,31 @@ class Launcher:
     # --- the zygote ---
 
     def _ordered(self, message: Message, fds: Sequence[int]) -> Channel:
-        """Send an order; gives the channel that its answers come on."""
-        ours, theirs = Channel.pair()
-        try:
-            for is_last in (False, True):
+        """Send an order, and again if a zygote that was ended from outside took it to its grave.
+
+        Gives the channel that its answers come on. A spare says at once that it has taken an order: without that
+        word nothing has been done.
+        """
+        for _ in range(2):
+            ours, theirs = Channel.pair()
+            try:
                 orders = self._connected()
-                try:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     orders.send(message, [theirs.fileno(), *fds])
-                    break
-                except (BrokenPipeError, ConnectionResetError):
-                    # It was ended from outside; a new one is made once.
-                    with self._lock:
-                        self._end()
-                    if is_last:
-                        raise SetupFailed("the process that starts containers ends at once") from None
-        except BaseException:
+                theirs.close()
+                if not _is_readable(ours, _CREATED_S):
+                    raise SetupFailed(f"nobody takes an order for {_CREATED_S:.0f} s", why="the machine is very busy")
+                if ours.receive()[0] is not None:
+                    return ours
+            except BaseException:
+                ours.close()
+                theirs.close()
+                raise
             ours.close()
-            raise
-        finally:
-            theirs.close()
-        return ours
+            with self._lock:
+                if self._orders is orders:
+                    self._end()
+        raise SetupFailed("the process that starts containers ends at once")
 
     def _connected(self) -> Channel:
         with self._lock:
@@ -275,9 +280,7 @@ class Launcher:
 
 def answer_of(channel: Channel, timeout_s: float | None, doing: str) -> Message:
     """The next packet; raises the error that it describes, and SetupFailed if none comes."""
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    if not poll.poll(None if timeout_s is None else timeout_s * 1000):
+    if not _is_readable(channel, timeout_s):
         raise SetupFailed(f"{doing} takes longer than {timeout_s:.0f} s")
     message, fds = channel.receive()
     for fd in fds:
@@ -287,6 +290,12 @@ def answer_of(channel: Channel, timeout_s: float | None, doing: str) -> Message:
     if "error" in message:
         raise error_of(message)
     return message
+
+
+def _is_readable(channel: Channel, timeout_s: float | None) -> bool:
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
 
 
 def piped(stdin: int) -> int:

@@ -36,6 +36,7 @@ def main(orders: Channel, ids: IdMap) -> None:
     if message is None:
         return
     report = Channel(socket.socket(fileno=fds[0]))
+    report.tell({"taken": True})
     try:
         if isinstance(inside, BaseException):
             raise inside

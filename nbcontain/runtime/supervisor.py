@@ -65,6 +65,7 @@ class Supervisor:
         self.leash = fds.pop(0) if message["leash"] else -1
         self.stdin = fds.pop(0) if message["stdin"] else -1
         self.outputs: dict[int, str] = {}
+        self.starts_at_once: bool = message["start"]
         # First of all, so that init makes its root while the rest happens here.
         self._instruct(volatile=message["volatile"])
         self.info = self.bundle.info
@@ -73,7 +74,6 @@ class Supervisor:
         self.pidfd = os.pidfd_open(inside.pid)
         self.mounts_fd = -1
         self.kill_at = 0.0
-        self.starts_at_once: bool = message["start"]
         self.is_started = False
         self.execs: dict[int, _Exec] = {}
         self.clients: dict[int, Channel] = {}
@@ -132,7 +132,14 @@ class Supervisor:
         stdin = self.stdin if self.stdin >= 0 else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
         ends = [stdin, pipes["stdout"][1], pipes["stderr"][1]]
-        self.inside.channel.send({"do": "program", "bundle": str(self.bundle.path), "volatile": volatile}, ends)
+        message = {
+            "do": "program",
+            "bundle": str(self.bundle.path),
+            "volatile": volatile,
+            # Said beforehand, so that init need not wait for our answer to its "ready".
+            "start": self.starts_at_once,
+        }
+        self.inside.channel.send(message, ends)
         for fd in ends:
             os.close(fd)
         for reading, _ in pipes.values():
@@ -145,8 +152,9 @@ class Supervisor:
 
         Only where the layer is thrown away, so that nothing else ever uses it while it is still mounted.
         """
-        with suppress(PermissionError):
-            # Refused where the user is another inside, without being root here: then init's end takes a little longer.
+        with suppress(PermissionError, FileNotFoundError, ProcessLookupError):
+            # Refused where the user is another inside, without being root here, or too late: then init's end takes
+            # a little longer.
             self.mounts_fd = os.open(f"/proc/{self.inside.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
     def _listen(self) -> None:
@@ -166,7 +174,8 @@ class Supervisor:
         if self.is_started:
             return
         self.journal.append(Started(self.info.id, self.info.name))
-        self.inside.channel.send({"start": True})
+        if not self.starts_at_once:
+            self.inside.channel.send({"start": True})
         # End-of-file means that exec succeeded: the channel is close-on-exec. A packet is the error that stopped it.
         answer, _ = self.inside.channel.receive()
         self.inside.channel.close()

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from nbcontain.runtime.generate import RunOptions
 
 import needs
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
+from nbcontain.runtime.generate import RunOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(400)]
 

@@ -77,10 +77,6 @@ class MemoryJournal:
             self._closed = True
             self._changed.notify_all()
 
-    @property
-    def is_closed(self) -> bool:
-        return self._closed
-
     def read(self, start: int = 0) -> list[Record]:
         """The records from number `start` on that are there now; does not wait."""
         return self._records[start:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nbcontain.errors import BadDigest, BadReference
 from nbcontain.oci.digest import Digest
@@ -72,6 +72,3 @@ class Reference:
         if self.registry != DEFAULT_REGISTRY:
             return f"{self.registry}/{self.repository}"
         return self.repository.removeprefix("library/")
-
-    def with_tag(self, tag: str) -> Reference:
-        return replace(self, tag=tag, digest=None)

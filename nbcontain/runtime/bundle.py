@@ -24,8 +24,6 @@ from nbcontain.oci.spec import Mount, Spec
 from nbcontain.store import files
 
 Status = Literal["creating", "created", "running", "stopped"]
-NETWORK_FILES = ("hosts", "hostname", "resolv.conf")
-"""Bound over those of the image's /etc."""
 _OFD_LOCK = struct.Struct("hhqqi4x")
 _LIMIT_BYTES = 8 << 20
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-MIRROR = "http://mirror.example/debian"
+SUITE = "bookworm"
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 
@@ -39,16 +40,25 @@ def chromium() -> str | None:
     missing("no Chromium is installed (Debian package chromium, or: playwright install chromium)")
 
 
-def package_mirror() -> None:
-    """End this test where Debian's mirror cannot be reached."""
+def debian_mirror() -> str:
+    """Where this machine's own apt has Debian's main archive from; the end of this test where that is out of reach.
+
+    The main archive alone: unlike that of the updates its index does not expire, and mirrors may be old.
+    """
     import http.client
     import urllib.error
     import urllib.request
 
+    asked = [program("apt-get", "apt"), "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]
+    listed = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+    sites = [site for site, release in zip(listed[::2], listed[1::2], strict=True) if release == SUITE]
+    if not sites:
+        missing(f"this machine's apt knows no archive of Debian {SUITE}")
     try:
-        urllib.request.urlopen(f"{MIRROR}/dists/bookworm/InRelease", timeout=15).close()
+        urllib.request.urlopen(f"{sites[0]}dists/{SUITE}/InRelease", timeout=15).close()
     except (OSError, urllib.error.URLError, http.client.HTTPException) as error:
-        missing(f"Debian's package mirror is out of reach: {error}")
+        missing(f"Debian's archive is out of reach: {error}")
+    return sites[0]
 
 
 def scratch() -> str:

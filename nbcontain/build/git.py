@@ -107,9 +107,7 @@ def _checked(repository: Repository, commit: str) -> str:
     return commit
 
 
-def checked_out(
-    repository: Repository, commit: str, place: Path, ssh: Mapping[str, Sequence[str]], emit: Emit
-) -> Path:
+def checked_out(repository: Repository, commit: str, place: Path, ssh: Mapping[str, Sequence[str]], emit: Emit) -> Path:
     """A commit's files in the empty directory `place`; gives the directory that is wanted. Raises BuildError."""
 
     def git(*arguments: str) -> str:

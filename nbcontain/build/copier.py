@@ -69,7 +69,12 @@ def furnish_cache(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
             },
             fds,
         )  # fmt: skip
-    os.chown("/", arguments["uid"], arguments["gid"])
+    if (arguments["uid"], arguments["gid"]) != (0, 0):
+        try:
+            os.chown("/", arguments["uid"], arguments["gid"])
+        except OSError as error:
+            if error.errno not in _NO_OWNER:
+                raise
     os.chmod("/", arguments["mode"])
     return {}
 

@@ -6,6 +6,7 @@ symlinks lead nowhere else, and its ids are the container's.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import stat
@@ -42,13 +43,21 @@ def copy_files(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     if kept:
         wanted = Wanted(tuple(arguments["sources"]), arguments["parents"], tuple(arguments["excludes"]))
         walk = Walk(fds[-1], Ignore(), special=True)
-        entries = select(walk, wanted, lambda walk, path: BuildError(f"no /{path} in that stage or image"))
+        entries = select(walk, wanted, _missing)
         groups.insert(0, (fds[-1], unpacker.with_archives(fds[-1], entries) if arguments["unpack"] else entries))
     owner = owner_of(arguments["chown"]) if arguments["chown"] or not kept else None
     keeps = not arguments["chown"]
     copy = _Copy(arguments["destination"], owner, arguments["chmod"], arguments["into_directory"], keeps)
     copy.take_all(groups)
     return {"lost_owners": copy.lost_owners}
+
+
+def _missing(walk: Walk, path: str) -> BuildError:
+    parent, _, name = path.rpartition("/")
+    directory = walk.resolve(parent or ".")
+    near = difflib.get_close_matches(name, walk.names(directory) if directory is not None else [], 1)
+    hint = f"did you mean {os.path.join('/', parent, near[0])}?" if near else ""
+    return BuildError(f"no /{path} in that stage or image", hint=hint)
 
 
 @function

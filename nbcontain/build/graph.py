@@ -167,8 +167,6 @@ class CopyFiles:
     excludes: tuple[str, ...] = ()
     remotes: tuple[RemoteFile | Repository, ...] = ()
     documents: tuple[Document, ...] = ()
-    context: str = ""
-    """Which context, where a build has several."""
 
 
 @dataclass(frozen=True, slots=True)

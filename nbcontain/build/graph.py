@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
+from typing import Protocol
 
 from nbcontain.dockerfile.ast import Remark
 from nbcontain.errors import Span
@@ -104,6 +105,13 @@ def _identity(operation: Operation) -> object:
     return {each.name: getattr(operation, each.name) for each in fields(operation) if each.compare}
 
 
+class Made(Protocol):
+    """How programs run after a step."""
+
+    @property
+    def image_config(self) -> ImageConfig: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One instruction of a build, for display and history."""
@@ -117,6 +125,10 @@ class Step:
     """What docker writes into the image's history for it; "" for FROM and ARG before it, which leave no entry."""
     stage: str = ""
     """The name or number of its stage."""
+    arguments: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """The variables that come from ARG, not ENV."""
+    made: Made | None = field(default=None, compare=False, repr=False)
+    """What the stage is after it."""
 
 
 @dataclass(frozen=True, slots=True)

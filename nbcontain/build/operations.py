@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import singledispatch
@@ -19,7 +19,7 @@ from typing import Any
 
 from nbcontain.build.context import Context
 from nbcontain.build.graph import Base, CopyFiles, ExecOp, MakeDirectory, Operation
-from nbcontain.errors import BuildError, SetupFailed, StepFailed
+from nbcontain.errors import BuildError, NbcontainError, SetupFailed, StepFailed
 from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record
 from nbcontain.host import Host
 from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id, chain_id_of
@@ -100,15 +100,24 @@ class Workshop:
         self.unpack(parent.layers)
         active = self.store.snapshots.prepare(f"build-{secrets.token_hex(8)}", parent.chain_id)
         try:
-            stubs = do(active)
-            layer = self._pack(active, stubs)
-            if layer is None:
-                self.store.snapshots.discard(active)
-                return parent
-            self.store.snapshots.commit(active, chain_id(parent.chain_id, layer.diff_id))
+            try:
+                stubs = do(active)
+            except StepFailed as error:
+                # What is wrong is found where it went wrong: the state is kept, to look around in.
+                with suppress(NbcontainError, OSError):
+                    error.left = self._committed(parent, active, error.stubs)
+                raise
+            return self._committed(parent, active, stubs)
         except BaseException:
             self.store.snapshots.discard(active)
             raise
+
+    def _committed(self, parent: Filesystem, active: Active, stubs: Sequence[str]) -> Filesystem:
+        layer = self._pack(active, stubs)
+        if layer is None:
+            self.store.snapshots.discard(active)
+            return parent
+        self.store.snapshots.commit(active, chain_id(parent.chain_id, layer.diff_id))
         return Filesystem((*parent.layers, layer))
 
     def _pack(self, active: Active, stubs: Sequence[str]) -> Layer | None:
@@ -212,6 +221,10 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
                 try:
                     container.launch(workshop.launcher, leash=workshop.leash, start=True)
                     _follow(records, workshop.emit)
+                except StepFailed as error:
+                    container.settle()
+                    error.stubs = bundle.stubs()
+                    raise
                 finally:
                     # Nobody may write into the layer any more when it is packed, or thrown away.
                     container.settle()

@@ -168,12 +168,10 @@ class Chronicle:
 
     def where_to_look(self, vertex: Vertex) -> str:
         """How to open a shell before and after a step that failed."""
-        number = self._numbers[vertex]
-        before = max((self._numbers[each] for each in vertex.inputs[:1]), default=number - 1)
-        name = self._name if not self._name.startswith("/") else ""
+        name = "" if self._name.startswith("/") else self._name.removesuffix(":latest")
         return (
-            f"%container run --rm {name}@step{number} sh -c 'ls -l'   looks at what it left\n"
-            f"%container run --rm {name}@step{before} sh -c 'ls -l'   at what it began with"
+            f"%container run --rm -i {name}@failed sh   opens a shell in what it left behind\n"
+            f"%container run --rm -i {name}@before sh   in what it began with (@step{self._numbers[vertex] - 1})"
         )
 
     # --- what is kept -----------------------------------------------------------------------------
@@ -232,11 +230,12 @@ class Chronicle:
         """The file system after each step, and how programs run there."""
         found: list[State] = []
         for number, step in enumerate(self._steps, start=1):
-            passed = self._passed.get(step.vertex) if step.vertex is not None else None
+            passed = self._passed.get(step.made.vertex) if step.made is not None else None
             if step.made is None or passed is None or passed.filesystem is None:
                 continue
             config = replace(step.made.image_config, history=(), created="")
-            found.append(State(number, passed.outcome, passed.filesystem.layers, codec.config_to_json(config)))
+            outcome = passed.outcome if step.vertex is not None else "done"
+            found.append(State(number, outcome, passed.filesystem.layers, codec.config_to_json(config)))
         return tuple(found)
 
 

@@ -106,7 +106,10 @@ def _identity(operation: Operation) -> object:
 
 
 class Made(Protocol):
-    """How programs run after a step."""
+    """A stage after a step: its file system, and how programs run there."""
+
+    @property
+    def vertex(self) -> Vertex: ...
 
     @property
     def image_config(self) -> ImageConfig: ...

@@ -29,6 +29,7 @@ from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container, Launcher, Leash
 from nbcontain.runtime.generate import RunOptions, generate
 from nbcontain.store import Store
+from nbcontain.store.changes import is_untouched
 from nbcontain.store.snapshots import Active
 
 _OPERATIONS_VERSION = 1
@@ -113,7 +114,9 @@ class Workshop:
             raise
 
     def _committed(self, parent: Filesystem, active: Active, stubs: Sequence[str]) -> Filesystem:
-        layer = self._pack(active, stubs)
+        # Most that changes nothing is recognised without a process to look.
+        untouched = is_untouched(self.store.snapshots.upper(active), stubs)
+        layer = None if untouched else self._pack(active, stubs)
         if layer is None:
             self.store.snapshots.discard(active)
             return parent

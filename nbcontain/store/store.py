@@ -28,7 +28,14 @@ class Worker(Protocol):
     """Who runs one of our functions confined to a root file system: runtime's Launcher."""
 
     def call(
-        self, function: str, rootfs: Sequence[Mount], arguments: dict[str, Any], fds: Sequence[int] = (), /
+        self,
+        function: str,
+        rootfs: Sequence[Mount],
+        arguments: dict[str, Any],
+        fds: Sequence[int] = (),
+        /,
+        *,
+        source: Sequence[Mount] = (),
     ) -> dict[str, Any]: ...
 
 

@@ -7,30 +7,28 @@ function of ours as the program. Nothing here follows a path of an image with th
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import singledispatch
-from typing import Any
 
 from nbcontain.build.context import Context
 from nbcontain.build.graph import Operation, RemoteFile, Repository
 from nbcontain.build.http import Fetched
 from nbcontain.build.secrets import Secret
-from nbcontain.errors import BuildError, NbcontainError, StepFailed
+from nbcontain.errors import NbcontainError, StepFailed
 from nbcontain.events import Emit
 from nbcontain.host import Host
-from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id, chain_id_of
-from nbcontain.oci.image import LAYER_TAR, Layer
+from nbcontain.oci.digest import ChainID, Digest, chain_id, chain_id_of
+from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.container import Launcher, Leash
 from nbcontain.store import Store
 from nbcontain.store.changes import is_untouched
 from nbcontain.store.snapshots import Active
+from nbcontain.store.stacks import Stacks
 
 _OPERATIONS_VERSION = 2
 """Part of every cache key: raise it when an operation begins to do something else."""
@@ -73,29 +71,13 @@ class Workshop:
     def for_step(self, emit: Emit) -> Workshop:
         return replace(self, emit=emit)
 
-    def unpack(self, layers: Sequence[Layer], task: str = "build") -> None:
-        """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""
-        below: ChainID | None = None
-        for layer in layers:
-            name = chain_id(below, layer.diff_id)
-            if not self.store.snapshots.exists(name):
-                self._unpack_one(name, below, layer)
-            below = name
+    @property
+    def stacks(self) -> Stacks:
+        return Stacks(self.store, self.launcher, self.host.ids.is_single)
 
-    def _unpack_one(self, name: ChainID, below: ChainID | None, layer: Layer) -> None:
-        with self.store.snapshots.staging() as staging, self.store.blobs.open(layer.descriptor.digest) as blob:
-            answer = self.launcher.call(
-                "apply_tar",
-                (Mount("/", "bind", str(staging.fs), ("bind",)),),
-                {"userxattr": self.store.snapshots.userxattr, "ids": "single" if self.host.ids.is_single else "all"},
-                (blob.fileno(),),
-            )
-            if answer["diff_id"] != str(layer.diff_id):
-                raise BuildError(
-                    f"layer {layer.descriptor.digest.short} is not what its image says",
-                    why=f"it unpacks to {answer['diff_id']}, and the config says {layer.diff_id}",
-                )
-            staging.commit(name, below)
+    def unpack(self, layers: Sequence[Layer]) -> None:
+        """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""
+        self.stacks.unpack(layers)
 
     def view(self, filesystem: Filesystem) -> tuple[Mount, ...]:
         """The mounts that show a file system read-only; none for scratch."""
@@ -126,51 +108,12 @@ class Workshop:
     def _committed(self, parent: Filesystem, active: Active, stubs: Sequence[str]) -> Filesystem:
         # Most that changes nothing is recognised without a process to look.
         untouched = is_untouched(self.store.snapshots.upper(active), stubs)
-        layer = None if untouched else self._pack(active, stubs, parent)
+        layer = None if untouched else self.stacks.pack(active, stubs, self.view(parent) if stubs else ())
         if layer is None:
             self.store.snapshots.discard(active)
             return parent
         self.store.snapshots.commit(active, chain_id(parent.chain_id, layer.diff_id))
         return Filesystem((*parent.layers, layer))
-
-    def _pack(self, active: Active, stubs: Sequence[str], parent: Filesystem) -> Layer | None:
-        """The active snapshot's own changes as a layer blob; None if there are none."""
-        upper = self.store.snapshots.upper(active)
-        source, sink = os.pipe2(os.O_CLOEXEC)
-        with self.store.blobs.writer() as writer:
-            answers: list[dict[str, Any] | BaseException] = []
-
-            def pack() -> None:
-                try:
-                    answers.append(
-                        self.launcher.call(
-                            "tar_of",
-                            (Mount("/", "bind", str(upper), ("bind",)),),
-                            {"overlay": True, "userxattr": self.store.snapshots.userxattr, "stubs": list(stubs)},
-                            (sink,),
-                            source=self.view(parent) if stubs else (),
-                        )
-                    )
-                except BaseException as error:  # noqa: BLE001 - raised again below
-                    answers.append(error)
-                finally:
-                    os.close(sink)
-
-            thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
-            thread.start()
-            try:
-                while chunk := os.read(source, _READ_BYTES):
-                    writer.write(chunk)
-            finally:
-                os.close(source)
-                thread.join()
-            [answer] = answers
-            if isinstance(answer, BaseException):
-                raise answer
-            if not answer["entries"]:
-                return None
-            descriptor = writer.commit(LAYER_TAR)
-        return Layer(descriptor, DiffID(descriptor.digest))
 
 
 def key_of(*parts: object) -> Digest:

@@ -25,7 +25,12 @@ def as_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         fields = {each.name: as_json(getattr(value, each.name)) for each in dataclasses.fields(value)}
         dropped = {"source", "text"} if hasattr(value, "span") or hasattr(value, "source") else set()
-        kept = {name: field for name, field in fields.items() if field not in ("", 0, []) and name not in dropped}
+        defaults = {each.name: each.default for each in dataclasses.fields(value)}
+        kept = {
+            name: field
+            for name, field in fields.items()
+            if name not in dropped and field not in ("", 0, []) and not (field is None and defaults[name] is None)
+        }
         return {"kind": type(value).__name__, **kept}
     return [as_json(each) for each in value] if isinstance(value, tuple) else value
 
@@ -50,4 +55,6 @@ def test_a_dockerfile_says_what_its_folder_says(name: str) -> None:
 if __name__ == "__main__":
     for case in CASES:
         file, text = result(case)
+        for other in {"ast.json", "error.txt"} - {file}:
+            (CORPUS / case / other).unlink(missing_ok=True)
         (CORPUS / case / file).write_text(text)

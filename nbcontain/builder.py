@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbcontain.build import outputs
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
-from nbcontain.build.context import Context
+from nbcontain.build.context import ContentCache, Context
+from nbcontain.build.finish import finished, with_epoch
 from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.build.solver import BUILD, Solver
+from nbcontain.build.sources import Source, directory_of, is_directory
 from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import ImageNotFound
 from nbcontain.events import Emit, Notice, scope
+from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Leash
@@ -32,6 +40,23 @@ class BuildResult:
     image: Image | None
     """None where it failed, or has not ended yet."""
     steps: tuple[StepReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """One result in the build cache."""
+
+    digest: Digest
+    created_by: str
+    used_at: float
+    """Seconds since the epoch."""
+    used: str
+    """The same as RFC 3339."""
+    size_bytes: int
+
+    @property
+    def key(self) -> str:
+        return self.digest.short
 
 
 class BuildTask(Task[Image]):
@@ -58,16 +83,18 @@ class Builder:
     def build(self, dockerfile: str, options: BuildOptions) -> BuildTask:
         """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read."""
         engine = self._engine
+        build_args, epoch = with_epoch(options.build_args, engine.environ)
+        options = replace(options, build_args=build_args)
         tags = [Reference.parse(tag) for tag in options.tags]
         parsed = parse(dockerfile)
-        context = Context(options.context, engine.contents) if options.context is not None else None
+        source = options.context
         leash = Leash()
-        name = tags[0].familiar if tags else f"{options.context or ''}"
-        chronicle = Chronicle(name, lambda: engine.store, context, self._known)
+        name = tags[0].familiar if tags else str(source) if isinstance(source, Path) else ""
+        chronicle = Chronicle(name, lambda: engine.store, self._known)
 
         def body(emit: Emit) -> Image:
             title = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
-            with leash, scope(emit, BUILD, title), engine.store.shared():
+            with leash, scope(emit, BUILD, title), engine.store.shared(), self._context(source) as context:
                 graph = plan(parsed, options, lambda reference, _: engine.base_image(reference, emit))
                 for remark in graph.remarks:
                     place = f"line {remark.span.first}: " if remark.span else ""
@@ -75,19 +102,70 @@ class Builder:
                 workshop = replace(
                     engine.workshop(emit), context=context, leash=leash, secrets=options.secrets, ssh=options.ssh
                 )
+                chronicle.context = context
                 solver = Solver(
                     workshop, chronicle, source=dockerfile, no_cache=options.no_cache,
                     no_cache_stages=frozenset(each.lower() for each in options.no_cache_stages),
                 )  # fmt: skip
-                image = solver.solve(graph)
+                image = finished(
+                    solver.solve(graph), graph, engine.store, emit, epoch=epoch, annotations=options.annotations
+                )
                 engine.store.images.put(image, None)
                 for tag in tags:
                     engine.store.images.tag(image, tag)
+                for output in options.outputs:
+                    outputs.write(output, image, workshop)
+                if options.id_file:
+                    outputs.write_text(options.id_file, str(image.id))
+                if options.metadata_file:
+                    outputs.write_metadata(options.metadata_file, image, tags)
                 return image
 
         task = BuildTask("build", body, chronicle)
         task.on_cancel(leash.let_go)
         return task
+
+    def prune(self, max_age_s: float, keep_bytes: int = 0) -> int:
+        """Forget what was not used for so long, but for the youngest `keep_bytes`; what became free."""
+        store = self._engine.store
+        kept = 0
+        for each in self.usage():
+            kept += each.size_bytes
+            if time.time() - each.used_at >= max_age_s and kept > keep_bytes:
+                store.cache.remove(each.digest)
+        if not keep_bytes:
+            store.builds.remove_old(max_age_s)
+        self._known.clear()
+        return self._engine.prune()
+
+    def usage(self) -> list[CacheUse]:
+        """The results that the build cache knows, youngest first; each layer counts for the first that has it."""
+        store = self._engine.store
+        counted: set[Digest] = set()
+        found = []
+        for digest, used_at in sorted(store.cache.walk(), key=lambda each: -each[1]):
+            record = store.cache.peek(digest)
+            if record is None:
+                continue
+            new = [layer.descriptor for layer in record.layers[-1:] if layer.descriptor.digest not in counted]
+            counted.update(each.digest for each in new)
+            used = datetime.fromtimestamp(used_at, UTC).isoformat().replace("+00:00", "Z")
+            found.append(CacheUse(digest, record.created_by, used_at, used, sum(each.size for each in new)))
+        return found
+
+    @contextmanager
+    def _context(self, source: Source | None) -> Iterator[Context | None]:
+        """The files that COPY takes; what had to be written for it goes with the build."""
+        if source is None:
+            yield None
+        elif isinstance(source, Path) and is_directory(source):
+            yield Context(source, self._engine.contents)
+        else:
+            with (
+                self._engine.store.bundle_directory() as temporary,
+                directory_of(source, temporary.parent) as root,
+            ):
+                yield Context(root, ContentCache())
 
     def state(self, text: str) -> Image | None:
         """The image of NAME@step3, NAME@failed or NAME@before (the failed step); None for another kind of name.

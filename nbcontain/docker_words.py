@@ -96,8 +96,8 @@ _RUN = (
 )
 _BUILD = (
     _all(_PLATFORM, "--platform")
-    | _all(_CACHE, "--cache-from", "--cache-to", "--no-cache-filter")
-    | _all(_ONE_FILE, "-o", "--output", "--push", "--load", "--iidfile", "--metadata-file")
+    | _all(_CACHE, "--cache-from", "--cache-to")
+    | _all(_ONE_FILE, "--push")
     | _all("pulling from registries is not built yet", "--pull")
     | _all(
         "it is not built yet",
@@ -106,7 +106,6 @@ _BUILD = (
         "--attest",
         "--sbom",
         "--provenance",
-        "--annotation",
         "--squash",
         "--compress",
         "--rm",

@@ -7,6 +7,7 @@ import secrets
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from nbcontain.build.importer import host_image, imported_image
 from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.solver import BUILD
+from nbcontain.build.sources import Source
 from nbcontain.builder import Builder, BuildTask
 from nbcontain.containers import Containers
 from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, UsageError
@@ -46,7 +48,7 @@ class Engine:
     """
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
-        self._environ = os.environ if environ is None else environ
+        self.environ = os.environ if environ is None else environ
         self._root = Path(root).absolute() if root else None
         self.contents = ContentCache()
 
@@ -67,7 +69,7 @@ class Engine:
 
     @cached_property
     def layout(self) -> Layout:
-        return Layout(self._root) if self._root else Layout.default(self._environ, is_root=is_root())
+        return Layout(self._root) if self._root else Layout.default(self.environ, is_root=is_root())
 
     @cached_property
     def host(self) -> Host:
@@ -183,9 +185,15 @@ class Engine:
 
         return Task(f"import {source}", body)
 
-    def build(self, dockerfile: str, options: BuildOptions | None = None) -> BuildTask:
-        """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read."""
-        return self.builder.build(dockerfile, options or BuildOptions())
+    def build(
+        self, dockerfile: str, options: BuildOptions | None = None, *, context: Source | None = None
+    ) -> BuildTask:
+        """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read.
+
+        `context` is a directory, a tar archive, or names and what is in them: text, bytes, paths, DataFrames.
+        """
+        options = options or BuildOptions()
+        return self.builder.build(dockerfile, options if context is None else replace(options, context=context))
 
     @cached_property
     def builder(self) -> Builder:
@@ -241,7 +249,7 @@ class Engine:
         image = self.image(options.image) if reference is None else self.store.images.get(reference)
         container_id = secrets.token_hex(32)
         path = self.layout.container(container_id)
-        spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self._environ)
+        spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)
         info = ContainerInfo(
             id=container_id,
             name=options.name and names.checked(options.name),
@@ -401,7 +409,7 @@ class Engine:
 
             emit(Started(task, " ".join(options.command)))
             code = container.exec(
-                options.command, env=passed_on(options.environment, self._environ), cwd=options.workdir,
+                options.command, env=passed_on(options.environment, self.environ), cwd=options.workdir,
                 user=options.user, on_output=on_output, stdin=0 if options.interactive else None, leash=leash,
             )  # fmt: skip
             emit(Finished(task, "done" if code == 0 else "failed", exit_code=code))

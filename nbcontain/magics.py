@@ -87,6 +87,18 @@ class Extension:
         self._magics["dockerfile"] = dockerfile
         self.ipython.register_magic_function(no_var_expand(needs_local_scope(dockerfile)), "cell", "dockerfile")
 
+    def register_context_file(self) -> None:
+        """Register %%contextfile, and %contextfile, which lists and clears."""
+        from IPython.core.magic import needs_local_scope, no_var_expand
+
+        def contextfile(line: str, cell: str | None = None, local_ns: Mapping[str, Any] | None = None) -> object:
+            return self.session.context_file(line, cell, local_ns)
+
+        magic = no_var_expand(needs_local_scope(contextfile))
+        self._magics["contextfile"] = contextfile
+        for kind in ("line", "cell"):
+            self.ipython.register_magic_function(magic, kind, "contextfile")
+
     def warm(self, ready: threading.Event) -> None:
         """Import, look at the host, start a zygote. A thread of its own; whatever is wrong is told when it matters."""
         try:
@@ -118,6 +130,7 @@ def load(ipython: Any) -> None:
     for name in LINE_MAGICS:
         extension.register(name)
     extension.register_cell()
+    extension.register_context_file()
     if getattr(ipython, "kernel", None) is not None:
         ipython.input_transformers_post.append(_awaiting)
     ready = threading.Event()
@@ -131,7 +144,7 @@ def unload(ipython: Any) -> None:
     extension = getattr(ipython, "nbcontain", None)
     if extension is None:
         return
-    for kind, names in (("line", (*LINE_MAGICS, "docker")), ("cell", ("dockerfile",))):
+    for kind, names in (("line", (*LINE_MAGICS, "docker", "contextfile")), ("cell", ("dockerfile", "contextfile"))):
         for name in names:
             ipython.magics_manager.magics[kind].pop(name, None)
     if _awaiting in ipython.input_transformers_post:

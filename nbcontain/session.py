@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from nbcontain.commands import DockerfileWords, overview, parse_words, split
+from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.completion import candidates
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
@@ -32,6 +32,7 @@ class Session:
         self.ipython = ipython
         self.engine = Engine()
         self.mode = mode(os.environ, ipython)
+        self.context_files = ContextFiles()
         self._alias: str | None = None
         self._last_drawn: object = None
         formatters.register(ipython, self.mode, self.actions, self.was_drawn)
@@ -85,13 +86,18 @@ class Session:
             DockerfileWords, "%%dockerfile", "make an image from the Dockerfile in this cell",
             [self._expanded(word, names) for word in split(line)], KNOWN_FLAGS["image build"],
         )  # fmt: skip
-        context = Path(words.context).expanduser()
-        if not context.is_dir():
-            raise UsageError(
-                f"--context {words.context}: there is no such directory", why=f"looked for {context.absolute()}"
-            )
-        options = words.build_options(context, self.ipython.user_ns)
-        return InProgress(self.engine.build(body, options), "build", words.quiet), words
+        context = self.context_files.source(words.context)
+        task = self.engine.build(body, words.build_options(context, self.ipython.user_ns))
+        return InProgress(task, "build", words.quiet), words
+
+    def context_file(self, line: str, body: str | None, names: Mapping[str, Any] | None = None) -> object:
+        """%%contextfile and %contextfile."""
+        words = [self._expanded(word, names) for word in split(line)]
+        try:
+            return self.context_files.write(words, body) if body is not None else self.context_files.look(words)
+        except HelpAsked as asked:
+            print(asked, end="")
+            return None
 
     def _built(self, image: Image, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
         self.ipython.user_ns["_image"] = image
@@ -187,5 +193,7 @@ def documentation(magic: str) -> str:
         return parser_of(
             DockerfileWords, "%%dockerfile", "Make an image from the Dockerfile in this cell."
         ).format_help()
+    if magic == "contextfile":
+        return help_text()
     group = magic if magic in ("image", "container") else ""
     return f"%{magic} COMMAND [OPTIONS]\n\n{overview(group)}\n\n%{magic} COMMAND --help tells more."

@@ -56,13 +56,12 @@ class StepReport:
 class Chronicle:
     """Kept by the solver while it works. Any thread may call."""
 
-    def __init__(
-        self, name: str, store: Callable[[], Store], context: Context | None, known: dict[str, Signature]
-    ) -> None:
+    def __init__(self, name: str, store: Callable[[], Store], known: dict[str, Signature]) -> None:
         """`known` remembers, from build to build of one engine, what the record of each name says."""
         self._name = name
         self._store = store
-        self._context = context
+        self.context: Context | None = None
+        """What COPY takes files from, once it is known."""
         self._known = known
         self._lock = threading.RLock()
         self._steps: tuple[Step, ...] = ()
@@ -158,10 +157,10 @@ class Chronicle:
 
     def _files(self, vertex: Vertex) -> Mapping[str, str]:
         operation = vertex.operation
-        if not isinstance(operation, CopyFiles) or not operation.from_context or self._context is None:
+        if not isinstance(operation, CopyFiles) or not operation.from_context or self.context is None:
             return {}
         try:
-            return listing(self._context, Wanted(operation.sources, operation.parents, operation.excludes))
+            return listing(self.context, Wanted(operation.sources, operation.parents, operation.excludes))
         except (NbcontainError, OSError):
             # The context changes under our hands; the copy itself tells what is wrong.
             return {}

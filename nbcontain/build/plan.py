@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from nbcontain.build.arguments import (
     DEFAULT_PATH,
@@ -22,7 +21,9 @@ from nbcontain.build.arguments import (
 )
 from nbcontain.build.graph import Base, BuildGraph, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
+from nbcontain.build.outputs import Output
 from nbcontain.build.secrets import Secret
+from nbcontain.build.sources import Source
 from nbcontain.build.stage import one_line, shown
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.parser import parse_trigger
@@ -40,7 +41,8 @@ class BuildOptions:
     """What the user of a build can ask for."""
 
     tags: tuple[str, ...] = ()
-    context: Path | None = None
+    context: Source | None = None
+    """A directory, a tar archive, or names and what is in them."""
     build_args: tuple[str, ...] = ()
     """NAME=value, or NAME for the value it has in the environment."""
     target: str = ""
@@ -49,6 +51,13 @@ class BuildOptions:
     no_cache_stages: tuple[str, ...] = ()
     """Stages whose steps run in any case, by name or number."""
     labels: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
+    """NAME=value, for the manifest."""
+    outputs: tuple[Output, ...] = ()
+    id_file: str = ""
+    """Where to write the image's id."""
+    metadata_file: str = ""
+    """Where to write what was built, as buildx names it."""
     platform: Platform = field(default_factory=Platform.here)
     network: str = "host"
     """Of every RUN that does not say: "host" or "none"."""

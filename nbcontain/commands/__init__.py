@@ -5,14 +5,15 @@ Drawing what comes back is the business of whoever called. To add a verb, add a 
 of its group.
 """
 
-from nbcontain.commands import containers, images, system
-from nbcontain.commands.images import DockerfileWords
+from nbcontain.commands import builds, containers, images, system
+from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.table import COMMANDS, Command, overview, parse_words, split
 
 __all__ = [
     "COMMANDS",
     "Command",
     "DockerfileWords",
+    "builds",
     "containers",
     "images",
     "overview",

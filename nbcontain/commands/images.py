@@ -2,94 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from nbcontain.build.arguments import allowed
-from nbcontain.build.plan import BuildOptions
-from nbcontain.build.secrets import agents_of, secrets_of
 from nbcontain.commands.table import Names, command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import ago, count, size
 from nbcontain.engine import Engine
-from nbcontain.errors import UsageError
 from nbcontain.inspection import image_document
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class BuildWords:
-    tags: tuple[str, ...] = option("-t", "--tag", help="what to call the image, as in hello or hello:1", metavar="NAME")
-    build_args: tuple[str, ...] = option("--build-arg", help="K=V for an ARG of the Dockerfile", metavar="K=V")
-    target: str = option("--target", help="the stage to build, by name or number", metavar="STAGE")
-    labels: tuple[str, ...] = option("--label", help="K=V, a label for the image", metavar="K=V")
-    network: str = option("--network", help="host or none, for RUN", default="host")
-    secrets: tuple[str, ...] = option(
-        "--secret", help="for RUN --mount=type=secret: a file, a variable, or a Python variable of the notebook",
-        metavar="id=NAME,src=FILE|env=NAME|var=NAME",
-    )  # fmt: skip
-    ssh: tuple[str, ...] = option("--ssh", help="an agent or key for RUN --mount=type=ssh", metavar="default|ID=PATH")
-    allow: tuple[str, ...] = option("--allow", help="network.host, onbuild.secrets", metavar="WHAT")
-    no_cache: bool = option("--no-cache", help="run every step again")
-    quiet: bool = option("-q", "--quiet", help="only the image's id at the end")
-
-    def build_options(self, context: Path | None, variables: Mapping[str, object] | None = None) -> BuildOptions:
-        """`variables` are the notebook's, for --secret var=."""
-        return BuildOptions(
-            tags=self.tags,
-            context=context,
-            build_args=self.build_args,
-            target=self.target,
-            no_cache=self.no_cache,
-            labels=self.labels,
-            network=self.network,
-            secrets=secrets_of(self.secrets, os.environ, variables),
-            ssh=agents_of(self.ssh, os.environ),
-            allow=allowed(self.allow),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class DockerfileWords(BuildWords):
-    context: str = option("--context", help="the directory that COPY takes files from", default=".", metavar="DIR")
-    into: str = option("--into", help="a Python variable to put the image in", metavar="VAR")
-    display: str = option("--progress", help="card or plain", metavar="card|plain")
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class BuildCommandWords(BuildWords):
-    file: str = option("-f", "--file", help="the Dockerfile, - for standard input (default: PATH/Dockerfile)")
-    path: str = argument(help="the directory that COPY takes files from", metavar="PATH")
-
-
-@command("image", "build", "make an image from a Dockerfile", BuildCommandWords, top=("build",))
-def image_build(engine: Engine, words: BuildCommandWords) -> InProgress[Image]:
-    source = _read_dockerfile(words.file, Path(words.path))
-    return InProgress(engine.build(source, words.build_options(Path(words.path))), "build", words.quiet)
-
-
-def _read_dockerfile(file: str, context: Path) -> str:
-    if file == "-":
-        return sys.stdin.read()
-    path = Path(file) if file else context / "Dockerfile"
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read the Dockerfile {path}",
-            why=getattr(error, "strerror", None) or str(error),
-            hint="-f FILE names another",
-        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

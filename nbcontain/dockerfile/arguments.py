@@ -12,7 +12,6 @@ from nbcontain.dockerfile.lines import Line
 from nbcontain.dockerfile.words import WHITESPACE
 from nbcontain.errors import DockerfileError, Span
 
-
 _SPACES = re.compile(r"[\t\v\f\r ]+")
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _NANOSECONDS = {

@@ -14,9 +14,10 @@ from nbcontain.errors import DockerfileError
 TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 SHARINGS = ("shared", "private", "locked")
 _ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly", "rw": "readwrite"}
-_KEYS = (
-    "type from source target readonly id sharing required size mode uid gid env src dst destination ro rw readwrite"
-).split()
+_KEYS = [
+    "type", "from", "source", "target", "readonly", "id", "sharing", "required", "size", "mode", "uid", "gid", "env",
+    "src", "dst", "destination", "ro", "rw", "readwrite",
+]  # fmt: skip
 _OWNED = ("secret", "ssh", "cache")
 """Types whose file or directory can have a mode and an owner."""
 _ONLY_OF = {"size": ("tmpfs",), "required": ("secret", "ssh"), "env": ("secret",)}
@@ -57,7 +58,9 @@ def run_mount(flag: MountFlag, expand: Callable[[str], str]) -> RunMount:
         if written not in _KEYS:
             near = nearest(written, _KEYS)
             raise DockerfileError(
-                f"unexpected key '{written}' in --mount" if raw is not None else f"'{written}' must be a key=value pair",
+                f"unexpected key '{written}' in --mount"
+                if raw is not None
+                else f"'{written}' must be a key=value pair",
                 hint=f"did you mean {near}?" if near else f"--mount takes {', '.join(_KEYS[:13])}.",
             )
         if key in _ONLY_OF and kind not in _ONLY_OF[key]:
@@ -110,7 +113,9 @@ def _check(found: dict[str, Any]) -> None:
         if found.get("sharing"):
             raise DockerfileError("secret mount should not define sharing")
         if not any(found.get(name) for name in ("source", "target", "id")):
-            raise DockerfileError("invalid secret mount. one of source, target required", hint="--mount=type=secret,id=…")
+            raise DockerfileError(
+                "invalid secret mount. one of source, target required", hint="--mount=type=secret,id=…"
+            )
         if found.get("source") and found.get("id"):
             raise DockerfileError("both source and id can't be set")
     if found.get("sharing") and kind != "cache":

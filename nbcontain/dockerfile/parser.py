@@ -14,7 +14,6 @@ from nbcontain.dockerfile.arguments import (
     pairs,
     quoted_words,
     refuse,
-    refuse_feature,
     several,
 )
 from nbcontain.dockerfile.flags import Flags, Known, read_flags

@@ -1,0 +1,104 @@
+"""What is done to an image when all its steps are: annotations, and times that do not depend on when it was built.
+
+With SOURCE_DATE_EPOCH (reproducible-builds.org) nothing in the image is younger than that: neither its config and
+history nor the files of the layers made here, as BuildKit does with rewrite-timestamp.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import cast
+
+from nbcontain.build.graph import Base, BuildGraph
+from nbcontain.errors import UsageError
+from nbcontain.events import Emit, Progress
+from nbcontain.oci import codec
+from nbcontain.oci.digest import DiffID
+from nbcontain.oci.image import LAYER_TAR, Image, Layer
+from nbcontain.store import Store, tar
+
+EPOCH = "SOURCE_DATE_EPOCH"
+_READ_BYTES = 1 << 20
+
+
+def with_epoch(build_args: tuple[str, ...], environ: Mapping[str, str]) -> tuple[tuple[str, ...], int | None]:
+    """The build arguments with the environment's SOURCE_DATE_EPOCH, and what it says. Raises UsageError."""
+    given = [each for each in build_args if each.partition("=")[0] == EPOCH]
+    if not given and environ.get(EPOCH):
+        given = [f"{EPOCH}={environ[EPOCH]}"]
+        build_args = (*build_args, *given)
+    if not given:
+        return build_args, None
+    name, has_value, value = given[-1].partition("=")
+    value = value if has_value else environ.get(name, "")
+    if not value:
+        return build_args, None
+    if not value.isascii() or not value.isdecimal() or len(value) > 11:
+        raise UsageError(f"{EPOCH}={value} is no time", hint="Seconds since 1970, as of: git log -1 --format=%ct")
+    return build_args, int(value)
+
+
+def finished(
+    image: Image, graph: BuildGraph, store: Store, emit: Emit, *, epoch: int | None, annotations: Sequence[str]
+) -> Image:
+    """The image as it is handed out."""
+    if epoch is not None:
+        image = _dated(image, graph, store, emit, epoch)
+    if not annotations:
+        return image
+    pairs = dict(each.partition("=")[::2] for each in annotations)
+    manifest = replace(image.manifest, annotations={**image.manifest.annotations, **pairs})
+    return replace(image, manifest=manifest, raw_manifest=codec.dump_manifest(manifest))
+
+
+def _dated(image: Image, graph: BuildGraph, store: Store, emit: Emit, epoch: int) -> Image:
+    text = datetime.fromtimestamp(epoch, UTC).isoformat().replace("+00:00", "Z")
+    below = len(graph.config.history) - len(graph.history_steps)
+    history = tuple(
+        entry if number < below else replace(entry, created=text) for number, entry in enumerate(image.config.history)
+    )
+    bottom = _bottom_layers(graph)
+    layers = [
+        layer if number < bottom else _rewritten(layer, store, emit, epoch) for number, layer in enumerate(image.layers)
+    ]
+    return Image.of(replace(image.config, created=text, history=history), layers)
+
+
+def _bottom_layers(graph: BuildGraph) -> int:
+    """How many of the image's layers are its base's, which stay as they are."""
+    vertex = graph.target
+    while vertex.inputs:
+        vertex = vertex.inputs[0]
+    base = vertex.operation
+    return len(base.image.layers) if isinstance(base, Base) and base.image else 0
+
+
+def _rewritten(layer: Layer, store: Store, emit: Emit, epoch: int) -> Layer:
+    """The layer with no file younger than `epoch`."""
+    if layer.descriptor.media_type != LAYER_TAR:
+        return layer
+    latest_ns = epoch * 1_000_000_000
+    with store.blobs.open(layer.descriptor.digest) as blob, store.blobs.writer() as writer:
+        reader = tar.Reader(cast(tar.Readable, blob))
+        while (entry := reader.next()) is not None:
+            emit(Progress("build", 0))
+            entry.mtime_ns = min(entry.mtime_ns, latest_ns)
+            writer.write(tar.header_of(entry))
+            if entry.size:
+                _copy_body(reader, entry.size, writer.write, store)
+        reader.finish()
+        writer.write(bytes(2 * tar.BLOCK))
+        descriptor = writer.commit(LAYER_TAR)
+    return Layer(descriptor, DiffID(descriptor.digest))
+
+
+def _copy_body(reader: tar.Reader, size_bytes: int, write: Callable[[bytes], object], store: Store) -> None:
+    with tempfile.TemporaryFile(dir=store.layout.tmp) as body:
+        reader.copy_to(body.fileno())
+        body.seek(0)
+        while chunk := body.read(_READ_BYTES):
+            write(chunk)
+    write(bytes(-size_bytes % tar.BLOCK))

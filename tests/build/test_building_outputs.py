@@ -1,0 +1,133 @@
+"""What a build hands out, builds that give the same bytes anywhere, and what the build cache keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import BUSYBOX
+from nbcontain.__main__ import main
+from nbcontain.build.outputs import Output
+from nbcontain.build.plan import BuildOptions
+from nbcontain.engine import Engine
+from nbcontain.errors import UsageError
+from nbcontain.oci.image import Image
+
+TEXT = 'FROM busybox\nRUN mkdir /d && echo x > /d/x && chmod 640 /d/x && ln -s x /d/l\nENTRYPOINT ["sh"]\n'
+
+
+def build(engine: Engine, text: str, **options: object) -> Image:
+    return engine.build(text, BuildOptions(**options)).result()  # type: ignore[arg-type]
+
+
+def test_the_files_of_an_image_go_to_a_directory(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    build(engine, TEXT, outputs=(Output.parse(f"type=local,dest={tmp_path / 'out'}"),))
+    assert (tmp_path / "out/d/x").read_text() == "x\n"
+    assert (tmp_path / "out/d/x").stat().st_mode & 0o777 == 0o640
+    assert os.readlink(tmp_path / "out/d/l") == "x"
+    assert (tmp_path / "out/bin/busybox").stat().st_mode & 0o111
+
+
+def test_the_files_of_an_image_go_to_a_tar(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    build(engine, TEXT, outputs=(Output.parse(f"type=tar,dest={tmp_path / 'out.tar'}"),))
+    with tarfile.open(tmp_path / "out.tar") as archive:
+        assert {"d", "d/x", "d/l", "bin/busybox"} <= set(archive.getnames())
+
+
+def test_a_symlink_in_the_output_directory_is_not_followed(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "out/d").symlink_to(tmp_path / "outside")
+    with pytest.raises(Exception, match="cannot be made"):
+        build(engine, TEXT, outputs=(Output.parse(str(tmp_path / "out")),))
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["type=oci,dest=x", "type=local", "type=what,dest=x", "type=tar,dest=x,more=1"])
+def test_an_output_that_there_is_not_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        Output.parse(text)
+
+
+def test_id_and_metadata_are_written_as_buildx_names_them(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    image = build(
+        engine, TEXT, tags=("one", "two:2"), annotations=("a=b",), id_file=str(tmp_path / "id"),
+        metadata_file=str(tmp_path / "m.json"),
+    )  # fmt: skip
+    assert (tmp_path / "id").read_text() == str(image.id)
+    metadata = json.loads((tmp_path / "m.json").read_text())
+    assert metadata["containerimage.digest"] == str(image.digest)
+    assert metadata["containerimage.config.digest"] == str(image.id)
+    assert metadata["image.name"] == "docker.io/library/one:latest,docker.io/library/two:2"
+    assert engine.image("two:2").manifest.annotations["a"] == "b"
+
+
+def test_two_builds_in_two_places_give_the_same_bytes(root: Path, busybox_context: Path, tmp_path: Path) -> None:
+    text = BUSYBOX + "COPY tree /tree\nRUN mkdir /made && date +%N > /dev/null && echo x > /made/x && touch /made/y\n"
+    digests = []
+    for number, names in enumerate((("b", "a", "c"), ("c", "b", "a"))):
+        context = tmp_path / str(number)
+        before = os.umask((0o022, 0o077)[number])
+        try:
+            (context / "tree").mkdir(parents=True)
+            for name in names:
+                (context / "tree" / name).write_text(name)
+        finally:
+            os.umask(before)
+        for path in (context, context / "tree", *(context / "tree").iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        (context / "busybox").write_bytes((busybox_context / "busybox").read_bytes())
+        (context / "busybox").chmod(0o755)
+        with Engine(root / str(number), {"SOURCE_DATE_EPOCH": "1700000000", "PATH": os.environ["PATH"]}) as engine:
+            image = build(engine, text, context=context, tags=("same",))
+            digests.append(str(image.digest))
+            assert image.config.created == "2023-11-14T22:13:20Z"
+            assert {entry.created for entry in image.config.history} == {image.config.created}
+        time.sleep(1.1)
+    assert digests[0] == digests[1]
+
+
+def test_an_epoch_that_is_no_number_is_refused(engine: Engine) -> None:
+    with pytest.raises(UsageError):
+        build(engine, "FROM scratch", build_args=("SOURCE_DATE_EPOCH=yesterday",))
+
+
+def test_builder_du_lists_and_prune_forgets(engine: Engine, busybox_image: str) -> None:
+    build(engine, TEXT)
+    assert any(each.created_by.startswith("RUN mkdir /d") for each in engine.builder.usage())
+    engine.builder.prune(3600)
+    assert engine.builder.usage()
+    engine.builder.prune(0)
+    assert engine.builder.usage() == []
+    assert list(engine.store.builds.walk()) == []
+    task = engine.build(TEXT)
+    task.result()
+    assert [each.outcome for each in task.report.steps if each.name.startswith("RUN")] == ["done"]
+
+
+def test_prune_keeps_the_youngest_that_fit(engine: Engine, busybox_image: str) -> None:
+    build(engine, TEXT)
+    engine.builder.prune(0, 1 << 40)
+    assert engine.builder.usage()
+
+
+def test_the_terminal_knows_the_flags(
+    engine: Engine, busybox_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(engine.layout.root))
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY a /a\n")
+    (tmp_path / "a").write_text("x\n")
+    out = tmp_path / "out"
+    words = ["build", "-q", "-t", "here", "--no-cache-filter", "0", "-o", str(out), "--iidfile", str(tmp_path / "id")]
+    assert main([*words, str(tmp_path)]) == 0
+    assert (out / "a").read_text() == "x\n"
+    assert (tmp_path / "id").read_text() == str(engine.image("here").id)
+    assert main(["builder", "du"]) == 0
+    assert "COPY a /a" in capfd.readouterr().out
+    assert main(["builder", "prune", "-a", "--filter", "until=1h"]) == 0

@@ -106,6 +106,7 @@ class Builder:
                 solver = Solver(
                     workshop, chronicle, source=dockerfile, no_cache=options.no_cache,
                     no_cache_stages=frozenset(each.lower() for each in options.no_cache_stages),
+                    imports=options.cache_from,
                 )  # fmt: skip
                 image = finished(
                     solver.solve(graph), graph, engine.store, emit, epoch=epoch, annotations=options.annotations
@@ -113,6 +114,8 @@ class Builder:
                 engine.store.images.put(image, None)
                 for tag in tags:
                     engine.store.images.tag(image, tag)
+                for directory in options.cache_to:
+                    directory.keep(chronicle.keys(), engine.store)
                 for output in options.outputs:
                     outputs.write(output, image, workshop)
                 if options.id_file:

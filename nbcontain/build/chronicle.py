@@ -175,6 +175,10 @@ class Chronicle:
 
     # --- what is kept -----------------------------------------------------------------------------
 
+    def keys(self) -> tuple[Digest, ...]:
+        """What the results of all steps are kept under."""
+        return tuple(each.key for each in self._passed.values() if each.key is not None)
+
     def reports(self) -> tuple[StepReport, ...]:
         """How each step went, so far."""
         found = []

@@ -147,4 +147,5 @@ def write_text(path: str, text: str) -> None:
 
 
 def write_metadata(path: str, image: Image, tags: list[Reference]) -> None:
+    """The file that --metadata-file names. Raises BuildError."""
     write_text(path, json.dumps(metadata_of(image, tags), indent=2) + "\n")

@@ -19,6 +19,7 @@ from nbcontain.build.arguments import (
     parse_platform,
     platform_arguments,
 )
+from nbcontain.build.cache_directory import CacheDirectory
 from nbcontain.build.graph import Base, BuildGraph, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
 from nbcontain.build.outputs import Output
@@ -54,6 +55,8 @@ class BuildOptions:
     annotations: tuple[str, ...] = ()
     """NAME=value, for the manifest."""
     outputs: tuple[Output, ...] = ()
+    cache_from: tuple[CacheDirectory, ...] = ()
+    cache_to: tuple[CacheDirectory, ...] = ()
     id_file: str = ""
     """Where to write the image's id."""
     metadata_file: str = ""

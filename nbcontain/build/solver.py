@@ -5,11 +5,13 @@ It knows no operation; what they do is in `operations`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from nbcontain.build.cache_directory import CacheDirectory
 from nbcontain.build.chronicle import Chronicle
 from nbcontain.build.graph import BuildGraph, Step, Vertex
 from nbcontain.build.operations import Filesystem, Workshop, cache_key, execute, timestamp
@@ -35,11 +37,13 @@ class Solver:
 
     def __init__(
         self, workshop: Workshop, chronicle: Chronicle, *, source: str = "", no_cache: bool = False,
-        no_cache_stages: frozenset[str] = frozenset(), workers: int = 2,
+        no_cache_stages: frozenset[str] = frozenset(),
+        imports: Sequence[CacheDirectory] = (), workers: int = 2,
     ) -> None:  # fmt: skip
         self._workshop = workshop
         self._chronicle = chronicle
         self._no_cache_stages = no_cache_stages
+        self._imports = imports
         self._emit = workshop.emit
         self._source = source
         self._no_cache = no_cache
@@ -122,7 +126,10 @@ class Solver:
         return f"--no-cache-filter {step.stage}" if step.stage.lower() in self._no_cache_stages else ""
 
     def _known(self, key: Digest) -> _Solved | None:
-        record = self._workshop.store.cache.get(key)
+        store = self._workshop.store
+        record = store.cache.get(key)
+        if record is None:
+            record = next((found for each in self._imports if (found := each.fetch(key, store)) is not None), None)
         return _Solved(Filesystem(record.layers), record.created) if record is not None else None
 
     def _hit(self, vertex: Vertex, solved: _Solved, inputs: list[Filesystem]) -> None:

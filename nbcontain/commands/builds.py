@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.build.arguments import allowed
+from nbcontain.build.cache_directory import CacheDirectory
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import agents_of, secrets_of
@@ -47,6 +48,8 @@ class BuildWords:
     outputs: tuple[str, ...] = option(
         "-o", "--output", help="the files too: type=local|tar,dest=PATH, DIR, or - for a tar", metavar="WHERE"
     )
+    cache_from: tuple[str, ...] = option("--cache-from", help="results of steps too", metavar="type=local,src=DIR")
+    cache_to: tuple[str, ...] = option("--cache-to", help="keep results there too", metavar="type=local,dest=DIR")
     iid_file: str = option("--iidfile", help="write the image's id there", metavar="FILE")
     metadata_file: str = option("--metadata-file", help="write what was built there, as JSON", metavar="FILE")
     load: bool = option("--load", help="into the local store, which is what happens anyway")
@@ -68,6 +71,8 @@ class BuildWords:
             ssh=agents_of(self.ssh, os.environ),
             allow=allowed(self.allow),
             outputs=tuple(Output.parse(each) for each in self.outputs),
+            cache_from=tuple(CacheDirectory.parse(each, "--cache-from") for each in self.cache_from),
+            cache_to=tuple(CacheDirectory.parse(each, "--cache-to") for each in self.cache_to),
             id_file=self.iid_file,
             metadata_file=self.metadata_file,
         )

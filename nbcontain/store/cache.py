@@ -52,7 +52,7 @@ class BuildCache:
         """The same, without using it."""
         path = self._layout.cache_record(key)
         try:
-            record = _decode(files.read(path, _LIMIT), key)
+            record = decode(files.read(path, _LIMIT), key)
         except FileNotFoundError:
             return None
         except (StoreError, ValueError, KeyError, TypeError, RecursionError):
@@ -64,7 +64,7 @@ class BuildCache:
 
     def put(self, key: Digest, record: CacheRecord) -> None:
         """Remember it. Not synced: a record that a power cut damaged is recognised and dropped."""
-        files.replace(self._layout.cache_record(key), _encode(record, key), durable=False)
+        files.replace(self._layout.cache_record(key), encode(record, key), durable=False)
 
     @contextmanager
     def making(self, key: Digest, waiting: Callable[[float], None]) -> Iterator[None]:
@@ -105,14 +105,15 @@ class BuildCache:
                     continue
 
 
-def _encode(record: CacheRecord, key: Digest) -> bytes:
+def encode(record: CacheRecord, key: Digest) -> bytes:
+    """A record as it is kept."""
     layers = layers_to_json(record.layers)
     document = {"key": str(key), "layers": layers, "created": record.created, "created_by": record.created_by}
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _decode(data: bytes, key: Digest) -> CacheRecord | None:
-    """None for another key's record, whatever way it came there."""
+def decode(data: bytes, key: Digest) -> CacheRecord | None:
+    """The record; None for another key's, whatever way it came there."""
     fields = json.loads(data)
     if fields["key"] != str(key):
         return None

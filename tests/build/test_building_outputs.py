@@ -12,6 +12,7 @@ import pytest
 
 from conftest import BUSYBOX
 from nbcontain.__main__ import main
+from nbcontain.build.cache_directory import CacheDirectory
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
@@ -114,6 +115,31 @@ def test_prune_keeps_the_youngest_that_fit(engine: Engine, busybox_image: str) -
     build(engine, TEXT)
     engine.builder.prune(0, 1 << 40)
     assert engine.builder.usage()
+
+
+def test_a_cache_is_carried_to_another_store(root: Path, busybox_context: Path, tmp_path: Path) -> None:
+    place = tmp_path / "cache"
+    text = BUSYBOX + "RUN date +%N > /when\n"
+    to = (CacheDirectory.parse(f"type=local,dest={place},mode=max", "--cache-to"),)
+    with Engine(root / "one") as engine:
+        first = build(engine, text, context=busybox_context, cache_to=to)
+    come = (CacheDirectory.parse(f"type=local,src={place}", "--cache-from"),)
+    with Engine(root / "two") as engine:
+        task = engine.build(text, BuildOptions(context=busybox_context, cache_from=come))
+        assert task.result().layers == first.layers
+        assert {each.outcome for each in task.report.steps if each.name[:4] in ("COPY", "RUN ")} == {"cached"}
+    for blob in (place / "blobs/sha256").iterdir():
+        blob.write_bytes(bytes(blob.stat().st_size))
+    with Engine(root / "three") as engine:
+        task = engine.build(text, BuildOptions(context=busybox_context, cache_from=come))
+        assert task.result().layers
+        assert {each.outcome for each in task.report.steps if each.name[:4] in ("COPY", "RUN ")} == {"done"}
+
+
+@pytest.mark.parametrize("text", ["type=registry,ref=x", "type=inline", "user/app:cache", "type=local"])
+def test_other_caches_are_refused_by_name(text: str) -> None:
+    with pytest.raises(UsageError):
+        CacheDirectory.parse(text, "--cache-from")
 
 
 def test_the_terminal_knows_the_flags(

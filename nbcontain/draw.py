@@ -12,7 +12,7 @@ from nbcontain.display.text import lines as event_lines
 from nbcontain.display.values import Document, InProgress, Lines, Log
 from nbcontain.display.view import View, update
 from nbcontain.errors import Interrupted
-from nbcontain.events import Output
+from nbcontain.events import Output, encode
 from nbcontain.oci.image import Image
 from nbcontain.runtime.container import Container
 
@@ -55,6 +55,10 @@ def _attend(progress: InProgress[object]) -> int:
         else:
             view = View()
             for record in task.journal.follow():
+                if progress.display == "rawjson":
+                    sys.stderr.buffer.write(encode(record))
+                    sys.stderr.flush()
+                    continue
                 view = update(view, record)
                 if not progress.quiet and progress.kind == "build":
                     for line in event_lines(view, record):

@@ -52,12 +52,12 @@ class Session:
 
     def run_cell_magic(self, magic: str, line: str, body: str, names: Mapping[str, Any] | None = None) -> None:
         progress, words = self._build(line, body, names)
-        image = present(progress.task, progress.kind, **self._look(progress, words.display))
+        image = present(progress.task, progress.kind, **self._look(progress))
         self._built(image, words, names)
 
     async def await_cell_magic(self, magic: str, line: str, body: str) -> None:
         progress, words = self._build(line, body, None)
-        image = await present_async(progress.task, progress.kind, **self._look(progress, words.display))
+        image = await present_async(progress.task, progress.kind, **self._look(progress))
         self._built(image, words, None)
 
     # --- in parts ---
@@ -87,8 +87,8 @@ class Session:
             [self._expanded(word, names) for word in split(line)], KNOWN_FLAGS["image build"],
         )  # fmt: skip
         context = self.context_files.source(words.context)
-        task = self.engine.build(body, words.build_options(context, self.ipython.user_ns))
-        return InProgress(task, "build", words.quiet), words
+        _ = words.checked_display
+        return words.in_progress(self.engine.build(body, words.build_options(context, self.ipython.user_ns))), words
 
     def context_file(self, line: str, body: str | None, names: Mapping[str, Any] | None = None) -> object:
         """%%contextfile and %contextfile."""
@@ -103,7 +103,7 @@ class Session:
         self.ipython.user_ns["_image"] = image
         if words.into:
             self.ipython.user_ns[words.into] = image
-        if words.quiet:
+        if words.quiet or words.display == "quiet":
             print(image.id)
 
     def _shown(self, value: Any, show: Callable[..., Any]) -> object:
@@ -143,11 +143,9 @@ class Session:
             "remove": lambda: self.engine.remove_container(container, force=True),
         }
 
-    def _look(self, progress: InProgress[Any], asked: str = "") -> dict[str, Any]:
-        """How to show something in progress. Raises UsageError for a --progress that there is not."""
-        if asked not in ("", "auto", "card", "html", "plain"):
-            raise UsageError(f"--progress {asked}: there is no such display", hint="card, html or plain")
-        shown = self.mode if asked in ("", "auto") else asked
+    def _look(self, progress: InProgress[Any]) -> dict[str, Any]:
+        """How to show something in progress. In a cell, the events themselves are nothing to look at."""
+        shown = "plain" if progress.display == "rawjson" else progress.display or self.mode
         return {"mode": shown, "facts": progress.facts, "whole_log": progress.whole_log}
 
     def _expanded(self, word: str, names: Mapping[str, Any] | None) -> str:

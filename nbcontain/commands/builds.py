@@ -15,6 +15,7 @@ from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import agents_of, secrets_of
 from nbcontain.build.sources import Source, file_in_archive
+from nbcontain.builder import BuildTask
 from nbcontain.commands.table import command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines
@@ -54,6 +55,20 @@ class BuildWords:
     metadata_file: str = option("--metadata-file", help="write what was built there, as JSON", metavar="FILE")
     load: bool = option("--load", help="into the local store, which is what happens anyway")
     quiet: bool = option("-q", "--quiet", help="only the image's id at the end")
+    display: str = option("--progress", help="how it is shown", metavar="auto|card|plain|quiet|rawjson")
+
+    def in_progress(self, task: BuildTask) -> InProgress[Image]:
+        """The build as it is to be shown."""
+        return InProgress(task, "build", self.quiet or self.display == "quiet", display=self.checked_display)
+
+    @property
+    def checked_display(self) -> str:
+        """What --progress says. Raises UsageError for a display that there is not."""
+        if self.display not in ("", "auto", "card", "html", "plain", "quiet", "rawjson"):
+            raise UsageError(
+                f"--progress {self.display}: there is no such display", hint="auto, card, html, plain, quiet or rawjson"
+            )
+        return "" if self.display in ("auto", "quiet") else self.display
 
     def build_options(self, context: Source | None, variables: Mapping[str, object] | None = None) -> BuildOptions:
         """`variables` are the notebook's, for --secret var=."""
@@ -86,7 +101,6 @@ class DockerfileWords(BuildWords):
         metavar="DIR|NAME",
     )  # fmt: skip
     into: str = option("--into", help="a Python variable to put the image in", metavar="VAR")
-    display: str = option("--progress", help="card or plain", metavar="card|plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +112,7 @@ class BuildCommandWords(BuildWords):
 
 @command("image", "build", "make an image from a Dockerfile", BuildCommandWords, top=("build",))
 def image_build(engine: Engine, words: BuildCommandWords) -> InProgress[Image]:
+    _ = words.checked_display
     context = Path(words.path)
     if words.file == words.path == "-":
         raise UsageError("standard input cannot be both the Dockerfile and the context")
@@ -106,11 +121,11 @@ def image_build(engine: Engine, words: BuildCommandWords) -> InProgress[Image]:
         data = sys.stdin.buffer.read() if words.path == "-" else context.read_bytes()
         if words.path == "-" and not words.file and _is_text(data):
             # As with docker: what comes in is the Dockerfile itself, and there is no context.
-            return InProgress(engine.build(data.decode(), words.build_options(None)), "build", words.quiet)
+            return words.in_progress(engine.build(data.decode(), words.build_options(None)))
         text = _read_dockerfile(words.file) if words.file else file_in_archive(data, "Dockerfile").decode("utf-8-sig")
-        return InProgress(engine.build(text, words.build_options(data)), "build", words.quiet)
+        return words.in_progress(engine.build(text, words.build_options(data)))
     source = _read_dockerfile(words.file or str(context / "Dockerfile"))
-    return InProgress(engine.build(source, words.build_options(context)), "build", words.quiet)
+    return words.in_progress(engine.build(source, words.build_options(context)))
 
 
 def _is_text(data: bytes) -> bool:

@@ -24,6 +24,8 @@ class InProgress(Generic[T]):
     """Small print for its card."""
     whole_log: str = ""
     """How to see output that a cell has to leave out."""
+    display: str = ""
+    """How it is to be shown, where that was asked for: card, html, plain, or rawjson (events, one a line)."""
 
 
 @dataclass(frozen=True, slots=True)

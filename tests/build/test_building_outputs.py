@@ -157,3 +157,17 @@ def test_the_terminal_knows_the_flags(
     assert main(["builder", "du"]) == 0
     assert "COPY a /a" in capfd.readouterr().out
     assert main(["builder", "prune", "-a", "--filter", "until=1h"]) == 0
+
+
+def test_progress_can_be_events_or_nothing(
+    engine: Engine, busybox_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(engine.layout.root))
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
+    assert main(["build", "--progress", "rawjson", str(tmp_path)]) == 0
+    events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert {"started", "finished"} <= {each["kind"] for each in events}
+    assert main(["build", "--progress=quiet", str(tmp_path)]) == 0
+    assert capfd.readouterr().err == ""
+    assert main(["build", "--progress", "loud", str(tmp_path)]) == 125

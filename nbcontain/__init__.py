@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nbcontain.build.plan import BuildOptions as BuildOptions
+    from nbcontain.builder import BuildResult as BuildResult
     from nbcontain.engine import Engine as Engine
     from nbcontain.errors import NbcontainError as NbcontainError
     from nbcontain.oci.image import Image as Image
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BuildOptions": "nbcontain.build.plan",
+    "BuildResult": "nbcontain.builder",
     "Container": "nbcontain.runtime.container",
     "Engine": "nbcontain.engine",
     "Image": "nbcontain.oci.image",

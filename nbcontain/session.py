@@ -52,11 +52,13 @@ class Session:
 
     def run_cell_magic(self, magic: str, line: str, body: str, names: Mapping[str, Any] | None = None) -> None:
         progress, words = self._build(line, body, names)
+        self.ipython.user_ns["_build"] = progress.task
         image = present(progress.task, progress.kind, **self._look(progress))
         self._built(image, words, names)
 
     async def await_cell_magic(self, magic: str, line: str, body: str) -> None:
         progress, words = self._build(line, body, None)
+        self.ipython.user_ns["_build"] = progress.task
         image = await present_async(progress.task, progress.kind, **self._look(progress))
         self._built(image, words, None)
 

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.sources import MemoryFile
@@ -136,3 +137,21 @@ def test_a_cell_that_cannot_be_a_file_says_so(words: list[str]) -> None:
     cells.write(["a/b"], "")
     with pytest.raises(UsageError):
         cells.write(words, "")
+
+
+def test_contextfile_cells_feed_dockerfile_cells_in_ipython(
+    engine: Engine, busybox_image: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(engine.layout.root))
+    shell = InteractiveShell()
+    shell.extension_manager.load_extension("nbcontain")
+    try:
+        for body in ("echo one\n", "echo two\n"):
+            shell.run_cell_magic("contextfile", "app.sh --chmod 755", body)
+            shell.run_cell_magic("dockerfile", "-t celled", "FROM busybox\nCOPY app.sh /\nRUN sh /app.sh > /said\n")
+        steps = shell.user_ns["_build"].report.steps
+        assert steps[1].why == "app.sh changed"
+        assert "runs again: app.sh changed" in capsys.readouterr().out
+        assert said(engine, "cat /said", "celled") == "two\n"
+    finally:
+        shell.extension_manager.unload_extension("nbcontain")

@@ -28,7 +28,11 @@ class Command:
 
 
 COMMANDS: list[Command] = []
-GROUPS = {"image": "images: make, list, look into, remove", "container": "containers: run, watch, stop, remove"}
+GROUPS = {
+    "image": "images: make, list, look into, remove",
+    "container": "containers: run, watch, stop, remove",
+    "system": "the store itself: is it sound",
+}
 
 
 def command(

@@ -83,27 +83,29 @@ class Bundle:
 
         Synced unless the container is to be forgotten anyway.
         """
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_directory(path)
         bundle = cls(path)
+        keep = not (info.remove or info.build_step)
         try:
             with files.disk(path):
                 bundle.lock()
-                (path / "rootfs").mkdir(exist_ok=True)
+                files.make_new_directory(path / "rootfs")
                 # Whoever follows may do so from now on.
-                _write(path / "journal.jsonl", b"")
+                files.write_new(path / "journal.jsonl", b"")
                 for name, text in network_files(spec.hostname).items():
-                    _write(path / name, text.encode(), 0o644)
-                _write(path / "config.json", json.dumps(spec_codec.spec_to_json(spec)).encode())
-                _write(path / "rootfs.json", json.dumps(spec_codec.mounts_to_json(rootfs)).encode())
+                    files.write_new(path / name, text.encode(), 0o644, durable=keep)
+                config, mounts = spec_codec.spec_to_json(spec), spec_codec.mounts_to_json(rootfs)
+                files.write_new(path / "config.json", json.dumps(config).encode(), durable=keep)
+                files.write_new(path / "rootfs.json", json.dumps(mounts).encode(), durable=keep)
                 fields = asdict(replace(info, labels={}, options={})) | {
                     "labels": dict(info.labels),
                     "options": dict(info.options),
                 }
                 data = json.dumps(fields).encode()
-                if info.remove or info.build_step:
-                    _write(path / "container.json", data)
-                else:
+                if keep:
                     files.replace(path / "container.json", data)
+                else:
+                    files.write_new(path / "container.json", data)
         except BaseException:
             bundle.unlock()
             files.remove_tree(path)
@@ -137,7 +139,8 @@ class Bundle:
         """As its supervisor last wrote it; `creating` before that."""
         try:
             return State(**self._read("state.json"))
-        except (FileNotFoundError, TypeError):
+        except (FileNotFoundError, TypeError, ValueError):
+            # Never written, or not to the end before the power went: it did not outlive that either.
             return State()
 
     def stubs(self) -> tuple[str, ...]:
@@ -252,11 +255,3 @@ def network_files(hostname: str) -> dict[str, str]:
     if hostname:
         hosts += f"127.0.1.1\t{hostname}\n"
     return {"hosts": hosts, "hostname": hostname + "\n", "resolv.conf": resolv}
-
-
-def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from nbcontain.errors import BadDigest, StoreError
@@ -41,22 +42,34 @@ class BuildCache:
         """What is known under that key, all of whose blobs are there; using it makes it young again."""
         record = self.peek(key)
         if record is not None:
-            os.utime(self._layout.cache_record(key))
+            with suppress(FileNotFoundError):
+                files.touch(self._layout.cache_record(key))
         return record
 
     def peek(self, key: Digest) -> CacheRecord | None:
         """The same, without using it."""
-        path = self._layout.cache_record(key)
         try:
-            record = _decode(files.read(path, _LIMIT), key)
+            record = self._sound(key)
         except FileNotFoundError:
             return None
-        except (StoreError, ValueError, KeyError, TypeError, RecursionError):
-            record = None
-        if record is None or not all(self._blobs.has(layer.descriptor) for layer in record.layers):
-            files.unlink(path)
-            return None
+        if record is None:
+            files.unlink(self._layout.cache_record(key))
         return record
+
+    def is_sound(self, key: Digest) -> bool:
+        """Whether there is such a record, and it is worth something; it is left alone either way."""
+        try:
+            return self._sound(key) is not None
+        except FileNotFoundError:
+            return False
+
+    def _sound(self, key: Digest) -> CacheRecord | None:
+        """A record that can be read and whose blobs are all there; None for a useless one."""
+        try:
+            record = _decode(files.read(self._layout.cache_record(key), _LIMIT), key)
+        except (StoreError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+        return record if record and all(self._blobs.has(layer.descriptor) for layer in record.layers) else None
 
     def put(self, key: Digest, record: CacheRecord) -> None:
         """Remember it. Not synced: a record that a power cut damaged is recognised and dropped."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from nbcontain.errors import ContainerError
+from nbcontain.errors import ContainerError, StoreError
 from nbcontain.events import Record
 from nbcontain.journal import FileJournal
 from nbcontain.oci import spec_codec
@@ -103,6 +103,8 @@ class Bundle:
                 }
                 data = json.dumps(fields).encode()
                 if keep:
+                    # The names before the one that says that all of them are there.
+                    files.sync_directory(path)
                     files.replace(path / "container.json", data)
                 else:
                     files.write_new(path / "container.json", data)
@@ -117,7 +119,17 @@ class Bundle:
 
     def is_whole(self) -> bool:
         """Whether its writer came to the end. What is not, and is not alive either, is rubbish."""
-        return (self.path / "container.json").exists()
+        try:
+            # Empty: one that need not outlive a power cut, and did not.
+            return (self.path / "container.json").stat().st_size > 0
+        except FileNotFoundError:
+            return False
+
+    def _is_durable(self) -> bool:
+        try:
+            return not (self.info.remove or self.info.build_step)
+        except (OSError, ValueError, TypeError, AttributeError, StoreError):
+            return True
 
     @property
     def info(self) -> ContainerInfo:
@@ -176,12 +188,16 @@ class Bundle:
         return None
 
     def remove(self, remove_tree: Callable[[Path], None]) -> None:
-        """Take it away: its name is free at once. Idempotent."""
+        """Take it away: its name is free at once, and durably if it was. Idempotent."""
         rubbish = self.path.parent.parent / "tmp" / f".tmp-{self.path.name}"
+        is_durable = self._is_durable()
         try:
             files.move(self.path, rubbish)
         except FileNotFoundError:
             return
+        if is_durable:
+            # Its layer goes next; a power cut must not bring back a container without one.
+            files.sync_directory(self.path.parent)
         remove_tree(rubbish)
 
     def _read(self, name: str) -> Any:

@@ -155,6 +155,10 @@ class Check:
             return
         try:
             below = self._store.snapshots.parent_of(key)
+        except StoreError as error:
+            yield Finding("container-without-layer", name, error.message, self._layout.container(key))
+            return
+        try:
             self._store.snapshots.chain(below)
         except StoreError as error:
             yield Finding("layer-on-nothing", name, error.message, path)

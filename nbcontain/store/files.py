@@ -178,12 +178,12 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
 
 def make_new_directory(path: Path, mode: int = 0o700) -> None:
     """Make a directory that must not exist yet, with exactly this mode, unsynced."""
-    with disk(path.parent):
-        _mkdir(path, mode)
+    _mkdir(path, mode)
 
 
 def _mkdir(path: Path, mode: int) -> None:
-    os.mkdir(path, 0o700)
+    with disk(path.parent):
+        os.mkdir(path, 0o700)
     if mode != 0o700 or os.lstat(path).st_mode & 0o777 != mode:
         # The process's umask may take away what the owner needs.
         os.chmod(path, mode)
@@ -206,7 +206,8 @@ def touch(path: Path) -> None:
 def unlink(path: Path) -> bool:
     """Remove a file; False if it was not there."""
     try:
-        os.unlink(path)
+        with disk(path.parent):
+            os.unlink(path)
     except FileNotFoundError:
         return False
     return True
@@ -218,7 +219,7 @@ def lock(path: Path, *, exclusive: bool) -> Iterator[None]:
 
     Threads exclude each other like processes: each call has its own open file description.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = _open_lock(path)
     try:
         _flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, path)
         yield
@@ -228,7 +229,7 @@ def lock(path: Path, *, exclusive: bool) -> Iterator[None]:
 
 def try_lock(path: Path) -> int | None:
     """An fd holding `path` exclusively until it is closed, or None if somebody else holds it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = _open_lock(path)
     try:
         _flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
     except BlockingIOError:
@@ -238,6 +239,11 @@ def try_lock(path: Path) -> int | None:
         os.close(fd)
         raise
     return fd
+
+
+def _open_lock(path: Path) -> int:
+    with disk(path.parent):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _flock(fd: int, operation: int, path: Path) -> None:
@@ -364,20 +370,22 @@ def _open_to_remove(parent: int, name: bytes) -> int:
 
 def sync_directory(path: Path) -> None:
     """Make the names in a directory survive a power cut."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _fsync(fd)
-    finally:
-        os.close(fd)
+    with disk(path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def sync_filesystem(path: Path) -> None:
     """Write out everything of the file system that `path` is in (syncfs(2))."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        syscalls.syncfs(fd)
-    finally:
-        os.close(fd)
+    with disk(path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.syncfs(fd)
+        finally:
+            os.close(fd)
 
 
 def write(fd: int, data: bytes | memoryview) -> None:
@@ -397,4 +405,5 @@ def _fsync(fd: int) -> None:
 
 
 def _rename(source: Path, target: Path) -> None:
-    os.rename(source, target)
+    with disk(target.parent):
+        os.rename(source, target)

@@ -11,7 +11,7 @@ from nbcontain.engine import Engine
 from reliability import deeds, faults
 from reliability.conftest import SOAK
 
-STRIDE = {"build": 33, "import": 4, "create": 4, "run": 4}
+STRIDE = {"build": 60, "import": 5, "create": 6, "run": 5}
 """In `make test` every so many-th operation; `make soak` takes each."""
 
 

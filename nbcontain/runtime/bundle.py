@@ -14,13 +14,14 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from nbcontain.errors import ContainerError, StoreError
 from nbcontain.events import Record
 from nbcontain.journal import FileJournal
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
+from nbcontain.oci.strict_json import Fields
 from nbcontain.store import files
 
 Status = Literal["creating", "created", "running", "stopped"]
@@ -134,9 +135,14 @@ class Bundle:
     @property
     def info(self) -> ContainerInfo:
         if self._info is None:
-            fields = self._read("container.json")
-            known = {name: fields[name] for name in ContainerInfo.__slots__ if name in fields}
-            self._info = ContainerInfo(**known | {"command": tuple(fields.get("command", ()))})
+            fields = Fields(self._read("container.json"), "container.json")
+            known: dict[str, Any] = {
+                name: fields.values[name] for name in ContainerInfo.__slots__ if name in fields.values
+            }
+            # What everything else relies on; the rest is only ever shown.
+            known |= {name: fields.text(name) for name in ("id", "name", "image", "image_id", "created")}
+            known |= {"command": fields.texts("command") or (), "labels": fields.texts_by_name("labels")}
+            self._info = ContainerInfo(**known)
         return self._info
 
     @property
@@ -150,8 +156,9 @@ class Bundle:
     def state(self) -> State:
         """As its supervisor last wrote it; `creating` before that."""
         try:
-            return State(**self._read("state.json"))
-        except (FileNotFoundError, TypeError, ValueError):
+            state = State(**self._read("state.json"))
+            return state if state.status in get_args(Status) else State()
+        except (FileNotFoundError, TypeError, ValueError, RecursionError):
             # Never written, or not to the end before the power went: it did not outlive that either.
             return State()
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from nbcontain.errors import BadDigest, StoreError
+from nbcontain.errors import BadDigest, BadDocument, StoreError
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import Descriptor, Layer
+from nbcontain.oci.strict_json import load
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.layout import Layout
@@ -66,14 +67,14 @@ class BuildCache:
     def _sound(self, key: Digest) -> CacheRecord | None:
         """A record that can be read and whose blobs are all there; None for a useless one."""
         try:
-            record = _decode(files.read(self._layout.cache_record(key), _LIMIT), key)
-        except (StoreError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            record = decode(files.read(self._layout.cache_record(key), _LIMIT), key)
+        except StoreError:
             return None
-        return record if record and all(self._blobs.has(layer.descriptor) for layer in record.layers) else None
+        return record if all(self._blobs.has(layer.descriptor) for layer in record.layers) else None
 
     def put(self, key: Digest, record: CacheRecord) -> None:
         """Remember it. Not synced: a record that a power cut damaged is recognised and dropped."""
-        files.replace(self._layout.cache_record(key), _encode(record, key), durable=False)
+        files.replace(self._layout.cache_record(key), encode(record, key), durable=False)
 
     def remove(self, key: Digest) -> None:
         """Idempotent."""
@@ -89,7 +90,8 @@ class BuildCache:
                     continue
 
 
-def _encode(record: CacheRecord, key: Digest) -> bytes:
+def encode(record: CacheRecord, key: Digest) -> bytes:
+    """A record's bytes."""
     layers = [
         {
             "mediaType": layer.descriptor.media_type,
@@ -103,16 +105,18 @@ def _encode(record: CacheRecord, key: Digest) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _decode(data: bytes, key: Digest) -> CacheRecord | None:
-    """None for another key's record, whatever way it came there."""
-    fields = json.loads(data)
-    if fields["key"] != str(key):
-        return None
+def decode(data: bytes, key: Digest) -> CacheRecord:
+    """The inverse. Raises BadDocument, also for another key's record, whatever way it came there."""
+    fields = load(data, "cache record")
+    if fields.text("key") != str(key):
+        raise BadDocument("the cache record is another key's")
     layers = tuple(
         Layer(
-            Descriptor(layer["mediaType"], Digest.parse(layer["digest"]), int(layer["size"])),
-            DiffID(Digest.parse(layer["diffID"])),
+            Descriptor(
+                layer.text("mediaType", required=True), layer.digest("digest"), layer.count("size", required=True)
+            ),
+            DiffID(layer.digest("diffID")),
         )
-        for layer in fields["layers"]
+        for layer in fields.objects("layers", required=True)
     )
-    return CacheRecord(layers, fields["created"], fields["created_by"])
+    return CacheRecord(layers, fields.text("created"), fields.text("created_by"))

@@ -100,11 +100,13 @@ def temporary_directory(directory: Path) -> Iterator[Path]:
     """A new directory, locked by this process. What is left of it at the end is the caller's to remove."""
     while True:
         temp = directory / f".tmp-{os.urandom(8).hex()}"
-        make_new_directory(temp)
         try:
+            make_new_directory(temp)
             fd = os.open(temp, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            # A sweeper took it for rubbish before it could be locked.
+            # A sweeper took it for rubbish before it could be locked; or there is no such place.
+            if not directory.is_dir():
+                raise
             continue
         _flock(fd, fcntl.LOCK_EX, temp)
         if os.fstat(fd).st_nlink:

@@ -47,7 +47,9 @@ def main() -> int:
             match = re.search(r"number_of_executed_units: (\d+)", text)
             count = int(match[1]) if match else 0
             total += count
-            print(f"{name:15} {count:>10} executions  {count // share:>7}/s  {'ok' if not done.returncode else 'FAILED'}")
+            print(
+                f"{name:15} {count:>10} executions  {count // share:>7}/s  {'ok' if not done.returncode else 'FAILED'}"
+            )
             if done.returncode:
                 failed += 1
                 print(text[-3000:])

@@ -51,7 +51,7 @@ def test_a_good_document_with_some_bytes_changed_is_read_or_refused(name: str, d
         if not changed:
             break
         at = data.draw(st.integers(0, len(changed) - 1))
-        match data.draw(st.sampled_from("set cut twice".split())):
+        match data.draw(st.sampled_from(["set", "cut", "twice"])):
             case "set":
                 changed[at] = data.draw(st.integers(0, 255))
             case "cut":

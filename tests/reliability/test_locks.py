@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from nbcontain import host
 from nbcontain.engine import Engine
 from nbcontain.errors import StoreError
+from nbcontain.host import Ability
+from nbcontain.linux.probe import KILLED
 from nbcontain.runtime.bundle import State
 from nbcontain.store import Store, files, gc
 from reliability import deeds
@@ -159,3 +162,14 @@ def test_a_place_that_cannot_be_written_is_one_clear_message(place: Path) -> Non
     with pytest.raises(StoreError, match="no store can be at") as raised:
         Store.open(Path("/proc/nbcontain"))
     assert raised.value.hint
+
+
+@pytest.mark.parametrize("why", [KILLED, f"/store/tmp: {os.strerror(errno.ENOSPC)}"])
+def test_what_a_killed_or_starved_trial_found_is_not_remembered(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: dict[str, list[object]] = {each.name: [True, ""] for each in Ability}
+    monkeypatch.setattr(host, "_probed", lambda root, name: answers | {"OVERLAY": [False, why]})
+    assert not host.Host.detect(tmp_path, tmp_path / "host.json").can(Ability.OVERLAY)
+    monkeypatch.setattr(host, "_probed", lambda root, name: answers)
+    assert host.Host.detect(tmp_path, tmp_path / "host.json").can(Ability.OVERLAY)

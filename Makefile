@@ -7,7 +7,7 @@ TESTS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test demo bench lint check clean
+.PHONY: help lab test soak demo bench lint check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -23,6 +23,12 @@ demo: ## the first notebook's story in the terminal
 test: ## the whole test suite (TESTS="tests/store -k tar" for a part of it)
 	@tools/setup test
 	@$(BIN)/python -m pytest $(TESTS)
+
+soak: ## reliability at full count: every kill point, power cut, disk size, and long fuzzing (about an hour)
+	@tools/setup test
+	@NBCONTAIN_SOAK=1 nice $(BIN)/python -m pytest tests/reliability -s
+	@nice $(BIN)/python tests/reliability/outside.py
+	@nice $(BIN)/python tests/fuzz/parsers.py $(or $(FUZZ_S),1800)
 
 bench: ## the figures, as ratios to C programs that do the same kernel work
 	@tools/setup test

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nbcontain import names
-from nbcontain.errors import ContainerNotFound, NameTaken
+from nbcontain.errors import ContainerNotFound, NameTaken, StoreError
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
 from nbcontain.store import files
@@ -79,5 +79,6 @@ def _is_there(container: Container) -> bool:
     """Whether it is whole; it may be removed by somebody else while we look."""
     try:
         return container.info.id == container.id
-    except (OSError, ValueError):
+    except (OSError, ValueError, StoreError, RecursionError):
+        # Gone, or damaged: `system check` says which.
         return False

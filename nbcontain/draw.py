@@ -9,7 +9,7 @@ from typing import TextIO
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
 from nbcontain.display.text import lines as event_lines
-from nbcontain.display.values import Document, InProgress, Lines, Log
+from nbcontain.display.values import Document, InProgress, Lines, Log, Verdict
 from nbcontain.display.view import View, update
 from nbcontain.errors import Interrupted
 from nbcontain.events import Output, encode
@@ -29,6 +29,9 @@ def draw(value: object) -> int:
                 print(line)
         case Document(value=document):
             print(json.dumps(document, indent=2, ensure_ascii=False))
+        case Verdict():
+            draw(value.value)
+            return value.exit_status
         case Log():
             for record in value.records:
                 if isinstance(record.event, Output):

@@ -32,7 +32,8 @@ from nbcontain.profiles import Profile, choose
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container, Launcher, Leash
 from nbcontain.runtime.generate import ExecOptions, RunOptions, generate, passed_on
-from nbcontain.store import Store, gc
+from nbcontain.soundness import Soundness
+from nbcontain.store import Store, files, gc
 from nbcontain.store.layout import Layout
 from nbcontain.task import Task
 
@@ -79,7 +80,7 @@ class Engine:
 
     def fresh_host(self) -> Host:
         """The same, tried again now."""
-        self.layout.host_facts.unlink(missing_ok=True)
+        files.unlink(self.layout.host_facts)
         for name in ("host", "profile"):
             self.__dict__.pop(name, None)
         return self.host
@@ -91,6 +92,10 @@ class Engine:
     @cached_property
     def store(self) -> Store:
         return Store.open(self.layout.root, self._remove_tree, userxattr=not is_root())
+
+    @cached_property
+    def soundness(self) -> Soundness:
+        return Soundness(self.store, lambda layers, emit: self.workshop(emit).unpack(layers))
 
     @cached_property
     def launcher(self) -> Launcher:
@@ -265,7 +270,7 @@ class Engine:
         )
         with self.store.shared():
             self.workshop(emit).unpack(image.layers)
-            active = self.store.snapshots.prepare(container_id, image.chain_id)
+            active = self.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
             try:
                 with self._containers.naming(info) as named:
                     bundle = Bundle.write(path, spec, active.mounts, named)
@@ -282,11 +287,8 @@ class Engine:
         return HOST_IMAGE
 
     def _shown_name(self, asked: str, image: Image) -> str:
-        try:
-            reference = Reference.parse(asked)
-        except Exception:  # noqa: BLE001 - an id, then
-            return image.id.short
-        return reference.familiar if any(each == reference for each, _ in self.store.images.list()) else image.id.short
+        names = (each for each, _ in self.store.images.list() if each and _means(asked, each))
+        return next((each.familiar for each in names), image.id.short)
 
     def run(self, options: RunOptions) -> Task[RunResult | Container]:
         """Make a container and run it. Detached, the task ends when it runs and gives the Container.

@@ -179,6 +179,12 @@ class DiskFull(StoreError):
     hint = "Free some space (%nbcontain prune removes what nothing needs), or set NBCONTAIN_ROOT to another disk."
 
 
+class DiskFailed(StoreError):
+    """The file system that holds the store cannot be read or written: broken, read-only, or gone."""
+
+    hint = "Look into the system's log (dmesg), and set NBCONTAIN_ROOT to another disk."
+
+
 # --- containers -------------------------------------------------------------------------------
 
 

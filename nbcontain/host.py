@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from nbcontain.errors import Unavailable
 from nbcontain.linux.idmap import IdMap, subordinate
+from nbcontain.linux.probe import KILLED
 
 _VERSION = 1
 """Of the remembered facts: raise it when the probe learns to ask something else."""
@@ -70,10 +72,16 @@ class Host:
         answers = _remembered(cache, identity)
         if answers is None:
             answers = _probed(data_root, _user_name(uid))
-            if cache is not None:
+            if cache is not None and not _is_passing(answers):
                 _remember(cache, identity, answers)
         abilities = {each: Probe(bool(answers[each.name][0]), str(answers[each.name][1])) for each in Ability}
         return cls(uid, gid, uid == 0, os.uname().release, _cgroup(), _ids(uid, gid, abilities), abilities)
+
+
+def _is_passing(answers: Mapping[str, list[object]]) -> bool:
+    """Whether something failed for a reason that may be gone the next time: a full disk, no memory, a kill."""
+    reasons = (KILLED, *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE)))
+    return any(not answer[0] and str(answer[1]).endswith(reasons) for answer in answers.values())
 
 
 def is_root() -> bool:

@@ -5,7 +5,7 @@ Drawing what comes back is the business of whoever called. To add a verb, add a 
 of its group.
 """
 
-from nbcontain.commands import builds, containers, images, system
+from nbcontain.commands import builds, checks, containers, images, system
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.table import COMMANDS, Command, overview, parse_words, split
 
@@ -14,6 +14,7 @@ __all__ = [
     "Command",
     "DockerfileWords",
     "builds",
+    "checks",
     "containers",
     "images",
     "overview",

@@ -32,6 +32,7 @@ GROUPS = {
     "image": "images: make, list, look into, remove",
     "container": "containers: run, watch, stop, remove",
     "builder": "builder: what builds keep",
+    "system": "the store itself: is it sound",
 }
 
 

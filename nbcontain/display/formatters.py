@@ -9,7 +9,7 @@ from typing import Any
 from nbcontain.display.live import Shown, show_container
 from nbcontain.display.present import Mode
 from nbcontain.display.table import Column, Table
-from nbcontain.display.values import Document
+from nbcontain.display.values import Document, Verdict
 from nbcontain.display.words import ago, command_line, size
 from nbcontain.oci.image import Image
 from nbcontain.outcomes import RunResult
@@ -45,6 +45,14 @@ def register(ipython: Any, mode: Mode, actions: Actions, drawn: Callable[[object
     own.for_type(Image, show)
     own.for_type(RunResult, show)
     formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(document_text(value)))
+    formatters["text/plain"].for_type(Verdict, lambda value, p, cycle: p.text(_verdict_text(value)))
+    formatters["text/html"].for_type(
+        Verdict, lambda value: value.value.html() if isinstance(value.value, Table) else None
+    )
+
+
+def _verdict_text(verdict: Verdict) -> str:
+    return document_text(verdict.value) if isinstance(verdict.value, Document) else str(verdict.value)
 
 
 def document_text(document: Document) -> str:

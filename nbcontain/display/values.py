@@ -46,6 +46,14 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """Something to draw, and what a terminal's command ends with."""
+
+    value: object
+    exit_status: int
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What a container wrote. Following, it goes on until the container ends."""
 

@@ -16,6 +16,8 @@ from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap, subordinate
 
 _FAILED = 1
+KILLED = "the trial was killed"
+"""The answer where nothing was found out."""
 
 
 def main(words: list[str]) -> None:
@@ -64,6 +66,8 @@ def tried(attempt: Callable[[], None], ids: IdMap, flags: int) -> tuple[bool, st
         text = answer.read()
     os.close(ready)
     _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return False, KILLED
     return status == 0 and not why, why or text
 
 

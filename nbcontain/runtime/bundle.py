@@ -14,13 +14,14 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from nbcontain.errors import ContainerError
+from nbcontain.errors import ContainerError, StoreError
 from nbcontain.events import Record
 from nbcontain.journal import FileJournal
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
+from nbcontain.oci.strict_json import Fields
 from nbcontain.store import files
 
 Status = Literal["creating", "created", "running", "stopped"]
@@ -83,27 +84,31 @@ class Bundle:
 
         Synced unless the container is to be forgotten anyway.
         """
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_directory(path)
         bundle = cls(path)
+        keep = not (info.remove or info.build_step)
         try:
             with files.disk(path):
                 bundle.lock()
-                (path / "rootfs").mkdir(exist_ok=True)
+                files.make_new_directory(path / "rootfs")
                 # Whoever follows may do so from now on.
-                _write(path / "journal.jsonl", b"")
+                files.write_new(path / "journal.jsonl", b"")
                 for name, text in network_files(spec.hostname).items():
-                    _write(path / name, text.encode(), 0o644)
-                _write(path / "config.json", json.dumps(spec_codec.spec_to_json(spec)).encode())
-                _write(path / "rootfs.json", json.dumps(spec_codec.mounts_to_json(rootfs)).encode())
+                    files.write_new(path / name, text.encode(), 0o644, durable=keep)
+                config, mounts = spec_codec.spec_to_json(spec), spec_codec.mounts_to_json(rootfs)
+                files.write_new(path / "config.json", json.dumps(config).encode(), durable=keep)
+                files.write_new(path / "rootfs.json", json.dumps(mounts).encode(), durable=keep)
                 fields = asdict(replace(info, labels={}, options={})) | {
                     "labels": dict(info.labels),
                     "options": dict(info.options),
                 }
                 data = json.dumps(fields).encode()
-                if info.remove or info.build_step:
-                    _write(path / "container.json", data)
-                else:
+                if keep:
+                    # The names before the one that says that all of them are there.
+                    files.sync_directory(path)
                     files.replace(path / "container.json", data)
+                else:
+                    files.write_new(path / "container.json", data)
         except BaseException:
             bundle.unlock()
             files.remove_tree(path)
@@ -115,14 +120,29 @@ class Bundle:
 
     def is_whole(self) -> bool:
         """Whether its writer came to the end. What is not, and is not alive either, is rubbish."""
-        return (self.path / "container.json").exists()
+        try:
+            # Empty: one that need not outlive a power cut, and did not.
+            return (self.path / "container.json").stat().st_size > 0
+        except FileNotFoundError:
+            return False
+
+    def _is_durable(self) -> bool:
+        try:
+            return not (self.info.remove or self.info.build_step)
+        except (OSError, ValueError, TypeError, AttributeError, StoreError):
+            return True
 
     @property
     def info(self) -> ContainerInfo:
         if self._info is None:
-            fields = self._read("container.json")
-            known = {name: fields[name] for name in ContainerInfo.__slots__ if name in fields}
-            self._info = ContainerInfo(**known | {"command": tuple(fields.get("command", ()))})
+            fields = Fields(self._read("container.json"), "container.json")
+            known: dict[str, Any] = {
+                name: fields.values[name] for name in ContainerInfo.__slots__ if name in fields.values
+            }
+            # What everything else relies on; the rest is only ever shown.
+            known |= {name: fields.text(name) for name in ("id", "name", "image", "image_id", "created")}
+            known |= {"command": fields.texts("command") or (), "labels": fields.texts_by_name("labels")}
+            self._info = ContainerInfo(**known)
         return self._info
 
     @property
@@ -136,8 +156,10 @@ class Bundle:
     def state(self) -> State:
         """As its supervisor last wrote it; `creating` before that."""
         try:
-            return State(**self._read("state.json"))
-        except (FileNotFoundError, TypeError):
+            state = State(**self._read("state.json"))
+            return state if state.status in get_args(Status) else State()
+        except (FileNotFoundError, TypeError, ValueError, RecursionError):
+            # Never written, or not to the end before the power went: it did not outlive that either.
             return State()
 
     def stubs(self) -> tuple[str, ...]:
@@ -173,12 +195,16 @@ class Bundle:
         return None
 
     def remove(self, remove_tree: Callable[[Path], None]) -> None:
-        """Take it away: its name is free at once. Idempotent."""
+        """Take it away: its name is free at once, and durably if it was. Idempotent."""
         rubbish = self.path.parent.parent / "tmp" / f".tmp-{self.path.name}"
+        is_durable = self._is_durable()
         try:
             files.move(self.path, rubbish)
         except FileNotFoundError:
             return
+        if is_durable:
+            # Its layer goes next; a power cut must not bring back a container without one.
+            files.sync_directory(self.path.parent)
         remove_tree(rubbish)
 
     def _read(self, name: str) -> Any:
@@ -252,11 +278,3 @@ def network_files(hostname: str) -> dict[str, str]:
     if hostname:
         hosts += f"127.0.1.1\t{hostname}\n"
     return {"hosts": hosts, "hostname": hostname + "\n", "resolv.conf": resolv}
-
-
-def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)

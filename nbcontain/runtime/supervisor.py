@@ -403,7 +403,8 @@ class Supervisor:
         aside: list[Path] = []
         with suppress(FileNotFoundError):
             # Somebody may be removing it at the same time: rm -f.
-            for path in filter(None, (self.bundle.active_directory(), self.bundle.path)):
+            # The container before its layer: nobody may see one without, also if we die in between.
+            for path in filter(None, (self.bundle.path, self.bundle.active_directory())):
                 target = tmp / f".tmp-{len(aside)}-{self.info.id}"
                 files.move(path, target)
                 aside.append(target)

@@ -114,6 +114,9 @@ class BlobWriter:
             os.fchmod(self._fd, 0o444)
             files.sync_file(self._fd)
             files.publish(self._temp, target)
+        else:
+            # Its maker may not have come to that yet, and the caller is about to rely on it.
+            files.sync_directory(target.parent)
         return Descriptor(media_type, digest, self.size)
 
 

@@ -10,15 +10,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from nbcontain.errors import BadDigest, StoreError
-from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Layer
+from nbcontain.errors import BadDigest, BadDocument, StoreError
+from nbcontain.oci.digest import DiffID, Digest
+from nbcontain.oci.image import Descriptor, Layer
+from nbcontain.oci.strict_json import load
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
-from nbcontain.store.builds import layers_from_json, layers_to_json
+from nbcontain.store.builds import layers_to_json
 from nbcontain.store.layout import Layout
 
 _LIMIT = 1 << 20
@@ -45,22 +46,34 @@ class BuildCache:
         """What is known under that key, all of whose blobs are there; using it makes it young again."""
         record = self.peek(key)
         if record is not None:
-            os.utime(self._layout.cache_record(key))
+            with suppress(FileNotFoundError):
+                files.touch(self._layout.cache_record(key))
         return record
 
     def peek(self, key: Digest) -> CacheRecord | None:
         """The same, without using it."""
-        path = self._layout.cache_record(key)
         try:
-            record = decode(files.read(path, _LIMIT), key)
+            record = self._sound(key)
         except FileNotFoundError:
             return None
-        except (StoreError, ValueError, KeyError, TypeError, RecursionError):
-            record = None
-        if record is None or not all(self._blobs.has(layer.descriptor) for layer in record.layers):
-            files.unlink(path)
-            return None
+        if record is None:
+            files.unlink(self._layout.cache_record(key))
         return record
+
+    def is_sound(self, key: Digest) -> bool:
+        """Whether there is such a record, and it is worth something; it is left alone either way."""
+        try:
+            return self._sound(key) is not None
+        except FileNotFoundError:
+            return False
+
+    def _sound(self, key: Digest) -> CacheRecord | None:
+        """A record that can be read and whose blobs are all there; None for a useless one."""
+        try:
+            record = decode(files.read(self._layout.cache_record(key), _LIMIT), key)
+        except StoreError:
+            return None
+        return record if all(self._blobs.has(layer.descriptor) for layer in record.layers) else None
 
     def put(self, key: Digest, record: CacheRecord) -> None:
         """Remember it. Not synced: a record that a power cut damaged is recognised and dropped."""
@@ -112,9 +125,18 @@ def encode(record: CacheRecord, key: Digest) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def decode(data: bytes, key: Digest) -> CacheRecord | None:
-    """The record; None for another key's, whatever way it came there."""
-    fields = json.loads(data)
-    if fields["key"] != str(key):
-        return None
-    return CacheRecord(layers_from_json(fields["layers"]), fields["created"], fields["created_by"])
+def decode(data: bytes, key: Digest) -> CacheRecord:
+    """The inverse. Raises BadDocument, also for another key's record, whatever way it came there."""
+    fields = load(data, "cache record")
+    if fields.text("key") != str(key):
+        raise BadDocument("the cache record is another key's")
+    layers = tuple(
+        Layer(
+            Descriptor(
+                layer.text("mediaType", required=True), layer.digest("digest"), layer.count("size", required=True)
+            ),
+            DiffID(layer.digest("diffID")),
+        )
+        for layer in fields.objects("layers", required=True)
+    )
+    return CacheRecord(layers, fields.text("created"), fields.text("created_by"))

@@ -15,22 +15,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nbcontain.errors import DiskFull, StoreError
+from nbcontain.errors import DiskFailed, DiskFull, StoreError
 from nbcontain.linux import syscalls
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 _DEEP = 200
 """How many directories `remove_tree` keeps open at a time."""
 
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """Turn the kernel's "no space" and "quota exceeded" inside into DiskFull, naming the store's place."""
+    """Turn the kernel's "no space" and "quota exceeded" inside into DiskFull, and a disk's failing into DiskFailed."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise DiskFull(f"no room left in {path}", why=error.strerror or "") from error
+        if error.errno in _FAILING:
+            raise DiskFailed(f"the disk under {path} fails", why=error.strerror or "") from error
         raise
 
 
@@ -48,14 +52,23 @@ def replace(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True)
             sync_directory(path.parent)
 
 
-def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Make a file that must not exist yet, unsynced: for what is worthless after a power cut."""
+def write_new(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = False) -> None:
+    """Make a file that must not exist yet. Unless `durable`, its bytes are not synced; its name never is."""
     with disk(path.parent):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
+            _set_mode(fd, mode)
             write(fd, data)
+            if durable:
+                _fsync(fd)
         finally:
             os.close(fd)
+
+
+def _set_mode(fd: int, mode: int) -> None:
+    """Exactly this mode: the process's umask may take away what the owner needs."""
+    if os.fstat(fd).st_mode & 0o777 != mode:
+        os.fchmod(fd, mode)
 
 
 @contextmanager
@@ -67,13 +80,14 @@ def temporary(directory: Path, mode: int = 0o600) -> Iterator[tuple[Path, int]]:
     fd, temp = -1, directory
     while fd < 0:
         temp = directory / f".tmp-{os.urandom(8).hex()}"
-        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        _flock(fd, fcntl.LOCK_EX, temp)
         if os.fstat(fd).st_nlink == 0:
             # A sweeper took it for rubbish between its creation and our lock.
             os.close(fd)
             fd = -1
     try:
+        _set_mode(fd, mode)
         yield temp, fd
     finally:
         with suppress(FileNotFoundError):
@@ -86,10 +100,15 @@ def temporary_directory(directory: Path) -> Iterator[Path]:
     """A new directory, locked by this process. What is left of it at the end is the caller's to remove."""
     while True:
         temp = directory / f".tmp-{os.urandom(8).hex()}"
-        with disk(directory):
-            os.mkdir(temp, 0o700)
-        fd = os.open(temp, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            make_new_directory(temp)
+            fd = os.open(temp, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # A sweeper took it for rubbish before it could be locked; or there is no such place.
+            if not directory.is_dir():
+                raise
+            continue
+        _flock(fd, fcntl.LOCK_EX, temp)
         if os.fstat(fd).st_nlink:
             break
         os.close(fd)
@@ -113,7 +132,7 @@ def sweep(directory: Path) -> Iterator[Path]:
         except OSError:
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, directory / name)
             yield directory / name
         except BlockingIOError:
             continue
@@ -145,24 +164,52 @@ def move(source: Path, target: Path) -> None:
 
 
 def make_directory(path: Path, mode: int = 0o700) -> None:
-    """Make `path` and what is missing above it; idempotent."""
+    """Make `path` and what is missing above it, durably; idempotent."""
     try:
-        os.mkdir(path, mode)
+        _mkdir(path, mode)
     except FileExistsError:
         if not path.is_dir():
             raise
-        return
     except FileNotFoundError:
         make_directory(path.parent, mode)
         with suppress(FileExistsError):
-            os.mkdir(path, mode)
+            _mkdir(path, mode)
+    # Also if a twin made it a moment ago, and has not come to this line yet.
     sync_directory(path.parent)
+
+
+def make_new_directory(path: Path, mode: int = 0o700) -> None:
+    """Make a directory that must not exist yet, with exactly this mode, unsynced."""
+    _mkdir(path, mode)
+
+
+def _mkdir(path: Path, mode: int) -> None:
+    with disk(path.parent):
+        os.mkdir(path, 0o700)
+    if mode != 0o700 or os.lstat(path).st_mode & 0o777 != mode:
+        # The process's umask may take away what the owner needs.
+        os.chmod(path, mode)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Set the mode of what is there; a symlink is not followed."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
+
+
+def touch(path: Path) -> None:
+    """Make a file young again."""
+    os.utime(path)
 
 
 def unlink(path: Path) -> bool:
     """Remove a file; False if it was not there."""
     try:
-        os.unlink(path)
+        with disk(path.parent):
+            os.unlink(path)
     except FileNotFoundError:
         return False
     return True
@@ -174,9 +221,9 @@ def lock(path: Path, *, exclusive: bool) -> Iterator[None]:
 
     Threads exclude each other like processes: each call has its own open file description.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = _open_lock(path)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        _flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, path)
         yield
     finally:
         os.close(fd)
@@ -184,13 +231,35 @@ def lock(path: Path, *, exclusive: bool) -> Iterator[None]:
 
 def try_lock(path: Path) -> int | None:
     """An fd holding `path` exclusively until it is closed, or None if somebody else holds it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = _open_lock(path)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
     except BlockingIOError:
         os.close(fd)
         return None
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
+
+
+def _open_lock(path: Path) -> int:
+    with disk(path.parent):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _flock(fd: int, operation: int, path: Path) -> None:
+    """flock(2); raises StoreError where the file system has no locks, BlockingIOError if one is held."""
+    try:
+        fcntl.flock(fd, operation)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise StoreError(
+            f"{path.parent} is on a file system without locks",
+            why=f"flock says: {error.strerror}",
+            hint="Set NBCONTAIN_ROOT to a directory on a local disk.",
+        ) from error
 
 
 def read(path: Path, limit: int) -> bytes:
@@ -209,6 +278,14 @@ def read(path: Path, limit: int) -> bytes:
         return bytes(data)
     finally:
         os.close(fd)
+
+
+def names(directory: Path) -> list[str]:
+    """What a directory of the store holds, sorted, without temporary things; nothing if it is missing."""
+    try:
+        return sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    except FileNotFoundError:
+        return []
 
 
 def remove_tree(path: Path) -> None:
@@ -295,20 +372,22 @@ def _open_to_remove(parent: int, name: bytes) -> int:
 
 def sync_directory(path: Path) -> None:
     """Make the names in a directory survive a power cut."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _fsync(fd)
-    finally:
-        os.close(fd)
+    with disk(path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def sync_filesystem(path: Path) -> None:
     """Write out everything of the file system that `path` is in (syncfs(2))."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        syscalls.syncfs(fd)
-    finally:
-        os.close(fd)
+    with disk(path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.syncfs(fd)
+        finally:
+            os.close(fd)
 
 
 def write(fd: int, data: bytes | memoryview) -> None:
@@ -328,4 +407,5 @@ def _fsync(fd: int) -> None:
 
 
 def _rename(source: Path, target: Path) -> None:
-    os.rename(source, target)
+    with disk(target.parent):
+        os.rename(source, target)

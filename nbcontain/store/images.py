@@ -9,7 +9,7 @@ index at once, and the disk with the next gc.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from nbcontain.errors import BadReference, ImageNotFound, StoreError
@@ -104,6 +104,31 @@ class Images:
 
         self._change(without)
         return len(dropped)
+
+    def drop(self, digests: Collection[Digest]) -> None:
+        """Take every entry of these manifests away, whoever needs them; for repair, which knows them damaged."""
+        for digest in digests:
+            self._read.pop(digest, None)
+        self._change(lambda entries: [entry for entry in entries if entry.digest not in digests])
+
+    def untwin(self) -> None:
+        """Where two images have one name, leave it to the later one; for repair."""
+
+        def one_each(entries: _Entries) -> _Entries:
+            last = {entry.annotations.get(REF_NAME): number for number, entry in enumerate(entries)}
+            return [
+                entry
+                if REF_NAME not in entry.annotations or last[entry.annotations[REF_NAME]] == number
+                else replace(entry, annotations={})
+                for number, entry in enumerate(entries)
+            ]
+
+        self._change(one_each)
+
+    def rebuild(self, entries: Iterable[Descriptor]) -> None:
+        """Write index.json anew, for repair; it must be locked against everybody by the store's lock."""
+        with files.lock(self._layout.index_lock, exclusive=True):
+            files.replace(self._layout.index, codec.dump_index(Index(tuple(entries))), 0o644)
 
     # --- the index ---
 

@@ -145,3 +145,8 @@ class Layout:
     def tmp(self) -> Path:
         """Directories locked by their makers; what can be locked is rubbish."""
         return self.root / "tmp"
+
+    @property
+    def quarantine(self) -> Path:
+        """What `system check --repair` took out of use without destroying it."""
+        return self.root / "quarantine"

@@ -123,30 +123,34 @@ class OverlaySnapshotter:
         with files.disk(self._layout.root), files.temporary_directory(self._layout.tmp) as directory:
             staging = Staging(self._layout, directory)
             try:
-                os.mkdir(directory / "layer", 0o700)
-                os.mkdir(staging.fs)
-                os.chmod(staging.fs, 0o755)
+                files.make_new_directory(directory / "layer")
+                files.make_new_directory(staging.fs, 0o755)
                 yield staging
             finally:
                 self.remove_tree(directory)
 
     # --- what is active ---
 
-    def prepare(self, key: str, parent: ChainID | None) -> Active:
-        """A new writable snapshot on `parent`; raises InUse if the key is taken. Not synced: it is worth little."""
+    def prepare(self, key: str, parent: ChainID | None, *, durable: bool = False) -> Active:
+        """A new writable snapshot on `parent`; raises InUse if the key is taken.
+
+        `durable` where something durable will stand on it: a container that is kept.
+        """
         directory = self._layout.active(_checked(key))
         mounts = self._active_mounts(directory, parent)
         with files.disk(self._layout.root):
             try:
-                os.mkdir(directory, 0o700)
+                files.make_new_directory(directory)
             except FileExistsError as error:
                 raise InUse(f"the snapshot {key} exists already") from error
             try:
                 # The parent first: a directory without it is known to be a crash's leftover.
-                files.write_new(directory / "parent", _parent_bytes(parent))
-                os.mkdir(directory / "fs")
-                os.chmod(directory / "fs", 0o755)
-                os.mkdir(directory / "work", 0o700)
+                files.write_new(directory / "parent", _parent_bytes(parent), durable=durable)
+                files.make_new_directory(directory / "fs", 0o755)
+                files.make_new_directory(directory / "work")
+                if durable:
+                    files.sync_directory(directory)
+                    files.sync_directory(self._layout.actives)
             except BaseException:
                 self._take_away(directory)
                 raise

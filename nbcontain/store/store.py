@@ -21,7 +21,7 @@ from nbcontain.store.images import Images
 from nbcontain.store.layout import FORMAT_VERSION, Layout
 from nbcontain.store.snapshots import OverlaySnapshotter
 
-_OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class Worker(Protocol):
@@ -149,5 +149,5 @@ def _make(layout: Layout) -> None:
     with files.lock(layout.index_lock, exclusive=True):
         if not layout.index.exists():
             files.replace(layout.index, codec.dump_index(Index(())), 0o644)
-        files.replace(layout.oci_layout, _OCI_LAYOUT, 0o644)
+        files.replace(layout.oci_layout, OCI_LAYOUT, 0o644)
         files.replace(layout.version, f"{FORMAT_VERSION}\n".encode())

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from nbcontain.store.check import MEANINGS
+
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -20,7 +22,7 @@ def test_the_architecture_page_lists_the_modules_as_they_are() -> None:
     assert done.stdout == "True\n", "python tools/module_list.py writes it anew"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/reliability.md"])
 def test_files_that_a_page_names_are_there(page: str) -> None:
     text = (CHECKOUT / page).read_text()
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
@@ -34,3 +36,9 @@ def test_the_make_targets_that_the_readme_names_exist() -> None:
     pages = (CHECKOUT / "README.md").read_text() + (CHECKOUT / "CONTRIBUTING.md").read_text()
     assert set(re.findall(r"(?:\$ |`)make (\w+)", pages)) - {"test"} <= targets
     assert "test" in targets
+
+
+def test_the_reliability_page_lists_the_findings_of_system_check_as_they_are() -> None:
+    page = (CHECKOUT / "docs/reliability.md").read_text()
+    rows = [f"| `{kind}` | {meaning.text} | {meaning.repair} |" for kind, meaning in MEANINGS.items()]
+    assert [row for row in rows if row not in page] == []

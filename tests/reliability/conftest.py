@@ -1,0 +1,44 @@
+"""Stores to be hurt: a template, made once, and copies of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import needs
+from reliability import deeds
+
+SOAK = os.environ.get("NBCONTAIN_SOAK", "") not in ("", "0")
+"""`make soak`: every point, and long."""
+
+
+@pytest.fixture(scope="session")
+def place() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-reliability-", dir=needs.scratch()))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def inputs(place: Path, busybox: Path) -> Path:
+    """The build context, and a small tree to import."""
+    directory = place / "inputs"
+    (directory / "tree/bin").mkdir(parents=True)
+    shutil.copy2(busybox, directory / "busybox")
+    (directory / "tree/hello").write_text("hello\n" * 1000)
+    (directory / "tree/bin/link").symlink_to("../hello")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def template(place: Path, inputs: Path) -> Path:
+    """A store like a user's; tests copy it. Its snapshots' paths are relative to nothing, so a copy is whole."""
+    ended = deeds.elsewhere(lambda: deeds.template(place / "template", inputs))
+    if ended.status:
+        needs.missing(f"no containers here: {ended.words[-500:]}")
+    return place / "template"

@@ -1,0 +1,161 @@
+"""What the reliability tests have done to a store, each as a user asks for it, and what must be true afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbcontain.build.plan import BuildOptions
+from nbcontain.engine import Engine
+from nbcontain.errors import ContainerNotFound, ImageNotFound, NbcontainError
+from nbcontain.runtime.generate import RunOptions
+
+SIX_STEPS = """\
+FROM box
+RUN ["/bin/busybox", "mkdir", "/made"]
+COPY busybox /made/busybox
+RUN ["/bin/busybox", "sh", "-c", "echo one > /made/one"]
+WORKDIR /made/below
+RUN ["/bin/busybox", "rm", "/made/one"]
+CMD ["/bin/busybox", "true"]
+"""
+Deed = Callable[[Engine, Path], None]
+"""Something done to a store with a template's content; the second is the directory that holds the inputs."""
+
+
+def template(root: Path, context: Path) -> None:
+    """A store with the image box, an old name for it, a container, and something for prune."""
+    with Engine(root) as engine:
+        box = 'FROM scratch\nCOPY busybox /bin/busybox\nCMD ["/bin/busybox", "true"]\n'
+        engine.build(box, BuildOptions(tags=("box",), context=context)).result()
+        engine.tag("box", "old")
+        loose = "FROM box\nWORKDIR /rubbish\n"
+        engine.build(loose, BuildOptions(tags=("loose",), context=context)).result()
+        engine.create(RunOptions(image="box", name="kept"))
+        engine.create(RunOptions(image="box", name="going"))
+        # So old that the next collection takes them, and what only they hold.
+        for record in engine.layout.cache.iterdir():
+            os.utime(record, (0, 0))
+
+
+def import_(engine: Engine, inputs: Path) -> None:
+    engine.import_image(str(inputs / "tree"), "imported").result()
+
+
+def build(engine: Engine, inputs: Path) -> None:
+    engine.build(SIX_STEPS, BuildOptions(tags=("six",), context=inputs)).result()
+
+
+def tag(engine: Engine, inputs: Path) -> None:
+    engine.tag("box", "old2")
+
+
+def move_tag(engine: Engine, inputs: Path) -> None:
+    engine.tag("box", "loose")
+
+
+def rmi(engine: Engine, inputs: Path) -> None:
+    try:
+        engine.remove_image("loose")
+    except ImageNotFound:
+        # Repeated, after it had been done already.
+        engine.prune()
+
+
+def prune(engine: Engine, inputs: Path) -> None:
+    try:
+        engine.remove_image("loose")
+    except ImageNotFound:
+        pass
+    engine.prune()
+
+
+def create(engine: Engine, inputs: Path) -> None:
+    if not any(each.name == "new" for each in engine.containers()):
+        engine.create(RunOptions(image="box", name="new"))
+
+
+def run(engine: Engine, inputs: Path) -> None:
+    engine.run(RunOptions(image="box", remove=True)).result()
+
+
+def rm(engine: Engine, inputs: Path) -> None:
+    try:
+        engine.remove_container(engine.container("going"))
+    except ContainerNotFound:
+        pass
+
+
+def repair(engine: Engine, inputs: Path) -> None:
+    engine.soundness.look(fix=True, full=True)
+
+
+DEEDS: dict[str, Deed] = {
+    each.__name__.rstrip("_"): each for each in (import_, build, tag, move_tag, rmi, prune, create, run, rm)
+}
+
+
+def seen(root: Path) -> tuple[object, ...]:
+    """What a user sees of a store: names with their layers' content, containers with how they are."""
+    with Engine(root) as engine:
+        images = sorted(
+            (str(name), tuple(str(layer.diff_id) for layer in image.layers) if str(name) != "None" else ())
+            for name, image in engine.images()
+            if name is not None and "imported" not in str(name) and "six" not in str(name)
+        )
+        names = sorted(str(name) for name, _ in engine.images() if name is not None)
+        return (images, names, sorted((each.name, each.status) for each in engine.containers()))
+
+
+def problems(root: Path, *, fix: bool) -> list[str]:
+    """What `system check --full` finds; with `fix`, what is left after one repair."""
+    with Engine(root) as engine:
+        report = engine.soundness.look(full=True, fix=fix)
+        return [f"{each.kind}: {each.subject}: {each.detail}" for each in report.left]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process of ours ended: by this signal, or with this status and these words."""
+
+    signal: int
+    status: int
+    words: str
+
+
+def elsewhere(body: Callable[[], object]) -> Ended:
+    """Do something in a process of its own; what it raises comes back as words, with status 1 (2: no typed error)."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 3
+        try:
+            os.close(reading)
+            with os.fdopen(writing, "w") as words:
+                try:
+                    words.write(str(body() or ""))
+                    status = 0
+                except NbcontainError as error:
+                    words.write("\n".join(error.lines()))
+                    status = 1
+                except BaseException:  # noqa: BLE001 - it is told to the parent
+                    words.write(traceback.format_exc())
+                    status = 2
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading) as words:
+        text = words.read()
+    _, code = os.waitpid(pid, 0)
+    return Ended(os.WTERMSIG(code) if os.WIFSIGNALED(code) else 0, os.waitstatus_to_exitcode(code), text)
+
+
+def copied(source: Path, target: Path) -> Path:
+    """A store's copy, in place of what was there."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, symlinks=True, copy_function=shutil.copy2)
+    return target

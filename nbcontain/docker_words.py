@@ -95,8 +95,7 @@ _RUN = (
     | _all("it is not built yet", "--cidfile", "--label-file", "--annotation", "--domainname", "--isolation")
 )
 _BUILD = (
-    _all("secrets and ssh agents in RUN are not built yet", "--secret", "--ssh")
-    | _all(_PLATFORM, "--platform")
+    _all(_PLATFORM, "--platform")
     | _all(_CACHE, "--cache-from", "--cache-to", "--no-cache-filter")
     | _all(_ONE_FILE, "-o", "--output", "--push", "--load", "--iidfile", "--metadata-file")
     | _all("pulling from registries is not built yet", "--pull")
@@ -104,7 +103,6 @@ _BUILD = (
         "it is not built yet",
         "--build-context",
         "--add-host",
-        "--allow",
         "--attest",
         "--sbom",
         "--provenance",

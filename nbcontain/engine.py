@@ -199,7 +199,9 @@ class Engine:
                 for remark in graph.remarks:
                     place = f"line {remark.span.first}: " if remark.span else ""
                     emit(Notice(BUILD, place + remark.message, remark.hint))
-                workshop = replace(self._workshop(emit), context=context, leash=leash)
+                workshop = replace(
+                    self._workshop(emit), context=context, leash=leash, secrets=options.secrets, ssh=options.ssh
+                )
                 image = Solver(workshop, source=dockerfile, no_cache=options.no_cache).solve(graph)
                 self.store.images.put(image, None)
                 for tag in tags:

@@ -90,7 +90,7 @@ class Session:
             raise UsageError(
                 f"--context {words.context}: there is no such directory", why=f"looked for {context.absolute()}"
             )
-        return InProgress(self.engine.build(body, words.build_options(context)), "build", words.quiet), words
+        return InProgress(self.engine.build(body, words.build_options(context, self.ipython.user_ns)), "build", words.quiet), words
 
     def _built(self, image: Image, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
         self.ipython.user_ns["_image"] = image

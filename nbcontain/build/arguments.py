@@ -66,6 +66,18 @@ def labels_of(words: tuple[str, ...]) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
+def allowed(words: tuple[str, ...]) -> tuple[str, ...]:
+    """What --allow grants. Raises UsageError for what nobody can have."""
+    known = ("network.host", "onbuild.secrets")
+    if unknown := [word for word in words if word not in known]:
+        raise UsageError(
+            f"--allow {unknown[0]} cannot be given",
+            why="no step has power over this machine" if unknown[0] == "security.insecure" else "",
+            hint=f"There is {' and '.join(known)}.",
+        )
+    return words
+
+
 def platform_arguments(build: Platform, target: Platform) -> dict[str, str]:
     """The arguments BUILDPLATFORM, TARGETARCH and their like; a stage sees them after ARG."""
     values: dict[str, str] = {}

@@ -6,40 +6,21 @@ Nothing outside the directory is ever read (see `walk`).
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nbcontain.build.patterns import Ignore, has_wildcards
-from nbcontain.build.walk import Entry, Stat, Walk, opened_file, stat_key, unescaped
+from nbcontain.build.fingerprint import ContentCache, Fingerprint
+from nbcontain.build.patterns import Ignore
+from nbcontain.build.selection import Wanted, select, tops
+from nbcontain.build.walk import Entry, Walk, opened_file
 from nbcontain.errors import BuildError
 from nbcontain.oci.digest import Digest
 
-_CHUNK = 1 << 20
+__all__ = ["ContentCache", "Context", "Entry", "Wanted"]
+
 _MAX_IGNORE_BYTES = 1 << 20
-_RACY_NS = 2_000_000_000
-"""A file changed this shortly before it was read may change again within its time stamp's grain."""
-
-_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
-_USTAR_AT, _USTAR = 257, b"ustar"
-
-
-class ContentCache:
-    """Remembers digests of files that did not change since. Only memory: what is lost is read again."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[Stat, str]] = {}
-
-    def get(self, path: str, seen: Stat) -> str | None:
-        known = self._known.get(path)
-        return known[1] if known is not None and known[0] == seen else None
-
-    def put(self, path: str, seen: Stat, hexdigest: str, now_ns: int) -> None:
-        if now_ns - max(seen[3], seen[4]) > _RACY_NS:
-            self._known[path] = (seen, hexdigest)
 
 
 class Context:
@@ -77,32 +58,31 @@ class Context:
                 self._ignore = Ignore.parse(_read_ignore(root_fd))
         return self._ignore
 
-    def select(self, sources: Sequence[str], *, refuse_archives: bool = False) -> tuple[Entry, ...]:
+    def select(self, wanted: Wanted) -> list[Entry]:
         """What these sources (relative paths or patterns) stand for, in their order, directories sorted by name.
 
-        Raises BuildError for a source that is not there; a pattern may match nothing. With `refuse_archives`,
-        which is ADD, an archive is refused too.
+        Raises BuildError for a source that is not there; a pattern may match nothing.
         """
-        entries: list[Entry] = []
+        with self._opened() as root_fd:
+            return select(Walk(root_fd, self.ignore), wanted, self._missing)
+
+    def digest(self, wanted: Wanted, on_read: Callable[[int], None] | None = None) -> Digest:
+        """The identity of what these sources copy: targets, kinds, modes, links, contents and attributes, but no times.
+
+        `on_read` is called with the number of bytes read, now and then. Raises BuildError.
+        """
         with self._opened() as root_fd:
             walk = Walk(root_fd, self.ignore)
-            for source in sources:
-                paths = list(walk.matching(source)) if has_wildcards(source) else [unescaped(source)]
-                for path in paths:
-                    found = self._source(walk, path)
-                    if refuse_archives and not found[0].is_content:
-                        _refuse_archive(root_fd, found[0], path)
-                    entries += found
-        return tuple(entries)
-
-    def _source(self, walk: Walk, path: str) -> list[Entry]:
-        real = walk.resolve(path)
-        top = walk.entry(real, path.rsplit("/", 1)[-1]) if real is not None else None
-        if real is None or top is None or walk.ignored(real):
-            raise self._missing(walk, path)
-        if top.kind != "directory":
-            return [top]
-        return [Entry(real, ".", "directory", top.mode, True), *walk.below(real)]
+            found = Fingerprint(str(self.root), root_fd, self.cache, on_read)
+            if wanted.parents or wanted.excludes or any(pattern.readmits for pattern in self.ignore.patterns):
+                found.add(select(walk, wanted, self._missing))
+                return Digest("sha256", found.hexdigest())
+            for top in (top for source in wanted.sources for top in tops(walk, source, self._missing)):
+                if top.kind == "directory":
+                    found.add_tree(top, self.ignore, walk.state_of(top.path))
+                else:
+                    found.add([top])
+            return Digest("sha256", found.hexdigest())
 
     def _missing(self, walk: Walk, path: str) -> BuildError:
         pattern = walk.ignore.ignoring(path)
@@ -123,40 +103,6 @@ class Context:
         hint = f"did you mean {os.path.join(parent, near[0])}?" if near else "--context DIR names another directory."
         return BuildError(f"no {path} in the build context", why=f"the context is {self.root}", hint=hint)
 
-    def digest(self, entries: Iterable[Entry], on_read: Callable[[int], None] | None = None) -> Digest:
-        """The identity of what these entries copy: targets, kinds, modes, links and contents, but no times.
-
-        `on_read` is called with the number of bytes read, after each megabyte or file. Raises BuildError for a
-        file that is gone since it was selected.
-        """
-        total = hashlib.sha256()
-        with self._opened() as root_fd:
-            for entry in entries:
-                content = self._content(root_fd, entry, on_read) if entry.kind == "file" else ""
-                fields = (entry.target, entry.kind, f"{entry.mode:o}", str(entry.is_content), entry.link, content)
-                for text in fields:
-                    data = os.fsencode(text)
-                    # Lengths make the fields' borders part of what is hashed.
-                    total.update(len(data).to_bytes(8, "big") + data)
-        return Digest("sha256", total.hexdigest())
-
-    def _content(self, root_fd: int, entry: Entry, on_read: Callable[[int], None] | None) -> str:
-        key = os.path.join(self.root, entry.path)
-        known = self.cache.get(key, entry.stat)
-        if known is not None:
-            return known
-        hasher = hashlib.sha256()
-        started_ns = time.time_ns()
-        with opened_file(root_fd, entry.path) as fd:
-            before = stat_key(os.fstat(fd))
-            while chunk := os.read(fd, _CHUNK):
-                hasher.update(chunk)
-                if on_read is not None:
-                    on_read(len(chunk))
-            if stat_key(os.fstat(fd)) == before == entry.stat:
-                self.cache.put(key, before, hasher.hexdigest(), started_ns)
-        return hasher.hexdigest()
-
 
 def _read_ignore(root_fd: int) -> str:
     """The text of .dockerignore; "" if there is none."""
@@ -169,16 +115,3 @@ def _read_ignore(root_fd: int) -> str:
         raise BuildError(f".dockerignore is larger than {_MAX_IGNORE_BYTES >> 20} MiB")
     with opened_file(root_fd, path) as fd:
         return os.read(fd, _MAX_IGNORE_BYTES).decode("utf-8", "surrogateescape")
-
-
-def _refuse_archive(root_fd: int, entry: Entry, source: str) -> None:
-    if entry.kind != "file":
-        return
-    with opened_file(root_fd, entry.path) as fd:
-        head = os.read(fd, 512)
-    if head.startswith(_ARCHIVES) or head[_USTAR_AT : _USTAR_AT + len(_USTAR)] == _USTAR:
-        raise BuildError(
-            "ADD of an archive is a Dockerfile feature that nbcontain does not have yet",
-            why=f"ADD would unpack {source}",
-            hint="COPY it, and unpack it in a RUN.",
-        )

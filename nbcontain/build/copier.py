@@ -12,9 +12,12 @@ import stat
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbcontain.build.patterns import Ignore, has_wildcards
-from nbcontain.build.walk import Entry, Walk, unescaped
-from nbcontain.errors import BuildError
+from nbcontain.build import modes, unpacker
+from nbcontain.build.fingerprint import kept_xattrs
+from nbcontain.build.patterns import Ignore
+from nbcontain.build.selection import Wanted, select
+from nbcontain.build.walk import Entry, Walk
+from nbcontain.errors import BadArchive, BuildError
 from nbcontain.linux import syscalls
 from nbcontain.oci.spec import User
 from nbcontain.runtime.identity import resolve
@@ -22,39 +25,51 @@ from nbcontain.runtime.init import text_of
 from nbcontain.runtime.rootfs import Arguments, function
 
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
-_CHUNK_BYTES = 1 << 24
+_CHUNK_BYTES = 1 << 30
+_NO_OWNER = frozenset({errno.EINVAL, errno.EPERM})
 
 
 @function
 def copy_files(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Lay entries of the build context, whose directory fds[0] is, on the root."""
-    entries = [Entry(**fields) for fields in arguments["entries"]]
-    return _copied(arguments, entries, fds[0])
+    """Lay entries on the root: of the directories fds[:n], as many as there are lists in `entries`, and of a further
+    root file system, if `sources` names something of it.
 
-
-@function
-def copy_from(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Lay files of another stage, whose root fds[0] is, on the root. Raises BuildError for what is not there."""
-    walk = Walk(fds[0], Ignore.parse(""))
-    entries: list[Entry] = []
-    for source in arguments["sources"]:
-        paths = list(walk.matching(source)) if has_wildcards(source) else [unescaped(source)]
-        for path in paths:
-            real = walk.resolve(path)
-            top = walk.entry(real, path.rsplit("/", 1)[-1]) if real is not None else None
-            if real is None or top is None:
-                raise BuildError(f"no /{path} in that stage or image")
-            if top.kind == "directory":
-                entries += [Entry(real, ".", "directory", top.mode, True), *walk.below(real)]
-            else:
-                entries.append(top)
-    return _copied(arguments, entries, fds[0])
+    Raises BuildError for what is not there or cannot be written.
+    """
+    groups = [(fd, [Entry(*fields) for fields in group]) for fd, group in zip(fds, arguments["entries"], strict=False)]
+    kept = bool(arguments["sources"])
+    if kept:
+        wanted = Wanted(tuple(arguments["sources"]), arguments["parents"], tuple(arguments["excludes"]))
+        walk = Walk(fds[-1], Ignore(), special=True)
+        entries = select(walk, wanted, lambda walk, path: BuildError(f"no /{path} in that stage or image"))
+        groups.insert(0, (fds[-1], unpacker.with_archives(fds[-1], entries) if arguments["unpack"] else entries))
+    owner = owner_of(arguments["chown"]) if arguments["chown"] or not kept else None
+    keeps = not arguments["chown"]
+    copy = _Copy(arguments["destination"], owner, arguments["chmod"], arguments["into_directory"], keeps)
+    copy.take_all(groups)
+    return {"lost_owners": copy.lost_owners}
 
 
 @function
 def make_directory(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """WORKDIR: make a directory and what is missing above it, owned by `user`; nothing if it is there."""
     _make_directories(arguments["path"], owner_of(arguments["user"]))
+    return {}
+
+
+@function
+def furnish_cache(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Make the root, a new cache mount's directory, begin as `source` of another file system, and somebody's."""
+    if arguments["source"]:
+        copy_files(
+            {
+                "entries": [], "sources": [arguments["source"].strip("/") or "."], "parents": False, "excludes": [],
+                "unpack": False, "chown": "", "chmod": "", "destination": "/", "into_directory": True,
+            },
+            fds,
+        )  # fmt: skip
+    os.chown("/", arguments["uid"], arguments["gid"])
+    os.chmod("/", arguments["mode"])
     return {}
 
 
@@ -70,25 +85,60 @@ class _Copy:
     """One COPY being done."""
 
     destination: str
-    owner: User
-    chmod: int | None
-    source_fd: int
+    owner: User | None
+    """None lets everything belong to whom it belonged."""
+    chmod: str
     into_directory: bool
+    keeps_archived: bool
+    """What an archive holds stays its owners'."""
     lost_owners: int = 0
+    source_fd: int = -1
     directories: list[tuple[str, int, int]] = field(default_factory=list)
     """Path, mode and modification time, to be set when nothing more is put into them."""
+    names: dict[tuple[int, int], str] = field(default_factory=dict)
+    """Where the first name of each file that has several was put."""
 
-    def take(self, entry: Entry) -> None:
+    def take_all(self, groups: list[tuple[int, list[Entry]]]) -> None:
+        try:
+            for source_fd, entries in groups:
+                self.source_fd = source_fd
+                self.names.clear()
+                self._prepare(entries)
+                for entry in entries:
+                    self._take(entry)
+            for path, mode, mtime_ns in reversed(self.directories):
+                os.chmod(path, mode)
+                os.utime(path, ns=(mtime_ns, mtime_ns))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else self.destination
+            raise BuildError(f"cannot write {name}", why=error.strerror or "") from error
+
+    def _prepare(self, entries: list[Entry]) -> None:
+        """The directories on the way to the destination; a symlink as the destination is where it leads."""
+        owner = self.owner or User()
+        is_directory = self.into_directory or any(entry.is_content or entry.is_archive for entry in entries)
+        _make_directories(os.path.dirname(self.destination), owner)
+        self.destination = os.path.realpath(self.destination)
+        is_made_by_copy = bool(entries) and entries[0].target == "." and not os.path.lexists(self.destination)
+        _make_directories(
+            self.destination if is_directory and entries and not is_made_by_copy else os.path.dirname(self.destination),
+            owner,
+        )
+
+    def _take(self, entry: Entry) -> None:
+        if entry.is_archive:
+            self._unpack(entry)
+            return
         path = self._path(entry)
         match entry.kind:
             case "directory":
                 self._directory(path, entry)
-            case "symlink":
-                self._clear(path)
-                os.symlink(entry.link, path)
-                self._own(path)
-            case _:
+            case "file":
                 self._file(path, entry)
+            case _:
+                self._special(path, entry)
 
     def _path(self, entry: Entry) -> str:
         if entry.target == ".":
@@ -98,15 +148,18 @@ class _Copy:
         return self.destination
 
     def _directory(self, path: str, entry: Entry) -> None:
-        if os.path.isdir(path):
-            # Also where a symlink of the image's leads to one; the destination keeps the mode that it has.
-            if entry.target == ".":
-                return
-        elif os.path.lexists(path):
-            raise BuildError(f"cannot copy a directory to {path}", why="a file of the image is in the way")
-        else:
+        try:
             os.mkdir(path, 0o700)
-        self._own(path)
+        except FileExistsError:
+            if entry.target == "." and os.path.isdir(path):
+                # The destination keeps the mode that it has.
+                return
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                what = "a symlink" if os.path.islink(path) else "a file"
+                raise BuildError(
+                    f"cannot copy a directory to {path}", why=f"{what} of the image is in the way"
+                ) from None
+        self._own(path, entry)
         source = self._opened(entry.path, os.O_PATH | os.O_DIRECTORY)
         try:
             mtime_ns = os.fstat(source).st_mtime_ns
@@ -115,22 +168,55 @@ class _Copy:
         self.directories.append((path, self._mode(entry), mtime_ns))
 
     def _file(self, path: str, entry: Entry) -> None:
+        # JSON made a list of it.
+        first = self.names.setdefault((entry.inode[0], entry.inode[1]), path) if entry.inode else path
+        if first != path:
+            self._made(path, lambda: os.link(first, path))
+            return
         source = self._opened(entry.path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             status = os.fstat(source)
             if not stat.S_ISREG(status.st_mode):
                 raise BuildError(f"{entry.path} changed while it was copied", why="it is no regular file any more")
-            self._clear(path)
-            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
-                while os.sendfile(made, source, None, _CHUNK_BYTES):
-                    pass
-                self._own(made)
-                # After the owner, since changing that clears the set-id bits.
+                made = os.open(path, flags, 0o600)
+            except FileExistsError:
+                self._clear(path)
+                made = os.open(path, flags, 0o600)
+            try:
+                _copy_content(source, made, status)
+                self._own(made, entry)
+                # After the owner, since changing that clears the set-id bits and capabilities.
+                for name, value in kept_xattrs(source):
+                    _set_xattr(made, name, value)
                 os.fchmod(made, self._mode(entry))
                 os.utime(made, ns=(status.st_mtime_ns, status.st_mtime_ns))
             finally:
                 os.close(made)
+        finally:
+            os.close(source)
+
+    def _special(self, path: str, entry: Entry) -> None:
+        """A symlink, or what only another file system of an image can have: a pipe or a device."""
+        if entry.kind == "symlink":
+            self._made(path, lambda: os.symlink(entry.link, path))
+        elif entry.kind == "pipe":
+            self._made(path, lambda: os.mkfifo(path, 0o600))
+        else:
+            self._made(path, lambda: os.mknod(path, entry.mode, entry.device))
+        self._own(path, entry)
+        if entry.kind != "symlink":
+            os.chmod(path, self._mode(entry))
+
+    def _unpack(self, entry: Entry) -> None:
+        _make_directories(self.destination, self.owner or User())
+        source = self._opened(entry.path, os.O_RDONLY)
+        owner = None if self.keeps_archived or self.owner is None else (self.owner.uid, self.owner.gid)
+        try:
+            self.lost_owners += unpacker.unpack(source, self.destination, owner)
+        except BadArchive as error:
+            raise BuildError(f"cannot unpack {entry.target}: {error.message}", why=error.why) from error
         finally:
             os.close(source)
 
@@ -140,6 +226,13 @@ class _Copy:
             return syscalls.openat2(self.source_fd, path, flags | os.O_NOFOLLOW, 0, _BENEATH)
         except OSError as error:
             raise BuildError(f"{path} cannot be read", why=error.strerror or "") from error
+
+    def _made(self, path: str, make: Any) -> None:
+        try:
+            make()
+        except FileExistsError:
+            self._clear(path)
+            make()
 
     def _clear(self, path: str) -> None:
         """Make way for a file or symlink."""
@@ -153,43 +246,59 @@ class _Copy:
             raise BuildError(f"cannot copy a file to {path}", why="a directory of the image is in the way") from error
 
     def _mode(self, entry: Entry) -> int:
-        return entry.mode if self.chmod is None else self.chmod
+        mode = stat.S_IMODE(entry.mode)
+        return modes.changed(self.chmod, mode, is_directory=entry.kind == "directory") if self.chmod else mode
 
-    def _own(self, target: str | int) -> None:
-        if (self.owner.uid, self.owner.gid) == (0, 0):
+    def _own(self, target: str | int, entry: Entry) -> None:
+        uid, gid = entry.owner if self.owner is None else (self.owner.uid, self.owner.gid)
+        if (uid, gid) == (0, 0):
             return
         try:
-            os.chown(target, self.owner.uid, self.owner.gid, follow_symlinks=isinstance(target, int))
+            os.chown(target, uid, gid, follow_symlinks=isinstance(target, int))
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EPERM):
+            if error.errno not in _NO_OWNER:
                 raise
             # Where there is one id only, everything is root's.
             self.lost_owners += 1
 
 
-def _copied(arguments: Arguments, entries: list[Entry], source_fd: int) -> dict[str, Any]:
-    owner = owner_of(arguments["chown"])
-    destination = arguments["destination"]
-    copy = _Copy(destination, owner, arguments["chmod"], source_fd, arguments["into_directory"])
-    is_directory = copy.into_directory or any(entry.is_content for entry in entries)
-    if not is_directory or not entries:
-        _make_directories(os.path.dirname(destination), owner)
-    elif not (len(entries) and entries[0].target == "." and not os.path.lexists(destination)):
-        _make_directories(destination, owner)
-    else:
-        _make_directories(os.path.dirname(destination), owner)
+def _copy_content(source: int, made: int, status: os.stat_result) -> None:
+    """The data, by reference where the file system can; holes stay holes."""
+    size = status.st_size
+    if size > status.st_blocks * 512:
+        at = 0
+        while at < size:
+            try:
+                start = os.lseek(source, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                break
+            at = os.lseek(source, start, os.SEEK_HOLE)
+            os.lseek(source, start, os.SEEK_SET)
+            os.lseek(made, start, os.SEEK_SET)
+            left = at - start
+            while left and (count := os.sendfile(made, source, None, left)):
+                left -= count
+        os.ftruncate(made, size)
+        return
     try:
-        for entry in entries:
-            copy.take(entry)
-        for path, mode, mtime_ns in reversed(copy.directories):
-            os.chmod(path, mode)
-            os.utime(path, ns=(mtime_ns, mtime_ns))
+        while os.copy_file_range(source, made, _CHUNK_BYTES):
+            pass
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
             raise
-        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else destination
-        raise BuildError(f"cannot write {name}", why=error.strerror or "") from error
-    return {"lost_owners": copy.lost_owners}
+        while os.sendfile(made, source, None, _CHUNK_BYTES):
+            pass
+
+
+def _set_xattr(fd: int, name: bytes, value: bytes) -> None:
+    try:
+        os.setxattr(fd, name, value)
+    except OSError as error:
+        # As in BuildKit, what this file system does not take is left out.
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EACCES):
+            raise
 
 
 def _make_directories(path: str, owner: User) -> None:
@@ -202,10 +311,14 @@ def _make_directories(path: str, owner: User) -> None:
     try:
         os.mkdir(path, 0o755)
     except FileExistsError:
+        if os.path.islink(path) and not os.path.exists(path):
+            # A symlink that leads to nothing yet: what it names is made.
+            _make_directories(os.path.realpath(path), owner)
+            return
         raise BuildError(f"{path} cannot be made a directory", why="a file of the image has that name") from None
     if (owner.uid, owner.gid) != (0, 0):
         try:
             os.chown(path, owner.uid, owner.gid)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EPERM):
+            if error.errno not in _NO_OWNER:
                 raise

@@ -6,12 +6,13 @@ Metadata (ENV, CMD, LABEL …) is no part of the graph; `plan` has already folde
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 
 from nbcontain.dockerfile.ast import Remark
 from nbcontain.errors import Span
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, ImageConfig
+from nbcontain.store.cache_mounts import Sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,80 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class BindMount:
+    """Part of the file system of input number `at`, or an empty one. What a program writes to it is thrown away."""
+
+    target: str
+    at: int
+    source: str = "/"
+    is_writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMount:
+    """A directory that outlives the build; a new one begins as part of the file system of input number `at`, if any."""
+
+    target: str
+    id: str
+    sharing: Sharing = "shared"
+    at: int = 0
+    source: str = "/"
+    is_readonly: bool = False
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TmpfsMount:
+    """An empty directory in memory."""
+
+    target: str
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SecretMount:
+    """A secret as a file at `target`, in the variable `env`, or both; nothing where the build was not given it."""
+
+    id: str
+    target: str = ""
+    env: str = ""
+    is_required: bool = False
+    mode: int = 0o400
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SshMount:
+    """The socket of an ssh agent, which programs find by SSH_AUTH_SOCK."""
+
+    id: str
+    target: str
+    is_required: bool = False
+    mode: int = 0o600
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentMount:
+    """A program that stands in the Dockerfile (a heredoc that begins with #!)."""
+
+    target: str
+    text: str
+
+
+RunMount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount | DocumentMount
+
+
+@dataclass(frozen=True, slots=True)
 class ExecOp:
-    """A program run in the file system of the only input.
+    """A program run in the file system of the first input; the others are for its mounts.
 
     `env` is everything the program sees, as NAME=value. `user` is as USER gives it ("", "app", "7:7"): names are
-    looked up in the file system itself.
+    looked up in the file system itself. The content of secrets and of caches is no part of what it is.
     """
 
     args: tuple[str, ...]
@@ -34,28 +104,76 @@ class ExecOp:
     cwd: str = "/"
     user: str = ""
     network: str = "host"
+    mounts: tuple[RunMount, ...] = ()
+    hostname: str = ""
+    """"" is the one that every step has."""
     secret_env: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """More NAME=value for the program that change nothing about what is built: the predefined proxy arguments."""
 
 
 @dataclass(frozen=True, slots=True)
-class CopyFiles:
-    """Files laid on the first input: from the build context, or from the file system of the second input.
+class RemoteFile:
+    """A file of an http or https server. `checksum` is its digest, "" if anything will do."""
 
-    `sources` are relative to the context's root (or the second input's), may be wildcards and never leave it.
+    url: str
+    name: str
+    checksum: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """The files of one commit of a git repository: of the default branch without `ref`."""
+
+    url: str
+    ref: str = ""
+    subdir: str = ""
+    keeps_git_dir: bool = False
+    checksum: str = ""
+    """The commit that it has to be, or how its name begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file whose text stands in the Dockerfile."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFiles:
+    """Files laid on the first input: from the build context, or from the file system of the last input; then remote
+    files and those that stand in the Dockerfile.
+
+    `sources` are relative to the context's root (or the last input's), may be wildcards and never leave it.
     `destination` is absolute and without a slash at its end; `into_directory` says that it is (or becomes) a
     directory which the sources land in, as a slash at the end or several sources ask for. Directories give their
-    contents, not themselves. `chown` is user[:group] in names or numbers, "" is root.
+    contents, not themselves. `chown` is user[:group] in names or numbers; with "" files of the context are root's and
+    those of another file system whose they were. `chmod` is what `modes` reads.
     """
 
     sources: tuple[str, ...]
     destination: str
     from_context: bool
     chown: str = ""
-    chmod: int | None = None
+    chmod: str = ""
     into_directory: bool = False
-    is_add: bool = False
-    """ADD, which would unpack an archive: `Context.select` refuses one then."""
+    unpack: bool = False
+    """Archives give their contents."""
+    unpack_remote: bool = False
+    """Also those that were fetched."""
+    parents: bool = False
+    """Sources keep their directories, those behind /./ if there is one."""
+    excludes: tuple[str, ...] = ()
+    remotes: tuple[RemoteFile | Repository, ...] = ()
+    documents: tuple[Document, ...] = ()
+    context: str = ""
+    """Which context, where a build has several."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackLayers:
+    """The layers of the second input, which stand on nothing, on top of those of the first: COPY --link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +184,7 @@ class MakeDirectory:
     user: str = ""
 
 
-Operation = Base | ExecOp | CopyFiles | MakeDirectory
+Operation = Base | ExecOp | CopyFiles | StackLayers | MakeDirectory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +219,15 @@ def _identity(operation: Operation) -> object:
     """What makes two operations the same one, as JSON: every field that takes part in comparison."""
     if isinstance(operation, Base):
         return str(operation.image.digest) if operation.image else "scratch"
-    return {each.name: getattr(operation, each.name) for each in fields(operation) if each.compare}
+    values = {each.name: getattr(operation, each.name) for each in fields(operation) if each.compare}
+    # A mount or a remote file is a value too, and is told apart from others by its type.
+    return {
+        name: [_named(each) for each in value] if isinstance(value, tuple) else value for name, value in values.items()
+    }
+
+
+def _named(value: object) -> object:
+    return [type(value).__name__, asdict(value)] if is_dataclass(value) and not isinstance(value, type) else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,11 @@ class Ignore:
             patterns.append(IgnorePattern(cleaned, number, readmits, glob))
         return cls(tuple(patterns))
 
+    @classmethod
+    def of(cls, patterns: Sequence[str]) -> Ignore:
+        """Patterns that were given one by one. Raises BadPattern."""
+        return cls.parse("\n".join(f"!{each[1:]}" if each.startswith("!") else f"./{each}" for each in patterns))
+
     @property
     def nothing_matched(self) -> Matched:
         """What holds for the root."""

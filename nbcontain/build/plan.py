@@ -21,7 +21,9 @@ from nbcontain.build.arguments import (
     platform_arguments,
 )
 from nbcontain.build.graph import Base, BuildGraph, Step, Vertex
-from nbcontain.build.instructions import Scene, StageState, apply, one_line
+from nbcontain.build.instructions import Scene, StageState, apply
+from nbcontain.build.secrets import Secret
+from nbcontain.build.stage import one_line, shown
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.parser import parse_trigger
 from nbcontain.dockerfile.words import expand
@@ -48,6 +50,10 @@ class BuildOptions:
     platform: Platform = field(default_factory=Platform.here)
     network: str = "host"
     """Of every RUN that does not say: "host" or "none"."""
+    allow: tuple[str, ...] = ()
+    """What the Dockerfile may do besides: network.host, onbuild.secrets."""
+    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    ssh: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def plan(
@@ -95,7 +101,9 @@ class _Planning:
             build_args=build_arguments(options.build_args, environ),
             global_args=platform_arguments(Platform.here(), options.platform),
             network=options.network,
-            copied=_no_stage,
+            source=_no_stage,
+            aside=lambda vertex: None,
+            allowed=options.allow,
         )
         for arg in dockerfile.arguments:
             self._declare(arg)
@@ -155,24 +163,24 @@ class _Planning:
                 continue
             needed.add(index)
             stage = self.stages[index]
-            inputs = [self._stage_copied(each, index) for each in stage.instructions if isinstance(each, ast.Copy)]
+            names = [(name, each.span) for each in stage.instructions for name in _sources(each)]
+            inputs = [self._stage_copied(name, span, index) for name, span in names]
             inputs.append(self._stage_named(self._image_name(stage.base), index))
             pending += [each for each in inputs if each is not None]
         return needed
 
-    def _stage_copied(self, copy: ast.Copy, index: int) -> int | None:
-        """The stage that a COPY in stage number `index` takes from; None for the context or an image."""
-        name = copy.from_
+    def _stage_copied(self, name: str, span: Span, index: int) -> int | None:
+        """The stage that --from in stage number `index` names; None for the context or an image."""
         if "$" in name:
             hint = f"Give it a name of its own: FROM {name} AS source"
-            raise DockerfileError(f"variables are not expanded in --from={name}", copy.span, hint=hint)
+            raise DockerfileError(f"variables are not expanded in --from={name}", span, hint=hint)
         found = int(name) if name.isascii() and name.isdecimal() else self._stage_named(name, index)
         if found is None:
             found = self._stage_named(name, len(self.stages))
         if found is not None and found >= index:
             exists = found < len(self.stages)
             why = "a stage can copy from earlier ones only" if exists else "there is no such stage"
-            raise DockerfileError(f"--from={name} is no earlier stage", copy.span, why=why)
+            raise DockerfileError(f"--from={name} is no earlier stage", span, why=why)
         return found
 
     def _image_name(self, base: ast.From) -> str:
@@ -194,7 +202,7 @@ class _Planning:
     def _state_of(self, index: int) -> StageState:
         """Stage number `index`, folded; once."""
         if index not in self.states:
-            scene = replace(self.scene, copied=partial(self._copied, index))
+            scene = replace(self.scene, source=partial(self._source, index), aside=partial(self._aside, index))
             stage = self.stages[index]
             state = self._begin(index, scene)
             for instruction in stage.instructions:
@@ -217,7 +225,8 @@ class _Planning:
         state = StageState(vertex, replace(config, on_build=()), env, env)
         for trigger in config.on_build:
             try:
-                state = self._step(parse_trigger(trigger, base.span), state, index, scene, prefix="ONBUILD ")
+                mine = replace(scene, is_trigger=True)
+                state = self._step(parse_trigger(trigger, base.span), state, index, mine, prefix="ONBUILD ")
             except DockerfileError as error:
                 error.why = error.why or f"the image {name} brings it along: ONBUILD {trigger}"
                 raise
@@ -253,12 +262,16 @@ class _Planning:
                 why, hint = f"the stage {name} comes later in this file", "A stage comes before those that use it."
             raise DockerfileError(error.message, span, why=why, hint=hint) from error
 
-    def _copied(self, index: int, copy: ast.Copy) -> Vertex:
-        """What COPY --from takes from, in stage number `index`."""
-        found = self._stage_copied(copy, index)
+    def _source(self, index: int, name: str, span: Span) -> Vertex:
+        """What --from takes from, in stage number `index`."""
+        found = self._stage_copied(name, span, index)
         if found is not None:
             return self._state_of(found).vertex
-        return self._base(copy.from_, self.options.platform, copy.span, index, f"FROM {copy.from_}")[0]
+        return self._base(name, self.options.platform, span, index, f"FROM {name}")[0]
+
+    def _aside(self, index: int, vertex: Vertex) -> None:
+        """A file system that an instruction needs besides its own: a step of its own, too."""
+        self.steps.append(Step(vertex.label, vertex.span, vertex, stage=self._shown(index)))
 
     def _step(
         self, instruction: ast.Instruction, state: StageState, index: int, scene: Scene, prefix: str = ""
@@ -270,7 +283,7 @@ class _Planning:
             error.span = error.span or instruction.span
             raise
         vertex = after.vertex if after.vertex is not state.vertex else None
-        name = prefix + one_line(instruction.text)
+        name = prefix + shown(instruction)
         step = Step(name, instruction.span, vertex, after.created_by, self._shown(index))
         self.steps.append(step)
         if not after.created_by:
@@ -292,5 +305,15 @@ class _Planning:
             self.scene.remark(f"--build-arg {name} is used by no ARG", None, hint)
 
 
-def _no_stage(copy: ast.Copy) -> Vertex:
-    raise DockerfileError("COPY before the first FROM", copy.span)
+def _no_stage(name: str, span: Span) -> Vertex:
+    raise DockerfileError(f"--from={name} before the first FROM", span)
+
+
+def _sources(instruction: ast.Instruction) -> list[str]:
+    """What an instruction takes from by --from: stages, contexts, images."""
+    match instruction:
+        case ast.Copy(from_=name) if name:
+            return [name]
+        case ast.Run(mounts=mounts):
+            return [mount.from_ for mount in mounts if mount.from_]
+    return []

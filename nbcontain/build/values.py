@@ -6,12 +6,11 @@ import re
 import signal
 from collections.abc import Sequence
 
-from nbcontain.dockerfile.arguments import refuse_feature
+from nbcontain.build.modes import is_mode
 from nbcontain.errors import DockerfileError, Span
 
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([A-Za-z]+))?")
 _PROTOCOLS = ("tcp", "udp", "sctp")
-_SYMBOLIC_MODE = re.compile(r"[ugoa]*([-+=][rwxXstugo]*)+(,[ugoa]*([-+=][rwxXstugo]*)+)*")
 _MAX_SIGNAL = 64
 
 
@@ -29,13 +28,11 @@ def exposed_ports(words: Sequence[str], span: Span) -> tuple[str, ...]:
     return tuple(f"{number}/{protocol}" for number, protocol in sorted(ports))
 
 
-def mode_of(text: str, span: Span) -> int:
-    """The mode bits that --chmod gives in octal. Raises DockerfileError."""
-    if re.fullmatch(r"0*[0-7]{1,4}", text):
-        return int(text, 8)
-    if _SYMBOLIC_MODE.fullmatch(text):
-        refuse_feature(f"--chmod={text} in letters", span, hint="Write the mode in octal: --chmod=755")
-    raise DockerfileError(f"--chmod={text} is no mode", span, hint="Write it in octal, at most 7777: --chmod=755")
+def mode_of(text: str, span: Span) -> str:
+    """What --chmod gives, if it is a mode. Raises DockerfileError."""
+    if is_mode(text):
+        return text
+    raise DockerfileError(f"--chmod={text} is no mode", span, hint="--chmod=755, at most 7777, or --chmod=u=rwX,go=rX")
 
 
 def stop_signal(text: str, span: Span) -> str:
@@ -46,3 +43,22 @@ def stop_signal(text: str, span: Span) -> str:
     if not is_number and name not in names and not re.fullmatch(r"RTM(IN\+|AX-)([0-9]|1[0-5])", name):
         raise DockerfileError(f"{text!r} is no signal", span, hint="STOPSIGNAL SIGTERM, or its number")
     return text
+
+
+def go_duration(nanoseconds: int) -> str:
+    """A duration as Go prints it: 1h30m0s, 1.5s, 250ms (time.Duration.String)."""
+    if nanoseconds == 0:
+        return "0s"
+    for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
+        if nanoseconds < size * 1000:
+            return _decimal(nanoseconds, size) + unit
+    minutes, rest = divmod(nanoseconds, 60_000_000_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}h" if hours else ""
+    return text + (f"{minutes}m" if hours or minutes else "") + _decimal(rest, 1_000_000_000) + "s"
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, rest = divmod(value, unit)
+    digits = str(rest).rjust(len(str(unit)) - 1, "0").rstrip("0")
+    return f"{whole}.{digits}" if rest else str(whole)

@@ -20,13 +20,14 @@ from nbcontain.errors import BuildError
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_LINKS = 40
 
+Kind = Literal["file", "directory", "symlink", "device", "pipe"]
 Stat = tuple[int, int, int, int, int]
 """Device, inode, size, mtime and ctime in nanoseconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
-    """A file, directory or symlink that a COPY takes."""
+    """A file, directory or symlink that a COPY takes. Not frozen, for speed: one is made per file."""
 
     path: str
     """Under the context's root, "." for the root itself; no directory on the way is a symlink."""
@@ -36,7 +37,7 @@ class Entry:
     Of a directory that is a source, first comes the entry "." (its mode counts only if the destination is made
     by this copy), then its contents. A file that is a source has its name here.
     """
-    kind: Literal["file", "directory", "symlink"]
+    kind: Kind
     mode: int
     """The twelve permission bits."""
     is_content: bool
@@ -44,27 +45,31 @@ class Entry:
     size: int = 0
     link: str = ""
     """What a symlink says; not resolved."""
+    inode: tuple[int, int] | None = None
+    """Device and inode of a file that has several names."""
+    device: int = 0
+    owner: tuple[int, int] = (0, 0)
+    """As the file system has it; what is copied from a context is root's."""
+    is_archive: bool = False
+    """It gives its contents."""
     stat: Stat = field(default=(0, 0, 0, 0, 0), compare=False, repr=False)
 
-    def to_json(self) -> dict[str, object]:
-        """For the copier, which runs in another process: everything but `stat`."""
-        return {
-            "path": self.path,
-            "target": self.target,
-            "kind": self.kind,
-            "mode": self.mode,
-            "is_content": self.is_content,
-            "size": self.size,
-            "link": self.link,
-        }
+    def to_json(self) -> list[object]:
+        """For the copier, which runs in another process: everything but `stat`, in the order of the fields."""
+        return [
+            self.path, self.target, self.kind, self.mode, self.is_content, self.size, self.link, self.inode,
+            self.device, self.owner, self.is_archive,
+        ]  # fmt: skip
 
 
 class Walk:
     """Looks around beneath one root. Paths are relative, "." is the root."""
 
-    def __init__(self, root_fd: int, ignore: Ignore) -> None:
+    def __init__(self, root_fd: int, ignore: Ignore, *, special: bool = False) -> None:
+        """`special` takes devices and pipes too: in an image they are files like others."""
         self.root_fd = root_fd
         self.ignore = ignore
+        self.special = special
 
     def resolve(self, path: str) -> str | None:
         """The path with its symlinks followed, none of them out of the root; None if there is nothing."""
@@ -99,14 +104,21 @@ class Walk:
         return None if found is None else self._entry(path, target, found, is_content)
 
     def _entry(self, path: str, target: str, found: os.stat_result, is_content: bool) -> Entry | None:
-        mode = stat.S_IMODE(found.st_mode)
-        if stat.S_ISREG(found.st_mode):
-            return Entry(path, target, "file", mode, is_content, found.st_size, stat=stat_key(found))
-        if stat.S_ISDIR(found.st_mode):
-            return Entry(path, target, "directory", mode, is_content)
-        if stat.S_ISLNK(found.st_mode):
-            return Entry(path, target, "symlink", 0o777, is_content, link=self._readlink(path))
-        # Sockets, pipes and devices belong to what runs there now.
+        kind = stat.S_IFMT(found.st_mode)
+        mode, owner = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
+        if kind == stat.S_IFREG:
+            inode = (found.st_dev, found.st_ino) if found.st_nlink > 1 else None
+            size, seen = found.st_size, stat_key(found)
+            return Entry(path, target, "file", mode, is_content, size, inode=inode, owner=owner, stat=seen)
+        if kind == stat.S_IFDIR:
+            return Entry(path, target, "directory", mode, is_content, owner=owner)
+        if kind == stat.S_IFLNK:
+            return Entry(path, target, "symlink", 0o777, is_content, link=self._readlink(path), owner=owner)
+        if self.special and kind in (stat.S_IFCHR, stat.S_IFBLK):
+            return Entry(path, target, "device", found.st_mode, is_content, device=found.st_rdev, owner=owner)
+        if self.special and kind == stat.S_IFIFO:
+            return Entry(path, target, "pipe", mode, is_content, owner=owner)
+        # In a context, sockets, pipes and devices belong to what runs there now.
         return None
 
     def ignored(self, path: str) -> bool:
@@ -120,10 +132,11 @@ class Walk:
 
     def below(self, directory: str) -> Iterator[Entry]:
         """Everything in a directory but what is ignored, parents before children, sorted by name."""
-        state = self._state(directory)
+        state = self.state_of(directory)
         return self._below(directory, "", state)
 
-    def _state(self, directory: str) -> Matched:
+    def state_of(self, directory: str) -> Matched:
+        """What .dockerignore's patterns say of a directory, for what is in it."""
         state = self.ignore.nothing_matched
         if directory != ".":
             parts = directory.split("/")
@@ -194,6 +207,27 @@ class Walk:
                     found.append(path)
         yield from sorted(found)
 
+    def matching_deep(self, start: str, pattern: str) -> Iterator[str]:
+        """Like `matching`, below the directory `start`, where ** stands for any number of directories."""
+        globs = [None if part == "**" else Glob.compile(part) for part in pattern.split("/")]
+        pending, found = [(start, 0)], set()
+        while pending:
+            directory, depth = pending.pop()
+            glob, is_last = globs[depth], depth + 1 == len(globs)
+            if glob is None and not is_last:
+                pending.append((directory, depth + 1))
+            for name in self.names(directory):
+                path = _joined(directory, name)
+                if glob is None:
+                    pending.append((path, depth))
+                elif not glob.matches(name):
+                    continue
+                elif not is_last:
+                    pending.append((path, depth + 1))
+                if is_last and not self.ignored(path):
+                    found.add(path)
+        yield from sorted(found)
+
     def names(self, directory: str) -> list[str]:
         """What is in a directory; nothing if it is none."""
         try:
@@ -249,18 +283,19 @@ def opened_directory(root_fd: int, path: str, how: int = os.O_RDONLY) -> Iterato
 
 
 @contextmanager
-def opened_file(root_fd: int, path: str) -> Iterator[int]:
-    """A descriptor of a regular file beneath the root. Raises BuildError."""
+def opened_file(root_fd: int, path: str, shown: str = "") -> Iterator[int]:
+    """A descriptor of a regular file beneath the root. Raises BuildError, which calls it `shown`."""
+    shown = shown or path
     parent, name = os.path.split(path)
     try:
         with opened_directory(root_fd, parent or ".", os.O_PATH) as directory:
             # Non-blocking, for it may have become a pipe; a regular file does not mind.
             fd = os.open(name, _OPEN | os.O_RDONLY | os.O_NONBLOCK, dir_fd=directory)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(shown, error) from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise BuildError(f"{path} in the build context changed while it was read")
+            raise BuildError(f"{shown} in the build context changed while it was read")
         yield fd
     finally:
         os.close(fd)

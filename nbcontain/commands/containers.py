@@ -171,9 +171,7 @@ def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
     return _each(engine, words.names, "rm", lambda container: engine.remove_container(container, force=words.force))
 
 
-def _each(
-    engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object]
-) -> InProgress[Lines]:
+def _each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object]) -> InProgress[Lines]:
     """Do the same to each, as docker does: what fails does not stop the rest; the first error is raised at the end."""
 
     def body(emit: Emit) -> Lines:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbcontain.build.arguments import allowed
 from nbcontain.build.plan import BuildOptions
+from nbcontain.build.secrets import agents_of, secrets_of
 from nbcontain.commands.table import Names, command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, InProgress, Lines
@@ -29,10 +32,17 @@ class BuildWords:
     target: str = option("--target", help="the stage to build, by name or number", metavar="STAGE")
     labels: tuple[str, ...] = option("--label", help="K=V, a label for the image", metavar="K=V")
     network: str = option("--network", help="host or none, for RUN", default="host")
+    secrets: tuple[str, ...] = option(
+        "--secret", help="for RUN --mount=type=secret: a file, a variable, or a Python variable of the notebook",
+        metavar="id=NAME,src=FILE|env=NAME|var=NAME",
+    )  # fmt: skip
+    ssh: tuple[str, ...] = option("--ssh", help="an agent or key for RUN --mount=type=ssh", metavar="default|ID=PATH")
+    allow: tuple[str, ...] = option("--allow", help="network.host, onbuild.secrets", metavar="WHAT")
     no_cache: bool = option("--no-cache", help="run every step again")
     quiet: bool = option("-q", "--quiet", help="only the image's id at the end")
 
-    def build_options(self, context: Path | None) -> BuildOptions:
+    def build_options(self, context: Path | None, variables: Mapping[str, object] | None = None) -> BuildOptions:
+        """`variables` are the notebook's, for --secret var=."""
         return BuildOptions(
             tags=self.tags,
             context=context,
@@ -41,6 +51,9 @@ class BuildWords:
             no_cache=self.no_cache,
             labels=self.labels,
             network=self.network,
+            secrets=secrets_of(self.secrets, os.environ, variables),
+            ssh=agents_of(self.ssh, os.environ),
+            allow=allowed(self.allow),
         )
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import NoReturn
 
 from nbcontain.dockerfile import ast
+from nbcontain.dockerfile.flags import Flags
 from nbcontain.dockerfile.lines import Line
 from nbcontain.dockerfile.words import WHITESPACE
 from nbcontain.errors import DockerfileError, Span
 
-Flags = Mapping[str, str]
 
 _SPACES = re.compile(r"[\t\v\f\r ]+")
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
@@ -126,7 +125,7 @@ def pairs(line: Line) -> ast.Pairs:
 
 def duration(line: Line, flags: Flags, name: str) -> int:
     """Nanoseconds of a duration such as 1m30s; 0 if the flag is absent."""
-    text = flags.get(name, "")
+    text = flags.text(name)
     if text in ("", "0"):
         return 0
     parts = list(_DURATION_PART.finditer(text))

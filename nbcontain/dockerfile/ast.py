@@ -5,9 +5,12 @@ Nothing here is expanded: `$variables` and quotes belong to the plan, which know
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from nbcontain.errors import Span
+
+_TABS = re.compile(r"^\t+", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,69 @@ class ExecForm:
 
 CommandForm = ShellForm | ExecForm
 Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heredoc:
+    """A document inside the Dockerfile: <<name, <<-name, 3<<name or <<"name"."""
+
+    name: str
+    content: str
+    """Its lines as written, leading tabs and carriage returns too."""
+    expand: bool = True
+    """Its variables count where it becomes a file (COPY and ADD): no part of the name was quoted."""
+    chomp: bool = False
+    """Tabs at the beginning of its lines do not count (<<-)."""
+    fd: int = 0
+    """The number in front of <<; a shell's matter."""
+
+    @property
+    def text(self) -> str:
+        """What is meant: the content, without leading tabs where they do not count."""
+        return _TABS.sub("", self.content) if self.chomp else self.content
+
+
+@dataclass(frozen=True, slots=True)
+class MountFlag:
+    """RUN --mount=type=cache,target=…: what was written, not expanded.
+
+    `dockerfile.mounts.run_mount` makes a `RunMount` of it, once the plan knows the variables; all mistakes but those
+    of the notation show there, as in BuildKit, so that a stage that is not built cannot fail.
+    """
+
+    fields: tuple[tuple[str, str | None], ...]
+    """Keys in lowercase; None stands for a key without "="."""
+
+    @property
+    def from_(self) -> str:
+        """The stage, named context or image that it takes from; never holds a variable."""
+        return next((value or "" for key, value in reversed(self.fields) if key == "from"), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMount:
+    """A mount of one RUN, its variables filled in and its defaults set (BuildKit: instructions.Mount)."""
+
+    type: str = "bind"
+    """bind, cache, tmpfs, secret or ssh."""
+    from_: str = ""
+    source: str = ""
+    target: str = ""
+    """As given; relative to the working directory. May be "" for secret and ssh."""
+    read_only: bool = True
+    id: str = ""
+    """Of a cache, a secret or a forwarded agent; "" has a default by type (`dockerfile.mounts`)."""
+    sharing: str = ""
+    """Of a cache: shared, private, locked; "" is shared."""
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size_bytes: int = 0
+    """Of a tmpfs; 0 is no limit."""
+    required: bool = False
+    """Of a secret or an agent: without it the RUN fails."""
+    env: str = ""
+    """Of a secret: the variable that gets it, instead of a file unless a target is given too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,32 +136,73 @@ class Label(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(Instruction):
-    """RUN [--network=default|none|host] (shell | exec | heredoc)"""
+    """RUN [--mount=…]… [--network=default|none|host] [--security=sandbox|insecure] (shell | exec | heredoc)
+
+    The plan expands variables in mounts, and nowhere else.
+    """
 
     command: CommandForm
+    """Without the documents; `script` has them."""
     network: str = "default"
+    security: str = "sandbox"
+    mounts: tuple[MountFlag, ...] = ()
+    heredocs: tuple[Heredoc, ...] = ()
+    is_document: bool = False
+    """The first heredoc is all there is (RUN <<EOF): it is the shell's script, or a program if it begins with #!."""
+
+    @property
+    def script(self) -> str:
+        """What the shell gets of a RUN in shell form; BuildKit expands nothing in it, quoted or not."""
+        if not isinstance(self.command, ShellForm):
+            raise TypeError("a RUN in exec form has no script")
+        if self.is_document:
+            return self.heredocs[0].text
+        return self.command.text + "".join(f"\n{each.content}{each.name}" for each in self.heredocs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy(Instruction):
-    """COPY [--from=…] [--chown=…] [--chmod=…] source … destination | COPY ["source", …, "destination"]"""
+    """COPY [flag]… source … destination | COPY [flag]… ["source", …, "destination"]
+
+    flag = --from= | --chown= | --chmod= | --link | --parents | --exclude=
+    A source may be a heredoc. The plan expands variables in sources, destination, chown, chmod, excludes and in
+    the documents that say so; not in `from_`.
+    """
 
     sources: tuple[str, ...]
+    """Paths; may be empty where there are heredocs."""
     destination: str
+    heredocs: tuple[Heredoc, ...] = ()
+    """Files to make, named by their heredocs; they come after the paths."""
     from_: str = ""
-    """A stage's name or number, or an image."""
+    """A stage's name or number, a named context, or an image."""
     chown: str = ""
     chmod: str = ""
+    link: bool = False
+    parents: bool = False
+    excludes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Add(Instruction):
-    """ADD [--chown=…] [--chmod=…] source … destination | ADD ["source", …, "destination"]"""
+    """ADD [flag]… source … destination | ADD [flag]… ["source", …, "destination"]
+
+    flag = --chown= | --chmod= | --link | --exclude= | --checksum= | --keep-git-dir | --unpack
+    A source may be a heredoc. The plan expands variables in sources, destination, chown, chmod, checksum, excludes
+    and in the documents that say so.
+    """
 
     sources: tuple[str, ...]
     destination: str
+    heredocs: tuple[Heredoc, ...] = ()
     chown: str = ""
     chmod: str = ""
+    link: bool = False
+    excludes: tuple[str, ...] = ()
+    checksum: str = ""
+    keep_git_dir: bool | None = None
+    unpack: bool | None = None
+    """None where it is not said: local archives are unpacked, downloaded ones are not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from nbcontain.dockerfile.ast import Remark
+from nbcontain.dockerfile.ast import Heredoc, Remark
 from nbcontain.dockerfile.words import WHITESPACE, split
 from nbcontain.errors import DockerfileError, Span
 
@@ -19,16 +19,6 @@ _HEREDOC = re.compile(r"([0-9]*)<<(-?)([^<]+)")
 _RAW_WORD = re.compile(rf"""(?:[^{WHITESPACE}"'\\]|\\.|\\$|'[^']*'|"(?:\\.|[^"\\])*")+""", re.DOTALL)
 _BLANK = "\t\n\v\f\r "
 _TAKES_HEREDOC = ("RUN", "COPY", "ADD")
-
-
-@dataclass(frozen=True, slots=True)
-class Heredoc:
-    """A document inside the Dockerfile: <<name, <<-name, 3<<name or <<"name"."""
-
-    name: str
-    content: str
-    chomps: bool
-    """Tabs at the beginning of its lines do not count (<<-)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +135,9 @@ class Lines:
         """The documents that `line` announces, and the number of the last line they take."""
         found: list[Heredoc] = []
         raw_lines = self.source.split("\n") if "\r" in self.source else physical
-        for name, chomps in announced_heredocs(line):
-            content = ""
+        for heredoc in announced_heredocs(line):
+            name, chomps = heredoc.name, heredoc.chomp
+            content: list[str] = []
             while True:
                 if number >= len(physical):
                     raise DockerfileError(
@@ -161,8 +152,8 @@ class Lines:
                 number += 1
                 if (body.lstrip("\t") if chomps else body) == name:
                     break
-                content += raw + "\n"
-            found.append(Heredoc(name, content, chomps))
+                content.append(raw + "\n")
+            found.append(replace(heredoc, content="".join(content)))
         return tuple(found), number
 
 
@@ -201,8 +192,8 @@ def _flags(text: str) -> tuple[tuple[str, ...], str]:
         flags.append(word)
 
 
-def announced_heredocs(line: Line) -> list[tuple[str, bool]]:
-    """Name and chomping of each heredoc that begins on this line."""
+def announced_heredocs(line: Line) -> list[Heredoc]:
+    """Each heredoc that begins on this line, without its content."""
     if line.keyword == "ONBUILD":
         line = split_line(line.rest, line.span, line.escape)
     if line.keyword not in _TAKES_HEREDOC or "<<" not in line.rest or line.rest.startswith("["):
@@ -225,10 +216,13 @@ def _raw_words(text: str) -> list[str]:
     return words
 
 
-def heredoc_of(word: str) -> tuple[str, bool] | None:
-    """Name and chomping, if this whole word announces a heredoc."""
+def heredoc_of(word: str) -> Heredoc | None:
+    """The heredoc, without its content, that this whole word announces; None if it is another word."""
     match = _HEREDOC.fullmatch(word)
     if match is None:
         return None
     names = split(match[3].replace("$", "\\$"), {})
-    return (names[0], match[2] == "-") if len(names) == 1 else None
+    if len(names) != 1:
+        return None
+    # A name that loses something to quotes or escapes is a quoted one.
+    return Heredoc(names[0], "", expand=names[0] == match[3], chomp=match[2] == "-", fd=int(match[1] or 0))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.arguments import (
-    Flags,
     command_form,
     duration,
     json_array,
@@ -19,27 +17,18 @@ from nbcontain.dockerfile.arguments import (
     refuse_feature,
     several,
 )
+from nbcontain.dockerfile.flags import Flags, Known, read_flags
 from nbcontain.dockerfile.lines import Line, Lines, heredoc_of, split_line
+from nbcontain.dockerfile.mounts import mount_flag
+from nbcontain.dockerfile.nearest import nearest
 from nbcontain.dockerfile.words import WHITESPACE
 from nbcontain.errors import DockerfileError, Span
 
 MAX_INSTRUCTIONS = 10_000
-MAX_ARGUMENT_BYTES = 128 * 1024 - 1
-"""Linux's MAX_ARG_STRLEN: a heredoc reaches its shell as one argument."""
-
 Read = Callable[[Line, Flags], ast.Instruction]
-_READERS: dict[str, tuple[Read, tuple[str, ...]]] = {}
-
-_LATER = {
-    "FROM": (),
-    "RUN": ("mount", "security", "device"),
-    "COPY": ("link", "parents", "exclude"),
-    "ADD": ("link", "exclude", "checksum", "keep-git-dir", "unpack"),
-}
-"""Flags that BuildKit has and that are refused by name here."""
+_READERS: dict[str, tuple[Read, Known]] = {}
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9._-]*")
-_TABS = re.compile(r"^\t+", re.MULTILINE)
 
 
 def parse(source: str) -> ast.Dockerfile:
@@ -99,21 +88,21 @@ def parse_trigger(trigger: str, span: Span, escape: str = "\\") -> ast.Instructi
 def read_instruction(line: Line) -> ast.Instruction:
     """The instruction on this line. Raises DockerfileError with a span and no source."""
     if line.keyword not in _READERS:
-        near = difflib.get_close_matches(line.keyword, _READERS, 1, cutoff=0.6)
+        near = nearest(line.keyword, _READERS)
         refuse(
             line,
             f"unknown instruction {line.keyword}",
-            hint=f"did you mean {near[0]}?" if near else "A line that continues another needs a \\ at that one's end.",
+            hint=f"did you mean {near}?" if near else "A line that continues another needs a \\ at that one's end.",
         )
     read, known = _READERS[line.keyword]
-    return read(line, _flags(line, known))
+    return read(line, read_flags(line, known))
 
 
-def instruction(keyword: str, flags: tuple[str, ...] = ()) -> Callable[[Read], Read]:
-    """Decorator: this function reads `keyword`, which takes these flags."""
+def instruction(keyword: str, **flags: type[object]) -> Callable[[Read], Read]:
+    """Decorator: this function reads `keyword`, which takes these flags: a str, a bool, or a tuple of many str."""
 
     def register(read: Read) -> Read:
-        _READERS[keyword] = (read, flags)
+        _READERS[keyword] = (read, {name.replace("_", "-"): kind for name, kind in flags.items()})
         return read
 
     return register
@@ -122,29 +111,6 @@ def instruction(keyword: str, flags: tuple[str, ...] = ()) -> Callable[[Read], R
 def keywords() -> tuple[str, ...]:
     """Every instruction there is."""
     return tuple(_READERS)
-
-
-def _flags(line: Line, known: tuple[str, ...]) -> Flags:
-    """The --name=value of a line, checked against the names that its instruction takes."""
-    given: dict[str, str] = {}
-    for flag in line.flags:
-        name, has_value, value = flag.removeprefix("--").partition("=")
-        if name in _LATER.get(line.keyword, ()):
-            refuse_feature(f"{line.keyword} --{name}", line.span)
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            listed = (
-                f"{line.keyword} takes {', '.join('--' + each for each in known)}."
-                if known
-                else f"{line.keyword} takes no flags."
-            )
-            refuse(line, f"unknown flag --{name}", hint=f"did you mean --{near[0]}?" if near else listed)
-        if not has_value:
-            refuse(line, f"--{name} has no value", hint=f"Write --{name}=… with an equals sign and no space.")
-        if name in given:
-            refuse(line, f"--{name} is given twice")
-        given[name] = value
-    return given
 
 
 def _remarks(found: ast.Instruction) -> list[ast.Remark]:
@@ -165,7 +131,7 @@ def _remarks(found: ast.Instruction) -> list[ast.Remark]:
 # --- the instructions -------------------------------------------------------------------------
 
 
-@instruction("FROM", flags=("platform",))
+@instruction("FROM", platform=str)
 def _from(line: Line, flags: Flags) -> ast.From:
     words = list(several(line))
     if len(words) != 1 and not (len(words) == 3 and words[1].lower() == "as"):
@@ -177,7 +143,7 @@ def _from(line: Line, flags: Flags) -> ast.From:
             f"{words[2]!r} is no name for a stage",
             hint="A letter first, then letters, digits, dots, dashes and underscores.",
         )
-    return ast.From(span=line.span, text=line.text, image=words[0], name=name, platform=flags.get("platform", ""))
+    return ast.From(span=line.span, text=line.text, image=words[0], name=name, platform=flags.text("platform"))
 
 
 @instruction("ARG")
@@ -202,68 +168,89 @@ def _label(line: Line, flags: Flags) -> ast.Label:
     return ast.Label(span=line.span, text=line.text, pairs=pairs(line))
 
 
-@instruction("RUN", flags=("network",))
+@instruction("RUN", mount=tuple, network=str, security=str)
 def _run(line: Line, flags: Flags) -> ast.Run:
-    network = flags.get("network", "default")
+    network = flags.text("network") or "default"
     if network not in ("default", "none", "host"):
         refuse(line, f"--network={network} is none of default, none and host")
+    security = flags.text("security") or "sandbox"
+    if security not in ("sandbox", "insecure"):
+        refuse(line, f"--security={security} is neither sandbox nor insecure")
     text, shown = one(line), line.text
     command = command_form(line, text)
-    if line.heredocs and isinstance(command, ast.ShellForm):
-        first = line.heredocs[0]
-        summary, *more = first.content.strip().split("\n")
+    is_document = bool(line.heredocs) and isinstance(command, ast.ShellForm) and heredoc_of(text) is not None
+    if is_document:
+        summary, *more = line.heredocs[0].content.strip().split("\n")
         shown = f"{line.text} ({summary}{'…' if more else ''})"
-        if heredoc_of(text):
-            # The document is the script: this works for shells that know no heredocs, too.
-            script = _TABS.sub("", first.content) if first.chomps else first.content
-            if script.startswith("#!"):
-                refuse_feature(
-                    "RUN with a heredoc that begins with #!", line.span, hint="Name the interpreter: RUN <<EOF python3"
-                )
-        else:
-            script = text + "".join(f"\n{each.content}{each.name}" for each in line.heredocs)
-        if len(script.encode("utf-8", "surrogateescape")) > MAX_ARGUMENT_BYTES:
-            refuse(line, f"a heredoc of more than {MAX_ARGUMENT_BYTES} bytes", hint="Put it in a file and COPY it.")
-        command = ast.ShellForm(script)
-    return ast.Run(span=line.span, text=shown, command=command, network=network)
+    return ast.Run(
+        span=line.span,
+        text=shown,
+        command=command,
+        network=network,
+        security=security,
+        mounts=tuple(mount_flag(each) for each in flags.many("mount")),
+        heredocs=line.heredocs,
+        is_document=is_document,
+    )
 
 
-def _files(line: Line) -> tuple[tuple[str, ...], str]:
-    if line.heredocs:
-        refuse_feature(
-            f"{line.keyword} <<{line.heredocs[0].name}", line.span, hint="RUN knows heredocs: RUN cat > file <<EOF"
-        )
+def _files(line: Line) -> tuple[tuple[str, ...], tuple[ast.Heredoc, ...], str]:
+    """The paths, the documents, and the destination."""
     words = json_array(line, line.rest)
     words = several(line) if words is None else words
     if len(words) < 2:
         refuse(line, f"{line.keyword} needs a source and a destination", hint=f"{line.keyword} app.py /srv/")
-    return words[:-1], words[-1]
+    if heredoc_of(words[-1]):
+        refuse(line, f"{line.keyword} cannot accept a heredoc as a destination")
+    by_name = {each.name: each for each in line.heredocs}
+    paths: list[str] = []
+    documents: list[ast.Heredoc] = []
+    for word in words[:-1]:
+        if heredoc := heredoc_of(word):
+            documents.append(by_name.get(heredoc.name, heredoc))
+        else:
+            paths.append(word)
+    return tuple(paths), tuple(documents), words[-1]
 
 
-@instruction("COPY", flags=("from", "chown", "chmod"))
+@instruction(
+    "COPY", **{"from": str, "chown": str, "chmod": str, "link": bool, "parents": bool, "exclude": tuple}
+)
 def _copy(line: Line, flags: Flags) -> ast.Copy:
-    sources, destination = _files(line)
+    sources, heredocs, destination = _files(line)
     return ast.Copy(
         span=line.span,
         text=line.text,
         sources=sources,
         destination=destination,
-        from_=flags.get("from", ""),
-        chown=flags.get("chown", ""),
-        chmod=flags.get("chmod", ""),
+        heredocs=heredocs,
+        from_=flags.text("from"),
+        chown=flags.text("chown"),
+        chmod=flags.text("chmod"),
+        link=flags.is_set("link"),
+        parents=flags.is_set("parents"),
+        excludes=flags.many("exclude"),
     )
 
 
-@instruction("ADD", flags=("chown", "chmod"))
+@instruction(
+    "ADD", chown=str, chmod=str, link=bool, exclude=tuple, checksum=str, keep_git_dir=bool, unpack=bool
+)
 def _add(line: Line, flags: Flags) -> ast.Add:
-    sources, destination = _files(line)
+    sources, heredocs, destination = _files(line)
     return ast.Add(
         span=line.span,
         text=line.text,
         sources=sources,
         destination=destination,
-        chown=flags.get("chown", ""),
-        chmod=flags.get("chmod", ""),
+        heredocs=heredocs,
+        chown=flags.text("chown"),
+        chmod=flags.text("chmod"),
+        link=flags.is_set("link"),
+        excludes=flags.many("exclude"),
+        checksum=flags.text("checksum"),
+        keep_git_dir=flags.truth("keep-git-dir"),
+        unpack=flags.truth("unpack"),
     )
 
 
@@ -315,19 +302,19 @@ def _stop_signal(line: Line, flags: Flags) -> ast.StopSignal:
     return ast.StopSignal(span=line.span, text=line.text, signal=one(line))
 
 
-@instruction("HEALTHCHECK", flags=("interval", "timeout", "start-period", "start-interval", "retries"))
+@instruction("HEALTHCHECK", interval=str, timeout=str, start_period=str, start_interval=str, retries=str)
 def _health_check(line: Line, flags: Flags) -> ast.HealthCheck:
     kind, *rest = several(line, 2)
     if kind.upper() == "NONE":
-        if rest or flags:
-            refuse(line, "HEALTHCHECK NONE takes nothing else")
+        if rest:
+            refuse(line, "HEALTHCHECK NONE takes no arguments")
         return ast.HealthCheck(span=line.span, text=line.text, command=None)
     if kind.upper() != "CMD":
         refuse(line, f"HEALTHCHECK {kind} is neither CMD nor NONE", hint="HEALTHCHECK CMD curl -f localhost")
     command = command_form(line, rest[0]) if rest else None
     if command is None or command == ast.ExecForm(()):
         refuse(line, "HEALTHCHECK CMD needs a command")
-    retries = flags.get("retries", "0") or "0"
+    retries = flags.text("retries") or "0"
     if not re.fullmatch(r"[0-9]{1,9}", retries):
         refuse(line, f"--retries={retries} is no number of attempts")
     return ast.HealthCheck(

@@ -37,6 +37,14 @@ def expand(word: str, variables: Mapping[str, str], escape: str = "\\", missing:
     return _Lexer(word, variables, escape, missing).whole()[0]
 
 
+def expand_document(text: str, variables: Mapping[str, str], missing: set[str] | None = None) -> str:
+    r"""A heredoc that becomes a file: variables are filled in, a backslash makes the next character plain and goes.
+
+    Quotes are characters like others, and the escape directive does not count. Raises DockerfileError, without a span.
+    """
+    return _Lexer(text, variables, "\\", missing, quotes=False).whole()[0]
+
+
 def split(word: str, variables: Mapping[str, str], escape: str = "\\", missing: set[str] | None = None) -> list[str]:
     """Like `expand`, then split at spaces that were neither quoted nor escaped."""
     return _Lexer(word, variables, escape, missing).whole()[1]
@@ -72,7 +80,10 @@ class _Words:
 class _Lexer:
     """One pass over one text."""
 
-    def __init__(self, text: str, variables: Mapping[str, str], escape: str, missing: set[str] | None) -> None:
+    def __init__(
+        self, text: str, variables: Mapping[str, str], escape: str, missing: set[str] | None, *, quotes: bool = True
+    ) -> None:
+        self.quotes = quotes
         self.text = text
         self.variables = variables
         self.escape = escape
@@ -109,10 +120,10 @@ class _Lexer:
             if char == "$":
                 piece = self.dollar()
                 words.add(piece)
-            elif char == "'":
+            elif char == "'" and self.quotes:
                 piece = self.single_quotes()
                 words.add_raw(piece)
-            elif char == '"':
+            elif char == '"' and self.quotes:
                 piece = self.double_quotes(keep_escapes)
                 words.add_raw(piece)
             elif char == self.escape:

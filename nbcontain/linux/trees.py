@@ -76,6 +76,8 @@ def _make(root_fd: int, parent: str, name: str, *, directory: bool) -> None:
     try:
         if directory:
             os.mkdir(name, 0o755, dir_fd=parent_fd)
+            # Whatever the umask of who makes it.
+            os.chmod(name, 0o755, dir_fd=parent_fd)
         else:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
             os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))

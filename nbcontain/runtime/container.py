@@ -90,13 +90,19 @@ class Container:
     # --- what can be asked of it ---
 
     def launch(
-        self, launcher: Launcher, *, leash: Leash | None = None, stdin: int | None = None, start: bool = False
+        self,
+        launcher: Launcher,
+        *,
+        leash: Leash | None = None,
+        stdin: int | None = None,
+        start: bool = False,
+        secrets: int | None = None,
     ) -> None:
         """Create it: everything but the start, unless that is asked for too. Raises what hindered it."""
         if self.bundle.lock_fd is None and self.state().status == "stopped":
             # The supervisor of the run before has said all it has to say, and is about to go.
             self.settle()
-        channel = launcher.launch(self.bundle, leash=leash, stdin=stdin, start=start)
+        channel = launcher.launch(self.bundle, leash=leash, stdin=stdin, start=start, secrets=secrets)
         if start:
             channel.close()
         else:

@@ -20,7 +20,7 @@ from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
 from nbcontain.linux import confine, syscalls, trees
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
-from nbcontain.runtime import identity, isolation
+from nbcontain.runtime import identity, isolation, secrets
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, Message, describe
 from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
@@ -89,15 +89,17 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     """Init: make the container and become its program."""
     bundle = Bundle(Path(message["bundle"]))
     spec = bundle.spec
-    redirect(*fds)
+    redirect(*fds[:3])
     isolation.separate_mounts(network="network" in spec.linux.namespaces)
     if spec.hostname:
         syscalls.sethostname(spec.hostname)
     root_fd = isolation.mount_root(bundle.rootfs, volatile=message["volatile"])
-    made = isolation.furnish(root_fd, spec)
+    hidden = secrets.read(fds[3:])
+    made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden))
     isolation.pivot(root_fd)
     keep_only(channel)
     program = _prepare(spec.process, spec.annotations.get(USER, ""))
+    program.env.update(hidden.env)
     channel.send({"ready": True, "made": made})
     if not message["start"] and channel.receive()[0] is None:
         return

@@ -14,10 +14,16 @@ import socket
 import stat
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls, trees
 from nbcontain.oci.spec import Mount, Spec
+
+DETACHED = "detached"
+"""The type of a mount that is handed over as a descriptor; its source is a number."""
+PART = "x-nbcontain.part="
+"""An option of binds and overlays: mount this path of the tree only, with its symlinks resolved inside the tree."""
 
 AT_BIRTH = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 """Made by the stage beforehand: these hold nothing of the host's that could grow old."""
@@ -106,16 +112,17 @@ def _mount_overlay(root: Mount, *, volatile: bool) -> int:
             os.close(fd)
 
 
-def furnish(root_fd: int, spec: Spec) -> list[str]:
+def furnish(root_fd: int, spec: Spec, detached: Sequence[int] = ()) -> list[str]:
     """Init: everything mounted into the root, while the host's paths can still be seen.
 
-    Gives the paths that had to be made for it, which are no changes of the container's.
+    `detached` are mounts that exist already, which mounts of the type DETACHED name by their number. Gives the paths
+    that had to be made for it, which are no changes of the container's.
     """
     made: list[str] = []
     by_binding = "user" in spec.linux.namespaces
     kernel_devices: set[int] = set()
     for mount in spec.mounts:
-        _mount_into(root_fd, mount, made, kernel_devices)
+        _mount_into(root_fd, mount, made, kernel_devices, detached)
         if mount.destination == "/dev":
             _make_devices(root_fd, by_binding=by_binding)
     for path in spec.linux.readonly_paths:
@@ -136,13 +143,20 @@ def pivot(root_fd: int) -> None:
     os.chdir("/")
 
 
-def _mount_into(root_fd: int, mount: Mount, made: list[str], kernel_devices: set[int]) -> None:
+def _mount_into(root_fd: int, mount: Mount, made: list[str], kernel_devices: set[int], detached: Sequence[int]) -> None:
     """Perform one mount. `kernel_devices` are the device numbers of the proc and sysfs mounted so far."""
     attributes = 0
     for option in mount.options:
         attributes |= _ATTRIBUTES.get(option, 0)
     try:
-        if mount.type == "bind":
+        if mount.type == DETACHED:
+            mount_fd = detached[int(mount.source)]
+        elif mount.type == "overlay":
+            tree = tuple(
+                option for option in mount.options if option not in _ATTRIBUTES and not option.startswith(PART)
+            )
+            mount_fd = _part_of(mount_root((replace(mount, options=tree),), volatile=True), mount, attributes)
+        elif mount.type == "bind":
             mount_fd = _bind(mount, attributes)
         else:
             data = tuple(
@@ -193,9 +207,26 @@ def _refuse_symlink(root_fd: int, path: str) -> None:
         os.close(place)
 
 
+def _part_of(tree_fd: int, mount: Mount, attributes: int) -> int:
+    """A copy of the mount at `tree_fd`, from the path in it on that the option PART names."""
+    part = next((option.removeprefix(PART) for option in mount.options if option.startswith(PART)), "/")
+    try:
+        source = trees.open_in(tree_fd, part)
+    finally:
+        os.close(tree_fd)
+    try:
+        fd = syscalls.open_tree(source)
+    finally:
+        os.close(source)
+    syscalls.mount_setattr(fd, attributes)
+    return fd
+
+
 def _bind(mount: Mount, attributes: int) -> int:
     recursive = "rbind" in mount.options
     source = os.open(mount.source, os.O_PATH | os.O_CLOEXEC)
+    if any(option.startswith(PART) for option in mount.options):
+        return _part_of(source, mount, attributes)
     try:
         fd = syscalls.open_tree(source, recursive=recursive)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import os
 import select
 import socket
@@ -29,7 +30,7 @@ _CREATED_S = 60.0
 _PUMP_BYTES = 1 << 16
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAM = (
-    "import sys; sys.path.append(sys.argv[2]); import nbcontain.runtime.later; "
+    "import sys; sys.path.extend(sys.argv[2:]); import nbcontain.runtime.later; "
     "from nbcontain.runtime.zygote import main; main(int(sys.argv[1]))"
 )
 
@@ -98,12 +99,18 @@ class Launcher:
     # --- containers ---
 
     def launch(
-        self, bundle: Bundle, *, leash: Leash | None = None, stdin: int | None = None, start: bool = False
+        self,
+        bundle: Bundle,
+        *,
+        leash: Leash | None = None,
+        stdin: int | None = None,
+        start: bool = False,
+        secrets: int | None = None,
     ) -> Channel:
         """Have a container created: its first process waits for the start. Gives the channel to ask for that.
 
-        With `start` it is started at once, and nothing more is to be asked. The bundle's lock goes to the
-        supervisor. Raises what hindered it, typed: CommandNotFound, SetupFailed …
+        With `start` it is started at once, and nothing more is to be asked. `secrets` is memory that `runtime.secrets`
+        wrote. The bundle's lock goes to the supervisor. Raises what hindered it, typed: CommandNotFound, SetupFailed …
         """
         if bundle.lock_fd is None:
             bundle.lock()
@@ -112,11 +119,14 @@ class Launcher:
             ends.append(leash.end())
         if stdin is not None:
             ends.append(piped(stdin))
+        if secrets is not None:
+            ends.append(os.dup(secrets))
         message = {
             "do": "launch",
             "bundle": str(bundle.path),
             "leash": leash is not None,
             "stdin": stdin is not None,
+            "secrets": secrets is not None,
             "start": start,
             "volatile": bundle.info.remove or bundle.info.build_step,
         }
@@ -231,7 +241,7 @@ class Launcher:
         without_cache = ["-B"] if sys.dont_write_bytecode else []
         try:
             zygote = subprocess.Popen(
-                [str(executable), "-I", "-S", *without_cache, "-c", _PROGRAM, str(theirs.fileno()), str(_PACKAGE)],
+                [str(executable), "-I", "-S", *without_cache, "-c", _PROGRAM, str(theirs.fileno()), *_paths()],
                 executable=f"/proc/self/fd/{copy}",
                 pass_fds=(copy, theirs.fileno()),
                 env=environment,
@@ -339,6 +349,13 @@ def _sealed_copy(executable: Path) -> int:
         os.close(copy)
         raise
     return copy
+
+
+def _paths() -> list[str]:
+    """Where a zygote finds this package, and zstd where the interpreter does not bring it along."""
+    found = importlib.util.find_spec("backports.zstd") if sys.version_info < (3, 14) else None
+    others = [str(Path(found.origin).parents[2])] if found is not None and found.origin else []
+    return list(dict.fromkeys([str(_PACKAGE), *others]))
 
 
 def _numbers(mappings: Sequence[Any]) -> list[list[int]]:

@@ -14,10 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nbcontain.linux import syscalls
 from nbcontain.store import files, layers
 
 Arguments = dict[str, Any]
 Function = Callable[[Arguments, list[int]], dict[str, Any]]
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_STRAIGHT = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.ENOTDIR, errno.ELOOP})
 
 FUNCTIONS: dict[str, Function] = {}
 
@@ -52,9 +57,12 @@ def changes(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
 
 @function
 def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Write the root, a snapshot's own changes, to fds[0] as a layer, after removing what was made as stubs."""
+    """Write the root, a snapshot's own changes, to fds[0] as a layer, after removing what was made as stubs.
+
+    fds[1], if it is there, is what the snapshot stands on.
+    """
     for stub in sorted(arguments["stubs"], reverse=True):
-        _remove_stub(stub)
+        _remove_stub(stub, fds[1] if len(fds) > 1 else -1)
 
     def write(data: bytes) -> None:
         view = memoryview(data)
@@ -65,17 +73,77 @@ def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     return {"entries": entries}
 
 
-def _remove_stub(path: str) -> None:
-    """A mount point that nobody used for anything else: an empty file, or an empty directory."""
+def _remove_stub(path: str, below_fd: int) -> None:
+    """A mount point that nobody used for anything else: an empty file, or an empty directory.
+
+    By its parent's descriptor, which no symlink leads to: the step may have put another directory there
+    (CVE-2024-23652). The directories above it go too, where making it was all that happened to them.
+    """
+    parent, name = os.path.split(path)
     try:
-        status = os.lstat(path)
-        if stat.S_ISDIR(status.st_mode):
-            os.rmdir(path)
-        elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
-            os.unlink(path)
+        fd = _opened(parent)
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.ENOTDIR):
+        if error.errno in _NOT_THERE:
+            return
+        raise
+    try:
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            os.rmdir(name, dir_fd=fd)
+        elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            os.unlink(name, dir_fd=fd)
+        else:
+            return
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
             raise
+    finally:
+        os.close(fd)
+    if below_fd >= 0:
+        _remove_unchanged(parent, below_fd)
+
+
+def _remove_unchanged(path: str, below_fd: int) -> None:
+    """Directories that are here only since something was made in them, and are below as they were."""
+    while path != "/":
+        try:
+            fd = _opened(path)
+            below = syscalls.openat2(below_fd, path.lstrip("/"), _DIRECTORY, 0, _STRAIGHT)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return
+            raise
+        try:
+            here, there = os.fstat(fd), os.fstat(below)
+            same = all(getattr(here, field) == getattr(there, field) for field in ("st_mode", "st_uid", "st_gid"))
+            if not same or os.listdir(fd) or sorted(_attributes(fd)) != sorted(_attributes(below)):
+                return
+        finally:
+            os.close(fd)
+            os.close(below)
+        path, name = os.path.split(path)
+        fd = _opened(path)
+        try:
+            os.rmdir(name, dir_fd=fd)
+        finally:
+            os.close(fd)
+
+
+def _opened(path: str) -> int:
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return syscalls.openat2(root, path.lstrip("/") or ".", _DIRECTORY, 0, _STRAIGHT)
+    finally:
+        os.close(root)
+
+
+def _attributes(fd: int) -> list[tuple[str, bytes]]:
+    """Overlayfs' own but the one that says opaque tell nothing of the directory."""
+    return [
+        (name, os.getxattr(fd, name))
+        for name in os.listxattr(fd)
+        if ".overlay." not in name or name.endswith(".overlay.opaque")
+    ]
 
 
 @function

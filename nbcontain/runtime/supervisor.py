@@ -64,6 +64,7 @@ class Supervisor:
         self.bundle.lock_fd = fds.pop(0)
         self.leash = fds.pop(0) if message["leash"] else -1
         self.stdin = fds.pop(0) if message["stdin"] else -1
+        self.secrets = fds.pop(0) if message["secrets"] else -1
         self.outputs: dict[int, str] = {}
         self.starts_at_once: bool = message["start"]
         # First of all, so that init makes its root while the rest happens here.
@@ -131,7 +132,7 @@ class Supervisor:
         """Tell init which container to become, and give it its standard streams."""
         stdin = self.stdin if self.stdin >= 0 else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
-        ends = [stdin, pipes["stdout"][1], pipes["stderr"][1]]
+        ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *([self.secrets] if self.secrets >= 0 else [])]
         message = {
             "do": "program",
             "bundle": str(self.bundle.path),

@@ -77,6 +77,7 @@ def collect(
                 # Of one without a parent nobody knows what it needs; its container will say so when it is started.
                 _mark_stack(store, store.snapshots.parent_of(key), marks)
         records = _sweep_cache(store, cache_max_age_s, marks)
+        freed += _sweep_cache_mounts(store, cache_max_age_s)
         blobs = snapshots = 0
         # Upper layers before lower ones, so that a stack never stands on nothing.
         for name in _topmost_first(store, [hex for hex in store.snapshots.walk() if hex not in marks.snapshots]):
@@ -134,6 +135,21 @@ def _sweep_cache(store: Store, max_age_s: float, marks: _Marks) -> int:
         else:
             marks.take(record.layers)
     return count
+
+
+def _sweep_cache_mounts(store: Store, max_age_s: float) -> int:
+    """Remove the directories of cache mounts, and the downloads, that no build used lately; how large they were."""
+    freed, now = 0, time.time()
+    with suppress(FileNotFoundError):
+        for entry in list(os.scandir(store.layout.downloads)):
+            if entry.name != "lock" and now - entry.stat().st_ctime >= max_age_s:
+                freed += entry.stat().st_size
+                os.unlink(entry)
+    for path, used in list(store.cache_mounts.walk()):
+        if now - used >= max_age_s:
+            freed += _size(path)
+            store.snapshots.remove_tree(path)
+    return freed
 
 
 def _topmost_first(store: Store, names: list[str]) -> list[ChainID]:

@@ -98,6 +98,20 @@ class Layout:
         return self.cache / f"{key.hex}.json"
 
     @property
+    def cache_mounts(self) -> Path:
+        """What RUN --mount=type=cache keeps."""
+        return self.root / "mounts"
+
+    def cache_mount(self, name: Digest, number: int) -> Path:
+        """One such directory: `lock`, `making`, `ready`, and `fs/` once it is."""
+        return self.cache_mounts / f"{name.hex}-{number}"
+
+    @property
+    def downloads(self) -> Path:
+        """What ADD fetched: files by their digest, and what is known of each URL."""
+        return self.root / "downloads"
+
+    @property
     def containers(self) -> Path:
         return self.root / "containers"
 

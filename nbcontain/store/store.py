@@ -15,6 +15,7 @@ from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.cache import BuildCache
+from nbcontain.store.cache_mounts import CacheMounts
 from nbcontain.store.images import Images
 from nbcontain.store.layout import FORMAT_VERSION, Layout
 from nbcontain.store.snapshots import OverlaySnapshotter
@@ -39,6 +40,7 @@ class Store:
         self.snapshots = OverlaySnapshotter(layout, remove_tree, userxattr)
         self.images = Images(layout, self.blobs, self.snapshots.is_in_use)
         self.cache = BuildCache(layout, self.blobs)
+        self.cache_mounts = CacheMounts(layout)
 
     @classmethod
     def open(

@@ -69,10 +69,33 @@ def apply_tar(
         os.umask(old_umask)
 
 
+def add_tar(
+    stream: tar.Readable, root: str, *, owner: tuple[int, int] | None, limits: tar.Limits = tar.DEFAULT_LIMITS
+) -> Applied:
+    """Unpack an archive that is no layer onto a directory with things in it, plain or gzip; they are merged.
+
+    Everything becomes `owner`'s, if that is given. Raises like `apply_tar`.
+    """
+    old_umask = os.umask(0)
+    try:
+        with _Target(root, False, "all", is_layer=False) as target:
+            reader = tar.Reader(uncompressed(stream), limits)
+            while (entry := reader.next()) is not None:
+                if owner is not None:
+                    entry.uid, entry.gid = owner
+                target.take(entry, reader)
+            diff_id = DiffID(Digest("sha256", reader.finish()))
+            target.finish_directories()
+            return Applied(diff_id, reader.entries, target.size_bytes, target.lost_owners, target.skipped)
+    finally:
+        os.umask(old_umask)
+
+
 class _Target:
     """The directory that a layer is unpacked into. Paths are relative bytes without `.` and `..`; b"" is the root."""
 
-    def __init__(self, root: str, userxattr: bool, ids: Ids) -> None:
+    def __init__(self, root: str, userxattr: bool, ids: Ids, *, is_layer: bool = True) -> None:
+        self._is_layer = is_layer
         self.size_bytes = self.lost_owners = self.skipped = self.lost_xattrs = 0
         self._opaque_xattr = opaque_xattr(userxattr=userxattr)
         self._keeps_owners = ids == "all"
@@ -85,6 +108,8 @@ class _Target:
         """Owner, mode and time of directories are set at the end, when nothing changes them any more."""
 
     def __enter__(self) -> _Target:
+        if not self._is_layer:
+            return self
         status = os.fstat(self._root)
         if status.st_mode & stat.S_ISGID:
             os.fchmod(self._root, stat.S_IMODE(status.st_mode) & 0o777)
@@ -105,13 +130,18 @@ class _Target:
         if not parts:
             if entry.kind != tar.DIRECTORY:
                 raise BadArchive("the archive replaces the root directory by something else")
-            self._directories[b""] = entry
+            if self._is_layer:
+                self._directories[b""] = entry
             return
         leaf = parts.pop()
         asked = b"/".join(parts)
         parent, path = self._open.get(asked) or self._directory(parts, asked)
         if leaf.startswith(WHITEOUT):
-            self._whiteout(parent, path, leaf)
+            if self._is_layer:
+                self._whiteout(parent, path, leaf)
+            else:
+                # As a file it would become a whiteout of the layer that it is packed into.
+                self.skipped += 1
             return
         try:
             self._make(parent, path, leaf, entry, reader)

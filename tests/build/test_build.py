@@ -202,7 +202,10 @@ def test_a_failing_step_is_drawn_with_its_line_and_last_words_and_leaves_nothing
     ("dockerfile", "words"),
     [
         ("FROM busybox\nRUNN true\n", ["RUNN", "RUN", "▶   2 │ RUNN true"]),
-        ("FROM busybox\nRUN --mount=type=cache,target=/c true\n", ["--mount", "▶   2"]),
+        ("FROM busybox\nRUN --mount=type=cach,target=/c true\n", ["cach", "did you mean cache", "▶   2"]),
+        ("FROM busybox\nRUN --mount=type=secret,id=s,required=true true\n", ["secret s is required", "▶   2"]),
+        ("FROM busybox\nRUN --mount=type=bind,source=app.shh,target=/x true\n", ["app.shh", "app.sh", "▶   2"]),
+        ("FROM busybox\nRUN --security=insecure true\n", ["insecure", "▶   2"]),
         ("FROM busybox\nCOPY app.shh /\n", ["app.shh", "app.sh", "▶   2"]),
         ("FROM busyboxx\n", ["busyboxx", "busybox", "▶   1"]),
         ('FROM busybox\nRUN ["/no/such/program"]\n', ["/no/such/program", "▶   2"]),

@@ -84,7 +84,14 @@ def operation(vertex: Vertex) -> dict[str, Any]:
 def differing(value: Any, dropped: set[str]) -> dict[str, Any]:
     fields = {each.name: getattr(value, each.name) for each in dataclasses.fields(value) if each.name not in dropped}
     kept = {name: field for name, field in fields.items() if field not in (None, "", (), {}, False)}
-    return {name: dataclasses.asdict(field) if name == "healthcheck" else field for name, field in kept.items()}
+    return {name: plain(field) if name != "healthcheck" else dataclasses.asdict(field) for name, field in kept.items()}
+
+
+def plain(value: Any) -> Any:
+    """Values in values, such as the mounts of a RUN, as JSON."""
+    if isinstance(value, tuple):
+        return [plain(each) for each in value]
+    return {type(value).__name__: differing(value, set())} if dataclasses.is_dataclass(value) else value
 
 
 def result(name: str) -> tuple[str, str]:

@@ -1,0 +1,195 @@
+"""What a tree's content amounts to, as one digest, and what is remembered so that an unchanged tree is not read again.
+
+Part of it are names, kinds, modes, symlinks, contents and extended attributes; owners and times are not, since a copy
+of a context has others anyway. A file counts as unchanged while device, inode, size, mtime and ctime are what they
+were, unless it was changed so shortly before it was read that a second change could look the same (as in git's index).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from nbcontain.build.patterns import Ignore, Matched
+from nbcontain.build.walk import Entry, Stat, opened_directory, opened_file, stat_key
+from nbcontain.store.whiteouts import is_kept_xattr
+
+_CHUNK = 1 << 20
+_RACY_NS = 2_000_000_000
+"""A file changed this shortly before it was read may change again within its time stamp's grain."""
+
+Patterns = tuple[tuple[str, bool], ...]
+"""What an `Ignore` says, to be compared."""
+Listing = list[tuple[str, int, int, int, int, int, int]]
+"""Name, mode, device, inode, size, mtime and ctime of everything in a directory, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """What one directory amounted to, without its subdirectories' contents."""
+
+    listing: Listing
+    patterns: Patterns
+    state: Matched
+    digest: bytes
+    below: tuple[tuple[str, Matched], ...]
+    """The subdirectories that are not ignored."""
+
+
+class ContentCache:
+    """Remembers what did not change since. Only memory: what is lost is read again. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[Stat, str]] = {}
+        self._directories: dict[str, _Directory] = {}
+
+    def get(self, path: str, seen: Stat) -> str | None:
+        """The digest of a file's content, if it is still the one that was seen."""
+        known = self._files.get(path)
+        return known[1] if known is not None and known[0] == seen else None
+
+    def put(self, path: str, seen: Stat, hexdigest: str, now_ns: int) -> None:
+        """Remember a file that was read at `now_ns`, unless that was too soon after its last change."""
+        if now_ns - max(seen[3], seen[4]) > _RACY_NS:
+            self._files[path] = (seen, hexdigest)
+
+    def directory(self, path: str) -> _Directory | None:
+        """What a directory amounted to, when it was last looked at."""
+        return self._directories.get(path)
+
+    def put_directory(self, path: str, found: _Directory, now_ns: int) -> None:
+        """Remember a directory whose files were read at `now_ns`."""
+        if now_ns - max((max(each[5], each[6]) for each in found.listing), default=0) > _RACY_NS:
+            self._directories[path] = found
+
+
+class Fingerprint:
+    """One digest being made of what lies below one directory."""
+
+    def __init__(self, root: str, root_fd: int, cache: ContentCache, on_read: Callable[[int], None] | None) -> None:
+        self._root = root
+        self._root_fd = root_fd
+        self._cache = cache
+        self._on_read = on_read or (lambda size_bytes: None)
+        self._total = hashlib.sha256()
+
+    def hexdigest(self) -> str:
+        return self._total.hexdigest()
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Take entries in. Raises BuildError for a file that is gone since it was selected."""
+        for entry in entries:
+            content = self._content(entry.path, entry.stat) if entry.kind == "file" else ""
+            fields = (entry.target, entry.kind, f"{entry.mode:o}", str(entry.is_content), entry.link, content)
+            _update(self._total, *map(os.fsencode, fields))
+
+    def add_tree(self, top: Entry, ignore: Ignore, state: Matched) -> None:
+        """Take in a directory with all in it that is not ignored; no pattern readmits anything.
+
+        `state` is what `ignore` says of the directory. Nothing is made of a file here that did not change.
+        """
+        _update(self._total, b"tree", f"{top.mode:o}".encode())
+        patterns = tuple((each.text, each.readmits) for each in ignore.patterns)
+        waiting: list[tuple[str, str, Matched]] = [(top.path, "", state)]
+        while waiting:
+            path, target, here = waiting.pop()
+            found = self._directory(path, ignore, patterns, here)
+            _update(self._total, os.fsencode(target), found.digest)
+            waiting += [
+                (name if path == "." else f"{path}/{name}", f"{target}/{name}", inner)
+                for name, inner in reversed(found.below)
+            ]
+
+    def _directory(self, path: str, ignore: Ignore, patterns: Patterns, state: Matched) -> _Directory:
+        key = os.path.join(self._root, path)
+        self._on_read(0)
+        started_ns = time.time_ns()
+        with opened_directory(self._root_fd, path) as fd:
+            listing = _listing(fd)
+            known = self._cache.directory(key)
+            if known is not None and known.listing == listing and known.state == state and known.patterns == patterns:
+                return known
+            digest, below = self._read(path, fd, listing, ignore, state)
+        found = _Directory(listing, patterns, state, digest, below)
+        self._cache.put_directory(key, found, started_ns)
+        return found
+
+    def _read(
+        self, path: str, fd: int, listing: Listing, ignore: Ignore, state: Matched
+    ) -> tuple[bytes, tuple[tuple[str, Matched], ...]]:
+        """The digest of a directory, and its subdirectories."""
+        hasher = hashlib.sha256()
+        below: list[tuple[str, Matched]] = []
+        for name, mode, device, inode, size, mtime_ns, ctime_ns in listing:
+            place = name if path == "." else f"{path}/{name}"
+            kind = stat.S_IFMT(mode)
+            if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+                continue
+            ignored, inner = ignore.match(place, state)
+            if ignored:
+                continue
+            content = ""
+            if kind == stat.S_IFDIR:
+                below.append((name, inner))
+            elif kind == stat.S_IFLNK:
+                content = os.readlink(name, dir_fd=fd)
+            else:
+                content = self._content(place, (device, inode, size, mtime_ns, ctime_ns), fd, name)
+            _update(hasher, os.fsencode(name), f"{mode:o}".encode(), os.fsencode(content))
+        return hasher.digest(), tuple(below)
+
+    def _content(self, path: str, seen: Stat, parent: int = -1, name: str = "") -> str:
+        """The digest of a file's bytes and attributes. `parent` is its directory, where that is open already."""
+        key = os.path.join(self._root, path)
+        known = self._cache.get(key, seen)
+        if known is not None:
+            return known
+        hasher = hashlib.sha256()
+        started_ns = time.time_ns()
+        # With its directory open, the name alone leads to it.
+        with opened_file(parent if parent >= 0 else self._root_fd, name or path, path) as fd:
+            before = stat_key(os.fstat(fd))
+            while chunk := os.read(fd, _CHUNK):
+                hasher.update(chunk)
+                if len(chunk) == _CHUNK:
+                    self._on_read(_CHUNK)
+            for attribute, value in sorted(kept_xattrs(fd)):
+                _update(hasher, b"xattr", attribute, value)
+            if stat_key(os.fstat(fd)) == before == seen:
+                self._cache.put(key, before, hasher.hexdigest(), started_ns)
+        return hasher.hexdigest()
+
+
+def kept_xattrs(fd: int) -> Iterator[tuple[bytes, bytes]]:
+    """The extended attributes of an open file that a layer keeps too."""
+    try:
+        names = os.listxattr(fd)
+    except OSError:
+        return
+    for name in map(os.fsencode, names):
+        if is_kept_xattr(name):
+            yield name, os.getxattr(fd, name)
+
+
+def _listing(fd: int) -> Listing:
+    found: Listing = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            found.append(
+                (
+                    entry.name, status.st_mode, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns,
+                    status.st_ctime_ns,
+                )
+            )  # fmt: skip
+    found.sort()
+    return found
+
+
+def _update(hasher: hashlib._Hash, *fields: bytes) -> None:
+    """Lengths make the fields' borders part of what is hashed."""
+    hasher.update(b"".join([each for data in fields for each in (len(data).to_bytes(8, "big"), data)]))

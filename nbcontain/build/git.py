@@ -1,0 +1,195 @@
+"""Git repositories, for ADD: one commit's files, got by the host's git with nothing of what a repository could ask for.
+
+No hooks, no filters, no submodules, no helper programs, no configuration of anybody's, and no protocol but https, http,
+ssh and git (CVE-2022-39253, CVE-2026-33748). Credentials are never asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from nbcontain.build.graph import Repository
+from nbcontain.build.http import redacted
+from nbcontain.errors import BuildError
+from nbcontain.events import Emit, Notice, Progress
+from nbcontain.linux import syscalls
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_HEX = re.compile(r"[0-9a-f]{7,64}")
+_SCP = re.compile(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:].*")
+_REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
+_PROTOCOLS = "https:http:ssh:git"
+_CONFIG = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "core.askPass": "true",
+    "credential.helper": "",
+    "protocol.allow": "never",
+    "submodule.recurse": "false",
+    "fetch.recurseSubmodules": "false",
+    "transfer.fsckObjects": "true",
+    "http.followRedirects": "initial",
+    "filter.lfs.smudge": "",
+    "filter.lfs.required": "false",
+    "gc.auto": "0",
+    "advice.detachedHead": "false",
+    "init.defaultBranch": "main",
+}
+_POLL_S = 0.1
+
+
+def is_repository(source: str) -> bool:
+    """Whether ADD takes this for a git repository (BuildKit's util/gitutil)."""
+    if source.startswith(("git://", "ssh://")) or _SCP.fullmatch(source.partition("#")[0]):
+        return True
+    parts = urlsplit(source)
+    return parts.scheme in ("http", "https") and parts.path.endswith(".git")
+
+
+def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Repository:
+    """Read URL[#ref[:subdir]], or URL?branch=…&subdir=…. Raises BuildError for what git could take for an option."""
+    address, _, fragment = source.partition("#")
+    ref, _, subdir = fragment.partition(":")
+    if "://" in address and "?" in address:
+        address, _, query = address.partition("?")
+        given = dict(parse_qsl(query, keep_blank_values=True))
+        ref = next((given.pop(name) for name in ("ref", "branch", "tag", "commit") if given.get(name)), ref)
+        subdir = given.pop("subdir", subdir)
+        checksum = given.pop("checksum", checksum)
+        keeps_git_dir = given.pop("keep-git-dir", str(keeps_git_dir)).lower() in ("true", "1", "")
+        given.pop("submodules", None)
+        if given:
+            raise BuildError(f"a git URL has no {next(iter(given))}", why=redacted(source))
+    if address.startswith("-") or "\0" in source or re.search(r"[\s]", address):
+        raise BuildError(f"{redacted(source)!r} is no git URL")
+    host = urlsplit(address).netloc.rpartition("@")[2] if "://" in address else address.partition("@")[2]
+    if not host or host.startswith("-"):
+        raise BuildError(f"{redacted(source)!r} names no host")
+    if ref and (not _REF.fullmatch(ref) or ".." in ref):
+        raise BuildError(f"{ref!r} is no name of a branch, tag or commit", why=redacted(source))
+    if ".." in subdir.split("/"):
+        raise BuildError(f"{subdir} leads out of the repository", why=redacted(source))
+    if checksum and not _HEX.fullmatch(checksum):
+        raise BuildError(f"--checksum={checksum} is no commit", hint="Give the commit's name, in hexadecimal.")
+    return Repository(address, ref, subdir.strip("/"), keeps_git_dir, checksum)
+
+
+def commit_of(repository: Repository, ssh: Mapping[str, Sequence[str]], emit: Emit) -> str:
+    """The commit that the ref stands for now. Raises BuildError."""
+    if _COMMIT.fullmatch(repository.ref):
+        return _checked(repository, repository.ref)
+    wanted = repository.ref or "HEAD"
+    asked = [wanted, f"{wanted}^{{}}"]
+    listed = _git(["ls-remote", "--", repository.url, *asked], None, repository, ssh, emit)
+    found: dict[str, str] = {}
+    for line in listed.splitlines():
+        commit, _, name = line.partition("\t")
+        found[name] = commit
+    for name in (f"refs/tags/{wanted}^{{}}", f"{wanted}^{{}}", f"refs/heads/{wanted}", f"refs/tags/{wanted}", wanted):
+        if _COMMIT.fullmatch(found.get(name, "")):
+            return _checked(repository, found[name])
+    raise BuildError(f"{redacted(repository.url)} has no {wanted}", hint="Give a branch, a tag or a whole commit.")
+
+
+def _checked(repository: Repository, commit: str) -> str:
+    if not commit.startswith(repository.checksum):
+        raise BuildError(
+            f"{redacted(repository.url)} is not what --checksum says",
+            why=f"{repository.ref or 'HEAD'} is the commit {commit}, and {repository.checksum} is wanted",
+        )
+    return commit
+
+
+def checked_out(repository: Repository, commit: str, place: Path, ssh: Mapping[str, Sequence[str]], emit: Emit) -> Path:
+    """A commit's files in the empty directory `place`; gives the directory that is wanted. Raises BuildError."""
+
+    def git(*arguments: str) -> str:
+        return _git(arguments, place, repository, ssh, emit)
+
+    git("init", "--quiet", "--template=", ".")
+    try:
+        git("fetch", "--quiet", "--depth=1", "--no-tags", "--", repository.url, commit)
+    except BuildError:
+        if repository.ref == commit:
+            git("fetch", "--quiet", "--no-tags", "--", repository.url, "+refs/heads/*:refs/remotes/origin/*")
+        else:
+            # A server that gives nothing by a commit's name.
+            git("fetch", "--quiet", "--depth=1", "--", repository.url, repository.ref or "HEAD")
+    git("checkout", "--quiet", "--force", "--detach", commit)
+    if (place / ".gitmodules").is_file():
+        emit(Notice("", f"{redacted(repository.url)} has submodules, which ADD leaves out"))
+    if not repository.keeps_git_dir:
+        shutil.rmtree(place / ".git")
+    return _subdirectory(place, repository)
+
+
+def _subdirectory(place: Path, repository: Repository) -> Path:
+    """The directory that is wanted, reached without following a symlink of the repository's."""
+    root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = syscalls.openat2(
+            root, repository.subdir or ".", os.O_PATH | os.O_DIRECTORY, 0,
+            syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS,
+        )  # fmt: skip
+    except OSError as error:
+        raise BuildError(
+            f"{redacted(repository.url)} has no directory {repository.subdir}", why=error.strerror or ""
+        ) from error
+    finally:
+        os.close(root)
+    os.close(fd)
+    return place / repository.subdir
+
+
+def _git(
+    arguments: Sequence[str], place: Path | None, repository: Repository, ssh: Mapping[str, Sequence[str]], emit: Emit
+) -> str:
+    """Run git, and give what it writes. Raises BuildError with its last words; ends with a cancelled build."""
+    program = shutil.which("git")
+    if program is None:
+        raise BuildError("ADD of a git repository needs git", hint="Debian: apt-get install git")
+    settings = [word for name, value in _CONFIG.items() for word in ("-c", f"{name}={value}")]
+    settings += [word for name in _PROTOCOLS.split(":") for word in ("-c", f"protocol.{name}.allow=always")]
+    process = subprocess.Popen(
+        [program, *settings, *arguments], cwd=place or "/", env=_environment(ssh), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    said: list[tuple[bytes, bytes]] = []
+    reader = threading.Thread(target=lambda: said.append(process.communicate()), name="nbcontain git", daemon=True)
+    reader.start()
+    try:
+        while reader.is_alive():
+            emit(Progress("", 0))  # strikes if the build is cancelled
+            reader.join(_POLL_S)
+    except BaseException:
+        process.kill()
+        reader.join()
+        raise
+    [(out, err)] = said
+    if process.returncode:
+        lines = redacted(err.decode(errors="replace")).strip().splitlines()
+        raise BuildError(f"git cannot get {redacted(repository.url)}", why=lines[-1] if lines else "")
+    return out.decode(errors="replace")
+
+
+def _environment(ssh: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    kept = ("PATH", "HOME", "http_proxy", "https_proxy", "HTTPS_PROXY", "NO_PROXY", "no_proxy", "SSL_CERT_FILE")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    if sockets := [path for path in ssh.get("default", ()) if Path(path).is_socket()]:
+        environment["SSH_AUTH_SOCK"] = sockets[0]
+    return environment | {
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ALLOW_PROTOCOL": _PROTOCOLS,
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oPermitLocalCommand=no -oForwardAgent=no",
+    }

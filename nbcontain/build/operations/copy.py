@@ -1,0 +1,150 @@
+"""COPY and ADD: files of the context, of another file system, of a server, or of the Dockerfile itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from nbcontain.build import git, http, unpacker
+from nbcontain.build.context import Context
+from nbcontain.build.graph import CopyFiles, Document, RemoteFile, Repository
+from nbcontain.build.operations.workshop import Filesystem, Workshop, cache_key, execute, key_of, stack_of
+from nbcontain.build.patterns import Ignore
+from nbcontain.build.selection import Wanted, select
+from nbcontain.build.walk import Entry, Walk
+from nbcontain.errors import BuildError
+from nbcontain.events import Progress
+from nbcontain.oci.digest import Digest
+from nbcontain.store import files
+from nbcontain.store.snapshots import Active
+
+
+@cache_key.register
+def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) -> Digest | None:
+    wanted = Wanted(operation.sources, operation.parents, operation.excludes)
+    if not operation.sources:
+        source = ""
+    elif operation.from_context:
+        # Reading a large context takes a while; each word is where a cancellation strikes.
+        context = _context(operation, workshop)
+        source = str(context.digest(wanted, on_read=lambda size_bytes: workshop.emit(Progress("", size_bytes))))
+    else:
+        source = stack_of(inputs[-1])
+    return key_of(
+        "copy", stack_of(inputs[0]), source, () if operation.from_context else operation.sources,
+        operation.destination, operation.chown, operation.chmod, operation.into_directory, operation.parents,
+        operation.excludes, operation.unpack, operation.unpack_remote,
+        [_remote_key(each, workshop) for each in operation.remotes],
+        [(each.name, each.text) for each in operation.documents],
+    )  # fmt: skip
+
+
+def _remote_key(remote: RemoteFile | Repository, workshop: Workshop) -> object:
+    """What is there now."""
+    if isinstance(remote, RemoteFile):
+        found = _fetched(remote, workshop)
+        return ["http", remote.name, str(found.digest), found.modified]
+    return ["git", _commit(remote, workshop), remote.subdir, remote.keeps_git_dir]
+
+
+def _fetched(remote: RemoteFile, workshop: Workshop) -> http.Fetched:
+    found = workshop.remotes.get(remote)
+    if not isinstance(found, http.Fetched):
+        found = workshop.remotes[remote] = http.fetched(remote, workshop.store.layout, workshop.emit)
+    return found
+
+
+def _commit(remote: Repository, workshop: Workshop) -> str:
+    found = workshop.remotes.get(remote)
+    if not isinstance(found, str):
+        found = workshop.remotes[remote] = git.commit_of(remote, workshop.ssh, workshop.emit)
+    return found
+
+
+@execute.register
+def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) -> Filesystem:
+    workshop.require("COPY")
+
+    def copy(active: Active) -> Sequence[str]:
+        with ExitStack() as stack:
+            groups = _groups(operation, workshop, stack)
+            arguments: dict[str, Any] = {
+                "destination": operation.destination, "chown": operation.chown, "chmod": operation.chmod,
+                "into_directory": operation.into_directory, "parents": operation.parents,
+                "excludes": operation.excludes, "unpack": operation.unpack,
+                "sources": () if operation.from_context else operation.sources,
+                "entries": [[entry.to_json() for entry in entries] for _, entries in groups],
+            }  # fmt: skip
+            source = workshop.view(inputs[-1]) if not operation.from_context and operation.sources else ()
+            if not operation.from_context and operation.sources and not source:
+                raise BuildError(f"no /{operation.sources[0]} in that stage", why="it is empty: FROM scratch")
+            workshop.launcher.call("copy_files", active.mounts, arguments, [fd for fd, _ in groups], source=source)
+        return ()
+
+    return workshop.change(inputs[0], copy)
+
+
+Group = tuple[int, list[Entry]]
+"""A directory's descriptor, and what is to be copied from there."""
+
+
+def _groups(operation: CopyFiles, workshop: Workshop, stack: ExitStack) -> list[Group]:
+    """The files that lie outside of any image, open until the end of `stack`."""
+    groups: list[Group] = []
+    if operation.from_context and operation.sources:
+        context = _context(operation, workshop)
+        entries = context.select(Wanted(operation.sources, operation.parents, operation.excludes))
+        fd = _opened(context, stack)
+        groups.append((fd, unpacker.with_archives(fd, entries) if operation.unpack else entries))
+    if operation.remotes or operation.documents:
+        directory = stack.enter_context(files.temporary_directory(workshop.store.layout.tmp))
+        stack.callback(workshop.store.snapshots.remove_tree, directory)
+        for number, each in enumerate((*operation.remotes, *operation.documents)):
+            groups.append(_made(each, operation, directory / str(number), workshop, stack))
+    return groups
+
+
+def _made(
+    source: RemoteFile | Repository | Document, operation: CopyFiles, place: Path, workshop: Workshop, stack: ExitStack
+) -> Group:
+    """A directory with what is to be had from elsewhere."""
+    place.mkdir(mode=0o700)
+    unpack = False
+    match source:
+        case RemoteFile():
+            _fetched(source, workshop).place(place / source.name)
+            unpack = operation.unpack_remote
+        case Repository():
+            place = git.checked_out(source, _commit(source, workshop), place, workshop.ssh, workshop.emit)
+        case Document():
+            files.write_new(place / source.name, source.text.encode("utf-8", "surrogateescape"), 0o644)
+            os.chmod(place / source.name, 0o644)
+    fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    names = (".",) if isinstance(source, Repository) else (source.name.replace("\\", "\\\\"),)
+    walk = Walk(fd, Ignore())
+    entries = (
+        select(walk, Wanted(names, excludes=operation.excludes), _gone)
+        if isinstance(source, Repository)
+        else [entry for entry in [walk.entry(source.name, source.name)] if entry is not None]
+    )
+    return fd, unpacker.with_archives(fd, entries) if unpack else entries
+
+
+def _gone(walk: Walk, path: str) -> BuildError:
+    return BuildError(f"{path} is gone")
+
+
+def _opened(context: Context, stack: ExitStack) -> int:
+    fd = context.open_fd()
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _context(operation: CopyFiles, workshop: Workshop) -> Context:
+    if workshop.context is None:
+        raise BuildError("COPY needs files, and this build was given no context", hint="--context DIR")
+    return workshop.context

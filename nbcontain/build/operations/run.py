@@ -1,0 +1,94 @@
+"""RUN: a program in the sandbox of a container, whose changes become a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+
+from nbcontain.build.graph import ExecOp
+from nbcontain.build.operations.mounts import Mounting
+from nbcontain.build.operations.workshop import Filesystem, Workshop, cache_key, execute, key_of, stack_of
+from nbcontain.errors import BuildError, SetupFailed, StepFailed
+from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import ImageConfig
+from nbcontain.runtime.bundle import Bundle, ContainerInfo
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.generate import RunOptions, generate
+from nbcontain.store.snapshots import Active
+
+_HOSTNAME = "buildkitsandbox"
+_TAIL_LINES = 10
+
+
+@cache_key.register
+def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Digest | None:
+    return key_of(
+        "exec", [stack_of(each) for each in inputs], operation.args, operation.env, operation.cwd, operation.user,
+        operation.network, operation.hostname, [repr(each) for each in operation.mounts],
+    )  # fmt: skip
+
+
+@execute.register
+def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Filesystem:
+    workshop.require("RUN")
+
+    def run(active: Active) -> Sequence[str]:
+        with ExitStack() as stack:
+            path = stack.enter_context(workshop.store.bundle_directory())
+            path.mkdir(mode=0o700)
+            mounting = stack.enter_context(Mounting(workshop, inputs, path))
+            mounting.take(operation.mounts)
+            config = ImageConfig(
+                env=(*operation.env, *operation.secret_env, *mounting.env), working_dir=operation.cwd,
+                user=operation.user, entrypoint=operation.args,
+            )  # fmt: skip
+            options = RunOptions(image="", network=operation.network)
+            spec = generate(config, options, workshop.host, files=path, hostname=operation.hostname or _HOSTNAME)
+            spec = replace(spec, mounts=(*spec.mounts, *mounting.mounts))
+            info = ContainerInfo(id=active.key, name=active.key, image="", command=operation.args, build_step=True)
+            bundle = Bundle.write(path, spec, active.mounts, info)
+            container = Container(bundle)
+            with closing(container.follow()) as records:
+                try:
+                    container.launch(workshop.launcher, leash=workshop.leash, start=True, secrets=mounting.secrets_fd())
+                    _follow(records, workshop.emit)
+                finally:
+                    # Nobody may write into the layer any more when it is packed, or thrown away.
+                    container.settle()
+            return bundle.stubs()
+
+    try:
+        return workshop.change(inputs[0], run)
+    except SetupFailed as error:
+        raise BuildError(error.message, why=error.why, hint=error.hint) from error
+
+
+def _follow(records: Iterable[Record], emit: Emit) -> None:
+    """Pass the program's output on; raise StepFailed unless it ends well."""
+    tail = b""
+    for record in records:
+        match record.event:
+            case Output(stream=stream, data=data):
+                tail = (tail + data)[-8192:]
+                emit(Output("", stream, data))
+            case Notice(message=message, hint=hint):
+                emit(Notice("", message, hint))
+            case Finished(outcome=outcome, exit_code=code) if code != 0:
+                emit(Progress("", 0))  # strikes if this is the end of a cancelled build
+                lines = tail.decode(errors="replace").splitlines()[-_TAIL_LINES:]
+                if code is None:
+                    raise BuildError(f"the program was {outcome}", output=tuple(lines), why=record.event.detail)
+                raise StepFailed(
+                    f"the program ended with exit code {code}", code, output=tuple(lines), why=_exit_meaning(code)
+                )
+
+
+def _exit_meaning(code: int) -> str:
+    known = {
+        126: "126: the command cannot be executed",
+        127: "127: the command was not found",
+        137: "137: it was killed (SIGKILL)",
+    }
+    return known.get(code, "")

@@ -1,0 +1,187 @@
+"""What operations work with: a store, a context, a sandbox; and how what they change becomes a layer.
+
+Operations run in the same sandbox as containers, or in `Launcher.call`, which is that sandbox with a
+function of ours as the program. Nothing here follows a path of an image with the host's eyes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import singledispatch
+from typing import Any
+
+from nbcontain.build.context import Context
+from nbcontain.build.graph import Operation, RemoteFile, Repository
+from nbcontain.build.http import Fetched
+from nbcontain.build.secrets import Secret
+from nbcontain.errors import BuildError
+from nbcontain.events import Emit
+from nbcontain.host import Host
+from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id, chain_id_of
+from nbcontain.oci.image import LAYER_TAR, Layer
+from nbcontain.oci.spec import Mount
+from nbcontain.runtime.container import Launcher, Leash
+from nbcontain.store import Store
+from nbcontain.store.snapshots import Active
+
+_OPERATIONS_VERSION = 2
+"""Part of every cache key: raise it when an operation begins to do something else."""
+
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Filesystem:
+    """What a solved vertex yields: a stack of layers, lowest first, whose chain ID names the snapshot."""
+
+    layers: tuple[Layer, ...] = ()
+
+    @property
+    def chain_id(self) -> ChainID | None:
+        """None is scratch."""
+        return chain_id_of(layer.diff_id for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """All that an operation may touch while it runs."""
+
+    store: Store
+    launcher: Launcher
+    host: Host
+    require: Callable[[str], None]
+    """Raises Unavailable, for what is named, where this host cannot run containers."""
+    can_run: bool = True
+    context: Context | None = None
+    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    ssh: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Sockets and keys by id, as --ssh gives them."""
+    remotes: dict[RemoteFile | Repository, Fetched | str] = field(default_factory=dict)
+    """What was found elsewhere when a step's key was made: the step copies that, and not what is there by then."""
+    emit: Emit = field(default=lambda event: None)
+    leash: Leash | None = None
+    """Let go when the build is cancelled, so that a silent program ends too."""
+
+    def for_step(self, emit: Emit) -> Workshop:
+        return replace(self, emit=emit)
+
+    def unpack(self, layers: Sequence[Layer], task: str = "build") -> None:
+        """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""
+        below: ChainID | None = None
+        for layer in layers:
+            name = chain_id(below, layer.diff_id)
+            if not self.store.snapshots.exists(name):
+                self._unpack_one(name, below, layer)
+            below = name
+
+    def _unpack_one(self, name: ChainID, below: ChainID | None, layer: Layer) -> None:
+        with self.store.snapshots.staging() as staging, self.store.blobs.open(layer.descriptor.digest) as blob:
+            answer = self.launcher.call(
+                "apply_tar",
+                (Mount("/", "bind", str(staging.fs), ("bind",)),),
+                {"userxattr": self.store.snapshots.userxattr, "ids": "single" if self.host.ids.is_single else "all"},
+                (blob.fileno(),),
+            )
+            if answer["diff_id"] != str(layer.diff_id):
+                raise BuildError(
+                    f"layer {layer.descriptor.digest.short} is not what its image says",
+                    why=f"it unpacks to {answer['diff_id']}, and the config says {layer.diff_id}",
+                )
+            staging.commit(name, below)
+
+    def view(self, filesystem: Filesystem) -> tuple[Mount, ...]:
+        """The mounts that show a file system read-only; none for scratch."""
+        self.unpack(filesystem.layers)
+        chain = filesystem.chain_id
+        return self.store.snapshots.view(chain) if chain else ()
+
+    def change(self, parent: Filesystem, do: Callable[[Active], Sequence[str]]) -> Filesystem:
+        """`parent` with what `do` changed in an active snapshot on top of it, as one more layer; none if nothing.
+
+        `do` gives the paths that were made as mount points only: they are no part of the layer.
+        """
+        self.unpack(parent.layers)
+        active = self.store.snapshots.prepare(f"build-{secrets.token_hex(8)}", parent.chain_id)
+        try:
+            stubs = do(active)
+            layer = self._pack(active, stubs, parent)
+            if layer is None:
+                self.store.snapshots.discard(active)
+                return parent
+            self.store.snapshots.commit(active, chain_id(parent.chain_id, layer.diff_id))
+        except BaseException:
+            self.store.snapshots.discard(active)
+            raise
+        return Filesystem((*parent.layers, layer))
+
+    def _pack(self, active: Active, stubs: Sequence[str], parent: Filesystem) -> Layer | None:
+        """The active snapshot's own changes as a layer blob; None if there are none."""
+        upper = self.store.snapshots.upper(active)
+        source, sink = os.pipe2(os.O_CLOEXEC)
+        with self.store.blobs.writer() as writer:
+            answers: list[dict[str, Any] | BaseException] = []
+
+            def pack() -> None:
+                try:
+                    answers.append(
+                        self.launcher.call(
+                            "tar_of",
+                            (Mount("/", "bind", str(upper), ("bind",)),),
+                            {"overlay": True, "userxattr": self.store.snapshots.userxattr, "stubs": list(stubs)},
+                            (sink,),
+                            source=self.view(parent) if stubs else (),
+                        )
+                    )
+                except BaseException as error:  # noqa: BLE001 - raised again below
+                    answers.append(error)
+                finally:
+                    os.close(sink)
+
+            thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
+            thread.start()
+            try:
+                while chunk := os.read(source, _READ_BYTES):
+                    writer.write(chunk)
+            finally:
+                os.close(source)
+                thread.join()
+            [answer] = answers
+            if isinstance(answer, BaseException):
+                raise answer
+            if not answer["entries"]:
+                return None
+            descriptor = writer.commit(LAYER_TAR)
+        return Layer(descriptor, DiffID(descriptor.digest))
+
+
+def key_of(*parts: object) -> Digest:
+    """A cache key of everything that it is to depend on."""
+    return Digest.of(json.dumps([_OPERATIONS_VERSION, *parts], sort_keys=True, default=str).encode())
+
+
+def stack_of(filesystem: Filesystem) -> str:
+    """A file system's name in a cache key."""
+    return str(filesystem.chain_id or "scratch")
+
+
+@singledispatch
+def cache_key(operation: Operation, inputs: Sequence[Filesystem], workshop: Workshop) -> Digest | None:
+    """The name of what this operation makes of these file systems; None where there is nothing to keep."""
+    raise TypeError(f"no cache key for {operation!r}")
+
+
+@singledispatch
+def execute(operation: Operation, inputs: Sequence[Filesystem], workshop: Workshop) -> Filesystem:
+    """Do it. Raises BuildError or what the store and the runtime raise; nothing is left behind then."""
+    raise TypeError(f"cannot execute {operation!r}")
+
+
+def timestamp() -> str:
+    """Now, as the image specification writes it (RFC 3339, UTC)."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

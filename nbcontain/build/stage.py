@@ -1,0 +1,172 @@
+"""What is carried through a stage, what an instruction can ask besides, and `apply`, which the instructions' modules
+give a case each."""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import singledispatch
+from typing import Any
+
+from nbcontain.build.arguments import DEFAULT_PATH
+from nbcontain.build.graph import Operation, Step, Vertex
+from nbcontain.dockerfile import ast, words
+from nbcontain.errors import DockerfileError, Span
+from nbcontain.oci.image import ImageConfig
+
+_SHELL = ("/bin/sh", "-c")
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """What the fold carries through one stage."""
+
+    vertex: Vertex
+    config: ImageConfig
+    """The image's, but for its environment, which is `env`."""
+    env: Mapping[str, str]
+    variables: Mapping[str, str]
+    """ENV and ARG as seen at this line; what came later counts."""
+    arguments: tuple[str, ...] = ()
+    """Names of the ARGs, those of the stages below included."""
+    has_cmd: bool = False
+    """This stage has a CMD of its own."""
+    created_by: str = ""
+    """What the last instruction writes into the history; "" for nothing."""
+    history_steps: tuple[Step, ...] = ()
+
+    def with_config(self, created_by: str, **changes: Any) -> StageState:
+        """Other metadata, and nothing else."""
+        return replace(self, config=replace(self.config, **changes), created_by=created_by)
+
+    def with_variables(self, values: Mapping[str, str]) -> StageState:
+        return replace(self, variables={**self.variables, **values})
+
+    def then(self, created_by: str, operation: Operation, *others: Vertex, label: str, span: Span) -> StageState:
+        """Another file system: this one, changed by `operation`."""
+        vertex = Vertex(operation, (self.vertex, *others), label, span)
+        return replace(self, vertex=vertex, created_by=created_by)
+
+    @property
+    def image_config(self) -> ImageConfig:
+        """The image's config, were this the last line."""
+        # Not kept up to date line by line: with thousands of ENVs that would take the square of their number.
+        return replace(self.config, env=tuple(f"{name}={value}" for name, value in self.env.items()))
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """NAME=value for programs; there is always a PATH."""
+        return tuple(f"{name}={value}" for name, value in ({"PATH": DEFAULT_PATH} | dict(self.variables)).items())
+
+    @property
+    def working_dir(self) -> str:
+        return self.config.working_dir or "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What an instruction can ask beside the state: the same for all instructions of a stage."""
+
+    escape: str
+    build_args: Mapping[str, str]
+    global_args: Mapping[str, str]
+    """ARGs before the first FROM, and those of the platforms."""
+    network: str
+    source: Callable[[str, Span], Vertex]
+    """The file system that --from names. Raises DockerfileError."""
+    aside: Callable[[Vertex], None]
+    """Notes a file system that no instruction's own is."""
+    is_trigger: bool = False
+    """The instruction comes from the base image, as its ONBUILD."""
+    allowed: tuple[str, ...] = ()
+    """What --allow grants."""
+    declared: set[str] = field(default_factory=set)
+    """Every ARG met so far."""
+    remarks: list[ast.Remark] = field(default_factory=list)
+
+    def remark(self, message: str, span: Span | None, hint: str = "") -> None:
+        self.remarks.append(ast.Remark(message, span, hint))
+
+    def expand(self, word: str, state: StageState, span: Span) -> str:
+        """The word with its variables filled in; one without a value is remarked on, unless it is a known ARG."""
+        return self.filled(word, state.variables, span, state.arguments)
+
+    def filled(self, word: str, variables: Mapping[str, str], span: Span, known: tuple[str, ...] = ()) -> str:
+        """Like `expand`, where there is no stage yet."""
+        missing: set[str] = set()
+        value = words.expand(word, variables, self.escape, missing)
+        self._missing(missing - set(known), variables, span)
+        return value
+
+    def document(self, text: str, state: StageState, span: Span) -> str:
+        """A heredoc that becomes a file, its variables filled in; its quotes and backslashes are its own."""
+        missing: set[str] = set()
+        value = words.expand_document(text, state.variables, missing)
+        self._missing(missing - set(state.arguments), state.variables, span)
+        return value
+
+    def split(self, word: str, state: StageState, span: Span) -> list[str]:
+        """Like `expand`, split at unquoted spaces."""
+        missing: set[str] = set()
+        found = words.split(word, state.variables, self.escape, missing)
+        self._missing(missing - set(state.arguments), state.variables, span)
+        return found
+
+    def pairs(self, pairs: ast.Pairs, state: StageState, span: Span) -> dict[str, str]:
+        """Names and values expanded, all with the variables from before the instruction."""
+        expanded = {self.expand(name, state, span): self.expand(value, state, span) for name, value in pairs}
+        if "" in expanded:
+            raise DockerfileError("a name that is empty", span, why="the variables in it have no value")
+        if any("=" in name or "\0" in name + value for name, value in expanded.items()):
+            raise DockerfileError("a name with = in it", span)
+        return expanded
+
+    def _missing(self, missing: set[str], variables: Mapping[str, str], span: Span) -> None:
+        for name in sorted(missing):
+            near = difflib.get_close_matches(name, variables, 1)
+            hint = f"did you mean ${near[0]}?" if near else f"Give it one before: ARG {name}=…, or ENV."
+            self.remark(f"${name} has no value here", span, hint)
+
+
+@singledispatch
+def apply(instruction: ast.Instruction, state: StageState, scene: Scene) -> StageState:
+    """The state after this instruction. Raises DockerfileError."""
+    raise TypeError(f"no meaning for {instruction!r}")
+
+
+def shown(instruction: ast.Instruction) -> str:
+    """An instruction for display; of a RUN's heredoc, its first line."""
+    text = one_line(instruction.text)
+    if not isinstance(instruction, ast.Run) or not instruction.heredocs:
+        return text
+    first, *more = instruction.heredocs[0].content.strip().split("\n")
+    return f"{text} ({first}{'…' if more else ''})"
+
+
+def shell_of(state: StageState) -> tuple[str, ...]:
+    """What SHELL says, here or in the base image."""
+    return state.config.shell or _SHELL
+
+
+def argv_of(command: ast.CommandForm, state: StageState) -> tuple[str, ...]:
+    """The command line of RUN, CMD and ENTRYPOINT: SHELL stands before the shell form."""
+    match command:
+        case ast.ShellForm(text):
+            return (*shell_of(state), text)
+        case ast.ExecForm(argv):
+            return argv
+
+
+def absolute(working_dir: str, path: str) -> str:
+    """A path as seen from the working directory, without . and .. in it."""
+    # POSIX lets two slashes in front mean something else, and so normpath keeps them.
+    return "/" + posixpath.normpath(posixpath.join(working_dir, path)).lstrip("/")
+
+
+def one_line(text: str) -> str:
+    """An instruction for display: its keyword in capitals, its continuations' indentation gone."""
+    keyword, _, rest = re.sub(r"[\t\n ]+", " ", text).partition(" ")
+    return f"{keyword.upper()} {rest}".strip()

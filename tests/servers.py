@@ -1,0 +1,77 @@
+"""Servers on loopback for tests of what is fetched: HTTP with ETags and redirects, and waiting for others."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server:
+    """What an HTTP server gives, and what it was asked for."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.asked: list[tuple[str, int]] = []
+        self.headers: list[dict[str, str]] = []
+        self._answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
+
+    def put(self, path: str, data: bytes, *, etag: str = "") -> None:
+        headers = {"Last-Modified": "Sun, 06 Nov 1994 08:49:37 GMT"} | ({"ETag": etag} if etag else {})
+        self._answers[path] = (200, headers, data)
+
+    def redirect(self, path: str, to: str) -> None:
+        self._answers[path] = (302, {"Location": to}, b"")
+
+    def answer(self, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        status, given, data = self._answers.get(path.partition("?")[0], (404, {}, b""))
+        if given.get("ETag") and headers.get("If-None-Match") == given["ETag"]:
+            status, data = 304, b""
+        self.asked.append((path, status))
+        self.headers.append(headers)
+        return status, given, data
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """An HTTP server on loopback for as long as this lasts."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 - http.server's name
+            status, headers, data = server.answer(self.path, dict(self.headers))
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        server = Server(f"http://127.0.0.1:{http.server_port}")
+        threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
+        yield server
+        http.shutdown()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as any_socket:
+        any_socket.bind(("127.0.0.1", 0))
+        return int(any_socket.getsockname()[1])
+
+
+def wait_for_port(port: int, timeout_s: float = 10) -> None:
+    """Until somebody listens there."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)

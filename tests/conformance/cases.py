@@ -19,7 +19,6 @@ import gzip
 import io
 import lzma
 import os
-import shutil
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,8 @@ HERE = Path(__file__).parent
 THEN_S = 981_173_106
 """The time stamp of every file of a context, so that what keeps time stamps is seen to."""
 OWNER = 1234
+APPLETS = """sh ash ls cat cp mv rm mkdir rmdir ln chmod chown echo true false id stat touch env pwd test find grep sed
+head tail printf sort tar wc sleep mkfifo mknod readlink date hostname tr cut uname mount awk expr seq"""
 
 
 @dataclass(slots=True)
@@ -204,10 +205,7 @@ def base_tar(busybox: Path) -> bytes:
             add(name, 0o644)
         add("tmp", 0o1777, kind=tarfile.DIRTYPE)
         add("bin/busybox", 0o755, busybox.read_bytes())
-        for applet in (
-            "sh ash ls cat cp mv rm mkdir rmdir ln chmod chown echo true false id stat touch env pwd test find grep sed "
-            "head tail printf sort tar wc sleep mkfifo mknod readlink date hostname tr cut uname mount awk expr seq"
-        ).split():
+        for applet in APPLETS.split():
             add(f"bin/{applet}", 0o777, kind=tarfile.SYMTYPE, link="busybox")
         add("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:App:/home/app:/bin/sh\n"
             b"other:x:1001:50::/home/other:/bin/sh\n")  # fmt: skip
@@ -220,6 +218,3 @@ def base_tar(busybox: Path) -> bytes:
         add("opt/nowhere", 0o777, kind=tarfile.SYMTYPE, link="missing/place")
     return made.getvalue()
 
-
-def removed(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""What differs between an image of ours and docker's; and the command behind `make conformance` and `conformance-record`.
+"""What differs between an image of ours and docker's; and what `make conformance` and `conformance-record` run.
 
-    python tests/conformance/compare.py record        run docker, and write expected/
-    python tests/conformance/compare.py live [NAME…]  run all three builders, compare, and write docs/conformance.md
+`compare.py record` runs docker and writes expected/; `compare.py live [NAME…]` runs all three builders, compares,
+and writes docs/conformance.md.
 """
 
 from __future__ import annotations
@@ -17,20 +17,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-if __name__ == "__main__":
-    sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
 
-import suites
-from cases import HERE as _HERE
-from cases import Case, all_cases
-from facts import Facts
+import suites  # noqa: E402
+from cases import Case, all_cases  # noqa: E402
+from facts import Facts  # noqa: E402
 
-EXPECTED = _HERE / "expected"
+EXPECTED = HERE / "expected"
 Differences = dict[str, tuple[str, str]]
 """By key: what is here, and what is there."""
 
 EVERYWHERE: tuple[tuple[str, str, str], ...] = (
-    (r"history:.*", r"(?<=empty ARG ).*", "BuildKit since 0.8 notes an argument with its value, 20.10 with its default"),
+    (r"history:.*", r"(?<=empty ARG ).*", "newer BuildKit notes an argument with its value, 20.10 its default"),
     (r"history:.*", r"(?<=empty EXPOSE ).*", "BuildKit since 0.13 lists ports; 20.10 printed a Go map"),
     (r"history:.*", r"(?<=empty HEALTHCHECK ).*", "BuildKit prints a Go struct, which nobody can type again"),
     (r"history:.*", r" --(chown|chmod)=\S+", "the flags of a step are a part of how it was made"),
@@ -111,8 +109,9 @@ def verdict(case: Case, ours: Facts, theirs: Facts | None) -> dict[str, str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run what is asked for; the number of cases that are open."""
-    import needs
     import peers
+
+    import needs
 
     what, *names = arguments or ["live"]
     cases = [case for case in all_cases() if not names or any(fnmatchcase(case.name, name) for name in names)]
@@ -170,7 +169,8 @@ def _told(
     for case in cases:
         wrong = verdict(case, made[case.name], theirs.get(case.name))
         found = {} if case.is_documented else differences(made[case.name], theirs[case.name])
-        states[case.name] = "open" if wrong else "explained" if found else "documented" if case.is_documented else "agree"
+        agreed = "documented" if case.is_documented else "explained" if found else "agree"
+        states[case.name] = "open" if wrong else agreed
         for key, said in wrong.items():
             print(f"{case.name}: {key}: {said}")
         if others and not case.is_documented:
@@ -182,7 +182,8 @@ def _told(
     counts = Counter(states.values())
     print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
     if others:
-        print(f"tree and config of {of_buildah['all']}: buildah as docker in {of_buildah['docker']}, as here in {of_buildah['ours']}")
+        as_docker, as_here = of_buildah["docker"], of_buildah["ours"]
+        print(f"tree and config of {of_buildah['all']}: buildah as docker in {as_docker}, as here in {as_here}")
     if is_whole:
         suites.write_page(cases, states, of_buildah)
     return counts["open"]

@@ -1,4 +1,4 @@
-"""The builders that cases are built with: nbcontain, docker (BuildKit) on a daemon of its own, buildah. Root only, but for ours.
+"""The builders that cases are built with: nbcontain, docker (BuildKit) on a daemon of its own, and buildah.
 
 Each gives the facts of a case's image, or why there is none. Nothing of theirs touches the machine's own
 daemons, images or networks, and nothing stays.
@@ -21,9 +21,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import needs
 from cases import Case, base_tar, write_context
 from facts import Base, Facts, Tree, apply_layer, facts_of
+
+import needs
 
 BEFORE = "Dockerfile.before"
 """A case's file that is built first: the Dockerfile may say FROM before."""

@@ -1,4 +1,4 @@
-"""Each conformance case built here, and compared with what docker made of it (expected/, by `make conformance-record`)."""
+"""Each conformance case, built here and compared with what docker made of it when `make conformance-record` asked."""
 
 from __future__ import annotations
 

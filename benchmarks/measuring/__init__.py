@@ -17,7 +17,7 @@ _PATIENCE_S = 2.0
 
 
 @contextmanager
-def private_disk() -> Iterator[Path]:
+def private_disk(size_bytes: int = DISK_BYTES) -> Iterator[Path]:
     """A directory on a journaled ext4 of its own; only a temporary directory where this process may not mount.
 
     An ext4 without a journal, as virtual machines have, creates files many times slower for minutes after
@@ -28,7 +28,7 @@ def private_disk() -> Iterator[Path]:
         directory.mkdir()
         image = Path(name, "disk.img")
         with image.open("wb") as file:
-            file.truncate(DISK_BYTES)
+            file.truncate(size_bytes)
         try:
             subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, stderr=subprocess.DEVNULL)
             subprocess.run(["mount", "-o", "loop", str(image), str(directory)], check=True, stderr=subprocess.DEVNULL)

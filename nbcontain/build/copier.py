@@ -154,9 +154,11 @@ class _Copy:
         return self.destination
 
     def _directory(self, path: str, entry: Entry) -> None:
+        is_new = True
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
+            is_new = False
             if entry.target == "." and os.path.isdir(path):
                 # The destination keeps the mode that it has.
                 if path == self.made:
@@ -168,7 +170,7 @@ class _Copy:
                 raise BuildError(
                     f"cannot copy a directory to {path}", why=f"{what} of the image is in the way"
                 ) from None
-        self._own(path, entry)
+        self._own(path, entry, is_new=is_new)
         self.directories.append((path, self._mode(entry), self._mtime_ns(entry)))
 
     def _file(self, path: str, entry: Entry) -> None:
@@ -262,9 +264,9 @@ class _Copy:
         mode = stat.S_IMODE(entry.mode)
         return modes.changed(self.chmod, mode, is_directory=entry.kind == "directory") if self.chmod else mode
 
-    def _own(self, target: str | int, entry: Entry) -> None:
+    def _own(self, target: str | int, entry: Entry, *, is_new: bool = True) -> None:
         uid, gid = entry.owner if self.owner is None else (self.owner.uid, self.owner.gid)
-        if (uid, gid) == (0, 0):
+        if is_new and (uid, gid) == (0, 0):
             return
         try:
             os.chown(target, uid, gid, follow_symlinks=isinstance(target, int))

@@ -185,7 +185,7 @@ def _told(
         as_docker, as_here = of_buildah["docker"], of_buildah["ours"]
         print(f"tree and config of {of_buildah['all']}: buildah as docker in {as_docker}, as here in {as_here}")
     if is_whole:
-        suites.write_page(cases, states, of_buildah)
+        suites.write_page(cases, states, of_buildah, EVERYWHERE)
     return counts["open"]
 
 

@@ -48,7 +48,7 @@ def main() -> None:
         engine.close()
         for count in (1, 5):
             subprocess.run([sys.executable, "-c", LAUNCH, str(disk / "store"), str(count)], check=True)
-            time.sleep(1)
+            time.sleep(5)
             running = engine.containers()
             sizes = [pss_kb(parent(each.pid)) for each in running if each.pid]
             print(f"{count:<44}{sum(sizes) / len(sizes):>9.0f}")

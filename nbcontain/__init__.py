@@ -7,9 +7,11 @@ Everything is imported when it is first used, so that `import nbcontain` costs n
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
+    from typing import Any
+
     from nbcontain.build.plan import BuildOptions as BuildOptions
     from nbcontain.engine import Engine as Engine
     from nbcontain.errors import NbcontainError as NbcontainError

@@ -7,22 +7,21 @@ import secrets
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from nbcontain import names
-from nbcontain.build.context import ContentCache, Context
+from nbcontain.build.context import ContentCache
 from nbcontain.build.importer import host_image, imported_image
 from nbcontain.build.operations import Workshop, timestamp
-from nbcontain.build.plan import BuildOptions, plan
-from nbcontain.build.solver import BUILD, Solver
+from nbcontain.build.plan import BuildOptions
+from nbcontain.build.solver import BUILD
+from nbcontain.builder import Builder, BuildTask
 from nbcontain.containers import Containers
-from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, UsageError
-from nbcontain.events import Emit, Finished, Notice, Output, Record, Started, scope
+from nbcontain.events import Emit, Finished, Output, Record, Started, scope
 from nbcontain.host import Host, is_root
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
@@ -49,7 +48,7 @@ class Engine:
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self._environ = os.environ if environ is None else environ
         self._root = Path(root).absolute() if root else None
-        self._contents = ContentCache()
+        self.contents = ContentCache()
 
     def __enter__(self) -> Engine:
         return self
@@ -111,8 +110,8 @@ class Engine:
         return sorted(self.store.images.list(), key=lambda each: each[1].config.created, reverse=True)
 
     def image(self, name: str) -> Image:
-        """An image by name, digest or the beginning of its id. Raises ImageNotFound."""
-        return self.store.images.find(name)
+        """An image by name, digest or the beginning of its id, or NAME@step3 of a build. Raises ImageNotFound."""
+        return self.builder.state(name) or self.store.images.find(name)
 
     def tag(self, source: str, target: str) -> Reference:
         """Give an image a further name; a name that pointed elsewhere moves."""
@@ -167,7 +166,7 @@ class Engine:
 
     def _host_image(self, emit: Emit, reference: Reference, programs: Sequence[str], task: str) -> Image:
         with scope(emit, task, "shell, coreutils, Python" + "".join(f", {each}" for each in programs), BUILD):
-            image = host_image(programs, self._workshop(emit), task)
+            image = host_image(programs, self.workshop(emit), task)
         self.store.images.put(image, reference)
         return image
 
@@ -178,41 +177,21 @@ class Engine:
         def body(emit: Emit) -> Image:
             with scope(emit, BUILD, f"import {tag or source}"), self.store.shared():
                 with scope(emit, "import", f"layer of {source}", BUILD):
-                    image = imported_image(source, self._workshop(emit), "import")
+                    image = imported_image(source, self.workshop(emit), "import")
                 self.store.images.put(image, reference)
                 return image
 
         return Task(f"import {source}", body)
 
-    def build(self, dockerfile: str, options: BuildOptions | None = None) -> Task[Image]:
+    def build(self, dockerfile: str, options: BuildOptions | None = None) -> BuildTask:
         """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read."""
-        options = options or BuildOptions()
-        tags = [Reference.parse(tag) for tag in options.tags]
-        parsed = parse(dockerfile)
-        context = Context(options.context, self._contents) if options.context is not None else None
-        leash = Leash()
+        return self.builder.build(dockerfile, options or BuildOptions())
 
-        def body(emit: Emit) -> Image:
-            name = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
-            with leash, scope(emit, BUILD, name.strip()), self.store.shared():
-                graph = plan(parsed, options, lambda reference, _: self._base_image(reference, emit))
-                for remark in graph.remarks:
-                    place = f"line {remark.span.first}: " if remark.span else ""
-                    emit(Notice(BUILD, place + remark.message, remark.hint))
-                workshop = replace(
-                    self._workshop(emit), context=context, leash=leash, secrets=options.secrets, ssh=options.ssh
-                )
-                image = Solver(workshop, source=dockerfile, no_cache=options.no_cache).solve(graph)
-                self.store.images.put(image, None)
-                for tag in tags:
-                    self.store.images.tag(image, tag)
-                return image
+    @cached_property
+    def builder(self) -> Builder:
+        return Builder(self)
 
-        task = Task("build", body)
-        task.on_cancel(leash.let_go)
-        return task
-
-    def _base_image(self, reference: Reference, emit: Emit) -> Image:
+    def base_image(self, reference: Reference, emit: Emit) -> Image:
         try:
             return self.store.images.get(reference)
         except ImageNotFound:
@@ -220,7 +199,7 @@ class Engine:
                 raise
             return self._host_image(emit, reference, (), "host-image")
 
-    def _workshop(self, emit: Emit) -> Workshop:
+    def workshop(self, emit: Emit) -> Workshop:
         return Workshop(
             store=self.store, launcher=self.launcher, host=self.host, emit=emit,
             require=lambda what: self.profile.require(self.host, what), can_run=self.profile.runs,
@@ -277,7 +256,7 @@ class Engine:
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
         )
         with self.store.shared():
-            self._workshop(emit).unpack(image.layers)
+            self.workshop(emit).unpack(image.layers)
             active = self.store.snapshots.prepare(container_id, image.chain_id)
             try:
                 with self._containers.naming(info) as named:
@@ -291,7 +270,7 @@ class Engine:
         """The image `host` is made when it is first asked for."""
         if name not in ("host", "host:latest"):
             return None
-        self._base_image(HOST_IMAGE, emit)
+        self.base_image(HOST_IMAGE, emit)
         return HOST_IMAGE
 
     def _shown_name(self, asked: str, image: Image) -> str:

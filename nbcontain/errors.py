@@ -8,6 +8,7 @@ Whatever is not an `NbcontainError` is a bug and keeps its traceback.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ class BuildError(NbcontainError):
         self.span = span
         self.source = source
         self.output = output
+        self.left: Any = None
+        """The file system as the failed step left it, where it was kept."""
 
     def excerpt(self) -> list[str]:
         drawn = draw_excerpt(self.source, self.span)
@@ -107,6 +110,8 @@ class StepFailed(BuildError):
     def __init__(self, message: str, exit_code: int, **rest: object) -> None:
         super().__init__(message, **rest)  # type: ignore[arg-type]
         self.exit_code = exit_code
+        self.stubs: tuple[str, ...] = ()
+        """What had to be made as mount points only."""
 
 
 def draw_excerpt(source: str, span: Span | None, around: int = 1) -> list[str]:

@@ -31,6 +31,8 @@ class Started:
     """The Dockerfile lines it stems from."""
     waiting: bool = False
     """Only announced, so that it can be shown; a second `Started` without this says that it began."""
+    why: str = ""
+    """Why it has to be done although it was done before: the first input that is another one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,16 @@ class FileJournal:
         if self._fd is None:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
+    def adopt(self, fd: int) -> None:
+        """Write to this open journal."""
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """What it is written to."""
+        self.open()
+        assert self._fd is not None
+        return self._fd
+
     def append(self, event: Event) -> None:
         self.open()
         assert self._fd is not None

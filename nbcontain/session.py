@@ -90,7 +90,8 @@ class Session:
             raise UsageError(
                 f"--context {words.context}: there is no such directory", why=f"looked for {context.absolute()}"
             )
-        return InProgress(self.engine.build(body, words.build_options(context, self.ipython.user_ns)), "build", words.quiet), words
+        options = words.build_options(context, self.ipython.user_ns)
+        return InProgress(self.engine.build(body, options), "build", words.quiet), words
 
     def _built(self, image: Image, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
         self.ipython.user_ns["_image"] = image

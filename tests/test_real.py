@@ -30,7 +30,7 @@ WORKDIR /app
 COPY requirements.txt pip.conf ./
 RUN python3 -m venv /venv
 RUN --mount=type=cache,target=/root/.cache/pip \\
-    --mount=target=/context \
+    --mount=target=/context \\
     PIP_CONFIG_FILE=/app/pip.conf PIP_CERT=/context/authorities.crt /venv/bin/pip install -r requirements.txt
 
 FROM debian
@@ -58,7 +58,7 @@ FROM debian
 RUN apt-get update && apt-get install -y --no-install-recommends nodejs npm ca-certificates && rm -rf /var/lib/apt/lists/*
 WORKDIR /srv
 COPY package.json .npmrc ./
-RUN --mount=type=cache,target=/root/.npm --mount=target=/context \
+RUN --mount=type=cache,target=/root/.npm --mount=target=/context \\
     NODE_EXTRA_CA_CERTS=/context/authorities.crt npm install --cafile=/context/authorities.crt --omit=dev --no-audit --no-fund
 COPY <<'EOT' index.js
 console.log(require("left-pad")("7", 3, "0"), process.getuid())

@@ -6,6 +6,7 @@ symlinks lead nowhere else, and its ids are the container's.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import stat
@@ -26,6 +27,7 @@ from nbcontain.runtime.rootfs import Arguments, function
 
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _CHUNK_BYTES = 1 << 30
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_OWNER = frozenset({errno.EINVAL, errno.EPERM})
 
 
@@ -41,13 +43,21 @@ def copy_files(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     if kept:
         wanted = Wanted(tuple(arguments["sources"]), arguments["parents"], tuple(arguments["excludes"]))
         walk = Walk(fds[-1], Ignore(), special=True)
-        entries = select(walk, wanted, lambda walk, path: BuildError(f"no /{path} in that stage or image"))
+        entries = select(walk, wanted, _missing)
         groups.insert(0, (fds[-1], unpacker.with_archives(fds[-1], entries) if arguments["unpack"] else entries))
     owner = owner_of(arguments["chown"]) if arguments["chown"] or not kept else None
     keeps = not arguments["chown"]
     copy = _Copy(arguments["destination"], owner, arguments["chmod"], arguments["into_directory"], keeps)
     copy.take_all(groups)
     return {"lost_owners": copy.lost_owners}
+
+
+def _missing(walk: Walk, path: str) -> BuildError:
+    parent, _, name = path.rpartition("/")
+    directory = walk.resolve(parent or ".")
+    near = difflib.get_close_matches(name, walk.names(directory) if directory is not None else [], 1)
+    hint = f"did you mean {os.path.join('/', parent, near[0])}?" if near else ""
+    return BuildError(f"no /{path} in that stage or image", hint=hint)
 
 
 @function
@@ -68,7 +78,12 @@ def furnish_cache(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
             },
             fds,
         )  # fmt: skip
-    os.chown("/", arguments["uid"], arguments["gid"])
+    if (arguments["uid"], arguments["gid"]) != (0, 0):
+        try:
+            os.chown("/", arguments["uid"], arguments["gid"])
+        except OSError as error:
+            if error.errno not in _NO_OWNER:
+                raise
     os.chmod("/", arguments["mode"])
     return {}
 
@@ -184,19 +199,22 @@ class _Copy:
             status = os.fstat(source)
             if not stat.S_ISREG(status.st_mode):
                 raise BuildError(f"{entry.path} changed while it was copied", why="it is no regular file any more")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            mode = self._mode(entry)
+            # Set when it is made, where nothing that follows could take bits away again: a call less per file.
+            is_plain = self._owner(entry) == (0, 0) and not mode & 0o7000
             try:
-                made = os.open(path, flags, 0o600)
+                made = os.open(path, _NEW_FILE, mode if is_plain else 0o600)
             except FileExistsError:
                 self._clear(path)
-                made = os.open(path, flags, 0o600)
+                made = os.open(path, _NEW_FILE, mode if is_plain else 0o600)
             try:
                 _copy_content(source, made, status)
                 self._own(made, entry)
                 # After the owner, since changing that clears the set-id bits and capabilities.
                 for name, value in kept_xattrs(source):
                     _set_xattr(made, name, value)
-                os.fchmod(made, self._mode(entry))
+                if not is_plain:
+                    os.fchmod(made, mode)
                 os.utime(made, ns=(status.st_mtime_ns, status.st_mtime_ns))
             finally:
                 os.close(made)
@@ -264,8 +282,12 @@ class _Copy:
         mode = stat.S_IMODE(entry.mode)
         return modes.changed(self.chmod, mode, is_directory=entry.kind == "directory") if self.chmod else mode
 
-    def _own(self, target: str | int, entry: Entry, *, is_new: bool = True) -> None:
+    def _owner(self, entry: Entry) -> tuple[int, int]:
         uid, gid = entry.owner if self.owner is None else (self.owner.uid, self.owner.gid)
+        return uid, gid
+
+    def _own(self, target: str | int, entry: Entry, *, is_new: bool = True) -> None:
+        uid, gid = self._owner(entry)
         if is_new and (uid, gid) == (0, 0):
             return
         try:
@@ -298,13 +320,15 @@ def _copy_content(source: int, made: int, status: os.stat_result) -> None:
         os.ftruncate(made, size)
         return
     try:
-        while os.copy_file_range(source, made, _CHUNK_BYTES):
-            pass
+        left = size
+        while left and (count := os.copy_file_range(source, made, left)):
+            left -= count
+        return
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
             raise
-        while os.sendfile(made, source, None, _CHUNK_BYTES):
-            pass
+    while os.sendfile(made, source, None, _CHUNK_BYTES):
+        pass
 
 
 def _set_xattr(fd: int, name: bytes, value: bytes) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from nbcontain.build.patterns import Ignore, Matched
-from nbcontain.build.walk import Entry, Stat, opened_directory, opened_file, stat_key
+from nbcontain.build.walk import Entry, Stat, opened_directory, opened_file, stat_key, unreadable
 from nbcontain.store.whiteouts import is_kept_xattr
 
 _CHUNK = 1 << 20
@@ -108,12 +108,15 @@ class Fingerprint:
         key = os.path.join(self._root, path)
         self._on_read(0)
         started_ns = time.time_ns()
-        with opened_directory(self._root_fd, path) as fd:
-            listing = _listing(fd)
-            known = self._cache.directory(key)
-            if known is not None and known.listing == listing and known.state == state and known.patterns == patterns:
-                return known
-            digest, below = self._read(path, fd, listing, ignore, state)
+        try:
+            with opened_directory(self._root_fd, path) as fd:
+                listing = _listing(fd)
+                known = self._cache.directory(key)
+                if known and known.listing == listing and known.state == state and known.patterns == patterns:
+                    return known
+                digest, below = self._read(path, fd, listing, ignore, state)
+        except OSError as error:
+            raise unreadable(path, error) from error
         found = _Directory(listing, patterns, state, digest, below)
         self._cache.put_directory(key, found, started_ns)
         return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Protocol
 
 from nbcontain.dockerfile.ast import Remark
 from nbcontain.errors import Span
@@ -167,8 +168,6 @@ class CopyFiles:
     excludes: tuple[str, ...] = ()
     remotes: tuple[RemoteFile | Repository, ...] = ()
     documents: tuple[Document, ...] = ()
-    context: str = ""
-    """Which context, where a build has several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +229,16 @@ def _named(value: object) -> object:
     return [type(value).__name__, asdict(value)] if is_dataclass(value) and not isinstance(value, type) else value
 
 
+class Made(Protocol):
+    """A stage after a step: its file system, and how programs run there."""
+
+    @property
+    def vertex(self) -> Vertex: ...
+
+    @property
+    def image_config(self) -> ImageConfig: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One instruction of a build, for display and history."""
@@ -243,6 +252,10 @@ class Step:
     """What docker writes into the image's history for it; "" for FROM and ARG before it, which leave no entry."""
     stage: str = ""
     """The name or number of its stage."""
+    arguments: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """The variables that come from ARG, not ENV."""
+    made: Made | None = field(default=None, compare=False, repr=False)
+    """What the stage is after it."""
 
 
 @dataclass(frozen=True, slots=True)

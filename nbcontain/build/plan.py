@@ -46,6 +46,8 @@ class BuildOptions:
     target: str = ""
     """A stage's name or number; "" is the last one."""
     no_cache: bool = False
+    no_cache_stages: tuple[str, ...] = ()
+    """Stages whose steps run in any case, by name or number."""
     labels: tuple[str, ...] = ()
     platform: Platform = field(default_factory=Platform.here)
     network: str = "host"
@@ -218,13 +220,14 @@ class _Planning:
         if below is not None:
             # As in BuildKit, a stage on top of another sees its ARGs too, and fires its triggers.
             state = self._state_of(below)
-            self.steps.append(Step(one_line(base.text), base.span, state.vertex, stage=self._shown(index)))
+            self.steps.append(Step(one_line(base.text), base.span, state.vertex, stage=self._shown(index), made=state))
             return self._triggered(replace(state, has_cmd=False), index, scene, name)
         vertex, config = self._base(name, self._platform(base), base.span, index, one_line(base.text))
         env = dict(word.partition("=")[::2] for word in config.env)
         if "PATH" not in env:
             env = {"PATH": DEFAULT_PATH, **env}
         state = StageState(vertex, config, env, env)
+        self.steps[-1] = replace(self.steps[-1], made=state)
         return self._triggered(state, index, scene, name)
 
     def _triggered(self, state: StageState, index: int, scene: Scene, name: str) -> StageState:
@@ -293,7 +296,9 @@ class _Planning:
             raise
         vertex = after.vertex if after.vertex is not state.vertex else None
         name = prefix + shown(instruction)
-        step = Step(name, instruction.span, vertex, after.created_by, self._shown(index))
+        # An ENV of the same name hides an ARG.
+        arguments = tuple(each for each in after.arguments if each not in after.env)
+        step = Step(name, instruction.span, vertex, after.created_by, self._shown(index), arguments, after)
         self.steps.append(step)
         if not after.created_by:
             return after

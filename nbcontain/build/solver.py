@@ -10,10 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from nbcontain.build.chronicle import Chronicle
 from nbcontain.build.graph import BuildGraph, Step, Vertex
 from nbcontain.build.operations import Filesystem, Workshop, cache_key, execute, timestamp
 from nbcontain.errors import BuildError, Cancelled, DockerfileError, NbcontainError
-from nbcontain.events import Emit, Event, Finished, Outcome, Progress, Started
+from nbcontain.events import Emit, Event, Finished, Notice, Outcome, Progress, Started
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import History, Image
 from nbcontain.store.cache import CacheRecord
@@ -32,8 +33,13 @@ class _Solved:
 class Solver:
     """Solves one graph in one workshop."""
 
-    def __init__(self, workshop: Workshop, *, source: str = "", no_cache: bool = False, workers: int = 2) -> None:
+    def __init__(
+        self, workshop: Workshop, chronicle: Chronicle, *, source: str = "", no_cache: bool = False,
+        no_cache_stages: frozenset[str] = frozenset(), workers: int = 2,
+    ) -> None:  # fmt: skip
         self._workshop = workshop
+        self._chronicle = chronicle
+        self._no_cache_stages = no_cache_stages
         self._emit = workshop.emit
         self._source = source
         self._no_cache = no_cache
@@ -52,7 +58,11 @@ class Solver:
             self._emit(Started(f"step-{number}", step.name, BUILD, step.span, waiting=True))
             if step.vertex is not None:
                 self._owners.setdefault(step.vertex, (f"step-{number}", step))
-        self._walk(vertices)
+        self._chronicle.begin(self._steps)
+        try:
+            self._walk(vertices)
+        finally:
+            self._chronicle.close()
         for number, step in enumerate(self._steps, start=1):
             if step.vertex is None or self._owners[step.vertex][1] is not step:
                 self._emit(Started(f"step-{number}", step.name, BUILD, step.span))
@@ -90,29 +100,54 @@ class Solver:
         self._emit(Started(task, step.name, BUILD, step.span))
         try:
             key = cache_key(vertex.operation, inputs, workshop)
+            self._chronicle.looked_up(vertex, key, [str(each.chain_id or "scratch") for each in inputs])
             if key is None:
-                self._solved[vertex] = _Solved(execute(vertex.operation, inputs, workshop))
-                self._finished(task, "cached")
+                self._hit(vertex, _Solved(execute(vertex.operation, inputs, workshop)), inputs)
                 return
-            if not self._no_cache and (record := workshop.store.cache.get(key)) is not None:
-                self._solved[vertex] = _Solved(Filesystem(record.layers), record.created)
-                self._finished(task, "cached", _added(Filesystem(record.layers), inputs))
+            asked = self._asked(step)
+            if not asked and (solved := self._known(key)) is not None:
+                self._hit(vertex, solved, inputs)
                 return
+            if why := self._chronicle.why(vertex, asked=asked):
+                # Only a word more about what has begun already.
+                self._emit(Started(task, step.name, BUILD, step.span, waiting=True, why=why))
         except BaseException as error:
-            raise self._failed(task, step, error) from error
-        running[pool.submit(self._execute, vertex, inputs, workshop, key)] = vertex
+            raise self._failed(vertex, error) from error
+        running[pool.submit(self._execute, vertex, inputs, workshop, key, use_cache=not asked)] = vertex
 
-    def _execute(self, vertex: Vertex, inputs: list[Filesystem], workshop: Workshop, key: Digest) -> _Solved:
+    def _asked(self, step: Step) -> str:
+        """The flag that has this step run in any case."""
+        if self._no_cache:
+            return "--no-cache"
+        return f"--no-cache-filter {step.stage}" if step.stage.lower() in self._no_cache_stages else ""
+
+    def _known(self, key: Digest) -> _Solved | None:
+        record = self._workshop.store.cache.get(key)
+        return _Solved(Filesystem(record.layers), record.created) if record is not None else None
+
+    def _hit(self, vertex: Vertex, solved: _Solved, inputs: list[Filesystem]) -> None:
+        self._solved[vertex] = solved
+        self._chronicle.finished(vertex, solved.filesystem, "cached")
+        self._finished(self._owners[vertex][0], "cached", _added(solved.filesystem, inputs) if inputs else None)
+
+    def _execute(
+        self, vertex: Vertex, inputs: list[Filesystem], workshop: Workshop, key: Digest, *, use_cache: bool
+    ) -> _Solved:
         task, step = self._owners[vertex]
+        cache = workshop.store.cache
         try:
-            filesystem = execute(vertex.operation, inputs, workshop)
-            solved = _Solved(filesystem, timestamp())
-            workshop.store.cache.put(
-                key, CacheRecord(layers=filesystem.layers, created=solved.created, created_by=step.name)
-            )
+            with cache.making(key, _Waiting(workshop.emit)):
+                # Somebody else may have made it while we waited, or just before.
+                solved = self._known(key) if use_cache else None
+                outcome: Outcome = "cached" if solved is not None else "done"
+                if solved is None:
+                    filesystem = execute(vertex.operation, inputs, workshop)
+                    solved = _Solved(filesystem, timestamp())
+                    cache.put(key, CacheRecord(filesystem.layers, created=solved.created, created_by=step.name))
         except BaseException as error:
-            raise self._failed(task, step, error) from error
-        self._finished(task, "done", _added(filesystem, inputs))
+            raise self._failed(vertex, error) from error
+        self._chronicle.finished(vertex, solved.filesystem, outcome)
+        self._finished(task, outcome, _added(solved.filesystem, inputs))
         return solved
 
     def _finished(self, task: str, outcome: Outcome, size_bytes: int | None = None) -> None:
@@ -120,8 +155,9 @@ class Solver:
         self._done_steps += 1
         self._emit(Progress(BUILD, self._done_steps, len(self._steps), "steps"))
 
-    def _failed(self, task: str, step: Step, error: BaseException) -> BaseException:
+    def _failed(self, vertex: Vertex, error: BaseException) -> BaseException:
         """Tell how the step ended, and give the error with its place in the Dockerfile."""
+        task, step = self._owners[vertex]
         outcome: Outcome = "cancelled" if isinstance(error, Cancelled) else "failed"
         detail = error.message if isinstance(error, NbcontainError) else str(error)
         with suppress(Cancelled):
@@ -132,6 +168,9 @@ class Solver:
             return BuildError(
                 f"{step.name}: {error.message}", span=step.span, source=self._source, why=error.why, hint=error.hint
             )
+        if isinstance(error, BuildError) and error.left is not None:
+            self._chronicle.finished(vertex, error.left, "failed")
+            error.hint = error.hint or self._chronicle.where_to_look(vertex)
         error.span = error.span or step.span
         error.source = error.source or self._source
         error.message = f"{step.name}: {error.message}"
@@ -153,6 +192,21 @@ class Solver:
             entries.append(replace(entry, created=last, empty_layer=is_empty))
         layers = self._solved[graph.target].filesystem.layers
         return Image.of(replace(graph.config, created=last, history=(*base, *entries)), layers)
+
+
+class _Waiting:
+    """Says once that another build is at the same step; each call is where a cancellation strikes."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._has_said = False
+
+    def __call__(self, seconds: float) -> None:
+        if self._has_said:
+            self._emit(Progress("", 0))
+            return
+        self._has_said = True
+        self._emit(Notice("", "another build is at this very step", "Its result is taken when it is there."))
 
 
 def _new_layers(filesystem: Filesystem, inputs: list[Filesystem]) -> int:

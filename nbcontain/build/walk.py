@@ -180,7 +180,7 @@ class Walk:
                     if entry is not None:
                         children.append((entry, ignored, inner))
         except OSError as error:
-            raise _unreadable(directory, error) from error
+            raise unreadable(directory, error) from error
         return children
 
     def matching(self, pattern: str) -> Iterator[str]:
@@ -236,7 +236,7 @@ class Walk:
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.ELOOP):
                 return []
-            raise _unreadable(directory, error) from error
+            raise unreadable(directory, error) from error
 
     def _lstat(self, path: str) -> os.stat_result | None:
         parent, name = os.path.split(path)
@@ -246,12 +246,15 @@ class Walk:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
                 return None
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
 
     def _readlink(self, path: str) -> str:
         parent, name = os.path.split(path)
-        with opened_directory(self.root_fd, parent or ".", os.O_PATH) as fd:
-            return os.readlink(name, dir_fd=fd)
+        try:
+            with opened_directory(self.root_fd, parent or ".", os.O_PATH) as fd:
+                return os.readlink(name, dir_fd=fd)
+        except OSError as error:
+            raise unreadable(path, error) from error
 
 
 def _joined(directory: str, name: str) -> str:
@@ -292,7 +295,7 @@ def opened_file(root_fd: int, path: str, shown: str = "") -> Iterator[int]:
             # Non-blocking, for it may have become a pipe; a regular file does not mind.
             fd = os.open(name, _OPEN | os.O_RDONLY | os.O_NONBLOCK, dir_fd=directory)
     except OSError as error:
-        raise _unreadable(shown, error) from error
+        raise unreadable(shown, error) from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise BuildError(f"{shown} in the build context changed while it was read")
@@ -301,7 +304,8 @@ def opened_file(root_fd: int, path: str, shown: str = "") -> Iterator[int]:
         os.close(fd)
 
 
-def _unreadable(path: str, error: OSError) -> BuildError:
+def unreadable(path: str, error: OSError) -> BuildError:
+    """The error for what could not be read, or is another thing than a moment ago."""
     return BuildError(f"{path} in the build context cannot be read", why=os.strerror(error.errno or 0))
 
 

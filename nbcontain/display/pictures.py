@@ -204,7 +204,7 @@ def _steps_table(view: View, root: TaskView, now: float) -> str:
 def _step_row(depth: int, step: TaskView, now: float) -> str:
     name = html.escape(one_line(step.name, 400))
     inside = html.element("span", name, "nbc-deep" if depth else "")
-    inside += "".join(html.element("span", html.escape(text), "nbc-why") for text in _notices(step))
+    inside += "".join(html.element("span", html.escape(text), "nbc-why") for text in _said(step))
     if step.state == "failed" and step.detail:
         inside += html.element("span", html.escape(one_line(step.detail)), "nbc-why nbc-why-failed")
     last = {"running": _RUNNING_LINES, "failed": _FAILED_LINES, "cancelled": _RUNNING_LINES}.get(step.state, 0)
@@ -222,6 +222,11 @@ def _step_row(depth: int, step: TaskView, now: float) -> str:
         said = html.element("td", html.lines(shown, step.state), colspan="3")
         row += html.element("tr", f"<td></td>{said}", "nbc-said")
     return row
+
+
+def _said(step: TaskView) -> list[str]:
+    """Why a step was not taken from the cache, and its notices."""
+    return [*([one_line(f"runs again: {step.why}")] if step.why else []), *_notices(step)]
 
 
 def _progress_text(task: TaskView) -> str:
@@ -243,7 +248,7 @@ def _with_steps_text(view: View, root: TaskView, first: str) -> str:
         mark = html.GLYPHS[step.state]
         line = f"  {mark} {step.state:<9} {'  ' * depth}{one_line(step.name, 100)}"
         lines.append(f"{line}  ({figures})" if figures else line)
-        lines += [f"      {text}" for text in _notices(step)]
+        lines += [f"      {text}" for text in _said(step)]
         if step.state == "failed":
             lines += [f"      {text}" for text in tail_lines(step, _FAILED_LINES)]
     return "\n".join(lines)

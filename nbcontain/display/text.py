@@ -98,6 +98,8 @@ def _of_step(task: TaskView, record: Record, fresh: tuple[Line, ...]) -> list[st
     since = record.time - (task.started_at if task.started_at is not None else record.time)
     output = [f"{max(0.0, since):.3f} {line.text}" for line in fresh]
     match record.event:
+        case Started(why=why) if why:
+            return [f"runs again: {visible(why)}"]
         case Started(waiting=False):
             return []
         case Output() if fresh:

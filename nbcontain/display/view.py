@@ -27,6 +27,7 @@ class TaskView:
     """Its place in the order of announcement, from 1."""
     parent: TaskId | None = None
     span: Span | None = None
+    why: str = ""
     state: TaskState = "waiting"
     started_at: float | None = None
     finished_at: float | None = None
@@ -98,7 +99,7 @@ def update(view: View, record: Record) -> View:
     speaks = True
     match event:
         case Started():
-            task, speaks = _started(task, event, record.time), not event.waiting
+            task, speaks = _started(task, event, record.time), not event.waiting or bool(event.why)
         case Progress():
             task = replace(task, done=event.done, total=event.total, unit=event.unit)
             speaks = False
@@ -121,6 +122,7 @@ def update(view: View, record: Record) -> View:
 def _started(task: TaskView, event: Started, time: float) -> TaskView:
     parent = event.parent if event.parent != event.task else None
     task = replace(task, name=event.name, parent=parent or task.parent, span=event.span or task.span)
+    task = replace(task, why=event.why or task.why)
     if event.waiting:
         return task
     if task.runs:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nbcontain.oci.spec import IdMapping
 
@@ -34,6 +35,19 @@ class IdMap:
     def ranges(cls, uid: int, gid: int, subuids: Sequence[IdMapping], subgids: Sequence[IdMapping]) -> IdMap:
         """Root inside is the caller; 1 and above are the caller's subordinate ids."""
         return cls((IdMapping(0, uid, 1), *subuids), (IdMapping(0, gid, 1), *subgids))
+
+    @classmethod
+    def from_numbers(cls, numbers: Mapping[str, Any]) -> IdMap:
+        """The map whose `numbers` these are."""
+        uids, gids = (tuple(IdMapping(*each) for each in numbers[name]) for name in ("uids", "gids"))
+        return cls(uids, gids)
+
+    def numbers(self) -> dict[str, list[list[int]]]:
+        """Itself as plain lists, for another process."""
+        return {
+            name: [[each.container_id, each.host_id, each.size] for each in mappings]
+            for name, mappings in (("uids", self.uids), ("gids", self.gids))
+        }
 
     @property
     def is_identity(self) -> bool:

@@ -150,6 +150,11 @@ def _descriptor_json(descriptor: Descriptor) -> dict[str, object]:
     }
 
 
+def dump_document(document: Mapping[str, object]) -> bytes:
+    """The bytes of one of these documents as JSON."""
+    return _dump(document)
+
+
 def _dump(document: Mapping[str, object]) -> bytes:
     """Compact UTF-8; members that are None are left out, also in nested descriptors."""
 

@@ -1,17 +1,46 @@
-"""Having one of our own functions run inside, by a first process that waits for what to be. Run by the supervisor."""
+"""Telling a first process, which waits for it, what to be: a program or a function of ours. Run by the supervisor."""
 
 from __future__ import annotations
 
 import os
 import select
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime import init, stage
+from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, Message, error_of
+
+
+def be_program(
+    channel: Channel, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int]
+) -> dict[int, str]:
+    """Tell init which container to become, with its standard streams. Gives our ends of its outputs, by descriptor.
+
+    `secrets` is the memory that `runtime.secrets` reads, if there is any.
+    """
+    if stdin < 0:
+        stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
+    ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
+    order = {
+        "do": "program",
+        "bundle": str(bundle.path),
+        "volatile": message["volatile"],
+        # Said beforehand, so that init need not wait for our answer to its "ready".
+        "start": message["start"],
+    }
+    channel.send(order, ends)
+    for fd in ends:
+        os.close(fd)
+    for reading, _ in pipes.values():
+        # The container can open its pipe by /proc/self/fd/1 and take away what poll saw.
+        os.set_blocking(reading, False)
+    return {reading: stream for stream, (reading, _) in pipes.items()}
 
 
 def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.util
 import os
 import select
@@ -24,6 +23,7 @@ from nbcontain.oci.spec import Mount
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.init import ROOTFS
 from nbcontain.runtime.messages import Channel, Message, error_of
+from nbcontain.runtime.sealed import ENVIRONMENT, command, environment, sealed_copy
 
 _READY_S = 20.0
 _CREATED_S = 60.0
@@ -231,20 +231,14 @@ class Launcher:
 
     def _execute(self, executable: Path, *, sealed: bool) -> None:
         ours, theirs = Channel.pair()
-        copy = _sealed_copy(executable) if sealed else os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
-        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
-        # A copy in memory has no directory, so libraries that lie beside the interpreter's would not be found (conda).
-        libraries = executable.parent.parent / "lib"
-        if sealed and not str(executable).startswith("/usr/"):
-            environment["LD_LIBRARY_PATH"] = str(libraries)
-        # Nobody else imports these modules, so that nobody else would leave them compiled for the next start.
-        without_cache = ["-B"] if sys.dont_write_bytecode else []
+        name = str(executable)
+        copy = sealed_copy(name) if sealed else os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
         try:
             zygote = subprocess.Popen(
-                [str(executable), "-I", "-S", *without_cache, "-c", _PROGRAM, str(theirs.fileno()), *_paths()],
+                command(name, _PROGRAM, str(theirs.fileno()), *_paths()),
                 executable=f"/proc/self/fd/{copy}",
                 pass_fds=(copy, theirs.fileno()),
-                env=environment,
+                env=environment(name) if sealed else ENVIRONMENT,
                 cwd="/",
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
@@ -259,8 +253,7 @@ class Launcher:
             os.close(copy)
         self._zygote, self._orders = zygote, ours
         try:
-            ids = self._host.ids
-            ours.send({"uids": _numbers(ids.uids), "gids": _numbers(ids.gids), "functions": self._functions})
+            ours.send({**self._host.ids.numbers(), "functions": self._functions})
             answer_of(ours, _READY_S, "starting a zygote")
         except BaseException as error:
             self._end()
@@ -334,32 +327,11 @@ def piped(stdin: int) -> int:
     return reading
 
 
-def _sealed_copy(executable: Path) -> int:
-    """The interpreter in memory, which nobody can change any more (memfd_create(2))."""
-    copy = os.memfd_create("python", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        with open(executable, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            done = 0
-            while done < size:
-                done += os.sendfile(copy, file.fileno(), done, size - done)
-        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
-    except BaseException:
-        os.close(copy)
-        raise
-    return copy
-
-
 def _paths() -> list[str]:
     """Where a zygote finds this package, and zstd where the interpreter does not bring it along."""
     found = importlib.util.find_spec("backports.zstd") if sys.version_info < (3, 14) else None
     others = [str(Path(found.origin).parents[2])] if found is not None and found.origin else []
     return list(dict.fromkeys([str(_PACKAGE), *others]))
-
-
-def _numbers(mappings: Sequence[Any]) -> list[list[int]]:
-    return [[each.container_id, each.host_id, each.size] for each in mappings]
 
 
 def connect(directory: Path) -> Channel:

@@ -7,6 +7,7 @@ ever sees, and that ends with it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,15 @@ def files(place: str, hidden: Hidden) -> list[int]:
         os.close(directory)
 
 
+def _give(fd: int, file: SecretFile) -> None:
+    try:
+        os.fchown(fd, file.uid, file.gid)
+    except OSError as error:
+        # Where there is one id only, nobody else is there to read it.
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+
+
 def _mounted(directory: int, name: str, file: SecretFile) -> int:
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
     try:
@@ -78,7 +88,7 @@ def _mounted(directory: int, name: str, file: SecretFile) -> int:
         while data:
             data = data[os.write(fd, data) :]
         if (file.uid, file.gid) != (0, 0):
-            os.fchown(fd, file.uid, file.gid)
+            _give(fd, file)
         os.fchmod(fd, file.mode)
     finally:
         os.close(fd)

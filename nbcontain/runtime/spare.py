@@ -43,6 +43,6 @@ def main(orders: Channel, ids: IdMap) -> None:
         if message["do"] == "call":
             answer_call(inside, report, message, fds[1:])
         else:
-            Supervisor(ids, inside, report, message, fds[1:]).run()
+            Supervisor.ordered(ids, inside, report, message, fds[1:]).run()
     except BaseException as error:  # noqa: BLE001 - there is nobody above but whoever asked
         report.tell(describe(error))

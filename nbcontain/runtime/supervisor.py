@@ -5,23 +5,25 @@ It has no threads, never enters a namespace, and outlives the kernel.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from nbcontain.errors import NotRunning
 from nbcontain.events import Finished, Notice, Output, Started
 from nbcontain.journal import FileJournal
-from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import init, stage
+from nbcontain.runtime import idle, stage
 from nbcontain.runtime.bundle import Bundle, State
-from nbcontain.runtime.calls import raise_for, remove_as_root
+from nbcontain.runtime.calls import be_program, raise_for, remove_as_root
+from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Message, describe, error_of
 from nbcontain.runtime.signals import signal_number
 from nbcontain.store import files
@@ -29,65 +31,81 @@ from nbcontain.store import files
 GRACE_S = 0.5
 """What a container is given to end by itself when its leash is let go."""
 
+_QUIET_S = 2.0
+"""Without a wish for so long, a supervisor becomes small."""
+_LOST = "output was lost: the disk is full"
 _READ_BYTES = 1 << 16
 _DRAIN_S = 5.0
-_JOINED = {
-    "mount": syscalls.CLONE_NEWNS,
-    "pid": syscalls.CLONE_NEWPID,
-    "ipc": syscalls.CLONE_NEWIPC,
-    "uts": syscalls.CLONE_NEWUTS,
-    "cgroup": syscalls.CLONE_NEWCGROUP,
-    "user": syscalls.CLONE_NEWUSER,
-    "network": syscalls.CLONE_NEWNET,
-}
-
-
-@dataclass(slots=True)
-class _Exec:
-    """A further process in the container, and who asked for it."""
-
-    pid: int
-    pidfd: int
-    channel: Channel | None
-    """Until it has become its program."""
-    asked: Channel
 
 
 class Supervisor:
     """One run of one container."""
 
-    def __init__(self, ids: IdMap, inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> None:
+    def __init__(self, ids: IdMap, bundle: Bundle, pid: int, pidfd: int) -> None:
         self.ids = ids
-        self.inside = inside
-        self.report: Channel | None = report
-        self.bundle = Bundle(Path(message["bundle"]))
-        self.bundle.lock_fd = fds.pop(0)
-        self.leash = fds.pop(0) if message["leash"] else -1
-        self.stdin = fds.pop(0) if message["stdin"] else -1
-        self.secrets = fds.pop(0) if message["secrets"] else -1
-        self.outputs: dict[int, str] = {}
-        self.starts_at_once: bool = message["start"]
-        # First of all, so that init makes its root while the rest happens here.
-        self._instruct(volatile=message["volatile"])
-        self.info = self.bundle.info
-        self.journal = FileJournal(self.bundle.path / "journal.jsonl")
-        self.state = State()
-        self.pidfd = os.pidfd_open(inside.pid)
+        self.bundle = bundle
+        self.info = bundle.info
+        self.pid = pid
+        self.pidfd = pidfd
+        self.inside: Channel | None = None
+        """To init, until it has become the program."""
+        self.report: Channel | None = None
+        """To the launcher, until it has heard of the start."""
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.leash = -1
         self.mounts_fd = -1
+        self.outputs: dict[int, str] = {}
+        self.journal = FileJournal(bundle.path / "journal.jsonl")
+        self.state = State()
         self.kill_at = 0.0
-        self.is_started = False
-        self.execs: dict[int, _Exec] = {}
+        self.starts_at_once = self.is_started = False
         self.clients: dict[int, Channel] = {}
         self.waiting: list[Channel] = []
         self.poll = select.poll()
+        self.execs = Execs(bundle, pidfd, self.poll)
+        self.may_sleep = idle.is_possible()
+        self.quiet_since = time.monotonic()
+
+    @classmethod
+    def ordered(cls, ids: IdMap, inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> Supervisor:
+        """The supervisor of a container that is to be made, as a launcher's message says."""
+        bundle = Bundle(Path(message["bundle"]))
+        bundle.lock_fd = fds.pop(0)
+        leash = fds.pop(0) if message["leash"] else -1
+        stdin = fds.pop(0) if message["stdin"] else -1
+        # First of all, so that init makes its root while the rest happens here.
+        outputs = be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
+        made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
+        made.inside, made.report, made.leash, made.outputs = inside.channel, report, leash, outputs
+        made.starts_at_once = message["start"]
+        return made
+
+    @classmethod
+    def resumed(cls, was: idle.Idle) -> Supervisor:
+        """The supervisor that was idle."""
+        bundle = Bundle(Path(was.bundle))
+        bundle.lock_fd = was.lock
+        made = cls(IdMap.from_numbers(was.ids), bundle, was.pid, was.pidfd)
+        made.listener.close()
+        made.listener = socket.socket(fileno=was.listener)
+        made.leash, made.mounts_fd, made.outputs = was.leash, was.mounts, dict(was.outputs)
+        made.journal.adopt(was.journal)
+        made.state = bundle.state()
+        made.is_started = True
+        if was.lost:
+            made.state = replace(made.state, error=_LOST)
+        for fd in (*was.outputs, was.pidfd, was.listener, was.leash):
+            if fd >= 0:
+                made.poll.register(fd, select.POLLIN)
+        return made
 
     def run(self) -> None:
         try:
             self._create()
         except BaseException as error:  # noqa: BLE001 - told to whoever launched it
             # Whoever launched it raises this; the container stays, stopped, for another try.
-            os.kill(self.inside.pid, signal.SIGKILL)
-            os.waitpid(self.inside.pid, 0)
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
             self.bundle.write_state(
                 replace(
                     self.state,
@@ -101,6 +119,10 @@ class Supervisor:
             return
         if self.starts_at_once:
             self._start_for_launcher()
+        self.attend()
+
+    def attend(self) -> None:
+        """To the end of the container."""
         self._watch()
         self._finish()
 
@@ -112,12 +134,13 @@ class Supervisor:
         self.journal.open()
         for fd in self.outputs:
             self.poll.register(fd, select.POLLIN)
-        self.state = State(status="created", pid=self.inside.pid, pid_start=_start_time(self.inside.pid))
+        self.state = State(status="created", pid=self.pid, pid_start=_start_time(self.pid))
         if not self.starts_at_once:
             self.bundle.write_state(self.state)
-        answer, _ = self.inside.channel.receive()
-        raise_for(answer)
+        assert self.inside is not None
         assert self.report is not None
+        answer, _ = self.inside.receive()
+        raise_for(answer)
         if not self.starts_at_once:
             self.report.send({"created": True})
         self.bundle.write_stubs(answer["made"] if answer else ())
@@ -128,26 +151,6 @@ class Supervisor:
         if self.leash >= 0:
             self.poll.register(self.leash, select.POLLIN)
 
-    def _instruct(self, *, volatile: bool) -> None:
-        """Tell init which container to become, and give it its standard streams."""
-        stdin = self.stdin if self.stdin >= 0 else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
-        ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *([self.secrets] if self.secrets >= 0 else [])]
-        message = {
-            "do": "program",
-            "bundle": str(self.bundle.path),
-            "volatile": volatile,
-            # Said beforehand, so that init need not wait for our answer to its "ready".
-            "start": self.starts_at_once,
-        }
-        self.inside.channel.send(message, ends)
-        for fd in ends:
-            os.close(fd)
-        for reading, _ in pipes.values():
-            # The container can open its pipe by /proc/self/fd/1 and take away what poll saw.
-            os.set_blocking(reading, False)
-        self.outputs = {reading: stream for stream, (reading, _) in pipes.items()}
-
     def _hold_mounts(self) -> None:
         """Keep the mount namespace beyond init's end: unmounting takes a while, and nobody needs to wait for it.
 
@@ -156,13 +159,12 @@ class Supervisor:
         with suppress(PermissionError, FileNotFoundError, ProcessLookupError):
             # Refused where the user is another inside, without being root here, or too late: then init's end takes
             # a little longer.
-            self.mounts_fd = os.open(f"/proc/{self.inside.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            self.mounts_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
     def _listen(self) -> None:
         """The control socket. By a descriptor of its directory, since a socket's path ends at 108 bytes."""
         files.unlink(self.bundle.path / "control.sock")
         directory = os.open(self.bundle.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(f"/proc/self/fd/{directory}/control.sock")
         self.listener.listen(16)
         os.close(directory)
@@ -174,12 +176,13 @@ class Supervisor:
         """Let init become the program. Raises what hindered it."""
         if self.is_started:
             return
+        assert self.inside is not None
         self.journal.append(Started(self.info.id, self.info.name))
         if not self.starts_at_once:
-            self.inside.channel.send({"start": True})
+            self.inside.send({"start": True})
         # End-of-file means that exec succeeded: the channel is close-on-exec. A packet is the error that stopped it.
-        answer, _ = self.inside.channel.receive()
-        self.inside.channel.close()
+        answer, _ = self.inside.receive()
+        self.inside.close()
         self.is_started = True
         if answer is not None:
             error = error_of(answer)
@@ -200,6 +203,10 @@ class Supervisor:
             timeout_ms = None
             if self.kill_at:
                 timeout_ms = max(0.0, self.kill_at - time.monotonic()) * 1000
+            elif self._is_idle():
+                timeout_ms = max(0.0, self.quiet_since + _QUIET_S - time.monotonic()) * 1000
+                if timeout_ms == 0:
+                    self._sleep()
             ready = self.poll.poll(timeout_ms)
             if self.kill_at and time.monotonic() >= self.kill_at:
                 self.kill_at = 0.0
@@ -214,10 +221,31 @@ class Supervisor:
             if has_ended:
                 return
 
+    def _is_idle(self) -> bool:
+        """Whether nobody wants anything but that the output is kept."""
+        busy = self.report or self.clients or self.execs or self.kill_at
+        return self.may_sleep and self.is_started and not busy
+
+    def _sleep(self) -> None:
+        """Become small, until something happens. Returns only where that cannot be."""
+        if self.state.error:
+            self.bundle.write_state(self.state)
+        self.may_sleep = False
+        assert self.bundle.lock_fd is not None
+        idle.fall_asleep(
+            idle.Idle(
+                bundle=str(self.bundle.path), task=self.info.id, pid=self.pid, lock=self.bundle.lock_fd,
+                pidfd=self.pidfd, listener=self.listener.fileno(), journal=self.journal.fileno(), leash=self.leash,
+                mounts=self.mounts_fd, outputs=self.outputs, ids=self.ids.numbers(),
+            )
+        )  # fmt: skip
+
     def _serve(self, fd: int) -> None:
         if fd in self.outputs:
             self._read(fd)
-        elif self.report is not None and fd == self.report.fileno():
+            return
+        self.quiet_since = time.monotonic()
+        if self.report is not None and fd == self.report.fileno():
             self._serve_report()
         elif fd == self.leash:
             self.poll.unregister(fd)
@@ -227,7 +255,7 @@ class Supervisor:
         elif fd in self.clients:
             self._serve_client(self.clients[fd])
         else:
-            self._serve_exec(fd)
+            self.execs.serve(fd)
 
     def _read(self, fd: int) -> bool:
         """Take some output; False at its end."""
@@ -248,7 +276,7 @@ class Supervisor:
             self.journal.append(event)
         except OSError:
             # A full disk must not stop the container: it is drained on, and what was lost is lost.
-            self.state = replace(self.state, error="output was lost: the disk is full")
+            self.state = replace(self.state, error=_LOST)
 
     def _serve_report(self) -> None:
         """The launcher: a request to start, or its end."""
@@ -296,10 +324,7 @@ class Supervisor:
         self.clients.pop(fd, None)
         if client in self.waiting:
             self.waiting.remove(client)
-        for running in self.execs.values():
-            # Nobody waits for it any more: an exec does not outlive who asked for it.
-            if running.asked is client:
-                signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+        self.execs.abandon(client)
         self.poll.unregister(fd)
         client.close()
 
@@ -323,7 +348,9 @@ class Supervisor:
                 case "wait":
                     self.waiting.append(client)
                 case "exec":
-                    self._exec(client, message, fds)
+                    if not self.is_started:
+                        raise NotRunning(f"{self.info.name} has not been started")
+                    self.execs.start(client, message, fds)
         except BaseException as error:  # noqa: BLE001 - raised where it was asked for
             client.tell(describe(error))
         finally:
@@ -341,45 +368,12 @@ class Supervisor:
         self._signal(signal_number(self.info.stop_signal) if self.is_started else signal.SIGKILL)
         self.kill_at = time.monotonic() + GRACE_S
 
-    # --- exec ---------------------------------------------------------------------------------
-
-    def _exec(self, client: Channel, message: Message, fds: list[int]) -> None:
-        if not self.is_started:
-            raise NotRunning(f"{self.info.name} has not been started")
-        flags = 0
-        for name in self.bundle.spec.linux.namespaces:
-            flags |= _JOINED[name]
-        inside = stage.join(self.pidfd, flags, init.be_process, (fds[0], fds[1], fds[2]))
-        inside.channel.send({"process": message["process"], "user": message["user"]})
-        running = _Exec(inside.pid, os.pidfd_open(inside.pid), inside.channel, client)
-        for fd in (inside.channel.fileno(), running.pidfd):
-            self.execs[fd] = running
-            self.poll.register(fd, select.POLLIN)
-
-    def _serve_exec(self, fd: int) -> None:
-        running = self.execs[fd]
-        if running.channel is not None and fd == running.channel.fileno():
-            answer, _ = running.channel.receive()
-            self._drop(fd)
-            running.channel.close()
-            running.channel = None
-            running.asked.tell(answer or {"started": True})
-        elif running.channel is None:
-            self._drop(fd)
-            os.close(fd)
-            _, status = os.waitpid(running.pid, 0)
-            running.asked.tell({"exit_code": _exit_code(status)})
-
-    def _drop(self, fd: int) -> None:
-        self.poll.unregister(fd)
-        del self.execs[fd]
-
     # --- the end ------------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """What is left of the output, the exit code, and for --rm the removal."""
-        _, status = os.waitpid(self.inside.pid, 0)
-        code = _exit_code(status)
+        _, status = os.waitpid(self.pid, 0)
+        code = exit_code(status)
         if self.state.exit_code is not None and self.state.error:
             code = self.state.exit_code
         self._drain()
@@ -432,10 +426,13 @@ class Supervisor:
             remove_as_root(self.ids, path)
 
 
-def _exit_code(status: int) -> int:
-    """As shells count: 128 and the signal for a killed program."""
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+def resume() -> None:
+    """A supervisor that was idle, executed again: go on where it was."""
+    was = idle.Idle.of(sys.argv[1:])
+    idle.hold(was)
+    os.environ.clear()
+    gc.disable()
+    stage.run(Supervisor.resumed(was).attend)
 
 
 def _exit_code_of(error: BaseException) -> int:

@@ -16,10 +16,8 @@ import os
 import select
 import socket
 import sys
-from typing import Any
 
 from nbcontain.linux.idmap import IdMap
-from nbcontain.oci.spec import IdMapping
 from nbcontain.runtime import stage
 from nbcontain.runtime.messages import Channel, Message
 from nbcontain.runtime.spare import main as be_spare
@@ -41,7 +39,7 @@ def main(fd: int) -> None:
     message, _ = orders.receive()
     if message is None:
         return
-    ids, functions = _ids_from(message), message["functions"]
+    ids, functions = IdMap.from_numbers(message), message["functions"]
     gc.disable()
     _share()
     orders.send({"ready": True})
@@ -96,11 +94,6 @@ def _fork_spare(orders: Channel, ids: IdMap, spares: list[Channel]) -> Channel:
     theirs.close()
     os.waitpid(middle, 0)
     return ours
-
-
-def _ids_from(message: dict[str, Any]) -> IdMap:
-    uids, gids = (tuple(IdMapping(*numbers) for numbers in message[name]) for name in ("uids", "gids"))
-    return IdMap(uids, gids)
 
 
 if __name__ == "__main__":

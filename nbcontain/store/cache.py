@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from nbcontain.errors import BadDigest, StoreError
-from nbcontain.oci.digest import DiffID, Digest
-from nbcontain.oci.image import Descriptor, Layer
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import Layer
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
+from nbcontain.store.builds import layers_from_json, layers_to_json
 from nbcontain.store.layout import Layout
 
 _LIMIT = 1 << 20
+_POLL_S = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,31 @@ class BuildCache:
         """Remember it. Not synced: a record that a power cut damaged is recognised and dropped."""
         files.replace(self._layout.cache_record(key), _encode(record, key), durable=False)
 
+    @contextmanager
+    def making(self, key: Digest, waiting: Callable[[float], None]) -> Iterator[None]:
+        """Held by whoever makes what `key` stands for: one at a time, in whichever process.
+
+        While another is at it, `waiting` is called again and again with the seconds so far; it may raise. If
+        the other dies, its place is free at once. Look the key up again afterwards.
+        """
+        path = self._layout.being_made(key)
+        started = time.monotonic()
+        while True:
+            fd = files.try_lock(path)
+            if fd is None:
+                waiting(time.monotonic() - started)
+                time.sleep(_POLL_S)
+                continue
+            if os.fstat(fd).st_nlink:
+                break
+            # Its last holder took it away between our opening and locking.
+            os.close(fd)
+        try:
+            yield
+        finally:
+            files.unlink(path)
+            os.close(fd)
+
     def remove(self, key: Digest) -> None:
         """Idempotent."""
         files.unlink(self._layout.cache_record(key))
@@ -77,15 +106,7 @@ class BuildCache:
 
 
 def _encode(record: CacheRecord, key: Digest) -> bytes:
-    layers = [
-        {
-            "mediaType": layer.descriptor.media_type,
-            "digest": str(layer.descriptor.digest),
-            "size": layer.descriptor.size,
-            "diffID": str(layer.diff_id),
-        }
-        for layer in record.layers
-    ]
+    layers = layers_to_json(record.layers)
     document = {"key": str(key), "layers": layers, "created": record.created, "created_by": record.created_by}
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -95,11 +116,4 @@ def _decode(data: bytes, key: Digest) -> CacheRecord | None:
     fields = json.loads(data)
     if fields["key"] != str(key):
         return None
-    layers = tuple(
-        Layer(
-            Descriptor(layer["mediaType"], Digest.parse(layer["digest"]), int(layer["size"])),
-            DiffID(Digest.parse(layer["diffID"])),
-        )
-        for layer in fields["layers"]
-    )
-    return CacheRecord(layers, fields["created"], fields["created_by"])
+    return CacheRecord(layers_from_json(fields["layers"]), fields["created"], fields["created_by"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nbcontain.store.whiteouts import is_opaque, is_whiteout, join, opaque_xattr
 
@@ -110,3 +111,25 @@ def _hidden(upper: bytes, path: bytes, through: tuple[bytes, ...], opaque: bytes
     return [
         child for child in paths if _showing(child, through, opaque) and not os.path.lexists(os.path.join(upper, child))
     ]
+
+
+def is_untouched(upper: Path, stubs: Collection[str]) -> bool:
+    """Whether nothing is in an upper directory but these mount points, still empty. Nobody may write to it any more.
+
+    False also where this process may not look.
+    """
+    waiting = [upper]
+    try:
+        while waiting:
+            directory = waiting.pop()
+            with os.scandir(directory) as listing:
+                for entry in listing:
+                    if f"/{Path(entry.path).relative_to(upper)}" not in stubs:
+                        return False
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+                    elif not entry.is_file(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_size:
+                        return False
+    except PermissionError:
+        return False
+    return True

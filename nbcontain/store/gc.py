@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,10 @@ class _Marks:
             self.blobs.add(layer.descriptor.digest)
             self.snapshots.add(below.hex)
 
+    def take_all(self, stacks: Iterable[Collection[Layer]]) -> None:
+        for layers in stacks:
+            self.take(layers)
+
 
 def collect(
     store: Store,
@@ -78,6 +82,9 @@ def collect(
                 _mark_stack(store, store.snapshots.parent_of(key), marks)
         records = _sweep_cache(store, cache_max_age_s, marks)
         freed += _sweep_cache_mounts(store, cache_max_age_s)
+        records += store.builds.remove_old(cache_max_age_s)
+        for _, build in store.builds.walk():
+            marks.take_all(state.layers for state in build.states)
         blobs = snapshots = 0
         # Upper layers before lower ones, so that a stack never stands on nothing.
         for name in _topmost_first(store, [hex for hex in store.snapshots.walk() if hex not in marks.snapshots]):

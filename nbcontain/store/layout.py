@@ -97,6 +97,18 @@ class Layout:
     def cache_record(self, key: Digest) -> Path:
         return self.cache / f"{key.hex}.json"
 
+    def being_made(self, key: Digest) -> Path:
+        """Locked by whoever makes what that key stands for; swept like all that is temporary."""
+        return self.tmp / f".tmp-{key.hex}"
+
+    @property
+    def builds(self) -> Path:
+        """The last build of each name."""
+        return self.root / "builds"
+
+    def build_record(self, name: Digest) -> Path:
+        return self.builds / f"{name.hex}.json"
+
     @property
     def cache_mounts(self) -> Path:
         """What RUN --mount=type=cache keeps."""

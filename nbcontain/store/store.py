@@ -14,6 +14,7 @@ from nbcontain.oci.image import Index
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
+from nbcontain.store.builds import BuildRecords
 from nbcontain.store.cache import BuildCache
 from nbcontain.store.cache_mounts import CacheMounts
 from nbcontain.store.images import Images
@@ -41,6 +42,7 @@ class Store:
         self.images = Images(layout, self.blobs, self.snapshots.is_in_use)
         self.cache = BuildCache(layout, self.blobs)
         self.cache_mounts = CacheMounts(layout)
+        self.builds = BuildRecords(layout)
 
     @classmethod
     def open(

@@ -10,7 +10,7 @@ FLOORS = (
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
-    {"containers", "engine", "inspection", "outcomes", "profiles"},
+    {"builder", "containers", "engine", "inspection", "outcomes", "profiles"},
     {"display"},
     {"commands", "completion", "docker_words", "draw"},
     {"magics", "session", "__main__"},

@@ -136,6 +136,12 @@ def test_a_directory_does_not_replace_a_symlink_deeper_down(made: Made, context:
     assert caught.value.why == "a symlink of the image is in the way"
 
 
+def test_a_file_that_a_stage_does_not_have_is_an_error_with_what_is_near(made: Made) -> None:
+    with pytest.raises(BuildError, match="no /etc/paswd") as caught:
+        made("FROM box\nCOPY --from=0 /etc/paswd /", "true")
+    assert caught.value.hint == "did you mean /etc/passwd?"
+
+
 # --- --link ------------------------------------------------------------------------------------
 
 

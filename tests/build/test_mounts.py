@@ -20,9 +20,11 @@ from machine import Machine
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import Secret, agents_of, secrets_of
 from nbcontain.build.ssh_agent import forwarded
+from nbcontain.commands import DockerfileWords
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, UsageError
 from nbcontain.events import Finished, Output, Started
+from nbcontain.options import parse
 from nbcontain.store import gc
 
 
@@ -245,6 +247,14 @@ def asked_of(path: Path, *kinds: int) -> list[int]:
             answers.append(head[4])
             end.recv(int.from_bytes(head[:4], "big") - 1, socket.MSG_WAITALL)
     return answers
+
+
+def test_a_cells_words_give_secrets_out_of_its_variables(tmp_path: Path) -> None:
+    words = parse(DockerfileWords, "%%dockerfile", "", ["--secret", "id=s,var=token", "--allow", "network.host"], {})
+    options = words.build_options(tmp_path, {"token": CANARY})
+    assert options.secrets["s"].read() == CANARY.encode() and CANARY not in repr(options) and CANARY not in repr(words)
+    with pytest.raises(UsageError, match="security.insecure"):
+        parse(DockerfileWords, "%%dockerfile", "", ["--allow", "security.insecure"], {}).build_options(tmp_path)
 
 
 def test_an_agent_signs_and_keeps_its_keys(tmp_path: Path) -> None:

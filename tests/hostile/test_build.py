@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import subprocess
 import sys
+import tarfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from machine import Machine
-from nbcontain.errors import BuildError, NbcontainError
+from nbcontain.build import http
+from nbcontain.build.plan import BuildOptions
+from nbcontain.errors import BuildError, DockerfileError, NbcontainError
+from servers import serving
 
 
 @pytest.fixture
@@ -97,3 +105,208 @@ def test_a_build_that_fails_on_the_terminal_ends(machine: Machine, context: Path
     command = [sys.executable, "-m", "nbcontain", "build", str(context)]
     environment = os.environ | {"NBCONTAIN_ROOT": str(machine.engine.layout.root)}
     assert subprocess.run(command, env=environment, capture_output=True, timeout=20, check=False).returncode != 0
+
+
+# --- mounts of RUN (B3, B10) -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("link", ["/../../../../../../..{canary}", "{canary}", "/proc/self/root{canary}"])
+@pytest.mark.parametrize("rights", ["", ",rw"])
+def test_a_bind_of_a_stage_reaches_nothing_of_the_hosts(
+    machine: Machine, context: Path, canary: Path, link: str, rights: str
+) -> None:
+    # CVE-2024-1753 and its kin: the source is a symlink that was made in another stage.
+    text = f"FROM box AS evil\nRUN mkdir -p /x && ln -s {link.format(canary=canary)} /link\nFROM box\n"
+    text += f"RUN --mount=type=bind,from=evil,source=/link,target=/in{rights} ls /in; touch /in/new\n"
+    with pytest.raises(NbcontainError):
+        machine.build(text, "bound", context)
+
+
+@pytest.mark.parametrize("source", ["../../..", "/../../../..", "link"])
+def test_a_cache_and_a_bind_of_the_context_reach_nothing_outside(
+    machine: Machine, context: Path, canary: Path, source: str
+) -> None:
+    (context / "link").symlink_to(canary)
+    for mount in (f"type=cache,target=/in,source={source}", f"type=bind,target=/in,source={source},rw"):
+        text = f"FROM box\nRUN --mount={mount} ls -R /in; touch /in/new; ! grep -r 'do not touch' /in\n"
+        try:
+            machine.build(text, "cached", context)
+        except NbcontainError:
+            continue
+    assert sorted(os.listdir(context)) == ["file", "link"]
+
+
+def test_a_source_that_is_swapped_all_the_time_never_leads_out(machine: Machine, context: Path, canary: Path) -> None:
+    # Two names for "data" take turns: a directory, and a symlink to the host's.
+    (context / "data").mkdir()
+    (context / "data" / "secret").write_text("mine\n")
+    (context / "other").symlink_to(canary)
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            os.rename(context / "data", context / "third")
+            os.rename(context / "other", context / "data")
+            os.rename(context / "data", context / "other")
+            os.rename(context / "third", context / "data")
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    taken = 0
+    try:
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            try:
+                machine.build("FROM box\nCOPY data /d/\nCOPY other /o/\n", "swapped", context)
+            except NbcontainError:
+                continue
+            taken += 1
+            assert "do not touch" not in machine.sh("cat /d/* /o/* 2>/dev/null; true", image="swapped")
+    finally:
+        done.set()
+        swapper.join()
+
+
+@pytest.mark.parametrize(
+    "option", ["bind-propagation=rshared", "readonly=maybe", "relabel=shared", "type=devpts", "idmap"]
+)
+def test_an_option_that_is_not_known_is_refused(machine: Machine, context: Path, option: str) -> None:
+    with pytest.raises(DockerfileError):
+        machine.build(f"FROM box\nRUN --mount={option},target=/x true\n", "refused", context)
+
+
+def test_a_mount_over_the_root_or_proc_is_refused(machine: Machine, context: Path) -> None:
+    for target in ("/", "/../..", "/proc", "/proc/sys", "/sys/kernel"):
+        with pytest.raises(NbcontainError):
+            machine.build(f"FROM box\nRUN --mount=type=tmpfs,target={target} true\n", "covered", context)
+
+
+def test_a_removed_mount_point_is_not_looked_for_behind_a_symlink(machine: Machine, context: Path) -> None:
+    # CVE-2024-23652: the step replaces the stub's directory by a symlink to one with an empty directory of that name.
+    text = "FROM box\nRUN mkdir -p /keep/stub\n"
+    text += "RUN --mount=type=tmpfs,target=/where/stub umount /where/stub 2>/dev/null; true\n"
+    text += "RUN --mount=type=cache,target=/a/stub mkdir -p /b/stub; mv /a /c; ln -sfn /b /a; true\n"
+    machine.build(text, "stubs", context)
+    assert machine.sh("ls -d /keep/stub /b/stub", image="stubs") == "/b/stub\n/keep/stub\n"
+
+
+def test_a_set_id_program_in_a_cache_is_another_builds_only_under_its_id(machine: Machine, context: Path) -> None:
+    machine.build(
+        "FROM box\nRUN --mount=type=cache,target=/c,id=a cp /bin/busybox /c/su && chmod 4755 /c/su\n", "c", context
+    )
+    text = "FROM box\nRUN --mount=type=cache,target=/c,id=b ! test -e /c/su\n"
+    text += "RUN --mount=type=cache,target=/c,id=b/../a ! test -e /c/su\n"
+    machine.build(text, "c", context)
+
+
+# --- archives, servers, repositories (B1, B7, B8) ----------------------------------------------
+
+
+def evil_archive(*members: tuple[str, bytes, str]) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, kind, link in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, link
+            member.size = 4 if kind == tarfile.REGTYPE else 0
+            tar.addfile(member, io.BytesIO(b"evil"))
+    return gzip.compress(data.getvalue())
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("../../../../../../..{canary}/secret", tarfile.REGTYPE, "")],
+        [("{canary}/secret", tarfile.REGTYPE, "")],
+        [("l", tarfile.SYMTYPE, "{canary}"), ("l/secret", tarfile.REGTYPE, "")],
+        [("l", tarfile.SYMTYPE, "../../../../..{canary}"), ("l/new", tarfile.REGTYPE, "")],
+        [("h", tarfile.LNKTYPE, "../../../..{canary}/secret"), ("h", tarfile.REGTYPE, "")],
+        [("h", tarfile.LNKTYPE, "etc/passwd"), ("h", tarfile.REGTYPE, "")],
+        [("dev", tarfile.CHRTYPE, ""), ("dev", tarfile.REGTYPE, "")],
+    ],
+)
+@pytest.mark.parametrize("target", ["/", "/deep/er/"])
+def test_an_archive_of_add_writes_nothing_outside(
+    machine: Machine, context: Path, canary: Path, members: list[tuple[str, bytes, str]], target: str
+) -> None:
+    filled = [(name.format(canary=canary), kind, link.format(canary=canary)) for name, kind, link in members]
+    (context / "a.tgz").write_bytes(evil_archive(*filled))
+    try:
+        machine.build(f"FROM box\nADD a.tgz {target}\n", "unpacked", context)
+        passwd = machine.sh("cat /etc/passwd", image="unpacked")
+    except NbcontainError:
+        return
+    assert "root:x:0:0" in passwd
+
+
+def test_a_whiteout_in_an_archive_of_add_hides_nothing(machine: Machine, context: Path) -> None:
+    whiteouts = [(name, tarfile.REGTYPE, "") for name in ("bin/.wh.busybox", ".wh..wh..opq")]
+    (context / "a.tgz").write_bytes(evil_archive(*whiteouts))
+    machine.build("FROM box\nADD a.tgz /\n", "white", context)
+    assert machine.sh("ls -a / /bin | grep -c '[.]wh'; true", image="white") == "0\n"
+
+
+@pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://example.org/x", "http://169.254.169.254/latest/meta-data"])
+def test_a_redirect_goes_nowhere_but_to_http_and_never_to_metadata(machine: Machine, context: Path, to: str) -> None:
+    with serving() as server:
+        server.redirect("/f", to)
+        with pytest.raises(BuildError):
+            machine.build(f"FROM box\nADD {server.url}/f /x\n", "redirected", context)
+
+
+def test_a_public_server_may_not_choose_an_address_of_this_network() -> None:
+    with pytest.raises(BuildError, match="redirects"):
+        http._redirect("https://1.1.1.1/x", "https://1.1.1.1/x", "http://127.0.0.1:8888/api", was_public=True)
+    assert http._redirect("x", "https://1.1.1.1/x", "/y", was_public=True) == "https://1.1.1.1/y"
+
+
+def test_credentials_of_a_url_stay_with_its_host_and_out_of_the_image(machine: Machine, context: Path) -> None:
+    with serving() as other, serving() as server:
+        server.redirect("/f", f"{other.url.replace('127.0.0.1', 'localhost')}/g")
+        other.put("/g", b"x")
+        url = server.url.replace("://", "://user:hunter2@")
+        machine.build(f"FROM box\nADD {url}/f /x\n", "credentials", context)
+        assert all("Authorization" not in each for each in other.headers)
+        assert any("Authorization" in each for each in server.headers)
+    image = machine.engine.image("credentials")
+    assert "hunter2" not in repr(image.config) and f"ADD {server.url}/f /x" in image.config.history[-1].created_by
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["ext::sh -c id%.git", "git@-oProxyCommand=id:x.git", "git://h/a#--upload-pack=id", "https://h/a.git#main:../../etc",
+     "ssh://-oProxyCommand=id/x", "git://h/a?what=1"],
+)  # fmt: skip
+def test_what_git_could_take_for_an_order_is_refused(machine: Machine, context: Path, source: str) -> None:
+    with pytest.raises(NbcontainError):
+        machine.build(f'FROM box\nADD ["{source}", "/x/"]\n', "git", context)
+
+
+# --- the Dockerfile itself (B5, B12, B13, B14) --------------------------------------------------
+
+
+def test_a_base_images_trigger_gets_nothing_from_outside_the_context(
+    machine: Machine, context: Path, canary: Path
+) -> None:
+    (context / "link").symlink_to(canary)
+    machine.build("FROM box\nONBUILD COPY . /taken/\nONBUILD RUN ! grep -r 'do not touch' /taken\n", "trigger", context)
+    machine.build("FROM trigger\n", "triggered", context)
+
+
+def test_a_huge_dockerfile_is_read_or_refused_soon(machine: Machine, context: Path) -> None:
+    started = time.monotonic()
+    for text in (
+        "FROM box\n" + "LABEL a=b\n" * 20_000,
+        "FROM box\nENV A=" + "${B:-" * 5000 + "}" * 5000,
+        "FROM box\nENV A=" + "a" * 60_000 + "\nENV B=${A//a*a*a*a*b/x}\n",
+        "FROM box\nRUN " + "--mount=type=cache,target=/c " * 5000 + "true\n",
+    ):
+        try:
+            machine.engine.build(text, BuildOptions(context=context)).cancel()
+        except NbcontainError:
+            continue
+    assert time.monotonic() - started < 5
+
+
+def test_a_step_that_writes_without_end_costs_no_memory_here(machine: Machine, context: Path) -> None:
+    machine.build("FROM box\nRUN yes | head -c 20000000\n", "noisy", context)

@@ -98,6 +98,7 @@ def test_passwd_may_be_anything(machine: Machine, tmp_path: Path, busybox: Path)
 
 # --- what is inside ---------------------------------------------------------------------------
 
+
 def descriptors(text: str) -> set[str]:
     return {line.strip() for line in text.splitlines() if line.strip()}
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from machine import Machine
+from nbcontain.build.plan import BuildOptions
+from nbcontain.build.secrets import Secret
 from nbcontain.errors import BuildError, StepFailed
 
 
@@ -86,3 +88,28 @@ def test_an_image_of_this_machine_runs_python(profile: str, machine: Machine) ->
     machine.engine.from_host("host").result()
     said = machine.run("python3", "-c", "import ssl, sqlite3, json; print(json.dumps([1]))", image="host").stdout
     assert said == "[1]\n"
+
+
+def test_mounts_of_a_step_are_there_and_leave_nothing(profile: str, machine: Machine, context: Path) -> None:
+    text = (
+        "FROM box\n"
+        "RUN --mount=type=cache,target=/c,uid=5 --mount=type=secret,id=s,uid=5 --mount=type=tmpfs,target=/t \\\n"
+        "    --mount=target=/src --mount=source=sub,target=/rw,rw --mount=from=box,source=/bin,target=/deep/bin \\\n"
+        "    test $(cat /run/secrets/s) = hidden && cat /src/link && echo x > /rw/script && echo x > /t/x \\\n"
+        "    && touch /c/x && ls /deep/bin/busybox\n"
+        "RUN --mount=type=cache,target=/c,uid=5 ls /c/x && ! ls /t /src /rw /deep /run/secrets\n"
+    )
+    options = BuildOptions(tags=("mounts",), context=context, secrets={"s": Secret("s", content=b"hidden")})
+    image = machine.engine.build(text, options).result()
+    assert image.layers == machine.engine.image("box").layers
+    assert (context / "sub" / "script").read_text().startswith("#!")
+    machine.engine.store.snapshots.remove_tree(machine.engine.layout.cache_mounts)
+
+
+def test_archives_links_and_documents_are_copied(profile: str, machine: Machine, context: Path) -> None:
+    import subprocess
+
+    subprocess.run(["tar", "-cJf", str(context / "a.txz"), "-C", str(context), "sub"], check=True)
+    text = "FROM box\nADD a.txz /d/\nCOPY --link --chmod=u=rwx,go= file /l/\nCOPY <<EOF /t\n$PATH\nEOF\n"
+    machine.build(text, "all", context)
+    assert machine.sh("/d/sub/script; cat /t; stat -c %a /l/file", image="all") == "script\n/bin\n700\n"

@@ -54,6 +54,10 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
                 try:
                     container.launch(workshop.launcher, leash=workshop.leash, start=True, secrets=mounting.secrets_fd())
                     _follow(records, workshop.emit)
+                except StepFailed as error:
+                    container.settle()
+                    error.stubs = bundle.stubs()
+                    raise
                 finally:
                     # Nobody may write into the layer any more when it is packed, or thrown away.
                     container.settle()

@@ -11,6 +11,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import singledispatch
@@ -20,7 +21,7 @@ from nbcontain.build.context import Context
 from nbcontain.build.graph import Operation, RemoteFile, Repository
 from nbcontain.build.http import Fetched
 from nbcontain.build.secrets import Secret
-from nbcontain.errors import BuildError
+from nbcontain.errors import BuildError, NbcontainError, StepFailed
 from nbcontain.events import Emit
 from nbcontain.host import Host
 from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id, chain_id_of
@@ -28,6 +29,7 @@ from nbcontain.oci.image import LAYER_TAR, Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.container import Launcher, Leash
 from nbcontain.store import Store
+from nbcontain.store.changes import is_untouched
 from nbcontain.store.snapshots import Active
 
 _OPERATIONS_VERSION = 2
@@ -109,15 +111,26 @@ class Workshop:
         self.unpack(parent.layers)
         active = self.store.snapshots.prepare(f"build-{secrets.token_hex(8)}", parent.chain_id)
         try:
-            stubs = do(active)
-            layer = self._pack(active, stubs, parent)
-            if layer is None:
-                self.store.snapshots.discard(active)
-                return parent
-            self.store.snapshots.commit(active, chain_id(parent.chain_id, layer.diff_id))
+            try:
+                stubs = do(active)
+            except StepFailed as error:
+                # What is wrong is found where it went wrong: the state is kept, to look around in.
+                with suppress(NbcontainError, OSError):
+                    error.left = self._committed(parent, active, error.stubs)
+                raise
+            return self._committed(parent, active, stubs)
         except BaseException:
             self.store.snapshots.discard(active)
             raise
+
+    def _committed(self, parent: Filesystem, active: Active, stubs: Sequence[str]) -> Filesystem:
+        # Most that changes nothing is recognised without a process to look.
+        untouched = is_untouched(self.store.snapshots.upper(active), stubs)
+        layer = None if untouched else self._pack(active, stubs, parent)
+        if layer is None:
+            self.store.snapshots.discard(active)
+            return parent
+        self.store.snapshots.commit(active, chain_id(parent.chain_id, layer.diff_id))
         return Filesystem((*parent.layers, layer))
 
     def _pack(self, active: Active, stubs: Sequence[str], parent: Filesystem) -> Layer | None:

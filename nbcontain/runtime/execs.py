@@ -1,0 +1,88 @@
+"""Further processes in a running container, and who asked for each. Everything here runs in the supervisor."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from dataclasses import dataclass
+
+from nbcontain.linux import syscalls
+from nbcontain.runtime import init, stage
+from nbcontain.runtime.bundle import Bundle
+from nbcontain.runtime.messages import Channel, Message
+
+_JOINED = {
+    "mount": syscalls.CLONE_NEWNS,
+    "pid": syscalls.CLONE_NEWPID,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "uts": syscalls.CLONE_NEWUTS,
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+    "user": syscalls.CLONE_NEWUSER,
+    "network": syscalls.CLONE_NEWNET,
+}
+
+
+@dataclass(slots=True)
+class _Exec:
+    pid: int
+    pidfd: int
+    channel: Channel | None
+    """Until it has become its program."""
+    asked: Channel
+
+
+class Execs:
+    """Those of one container, by the descriptors that tell of them in `poll`."""
+
+    def __init__(self, bundle: Bundle, pidfd: int, poll: select.poll) -> None:
+        self._bundle = bundle
+        self._pidfd = pidfd
+        self._poll = poll
+        self._running: dict[int, _Exec] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, client: Channel, message: Message, fds: list[int]) -> None:
+        """Have a process forked inside that becomes what the message says; `client` is told how that goes."""
+        flags = 0
+        for name in self._bundle.spec.linux.namespaces:
+            flags |= _JOINED[name]
+        inside = stage.join(self._pidfd, flags, init.be_process, (fds[0], fds[1], fds[2]))
+        inside.channel.send({"process": message["process"], "user": message["user"]})
+        running = _Exec(inside.pid, os.pidfd_open(inside.pid), inside.channel, client)
+        for fd in (inside.channel.fileno(), running.pidfd):
+            self._running[fd] = running
+            self._poll.register(fd, select.POLLIN)
+
+    def serve(self, fd: int) -> None:
+        """One has become its program, or failed to, or has ended."""
+        running = self._running[fd]
+        if running.channel is not None and fd == running.channel.fileno():
+            answer, _ = running.channel.receive()
+            self._drop(fd)
+            running.channel.close()
+            running.channel = None
+            running.asked.tell(answer or {"started": True})
+        elif running.channel is None:
+            self._drop(fd)
+            os.close(fd)
+            _, status = os.waitpid(running.pid, 0)
+            running.asked.tell({"exit_code": exit_code(status)})
+
+    def abandon(self, client: Channel) -> None:
+        """Nobody waits for its processes any more: an exec does not outlive who asked for it."""
+        for running in self._running.values():
+            if running.asked is client:
+                signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+
+    def _drop(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        del self._running[fd]
+
+
+def exit_code(status: int) -> int:
+    """As shells count: 128 and the signal for a killed program."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,85 @@
+"""How a supervisor becomes its idle self, the pump: by executing itself. Run by the supervisor.
+
+The process stays: its children, its being their subreaper, ignored signals, locks and descriptors, and the
+container's PR_SET_PDEATHSIG, which waits for the end of a thread (prctl(2)), not for an execve.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbcontain.runtime import sealed
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+_PUMP = "import sys; sys.path.append(sys.argv[1] + '/nbcontain/runtime'); from pump import main; main()"
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """All that a supervisor has to remember over an execve; descriptors are -1 where there is none."""
+
+    bundle: str
+    task: str
+    pid: int
+    lock: int
+    pidfd: int
+    listener: int
+    journal: int
+    leash: int
+    mounts: int
+    outputs: Mapping[int, str]
+    ids: Mapping[str, object]
+    lost: bool = False
+    """Output was lost meanwhile."""
+
+    def words(self) -> list[str]:
+        """Itself as the arguments of a program; the first ones are all that the pump reads."""
+        outputs = " ".join(f"{fd}:{stream}" for fd, stream in self.outputs.items())
+        watched = " ".join(str(fd) for fd in (self.pidfd, self.listener, self.leash) if fd >= 0)
+        rest = {name: getattr(self, name) for name in _REST} | {"ids": dict(self.ids)}
+        return [str(_PACKAGE), self.task, str(self.journal), outputs, watched, str(int(self.lost)), json.dumps(rest)]
+
+    @classmethod
+    def of(cls, words: list[str]) -> Idle:
+        """The one whose `words` these are."""
+        _, task, journal, outputs, _, lost, rest = words
+        streams = {int(fd): stream for fd, _, stream in (word.partition(":") for word in outputs.split())}
+        return cls(task=task, journal=int(journal), outputs=streams, lost=lost == "1", **json.loads(rest))
+
+    def descriptors(self) -> list[int]:
+        """Every descriptor it keeps."""
+        ends = (self.lock, self.pidfd, self.listener, self.journal, self.leash, self.mounts, *self.outputs)
+        return [fd for fd in ends if fd >= 0]
+
+
+_REST = ("bundle", "pid", "lock", "pidfd", "listener", "leash", "mounts")
+
+
+def is_possible() -> bool:
+    """Whether this process was executed from a sealed copy: then it can be again."""
+    return os.readlink("/proc/self/exe").startswith("/memfd:")
+
+
+def fall_asleep(state: Idle) -> None:
+    """Become the pump; returns only where that cannot be, and then all is as before.
+
+    Its program is the interpreter on disk, whose pages all that run it share: nothing is forked from an idle
+    supervisor, so nothing inside can reach it.
+    """
+    for fd in state.descriptors():
+        os.set_inheritable(fd, True)
+    try:
+        os.execve(sys.executable, sealed.command(sys.executable, _PUMP, *state.words()), sealed.ENVIRONMENT)
+    except OSError:
+        hold(state)
+
+
+def hold(state: Idle) -> None:
+    """Keep the descriptors to this program."""
+    for fd in state.descriptors():
+        os.set_inheritable(fd, False)

@@ -1,0 +1,97 @@
+"""What a supervisor is while nobody asks anything of it: the program's output goes to the journal, and that is all.
+
+A supervisor that has been quiet for a while executes itself as this; process, children, locks and descriptors stay.
+Whatever else happens makes it execute itself as the whole supervisor again. This is no module of
+the package: it is imported by its own name in an interpreter with nothing else, and imports only what such an
+interpreter has, since what it imports is what an idle container costs in memory.
+"""
+
+# posix and _json are what os and json are made of; each saves some hundred KB.
+import posix
+import select
+import sys
+import time
+from _json import encode_basestring_ascii as quoted
+
+_WHOLE = (
+    "import sys; sys.path.append(sys.argv[1]); import nbcontain.runtime.later; "
+    "from nbcontain.runtime.supervisor import resume; resume()"
+)
+_READ_BYTES = 1 << 16
+_RECORD_BYTES = 8192
+"""As in `journal.OUTPUT_BYTES_PER_RECORD`."""
+
+
+def line(now: float, task: str, stream: str, data: bytes) -> bytes:
+    """One journal line of output: the same bytes as `events.encode` gives."""
+    text = data.decode("utf-8", "surrogateescape")
+    said: str = quoted(text)
+    return f'{{"time":{round(now, 6)!r},"kind":"output","task":"{task}","stream":"{stream}","data":{said}}}\n'.encode()
+
+
+def main() -> None:
+    """Supervisor, idle: `sys.argv` is what `idle.Idle.words` gave."""
+    package, task, journal, outputs, watched, lost, rest = sys.argv[1:]
+    poll = select.poll()
+    streams = {}
+    for word in outputs.split():
+        fd, _, stream = word.partition(":")
+        streams[int(fd)] = stream
+        poll.register(int(fd), select.POLLIN)
+    for word in watched.split():
+        poll.register(int(word), select.POLLIN)
+    sys.path.append(package)
+    while True:
+        ready, has_lost = pump(poll, streams, task, int(journal))
+        lost = "1" if has_lost else lost
+        outputs = " ".join(f"{fd}:{stream}" for fd, stream in streams.items())
+        try:
+            awaken([package, task, journal, outputs, watched, lost, rest])
+        except (OSError, ImportError, MemoryError):
+            # No memory, or no interpreter any more. The container is worth another try, unless it has ended.
+            if ready == int(watched.split()[0]):
+                return
+            time.sleep(1)
+
+
+def awaken(words: list[str]) -> None:
+    """Whoever it is that wants something, the whole supervisor sees to it: become that. Raises what hinders it."""
+    from nbcontain.runtime import sealed
+
+    copy = sealed.sealed_copy(sys.executable)
+    try:
+        posix.set_inheritable(copy, True)
+        command = sealed.command(sys.executable, _WHOLE, *words)
+        posix.execve(f"/proc/self/fd/{copy}", command, sealed.environment(sys.executable))
+    finally:
+        posix.close(copy)
+
+
+def pump(poll: select.poll, streams: dict[int, str], task: str, journal: int) -> tuple[int, bool]:
+    """Until something is to be done that is not output: gives its descriptor, and whether output was lost."""
+    lost = False
+    while True:
+        other = -1
+        for fd, _ in poll.poll():
+            if fd not in streams:
+                # Seen to last: what was written before the end is read first.
+                other = fd
+                continue
+            try:
+                data = posix.read(fd, _READ_BYTES)
+            except BlockingIOError:
+                continue
+            if not data:
+                poll.unregister(fd)
+                posix.close(fd)
+                del streams[fd]
+                continue
+            now = time.time()
+            try:
+                for start in range(0, len(data), _RECORD_BYTES):
+                    posix.write(journal, line(now, task, streams[fd], data[start : start + _RECORD_BYTES]))
+            except OSError:
+                # A full disk must not stop the container: it is drained on, and what was lost is lost.
+                lost = True
+        if other >= 0:
+            return other, lost

@@ -1,0 +1,45 @@
+"""The interpreter in memory, which nobody can change any more: what runs inside a container is forked from one.
+
+A container's first process can reach its own /proc/self/exe. Were that the host's interpreter, root inside
+could overwrite it (CVE-2019-5736). Run by the kernel, and by a supervisor that was idle.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
+def sealed_copy(executable: str) -> int:
+    """A descriptor of a copy of this file that can be executed and not be changed (memfd_create(2)). Raises OSError."""
+    copy = os.memfd_create("python", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(executable, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            done = 0
+            while done < size:
+                done += os.sendfile(copy, file.fileno(), done, size - done)
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(copy)
+        raise
+    return copy
+
+
+def environment(executable: str) -> dict[str, str]:
+    """What a copy of this interpreter is executed with."""
+    if executable.startswith("/usr/"):
+        return ENVIRONMENT
+    # A copy in memory has no directory, so libraries that lie beside the interpreter's would not be found (conda).
+    return ENVIRONMENT | {"LD_LIBRARY_PATH": os.path.join(os.path.dirname(os.path.dirname(executable)), "lib")}
+
+
+def command(executable: str, program: str, *arguments: str) -> list[str]:
+    """The command line that has an interpreter run `program` and know nothing of its user's environment."""
+    # Nobody else imports these modules, so that nobody else would leave them compiled for the next start.
+    without_cache = ["-B"] if sys.dont_write_bytecode else []
+    return [executable, "-I", "-S", *without_cache, "-c", program, *arguments]

@@ -1,0 +1,162 @@
+"""A supervisor of which nobody wants anything becomes small, and whole again when somebody does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from machine import SLEEP, Machine, said, until
+from nbcontain.errors import Cancelled, ContainerError
+from nbcontain.events import Output, Record, decode, encode
+from nbcontain.runtime import pump
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.generate import RunOptions
+from nbcontain.runtime.idle import Idle
+
+COUNT = "trap 'exit 3' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
+
+
+def supervisor_of(container: Container) -> int:
+    """The parent of its first process."""
+    return int(Path(f"/proc/{container.pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def is_small(pid: int) -> bool:
+    return "pump" in Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def asleep(machine: Machine, script: str, **options: object) -> Container:
+    """A container whose supervisor is idle."""
+    container = machine.start(script, **options)
+    supervisor = supervisor_of(container)
+    until(lambda: is_small(supervisor), 15)
+    return container
+
+
+def numbers(container: Container) -> list[int]:
+    return [int(word) for word in said(container).split()]
+
+
+def test_the_log_has_no_gap_where_a_supervisor_fell_asleep_and_awoke(profile: str, machine: Machine) -> None:
+    container = asleep(machine, COUNT)
+    then = len(numbers(container))
+    until(lambda: len(numbers(container)) > then + 10)
+    assert container.status == "running"
+    container.stop(5)
+    found = numbers(container)
+    assert found == list(range(1, len(found) + 1))
+    assert container.state().exit_code == 3
+
+
+def test_a_further_program_runs_in_a_container_that_was_idle(profile: str, machine: Machine) -> None:
+    container = asleep(machine, SLEEP)
+    supervisor = supervisor_of(container)
+    script = "id -u; readlink /proc/$$/exe; ls /proc/self/fd | wc -l; exit 7"
+    assert machine.execute(container, "sh", "-c", script) == (7, "0\n/bin/busybox\n4\n")
+    assert not is_small(supervisor)
+    until(lambda: is_small(supervisor), 15)
+    assert container.status == "running"
+
+
+def test_an_idle_containers_own_end_is_told(profile: str, machine: Machine) -> None:
+    container = asleep(machine, "echo first; sleep 5; echo last words; exit 9")
+    assert container.wait(10) == 9
+    assert said(container) == "first\nlast words\n"
+
+
+def test_an_idle_container_with_rm_is_forgotten_at_its_end(machine: Machine) -> None:
+    container = asleep(machine, "echo first; sleep 5", remove=True)
+    until(lambda: not container.bundle.path.exists(), 10)
+    assert machine.engine.containers() == []
+
+
+def test_nothing_is_lost_when_much_is_written_to_an_idle_supervisor(machine: Machine) -> None:
+    container = asleep(machine, "echo first; sleep 5; head -c 8000000 /dev/zero | tr '\\0' x; echo; echo end")
+    assert container.wait(20) == 0
+    assert said(container) == "first\n" + "x" * 8_000_000 + "\nend\n"
+
+
+def test_an_idle_supervisor_that_is_killed_takes_its_container_along(machine: Machine) -> None:
+    container = asleep(machine, SLEEP)
+    os.kill(supervisor_of(container), signal.SIGKILL)
+    until(lambda: container.status == "lost", 5)
+    with pytest.raises(ContainerError):
+        container.wait(1)
+
+
+def test_an_attached_run_that_was_idle_ends_with_its_task(profile: str, machine: Machine) -> None:
+    task = machine.engine.run(RunOptions(image="box", command=("sh", "-c", SLEEP)))
+    until(lambda: bool(machine.engine.containers()) and machine.engine.containers()[0].status == "running")
+    container = machine.engine.containers()[0]
+    supervisor = supervisor_of(container)
+    until(lambda: is_small(supervisor), 15)
+    begin = time.monotonic()
+    task.cancel()
+    with pytest.raises(Cancelled):
+        task.result()
+    assert time.monotonic() - begin < 5
+    assert container.status == "exited"
+
+
+class Awake(Exception):
+    """The pump has become the whole supervisor."""
+
+
+def test_a_pump_that_cannot_become_whole_goes_on_pumping_and_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, program = os.pipe()
+    ended, _ = os.pipe()
+    wish, wishing = os.pipe()
+    journal = os.open(tmp_path / "journal", os.O_WRONLY | os.O_CREAT)
+    os.write(program, b"one")
+    os.write(wishing, b"!")
+    tries: list[list[str]] = []
+
+    def awaken(words: list[str]) -> None:
+        tries.append(words)
+        os.write(program, b"two")
+        raise Awake if len(tries) == 2 else OSError("no memory")
+
+    monkeypatch.setattr(pump, "awaken", awaken)
+    monkeypatch.setattr(pump.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    words = ["/package", "0123", str(journal), f"{output}:stdout", f"{ended} {wish}", "0", "{}"]
+    monkeypatch.setattr(sys, "argv", ["-c", *words])
+    with pytest.raises(Awake):
+        pump.main()
+    assert tries == [words, words]
+    written = [decode(each).event for each in (tmp_path / "journal").read_bytes().splitlines()]
+    assert written == [Output("0123", "stdout", b"one"), Output("0123", "stdout", b"two")]
+
+
+@given(st.binary(), st.sampled_from(["stdout", "stderr"]), st.floats(0, 4e9))
+def test_the_pump_writes_the_lines_that_everybody_else_writes(data: bytes, stream: str, now: float) -> None:
+    assert pump.line(now, "0123abcd", stream, data) == encode(Record(now, Output("0123abcd", stream, data)))  # type: ignore[arg-type]
+
+
+def test_what_a_supervisor_remembers_survives_as_words() -> None:
+    state = Idle(
+        bundle="/a b/{}", task="0123", pid=5, lock=3, pidfd=4, listener=5, journal=6, leash=-1, mounts=-1,
+        outputs={7: "stdout", 8: "stderr"}, ids={"uids": [[0, 0, 1]], "gids": [[0, 0, 1]]}, lost=True,
+    )  # fmt: skip
+    assert Idle.of(state.words()) == state
+
+
+def test_the_pump_imports_next_to_nothing() -> None:
+    place = str(Path(pump.__file__).parent)
+    program = (
+        "import sys; old = {*sys.modules}; sys.path.append(sys.argv[1]); import pump; print(*({*sys.modules} - old))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, place], capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) <= {"pump", "select", "_json"}

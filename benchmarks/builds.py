@@ -21,15 +21,19 @@ from measuring import heading, interleaved, private_disk, ratio, row
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT / "tests" / "conformance")]
 
+import peers  # noqa: E402
 import pytest  # noqa: E402
 
-import peers  # noqa: E402
 from nbcontain import BuildOptions, Engine  # noqa: E402
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 DISK_BYTES = 20 << 30
 BIG_BYTES = 500_000_000
-TEN = "FROM base\nENV A=b\nLABEL c=d\n" + "".join(f"RUN echo {n} > /{n}\n" for n in range(6)) + "COPY few /few\nCMD true\n"
+TEN = (
+    "FROM base\nENV A=b\nLABEL c=d\n"
+    + "".join(f"RUN echo {n} > /{n}\n" for n in range(6))
+    + "COPY few /few\nCMD true\n"
+)
 TRUE = "FROM base\n" + "".join(f"RUN true {n}\n" for n in range(10))
 FEW, MANY, BIG = "few", "many", "big"
 
@@ -63,7 +67,7 @@ class Bench:
         """One build by each; only the build itself is timed."""
         where = self.contexts[context]
         file = self.disk / f"Dockerfile.{abs(hash(text))}"
-        file.write_text(text.replace("FROM base", "FROM base"))
+        file.write_text(text)
         flags = ["--no-cache"] if cold else []
 
         def timed(build: Callable[[], object]) -> Callable[[], float]:
@@ -75,7 +79,19 @@ class Bench:
             return run
 
         options = BuildOptions(context=where, no_cache=cold, network="none")
-        argv = [sys.executable, "-m", "nbcontain", "build", "-q", "--network", "none", "-f", str(file), *flags, str(where)]
+        argv = [
+            sys.executable,
+            "-m",
+            "nbcontain",
+            "build",
+            "-q",
+            "--network",
+            "none",
+            "-f",
+            str(file),
+            *flags,
+            str(where),
+        ]
         env = dict(os.environ) | {"NBCONTAIN_ROOT": str(self.disk / "ours" / "store"), "PYTHONPATH": str(CHECKOUT)}
         return {
             "here, warm kernel": timed(lambda: self.engine.build(text, options).result()),
@@ -110,7 +126,11 @@ def main() -> None:
             times = interleaved(rounds, bench.cases(text, context, cold=cold))
             heading(label)
             for name, found in times.items():
-                more = [] if name == "here, warm kernel" else [f"{ratio(times, name, 'here, warm kernel'):.1f}x warm kernel"]
+                more = (
+                    []
+                    if name == "here, warm kernel"
+                    else [f"{ratio(times, name, 'here, warm kernel'):.1f}x warm kernel"]
+                )
                 row(name, found, *more)
             bench.engine.prune()
         tempfile.tempdir = None

@@ -28,7 +28,7 @@ def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def minbase(checkout: Path, directory: Path) -> Path:
-    """A tar file of a minimal Debian, made once by mmdebstrap and kept in .cache. Ends the test where none can be made."""
+    """A tar file of a minimal Debian, made once by mmdebstrap and kept in .cache; the end of this test without one."""
     mirror = needs.debian_mirror()
     kept = checkout / ".cache" / "debian-minbase.tar"
     if kept.exists():

@@ -36,13 +36,15 @@ def write_page(
     kinds = ("agree", "explained", "documented", "open")
     lines = [
         "# Conformance", "",
-        "Written by `make conformance`: the same Dockerfiles built here, with Debian's docker (BuildKit) and with buildah, and",
-        "compared: every entry of the file system (type, mode, owner, size, content, symlink, hard links, xattrs, devices, and",
-        "time stamps that something set), config, history and which steps have a layer. Steps that change nothing have none here",
-        "and an empty one in BuildKit; history is compared without BuildKit's mark `# buildkit`.", "",
-        f"{len(cases)} cases: **{counts['agree']} agree, {counts['explained']} differ for a reason that is given,"
-        f" {counts['documented']} show what the documentation says** (what docker 20.10 does not know), **{counts['open']} open**.",
-        f"Tree and config of {of_buildah['all']} cases: buildah as docker in {of_buildah['docker']}, as here in {of_buildah['ours']}.",
+        "Written by `make conformance`: the same Dockerfiles built here, with Debian's docker (BuildKit) and buildah,",
+        "and compared: every entry of the file system (type, mode, owner, size, content, symlink, hard links, xattrs,",
+        "devices, and time stamps that something set), config, history and which steps have a layer. Steps that change",
+        "nothing have none here and an empty one in BuildKit; history is compared without the mark `# buildkit`.",
+        "",
+        f"{len(cases)} cases: **{counts['agree']} agree, {counts['explained']} differ for a reason that is given,",
+        f"{counts['documented']} show what the documentation says** (docker 20.10 does not know it),",
+        f"**{counts['open']} open**. Tree and config of {of_buildah['all']} cases: buildah as docker in",
+        f"{of_buildah['docker']}, as here in {of_buildah['ours']}.",
         "", "| | agree | explained | documented | open |", "|---|---:|---:|---:|---:|",
     ]  # fmt: skip
     for topic in topics:

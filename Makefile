@@ -7,10 +7,10 @@ TESTS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test soak demo bench lint check clean
+.PHONY: help lab test soak demo bench conformance conformance-record lint check clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 lab: ## JupyterLab on the first notebook
 	@tools/setup lab
@@ -33,6 +33,14 @@ soak: ## reliability at full count: every kill point, power cut, disk size, and 
 bench: ## the figures, as ratios to C programs that do the same kernel work
 	@tools/setup test
 	@set -e; for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each; done
+
+conformance: ## each case built here, by docker and by buildah, and compared; writes docs/conformance.md
+	@tools/setup test
+	@$(BIN)/python tests/conformance/compare.py live
+
+conformance-record: ## what docker makes of each case, written down for make test
+	@tools/setup test
+	@$(BIN)/python tests/conformance/compare.py record
 
 lint: ## ruff and mypy --strict
 	@tools/setup dev

@@ -23,12 +23,17 @@ CMD ["hello"]
 
 @pytest.fixture(scope="session")
 def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tar file of a minimal Debian, made once by mmdebstrap and kept in .cache."""
+    """A tar file of a minimal Debian."""
+    return minbase(request.config.rootpath, tmp_path_factory.mktemp("debian"))
+
+
+def minbase(checkout: Path, directory: Path) -> Path:
+    """A tar file of a minimal Debian, made once by mmdebstrap and kept in .cache; the end of this test without one."""
     mirror = needs.debian_mirror()
-    kept = request.config.rootpath / ".cache" / "debian-minbase.tar"
+    kept = checkout / ".cache" / "debian-minbase.tar"
     if kept.exists():
         return kept
-    made = tmp_path_factory.mktemp("debian") / "minbase.tar"
+    made = directory / "minbase.tar"
     command = [needs.program("mmdebstrap"), "--variant=minbase", "--quiet", needs.SUITE, str(made), mirror]
     subprocess.run(command, check=True, timeout=300)
     try:

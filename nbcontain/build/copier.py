@@ -111,7 +111,9 @@ class _Copy:
     directories: list[tuple[str, int, int]] = field(default_factory=list)
     """Path, mode and modification time, to be set when nothing more is put into them."""
     names: dict[tuple[int, int], str] = field(default_factory=dict)
-    """Where the first name of each file that has several was put."""
+    """Where the first name of each file of this source that has several was put."""
+    made: str = ""
+    """The destination, if it is a directory that was not there."""
 
     def take_all(self, groups: list[tuple[int, list[Entry]]]) -> None:
         try:
@@ -136,16 +138,20 @@ class _Copy:
         is_directory = self.into_directory or any(entry.is_content or entry.is_archive for entry in entries)
         _make_directories(os.path.dirname(self.destination), owner)
         self.destination = os.path.realpath(self.destination)
-        is_made_by_copy = bool(entries) and entries[0].target == "." and not os.path.lexists(self.destination)
-        _make_directories(
-            self.destination if is_directory and entries and not is_made_by_copy else os.path.dirname(self.destination),
-            owner,
-        )
+        if is_directory and entries and not os.path.isdir(self.destination):
+            # A directory that is made for what is in another keeps that one's time stamp, but not its mode and owner.
+            _make_directories(self.destination, owner)
+            self.made = self.destination
+        else:
+            _make_directories(os.path.dirname(self.destination), owner)
 
     def _take(self, entry: Entry) -> None:
         if entry.is_archive:
             self._unpack(entry)
             return
+        if entry.target == "." or not entry.is_content:
+            # As in BuildKit, two sources do not share files.
+            self.names.clear()
         path = self._path(entry)
         match entry.kind:
             case "directory":
@@ -163,24 +169,24 @@ class _Copy:
         return self.destination
 
     def _directory(self, path: str, entry: Entry) -> None:
+        is_new = True
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
+            is_new = False
             if entry.target == "." and os.path.isdir(path):
                 # The destination keeps the mode that it has.
+                if path == self.made:
+                    mode = stat.S_IMODE(os.stat(path).st_mode)
+                    self.directories.append((path, mode, self._mtime_ns(entry)))
                 return
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 what = "a symlink" if os.path.islink(path) else "a file"
                 raise BuildError(
                     f"cannot copy a directory to {path}", why=f"{what} of the image is in the way"
                 ) from None
-        self._own(path, entry)
-        source = self._opened(entry.path, os.O_PATH | os.O_DIRECTORY)
-        try:
-            mtime_ns = os.fstat(source).st_mtime_ns
-        finally:
-            os.close(source)
-        self.directories.append((path, self._mode(entry), mtime_ns))
+        self._own(path, entry, is_new=is_new)
+        self.directories.append((path, self._mode(entry), self._mtime_ns(entry)))
 
     def _file(self, path: str, entry: Entry) -> None:
         # JSON made a list of it.
@@ -226,6 +232,15 @@ class _Copy:
         self._own(path, entry)
         if entry.kind != "symlink":
             os.chmod(path, self._mode(entry))
+        mtime_ns = self._mtime_ns(entry)
+        os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+
+    def _mtime_ns(self, entry: Entry) -> int:
+        source = self._opened(entry.path, os.O_PATH)
+        try:
+            return os.fstat(source).st_mtime_ns
+        finally:
+            os.close(source)
 
     def _unpack(self, entry: Entry) -> None:
         _make_directories(self.destination, self.owner or User())
@@ -271,9 +286,9 @@ class _Copy:
         uid, gid = entry.owner if self.owner is None else (self.owner.uid, self.owner.gid)
         return uid, gid
 
-    def _own(self, target: str | int, entry: Entry) -> None:
+    def _own(self, target: str | int, entry: Entry, *, is_new: bool = True) -> None:
         uid, gid = self._owner(entry)
-        if (uid, gid) == (0, 0):
+        if is_new and (uid, gid) == (0, 0):
             return
         try:
             os.chown(target, uid, gid, follow_symlinks=isinstance(target, int))

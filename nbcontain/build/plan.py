@@ -230,18 +230,27 @@ class _Planning:
         name = self._image_name(base)
         below = self._stage_named(name, index)
         if below is not None:
-            # As in BuildKit, a stage on top of another sees its ARGs too; its triggers were not meant for it.
+            # As in BuildKit, a stage on top of another sees its ARGs too, and fires its triggers.
             state = self._state_of(below)
             self.steps.append(Step(one_line(base.text), base.span, state.vertex, stage=self._shown(index), made=state))
-            return replace(state, config=replace(state.config, on_build=()), has_cmd=False)
+            return self._triggered(replace(state, has_cmd=False), index, scene, name)
         vertex, config = self._base(name, self._platform(base), base.span, index, one_line(base.text))
         env = dict(word.partition("=")[::2] for word in config.env)
-        state = StageState(vertex, replace(config, on_build=()), env, env)
+        if "PATH" not in env:
+            env = {"PATH": DEFAULT_PATH, **env}
+        state = StageState(vertex, config, env, env)
         self.steps[-1] = replace(self.steps[-1], made=state)
-        for trigger in config.on_build:
+        return self._triggered(state, index, scene, name)
+
+    def _triggered(self, state: StageState, index: int, scene: Scene, name: str) -> StageState:
+        """The state after the triggers that it brings along, and without them."""
+        span = self.stages[index].base.span
+        triggers = state.config.on_build
+        state = replace(state, config=replace(state.config, on_build=()))
+        for trigger in triggers:
             try:
                 mine = replace(scene, is_trigger=True)
-                state = self._step(parse_trigger(trigger, base.span), state, index, mine, prefix="ONBUILD ")
+                state = self._step(parse_trigger(trigger, span), state, index, mine, prefix="ONBUILD ")
             except DockerfileError as error:
                 error.why = error.why or f"the image {name} brings it along: ONBUILD {trigger}"
                 raise

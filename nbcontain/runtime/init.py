@@ -216,7 +216,7 @@ def _enter_directory(path: str, *, may_fail: bool) -> bool:
         try:
             os.chdir(path)
         except FileNotFoundError:
-            os.makedirs(path, 0o755, exist_ok=True)
+            _make_directories(path)
             os.chdir(path)
         # A directory of the host's, through a leaked descriptor, has no path in here (CVE-2024-21626).
         if not os.getcwd().startswith("/"):
@@ -230,6 +230,16 @@ def _enter_directory(path: str, *, may_fail: bool) -> bool:
             f"cannot use {path} as the working directory", errno=error.errno, path=path, why=error.strerror or ""
         ) from error
     return True
+
+
+def _make_directories(path: str) -> None:
+    """`mkdir -p` with mode 0755, whatever umask the notebook's kernel has."""
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        _make_directories(parent)
+    if not os.path.isdir(path):
+        os.mkdir(path)
+        os.chmod(path, 0o755)
 
 
 def _find(args: tuple[str, ...], path: str) -> str:

@@ -20,6 +20,7 @@ from nbcontain.build.http import redacted
 from nbcontain.errors import BuildError
 from nbcontain.events import Emit, Notice, Progress
 from nbcontain.linux import syscalls
+from nbcontain.store import files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]{7,64}")
@@ -126,7 +127,7 @@ def checked_out(repository: Repository, commit: str, place: Path, ssh: Mapping[s
     if (place / ".gitmodules").is_file():
         emit(Notice("", f"{redacted(repository.url)} has submodules, which ADD leaves out"))
     if not repository.keeps_git_dir:
-        shutil.rmtree(place / ".git")
+        files.remove_tree(place / ".git")
     return _subdirectory(place, repository)
 
 

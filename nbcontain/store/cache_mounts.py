@@ -82,8 +82,7 @@ def _prepared(directory: Path, prepare: Callable[[Path], None]) -> Path:
             if not ready.exists():
                 if place.exists():
                     files.remove_tree(place)
-                os.mkdir(place)
-                os.chmod(place, 0o755)
+                files.make_new_directory(place, 0o755)
                 prepare(place)
-                ready.touch()
+                files.write_new(ready, b"")
     return place

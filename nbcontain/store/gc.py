@@ -151,7 +151,7 @@ def _sweep_cache_mounts(store: Store, max_age_s: float) -> int:
         for entry in list(os.scandir(store.layout.downloads)):
             if entry.name != "lock" and now - entry.stat().st_ctime >= max_age_s:
                 freed += entry.stat().st_size
-                os.unlink(entry)
+                files.unlink(Path(entry.path))
     for path, used in list(store.cache_mounts.walk()):
         if now - used >= max_age_s:
             freed += _size(path)

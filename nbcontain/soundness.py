@@ -74,6 +74,8 @@ class Soundness:
                 # Without waiting: a check must not hold up those who work.
                 if is_alone:
                     found = (*found, *self._alone(check))
+            # What somebody was removing meanwhile is gone by now.
+            found = tuple(each for each in found if each.kind != "leftover" or each.path.exists())
             return Report(found, found, _looked(check, self._ids(), not is_alone), time.monotonic() - begun)
         with self._store.exclusive():
             check = Check(self._store, full=full, strike=told)

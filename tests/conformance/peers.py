@@ -270,8 +270,8 @@ class Buildah:
 
     def build(self, context: Path, dockerfile: Path, tag: str, *flags: str) -> None:
         self(
-            "bud", "--identity-label=false", "--isolation=chroot", "--pull=never", "--network=host", "--format=docker", "-q",
-            "--signature-policy", str(self.directory / "policy.json"),
+            "bud", "-q", "--identity-label=false", "--isolation=chroot", "--pull=never", "--network=host",
+            "--format=docker", "--signature-policy", str(self.directory / "policy.json"),
             "-f", str(dockerfile), "-t", tag, *flags, str(context),
         )  # fmt: skip
 

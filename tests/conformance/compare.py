@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -135,7 +136,8 @@ def main(arguments: Sequence[str]) -> int:
         if what == "live":
             buildah = peers.Buildah(directory / "buildah", busybox)
             try:
-                others = {case.name: buildah.facts(case) for case in cases}
+                with ThreadPoolExecutor(4) as pool:
+                    others = dict(zip([case.name for case in cases], pool.map(buildah.facts, cases), strict=True))
             finally:
                 buildah.close()
     finally:
@@ -176,8 +178,8 @@ def _told(
         if others and not case.is_documented:
             kept = [{k: v for k, v in each.items() if not k.startswith(("history", "layers"))}
                     for each in (others[case.name], theirs[case.name], made[case.name])]  # fmt: skip
-            of_buildah["docker"] += not differences(kept[0], kept[1])
-            of_buildah["ours"] += not differences(kept[0], kept[2])
+            of_buildah["docker"] += not unexplained(case, differences(kept[0], kept[1]))
+            of_buildah["ours"] += not unexplained(case, differences(kept[0], kept[2]))
             of_buildah["all"] += 1
     counts = Counter(states.values())
     print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))

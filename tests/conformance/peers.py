@@ -270,8 +270,8 @@ class Buildah:
 
     def build(self, context: Path, dockerfile: Path, tag: str, *flags: str) -> None:
         self(
-            "bud", "--isolation=chroot", "--pull=never", "--network=host", "--format=docker", "-q",
-            "--signature-policy", str(self.directory / "policy.json"),
+            "bud", "-q", "--identity-label=false", "--isolation=chroot", "--pull=never", "--network=host",
+            "--format=docker", "--signature-policy", str(self.directory / "policy.json"),
             "-f", str(dockerfile), "-t", tag, *flags, str(context),
         )  # fmt: skip
 
@@ -294,7 +294,10 @@ class Buildah:
             # With many images in its store buildah takes seconds to find one.
             with suppress(Refused):
                 self("rmi", "--force", f"localhost/case-{case.name}")
-        return facts_of(config, [lambda path=path: path.open("rb") for path in layers], self.base)
+        found = facts_of(config, [lambda path=path: path.open("rb") for path in layers], self.base)
+        # Touched by each of its RUNs.
+        found.pop("tree:/run", None)
+        return found
 
     def saved(self, name: str) -> tuple[dict[str, Any], list[Path]]:
         """Config and layers."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -22,20 +21,19 @@ from nbcontain.build.graph import Base, CopyFiles, ExecOp, MakeDirectory, Operat
 from nbcontain.errors import BuildError, SetupFailed, StepFailed
 from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record
 from nbcontain.host import Host
-from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id, chain_id_of
-from nbcontain.oci.image import LAYER_TAR, ImageConfig, Layer
-from nbcontain.oci.spec import Mount
+from nbcontain.oci.digest import ChainID, Digest, chain_id, chain_id_of
+from nbcontain.oci.image import ImageConfig, Layer
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container, Launcher, Leash
 from nbcontain.runtime.generate import RunOptions, generate
 from nbcontain.store import Store
 from nbcontain.store.snapshots import Active
+from nbcontain.store.stacks import Stacks
 
 _OPERATIONS_VERSION = 1
 """Part of every cache key: raise it when an operation begins to do something else."""
 
 _TAIL_LINES = 10
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,29 +66,13 @@ class Workshop:
     def for_step(self, emit: Emit) -> Workshop:
         return replace(self, emit=emit)
 
-    def unpack(self, layers: Sequence[Layer], task: str = "build") -> None:
-        """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""
-        below: ChainID | None = None
-        for layer in layers:
-            name = chain_id(below, layer.diff_id)
-            if not self.store.snapshots.exists(name):
-                self._unpack_one(name, below, layer)
-            below = name
+    @property
+    def stacks(self) -> Stacks:
+        return Stacks(self.store, self.launcher, self.host.ids.is_single)
 
-    def _unpack_one(self, name: ChainID, below: ChainID | None, layer: Layer) -> None:
-        with self.store.snapshots.staging() as staging, self.store.blobs.open(layer.descriptor.digest) as blob:
-            answer = self.launcher.call(
-                "apply_tar",
-                (Mount("/", "bind", str(staging.fs), ("bind",)),),
-                {"userxattr": self.store.snapshots.userxattr, "ids": "single" if self.host.ids.is_single else "all"},
-                (blob.fileno(),),
-            )
-            if answer["diff_id"] != str(layer.diff_id):
-                raise BuildError(
-                    f"layer {layer.descriptor.digest.short} is not what its image says",
-                    why=f"it unpacks to {answer['diff_id']}, and the config says {layer.diff_id}",
-                )
-            staging.commit(name, below)
+    def unpack(self, layers: Sequence[Layer]) -> None:
+        """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""
+        self.stacks.unpack(layers)
 
     def change(self, parent: Filesystem, do: Callable[[Active], Sequence[str]]) -> Filesystem:
         """`parent` with what `do` changed in an active snapshot on top of it, as one more layer; none if nothing.
@@ -101,7 +83,7 @@ class Workshop:
         active = self.store.snapshots.prepare(f"build-{secrets.token_hex(8)}", parent.chain_id)
         try:
             stubs = do(active)
-            layer = self._pack(active, stubs)
+            layer = self.stacks.pack(active, stubs)
             if layer is None:
                 self.store.snapshots.discard(active)
                 return parent
@@ -110,44 +92,6 @@ class Workshop:
             self.store.snapshots.discard(active)
             raise
         return Filesystem((*parent.layers, layer))
-
-    def _pack(self, active: Active, stubs: Sequence[str]) -> Layer | None:
-        """The active snapshot's own changes as a layer blob; None if there are none."""
-        upper = self.store.snapshots.upper(active)
-        source, sink = os.pipe2(os.O_CLOEXEC)
-        with self.store.blobs.writer() as writer:
-            answers: list[dict[str, Any] | BaseException] = []
-
-            def pack() -> None:
-                try:
-                    answers.append(
-                        self.launcher.call(
-                            "tar_of",
-                            (Mount("/", "bind", str(upper), ("bind",)),),
-                            {"overlay": True, "userxattr": self.store.snapshots.userxattr, "stubs": list(stubs)},
-                            (sink,),
-                        )
-                    )
-                except BaseException as error:  # noqa: BLE001 - raised again below
-                    answers.append(error)
-                finally:
-                    os.close(sink)
-
-            thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
-            thread.start()
-            try:
-                while chunk := os.read(source, _READ_BYTES):
-                    writer.write(chunk)
-            finally:
-                os.close(source)
-                thread.join()
-            [answer] = answers
-            if isinstance(answer, BaseException):
-                raise answer
-            if not answer["entries"]:
-                return None
-            descriptor = writer.commit(LAYER_TAR)
-        return Layer(descriptor, DiffID(descriptor.digest))
 
 
 def _key(*parts: object) -> Digest:

@@ -1,0 +1,257 @@
+"""Stacks of layers as snapshots: layers are unpacked one on another, and a snapshot's changes packed into a layer.
+
+The work on files is a worker's, which has the one directory for its whole world (see `layers`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from nbcontain.errors import BadArchive, StoreError
+from nbcontain.oci.digest import ChainID, DiffID, chain_id
+from nbcontain.oci.image import LAYER_TAR, Layer
+from nbcontain.oci.spec import Mount
+from nbcontain.store import files
+from nbcontain.store.snapshots import Active, Staging
+from nbcontain.store.store import Store, Worker
+
+_READ_BYTES = 1 << 20
+_PIPE_BYTES = 1 << 20
+_STRIKE_S = 0.1
+
+
+def _nothing() -> None:
+    """Where nobody can cancel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stacks:
+    """Between the layers of one store and its snapshots. `single_id` says that all files belong to one id here."""
+
+    store: Store
+    worker: Worker
+    single_id: bool = False
+
+    def unpack(self, layers: Sequence[Layer], strike: Callable[[], None] = _nothing) -> None:
+        """Make the snapshots of this stack exist, some layers at a time; the blobs are in the store.
+
+        Idempotent; what another process unpacks meanwhile is taken. `strike` is called now and then, and
+        raises when nobody wants this any more. Raises BadArchive, StoreError, DiskFull.
+        """
+        with self.arriving(layers, strike):
+            pass
+
+    @contextmanager
+    def arriving(self, layers: Sequence[Layer], strike: Callable[[], None] = _nothing) -> Iterator[Arrivals]:
+        """The same for a stack whose layers come in one by one, in any order.
+
+        Each can be unpacked while it is being written (`Arrivals.feed`), or once its blob is there
+        (`Arrivals.stored`). At the end all of them are waited for; what nobody told of is taken from the blobs.
+        """
+        arrivals = Arrivals(self, layers)
+        try:
+            yield arrivals
+            for layer in layers:
+                arrivals.stored(layer)
+            arrivals.wait(strike)
+        except BaseException:
+            arrivals.abandon()
+            raise
+
+    def pack(self, active: Active, stubs: Sequence[str] = ()) -> Layer | None:
+        """The active snapshot's own changes as a layer, in the store; None if there are none.
+
+        `stubs` are paths that were made as mount points only: what is empty of them is no part of the layer.
+        """
+        upper = self.store.snapshots.upper(active)
+        source, sink = os.pipe2(os.O_CLOEXEC)
+        with self.store.blobs.writer() as writer:
+            answers: list[dict[str, Any] | BaseException] = []
+
+            def pack() -> None:
+                try:
+                    answers.append(
+                        self.worker.call(
+                            "tar_of",
+                            (Mount("/", "bind", str(upper), ("bind",)),),
+                            {"overlay": True, "userxattr": self.store.snapshots.userxattr, "stubs": list(stubs)},
+                            (sink,),
+                        )
+                    )
+                except BaseException as error:  # noqa: BLE001 - raised again below
+                    answers.append(error)
+                finally:
+                    os.close(sink)
+
+            thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
+            thread.start()
+            try:
+                while chunk := os.read(source, _READ_BYTES):
+                    writer.write(chunk)
+            finally:
+                os.close(source)
+                thread.join()
+            [answer] = answers
+            if isinstance(answer, BaseException):
+                raise answer
+            if not answer["entries"]:
+                return None
+            descriptor = writer.commit(LAYER_TAR)
+        return Layer(descriptor, DiffID(descriptor.digest))
+
+
+class Arrivals:
+    """The layers of one stack on their way to being snapshots."""
+
+    def __init__(self, stacks: Stacks, layers: Sequence[Layer]) -> None:
+        # Two unpackings keep two processors busy: each has a process that writes and a thread that unzips.
+        self._slots = threading.Semaphore(max(1, min(4, os.cpu_count() or 1)))
+        self._jobs: list[_Job] = []
+        below: _Job | None = None
+        for layer in layers:
+            below = _Job(stacks, layer, below, self._slots)
+            self._jobs.append(below)
+
+    def stored(self, layer: Layer) -> None:
+        """This layer's blob is in the store: unpack it in the background. Idempotent."""
+        for job in self._jobs:
+            if job.layer == layer:
+                job.start(None)
+
+    def feed(self, layer: Layer) -> Feed | None:
+        """Something to write this layer's bytes to as they come; None if its snapshot is there already."""
+        for job in self._jobs:
+            if job.layer == layer and not job.is_started:
+                reading, writing = _pipe()
+                if job.start(reading):
+                    return Feed(writing)
+                os.close(reading)
+                os.close(writing)
+        return None
+
+    def wait(self, strike: Callable[[], None] = _nothing) -> None:
+        """Until all that was started is done; raises what went wrong with the lowest layer that failed."""
+        for job in self._jobs:
+            while not job.done.wait(_STRIKE_S):
+                strike()
+            if job.error is not None:
+                raise job.error
+
+    def abandon(self) -> None:
+        """Nobody waits any more. What is being unpacked goes on to its end, and is there the next time."""
+        for job in self._jobs:
+            job.abandon()
+
+
+class Feed:
+    """One layer's bytes on their way to where they are unpacked. Written by one thread."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Give it some more. If the unpacking has failed, this is thrown away: `Arrivals.wait` tells why."""
+        if self._fd < 0:
+            return
+        try:
+            files.write(self._fd, data)
+        except BrokenPipeError:
+            self.close()
+
+    def close(self) -> None:
+        """That was all, or all that will come: a layer that is cut off fails. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _Job:
+    """One layer, unpacked by a thread of its own. It gets its name once the layers below have theirs."""
+
+    def __init__(self, stacks: Stacks, layer: Layer, below: _Job | None, slots: threading.Semaphore) -> None:
+        self.layer = layer
+        self.name: ChainID = chain_id(below.name if below else None, layer.diff_id)
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+        self._stacks = stacks
+        self._below = below
+        self._slots = slots
+        self._lock = threading.Lock()
+        self.is_started = False
+
+    def start(self, stream: int | None) -> bool:
+        """Unpack from this pipe, or from the blob. False if it is started already, or need not be."""
+        with self._lock:
+            if self.is_started:
+                return False
+            self.is_started = True
+        if self._stacks.store.snapshots.exists(self.name):
+            self.done.set()
+            return False
+        threading.Thread(target=self._run, args=(stream,), name="nbcontain unpack", daemon=True).start()
+        return True
+
+    def abandon(self) -> None:
+        with self._lock:
+            if self.is_started:
+                return
+            self.is_started = True
+        self.error = StoreError("the unpacking was given up")
+        self.done.set()
+
+    def _run(self, stream: int | None) -> None:
+        try:
+            with self._stacks.store.snapshots.staging() as staging:
+                if stream is not None:
+                    try:
+                        self._apply(staging, stream)
+                    finally:
+                        os.close(stream)
+                else:
+                    with self._slots, self._stacks.store.blobs.open(self.layer.descriptor.digest) as blob:
+                        self._apply(staging, blob.fileno())
+                if self._below is not None:
+                    self._below.done.wait()
+                    if self._below.error is not None:
+                        raise StoreError(f"the layer below {self.layer.descriptor.digest.short} is missing")
+                staging.commit(self.name, self._below.name if self._below else None)
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            self.error = error
+        finally:
+            self.done.set()
+
+    def _apply(self, staging: Staging, source: int) -> None:
+        stacks = self._stacks
+        answer = stacks.worker.call(
+            "apply_tar",
+            (Mount("/", "bind", str(staging.fs), ("bind",)),),
+            {"userxattr": stacks.store.snapshots.userxattr, "ids": "single" if stacks.single_id else "all"},
+            (source,),
+        )
+        if answer["diff_id"] != str(self.layer.diff_id):
+            raise BadArchive(
+                f"layer {self.layer.descriptor.digest.short} is not what its image says",
+                why=f"it unpacks to {answer['diff_id']}, and the config says {self.layer.diff_id}",
+            )
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe that holds a megabyte, where that may be: fewer changes between who downloads and who unpacks."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except PermissionError:
+        pass
+    return reading, writing

@@ -25,7 +25,7 @@ from nbcontain.build.instructions import Scene, StageState, apply, one_line
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.parser import parse_trigger
 from nbcontain.dockerfile.words import expand
-from nbcontain.errors import DockerfileError, Span, StoreError, UsageError
+from nbcontain.errors import DockerfileError, RegistryError, Span, StoreError, UsageError
 from nbcontain.oci.image import History, Image, ImageConfig, Platform
 from nbcontain.oci.reference import Reference
 
@@ -48,6 +48,8 @@ class BuildOptions:
     platform: Platform = field(default_factory=Platform.here)
     network: str = "host"
     """Of every RUN that does not say: "host" or "none"."""
+    pull: str = "missing"
+    """When FROM asks the registry: always, missing, never or newer."""
 
 
 def plan(
@@ -246,7 +248,7 @@ class _Planning:
     def _resolved(self, name: str, platform: Platform, span: Span, index: int) -> Image:
         try:
             return self.resolve(Reference.parse(name), platform)
-        except StoreError as error:
+        except (StoreError, RegistryError) as error:
             later = self._stage_named(name, len(self.stages))
             why, hint = error.why, error.hint
             if later is not None and later > index:

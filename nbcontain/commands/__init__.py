@@ -5,7 +5,7 @@ Drawing what comes back is the business of whoever called. To add a verb, add a 
 of its group.
 """
 
-from nbcontain.commands import containers, images, system
+from nbcontain.commands import containers, images, registries, system
 from nbcontain.commands.images import DockerfileWords
 from nbcontain.commands.table import COMMANDS, Command, overview, parse_words, split
 

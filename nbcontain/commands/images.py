@@ -29,6 +29,7 @@ class BuildWords:
     target: str = option("--target", help="the stage to build, by name or number", metavar="STAGE")
     labels: tuple[str, ...] = option("--label", help="K=V, a label for the image", metavar="K=V")
     network: str = option("--network", help="host or none, for RUN", default="host")
+    pull: bool = option("--pull", help="ask the registry for newer base images")
     no_cache: bool = option("--no-cache", help="run every step again")
     quiet: bool = option("-q", "--quiet", help="only the image's id at the end")
 
@@ -41,6 +42,7 @@ class BuildWords:
             no_cache=self.no_cache,
             labels=self.labels,
             network=self.network,
+            pull="always" if self.pull else "missing",
         )
 
 

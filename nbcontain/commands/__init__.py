@@ -17,6 +17,7 @@ __all__ = [
     "images",
     "overview",
     "parse_words",
+    "registries",
     "split",
     "system",
 ]

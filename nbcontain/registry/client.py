@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from nbcontain.errors import (
     BadAnswer,
     BadDocument,
-    Cancelled,
     ManifestUnknown,
     RateLimited,
     RegistryError,
@@ -29,7 +28,7 @@ from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import INDEX, MANIFEST, Descriptor
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.registry.challenges import merged_scopes, next_link, parse_challenges, retry_after_s
-from nbcontain.registry.configuration import Endpoint, split_host
+from nbcontain.registry.configuration import Endpoint
 from nbcontain.registry.credentials import Credentials
 from nbcontain.registry.wire import Body, Response, Wire, check_address
 
@@ -104,7 +103,7 @@ class RegistryClient:
         return Digest.parse(text) if response.status == 200 and text else None
 
     def blob(self, repository: str, digest: Digest, start: int = 0) -> Response:
-        """end-3: a blob's bytes from `start` on: 206 with them, 200 with all, 416 where there are none. Not verified."""
+        """end-3: a blob's bytes from `start` on: 206, or 200 with all, or 416. Not verified."""
         headers = {"Range": f"bytes={start}-"} if start else {}
         return self.request(
             "GET", f"/v2/{repository}/blobs/{digest}", _pulling(repository), headers, ok=(200, 206, 416), once=True
@@ -445,6 +444,3 @@ def _message(data: bytes) -> str:
         ]
     except (ValueError, AttributeError, TypeError, RecursionError):
         return ""
-
-
-__all__ = ["Cancelled", "Patience", "RegistryClient", "quote", "split_host"]

@@ -1,4 +1,4 @@
-"""How registries are reached: insecure ones, mirrors, and certificates; our own file, and what docker and podman were told."""
+"""How registries are reached: insecure ones, mirrors and certificates, by our own file and by docker's."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Configuration:
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Configuration:
-        """From $NBCONTAIN_CONFIG, ~/.config/nbcontain/config.toml and /etc/nbcontain/config.toml, and docker's daemon.json.
+        """From $NBCONTAIN_CONFIG, or ~/.config/nbcontain/config.toml and /etc/nbcontain/config.toml; docker's too.
 
         Ours says: [registries] insecure = ["host:5000"], and [registries.mirrors] "docker.io" = ["host"].
         Raises UsageError for a file of ours that cannot be read.
@@ -59,8 +59,9 @@ class Configuration:
             insecure.update(registries.get("insecure", ()))
             for host, hosts in registries.get("mirrors", {}).items():
                 mirrors[str(host)] = tuple(hosts)
-        directories = (config / "nbcontain" / "certs.d", config / "containers" / "certs.d", home / ".docker" / "certs.d",
-                       Path("/etc/nbcontain/certs.d"), Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))  # fmt: skip
+        places = (config / "nbcontain", config / "containers", home / ".docker")
+        system = (Path("/etc/nbcontain"), Path("/etc/containers"), Path("/etc/docker"))
+        directories = tuple(place / "certs.d" for place in (*places, *system))
         return cls(frozenset(insecure), mirrors, directories)
 
     def endpoints(self, registry: str, *, writing: bool = False) -> tuple[Endpoint, ...]:
@@ -84,7 +85,7 @@ class Configuration:
             return False
         return any("/" in each and address in ipaddress.ip_network(each, strict=False) for each in self.insecure)
 
-    def tls(self, host: str, *, insecure: bool) -> ssl.SSLContext:
+    def tls(self, host: str) -> ssl.SSLContext:
         """How to speak TLS with this host[:port]: certs.d/HOST/*.crt are its CAs, *.cert and *.key who we are.
 
         Raises BadCertificate for files that are none.
@@ -105,7 +106,7 @@ class Configuration:
                     context.load_cert_chain(path, path.with_suffix(".key"))
             except (ssl.SSLError, OSError) as error:
                 raise BadCertificate(f"cannot use the certificates in {directory}", why=str(error)) from error
-        if insecure and not has_own:
+        if self._is_insecure(host) and not has_own:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from nbcontain.errors import BadAnswer, BadDocument, DigestMismatch, RegistryError, Unsupported
@@ -75,7 +75,7 @@ class Pull:
     def _config(self, reference: Reference, config: Descriptor) -> bytes:
         if config.size > DOCUMENT_LIMIT:
             raise BadDocument(f"the config of {reference.familiar} is larger than {DOCUMENT_LIMIT >> 20} MiB")
-        self._fetch(reference, config, None, lambda size: None)
+        self._fetch(reference, config, lambda: None, lambda size: None)
         return self.stacks.store.blobs.read(config.digest, DOCUMENT_LIMIT)
 
     # --- layers ---
@@ -117,17 +117,21 @@ class Pull:
             return
         emit(Started(name, f"layer {descriptor.digest.short}", self.task))
         try:
-            with _fed(arrivals, layer) as feed:
-                self._fetch(reference, descriptor, feed, lambda size: emit(Progress(name, size, descriptor.size)))
+            feed = (lambda: arrivals.feed(layer)) if arrivals is not None else lambda: None
+            self._fetch(reference, descriptor, feed, lambda size: emit(Progress(name, size, descriptor.size)))
         except BaseException as error:
             emit(Finished(name, "cancelled" if stopping.is_set() else "failed", str(error)))
             raise
         emit(Finished(name, "done", size_bytes=descriptor.size))
 
     def _fetch(
-        self, reference: Reference, descriptor: Descriptor, feed: Feed | None, report: Callable[[int], None]
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        feed: Callable[[], Feed | None],
+        report: Callable[[int], None],
     ) -> None:
-        """Have this blob in the store; `feed` gets its bytes in order, `report` how many are there."""
+        """Have this blob in the store. What `feed` gives gets its bytes as they come; `report` how many there are."""
 
         def waiting(size: int) -> None:
             report(size)
@@ -136,20 +140,24 @@ class Pull:
         with arriving(self.stacks.store.layout, descriptor, waiting) as partial:
             if partial is None:
                 return
-            tell = feed.write if feed is not None else lambda data: None
-            partial.recall(tell)
-            resumed = partial.size
+            partial.recall()
+            if partial.size:
+                # What an earlier attempt left may be damaged, so nothing is unpacked before all of it was verified.
+                try:
+                    self._receive(reference, descriptor, partial, _nowhere, report)
+                    partial.commit()
+                    return
+                except DigestMismatch:
+                    partial.forget()
+            fed = feed()
             try:
-                self._receive(reference, descriptor, partial, tell, report)
+                self._receive(reference, descriptor, partial, fed.write if fed is not None else _nowhere, report)
+                if fed is not None:
+                    fed.close()
                 partial.commit()
-            except DigestMismatch:
-                if not resumed:
-                    raise
-                # What an earlier attempt left was damaged. The unpacking has seen it, so it is fed no more.
-                if feed is not None:
-                    feed.close()
-                self._receive(reference, descriptor, partial, lambda data: None, report)
-                partial.commit()
+            finally:
+                if fed is not None:
+                    fed.close()
 
     def _receive(
         self, reference: Reference, descriptor: Descriptor, partial: Partial, tell: Callable[[bytes], None],
@@ -220,9 +228,8 @@ class Pull:
             response.close()
 
 
-def _fed(arrivals: Arrivals | None, layer: Layer) -> Feed | nullcontext[None]:
-    feed = arrivals.feed(layer) if arrivals is not None else None
-    return nullcontext() if feed is None else feed
+def _nowhere(data: bytes) -> None:
+    """Where nobody unpacks what comes."""
 
 
 def _all_of(running: set[Future[None]], strike: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from nbcontain.errors import ImageNotFound, ManifestUnknown, RegistryError, Unreachable, UsageError
 from nbcontain.events import Emit, Event, Notice, scope
@@ -27,6 +27,15 @@ from nbcontain.task import Task
 
 T = TypeVar("T")
 POLICIES = ("always", "missing", "never", "newer")
+
+
+class Wanted(Protocol):
+    """What `run` says of its image: runtime's RunOptions."""
+
+    @property
+    def image(self) -> str: ...
+    @property
+    def pull(self) -> str: ...
 
 
 @dataclass
@@ -91,8 +100,9 @@ class Registries:
                 why=f"{error.message}{f' ({error.why})' if error.why else ''}", hint=absent.hint or error.hint,
             ) from error  # fmt: skip
 
-    def to_run(self, name: str, policy: str, emit: Emit) -> Image:
+    def to_run(self, options: Wanted, emit: Emit) -> Image:
         """The image that `run` means, by name, id or digest; what is not here is pulled, as the policy says."""
+        name, policy = options.image, options.pull
         images = self.stacks().store.images
         if policy == "never":
             return images.find(name)
@@ -228,9 +238,7 @@ class Registries:
         if given is not None:
             yield given
             return
-        wire = Wire(
-            lambda host: self.configuration.tls(host, insecure=self.configuration._is_insecure(host)), self.environ
-        )
+        wire = Wire(self.configuration.tls, self.environ)
         try:
             yield wire
         finally:
@@ -274,10 +282,7 @@ def _registry(text: str) -> Reference:
     text = text.removeprefix("https://").removeprefix("http://").strip("/") or "docker.io"
     if text == "docker.io" or "index.docker.io" in text:
         return Reference.parse("docker.io/library/x")
-    host = text.partition("/")[0]
-    return replace(
-        Reference.parse(f"{host if '.' in host or ':' in host or host == 'localhost' else host + '.'}/x"), registry=host
-    )
+    return replace(Reference.parse("localhost/x"), registry=text.partition("/")[0])
 
 
 def _same(one: Reference, other: Reference) -> bool:

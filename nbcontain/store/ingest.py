@@ -27,13 +27,12 @@ class Partial:
         self._sum = hashlib.new(descriptor.digest.algorithm)
         self.size = 0
 
-    def recall(self, on_data: Callable[[bytes], None]) -> None:
-        """Hash what an earlier attempt left, and hand it on."""
+    def recall(self) -> None:
+        """Hash what an earlier attempt left."""
         if os.fstat(self._fd).st_size > self._descriptor.size:
             os.ftruncate(self._fd, 0)
         while data := os.pread(self._fd, _READ_BYTES, self.size):
             self._take(data)
-            on_data(data)
 
     def write(self, data: bytes) -> None:
         """Add some more. Raises DigestMismatch if that is more than the descriptor promised, DiskFull."""

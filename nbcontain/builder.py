@@ -95,7 +95,7 @@ class Builder:
         def body(emit: Emit) -> Image:
             title = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
             with leash, scope(emit, BUILD, title), engine.store.shared(), self._context(source) as context:
-                graph = plan(parsed, options, lambda reference, _: engine.base_image(reference, emit))
+                graph = plan(parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull))
                 for remark in graph.remarks:
                     place = f"line {remark.span.first}: " if remark.span else ""
                     emit(Notice(BUILD, place + remark.message, remark.hint))

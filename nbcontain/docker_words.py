@@ -89,14 +89,13 @@ _RUN = (
         "--no-healthcheck",
     )
     | _all(_PLATFORM, "--platform")
-    | _all("pulling from registries is not built yet", "--pull", "--disable-content-trust")
+    | _all("there is no content trust of docker's kind here", "--disable-content-trust")
     | _all("the log is always kept as the container's journal", "--log-driver", "--log-opt")
     | _all("it is not built yet", "--cidfile", "--label-file", "--annotation", "--domainname", "--isolation")
 )
 _BUILD = (
     _all(_PLATFORM, "--platform")
     | _all(_ONE_FILE, "--push")
-    | _all("pulling from registries is not built yet", "--pull")
     | _all(
         "it is not built yet",
         "--build-context",
@@ -129,6 +128,11 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
         "-m",
         "--message",
         "--platform",
+    ),
+    "nbcontain login": _all(
+        "a password on the command line stays in histories and notebooks; it is asked for, or --password-stdin",
+        "-p",
+        "--password",
     ),
     "container ps": _FILTER | _all(_FILTER["--filter"], "-f", "-n", "--last", "-l", "--latest", "-s", "--size"),
     "container logs": _all("it is not built yet", "--since", "--until", "--details"),

@@ -12,7 +12,7 @@ from nbcontain.display.text import lines as event_lines
 from nbcontain.display.values import Document, InProgress, Lines, Log, Verdict
 from nbcontain.display.view import View, update
 from nbcontain.errors import Interrupted
-from nbcontain.events import Output, encode
+from nbcontain.events import Finished, Output, Started, encode
 from nbcontain.oci.image import Image
 from nbcontain.runtime.container import Container
 
@@ -55,6 +55,9 @@ def _attend(progress: InProgress[object]) -> int:
             for record in task.journal.follow():
                 if isinstance(record.event, Output):
                     _write(record.event)
+                elif isinstance(record.event, Started | Finished) and record.event.task.startswith("pull "):
+                    what = "pulling" if isinstance(record.event, Started) else record.event.outcome
+                    print(f"{record.event.task}: {what}", file=sys.stderr)
         else:
             view = View()
             for record in task.journal.follow():
@@ -63,7 +66,7 @@ def _attend(progress: InProgress[object]) -> int:
                     sys.stderr.flush()
                     continue
                 view = update(view, record)
-                if not progress.quiet and progress.kind == "build":
+                if not progress.quiet and progress.kind in ("build", "pull", "push"):
                     for line in event_lines(view, record):
                         print(line, file=sys.stderr)
         result = task.result()

@@ -29,12 +29,14 @@ from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.profiles import Profile, choose
+from nbcontain.registry.registries import Registries
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container, Launcher, Leash
 from nbcontain.runtime.generate import ExecOptions, RunOptions, generate, passed_on
 from nbcontain.soundness import Soundness
 from nbcontain.store import Store, files, gc
 from nbcontain.store.layout import Layout
+from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
 
 T = TypeVar("T")
@@ -100,6 +102,10 @@ class Engine:
     @cached_property
     def launcher(self) -> Launcher:
         return Launcher(self.host, functions=("nbcontain.build.copier",))
+
+    @cached_property
+    def registry(self) -> Registries:
+        return Registries(lambda: Stacks(self.store, self.launcher, self.host.ids.is_single), self.environ)
 
     def _remove_tree(self, path: Path) -> None:
         """Remove a directory whose files may belong to ids that only a container can name."""
@@ -204,12 +210,13 @@ class Engine:
     def builder(self) -> Builder:
         return Builder(self)
 
-    def base_image(self, reference: Reference, emit: Emit) -> Image:
+    def base_image(self, reference: Reference, emit: Emit, policy: str = "missing") -> Image:
+        """What FROM means, asked of its registry as the policy says; `host` is made."""
+        if reference != HOST_IMAGE:
+            return self.registry.ensure(reference, policy, emit, BUILD)
         try:
             return self.store.images.get(reference)
         except ImageNotFound:
-            if reference != HOST_IMAGE:
-                raise
             return self._host_image(emit, reference, (), "host-image")
 
     def workshop(self, emit: Emit) -> Workshop:
@@ -251,7 +258,7 @@ class Engine:
     def _create(self, options: RunOptions, emit: Emit) -> Container:
         self.profile.require(self.host, "run")
         reference = self._run_image(options.image, emit)
-        image = self.image(options.image) if reference is None else self.store.images.get(reference)
+        image = self.store.images.get(reference) if reference else self.registry.to_run(options, emit)
         container_id = secrets.token_hex(32)
         path = self.layout.container(container_id)
         spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)
@@ -281,10 +288,7 @@ class Engine:
 
     def _run_image(self, name: str, emit: Emit) -> Reference | None:
         """The image `host` is made when it is first asked for."""
-        if name not in ("host", "host:latest"):
-            return None
-        self.base_image(HOST_IMAGE, emit)
-        return HOST_IMAGE
+        return HOST_IMAGE if name in ("host", "host:latest") and self.base_image(HOST_IMAGE, emit) else None
 
     def _shown_name(self, asked: str, image: Image) -> str:
         names = (each for each, _ in self.store.images.list() if each and _means(asked, each))
@@ -435,4 +439,4 @@ def _means(name: str, reference: Reference) -> bool:
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+    return dict(text.partition("=")[::2] for text in texts)

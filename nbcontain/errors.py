@@ -185,6 +185,51 @@ class DiskFailed(StoreError):
     hint = "Look into the system's log (dmesg), and set NBCONTAIN_ROOT to another disk."
 
 
+# --- registries -------------------------------------------------------------------------------
+
+
+class RegistryError(NbcontainError):
+    """A registry, or the way to it, did not do what was asked."""
+
+
+class Unreachable(RegistryError):
+    """No connection to the registry: no such host, nobody listening, cut off, or silent for too long."""
+
+
+class BadCertificate(RegistryError):
+    """The registry's TLS certificate, or the way it speaks TLS, is not acceptable."""
+
+
+class Unauthorized(RegistryError):
+    """The registry wants to know who asks, or does not let this user do it."""
+
+
+class ManifestUnknown(RegistryError):
+    """The registry has no such repository, tag or manifest."""
+
+    exit_status = 125
+
+
+class RateLimited(RegistryError):
+    """The registry says that too much was asked of it; `retry_after_s` is how long it wants to be left alone."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None, *, why: str = "", hint: str = "") -> None:
+        super().__init__(message, why=why, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class BadAnswer(RegistryError):
+    """The registry answered something that the distribution specification does not allow, or that means harm."""
+
+
+class NoSuchPlatform(RegistryError):
+    """The image exists, but not for this kind of machine."""
+
+
+class Unsupported(RegistryError):
+    """What the name points at is no image that can be pulled."""
+
+
 # --- containers -------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from nbcontain.events import Emit, Event
 from nbcontain.journal import MemoryJournal
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _HEARTBEAT_S = 0.1
 """How often an awaiting cell wakes: an interrupt cancels its future, but does not wake a sleeping loop."""
@@ -36,6 +37,7 @@ class Task(Generic[T]):
         self._cancelled = threading.Event()
         self._on_cancel: list[Callable[[], None]] = []
         self._lock = threading.Lock()
+        self._change: Callable[[T], Any] | None = None
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(self._run,), name=f"nbcontain {name}", daemon=True)
         thread.start()
@@ -73,7 +75,13 @@ class Task(Generic[T]):
         self._done.wait()
         if self._error is not None:
             raise self._error
-        return self._result
+        return self._result if self._change is None else self._change(self._result)
+
+    def then(self, change: Callable[[T], U]) -> Task[U]:
+        """The same work, with its result made into something else."""
+        changed: Task[U] = self  # type: ignore[assignment]
+        self._change = change
+        return changed
 
     def cancel(self) -> None:
         """Ask for the end: the body's next `emit` raises `Cancelled`, and what `on_cancel` left is called now."""

@@ -29,7 +29,7 @@ from nbcontain.build.stage import one_line, shown
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.parser import parse_trigger
 from nbcontain.dockerfile.words import expand
-from nbcontain.errors import DockerfileError, Span, StoreError, UsageError
+from nbcontain.errors import DockerfileError, RegistryError, Span, StoreError, UsageError
 from nbcontain.oci.image import History, Image, ImageConfig, Platform
 from nbcontain.oci.reference import Reference
 
@@ -68,6 +68,8 @@ class BuildOptions:
     """What the Dockerfile may do besides: network.host, onbuild.secrets."""
     secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pull: str = "missing"
+    """When FROM asks the registry: always, missing, never or newer."""
 
 
 def plan(
@@ -279,7 +281,7 @@ class _Planning:
     def _resolved(self, name: str, platform: Platform, span: Span, index: int) -> Image:
         try:
             return self.resolve(Reference.parse(name), platform)
-        except StoreError as error:
+        except (StoreError, RegistryError) as error:
             later = self._stage_named(name, len(self.stages))
             why, hint = error.why, error.hint
             if later is not None and later > index:

@@ -44,6 +44,7 @@ class BuildWords:
     )  # fmt: skip
     ssh: tuple[str, ...] = option("--ssh", help="an agent or key for RUN --mount=type=ssh", metavar="default|ID=PATH")
     allow: tuple[str, ...] = option("--allow", help="network.host, onbuild.secrets", metavar="WHAT")
+    pull: bool = option("--pull", help="ask the registry for newer base images")
     no_cache: bool = option("--no-cache", help="run every step again")
     no_cache_stages: tuple[str, ...] = option("--no-cache-filter", help="only those of this stage", metavar="STAGE")
     outputs: tuple[str, ...] = option(
@@ -82,6 +83,7 @@ class BuildWords:
             labels=self.labels,
             annotations=self.annotations,
             network=self.network,
+            pull="always" if self.pull else "missing",
             secrets=secrets_of(self.secrets, os.environ, variables),
             ssh=agents_of(self.ssh, os.environ),
             allow=allowed(self.allow),

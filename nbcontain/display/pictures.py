@@ -209,7 +209,9 @@ def _step_row(depth: int, step: TaskView, now: float) -> str:
         inside += html.element("span", html.escape(one_line(step.detail)), "nbc-why nbc-why-failed")
     last = {"running": _RUNNING_LINES, "failed": _FAILED_LINES, "cancelled": _RUNNING_LINES}.get(step.state, 0)
     shown = (*step.tail, *step.begun_lines())[-last:] if last else ()
-    size = words.size(step.size_bytes) if step.size_bytes else _progress_text(step)
+    if step.state == "running" and step.unit == "bytes" and step.total:
+        inside += html.progress(step.done, step.total)
+    size = words.size(step.size_bytes) if step.size_bytes else _progress_text(step, now)
     time = words.duration(step.seconds(now)) if step.state not in ("waiting", "cached") else ""
     cells = [
         html.state_mark(step.state, step.state, "td"),
@@ -229,14 +231,25 @@ def _said(step: TaskView) -> list[str]:
     return [*([one_line(f"runs again: {step.why}")] if step.why else []), *_notices(step)]
 
 
-def _progress_text(task: TaskView) -> str:
+def _progress_text(task: TaskView, now: float | None = None) -> str:
     if not task.done and not task.total:
         return ""
     if task.unit == "bytes":
         done, total = words.size(task.done), words.size(task.total)
     else:
         done, total = words.count(task.done, task.unit.removesuffix("s")), str(task.total or "")
-    return f"{done} of {total}" if total and not task.is_finished else done
+    if not total or task.is_finished:
+        return done
+    return " · ".join((f"{done} of {total}", *(_pace(task, now) if now is not None and task.unit == "bytes" else ())))
+
+
+def _pace(task: TaskView, now: float) -> tuple[str, ...]:
+    """How fast bytes come, and how long the rest will take at that; nothing in the first half second."""
+    seconds = task.seconds(now)
+    if not seconds or seconds < 0.5 or not task.done or task.total is None:
+        return ()
+    per_second = task.done / seconds
+    return f"{words.size(int(per_second))}/s", f"{words.duration(max(0, task.total - task.done) / per_second)} left"
 
 
 def _with_steps_text(view: View, root: TaskView, first: str) -> str:

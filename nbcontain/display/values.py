@@ -17,7 +17,7 @@ class InProgress(Generic[T]):
     """Work that goes on; `kind` says how to draw it while it does."""
 
     task: Task[T]
-    kind: Literal["build", "run", "exec", "work"]
+    kind: Literal["build", "run", "exec", "work", "pull", "push"]
     quiet: bool = False
     """Show only what comes back."""
     facts: tuple[tuple[str, str], ...] = ()

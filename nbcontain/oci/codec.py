@@ -138,7 +138,11 @@ def _descriptor(fields: Fields) -> Descriptor:
             raise BadDocument(f"{fields.place}.data is not base64") from error
         if len(embedded) != size or Digest.of(embedded) != digest:
             raise BadDocument(f"{fields.place}.data is not what its digest says")
-    return Descriptor(fields.text("mediaType", required=True), digest, size, fields.texts_by_name("annotations"))
+    said = fields.object("platform")
+    platform = Platform(said.text("os"), said.text("architecture"), said.text("variant")) if said.values else None
+    return Descriptor(
+        fields.text("mediaType", required=True), digest, size, fields.texts_by_name("annotations"), platform
+    )
 
 
 def _descriptor_json(descriptor: Descriptor) -> dict[str, object]:
@@ -147,12 +151,17 @@ def _descriptor_json(descriptor: Descriptor) -> dict[str, object]:
         "digest": str(descriptor.digest),
         "size": descriptor.size,
         "annotations": dict(descriptor.annotations) or None,
+        "platform": _platform_json(descriptor.platform) if descriptor.platform else None,
     }
 
 
 def dump_document(document: Mapping[str, object]) -> bytes:
     """The bytes of one of these documents as JSON."""
     return _dump(document)
+
+
+def _platform_json(platform: Platform) -> dict[str, object]:
+    return {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant or None}
 
 
 def _dump(document: Mapping[str, object]) -> bytes:

@@ -21,16 +21,6 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Descriptor:
-    """What to fetch, and how to know that it arrived whole (image-spec descriptor.md)."""
-
-    media_type: str
-    digest: Digest
-    size: int
-    annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Platform:
     """An operating system and architecture in Go's words (image-spec image-index.md)."""
 
@@ -47,6 +37,18 @@ class Platform:
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What to fetch, and how to know that it arrived whole (image-spec descriptor.md)."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
+    platform: Platform | None = None
+    """Of a manifest in an index: what it is for."""
 
 
 @dataclass(frozen=True, slots=True)

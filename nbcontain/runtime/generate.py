@@ -75,6 +75,7 @@ class RunOptions:
     read_only: bool = option("--read-only", help="nothing in its root can be changed")
     init: bool = option("--init", help="a small first process that reaps and passes signals on")
     stop_signal: str = option("--stop-signal", help="what stop sends", metavar="SIGNAL")
+    pull: str = option("--pull", help="always, missing, never or newer", default="missing", metavar="POLICY")
     stop_timeout: int = option("--stop-timeout", help="how long stop waits", default=10, metavar="SECONDS")
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from nbcontain.errors import StoreError
 from nbcontain.oci.digest import ChainID, Digest, chain_id
 from nbcontain.oci.image import Layer
-from nbcontain.store import files
+from nbcontain.store import files, ingest
 
 if TYPE_CHECKING:
     from nbcontain.store.store import Store
@@ -96,6 +96,7 @@ def collect(
                 freed += store.blobs.size(digest)
                 store.blobs.remove(digest)
                 blobs += 1
+        freed += ingest.sweep(store.layout)
         for directory in (store.layout.tmp, store.layout.cache, store.layout.oci, store.layout.root):
             for path in files.sweep(directory):
                 freed += _size(path)

@@ -136,6 +136,9 @@ class Images:
         for entry in self._entries():
             name = _name(entry)
             if reference.digest is not None:
+                # A name with a digest may name an index, out of which this image was chosen.
+                if name == reference:
+                    return entry
                 if entry.digest == reference.digest and (name is None or _same_repository(name, reference)):
                     return entry
             elif name == reference:

@@ -70,6 +70,14 @@ class Layout:
     def blob(self, digest: Digest) -> Path:
         return self.blobs / digest.algorithm / digest.hex
 
+    @property
+    def ingest(self) -> Path:
+        """Blobs on their way, each locked by who fetches it; what is there without a lock can be gone on with."""
+        return self.root / "ingest"
+
+    def partial(self, digest: Digest) -> Path:
+        return self.ingest / f"{digest.algorithm}-{digest.hex}"
+
     # --- snapshots ---
 
     @property

@@ -211,3 +211,14 @@ def test_the_ticker_joins_marks_and_survives_a_bad_drawing() -> None:
     until(lambda: drawn)
     time.sleep(0.15)
     assert len(drawn) <= 2
+
+
+def test_a_running_download_says_how_fast_it_is_and_how_long_it_will_take() -> None:
+    from nbcontain.display.pictures import steps_picture
+    from nbcontain.display.view import View, update
+    from nbcontain.events import Progress, Record, Started
+
+    view = View()
+    for event in (Started("pull", "pull x"), Started("l", "layer 1", "pull"), Progress("l", 20_000_000, 60_000_000)):
+        view = update(view, Record(100.0, event))
+    assert "20 MB of 60 MB · 10 MB/s · 4.0 s left" in steps_picture(view, 102.0, "pull").body

@@ -1,0 +1,1 @@
+"""The distribution specification: images from registries and to them."""

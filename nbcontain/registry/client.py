@@ -1,0 +1,446 @@
+"""One registry: requests with who we are, redirects, and patience (distribution-spec)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from nbcontain.errors import (
+    BadAnswer,
+    BadDocument,
+    ManifestUnknown,
+    RateLimited,
+    RegistryError,
+    Unauthorized,
+    Unreachable,
+)  # fmt: skip
+from nbcontain.oci import codec
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import INDEX, MANIFEST, Descriptor
+from nbcontain.oci.strict_json import DOCUMENT_LIMIT
+from nbcontain.registry.challenges import merged_scopes, next_link, parse_challenges, retry_after_s
+from nbcontain.registry.configuration import Endpoint
+from nbcontain.registry.credentials import Credentials
+from nbcontain.registry.wire import Body, Response, Wire, check_address
+
+SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+ACCEPT = ", ".join((MANIFEST, INDEX, codec.DOCKER_MANIFEST, codec.DOCKER_INDEX))
+_AGAIN = frozenset({408, 429, 500, 502, 503, 504, 522})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REDIRECT_LIMIT = 5
+_ANSWER_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often something is tried, and how long is waited between (full jitter, in seconds)."""
+
+    tries: int = 6
+    first_s: float = 0.5
+    longest_s: float = 30.0
+
+    def delay_s(self, failures: int) -> float:
+        return random.uniform(0, min(self.longest_s, self.first_s * 2 ** (failures - 1)))
+
+
+@dataclass(slots=True)
+class _Token:
+    value: str = field(repr=False)
+    scopes: tuple[str, ...]
+    expires_at: float
+
+
+class RegistryClient:
+    """Speaks with one endpoint as one user. Safe among threads."""
+
+    def __init__(
+        self, endpoint: Endpoint, wire: Wire, credentials: Callable[[], Credentials | None] = lambda: None,
+        patience: Patience = Patience(),
+    ) -> None:  # fmt: skip
+        self.endpoint, self.wire, self.patience = endpoint, wire, patience
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._base = ""
+        self._address = ""
+        self._tokens: list[_Token] = []
+        self._is_basic = False
+
+    # --- what the specification has ---
+
+    def ping(self) -> None:
+        """end-1: it is a registry, and it knows us. Raises RegistryError."""
+        self.request("GET", "/v2/", ()).read(_ANSWER_LIMIT)
+
+    def manifest(self, repository: str, which: str) -> tuple[Descriptor, bytes]:
+        """end-2: a manifest or index by tag or digest, verified. Raises ManifestUnknown, BadAnswer."""
+        response = self.request("GET", f"/v2/{repository}/manifests/{which}", _pulling(repository), {"Accept": ACCEPT})
+        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        data = response.read(DOCUMENT_LIMIT)
+        digest = Digest.of(data)
+        for promised in (which if ":" in which else "", response.headers.get("Docker-Content-Digest", "")):
+            if promised.startswith("sha256:") and promised != str(digest):
+                raise BadAnswer(
+                    f"the manifest of {repository}:{which} is altered", why=f"expected {promised}, got {digest}"
+                )
+        return Descriptor(media_type or MANIFEST, digest, len(data)), data
+
+    def head_manifest(self, repository: str, which: str) -> Digest | None:
+        """end-2: the digest that a tag points at; None if there is none."""
+        response = self.request(
+            "HEAD", f"/v2/{repository}/manifests/{which}", _pulling(repository), {"Accept": ACCEPT}, ok=(200, 404)
+        )
+        response.read(0)
+        text = response.headers.get("Docker-Content-Digest", "")
+        return Digest.parse(text) if response.status == 200 and text else None
+
+    def blob(self, repository: str, digest: Digest, start: int = 0) -> Response:
+        """end-3: a blob's bytes from `start` on: 206, or 200 with all, or 416. Not verified."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        return self.request(
+            "GET", f"/v2/{repository}/blobs/{digest}", _pulling(repository), headers, ok=(200, 206, 416), once=True
+        )
+
+    def has_blob(self, repository: str, descriptor: Descriptor) -> bool:
+        response = self.request(
+            "HEAD", f"/v2/{repository}/blobs/{descriptor.digest}", _pushing(repository), ok=(200, 404)
+        )
+        response.read(0)
+        return response.status == 200
+
+    def put_manifest(self, repository: str, which: str, media_type: str, raw: bytes) -> Digest:
+        """end-7. Gives the digest that the registry now knows it by, which is ours."""
+        response = self.request(
+            "PUT", f"/v2/{repository}/manifests/{which}", _pushing(repository), {"Content-Type": media_type}, raw,
+            ok=(201, 200, 202),
+        )  # fmt: skip
+        response.read(_ANSWER_LIMIT)
+        said, ours = response.headers.get("Docker-Content-Digest", ""), Digest.of(raw)
+        if said.startswith("sha256:") and said != str(ours):
+            raise BadAnswer(f"the registry stored something else as {repository}:{which}", why=f"{said}, not {ours}")
+        return ours
+
+    def tags(self, repository: str, limit: int = 0, last: str = "") -> list[str]:
+        """end-8: the tags of a repository, all pages of it, at most `limit` if that is not 0."""
+        query = urlencode([(k, v) for k, v in (("n", str(limit or 1000)), ("last", last)) if v])
+        path = f"/v2/{repository}/tags/list?{query}"
+        found: list[str] = []
+        for _ in range(1000):
+            response = self.request("GET", path, _pulling(repository))
+            document = _json(response.read(DOCUMENT_LIMIT), "list of tags")
+            page = document.get("tags") or []
+            if not isinstance(page, list) or not all(isinstance(tag, str) for tag in page):
+                raise BadDocument("the list of tags is none")
+            found += page
+            link = next_link(response.headers.get("Link", ""))
+            if not link or not page or (limit and len(found) >= limit):
+                break
+            path = self._same_host(urljoin(response.url, link))
+        return found[:limit] if limit else found
+
+    def referrers(self, repository: str, digest: Digest, artifact_type: str = "") -> list[dict[str, Any]]:
+        """end-12: what refers to a manifest; older registries keep the list under a tag (referrers tag schema)."""
+        query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
+        response = self.request(
+            "GET", f"/v2/{repository}/referrers/{digest}{query}", _pulling(repository), {"Accept": INDEX}, ok=(200, 404)
+        )
+        data = response.read(DOCUMENT_LIMIT)
+        if response.status == 404:
+            try:
+                data = self.manifest(repository, f"{digest.algorithm}-{digest.hex}")[1]
+            except ManifestUnknown:
+                return []
+        entries = _json(data, "list of referrers").get("manifests") or []
+        found = [entry for entry in entries if isinstance(entry, dict)]
+        return [entry for entry in found if not artifact_type or entry.get("artifactType") == artifact_type]
+
+    # --- requests ---
+
+    def request(
+        self, method: str, path: str, scopes: tuple[str, ...], headers: Mapping[str, str] | None = None,
+        body: Body = b"", ok: tuple[int, ...] = (200,), once: bool = False,
+        on_sent: Callable[[int], None] = lambda count: None,
+    ) -> Response:  # fmt: skip
+        """An answer with one of the statuses `ok`; unless `once`, what fails on the way is tried again.
+
+        `path` is one of this registry's, or a whole URL that it gave. Raises RegistryError; with `once` OSError
+        and HTTPException too.
+        """
+        failures = 0
+        while True:
+            try:
+                response = self._authorized(method, path, scopes, headers or {}, body, on_sent)
+                if response.status in ok:
+                    return response
+                error = self._error(response, path)
+                if response.status not in _AGAIN or once and response.status not in (429, 503):
+                    raise error
+                wait_s = retry_after_s(response.headers.get("Retry-After", ""))
+            except (OSError, http.client.HTTPException) as trouble:
+                self.wire.strike()
+                if once or not self._base:
+                    raise trouble if once else self.unreachable(trouble) from trouble
+                error, wait_s = self.unreachable(trouble), None
+            failures += 1
+            if failures >= self.patience.tries:
+                raise error
+            self.wire.pause(self.patience.delay_s(failures) if wait_s is None else wait_s)
+
+    def _authorized(
+        self, method: str, path: str, scopes: tuple[str, ...], headers: Mapping[str, str], body: Body,
+        on_sent: Callable[[int], None],
+    ) -> Response:  # fmt: skip
+        """Anonymous, then what the registry asks for: one step up per 401, and a token that ran out is renewed."""
+        escalations = 0
+        while True:
+            authorization = self._authorization(scopes)
+            response = self._followed(method, self._url(path), headers, authorization, body, on_sent)
+            if response.status != 401:
+                return response
+            challenges = parse_challenges(", ".join(response.headers.get_all("WWW-Authenticate") or []))
+            message = _spoken(response)
+            escalations += 1
+            if escalations > 2 or not self._escalate(challenges, scopes, authorization):
+                raise self._unauthorized(path, message)
+
+    def _authorization(self, scopes: tuple[str, ...]) -> str:
+        with self._lock:
+            for token in self._tokens:
+                if set(scopes) <= set(token.scopes) and time.monotonic() < token.expires_at:
+                    return f"Bearer {token.value}"
+        if self._is_basic and (known := self._credentials()):
+            return known.basic
+        return ""
+
+    def _escalate(self, challenges: tuple[Any, ...], scopes: tuple[str, ...], refused: str) -> bool:
+        """Whether there is one more thing to say."""
+        with self._lock:
+            self._tokens = [token for token in self._tokens if f"Bearer {token.value}" != refused]
+        for challenge in challenges:
+            if challenge.scheme == "bearer" and "realm" in challenge.parameters:
+                wanted = merged_scopes((*scopes, challenge.parameters.get("scope", "")))
+                token = self._token(challenge.parameters["realm"], challenge.parameters.get("service", ""), wanted)
+                if f"Bearer {token.value}" == refused:
+                    return False
+                with self._lock:
+                    token.scopes = (*token.scopes, *scopes)
+                    self._tokens.append(token)
+                return True
+        if any(challenge.scheme == "basic" for challenge in challenges) and not refused.startswith("Basic"):
+            self._is_basic = self._credentials() is not None and self._may_send_secrets()
+            return self._is_basic
+        return False
+
+    def _may_send_secrets(self) -> bool:
+        return self._base.startswith("https:") or self.endpoint.insecure
+
+    def _token(self, realm: str, service: str, scopes: tuple[str, ...]) -> _Token:
+        """Ask the token server (distribution's token authentication). Raises Unauthorized, BadAnswer."""
+        parts, home = urlsplit(realm), urlsplit(self._base)
+        is_home = parts.hostname == home.hostname
+        if (
+            parts.scheme != "https"
+            and not (parts.scheme == "http" and home.scheme == "http" and is_home)
+            or parts.username
+        ):
+            raise BadAnswer(
+                f"{home.netloc} sends us to {realm.partition('?')[0]!r} for a token",
+                why="only https, or the registry's own host if that speaks plain http, may see credentials",
+            )
+        known = self._credentials()
+        headers: dict[str, str] = {}
+        query = [("service", service)] * bool(service)
+        if known is not None and known.identity_token:
+            form = [("grant_type", "refresh_token"), ("refresh_token", known.identity_token), *query,
+                    ("client_id", "nbcontain"), ("scope", " ".join(scopes))]  # fmt: skip
+            method, url, body = "POST", realm, urlencode(form).encode()
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        else:
+            query += [("scope", scope) for scope in scopes]
+            if known is not None:
+                headers["Authorization"] = known.basic
+                query.append(("account", known.username))
+            url = realm + ("&" if parts.query else "?") + urlencode(query) if query else realm
+            method, body = "GET", b""
+        failures = 0
+        while True:
+            try:
+                response = self.wire.send(method, url, headers, body, allowed=self._allowed)
+                status, data = response.status, response.read(_ANSWER_LIMIT)
+                if status == 200:
+                    break
+                if status in (400, 401, 403):
+                    raise self._unauthorized(" ".join(scopes), _message(data))
+                trouble: RegistryError = BadAnswer(f"the token server {parts.netloc} answers {status}")
+                if status not in _AGAIN:
+                    raise trouble
+                wait_s = retry_after_s(response.headers.get("Retry-After", ""))
+            except (OSError, http.client.HTTPException) as error:
+                self.wire.strike()
+                trouble, wait_s = self.unreachable(error, parts.netloc), None
+            failures += 1
+            if failures >= self.patience.tries:
+                raise trouble
+            self.wire.pause(self.patience.delay_s(failures) if wait_s is None else wait_s)
+        document = _json(data, "token")
+        value = document.get("token") or document.get("access_token")
+        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+            raise BadAnswer(f"the token server {parts.netloc} gave no token")
+        seconds = document.get("expires_in")
+        lasts = float(seconds) if isinstance(seconds, int | float) and not isinstance(seconds, bool) else 60.0
+        return _Token(value, scopes, time.monotonic() + max(1.0, lasts * 0.9))
+
+    def _followed(
+        self, method: str, url: str, headers: Mapping[str, str], authorization: str, body: Body,
+        on_sent: Callable[[int], None],
+    ) -> Response:  # fmt: skip
+        """The answer behind redirects. Credentials stay with the host they are for."""
+        home = urlsplit(self._base).netloc
+        seen: set[str] = set()
+        while True:
+            parts = urlsplit(url)
+            own = {"Authorization": authorization} if authorization and parts.netloc == home else {}
+            response = self.wire.send(method, url, {**headers, **own}, body, on_sent, self._allowed)
+            if response.status not in _REDIRECTS or method not in ("GET", "HEAD"):
+                return response
+            response.close()
+            target = urljoin(url, response.headers.get("Location", ""))
+            there = urlsplit(target)
+            if there.scheme not in ("http", "https") or (parts.scheme == "https" and there.scheme != "https"):
+                raise BadAnswer(f"{parts.netloc} redirects to {there.scheme or 'nowhere'}:", why="only https will do")
+            if target in seen or len(seen) >= _REDIRECT_LIMIT:
+                raise BadAnswer(f"{parts.netloc} redirects in circles")
+            seen.add(target)
+            url = target
+
+    def _allowed(self, address: str) -> None:
+        if self._address:
+            check_address(address, registry_address=self._address)
+
+    def _url(self, path: str) -> str:
+        return path if path.startswith(("http://", "https://")) else self.base + path
+
+    def _same_host(self, url: str) -> str:
+        if urlsplit(url).netloc != urlsplit(self.base).netloc:
+            raise BadAnswer(f"the next page is on another host: {urlsplit(url).netloc}")
+        return url
+
+    @property
+    def base(self) -> str:
+        """scheme://host of this registry, found by asking: https, and plain http where that is allowed."""
+        with self._lock:
+            if self._base:
+                return self._base
+            secure = f"https://{self.endpoint.host}"
+            try:
+                response = self._answer(secure)
+                self._base = secure
+            except (OSError, http.client.HTTPException) as error:
+                if not self.endpoint.insecure:
+                    raise self.unreachable(error) from error
+                try:
+                    response = self._answer(f"http://{self.endpoint.host}")
+                except (OSError, http.client.HTTPException) as second:
+                    raise self.unreachable(second) from second
+                self._base = f"http://{self.endpoint.host}"
+            response.read(_ANSWER_LIMIT)
+            return self._base
+
+    def _answer(self, base: str) -> Response:
+        def remember(address: str) -> None:
+            self._address = address
+
+        return self.wire.send("GET", f"{base}/v2/", {}, allowed=remember)
+
+    # --- errors ---
+
+    def unreachable(self, error: Exception, host: str = "") -> RegistryError:
+        """What an error of the network means, in words."""
+        host = host or self.endpoint.host
+        if isinstance(error, RegistryError):
+            return error
+        if isinstance(error, ConnectionRefusedError):
+            return Unreachable(
+                f"nobody listens at {host}", why="connection refused",
+                hint="is it plain http on another port? is the registry running?",
+            )  # fmt: skip
+        if isinstance(error, ssl.SSLError):
+            return Unreachable(
+                f"{host} does not speak TLS as expected", why=error.reason or str(error),
+                hint="is it plain http? then name it in [registries] insecure of ~/.config/nbcontain/config.toml",
+            )  # fmt: skip
+        if isinstance(error, TimeoutError | socket.timeout):
+            return Unreachable(f"{host} is silent", why=str(error) or "timed out", hint="try again; what came is kept")
+        return Unreachable(f"the connection to {host} was cut", why=str(error) or type(error).__name__,
+                           hint="try again; what came is kept")  # fmt: skip
+
+    def _unauthorized(self, what: str, message: str) -> Unauthorized:
+        host = self.endpoint.mirror_of or self.endpoint.host
+        who = self._credentials()
+        why = message or ("nobody is logged in" if who is None else f"as {who.username or 'the stored token'}")
+        repository = what.removeprefix("/v2/").partition("/manifests")[0].partition("/blobs")[0].strip("/")
+        return Unauthorized(
+            f"{host} does not let us at {repository}" if repository else f"{host} does not let us in", why=why,
+            hint=f"%nbcontain login {host}" if who is None else "does the repository exist, and may this user use it?",
+        )  # fmt: skip
+
+    def _error(self, response: Response, path: str) -> RegistryError:
+        message = _spoken(response)
+        host, status = self.endpoint.host, response.status
+        what = path.partition("?")[0].removeprefix("/v2/")
+        if status == 404:
+            name = what.replace("/manifests/", ":" if "/manifests/sha" not in what else "@")
+            return ManifestUnknown(f"{host} has no {name}", why=message, hint="is the name right, tag included?")
+        if status == 429:
+            seconds = retry_after_s(response.headers.get("Retry-After", ""))
+            return RateLimited(f"{host} says that it is asked too much", seconds, why=message,
+                               hint=f"%nbcontain login {host} may raise the limit; or try later")  # fmt: skip
+        if status in (401, 403):
+            return self._unauthorized(path, message)
+        return BadAnswer(f"{host} answers {status} to {what or '/v2/'}", why=message)
+
+
+def _pulling(repository: str) -> tuple[str, ...]:
+    return (f"repository:{repository}:pull",)
+
+
+def _pushing(repository: str) -> tuple[str, ...]:
+    return (f"repository:{repository}:pull,push",)
+
+
+def _json(data: bytes, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadDocument(f"the {what} is not valid JSON") from error
+    if not isinstance(document, dict):
+        raise BadDocument(f"the {what} is no object")
+    return document
+
+
+def _spoken(response: Response) -> str:
+    try:
+        return _message(response.read(_ANSWER_LIMIT))
+    except (OSError, http.client.HTTPException, BadDocument):
+        response.close()
+        return ""
+
+
+def _message(data: bytes) -> str:
+    """What a registry says went wrong (distribution-spec § Error Codes)."""
+    try:
+        document = json.loads(data)
+        errors = document.get("errors") or [document]
+        return "; ".join(str(each.get("message") or each.get("details") or each.get("code", "")) for each in errors)[
+            :300
+        ]
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return ""

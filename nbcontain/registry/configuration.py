@@ -1,0 +1,156 @@
+"""How registries are reached: insecure ones, mirrors and certificates, by our own file and by docker's."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import ssl
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbcontain.errors import BadCertificate, UsageError
+from nbcontain.oci.reference import DEFAULT_REGISTRY
+
+DOCKER_HUB = "registry-1.docker.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a registry answers. `insecure` allows certificates that nobody vouches for, and plain http."""
+
+    host: str
+    """host[:port], as in a name."""
+    insecure: bool = False
+    mirror_of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What was configured. `certificates` are directories with one directory per host[:port]."""
+
+    insecure: frozenset[str] = frozenset()
+    mirrors: Mapping[str, tuple[str, ...]] = ()  # type: ignore[assignment]
+    certificates: tuple[Path, ...] = ()
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Configuration:
+        """From $NBCONTAIN_CONFIG, or ~/.config/nbcontain/config.toml and /etc/nbcontain/config.toml; docker's too.
+
+        Ours says: [registries] insecure = ["host:5000"], and [registries.mirrors] "docker.io" = ["host"].
+        Raises UsageError for a file of ours that cannot be read.
+        """
+        home = Path(environ.get("HOME", "/nonexistent"))
+        config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+        insecure: set[str] = set()
+        mirrors: dict[str, tuple[str, ...]] = {}
+        for path in (Path("/etc/docker/daemon.json"), config / "docker" / "daemon.json"):
+            said = _docker_daemon(path)
+            insecure.update(said.get("insecure-registries", ()))
+            if said.get("registry-mirrors"):
+                mirrors[DEFAULT_REGISTRY] = tuple(said["registry-mirrors"])
+        named = environ.get("NBCONTAIN_CONFIG")
+        paths = [Path(named)] if named else [Path("/etc/nbcontain/config.toml"), config / "nbcontain" / "config.toml"]
+        for path in paths:
+            registries = _ours(path)
+            insecure.update(registries.get("insecure", ()))
+            for host, hosts in registries.get("mirrors", {}).items():
+                mirrors[str(host)] = tuple(hosts)
+        places = (config / "nbcontain", config / "containers", home / ".docker")
+        system = (Path("/etc/nbcontain"), Path("/etc/containers"), Path("/etc/docker"))
+        directories = tuple(place / "certs.d" for place in (*places, *system))
+        return cls(frozenset(insecure), mirrors, directories)
+
+    def endpoints(self, registry: str, *, writing: bool = False) -> tuple[Endpoint, ...]:
+        """Whom to ask for this registry's images, in order: its mirrors (for reading), then itself."""
+        found = []
+        for mirror in () if writing else dict(self.mirrors or {}).get(registry, ()):
+            scheme, separator, rest = mirror.partition("://")
+            host = (rest if separator else mirror).strip("/")
+            found.append(Endpoint(host, self._is_insecure(host) or scheme == "http", mirror_of=registry))
+        host = DOCKER_HUB if registry == DEFAULT_REGISTRY else registry
+        return (*found, Endpoint(host, self._is_insecure(registry)))
+
+    def _is_insecure(self, host: str) -> bool:
+        """docker's rule: what is configured so, and this machine itself."""
+        name = split_host(host, 443)[0]
+        if host in self.insecure or name in self.insecure or is_loopback(name):
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return any("/" in each and address in ipaddress.ip_network(each, strict=False) for each in self.insecure)
+
+    def tls(self, host: str) -> ssl.SSLContext:
+        """How to speak TLS with this host[:port]: certs.d/HOST/*.crt are its CAs, *.cert and *.key who we are.
+
+        Raises BadCertificate for files that are none.
+        """
+        # Not create_default_context: it writes the session's keys to wherever SSLKEYLOGFILE points.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_default_certs()
+        has_own = False
+        for directory in (base / host for base in self.certificates):
+            if not directory.is_dir():
+                continue
+            try:
+                for path in sorted(directory.glob("*.crt")):
+                    context.load_verify_locations(cafile=path)
+                    has_own = True
+                for path in sorted(directory.glob("*.cert")):
+                    context.load_cert_chain(path, path.with_suffix(".key"))
+            except (ssl.SSLError, OSError) as error:
+                raise BadCertificate(f"cannot use the certificates in {directory}", why=str(error)) from error
+        if self._is_insecure(host) and not has_own:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def split_host(text: str, default_port: int) -> tuple[str, int]:
+    """host[:port] or [v6][:port] as host and port. A port that is none gives the default."""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":")
+    else:
+        host, _, port = text.partition(":")
+    return host, int(port) if port.isascii() and port.isdigit() and 0 < int(port) < 65536 else default_port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address means this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _docker_daemon(path: Path) -> dict[str, Any]:
+    """Another program's file: what cannot be read says nothing."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _ours(path: Path) -> dict[str, Any]:
+    try:
+        registries = tomllib.loads(path.read_text()).get("registries", {})
+        insecure, mirrors = registries.get("insecure", []), registries.get("mirrors", {})
+        if not (_are_texts(insecure) and isinstance(mirrors, dict) and all(map(_are_texts, mirrors.values()))):
+            raise ValueError("insecure is a list of texts, mirrors a table of such lists")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"cannot read {os.fspath(path)}", why=str(error)) from error
+    return dict(registries)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)

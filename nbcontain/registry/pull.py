@@ -1,0 +1,258 @@
+"""Images from a registry into the store: fetched, verified and unpacked at the same time."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from nbcontain.errors import BadAnswer, BadDocument, DigestMismatch, RegistryError, Unsupported
+from nbcontain.events import Emit, Finished, Progress, Started, scope
+from nbcontain.oci import codec
+from nbcontain.oci.image import INDEX, Descriptor, Image, Layer, Platform
+from nbcontain.oci.reference import Reference
+from nbcontain.oci.strict_json import DOCUMENT_LIMIT
+from nbcontain.registry import platforms
+from nbcontain.registry.client import RegistryClient
+from nbcontain.registry.wire import Response
+from nbcontain.store.ingest import Partial, arriving
+from nbcontain.store.stacks import Arrivals, Feed, Stacks
+
+PARALLEL = 3
+_INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
+_REPORT_BYTES = 1 << 20
+_RANGE = re.compile(r"bytes (\d+)-\d*/(?:\d+|\*)")
+_FOREIGN = ("nondistributable", "foreign")
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """One image on its way from `client` into the store of `stacks`."""
+
+    client: RegistryClient
+    stacks: Stacks
+    emit: Emit
+    task: str
+    """The events' parent."""
+    unpack: bool = True
+    parallel: int = PARALLEL
+
+    def image(self, reference: Reference, platform: Platform) -> tuple[Image, Descriptor]:
+        """Fetch what a name points at; stored under that name. Gives what the name itself points at, too.
+
+        Raises RegistryError, DigestMismatch, BadDocument, DiskFull; what came so far is kept for the next time.
+        """
+        which = str(reference.digest) if reference.digest else reference.tag or "latest"
+        named, raw = self.client.manifest(reference.repository, which)
+        chosen = named
+        if _is_index(named, raw):
+            chosen = platforms.choose(codec.parse_index(raw).manifests, platform, reference.familiar)
+            raw = self._document(reference, chosen)
+        manifest = codec.parse_manifest(_of_schema_2(raw, chosen, reference))
+        if not manifest.config.media_type.endswith((".config.v1+json", ".image.v1+json")):
+            raise Unsupported(f"{reference.familiar} is an artifact and no image", why=manifest.config.media_type)
+        for layer in manifest.layers:
+            if any(word in layer.media_type for word in _FOREIGN):
+                raise Unsupported(f"{reference.familiar} has a foreign layer", why="its bytes are not in the registry")
+        image = codec.image_from(raw, self._config(reference, manifest.config))
+        self._layers(reference, image)
+        self.stacks.store.images.put(image, reference)
+        return image, named
+
+    def _document(self, reference: Reference, descriptor: Descriptor) -> bytes:
+        """A manifest that an index names; from the store if it is there."""
+        if self.stacks.store.blobs.has(descriptor):
+            return self.stacks.store.blobs.read(descriptor.digest, DOCUMENT_LIMIT)
+        found, raw = self.client.manifest(reference.repository, str(descriptor.digest))
+        if found.size != descriptor.size or found.digest != descriptor.digest:
+            raise DigestMismatch(f"{descriptor.digest} of {descriptor.size} bytes", f"{found.digest} of {found.size}")
+        return raw
+
+    def _config(self, reference: Reference, config: Descriptor) -> bytes:
+        if config.size > DOCUMENT_LIMIT:
+            raise BadDocument(f"the config of {reference.familiar} is larger than {DOCUMENT_LIMIT >> 20} MiB")
+        self._fetch(reference, config, lambda: None, lambda size: None)
+        return self.stacks.store.blobs.read(config.digest, DOCUMENT_LIMIT)
+
+    # --- layers ---
+
+    def _layers(self, reference: Reference, image: Image) -> None:
+        layers = tuple(dict.fromkeys(image.layers))
+        for layer in layers:
+            self.emit(Started(_name(layer), f"layer {layer.descriptor.digest.short}", self.task, waiting=True))
+        with ExitStack() as stack:
+            arrivals = stack.enter_context(self.stacks.arriving(image.layers, self._strike)) if self.unpack else None
+            pool = stack.enter_context(ThreadPoolExecutor(self.parallel, "nbcontain pull"))
+            stopping = threading.Event()
+            running = {pool.submit(self._layer, reference, layer, arrivals, stopping) for layer in layers}
+            try:
+                _all_of(running, self._strike)
+            except BaseException:
+                stopping.set()
+                self.client.wire.shut()
+                raise
+            if arrivals is not None and image.layers and not self._is_unpacked(image):
+                with scope(self.emit, f"{self.task} unpack", "unpacking", self.task):
+                    for layer in image.layers:
+                        arrivals.stored(layer)
+                    arrivals.wait(self._strike)
+
+    def _is_unpacked(self, image: Image) -> bool:
+        return image.chain_id is None or self.stacks.store.snapshots.exists(image.chain_id)
+
+    def _strike(self) -> None:
+        self.client.wire.strike()
+
+    def _layer(self, reference: Reference, layer: Layer, arrivals: Arrivals | None, stopping: threading.Event) -> None:
+        if stopping.is_set():
+            return
+        name, descriptor = _name(layer), layer.descriptor
+        emit = self.emit
+        if self.stacks.store.blobs.has(descriptor):
+            emit(Finished(name, "cached", "already here"))
+            return
+        emit(Started(name, f"layer {descriptor.digest.short}", self.task))
+        try:
+            feed = (lambda: arrivals.feed(layer)) if arrivals is not None else lambda: None
+            self._fetch(reference, descriptor, feed, lambda size: emit(Progress(name, size, descriptor.size)))
+        except BaseException as error:
+            emit(Finished(name, "cancelled" if stopping.is_set() else "failed", str(error)))
+            raise
+        emit(Finished(name, "done", size_bytes=descriptor.size))
+
+    def _fetch(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        feed: Callable[[], Feed | None],
+        report: Callable[[int], None],
+    ) -> None:
+        """Have this blob in the store. What `feed` gives gets its bytes as they come; `report` how many there are."""
+
+        def waiting(size: int) -> None:
+            report(size)
+            self._strike()
+
+        with arriving(self.stacks.store.layout, descriptor, waiting) as partial:
+            if partial is None:
+                return
+            partial.recall()
+            if partial.size:
+                # What an earlier attempt left may be damaged, so nothing is unpacked before all of it was verified.
+                try:
+                    self._receive(reference, descriptor, partial, _nowhere, report)
+                    partial.commit()
+                    return
+                except DigestMismatch:
+                    partial.forget()
+            fed = feed()
+            try:
+                self._receive(reference, descriptor, partial, fed.write if fed is not None else _nowhere, report)
+                if fed is not None:
+                    fed.close()
+                partial.commit()
+            finally:
+                if fed is not None:
+                    fed.close()
+
+    def _receive(
+        self, reference: Reference, descriptor: Descriptor, partial: Partial, tell: Callable[[bytes], None],
+        report: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        """Until all is there: what is cut off is gone on with where it stopped. Raises RegistryError."""
+        failures, before = 0, partial.size
+        patience = self.client.patience
+        while partial.size < descriptor.size:
+            try:
+                response = self.client.blob(reference.repository, descriptor.digest, partial.size)
+                self._read(response, descriptor, partial, tell, report)
+                if partial.size == descriptor.size:
+                    return
+                trouble: Exception = ConnectionError("the answer ended too early")
+            except (OSError, http.client.HTTPException, BadAnswer) as error:
+                self._strike()
+                trouble = error
+            if partial.size - before >= _REPORT_BYTES:
+                failures, before = 0, partial.size
+            failures += 1
+            if failures >= patience.tries:
+                raise self._given_up(trouble) from trouble
+            self.client.wire.pause(patience.delay_s(failures))
+
+    def _given_up(self, trouble: Exception) -> RegistryError:
+        return trouble if isinstance(trouble, RegistryError) else self.client.unreachable(trouble)
+
+    def _read(
+        self, response: Response, descriptor: Descriptor, partial: Partial, tell: Callable[[bytes], None],
+        report: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        skip = 0
+        if response.status == 416:
+            response.close()
+            partial.forget()
+            raise BadAnswer("the registry cannot go on where the download stopped")
+        if response.status == 206:
+            match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if match is None or int(match[1]) != partial.size:
+                response.close()
+                raise BadAnswer("the registry gives another part of the blob than was asked for")
+        else:
+            # All of it, from the start: what is here already is passed over, and the digest tells at the end.
+            skip = partial.size
+        told = partial.size
+        while data := response.read1():
+            if skip:
+                passed = min(skip, len(data))
+                data, skip = data[passed:], skip - passed
+            if not data:
+                continue
+            try:
+                partial.write(data)
+            except DigestMismatch:
+                response.close()
+                raise
+            tell(data)
+            if partial.size - told >= _REPORT_BYTES:
+                told = partial.size
+                report(told)
+            if partial.size == descriptor.size and response.raw.length == 0:
+                break
+        report(partial.size)
+        if response.raw.length == 0:
+            response.release()
+        else:
+            response.close()
+
+
+def _nowhere(data: bytes) -> None:
+    """Where nobody unpacks what comes."""
+
+
+def _all_of(running: set[Future[None]], strike: Callable[[], None]) -> None:
+    """Until all are done; the first error at once."""
+    while running:
+        done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+        for each in done:
+            each.result()
+        strike()
+
+
+def _name(layer: Layer) -> str:
+    return f"layer {layer.descriptor.digest}"
+
+
+def _is_index(descriptor: Descriptor, raw: bytes) -> bool:
+    return descriptor.media_type in _INDEXES or (b'"manifests"' in raw and b'"layers"' not in raw)
+
+
+def _of_schema_2(raw: bytes, descriptor: Descriptor, reference: Reference) -> bytes:
+    if "manifest.v1+" in descriptor.media_type and "docker.distribution" in descriptor.media_type:
+        raise Unsupported(
+            f"{reference.familiar} is of docker's old schema 1", why="such manifests cannot be verified",
+            hint="push it again with a docker that is newer than 2016",
+        )  # fmt: skip
+    return raw

@@ -1,0 +1,289 @@
+"""What a user can ask of registries: pull, push, log in and out, look around. `engine.registry`."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+from nbcontain.errors import ImageNotFound, ManifestUnknown, RegistryError, Unreachable, UsageError
+from nbcontain.events import Emit, Event, Notice, scope
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.reference import Reference
+from nbcontain.registry import platforms
+from nbcontain.registry.client import Patience, RegistryClient
+from nbcontain.registry.configuration import Configuration, Endpoint
+from nbcontain.registry.credentials import Credentials, Keychain
+from nbcontain.registry.pull import Pull
+from nbcontain.registry.push import Push
+from nbcontain.registry.wire import Wire
+from nbcontain.store.stacks import Stacks
+from nbcontain.task import Task
+
+T = TypeVar("T")
+POLICIES = ("always", "missing", "never", "newer")
+
+
+class Wanted(Protocol):
+    """What `run` says of its image: runtime's RunOptions."""
+
+    @property
+    def image(self) -> str: ...
+    @property
+    def pull(self) -> str: ...
+
+
+@dataclass
+class Registries:
+    """The registries that this user can reach, and the store that their images come into."""
+
+    stacks: Callable[[], Stacks]
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    patience: Patience = Patience()
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        return Configuration.load(self.environ)
+
+    @property
+    def keychain(self) -> Keychain:
+        return Keychain.of(self.environ)
+
+    # --- pull ---
+
+    def pull(self, name: str, *, platform: str = "", all_tags: bool = False) -> Task[tuple[Image, ...]]:
+        """Fetch an image, or all of a repository. The task gives the images; it raises RegistryError."""
+        reference = _normal(Reference.parse(name))
+        wanted = platforms.parse(platform) if platform else Platform.here()
+        if all_tags and (reference.digest or ":" in name.rpartition("/")[2]):
+            raise UsageError(f"{name}: all tags of a repository, or one", hint="--all-tags with a name without a tag")
+
+        def body(emit: Emit, wire: Wire) -> tuple[Image, ...]:
+            if not all_tags:
+                return (self.fetch(reference, wanted, emit, wire=wire),)
+            tags = self._ask(reference, wire, lambda client: client.tags(reference.repository))
+            return tuple(self.fetch(replace(reference, tag=tag), wanted, emit, wire=wire) for tag in tags)
+
+        return self._task(f"pull {reference.familiar}", body)
+
+    def ensure(self, reference: Reference, policy: str, emit: Emit, parent: str | None = None) -> Image:
+        """The image of that name by a pull policy: from the store, or from its registry. Raises ImageNotFound.
+
+        `emit` strikes if nobody wants it any more.
+        """
+        if policy not in POLICIES:
+            raise UsageError(f"--pull {policy}: there is no such policy", hint=", ".join(POLICIES))
+        reference, store = _normal(reference), self.stacks().store
+        try:
+            here: Image | None = store.images.get(reference)
+        except ImageNotFound as error:
+            if policy == "never":
+                raise
+            here, absent = None, error
+        if here is not None and policy in ("missing", "never"):
+            return here
+        try:
+            return self.fetch(reference, Platform.here(), emit, parent)
+        except (ManifestUnknown, Unreachable) as error:
+            if here is not None and policy == "newer":
+                emit(Notice(parent or "pull", f"{error.message}: the image that is here is taken"))
+                return here
+            if here is not None:
+                raise
+            raise ImageNotFound(
+                f"no image {reference.familiar!r} here, and none from {reference.registry}",
+                why=f"{error.message}{f' ({error.why})' if error.why else ''}", hint=absent.hint or error.hint,
+            ) from error  # fmt: skip
+
+    def to_run(self, options: Wanted, emit: Emit) -> Image:
+        """The image that `run` means, by name, id or digest; what is not here is pulled, as the policy says."""
+        name, policy = options.image, options.pull
+        images = self.stacks().store.images
+        if policy == "never":
+            return images.find(name)
+        if policy == "missing":
+            with suppress(ImageNotFound):
+                return images.find(name)
+        return self.ensure(Reference.parse(name), policy, emit)
+
+    def fetch(
+        self, reference: Reference, platform: Platform, emit: Emit, parent: str | None = None, wire: Wire | None = None
+    ) -> Image:
+        """Pull, now and on this thread."""
+        task = f"pull {reference.familiar}"
+        stacks = self.stacks()
+        with self._wire(wire) as wire, scope(_struck(emit, wire), task, task, parent), stacks.store.shared():
+            image, named = self._ask(
+                reference, wire,
+                lambda client: Pull(client, stacks, _struck(emit, client.wire), task).image(reference, platform),
+            )  # fmt: skip
+            emit(Notice(task, f"digest: {named.digest}"))
+            return image
+
+    # --- push ---
+
+    def push(self, name: str, *, all_tags: bool = False) -> Task[tuple[tuple[Reference, Digest], ...]]:
+        """Send an image under its name, or all tags of a repository. The task gives names and digests."""
+        reference = Reference.parse(name)
+        store = self.stacks().store
+        if all_tags:
+            names = [each for each, _ in store.images.list() if each and each.tag and _same(each, reference)]
+            if not names:
+                raise ImageNotFound(f"no image {reference.familiar_repository!r} here")
+        else:
+            names = [reference]
+        images = [(each, store.images.get(each)) for each in names]
+
+        def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:
+            [endpoint] = self.configuration.endpoints(reference.registry, writing=True)
+            client = self._client(endpoint, reference, wire)
+            task = f"push {reference.familiar}"
+            sent = []
+            with scope(emit, task, task), store.shared():
+                for each, image in images:
+                    push = Push(client, store, _struck(emit, wire), task)
+                    digest = push.image(image, each, lambda blob, to=each: self._sources(to, blob))  # type: ignore[misc]
+                    emit(Notice(task, f"{each.tag}: digest: {digest} size: {len(image.raw_manifest)}"))
+                    sent.append((each, digest))
+            return tuple(sent)
+
+        return self._task(f"push {reference.familiar}", body)
+
+    def _sources(self, target: Reference, digest: Digest) -> Sequence[str]:
+        """Repositories of the same registry that have this blob, as far as is known here."""
+        found = [
+            each.repository
+            for each, image in self.stacks().store.images.list()
+            if each and each.registry == target.registry and each.repository != target.repository
+            and any(layer.digest == digest for layer in image.manifest.layers)
+        ]  # fmt: skip
+        return tuple(dict.fromkeys(found))[:1]
+
+    # --- who one is ---
+
+    def login(self, registry: str, username: str, password: str) -> str:
+        """Try these credentials, and keep them if the registry takes them. Says where. Raises Unauthorized."""
+        reference = _registry(registry)
+        known = Credentials(username, password)
+        with self._wire(None) as wire:
+            [endpoint] = self.configuration.endpoints(reference.registry, writing=True)
+            RegistryClient(endpoint, wire, lambda: known, self.patience).ping()
+        return str(self.keychain.store(reference.registry, known))
+
+    def logout(self, registry: str) -> bool:
+        """Forget the credentials for a registry; False if there were none."""
+        return self.keychain.erase(_registry(registry).registry)
+
+    # --- looking around ---
+
+    def tags(self, name: str, limit: int = 0, last: str = "") -> list[str]:
+        """The tags of a repository."""
+        reference = Reference.parse(name)
+        with self._wire(None) as wire:
+            return self._ask(reference, wire, lambda client: client.tags(reference.repository, limit, last))
+
+    def manifest(self, name: str) -> bytes:
+        """What a name points at in its registry, as it is there."""
+        reference = Reference.parse(name)
+        which = str(reference.digest or reference.tag)
+        with self._wire(None) as wire:
+            return self._ask(reference, wire, lambda client: client.manifest(reference.repository, which))[1]
+
+    def referrers(self, name: str, artifact_type: str = "") -> list[dict[str, Any]]:
+        """What refers to an image: signatures, bills of materials."""
+        reference = Reference.parse(name)
+
+        def ask(client: RegistryClient) -> list[dict[str, Any]]:
+            digest = reference.digest or client.manifest(reference.repository, reference.tag or "latest")[0].digest
+            return client.referrers(reference.repository, digest, artifact_type)
+
+        with self._wire(None) as wire:
+            return self._ask(reference, wire, ask)
+
+    # --- in parts ---
+
+    def _ask(self, reference: Reference, wire: Wire, question: Callable[[RegistryClient], T]) -> T:
+        """The answer of the first that has one: mirrors, then the registry itself."""
+        *mirrors, own = self.configuration.endpoints(reference.registry)
+        for mirror in mirrors:
+            try:
+                return question(self._client(mirror, reference, wire))
+            except (RegistryError, OSError, http.client.HTTPException):
+                wire.strike()
+        client = self._client(own, reference, wire)
+        try:
+            return question(client)
+        except (OSError, http.client.HTTPException) as error:
+            wire.strike()
+            raise client.unreachable(error) from error
+
+    def _client(self, endpoint: Endpoint, reference: Reference, wire: Wire) -> RegistryClient:
+        host = endpoint.host if endpoint.mirror_of else reference.registry
+        found: list[Credentials | None] = []
+
+        def credentials() -> Credentials | None:
+            if not found:
+                found.append(self.keychain.find(host, reference.repository))
+            return found[0]
+
+        return RegistryClient(endpoint, wire, credentials, self.patience)
+
+    @contextmanager
+    def _wire(self, given: Wire | None) -> Iterator[Wire]:
+        if given is not None:
+            yield given
+            return
+        wire = Wire(self.configuration.tls, self.environ)
+        try:
+            yield wire
+        finally:
+            wire.close()
+
+    def _task(self, name: str, body: Callable[[Emit, Wire], T]) -> Task[T]:
+        wires: list[Wire] = []
+        with self._wire(None) as wire:
+            wires.append(wire)
+
+        def run(emit: Emit) -> T:
+            try:
+                return body(emit, wire)
+            finally:
+                wire.close()
+
+        task = Task(name, run)
+        task.on_cancel(wire.shut)
+        return task
+
+
+def _struck(emit: Emit, wire: Wire) -> Emit:
+    """An emit whose striking ends the connections of all threads, not only the one that it strikes."""
+
+    def told(event: Event) -> None:
+        try:
+            emit(event)
+        except BaseException:
+            wire.shut()
+            raise
+
+    return told
+
+
+def _normal(reference: Reference) -> Reference:
+    """A digest says more than a tag: with both, the digest wins."""
+    return replace(reference, tag=None) if reference.digest is not None else reference
+
+
+def _registry(text: str) -> Reference:
+    text = text.removeprefix("https://").removeprefix("http://").strip("/") or "docker.io"
+    if text == "docker.io" or "index.docker.io" in text:
+        return Reference.parse("docker.io/library/x")
+    return replace(Reference.parse("localhost/x"), registry=text.partition("/")[0])
+
+
+def _same(one: Reference, other: Reference) -> bool:
+    return (one.registry, one.repository) == (other.registry, other.repository)

@@ -1,0 +1,130 @@
+"""Blobs that come in piece by piece: what was there when somebody stopped is gone on with by the next."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from nbcontain.errors import DigestMismatch
+from nbcontain.oci.image import Descriptor
+from nbcontain.store import files
+from nbcontain.store.layout import Layout
+
+KEPT_S = 7 * 86400.0
+_READ_BYTES = 1 << 20
+_POLL_S = 0.05
+
+
+class Partial:
+    """A blob on its way, in a file that outlives its maker. What is in it is trusted once it was hashed again."""
+
+    def __init__(self, layout: Layout, descriptor: Descriptor, fd: int) -> None:
+        self._layout, self._descriptor, self._fd = layout, descriptor, fd
+        self._sum = hashlib.new(descriptor.digest.algorithm)
+        self.size = 0
+
+    def recall(self) -> None:
+        """Hash what an earlier attempt left."""
+        if os.fstat(self._fd).st_size > self._descriptor.size:
+            os.ftruncate(self._fd, 0)
+        while data := os.pread(self._fd, _READ_BYTES, self.size):
+            self._take(data)
+
+    def write(self, data: bytes) -> None:
+        """Add some more. Raises DigestMismatch if that is more than the descriptor promised, DiskFull."""
+        if self.size + len(data) > self._descriptor.size:
+            self.forget()
+            raise DigestMismatch(f"{self._descriptor.size} bytes for {self._descriptor.digest.short}", "more")
+        os.lseek(self._fd, self.size, os.SEEK_SET)
+        files.write(self._fd, data)
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        self._sum.update(data)
+        self.size += len(data)
+
+    def forget(self) -> None:
+        """Start over: what is there is not to be trusted."""
+        os.ftruncate(self._fd, 0)
+        self._sum = hashlib.new(self._descriptor.digest.algorithm)
+        self.size = 0
+
+    def commit(self) -> None:
+        """Sync it and give it its name. Raises DigestMismatch, and forgets it, if it is not what was promised."""
+        digest = self._descriptor.digest
+        if self.size != self._descriptor.size or self._sum.hexdigest() != digest.hex:
+            found = f"{digest.algorithm}:{self._sum.hexdigest()} of {self.size} bytes"
+            self.forget()
+            raise DigestMismatch(f"{digest} of {self._descriptor.size} bytes", found)
+        target = self._layout.blob(digest)
+        files.make_directory(target.parent)
+        os.fchmod(self._fd, 0o444)
+        files.sync_file(self._fd)
+        files.publish(self._layout.partial(digest), target)
+
+
+@contextmanager
+def arriving(layout: Layout, descriptor: Descriptor, waiting: Callable[[int], None]) -> Iterator[Partial | None]:
+    """The one place where this blob is written, held by this caller alone; None once the blob is there.
+
+    Whoever comes second waits, is told the other's progress by `waiting`, and takes over if the other dies.
+    """
+    target, path = layout.blob(descriptor.digest), layout.partial(descriptor.digest)
+    files.make_directory(layout.ingest)
+    with files.disk(layout.root):
+        while True:
+            if _is_there(layout, descriptor):
+                yield None
+                return
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                size = os.fstat(fd).st_size
+                os.close(fd)
+                waiting(size)
+                time.sleep(_POLL_S)
+                continue
+            try:
+                # It may have become the blob, or been swept, between open and lock.
+                if not _is_named(fd, layout, descriptor) or _is_there(layout, descriptor):
+                    continue
+                if target.exists():
+                    files.unlink(target)  # of another size: damaged
+                yield Partial(layout, descriptor, fd)
+                return
+            finally:
+                os.close(fd)
+
+
+def sweep(layout: Layout) -> int:
+    """Remove what nobody went on with for a week; the bytes that it held. For gc."""
+    freed = 0
+    with suppress(FileNotFoundError):
+        for name in os.listdir(layout.ingest):
+            path = layout.ingest / name
+            with suppress(OSError):
+                status = os.lstat(path)
+                if time.time() - status.st_mtime > KEPT_S and (fd := files.try_lock(path)) is not None:
+                    files.unlink(path)
+                    os.close(fd)
+                    freed += status.st_size
+    return freed
+
+
+def _is_there(layout: Layout, descriptor: Descriptor) -> bool:
+    try:
+        return os.stat(layout.blob(descriptor.digest)).st_size == descriptor.size
+    except FileNotFoundError:
+        return False
+
+
+def _is_named(fd: int, layout: Layout, descriptor: Descriptor) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(layout.partial(descriptor.digest)))
+    except FileNotFoundError:
+        return False

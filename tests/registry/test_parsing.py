@@ -1,0 +1,163 @@
+"""What comes from foreign hands, read: challenges, links, dates, platforms, addresses, credentials."""
+
+from __future__ import annotations
+
+import base64
+import json
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbcontain.errors import BadAnswer, BadReference, RegistryError, UsageError
+from nbcontain.oci.image import Descriptor, Platform
+from nbcontain.oci.reference import Reference
+from nbcontain.registry import platforms
+from nbcontain.registry.challenges import Challenge, merged_scopes, next_link, parse_challenges, retry_after_s
+from nbcontain.registry.configuration import Configuration
+from nbcontain.registry.credentials import Credentials, Keychain
+from nbcontain.registry.wire import check_address
+
+
+def test_several_challenges_are_read() -> None:
+    header = 'Basic realm="a \\"b\\"", Bearer realm="https://x/t",service=y,scope="repository:a:pull,push"'
+    assert parse_challenges(header) == (
+        Challenge("basic", {"realm": 'a "b"'}),
+        Challenge("bearer", {"realm": "https://x/t", "service": "y", "scope": "repository:a:pull,push"}),
+    )
+
+
+@given(st.text(max_size=300) | st.text(alphabet='Bearsic =",\\;<>/rel:', max_size=300))
+def test_no_header_breaks_the_readers(text: str) -> None:
+    parse_challenges(text)
+    next_link(text)
+    seconds = retry_after_s(text)
+    assert seconds is None or 0 <= seconds <= 120
+
+
+@given(st.text(max_size=80) | st.from_regex(r"[a-zA-Z0-9./:@_-]{0,60}", fullmatch=True))
+def test_a_name_is_refused_or_reads_back_the_same(text: str) -> None:
+    with suppress(BadReference):
+        reference = Reference.parse(text)
+        assert Reference.parse(str(reference)) == reference
+        assert not set(str(reference)) & set(" \n\t%?#\\")
+
+
+def test_the_next_page_is_the_link_that_says_so() -> None:
+    assert next_link('</a>; rel="prev", </v2/x?n=2&last=b>; rel="next"') == "/v2/x?n=2&last=b"
+    assert next_link("</a>; rel=nextish") is None
+
+
+def test_retry_after_is_seconds_or_a_date_and_never_long() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert retry_after_s("7") == 7
+    assert retry_after_s("99999") == 120
+    assert retry_after_s("Thu, 01 Jan 2026 00:00:05 GMT", now) == 5
+
+
+def test_actions_of_one_repository_are_one_scope() -> None:
+    assert merged_scopes(("repository:a:pull", "repository:b:pull repository:a:push,pull")) == (
+        "repository:a:pull,push",
+        "repository:b:pull",
+    )
+
+
+def entry(architecture: str, variant: str = "") -> Descriptor:
+    return Descriptor(
+        "m", Reference.parse(f"x@sha256:{'0' * 64}").digest, 1, {}, Platform("linux", architecture, variant)
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "best"),
+    [
+        ("linux/arm64", ["amd64", "arm64/v8"], 1),
+        ("linux/arm/v7", ["arm/v5", "arm/v6"], 1),
+        ("arm64", ["arm64", "arm64/v8"], 0),
+        ("linux/amd64/v1", ["amd64"], 0),
+        ("x86_64", ["arm", "amd64"], 1),
+    ],
+)
+def test_the_nearest_variant_is_chosen(wanted: str, offered: list[str], best: int) -> None:
+    entries = [entry(*each.split("/")) for each in offered]
+    assert platforms.choose(entries, platforms.parse(wanted), "x") is entries[best]
+
+
+def test_what_is_no_platform_is_refused() -> None:
+    for text in ("", "a/b/c/d", "linux/", "../x"):
+        with pytest.raises(UsageError):
+            platforms.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("address", "home", "fine"),
+    [
+        ("169.254.169.254", "8.8.8.8", False),
+        ("169.254.169.254", "169.254.169.254", True),
+        ("127.0.0.1", "8.8.8.8", False),
+        ("10.0.0.5", "8.8.8.8", False),
+        ("10.0.0.5", "10.0.0.1", True),
+        ("::ffff:169.254.169.254", "8.8.8.8", False),
+        ("fe80::1", "8.8.8.8", False),
+        ("1.1.1.1", "8.8.8.8", True),
+        ("127.0.0.2", "127.0.0.1", True),
+    ],
+)
+def test_a_registry_sends_nobody_to_addresses_inside(address: str, home: str, fine: bool) -> None:
+    if fine:
+        check_address(address, registry_address=home)
+    else:
+        with pytest.raises(BadAnswer):
+            check_address(address, registry_address=home)
+
+
+def keychain(home: Path, document: object, path: str = "/usr/bin:/bin") -> Keychain:
+    (home / ".docker").mkdir(exist_ok=True)
+    (home / ".docker" / "config.json").write_text(json.dumps(document))
+    return Keychain.of({"HOME": str(home), "PATH": path})
+
+
+def test_dockers_credentials_are_found(tmp_path: Path) -> None:
+    auth = base64.b64encode(b"anna:ge:heim").decode()
+    found = keychain(
+        tmp_path, {"auths": {"https://index.docker.io/v1/": {"auth": auth}, "r.example/team": {"auth": auth}}}
+    )
+    assert found.find("docker.io") == Credentials("anna", "ge:heim")
+    assert found.find("r.example", "team/app") == Credentials("anna", "ge:heim")
+    assert found.find("r.example", "other/app") is None
+    assert "heim" not in repr(found.find("docker.io"))
+
+
+def test_a_helper_is_asked(tmp_path: Path) -> None:
+    helper = tmp_path / "docker-credential-mine"
+    helper.write_text('#!/bin/sh\nread host\necho "{\\"Username\\":\\"$1\\",\\"Secret\\":\\"$host\\"}"\n')
+    helper.chmod(0o755)
+    found = keychain(tmp_path, {"credHelpers": {"r.example": "mine"}}, f"{tmp_path}:/usr/bin:/bin")
+    assert found.find("r.example") == Credentials("get", "r.example")
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a b", "/bin/sh", "", "x;y", None, 7])
+def test_a_helper_is_never_a_path(tmp_path: Path, name: object) -> None:
+    found = keychain(tmp_path, {"credHelpers": {"r.example": name}})
+    if not name:
+        assert found.find("r.example") is None
+    else:
+        with pytest.raises(RegistryError, match="no credential helper"):
+            found.find("r.example")
+
+
+def test_mirrors_and_insecure_registries_are_configured(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        '[registries]\ninsecure = ["r.example:5000", "10.1.0.0/16"]\n[registries.mirrors]\n"docker.io" = ["m.example"]\n'  # noqa: E501
+    )
+    found = Configuration.load({"NBCONTAIN_CONFIG": str(path), "HOME": str(tmp_path)})
+    assert [each.host for each in found.endpoints("docker.io")] == ["m.example", "registry-1.docker.io"]
+    assert [each.host for each in found.endpoints("docker.io", writing=True)] == ["registry-1.docker.io"]
+    insecure = {
+        host: found.endpoints(host)[-1].insecure for host in ("r.example:5000", "10.1.2.3", "r.example", "[::1]:5")
+    }
+    assert insecure == {"r.example:5000": True, "10.1.2.3": True, "r.example": False, "[::1]:5": True}

@@ -1,0 +1,313 @@
+"""Pull and push, against a registry that speaks the specification, and one that goes wrong."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samples import image_of, new_engine
+from server import Registry, cut, hang_up, says, status
+
+from nbcontain.engine import Engine
+from nbcontain.errors import (
+    BadAnswer,
+    Cancelled,
+    DigestMismatch,
+    ManifestUnknown,
+    NbcontainError,
+    NoSuchPlatform,
+    RateLimited,
+    RegistryError,
+    Unauthorized,
+    Unreachable,
+    Unsupported,
+)  # fmt: skip
+from nbcontain.oci.image import INDEX, Platform
+from nbcontain.oci.reference import Reference
+from nbcontain.registry.client import SCHEMA_1
+
+
+def pulled(engine: Engine, registry: Registry, name: str = "team/app:1", **options: Any) -> Any:
+    return engine.registry.pull(f"{registry.host}/{name}", **options).result()[0]
+
+
+def test_a_pulled_image_is_whole_unpacked_and_named(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    image = pulled(engine, registry)
+    assert image.raw_manifest == sample[0].raw_manifest
+    assert engine.store.snapshots.exists(image.chain_id)
+    assert engine.image(f"{registry.host}/team/app:1") == image
+
+
+def test_what_is_here_is_not_fetched_again(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    pulled(engine, registry)
+    registry.sent_bytes = 0
+    pulled(engine, registry)
+    assert registry.sent_bytes == 0
+
+
+def test_a_download_that_is_cut_goes_on_where_it_stopped(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    big = sample[0].manifest.layers[1]
+    registry.fault(f"GET .*{big.digest}", cut(1_000_000), 2)
+    assert pulled(engine, registry).digest == sample[0].digest
+    assert registry.sent_bytes < sum(map(len, sample[1].values())) + 1000
+
+
+def test_the_next_pull_resumes_what_an_earlier_one_left(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    big = sample[0].manifest.layers[1]
+    registry.fault(f"GET .*{big.digest}", cut(100_000), 6)
+    with pytest.raises(Unreachable):
+        pulled(engine, registry)
+    registry.sent_bytes = 0
+    assert pulled(engine, registry).digest == sample[0].digest
+    assert registry.sent_bytes <= big.size - 500_000
+
+
+def test_a_damaged_rest_of_an_earlier_pull_does_no_harm(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    big = sample[0].manifest.layers[1]
+    engine.store.layout.ingest.mkdir()
+    engine.store.layout.partial(big.digest).write_bytes(b"x" * 500_000)
+    try:
+        pulled(engine, registry)
+    except NbcontainError:
+        pulled(engine, registry)
+    assert engine.store.blobs.read(big.digest, 1 << 23) == sample[1][big.digest]
+
+
+def test_a_registry_that_ignores_the_range_is_listened_to_from_the_start(
+    engine: Engine, registry: Registry, sample: Any
+) -> None:
+    registry.add("team/app", "1", *sample)
+    big = sample[0].manifest.layers[1]
+    registry.fault(f"GET .*{big.digest}", cut(1_000_000))
+    registry.fault(f"GET .*{big.digest}", says(sample[1][big.digest]))
+    assert pulled(engine, registry).digest == sample[0].digest
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [status(429, Retry_After="0"), status(503), status(500), hang_up, status(502), status(429)],
+    ids=["429-now", "503", "500", "hang-up", "502", "429"],
+)
+@pytest.mark.parametrize("where", ["manifests/1", "blobs/"])
+def test_a_passing_fault_is_overcome(engine: Engine, registry: Registry, sample: Any, fault: Any, where: str) -> None:
+    registry.add("team/app", "1", *sample)
+    registry.fault(f"GET .*{where}", fault, 2)
+    assert pulled(engine, registry).digest == sample[0].digest
+
+
+@pytest.mark.parametrize(
+    ("where", "fault", "error"),
+    [
+        ("manifests", status(404), ManifestUnknown),
+        ("manifests", status(403), Unauthorized),
+        ("manifests", status(429, Retry_After="0"), RateLimited),
+        ("manifests", status(500), BadAnswer),
+        ("manifests", says(b"{"), NbcontainError),
+        ("manifests", says(b"{}" + b" " * (9 << 20)), NbcontainError),
+        ("manifests", says(b"{}", Docker_Content_Digest="sha256:" + "0" * 64), BadAnswer),
+        ("manifests", says(b"{}", Content_Type=SCHEMA_1), Unsupported),
+        ("manifests", says(b"x", Content_Encoding="gzip"), BadAnswer),
+        ("manifests", status(302, Location="/v2/team/app/manifests/1"), BadAnswer),
+        ("manifests", status(307, Location="file:///etc/passwd"), BadAnswer),
+        ("blobs", status(307, Location="http://169.254.169.254/latest/meta-data"), BadAnswer),
+        ("blobs", says(b"wrong"), NbcontainError),
+        ("blobs", says(b"y" * 4_000_000), DigestMismatch),
+        ("blobs", status(404), ManifestUnknown),
+        ("blobs", status(416), RegistryError),
+        ("blobs", status(206, Content_Range="bytes 7-9/10"), RegistryError),
+        ("blobs", hang_up, Unreachable),
+    ],
+)  # fmt: skip
+def test_a_lasting_fault_is_a_named_error_and_leaves_nothing_wrong(
+    engine: Engine, registry: Registry, sample: Any, where: str, fault: Any, error: type[Exception]
+) -> None:
+    registry.add("team/app", "1", *sample)
+    registry.fault(where, fault, 1000)
+    with pytest.raises(error):
+        pulled(engine, registry)
+    assert engine.images() == []
+    for digest in engine.store.blobs.walk():
+        assert engine.store.blobs.read(digest, 1 << 23) == sample[1][digest]
+    registry.faults.clear()
+    assert pulled(engine, registry).digest == sample[0].digest
+
+
+def test_credentials_stay_with_their_host(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.auth = "basic"
+    other = Registry()
+    registry.add("team/app", "1", *sample)
+    for path, data in sample[1].items():
+        other.fault(f"/elsewhere/{path}", says(data), 9)
+        registry.fault(f"GET .*blobs/{path}", status(307, Location=f"http://{other.host}/elsewhere/{path}"), 9)
+    engine.registry.login(registry.host, "anna", "geheim")
+    assert pulled(engine, registry).digest == sample[0].digest
+    assert other.requests and not any("Authorization" in headers for _, _, headers in other.requests)
+    other.close()
+
+
+def test_a_token_that_runs_out_in_the_middle_is_renewed(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.auth = "bearer"
+    registry.add("team/app", "1", *sample)
+
+    def expire(handler: Any) -> bool:
+        handler.registry.tokens.clear()
+        return False
+
+    registry.fault("GET .*/blobs/", expire, 1)
+    assert pulled(engine, registry).digest == sample[0].digest
+    assert registry.asked("GET /token") >= 2
+
+
+def test_a_private_repository_needs_a_login(engine: Engine, registry: Registry, sample: Any, tmp_path: Path) -> None:
+    registry.auth = "bearer-private"
+    registry.add("team/app", "1", *sample)
+    with pytest.raises(Unauthorized, match="does not let us") as caught:
+        pulled(engine, registry)
+    assert "login" in caught.value.hint
+    with pytest.raises(Unauthorized):
+        engine.registry.login(registry.host, "anna", "falsch")
+    engine.registry.login(registry.host, "anna", "geheim")
+    assert (tmp_path / ".docker" / "config.json").stat().st_mode & 0o777 == 0o600
+    assert pulled(engine, registry).digest == sample[0].digest
+    assert engine.registry.logout(registry.host) and not engine.registry.logout(registry.host)
+
+
+@pytest.mark.parametrize(
+    "realm", ["http://169.254.169.254/t", "http://elsewhere.example/t", "file:///t", "https://u@x/t"]
+)
+def test_a_token_server_that_could_steal_credentials_is_not_asked(
+    engine: Engine, registry: Registry, sample: Any, realm: str
+) -> None:
+    registry.fault("GET", status(401, WWW_Authenticate=f'Bearer realm="{realm}"'), 99)
+    with pytest.raises(BadAnswer, match="for a token"):
+        pulled(engine, registry)
+
+
+def test_the_image_for_this_machine_is_chosen_from_an_index(engine: Engine, registry: Registry, sample: Any) -> None:
+    foreign, blobs = image_of(b"other", platform=Platform("linux", "s390x"))
+    registry.add("team/app", "here", *sample)
+    registry.add("team/app", "there", foreign, blobs)
+    entries = [
+        {"mediaType": each.manifest.media_type, "digest": str(each.digest), "size": len(each.raw_manifest),
+         "platform": {"os": "linux", "architecture": each.config.platform.architecture}}
+        for each in (foreign, sample[0])
+    ]  # fmt: skip
+    registry.manifests["team/app", "1"] = INDEX, json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    assert pulled(engine, registry).digest == sample[0].digest
+    assert pulled(engine, registry, platform="linux/s390x").digest == foreign.digest
+    with pytest.raises(NoSuchPlatform, match="riscv64") as caught:
+        pulled(engine, registry, platform="riscv64")
+    assert "linux/s390x" in caught.value.why
+
+
+def test_two_engines_fetch_each_blob_once(root: Path, tmp_path: Path, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    big = sample[0].manifest.layers[1]
+
+    def slowly(handler: Any) -> bool:
+        time.sleep(0.3)
+        return False
+
+    registry.fault(f"GET .*{big.digest}", slowly, 9)
+    with new_engine(root, tmp_path) as one, new_engine(root, tmp_path) as two:
+        tasks = [each.registry.pull(f"{registry.host}/team/app:1") for each in (one, two)]
+        assert {task.result()[0].digest for task in tasks} == {sample[0].digest}
+    assert registry.asked(f"GET .*{big.digest}") == 1
+
+
+def test_a_stalled_pull_is_cancelled_within_a_second(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    stalled, over = threading.Event(), threading.Event()
+
+    def stall(handler: Any) -> bool:
+        stalled.set()
+        over.wait(10)
+        return True
+
+    registry.fault("GET .*/blobs/", stall, 9)
+    task = engine.registry.pull(f"{registry.host}/team/app:1")
+    assert stalled.wait(5)
+    before = time.monotonic()
+    task.cancel()
+    with pytest.raises(Cancelled):
+        task.result()
+    assert time.monotonic() - before < 1
+    over.set()
+
+
+def test_what_was_pushed_is_what_is_pulled(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    image = pulled(engine, registry)
+    other = Registry()
+    engine.tag(f"{registry.host}/team/app:1", f"{other.host}/mine:2")
+    [(name, digest)] = engine.registry.push(f"{other.host}/mine:2").result()
+    assert digest == image.digest
+    assert other.blobs == registry.blobs
+    assert other.manifests["mine", "2"][1] == image.raw_manifest
+    engine.registry.push(f"{other.host}/mine:2").result()
+    assert other.asked("^POST") == len(sample[1])
+    engine.tag(f"{other.host}/mine:2", f"{other.host}/yours:1")
+    engine.registry.push(f"{other.host}/yours:1").result()
+    assert other.asked("mount=") == len(sample[0].layers)
+    other.close()
+
+
+@pytest.mark.parametrize("fault", [status(500), hang_up, status(503, Retry_After="0")], ids=["500", "hang-up", "503"])
+@pytest.mark.parametrize("where", ["^PUT .*/blobs/", "^POST", "^PUT .*/manifests/", "^HEAD"])
+def test_a_push_overcomes_passing_faults(
+    engine: Engine, registry: Registry, sample: Any, fault: Any, where: str
+) -> None:
+    registry.add("team/app", "1", *sample)
+    pulled(engine, registry)
+    engine.tag(f"{registry.host}/team/app:1", f"{registry.host}/new:1")
+    registry.holders.clear()
+    registry.fault(where, fault, 2)
+    engine.registry.push(f"{registry.host}/new:1").result()
+    assert registry.manifests["new", "1"][1] == sample[0].raw_manifest
+
+
+def test_tags_come_page_by_page(engine: Engine, registry: Registry, sample: Any) -> None:
+    for tag in "abcde":
+        registry.add("team/app", tag, *sample)
+    registry.page = 2
+    assert engine.registry.tags(f"{registry.host}/team/app") == list("abcde")
+    assert engine.registry.tags(f"{registry.host}/team/app", 3) == list("abc")
+    assert len(engine.registry.pull(f"{registry.host}/team/app", all_tags=True).result()) == 5
+
+
+def test_a_next_page_on_another_host_is_refused(engine: Engine, registry: Registry) -> None:
+    registry.fault("tags", says(b'{"tags":["a"]}', Link='<http://elsewhere.example/x>; rel="next"'), 9)
+    with pytest.raises(BadAnswer, match="elsewhere.example"):
+        engine.registry.tags(f"{registry.host}/team/app")
+
+
+def test_from_pulls_what_is_not_here(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    image = engine.build(f"FROM {registry.host}/team/app:1\nENV a=b\n").result()
+    assert image.layers == sample[0].layers
+
+
+def test_never_does_not_ask_the_registry(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    reference = Reference.parse(f"{registry.host}/team/app:1")
+    with pytest.raises(NbcontainError):
+        engine.registry.ensure(reference, "never", lambda event: None)
+    assert registry.requests == []
+    engine.registry.ensure(reference, "missing", lambda event: None)
+    registry.close()
+    assert engine.registry.ensure(reference, "newer", lambda event: None).digest == sample[0].digest
+
+
+def test_a_digest_wins_over_a_tag(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    name = f"{registry.host}/team/app:other@{sample[0].digest}"
+    assert engine.registry.pull(name).result()[0].digest == sample[0].digest

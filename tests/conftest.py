@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import needs
+from images import BUSYBOX
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
@@ -69,15 +70,6 @@ def busybox_context(busybox: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copy2(busybox, context / "busybox")
     os.chmod(context / "busybox", 0o755)
     return context
-
-
-BUSYBOX = """\
-FROM scratch
-COPY busybox /bin/busybox
-RUN ["/bin/busybox", "--install", "-s", "/bin"]
-ENV PATH=/bin
-CMD ["sh"]
-"""
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import BUSYBOX
+from images import BUSYBOX
 from nbcontain.__main__ import main
 from nbcontain.build.cache_directory import CacheDirectory
 from nbcontain.build.outputs import Output

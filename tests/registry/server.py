@@ -66,6 +66,7 @@ class Handler(BaseHTTPRequestHandler):
     """One request."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     registry: Registry
 
     def log_message(self, *_: Any) -> None:

@@ -27,6 +27,8 @@ def _own_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("NBCONTAIN_ROOT", raising=False)
         patch.delenv("NBCONTAIN_DISPLAY", raising=False)
+        # A name that is not here is not looked for elsewhere: tests of registries say whom they ask.
+        patch.setenv("NBCONTAIN_PULL", "never")
         patch.setenv("PYTHONUTF8", "1")
         yield
 

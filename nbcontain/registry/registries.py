@@ -76,8 +76,7 @@ class Registries:
 
         `emit` strikes if nobody wants it any more.
         """
-        if policy not in POLICIES:
-            raise UsageError(f"--pull {policy}: there is no such policy", hint=", ".join(POLICIES))
+        policy = self._policy(policy)
         reference, store = _normal(reference), self.stacks().store
         try:
             here: Image | None = store.images.get(reference)
@@ -100,9 +99,16 @@ class Registries:
                 why=f"{error.message}{f' ({error.why})' if error.why else ''}", hint=absent.hint or error.hint,
             ) from error  # fmt: skip
 
+    def _policy(self, asked: str) -> str:
+        """The policy that was asked for; the usual one is what $NBCONTAIN_PULL says. Raises UsageError."""
+        policy = self.environ.get("NBCONTAIN_PULL", asked) if asked == "missing" else asked
+        if policy not in POLICIES:
+            raise UsageError(f"--pull {policy}: there is no such policy", hint=", ".join(POLICIES))
+        return policy
+
     def to_run(self, options: Wanted, emit: Emit) -> Image:
         """The image that `run` means, by name, id or digest; what is not here is pulled, as the policy says."""
-        name, policy = options.image, options.pull
+        name, policy = options.image, self._policy(options.pull)
         images = self.stacks().store.images
         if policy == "never":
             return images.find(name)

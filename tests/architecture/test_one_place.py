@@ -43,8 +43,9 @@ INSIDE = (
 to give the whole of it a name. And the probe, which tries things out in a directory of its own."""
 
 
-SCRATCH = ("build.finish", "build.http", "build.sources")
-"""What writes into a temporary directory that only it knows: what is half there goes with it."""
+SCRATCH = ("build.finish", "build.http", "build.sources", "store.ingest")
+"""What writes into a temporary directory that only it knows, or into a download that is nothing until it was verified
+and published: what is half there means nothing."""
 
 
 def test_only_one_module_makes_and_removes_what_is_in_the_store() -> None:

@@ -101,7 +101,7 @@ def test_a_small_disk_holds_it_or_says_that_it_is_full_and_gives_the_room_back(
 
                 def prune() -> None:
                     with Engine(disk / "store") as engine:  # noqa: B023
-                        for record in engine.layout.cache.iterdir():
+                        for record in (*engine.layout.cache.iterdir(), *engine.layout.builds.glob("*")):
                             os.utime(record, (0, 0))
                         engine.prune()
 

@@ -258,7 +258,8 @@ class Engine:
     def _create(self, options: RunOptions, emit: Emit) -> Container:
         self.profile.require(self.host, "run")
         reference = self._run_image(options.image, emit)
-        image = self.store.images.get(reference) if reference else self.registry.to_run(options, emit)
+        state = None if reference else self.builder.state(options.image)
+        image = state or (self.store.images.get(reference) if reference else self.registry.to_run(options, emit))
         container_id = secrets.token_hex(32)
         path = self.layout.container(container_id)
         spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)

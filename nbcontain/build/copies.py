@@ -121,13 +121,12 @@ class _Copying:
     def _relative(self, path: str) -> str:
         relative = posixpath.normpath(path.lstrip("/") or ".")
         if not self.from_ and relative.split("/")[0] == "..":
-            raise DockerfileError(
-                f"{path} is outside the build context",
+            self.scene.remark(
+                f"{path} is taken for the one in the build context: there is nothing above it",
                 self.copy.span,
-                why="COPY sees the context's directory and what is below it",
-                hint="Choose a higher directory with --context.",
+                "Choose a higher directory with --context.",
             )
-        # In another stage's root there is nothing above /.
+        # As in docker: above a root there is nothing.
         return posixpath.normpath("/" + relative).lstrip("/") or "."
 
 

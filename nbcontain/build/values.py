@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from nbcontain.build.modes import is_mode
 from nbcontain.errors import DockerfileError, Span
 
-_PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([A-Za-z]+))?")
+_PORT = re.compile(r"(?:[][0-9A-Fa-f.:-]*:)?([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([A-Za-z]+))?")
+"""What -p takes too: of host:port the port counts, as with docker."""
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _MAX_SIGNAL = 64
 

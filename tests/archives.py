@@ -11,6 +11,7 @@ from typing import Any
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR, Descriptor, Layer
 from nbcontain.store import tar
+from nbcontain.store.compression import uncompressed
 from nbcontain.store.layers import Applied, apply_tar
 
 Member = tuple[tar.Entry, bytes]
@@ -42,7 +43,7 @@ def archive(*members: Member) -> bytes:
 
 
 def unpack(root: Path, data: bytes, **options: object) -> Applied:
-    return apply_tar(io.BytesIO(data), str(root), **{"userxattr": True, **options})  # type: ignore[arg-type]
+    return apply_tar(uncompressed(io.BytesIO(data)), str(root), **{"userxattr": True, **options})  # type: ignore[arg-type]
 
 
 def layer_of(data: bytes) -> Layer:

@@ -16,9 +16,10 @@ from nbcontain.build.graph import Base, BuildGraph
 from nbcontain.errors import UsageError
 from nbcontain.events import Emit, Progress
 from nbcontain.oci import codec
-from nbcontain.oci.digest import DiffID
-from nbcontain.oci.image import LAYER_TAR, Image, Layer
+from nbcontain.oci.image import Image, Layer
 from nbcontain.store import Store, tar
+from nbcontain.store.compression import uncompressed
+from nbcontain.store.layer_writer import layer_writer
 
 EPOCH = "SOURCE_DATE_EPOCH"
 _READ_BYTES = 1 << 20
@@ -78,11 +79,9 @@ def _bottom_layers(graph: BuildGraph) -> int:
 
 def _rewritten(layer: Layer, store: Store, emit: Emit, epoch: int) -> Layer:
     """The layer with no file younger than `epoch`."""
-    if layer.descriptor.media_type != LAYER_TAR:
-        return layer
     latest_ns = epoch * 1_000_000_000
-    with store.blobs.open(layer.descriptor.digest) as blob, store.blobs.writer() as writer:
-        reader = tar.Reader(cast(tar.Readable, blob))
+    with store.blobs.open(layer.descriptor.digest) as blob, layer_writer(store.blobs) as writer:
+        reader = tar.Reader(uncompressed(cast(tar.Readable, blob)))
         while (entry := reader.next()) is not None:
             emit(Progress("build", 0))
             entry.mtime_ns = min(entry.mtime_ns, latest_ns)
@@ -91,8 +90,7 @@ def _rewritten(layer: Layer, store: Store, emit: Emit, epoch: int) -> Layer:
                 _copy_body(reader, entry.size, writer.write, store)
         reader.finish()
         writer.write(bytes(2 * tar.BLOCK))
-        descriptor = writer.commit(LAYER_TAR)
-    return Layer(descriptor, DiffID(descriptor.digest))
+        return writer.commit()
 
 
 def _copy_body(reader: tar.Reader, size_bytes: int, write: Callable[[bytes], object], store: Store) -> None:

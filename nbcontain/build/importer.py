@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,17 +13,14 @@ from typing import BinaryIO, cast
 from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.errors import BadArchive, StoreError
 from nbcontain.events import Notice, Progress
-from nbcontain.oci.digest import DiffID
-from nbcontain.oci.image import LAYER_TAR, History, Image, ImageConfig, Layer, Platform
+from nbcontain.oci.image import History, Image, ImageConfig, Platform
+from nbcontain.store.compression import uncompressed
+from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.layers import tar_of
+from nbcontain.store.tar import Readable
 
-_READ_BYTES = 1 << 20
 _PROGRESS_BYTES = 8 << 20
-_MAGICS: tuple[tuple[bytes, Callable[[BinaryIO], object]], ...] = (
-    (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
-    (b"BZh", bz2.BZ2File),
-    (b"\xfd7zXZ\x00", lzma.LZMAFile),
-)
+Write = Callable[[bytes | memoryview], None]
 
 
 def imported_image(source: str, workshop: Workshop, task: str) -> Image:
@@ -44,14 +38,10 @@ def imported_image(source: str, workshop: Workshop, task: str) -> Image:
         )
     with _opened(source) as stream:
 
-        def copy(write: Callable[[bytes], None]) -> None:
-            try:
-                while chunk := stream.read(_READ_BYTES):
-                    write(chunk)
-            except (EOFError, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
-                    raise
-                raise BadArchive(f"{source} is a damaged archive", why=str(error)) from error
+        def copy(write: Write) -> None:
+            inside = uncompressed(cast(Readable, stream))
+            while chunk := inside.chunk():
+                write(chunk)
 
         return _stored(workshop, task, f"import of {'standard input' if source == '-' else path.name}", copy)
 
@@ -63,7 +53,7 @@ def host_image(programs: Sequence[str], workshop: Workshop, task: str) -> Image:
 
     config: list[ImageConfig] = []
 
-    def make(write: Callable[[bytes], None]) -> None:
+    def make(write: Write) -> None:
         made = make_host_tar(programs, write)
         for notice in made.notices:
             workshop.emit(Notice(task, notice))
@@ -73,15 +63,15 @@ def host_image(programs: Sequence[str], workshop: Workshop, task: str) -> Image:
 
 
 def _stored(
-    workshop: Workshop, task: str, created_by: str, make: Callable[[Callable[[bytes], None]], object],
+    workshop: Workshop, task: str, created_by: str, make: Callable[[Write], object],
     config: list[ImageConfig] | None = None,
 ) -> Image:  # fmt: skip
     """Store what `make` writes as a layer, and unpack it at once: a bad archive is told of here and not kept."""
     store, emit = workshop.store, workshop.emit
     done = told = 0
-    with store.blobs.writer() as writer:
+    with layer_writer(store.blobs) as writer:
 
-        def write(chunk: bytes) -> None:
+        def write(chunk: bytes | memoryview) -> None:
             nonlocal done, told
             writer.write(chunk)
             done += len(chunk)
@@ -90,14 +80,13 @@ def _stored(
                 emit(Progress(task, done))
 
         make(write)
-        descriptor = writer.commit(LAYER_TAR)
+        layer = writer.commit()
     emit(Progress(task, done, done))
-    layer = Layer(descriptor, DiffID(descriptor.digest))
     if workshop.can_run:
         try:
             workshop.unpack((layer,))
         except BadArchive:
-            store.blobs.remove(descriptor.digest)
+            store.blobs.remove(layer.descriptor.digest)
             raise
     now = timestamp()
     base = config[0] if config else ImageConfig()
@@ -107,17 +96,10 @@ def _stored(
 
 @contextmanager
 def _opened(source: str) -> Iterator[BinaryIO]:
-    """The file, decompressed by what it is and not by its name."""
+    """The file, or standard input."""
     try:
         raw = cast(BinaryIO, sys.stdin.buffer) if source == "-" else open(source, "rb")  # noqa: SIM115
     except OSError as error:
         raise StoreError(f"cannot read {source}", why=os.strerror(error.errno or 0)) from error
     with raw:
-        head = raw.peek(8)[:8] if hasattr(raw, "peek") else b""
-        for magic, opener in _MAGICS:
-            if head.startswith(magic):
-                yield cast(BinaryIO, opener(raw))
-                return
-        if head.startswith(b"\x28\xb5\x2f\xfd"):
-            raise StoreError(f"{source} is compressed with zstd, which is not read yet", hint="zstd -d it first")
         yield raw

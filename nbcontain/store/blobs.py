@@ -99,7 +99,7 @@ class BlobWriter:
         self._sum = hashlib.sha256()
         self.size = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._sum.update(data)
         files.write(self._fd, data)
         self.size += len(data)

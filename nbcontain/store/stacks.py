@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbcontain.errors import BadArchive, StoreError
-from nbcontain.oci.digest import ChainID, DiffID, chain_id
-from nbcontain.oci.image import LAYER_TAR, Layer
+from nbcontain.oci.digest import ChainID, chain_id
+from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
-from nbcontain.store import files
+from nbcontain.store import files, tar
+from nbcontain.store.compression import uncompressed
+from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.snapshots import Active, Staging
 from nbcontain.store.store import Store, Worker
 
@@ -72,7 +74,7 @@ class Stacks:
         """
         upper = self.store.snapshots.upper(active)
         source, sink = os.pipe2(os.O_CLOEXEC)
-        with self.store.blobs.writer() as writer:
+        with layer_writer(self.store.blobs) as writer:
             answers: list[dict[str, Any] | BaseException] = []
 
             def pack() -> None:
@@ -104,8 +106,7 @@ class Stacks:
                 raise answer
             if not answer["entries"]:
                 return None
-            descriptor = writer.commit(LAYER_TAR)
-        return Layer(descriptor, DiffID(descriptor.digest))
+            return writer.commit()
 
 
 class Arrivals:
@@ -217,13 +218,11 @@ class _Job:
         try:
             with self._stacks.store.snapshots.staging() as staging:
                 if stream is not None:
-                    try:
-                        self._apply(staging, stream)
-                    finally:
-                        os.close(stream)
+                    with os.fdopen(stream, "rb", buffering=0) as raw:
+                        self._apply(staging, raw)
                 else:
                     with self._slots, self._stacks.store.blobs.open(self.layer.descriptor.digest) as blob:
-                        self._apply(staging, blob.fileno())
+                        self._apply(staging, blob)
                 if self._below is not None:
                     self._below.done.wait()
                     if self._below.error is not None:
@@ -234,19 +233,62 @@ class _Job:
         finally:
             self.done.set()
 
-    def _apply(self, staging: Staging, source: int) -> None:
+    def _apply(self, staging: Staging, source: Any) -> None:
+        """Unzipped here, by a thread, and written by the worker: that way two processors have work."""
         stacks = self._stacks
-        answer = stacks.worker.call(
-            "apply_tar",
-            (Mount("/", "bind", str(staging.fs), ("bind",)),),
-            {"userxattr": stacks.store.snapshots.userxattr, "ids": "single" if stacks.single_id else "all"},
-            (source,),
-        )
+        reading, writing = _pipe()
+        pump = _Pump(source, writing)
+        try:
+            answer = stacks.worker.call(
+                "apply_tar",
+                (Mount("/", "bind", str(staging.fs), ("bind",)),),
+                {"userxattr": stacks.store.snapshots.userxattr, "ids": "single" if stacks.single_id else "all"},
+                (reading,),
+            )
+        except BadArchive:
+            os.close(reading)
+            pump.finish()
+            raise
+        except BaseException:
+            os.close(reading)
+            raise
+        os.close(reading)
+        pump.finish()
         if answer["diff_id"] != str(self.layer.diff_id):
             raise BadArchive(
                 f"layer {self.layer.descriptor.digest.short} is not what its image says",
                 why=f"it unpacks to {answer['diff_id']}, and the config says {self.layer.diff_id}",
             )
+
+
+class _Pump:
+    """A thread that uncompresses `source` into a pipe, and closes it."""
+
+    def __init__(self, source: tar.Readable, sink: int) -> None:
+        self._source = source
+        self._sink = sink
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="nbcontain unzip", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for its end; raises what ended it, unless that is that nobody reads any more."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            stream = uncompressed(self._source)
+            while chunk := stream.chunk():
+                files.write(self._sink, chunk)
+        except BrokenPipeError:
+            # The worker has given up, and says why itself.
+            return
+        except BaseException as error:  # noqa: BLE001 - raised again by `finish`
+            self._error = error
+        finally:
+            os.close(self._sink)
 
 
 def _pipe() -> tuple[int, int]:

@@ -49,7 +49,7 @@ def apply_tar(
     ids: Ids = "all",
     limits: tar.Limits = tar.DEFAULT_LIMITS,
 ) -> Applied:
-    """Unpack a layer, plain or gzip, into an empty directory, in overlayfs' form.
+    """Unpack a layer's tar into an empty directory, in overlayfs' form.
 
     With `ids="single"` everything belongs to the caller. Raises BadArchive for what is damaged or
     means harm, OSError for what the disk says; the directory is then to be thrown away.
@@ -57,7 +57,7 @@ def apply_tar(
     old_umask = os.umask(0)
     try:
         with _Target(root, userxattr, ids) as target:
-            reader = tar.Reader(uncompressed(stream), limits)
+            reader = tar.Reader(stream, limits)
             while (entry := reader.next()) is not None:
                 target.take(entry, reader)
             diff_id = DiffID(Digest("sha256", reader.finish()))
@@ -72,7 +72,7 @@ def apply_tar(
 def add_tar(
     stream: tar.Readable, root: str, *, owner: tuple[int, int] | None, limits: tar.Limits = tar.DEFAULT_LIMITS
 ) -> Applied:
-    """Unpack an archive that is no layer onto a directory with things in it, plain or gzip; they are merged.
+    """Unpack an archive that is no layer onto a directory with things in it, plain or compressed; they are merged.
 
     Everything becomes `owner`'s, if that is given. Raises like `apply_tar`.
     """

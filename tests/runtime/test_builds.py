@@ -66,7 +66,7 @@ def test_a_layer_has_no_mount_points_of_ours(profile: str, machine: Machine, con
     with engine.store.blobs.open(layer.descriptor.digest) as blob:
         import tarfile
 
-        names = [member.name for member in tarfile.open(fileobj=blob, mode="r|")]
+        names = [member.name for member in tarfile.open(fileobj=blob, mode="r|*")]
     assert [name for name in names if name.strip("./")] == ["made"]
 
 

@@ -1,0 +1,117 @@
+"""Layers are compressed when they are made, and read however they were compressed."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import random
+import sys
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nbcontain.errors import BadArchive
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
+from nbcontain.store import Store
+from nbcontain.store.compression import uncompressed
+from nbcontain.store.layer_writer import layer_writer
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": zstd.compress,
+    "nothing": bytes,
+}
+DATA = random.Random(1).randbytes(300_000) + bytes(3_000_000)
+
+
+def read(data: bytes) -> bytes:
+    stream = uncompressed(io.BytesIO(data))
+    found = bytearray()
+    while chunk := stream.chunk():
+        found += chunk
+    return bytes(found)
+
+
+def written(store: Store, pieces: list[bytes]) -> Layer:
+    with layer_writer(store.blobs) as writer:
+        for piece in pieces:
+            writer.write(piece)
+        return writer.commit()
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_every_compression_is_told_by_its_content(packer: str) -> None:
+    assert read(PACKERS[packer](DATA)) == DATA
+
+
+@pytest.mark.parametrize("packer", ["gzip", "bzip2", "xz", "zstd"])
+def test_streams_behind_each_other_are_one(packer: str) -> None:
+    pack = PACKERS[packer]
+    assert read(pack(b"one ") + pack(b"") + pack(b"two") + bytes(700)) == b"one two"
+
+
+@pytest.mark.parametrize("packer", ["gzip", "bzip2", "xz", "zstd"])
+def test_a_cut_stream_is_told_of(packer: str) -> None:
+    with pytest.raises(BadArchive, match="cut off"):
+        read(PACKERS[packer](DATA)[:-9])
+
+
+@pytest.mark.parametrize("packer", ["gzip", "bzip2", "xz", "zstd"])
+def test_what_follows_a_stream_and_is_none_is_told_of(packer: str) -> None:
+    with pytest.raises(BadArchive):
+        read(PACKERS[packer](b"data") + b"what is this")
+
+
+def test_a_zstd_window_that_would_fill_the_memory_is_refused() -> None:
+    huge = zstd.compress(b"x", options={zstd.CompressionParameter.window_log: 30})
+    stretched = huge[:5] + bytes([0xA0]) + huge[6:]
+    with pytest.raises(BadArchive):
+        read(stretched + bytes(64))
+
+
+@given(st.binary(max_size=400), st.sampled_from(["gzip", "bzip2", "xz", "zstd"]), st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_streams_are_read_or_refused_and_nothing_else(content: bytes, packer: str, data: st.DataObject) -> None:
+    packed = bytearray(PACKERS[packer](content))
+    for _ in range(data.draw(st.integers(1, 4))):
+        packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        read(bytes(packed))
+    except BadArchive:
+        pass
+
+
+def test_a_layer_is_stored_as_gzip_and_known_by_both_digests(store: Store) -> None:
+    layer = written(store, [DATA])
+    packed = store.blobs.path(layer.descriptor.digest).read_bytes()
+    assert layer.descriptor.media_type == LAYER_TAR_GZIP
+    assert layer.descriptor.digest == Digest.of(packed)
+    assert layer.diff_id.hex == hashlib.sha256(DATA).hexdigest()
+    assert gzip.decompress(packed) == DATA
+
+
+@given(st.lists(st.integers(1, 1_500_000), max_size=6))
+@settings(max_examples=15, deadline=None)
+def test_a_layers_bytes_do_not_depend_on_the_pieces_it_came_in(store_of_the_session: Store, cuts: list[int]) -> None:
+    ends = sorted({min(cut, len(DATA)) for cut in cuts} | {0, len(DATA)})
+    pieces = [DATA[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    assert written(store_of_the_session, pieces) == written(store_of_the_session, [DATA])
+
+
+def test_a_layers_bytes_hold_no_time_and_no_name(store: Store) -> None:
+    layer = written(store, [b"tar"])
+    header = store.blobs.path(layer.descriptor.digest).read_bytes()[:10]
+    assert header[3:8] == bytes(5)

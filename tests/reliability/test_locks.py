@@ -152,8 +152,10 @@ def test_sixty_four_file_descriptors_are_enough(root: Path, inputs: Path) -> Non
             deeds.build(engine, inputs)
             deeds.import_(engine, inputs)
             deeds.run(engine, inputs)
-            time.sleep(1)  # its supervisor removes its files after it has told of the end
-            report = engine.soundness.look(full=True)
+            # Its supervisor removes its files after it has told of the end.
+            deadline = time.monotonic() + 20
+            while not (report := engine.soundness.look(full=True)).is_clean and time.monotonic() < deadline:
+                time.sleep(0.1)
             assert report.is_clean, report
 
     ended = deeds.elsewhere(body)

@@ -30,7 +30,6 @@ class Idle:
     pidfd: int
     listener: int
     journal: int
-    leash: int
     mounts: int
     outputs: Mapping[int, str]
     ids: Mapping[str, object]
@@ -40,7 +39,7 @@ class Idle:
     def words(self) -> list[str]:
         """Itself as the arguments of a program; the first ones are all that the pump reads."""
         outputs = " ".join(f"{fd}:{stream}" for fd, stream in self.outputs.items())
-        watched = " ".join(str(fd) for fd in (self.pidfd, self.listener, self.leash) if fd >= 0)
+        watched = f"{self.pidfd} {self.listener}"
         rest = {name: getattr(self, name) for name in _REST} | {"ids": dict(self.ids)}
         return [str(_PACKAGE), self.task, str(self.journal), outputs, watched, str(int(self.lost)), json.dumps(rest)]
 
@@ -53,11 +52,11 @@ class Idle:
 
     def descriptors(self) -> list[int]:
         """Every descriptor it keeps."""
-        ends = (self.lock, self.pidfd, self.listener, self.journal, self.leash, self.mounts, *self.outputs)
+        ends = (self.lock, self.pidfd, self.listener, self.journal, self.mounts, *self.outputs)
         return [fd for fd in ends if fd >= 0]
 
 
-_REST = ("bundle", "pid", "lock", "pidfd", "listener", "leash", "mounts")
+_REST = ("bundle", "pid", "lock", "pidfd", "listener", "mounts")
 
 
 def is_possible() -> bool:

@@ -88,15 +88,14 @@ class Supervisor:
         made = cls(IdMap.from_numbers(was.ids), bundle, was.pid, was.pidfd)
         made.listener.close()
         made.listener = socket.socket(fileno=was.listener)
-        made.leash, made.mounts_fd, made.outputs = was.leash, was.mounts, dict(was.outputs)
+        made.mounts_fd, made.outputs = was.mounts, dict(was.outputs)
         made.journal.adopt(was.journal)
         made.state = bundle.state()
         made.is_started = True
         if was.lost:
             made.state = replace(made.state, error=_LOST)
-        for fd in (*was.outputs, was.pidfd, was.listener, was.leash):
-            if fd >= 0:
-                made.poll.register(fd, select.POLLIN)
+        for fd in (*was.outputs, was.pidfd, was.listener):
+            made.poll.register(fd, select.POLLIN)
         return made
 
     def run(self) -> None:
@@ -222,8 +221,11 @@ class Supervisor:
                 return
 
     def _is_idle(self) -> bool:
-        """Whether nobody wants anything but that the output is kept."""
-        busy = self.report or self.clients or self.execs or self.kill_at
+        """Whether nobody wants anything but that the output is kept.
+
+        Whoever holds a leash waits for the end, which awakening would delay by what an interpreter's start takes.
+        """
+        busy = self.report or self.clients or self.execs or self.kill_at or self.leash >= 0
         return self.may_sleep and self.is_started and not busy
 
     def _sleep(self) -> None:
@@ -235,7 +237,7 @@ class Supervisor:
         idle.fall_asleep(
             idle.Idle(
                 bundle=str(self.bundle.path), task=self.info.id, pid=self.pid, lock=self.bundle.lock_fd,
-                pidfd=self.pidfd, listener=self.listener.fileno(), journal=self.journal.fileno(), leash=self.leash,
+                pidfd=self.pidfd, listener=self.listener.fileno(), journal=self.journal.fileno(),
                 mounts=self.mounts_fd, outputs=self.outputs, ids=self.ids.numbers(),
             )
         )  # fmt: skip

@@ -147,7 +147,10 @@ def test_no_umask_opens_or_closes_the_store(mask: int, inputs: Path, place: Path
 
 def test_sixty_four_file_descriptors_are_enough(root: Path, inputs: Path) -> None:
     def body() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        # Less the three standard ones, and beside whatever the tests before this one still hold.
+        held = {int(fd) for fd in os.listdir("/proc/self/fd")}
+        limit = sorted(set(range(len(held) + 64)) - held)[61]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         with Engine(root) as engine:
             deeds.build(engine, inputs)
             deeds.import_(engine, inputs)

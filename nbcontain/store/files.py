@@ -25,6 +25,12 @@ _DEEP = 200
 """How many directories `remove_tree` keeps open at a time."""
 
 
+def is_nearly_full(path: Path) -> bool:
+    """Whether less than a twentieth of the file system that holds `path` is free."""
+    status = os.statvfs(path)
+    return status.f_bavail * 20 < status.f_blocks
+
+
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
     """Turn the kernel's "no space" and "quota exceeded" inside into DiskFull, and a disk's failing into DiskFailed."""

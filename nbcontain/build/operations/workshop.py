@@ -25,7 +25,7 @@ from nbcontain.oci.digest import ChainID, Digest, chain_id, chain_id_of
 from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.container import Launcher, Leash
-from nbcontain.store import Store
+from nbcontain.store import Store, files
 from nbcontain.store.changes import is_untouched
 from nbcontain.store.snapshots import Active
 from nbcontain.store.stacks import Stacks
@@ -96,9 +96,11 @@ class Workshop:
             try:
                 stubs = do(active)
             except StepFailed as error:
-                # What is wrong is found where it went wrong: the state is kept, to look around in.
+                # What is wrong is found where it went wrong: the state is kept, to look around in. But not where
+                # it may be what fills the disk.
                 with suppress(NbcontainError, OSError):
-                    error.left = self._committed(parent, active, error.stubs)
+                    if not files.is_nearly_full(self.store.layout.root):
+                        error.left = self._committed(parent, active, error.stubs)
                 raise
             return self._committed(parent, active, stubs)
         except BaseException:

@@ -4,22 +4,17 @@ for the history (frontend/dockerfile/dockerfile2llb). RUN, COPY and ADD are in `
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 
 from nbcontain.build import copies, runs
 from nbcontain.build.graph import MakeDirectory
 from nbcontain.build.stage import Scene, StageState, absolute, apply, argv_of, one_line
-from nbcontain.build.values import exposed_ports, go_duration, stop_signal
+from nbcontain.build.values import exposed_ports, go_duration, is_secret_name, stop_signal
 from nbcontain.dockerfile import ast
 from nbcontain.errors import DockerfileError
 from nbcontain.oci.image import Healthcheck
 
 __all__ = ["Scene", "StageState", "apply", "copies", "runs"]
-
-_SECRET = re.compile(
-    r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.IGNORECASE
-)
 
 
 @apply.register
@@ -32,7 +27,7 @@ def _(arg: ast.Arg, state: StageState, scene: Scene) -> StageState:
             value = scene.expand(default, state, arg.span)
         elif value is None:
             value = scene.global_args.get(name)
-        if _SECRET.search(name) and "public" not in name.lower():
+        if is_secret_name(name):
             scene.remark(f"ARG {name} looks like a secret", arg.span, "Arguments can be read in the image's history.")
         if value is not None:
             state = state.with_variables({name: value})
@@ -45,7 +40,7 @@ def _(arg: ast.Arg, state: StageState, scene: Scene) -> StageState:
 def _(env: ast.Env, state: StageState, scene: Scene) -> StageState:
     values = scene.pairs(env.pairs, state, env.span)
     for name in values:
-        if _SECRET.search(name) and "public" not in name.lower():
+        if is_secret_name(name):
             scene.remark(f"ENV {name} looks like a secret", env.span, "It can be read in the image by whoever has it.")
     created_by = "ENV " + " ".join(f"{name}={value}" for name, value in values.items())
     return replace(state.with_variables(values), env={**state.env, **values}, created_by=created_by)

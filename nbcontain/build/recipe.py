@@ -6,16 +6,13 @@ A recipe names every input that is part of a step's cache key. The last ones of 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import SequenceMatcher
 
 from nbcontain.build.graph import Base, Operation, Step, Vertex
+from nbcontain.build.values import is_secret_name
 from nbcontain.oci.digest import Digest
-
-SECRET = re.compile(r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.IGNORECASE)
-"""Names of variables whose values are nobody's business (BuildKit's rule SecretsUsedInArgOrEnv)."""
 
 _SHOWN = 60
 _WORDS = {"cwd": "WORKDIR", "user": "USER", "network": "--network", "chown": "--chown", "chmod": "--chmod"}
@@ -93,7 +90,7 @@ def _variables(operation: Operation, step: Step) -> dict[str, str]:
 
 def masked(name: str, value: str) -> str:
     """The value, or where the name is a secret's a mark that only tells it from others."""
-    return f"•••{Digest.of(value.encode()).hex[:6]}" if SECRET.search(name) else value
+    return f"•••{Digest.of(value.encode()).hex[:6]}" if is_secret_name(name) else value
 
 
 # --- which step was which ---------------------------------------------------------------------
@@ -137,8 +134,15 @@ def difference(was: Recipe, now: Recipe, below: Callable[[], str]) -> str:
         or _variables_differ(was.variables, now.variables)
         or _fields_differ(was.fields, now.fields)
         or (below() if (was.below, was.others) != (now.below, now.others) else "")
-        or ("nbcontain itself does this step another way now" if was.key != now.key else "")
+        or (_elsewhere(now) if was.key != now.key else "")
     )
+
+
+def _elsewhere(now: Recipe) -> str:
+    """Nothing that the recipe names is another one, and yet the key is."""
+    if now.fields.get("remotes"):
+        return "what its URL or repository gives is another"
+    return "nbcontain itself does this step another way now"
 
 
 def _files(was: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from nbcontain.errors import ImageNotFound, StepFailed
 from nbcontain.events import Notice
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.store import gc
+from servers import serving
 
 TEXT = "FROM busybox\nARG VERSION=1\nRUN echo $VERSION > /v\nCOPY data /data\nRUN cat /data/numbers > /seen\n"
 
@@ -40,6 +41,16 @@ def whys(task: BuildTask) -> dict[str, str]:
 
 def said(engine: Engine, image: str, script: str) -> str:
     return str(engine.run(RunOptions(image=image, command=("sh", "-c", script), remove=True)).result())
+
+
+def test_another_answer_of_a_url_is_what_is_named(engine: Engine, context: Path) -> None:
+    with serving() as server:
+        server.put("/file", b"one")
+        text = f"FROM busybox\nADD {server.url}/file /file\n"
+        build(engine, text, context)
+        server.put("/file", b"two")
+        [why] = whys(build(engine, text, context)).values()
+    assert why == "what its URL or repository gives is another"
 
 
 def test_a_first_build_needs_no_reasons(engine: Engine, context: Path) -> None:
@@ -123,7 +134,9 @@ def test_a_stage_can_be_kept_from_the_cache(engine: Engine, context: Path) -> No
     text = "FROM busybox AS one\nRUN echo 1 > /1\nFROM busybox AS two\nRUN echo 2 > /2\nCOPY --from=one /1 /1"
     build(engine, text, context)
     again = build(engine, text, context, no_cache_stages=("ONE",))
-    assert whys(again) == {"RUN echo 1 > /1": "--no-cache-filter one"}
+    # Made in another second it is another layer, and so COPY may have to run too.
+    assert whys(again)["RUN echo 1 > /1"] == "--no-cache-filter one"
+    assert "RUN echo 2 > /2" not in whys(again)
 
 
 def test_the_reason_is_one_line_under_the_step(engine: Engine, context: Path) -> None:

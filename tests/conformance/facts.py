@@ -73,7 +73,7 @@ def apply_layer(tree: Tree, stream: IO[bytes]) -> bool:
     gone: list[str] = []
     links: dict[str, list[str]] = {}
     is_full = False
-    with tarfile.open(fileobj=stream, mode="r|") as tar:
+    with tarfile.open(fileobj=stream, mode="r|*") as tar:
         for member in tar:
             is_full = True
             path = "/" + member.name.removeprefix("./").strip("/")

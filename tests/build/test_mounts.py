@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import socket
@@ -163,11 +164,14 @@ CANARY = "canary-7f3a9c-do-not-keep"
 
 
 def files_with(root: Path, needle: bytes) -> list[Path]:
-    """Where it is written; what vanishes meanwhile has it no more."""
+    """Where it is written, also where that is gzip; what vanishes meanwhile has it no more."""
     found = []
     for path in root.rglob("*"):
         with suppress(OSError):
-            if path.is_file() and not path.is_symlink() and needle in path.read_bytes():
+            if not path.is_file() or path.is_symlink():
+                continue
+            data = path.read_bytes()
+            if needle in data or (data.startswith(b"\x1f\x8b") and needle in gzip.decompress(data)):
                 found.append(path)
     return found
 

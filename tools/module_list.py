@@ -18,7 +18,7 @@ _SECTION = re.compile(r"(?<=## Where things are\n\n).*?(?=\n## )", re.DOTALL)
 def listed() -> str:
     """The list as Markdown: a table per folder."""
     package = CHECKOUT / "nbcontain"
-    paths = sorted(package.rglob("*.py"), key=lambda path: (path.parent != package, path))
+    paths = sorted(package.rglob("*.py"), key=lambda path: (path.parent, path))
     parts = []
     for folder, group in groupby(paths, key=lambda path: path.parent):
         modules = {path.name: said(path) for path in group}

@@ -212,9 +212,7 @@ def _files(line: Line) -> tuple[tuple[str, ...], tuple[ast.Heredoc, ...], str]:
     return tuple(paths), tuple(documents), words[-1]
 
 
-@instruction(
-    "COPY", **{"from": str, "chown": str, "chmod": str, "link": bool, "parents": bool, "exclude": tuple}
-)
+@instruction("COPY", **{"from": str, "chown": str, "chmod": str, "link": bool, "parents": bool, "exclude": tuple})
 def _copy(line: Line, flags: Flags) -> ast.Copy:
     sources, heredocs, destination = _files(line)
     return ast.Copy(
@@ -232,9 +230,7 @@ def _copy(line: Line, flags: Flags) -> ast.Copy:
     )
 
 
-@instruction(
-    "ADD", chown=str, chmod=str, link=bool, exclude=tuple, checksum=str, keep_git_dir=bool, unpack=bool
-)
+@instruction("ADD", chown=str, chmod=str, link=bool, exclude=tuple, checksum=str, keep_git_dir=bool, unpack=bool)
 def _add(line: Line, flags: Flags) -> ast.Add:
     sources, heredocs, destination = _files(line)
     return ast.Add(

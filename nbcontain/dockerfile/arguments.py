@@ -93,6 +93,12 @@ def quoted_words(line: Line) -> list[str]:
     return words
 
 
+def is_legacy(line: Line) -> bool:
+    """Whether the pair is written in the old form: name value"""
+    words = quoted_words(line)
+    return bool(words) and "=" not in words[0]
+
+
 def pairs(line: Line) -> ast.Pairs:
     """name=value …, or the old form: name value"""
     one(line)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from nbcontain.dockerfile.ast import Heredoc, Remark
 from nbcontain.dockerfile.json_form import NotStrings, json_strings
+from nbcontain.dockerfile.rules import RULES
 from nbcontain.dockerfile.words import WHITESPACE, raw_words
 from nbcontain.errors import DockerfileError, Span
 
@@ -17,6 +18,7 @@ _DIRECTIVE = re.compile(r"#[\t\n\f\r ]*([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\
 _KEYWORD_END = re.compile(r"[\t\v\f\r ]+")
 _OWN_SYNTAX = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@].*)?")
 _HEREDOC = re.compile(r"([0-9]*)<<(-?+)([^<]+)")
+_EMPTY_HINT = "Remove the empty line, or begin it with #."
 _BLANK = "\t\n\v\f\r "
 _TAKES_HEREDOC = ("RUN", "COPY", "ADD")
 
@@ -35,14 +37,17 @@ class Line:
     """The whole joined line as written."""
     escape: str
     heredocs: tuple[Heredoc, ...] = ()
+    comment: str = ""
+    """The comment on the line above; "" if there is none."""
 
 
 @dataclass(slots=True)
 class Lines:
-    """Reads the logical lines of `source`; afterwards `escape` and `remarks` are known."""
+    """Reads the logical lines of `source`; afterwards `escape`, `check` and `remarks` are known."""
 
     source: str
     escape: str = "\\"
+    check: str = ""
     remarks: tuple[Remark, ...] = ()
 
     def __iter__(self) -> Iterator[Line]:
@@ -50,12 +55,14 @@ class Lines:
         physical = self._physical()
         self._directives(physical)
         number = 0
+        comment = ""
         while number < len(physical):
             number += 1
             first = number
             line = physical[number - 1].lstrip(WHITESPACE)
             joined, goes_on = self._without_continuation("" if line.startswith("#") else line)
             if not goes_on and not joined:
+                comment = line[1:].strip(WHITESPACE) if line.startswith("#") else ""
                 continue
             empty_lines = False
             while goes_on and number < len(physical):
@@ -73,12 +80,11 @@ class Lines:
                 continue
             span = Span(first, number)
             if empty_lines:
-                self.remarks += (
-                    Remark("an empty line inside a continued instruction", span, "Remove it, or begin it with #."),
-                )
+                self.remarks += (RULES["NoEmptyContinuation"].found(Span(number, number), hint=_EMPTY_HINT),)
             read = split_line(joined, span, self.escape)
             heredocs, number = self._heredocs(read, physical, number)
-            yield Line(Span(first, number), read.keyword, read.flags, read.rest, read.text, self.escape, heredocs)
+            yield replace(read, span=Span(first, number), heredocs=heredocs, comment=comment)
+            comment = ""
 
     def _physical(self) -> list[str]:
         if len(self.source) > MAX_SOURCE_BYTES:
@@ -107,6 +113,8 @@ class Lines:
             if name in seen:
                 raise self._error(f"only one {name} directive can be used", number)
             seen.add(name)
+            if name == "check":
+                self.check = match[2]
             if name == "escape":
                 if match[2] not in ("\\", "`"):
                     raise self._error(f"invalid escape character {match[2]!r}", number, hint="It is either \\ or `.")

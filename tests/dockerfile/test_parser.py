@@ -108,11 +108,3 @@ def test_many_instructions_are_refused_soon() -> None:
     with pytest.raises(DockerfileError, match="instructions"):
         parse("FROM scratch\n" + "ENV A=b\n" * (MAX_INSTRUCTIONS + 1))
     assert time.monotonic() - started < 2
-
-
-def test_remarks_tell_what_is_odd() -> None:
-    remarks = parse("FROM scratch\nRUN a \\\n\n b\nCMD ['x']\n").remarks
-    assert [(each.message, each.span) for each in remarks] == [
-        ("an empty line inside a continued instruction", Span(2, 4)),
-        ("looks like a JSON array but is none: a shell gets it", Span(5, 5)),
-    ]

@@ -26,6 +26,7 @@ test: ## the whole test suite (TESTS="tests/store -k tar" for a part of it)
 
 soak: ## reliability at full count: every kill point, power cut, disk size, and long fuzzing (about an hour)
 	@tools/setup test
+	@NBCONTAIN_DOCKERFILES=300000 nice $(BIN)/python -m pytest tests/dockerfile -q
 	@NBCONTAIN_SOAK=1 nice $(BIN)/python -m pytest tests/reliability -s
 	@nice $(BIN)/python tests/reliability/outside.py
 	@nice $(BIN)/python tests/fuzz/parsers.py $(or $(FUZZ_S),1800)

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nbcontain.build import outputs
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
 from nbcontain.build.context import ContentCache, Context
 from nbcontain.build.finish import finished, with_epoch
+from nbcontain.build.lint import CheckReport, check
+from nbcontain.build.patterns import Ignore
 from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.build.solver import BUILD, Solver
 from nbcontain.build.sources import Source, directory_of, is_directory
@@ -29,6 +31,8 @@ from nbcontain.task import Task
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+
+T = TypeVar("T")
 
 _STEP = re.compile(r"(?P<name>.*)@(?:step[-:]?(?P<number>[0-9]{1,5})|(?P<word>failed|before))")
 
@@ -95,10 +99,15 @@ class Builder:
         def body(emit: Emit) -> Image:
             title = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
             with leash, scope(emit, BUILD, title), engine.store.shared(), self._context(source) as context:
-                graph = plan(parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull))
+                ignore = context.ignore if context else Ignore()
+                graph = plan(
+                    parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull),
+                    is_ignored=lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
+                )  # fmt: skip
                 for remark in graph.remarks:
-                    place = f"line {remark.span.first}: " if remark.span else ""
-                    emit(Notice(BUILD, place + remark.message, remark.hint))
+                    name = f"{remark.rule}: " if remark.rule else ""
+                    place = f" (line {remark.span.first})" if remark.span else ""
+                    emit(Notice(BUILD, name + remark.message + place, remark.hint))
                 workshop = replace(
                     engine.workshop(emit), context=context, leash=leash, secrets=options.secrets, ssh=options.ssh
                 )
@@ -127,6 +136,25 @@ class Builder:
         task = BuildTask("build", body, chronicle)
         task.on_cancel(leash.let_go)
         return task
+
+    def check(self, dockerfile: str, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
+        """Check a Dockerfile and build nothing; the task gives the report, wrapped.
+
+        Raises DockerfileError at once for what cannot be read.
+        """
+        engine = self._engine
+        parsed = parse(dockerfile)
+
+        def body(emit: Emit) -> T:
+            with scope(emit, BUILD, "check"), engine.store.shared(), self._context(options.context) as context:
+                ignore = context.ignore if context else Ignore()
+                found = check(
+                    parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull),
+                    engine.environ, lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
+                )  # fmt: skip
+                return wrap(found)
+
+        return Task("check", body)
 
     def prune(self, max_age_s: float, keep_bytes: int = 0) -> int:
         """Forget what was not used for so long, but for the youngest `keep_bytes`; what became free."""

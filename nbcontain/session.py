@@ -12,7 +12,7 @@ from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.completion import candidates
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
-from nbcontain.display.values import InProgress, Log
+from nbcontain.display.values import InProgress, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
@@ -83,14 +83,14 @@ class Session:
 
     def _build(
         self, line: str, body: str, names: Mapping[str, Any] | None
-    ) -> tuple[InProgress[Image], DockerfileWords]:
+    ) -> tuple[InProgress[Any], DockerfileWords]:
         words = parse(
             DockerfileWords, "%%dockerfile", "make an image from the Dockerfile in this cell",
             [self._expanded(word, names) for word in split(line)], KNOWN_FLAGS["image build"],
         )  # fmt: skip
         context = self.context_files.source(words.context)
         _ = words.checked_display
-        return words.in_progress(self.engine.build(body, words.build_options(context, self.ipython.user_ns))), words
+        return words.started(self.engine, body, context, self.ipython.user_ns), words
 
     def context_file(self, line: str, body: str | None, names: Mapping[str, Any] | None = None) -> object:
         """%%contextfile and %contextfile."""
@@ -101,7 +101,12 @@ class Session:
             print(asked, end="")
             return None
 
-    def _built(self, image: Image, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
+    def _built(self, image: Image | Verdict, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
+        if isinstance(image, Verdict):
+            from IPython.display import display
+
+            display(image)  # type: ignore[no-untyped-call]
+            return
         self.ipython.user_ns["_image"] = image
         if words.into:
             self.ipython.user_ns[words.into] = image

@@ -106,3 +106,16 @@ def test_help_is_help_and_no_error(words: tuple[str, ...]) -> None:
     done = subprocess.run([sys.executable, "-m", "nbcontain", *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) > 1
+
+
+def test_check_says_what_could_be_better_and_builds_nothing(nbcontain: Nbcontain) -> None:
+    checked = nbcontain("build", "--check", "-t", "never", "-f", "-", ".", stdin="FROM box\nCMD echo hi\n")
+    assert checked.returncode == 1
+    assert "check  JSONArgsRecommended: JSON arguments recommended for CMD" in checked.stdout
+    assert " ▶   2 │ CMD echo hi" in checked.stdout
+    assert "hint  UnpinnedTag: box has no tag" in checked.stdout
+    assert checked.stdout.endswith("1 check, 2 hints\n")
+    assert "never" not in nbcontain("images").stdout
+    good = "FROM box\nUSER me\nCMD echo $NOT_OURS\n"
+    assert nbcontain("build", "--call=check", "-f", "-", ".", stdin=f"# check=skip=all\n{good}").returncode == 0
+    assert nbcontain("build", "--call=outline", "-f", "-", ".", stdin=good).returncode == 125

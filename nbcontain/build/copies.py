@@ -127,7 +127,10 @@ class _Copying:
                 "Choose a higher directory with --context.",
             )
         # As in docker: above a root there is nothing.
-        return posixpath.normpath("/" + relative).lstrip("/") or "."
+        found = posixpath.normpath("/" + relative).lstrip("/") or "."
+        if not self.from_ and self.scene.is_ignored(found):
+            self.scene.check("CopyIgnoredFile", self.copy.span, self.keyword.capitalize(), found)
+        return found
 
 
 def _name(heredoc: ast.Heredoc, span: Span) -> str:

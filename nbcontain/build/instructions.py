@@ -9,7 +9,7 @@ from dataclasses import replace
 from nbcontain.build import copies, runs
 from nbcontain.build.graph import MakeDirectory
 from nbcontain.build.stage import Scene, StageState, absolute, apply, argv_of, one_line
-from nbcontain.build.values import exposed_ports, go_duration, is_secret_name, stop_signal
+from nbcontain.build.values import exposed_ports, go_duration, stop_signal
 from nbcontain.dockerfile import ast
 from nbcontain.errors import DockerfileError
 from nbcontain.oci.image import Healthcheck
@@ -27,8 +27,6 @@ def _(arg: ast.Arg, state: StageState, scene: Scene) -> StageState:
             value = scene.expand(default, state, arg.span)
         elif value is None:
             value = scene.global_args.get(name)
-        if is_secret_name(name):
-            scene.remark(f"ARG {name} looks like a secret", arg.span, "Arguments can be read in the image's history.")
         if value is not None:
             state = state.with_variables({name: value})
         state = replace(state, arguments=(*(each for each in state.arguments if each != name), name))
@@ -39,9 +37,6 @@ def _(arg: ast.Arg, state: StageState, scene: Scene) -> StageState:
 @apply.register
 def _(env: ast.Env, state: StageState, scene: Scene) -> StageState:
     values = scene.pairs(env.pairs, state, env.span)
-    for name in values:
-        if is_secret_name(name):
-            scene.remark(f"ENV {name} looks like a secret", env.span, "It can be read in the image by whoever has it.")
     created_by = "ENV " + " ".join(f"{name}={value}" for name, value in values.items())
     return replace(state.with_variables(values), env={**state.env, **values}, created_by=created_by)
 
@@ -55,8 +50,11 @@ def _(label: ast.Label, state: StageState, scene: Scene) -> StageState:
 
 @apply.register
 def _(workdir: ast.Workdir, state: StageState, scene: Scene) -> StageState:
-    path = absolute(state.working_dir, scene.expand(workdir.path, state, workdir.span))
-    after = state.with_config(f"WORKDIR {path}", working_dir=path)
+    given = scene.expand(workdir.path, state, workdir.span)
+    if not state.has_workdir and not given.startswith("/"):
+        scene.check("WorkdirRelativePath", workdir.span, given, hint=f"WORKDIR /{given}")
+    path = absolute(state.working_dir, given)
+    after = replace(state.with_config(f"WORKDIR {path}", working_dir=path), has_workdir=True)
     if path == "/":
         return after
     operation = MakeDirectory(path, state.config.user)
@@ -93,6 +91,12 @@ def _(shell: ast.DefaultShell, state: StageState, scene: Scene) -> StageState:
 @apply.register
 def _(expose: ast.Expose, state: StageState, scene: Scene) -> StageState:
     given = [port for word in expose.ports for port in scene.split(word, state, expose.span)]
+    for port in given:
+        host, _, container = port.rpartition(":")
+        if host:
+            scene.check("ExposeInvalidFormat", expose.span, port, hint=f"EXPOSE {container}")
+        if container != container.lower():
+            scene.check("ExposeProtoCasing", expose.span, port, hint=f"EXPOSE {container.lower()}")
     ports = exposed_ports(given, expose.span)
     merged = tuple(sorted({*state.config.exposed_ports, *ports}))
     return state.with_config(f"EXPOSE [{' '.join(ports)}]", exposed_ports=merged)

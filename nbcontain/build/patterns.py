@@ -237,6 +237,11 @@ class Ignore:
         return cls.parse("\n".join(f"!{each[1:]}" if each.startswith("!") else f"./{each}" for each in patterns))
 
     @property
+    def has_exceptions(self) -> bool:
+        """Whether a line begins with !."""
+        return any(pattern.readmits for pattern in self.patterns)
+
+    @property
     def nothing_matched(self) -> Matched:
         """What holds for the root."""
         return (False,) * len(self.patterns)

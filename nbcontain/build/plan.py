@@ -5,7 +5,6 @@ Pure but for `resolve`, which gives base images: their configs decide what the i
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,10 @@ from nbcontain.build.secrets import Secret
 from nbcontain.build.sources import Source
 from nbcontain.build.stage import one_line, shown
 from nbcontain.dockerfile import ast
+from nbcontain.dockerfile.checks import checks
+from nbcontain.dockerfile.nearest import nearest
 from nbcontain.dockerfile.parser import parse_trigger
+from nbcontain.dockerfile.rules import CheckOptions
 from nbcontain.dockerfile.words import expand
 from nbcontain.errors import DockerfileError, RegistryError, Span, StoreError, UsageError
 from nbcontain.oci.image import History, Image, ImageConfig, Platform
@@ -73,17 +75,25 @@ class BuildOptions:
 
 
 def plan(
-    dockerfile: ast.Dockerfile, options: BuildOptions, resolve: Resolve, environ: Mapping[str, str] = os.environ
+    dockerfile: ast.Dockerfile,
+    options: BuildOptions,
+    resolve: Resolve,
+    environ: Mapping[str, str] = os.environ,
+    is_ignored: Callable[[str], bool] = lambda path: False,
 ) -> BuildGraph:
     """What there is to do for the target stage. Raises DockerfileError, placed in the source, and UsageError.
 
-    Where `resolve` has no image, its StoreError is drawn under the FROM that asked.
+    Where `resolve` has no image, its StoreError is drawn under the FROM that asked. `is_ignored` is .dockerignore's
+    word on a path, for the check CopyIgnoredFile.
     """
     if options.network not in ("host", "none"):
         raise UsageError(f"--network {options.network} is not here yet", hint="--network host, or --network none")
     try:
-        planning = _Planning(dockerfile, options, resolve, environ)
+        planning = _Planning(dockerfile, options, resolve, environ, is_ignored)
         state = planning.run()
+        wanted = CheckOptions.parse(planning.scene.build_args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check))
+        remarks = wanted.kept((*checks(dockerfile, planning.platforms), *planning.scene.remarks))
+        wanted.refuse(remarks)
     except DockerfileError as error:
         error.source = dockerfile.source
         raise
@@ -94,7 +104,7 @@ def plan(
         config=replace(config, labels=labels, created="", diff_ids=()),
         steps=tuple(planning.steps),
         history_steps=state.history_steps,
-        remarks=(*dockerfile.remarks, *planning.scene.remarks),
+        remarks=remarks,
     )
 
 
@@ -102,7 +112,12 @@ class _Planning:
     """One plan being made: the stages that are folded already, and how one finds another."""
 
     def __init__(
-        self, dockerfile: ast.Dockerfile, options: BuildOptions, resolve: Resolve, environ: Mapping[str, str]
+        self,
+        dockerfile: ast.Dockerfile,
+        options: BuildOptions,
+        resolve: Resolve,
+        environ: Mapping[str, str],
+        is_ignored: Callable[[str], bool],
     ) -> None:
         self.stages = dockerfile.stages
         self.options = options
@@ -112,10 +127,12 @@ class _Planning:
         self.names: dict[str, list[int]] = {}
         for index, stage in enumerate(self.stages):
             self.names.setdefault(stage.base.name, []).append(index)
+        self.platforms = platform_arguments(Platform.here(), options.platform)
         self.scene = Scene(
             escape=dockerfile.escape,
             build_args=build_arguments(options.build_args, environ),
-            global_args=platform_arguments(Platform.here(), options.platform),
+            global_args=self.platforms,
+            is_ignored=is_ignored,
             network=options.network,
             source=_no_stage,
             aside=lambda vertex: None,
@@ -137,7 +154,8 @@ class _Planning:
 
     def _filled(self, word: str, variables: Mapping[str, str], span: Span) -> str:
         try:
-            return self.scene.filled(word, variables, span)
+            # What has no value in here, the check UndefinedArgInFrom finds.
+            return expand(word, variables, self.scene.escape)
         except DockerfileError as error:
             error.span = span
             raise
@@ -159,8 +177,8 @@ class _Planning:
             index = int(wanted)
         if index is None or index >= len(self.stages):
             names = [name for name in self.names if name]
-            near = difflib.get_close_matches(wanted.lower(), names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"Its stages are {', '.join(names) or 'without names'}."
+            near = nearest(wanted.lower(), names)
+            hint = f"did you mean {near}?" if near else f"Its stages are {', '.join(names) or 'without names'}."
             raise UsageError(f"no stage {wanted!r} in this Dockerfile", hint=hint)
         return index
 
@@ -274,6 +292,9 @@ class _Planning:
         if name != "scratch":
             image = self._resolved(name, platform, span, index)
             config = image.config
+            here = config.platform
+            if (here.os, here.architecture) != (platform.os, platform.architecture):
+                self.scene.check("InvalidBaseImagePlatform", span, name, str(here), str(platform))
         vertex = Vertex(Base(image), label=f"FROM {name}", span=span)
         self.steps.append(Step(step, span, vertex, stage=self._shown(index)))
         return vertex, config
@@ -328,8 +349,8 @@ class _Planning:
         for name in self.scene.build_args:
             if name in known or name.startswith("BUILDKIT_") or name == "SOURCE_DATE_EPOCH":
                 continue
-            near = difflib.get_close_matches(name, self.scene.declared, 1)
-            hint = f"did you mean {near[0]}?" if near else f"Add ARG {name} where it is used."
+            near = nearest(name, self.scene.declared)
+            hint = f"did you mean {near}?" if near else f"Add ARG {name} where it is used."
             self.scene.remark(f"--build-arg {name} is used by no ARG", None, hint)
 
 

@@ -3,7 +3,6 @@ give a case each."""
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +13,8 @@ from typing import Any
 from nbcontain.build.arguments import DEFAULT_PATH
 from nbcontain.build.graph import Operation, Step, Vertex
 from nbcontain.dockerfile import ast, words
+from nbcontain.dockerfile.nearest import nearest
+from nbcontain.dockerfile.rules import CHECKS, did_you_mean
 from nbcontain.errors import DockerfileError, Span
 from nbcontain.oci.image import ImageConfig
 
@@ -32,6 +33,8 @@ class StageState:
     """ENV and ARG as seen at this line; what came later counts."""
     arguments: tuple[str, ...] = ()
     """Names of the ARGs, those of the stages below included."""
+    has_workdir: bool = False
+    """A WORKDIR of this Dockerfile came before."""
     has_cmd: bool = False
     """This stage has a CMD of its own."""
     created_by: str = ""
@@ -79,6 +82,8 @@ class Scene:
     """The file system that --from names. Raises DockerfileError."""
     aside: Callable[[Vertex], None]
     """Notes a file system that no instruction's own is."""
+    is_ignored: Callable[[str], bool] = lambda path: False
+    """Whether .dockerignore leaves out a path of the context."""
     is_trigger: bool = False
     """The instruction comes from the base image, as its ONBUILD."""
     allowed: tuple[str, ...] = ()
@@ -89,6 +94,10 @@ class Scene:
 
     def remark(self, message: str, span: Span | None, hint: str = "") -> None:
         self.remarks.append(ast.Remark(message, span, hint))
+
+    def check(self, rule: str, span: Span | None, *values: str, hint: str = "") -> None:
+        """Note what one of BuildKit's checks found."""
+        self.remarks.append(CHECKS[rule].found(span, *values, hint=hint))
 
     def expand(self, word: str, state: StageState, span: Span) -> str:
         """The word with its variables filled in; one without a value is remarked on, unless it is a known ARG."""
@@ -126,9 +135,9 @@ class Scene:
 
     def _missing(self, missing: set[str], variables: Mapping[str, str], span: Span) -> None:
         for name in sorted(missing):
-            near = difflib.get_close_matches(name, variables, 1)
-            hint = f"did you mean ${near[0]}?" if near else f"Give it one before: ARG {name}=…, or ENV."
-            self.remark(f"${name} has no value here", span, hint)
+            near = nearest(name, variables)
+            hint = "" if near else f"Give it a value before: ARG {name}=…, or ENV."
+            self.check("UndefinedVar", span, name, did_you_mean(near, "$"), hint=hint)
 
 
 @singledispatch

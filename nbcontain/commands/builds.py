@@ -16,9 +16,10 @@ from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import agents_of, secrets_of
 from nbcontain.build.sources import Source, file_in_archive
 from nbcontain.builder import BuildTask
+from nbcontain.commands.lint import checked
 from nbcontain.commands.table import command
 from nbcontain.display.table import Column, Table
-from nbcontain.display.values import InProgress, Lines
+from nbcontain.display.values import InProgress, Lines, Verdict
 from nbcontain.display.words import ago, count, size
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
@@ -55,12 +56,30 @@ class BuildWords:
     iid_file: str = option("--iidfile", help="write the image's id there", metavar="FILE")
     metadata_file: str = option("--metadata-file", help="write what was built there, as JSON", metavar="FILE")
     load: bool = option("--load", help="into the local store, which is what happens anyway")
+    check: bool = option("--check", help="check the Dockerfile, and build nothing")
+    call: str = option("--call", help="the same", metavar="build|check")
     quiet: bool = option("-q", "--quiet", help="only the image's id at the end")
     display: str = option("--progress", help="how it is shown", metavar="auto|card|plain|quiet|rawjson")
 
     def in_progress(self, task: BuildTask) -> InProgress[Image]:
         """The build as it is to be shown."""
         return InProgress(task, "build", self.quiet or self.display == "quiet", display=self.checked_display)
+
+    @property
+    def is_check(self) -> bool:
+        """Whether the Dockerfile is only to be checked. Raises UsageError."""
+        if self.call not in ("", "build", "check", "lint"):
+            raise UsageError(f"--call={self.call} is not here yet", hint="--call=check, or --call=build")
+        return self.check or self.call in ("check", "lint")
+
+    def started(
+        self, engine: Engine, dockerfile: str, context: Source | None, variables: Mapping[str, object] | None = None
+    ) -> InProgress[Image] | InProgress[Verdict]:
+        """The build, or the check, of this text."""
+        options = self.build_options(context, variables)
+        if self.is_check:
+            return checked(engine, dockerfile, options)
+        return self.in_progress(engine.build(dockerfile, options))
 
     @property
     def checked_display(self) -> str:
@@ -113,7 +132,7 @@ class BuildCommandWords(BuildWords):
 
 
 @command("image", "build", "make an image from a Dockerfile", BuildCommandWords, top=("build",))
-def image_build(engine: Engine, words: BuildCommandWords) -> InProgress[Image]:
+def image_build(engine: Engine, words: BuildCommandWords) -> InProgress[Image] | InProgress[Verdict]:
     _ = words.checked_display
     context = Path(words.path)
     if words.file == words.path == "-":
@@ -123,11 +142,11 @@ def image_build(engine: Engine, words: BuildCommandWords) -> InProgress[Image]:
         data = sys.stdin.buffer.read() if words.path == "-" else context.read_bytes()
         if words.path == "-" and not words.file and _is_text(data):
             # As with docker: what comes in is the Dockerfile itself, and there is no context.
-            return words.in_progress(engine.build(data.decode(), words.build_options(None)))
+            return words.started(engine, data.decode(), None)
         text = _read_dockerfile(words.file) if words.file else file_in_archive(data, "Dockerfile").decode("utf-8-sig")
-        return words.in_progress(engine.build(text, words.build_options(data)))
+        return words.started(engine, text, data)
     source = _read_dockerfile(words.file or str(context / "Dockerfile"))
-    return words.in_progress(engine.build(source, words.build_options(context)))
+    return words.started(engine, source, context)
 
 
 def _is_text(data: bytes) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import NoReturn
 
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.flags import Flags
+from nbcontain.dockerfile.json_form import NotStrings, json_strings
 from nbcontain.dockerfile.lines import Line
 from nbcontain.dockerfile.words import WHITESPACE
 from nbcontain.errors import DockerfileError, Span
@@ -52,16 +52,10 @@ def several(line: Line, most: int = 0) -> tuple[str, ...]:
 
 def json_array(line: Line, text: str) -> tuple[str, ...] | None:
     """The strings of a JSON array; None if this is none. Raises if it is an array of something else."""
-    if not text.startswith("["):
-        return None
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not all(isinstance(value, str) for value in values):
+        return json_strings(text)
+    except NotStrings:
         refuse(line, "a JSON array of something else than strings", hint='Write ["program", "argument", …].')
-    # Go's decoder puts a replacement character where JSON has half a surrogate pair.
-    return tuple(value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for value in values)
 
 
 def command_form(line: Line, text: str) -> ast.CommandForm:
@@ -97,6 +91,12 @@ def quoted_words(line: Line) -> list[str]:
     if word or has_quotes:
         words.append(word)
     return words
+
+
+def is_legacy(line: Line) -> bool:
+    """Whether the pair is written in the old form: name value"""
+    words = quoted_words(line)
+    return bool(words) and "=" not in words[0]
 
 
 def pairs(line: Line) -> ast.Pairs:

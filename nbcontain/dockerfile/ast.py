@@ -111,6 +111,8 @@ class From(Instruction):
     name: str = ""
     """In lowercase; "" for a stage that has only its number."""
     platform: str = ""
+    comment: str = ""
+    """The comment on the line above."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,8 @@ class Arg(Instruction):
     """ARG name[=default] …"""
 
     arguments: tuple[tuple[str, str | None], ...]
+    comment: str = ""
+    """The comment on the line above."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +129,8 @@ class Env(Instruction):
     """ENV name=value … | ENV name value"""
 
     pairs: Pairs
+    is_legacy: bool = False
+    """Written in the old form, without =."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +138,8 @@ class Label(Instruction):
     """LABEL name=value … | LABEL name value"""
 
     pairs: Pairs
+    is_legacy: bool = False
+    """Written in the old form, without =."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,6 +306,8 @@ class Remark:
     message: str
     span: Span | None = None
     hint: str = ""
+    rule: str = ""
+    """The check or hint that found it, a name of `dockerfile.rules`; "" for what is no rule's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,3 +328,5 @@ class Dockerfile:
     stages: tuple[Stage, ...]
     escape: str = "\\"
     remarks: tuple[Remark, ...] = ()
+    check: str = ""
+    """What `# check=` says, for `dockerfile.rules.CheckOptions`."""

@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nbcontain.dockerfile.ast import Heredoc, Remark
-from nbcontain.dockerfile.words import WHITESPACE, split
+from nbcontain.dockerfile.json_form import NotStrings, json_strings
+from nbcontain.dockerfile.rules import RULES
+from nbcontain.dockerfile.words import WHITESPACE, raw_words
 from nbcontain.errors import DockerfileError, Span
 
 MAX_SOURCE_BYTES = 1 << 20
 MAX_LINE_BYTES = (1 << 16) - 1
-_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
+_DIRECTIVE = re.compile(r"#[\t\n\f\r ]*([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*(.+?)[\t\n\f\r ]*")
 _KEYWORD_END = re.compile(r"[\t\v\f\r ]+")
 _OWN_SYNTAX = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@].*)?")
-_HEREDOC = re.compile(r"([0-9]*)<<(-?)([^<]+)")
-_RAW_WORD = re.compile(rf"""(?:[^{WHITESPACE}"'\\]|\\.|\\$|'[^']*'|"(?:\\.|[^"\\])*")+""", re.DOTALL)
+_HEREDOC = re.compile(r"([0-9]*)<<(-?+)([^<]+)")
+_EMPTY_HINT = "Remove the empty line, or begin it with #."
 _BLANK = "\t\n\v\f\r "
 _TAKES_HEREDOC = ("RUN", "COPY", "ADD")
 
@@ -35,14 +37,17 @@ class Line:
     """The whole joined line as written."""
     escape: str
     heredocs: tuple[Heredoc, ...] = ()
+    comment: str = ""
+    """The comment on the line above; "" if there is none."""
 
 
 @dataclass(slots=True)
 class Lines:
-    """Reads the logical lines of `source`; afterwards `escape` and `remarks` are known."""
+    """Reads the logical lines of `source`; afterwards `escape`, `check` and `remarks` are known."""
 
     source: str
     escape: str = "\\"
+    check: str = ""
     remarks: tuple[Remark, ...] = ()
 
     def __iter__(self) -> Iterator[Line]:
@@ -50,12 +55,14 @@ class Lines:
         physical = self._physical()
         self._directives(physical)
         number = 0
+        comment = ""
         while number < len(physical):
             number += 1
             first = number
             line = physical[number - 1].lstrip(WHITESPACE)
             joined, goes_on = self._without_continuation("" if line.startswith("#") else line)
             if not goes_on and not joined:
+                comment = line[1:].strip(WHITESPACE) if line.startswith("#") else ""
                 continue
             empty_lines = False
             while goes_on and number < len(physical):
@@ -73,12 +80,11 @@ class Lines:
                 continue
             span = Span(first, number)
             if empty_lines:
-                self.remarks += (
-                    Remark("an empty line inside a continued instruction", span, "Remove it, or begin it with #."),
-                )
+                self.remarks += (RULES["NoEmptyContinuation"].found(Span(number, number), hint=_EMPTY_HINT),)
             read = split_line(joined, span, self.escape)
             heredocs, number = self._heredocs(read, physical, number)
-            yield Line(Span(first, number), read.keyword, read.flags, read.rest, read.text, self.escape, heredocs)
+            yield replace(read, span=Span(first, number), heredocs=heredocs, comment=comment)
+            comment = ""
 
     def _physical(self) -> list[str]:
         if len(self.source) > MAX_SOURCE_BYTES:
@@ -107,6 +113,8 @@ class Lines:
             if name in seen:
                 raise self._error(f"only one {name} directive can be used", number)
             seen.add(name)
+            if name == "check":
+                self.check = match[2]
             if name == "escape":
                 if match[2] not in ("\\", "`"):
                     raise self._error(f"invalid escape character {match[2]!r}", number, hint="It is either \\ or `.")
@@ -193,27 +201,22 @@ def _flags(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def announced_heredocs(line: Line) -> list[Heredoc]:
-    """Each heredoc that begins on this line, without its content."""
-    if line.keyword == "ONBUILD":
-        line = split_line(line.rest, line.span, line.escape)
-    if line.keyword not in _TAKES_HEREDOC or "<<" not in line.rest or line.rest.startswith("["):
+    """Each heredoc that begins on this line, without its content; BuildKit looks at all of the line, flags too."""
+    inner = split_line(line.rest, line.span, line.escape) if line.keyword == "ONBUILD" else line
+    if inner.keyword not in _TAKES_HEREDOC or "<<" not in line.text or _is_json(inner.rest):
         return []
-    return [heredoc for word in _raw_words(line.rest) if (heredoc := heredoc_of(word))]
+    try:
+        words = raw_words(line.text)
+    except DockerfileError:  # a quote that is not closed: then << is the shell's matter
+        return []
+    return [heredoc for word in words if (heredoc := heredoc_of(word))]
 
 
-def _raw_words(text: str) -> list[str]:
-    """Words with their quotes; none if a quote is not closed (then << is the shell's matter)."""
-    words: list[str] = []
-    at = 0
-    while at < len(text):
-        if text[at] in WHITESPACE:
-            at += 1
-        elif match := _RAW_WORD.match(text, at):
-            words.append(match[0])
-            at = match.end()
-        else:
-            return []
-    return words
+def _is_json(text: str) -> bool:
+    try:
+        return json_strings(text) is not None
+    except NotStrings:
+        return True
 
 
 def heredoc_of(word: str) -> Heredoc | None:
@@ -221,8 +224,11 @@ def heredoc_of(word: str) -> Heredoc | None:
     match = _HEREDOC.fullmatch(word)
     if match is None:
         return None
-    names = split(match[3].replace("$", "\\$"), {})
+    try:
+        names = raw_words(match[3], plain=True)
+    except DockerfileError:  # a quote that is not closed
+        return None
     if len(names) != 1:
         return None
-    # A name that loses something to quotes or escapes is a quoted one.
-    return Heredoc(names[0], "", expand=names[0] == match[3], chomp=match[2] == "-", fd=int(match[1] or 0))
+    is_quoted = sum(map(match[3].count, "'\"")) != sum(map(names[0].count, "'\""))
+    return Heredoc(names[0], "", expand=not is_quoted, chomp=match[2] == "-", fd=int(match[1] or 0))

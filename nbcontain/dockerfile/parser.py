@@ -9,6 +9,7 @@ from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.arguments import (
     command_form,
     duration,
+    is_legacy,
     json_array,
     one,
     pairs,
@@ -35,7 +36,6 @@ def parse(source: str) -> ast.Dockerfile:
     lines = Lines(source)
     arguments: list[ast.Arg] = []
     stages: list[tuple[ast.From, list[ast.Instruction]]] = []
-    remarks: list[ast.Remark] = []
     count = 0
     try:
         for line in lines:
@@ -43,7 +43,6 @@ def parse(source: str) -> ast.Dockerfile:
             if count > MAX_INSTRUCTIONS:
                 refuse(line, f"more than {MAX_INSTRUCTIONS} instructions")
             instruction = read_instruction(line)
-            remarks += _remarks(instruction)
             match instruction:
                 case ast.From():
                     stages.append((instruction, []))
@@ -66,7 +65,7 @@ def parse(source: str) -> ast.Dockerfile:
             "no FROM in this Dockerfile", where, source, hint="The first instruction is FROM image, or FROM scratch."
         )
     found = tuple(ast.Stage(base, tuple(instructions)) for base, instructions in stages)
-    return ast.Dockerfile(source, tuple(arguments), found, lines.escape, (*lines.remarks, *remarks))
+    return ast.Dockerfile(source, tuple(arguments), found, lines.escape, lines.remarks, lines.check)
 
 
 def parse_trigger(trigger: str, span: Span, escape: str = "\\") -> ast.Instruction:
@@ -112,21 +111,6 @@ def keywords() -> tuple[str, ...]:
     return tuple(_READERS)
 
 
-def _remarks(found: ast.Instruction) -> list[ast.Remark]:
-    if isinstance(found, ast.Maintainer):
-        return [ast.Remark("MAINTAINER is deprecated", found.span, 'Use LABEL org.opencontainers.image.authors="…".')]
-    command = getattr(found, "command", None)
-    if isinstance(command, ast.ShellForm) and re.fullmatch(r"\[\s*[\"'].*\]", command.text, re.DOTALL):
-        return [
-            ast.Remark(
-                "looks like a JSON array but is none: a shell gets it",
-                found.span,
-                'Words need double quotes: ["a", "b"].',
-            )
-        ]
-    return []
-
-
 # --- the instructions -------------------------------------------------------------------------
 
 
@@ -142,7 +126,14 @@ def _from(line: Line, flags: Flags) -> ast.From:
             f"{words[2]!r} is no name for a stage",
             hint="A letter first, then letters, digits, dots, dashes and underscores.",
         )
-    return ast.From(span=line.span, text=line.text, image=words[0], name=name, platform=flags.text("platform"))
+    return ast.From(
+        span=line.span,
+        text=line.text,
+        image=words[0],
+        name=name,
+        platform=flags.text("platform"),
+        comment=line.comment,
+    )
 
 
 @instruction("ARG")
@@ -154,17 +145,17 @@ def _arg(line: Line, flags: Flags) -> ast.Arg:
         if not name:
             refuse(line, f"{word!r} has no name", hint="Write ARG name or ARG name=default.")
         arguments.append((name, default if equals else None))
-    return ast.Arg(span=line.span, text=line.text, arguments=tuple(arguments))
+    return ast.Arg(span=line.span, text=line.text, arguments=tuple(arguments), comment=line.comment)
 
 
 @instruction("ENV")
 def _env(line: Line, flags: Flags) -> ast.Env:
-    return ast.Env(span=line.span, text=line.text, pairs=pairs(line))
+    return ast.Env(span=line.span, text=line.text, pairs=pairs(line), is_legacy=is_legacy(line))
 
 
 @instruction("LABEL")
 def _label(line: Line, flags: Flags) -> ast.Label:
-    return ast.Label(span=line.span, text=line.text, pairs=pairs(line))
+    return ast.Label(span=line.span, text=line.text, pairs=pairs(line), is_legacy=is_legacy(line))
 
 
 @instruction("RUN", mount=tuple, network=str, security=str)
@@ -212,9 +203,7 @@ def _files(line: Line) -> tuple[tuple[str, ...], tuple[ast.Heredoc, ...], str]:
     return tuple(paths), tuple(documents), words[-1]
 
 
-@instruction(
-    "COPY", **{"from": str, "chown": str, "chmod": str, "link": bool, "parents": bool, "exclude": tuple}
-)
+@instruction("COPY", **{"from": str, "chown": str, "chmod": str, "link": bool, "parents": bool, "exclude": tuple})
 def _copy(line: Line, flags: Flags) -> ast.Copy:
     sources, heredocs, destination = _files(line)
     return ast.Copy(
@@ -232,9 +221,7 @@ def _copy(line: Line, flags: Flags) -> ast.Copy:
     )
 
 
-@instruction(
-    "ADD", chown=str, chmod=str, link=bool, exclude=tuple, checksum=str, keep_git_dir=bool, unpack=bool
-)
+@instruction("ADD", chown=str, chmod=str, link=bool, exclude=tuple, checksum=str, keep_git_dir=bool, unpack=bool)
 def _add(line: Line, flags: Flags) -> ast.Add:
     sources, heredocs, destination = _files(line)
     return ast.Add(

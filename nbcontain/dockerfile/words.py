@@ -50,6 +50,14 @@ def split(word: str, variables: Mapping[str, str], escape: str = "\\", missing: 
     return _Lexer(word, variables, escape, missing).whole()[1]
 
 
+def raw_words(text: str, *, plain: bool = False) -> list[str]:
+    r"""The words of a text, split at spaces that were neither quoted nor escaped; variables stay as they are.
+
+    Quotes and escapes stay too, unless `plain`. Raises DockerfileError for a quote or a ${ that is not closed.
+    """
+    return _RawLexer(text, plain).whole()[1]
+
+
 @dataclass(slots=True)
 class _Words:
     """Collects the words of a text, piece by piece."""
@@ -279,6 +287,47 @@ class _Lexer:
 
     def glob(self, pattern: str) -> _Glob:
         return _Glob.parse(pattern)
+
+
+class _RawLexer(_Lexer):
+    """Reads words without a value for any variable, and keeps what it reads (BuildKit: RawQuotes, SkipUnsetEnv)."""
+
+    def __init__(self, text: str, plain: bool) -> None:
+        super().__init__(text, {}, "\\", None)
+        self.plain = plain
+
+    def whole(self) -> tuple[str, list[str]]:
+        return self.until("", keep_escapes=not self.plain)
+
+    def single_quotes(self) -> str:
+        inside = super().single_quotes()
+        return inside if self.plain else f"'{inside}'"
+
+    def double_quotes(self, keep_escapes: bool) -> str:
+        inside = super().double_quotes(keep_escapes)
+        return inside if self.plain else f'"{inside}"'
+
+    def dollar(self) -> str:
+        self.next()
+        if self.peek() != "{":
+            return "$" + self.name()
+        self.next()
+        if self.peek() in ("", "{", "}", ":"):
+            raise self.error("bad substitution" if self.peek() else "missing '}'")
+        name, operator = self.name(), self.next()
+        if operator == "}":
+            return f"${{{name}}}"
+        if operator == "/":
+            # ${name//…} begins with an empty pattern for all that matters here: the slash is part of what is kept.
+            slash = self.next() if self.peek() == "/" else ""
+            pattern, replacement = self.until("/", keep_escapes=True)[0], self.until("}", keep_escapes=True)[0]
+            return f"${{{name}/{slash}{pattern}/{replacement}}}"
+        if not operator or operator not in ":+-?#%":
+            raise self.error(f"{operator!r} is no way to use a variable" if operator else "missing '}'")
+        if operator == ":":
+            operator += self.next()
+        word = self.until("}", keep_escapes=operator[-1] in "#%")[0]
+        return f"${{{name}{operator}{word}}}"
 
 
 _ANY = None

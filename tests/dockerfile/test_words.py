@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -23,13 +25,26 @@ def rows(name: str) -> list[tuple[str, str]]:
     return [(word, wanted.strip()) for word, _, wanted in (line.rpartition(" |") for line in lines)]
 
 
-@pytest.mark.parametrize(("word", "wanted"), rows("expand.txt"))
+@pytest.mark.parametrize(("word", "wanted"), rows("expand.txt") + rows("shell.txt"))
 def test_a_word_becomes_what_the_table_says(word: str, wanted: str) -> None:
     if wanted == "!":
         with pytest.raises(DockerfileError):
             expand(word, VARIABLES)
     else:
         assert expand(word, VARIABLES) == wanted
+
+
+def test_bash_expands_a_words_table_alike() -> None:
+    table = rows("shell.txt")
+    words = [word if any(quote in word for quote in "'\"\\") else f'"{word}"' for word, _ in table]
+    # A word that ends in newlines would lose them in $(…), hence the dot.
+    lines = "\n".join(f"""printf '%s\\0' "$(printf '%s.' {word})\"""" for word in words)
+    script = f"shopt -u patsub_replacement 2>/dev/null\n{lines}\n"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**VARIABLES, "PATH": os.defpath}, capture_output=True, check=True
+    )
+    said = [each.removesuffix(".") for each in done.stdout.decode().split("\0")[:-1]]
+    assert [(word, each) for (word, _), each in zip(table, said, strict=True)] == table
 
 
 @pytest.mark.parametrize(("word", "wanted"), rows("split.txt"))

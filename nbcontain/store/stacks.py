@@ -6,6 +6,7 @@ The work on files is a worker's, which has the one directory for its whole world
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbcontain.errors import BadArchive, StoreError
-from nbcontain.oci.digest import ChainID, chain_id
+from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id
 from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files, tar
@@ -221,7 +222,8 @@ class _Job:
                     with os.fdopen(stream, "rb", buffering=0) as raw:
                         self._apply(staging, raw)
                 else:
-                    with self._slots, self._stacks.store.blobs.open(self.layer.descriptor.digest) as blob:
+                    # The diff ID says whether it is the right layer; so the blob need not be hashed too.
+                    with self._slots, self._stacks.store.blobs.opened(self.layer.descriptor.digest) as blob:
                         self._apply(staging, blob)
                 if self._below is not None:
                     self._below.done.wait()
@@ -239,7 +241,7 @@ class _Job:
         reading, writing = _pipe()
         pump = _Pump(source, writing)
         try:
-            answer = stacks.worker.call(
+            stacks.worker.call(
                 "apply_tar",
                 (Mount("/", "bind", str(staging.fs), ("bind",)),),
                 {"userxattr": stacks.store.snapshots.userxattr, "ids": "single" if stacks.single_id else "all"},
@@ -253,34 +255,37 @@ class _Job:
             os.close(reading)
             raise
         os.close(reading)
-        pump.finish()
-        if answer["diff_id"] != str(self.layer.diff_id):
+        diff_id = pump.finish()
+        if diff_id != self.layer.diff_id:
             raise BadArchive(
                 f"layer {self.layer.descriptor.digest.short} is not what its image says",
-                why=f"it unpacks to {answer['diff_id']}, and the config says {self.layer.diff_id}",
+                why=f"it unpacks to {diff_id}, and the config says {self.layer.diff_id}",
             )
 
 
 class _Pump:
-    """A thread that uncompresses `source` into a pipe, and closes it."""
+    """A thread that uncompresses `source` into a pipe, hashes what it writes, and closes the pipe."""
 
     def __init__(self, source: tar.Readable, sink: int) -> None:
         self._source = source
         self._sink = sink
         self._error: BaseException | None = None
+        self._sum = hashlib.sha256()
         self._thread = threading.Thread(target=self._run, name="nbcontain unzip", daemon=True)
         self._thread.start()
 
-    def finish(self) -> None:
-        """Wait for its end; raises what ended it, unless that is that nobody reads any more."""
+    def finish(self) -> DiffID:
+        """Wait for its end; the diff ID. Raises what ended it, unless that is that nobody reads any more."""
         self._thread.join()
         if self._error is not None:
             raise self._error
+        return DiffID(Digest("sha256", self._sum.hexdigest()))
 
     def _run(self) -> None:
         try:
             stream = uncompressed(self._source)
             while chunk := stream.chunk():
+                self._sum.update(chunk)
                 files.write(self._sink, chunk)
         except BrokenPipeError:
             # The worker has given up, and says why itself.

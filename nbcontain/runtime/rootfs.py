@@ -68,7 +68,8 @@ def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
         while view:
             view = view[os.write(fds[0], view) :]
 
-    entries = layers.tar_of("/", write, overlay=arguments["overlay"], userxattr=arguments["userxattr"])
+    skip = frozenset(arguments.get("skip", ()))
+    entries = layers.tar_of("/", write, overlay=arguments["overlay"], userxattr=arguments["userxattr"], skip=skip)
     return {"entries": entries}
 
 

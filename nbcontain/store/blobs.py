@@ -117,9 +117,13 @@ class BlobWriter:
             files.begin_writing_out(self._fd, self._begun, self.size - self._begun)
             self._begun = self.size
 
+    def digest(self) -> Digest:
+        """Of what was written so far."""
+        return Digest("sha256", self._sum.hexdigest())
+
     def commit(self, media_type: str, expected: Descriptor | None = None) -> Descriptor:
         """Sync it and give it its name. Raises DigestMismatch if it is not the expected one."""
-        digest = Digest("sha256", self._sum.hexdigest())
+        digest = self.digest()
         if expected is not None and (expected.size != self.size or expected.digest != digest):
             raise DigestMismatch(expected.digest, f"{digest} of {self.size} bytes, for {expected.size}")
         target = self._layout.blob(digest)

@@ -199,6 +199,11 @@ class OverlaySnapshotter:
             if not self.publish(directory, name):
                 self.discard(active)
 
+    def look(self, active: Active) -> tuple[Mount, ...]:
+        """The mounts that show an active snapshot and what it stands on read-only, also while it is in use."""
+        upper, lowers = self.upper(active), self.chain(active.parent)
+        return (self._overlay((upper, *lowers)),) if lowers else _bind(upper, "ro")
+
     def discard(self, active: Active | str) -> None:
         """Throw it away, also by its key alone, when it is damaged; idempotent. The key is free at once."""
         self._take_away(self._layout.active(_checked(active.key if isinstance(active, Active) else active)))

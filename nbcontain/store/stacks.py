@@ -73,41 +73,51 @@ class Stacks:
         `stubs` are paths that were made as mount points only: what is empty of them is no part of the layer, nor are
         the directories above them that are in `below`, a view of what the snapshot stands on, as they are here.
         """
-        upper = self.store.snapshots.upper(active)
-        source, sink = os.pipe2(os.O_CLOEXEC)
+        upper = (Mount("/", "bind", str(self.store.snapshots.upper(active)), ("bind",)),)
+        return self._packed(upper, {"stubs": list(stubs)}, below)
+
+    def pack_copy(self, active: Active, skip: Sequence[str] = ()) -> Layer | None:
+        """The same of a snapshot that stays as it is, and may be in use; `skip` are the paths of mount points."""
+        upper = (Mount("/", "bind", str(self.store.snapshots.upper(active)), ("bind", "ro")),)
+        return self._packed(upper, {"skip": list(skip)}, ())
+
+    def _packed(self, upper: Sequence[Mount], arguments: dict[str, Any], below: Sequence[Mount]) -> Layer | None:
         with layer_writer(self.store.blobs) as writer:
-            answers: list[dict[str, Any] | BaseException] = []
+            entries = self._tar(upper, {"overlay": True, **arguments}, writer.write, below)
+            return writer.commit() if entries else None
 
-            def pack() -> None:
-                try:
-                    answers.append(
-                        self.worker.call(
-                            "tar_of",
-                            (Mount("/", "bind", str(upper), ("bind",)),),
-                            {"overlay": True, "userxattr": self.store.snapshots.userxattr, "stubs": list(stubs)},
-                            (sink,),
-                            source=below,
-                        )
-                    )
-                except BaseException as error:  # noqa: BLE001 - raised again below
-                    answers.append(error)
-                finally:
-                    os.close(sink)
+    def tar_to(self, mounts: Sequence[Mount], write: Callable[[bytes], object], skip: Sequence[str] = ()) -> int:
+        """Write all that these mounts show as one tar, without `skip`; the number of entries."""
+        return self._tar(mounts, {"overlay": False, "skip": list(skip)}, write, ())
 
-            thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
-            thread.start()
+    def _tar(
+        self, root: Sequence[Mount], arguments: dict[str, Any], write: Callable[[bytes], object], below: Sequence[Mount]
+    ) -> int:
+        """A worker packs into a pipe, and here it is read; the number of entries."""
+        source, sink = os.pipe2(os.O_CLOEXEC)
+        answers: list[dict[str, Any] | BaseException] = []
+        fields = {"userxattr": self.store.snapshots.userxattr, "stubs": [], "skip": [], **arguments}
+
+        def pack() -> None:
             try:
-                while chunk := os.read(source, _READ_BYTES):
-                    writer.write(chunk)
+                answers.append(self.worker.call("tar_of", root, fields, (sink,), source=below))
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                answers.append(error)
             finally:
-                os.close(source)
-                thread.join()
-            [answer] = answers
-            if isinstance(answer, BaseException):
-                raise answer
-            if not answer["entries"]:
-                return None
-            return writer.commit()
+                os.close(sink)
+
+        thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
+        thread.start()
+        try:
+            while chunk := os.read(source, _READ_BYTES):
+                write(chunk)
+        finally:
+            os.close(source)
+            thread.join()
+        [answer] = answers
+        if isinstance(answer, BaseException):
+            raise answer
+        return int(answer["entries"])
 
 
 class Arrivals:

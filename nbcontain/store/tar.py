@@ -75,7 +75,7 @@ class Entry:
 
 
 class Reader:
-    """Members of a tar stream in order. `next`, then at most one of `copy_to` and `skip`, then `next` again."""
+    """Members of a tar stream in order. `next`, then one of `copy_to`, `chunk`s and `skip`, then `next` again."""
 
     def __init__(self, stream: Readable, limits: Limits = DEFAULT_LIMITS, *, hashes: bool = True) -> None:
         self._stream = stream
@@ -136,6 +136,18 @@ class Reader:
             written = os.write(fd, self._view[self._start : self._start + count])
             self._start += written
             self._body -= written
+
+    def chunk(self) -> memoryview:
+        """Some more of the current member's data, valid until the next call; nothing at its end."""
+        if not self._body:
+            return self._view[:0]
+        if self._start == self._end:
+            self._fill()
+        count = min(self._body, self._end - self._start)
+        found = self._view[self._start : self._start + count]
+        self._start += count
+        self._body -= count
+        return found
 
     def skip(self) -> None:
         """Pass over what is left of the current member."""

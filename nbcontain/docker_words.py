@@ -121,14 +121,10 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "image inspect": _all(_FILTER["--filter"], "-f", "--format", "--platform"),
     "image history": _all(_FILTER["--filter"], "--format", "-q", "--quiet", "-H", "--human", "--platform"),
     "image rm": _all("parents are shared layers here and go with their last image", "--no-prune"),
-    "image import": _all(
-        "the config of an imported image is changed by a Dockerfile: FROM it",
-        "-c",
-        "--change",
-        "-m",
-        "--message",
-        "--platform",
-    ),
+    "image import": _all(_PLATFORM, "--platform"),
+    "image save": _all(_PLATFORM, "--platform"),
+    "image load": _all(_PLATFORM, "--platform"),
+    "container commit": _all("a container is not stopped while its files are read", "-p", "--pause"),
     "nbcontain login": _all(
         "a password on the command line stays in histories and notebooks; it is asked for, or --password-stdin",
         "-p",

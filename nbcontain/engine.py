@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from nbcontain import names
+from nbcontain.archives import Archives
 from nbcontain.build.context import ContentCache
-from nbcontain.build.importer import host_image, imported_image
+from nbcontain.build.importer import host_image
 from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.solver import BUILD
@@ -100,6 +101,10 @@ class Engine:
         return Soundness(self.store, lambda layers, emit: self.workshop(emit).unpack(layers))
 
     @cached_property
+    def archives(self) -> Archives:
+        return Archives(self)
+
+    @cached_property
     def launcher(self) -> Launcher:
         return Launcher(self.host, functions=("nbcontain.build.copier",))
 
@@ -182,19 +187,6 @@ class Engine:
             image = host_image(programs, self.workshop(emit), task)
         self.store.images.put(image, reference)
         return image
-
-    def import_image(self, source: str, tag: str = "") -> Task[Image]:
-        """Make an image of one layer out of a tar file, standard input (-), or a directory."""
-        reference = Reference.parse(tag) if tag else None
-
-        def body(emit: Emit) -> Image:
-            with scope(emit, BUILD, f"import {tag or source}"), self.store.shared():
-                with scope(emit, "import", f"layer of {source}", BUILD):
-                    image = imported_image(source, self.workshop(emit), "import")
-                self.store.images.put(image, reference)
-                return image
-
-        return Task(f"import {source}", body)
 
     def build(
         self, dockerfile: str, options: BuildOptions | None = None, *, context: Source | None = None

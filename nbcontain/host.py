@@ -68,7 +68,7 @@ class Host:
         Raises Unavailable where even the trying fails.
         """
         uid, gid = os.geteuid(), os.getegid()
-        identity = [_VERSION, _boot_id(), os.uname().release, uid, gid, str(data_root)]
+        identity = [_VERSION, boot_id(), os.uname().release, uid, gid, str(data_root)]
         answers = _remembered(cache, identity)
         if answers is None:
             answers = _probed(data_root, _user_name(uid))
@@ -127,7 +127,8 @@ def _probed(data_root: Path, name: str) -> dict[str, list[object]]:
     return answers
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """What tells this boot of the machine from all others; "" where the kernel does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -53,7 +53,7 @@ def test_a_debian_root_is_imported_and_a_package_is_installed_in_it(
     if profile == "rootless-single":
         pytest.skip("apt gives its downloads to a user of its own, for which one id is not enough (no range of ids)")
     debian: Path = request.getfixturevalue("debian")
-    imported = engine.import_image(str(debian), "debian").result()
+    imported = engine.archives.import_image(str(debian), "debian").result()
     assert len(imported.layers) == 1
     image = engine.build(HELLO, BuildOptions(tags=("hello",))).result()
     assert image.layers[0] == imported.layers[0]

@@ -93,7 +93,7 @@ def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with Engine(root) as engine:
         if not engine.profile.runs:
             needs.missing("no containers can be run here")
-        engine.import_image(str(tar), "debian").result()
+        engine.archives.import_image(str(tar), "debian").result()
         yield engine
     shutil.rmtree(root, ignore_errors=True)
 

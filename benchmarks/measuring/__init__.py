@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-DISK_BYTES = 2 << 30
+DISK_BYTES = 8 << 30
 _QUIET_S = 0.02
 _PATIENCE_S = 2.0
 

@@ -146,18 +146,3 @@ class FromHostWords:
 @command("image", "from-host", "make a small image of this machine's shell, coreutils and Python", FromHostWords)
 def image_from_host(engine: Engine, words: FromHostWords) -> InProgress[Image]:
     return InProgress(engine.from_host(words.tag, words.programs), "build")
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class ImportWords:
-    source: str = argument(
-        help="a root file system: a tar file (gzip, bzip2, xz too), a directory, or - for standard input",
-        metavar="FILE",
-    )
-    name: str = argument(help="what to call the image", nargs="?", default="", metavar="NAME")
-
-
-@command("image", "import", "make an image of one layer out of a root file system", ImportWords, top=("import",))
-def image_import(engine: Engine, words: ImportWords) -> InProgress[Image]:
-    return InProgress(engine.import_image(words.source, words.name), "build")

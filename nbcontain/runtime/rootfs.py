@@ -35,11 +35,10 @@ def function(run: Function) -> Function:
 
 @function
 def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Unpack a layer, which fds[0] reads, into the root."""
+    """Unpack a layer's tar, which fds[0] reads and whoever feeds it hashes, into the root."""
     with os.fdopen(fds[0], "rb", buffering=0, closefd=False) as raw:
-        applied = layers.apply_tar(raw, "/", userxattr=arguments["userxattr"], ids=arguments["ids"])
+        applied = layers.apply_tar(raw, "/", userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False)
     return {
-        "diff_id": str(applied.diff_id),
         "entries": applied.entries,
         "size_bytes": applied.size_bytes,
         "lost_owners": applied.lost_owners,
@@ -69,7 +68,8 @@ def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
         while view:
             view = view[os.write(fds[0], view) :]
 
-    entries = layers.tar_of("/", write, overlay=arguments["overlay"], userxattr=arguments["userxattr"])
+    skip = frozenset(arguments.get("skip", ()))
+    entries = layers.tar_of("/", write, overlay=arguments["overlay"], userxattr=arguments["userxattr"], skip=skip)
     return {"entries": entries}
 
 

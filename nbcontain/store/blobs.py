@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from nbcontain.errors import BadDigest, DigestMismatch, StoreError
 from nbcontain.oci.digest import Digest
@@ -18,6 +18,9 @@ from nbcontain.store.layout import Layout
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+
+_WRITE_OUT_BYTES = 8 << 20
 
 
 class Blobs:
@@ -43,14 +46,20 @@ class Blobs:
 
     def open(self, digest: Digest) -> VerifiedReader:
         """Read a blob; reading its end raises DigestMismatch if the bytes are not those of its name."""
+        return VerifiedReader(self._opened(digest), digest)
+
+    def opened(self, digest: Digest) -> BinaryIO:
+        """The same without verifying, for who knows in another way that the bytes are right; unbuffered."""
+        return cast(BinaryIO, os.fdopen(self._opened(digest), "rb", buffering=0))
+
+    def _opened(self, digest: Digest) -> int:
         try:
-            fd = os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise StoreError(
                 f"the blob {digest} is missing",
                 hint="Build or import the image again: the store has lost a part of it.",
             ) from error
-        return VerifiedReader(fd, digest)
 
     def read(self, digest: Digest, limit: int) -> bytes:
         """A small blob, whole and verified."""
@@ -97,16 +106,24 @@ class BlobWriter:
         self._temp = temp
         self._fd = fd
         self._sum = hashlib.sha256()
+        self._begun = 0
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> None:
         self._sum.update(data)
         files.write(self._fd, data)
         self.size += len(data)
+        if self.size - self._begun >= _WRITE_OUT_BYTES:
+            files.begin_writing_out(self._fd, self._begun, self.size - self._begun)
+            self._begun = self.size
+
+    def digest(self) -> Digest:
+        """Of what was written so far."""
+        return Digest("sha256", self._sum.hexdigest())
 
     def commit(self, media_type: str, expected: Descriptor | None = None) -> Descriptor:
         """Sync it and give it its name. Raises DigestMismatch if it is not the expected one."""
-        digest = Digest("sha256", self._sum.hexdigest())
+        digest = self.digest()
         if expected is not None and (expected.size != self.size or expected.digest != digest):
             raise DigestMismatch(expected.digest, f"{digest} of {self.size} bytes, for {expected.size}")
         target = self._layout.blob(digest)

@@ -311,6 +311,9 @@ class Check:
             known.add(name)
             chain = ChainID(Digest("sha256" if len(name) == 64 else "sha512", name))
             path = self._layout.snapshot(chain)
+            if not self._store.snapshots.exists(chain):
+                yield Finding("leftover", name[:12], "it was not written out before the power went", path)
+                continue
             try:
                 parent = self._store.snapshots.parent(chain)
             except StoreError as error:

@@ -15,7 +15,8 @@ from nbcontain.errors import BadArchive
 from nbcontain.store.tar import BLOCK, Readable
 
 _READ_BYTES = 256 << 10
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10
+"""What the processor's cache holds: uncompressed, hashed and handed on before it is forgotten."""
 _XZ_MEMORY_BYTES = 128 << 20
 _ZSTD_WINDOW_LOG = 27
 """128 MiB, which is what zstd --long asks for."""
@@ -155,7 +156,7 @@ class Uncompressed:
         self._stream = stream
         self._make = make
         self._inner = make() if make is not None else None
-        self._buffer = memoryview(bytearray(_READ_BYTES if make is not None else _CHUNK_BYTES))
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._input = b""
         self._waiting = memoryview(b"")
 

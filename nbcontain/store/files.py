@@ -403,6 +403,11 @@ def write(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
+def begin_writing_out(fd: int, offset: int, size_bytes: int) -> None:
+    """Have the disk begin with what was written there, while more is made; `sync_file` has then less to wait for."""
+    syscalls.begin_writing_out(fd, offset, size_bytes)
+
+
 def sync_file(fd: int) -> None:
     """Make the bytes of a file survive a power cut."""
     _fsync(fd)

@@ -5,8 +5,8 @@ changes. An *active* one is what a container or a build step writes to, named by
 described here and never performed: whoever owns the mount namespace performs them.
 
 A life: prepare → (mount, write, unmount) → commit or discard. Or, for a layer that comes as a tar:
-staging → (unpack) → commit. A committed snapshot appears by one rename of a synced directory, so it
-is whole or not there, after any crash.
+staging → (unpack) → commit. A committed snapshot appears by one rename, so it
+is whole or not there, after any crash; after a power cut, only if it had been written out (see `settling`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
+from nbcontain.store.settling import Settling
 from nbcontain.store.whiteouts import is_opaque, opaque_xattr
 
 _KEY = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
@@ -42,8 +43,8 @@ class Active:
 class Staging:
     """A directory that a layer is unpacked into, and that becomes a committed snapshot."""
 
-    def __init__(self, layout: Layout, directory: Path) -> None:
-        self._layout = layout
+    def __init__(self, snapshotter: OverlaySnapshotter, directory: Path) -> None:
+        self._snapshotter = snapshotter
         self._directory = directory
 
     @property
@@ -57,11 +58,10 @@ class Staging:
         return _bind(self.fs, "rw")
 
     def commit(self, name: ChainID, parent: ChainID | None) -> None:
-        """Give it its name, synced; idempotent: if a twin was quicker, this one is thrown away."""
+        """Give it its name; idempotent: if a twin was quicker, this one is thrown away."""
         layer = self._directory / "layer"
         files.write_new(layer / "parent", _parent_bytes(parent))
-        files.sync_filesystem(layer)
-        files.publish(layer, self._layout.snapshot(name))
+        self._snapshotter.publish(layer, name)
 
 
 class OverlaySnapshotter:
@@ -74,11 +74,25 @@ class OverlaySnapshotter:
         self.userxattr = userxattr
         self._layout = layout
         self._remove_tree = remove_tree
+        self._settling = Settling(layout)
 
     # --- what is committed ---
 
     def exists(self, name: ChainID) -> bool:
-        return self._layout.snapshot(name).is_dir()
+        return self._settling.is_sound(self._layout.snapshot(name))
+
+    def publish(self, directory: Path, name: ChainID) -> bool:
+        """Make a finished directory that snapshot; False if a twin has the name already."""
+        target = self._layout.snapshot(name)
+        if target.is_dir() and not self._settling.is_sound(target):
+            # A power cut came before it was written out.
+            self._take_away(target)
+        return self._settling.publish(directory, target)
+
+    def settle(self) -> None:
+        """Have all that there is written out now."""
+        found = [self._layout.snapshots / name for name in self.walk()]
+        self._settling.settle(each for each in found if self._settling.is_sound(each))
 
     def walk(self) -> Iterator[str]:
         """The hex of every committed snapshot's chain ID."""
@@ -121,7 +135,7 @@ class OverlaySnapshotter:
     def staging(self) -> Iterator[Staging]:
         """A place to unpack a layer; gone at the end unless it was committed. A full disk becomes DiskFull."""
         with files.disk(self._layout.root), files.temporary_directory(self._layout.tmp) as directory:
-            staging = Staging(self._layout, directory)
+            staging = Staging(self, directory)
             try:
                 files.make_new_directory(directory / "layer")
                 files.make_new_directory(staging.fs, 0o755)
@@ -149,6 +163,7 @@ class OverlaySnapshotter:
                 files.make_new_directory(directory / "fs", 0o755)
                 files.make_new_directory(directory / "work")
                 if durable:
+                    self._settling.settle(each.parent for each in self.chain(parent))
                     files.sync_directory(directory)
                     files.sync_directory(self._layout.actives)
             except BaseException:
@@ -175,15 +190,19 @@ class OverlaySnapshotter:
 
     def commit(self, active: Active, name: ChainID) -> None:
         """Make it a committed snapshot for good; idempotent: a racing twin is discarded. It is mounted nowhere."""
-        directory, target = self._layout.active(active.key), self._layout.snapshot(name)
-        if target.is_dir():
+        directory = self._layout.active(active.key)
+        if self.exists(name):
             self.discard(active)
             return
         with files.disk(self._layout.root):
             self.remove_tree(directory / "work")
-            files.sync_filesystem(directory)
-            if not files.publish(directory, target):
+            if not self.publish(directory, name):
                 self.discard(active)
+
+    def look(self, active: Active) -> tuple[Mount, ...]:
+        """The mounts that show an active snapshot and what it stands on read-only, also while it is in use."""
+        upper, lowers = self.upper(active), self.chain(active.parent)
+        return (self._overlay((upper, *lowers)),) if lowers else _bind(upper, "ro")
 
     def discard(self, active: Active | str) -> None:
         """Throw it away, also by its key alone, when it is damaged; idempotent. The key is free at once."""

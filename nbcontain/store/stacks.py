@@ -6,6 +6,7 @@ The work on files is a worker's, which has the one directory for its whole world
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbcontain.errors import BadArchive, StoreError
-from nbcontain.oci.digest import ChainID, chain_id
+from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id
 from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files, tar
@@ -72,41 +73,51 @@ class Stacks:
         `stubs` are paths that were made as mount points only: what is empty of them is no part of the layer, nor are
         the directories above them that are in `below`, a view of what the snapshot stands on, as they are here.
         """
-        upper = self.store.snapshots.upper(active)
-        source, sink = os.pipe2(os.O_CLOEXEC)
+        upper = (Mount("/", "bind", str(self.store.snapshots.upper(active)), ("bind",)),)
+        return self._packed(upper, {"stubs": list(stubs)}, below)
+
+    def pack_copy(self, active: Active, skip: Sequence[str] = ()) -> Layer | None:
+        """The same of a snapshot that stays as it is, and may be in use; `skip` are the paths of mount points."""
+        upper = (Mount("/", "bind", str(self.store.snapshots.upper(active)), ("bind", "ro")),)
+        return self._packed(upper, {"skip": list(skip)}, ())
+
+    def _packed(self, upper: Sequence[Mount], arguments: dict[str, Any], below: Sequence[Mount]) -> Layer | None:
         with layer_writer(self.store.blobs) as writer:
-            answers: list[dict[str, Any] | BaseException] = []
+            entries = self._tar(upper, {"overlay": True, **arguments}, writer.write, below)
+            return writer.commit() if entries else None
 
-            def pack() -> None:
-                try:
-                    answers.append(
-                        self.worker.call(
-                            "tar_of",
-                            (Mount("/", "bind", str(upper), ("bind",)),),
-                            {"overlay": True, "userxattr": self.store.snapshots.userxattr, "stubs": list(stubs)},
-                            (sink,),
-                            source=below,
-                        )
-                    )
-                except BaseException as error:  # noqa: BLE001 - raised again below
-                    answers.append(error)
-                finally:
-                    os.close(sink)
+    def tar_to(self, mounts: Sequence[Mount], write: Callable[[bytes], object], skip: Sequence[str] = ()) -> int:
+        """Write all that these mounts show as one tar, without `skip`; the number of entries."""
+        return self._tar(mounts, {"overlay": False, "skip": list(skip)}, write, ())
 
-            thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
-            thread.start()
+    def _tar(
+        self, root: Sequence[Mount], arguments: dict[str, Any], write: Callable[[bytes], object], below: Sequence[Mount]
+    ) -> int:
+        """A worker packs into a pipe, and here it is read; the number of entries."""
+        source, sink = os.pipe2(os.O_CLOEXEC)
+        answers: list[dict[str, Any] | BaseException] = []
+        fields = {"userxattr": self.store.snapshots.userxattr, "stubs": [], "skip": [], **arguments}
+
+        def pack() -> None:
             try:
-                while chunk := os.read(source, _READ_BYTES):
-                    writer.write(chunk)
+                answers.append(self.worker.call("tar_of", root, fields, (sink,), source=below))
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                answers.append(error)
             finally:
-                os.close(source)
-                thread.join()
-            [answer] = answers
-            if isinstance(answer, BaseException):
-                raise answer
-            if not answer["entries"]:
-                return None
-            return writer.commit()
+                os.close(sink)
+
+        thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
+        thread.start()
+        try:
+            while chunk := os.read(source, _READ_BYTES):
+                write(chunk)
+        finally:
+            os.close(source)
+            thread.join()
+        [answer] = answers
+        if isinstance(answer, BaseException):
+            raise answer
+        return int(answer["entries"])
 
 
 class Arrivals:
@@ -221,7 +232,8 @@ class _Job:
                     with os.fdopen(stream, "rb", buffering=0) as raw:
                         self._apply(staging, raw)
                 else:
-                    with self._slots, self._stacks.store.blobs.open(self.layer.descriptor.digest) as blob:
+                    # The diff ID says whether it is the right layer; so the blob need not be hashed too.
+                    with self._slots, self._stacks.store.blobs.opened(self.layer.descriptor.digest) as blob:
                         self._apply(staging, blob)
                 if self._below is not None:
                     self._below.done.wait()
@@ -239,7 +251,7 @@ class _Job:
         reading, writing = _pipe()
         pump = _Pump(source, writing)
         try:
-            answer = stacks.worker.call(
+            stacks.worker.call(
                 "apply_tar",
                 (Mount("/", "bind", str(staging.fs), ("bind",)),),
                 {"userxattr": stacks.store.snapshots.userxattr, "ids": "single" if stacks.single_id else "all"},
@@ -253,34 +265,37 @@ class _Job:
             os.close(reading)
             raise
         os.close(reading)
-        pump.finish()
-        if answer["diff_id"] != str(self.layer.diff_id):
+        diff_id = pump.finish()
+        if diff_id != self.layer.diff_id:
             raise BadArchive(
                 f"layer {self.layer.descriptor.digest.short} is not what its image says",
-                why=f"it unpacks to {answer['diff_id']}, and the config says {self.layer.diff_id}",
+                why=f"it unpacks to {diff_id}, and the config says {self.layer.diff_id}",
             )
 
 
 class _Pump:
-    """A thread that uncompresses `source` into a pipe, and closes it."""
+    """A thread that uncompresses `source` into a pipe, hashes what it writes, and closes the pipe."""
 
     def __init__(self, source: tar.Readable, sink: int) -> None:
         self._source = source
         self._sink = sink
         self._error: BaseException | None = None
+        self._sum = hashlib.sha256()
         self._thread = threading.Thread(target=self._run, name="nbcontain unzip", daemon=True)
         self._thread.start()
 
-    def finish(self) -> None:
-        """Wait for its end; raises what ended it, unless that is that nobody reads any more."""
+    def finish(self) -> DiffID:
+        """Wait for its end; the diff ID. Raises what ended it, unless that is that nobody reads any more."""
         self._thread.join()
         if self._error is not None:
             raise self._error
+        return DiffID(Digest("sha256", self._sum.hexdigest()))
 
     def _run(self) -> None:
         try:
             stream = uncompressed(self._source)
             while chunk := stream.chunk():
+                self._sum.update(chunk)
                 files.write(self._sink, chunk)
         except BrokenPipeError:
             # The worker has given up, and says why itself.

@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from nbcontain.errors import BadArchive
@@ -74,16 +75,16 @@ class Entry:
 
 
 class Reader:
-    """Members of a tar stream in order. `next`, then at most one of `copy_to` and `skip`, then `next` again."""
+    """Members of a tar stream in order. `next`, then one of `copy_to`, `chunk`s and `skip`, then `next` again."""
 
-    def __init__(self, stream: Readable, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, stream: Readable, limits: Limits = DEFAULT_LIMITS, *, hashes: bool = True) -> None:
         self._stream = stream
         self._limits = limits
         self._buffer = bytearray(_CHUNK)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._read_bytes = 0
-        self._sum = hashlib.sha256()
+        self._sum = hashlib.sha256() if hashes else None
         self._body = 0
         self._padding = 0
         self._defaults: dict[bytes, bytes] = {}
@@ -136,6 +137,18 @@ class Reader:
             self._start += written
             self._body -= written
 
+    def chunk(self) -> memoryview:
+        """Some more of the current member's data, valid until the next call; nothing at its end."""
+        if not self._body:
+            return self._view[:0]
+        if self._start == self._end:
+            self._fill()
+        count = min(self._body, self._end - self._start)
+        found = self._view[self._start : self._start + count]
+        self._start += count
+        self._body -= count
+        return found
+
     def skip(self) -> None:
         """Pass over what is left of the current member."""
         left = self._body + self._padding
@@ -149,11 +162,11 @@ class Reader:
         self._body = self._padding = 0
 
     def finish(self) -> str:
-        """Read to the end of the stream; the hex SHA-256 of all of it, which is the layer's diff ID."""
+        """Read to the end of the stream; the hex SHA-256 of all of it, or "" where it is not to hash."""
         self._start = self._end
         while self._more():
             self._start = self._end
-        return self._sum.hexdigest()
+        return self._sum.hexdigest() if self._sum is not None else ""
 
     # --- bytes ---
 
@@ -167,7 +180,8 @@ class Reader:
         count = self._stream.readinto(self._view[self._end :]) or 0
         if not count:
             return False
-        self._sum.update(self._view[self._end : self._end + count])
+        if self._sum is not None:
+            self._sum.update(self._view[self._end : self._end + count])
         self._end += count
         self._read_bytes += count
         if self._read_bytes > self._limits.stream_bytes:
@@ -323,7 +337,9 @@ def _nanoseconds(text: bytes) -> int:
     return -value if text.startswith(b"-") else value
 
 
+@lru_cache(4096)
 def _octal(data: bytes, what: str) -> int:
+    # Remembered, since modes, owners and small sizes are few.
     text = data.strip(b"\0 ")
     if not text:
         return 0

@@ -29,7 +29,8 @@ _XATTR_REFUSED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.E2BIG, errno.EN
 class Applied:
     """What an unpacked layer amounted to."""
 
-    diff_id: DiffID
+    diff_id: DiffID | None
+    """None if somebody else hashes."""
     entries: int
     size_bytes: int
     """The sum of its regular files."""
@@ -48,6 +49,7 @@ def apply_tar(
     userxattr: bool,
     ids: Ids = "all",
     limits: tar.Limits = tar.DEFAULT_LIMITS,
+    hashes: bool = True,
 ) -> Applied:
     """Unpack a layer's tar into an empty directory, in overlayfs' form.
 
@@ -57,10 +59,11 @@ def apply_tar(
     old_umask = os.umask(0)
     try:
         with _Target(root, userxattr, ids) as target:
-            reader = tar.Reader(stream, limits)
+            reader = tar.Reader(stream, limits, hashes=hashes)
             while (entry := reader.next()) is not None:
                 target.take(entry, reader)
-            diff_id = DiffID(Digest("sha256", reader.finish()))
+            total = reader.finish()
+            diff_id = DiffID(Digest("sha256", total)) if total else None
             target.finish_directories()
             return Applied(
                 diff_id, reader.entries, target.size_bytes, target.lost_owners, target.skipped, target.lost_xattrs
@@ -79,14 +82,14 @@ def add_tar(
     old_umask = os.umask(0)
     try:
         with _Target(root, False, "all", is_layer=False) as target:
-            reader = tar.Reader(uncompressed(stream), limits)
+            reader = tar.Reader(uncompressed(stream), limits, hashes=False)
             while (entry := reader.next()) is not None:
                 if owner is not None:
                     entry.uid, entry.gid = owner
                 target.take(entry, reader)
-            diff_id = DiffID(Digest("sha256", reader.finish()))
+            reader.finish()
             target.finish_directories()
-            return Applied(diff_id, reader.entries, target.size_bytes, target.lost_owners, target.skipped)
+            return Applied(None, reader.entries, target.size_bytes, target.lost_owners, target.skipped)
     finally:
         os.umask(old_umask)
 

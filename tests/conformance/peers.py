@@ -84,7 +84,7 @@ class Ours:
         self.engine = Engine(directory / "store")
         tar = directory / "base.tar"
         tar.write_bytes(base_tar(busybox))
-        image = self.engine.import_image(str(tar), "base").result()
+        image = self.engine.archives.import_image(str(tar), "base").result()
         blob = self.engine.store.blobs.path(image.manifest.layers[0].digest)
         with blob.open("rb") as layer:
             self.base = _base_of(json.loads(image.raw_config), layer)

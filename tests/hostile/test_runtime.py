@@ -31,7 +31,7 @@ def image_with(machine: Machine, tmp_path: Path, busybox: Path, *members: tarfil
         tar.add(busybox, "busybox", filter=_plain)
         for member in members:
             tar.addfile(member)
-    machine.engine.import_image(str(path), STOLEN).result()
+    machine.engine.archives.import_image(str(path), STOLEN).result()
     return STOLEN
 
 

@@ -43,7 +43,7 @@ def template(root: Path, context: Path) -> None:
 
 
 def import_(engine: Engine, inputs: Path) -> None:
-    engine.import_image(str(inputs / "tree"), "imported").result()
+    engine.archives.import_image(str(inputs / "tree"), "imported").result()
 
 
 def build(engine: Engine, inputs: Path) -> None:

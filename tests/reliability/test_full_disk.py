@@ -79,7 +79,7 @@ def test_a_small_disk_holds_it_or_says_that_it_is_full_and_gives_the_room_back(
     def attempt(root: Path) -> None:
         with Engine(root) as engine:
             if name == "import":
-                engine.import_image(str(inputs), "imported").result()
+                engine.archives.import_image(str(inputs), "imported").result()
             else:
                 box = 'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "true"]\nCOPY . /again\n'
                 engine.build(box, BuildOptions(tags=("box",), context=inputs)).result()

@@ -1,0 +1,276 @@
+"""Images and containers to and from files: save, load, export, commit, import."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from nbcontain.build.changed import changed
+from nbcontain.build.importer import imported_image
+from nbcontain.build.operations import timestamp
+from nbcontain.errors import BadReference, ImageNotFound, StoreError, UsageError
+from nbcontain.events import Emit, Notice, Progress, scope
+from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform
+from nbcontain.oci.reference import Reference
+from nbcontain.registry import platforms
+from nbcontain.runtime.container import Container
+from nbcontain.store import files
+from nbcontain.store.archive_reader import read_archive
+from nbcontain.store.archive_writer import Saved, blob_path, documents_of, layers_of, write_archive
+from nbcontain.task import Task
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+
+_TOLD_BYTES = 8 << 20
+_COPY_BYTES = 1 << 20
+_FROM_OURSELVES = ("HOSTNAME",)
+
+
+class Archives:
+    """What an engine writes to files and reads from them. "-" is standard output or input."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- images ---
+
+    def save(self, names: Sequence[str], destination: str, *, directory: bool = False) -> Task[tuple[Image, ...]]:
+        """Write images to a file that docker, podman, skopeo and umoci read, or as an OCI layout into a directory.
+
+        A repository without a tag stands for all its tags. Raises ImageNotFound.
+        """
+        saved = self._chosen(names)
+
+        def body(emit: Emit) -> tuple[Image, ...]:
+            total = sum(layer.size for layer in layers_of(saved))
+            told = _teller(emit, "save", total)
+            with scope(emit, "save", f"save {' '.join(names)}"), self._engine.store.shared():
+                blobs = self._engine.store.blobs
+                if directory:
+                    self._save_directory(saved, Path(destination).absolute(), told)
+                else:
+                    with _sink(destination) as write:
+                        write_archive(saved, blobs, write, told)
+            return tuple(each.image for each in saved)
+
+        return Task("save", body)
+
+    def _chosen(self, names: Sequence[str]) -> tuple[Saved, ...]:
+        images = self._engine.images()
+        chosen: dict[Any, tuple[Image, list[Reference]]] = {}
+        for name in names:
+            try:
+                asked: Reference | None = Reference.parse(name)
+            except BadReference:
+                asked = None
+            tagged = ":" in name.rpartition("/")[2] or "@" in name
+            found: list[tuple[Reference | None, Image]] = [
+                (reference, image)
+                for reference, image in images
+                if asked and reference and (reference == asked if tagged else _same_repository(reference, asked))
+            ] or [(None, self._engine.image(name))]
+            for reference, image in reversed(found):
+                known = chosen.setdefault(image.digest, (image, []))[1]
+                if reference is not None and reference not in known:
+                    known.append(reference)
+        return tuple(Saved(image, tuple(references)) for image, references in chosen.values())
+
+    def _save_directory(self, saved: Sequence[Saved], target: Path, told: Callable[[int], None]) -> None:
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            if os.listdir(target):
+                raise UsageError(f"{target} is not empty", hint="An OCI layout goes into a directory of its own.")
+            done = 0
+            blobs = self._engine.store.blobs
+            for layer in layers_of(saved):
+                path = target / blob_path(layer.digest)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with blobs.open(layer.digest) as blob, files.temporary(path.parent, 0o644) as (temporary, fd):
+                    while data := blob.read(_COPY_BYTES):
+                        files.write(fd, data)
+                        told(done := done + len(data))
+                    files.move(temporary, path)
+            for name, data in documents_of(saved).items():
+                path = target / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                files.replace(path, data, 0o644, durable=False)
+        except OSError as error:
+            raise StoreError(f"cannot write to {target}", why=error.strerror or "") from error
+
+    def load(self, source: str) -> Task[tuple[Saved, ...]]:
+        """Read the images of an archive of docker's or of an OCI layout, plain or compressed, file or directory.
+
+        They are verified, unpacked and named. Raises BadArchive, BadDocument, DigestMismatch, StoreError.
+        """
+
+        def body(emit: Emit) -> tuple[Saved, ...]:
+            engine = self._engine
+            with scope(emit, "load", f"load {source}"), engine.store.shared():
+                told = _teller(emit, "load", None)
+                with _opened(source) as stream:
+                    loaded = read_archive(stream, engine.store.blobs, _choose, told)
+                workshop = engine.workshop(emit)
+                for each in loaded:
+                    if workshop.can_run:
+                        workshop.unpack(each.image.layers)
+                for each in loaded:
+                    engine.store.images.put(each.image)
+                    for name in each.names:
+                        engine.store.images.tag(each.image, name)
+            return loaded
+
+        return Task("load", body)
+
+    def import_image(
+        self, source: str, tag: str = "", *, changes: Sequence[str] = (), message: str = ""
+    ) -> Task[Image]:
+        """Make an image of one layer out of a tar file, standard input (-), or a directory."""
+        reference = Reference.parse(tag) if tag else None
+        changed(ImageConfig(), changes)
+
+        def body(emit: Emit) -> Image:
+            engine = self._engine
+            with scope(emit, "build", f"import {tag or source}"), engine.store.shared():
+                with scope(emit, "import", f"layer of {source}", "build"):
+                    image = imported_image(source, engine.workshop(emit), "import")
+                history = tuple(replace(entry, comment=message or entry.comment) for entry in image.config.history)
+                image = Image.of(replace(changed(image.config, changes), history=history), image.layers)
+                engine.store.images.put(image, reference)
+                return image
+
+        return Task(f"import {source}", body)
+
+    # --- containers ---
+
+    def export(self, container: Container, destination: str) -> Task[Container]:
+        """Write the file system of a container as one tar, as it is now."""
+        engine = self._engine
+
+        def body(emit: Emit) -> Container:
+            with scope(emit, "export", f"export {container.name}"), _sink(destination) as write:
+                active = engine.store.snapshots.active(container.id)
+                engine.workshop(emit).stacks.tar_to(
+                    engine.store.snapshots.look(active), write, skip=container.bundle.stubs()
+                )
+            return container
+
+        return Task("export", body)
+
+    def commit(
+        self, container: Container, tag: str = "", *, changes: Sequence[str] = (), message: str = "", author: str = ""
+    ) -> Task[Image]:
+        """Make an image of a container as it is now: its image's layers, and what it changed as one more.
+
+        Its config is the image's with what `run` was told, then changed by these instructions.
+        """
+        engine = self._engine
+        reference = Reference.parse(tag) if tag else None
+        base = self._image_of(container)
+        config = changed(_as_run(base.config, container), changes)
+
+        def body(emit: Emit) -> Image:
+            with scope(emit, "commit", f"commit {container.name}"), engine.store.shared():
+                if container.status == "running":
+                    emit(Notice("commit", f"{container.name} runs on while its files are read",
+                                "stop it first where that would matter, as for a database"))  # fmt: skip
+                active = engine.store.snapshots.active(container.id)
+                layer = engine.workshop(emit).stacks.pack_copy(active, container.bundle.stubs())
+                now = timestamp()
+                entry = History(now, " ".join(container.info.command), message, author, empty_layer=layer is None)
+                layers = (*base.layers, *((layer,) if layer else ()))
+                made = replace(
+                    config, created=now, author=author or config.author, history=(*base.config.history, entry)
+                )
+                image = Image.of(made, layers)
+                engine.store.images.put(image, reference)
+                return image
+
+        return Task(f"commit {container.name}", body)
+
+    def _image_of(self, container: Container) -> Image:
+        for _, image in self._engine.images():
+            if str(image.id) == container.info.image_id:
+                return image
+        raise ImageNotFound(
+            f"the image that {container.name} is made of is gone", hint="export writes its files; import reads them."
+        )
+
+
+def _as_run(config: ImageConfig, container: Container) -> ImageConfig:
+    """The image's config with the command, the environment, the user and the labels of this container."""
+    process, info = container.bundle.spec.process, container.info
+    entrypoint = config.entrypoint or ()
+    if process.args[: len(entrypoint)] != entrypoint:
+        config = replace(config, entrypoint=None)
+        entrypoint = ()
+    known = {entry.partition("=")[0] for entry in config.env}
+    env = tuple(
+        entry for entry in process.env
+        if (name := entry.partition("=")[0]) not in _FROM_OURSELVES and (name in known or name != "PATH")
+    )  # fmt: skip
+    return replace(
+        config, cmd=process.args[len(entrypoint) :] or None, env=env, labels={**config.labels, **info.labels},
+        working_dir=process.cwd if process.cwd != "/" else config.working_dir,
+    )  # fmt: skip
+
+
+def _choose(entries: Sequence[Descriptor], name: str) -> Descriptor:
+    return platforms.choose(entries, Platform.here(), name)
+
+
+def _same_repository(one: Reference, other: Reference) -> bool:
+    return (one.registry, one.repository) == (other.registry, other.repository)
+
+
+def _teller(emit: Emit, task: str, total: int | None) -> Callable[[int], None]:
+    told = 0
+
+    def tell(done: int) -> None:
+        nonlocal told
+        if done - told >= _TOLD_BYTES or done == total:
+            told = done
+            emit(Progress(task, done, total))
+
+    return tell
+
+
+@contextmanager
+def _sink(destination: str) -> Iterator[Callable[[bytes], None]]:
+    """A file that appears whole, or standard output."""
+    if destination == "-":
+        stream = cast(BinaryIO, getattr(sys.stdout, "buffer", None))
+        if stream is None or stream.isatty():
+            raise UsageError("an archive is nothing to look at", hint="-o FILE says where it goes")
+        yield lambda data: cast(None, stream.write(data))
+        stream.flush()
+        return
+    path = Path(destination).absolute()
+    try:
+        with files.temporary(path.parent, 0o644) as (temporary, fd):
+            yield lambda data: files.write(fd, data)
+            files.move(temporary, path)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise StoreError(f"cannot write {destination}", why=error.strerror or "") from error
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[Any]:
+    if source == "-":
+        yield sys.stdin.buffer
+        return
+    path = Path(source)
+    if path.is_dir():
+        yield path
+        return
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError as error:
+        raise StoreError(f"cannot read {source}", why=error.strerror or "") from error
+    with file:
+        yield file

@@ -1,0 +1,296 @@
+"""Archives of images: docker's, and OCI image layouts, as a tar or a directory; the archive is taken for hostile.
+
+Everything is read once, front to back, so that a pipe will do. Nothing is in the store before all of it was read, and
+then only what an image needs. Names inside the archive are looked up among its own
+members, as texts: no path of it ever meets a file system.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nbcontain.errors import BadArchive, BadDocument, BadReference, StoreError
+from nbcontain.oci import codec
+from nbcontain.oci.digest import DiffID, Digest
+from nbcontain.oci.image import CONFIG, INDEX, LAYER_TAR_GZIP, REF_NAME, Descriptor, Image, Manifest
+from nbcontain.oci.reference import Reference
+from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
+from nbcontain.store import tar
+from nbcontain.store.archive_writer import CONTAINERD_NAME, Saved, blob_path
+from nbcontain.store.blobs import Blobs
+from nbcontain.store.compression import uncompressed
+from nbcontain.store.layer_writer import LayerWriter
+from nbcontain.store.unpack import split
+
+_CONTENTS = ("manifest.json", "index.json", "oci-layout", "repositories")
+_DOCUMENTS_BYTES = 128 << 20
+_BLOBS = 2000
+_DEPTH = 3
+_INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00")
+Choose = Callable[[Sequence[Descriptor], str], Descriptor]
+"""Which manifest of an index of several platforms."""
+
+
+class _Body(Protocol):
+    """The data of one member: the next piece, empty at the end."""
+
+    def __call__(self) -> bytes | memoryview: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A large member, hashed, in a temporary file. `diff_id` is known of a layer that came as a plain tar."""
+
+    commit: Callable[[str], tuple[Descriptor, DiffID | None]]
+    digest: Digest | None = None
+
+
+def read_archive(
+    source: tar.Readable | Path, blobs: Blobs, choose: Choose, told: Callable[[int], None] = lambda size_bytes: None
+) -> tuple[Saved, ...]:
+    """The images of an archive, whose blobs are in the store afterwards; a directory is given as a path.
+
+    `told` is called now and then with the bytes that are through. Raises BadArchive, BadDocument, DigestMismatch,
+    DiskFull; the store is then as before.
+    """
+    with ExitStack() as stack:
+        members = _members_of_directory(source) if isinstance(source, Path) else _members_of_tar(source)
+        intake = _Intake(blobs, stack, told)
+        for name, size, link, body in members:
+            intake.take(name, size, link, body)
+        images = intake.oci_images(choose) if "index.json" in intake.documents else intake.docker_images()
+        return tuple(images)
+
+
+def _members_of_tar(stream: tar.Readable) -> Iterator[tuple[str, int, str, _Body]]:
+    reader = tar.Reader(uncompressed(stream), hashes=False)
+    while (entry := reader.next()) is not None:
+        parts = split(entry.name)
+        if not parts or entry.kind == tar.DIRECTORY:
+            continue
+        name = os.fsdecode(b"/".join(parts))
+        if entry.name.startswith(b"/"):
+            raise BadArchive(f"{name!r} in the archive is an absolute path")
+        if entry.kind == tar.SYMLINK:
+            yield name, 0, os.path.normpath(os.path.join(os.path.dirname(name), os.fsdecode(entry.link))), _nothing
+        elif entry.kind == tar.LINK:
+            yield name, 0, os.fsdecode(b"/".join(split(entry.link))), _nothing
+        elif entry.kind == tar.REGULAR:
+            yield name, entry.size, "", reader.chunk
+        else:
+            raise BadArchive(f"{name!r} in the archive is neither file nor directory")
+    reader.finish()
+
+
+def _members_of_directory(root: Path) -> Iterator[tuple[str, int, str, _Body]]:
+    if not (root / "index.json").exists() and not (root / "manifest.json").exists():
+        raise StoreError(f"{root} holds no images", why="it has neither index.json nor manifest.json")
+    for directory, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            path = os.path.join(directory, name)
+            shown = os.path.relpath(path, root)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                raise BadArchive(f"{shown!r} cannot be read", why=error.strerror or "") from error
+            with os.fdopen(fd, "rb", buffering=0) as file:
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode):
+                    raise BadArchive(f"{shown!r} is no file")
+                yield shown, status.st_size, "", lambda file=file: file.read(1 << 18) or b""
+
+
+def _nothing() -> bytes:
+    return b""
+
+
+class _Intake:
+    """What was read of one archive."""
+
+    def __init__(self, blobs: Blobs, stack: ExitStack, told: Callable[[int], None]) -> None:
+        self.documents: dict[str, bytes] = {}
+        self._held: dict[str, _Held] = {}
+        self._links: dict[str, str] = {}
+        self._blobs = blobs
+        self._stack = stack
+        self._told = told
+        self._through = self._kept = 0
+
+    def take(self, name: str, size: int, link: str, body: _Body) -> None:
+        """One member; a later one of the same name wins."""
+        for known in (self.documents, self._held, self._links):
+            known.pop(name, None)
+        if link:
+            if name in _CONTENTS:
+                raise BadArchive(f"{name} of the archive is a link")
+            self._links[name] = link
+            return
+        first = bytes(body())
+        if name in _CONTENTS or (first.lstrip()[:1] in (b"{", b"[") and size <= DOCUMENT_LIMIT):
+            self._document(name, size, first, body)
+        elif size >= tar.BLOCK or (size and name.startswith("blobs/")):
+            # Anything smaller is no layer: docker's old VERSION files.
+            self._large(name, first, body)
+
+    def _document(self, name: str, size: int, first: bytes, body: _Body) -> None:
+        self._kept += size
+        if size > DOCUMENT_LIMIT or self._kept > _DOCUMENTS_BYTES:
+            raise BadArchive(f"{name} of the archive is too large", why=f"{size} bytes")
+        data = bytearray(first)
+        while piece := body():
+            data += piece
+        self.documents[name] = bytes(data)
+
+    def _large(self, name: str, first: bytes, body: _Body) -> None:
+        if len(self._held) >= _BLOBS:
+            raise BadArchive(f"the archive has more than {_BLOBS} large files")
+        blob = self._stack.enter_context(self._blobs.writer())
+        if name.startswith("blobs/") or first.startswith(_COMPRESSED):
+            self._copy(first, body, blob.write)
+            self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
+            return
+        # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.
+        layer = LayerWriter(blob)
+        self._copy(first, body, layer.write)
+
+        def commit(media_type: str) -> tuple[Descriptor, DiffID | None]:
+            made = layer.commit()
+            return made.descriptor, made.diff_id
+
+        self._held[name] = _Held(commit)
+
+    def _copy(self, first: bytes, body: _Body, write: Callable[[bytes | memoryview], object]) -> None:
+        piece: bytes | memoryview = first
+        while piece:
+            write(piece)
+            self._through += len(piece)
+            self._told(self._through)
+            piece = body()
+
+    def _place(self, name: str) -> str:
+        """Where a name leads among the members."""
+        for _ in range(16):
+            if name not in self._links:
+                return name
+            name = self._links[name]
+        raise BadArchive(f"{name!r} in the archive is a link to itself")
+
+    # --- an OCI image layout ---
+
+    def oci_images(self, choose: Choose) -> Iterator[Saved]:
+        names = self._docker_names()
+        found: dict[Digest, tuple[Image, list[Reference]]] = {}
+        for entry in codec.parse_index(self.documents["index.json"]).manifests:
+            image = self._oci_image(entry, choose, 0)
+            if image is None:
+                continue
+            known = found.setdefault(image.digest, (image, list(names.get(image.id, ()))))[1]
+            known += [name for name in _names(entry) if name not in known]
+        if not found:
+            raise BadArchive("the archive holds no images")
+        for image, references in found.values():
+            yield Saved(image, tuple(references))
+
+    def _oci_image(self, entry: Descriptor, choose: Choose, depth: int) -> Image | None:
+        raw = self._small(entry)
+        if entry.media_type in _INDEXES:
+            if depth >= _DEPTH:
+                raise BadArchive("the archive's indexes lead nowhere")
+            return self._oci_image(choose(codec.parse_index(raw).manifests, "image"), choose, depth + 1)
+        manifest = codec.parse_manifest(raw)
+        if not manifest.config.media_type.endswith((".config.v1+json", ".image.v1+json")):
+            # A signature, an attestation: no image.
+            return None
+        image = codec.image_from(raw, self._small(manifest.config))
+        for layer in manifest.layers:
+            held = self._held.pop(self._place(blob_path(layer.digest)), None)
+            if held is not None:
+                if held.digest != layer.digest:
+                    raise BadArchive(
+                        f"layer {layer.digest.short} of the archive is damaged", why=f"it is {held.digest}"
+                    )
+                descriptor, _ = held.commit(layer.media_type)
+                if descriptor.size != layer.size:
+                    raise BadArchive(f"layer {layer.digest.short} has {descriptor.size} bytes, not {layer.size}")
+            elif not self._blobs.has(layer):
+                raise BadArchive(f"layer {layer.digest.short} is not in the archive")
+        return image
+
+    def _small(self, descriptor: Descriptor) -> bytes:
+        data = self.documents.get(self._place(blob_path(descriptor.digest)))
+        if data is None:
+            raise BadArchive(f"{descriptor.digest} is not in the archive")
+        if len(data) != descriptor.size or Digest.of(data) != descriptor.digest:
+            raise BadArchive(f"{descriptor.digest} of the archive is damaged")
+        return data
+
+    # --- docker's archive ---
+
+    def _docker_entries(self) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+        if "manifest.json" not in self.documents:
+            return
+        listed = b'{"images":' + self.documents["manifest.json"] + b"}"
+        for entry in load(listed, "manifest.json").objects("images", required=True):
+            yield entry.text("Config", required=True), entry.texts("RepoTags") or (), entry.texts("Layers") or ()
+
+    def _docker_names(self) -> dict[Digest, tuple[Reference, ...]]:
+        return {
+            Digest.of(self.documents[self._place(_inside(config))]): tuple(map(Reference.parse, tags))
+            for config, tags, _ in self._docker_entries()
+            if self._place(_inside(config)) in self.documents
+        }
+
+    def docker_images(self) -> Iterator[Saved]:
+        entries = list(self._docker_entries())
+        if not entries:
+            raise BadArchive("this is no archive of images", why="it has neither index.json nor manifest.json",
+                             hint="import makes an image of the archive of a file system.")  # fmt: skip
+        layers: dict[str, tuple[Descriptor, DiffID | None]] = {}
+        for config, tags, paths in entries:
+            raw_config = self.documents.get(self._place(_inside(config)))
+            if raw_config is None:
+                raise BadArchive(f"the config {config!r} is not in the archive")
+            parsed = codec.parse_config(raw_config)
+            if len(parsed.diff_ids) != len(paths):
+                raise BadDocument(f"the archive names {len(paths)} layers of {len(parsed.diff_ids)}")
+            for path, diff_id in zip(paths, parsed.diff_ids, strict=True):
+                place = self._place(_inside(path))
+                if place not in layers:
+                    if place not in self._held:
+                        raise BadArchive(f"the layer {path!r} is not in the archive")
+                    layers[place] = self._held[place].commit(LAYER_TAR_GZIP)
+                if layers[place][1] not in (None, diff_id):
+                    raise BadArchive(f"the layer {path!r} is not what its image says", why=f"it is {layers[place][1]}")
+            manifest = Manifest(
+                Descriptor(CONFIG, Digest.of(raw_config), len(raw_config)),
+                tuple(layers[self._place(_inside(path))][0] for path in paths),
+            )
+            yield Saved(codec.image_from(codec.dump_manifest(manifest), raw_config), tuple(map(Reference.parse, tags)))
+
+
+def _inside(path: str) -> str:
+    """A path that manifest.json names, which must be one of the archive's."""
+    if not path or path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise BadArchive(f"{path!r} leads out of the archive")
+    return os.path.normpath(path)
+
+
+def _names(entry: Descriptor) -> list[Reference]:
+    """What an entry of index.json is called: containerd's whole name, or a reference name that is more than a tag."""
+    text = entry.annotations.get(CONTAINERD_NAME, "")
+    if not text and any(mark in entry.annotations.get(REF_NAME, "") for mark in "/:"):
+        text = entry.annotations[REF_NAME]
+    if not text:
+        return []
+    try:
+        return [Reference.parse(text)]
+    except BadReference as error:
+        raise BadArchive(f"the archive calls an image {text[:80]!r}", why=error.why) from error

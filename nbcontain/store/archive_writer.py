@@ -1,0 +1,98 @@
+"""Images as one tar that everybody reads: an OCI image layout (image-spec image-layout.md) with docker's manifest.json.
+
+As docker writes it since 25: the blobs once, named by their digests, and two tables of contents. skopeo, umoci and
+containerd read index.json, older dockers and podman manifest.json. The same images always give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nbcontain.oci import codec
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index
+from nbcontain.oci.reference import Reference
+from nbcontain.store import tar
+from nbcontain.store.blobs import Blobs
+
+CONTAINERD_NAME = "io.containerd.image.name"
+OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_READ_BYTES = 1 << 20
+Write = Callable[[bytes], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """An image, and the names that it is to have in the archive."""
+
+    image: Image
+    names: tuple[Reference, ...] = ()
+
+
+def documents_of(saved: Sequence[Saved]) -> dict[str, bytes]:
+    """The small files of the archive: what it is, its two tables of contents, manifests and configs."""
+    found = {
+        "oci-layout": OCI_LAYOUT,
+        "index.json": codec.dump_index(Index(tuple(entry for each in saved for entry in _entries(each)))),
+        "manifest.json": json.dumps([_docker_entry(each) for each in saved], separators=(",", ":")).encode(),
+    }
+    for each in saved:
+        found[blob_path(each.image.digest)] = each.image.raw_manifest
+        found[blob_path(each.image.id)] = each.image.raw_config
+    return found
+
+
+def layers_of(saved: Sequence[Saved]) -> tuple[Descriptor, ...]:
+    """The layers that the archive holds, each once."""
+    return tuple({layer.digest: layer for each in saved for layer in each.image.manifest.layers}.values())
+
+
+def write_archive(saved: Sequence[Saved], blobs: Blobs, write: Write, told: Callable[[int], None]) -> None:
+    """Write these images as a tar; `told` is given how many bytes of layers are through, now and then.
+
+    Raises StoreError, and DigestMismatch for a layer that the disk has damaged.
+    """
+    documents = documents_of(saved)
+    folders = sorted({path.rpartition("/")[0] + "/" for path in documents if "/" in path} | {"blobs/"})
+    for folder in folders:
+        write(tar.header_of(_entry(folder, tar.DIRECTORY, 0o755, 0)))
+    # What is small first: whoever reads from a pipe knows then what is to come.
+    for path, data in documents.items():
+        write(tar.header_of(_entry(path, tar.REGULAR, 0o644, len(data))) + data + bytes(-len(data) % tar.BLOCK))
+    done = 0
+    for layer in layers_of(saved):
+        with blobs.open(layer.digest) as blob:
+            write(tar.header_of(_entry(blob_path(layer.digest), tar.REGULAR, 0o444, layer.size)))
+            while data := blob.read(_READ_BYTES):
+                write(data)
+                done += len(data)
+                told(done)
+        write(bytes(-layer.size % tar.BLOCK))
+    write(bytes(2 * tar.BLOCK))
+
+
+def blob_path(digest: Digest) -> str:
+    """Where a blob is in an image layout (image-layout.md#blobs)."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def _entry(path: str, kind: bytes, mode: int, size: int) -> tar.Entry:
+    return tar.Entry(path.encode(), kind, mode, 0, 0, size, 0)
+
+
+def _entries(saved: Saved) -> list[Descriptor]:
+    image = saved.image
+    plain = Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest), platform=image.config.platform)
+    names = [{CONTAINERD_NAME: str(name), REF_NAME: name.tag or "latest"} for name in saved.names]
+    return [replace(plain, annotations=each) for each in names] or [plain]
+
+
+def _docker_entry(saved: Saved) -> dict[str, Any]:
+    return {
+        "Config": blob_path(saved.image.id),
+        "RepoTags": [name.familiar for name in saved.names] or None,
+        "Layers": [blob_path(layer.digest) for layer in saved.image.manifest.layers],
+    }

@@ -1,0 +1,303 @@
+"""Images and containers as files: what we write is read by others and by us, and what others write is read here."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import needs
+from archives import archive, member
+from nbcontain.archives import Archives
+from nbcontain.engine import Engine
+from nbcontain.errors import BadArchive, BadDocument, DockerfileError, NbcontainError, UsageError
+from nbcontain.oci.image import Image, ImageConfig
+from nbcontain.oci.reference import Reference
+from nbcontain.runtime.generate import RunOptions
+from nbcontain.store.archive_writer import Saved
+from nbcontain.store.layer_writer import layer_writer
+
+
+@pytest.fixture
+def archives(engine: Engine) -> Archives:
+    return engine.archives
+
+
+def add(engine: Engine, name: str, *contents: bytes, cmd: tuple[str, ...] = ("sh",)) -> Image:
+    layers = []
+    for number, content in enumerate(contents):
+        with layer_writer(engine.store.blobs) as writer:
+            writer.write(archive(member(f"file{number}", data=content)))
+            layers.append(writer.commit())
+    image = Image.of(ImageConfig(cmd=cmd, env=("A=1",)), layers)
+    engine.store.images.put(image, Reference.parse(name))
+    return image
+
+
+def forget(engine: Engine) -> None:
+    for name, _ in engine.images():
+        if name:
+            engine.remove_image(name.familiar, force=True)
+    engine.prune()
+    assert list(engine.store.blobs.walk()) == []
+
+
+def tar_of(files: dict[str, bytes | str]) -> bytes:
+    """A tar with these files; a text is a symlink's target."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            if isinstance(data, str):
+                info.type, info.linkname = tarfile.SYMTYPE, data
+                tar.addfile(info)
+            else:
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def docker_archive(layer: bytes, tags: list[str] | None = None, **changes: Any) -> dict[str, bytes | str]:
+    """What docker wrote before 25."""
+    config = {
+        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
+    }  # fmt: skip
+    entry = {"Config": "c0ffee.json", "RepoTags": tags, "Layers": ["abc/layer.tar"]} | changes
+    return {
+        "abc/VERSION": b"1.0",
+        "abc/json": b"{}",
+        "abc/layer.tar": layer,
+        "c0ffee.json": json.dumps(config).encode(),
+        "manifest.json": json.dumps([entry]).encode(),
+    }
+
+
+LAYER = archive(member("hello", data=b"hello"))
+
+
+def load(archives: Archives, tmp_path: Path, data: bytes) -> tuple[Saved, ...]:
+    path = tmp_path / "archive.tar"
+    path.write_bytes(data)
+    return archives.load(str(path)).result()
+
+
+# --- our own ---
+
+
+@pytest.mark.parametrize("directory", [False, True])
+def test_what_is_saved_is_loaded_with_the_same_digests_and_names(
+    engine: Engine, archives: Archives, tmp_path: Path, directory: bool
+) -> None:
+    one, two = add(engine, "one:1", b"x", b"y"), add(engine, "two:2", b"x")
+    engine.tag("one:1", "registry.example/team/one:3")
+    archives.save(
+        ("one:1", "registry.example/team/one:3", "two:2"), str(tmp_path / "out"), directory=directory
+    ).result()
+    forget(engine)
+    archives.load(str(tmp_path / "out")).result()
+    found = {name.familiar: image.digest for name, image in engine.images() if name}
+    assert found == {"one:1": one.digest, "registry.example/team/one:3": one.digest, "two:2": two.digest}
+
+
+def test_the_same_images_give_the_same_archive(engine: Engine, archives: Archives, tmp_path: Path) -> None:
+    add(engine, "one", b"x", b"y")
+    for name in ("a", "b"):
+        archives.save(("one",), str(tmp_path / name)).result()
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_compressed_archive_is_loaded_too(engine: Engine, archives: Archives, tmp_path: Path) -> None:
+    image = add(engine, "one", b"x")
+    archives.save(("one",), str(tmp_path / "out")).result()
+    forget(engine)
+    load(archives, tmp_path, gzip.compress((tmp_path / "out").read_bytes()))
+    assert engine.image("one").digest == image.digest
+
+
+def test_a_repository_without_a_tag_is_saved_with_all_its_tags(
+    engine: Engine, archives: Archives, tmp_path: Path
+) -> None:
+    add(engine, "app:1", b"x")
+    add(engine, "app:2", b"y")
+    archives.save(("app",), str(tmp_path / "out")).result()
+    forget(engine)
+    archives.load(str(tmp_path / "out")).result()
+    assert {name.familiar for name, _ in engine.images() if name} == {"app:1", "app:2"}
+
+
+# --- docker's old archives ---
+
+
+def test_an_archive_of_an_older_docker_is_loaded(engine: Engine, archives: Archives, tmp_path: Path) -> None:
+    [loaded] = load(archives, tmp_path, tar_of(docker_archive(LAYER, ["old:1"])))
+    [layer] = loaded.image.layers
+    assert engine.image("old:1").id == loaded.image.id
+    assert layer.diff_id.hex == hashlib.sha256(LAYER).hexdigest()
+    assert engine.store.snapshots.exists(loaded.image.chain_id)  # type: ignore[arg-type]
+
+
+def test_a_layer_that_is_a_link_to_another_is_followed_within_the_archive(archives: Archives, tmp_path: Path) -> None:
+    files = docker_archive(LAYER, ["old:1"], Layers=["def/layer.tar"])
+    [loaded] = load(archives, tmp_path, tar_of(files | {"def/layer.tar": "../abc/layer.tar"}))
+    assert loaded.image.layers[0].diff_id.hex == hashlib.sha256(LAYER).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"manifest.json": "abc/layer.tar"}, "manifest.json of the archive is a link"),
+        ({"../evil": b"x" * 600}, "points out"),
+        ({"/etc/evil": b"x" * 600}, "absolute"),
+        ({"abc/layer.tar": "../../../etc/passwd"}, "not in the archive"),
+        ({"abc/layer.tar": "../abc/layer.tar"}, "a link to itself"),
+        ({"abc/layer.tar": archive(member("other", data=b"x"))}, "not what its image says"),
+        ({"abc/layer.tar": b"no tar at all" * 100}, "not what its image says"),
+        ({"c0ffee.json": b"[]"}, "object"),
+        ({"manifest.json": b"[]"}, "holds no images|no archive of images"),
+        ({"manifest.json": b'[{"Config":"../x","Layers":[]}]'}, "leads out"),
+        ({"manifest.json": b'[{"Config":"c0ffee.json","Layers":["/etc/passwd"]}]'}, "leads out"),
+        ({"manifest.json": b'[{"Config":"c0ffee.json","Layers":[]}]'}, "names 0 layers"),
+        ({"manifest.json": b'[{"Config":"c0ffee.json","RepoTags":["<script>"],"Layers":["abc/layer.tar"]}]'}, "name"),
+        ({"manifest.json": b'[{"Config":"c0ffee.json","RepoTags":["a\\nb"],"Layers":["abc/layer.tar"]}]'}, "name"),
+    ],
+)  # fmt: skip
+def test_an_archive_that_means_harm_is_refused_and_leaves_no_image(
+    engine: Engine, archives: Archives, tmp_path: Path, change: dict[str, bytes | str], words: str
+) -> None:
+    with pytest.raises(NbcontainError, match=words):
+        load(archives, tmp_path, tar_of(docker_archive(LAYER, ["evil"]) | change))
+    assert engine.images() == []
+
+
+def test_a_damaged_layer_of_a_layout_is_refused(engine: Engine, archives: Archives, tmp_path: Path) -> None:
+    image = add(engine, "one", b"x" * 5000)
+    archives.save(("one",), str(tmp_path / "out"), directory=True).result()
+    forget(engine)
+    layer = tmp_path / "out/blobs/sha256" / image.layers[0].descriptor.digest.hex
+    layer.write_bytes(layer.read_bytes()[:-1] + b"!")
+    with pytest.raises(BadArchive, match="damaged"):
+        archives.load(str(tmp_path / "out")).result()
+    assert engine.images() == []
+
+
+def test_a_layout_with_links_to_elsewhere_is_refused(engine: Engine, archives: Archives, tmp_path: Path) -> None:
+    image = add(engine, "one", b"x" * 5000)
+    archives.save(("one",), str(tmp_path / "out"), directory=True).result()
+    layer = tmp_path / "out/blobs/sha256" / image.layers[0].descriptor.digest.hex
+    layer.unlink()
+    layer.symlink_to("/etc/passwd")
+    with pytest.raises(BadArchive, match="cannot be read"):
+        archives.load(str(tmp_path / "out")).result()
+
+
+def test_an_archive_that_is_cut_off_is_refused(engine: Engine, archives: Archives, tmp_path: Path) -> None:
+    data = tar_of(docker_archive(LAYER, ["cut"]))
+    with pytest.raises((BadArchive, BadDocument)):
+        load(archives, tmp_path, data[: len(data) // 3])
+    assert engine.images() == []
+
+
+# --- containers ---
+
+
+def run(engine: Engine, script: str, name: str, **options: Any) -> None:
+    engine.run(RunOptions(image="busybox", name=name, command=("sh", "-c", script), **options)).result()
+
+
+def test_a_container_becomes_an_image_with_what_it_changed(
+    engine: Engine, archives: Archives, busybox_image: str
+) -> None:
+    run(engine, "echo new > /new; rm /bin/ls", "c1", environment=("B=2",))
+    image = archives.commit(
+        engine.container("c1"), "made:1", changes=('CMD ["cat", "/new"]', "EXPOSE 80"), message="why", author="me"
+    ).result()
+    assert (image.config.exposed_ports, image.config.author, image.config.history[-1].comment) == (
+        ("80/tcp",),
+        "me",
+        "why",
+    )
+    assert "B=2" in image.config.env
+    result: Any = engine.run(RunOptions(image="made:1", remove=True)).result()
+    assert result.stdout == "new\n"
+    result = engine.run(RunOptions(image="made:1", remove=True, command=("sh", "-c", "test -e /bin/ls || echo gone"))).result()
+    assert "gone" in result.stdout
+
+
+def test_a_committed_image_has_no_mount_points_of_ours(engine: Engine, archives: Archives, busybox_image: str) -> None:
+    run(engine, "true", "c1")
+    image = archives.commit(engine.container("c1"), "same").result()
+    assert image.layers == engine.image("busybox").layers
+
+
+def test_only_the_config_can_be_changed_on_the_way(engine: Engine, archives: Archives, busybox_image: str) -> None:
+    run(engine, "true", "c1")
+    with pytest.raises(DockerfileError, match="RUN changes more than the config"):
+        archives.commit(engine.container("c1"), "x", changes=("RUN true",))
+
+
+def test_an_exported_container_is_imported_with_other_words(
+    engine: Engine, archives: Archives, busybox_image: str, tmp_path: Path
+) -> None:
+    run(engine, "echo new > /new; rm /bin/ls", "c1")
+    archives.export(engine.container("c1"), str(tmp_path / "out.tar")).result()
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        names = {each.strip("/") for each in tar.getnames()}
+    assert ("new" in names, "bin/busybox" in names, "bin/ls" in names) == (True, True, False)
+    image = archives.import_image(
+        str(tmp_path / "out.tar"), "flat", changes=("WORKDIR /bin", "ENV X=y"), message="m"
+    ).result()
+    assert (image.config.working_dir, image.config.env, image.config.history[-1].comment) == ("/bin", ("X=y",), "m")
+
+
+def test_an_archive_is_not_written_over_a_terminal_or_a_cell(archives: Archives, engine: Engine) -> None:
+    add(engine, "one", b"x")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UsageError, match="nothing to look at"):
+        patch.setattr("sys.stdout", io.StringIO())
+        archives.save(("one",), "-").result()
+
+
+# --- others ---
+
+
+def test_skopeo_and_umoci_read_what_we_save_and_we_read_theirs(
+    engine: Engine, archives: Archives, tmp_path: Path
+) -> None:
+    skopeo = needs.program("skopeo", "skopeo")
+    image = add(engine, "one:1", b"x" * 5000, b"y")
+    out = tmp_path / "out.tar"
+    archives.save(("one:1",), str(out)).result()
+    forget(engine)
+
+    def skopeo_copy(source: str, target: str) -> None:
+        command = [skopeo, "--insecure-policy", "--tmpdir", str(tmp_path), "copy", "-q", source, target]
+        subprocess.run(command, check=True, capture_output=True)
+
+    skopeo_copy(f"docker-archive:{out}", f"oci:{tmp_path}/layout:one")
+    skopeo_copy(f"oci-archive:{out}:1", f"oci-archive:{tmp_path}/theirs.tar:docker.io/library/theirs:2")
+    skopeo_copy(f"docker-archive:{out}", f"docker-archive:{tmp_path}/docker.tar:docker.io/library/docker:3")
+    archives.load(f"{tmp_path}/layout").result()
+    archives.load(f"{tmp_path}/theirs.tar").result()
+    archives.load(f"{tmp_path}/docker.tar").result()
+    assert engine.image("theirs:2").digest == image.digest
+    assert engine.image("docker:3").id == image.id
+
+
+def test_our_archive_has_both_tables_of_contents(engine: Engine, archives: Archives, tmp_path: Path) -> None:
+    image = add(engine, "one:1", b"x")
+    archives.save(("one:1",), str(tmp_path / "out")).result()
+    with tarfile.open(tmp_path / "out") as tar:
+        manifest = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+        index = json.load(tar.extractfile("index.json"))  # type: ignore[arg-type]
+    assert manifest[0]["RepoTags"] == ["one:1"]
+    assert manifest[0]["Config"] == f"blobs/sha256/{image.id.hex}"
+    assert index["manifests"][0]["annotations"] == {
+        "io.containerd.image.name": "docker.io/library/one:1", "org.opencontainers.image.ref.name": "1",
+    }  # fmt: skip

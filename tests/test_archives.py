@@ -227,7 +227,8 @@ def test_a_container_becomes_an_image_with_what_it_changed(
     assert "B=2" in image.config.env
     result: Any = engine.run(RunOptions(image="made:1", remove=True)).result()
     assert result.stdout == "new\n"
-    result = engine.run(RunOptions(image="made:1", remove=True, command=("sh", "-c", "test -e /bin/ls || echo gone"))).result()
+    command = ("sh", "-c", "test -e /bin/ls || echo gone")
+    result = engine.run(RunOptions(image="made:1", remove=True, command=command)).result()
     assert "gone" in result.stdout
 
 

@@ -14,6 +14,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from nbcontain.dockerfile.words import WHITESPACE
 from nbcontain.errors import BuildError
 
 _MAX_TRANSITIONS = 4096
@@ -194,7 +195,7 @@ class IgnorePattern:
     def matches(self, path: str) -> bool:
         # moby takes these two shapes literally, and there ** need not stop at a slash.
         rest = self.text.replace("**", "", 1)
-        if not any(char in rest for char in WILDCARDS + "\\"):
+        if not any(char in rest for char in WILDCARDS + "]\\"):
             if self.text.startswith("**"):
                 return path.endswith(rest) or (rest.startswith("/") and path == rest[1:])
             if self.text.endswith("**"):
@@ -217,10 +218,10 @@ class Ignore:
         """Raises BadPattern, naming the line."""
         patterns: list[IgnorePattern] = []
         for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-            if line.startswith("#") or not (pattern := line.strip()):
+            if line.startswith("#") or not (pattern := line.strip(WHITESPACE)):
                 continue
             readmits = pattern.startswith("!")
-            pattern = pattern[readmits:].strip()
+            pattern = pattern[readmits:].strip(WHITESPACE)
             if not pattern:
                 raise BadPattern(f"line {number} of .dockerignore is a ! and nothing else")
             cleaned = posixpath.normpath(pattern).lstrip("/") or "/"

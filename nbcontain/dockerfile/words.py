@@ -27,6 +27,10 @@ WHITESPACE = (
 MAX_DEPTH = 100
 MAX_LENGTH = 1 << 20
 _SPECIAL = "@*#?-$!0"
+_MEANS_SOMETHING = re.compile(r"""[$'"\\`]""")
+_PLAIN = re.compile(r"""[^$'"\\`/}]+""")
+"""A run of characters that mean nothing, whatever the escape character and the end that is looked for."""
+_SPACES = re.compile(f"[{WHITESPACE}]+")
 
 
 def expand(word: str, variables: Mapping[str, str], escape: str = "\\", missing: set[str] | None = None) -> str:
@@ -34,6 +38,8 @@ def expand(word: str, variables: Mapping[str, str], escape: str = "\\", missing:
 
     Names without a value are added to `missing`. Raises DockerfileError, without a span.
     """
+    if _MEANS_SOMETHING.search(word) is None:
+        return word
     return _Lexer(word, variables, escape, missing).whole()[0]
 
 
@@ -67,11 +73,11 @@ class _Words:
 
     def add(self, text: str) -> None:
         """Text in which spaces separate."""
-        for char in text:
-            if char not in WHITESPACE:
-                self.word.append(char)
-            elif self.word:
+        for number, part in enumerate(_SPACES.split(text)):
+            if number and self.word:
                 self.end()
+            if part:
+                self.word.append(part)
 
     def add_raw(self, text: str) -> None:
         """Text in which spaces are part of the word."""
@@ -141,7 +147,9 @@ class _Lexer:
                     piece = char + piece
                 words.add_raw(piece)
             else:
-                piece = self.next()
+                run = _PLAIN.match(self.text, self.at)
+                piece = run[0] if run else char
+                self.at += len(piece)
                 words.add(piece)
             result.append(piece)
             length = self.check(length + len(piece))

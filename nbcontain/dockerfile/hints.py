@@ -9,21 +9,24 @@ from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.ast import Remark
 from nbcontain.dockerfile.rules import HINTS
 
-_APT = re.compile(r"\bapt(?:-get)?\s+(?:-\S+\s+)*(?P<verb>update|install|upgrade|dist-upgrade)\b(?P<rest>[^;&|\n]*)")
-_PIP = re.compile(r"\bpip3?\s+install\b[^;&|\n]*")
+_APT = re.compile(
+    r"\bapt(?:-get)?\s+(?:-\S{1,99}\s{1,9}){0,9}(?P<verb>update|install|upgrade|dist-upgrade)\b"
+    r"(?P<rest>[^;&|\n]{0,999})"
+)
+_PIP = re.compile(r"\bpip3?\s+install\b[^;&|\n]{0,999}")
 _INSTALLS = re.compile(
-    r"\b(?:pip3?\s+install\s[^;&|\n]*(?:-r\s|\s\.(?:\s|$))|npm\s+(?:ci|install|i)\b|yarn\s+install\b|poetry\s+install\b"
+    r"\b(?:pip3?\s+install\s[^;&|\n]{0,999}(?:-r\s|\s\.(?:\s|$))|npm\s+(?:ci|install|i)\b|yarn\s+install\b|poetry\s+install\b"
     r"|uv\s+sync\b|bundle\s+install\b|composer\s+install\b|go\s+mod\s+download\b)"
 )
-_DOWNLOAD_TO_SHELL = re.compile(r"\b(?:curl|wget)\b[^;&\n|]*\|\s*(?:sudo\s+)?(?:ba|z|da|a)?sh\b")
+_DOWNLOAD_TO_SHELL = re.compile(r"\b(?:curl|wget)\b[^;&\n|]{0,999}\|\s*(?:sudo\s+)?(?:ba|z|da|a)?sh\b")
 _SECRET_VALUE = re.compile(
     r"AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22,}|xox[abps]-[A-Za-z0-9-]{10,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY|glpat-[A-Za-z0-9_-]{20}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}"
-    r"|[a-z][a-z0-9+.-]*://[^/\s:@$]+:[^/\s@$]+@"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY|glpat-[A-Za-z0-9_-]{20}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}"
+    r"|[a-z][a-z0-9+.-]{0,20}://[^/\s:@$]{1,99}:[^/\s@$]{1,99}@"
 )
 _ARCHIVE = re.compile(r"\.(?:tar|tgz|tbz2?|txz|tzst|tar\.\w+|gz|bz2|xz|zst)$", re.IGNORECASE)
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|git@|.*\.git(?:#|$)")
-_MAX_SCRIPT = 100_000
+_MAX_SCRIPT = 50_000
 """Longer ones are not looked at: a hint is not worth the time."""
 
 

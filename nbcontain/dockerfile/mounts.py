@@ -24,16 +24,20 @@ _ONLY_OF = {"size": ("tmpfs",), "required": ("secret", "ssh"), "env": ("secret",
 _TRUTH = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
     ("0", "f", "F", "FALSE", "false", "False"), False
 )
+_CSV = re.compile(r'(?:"(?:[^"]|"")*"|[^",]*)(?:,(?:"(?:[^"]|"")*"|[^",]*))*')
+"""A quote inside of a field that does not begin with one is a mistake to Go's reader, and none to Python's."""
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?([kKmMgGtTpP]?)(?:i?[bB])?")
 _UNITS = {unit: 1 << 10 * power for power, unit in enumerate(("", "k", "m", "g", "t", "p"))}
 
 
 def mount_flag(text: str) -> MountFlag:
     """The fields of key=value,… (CSV with quotes). Raises DockerfileError, without a span."""
+    if not _CSV.fullmatch(text):
+        raise DockerfileError(f"--mount={text} cannot be read", why="a quote in it stands alone")
     try:
-        rows = list(csv.reader([text], strict=True))
+        rows = list(csv.reader([text]))
     except csv.Error as error:
-        raise DockerfileError(f"--mount={text} cannot be read", why=str(error)) from error
+        raise DockerfileError("a --mount that is too long", why=str(error)) from error
     if not rows or not rows[0]:
         raise DockerfileError("--mount has no value", hint="--mount=type=cache,target=/root/.cache")
     fields: list[tuple[str, str | None]] = []

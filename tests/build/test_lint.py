@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -323,6 +324,43 @@ def test_an_unknown_check_option_is_refused(option: str) -> None:
 def test_an_absent_base_image_leaves_the_other_checks() -> None:
     names = [name for name, _, _ in found("FROM absent:1 AS B\nWORKDIR x\nFROM a:1\nVOLUME /$NOTHING\n")]
     assert names == ["StageNameCasing", "", "UndefinedVar"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RUN " + "curl " * 9_000,
+        "RUN " + "pip install " * 4_000,
+        "RUN " + "apt-get -y " * 5_000,
+        "RUN " + "apt-get install " * 4_000,
+        "RUN " + "cd " * 20_000,
+        "RUN " + "sudo" + " " * 60_000,
+        "ENV A=" + "a" * 60_000,
+        "ENV A=" + "a://" * 15_000,
+        "ENV A=" + "a://b:" * 10_000,
+        "ENV A=" + "-----BEGIN " * 6_000,
+        "ENV " + "A" * 60_000 + "=1",
+        "CMD [" + "'" * 60_000,
+        "RUN <<" + "E" * 30_000 + "\n" + "E" * 30_000,
+        "COPY " + "<<" * 30_000 + " /",
+        "COPY " + "${a" * 20_000 + " /",
+        "EXPOSE " + "1:" * 30_000,
+        "FROM " + "a/" * 30_000,
+        "#" + " " * 60_000,
+        "RUN " + "--a=" * 15_000,
+        "RUN " + "\\" * 60_000,
+        "RUN " + '"' * 60_001,
+        "LABEL " + "a " * 30_000,
+    ],
+    ids=lambda text: text[:24],
+)
+def test_no_text_is_read_in_more_than_linear_time(text: str) -> None:
+    began = time.monotonic()
+    try:
+        found(f"FROM a:1\n{text}\n")
+    except DockerfileError as error:
+        assert error.lines()
+    assert time.monotonic() - began < 1
 
 
 def test_what_cannot_be_built_is_said_beside_the_findings() -> None:

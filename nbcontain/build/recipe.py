@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import SequenceMatcher
 
 from nbcontain.build.graph import Base, Operation, Step, Vertex
-from nbcontain.build.values import is_secret_name
+from nbcontain.dockerfile.checks import is_secret_name
 from nbcontain.oci.digest import Digest
 
 _SHOWN = 60

@@ -11,16 +11,8 @@ from nbcontain.errors import DockerfileError, Span
 
 _PORT = re.compile(r"(?:[][0-9A-Fa-f.:-]*:)?([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([A-Za-z]+))?")
 """What -p takes too: of host:port the port counts, as with docker."""
-_SECRET = re.compile(
-    r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.IGNORECASE
-)
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _MAX_SIGNAL = 64
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a variable of that name holds what is nobody's business (BuildKit's rule SecretsUsedInArgOrEnv)."""
-    return _SECRET.search(name) is not None and "public" not in name.lower()
 
 
 def exposed_ports(words: Sequence[str], span: Span) -> tuple[str, ...]:

@@ -22,6 +22,11 @@ _NO_SECRET = re.compile(r"(?:_|^)(?:public|file|version)(?:_|$)", re.IGNORECASE)
 _ONCE = (ast.Cmd, ast.Entrypoint, ast.HealthCheck)
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of that name holds what is nobody's business."""
+    return _SECRET.search(name) is not None and _NO_SECRET.search(name) is None
+
+
 def checks(dockerfile: ast.Dockerfile, platforms: Mapping[str, str]) -> tuple[Remark, ...]:
     """What BuildKit's checks find. `platforms` are the arguments that every build has: TARGETPLATFORM and its like."""
     found = [*dockerfile.remarks, *_casing(dockerfile), *_names(dockerfile), *_bases(dockerfile, platforms)]
@@ -64,7 +69,7 @@ def _of(instruction: ast.Instruction, has_shell: bool) -> Iterator[Remark]:
 
 def _secrets(keyword: str, names: list[str], span: Span) -> Iterator[Remark]:
     for name in names:
-        if _SECRET.search(name) and not _NO_SECRET.search(name):
+        if is_secret_name(name):
             hint = "RUN --mount=type=secret,id=… reads one that leaves no trace."
             yield CHECKS["SecretsUsedInArgOrEnv"].found(span, keyword, name, hint=hint)
 

@@ -14,8 +14,8 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from nbcontain.dockerfile.words import WHITESPACE
 from nbcontain.errors import BuildError
+from nbcontain.whitespace import WHITESPACE
 
 _MAX_TRANSITIONS = 4096
 WILDCARDS = "*?["

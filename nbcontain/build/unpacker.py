@@ -14,9 +14,6 @@ from nbcontain.errors import BadArchive
 from nbcontain.store import compression, tar
 from nbcontain.store.unpack import add_tar
 
-# Before the root changes, after which nothing can be imported.
-compression.load()
-
 
 def with_archives(root_fd: int, entries: Iterable[Entry]) -> list[Entry]:
     """The entries, those that are archives and sources themselves marked as such."""

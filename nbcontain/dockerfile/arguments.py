@@ -9,8 +9,8 @@ from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.flags import Flags
 from nbcontain.dockerfile.json_form import NotStrings, json_strings
 from nbcontain.dockerfile.lines import Line
-from nbcontain.dockerfile.words import WHITESPACE
 from nbcontain.errors import DockerfileError, Span
+from nbcontain.whitespace import WHITESPACE
 
 _SPACES = re.compile(r"[\t\v\f\r ]+")
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from nbcontain.dockerfile.ast import Heredoc, Remark
 from nbcontain.dockerfile.json_form import NotStrings, json_strings
 from nbcontain.dockerfile.rules import RULES
-from nbcontain.dockerfile.words import WHITESPACE, raw_words
+from nbcontain.dockerfile.words import raw_words
 from nbcontain.errors import DockerfileError, Span
+from nbcontain.whitespace import WHITESPACE
 
 MAX_SOURCE_BYTES = 1 << 20
 MAX_LINE_BYTES = (1 << 16) - 1

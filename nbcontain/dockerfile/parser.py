@@ -21,8 +21,8 @@ from nbcontain.dockerfile.flags import Flags, Known, read_flags
 from nbcontain.dockerfile.lines import Line, Lines, heredoc_of, split_line
 from nbcontain.dockerfile.mounts import mount_flag
 from nbcontain.dockerfile.nearest import nearest
-from nbcontain.dockerfile.words import WHITESPACE
 from nbcontain.errors import DockerfileError, Span
+from nbcontain.whitespace import WHITESPACE
 
 MAX_INSTRUCTIONS = 10_000
 Read = Callable[[Line, Flags], ast.Instruction]

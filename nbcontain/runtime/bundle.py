@@ -84,9 +84,9 @@ class Bundle:
 
         Synced unless the container is to be forgotten anyway.
         """
-        files.make_directory(path)
-        bundle = cls(path)
         keep = not (info.remove or info.build_step)
+        files.make_directory(path, durable=keep)
+        bundle = cls(path)
         try:
             with files.disk(path):
                 bundle.lock()

@@ -25,6 +25,8 @@ _JOINED = {
 
 @dataclass(slots=True)
 class _Exec:
+    """One of them. (Without a docstring dataclasses would import inspect, and the zygote grow by a tenth.)"""
+
     pid: int
     pidfd: int
     channel: Channel | None

@@ -152,15 +152,16 @@ class Launcher:
         fds: Sequence[int] = (),
         *,
         source: Sequence[Mount] = (),
+        imports: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Run one of `runtime.rootfs`' functions with `rootfs` as its whole world, and give its answer.
 
         `source` is a second root file system, whose directory the function gets as a further descriptor.
-        Its process ends with this one. Raises what it raised, typed.
+        `imports` names modules that it needs besides. Its process ends with this one. Raises what it raised, typed.
         """
         message = {
             "do": "call",
-            "modules": self._functions,
+            "modules": (*self._functions, *imports),
             "function": function,
             "rootfs": spec_codec.mounts_to_json(rootfs),
             "source": spec_codec.mounts_to_json(source) if source else None,

@@ -169,19 +169,20 @@ def move(source: Path, target: Path) -> None:
     _rename(source, target)
 
 
-def make_directory(path: Path, mode: int = 0o700) -> None:
-    """Make `path` and what is missing above it, durably; idempotent."""
+def make_directory(path: Path, mode: int = 0o700, *, durable: bool = True) -> None:
+    """Make `path` and what is missing above it, synced if it is `durable`; idempotent."""
     try:
         _mkdir(path, mode)
     except FileExistsError:
         if not path.is_dir():
             raise
     except FileNotFoundError:
-        make_directory(path.parent, mode)
+        make_directory(path.parent, mode, durable=durable)
         with suppress(FileExistsError):
             _mkdir(path, mode)
-    # Also if a twin made it a moment ago, and has not come to this line yet.
-    sync_directory(path.parent)
+    if durable:
+        # Also if a twin made it a moment ago, and has not come to this line yet.
+        sync_directory(path.parent)
 
 
 def make_new_directory(path: Path, mode: int = 0o700) -> None:

@@ -34,6 +34,15 @@ def test_the_supervisor_and_the_zygote_import_nothing_heavy() -> None:
     assert loaded & HEAVY == set()
 
 
+def test_what_is_loaded_later_is_not_loaded_by_the_zygote_itself() -> None:
+    """inspect by a dataclass without a docstring, a parser or a decompressor by an import too many: every fork pays."""
+    loaded = loaded_by(
+        "nbcontain.runtime.later", "nbcontain.runtime.zygote", "nbcontain.runtime.rootfs", "nbcontain.build.copier"
+    )
+    unwanted = {"dis", "ast", "tokenize", "csv", "bz2", "lzma", "isal", "backports", "nbcontain.dockerfile"}
+    assert loaded & unwanted == set()
+
+
 def test_the_cold_path_reaches_no_further_than_floor_three() -> None:
     loaded = loaded_by("nbcontain.runtime.zygote", "nbcontain.runtime.supervisor")
     parts = {name.split(".")[1] for name in loaded if name.startswith("nbcontain.")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from package_source import Module, modules
 
 FLOORS = (
-    {"errors", "events", "oci", "dockerfile", "linux", "options", "names"},
+    {"errors", "events", "oci", "dockerfile", "linux", "options", "names", "whitespace"},
     {"host", "journal", "task"},
     {"store"},
     {"registry", "runtime", "network"},

@@ -136,6 +136,23 @@ def test_a_pump_that_cannot_become_whole_goes_on_pumping_and_tries_again(
     assert written == [Output("0123", "stdout", b"one"), Output("0123", "stdout", b"two")]
 
 
+def test_only_mappings_of_files_without_pages_of_ones_own_are_given_back() -> None:
+    smaps = """\
+1000-2000 r-xp 00000000 08:01 77                         /lib/a.so
+Anonymous:             0 kB
+2000-3000 r--p 00001000 08:01 77                         /lib/a.so
+Anonymous:             4 kB
+3000-4000 rw-p 00002000 08:01 77                         /lib/a.so
+Anonymous:             0 kB
+4000-5000 r--p 00000000 00:00 0
+Anonymous:             0 kB
+5000-6000 r--p 00000000 08:01 78                         /a b
+VmFlags: rd mr
+Anonymous:             0 kB
+"""
+    assert pump.unchanged(smaps) == [(0x1000, 0x2000), (0x5000, 0x6000)]
+
+
 @given(st.binary(), st.sampled_from(["stdout", "stderr"]), st.floats(0, 4e9))
 def test_the_pump_writes_the_lines_that_everybody_else_writes(data: bytes, stream: str, now: float) -> None:
     assert pump.line(now, "0123abcd", stream, data) == encode(Record(now, Output("0123abcd", stream, data)))  # type: ignore[arg-type]

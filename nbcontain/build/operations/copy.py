@@ -81,12 +81,17 @@ def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) ->
             source = workshop.view(inputs[-1]) if not operation.from_context and operation.sources else ()
             if not operation.from_context and operation.sources and not source:
                 raise BuildError(f"no /{operation.sources[0]} in that stage", why="it is empty: FROM scratch")
-            workshop.launcher.call("copy_files", active.mounts, arguments, [fd for fd, _ in groups], source=source)
+            has_archives = any(entry.is_archive for _, entries in groups for entry in entries)
+            workshop.launcher.call(
+                "copy_files", active.mounts, arguments, [fd for fd, _ in groups], source=source,
+                imports=(_DECOMPRESSORS,) if has_archives or (operation.unpack and source) else (),
+            )  # fmt: skip
         return ()
 
     return workshop.change(inputs[0], copy)
 
 
+_DECOMPRESSORS = "nbcontain.build.decompressors"
 Group = tuple[int, list[Entry]]
 """A directory's descriptor, and what is to be copied from there."""
 

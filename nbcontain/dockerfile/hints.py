@@ -45,9 +45,11 @@ def hints(dockerfile: ast.Dockerfile) -> tuple[Remark, ...]:
 
 
 def _is_unpinned(image: str) -> bool:
-    name = image.rpartition("/")[2]
     # host is made of this machine's programs: there are no versions of it.
-    return image not in ("scratch", "host") and "$" not in image and "@" not in name and (":" not in name or name.endswith(":latest"))
+    if image in ("scratch", "host") or "$" in image:
+        return False
+    name = image.rpartition("/")[2]
+    return "@" not in name and (":" not in name or name.endswith(":latest"))
 
 
 def _in_stage(stage: ast.Stage) -> Iterator[Remark]:

@@ -11,13 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from nbcontain.build import outputs
+from nbcontain.build import exports
+from nbcontain.build.accounts import account_of, checked, product_of
+from nbcontain.build.annotations import annotations_of
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
+from nbcontain.build.exports import Product
 from nbcontain.build.finish import finished, with_epoch
 from nbcontain.build.inputs import DockerfileSource, Inputs, opened
 from nbcontain.build.lint import CheckReport, check
-from nbcontain.build.operations import Workshop
+from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.build.plan import BuildOptions, plan
+from nbcontain.build.provenance import Account, ProvenanceOptions, predicate
 from nbcontain.build.solver import BUILD, Solver
 from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import ImageNotFound
@@ -92,6 +96,8 @@ class Builder:
         build_args, epoch = with_epoch(options.build_args, engine.environ)
         options = replace(options, build_args=build_args)
         tags = [Reference.parse(tag) for tag in options.tags]
+        annotations = annotations_of(options.annotations, options.platform)
+        checked(options, tags, annotations)
         parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
         source = options.context
         leash = Leash()
@@ -99,6 +105,7 @@ class Builder:
         chronicle = Chronicle(name, lambda: engine.store, self._known)
 
         def body(emit: Emit) -> Image:
+            started = timestamp()
             title = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
             with (
                 leash, scope(emit, BUILD, title), engine.store.shared(),
@@ -109,7 +116,7 @@ class Builder:
                     lambda reference, _: engine.base_image(reference, emit, options.pull),
                     is_ignored=given.is_ignored, contexts=given.names,
                 )  # fmt: skip
-                for remark in graph.remarks:
+                for remark in (*options.remarks, *graph.remarks):
                     name = f"{remark.rule}: " if remark.rule else ""
                     place = f" (line {remark.span.first})" if remark.span else ""
                     emit(Notice(BUILD, name + remark.message + place, remark.hint))
@@ -121,24 +128,39 @@ class Builder:
                     imports=options.cache_from,
                 )  # fmt: skip
                 image = finished(
-                    solver.solve(graph), graph, engine.store, emit, epoch=epoch, annotations=options.annotations
+                    solver.solve(graph), graph, engine.store, emit, epoch=epoch, annotations=annotations.manifest
                 )
                 engine.store.images.put(image, None)
                 for tag in tags:
                     engine.store.images.tag(image, tag)
                 for directory in options.cache_to:
                     directory.keep(chronicle.keys(), engine.store)
-                for output in options.outputs:
-                    outputs.write(output, image, workshop)
-                if options.id_file:
-                    outputs.write_text(options.id_file, str(image.id))
-                if options.metadata_file:
-                    outputs.write_metadata(options.metadata_file, image, tags)
+                account = None
+                if options.provenance or options.metadata_file:
+                    account = account_of(graph, options, given, workshop, started, solver.layers(), engine.environ)
+                self._hand_out(product_of(image, tuple(tags), annotations, account, options.provenance),
+                               account, options, workshop)  # fmt: skip
                 return image
 
         task = BuildTask("build", body, chronicle)
         task.on_cancel(leash.let_go)
         return task
+
+    def _hand_out(self, product: Product, account: Account | None, options: BuildOptions, workshop: Workshop) -> None:
+        """Everything that was asked for besides the image in the store."""
+        pushed = False
+        for output in options.outputs:
+            exports.write(output, product, workshop)
+            for name in output.targets(product.names) if output.push else ():
+                self._engine.registry.send(name, product.image, workshop.emit, BUILD, product.attested)
+                pushed = True
+        if options.id_file:
+            exports.write_text(options.id_file, str(product.image.id))
+        if options.metadata_file:
+            carried = pushed or any(each.carries_attestations for each in options.outputs)
+            told = predicate(account, options.provenance or ProvenanceOptions()) if account else None
+            shown = product if carried else replace(product, attested=None)
+            exports.write_metadata(options.metadata_file, exports.metadata_of(shown, told))
 
     def check(self, dockerfile: DockerfileSource, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
         """Check a Dockerfile and build nothing; the task gives the report, wrapped.

@@ -19,10 +19,11 @@ from nbcontain.build.arguments import (
     platform_arguments,
 )
 from nbcontain.build.cache_directory import CacheDirectory
-from nbcontain.build.graph import Base, BuildGraph, CopyFiles, Step, Vertex
+from nbcontain.build.graph import Base, BaseImage, BuildGraph, CopyFiles, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
 from nbcontain.build.named import NamedSource, context_name
 from nbcontain.build.outputs import Output
+from nbcontain.build.provenance import ProvenanceOptions
 from nbcontain.build.secrets import Secret
 from nbcontain.build.sources import Source
 from nbcontain.build.stage import one_line, shown
@@ -65,8 +66,13 @@ class BuildOptions:
     """Stages whose steps run in any case, by name or number."""
     labels: tuple[str, ...] = ()
     annotations: tuple[str, ...] = ()
-    """NAME=value, for the manifest."""
+    """[LEVEL:]NAME=value, for the manifest unless another level is named."""
     outputs: tuple[Output, ...] = ()
+    provenance: ProvenanceOptions | None = None
+    dockerfile_name: str = "Dockerfile"
+    """What the Dockerfile is called where one is told of it."""
+    remarks: tuple[ast.Remark, ...] = ()
+    """What there is to say before anything begins."""
     cache_from: tuple[CacheDirectory, ...] = ()
     cache_to: tuple[CacheDirectory, ...] = ()
     id_file: str = ""
@@ -123,6 +129,7 @@ def plan(
         steps=tuple(planning.steps),
         history_steps=state.history_steps,
         remarks=remarks,
+        bases=tuple(dict.fromkeys(planning.bases)),
     )
 
 
@@ -143,6 +150,7 @@ class _Planning:
         self.options = options
         self.resolve = resolve
         self.steps: list[Step] = []
+        self.bases: list[BaseImage] = []
         self.states: dict[int, StageState] = {}
         self.names: dict[str, list[int]] = {}
         for index, stage in enumerate(self.stages):
@@ -350,9 +358,13 @@ class _Planning:
         key = self._context_key(name)
         given = self.contexts[key] if key is not None else None
         if isinstance(given, Image):
+            self.bases.append(BaseImage(name, None, given))
             return given
         try:
-            return self.resolve(given or Reference.parse(name), platform)
+            reference = given or Reference.parse(name)
+            image = self.resolve(reference, platform)
+            self.bases.append(BaseImage(name, reference, image))
+            return image
         except (StoreError, RegistryError) as error:
             later = self._stage_named(name, len(self.stages))
             why, hint = error.why, error.hint

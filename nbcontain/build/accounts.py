@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from nbcontain.build import exports, outputs
 from nbcontain.build.annotations import Annotations
@@ -50,19 +52,29 @@ def account_of(
     )  # fmt: skip
 
 
-def product_of(
-    image: Image, names: tuple[Reference, ...], annotations: Annotations, account: Account | None,
-    asked: ProvenanceOptions | None,
-) -> exports.Product:  # fmt: skip
-    """The image with what is said of it."""
-    about = dict(annotations.manifest_descriptor)
-    if asked is None or account is None:
-        return exports.Product(image, names, entry_annotations=about)
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An image with what is said of it, and the account of how it came about, for --metadata-file."""
+
+    product: exports.Product
+    provenance: Mapping[str, Any]
+
+
+def delivery_of(
+    image: Image, names: Sequence[Reference], annotations: Annotations | None, account: Account, options: BuildOptions
+) -> Delivery:
+    """What is handed out; an index with statements only if provenance was asked for."""
+    asked, said = options.provenance, annotations or Annotations()
+    told = predicate(account, asked or ProvenanceOptions())
+    about = dict(said.manifest_descriptor)
+    names = tuple(names)
+    if asked is None:
+        return Delivery(exports.Product(image, names, entry_annotations=about), told)
     platform = image.config.platform
     subjects = [(image_material(name.familiar, name, image.digest, platform).uri, image.digest) for name in names]
-    said = statement(asked.predicate_type, predicate(account, asked), subjects or [("_", image.digest)])
-    held = attested(image, [(asked.predicate_type, said)], annotations=annotations.index, entry_annotations=about)
-    return exports.Product(image, names, held, said, annotations.index_descriptor)
+    text = statement(asked.predicate_type, told, subjects or [("_", image.digest)])
+    held = attested(image, [(asked.predicate_type, text)], annotations=said.index, entry_annotations=about)
+    return Delivery(exports.Product(image, names, held, text, said.index_descriptor), told)
 
 
 def checked(options: BuildOptions, tags: Sequence[Reference], annotations: Annotations) -> None:

@@ -6,13 +6,12 @@ build is over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from nbcontain.build import git, http
 from nbcontain.build.context import ContentCache, Context
 from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.build.named import CONTEXT_FILE, Inside, LayoutImage, NamedSource
@@ -23,9 +22,7 @@ from nbcontain.errors import BuildError
 from nbcontain.events import Emit, scope
 from nbcontain.oci.image import REF_NAME, Descriptor, Image, Platform
 from nbcontain.oci.reference import Reference
-from nbcontain.registry import platforms
 from nbcontain.store import files
-from nbcontain.store.archive_reader import INDEXES, Wanted, read_archive
 
 DockerfileSource = str | Inside | RemoteFile
 """The text of a Dockerfile, or where it is."""
@@ -167,6 +164,8 @@ class _Opening:
         return lambda event: self._workshop.emit(replace(event, task=task))
 
     def _repository(self, source: Repository, name: str) -> Path:
+        from nbcontain.build import git, http
+
         task = _task(name)
         url = http.redacted(source.url)
         with scope(self._workshop.emit, task, f"load {url}", self._parent):
@@ -176,6 +175,8 @@ class _Opening:
             return git.checked_out(source, commit, self._new(), access, emit)
 
     def _file(self, source: RemoteFile, name: str, *, unpack: bool) -> tuple[Path, bool]:
+        from nbcontain.build import http
+
         task = _task(name)
         with scope(self._workshop.emit, task, f"load {http.redacted(source.url)}", self._parent):
             found = http.fetched(source, self._workshop.store.layout, self._workshop.access, self._emit(task))
@@ -191,6 +192,8 @@ class _Opening:
 
     def layout(self, name: str, source: LayoutImage) -> Image:
         """An image of an OCI layout, in the store. Raises BuildError, and what is wrong with the layout."""
+        from nbcontain.store.archive_reader import read_archive
+
         wanted = _wanted(source)
         with scope(self._workshop.emit, _task(name), f"load {source.path}", self._parent):
             found = read_archive(source.path, self._workshop.store.blobs, partial(_chosen, source), wanted=wanted)
@@ -208,8 +211,9 @@ def _task(name: str) -> str:
     return f"context {name}".strip()
 
 
-def _wanted(source: LayoutImage) -> Wanted:
+def _wanted(source: LayoutImage) -> Callable[[Sequence[Descriptor]], list[Descriptor]]:
     """Which entries of index.json may lead to the image."""
+    from nbcontain.store.archive_reader import INDEXES
 
     def wanted(entries: Sequence[Descriptor]) -> list[Descriptor]:
         if source.digest is not None:
@@ -230,5 +234,7 @@ def _tag_of(entry: Descriptor) -> str:
 
 
 def _chosen(source: LayoutImage, entries: Sequence[Descriptor], name: str) -> Descriptor:
+    from nbcontain.registry import platforms
+
     by_digest = next((each for each in entries if each.digest == source.digest), None)
     return by_digest or platforms.choose(entries, Platform.here(), name)

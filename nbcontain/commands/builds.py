@@ -16,8 +16,8 @@ from nbcontain.build.plan import BuildOptions
 from nbcontain.build.provenance import ProvenanceOptions, provenance_of, refuse_sbom
 from nbcontain.build.secrets import agents_of, secrets_of
 from nbcontain.builder import BuildTask
+from nbcontain.commands.calls import call_of, called
 from nbcontain.commands.inputs import BuildInputs, inputs_of
-from nbcontain.commands.lint import checked
 from nbcontain.commands.table import command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Verdict
@@ -70,7 +70,10 @@ class BuildWords:
     attests: tuple[str, ...] = option("--attest", help="the same", metavar="type=provenance[,mode=max]")
     sbom: str = option("--sbom", help="refused: there is no scanner here", metavar="false", bare=("true", "true|false"))
     check: bool = option("--check", help="check the Dockerfile, and build nothing")
-    call: str = option("--call", help="the same", metavar="build|check")
+    call: str = option(
+        "--call", help="only tell of the Dockerfile: what to better, what it takes, its targets",
+        metavar="check|outline|targets[,format=json]",
+    )  # fmt: skip
     quiet: bool = option("-q", "--quiet", help="only the image's id at the end")
     display: str = option("--progress", help="how it is shown", metavar="auto|card|plain|quiet|rawjson")
 
@@ -78,21 +81,14 @@ class BuildWords:
         """The build as it is to be shown."""
         return InProgress(task, "build", self.quiet or self.display == "quiet", display=self.checked_display)
 
-    @property
-    def is_check(self) -> bool:
-        """Whether the Dockerfile is only to be checked. Raises UsageError."""
-        if self.call not in ("", "build", "check", "lint"):
-            raise UsageError(f"--call={self.call} is not here yet", hint="--call=check, or --call=build")
-        return self.check or self.call in ("check", "lint")
-
     def started(
         self, engine: Engine, given: BuildInputs, variables: Mapping[str, object] | None = None,
         contexts: Mapping[str, Any] | None = None,
     ) -> InProgress[Image] | InProgress[Verdict]:  # fmt: skip
         """The build, or the check, of this. `variables` are the notebook's, `contexts` its contexts by name."""
         options = self.build_options(given, variables, contexts)
-        if self.is_check:
-            return checked(engine, given.dockerfile, options)
+        if call := call_of(self.call, is_check=self.check):
+            return called(engine, call, given.dockerfile, options)
         return self.in_progress(engine.build(given.dockerfile, options))
 
     def _outputs(self) -> tuple[Output, ...]:

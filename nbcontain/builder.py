@@ -78,6 +78,12 @@ class BuildTask(Task[Image]):
         return BuildResult(image, self._chronicle.reports())
 
 
+def _notice(remark: ast.Remark) -> Notice:
+    name = f"{remark.rule}: " if remark.rule else ""
+    place = f" (line {remark.span.first})" if remark.span else ""
+    return Notice(BUILD, name + remark.message + place, remark.hint, "warning" if remark.rule else "")
+
+
 def _checked_annotations(options: BuildOptions, tags: Sequence[Reference]) -> Annotations:
     """What --annotation says, once all that is to be handed out can be. Raises UsageError."""
     from nbcontain.build.accounts import checked
@@ -124,9 +130,9 @@ class Builder:
                     is_ignored=given.is_ignored, contexts=given.names,
                 )  # fmt: skip
                 for remark in (*options.remarks, *graph.remarks):
-                    name = f"{remark.rule}: " if remark.rule else ""
-                    place = f" (line {remark.span.first})" if remark.span else ""
-                    emit(Notice(BUILD, name + remark.message + place, remark.hint))
+                    emit(_notice(remark))
+                for remark in graph.hints:
+                    emit(replace(_notice(remark), kind="hint"))
                 workshop = replace(self._workshop(options, emit), contexts=given.directories, leash=leash)
                 chronicle.contexts = given.directories
                 solver = Solver(

@@ -285,6 +285,8 @@ class BuildGraph:
     """The steps whose entries are the last ones of `config.history`, one each."""
     remarks: tuple[Remark, ...] = ()
     """What is odd about the Dockerfile, for the user to read."""
+    hints: tuple[Remark, ...] = ()
+    """What could be better, if that was asked for."""
     bases: tuple[BaseImage, ...] = ()
 
     def vertices(self) -> tuple[Vertex, ...]:

@@ -74,8 +74,16 @@ def plan(
         steps=tuple(planning.steps),
         history_steps=state.history_steps,
         remarks=remarks,
+        hints=wanted.kept(_hints(dockerfile)) if options.hints else (),
         bases=tuple(dict.fromkeys(planning.bases)),
     )
+
+
+def _hints(dockerfile: ast.Dockerfile) -> tuple[ast.Remark, ...]:
+    # Only where somebody sees them: many a pattern is compiled for it.
+    from nbcontain.dockerfile.hints import hints
+
+    return hints(dockerfile)
 
 
 @dataclass(frozen=True, slots=True)

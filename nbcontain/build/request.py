@@ -47,6 +47,8 @@ class BuildOptions:
     """What the Dockerfile is called where one is told of it."""
     remarks: tuple[ast.Remark, ...] = ()
     """What there is to say before anything begins."""
+    hints: bool = False
+    """Whether our own hints are told of, too."""
     cache_from: tuple[CacheDirectory, ...] = ()
     cache_to: tuple[CacheDirectory, ...] = ()
     id_file: str = ""

@@ -133,6 +133,7 @@ class BuildWords:
             provenance=self._provenance(),
             remarks=(Remark("--load does nothing: the image is in the local store", None),) if self.load else (),
             dockerfile_name=given.name,
+            hints=not self.quiet and self.display != "quiet",
             cache_from=tuple(CacheDirectory.parse(each, "--cache-from") for each in self.cache_from),
             cache_to=tuple(CacheDirectory.parse(each, "--cache-to") for each in self.cache_to),
             id_file=self.iid_file,

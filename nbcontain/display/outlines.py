@@ -9,7 +9,6 @@ from typing import Any
 
 from nbcontain.build.lint import CheckReport
 from nbcontain.build.outline import Input, Outline, Target
-from nbcontain.display import html
 from nbcontain.display.ansi import visible
 from nbcontain.display.table import Column, Table
 from nbcontain.display.words import count
@@ -60,11 +59,18 @@ class OutlineDrawing:
 
     def html(self) -> str:
         """For a cell."""
-        target = self.outline.target
-        tables = self._tables()
-        head = html.heading("done", "outline", target.name or "the last stage", [target.description])
-        body = "".join(table.html() for table in tables) or html.notes(["it takes nothing from outside"])
-        return html.card(html.Picture("outline of a Dockerfile", head, body))
+        outline = self.outline
+        kinds = (("build arg", outline.arguments), ("secret", outline.secrets), ("ssh agent", outline.ssh),
+                 ("cache", outline.caches))  # fmt: skip
+        rows = [
+            (kind, each.name, "required" if each.is_required else each.value, each.description)
+            for kind, inputs in kinds
+            for each in inputs
+        ]
+        columns = ("TAKES", _code("NAME"), _code("VALUE"), Column("DESCRIPTION", look="wide"))
+        said = outline.target.description or ("" if rows else "takes nothing from outside")
+        title = " ".join(part for part in (outline.target.name or "the last stage", said) if part)
+        return Table(columns, rows, title, "outline of a Dockerfile").html()
 
 
 def _code(title: str) -> Column:

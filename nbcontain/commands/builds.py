@@ -79,7 +79,10 @@ class BuildWords:
 
     def in_progress(self, task: BuildTask) -> InProgress[Image]:
         """The build as it is to be shown."""
-        return InProgress(task, "build", self.quiet or self.display == "quiet", display=self.checked_display)
+        takes_stdout = any(each.destination == "-" for each in self._outputs())
+        return InProgress(
+            task, "build", self.quiet or self.display == "quiet", takes_stdout, display=self.checked_display
+        )
 
     def started(
         self, engine: Engine, given: BuildInputs, variables: Mapping[str, object] | None = None,

@@ -336,6 +336,14 @@ def test_a_named_context_stands_for_images_and_stages_of_its_name(engine: Engine
 
 def test_scratch_itself_can_be_another(engine: Engine, busybox_image: str) -> None:
     assert named(engine, "FROM scratch\nRUN echo x > /x\n", "cat /x", scratch=Reference.parse("busybox")) == "x\n"
+    text = "FROM busybox AS gone\nRUN never\nFROM busybox\nCOPY --from=gone / /c\nRUN ls -A /c > /x\n"
+    with pytest.raises(BuildError, match="in that stage"):
+        named(engine, text, "true", gone=Reference.parse("scratch"))
+
+
+def test_triggers_of_an_image_by_name_are_fired(engine: Engine, busybox_image: str) -> None:
+    engine.build("FROM busybox\nONBUILD RUN echo fired > /t\n", BuildOptions(tags=("triggering",))).result()
+    assert named(engine, "FROM base\n", "cat /t", base=Reference.parse("triggering")) == "fired\n"
 
 
 def test_a_layout_on_disk_is_a_context(engine: Engine, busybox_image: str, tmp_path: Path) -> None:

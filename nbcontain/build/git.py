@@ -15,16 +15,19 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 from nbcontain.build.access import Access
 from nbcontain.build.graph import Repository
 from nbcontain.build.http import is_public, redacted
-from nbcontain.build.submodules import MAX_COUNT, MAX_DEPTH, Submodule, submodules_of
 from nbcontain.errors import BuildError
 from nbcontain.events import Emit, Progress
 from nbcontain.linux import syscalls
 from nbcontain.store import files
+
+if TYPE_CHECKING:
+    from nbcontain.build.submodules import Submodule
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]{7,64}")
@@ -153,6 +156,8 @@ def _fill_submodules(
     repository: Repository, place: Path, access: Access, emit: Emit, depth: int, git: Callable[..., str]
 ) -> None:
     """Check out what the tree has links to."""
+    from nbcontain.build.submodules import MAX_COUNT, MAX_DEPTH, submodules_of
+
     fields = ("--get-regexp", r"^submodule\..*\.(path|url)$")
     configured = git("config", "-z", "--blob", "HEAD:.gitmodules", *fields)
     found = submodules_of(configured, git("ls-tree", "-r", "-z", "HEAD"), repository.url)

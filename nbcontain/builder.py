@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
 from nbcontain.build.finish import finished, with_epoch
 from nbcontain.build.inputs import DockerfileSource, Inputs, opened
-from nbcontain.build.lint import CheckReport, check
+from nbcontain.build.lint import CheckReport, check, hints_of
 from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.build.solver import BUILD, Solver
@@ -124,14 +124,15 @@ class Builder:
                 leash, scope(emit, BUILD, title), engine.store.shared(),
                 self._opened(dockerfile, options, emit) as given,
             ):  # fmt: skip
+                text = parsed or parse(given.dockerfile)
                 graph = plan(
-                    parsed or parse(given.dockerfile), options,
+                    text, options,
                     lambda reference, _: engine.base_image(reference, emit, options.pull),
                     is_ignored=given.is_ignored, contexts=given.names,
                 )  # fmt: skip
                 for remark in (*options.remarks, *graph.remarks):
                     emit(_notice(remark))
-                for remark in graph.hints:
+                for remark in hints_of(text, options, engine.environ) if options.hints else ():
                     emit(replace(_notice(remark), kind="hint"))
                 workshop = replace(self._workshop(options, emit), contexts=given.directories, leash=leash)
                 chronicle.contexts = given.directories

@@ -65,7 +65,7 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
     """Read URL[#ref[:subdir]], or URL?branch=…&subdir=…. Raises BuildError for what git could take for an option."""
     address, _, fragment = source.partition("#")
     ref, _, subdir = fragment.partition(":")
-    has_submodules = True
+    without_submodules = False
     if "://" in address and "?" in address:
         address, _, query = address.partition("?")
         given = dict(parse_qsl(query, keep_blank_values=True))
@@ -73,7 +73,7 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
         subdir = given.pop("subdir", subdir)
         checksum = given.pop("checksum", checksum)
         keeps_git_dir = given.pop("keep-git-dir", str(keeps_git_dir)).lower() in ("true", "1", "")
-        has_submodules = given.pop("submodules", "true").lower() not in ("false", "0")
+        without_submodules = given.pop("submodules", "true").lower() in ("false", "0")
         if given:
             raise BuildError(f"a git URL has no {next(iter(given))}", why=redacted(source))
     if address.startswith("-") or "\0" in source or re.search(r"[\s]", address):
@@ -87,7 +87,7 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
         raise BuildError(f"{subdir} leads out of the repository", why=redacted(source))
     if checksum and not _HEX.fullmatch(checksum):
         raise BuildError(f"--checksum={checksum} is no commit", hint="Give the commit's name, in hexadecimal.")
-    return Repository(address, ref, subdir.strip("/"), keeps_git_dir, checksum, has_submodules)
+    return Repository(address, ref, subdir.strip("/"), keeps_git_dir, checksum, without_submodules)
 
 
 def commit_of(repository: Repository, access: Access, emit: Emit) -> str:
@@ -145,7 +145,7 @@ def checked_out(
             if not last:
                 raise
     git("checkout", "--quiet", "--force", "--detach", commit)
-    if repository.has_submodules and git("ls-tree", "--name-only", "HEAD", ".gitmodules"):
+    if not repository.without_submodules and git("ls-tree", "--name-only", "HEAD", ".gitmodules"):
         _fill_submodules(repository, place, access, emit, depth, git)
     if not repository.keeps_git_dir:
         files.remove_tree(place / ".git")

@@ -132,8 +132,8 @@ class Repository:
     keeps_git_dir: bool = False
     checksum: str = ""
     """The commit that it has to be, or how its name begins."""
-    has_submodules: bool = True
-    """Whether those are checked out, too, if there are any."""
+    without_submodules: bool = False
+    """Whether those are left out, if there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +287,6 @@ class BuildGraph:
     """The steps whose entries are the last ones of `config.history`, one each."""
     remarks: tuple[Remark, ...] = ()
     """What is odd about the Dockerfile, for the user to read."""
-    hints: tuple[Remark, ...] = ()
-    """What could be better, if that was asked for."""
     bases: tuple[BaseImage, ...] = ()
 
     def vertices(self) -> tuple[Vertex, ...]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from nbcontain.build.arguments import build_arguments, platform_arguments
-from nbcontain.build.plan import NO_CONTEXTS, BuildOptions, Contexts, Resolve, plan
+from nbcontain.build.named import NO_CONTEXTS, Contexts
+from nbcontain.build.plan import BuildOptions, Resolve, plan
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.checks import checks
 from nbcontain.dockerfile.hints import hints
@@ -29,6 +30,12 @@ class CheckReport:
     def checks(self) -> tuple[ast.Remark, ...]:
         """What BuildKit would find, too."""
         return tuple(each for each in self.remarks if each.rule in CHECKS)
+
+
+def hints_of(dockerfile: ast.Dockerfile, options: BuildOptions, environ: Mapping[str, str]) -> tuple[ast.Remark, ...]:
+    """Our own hints, less those that the Dockerfile does not want. Raises DockerfileError for a bad check option."""
+    given = build_arguments(options.build_args, environ)
+    return CheckOptions.parse(given.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check)).kept(hints(dockerfile))
 
 
 def check(

@@ -16,7 +16,7 @@ from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.build.sources import Source
 from nbcontain.errors import BadDigest, BadReference, BuildError, UsageError
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Image
+from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
 
 CONTEXT_FILE = "context"
@@ -54,6 +54,40 @@ def context_name(text: str) -> str:
         # No image could be called like this; a stage may.
         pass
     return f"{name}{separator}{platform}"
+
+
+Contexts = Mapping[str, Image | Reference | None]
+"""What a name stands for instead of a stage or an image so called (--build-context): None is a directory of files."""
+NO_CONTEXTS: Contexts = {}
+
+
+@dataclass(frozen=True, slots=True)
+class NamedContexts:
+    """The contexts by their names, looked up as a build for a platform does."""
+
+    by_name: Contexts
+    platform: Platform
+
+    def key(self, name: str) -> str | None:
+        """What a stage or an image is called among them; None if it is not there."""
+        if not self.by_name or not name:
+            return None
+        plain = context_name(name)
+        return next((key for key in (f"{plain}::{self.platform}", plain) if key in self.by_name), None)
+
+    def given(self, name: str) -> Image | Reference | None:
+        """The image that stands for `name`; None if there is none."""
+        key = self.key(name)
+        return self.by_name[key] if key is not None else None
+
+    def directory(self, name: str) -> str | None:
+        """The name of the directory that stands for `name`. A number is a stage's, always."""
+        key = None if name.isdecimal() else self.key(name)
+        return key if key is not None and self.by_name[key] is None else None
+
+    def is_scratch(self, name: str) -> bool:
+        """Whether it is the empty image, under its own name or as a context's."""
+        return name == "scratch" if self.key(name) is None else self.given(name) == Reference.parse("scratch")
 
 
 def remote_of(text: str) -> Repository | RemoteFile | None:

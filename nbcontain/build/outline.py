@@ -9,10 +9,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nbcontain.build.plan import BuildOptions, Contexts, needed_stages
+from nbcontain.build.named import Contexts
+from nbcontain.build.plan import BuildOptions, Planning
 from nbcontain.build.recipe import masked
 from nbcontain.dockerfile import ast
-from nbcontain.errors import Span
+from nbcontain.errors import Span, StoreError
+from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.reference import Reference
 
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 
@@ -62,16 +65,21 @@ def outline_of(
     dockerfile: ast.Dockerfile, options: BuildOptions, environ: Mapping[str, str], contexts: Contexts
 ) -> Outline:
     """What the target and the stages that it needs ask for. Raises UsageError and DockerfileError as `plan` does."""
-    needed = needed_stages(dockerfile, options, environ, contexts)
-    stages = [dockerfile.stages[number] for number in needed.numbers]
+    planning = Planning(dockerfile, options, _no_image, environ, lambda path: False, contexts)
+    target = planning.target()
+    stages = [dockerfile.stages[number] for number in sorted(planning.needed(target))]
     instructions = [each for stage in stages for each in stage.instructions]
     runs = [each for each in instructions if isinstance(each, ast.Run)]
     mounts = [(dict(mount.fields), run.span) for run in runs for mount in run.mounts]
     return Outline(
-        _target(dockerfile.stages[needed.target], is_default=needed.target == len(dockerfile.stages) - 1),
-        _arguments(dockerfile.arguments, stages, needed.global_args, needed.build_args),
+        _target(dockerfile.stages[target], is_default=target == len(dockerfile.stages) - 1),
+        _arguments(dockerfile.arguments, stages, planning.scene.global_args, planning.scene.build_args),
         _mounted(mounts, "secret"), _mounted(mounts, "ssh", "default"), _mounted(mounts, "cache"),
     )  # fmt: skip
+
+
+def _no_image(reference: Reference, platform: Platform) -> Image:
+    raise StoreError(f"{reference} is not asked for here")
 
 
 def _target(stage: ast.Stage, *, is_default: bool) -> Target:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from nbcontain.build.arguments import (
@@ -20,7 +20,7 @@ from nbcontain.build.arguments import (
 )
 from nbcontain.build.graph import Base, BaseImage, BuildGraph, CopyFiles, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
-from nbcontain.build.named import context_name
+from nbcontain.build.named import NO_CONTEXTS, Contexts, NamedContexts
 from nbcontain.build.request import BuildOptions as BuildOptions
 from nbcontain.build.stage import one_line, shown
 from nbcontain.dockerfile import ast
@@ -35,11 +35,6 @@ from nbcontain.oci.reference import Reference
 
 Resolve = Callable[[Reference, Platform], Image]
 """Gives the image of a name: a store, a registry, or a dict in a test."""
-
-Contexts = Mapping[str, Image | Reference | None]
-"""What a name stands for instead of a stage or an image so called (--build-context): None is a directory of files."""
-
-NO_CONTEXTS: Contexts = {}
 
 
 def plan(
@@ -58,7 +53,7 @@ def plan(
     if options.network not in ("host", "none"):
         raise UsageError(f"--network {options.network} is not here yet", hint="--network host, or --network none")
     try:
-        planning = _Planning(dockerfile, options, resolve, environ, is_ignored, contexts)
+        planning = Planning(dockerfile, options, resolve, environ, is_ignored, contexts)
         state = planning.run()
         wanted = CheckOptions.parse(planning.scene.build_args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check))
         remarks = wanted.kept((*checks(dockerfile, planning.platforms), *planning.scene.remarks))
@@ -74,39 +69,11 @@ def plan(
         steps=tuple(planning.steps),
         history_steps=state.history_steps,
         remarks=remarks,
-        hints=wanted.kept(_hints(dockerfile)) if options.hints else (),
         bases=tuple(dict.fromkeys(planning.bases)),
     )
 
 
-def _hints(dockerfile: ast.Dockerfile) -> tuple[ast.Remark, ...]:
-    # Only where somebody sees them: many a pattern is compiled for it.
-    from nbcontain.dockerfile.hints import hints
-
-    return hints(dockerfile)
-
-
-@dataclass(frozen=True, slots=True)
-class NeededStages:
-    """The number of the target, of all stages that it is made of, and what the arguments before them are."""
-
-    target: int
-    numbers: tuple[int, ...]
-    global_args: Mapping[str, str]
-    build_args: Mapping[str, str]
-
-
-def needed_stages(
-    dockerfile: ast.Dockerfile, options: BuildOptions, environ: Mapping[str, str], contexts: Contexts = NO_CONTEXTS
-) -> NeededStages:
-    """What a plan would look at; no image is asked for. Raises DockerfileError and UsageError."""
-    planning = _Planning(dockerfile, options, _no_image, environ, lambda path: False, contexts)
-    target = planning._target()
-    numbers = tuple(sorted(planning._needed(target)))
-    return NeededStages(target, numbers, planning.scene.global_args, planning.scene.build_args)
-
-
-class _Planning:
+class Planning:
     """One plan being made: the stages that are folded already, and how one finds another."""
 
     def __init__(
@@ -118,7 +85,7 @@ class _Planning:
         is_ignored: Callable[[str], bool],
         contexts: Contexts,
     ) -> None:
-        self.contexts = contexts
+        self.contexts = NamedContexts(contexts, options.platform)
         self.stages = dockerfile.stages
         self.options = options
         self.resolve = resolve
@@ -136,7 +103,7 @@ class _Planning:
             is_ignored=is_ignored,
             network=options.network,
             source=_no_stage,
-            directory=self._directory,
+            directory=self.contexts.directory,
             aside=lambda vertex: None,
             allowed=options.allow,
         )
@@ -163,14 +130,15 @@ class _Planning:
             raise
 
     def run(self) -> StageState:
-        target = self._target()
+        target = self.target()
         # In the order of the file, so that a stage's inputs are there when it is folded.
-        for index in sorted(self._needed(target)):
+        for index in sorted(self.needed(target)):
             self._state_of(index)
         self._check_build_args()
         return self.states[target]
 
-    def _target(self) -> int:
+    def target(self) -> int:
+        """The number of the stage that is wanted. Raises UsageError."""
         wanted = self.options.target
         if not wanted:
             return len(self.stages) - 1
@@ -189,7 +157,7 @@ class _Planning:
         found = self.names.get(name.lower(), []) if name else []
         return max((index for index in found if index < before), default=None)
 
-    def _needed(self, target: int) -> set[int]:
+    def needed(self, target: int) -> set[int]:
         """The numbers of all stages that `target` is made of; the others are never looked at."""
         needed: set[int] = set()
         pending = [target]
@@ -199,28 +167,16 @@ class _Planning:
                 continue
             needed.add(index)
             stage = self.stages[index]
-            if self._context_key(stage.base.name) is not None:
+            if self.contexts.key(stage.base.name) is not None:
                 continue
             names = [
                 (name, each.span) for each in stage.instructions for name in _sources(each)
-                if self._directory(name) is None
+                if self.contexts.directory(name) is None
             ]  # fmt: skip
             inputs = [self._stage_copied(name, span, index) for name, span in names]
             inputs.append(self._stage_named(self._image_name(stage.base), index))
             pending += [each for each in inputs if each is not None]
         return needed
-
-    def _context_key(self, name: str) -> str | None:
-        """What a stage or an image is called in `contexts`; None if it is not there."""
-        if not self.contexts or not name:
-            return None
-        plain = context_name(name)
-        return next((key for key in (f"{plain}::{self.options.platform}", plain) if key in self.contexts), None)
-
-    def _directory(self, name: str) -> str | None:
-        """The name of the directory that stands for `name`."""
-        key = None if name.isdecimal() else self._context_key(name)
-        return key if key is not None and self.contexts[key] is None else None
 
     def _stage_copied(self, name: str, span: Span, index: int) -> int | None:
         """The stage that --from in stage number `index` names; None for the context or an image."""
@@ -258,7 +214,7 @@ class _Planning:
             scene = replace(self.scene, source=partial(self._source, index), aside=partial(self._aside, index))
             stage = self.stages[index]
             state = self._begin(index, scene)
-            is_given = self._context_key(stage.base.name) is not None
+            is_given = self.contexts.key(stage.base.name) is not None
             for instruction in () if is_given else stage.instructions:
                 state = self._step(instruction, state, index, scene)
             self.states[index] = state
@@ -267,9 +223,9 @@ class _Planning:
     def _begin(self, index: int, scene: Scene) -> StageState:
         """The state after FROM, triggers of the base image included."""
         base = self.stages[index].base
-        name = base.name if self._context_key(base.name) is not None else self._image_name(base)
+        name = base.name if self.contexts.key(base.name) is not None else self._image_name(base)
         below = self._stage_named(name, index)
-        if below is not None and self._context_key(name) is None:
+        if below is not None and self.contexts.key(name) is None:
             # As in BuildKit, a stage on top of another sees its ARGs too, and fires its triggers.
             state = self._state_of(below)
             self.steps.append(Step(one_line(base.text), base.span, state.vertex, stage=self._shown(index), made=state))
@@ -309,7 +265,7 @@ class _Planning:
         """The vertex and config of an image; `step` is how it is shown."""
         image: Image | None = None
         config = ImageConfig(platform=platform, env=(f"PATH={DEFAULT_PATH}",), working_dir="/")
-        directory = self._directory(name)
+        directory = self.contexts.directory(name)
         if directory is not None:
             scratch = Vertex(Base(None), (), "FROM scratch", span)
             self._aside(index, scratch)
@@ -317,7 +273,7 @@ class _Planning:
             vertex = Vertex(copy, (scratch,), f"FROM {name}", span)
             self.steps.append(Step(step, span, vertex, stage=self._shown(index)))
             return vertex, config
-        if not self._is_scratch(name):
+        if not self.contexts.is_scratch(name):
             image = self._resolved(name, platform, span, index)
             config = image.config
             here = config.platform
@@ -327,14 +283,8 @@ class _Planning:
         self.steps.append(Step(step, span, vertex, stage=self._shown(index)))
         return vertex, config
 
-    def _is_scratch(self, name: str) -> bool:
-        """Whether it is the empty image, under its own name or as a context's."""
-        key = self._context_key(name)
-        return name == "scratch" if key is None else self.contexts[key] == Reference.parse("scratch")
-
     def _resolved(self, name: str, platform: Platform, span: Span, index: int) -> Image:
-        key = self._context_key(name)
-        given = self.contexts[key] if key is not None else None
+        given = self.contexts.given(name)
         if isinstance(given, Image):
             self.bases.append(BaseImage(name, None, given))
             return given
@@ -393,10 +343,6 @@ class _Planning:
             near = nearest(name, self.scene.declared)
             hint = f"did you mean {near}?" if near else f"Add ARG {name} where it is used."
             self.scene.remark(f"--build-arg {name} is used by no ARG", None, hint)
-
-
-def _no_image(reference: Reference, platform: Platform) -> Image:
-    raise StoreError(f"{reference} is not asked for here")
 
 
 def _no_stage(name: str, span: Span) -> Vertex:

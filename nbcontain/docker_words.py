@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 _NETWORK = "containers here have the host's network or none; bridges and published ports are not built yet"
 _LIMITS = "limits on memory, CPU and processes are not built yet"
-_TERMINAL = "a terminal in a container is not built yet; -i alone hands standard input through"
 _CONFINEMENT = "containers run with the default confinement; changing it is not built yet"
 _VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
 _HEALTH = "health checks and restart policies are not built yet"
@@ -58,7 +57,7 @@ _RUN = (
         "--cpu-period",
         "--cpu-quota",
     )
-    | _all(_TERMINAL, "-t", "--tty", "-it", "-ti", "-a", "--attach", "--detach-keys", "--sig-proxy")
+    | _all("a container's streams are all attached, or none with -d", "-a", "--attach", "--sig-proxy")
     | _all(
         _CONFINEMENT,
         "--cap-add",
@@ -132,9 +131,8 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     ),
     "container ps": _FILTER | _all(_FILTER["--filter"], "-f", "-n", "--last", "-l", "--latest", "-s", "--size"),
     "container logs": _all("it is not built yet", "--since", "--until", "--details"),
-    "container exec": _all(_TERMINAL, "-t", "--tty", "-it", "-ti", "--detach-keys")
-    | _all("it is not built yet", "-d", "--detach", "--env-file", "--privileged"),
-    "container start": _all("it shows the card; logs -f follows the output", "-a", "--attach", "-i", "--interactive"),
+    "container exec": _all("it is not built yet", "-d", "--detach", "--env-file", "--privileged"),
+    "container attach": _all("ctrl-C is always passed on to a container without a terminal", "--sig-proxy"),
     "container inspect": _all(_FILTER["--filter"], "-f", "--format", "-s", "--size"),
     "container rm": _all("there are no links between containers", "-l", "--link"),
     "container stop": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),

@@ -29,6 +29,8 @@ class Process:
     cwd: str = "/"
     user: User = User()
     terminal: bool = False
+    console_size: tuple[int, int] = (0, 0)
+    """Rows and columns of the terminal; zeros where nobody knows."""
     capabilities: tuple[str, ...] = ()
     """Bounding, permitted and effective set alike ("CAP_CHOWN"); inheritable and ambient stay empty."""
     no_new_privileges: bool = False

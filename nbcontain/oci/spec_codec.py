@@ -55,8 +55,10 @@ def process_to_json(process: Process) -> dict[str, object]:
     user: dict[str, object] = {"uid": process.user.uid, "gid": process.user.gid, "umask": process.user.umask}
     if process.user.additional_gids:
         user["additionalGids"] = list(process.user.additional_gids)
+    rows, columns = process.console_size
     return {
         "terminal": process.terminal,
+        **({"consoleSize": {"height": rows, "width": columns}} if rows or columns else {}),
         "user": user,
         "args": list(process.args),
         "env": list(process.env),
@@ -75,7 +77,7 @@ def process_to_json(process: Process) -> dict[str, object]:
 def process_from_json(document: Mapping[str, object]) -> Process:
     """The inverse of `process_to_json`; raises BadDocument."""
     fields = Fields(document, "process")
-    user = fields.object("user")
+    user, size = fields.object("user"), fields.object("consoleSize")
     return Process(
         args=fields.texts("args") or (),
         env=fields.texts("env") or (),
@@ -87,6 +89,7 @@ def process_from_json(document: Mapping[str, object]) -> Process:
             umask=user.count("umask", default=0o022),
         ),
         terminal=fields.flag("terminal"),
+        console_size=(size.count("height"), size.count("width")),
         capabilities=fields.object("capabilities").texts("bounding") or (),
         no_new_privileges=fields.flag("noNewPrivileges"),
     )

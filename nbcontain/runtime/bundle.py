@@ -60,6 +60,8 @@ class ContainerInfo:
     command: tuple[str, ...] = ()
     remove: bool = False
     """It is forgotten when it exits."""
+    terminal: bool = False
+    """Its program has a terminal, and no pipes."""
     build_step: bool = False
     """It is no container of the user's: its snapshot belongs to a build."""
     stop_signal: str = "SIGTERM"
@@ -173,16 +175,18 @@ class Bundle:
         """What happened in it."""
         return FileJournal(self.path / "journal.jsonl", self.is_alive)
 
-    def follow(self) -> Generator[Record]:
-        """Its journal from the first record, to the end of the run that is going on.
+    def follow(self, *, from_now: bool = False) -> Generator[Record]:
+        """Its journal from the first record, or from its end on, to the end of the run that is going on.
 
         The files are opened now: what is followed is read to its end, also when --rm takes the names away.
         """
+        task = self.path.name if from_now else ""
         try:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return self.journal().follow()
-        return FileJournal(self.path / "journal.jsonl", lambda: _is_locked(lock)).follow(lambda: os.close(lock))
+            return self.journal().follow(from_now=task)
+        journal = FileJournal(self.path / "journal.jsonl", lambda: _is_locked(lock))
+        return journal.follow(lambda: os.close(lock), from_now=task)
 
     def active_directory(self) -> Path | None:
         """The directory of its writable snapshot, or None if it has none of its own."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbcontain import detach_keys
 from nbcontain.errors import UsageError
 from nbcontain.host import Host
 from nbcontain.oci.image import ImageConfig
@@ -63,6 +64,9 @@ class RunOptions:
     detach: bool = option("-d", "--detach", help="leave it running and return at once")
     remove: bool = option("--rm", help="forget it when it exits")
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
+    tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
+    detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
+    console_size: tuple[int, int] = (0, 0)
     environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
     env_file: tuple[str, ...] = option("--env-file", help="a file of NAME=value lines", metavar="FILE")
     volumes: tuple[str, ...] = option("-v", "--volume", help="HOST:CONTAINER[:ro]", metavar="HOST:CONTAINER")
@@ -90,6 +94,8 @@ class ExecOptions:
     workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
     user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
+    tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
+    detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
 
 
 def generate(
@@ -115,6 +121,8 @@ def generate(
     environment = merged(config.env, _environment(options, environ))
     if not any(entry.startswith("PATH=") for entry in environment):
         environment = (f"PATH={DEFAULT_PATH}", *environment)
+    if options.tty and not any(entry.startswith("TERM=") for entry in environment):
+        environment = ("TERM=xterm", *environment)
     name = options.hostname or hostname
     is_rootless = not host.ids.is_identity
     namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
@@ -127,6 +135,8 @@ def generate(
             args=args,
             env=(*environment, *([f"HOSTNAME={name}"] if name else [])),
             cwd=_directory(options.workdir or config.working_dir or "/"),
+            terminal=options.tty,
+            console_size=options.console_size,
             capabilities=CAPABILITIES,
         ),
         hostname=name,

@@ -68,6 +68,7 @@ specs = st.builds(
         names,
         st.builds(User, counts, counts, st.lists(counts, max_size=2).map(tuple), counts),
         st.booleans(),
+        st.tuples(counts, counts),
         tuples,
         st.booleans(),
     ),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nbcontain.build import outputs
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
-from nbcontain.build.context import ContentCache, Context
 from nbcontain.build.finish import finished, with_epoch
+from nbcontain.build.inputs import DockerfileSource, Inputs, opened
 from nbcontain.build.lint import CheckReport, check
-from nbcontain.build.patterns import Ignore
+from nbcontain.build.operations import Workshop
 from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.build.solver import BUILD, Solver
-from nbcontain.build.sources import Source, directory_of, is_directory
 from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import ImageNotFound
 from nbcontain.events import Emit, Notice, scope
@@ -84,13 +83,16 @@ class Builder:
         self._engine = engine
         self._known: dict[str, Signature] = {}
 
-    def build(self, dockerfile: str, options: BuildOptions) -> BuildTask:
-        """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read."""
+    def build(self, dockerfile: DockerfileSource, options: BuildOptions) -> BuildTask:
+        """Make an image from the text of a Dockerfile, or from one that is in the context.
+
+        Raises DockerfileError at once for a text that cannot be read.
+        """
         engine = self._engine
         build_args, epoch = with_epoch(options.build_args, engine.environ)
         options = replace(options, build_args=build_args)
         tags = [Reference.parse(tag) for tag in options.tags]
-        parsed = parse(dockerfile)
+        parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
         source = options.context
         leash = Leash()
         name = tags[0].familiar if tags else str(source) if isinstance(source, Path) else ""
@@ -98,22 +100,23 @@ class Builder:
 
         def body(emit: Emit) -> Image:
             title = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
-            with leash, scope(emit, BUILD, title), engine.store.shared(), self._context(source) as context:
-                ignore = context.ignore if context else Ignore()
+            with (
+                leash, scope(emit, BUILD, title), engine.store.shared(),
+                self._opened(dockerfile, options, emit) as given,
+            ):  # fmt: skip
                 graph = plan(
-                    parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull),
-                    is_ignored=lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
+                    parsed or parse(given.dockerfile), options,
+                    lambda reference, _: engine.base_image(reference, emit, options.pull),
+                    is_ignored=given.is_ignored, contexts=given.names,
                 )  # fmt: skip
                 for remark in graph.remarks:
                     name = f"{remark.rule}: " if remark.rule else ""
                     place = f" (line {remark.span.first})" if remark.span else ""
                     emit(Notice(BUILD, name + remark.message + place, remark.hint))
-                workshop = replace(
-                    engine.workshop(emit), context=context, leash=leash, secrets=options.secrets, ssh=options.ssh
-                )
-                chronicle.context = context
+                workshop = replace(self._workshop(options, emit), contexts=given.directories, leash=leash)
+                chronicle.contexts = given.directories
                 solver = Solver(
-                    workshop, chronicle, source=dockerfile, no_cache=options.no_cache,
+                    workshop, chronicle, source=given.dockerfile, no_cache=options.no_cache,
                     no_cache_stages=frozenset(each.lower() for each in options.no_cache_stages),
                     imports=options.cache_from,
                 )  # fmt: skip
@@ -137,20 +140,20 @@ class Builder:
         task.on_cancel(leash.let_go)
         return task
 
-    def check(self, dockerfile: str, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
+    def check(self, dockerfile: DockerfileSource, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
         """Check a Dockerfile and build nothing; the task gives the report, wrapped.
 
         Raises DockerfileError at once for what cannot be read.
         """
         engine = self._engine
-        parsed = parse(dockerfile)
+        parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
 
         def body(emit: Emit) -> T:
-            with scope(emit, BUILD, "check"), engine.store.shared(), self._context(options.context) as context:
-                ignore = context.ignore if context else Ignore()
+            with scope(emit, BUILD, "check"), engine.store.shared(), self._opened(dockerfile, options, emit) as given:
                 found = check(
-                    parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull),
-                    engine.environ, lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
+                    parsed or parse(given.dockerfile), options,
+                    lambda reference, _: engine.base_image(reference, emit, options.pull),
+                    engine.environ, given.is_ignored, given.names,
                 )  # fmt: skip
                 return wrap(found)
 
@@ -184,19 +187,18 @@ class Builder:
             found.append(CacheUse(digest, record.created_by, used_at, used, sum(each.size for each in new)))
         return found
 
-    @contextmanager
-    def _context(self, source: Source | None) -> Iterator[Context | None]:
-        """The files that COPY takes; what had to be written for it goes with the build."""
-        if source is None:
-            yield None
-        elif isinstance(source, Path) and is_directory(source):
-            yield Context(source, self._engine.contents)
-        else:
-            with (
-                self._engine.store.bundle_directory() as temporary,
-                directory_of(source, temporary.parent) as root,
-            ):
-                yield Context(root, ContentCache())
+    def _workshop(self, options: BuildOptions, emit: Emit) -> Workshop:
+        return replace(self._engine.workshop(emit), secrets=options.secrets, ssh=options.ssh)
+
+    def _opened(
+        self, dockerfile: DockerfileSource, options: BuildOptions, emit: Emit
+    ) -> AbstractContextManager[Inputs]:
+        """The Dockerfile and the files that COPY takes; what had to be written for them goes with the build."""
+        keeps = dict(each.partition("=")[::2] for each in options.build_args).get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")
+        return opened(
+            dockerfile, options.context, options.contexts, self._workshop(options, emit), self._engine.contents,
+            ignore=options.ignore, keeps_git_dir=keeps.lower() in ("1", "t", "true"), parent=BUILD,
+        )  # fmt: skip
 
     def state(self, text: str) -> Image | None:
         """The image of NAME@step3, NAME@failed or NAME@before (the failed step); None for another kind of name.

@@ -97,7 +97,6 @@ _BUILD = (
     | _all(_ONE_FILE, "--push")
     | _all(
         "it is not built yet",
-        "--build-context",
         "--add-host",
         "--attest",
         "--sbom",

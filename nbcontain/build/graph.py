@@ -143,7 +143,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class CopyFiles:
-    """Files laid on the first input: from the build context, or from the file system of the last input; then remote
+    """Files laid on the first input: from a build context, or from the file system of the last input; then remote
     files and those that stand in the Dockerfile.
 
     `sources` are relative to the context's root (or the last input's), may be wildcards and never leave it.
@@ -156,6 +156,8 @@ class CopyFiles:
     sources: tuple[str, ...]
     destination: str
     from_context: bool
+    context: str = ""
+    """The context's name; "" is the build's own."""
     chown: str = ""
     chmod: str = ""
     into_directory: bool = False
@@ -167,6 +169,8 @@ class CopyFiles:
     """Sources keep their directories, those behind /./ if there is one."""
     excludes: tuple[str, ...] = ()
     remotes: tuple[RemoteFile | Repository, ...] = ()
+    remote_places: tuple[int, ...] = ()
+    """How many of `sources` come before each remote; () is all of them."""
     documents: tuple[Document, ...] = ()
 
 

@@ -19,8 +19,9 @@ from nbcontain.build.arguments import (
     platform_arguments,
 )
 from nbcontain.build.cache_directory import CacheDirectory
-from nbcontain.build.graph import Base, BuildGraph, Step, Vertex
+from nbcontain.build.graph import Base, BuildGraph, CopyFiles, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
+from nbcontain.build.named import NamedSource, context_name
 from nbcontain.build.outputs import Output
 from nbcontain.build.secrets import Secret
 from nbcontain.build.sources import Source
@@ -38,6 +39,11 @@ from nbcontain.oci.reference import Reference
 Resolve = Callable[[Reference, Platform], Image]
 """Gives the image of a name: a store, a registry, or a dict in a test."""
 
+Contexts = Mapping[str, Image | Reference | None]
+"""What a name stands for instead of a stage or an image so called (--build-context): None is a directory of files."""
+
+NO_CONTEXTS: Contexts = {}
+
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
@@ -45,7 +51,11 @@ class BuildOptions:
 
     tags: tuple[str, ...] = ()
     context: Source | None = None
-    """A directory, a tar archive, or names and what is in them."""
+    """A directory, a tar archive, names and what is in them, a git repository, or what a server gives."""
+    contexts: Mapping[str, NamedSource] = field(default_factory=dict)
+    """More of them by name, for FROM, COPY --from and RUN --mount=from; images too."""
+    ignore: str | None = None
+    """What to read for the context's .dockerignore: the text of the file that belongs to the Dockerfile alone."""
     build_args: tuple[str, ...] = ()
     """NAME=value, or NAME for the value it has in the environment."""
     target: str = ""
@@ -73,6 +83,13 @@ class BuildOptions:
     pull: str = "missing"
     """When FROM asks the registry: always, missing, never or newer."""
 
+    def with_contexts(self, context: Source | None, contexts: Mapping[str, NamedSource]) -> BuildOptions:
+        """The same with another context, unless it is None, and with these besides."""
+        named = {context_name(name): source for name, source in contexts.items()}
+        return replace(
+            self, context=self.context if context is None else context, contexts={**self.contexts, **named}
+        )
+
 
 def plan(
     dockerfile: ast.Dockerfile,
@@ -80,6 +97,7 @@ def plan(
     resolve: Resolve,
     environ: Mapping[str, str] = os.environ,
     is_ignored: Callable[[str], bool] = lambda path: False,
+    contexts: Contexts = NO_CONTEXTS,
 ) -> BuildGraph:
     """What there is to do for the target stage. Raises DockerfileError, placed in the source, and UsageError.
 
@@ -89,7 +107,7 @@ def plan(
     if options.network not in ("host", "none"):
         raise UsageError(f"--network {options.network} is not here yet", hint="--network host, or --network none")
     try:
-        planning = _Planning(dockerfile, options, resolve, environ, is_ignored)
+        planning = _Planning(dockerfile, options, resolve, environ, is_ignored, contexts)
         state = planning.run()
         wanted = CheckOptions.parse(planning.scene.build_args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check))
         remarks = wanted.kept((*checks(dockerfile, planning.platforms), *planning.scene.remarks))
@@ -118,7 +136,9 @@ class _Planning:
         resolve: Resolve,
         environ: Mapping[str, str],
         is_ignored: Callable[[str], bool],
+        contexts: Contexts,
     ) -> None:
+        self.contexts = contexts
         self.stages = dockerfile.stages
         self.options = options
         self.resolve = resolve
@@ -135,6 +155,7 @@ class _Planning:
             is_ignored=is_ignored,
             network=options.network,
             source=_no_stage,
+            directory=self._directory,
             aside=lambda vertex: None,
             allowed=options.allow,
         )
@@ -197,11 +218,28 @@ class _Planning:
                 continue
             needed.add(index)
             stage = self.stages[index]
-            names = [(name, each.span) for each in stage.instructions for name in _sources(each)]
+            if self._context_key(stage.base.name) is not None:
+                continue
+            names = [
+                (name, each.span) for each in stage.instructions for name in _sources(each)
+                if self._directory(name) is None
+            ]  # fmt: skip
             inputs = [self._stage_copied(name, span, index) for name, span in names]
             inputs.append(self._stage_named(self._image_name(stage.base), index))
             pending += [each for each in inputs if each is not None]
         return needed
+
+    def _context_key(self, name: str) -> str | None:
+        """What a stage or an image is called in `contexts`; None if it is not there."""
+        if not self.contexts or not name:
+            return None
+        plain = context_name(name)
+        return next((key for key in (f"{plain}::{self.options.platform}", plain) if key in self.contexts), None)
+
+    def _directory(self, name: str) -> str | None:
+        """The name of the directory that stands for `name`."""
+        key = None if name.isdecimal() else self._context_key(name)
+        return key if key is not None and self.contexts[key] is None else None
 
     def _stage_copied(self, name: str, span: Span, index: int) -> int | None:
         """The stage that --from in stage number `index` names; None for the context or an image."""
@@ -239,7 +277,8 @@ class _Planning:
             scene = replace(self.scene, source=partial(self._source, index), aside=partial(self._aside, index))
             stage = self.stages[index]
             state = self._begin(index, scene)
-            for instruction in stage.instructions:
+            is_given = self._context_key(stage.base.name) is not None
+            for instruction in () if is_given else stage.instructions:
                 state = self._step(instruction, state, index, scene)
             self.states[index] = state
         return self.states[index]
@@ -247,9 +286,9 @@ class _Planning:
     def _begin(self, index: int, scene: Scene) -> StageState:
         """The state after FROM, triggers of the base image included."""
         base = self.stages[index].base
-        name = self._image_name(base)
+        name = base.name if self._context_key(base.name) is not None else self._image_name(base)
         below = self._stage_named(name, index)
-        if below is not None:
+        if below is not None and self._context_key(name) is None:
             # As in BuildKit, a stage on top of another sees its ARGs too, and fires its triggers.
             state = self._state_of(below)
             self.steps.append(Step(one_line(base.text), base.span, state.vertex, stage=self._shown(index), made=state))
@@ -289,7 +328,15 @@ class _Planning:
         """The vertex and config of an image; `step` is how it is shown."""
         image: Image | None = None
         config = ImageConfig(platform=platform, env=(f"PATH={DEFAULT_PATH}",), working_dir="/")
-        if name != "scratch":
+        directory = self._directory(name)
+        if directory is not None:
+            scratch = Vertex(Base(None), (), "FROM scratch", span)
+            self._aside(index, scratch)
+            copy = CopyFiles((".",), "/", from_context=True, context=directory)
+            vertex = Vertex(copy, (scratch,), f"FROM {name}", span)
+            self.steps.append(Step(step, span, vertex, stage=self._shown(index)))
+            return vertex, config
+        if name != "scratch" or self._context_key(name) is not None:
             image = self._resolved(name, platform, span, index)
             config = image.config
             here = config.platform
@@ -300,8 +347,12 @@ class _Planning:
         return vertex, config
 
     def _resolved(self, name: str, platform: Platform, span: Span, index: int) -> Image:
+        key = self._context_key(name)
+        given = self.contexts[key] if key is not None else None
+        if isinstance(given, Image):
+            return given
         try:
-            return self.resolve(Reference.parse(name), platform)
+            return self.resolve(given or Reference.parse(name), platform)
         except (StoreError, RegistryError) as error:
             later = self._stage_named(name, len(self.stages))
             why, hint = error.why, error.hint

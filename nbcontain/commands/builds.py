@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from nbcontain.build.arguments import allowed
 from nbcontain.build.cache_directory import CacheDirectory
+from nbcontain.build.named import contexts_of
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import agents_of, secrets_of
-from nbcontain.build.sources import Source, file_in_archive
 from nbcontain.builder import BuildTask
+from nbcontain.commands.inputs import BuildInputs, inputs_of
 from nbcontain.commands.lint import checked
 from nbcontain.commands.table import command
 from nbcontain.display.table import Column, Table
@@ -35,6 +35,10 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 class BuildWords:
     tags: tuple[str, ...] = option("-t", "--tag", help="what to call the image, as in hello or hello:1", metavar="NAME")
     build_args: tuple[str, ...] = option("--build-arg", help="K=V for an ARG of the Dockerfile", metavar="K=V")
+    contexts: tuple[str, ...] = option(
+        "--build-context", help="more files or an image by name, for FROM and --from",
+        metavar="NAME=DIR|URL|docker-image://REF|oci-layout://DIR",
+    )  # fmt: skip
     target: str = option("--target", help="the stage to build, by name or number", metavar="STAGE")
     labels: tuple[str, ...] = option("--label", help="K=V, a label for the image", metavar="K=V")
     annotations: tuple[str, ...] = option("--annotation", help="K=V, for the manifest", metavar="K=V")
@@ -73,13 +77,14 @@ class BuildWords:
         return self.check or self.call in ("check", "lint")
 
     def started(
-        self, engine: Engine, dockerfile: str, context: Source | None, variables: Mapping[str, object] | None = None
-    ) -> InProgress[Image] | InProgress[Verdict]:
-        """The build, or the check, of this text."""
-        options = self.build_options(context, variables)
+        self, engine: Engine, given: BuildInputs, variables: Mapping[str, object] | None = None,
+        contexts: Mapping[str, Any] | None = None,
+    ) -> InProgress[Image] | InProgress[Verdict]:  # fmt: skip
+        """The build, or the check, of this. `variables` are the notebook's, `contexts` its contexts by name."""
+        options = self.build_options(given, variables, contexts)
         if self.is_check:
-            return checked(engine, dockerfile, options)
-        return self.in_progress(engine.build(dockerfile, options))
+            return checked(engine, given.dockerfile, options)
+        return self.in_progress(engine.build(given.dockerfile, options))
 
     @property
     def checked_display(self) -> str:
@@ -90,11 +95,15 @@ class BuildWords:
             )
         return "" if self.display in ("auto", "quiet") else self.display
 
-    def build_options(self, context: Source | None, variables: Mapping[str, object] | None = None) -> BuildOptions:
-        """`variables` are the notebook's, for --secret var=."""
+    def build_options(
+        self, given: BuildInputs, variables: Mapping[str, object] | None, contexts: Mapping[str, Any] | None
+    ) -> BuildOptions:
+        """`variables` are the notebook's, for --secret var= and --build-context NAME=var:."""
         return BuildOptions(
             tags=tuple(name for each in self.tags for name in each.split(",") if name),
-            context=context,
+            context=given.context,
+            contexts=contexts_of(self.contexts, contexts, variables),
+            ignore=given.ignore,
             build_args=self.build_args,
             target=self.target,
             no_cache=self.no_cache,
@@ -128,43 +137,16 @@ class DockerfileWords(BuildWords):
 @with_defaults
 class BuildCommandWords(BuildWords):
     file: str = option("-f", "--file", help="the Dockerfile, - for standard input (default: PATH/Dockerfile)")
-    path: str = argument(help="the directory that COPY takes files from, a tar file, or - for one", metavar="PATH")
+    path: str = argument(
+        help="the directory that COPY takes files from, a tar file or - for one, a git repository, or a URL",
+        metavar="PATH|URL|-",
+    )  # fmt: skip
 
 
 @command("image", "build", "make an image from a Dockerfile", BuildCommandWords, top=("build",))
 def image_build(engine: Engine, words: BuildCommandWords) -> InProgress[Image] | InProgress[Verdict]:
     _ = words.checked_display
-    context = Path(words.path)
-    if words.file == words.path == "-":
-        raise UsageError("standard input cannot be both the Dockerfile and the context")
-    if words.path == "-" or context.is_file():
-        # A tar archive is read twice, so standard input is kept until the build is over.
-        data = sys.stdin.buffer.read() if words.path == "-" else context.read_bytes()
-        if words.path == "-" and not words.file and _is_text(data):
-            # As with docker: what comes in is the Dockerfile itself, and there is no context.
-            return words.started(engine, data.decode(), None)
-        text = _read_dockerfile(words.file) if words.file else file_in_archive(data, "Dockerfile").decode("utf-8-sig")
-        return words.started(engine, text, data)
-    source = _read_dockerfile(words.file or str(context / "Dockerfile"))
-    return words.started(engine, source, context)
-
-
-def _is_text(data: bytes) -> bool:
-    """Whether it can be a Dockerfile: no archive, compressed or not, is free of NUL bytes."""
-    return b"\0" not in data[:4096]
-
-
-def _read_dockerfile(file: str) -> str:
-    if file == "-":
-        return sys.stdin.read()
-    try:
-        return Path(file).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read the Dockerfile {file}",
-            why=getattr(error, "strerror", None) or str(error),
-            hint="-f FILE names another",
-        ) from error
+    return words.started(engine, inputs_of(words.path, words.file))
 
 
 # --- what builds keep -------------------------------------------------------------------------

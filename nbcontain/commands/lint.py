@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nbcontain.build.inputs import DockerfileSource
 from nbcontain.build.lint import CheckReport
 from nbcontain.build.plan import BuildOptions
 from nbcontain.display.findings import Findings
@@ -9,7 +10,7 @@ from nbcontain.display.values import InProgress, Verdict
 from nbcontain.engine import Engine
 
 
-def checked(engine: Engine, dockerfile: str, options: BuildOptions) -> InProgress[Verdict]:
+def checked(engine: Engine, dockerfile: DockerfileSource, options: BuildOptions) -> InProgress[Verdict]:
     """Ends with 1 if one of BuildKit's checks found something, as docker does; our own hints are no failure."""
 
     def drawn(report: CheckReport) -> Verdict:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
+from nbcontain.display.ansi import sanitized
 from nbcontain.events import Record
 from nbcontain.task import Task
 
@@ -35,7 +36,8 @@ class Lines:
     lines: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return "\n".join(self.lines)
+        # Labels and instructions are other people's texts, and a cell follows a terminal's control sequences.
+        return sanitized("\n".join(self.lines))
 
 
 @dataclass(frozen=True, slots=True)

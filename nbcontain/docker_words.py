@@ -109,15 +109,13 @@ _BUILD = (
     )
     | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--shm-size", "--ulimit", "--cgroup-parent", "--cpu-quota")
 )
-_FILTER = _all("filters and formats are not built yet", "--filter", "--format")
 
 KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "container run": _RUN,
     "container create": _RUN,
     "image build": _BUILD,
-    "image ls": _FILTER | _all(_FILTER["--filter"], "-f", "--tree"),
-    "image inspect": _all(_FILTER["--filter"], "-f", "--format", "--platform"),
-    "image history": _all(_FILTER["--filter"], "--format", "-q", "--quiet", "-H", "--human", "--platform"),
+    "image inspect": _all(_PLATFORM, "--platform"),
+    "image history": _all(_PLATFORM, "--platform"),
     "image rm": _all("parents are shared layers here and go with their last image", "--no-prune"),
     "image import": _all(_PLATFORM, "--platform"),
     "image save": _all(_PLATFORM, "--platform"),
@@ -128,11 +126,9 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
         "-p",
         "--password",
     ),
-    "container ps": _FILTER | _all(_FILTER["--filter"], "-f", "-n", "--last", "-l", "--latest", "-s", "--size"),
     "container logs": _all("it is not built yet", "--since", "--until", "--details"),
     "container exec": _all("it is not built yet", "-d", "--detach", "--env-file", "--privileged"),
     "container attach": _all("ctrl-C is always passed on to a container without a terminal", "--sig-proxy"),
-    "container inspect": _all(_FILTER["--filter"], "-f", "--format", "-s", "--size"),
     "container rm": _all("there are no links between containers", "-l", "--link"),
     "container stop": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
     "container restart": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),

@@ -30,7 +30,7 @@ def draw(value: object) -> int:
             print(value.text())
         case Lines(lines=lines):
             for line in lines:
-                print(line)
+                print(sanitized(line) if sys.stdout.isatty() else line)
         case Document(value=document):
             print(json.dumps(document, indent=2, ensure_ascii=False))
         case Verdict():

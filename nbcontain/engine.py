@@ -27,6 +27,7 @@ from nbcontain.consoles import Consoles
 from nbcontain.containers import Containers
 from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, UsageError
 from nbcontain.events import Emit, Finished, Output, Record, Started, scope
+from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
@@ -126,9 +127,13 @@ class Engine:
 
     # --- images ---
 
-    def images(self) -> list[tuple[Reference | None, Image]]:
-        """Every name and its image; None for an image without a name. Newest first."""
-        return sorted(self.store.images.list(), key=lambda each: each[1].config.created, reverse=True)
+    def images(self, filters: Sequence[str] = ()) -> list[tuple[Reference | None, Image]]:
+        """Every name and its image; None for an image without a name. Newest first.
+
+        `filters` are docker's, as in "label=team" and "dangling=true".
+        """
+        found = sorted(self.store.images.list(), key=lambda each: each[1].config.created, reverse=True)
+        return chosen_images(self, found, Filters.parse(filters, IMAGES)) if filters else found
 
     def image(self, name: str) -> Image:
         """An image by name, digest or the beginning of its id, or NAME@step3 of a build. Raises ImageNotFound."""
@@ -236,9 +241,10 @@ class Engine:
 
     # --- containers ---
 
-    def containers(self) -> list[Container]:
-        """Every container that is whole, newest first."""
-        return self._containers.all()
+    def containers(self, filters: Sequence[str] = ()) -> list[Container]:
+        """Every container that is whole, newest first. `filters` are docker's: "status=exited"."""
+        found = self._containers.all()
+        return chosen_containers(self, found, Filters.parse(filters, CONTAINERS)) if filters else found
 
     def container(self, name: str) -> Container:
         """A container by name, id or the beginning of its id. Raises ContainerNotFound."""
@@ -299,8 +305,8 @@ class Engine:
         return HOST_IMAGE if name in ("host", "host:latest") and self.base_image(HOST_IMAGE, emit) else None
 
     def _shown_name(self, asked: str, image: Image) -> str:
-        names = (each for each, _ in self.store.images.list() if each and _means(asked, each))
-        return next((each.familiar for each in names), image.id.short)
+        """The name as it was asked for, as with docker."""
+        return asked if any(_means(asked, each) for each, _ in self.store.images.list() if each) else image.id.short
 
     def run(self, options: RunOptions) -> Task[RunResult | Container]:
         """Make a container and run it. Detached, the task ends when it runs and gives the Container.

@@ -153,7 +153,7 @@ def log(picture: Picture) -> str:
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], footer: str = "", label: str = "") -> str:
-    """A real table. A column is its title and a look: "", "num", "code", "wide" or "graph"."""
+    """A real table. A column is its title and a look: "", "num", "code", "wide", "tree" or "graph"."""
     titles = "".join(element("th", escape(title), _look(look), scope="col") for title, look in columns)
     drawn = []
     for row in rows:
@@ -199,7 +199,7 @@ def _sections() -> dict[str, str]:
 
 
 def _look(look: str) -> str:
-    return f"nbc-{look}" if look in ("num", "code", "wide", "graph") else ""
+    return f"nbc-{look}" if look in ("num", "code", "wide", "graph", "tree") else ""
 
 
 def _output(text: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from nbcontain.consoles import Session, Size
+from nbcontain.display.ansi import sanitized
 from nbcontain.events import Emit, Record
 from nbcontain.task import Task
 
@@ -50,7 +51,8 @@ class Lines:
     lines: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return "\n".join(self.lines)
+        # Labels and instructions are other people's texts, and a cell follows a terminal's control sequences.
+        return sanitized("\n".join(self.lines))
 
 
 @dataclass(frozen=True, slots=True)

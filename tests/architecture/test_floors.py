@@ -10,7 +10,10 @@ FLOORS = (
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
-    {"archives", "builder", "consoles", "containers", "engine", "inspection", "outcomes", "profiles", "soundness"},
+    {
+        "archives", "builder", "consoles", "containers", "engine", "filters", "inspection", "outcomes", "profiles",
+        "soundness",
+    },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "terminal"},
     {"magics", "session", "__main__"},

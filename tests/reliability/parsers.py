@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from archives import archive, member
-from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference
+from nbcontain.display.template import Template
+from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, UsageError
 from nbcontain.events import Output, Record, decode, encode
 from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.digest import Digest
@@ -69,8 +70,20 @@ _key = Digest.of(b"key")
 GOOD_TAR = archive(member("a/file", data=b"hello"), member("b", data=b"x" * 700))
 _PROCESS = {"process": {"args": ["sh"], "cwd": "/", "user": {"uid": 1}, "env": ["A=b"]}, "linux": {"namespaces": []}}
 
+def _template(data: bytes) -> str:
+    return Template.parse(data.decode("utf-8", "replace")).render(_VALUE)
+
+
+_VALUE = {"ID": "abc", "L": ["a", 1, 2.5, None, True, {"K": ["x"]}], "M": {"a": "b"}, "E": {}, "N": 7, "T": "äö\n"}
+
+
 PARSERS: dict[str, Parser] = {
     "tar": Parser(_tar, (BadArchive,), GOOD_TAR),
+    "template": Parser(
+        _template,
+        (UsageError,),
+        b'{{range $i, $e := .L}}{{if eq $i 1}}{{json $e | upper}}{{else}}{{printf "%5s" .}}{{end}}{{end}}',
+    ),
     "manifest": Parser(
         _manifest,
         (BadDocument,),

@@ -82,26 +82,35 @@ class Archives:
         return tuple(Saved(image, tuple(references)) for image, references in chosen.values())
 
     def _save_directory(self, saved: Sequence[Saved], target: Path, told: Callable[[int], None]) -> None:
+        """Beside its place, and moved there when it is whole: the same again succeeds whenever this is interrupted."""
         try:
-            target.mkdir(parents=True, exist_ok=True)
-            if os.listdir(target):
+            if target.is_dir() and os.listdir(target):
                 raise UsageError(f"{target} is not empty", hint="An OCI layout goes into a directory of its own.")
-            done = 0
-            blobs = self._engine.store.blobs
-            for layer in layers_of(saved):
-                path = target / blob_path(layer.digest)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with blobs.open(layer.digest) as blob, files.temporary(path.parent, 0o644) as (temporary, fd):
-                    while data := blob.read(_COPY_BYTES):
-                        files.write(fd, data)
-                        told(done := done + len(data))
-                    files.move(temporary, path)
-            for name, data in documents_of(saved).items():
-                path = target / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                files.replace(path, data, 0o644, durable=False)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with files.disk(target.parent), files.temporary_directory(target.parent) as made:
+                try:
+                    self._fill_directory(saved, made, told)
+                    files.set_mode(made, 0o755)
+                    files.move(made, target)
+                finally:
+                    files.remove_tree(made)
         except OSError as error:
             raise StoreError(f"cannot write to {target}", why=error.strerror or "") from error
+
+    def _fill_directory(self, saved: Sequence[Saved], directory: Path, told: Callable[[int], None]) -> None:
+        done = 0
+        for layer in layers_of(saved):
+            path = directory / blob_path(layer.digest)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._engine.store.blobs.open(layer.digest) as blob, files.temporary(path.parent, 0o644) as (part, fd):
+                while data := blob.read(_COPY_BYTES):
+                    files.write(fd, data)
+                    told(done := done + len(data))
+                files.move(part, path)
+        for name, data in documents_of(saved).items():
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.replace(path, data, 0o644, durable=False)
 
     def load(self, source: str) -> Task[tuple[Saved, ...]]:
         """Read the images of an archive of docker's or of an OCI layout, plain or compressed, file or directory.
@@ -252,7 +261,7 @@ def _sink(destination: str) -> Iterator[Callable[[bytes], None]]:
         return
     path = Path(destination).absolute()
     try:
-        with files.temporary(path.parent, 0o644) as (temporary, fd):
+        with files.disk(path.parent), files.temporary(path.parent, 0o644) as (temporary, fd):
             yield lambda data: files.write(fd, data)
             files.move(temporary, path)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:

@@ -24,7 +24,7 @@ from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
-from nbcontain.store.settling import Settling
+from nbcontain.store.settling import Settling, Witness
 from nbcontain.store.whiteouts import is_opaque, opaque_xattr
 
 _KEY = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
@@ -46,6 +46,9 @@ class Staging:
     def __init__(self, snapshotter: OverlaySnapshotter, directory: Path) -> None:
         self._snapshotter = snapshotter
         self._directory = directory
+        files.make_new_directory(directory / "layer")
+        self._witness: Witness | None = Witness.of(directory / "layer")
+        files.make_new_directory(self.fs, 0o755)
 
     @property
     def fs(self) -> Path:
@@ -61,7 +64,14 @@ class Staging:
         """Give it its name; idempotent: if a twin was quicker, this one is thrown away."""
         layer = self._directory / "layer"
         files.write_new(layer / "parent", _parent_bytes(parent))
-        self._snapshotter.publish(layer, name)
+        witness, self._witness = self._witness, None
+        self._snapshotter.publish(layer, name, witness)
+
+    def close(self) -> None:
+        """Nothing is committed any more; idempotent."""
+        if self._witness is not None:
+            self._witness.close()
+            self._witness = None
 
 
 class OverlaySnapshotter:
@@ -79,20 +89,36 @@ class OverlaySnapshotter:
     # --- what is committed ---
 
     def exists(self, name: ChainID) -> bool:
+        """Whether it is there and holds, with all that it lies on: what is below may have been lost without it."""
+        current = name
+        for _ in range(LAYER_LIMIT):
+            if not self.holds(current):
+                return False
+            try:
+                below = self.parent(current)
+            except StoreError:
+                return False
+            if below is None:
+                return True
+            current = below
+        return False
+
+    def holds(self, name: ChainID) -> bool:
+        """The same of this one alone: for who knows that what is below it holds, or asks about each."""
         return self._settling.is_sound(self._layout.snapshot(name))
 
-    def publish(self, directory: Path, name: ChainID) -> bool:
-        """Make a finished directory that snapshot; False if a twin has the name already."""
+    def publish(self, directory: Path, name: ChainID, witness: Witness | None = None) -> bool:
+        """Make a finished directory that snapshot; False if a twin has the name already. Closes the witness."""
         target = self._layout.snapshot(name)
         if target.is_dir() and not self._settling.is_sound(target):
-            # A power cut came before it was written out.
-            self._take_away(target)
-        return self._settling.publish(directory, target)
+            # A power cut came before it was written out. Whoever comes to this line at the same time may have put a
+            # sound one in its place by now, which somebody stands on.
+            self._take_away_committed(target, unless=self._settling.is_sound)
+        return self._settling.publish(directory, target, witness)
 
     def settle(self) -> None:
-        """Have all that there is written out now."""
-        found = [self._layout.snapshots / name for name in self.walk()]
-        self._settling.settle(each for each in found if self._settling.is_sound(each))
+        """Have all that there is written out now. The caller holds the store's lock."""
+        self._settling.settle(self._layout.snapshots / name for name in self.walk())
 
     def walk(self) -> Iterator[str]:
         """The hex of every committed snapshot's chain ID."""
@@ -108,6 +134,12 @@ class OverlaySnapshotter:
         xattr = opaque_xattr(userxattr=self.userxattr)
         while name is not None:
             directory = self._layout.snapshot(name)
+            if not self._settling.is_sound(directory) and directory.is_dir():
+                raise StoreError(
+                    f"the snapshot {name.short} does not hold",
+                    why="the power went before it was written out",
+                    hint="nbcontain system check --repair unpacks it again",
+                )
             found.append(directory / "fs")
             if len(found) > LAYER_LIMIT:
                 raise StoreError(f"more than {LAYER_LIMIT} layers under {found[0]}", why="the store is damaged")
@@ -129,17 +161,18 @@ class OverlaySnapshotter:
 
     def remove(self, name: ChainID) -> None:
         """Idempotent; only for gc, which knows that nothing lies on it."""
-        self._take_away(self._layout.snapshot(name))
+        self._take_away_committed(self._layout.snapshot(name))
 
     @contextmanager
     def staging(self) -> Iterator[Staging]:
         """A place to unpack a layer; gone at the end unless it was committed. A full disk becomes DiskFull."""
         with files.disk(self._layout.root), files.temporary_directory(self._layout.tmp) as directory:
-            staging = Staging(self, directory)
             try:
-                files.make_new_directory(directory / "layer")
-                files.make_new_directory(staging.fs, 0o755)
-                yield staging
+                staging = Staging(self, directory)
+                try:
+                    yield staging
+                finally:
+                    staging.close()
             finally:
                 self.remove_tree(directory)
 
@@ -255,12 +288,27 @@ class OverlaySnapshotter:
 
     def _take_away(self, directory: Path) -> None:
         """Free the name at once, then remove what it named. A crash in between leaves what sweeping finds."""
-        rubbish = self._layout.tmp / f".tmp-{os.urandom(8).hex()}"
+        rubbish = self._rubbish()
         try:
             files.move(directory, rubbish)
         except FileNotFoundError:
             return
         self.remove_tree(rubbish)
+
+    def _take_away_committed(self, directory: Path, unless: Callable[[Path], bool] = lambda directory: False) -> None:
+        """The same for a committed snapshot, among others who do it, and who mark it as written out."""
+        rubbish = self._rubbish()
+        with files.lock(self._layout.snapshots_lock, exclusive=True):
+            if unless(directory):
+                return
+            try:
+                files.move(directory, rubbish)
+            except FileNotFoundError:
+                return
+        self.remove_tree(rubbish)
+
+    def _rubbish(self) -> Path:
+        return self._layout.tmp / f".tmp-{os.urandom(8).hex()}"
 
 
 def _bind(directory: Path, access: str) -> tuple[Mount, ...]:

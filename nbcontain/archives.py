@@ -164,9 +164,7 @@ class Archives:
         def body(emit: Emit) -> Container:
             with scope(emit, "export", f"export {container.name}"), _sink(destination) as write:
                 active = engine.store.snapshots.active(container.id)
-                engine.workshop(emit).stacks.tar_to(
-                    engine.store.snapshots.look(active), write, skip=container.bundle.stubs()
-                )
+                engine.workshop(emit).stacks.export(active, write, skip=container.bundle.stubs())
             return container
 
         return Task("export", body)

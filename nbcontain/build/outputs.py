@@ -102,8 +102,7 @@ def tar_of_image(image: Image, workshop: Workshop) -> Iterator[IO[bytes]]:
             if chain is None:
                 os.write(sink, bytes(1024))
                 return
-            arguments = {"overlay": False, "userxattr": workshop.store.snapshots.userxattr, "stubs": []}
-            workshop.launcher.call("tar_of", workshop.store.snapshots.view(chain), arguments, (sink,))
+            workshop.stacks.export(chain, lambda data: files.write(sink, data))
         except BaseException as error:  # noqa: BLE001 - raised again below
             failed.append(error)
         finally:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from archives import archive, member
 from nbcontain.display.template import Template
-from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, UsageError
+from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, StoreError, UsageError
 from nbcontain.events import Output, Record, decode, encode
 from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import LAYER_TAR, Descriptor, Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import Fields, load
-from nbcontain.store import cache, compression, tar
+from nbcontain.store import cache, compression, owners, tar
 
 
 @dataclass(frozen=True)
@@ -114,5 +114,9 @@ PARSERS: dict[str, Parser] = {
         (BadDocument,),
         cache.encode(cache.CacheRecord((_layer,), "2026-01-01T00:00:00Z", "RUN"), _key),
         ("key", "layers", "created", "created_by"),
+    ),
+    "owner": Parser(owners.decode, (StoreError,), owners.encode(1000, 70000)),
+    "ledger": Parser(
+        owners.Ledger, (StoreError,), b'["a/link", 5, 6, 1000000000, null]\n["dev", 0, 6, null, ["b", 8, 0]]\n'
     ),
 }

@@ -96,8 +96,9 @@ class BuildWords:
         return "" if self.display in ("auto", "quiet") else self.display
 
     def build_options(
-        self, given: BuildInputs, variables: Mapping[str, object] | None, contexts: Mapping[str, Any] | None
-    ) -> BuildOptions:
+        self, given: BuildInputs, variables: Mapping[str, object] | None = None,
+        contexts: Mapping[str, Any] | None = None,
+    ) -> BuildOptions:  # fmt: skip
         """`variables` are the notebook's, for --secret var= and --build-context NAME=var:."""
         return BuildOptions(
             tags=tuple(name for each in self.tags for name in each.split(",") if name),

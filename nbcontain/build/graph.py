@@ -13,6 +13,7 @@ from nbcontain.dockerfile.ast import Remark
 from nbcontain.errors import Span
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, ImageConfig
+from nbcontain.oci.reference import Reference
 from nbcontain.store.cache_mounts import Sharing
 
 
@@ -263,6 +264,16 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class BaseImage:
+    """An image that a build begins with or copies from; without a reference, one that was handed over."""
+
+    name: str
+    """As the Dockerfile calls it."""
+    reference: Reference | None
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
 class BuildGraph:
     """A whole build. `config` is the image's, without diff IDs of what is still to be made, and with a history
     whose new entries have no time yet; `steps` are the instructions that count, in the order of the file."""
@@ -274,6 +285,9 @@ class BuildGraph:
     """The steps whose entries are the last ones of `config.history`, one each."""
     remarks: tuple[Remark, ...] = ()
     """What is odd about the Dockerfile, for the user to read."""
+    hints: tuple[Remark, ...] = ()
+    """What could be better, if that was asked for."""
+    bases: tuple[BaseImage, ...] = ()
 
     def vertices(self) -> tuple[Vertex, ...]:
         """Inputs before users, each once; what the target does not need is absent."""

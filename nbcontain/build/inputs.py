@@ -6,13 +6,12 @@ build is over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from nbcontain.build import git, http
 from nbcontain.build.context import ContentCache, Context
 from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.build.named import CONTEXT_FILE, Inside, LayoutImage, NamedSource
@@ -23,9 +22,7 @@ from nbcontain.errors import BuildError
 from nbcontain.events import Emit, scope
 from nbcontain.oci.image import REF_NAME, Descriptor, Image, Platform
 from nbcontain.oci.reference import Reference
-from nbcontain.registry import platforms
 from nbcontain.store import files
-from nbcontain.store.archive_reader import INDEXES, Wanted, read_archive
 
 DockerfileSource = str | Inside | RemoteFile
 """The text of a Dockerfile, or where it is."""
@@ -51,8 +48,13 @@ class Inputs:
     directories: Mapping[str, Context] = field(default_factory=dict)
     """By name; "" is the build's own context."""
     images: Mapping[str, Image | Reference] = field(default_factory=dict)
-    origin: Origin | None = None
-    """Where the build's own context was fetched."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """Where directories were fetched, by name."""
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where the build's own context was fetched."""
+        return self.origins.get("")
 
     @property
     def names(self) -> dict[str, Image | Reference | None]:
@@ -82,7 +84,7 @@ def opened(
             given = Ignore.parse(ignore) if ignore is not None else None
             if isinstance(context, Repository) and keeps_git_dir:
                 context = replace(context, keeps_git_dir=True)
-            root, is_plain = opening.root(context, "context", unpack=True)
+            root, is_plain = opening.root(context, "", unpack=True)
             if is_plain and path:
                 path = CONTEXT_FILE
             cache = contents if isinstance(context, Path) and is_directory(context) else ContentCache()
@@ -93,7 +95,7 @@ def opened(
             case Inside():
                 text = _text(path, directories.get(""))
             case RemoteFile():
-                root, _ = opening.root(dockerfile, "Dockerfile", unpack=False)
+                root, _ = opening.root(dockerfile, "dockerfile:", unpack=False)
                 text = _text(CONTEXT_FILE, Context(root))
         images: dict[str, Image | Reference] = {}
         for name, source in named.items():
@@ -104,9 +106,9 @@ def opened(
                     images[name] = opening.layout(name, source)
                 case _:
                     is_own = isinstance(source, Path) and is_directory(source)
-                    root, _ = opening.root(source, f"context {name}", unpack=False)
+                    root, _ = opening.root(source, name, unpack=False)
                     directories[name] = Context(root, contents if is_own else ContentCache())
-        yield Inputs(text, directories, images, opening.origins.get("context"))
+        yield Inputs(text, directories, images, opening.origins)
 
 
 def _text(path: str, context: Context | None) -> str:
@@ -132,7 +134,7 @@ class _Opening:
         self._count = 0
         self.origins: dict[str, Origin] = {}
 
-    def root(self, source: Source, task: str, *, unpack: bool) -> tuple[Path, bool]:
+    def root(self, source: Source, name: str, *, unpack: bool) -> tuple[Path, bool]:
         """The directory that a source is or becomes, and whether it is a file of a server that is no archive.
 
         `unpack`: an archive of a server gives what is in it.
@@ -141,9 +143,9 @@ class _Opening:
             case Path() if is_directory(source):
                 return source, False
             case Repository():
-                return self._repository(source, task), False
+                return self._repository(source, name), False
             case RemoteFile():
-                return self._file(source, task, unpack=unpack)
+                return self._file(source, name, unpack=unpack)
         root = self._new()
         write_out(source, root)
         return root, False
@@ -161,18 +163,24 @@ class _Opening:
     def _emit(self, task: str) -> Emit:
         return lambda event: self._workshop.emit(replace(event, task=task))
 
-    def _repository(self, source: Repository, task: str) -> Path:
+    def _repository(self, source: Repository, name: str) -> Path:
+        from nbcontain.build import git, http
+
+        task = _task(name)
         url = http.redacted(source.url)
         with scope(self._workshop.emit, task, f"load {url}", self._parent):
             emit, access = self._emit(task), self._workshop.access
             commit = git.commit_of(source, access, emit)
-            self.origins[task] = Origin(f"{url}#{source.ref}" if source.ref else url, "sha1", commit)
+            self.origins[name] = Origin(f"{url}#{source.ref}" if source.ref else url, "sha1", commit)
             return git.checked_out(source, commit, self._new(), access, emit)
 
-    def _file(self, source: RemoteFile, task: str, *, unpack: bool) -> tuple[Path, bool]:
+    def _file(self, source: RemoteFile, name: str, *, unpack: bool) -> tuple[Path, bool]:
+        from nbcontain.build import http
+
+        task = _task(name)
         with scope(self._workshop.emit, task, f"load {http.redacted(source.url)}", self._parent):
             found = http.fetched(source, self._workshop.store.layout, self._workshop.access, self._emit(task))
-            self.origins[task] = Origin(http.redacted(source.url), found.digest.algorithm, found.digest.hex)
+            self.origins[name] = Origin(http.redacted(source.url), found.digest.algorithm, found.digest.hex)
             root = self._new()
             with found.path.open("rb") as file:
                 is_plain = not is_archive(file.read(_HEAD_BYTES))
@@ -184,8 +192,10 @@ class _Opening:
 
     def layout(self, name: str, source: LayoutImage) -> Image:
         """An image of an OCI layout, in the store. Raises BuildError, and what is wrong with the layout."""
+        from nbcontain.store.archive_reader import read_archive
+
         wanted = _wanted(source)
-        with scope(self._workshop.emit, f"context {name}", f"load {source.path}", self._parent):
+        with scope(self._workshop.emit, _task(name), f"load {source.path}", self._parent):
             found = read_archive(source.path, self._workshop.store.blobs, partial(_chosen, source), wanted=wanted)
         if len(found) != 1:
             what = str(source.digest or source.tag or "latest")
@@ -196,8 +206,14 @@ class _Opening:
         return found[0].image
 
 
-def _wanted(source: LayoutImage) -> Wanted:
+def _task(name: str) -> str:
+    """What loading a context is called among the tasks of a build."""
+    return f"context {name}".strip()
+
+
+def _wanted(source: LayoutImage) -> Callable[[Sequence[Descriptor]], list[Descriptor]]:
     """Which entries of index.json may lead to the image."""
+    from nbcontain.store.archive_reader import INDEXES
 
     def wanted(entries: Sequence[Descriptor]) -> list[Descriptor]:
         if source.digest is not None:
@@ -218,5 +234,7 @@ def _tag_of(entry: Descriptor) -> str:
 
 
 def _chosen(source: LayoutImage, entries: Sequence[Descriptor], name: str) -> Descriptor:
+    from nbcontain.registry import platforms
+
     by_digest = next((each for each in entries if each.digest == source.digest), None)
     return by_digest or platforms.choose(entries, Platform.here(), name)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from nbcontain.build import git, http
 from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.build.sources import Source
 from nbcontain.errors import BadDigest, BadReference, BuildError, UsageError
@@ -59,6 +58,8 @@ def context_name(text: str) -> str:
 
 def remote_of(text: str) -> Repository | RemoteFile | None:
     """The repository or the file of a server that this means; None for something on this machine. Raises UsageError."""
+    from nbcontain.build import git
+
     address = f"https://{text}" if text.startswith("github.com/") else text
     try:
         if git.is_repository(address) or address is not text:
@@ -106,8 +107,10 @@ def _named(
     if remote := remote_of(value):
         return remote
     if value.startswith(("target:", "service:", "input:")) or (separator and kind.isalpha()):
+        from nbcontain.build.http import redacted
+
         raise UsageError(
-            f"--build-context {name}={http.redacted(value)}: there is no such kind of context",
+            f"--build-context {name}={redacted(value)}: there is no such kind of context",
             why="target: is a word of bake files" if value.startswith("target:") else "",
             hint=_HINT,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from nbcontain.build.arguments import (
@@ -18,13 +18,10 @@ from nbcontain.build.arguments import (
     parse_platform,
     platform_arguments,
 )
-from nbcontain.build.cache_directory import CacheDirectory
-from nbcontain.build.graph import Base, BuildGraph, CopyFiles, Step, Vertex
+from nbcontain.build.graph import Base, BaseImage, BuildGraph, CopyFiles, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
-from nbcontain.build.named import NamedSource, context_name
-from nbcontain.build.outputs import Output
-from nbcontain.build.secrets import Secret
-from nbcontain.build.sources import Source
+from nbcontain.build.named import context_name
+from nbcontain.build.request import BuildOptions as BuildOptions
 from nbcontain.build.stage import one_line, shown
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.checks import checks
@@ -43,52 +40,6 @@ Contexts = Mapping[str, Image | Reference | None]
 """What a name stands for instead of a stage or an image so called (--build-context): None is a directory of files."""
 
 NO_CONTEXTS: Contexts = {}
-
-
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """What the user of a build can ask for."""
-
-    tags: tuple[str, ...] = ()
-    context: Source | None = None
-    """A directory, a tar archive, names and what is in them, a git repository, or what a server gives."""
-    contexts: Mapping[str, NamedSource] = field(default_factory=dict)
-    """More of them by name, for FROM, COPY --from and RUN --mount=from; images too."""
-    ignore: str | None = None
-    """What to read for the context's .dockerignore: the text of the file that belongs to the Dockerfile alone."""
-    build_args: tuple[str, ...] = ()
-    """NAME=value, or NAME for the value it has in the environment."""
-    target: str = ""
-    """A stage's name or number; "" is the last one."""
-    no_cache: bool = False
-    no_cache_stages: tuple[str, ...] = ()
-    """Stages whose steps run in any case, by name or number."""
-    labels: tuple[str, ...] = ()
-    annotations: tuple[str, ...] = ()
-    """NAME=value, for the manifest."""
-    outputs: tuple[Output, ...] = ()
-    cache_from: tuple[CacheDirectory, ...] = ()
-    cache_to: tuple[CacheDirectory, ...] = ()
-    id_file: str = ""
-    """Where to write the image's id."""
-    metadata_file: str = ""
-    """Where to write what was built, as buildx names it."""
-    platform: Platform = field(default_factory=Platform.here)
-    network: str = "host"
-    """Of every RUN that does not say: "host" or "none"."""
-    allow: tuple[str, ...] = ()
-    """What the Dockerfile may do besides: network.host, onbuild.secrets."""
-    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
-    ssh: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    pull: str = "missing"
-    """When FROM asks the registry: always, missing, never or newer."""
-
-    def with_contexts(self, context: Source | None, contexts: Mapping[str, NamedSource]) -> BuildOptions:
-        """The same with another context, unless it is None, and with these besides."""
-        named = {context_name(name): source for name, source in contexts.items()}
-        return replace(
-            self, context=self.context if context is None else context, contexts={**self.contexts, **named}
-        )
 
 
 def plan(
@@ -123,7 +74,36 @@ def plan(
         steps=tuple(planning.steps),
         history_steps=state.history_steps,
         remarks=remarks,
+        hints=wanted.kept(_hints(dockerfile)) if options.hints else (),
+        bases=tuple(dict.fromkeys(planning.bases)),
     )
+
+
+def _hints(dockerfile: ast.Dockerfile) -> tuple[ast.Remark, ...]:
+    # Only where somebody sees them: many a pattern is compiled for it.
+    from nbcontain.dockerfile.hints import hints
+
+    return hints(dockerfile)
+
+
+@dataclass(frozen=True, slots=True)
+class NeededStages:
+    """The number of the target, of all stages that it is made of, and what the arguments before them are."""
+
+    target: int
+    numbers: tuple[int, ...]
+    global_args: Mapping[str, str]
+    build_args: Mapping[str, str]
+
+
+def needed_stages(
+    dockerfile: ast.Dockerfile, options: BuildOptions, environ: Mapping[str, str], contexts: Contexts = NO_CONTEXTS
+) -> NeededStages:
+    """What a plan would look at; no image is asked for. Raises DockerfileError and UsageError."""
+    planning = _Planning(dockerfile, options, _no_image, environ, lambda path: False, contexts)
+    target = planning._target()
+    numbers = tuple(sorted(planning._needed(target)))
+    return NeededStages(target, numbers, planning.scene.global_args, planning.scene.build_args)
 
 
 class _Planning:
@@ -143,6 +123,7 @@ class _Planning:
         self.options = options
         self.resolve = resolve
         self.steps: list[Step] = []
+        self.bases: list[BaseImage] = []
         self.states: dict[int, StageState] = {}
         self.names: dict[str, list[int]] = {}
         for index, stage in enumerate(self.stages):
@@ -350,9 +331,13 @@ class _Planning:
         key = self._context_key(name)
         given = self.contexts[key] if key is not None else None
         if isinstance(given, Image):
+            self.bases.append(BaseImage(name, None, given))
             return given
         try:
-            return self.resolve(given or Reference.parse(name), platform)
+            reference = given or Reference.parse(name)
+            image = self.resolve(reference, platform)
+            self.bases.append(BaseImage(name, reference, image))
+            return image
         except (StoreError, RegistryError) as error:
             later = self._stage_named(name, len(self.stages))
             why, hint = error.why, error.hint
@@ -403,6 +388,10 @@ class _Planning:
             near = nearest(name, self.scene.declared)
             hint = f"did you mean {near}?" if near else f"Add ARG {name} where it is used."
             self.scene.remark(f"--build-arg {name} is used by no ARG", None, hint)
+
+
+def _no_image(reference: Reference, platform: Platform) -> Image:
+    raise StoreError(f"{reference} is not asked for here")
 
 
 def _no_stage(name: str, span: Span) -> Vertex:

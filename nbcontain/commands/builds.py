@@ -13,14 +13,16 @@ from nbcontain.build.cache_directory import CacheDirectory
 from nbcontain.build.named import contexts_of
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
+from nbcontain.build.provenance import ProvenanceOptions, provenance_of, refuse_sbom
 from nbcontain.build.secrets import agents_of, secrets_of
 from nbcontain.builder import BuildTask
+from nbcontain.commands.calls import call_of, called
 from nbcontain.commands.inputs import BuildInputs, inputs_of
-from nbcontain.commands.lint import checked
 from nbcontain.commands.table import command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Verdict
 from nbcontain.display.words import ago, count, size
+from nbcontain.dockerfile.ast import Remark
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
@@ -41,7 +43,7 @@ class BuildWords:
     )  # fmt: skip
     target: str = option("--target", help="the stage to build, by name or number", metavar="STAGE")
     labels: tuple[str, ...] = option("--label", help="K=V, a label for the image", metavar="K=V")
-    annotations: tuple[str, ...] = option("--annotation", help="K=V, for the manifest", metavar="K=V")
+    annotations: tuple[str, ...] = option("--annotation", help="for the manifest, or for LEVEL", metavar="[LEVEL:]K=V")
     network: str = option("--network", help="host or none, for RUN", default="host")
     secrets: tuple[str, ...] = option(
         "--secret", help="for RUN --mount=type=secret: a file, a variable, or a Python variable of the notebook",
@@ -53,15 +55,25 @@ class BuildWords:
     no_cache: bool = option("--no-cache", help="run every step again")
     no_cache_stages: tuple[str, ...] = option("--no-cache-filter", help="only those of this stage", metavar="STAGE")
     outputs: tuple[str, ...] = option(
-        "-o", "--output", help="the files too: type=local|tar,dest=PATH, DIR, or - for a tar", metavar="WHERE"
+        "-o", "--output", help="the result too: DIR, - for a tar, or type=local|tar|oci|docker|registry,dest=PATH",
+        metavar="WHERE",
     )
     cache_from: tuple[str, ...] = option("--cache-from", help="results of steps too", metavar="type=local,src=DIR")
     cache_to: tuple[str, ...] = option("--cache-to", help="keep results there too", metavar="type=local,dest=DIR")
     iid_file: str = option("--iidfile", help="write the image's id there", metavar="FILE")
     metadata_file: str = option("--metadata-file", help="write what was built there, as JSON", metavar="FILE")
     load: bool = option("--load", help="into the local store, which is what happens anyway")
+    push: bool = option("--push", help="to its registry, too")
+    provenance: str = option("--provenance", help="how it came about, as SLSA has it, beside the image where it goes "
+                             "and in --metadata-file", metavar="true|false|mode=min|max",
+                             bare=("true", r"(?:true|false|0|1|(?:mode|version|builder-id|reproducible)=.*)"))
+    attests: tuple[str, ...] = option("--attest", help="the same", metavar="type=provenance[,mode=max]")
+    sbom: str = option("--sbom", help="refused: there is no scanner here", metavar="false", bare=("true", "true|false"))
     check: bool = option("--check", help="check the Dockerfile, and build nothing")
-    call: str = option("--call", help="the same", metavar="build|check")
+    call: str = option(
+        "--call", help="only tell of the Dockerfile: what to better, what it takes, its targets",
+        metavar="check|outline|targets[,format=json]",
+    )  # fmt: skip
     quiet: bool = option("-q", "--quiet", help="only the image's id at the end")
     display: str = option("--progress", help="how it is shown", metavar="auto|card|plain|quiet|rawjson")
 
@@ -69,22 +81,24 @@ class BuildWords:
         """The build as it is to be shown."""
         return InProgress(task, "build", self.quiet or self.display == "quiet", display=self.checked_display)
 
-    @property
-    def is_check(self) -> bool:
-        """Whether the Dockerfile is only to be checked. Raises UsageError."""
-        if self.call not in ("", "build", "check", "lint"):
-            raise UsageError(f"--call={self.call} is not here yet", hint="--call=check, or --call=build")
-        return self.check or self.call in ("check", "lint")
-
     def started(
         self, engine: Engine, given: BuildInputs, variables: Mapping[str, object] | None = None,
         contexts: Mapping[str, Any] | None = None,
     ) -> InProgress[Image] | InProgress[Verdict]:  # fmt: skip
         """The build, or the check, of this. `variables` are the notebook's, `contexts` its contexts by name."""
         options = self.build_options(given, variables, contexts)
-        if self.is_check:
-            return checked(engine, given.dockerfile, options)
+        if call := call_of(self.call, is_check=self.check):
+            return called(engine, call, given.dockerfile, options)
         return self.in_progress(engine.build(given.dockerfile, options))
+
+    def _outputs(self) -> tuple[Output, ...]:
+        found = tuple(Output.parse(each) for each in self.outputs)
+        return (*found, Output("image", push=True)) if self.push else found
+
+    def _provenance(self) -> ProvenanceOptions | None:
+        if self.sbom not in ("", "false", "0"):
+            refuse_sbom(f"--sbom={self.sbom}")
+        return provenance_of(self.provenance, self.attests)
 
     @property
     def checked_display(self) -> str:
@@ -116,7 +130,11 @@ class BuildWords:
             secrets=secrets_of(self.secrets, os.environ, variables),
             ssh=agents_of(self.ssh, os.environ),
             allow=allowed(self.allow),
-            outputs=tuple(Output.parse(each) for each in self.outputs),
+            outputs=self._outputs(),
+            provenance=self._provenance(),
+            remarks=(Remark("--load does nothing: the image is in the local store", None),) if self.load else (),
+            dockerfile_name=given.name,
+            hints=not self.quiet and self.display != "quiet",
             cache_from=tuple(CacheDirectory.parse(each, "--cache-from") for each in self.cache_from),
             cache_to=tuple(CacheDirectory.parse(each, "--cache-to") for each in self.cache_to),
             id_file=self.iid_file,

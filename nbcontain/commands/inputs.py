@@ -22,6 +22,8 @@ class BuildInputs:
     dockerfile: str | Inside | RemoteFile
     context: Source | None
     ignore: str | None = None
+    name: str = _NAME
+    """What the Dockerfile is called."""
 
 
 def inputs_of(path: str, file: str) -> BuildInputs:
@@ -34,7 +36,7 @@ def inputs_of(path: str, file: str) -> BuildInputs:
         if not file and _is_text(data):
             # As with docker: what comes in is the Dockerfile itself, and there is no context.
             return BuildInputs(data.decode("utf-8-sig", "surrogateescape"), None)
-        return BuildInputs(Inside(file or _NAME), data)
+        return BuildInputs(Inside(file or _NAME), data, name=file or _NAME)
     directory = Path(path)
     if not directory.is_dir():
         context = directory if directory.is_file() else remote_of(path)
@@ -44,7 +46,9 @@ def inputs_of(path: str, file: str) -> BuildInputs:
                 hint="A directory, a tar file, a URL, or - for standard input",
             )
         # The Dockerfile lies in there.
-        return BuildInputs(sys.stdin.read() if file == "-" else Inside(file or _NAME), context)
+        if file == "-":
+            return BuildInputs(sys.stdin.read(), context)
+        return BuildInputs(Inside(file or _NAME), context, name=file or _NAME)
     if file == "-":
         return BuildInputs(sys.stdin.read(), directory)
     if file.startswith(("http://", "https://")):
@@ -70,7 +74,7 @@ def _local(directory: Path, file: str) -> BuildInputs:
         ignore = own.read_text(encoding="utf-8", errors="surrogateescape") if own.is_file() else None
     except OSError as error:
         raise UsageError(f"cannot read {own}", why=error.strerror or "") from error
-    return BuildInputs(text, directory, ignore)
+    return BuildInputs(text, directory, ignore, path.name)
 
 
 def _is_text(data: bytes) -> bool:

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode, urljoin
 
 from nbcontain.errors import BadAnswer, ManifestUnknown
 from nbcontain.events import Emit, Finished, Progress, Started
+from nbcontain.oci.attestations import Attested
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, Image
 from nbcontain.oci.reference import Reference
@@ -33,8 +34,14 @@ class Push:
     emit: Emit
     task: str
 
-    def image(self, image: Image, reference: Reference, sources: Callable[[Digest], Sequence[str]]) -> Digest:
-        """Send an image under a name. `sources` are repositories of the same registry that may have a blob already."""
+    def image(
+        self, image: Image, reference: Reference, sources: Callable[[Digest], Sequence[str]],
+        attested: Attested | None = None,
+    ) -> Digest:  # fmt: skip
+        """Send an image under a name, or with statements an index of both.
+
+        `sources` are repositories of the same registry that may have a blob already.
+        """
         repository = reference.repository
         layers = tuple(dict.fromkeys(image.manifest.layers))
         for layer in layers:
@@ -48,9 +55,28 @@ class Push:
                 self.client.wire.shut()
                 raise
         self._send(repository, image.manifest.config, (), lambda size: None)
-        return self.client.put_manifest(
-            repository, reference.tag or str(image.digest), image.manifest.media_type, image.raw_manifest
-        )
+        name = str(reference.tag or image.digest) if attested is None else str(image.digest)
+        digest = self.client.put_manifest(repository, name, image.manifest.media_type, image.raw_manifest)
+        return digest if attested is None else self._attest(attested, reference)
+
+    def _attest(self, attested: Attested, reference: Reference) -> Digest:
+        """What is said of an image, and the index of both; the image itself is there."""
+        repository, index, entry = reference.repository, attested.index, attested.manifest
+        for digest, data in attested.blobs.items():
+            descriptor = Descriptor("application/octet-stream", digest, len(data))
+            if digest != entry.digest and not self.client.has_blob(repository, descriptor):
+                self._upload_bytes(repository, descriptor, data)
+        self.client.put_manifest(repository, str(entry.digest), entry.media_type, attested.blobs[entry.digest])
+        return self.client.put_manifest(repository, reference.tag or str(index.digest), index.media_type, index.raw)
+
+    def _upload_bytes(self, repository: str, descriptor: Descriptor, data: bytes) -> None:
+        # It is in no store here: a file in memory can be sent again as well.
+        fd = os.memfd_create("nbcontain-push", os.MFD_CLOEXEC)
+        try:
+            os.write(fd, data)
+            self._upload(repository, descriptor, (), fd, lambda size: None)
+        finally:
+            os.close(fd)
 
     def _blob(self, repository: str, descriptor: Descriptor, sources: Callable[[Digest], Sequence[str]]) -> None:
         name = _name(descriptor)

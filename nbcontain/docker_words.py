@@ -25,7 +25,6 @@ _RUN = (
         "-P",
         "--publish-all",
         "--expose",
-        "--add-host",
         "--dns",
         "--dns-search",
         "--dns-option",
@@ -47,8 +46,6 @@ _RUN = (
         "--cpuset-cpus",
         "--cpuset-mems",
         "--pids-limit",
-        "--shm-size",
-        "--ulimit",
         "--blkio-weight",
         "--oom-kill-disable",
         "--oom-score-adj",
@@ -98,7 +95,6 @@ _BUILD = (
     | _all(
         "it is not built yet",
         "--build-context",
-        "--add-host",
         "--attest",
         "--sbom",
         "--provenance",
@@ -108,7 +104,7 @@ _BUILD = (
         "--force-rm",
         "--isolation",
     )
-    | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--shm-size", "--ulimit", "--cgroup-parent", "--cpu-quota")
+    | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--cgroup-parent", "--cpu-quota")
 )
 _FILTER = _all("filters and formats are not built yet", "--filter", "--format")
 

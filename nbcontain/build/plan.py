@@ -17,6 +17,7 @@ from nbcontain.build.arguments import (
     labels_of,
     parse_platform,
     platform_arguments,
+    sandbox_of,
 )
 from nbcontain.build.cache_directory import CacheDirectory
 from nbcontain.build.graph import Base, BuildGraph, Step, Vertex
@@ -66,6 +67,10 @@ class BuildOptions:
     platform: Platform = field(default_factory=Platform.here)
     network: str = "host"
     """Of every RUN that does not say: "host" or "none"."""
+    add_hosts: tuple[str, ...] = ()
+    """NAME:ADDRESS, for every RUN."""
+    shm_size: str = ""
+    ulimits: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     """What the Dockerfile may do besides: network.host, onbuild.secrets."""
     secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
@@ -134,6 +139,8 @@ class _Planning:
             global_args=self.platforms,
             is_ignored=is_ignored,
             network=options.network,
+            sandbox=sandbox_of(options.add_hosts, options.shm_size, options.ulimits),
+            added_hosts=options.add_hosts,
             source=_no_stage,
             aside=lambda vertex: None,
             allowed=options.allow,

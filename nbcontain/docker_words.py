@@ -24,7 +24,6 @@ _RUN = (
         "-P",
         "--publish-all",
         "--expose",
-        "--add-host",
         "--dns",
         "--dns-search",
         "--dns-option",
@@ -46,8 +45,6 @@ _RUN = (
         "--cpuset-cpus",
         "--cpuset-mems",
         "--pids-limit",
-        "--shm-size",
-        "--ulimit",
         "--blkio-weight",
         "--oom-kill-disable",
         "--oom-score-adj",
@@ -95,14 +92,13 @@ _BUILD = (
     _all(_PLATFORM, "--platform")
     | _all(
         "it is not built yet",
-        "--add-host",
         "--squash",
         "--compress",
         "--rm",
         "--force-rm",
         "--isolation",
     )
-    | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--shm-size", "--ulimit", "--cgroup-parent", "--cpu-quota")
+    | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--cgroup-parent", "--cpu-quota")
 )
 
 KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nbcontain.oci.spec import OCI_VERSION, IdMapping, Linux, Mount, Process, Spec, User
+from nbcontain.oci.spec import OCI_VERSION, IdMapping, Linux, Mount, Process, Rlimit, Spec, User
 from nbcontain.oci.strict_json import Fields
 
 
@@ -71,6 +71,7 @@ def process_to_json(process: Process) -> dict[str, object]:
             "ambient": [],
         },
         "noNewPrivileges": process.no_new_privileges,
+        **({"rlimits": [_rlimit_json(each) for each in process.rlimits]} if process.rlimits else {}),
     }
 
 
@@ -92,7 +93,17 @@ def process_from_json(document: Mapping[str, object]) -> Process:
         console_size=(size.count("height"), size.count("width")),
         capabilities=fields.object("capabilities").texts("bounding") or (),
         no_new_privileges=fields.flag("noNewPrivileges"),
+        rlimits=tuple(
+            Rlimit(
+                each.text("type", required=True), each.count("soft", below=1 << 64), each.count("hard", below=1 << 64)
+            )
+            for each in fields.objects("rlimits")
+        ),
     )
+
+
+def _rlimit_json(limit: Rlimit) -> dict[str, object]:
+    return {"type": limit.type, "soft": limit.soft, "hard": limit.hard}
 
 
 def mounts_to_json(mounts: Sequence[Mount]) -> list[dict[str, object]]:

@@ -13,6 +13,7 @@ from nbcontain.host import Host
 from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.options import REST, argument, option, with_defaults
+from nbcontain.runtime import hosts, limits
 from nbcontain.runtime.init import DEFAULT_PATH, REAPER, USER
 
 CAPABILITIES = tuple(
@@ -50,6 +51,7 @@ MASKED = tuple(
 ) + ("/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux")
 READONLY = tuple(f"/proc/{name}" for name in ["bus", "fs", "irq", "sys", "sysrq-trigger"])
 
+_SHM_BYTES = 64 << 20
 _QUIET = ("nosuid", "noexec", "nodev")
 
 
@@ -75,6 +77,9 @@ class RunOptions:
     entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
     hostname: str = option("-h", "--hostname", help="what the container calls itself")
     network: str = option("--network", "--net", help="host, or none", default="host")
+    add_hosts: tuple[str, ...] = option("--add-host", help="a line for its /etc/hosts", metavar="NAME:IP")
+    shm_size: str = option("--shm-size", help="of /dev/shm (default: 64m)", metavar="SIZE")
+    ulimits: tuple[str, ...] = option("--ulimit", help="a limit, as in nofile=1024:2048", metavar="TYPE=SOFT[:HARD]")
     labels: tuple[str, ...] = option("-l", "--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
     read_only: bool = option("--read-only", help="nothing in its root can be changed")
     init: bool = option("--init", help="a small first process that reaps and passes signals on")
@@ -125,11 +130,14 @@ def generate(
         environment = ("TERM=xterm", *environment)
     name = options.hostname or hostname
     is_rootless = not host.ids.is_identity
+    shm_bytes = limits.size_bytes(options.shm_size, "--shm-size") if options.shm_size else _SHM_BYTES
+    own = _own_mounts(host, options.network, shm_bytes)
     namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
     namespaces += ["user"] * is_rootless + ["network"] * (options.network == "none")
     annotations = {USER: options.user or config.user}
     if options.init:
         annotations[REAPER] = "true"
+    annotations[hosts.HOSTS] = hosts.lines(tuple(map(hosts.added, options.add_hosts)))
     return Spec(
         process=Process(
             args=args,
@@ -138,9 +146,10 @@ def generate(
             terminal=options.tty,
             console_size=options.console_size,
             capabilities=CAPABILITIES,
+            rlimits=limits.ulimits(options.ulimits),
         ),
         hostname=name,
-        mounts=(*_own_mounts(host, options.network), *_network_mounts(files), *map(_volume, options.volumes)),
+        mounts=(*own, *_network_mounts(files), *map(_volume, options.volumes)),
         linux=Linux(
             namespaces=tuple(namespaces),
             uid_mappings=host.ids.uids if is_rootless else (),
@@ -207,7 +216,7 @@ def _directory(path: str) -> str:
     return path
 
 
-def _own_mounts(host: Host, network: str) -> tuple[Mount, ...]:
+def _own_mounts(host: Host, network: str, shm_bytes: int) -> tuple[Mount, ...]:
     """/proc, /dev, /sys and what is in them."""
     from nbcontain.host import Ability
 
@@ -224,7 +233,7 @@ def _own_mounts(host: Host, network: str) -> tuple[Mount, ...]:
         proc,
         Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "noexec", "strictatime", "mode=755", "size=65536k")),
         Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty)),
-        Mount("/dev/shm", "tmpfs", "shm", (*_QUIET, "mode=1777", "size=65536k")),
+        Mount("/dev/shm", "tmpfs", "shm", (*_QUIET, "mode=1777", f"size={shm_bytes >> 10}k")),
         Mount("/dev/mqueue", "mqueue", "mqueue", _QUIET),
         sys_,
     )

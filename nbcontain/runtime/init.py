@@ -129,7 +129,7 @@ def be_process(channel: Channel) -> None:
     confine.default_signals()
     process = spec_codec.process_from_json(message["process"])
     if process.terminal:
-        confine.reduce(process.capabilities)
+        confine.reduce(process.capabilities, limits=bool(process.rlimits))
         terminal = console.inside(process.console_size)
         redirect(terminal.peer, terminal.peer, terminal.peer)
         channel.send({"console": True}, (terminal.master, 0))
@@ -173,7 +173,7 @@ class _Program:
 def _prepare(process: Process, words: str) -> _Program:
     """Everything between the pivot and exec; from here on only what the user may do can be done."""
     # The files that are read below may be symlinks to what only the host's root may open, such as /proc/kmsg.
-    confine.reduce(process.capabilities)
+    confine.reduce(process.capabilities, limits=bool(process.rlimits))
     _take_own_null()
     who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"))
     user = who.user if words else process.user
@@ -190,6 +190,7 @@ def _prepare(process: Process, words: str) -> _Program:
             with suppress(PermissionError):
                 # Without CAP_CHOWN it stays root's: what it has open works, /dev/pts/0 by its name does not.
                 os.fchown(0, user.uid, -1)
+        confine.limit(process.rlimits)
         confine.become(user, process.capabilities, no_new_privileges=process.no_new_privileges)
     except OSError as error:
         raise SetupFailed(

@@ -9,7 +9,7 @@ from typing import TextIO
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
 from nbcontain.display.text import lines as event_lines
-from nbcontain.display.values import Document, InProgress, Lines, Log, Verdict
+from nbcontain.display.values import Document, InProgress, Lines, Log, Raw, Verdict
 from nbcontain.display.view import View, update
 from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Output, Started, encode
@@ -29,6 +29,9 @@ def draw(value: object) -> int:
                 print(sanitized(line) if sys.stdout.isatty() else line)
         case Document(value=document):
             print(json.dumps(document, indent=2, ensure_ascii=False))
+        case Raw(chunks=chunks):
+            for chunk in chunks:
+                _write(Output("", "stdout", chunk))
         case Verdict():
             draw(value.value)
             return value.exit_status

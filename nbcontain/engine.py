@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from nbcontain import names
+from nbcontain.anatomy import Anatomy
 from nbcontain.archives import Archives
 from nbcontain.build.context import ContentCache
 from nbcontain.build.importer import host_image
@@ -100,6 +101,10 @@ class Engine:
     @cached_property
     def soundness(self) -> Soundness:
         return Soundness(self.store, lambda layers, emit: self.workshop(emit).unpack(layers))
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        return Anatomy(self)
 
     @cached_property
     def archives(self) -> Archives:

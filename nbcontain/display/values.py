@@ -11,6 +11,7 @@ from nbcontain.events import Record
 from nbcontain.task import Task
 
 T = TypeVar("T")
+_SHOWN_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,26 @@ class Document:
     """A JSON document."""
 
     value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Bytes of a file: as they are into a file or pipe, as harmless text for people."""
+
+    chunks: Iterator[bytes] = field(compare=False)
+    name: str
+
+    def __repr__(self) -> str:
+        """The beginning of it as text; of what is no text, how it can be had."""
+        data = b""
+        for chunk in self.chunks:
+            data += chunk
+            if len(data) > _SHOWN_BYTES:
+                break
+        if b"\0" in data[:4096]:
+            return f"({self.name} is no text: in Python b''.join(engine.anatomy.read(…)) is its bytes)"
+        text = sanitized(data[:_SHOWN_BYTES].decode(errors="replace")).rstrip("\n")
+        return text + (f"\n… (the first {_SHOWN_BYTES >> 10} KiB)" if len(data) > _SHOWN_BYTES else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,14 @@ FLOORS = (
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
-    {"archives", "builder", "containers", "engine", "filters", "inspection", "outcomes", "profiles", "soundness"},
+    {
+        "anatomy", "archives", "builder", "containers", "engine", "filters", "inspection", "outcomes", "profiles",
+        "soundness",
+    },
     {"display"},
     {"commands", "completion", "docker_words", "draw"},
     {"magics", "session", "__main__"},
-)
+)  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}
 
 

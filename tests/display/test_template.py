@@ -19,8 +19,8 @@ from nbcontain.errors import UsageError
 CORPUS = Path(__file__).resolve().parent.parent / "corpus" / "templates.jsonl"
 CASES: list[dict[str, Any]] = [json.loads(line) for line in CORPUS.read_text("utf-8").splitlines()]
 VALUE = {"Name": "default"}
-WORDS = """{{ }} {{- -}} . .A .B.C $ $x := = , | ( ) "a" 'a' ` 1 2.5 nil true if else end range with break continue define
-call and or not len index slice eq lt json printf print split join pad truncate %5d /* */ é"""
+WORDS = """{{ }} {{- -}} . .A .B.C $ $x := = , | ( ) "a" 'a' ` 1 2.5 nil true if else end range with break continue
+define call and or not len index slice eq lt json printf print split join pad truncate %5d /* */ é"""
 PIECES = st.sampled_from(WORDS.split())
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -174,6 +174,11 @@ def framed(inside: str, label: str) -> str:
     return element("div", f"\n{style(inside)}\n{inside}\n", _ROOT, role="group", aria_label=label)
 
 
+def titled(parts: Sequence[tuple[str, str]]) -> str:
+    """HTML of ours, each piece under a heading."""
+    return "".join(element("div", element("strong", escape(title)), "nbc-heading") + drawn for title, drawn in parts)
+
+
 def opening(tag: str, content: str, *, is_open: bool) -> str:
     """An element that opens on a click, without a script: details."""
     return f"<{tag}{' open' * is_open}>{content}</{tag}>"

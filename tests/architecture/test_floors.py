@@ -11,8 +11,8 @@ FLOORS = (
     {"registry", "runtime", "network"},
     {"build"},
     {
-        "anatomy", "archives", "builder", "containers", "engine", "filters", "inspection", "outcomes", "profiles",
-        "soundness",
+        "anatomy", "archives", "builder", "containers", "engine", "filters", "housekeeping", "inspection", "outcomes",
+        "profiles", "soundness",
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw"},

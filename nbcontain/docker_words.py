@@ -10,6 +10,8 @@ _CONFINEMENT = "containers run with the default confinement; changing it is not 
 _VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
 _HEALTH = "health checks and restart policies are not built yet"
 _PLATFORM = "images of other platforms are not run"
+_NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
+_TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
 
 
 def _all(reason: str, *flags: str) -> dict[str, str]:
@@ -107,11 +109,13 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "image build": _BUILD,
     "image inspect": _all(_PLATFORM, "--platform"),
     "image history": _all(_PLATFORM, "--platform"),
-    "image rm": _all("parents are shared layers here and go with their last image", "--no-prune"),
+    "image pull": _all(_TRUST, "--disable-content-trust"),
+    "image push": _all(_TRUST, "--disable-content-trust") | _all("an image here has one platform", "--platform"),
+    "image rm": _all("an image here has one platform", "--platform")
+    | _all("parents are shared layers here and go with their last image", "--no-prune"),
     "image import": _all(_PLATFORM, "--platform"),
     "image save": _all(_PLATFORM, "--platform"),
     "image load": _all(_PLATFORM, "--platform"),
-    "container commit": _all("a container is not stopped while its files are read", "-p", "--pause"),
     "nbcontain login": _all(
         "a password on the command line stays in histories and notebooks; it is asked for, or --password-stdin",
         "-p",
@@ -124,3 +128,20 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "container stop": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
     "container restart": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
 }
+
+_NO_CGROUPS = "cgroups are not used yet: there is no freezer and there are no limits"
+KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
+    "container": {
+        "cp": "files are not copied in and out of containers yet: -v DIRECTORY:/path, image cat and export are there",
+        "pause": _NO_CGROUPS, "unpause": _NO_CGROUPS, "update": _NO_CGROUPS, "port": _NETWORK,
+        "stats": "what containers use is not measured yet", "top": "%container exec NAME ps is there",
+        "rename": "a container keeps its name: create another one with --name",
+    },
+    "": {
+        "search": "no registry is searched by words; %image search-tags NAME lists the tags of one",
+        **dict.fromkeys(("swarm", "service", "node", "stack"), "there is one machine here"),
+        "plugin": "there are no plugins", "trust": _TRUST, "context": _NO_DAEMON,
+        "events": _NO_DAEMON, "compose": "one container at a time", "volume": _VOLUMES, "network": _NETWORK,
+    },
+}  # fmt: skip
+"""docker's verbs that are not here, by group ("" is the terminal's first word), each with what to tell."""

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from nbcontain import names
+from nbcontain.anatomy import Anatomy
 from nbcontain.archives import Archives
 from nbcontain.build.context import ContentCache
 from nbcontain.build.importer import host_image
@@ -29,6 +30,7 @@ from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, No
 from nbcontain.events import Emit, Finished, Output, Record, Started, scope
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
+from nbcontain.housekeeping import Housekeeping
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
@@ -105,6 +107,14 @@ class Engine:
         return Soundness(self.store, lambda layers, emit: self.workshop(emit).unpack(layers))
 
     @cached_property
+    def anatomy(self) -> Anatomy:
+        return Anatomy(self)
+
+    @cached_property
+    def housekeeping(self) -> Housekeeping:
+        return Housekeeping(self)
+
+    @cached_property
     def archives(self) -> Archives:
         return Archives(self)
 
@@ -146,38 +156,8 @@ class Engine:
         return reference
 
     def remove_image(self, name: str, *, force: bool = False) -> list[str]:
-        """Take a name away, and the image with its last name. Says what went, as docker does.
-
-        Raises InUse, naming the containers, where the image would go and containers are made of it.
-        """
-        image = self.image(name)
-        tags = [reference for reference, each in self.images() if reference and each.digest == image.digest]
-        by_name = [reference for reference in tags if _means(name, reference)]
-        leaving = by_name or tags
-        users: list[Container] = []
-        if len(leaving) == len(tags):
-            users = [each for each in self.containers() if each.info.image_id == str(image.id)]
-            running = [each for each in users if each.status == "running"]
-            if running or (users and not force):
-                raise InUse(
-                    f"{name} is in use",
-                    why="containers are made of it: " + ", ".join(f"{each.name} ({each.status})" for each in users),
-                    hint=("stop and remove them first:  " if running else "remove them first:  ")
-                    + "; ".join(
-                        [f"%container stop {' '.join(each.name for each in running)}"] * bool(running)
-                        + [f"%container rm {' '.join(each.name for each in users)}"]
-                    )
-                    + ("" if running else "   (or rmi -f: stopped containers keep their layers)"),
-                )
-        gone = [f"Untagged: {reference.familiar}" for reference in leaving]
-        for reference in leaving:
-            self.store.images.remove(reference)
-        if len(leaving) == len(tags):
-            if not users:
-                self.store.images.forget(image)
-            gone.append(f"Deleted: {image.id}")
-            self._collect(wait=False)
-        return gone
+        """Take a name away, and the image with its last name. Says what went, as docker does. Raises InUse."""
+        return self.housekeeping.remove_image(name, force=force)
 
     def from_host(self, tag: str = "host", programs: Sequence[str] = ()) -> Task[Image]:
         """Make a small image out of this machine's own shell, coreutils and Python, and of `programs`."""
@@ -229,12 +209,9 @@ class Engine:
 
     def prune(self) -> int:
         """Remove what no name, container or recent build needs. Gives the bytes that became free."""
-        return self._collect(wait=True)
+        return gc.collect(self.store, self.owners).size_bytes
 
-    def _collect(self, *, wait: bool) -> int:
-        return gc.collect(self.store, self._owners, wait=wait).size_bytes
-
-    def _owners(self) -> list[str]:
+    def owners(self) -> list[str]:
         """The keys of active snapshots that belong to a container, for gc, which holds the store's lock meanwhile."""
         self._containers.sweep(self.store.snapshots.remove_tree)
         return [each.id for each in self.containers()]
@@ -266,8 +243,15 @@ class Engine:
     def _containers(self) -> Containers:
         return Containers(self.layout)
 
-    def create(self, options: RunOptions, emit: Emit = lambda event: None) -> Container:
+    def create(self, options: RunOptions) -> Container:
         """A container that is not started: its bundle and its writable layer. Raises ImageNotFound, NameTaken."""
+        container = self.create_held(options, lambda event: None)
+        # Whoever starts it takes the lock again; until then nobody is in its way, nor in that of who removes it.
+        container.bundle.unlock()
+        return container
+
+    def create_held(self, options: RunOptions, emit: Emit) -> Container:
+        """The same, with its lock held until it is launched."""
         self.profile.require(self.host, "run")
         reference = self._run_image(options.image, emit)
         state = None if reference else self.builder.state(options.image)
@@ -317,7 +301,7 @@ class Engine:
         leash = None if options.detach else Leash()
 
         def body(emit: Emit) -> RunResult | Container:
-            container = self.create(options, emit)
+            container = self.create_held(options, emit)
             stdin = 0 if options.interactive and not options.tty else None
             if leash is None:
                 self.launch(container, None, stdin)

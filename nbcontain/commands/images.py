@@ -21,7 +21,7 @@ from nbcontain.display.template import Template
 from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import ago, count, size
 from nbcontain.engine import Engine
-from nbcontain.errors import UsageError
+from nbcontain.errors import ImageNotFound, NbcontainError, UsageError
 from nbcontain.filters import IMAGES, Named, named
 from nbcontain.inspection import image_document
 from nbcontain.oci.image import Image
@@ -208,12 +208,30 @@ def image_tag(engine: Engine, words: TagWords) -> Lines:
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class ImageRemoveWords(Names):
-    force: bool = option("-f", "--force", help="although stopped containers are made of it (they go on)")
+    force: bool = option("-f", "--force", help="although containers are made of it (they go on); all names of an id")
 
 
 @command("image", "rm", "remove names, and images left without one", ImageRemoveWords, ("rmi", "remove"), ("rmi",))
 def image_rm(engine: Engine, words: ImageRemoveWords) -> Lines:
-    return Lines(tuple(line for name in words.names for line in engine.remove_image(name, force=words.force)))
+    done: list[str] = []
+    errors: list[NbcontainError] = []
+    for name in words.names:
+        try:
+            done += engine.remove_image(name, force=words.force)
+        except ImageNotFound as error:
+            # docker's -f is content with what is not there, and goes on to the next one in any case.
+            if not words.force:
+                errors.append(error)
+        except NbcontainError as error:
+            errors.append(error)
+    if errors:
+        if done:
+            # What went must not be lost behind the error.
+            errors[0].why = "\n".join(filter(None, [errors[0].why, f"done before: {'; '.join(done)}"]))
+        for error in errors[1:]:
+            errors[0].why = "\n".join(filter(None, [errors[0].why, f"and: {error.message}"]))
+        raise errors[0]
+    return Lines(tuple(done))
 
 
 @dataclass(frozen=True, kw_only=True)

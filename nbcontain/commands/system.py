@@ -26,6 +26,7 @@ class FormatWords:
     format: str = option("-f", "--format", help="json, or a template over docker's names", metavar="json|TEMPLATE")
 
 
+@command("system", "info", "where things are kept, how many, and what is isolated here", FormatWords)
 @command("nbcontain", "info", "where things are kept, how many, and what is isolated here", FormatWords)
 def info(engine: Engine, words: FormatWords) -> Table | Lines:
     if words.format:

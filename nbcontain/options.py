@@ -148,7 +148,7 @@ def _switched(
     hints = typing.get_type_hints(options_type)
     switches = {
         flag: each.name
-        for each in fields(options_type)  # type: ignore[arg-type]
+        for each in fields(options_type)
         if hints[each.name] is bool
         for flag in each.metadata.get("flags", ())
     }

@@ -143,7 +143,7 @@ class Builder:
                 said = annotations.manifest if annotations else {}
                 image = finished(solver.solve(graph), graph, engine.store, emit, epoch=epoch, annotations=said)
                 engine.store.images.put(image, None)
-                for tag in tags:
+                for tag in (*tags, *(name for output in options.outputs for name in output.names_here)):
                     engine.store.images.tag(image, tag)
                 for directory in options.cache_to:
                     directory.keep(chronicle.keys(), engine.store)

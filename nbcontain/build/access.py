@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from nbcontain.build.secrets import Secret
 from nbcontain.errors import BuildError
 
+_ANY_HOST = ("GIT_AUTH_HEADER", "GIT_AUTH_TOKEN")
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -41,6 +43,10 @@ class Access:
             if token := self._text(f"GIT_AUTH_TOKEN{suffix}"):
                 return "Basic " + base64.b64encode(f"x-access-token:{token}".encode()).decode()
         return ""
+
+    def for_named_hosts(self) -> Access:
+        """The same for a server that somebody else chose: what is meant for any host is not for that one."""
+        return Access({name: each for name, each in self.secrets.items() if name not in _ANY_HOST}, self.ssh)
 
     def _text(self, name: str) -> str:
         secret = self.secrets.get(name)

@@ -12,17 +12,22 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 from nbcontain.build.access import Access
 from nbcontain.build.graph import Repository
-from nbcontain.build.http import redacted
+from nbcontain.build.http import is_public, redacted
 from nbcontain.errors import BuildError
-from nbcontain.events import Emit, Notice, Progress
+from nbcontain.events import Emit, Progress
 from nbcontain.linux import syscalls
 from nbcontain.store import files
+
+if TYPE_CHECKING:
+    from nbcontain.build.submodules import Submodule
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]{7,64}")
@@ -60,6 +65,7 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
     """Read URL[#ref[:subdir]], or URL?branch=…&subdir=…. Raises BuildError for what git could take for an option."""
     address, _, fragment = source.partition("#")
     ref, _, subdir = fragment.partition(":")
+    has_submodules = True
     if "://" in address and "?" in address:
         address, _, query = address.partition("?")
         given = dict(parse_qsl(query, keep_blank_values=True))
@@ -67,7 +73,7 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
         subdir = given.pop("subdir", subdir)
         checksum = given.pop("checksum", checksum)
         keeps_git_dir = given.pop("keep-git-dir", str(keeps_git_dir)).lower() in ("true", "1", "")
-        given.pop("submodules", None)
+        has_submodules = given.pop("submodules", "true").lower() not in ("false", "0")
         if given:
             raise BuildError(f"a git URL has no {next(iter(given))}", why=redacted(source))
     if address.startswith("-") or "\0" in source or re.search(r"[\s]", address):
@@ -81,7 +87,7 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
         raise BuildError(f"{subdir} leads out of the repository", why=redacted(source))
     if checksum and not _HEX.fullmatch(checksum):
         raise BuildError(f"--checksum={checksum} is no commit", hint="Give the commit's name, in hexadecimal.")
-    return Repository(address, ref, subdir.strip("/"), keeps_git_dir, checksum)
+    return Repository(address, ref, subdir.strip("/"), keeps_git_dir, checksum, has_submodules)
 
 
 def commit_of(repository: Repository, access: Access, emit: Emit) -> str:
@@ -110,8 +116,13 @@ def _checked(repository: Repository, commit: str) -> str:
     return commit
 
 
-def checked_out(repository: Repository, commit: str, place: Path, access: Access, emit: Emit) -> Path:
-    """A commit's files in the empty directory `place`; gives the directory that is wanted. Raises BuildError."""
+def checked_out(
+    repository: Repository, commit: str, place: Path, access: Access, emit: Emit, depth: int = 0
+) -> Path:
+    """A commit's files in the empty directory `place`, and those of its submodules; gives the directory that is wanted.
+
+    `depth` is of submodules in submodules. Raises BuildError.
+    """
 
     def git(*arguments: str) -> str:
         return _git(arguments, place, repository, access, emit)
@@ -134,11 +145,56 @@ def checked_out(repository: Repository, commit: str, place: Path, access: Access
             if not last:
                 raise
     git("checkout", "--quiet", "--force", "--detach", commit)
-    if (place / ".gitmodules").is_file():
-        emit(Notice("", f"{redacted(repository.url)} has submodules, which ADD leaves out"))
+    if repository.has_submodules and git("ls-tree", "--name-only", "HEAD", ".gitmodules"):
+        _fill_submodules(repository, place, access, emit, depth, git)
     if not repository.keeps_git_dir:
         files.remove_tree(place / ".git")
     return _subdirectory(place, repository)
+
+
+def _fill_submodules(
+    repository: Repository, place: Path, access: Access, emit: Emit, depth: int, git: Callable[..., str]
+) -> None:
+    """Check out what the tree has links to."""
+    from nbcontain.build.submodules import MAX_COUNT, MAX_DEPTH, submodules_of
+
+    fields = ("--get-regexp", r"^submodule\..*\.(path|url)$")
+    configured = git("config", "-z", "--blob", "HEAD:.gitmodules", *fields)
+    found = submodules_of(configured, git("ls-tree", "-r", "-z", "HEAD"), repository.url)
+    if depth >= MAX_DEPTH or len(found) > MAX_COUNT:
+        raise BuildError(f"{redacted(repository.url)} has submodules without end")
+    for each in found:
+        inner = _submodule(each, repository)
+        whole = _subdirectory(place, replace(repository, subdir=each.path))
+        # What is a directory by now was made by git for the link, and is empty.
+        mine = access if _server(inner.url) == _server(repository.url) else access.for_named_hosts()
+        checked_out(inner, each.commit, whole, mine, emit, depth + 1)
+
+
+def _submodule(each: Submodule, parent: Repository) -> Repository:
+    """As a repository of its own. Raises BuildError for what its parent may not lead to."""
+    what = f"the submodule {each.path} of {redacted(parent.url)}"
+    if not (is_repository(each.url) or each.url.startswith(("http://", "https://"))):
+        raise BuildError(f"{what} is at {redacted(each.url)[:200]}", why="only https, http, ssh and git are followed")
+    if not _COMMIT.fullmatch(each.commit):
+        raise BuildError(f"{what} is at no commit")
+    inner = parse(each.url.partition("#")[0].partition("?")[0])
+    if is_public(_plain(parent.url)) and not is_public(_plain(inner.url)):
+        raise BuildError(
+            f"{what} is at {redacted(inner.url)[:200]}",
+            why="a server outside may not choose an address of this machine or its network",
+        )
+    return replace(inner, ref=each.commit, keeps_git_dir=parent.keeps_git_dir)
+
+
+def _plain(url: str) -> str:
+    """A URL with the host where URLs have it."""
+    return url if "://" in url else f"ssh://{url.partition(':')[0]}/"
+
+
+def _server(url: str) -> str:
+    parts = urlsplit(_plain(url))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _subdirectory(place: Path, repository: Repository) -> Path:

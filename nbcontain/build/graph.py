@@ -146,6 +146,8 @@ class Repository:
     keeps_git_dir: bool = False
     checksum: str = ""
     """The commit that it has to be, or how its name begins."""
+    has_submodules: bool = True
+    """Whether those are checked out, too, if there are any."""
 
 
 @dataclass(frozen=True, slots=True)

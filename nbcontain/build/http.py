@@ -103,7 +103,7 @@ def _download(
         headers["If-None-Match"] = known[1]
     try:
         with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=True) as client:
-            url, is_public = remote.url, _is_public(remote.url)
+            url, was_public = remote.url, is_public(remote.url)
             authorization = access.to_file(url)
             for _ in range(_MAX_REDIRECTS):
                 who = {"Authorization": authorization} if authorization and _server(url) == _server(remote.url) else {}
@@ -111,7 +111,7 @@ def _download(
                     if response.status_code == 304 and known is not None:
                         return known[0]
                     if response.is_redirect:
-                        url = _redirect(shown, url, response.headers["location"], is_public)
+                        url = _redirect(shown, url, response.headers["location"], was_public)
                         continue
                     if response.status_code != 200:
                         raise BuildError(f"{shown} answers {response.status_code} {response.reason_phrase}")
@@ -165,7 +165,7 @@ def _redirect(shown: str, url: str, location: str, was_public: bool) -> str:
     following = urljoin(url, location)
     if urlsplit(following).scheme not in ("http", "https"):
         raise BuildError(f"{shown} redirects to {redacted(following)[:200]}", why="only http and https are followed")
-    if was_public and not _is_public(following):
+    if was_public and not is_public(following):
         raise BuildError(
             f"{shown} redirects to {redacted(following)[:200]}",
             why="a server outside may not choose an address of this machine or its network",
@@ -178,7 +178,7 @@ def _redirect(shown: str, url: str, location: str, was_public: bool) -> str:
     return urlunsplit(parts._replace(netloc=f"{user_info[0]}@{parts.netloc}")) if user_info[1] else following
 
 
-def _is_public(url: str) -> bool:
+def is_public(url: str) -> bool:
     """Whether every address of the URL's host is one of the internet's. Raises BuildError for metadata services."""
     host = urlsplit(url).hostname or ""
     try:

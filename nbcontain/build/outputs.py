@@ -98,6 +98,12 @@ class Output:
         """Whether what is said of the image goes there as part of an index."""
         return self.push or (self.kind == "oci")
 
+    @property
+    def names_here(self) -> tuple[Reference, ...]:
+        """What the image is called in the store, beside the build's tags."""
+        is_stored = self.kind == "image" or (self.kind == "docker" and not self.destination)
+        return self.names if is_stored and not self.by_digest else ()
+
     def targets(self, tags: Sequence[Reference]) -> tuple[Reference, ...]:
         """What it is called where it is pushed to. Raises UsageError if it has no name."""
         names = self.names or tuple(tags)

@@ -320,7 +320,7 @@ class _Planning:
             vertex = Vertex(copy, (scratch,), f"FROM {name}", span)
             self.steps.append(Step(step, span, vertex, stage=self._shown(index)))
             return vertex, config
-        if name != "scratch" or self._context_key(name) is not None:
+        if not self._is_scratch(name):
             image = self._resolved(name, platform, span, index)
             config = image.config
             here = config.platform
@@ -329,6 +329,11 @@ class _Planning:
         vertex = Vertex(Base(image), label=f"FROM {name}", span=span)
         self.steps.append(Step(step, span, vertex, stage=self._shown(index)))
         return vertex, config
+
+    def _is_scratch(self, name: str) -> bool:
+        """Whether it is the empty image, under its own name or as a context's."""
+        key = self._context_key(name)
+        return name == "scratch" if key is None else self.contexts[key] == Reference.parse("scratch")
 
     def _resolved(self, name: str, platform: Platform, span: Span, index: int) -> Image:
         key = self._context_key(name)

@@ -6,14 +6,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.build.arguments import allowed
 from nbcontain.build.cache_directory import CacheDirectory
 from nbcontain.build.named import contexts_of
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
-from nbcontain.build.provenance import ProvenanceOptions, provenance_of, refuse_sbom
 from nbcontain.build.secrets import agents_of, secrets_of
 from nbcontain.builder import BuildTask
 from nbcontain.commands.calls import call_of, called
@@ -27,6 +26,9 @@ from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.options import argument, option, with_defaults
+
+if TYPE_CHECKING:
+    from nbcontain.build.provenance import ProvenanceOptions
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
@@ -82,7 +84,10 @@ class BuildWords:
 
     def in_progress(self, task: BuildTask) -> InProgress[Image]:
         """The build as it is to be shown."""
-        return InProgress(task, "build", self.quiet or self.display == "quiet", display=self.checked_display)
+        takes_stdout = any(each.destination == "-" for each in self._outputs())
+        return InProgress(
+            task, "build", self.quiet or self.display == "quiet", takes_stdout, display=self.checked_display
+        )
 
     def started(
         self, engine: Engine, given: BuildInputs, variables: Mapping[str, object] | None = None,
@@ -99,6 +104,10 @@ class BuildWords:
         return (*found, Output("image", push=True)) if self.push else found
 
     def _provenance(self) -> ProvenanceOptions | None:
+        if not (self.sbom or self.provenance or self.attests):
+            return None
+        from nbcontain.build.provenance import provenance_of, refuse_sbom
+
         if self.sbom not in ("", "false", "0"):
             refuse_sbom(f"--sbom={self.sbom}")
         return provenance_of(self.provenance, self.attests)

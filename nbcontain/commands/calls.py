@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from nbcontain.build.inputs import DockerfileSource, Inputs
-from nbcontain.build.lint import CheckReport
-from nbcontain.build.outline import outline_of, targets_of
-from nbcontain.build.plan import BuildOptions
-from nbcontain.display.findings import Findings
-from nbcontain.display.outlines import (
-    OutlineDrawing,
-    check_document,
-    outline_document,
-    targets_document,
-    targets_table,
-)
 from nbcontain.display.values import Document, InProgress, Verdict
-from nbcontain.dockerfile import ast
-from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
+
+if TYPE_CHECKING:
+    # Builds come by here, and need none of it.
+    from nbcontain.build.inputs import DockerfileSource, Inputs
+    from nbcontain.build.lint import CheckReport
+    from nbcontain.build.plan import BuildOptions
+    from nbcontain.dockerfile import ast
+    from nbcontain.engine import Engine
 
 _HINT = "--call=build, check, outline or targets; with ,format=json a document"
 
@@ -52,6 +47,8 @@ def called(engine: Engine, call: Call, dockerfile: DockerfileSource, options: Bu
     A check ends with 1 if one of BuildKit's found something, as docker does; our own hints are no failure.
     """
     if call.name == "check":
+        from nbcontain.display.findings import Findings
+        from nbcontain.display.outlines import check_document
 
         def drawn(report: CheckReport) -> Verdict:
             value = Document(check_document(report, options.dockerfile_name)) if call.is_json else Findings(report)
@@ -70,10 +67,16 @@ def called(engine: Engine, call: Call, dockerfile: DockerfileSource, options: Bu
 
 
 def _targets(call: Call, parsed: ast.Dockerfile) -> object:
+    from nbcontain.build.outline import targets_of
+    from nbcontain.display.outlines import targets_document, targets_table
+
     targets = targets_of(parsed)
     return Document(targets_document(targets, parsed.source)) if call.is_json else targets_table(targets)
 
 
 def _outline(call: Call, engine: Engine, options: BuildOptions, parsed: ast.Dockerfile, given: Inputs) -> object:
+    from nbcontain.build.outline import outline_of
+    from nbcontain.display.outlines import OutlineDrawing, outline_document
+
     outline = outline_of(parsed, options, engine.environ, given.names)
     return Document(outline_document(outline, parsed.source)) if call.is_json else OutlineDrawing(outline)

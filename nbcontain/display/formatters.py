@@ -6,9 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nbcontain.display.findings import Findings
 from nbcontain.display.live import Shown, show_container
-from nbcontain.display.outlines import OutlineDrawing
 from nbcontain.display.present import Mode
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, Verdict
@@ -17,7 +15,6 @@ from nbcontain.oci.image import Image
 from nbcontain.outcomes import RunResult
 from nbcontain.runtime.container import Container
 
-_DRAWINGS = (Table, Findings, OutlineDrawing)
 Actions = Callable[[Container], Mapping[str, Callable[[], object]]]
 
 
@@ -50,7 +47,7 @@ def register(ipython: Any, mode: Mode, actions: Actions, drawn: Callable[[object
     formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(document_text(value)))
     formatters["text/plain"].for_type(Verdict, lambda value, p, cycle: p.text(_verdict_text(value)))
     formatters["text/html"].for_type(
-        Verdict, lambda verdict: verdict.value.html() if isinstance(verdict.value, _DRAWINGS) else None
+        Verdict, lambda verdict: verdict.value.html() if hasattr(verdict.value, "html") else None
     )
 
 

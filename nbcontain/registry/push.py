@@ -8,17 +8,20 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urljoin
 
 from nbcontain.errors import BadAnswer, ManifestUnknown
 from nbcontain.events import Emit, Finished, Progress, Started
-from nbcontain.oci.attestations import Attested
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, Image
 from nbcontain.oci.reference import Reference
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
 from nbcontain.store import Store
+
+if TYPE_CHECKING:
+    from nbcontain.oci.attestations import Attested
 
 PARALLEL = 3
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nbcontain.errors import ImageNotFound, ManifestUnknown, RegistryError, Unreachable, UsageError
 from nbcontain.events import Emit, Event, Notice, scope
-from nbcontain.oci.attestations import Attested
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
@@ -25,6 +24,9 @@ from nbcontain.registry.push import Push
 from nbcontain.registry.wire import Wire
 from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
+
+if TYPE_CHECKING:
+    from nbcontain.oci.attestations import Attested
 
 T = TypeVar("T")
 POLICIES = ("always", "missing", "never", "newer")

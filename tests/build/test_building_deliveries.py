@@ -128,6 +128,17 @@ def test_standard_output_is_one_only(engine: Engine, busybox_image: str) -> None
         engine.build(TEXT, BuildOptions(outputs=(Output.parse("-"), Output.parse("type=oci"))))
 
 
+def test_standard_output_has_the_archive_and_nothing_else(cli: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert main(["build", "-o", "type=tar", str(cli)]) == 0
+    data = capfdbinary.readouterr().out
+    assert b"sha256:" not in data and not data.strip(b"\0")[-1:].isspace() and len(data) % 512 == 0
+
+
+def test_an_output_can_name_the_image(engine: Engine, cli: Path) -> None:
+    assert main(["build", "-q", "-o", "type=image,name=named.example/by/output:7", str(cli)]) == 0
+    assert engine.image("named.example/by/output:7")
+
+
 # --- registries -------------------------------------------------------------------------------
 
 

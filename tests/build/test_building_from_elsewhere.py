@@ -11,15 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import needs
 from building import archive, said
 from git_server import Repository, daemon
 from nbcontain.__main__ import main
+from nbcontain.build.access import Access
 from nbcontain.build.named import Inside, LayoutImage, NamedSource, context_name, contexts_of, remote_of
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import Secret
 from nbcontain.build.sources import MemoryFile
+from nbcontain.build.submodules import resolved, submodules_of
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, DockerfileError, NbcontainError, UsageError
 from nbcontain.oci.reference import Reference
@@ -210,6 +213,68 @@ def test_a_secret_that_is_no_header_is_refused_and_not_quoted(cli: Engine, serve
     assert "canary" not in "\n".join(caught.value.lines())
 
 
+# --- submodules -----------------------------------------------------------------------------------
+
+
+def with_submodule(base: Path, url: str) -> Repository:
+    """A repository with a link at lib/inner to the repository `inner` beside it, said to be at `url`."""
+    inner = Repository(base / "inner")
+    (inner.path / "g").write_text("inner\n")
+    commit = inner.commit()
+    outer = Repository(base / "outer")
+    (outer.path / "f").write_text("outer\n")
+    (outer.path / ".gitmodules").write_text(f'[submodule "i"]\n\tpath = lib/inner\n\turl = {url}\n')
+    outer.git("add", ".gitmodules", "f")
+    outer.git("update-index", "--add", "--cacheinfo", f"160000,{commit},lib/inner")
+    outer.git("commit", "-m", "linked")
+    return outer
+
+
+def test_submodules_come_with_their_repository(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    with_submodule(tmp_path / "r", "../inner")
+    with daemon(tmp_path / "r") as url:
+        text = f"FROM busybox\nADD {url}/outer /o\nADD {url}/outer?submodules=false /without\n"
+        text += f"ADD --keep-git-dir {url}/outer#:lib /lib\n"
+        engine.build(text, BuildOptions(tags=("made",))).result()
+    script = "cat /o/f /o/lib/inner/g; ls -A /o /o/lib/inner /without/lib/inner /lib/inner | tr '\\n' ' '"
+    assert said(engine, script) == (
+        "outer\ninner\n/lib/inner: .git g  /o: .gitmodules f lib  /o/lib/inner: g  /without/lib/inner: "
+    )
+
+
+@pytest.mark.parametrize("place", ["/etc", "file:///etc", "ext::sh -c true", "-x", "../../.."])
+def test_a_submodule_leads_nowhere_else(engine: Engine, busybox_image: str, tmp_path: Path, place: str) -> None:
+    with_submodule(tmp_path / "r", place)
+    with daemon(tmp_path / "r") as url, pytest.raises(BuildError):
+        engine.build(f"FROM busybox\nADD {url}/outer /o\n").result()
+
+
+def test_a_submodules_place_is_inside_of_its_repository() -> None:
+    config = "submodule.x.path\n{0}\0submodule.x.url\n./x\0"
+    for path in ("../x", "a/../../x", "/x", ".git/x", "a/.GIT"):
+        with pytest.raises(BuildError):
+            submodules_of(config.format(path), f"160000 commit {'0' * 40}\t{path}\0", "https://h.example/a")
+    with pytest.raises(BuildError, match="does not say"):
+        submodules_of("", f"160000 commit {'0' * 40}\tx\0100644 blob {'1' * 40}\ty\0", "https://h.example/a")
+
+
+@pytest.mark.parametrize(
+    ("url", "parent", "whole"),
+    [("../b.git", "https://h.example/g/a.git", "https://h.example/g/b.git"),
+     ("./b", "https://h.example/a/", "https://h.example/a/b"), ("../../../b", "https://h.example/a", "https://h.example/b"),
+     ("../b", "git@h.example:g/a.git", "git@h.example:g/b"), ("https://o.example/x", "git://h/a", "https://o.example/x")],
+)  # fmt: skip
+def test_a_submodules_url_may_be_relative(url: str, parent: str, whole: str) -> None:
+    assert resolved(url, parent) == whole
+
+
+def test_what_is_meant_for_any_host_is_not_for_a_submodules() -> None:
+    given = {name: Secret(name, content=b"x") for name in ("GIT_AUTH_TOKEN", "GIT_AUTH_TOKEN.o.example")}
+    access = Access(given).for_named_hosts()
+    assert access.to_repository("https://h.example/a") == ""
+    assert access.to_repository("https://o.example/a").startswith("Basic ")
+
+
 # --- contexts that have a name ------------------------------------------------------------------
 
 
@@ -271,6 +336,14 @@ def test_a_named_context_stands_for_images_and_stages_of_its_name(engine: Engine
 
 def test_scratch_itself_can_be_another(engine: Engine, busybox_image: str) -> None:
     assert named(engine, "FROM scratch\nRUN echo x > /x\n", "cat /x", scratch=Reference.parse("busybox")) == "x\n"
+    text = "FROM busybox AS gone\nRUN never\nFROM busybox\nCOPY --from=gone / /c\nRUN ls -A /c > /x\n"
+    with pytest.raises(BuildError, match="in that stage"):
+        named(engine, text, "true", gone=Reference.parse("scratch"))
+
+
+def test_triggers_of_an_image_by_name_are_fired(engine: Engine, busybox_image: str) -> None:
+    engine.build("FROM busybox\nONBUILD RUN echo fired > /t\n", BuildOptions(tags=("triggering",))).result()
+    assert named(engine, "FROM base\n", "cat /t", base=Reference.parse("triggering")) == "fired\n"
 
 
 def test_a_layout_on_disk_is_a_context(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
@@ -337,6 +410,29 @@ def test_layouts_are_named_with_tags_and_digests(tmp_path: Path) -> None:
     assert isinstance(one, LayoutImage) and (one.path, one.tag, str(one.digest)) == (tmp_path, "1", digest)
     assert isinstance(two, LayoutImage) and (two.path, two.tag) == (tmp_path / "a:b", "")
     assert isinstance(three, LayoutImage) and three.digest is None
+
+
+def test_a_notebooks_variables_and_cells_are_contexts_by_name(
+    engine: Engine, busybox_image: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(engine.layout.root))
+    shell = InteractiveShell()
+    shell.extension_manager.load_extension("nbcontain")
+    try:
+        shell.user_ns |= {"files": {"f": "of a variable\n"}, "number": 3}
+        shell.run_cell_magic("contextfile", "g --context cells", "of a cell\n")
+        text = "FROM busybox\nCOPY --from=v f /f\nCOPY --from=c g /g\nCOPY f /own\n"
+        words = "-t made --context var:files --build-context v=var:files --build-context c=cells"
+        shell.run_cell_magic("dockerfile", words, text)
+        assert "hint for this Dockerfile" in capsys.readouterr().out.replace("hints", "hint")
+        shell.run_cell_magic("dockerfile", f"{words} --call=targets", text)
+        assert "(default)" in capsys.readouterr().out
+        for wrong in ("--build-context v=var:absent", "--build-context v=var:number", "--context var:_image"):
+            with pytest.raises(UsageError):
+                shell.run_cell_magic("dockerfile", wrong, text)
+    finally:
+        shell.extension_manager.unload_extension("nbcontain")
+    assert said(engine, "cat /f /g /own") == "of a variable\nof a cell\nof a variable\n"
 
 
 # --- the Dockerfile's own .dockerignore ---------------------------------------------------------

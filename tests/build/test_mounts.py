@@ -259,8 +259,8 @@ def test_a_cells_words_give_secrets_out_of_its_variables(tmp_path: Path) -> None
     options = words.build_options(BuildInputs("", tmp_path), {"token": CANARY})
     assert options.secrets["s"].read() == CANARY.encode() and CANARY not in repr(options) and CANARY not in repr(words)
     with pytest.raises(UsageError, match="security.insecure"):
-        words = parse(DockerfileWords, "%%dockerfile", "", ["--allow", "security.insecure"], {})
-        words.build_options(BuildInputs("", tmp_path))
+        wanted = parse(DockerfileWords, "%%dockerfile", "", ["--allow", "security.insecure"], {})
+        wanted.build_options(BuildInputs("", tmp_path))
 
 
 def test_an_agent_signs_and_keeps_its_keys(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def _remote_key(remote: RemoteFile | Repository, workshop: Workshop) -> object:
     if isinstance(remote, RemoteFile):
         found = _fetched(remote, workshop)
         return ["http", remote.name, str(found.digest), found.modified]
-    return ["git", _commit(remote, workshop), remote.subdir, remote.keeps_git_dir]
+    return ["git", _commit(remote, workshop), remote.subdir, remote.keeps_git_dir, remote.has_submodules]
 
 
 def _fetched(remote: RemoteFile, workshop: Workshop) -> http.Fetched:

@@ -17,6 +17,7 @@ from nbcontain.build.arguments import (
     labels_of,
     parse_platform,
     platform_arguments,
+    sandbox_of,
 )
 from nbcontain.build.graph import Base, BaseImage, BuildGraph, CopyFiles, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
@@ -102,6 +103,8 @@ class Planning:
             global_args=self.platforms,
             is_ignored=is_ignored,
             network=options.network,
+            sandbox=sandbox_of(options.add_hosts, options.shm_size, options.ulimits),
+            added_hosts=options.add_hosts,
             source=_no_stage,
             directory=self.contexts.directory,
             aside=lambda vertex: None,

@@ -21,6 +21,8 @@ from nbcontain.linux import syscalls
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+_TRIES = 1000
+"""How often a new directory may be swept away under our hands before it is made: more than that, and there is none."""
 _DEEP = 200
 """How many directories `remove_tree` keeps open at a time."""
 
@@ -104,20 +106,22 @@ def temporary(directory: Path, mode: int = 0o600) -> Iterator[tuple[Path, int]]:
 @contextmanager
 def temporary_directory(directory: Path) -> Iterator[Path]:
     """A new directory, locked by this process. What is left of it at the end is the caller's to remove."""
-    while True:
+    for left in reversed(range(_TRIES)):
         temp = directory / f".tmp-{os.urandom(8).hex()}"
         try:
             make_new_directory(temp)
             fd = os.open(temp, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            # A sweeper took it for rubbish before it could be locked; or there is no such place.
-            if not directory.is_dir():
+            # A sweeper took it for rubbish before it could be locked; or there is no such place, as all of /proc is.
+            if not left or not directory.is_dir():
                 raise
             continue
         _flock(fd, fcntl.LOCK_EX, temp)
         if os.fstat(fd).st_nlink:
             break
         os.close(fd)
+    else:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(directory))
     try:
         yield temp
     finally:

@@ -107,3 +107,8 @@ def test_removing_a_tree_ignores_the_rights_of_its_directories(tmp_path: Path) -
 
 def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:
     files.remove_tree(tmp_path / "nothing")
+
+
+def test_a_place_where_nothing_can_be_made_is_an_error_and_no_endless_try() -> None:
+    with pytest.raises(FileNotFoundError), files.temporary_directory(Path("/proc")):
+        pass

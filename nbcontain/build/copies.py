@@ -46,7 +46,6 @@ class _Copying:
         remotes = [self._remote(source) for source in named]
         given = self._expand(copy.destination)
         chown, chmod = self._expand(copy.chown), self._expand(copy.chmod)
-        count = len(copy.sources) + len(copy.heredocs)
         unpack = copy.unpack if isinstance(copy, ast.Add) else False
         operation = CopyFiles(
             sources=tuple(self._path(path) for path, remote in zip(named, remotes, strict=True) if remote is None),
@@ -54,7 +53,7 @@ class _Copying:
             from_context=not self.from_,
             chown=chown,
             chmod=mode_of(chmod, span) if chmod else "",
-            into_directory=count > 1 or given in ("", ".", "..") or given.endswith(("/", "/.", "/..")),
+            into_directory=self.parents or given in ("", ".", "..") or given.endswith(("/", "/.", "/..")),
             unpack=self.keyword == "ADD" if unpack is None else unpack,
             unpack_remote=bool(unpack),
             parents=self.parents,

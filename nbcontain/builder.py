@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, TypeVar
 from nbcontain.build import outputs
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
 from nbcontain.build.context import ContentCache, Context
-from nbcontain.build.finish import finished, with_epoch
+from nbcontain.build.epoch import with_epoch
+from nbcontain.build.finish import finished
 from nbcontain.build.lint import CheckReport, check
+from nbcontain.build.operations.dating import last_change
 from nbcontain.build.patterns import Ignore
 from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.build.solver import BUILD, Solver
-from nbcontain.build.sources import Source, directory_of, is_directory
+from nbcontain.build.sources import directory_of, is_directory
 from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import ImageNotFound
 from nbcontain.events import Emit, Notice, scope
@@ -87,8 +89,7 @@ class Builder:
     def build(self, dockerfile: str, options: BuildOptions) -> BuildTask:
         """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read."""
         engine = self._engine
-        build_args, epoch = with_epoch(options.build_args, engine.environ)
-        options = replace(options, build_args=build_args)
+        options = replace(options, build_args=with_epoch(options.build_args, engine.environ))
         tags = [Reference.parse(tag) for tag in options.tags]
         parsed = parse(dockerfile)
         source = options.context
@@ -98,28 +99,27 @@ class Builder:
 
         def body(emit: Emit) -> Image:
             title = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
-            with leash, scope(emit, BUILD, title), engine.store.shared(), self._context(source) as context:
+            with leash, scope(emit, BUILD, title), engine.store.shared(), self._context(options) as context:
                 ignore = context.ignore if context else Ignore()
+                workshop = replace(
+                    engine.workshop(emit), context=context, leash=leash, secrets=options.secrets, ssh=options.ssh
+                )
                 graph = plan(
                     parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull),
                     is_ignored=lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
+                    dated=lambda what: last_change(what, workshop),
                 )  # fmt: skip
                 for remark in graph.remarks:
                     name = f"{remark.rule}: " if remark.rule else ""
                     place = f" (line {remark.span.first})" if remark.span else ""
                     emit(Notice(BUILD, name + remark.message + place, remark.hint))
-                workshop = replace(
-                    engine.workshop(emit), context=context, leash=leash, secrets=options.secrets, ssh=options.ssh
-                )
                 chronicle.context = context
                 solver = Solver(
                     workshop, chronicle, source=dockerfile, no_cache=options.no_cache,
                     no_cache_stages=frozenset(each.lower() for each in options.no_cache_stages),
                     imports=options.cache_from,
                 )  # fmt: skip
-                image = finished(
-                    solver.solve(graph), graph, engine.store, emit, epoch=epoch, annotations=options.annotations
-                )
+                image = finished(solver.solve(graph), graph, engine.store, emit, annotations=options.annotations)
                 engine.store.images.put(image, None)
                 for tag in tags:
                     engine.store.images.tag(image, tag)
@@ -146,7 +146,7 @@ class Builder:
         parsed = parse(dockerfile)
 
         def body(emit: Emit) -> T:
-            with scope(emit, BUILD, "check"), engine.store.shared(), self._context(options.context) as context:
+            with scope(emit, BUILD, "check"), engine.store.shared(), self._context(options) as context:
                 ignore = context.ignore if context else Ignore()
                 found = check(
                     parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull),
@@ -185,18 +185,19 @@ class Builder:
         return found
 
     @contextmanager
-    def _context(self, source: Source | None) -> Iterator[Context | None]:
+    def _context(self, options: BuildOptions) -> Iterator[Context | None]:
         """The files that COPY takes; what had to be written for it goes with the build."""
+        source = options.context
         if source is None:
             yield None
         elif isinstance(source, Path) and is_directory(source):
-            yield Context(source, self._engine.contents)
+            yield Context(source, self._engine.contents, options.ignore)
         else:
             with (
                 self._engine.store.bundle_directory() as temporary,
                 directory_of(source, temporary.parent) as root,
             ):
-                yield Context(root, ContentCache())
+                yield Context(root, ContentCache(), options.ignore)
 
     def state(self, text: str) -> Image | None:
         """The image of NAME@step3, NAME@failed or NAME@before (the failed step); None for another kind of name.

@@ -20,16 +20,17 @@ from nbcontain.oci.digest import Digest
 
 __all__ = ["ContentCache", "Context", "Entry", "Wanted"]
 
-_MAX_IGNORE_BYTES = 1 << 20
+MAX_IGNORE_BYTES = 1 << 20
 
 
 class Context:
     """The files of one directory, as a build sees them. Holds no descriptor; cheap to make."""
 
-    def __init__(self, root: Path, cache: ContentCache | None = None) -> None:
+    def __init__(self, root: Path, cache: ContentCache | None = None, ignore: Ignore | None = None) -> None:
+        """`ignore` counts in place of the .dockerignore in there."""
         self.root = root
         self.cache = cache or ContentCache()
-        self._ignore: Ignore | None = None
+        self._ignore = ignore
 
     def open_fd(self) -> int:
         """A new O_PATH descriptor of the root directory, for the copier. Raises BuildError."""
@@ -89,8 +90,8 @@ class Context:
         if pattern is not None and walk.resolve(path) is not None:
             return BuildError(
                 f"no {path} in the build context",
-                why=f"line {pattern.line} of .dockerignore leaves it out: {pattern.text}",
-                hint=f"Add a line !{path} to .dockerignore.",
+                why=f"line {pattern.line} of {walk.ignore.name} leaves it out: {pattern.text}",
+                hint=f"Add a line !{path} to {walk.ignore.name}.",
             )
         link = walk.entry(path, "")
         if link is not None and link.kind == "symlink":
@@ -111,7 +112,7 @@ def _read_ignore(root_fd: int) -> str:
     entry = walk.entry(path, "") if path is not None else None
     if path is None or entry is None or entry.kind != "file":
         return ""
-    if entry.size > _MAX_IGNORE_BYTES:
-        raise BuildError(f".dockerignore is larger than {_MAX_IGNORE_BYTES >> 20} MiB")
+    if entry.size > MAX_IGNORE_BYTES:
+        raise BuildError(f".dockerignore is larger than {MAX_IGNORE_BYTES >> 20} MiB")
     with opened_file(root_fd, path) as fd:
-        return os.read(fd, _MAX_IGNORE_BYTES).decode("utf-8", "surrogateescape")
+        return os.read(fd, MAX_IGNORE_BYTES).decode("utf-8", "surrogateescape")

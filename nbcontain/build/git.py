@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -129,6 +130,12 @@ def checked_out(repository: Repository, commit: str, place: Path, ssh: Mapping[s
     if not repository.keeps_git_dir:
         files.remove_tree(place / ".git")
     return _subdirectory(place, repository)
+
+
+def time_of(repository: Repository, commit: str, place: Path, ssh: Mapping[str, Sequence[str]], emit: Emit) -> int:
+    """When a commit was made, in seconds since 1970; `place` is an empty directory. Raises BuildError."""
+    checked_out(replace(repository, subdir="", keeps_git_dir=True), commit, place, ssh, emit)
+    return int(_git(["show", "--no-patch", "--format=%ct", commit], place, repository, ssh, emit))
 
 
 def _subdirectory(place: Path, repository: Repository) -> Path:

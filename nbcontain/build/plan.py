@@ -6,7 +6,7 @@ Pure but for `resolve`, which gives base images: their configs decide what the i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -19,9 +19,11 @@ from nbcontain.build.arguments import (
     platform_arguments,
 )
 from nbcontain.build.cache_directory import CacheDirectory
-from nbcontain.build.graph import Base, BuildGraph, Step, Vertex
+from nbcontain.build.epoch import CONTEXT, EPOCH, Dated, checked_stage, no_time, remote_of, seconds_of, undated
+from nbcontain.build.graph import Base, BuildGraph, RemoteFile, Repository, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
 from nbcontain.build.outputs import Output
+from nbcontain.build.patterns import Ignore
 from nbcontain.build.secrets import Secret
 from nbcontain.build.sources import Source
 from nbcontain.build.stage import one_line, shown
@@ -46,6 +48,8 @@ class BuildOptions:
     tags: tuple[str, ...] = ()
     context: Source | None = None
     """A directory, a tar archive, or names and what is in them."""
+    ignore: Ignore | None = None
+    """In place of the context's .dockerignore: what lies beside the Dockerfile for it alone, NAME.dockerignore."""
     build_args: tuple[str, ...] = ()
     """NAME=value, or NAME for the value it has in the environment."""
     target: str = ""
@@ -80,16 +84,18 @@ def plan(
     resolve: Resolve,
     environ: Mapping[str, str] = os.environ,
     is_ignored: Callable[[str], bool] = lambda path: False,
+    dated: Dated = undated,
 ) -> BuildGraph:
     """What there is to do for the target stage. Raises DockerfileError, placed in the source, and UsageError.
 
     Where `resolve` has no image, its StoreError is drawn under the FROM that asked. `is_ignored` is .dockerignore's
-    word on a path, for the check CopyIgnoredFile.
+    word on a path, for the check CopyIgnoredFile; `dated` looks up what SOURCE_DATE_EPOCH names.
     """
     if options.network not in ("host", "none"):
         raise UsageError(f"--network {options.network} is not here yet", hint="--network host, or --network none")
     try:
         planning = _Planning(dockerfile, options, resolve, environ, is_ignored)
+        epoch = planning.date(dockerfile.arguments, dated)
         state = planning.run()
         wanted = CheckOptions.parse(planning.scene.build_args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check))
         remarks = wanted.kept((*checks(dockerfile, planning.platforms), *planning.scene.remarks))
@@ -105,6 +111,7 @@ def plan(
         steps=tuple(planning.steps),
         history_steps=state.history_steps,
         remarks=remarks,
+        epoch=epoch,
     )
 
 
@@ -151,6 +158,43 @@ class _Planning:
             elif default is not None:
                 values[name] = self._filled(default, values, arg.span)
         self.scene = replace(self.scene, global_args=values)
+
+    def date(self, arguments: Sequence[ast.Arg], dated: Dated) -> int | None:
+        """What SOURCE_DATE_EPOCH says, which is a number for every ARG from then on."""
+        scene = self.scene
+        declared = [each.span for each in arguments if any(name == EPOCH for name, _ in each.arguments)]
+        value = (scene.global_args if declared else scene.build_args).get(EPOCH, "")
+        if not value:
+            return None
+        epoch = seconds_of(value)
+        if epoch is None:
+            index = next((index for index, stage in enumerate(self.stages) if stage.base.name == value.lower()), None)
+            if value == CONTEXT:
+                epoch = dated(CONTEXT)
+            elif index is not None:
+                epoch = dated(self._dating(index))
+            else:
+                raise no_time(value, None if EPOCH in scene.build_args else declared[-1])
+        said = {EPOCH: "" if epoch is None else str(epoch)}
+        self.scene = replace(
+            scene,
+            build_args={**scene.build_args, **said},
+            global_args={**scene.global_args, **(said if declared else {})},
+        )
+        return epoch
+
+    def _dating(self, index: int) -> RemoteFile | Repository:
+        """What a stage gets whose only sense may be to say how old that is."""
+        checked_stage(self.stages[index])
+        before = len(self.steps)
+        state = self._state_of(index)
+        # It is folded again when the time is known.
+        del self.steps[before:], self.states[index]
+        remote = remote_of(state.vertex)
+        if remote is None:
+            add = next(each for each in self.stages[index].instructions if isinstance(each, ast.Add))
+            raise DockerfileError(f"{EPOCH} takes the time of one remote file", add.span, why="that is no URL")
+        return remote
 
     def _filled(self, word: str, variables: Mapping[str, str], span: Span) -> str:
         try:
@@ -347,7 +391,7 @@ class _Planning:
     def _check_build_args(self) -> None:
         known = {*self.scene.declared, *PROXIES, *self.scene.global_args}
         for name in self.scene.build_args:
-            if name in known or name.startswith("BUILDKIT_") or name == "SOURCE_DATE_EPOCH":
+            if name in known or name.startswith("BUILDKIT_") or name == EPOCH:
                 continue
             near = nearest(name, self.scene.declared)
             hint = f"did you mean {near}?" if near else f"Add ARG {name} where it is used."

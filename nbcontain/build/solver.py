@@ -188,6 +188,9 @@ class Solver:
         below = len(graph.config.history) - len(graph.history_steps)
         base, new = graph.config.history[:below], graph.config.history[below:]
         last = max((entry.created for entry in base), default="")
+        made = (self._solved[step.vertex].created for step in graph.history_steps if step.vertex is not None)
+        # What stands before the first new layer has that one's time, as in BuildKit.
+        last = max(last, next(made, ""))
         entries: list[History] = []
         for entry, step in zip(new, graph.history_steps, strict=True):
             is_empty = True

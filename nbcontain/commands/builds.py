@@ -6,12 +6,14 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nbcontain.build.arguments import allowed
 from nbcontain.build.cache_directory import CacheDirectory
+from nbcontain.build.context import MAX_IGNORE_BYTES
 from nbcontain.build.outputs import Output
+from nbcontain.build.patterns import Ignore
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import agents_of, secrets_of
 from nbcontain.build.sources import Source, file_in_archive
@@ -73,10 +75,16 @@ class BuildWords:
         return self.check or self.call in ("check", "lint")
 
     def started(
-        self, engine: Engine, dockerfile: str, context: Source | None, variables: Mapping[str, object] | None = None
+        self,
+        engine: Engine,
+        dockerfile: str,
+        context: Source | None,
+        variables: Mapping[str, object] | None = None,
+        *,
+        ignore: Ignore | None = None,
     ) -> InProgress[Image] | InProgress[Verdict]:
         """The build, or the check, of this text."""
-        options = self.build_options(context, variables)
+        options = replace(self.build_options(context, variables), ignore=ignore)
         if self.is_check:
             return checked(engine, dockerfile, options)
         return self.in_progress(engine.build(dockerfile, options))
@@ -144,9 +152,31 @@ def image_build(engine: Engine, words: BuildCommandWords) -> InProgress[Image] |
             # As with docker: what comes in is the Dockerfile itself, and there is no context.
             return words.started(engine, data.decode(), None)
         text = _read_dockerfile(words.file) if words.file else file_in_archive(data, "Dockerfile").decode("utf-8-sig")
-        return words.started(engine, text, data)
-    source = _read_dockerfile(words.file or str(context / "Dockerfile"))
-    return words.started(engine, source, context)
+        return words.started(engine, text, data, ignore=_ignore_beside(words.file))
+    file = words.file or _dockerfile_in(context)
+    return words.started(engine, _read_dockerfile(file), context, ignore=_ignore_beside(file))
+
+
+def _dockerfile_in(directory: Path) -> str:
+    """The Dockerfile of a directory. As with docker, dockerfile will do."""
+    names = ("Dockerfile", "dockerfile")
+    return str(next((directory / name for name in names if (directory / name).exists()), directory / names[0]))
+
+
+def _ignore_beside(file: str) -> Ignore | None:
+    """What NAME.dockerignore says, which counts for the Dockerfile of that name; None if there is none."""
+    if file in ("", "-"):
+        return None
+    path = Path(f"{file}.dockerignore")
+    try:
+        if not path.is_file():
+            return None
+        if path.stat().st_size > MAX_IGNORE_BYTES:
+            raise UsageError(f"{path} is larger than {MAX_IGNORE_BYTES >> 20} MiB")
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
+    return Ignore.parse(text, path.name)
 
 
 def _is_text(data: bytes) -> bool:

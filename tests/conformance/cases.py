@@ -9,7 +9,9 @@ A file in cases/ holds many. One begins with a line `== name`; lines `#: word â€
     #: expect KEY = words        a fact must be there, with these words in it; `absent` for a path
     #: fails                     there is no image
 
-then the Dockerfile, then files: `-- path mode`, `-- path -> target`, `-- path/ mode`.
+then the Dockerfile, then files: `-- path mode`, `-- path -> target`, `-- path/ mode`, `-- path =KIND`
+(pipe, socket, an archive with a global header: tar-g, one with attributes: tar-xattrs, a file with some: xattrs).
+What is called Dockerfile.dockerignore lies beside the Dockerfile, outside of the context.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import gzip
 import io
 import lzma
 import os
+import socket
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,11 +115,25 @@ def write_context(case: Case, directory: Path) -> None:
     _standard(directory)
     for line, content in case.files:
         name, arrow, target = line.partition(" -> ")
+        name, _, special = name.partition(" =")
         path, _, mode = name.rpartition(" ") if not arrow and name.rpartition(" ")[2].isdigit() else (name, "", "")
         where = directory / path
         where.parent.mkdir(parents=True, exist_ok=True)
         if arrow:
             where.symlink_to(target)
+        elif special == "pipe":
+            os.mkfifo(where, 0o640)
+        elif special == "socket":
+            # A short name: a socket's address has room for 107 bytes.
+            parent = os.open(where.parent, os.O_PATH)
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(f"/proc/self/fd/{parent}/{where.name}")
+            os.close(parent)
+        elif special.startswith("tar"):
+            where.write_bytes(_archive_of(special))
+        elif special == "xattrs":
+            where.write_text(content)
+            os.setxattr(where, "user.case", b"of a file")
         elif path.endswith("/"):
             where.mkdir(exist_ok=True)
             where.chmod(int(mode or "755", 8))
@@ -186,6 +203,20 @@ def _archive() -> bytes:
     return made.getvalue()
 
 
+def _archive_of(kind: str) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        if kind == "tar-g":
+            tar.fileobj.write(tarfile.TarInfo.create_pax_global_header({"comment": "0123456789abcdef"}))  # type: ignore[union-attr]
+        for name in ("one", "two"):
+            info = tarfile.TarInfo(f"d/{name}")
+            info.size, info.mtime = 4, THEN_S - 1000
+            if kind == "tar-xattrs":
+                info.pax_headers = {"SCHILY.xattr.user.case": "of an archive"}
+            tar.addfile(info, io.BytesIO(f"{name}\n".encode()))
+    return made.getvalue()
+
+
 def base_tar(busybox: Path) -> bytes:
     """A root file system of busybox with users and groups, as every case's base image `base` has it."""
     made = io.BytesIO()
@@ -217,4 +248,3 @@ def base_tar(busybox: Path) -> bytes:
         add("opt/to-file", 0o777, kind=tarfile.SYMTYPE, link="file")
         add("opt/nowhere", 0o777, kind=tarfile.SYMTYPE, link="missing/place")
     return made.getvalue()
-

@@ -29,6 +29,7 @@ AT_BIRTH = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 """Made by the stage beforehand: these hold nothing of the host's that could grow old."""
 
 _PLAIN = frozenset({"/proc", "/sys", "/dev"})
+_MKNOD = "CAP_MKNOD"
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd",
@@ -119,9 +120,12 @@ def furnish(root_fd: int, spec: Spec, detached: Sequence[int] = ()) -> list[str]
     that had to be made for it, which are no changes of the container's.
     """
     made: list[str] = []
-    by_binding = "user" in spec.linux.namespaces
+    # Who may make device nodes must find no place where one can be opened: not even /dev, whose own are mounts then.
+    by_binding = "user" in spec.linux.namespaces or _MKNOD in spec.process.capabilities
     kernel_devices: set[int] = set()
     for mount in spec.mounts:
+        if by_binding and mount.destination != "/dev/pts" and mount.type != DETACHED:
+            mount = replace(mount, options=(*mount.options, "nodev"))
         _mount_into(root_fd, mount, made, kernel_devices, detached)
         if mount.destination == "/dev":
             _make_devices(root_fd, by_binding=by_binding)
@@ -291,7 +295,8 @@ def _mask(root_fd: int, path: str) -> None:
     except FileNotFoundError:
         return
     if trees.is_directory(target):
-        nothing = syscalls.new_mount("tmpfs", (("nr_inodes", "1"), ("mode", "0")), syscalls.MOUNT_ATTR_RDONLY)
+        attributes = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV
+        nothing = syscalls.new_mount("tmpfs", (("nr_inodes", "1"), ("mode", "0")), attributes)
     else:
         null = trees.open_in(root_fd, "/dev/null")
         nothing = syscalls.open_tree(null)

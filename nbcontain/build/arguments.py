@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nbcontain.dockerfile.lines import is_own_syntax
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Platform
 
@@ -56,6 +57,11 @@ def build_arguments(words: tuple[str, ...], environ: Mapping[str, str]) -> dict[
             values[name] = value
         elif name in environ:
             values[name] = environ[name]
+    if not is_own_syntax(values.get("BUILDKIT_SYNTAX", "")):
+        raise UsageError(
+            f"BUILDKIT_SYNTAX={values['BUILDKIT_SYNTAX']} is refused",
+            why="it names a program to read the Dockerfile with; nbcontain reads docker/dockerfile itself",
+        )
     return values
 
 

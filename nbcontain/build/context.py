@@ -56,8 +56,14 @@ class Context:
         """What .dockerignore says; read once. Raises BuildError."""
         if self._ignore is None:
             with self._opened() as root_fd:
-                self._ignore = Ignore.parse(_read_ignore(root_fd))
+                text = _read(root_fd, ".dockerignore") or b""
+                self._ignore = Ignore.parse(text.decode("utf-8", "surrogateescape"))
         return self._ignore
+
+    def read(self, name: str) -> bytes | None:
+        """A small file, ignored or not, as the Dockerfile is; None if there is none. Raises BuildError."""
+        with self._opened() as root_fd:
+            return _read(root_fd, name)
 
     def select(self, wanted: Wanted) -> list[Entry]:
         """What these sources (relative paths or patterns) stand for, in their order, directories sorted by name.
@@ -105,14 +111,14 @@ class Context:
         return BuildError(f"no {path} in the build context", why=f"the context is {self.root}", hint=hint)
 
 
-def _read_ignore(root_fd: int) -> str:
-    """The text of .dockerignore; "" if there is none."""
+def _read(root_fd: int, name: str) -> bytes | None:
+    """A small file of the context's, which a symlink may lead to; None if there is none. Raises BuildError."""
     walk = Walk(root_fd, Ignore())
-    path = walk.resolve(".dockerignore")
+    path = walk.resolve(name)
     entry = walk.entry(path, "") if path is not None else None
     if path is None or entry is None or entry.kind != "file":
-        return ""
+        return None
     if entry.size > MAX_IGNORE_BYTES:
-        raise BuildError(f".dockerignore is larger than {MAX_IGNORE_BYTES >> 20} MiB")
+        raise BuildError(f"{name} is larger than {MAX_IGNORE_BYTES >> 20} MiB")
     with opened_file(root_fd, path) as fd:
-        return os.read(fd, MAX_IGNORE_BYTES).decode("utf-8", "surrogateescape")
+        return os.read(fd, MAX_IGNORE_BYTES)

@@ -13,6 +13,7 @@ from nbcontain.dockerfile import ast
 from nbcontain.errors import BadDigest, BuildError, DockerfileError, Span
 from nbcontain.oci.digest import Digest
 
+_CHECKSUM = "sha256: and the 64 digits that sha256sum FILE prints"
 _ID = re.compile(r"[0-9]*(:[0-9]*)?")
 
 
@@ -107,7 +108,7 @@ class _Copying:
             try:
                 checksum = str(Digest.parse(checksum))
             except BadDigest as error:
-                raise DockerfileError(f"--checksum={checksum} is no digest", span, hint="sha256:…") from error
+                raise DockerfileError(f"--checksum={checksum} is no digest", span, hint=_CHECKSUM) from error
         return RemoteFile(source, http.file_name(source) or "__unnamed__", checksum)
 
     def _path(self, path: str) -> str:

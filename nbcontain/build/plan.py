@@ -33,7 +33,7 @@ from nbcontain.dockerfile.nearest import nearest
 from nbcontain.dockerfile.parser import parse_trigger
 from nbcontain.dockerfile.rules import CheckOptions
 from nbcontain.dockerfile.words import expand
-from nbcontain.errors import DockerfileError, RegistryError, Span, StoreError, UsageError
+from nbcontain.errors import BadReference, DockerfileError, RegistryError, Span, StoreError, UsageError
 from nbcontain.oci.image import History, Image, ImageConfig, Platform
 from nbcontain.oci.reference import Reference
 
@@ -298,13 +298,27 @@ class _Planning:
             state = self._state_of(below)
             self.steps.append(Step(one_line(base.text), base.span, state.vertex, stage=self._shown(index), made=state))
             return self._triggered(replace(state, has_cmd=False), index, scene, name)
-        vertex, config = self._base(name, self._platform(base), base.span, index, one_line(base.text))
+        try:
+            vertex, config = self._base(name, self._platform(base), base.span, index, one_line(base.text))
+        except DockerfileError as error:
+            if isinstance(error.__cause__, BadReference):
+                self._explain(base, error)
+            raise
         env = dict(word.partition("=")[::2] for word in config.env)
         if "PATH" not in env:
             env = {"PATH": DEFAULT_PATH, **env}
         state = StageState(vertex, config, env, env)
         self.steps[-1] = replace(self.steps[-1], made=state)
         return self._triggered(state, index, scene, name)
+
+    def _explain(self, base: ast.From, error: DockerfileError) -> None:
+        """FROM app:$TAG with a TAG that has no value is no image name; what to try is a value."""
+        missing: set[str] = set()
+        expand(base.image, {name: value for name, value in self.scene.global_args.items() if value}, missing=missing)
+        if missing:
+            names = " and ".join(sorted(missing))
+            error.why = f"it reads {base.image}, and {names} {'have' if len(missing) > 1 else 'has'} no value"
+            error.hint = f"ARG {sorted(missing)[0]}=… before the first FROM, or --build-arg {sorted(missing)[0]}=…"
 
     def _triggered(self, state: StageState, index: int, scene: Scene, name: str) -> StageState:
         """The state after the triggers that it brings along, and without them."""
@@ -348,7 +362,10 @@ class _Planning:
             return self.resolve(Reference.parse(name), platform)
         except (StoreError, RegistryError) as error:
             later = self._stage_named(name, len(self.stages))
+            near = nearest(name.lower(), [each for each in self.names if each])
             why, hint = error.why, error.hint
+            if near and later is None:
+                why, hint = f"no stage of this file is called {name} either", f"did you mean {near}?"
             if later is not None and later > index:
                 why, hint = f"the stage {name} comes later in this file", "A stage comes before those that use it."
             raise DockerfileError(error.message, span, why=why, hint=hint) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nbcontain.build.arguments import allowed
 from nbcontain.build.cache_directory import CacheDirectory
-from nbcontain.build.context import MAX_IGNORE_BYTES
+from nbcontain.build.context import MAX_IGNORE_BYTES, Context
 from nbcontain.build.outputs import Output
 from nbcontain.build.patterns import Ignore
 from nbcontain.build.plan import BuildOptions
@@ -24,7 +24,7 @@ from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Verdict
 from nbcontain.display.words import ago, count, size
 from nbcontain.engine import Engine
-from nbcontain.errors import UsageError
+from nbcontain.errors import BuildError, UsageError
 from nbcontain.oci.image import Image
 from nbcontain.options import argument, option, with_defaults
 
@@ -153,14 +153,39 @@ def image_build(engine: Engine, words: BuildCommandWords) -> InProgress[Image] |
             return words.started(engine, data.decode(), None)
         text = _read_dockerfile(words.file) if words.file else file_in_archive(data, "Dockerfile").decode("utf-8-sig")
         return words.started(engine, text, data, ignore=_ignore_beside(words.file))
-    file = words.file or _dockerfile_in(context)
-    return words.started(engine, _read_dockerfile(file), context, ignore=_ignore_beside(file))
+    if not context.is_dir():
+        raise UsageError(f"there is no directory {words.path}", hint="The last word is where COPY takes files from: .")
+    if words.file:
+        return words.started(engine, _read_dockerfile(words.file), context, ignore=_ignore_beside(words.file))
+    text, ignore = _dockerfile_in(context)
+    return words.started(engine, text, context, ignore=ignore)
 
 
-def _dockerfile_in(directory: Path) -> str:
-    """The Dockerfile of a directory. As with docker, dockerfile will do."""
-    names = ("Dockerfile", "dockerfile")
-    return str(next((directory / name for name in names if (directory / name).exists()), directory / names[0]))
+def _dockerfile_in(directory: Path) -> tuple[str, Ignore | None]:
+    """The text of a directory's Dockerfile (as with docker, dockerfile will do), and what is beside it.
+
+    The directory may be somebody else's: symlinks lead nowhere out of it, and what is no file is not waited for.
+    """
+    found = Context(directory)
+    for name in ("Dockerfile", "dockerfile"):
+        try:
+            data, beside = found.read(name), found.read(f"{name}.dockerignore")
+        except BuildError as error:
+            why = error.why or error.message
+            raise UsageError(f"cannot read the Dockerfile {directory / name}", why=why) from error
+        if data is not None:
+            return _text(data, str(directory / name)), _ignore_of(beside, f"{name}.dockerignore")
+    raise UsageError(
+        f"cannot read the Dockerfile {directory / 'Dockerfile'}", why="there is no such file in there",
+        hint="-f FILE names another",
+    )  # fmt: skip
+
+
+def _text(data: bytes, file: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read the Dockerfile {file}", why=str(error), hint="-f FILE names another") from error
 
 
 def _ignore_beside(file: str) -> Ignore | None:
@@ -173,10 +198,13 @@ def _ignore_beside(file: str) -> Ignore | None:
             return None
         if path.stat().st_size > MAX_IGNORE_BYTES:
             raise UsageError(f"{path} is larger than {MAX_IGNORE_BYTES >> 20} MiB")
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        return _ignore_of(path.read_bytes(), path.name)
     except OSError as error:
         raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
-    return Ignore.parse(text, path.name)
+
+
+def _ignore_of(data: bytes | None, name: str) -> Ignore | None:
+    return None if data is None else Ignore.parse(data.decode("utf-8", "surrogateescape"), name)
 
 
 def _is_text(data: bytes) -> bool:

@@ -8,6 +8,7 @@ A file in cases/ holds many. One begins with a line `== name`; lines `#: word â€
     #: documented                docker 20.10 does not know this; what the documentation says is in the next two
     #: expect KEY = words        a fact must be there, with these words in it; `absent` for a path
     #: fails                     there is no image
+    #: with @name                the files of the block `== @name` above, too
 
 then the Dockerfile, then files: `-- path mode`, `-- path -> target`, `-- path/ mode`, `-- path =KIND`
 (pipe, socket, an archive with a global header: tar-g, one with attributes: tar-xattrs, a file with some: xattrs).
@@ -62,8 +63,15 @@ def all_cases() -> list[Case]:
 
 def _parsed(path: Path) -> list[Case]:
     cases: list[Case] = []
+    shared: dict[str, str] = {}
     for block in ("\n" + path.read_text()).split("\n== ")[1:]:
         name, _, rest = block.partition("\n")
+        if name.startswith("@"):
+            shared[name.strip()] = rest.rstrip("\n")
+            continue
+        for other, files in shared.items():
+            if f"#: with {other}\n" in rest:
+                rest = f"{rest.rstrip()}\n{files}"
         cases.append(_case(Case(name.strip(), path.stem), rest.rstrip("\n") + "\n"))
     return cases
 
@@ -89,6 +97,8 @@ def _case(case: Case, text: str) -> Case:
             case "expect":
                 key, _, words = rest.partition(" = ")
                 case.expects[key] = words
+            case "with":
+                pass
             case "documented":
                 case.is_documented = True
             case "fails":

@@ -28,7 +28,6 @@ OURS = re.compile(
 LATER = re.compile(
     r"unknown (instruction|flag) .*|--\S* (has no value|is given twice)|--.* is (neither|none|no|less|too) .*"
     r"|.* has no name|.* is no name for a stage|FROM takes one image.*|HEALTHCHECK .*|SHELL takes a JSON array"
-    # An empty RUN, CMD or ENTRYPOINT is one that does nothing to BuildKit; here it is a mistake.
     r"|.* needs .*|.* cannot accept a heredoc as a destination|.* is not allowed in ONBUILD|ONBUILD takes one .*"
     r"|.* is a Dockerfile feature that nbcontain does not have yet|'from' doesn't support .*|--mount.*|--link= .*",
     re.DOTALL,

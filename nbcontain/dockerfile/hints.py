@@ -59,6 +59,10 @@ def _in_stage(stage: ast.Stage) -> Iterator[Remark]:
         if isinstance(each, (ast.Copy, ast.Add)) and _needs_slash(each):
             yield HINTS["SlashMissing"].found(each.span, each.destination, hint=f"Write {each.destination}/")
         match each:
+            case ast.Run(command=command) | ast.Cmd(command=command) | ast.Entrypoint(command=command) if (
+                command == ast.ShellForm("")
+            ):
+                yield HINTS["EmptyCommand"].found(each.span, type(each).__name__.upper(), hint="Leave it away.")
             case ast.Run():
                 yield from _in_run(each, has_pip_cache_off)
                 if whole_copy and _INSTALLS.search(_script(each)):

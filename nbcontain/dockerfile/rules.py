@@ -163,6 +163,7 @@ _HINTS = (
     Rule("CdForWorkdir", "cd lasts for one RUN", "cd lasts for this RUN only"),
     Rule("DownloadToShell", "A program is run that nobody looked at", "a download is run as it comes"),
     Rule("PipCacheLeft", "pip's downloads are kept in the layer", "pip's downloads stay in this layer"),
+    Rule("EmptyCommand", "An instruction without words does nothing", "{} without words does nothing"),
     Rule(
         "SlashMissing",
         "Several files copied to what may be no directory replace each other",

@@ -145,4 +145,6 @@ def _values(found: ast.Instruction, line: Line) -> tuple[str, ...]:
 
 
 def _words(command: ast.CommandForm | None) -> tuple[str, ...]:
-    return command.argv if isinstance(command, ast.ExecForm) else (command.text,) if command else ()
+    if command is None or command == ast.ShellForm(""):
+        return ()
+    return command.argv if isinstance(command, ast.ExecForm) else (command.text,)

@@ -15,6 +15,7 @@ import pytest
 
 from machine import Machine
 from nbcontain.__main__ import main
+from nbcontain.build.cache_directory import CacheDirectory
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, DockerfileError, NbcontainError, UsageError
@@ -182,6 +183,51 @@ def test_a_cache_mount_outlives_no_cache(box: Machine, context: Path) -> None:
     assert box.sh("cat /seen", image="made").split() == ["773", "1"]
     built(box.engine, text, context, no_cache=True)
     assert box.sh("cat /seen", image="made").split() == ["773", "2"]
+
+
+# --- archives in and out, and caches elsewhere ------------------------------------------------
+
+
+def test_a_context_can_be_an_archive_with_its_dockerfile_or_without(
+    terminal: Machine, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """testTarContext, testTarContextExternalDockerfile"""
+    text = "FROM box\nCOPY foo /\n"
+    (tmp_path / "whole.tar").write_bytes(archive(THEN_S, foo="contents", Dockerfile=text))
+    (tmp_path / "files.tar").write_bytes(archive(THEN_S, foo="contents2"))
+    (tmp_path / "another").write_text(text)
+    assert main(["build", "-q", "-t", "whole", str(tmp_path / "whole.tar")]) == 0
+    assert main(["build", "-q", "-t", "files", "-f", str(tmp_path / "another"), str(tmp_path / "files.tar")]) == 0
+    assert [terminal.sh("cat /foo", image=name) for name in ("whole", "files")] == ["contents", "contents2"]
+
+
+def test_the_files_of_an_image_come_out_as_an_archive(terminal: Machine, context: Path, tmp_path: Path) -> None:
+    """testTarExporterBasic"""
+    (context / "Dockerfile").write_text("FROM box AS stage1\nRUN mkdir /d && echo x > /d/foo\nFROM scratch\n"
+                                        "COPY --from=stage1 /d /\n")  # fmt: skip
+    assert main(["build", "-q", "-o", f"type=tar,dest={tmp_path / 'out.tar'}", str(context)]) == 0
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        stream = tar.extractfile("foo")
+        assert tar.getnames() == ["foo"] and stream is not None and stream.read() == b"x\n"
+
+
+def test_results_come_from_a_cache_that_was_exported_and_can_go_back_there(
+    root: Path, busybox_context: Path, tmp_path: Path
+) -> None:
+    """testCacheImportExport, testExportCacheLoop"""
+    place = f"{tmp_path / 'cache'}"
+    text = 'FROM scratch AS one\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "touch", "/made"]\n'
+    text += "FROM scratch\nCOPY --from=one /made /s\nCOPY busybox /b\n"
+    seen: list[dict[str, str]] = []
+    for number in range(3):
+        with Engine(root / str(number)) as engine:
+            come = (CacheDirectory.parse(f"type=local,src={place}", "--cache-from"),) if number else ()
+            to = (CacheDirectory.parse(f"type=local,dest={place},mode=max", "--cache-to"),)
+            task = engine.build(text, BuildOptions(context=busybox_context, cache_from=come, cache_to=to))
+            task.result()
+            seen.append({each.name: each.outcome for each in task.report.steps if not each.name.startswith("FROM")})
+    assert set(seen[0].values()) == {"done"}
+    assert set(seen[1].values()) == set(seen[2].values()) == {"cached"}
 
 
 # --- what is told of a build ------------------------------------------------------------------

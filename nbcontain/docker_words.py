@@ -11,7 +11,6 @@ _CONFINEMENT = "containers run with the default confinement; changing it is not 
 _VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
 _HEALTH = "health checks and restart policies are not built yet"
 _PLATFORM = "images of other platforms are not run"
-_ONE_FILE = "the build writes into the local store; %image push hands an image to a registry"
 
 
 def _all(reason: str, *flags: str) -> dict[str, str]:
@@ -95,14 +94,9 @@ _RUN = (
 )
 _BUILD = (
     _all(_PLATFORM, "--platform")
-    | _all(_ONE_FILE, "--push")
     | _all(
         "it is not built yet",
-        "--build-context",
         "--add-host",
-        "--attest",
-        "--sbom",
-        "--provenance",
         "--squash",
         "--compress",
         "--rm",

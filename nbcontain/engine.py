@@ -7,7 +7,6 @@ import secrets
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,8 @@ from nbcontain import names
 from nbcontain.archives import Archives
 from nbcontain.build.context import ContentCache
 from nbcontain.build.importer import host_image
+from nbcontain.build.inputs import DockerfileSource
+from nbcontain.build.named import NamedSource
 from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.solver import BUILD
@@ -42,6 +43,7 @@ from nbcontain.task import Task
 
 T = TypeVar("T")
 HOST_IMAGE = Reference.parse("host")
+_NONE: Mapping[str, NamedSource] = {}
 
 
 class Engine:
@@ -189,14 +191,16 @@ class Engine:
         return image
 
     def build(
-        self, dockerfile: str, options: BuildOptions | None = None, *, context: Source | None = None
-    ) -> BuildTask:
+        self, dockerfile: DockerfileSource, options: BuildOptions | None = None, *, context: Source | None = None,
+        contexts: Mapping[str, NamedSource] = _NONE,
+    ) -> BuildTask:  # fmt: skip
         """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read.
 
-        `context` is a directory, a tar archive, or names and what is in them: text, bytes, paths, DataFrames.
+        `context` is a directory, a tar archive, or names and what is in them: text, bytes, paths, DataFrames. So are
+        `contexts` by name, or images.
         """
         options = options or BuildOptions()
-        return self.builder.build(dockerfile, options if context is None else replace(options, context=context))
+        return self.builder.build(dockerfile, options.with_contexts(context, contexts))
 
     @cached_property
     def builder(self) -> Builder:

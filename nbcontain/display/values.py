@@ -20,6 +20,8 @@ class InProgress(Generic[T]):
     kind: Literal["build", "run", "exec", "work", "pull", "push"]
     quiet: bool = False
     """Show only what comes back."""
+    is_mute: bool = False
+    """Standard output is taken: what comes back is not shown there."""
     facts: tuple[tuple[str, str], ...] = ()
     """Small print for its card."""
     whole_log: str = ""

@@ -134,9 +134,7 @@ class Archives:
         def body(emit: Emit) -> Container:
             with scope(emit, "export", f"export {container.name}"), _sink(destination) as write:
                 active = engine.store.snapshots.active(container.id)
-                engine.workshop(emit).stacks.tar_to(
-                    engine.store.snapshots.look(active), write, skip=container.bundle.stubs()
-                )
+                engine.workshop(emit).stacks.export(active, write, skip=container.bundle.stubs())
             return container
 
         return Task("export", body)
@@ -231,7 +229,7 @@ def _sink(destination: str) -> Iterator[Callable[[bytes], None]]:
         return
     path = Path(destination).absolute()
     try:
-        with files.temporary(path.parent, 0o644) as (temporary, fd):
+        with files.disk(path.parent), files.temporary(path.parent, 0o644) as (temporary, fd):
             yield lambda data: files.write(fd, data)
             files.move(temporary, path)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:

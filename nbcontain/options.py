@@ -107,7 +107,7 @@ def _percent(text: str) -> str:
 
 def _how(hint: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
     if hint is bool:
-        return {"action": "store_true"}
+        return {"action": "store_true", "default": None}
     metavar = meta["metavar"] or meta["flags"][-1].lstrip("-").upper().replace("-", "_")
     if typing.get_origin(hint) is tuple:
         return {"action": "append", "default": None, "metavar": metavar}
@@ -122,10 +122,10 @@ def parse(options_type: type[T], prog: str, description: str, words: Sequence[st
     # The parser is made per call: it is cheap, and argparse parsers hold state.
     parser = parser_of(options_type, prog, description)
     try:
+        words, values = _switched(parser, options_type, words)
         namespace = parser.parse_args(_with_values(options_type, words))
     except UsageError as error:
         raise _explained(error, parser, words, known) from None
-    values = {}
     for each in fields(options_type):  # type: ignore[arg-type]
         if not each.metadata:
             continue
@@ -133,10 +133,42 @@ def parse(options_type: type[T], prog: str, description: str, words: Sequence[st
         if isinstance(value, list):
             value = tuple(value)
         if value is not None:
-            values[each.name] = value
+            values.setdefault(each.name, value)
     return options_type(**values)
 
 
+def _switched(
+    parser: argparse.ArgumentParser, options_type: type, words: Sequence[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """Switches that are told what to be, as Go's flags can be (--human=false): the other words, and what they say."""
+    left: list[str] = list(words)
+    said: dict[str, Any] = {}
+    if not any("=" in word for word in words):
+        return left, said
+    hints = typing.get_type_hints(options_type)
+    switches = {
+        flag: each.name
+        for each in fields(options_type)
+        if hints[each.name] is bool
+        for flag in each.metadata.get("flags", ())
+    }
+    told = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+    while True:
+        place = next((n for n, word in enumerate(left) if (w := word.partition("="))[1] and w[0] in switches), None)
+        if place is None:
+            return left, said
+        try:
+            parser.parse_args(left)
+        except UsageError:
+            # It is argparse that does not know them: so this one stands where flags stand.
+            flag, _, text = left[place].partition("=")
+            if text.lower() not in told:
+                raise UsageError(f"{parser.prog}: {flag}={text}: true or false", hint=f"{parser.prog} --help") from None
+            said[switches[flag]] = told[text.lower()]
+            del left[place]
+        else:
+            # It is a word of the program's that is to be run.
+            return left, said
 def _with_values(options_type: type, words: Sequence[str]) -> list[str]:
     """The words, with a value for each flag that can stand alone and does."""
     alone = {

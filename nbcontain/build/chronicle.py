@@ -172,8 +172,8 @@ class Chronicle:
         """How to open a shell before and after a step that failed."""
         name = "" if self._name.startswith("/") else self._name.removesuffix(":latest")
         return (
-            f"%container run --rm -i {name}@failed sh   opens a shell in what it left behind\n"
-            f"%container run --rm -i {name}@before sh   in what it began with (@step{self._numbers[vertex] - 1})"
+            f"In a terminal, nbcontain run --rm -it {name}@failed sh opens a shell in what it left behind;\n"
+            f"{name}@before is what it began with (@step{self._numbers[vertex] - 1})."
         )
 
     # --- what is kept -----------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def _sink(destination: str) -> Iterator[Callable[[bytes], None]]:
         stream.flush()
         return
     path = Path(destination).absolute()
-    with files.temporary(path.parent, 0o644) as (temporary, fd):
+    with files.disk(path.parent), files.temporary(path.parent, 0o644) as (temporary, fd):
         yield lambda data: files.write(fd, data)
         files.move(temporary, path)
 
@@ -127,8 +127,7 @@ def tar_of_image(image: Image, workshop: Workshop) -> Iterator[IO[bytes]]:
             if chain is None:
                 os.write(sink, bytes(1024))
                 return
-            arguments = {"overlay": False, "userxattr": workshop.store.snapshots.userxattr, "stubs": []}
-            workshop.launcher.call("tar_of", workshop.store.snapshots.view(chain), arguments, (sink,))
+            workshop.stacks.export(chain, lambda data: files.write(sink, data))
         except BaseException as error:  # noqa: BLE001 - raised again below
             failed.append(error)
         finally:

@@ -94,6 +94,17 @@ RunMount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount | Docume
 
 
 @dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What --add-host, --shm-size and --ulimit change for every RUN, as far as BuildKit has it in its cache key."""
+
+    hosts: tuple[str, ...] = ()
+    """The names only: what address they have is no part of what a step is."""
+    shm_bytes: int = 0
+    """0 is what every step has."""
+    ulimits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ExecOp:
     """A program run in the file system of the first input; the others are for its mounts.
 
@@ -109,6 +120,9 @@ class ExecOp:
     mounts: tuple[RunMount, ...] = ()
     hostname: str = ""
     """"" is the one that every step has."""
+    sandbox: Sandbox | None = None
+    added_hosts: tuple[str, ...] = field(default=(), compare=False)
+    """NAME=address of the sandbox's hosts."""
     secret_env: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """More NAME=value for the program that change nothing about what is built: the predefined proxy arguments."""
 
@@ -229,7 +243,8 @@ def _identity(operation: Operation) -> object:
     values = {each.name: getattr(operation, each.name) for each in fields(operation) if each.compare}
     # A mount or a remote file is a value too, and is told apart from others by its type.
     return {
-        name: [_named(each) for each in value] if isinstance(value, tuple) else value for name, value in values.items()
+        name: [_named(each) for each in value] if isinstance(value, tuple) else _named(value)
+        for name, value in values.items()
     }
 
 

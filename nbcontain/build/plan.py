@@ -18,6 +18,7 @@ from nbcontain.build.arguments import (
     labels_of,
     parse_platform,
     platform_arguments,
+    sandbox_of,
 )
 from nbcontain.build.epoch import EPOCH, Dated, settled, undated
 from nbcontain.build.graph import Base, BaseImage, BuildGraph, CopyFiles, Step, Vertex
@@ -140,6 +141,8 @@ class _Planning:
             global_args=self.platforms,
             is_ignored=is_ignored,
             network=options.network,
+            sandbox=sandbox_of(options.add_hosts, options.shm_size, options.ulimits),
+            added_hosts=options.add_hosts,
             source=_no_stage,
             directory=self._directory,
             aside=lambda vertex: None,

@@ -58,6 +58,10 @@ class BuildOptions:
     platform: Platform = field(default_factory=Platform.here)
     network: str = "host"
     """Of every RUN that does not say: "host" or "none"."""
+    add_hosts: tuple[str, ...] = ()
+    """NAME:ADDRESS, for every RUN."""
+    shm_size: str = ""
+    ulimits: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     """What the Dockerfile may do besides: network.host, onbuild.secrets."""
     secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)

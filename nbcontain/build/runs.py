@@ -47,6 +47,8 @@ def _(run: ast.Run, state: StageState, scene: Scene) -> StageState:
         network=_network(run, scene),
         mounts=tuple(mounting.mounts),
         hostname=scene.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
+        sandbox=scene.sandbox,
+        added_hosts=scene.added_hosts,
         secret_env=proxy_environment(proxies),
     )
     given = [f"{name}={state.variables.get(name, '')}" for name in state.arguments]

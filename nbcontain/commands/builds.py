@@ -46,7 +46,10 @@ class BuildWords:
     target: str = option("--target", help="the stage to build, by name or number", metavar="STAGE")
     labels: tuple[str, ...] = option("--label", help="K=V, a label for the image", metavar="K=V")
     annotations: tuple[str, ...] = option("--annotation", help="for the manifest, or for LEVEL", metavar="[LEVEL:]K=V")
-    network: str = option("--network", help="host or none, for RUN", default="host")
+    network: str = option("--network", help="default, host or none, for RUN", default="default")
+    add_hosts: tuple[str, ...] = option("--add-host", help="a line for the /etc/hosts of RUN", metavar="NAME:IP")
+    shm_size: str = option("--shm-size", help="of /dev/shm in RUN (default: 64m)", metavar="SIZE")
+    ulimits: tuple[str, ...] = option("--ulimit", help="a limit for RUN", metavar="TYPE=SOFT[:HARD]")
     secrets: tuple[str, ...] = option(
         "--secret", help="for RUN --mount=type=secret: a file, a variable, or a Python variable of the notebook",
         metavar="id=NAME,src=FILE|env=NAME|var=NAME",
@@ -134,7 +137,10 @@ class BuildWords:
             no_cache_stages=tuple(name for each in self.no_cache_stages for name in each.split(",") if name),
             labels=self.labels,
             annotations=self.annotations,
-            network=self.network,
+            network="host" if self.network == "default" else self.network,
+            add_hosts=self.add_hosts,
+            shm_size=self.shm_size,
+            ulimits=self.ulimits,
             pull="always" if self.pull else "missing",
             secrets=secrets_of(self.secrets, os.environ, variables),
             ssh=agents_of(self.ssh, os.environ),

@@ -37,7 +37,7 @@ def inputs_of(path: str, file: str) -> BuildInputs:
         if not file and _is_text(data):
             # As with docker: what comes in is the Dockerfile itself, and there is no context.
             return BuildInputs(data.decode("utf-8-sig", "surrogateescape"), None)
-        return BuildInputs(Inside(file or _NAME), data, name=file or _NAME)
+        return _inside(file, data)
     directory = Path(path)
     if not directory.is_dir():
         context = directory if directory.is_file() else remote_of(path)
@@ -49,12 +49,23 @@ def inputs_of(path: str, file: str) -> BuildInputs:
         # The Dockerfile lies in there.
         if file == "-":
             return BuildInputs(sys.stdin.read(), context)
-        return BuildInputs(Inside(file or _NAME), context, name=file or _NAME)
+        return _inside(file, context)
     if file == "-":
         return BuildInputs(sys.stdin.read(), directory)
     if file.startswith(("http://", "https://")):
         return BuildInputs(RemoteFile(file, _NAME), directory)
     return _local(directory, file)
+
+
+def _inside(file: str, context: Source) -> BuildInputs:
+    """A Dockerfile that lies in the context; a whole path of this machine's is one of this machine's."""
+    if not Path(file).is_absolute():
+        return BuildInputs(Inside(file or _NAME), context, name=file or _NAME)
+    try:
+        return BuildInputs(Path(file).read_text(encoding="utf-8-sig"), context, name=Path(file).name)
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read the Dockerfile {file}", why=why, hint="-f FILE names another") from error
 
 
 def _local(directory: Path, file: str) -> BuildInputs:

@@ -93,14 +93,25 @@ def write_archive(saved: Sequence[Saved], blobs: Blobs, write: Write, told: Call
 def write_directory(saved: Sequence[Saved], blobs: Blobs, target: Path, told: Callable[[int], None]) -> None:
     """Write these images as an OCI layout into a directory that is empty or not there.
 
-    Raises UsageError for another, OSError, StoreError, DigestMismatch.
+    It is made beside its place, and moved there when it is whole: the same again succeeds whenever this is interrupted.
+    Raises UsageError for another directory, OSError, StoreError, DigestMismatch.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    if os.listdir(target):
+    if target.is_dir() and os.listdir(target):
         raise UsageError(f"{target} is not empty", hint="An OCI layout goes into a directory of its own.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.disk(target.parent), files.temporary_directory(target.parent) as made:
+        try:
+            _fill(made, saved, blobs, told)
+            files.set_mode(made, 0o755)
+            files.move(made, target)
+        finally:
+            files.remove_tree(made)
+
+
+def _fill(directory: Path, saved: Sequence[Saved], blobs: Blobs, told: Callable[[int], None]) -> None:
     done = 0
     for layer in layers_of(saved):
-        path = target / blob_path(layer.digest)
+        path = directory / blob_path(layer.digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         with blobs.open(layer.digest) as blob, files.temporary(path.parent, 0o644) as (temporary, fd):
             while data := blob.read(_READ_BYTES):
@@ -108,7 +119,7 @@ def write_directory(saved: Sequence[Saved], blobs: Blobs, target: Path, told: Ca
                 told(done := done + len(data))
             files.move(temporary, path)
     for name, data in documents_of(saved).items():
-        path = target / name
+        path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         files.replace(path, data, 0o644, durable=False)
 

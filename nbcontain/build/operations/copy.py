@@ -85,9 +85,16 @@ def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) ->
             source = workshop.view(inputs[-1]) if not operation.from_context and operation.sources else ()
             if not operation.from_context and operation.sources and not source:
                 raise BuildError(f"no /{operation.sources[0]} in that stage", why="it is empty: FROM scratch")
+            fds = [fd for fd, _ in groups]
+            if workshop.stacks.records:
+                ledgers = [*stack.enter_context(workshop.ledger(active))]
+                if source:
+                    ledgers += [*stack.enter_context(workshop.stacks.ledger(inputs[-1].chain_id))]
+                arguments["ledgers"] = list(range(len(fds), len(fds) + len(ledgers)))
+                fds += ledgers
             has_archives = any(entry.is_archive for _, entries in groups for entry in entries)
             workshop.launcher.call(
-                "copy_files", active.mounts, arguments, [fd for fd, _ in groups], source=source,
+                "copy_files", active.mounts, arguments, fds, source=source,
                 imports=(_DECOMPRESSORS,) if has_archives or (operation.unpack and source) else (),
             )  # fmt: skip
         return ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import singledispatch
@@ -80,7 +80,11 @@ class Workshop:
 
     @property
     def stacks(self) -> Stacks:
-        return Stacks(self.store, self.launcher, self.host.ids.is_single)
+        return Stacks(self.store, self.launcher, self.host.ids)
+
+    def ledger(self, active: Active) -> AbstractContextManager[tuple[int, ...]]:
+        """An active snapshot's own ledger, where owners may have to be recorded."""
+        return self.store.snapshots.open_ledger(active, wanted=self.stacks.records)
 
     def unpack(self, layers: Sequence[Layer]) -> None:
         """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nbcontain.build.graph import Sandbox
 from nbcontain.dockerfile.lines import is_own_syntax
-from nbcontain.errors import UsageError
+from nbcontain.dockerfile.words import expand
+from nbcontain.errors import DockerfileError, UsageError
 from nbcontain.oci.image import Platform
+from nbcontain.oci.spec import Rlimit
+from nbcontain.runtime import hosts, limits
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -65,11 +69,36 @@ def build_arguments(words: tuple[str, ...], environ: Mapping[str, str]) -> dict[
     return values
 
 
+def explain_empty(error: DockerfileError, word: str, values: Mapping[str, str]) -> None:
+    """Say of a word that came to nothing good which of its variables have no value."""
+    missing: set[str] = set()
+    expand(word, {name: value for name, value in values.items() if value}, missing=missing)
+    if missing:
+        first, verb = min(missing), "have" if len(missing) > 1 else "has"
+        error.why = f"it reads {word}, and {' and '.join(sorted(missing))} {verb} no value"
+        error.hint = f"ARG {first}=… before the first FROM, or --build-arg {first}=…"
+
+
 def labels_of(words: tuple[str, ...]) -> dict[str, str]:
     """The values of --label K=V; without = the value is empty. Raises UsageError."""
     if any(word.startswith("=") or not word for word in words):
         raise UsageError("--label has no name", hint="--label NAME=VALUE")
     return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def sandbox_of(add_hosts: tuple[str, ...], shm_size: str, ulimits: tuple[str, ...]) -> Sandbox | None:
+    """What --add-host, --shm-size and --ulimit say; None where that is nothing. Raises UsageError."""
+    made = Sandbox(
+        hosts=tuple(hosts.added(each)[0] for each in add_hosts),
+        shm_bytes=limits.size_bytes(shm_size, "--shm-size") if shm_size else 0,
+        ulimits=tuple(sorted(_shown(each) for each in limits.ulimits(ulimits))),
+    )
+    return made if made != Sandbox() else None
+
+
+def _shown(limit: Rlimit) -> str:
+    soft, hard = (-1 if each == limits.UNLIMITED else each for each in (limit.soft, limit.hard))
+    return f"{limit.type.removeprefix('RLIMIT_').lower()}={soft}:{hard}"
 
 
 def allowed(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The build context: the directory that COPY takes files from, less what .dockerignore names.
+"""A build context: a directory that COPY takes files from, less what .dockerignore names.
 
 Nothing outside the directory is ever read (see `walk`).
 """
@@ -21,16 +21,22 @@ from nbcontain.oci.digest import Digest
 __all__ = ["ContentCache", "Context", "Entry", "Wanted"]
 
 MAX_IGNORE_BYTES = 1 << 20
+MAX_DOCKERFILE_BYTES = 16 << 20
 
 
 class Context:
-    """The files of one directory, as a build sees them. Holds no descriptor; cheap to make."""
+    """The files of one directory, as a build sees them. Holds no descriptor; cheap to make.
 
-    def __init__(self, root: Path, cache: ContentCache | None = None, ignore: Ignore | None = None) -> None:
-        """`ignore` counts in place of the .dockerignore in there."""
+    `ignore` stands for its .dockerignore, and so does the file NAME.dockerignore for the Dockerfile NAME in it.
+    """
+
+    def __init__(
+        self, root: Path, cache: ContentCache | None = None, *, ignore: Ignore | None = None, dockerfile: str = ""
+    ) -> None:
         self.root = root
         self.cache = cache or ContentCache()
         self._ignore = ignore
+        self._ignore_names = (*([f"{dockerfile}.dockerignore"] if dockerfile else []), ".dockerignore")
 
     def open_fd(self) -> int:
         """A new O_PATH descriptor of the root directory, for the copier. Raises BuildError."""
@@ -56,14 +62,15 @@ class Context:
         """What .dockerignore says; read once. Raises BuildError."""
         if self._ignore is None:
             with self._opened() as root_fd:
-                text = _read(root_fd, ".dockerignore") or b""
-                self._ignore = Ignore.parse(text.decode("utf-8", "surrogateescape"))
+                texts = ((name, _read(root_fd, name, MAX_IGNORE_BYTES)) for name in self._ignore_names)
+                name, data = next(((name, data) for name, data in texts if data is not None), (".dockerignore", b""))
+                self._ignore = Ignore.parse(data.decode("utf-8", "surrogateescape"), name)
         return self._ignore
 
-    def read(self, name: str) -> bytes | None:
-        """A small file, ignored or not, as the Dockerfile is; None if there is none. Raises BuildError."""
+    def read(self, path: str, max_bytes: int) -> bytes | None:
+        """A file of the context, ignored or not; None if there is none. Raises BuildError for one that is larger."""
         with self._opened() as root_fd:
-            return _read(root_fd, name)
+            return _read(root_fd, path, max_bytes)
 
     def select(self, wanted: Wanted) -> list[Entry]:
         """What these sources (relative paths or patterns) stand for, in their order, directories sorted by name.
@@ -111,14 +118,17 @@ class Context:
         return BuildError(f"no {path} in the build context", why=f"the context is {self.root}", hint=hint)
 
 
-def _read(root_fd: int, name: str) -> bytes | None:
-    """A small file of the context's, which a symlink may lead to; None if there is none. Raises BuildError."""
+def _read(root_fd: int, name: str, max_bytes: int) -> bytes | None:
+    """A file below the root, its symlinks followed there; None if there is none."""
     walk = Walk(root_fd, Ignore())
     path = walk.resolve(name)
     entry = walk.entry(path, "") if path is not None else None
     if path is None or entry is None or entry.kind != "file":
         return None
-    if entry.size > MAX_IGNORE_BYTES:
-        raise BuildError(f"{name} is larger than {MAX_IGNORE_BYTES >> 20} MiB")
+    if entry.size > max_bytes:
+        raise BuildError(f"{name} is larger than {max_bytes >> 20} MiB")
     with opened_file(root_fd, path) as fd:
-        return os.read(fd, MAX_IGNORE_BYTES)
+        data = bytearray()
+        while len(data) <= max_bytes and (piece := os.read(fd, 1 << 20)):
+            data += piece
+        return bytes(data[:max_bytes])

@@ -6,9 +6,11 @@ as a stage that does nothing but ADD one file of a server, or one repository, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 
 from nbcontain.build.graph import CopyFiles, RemoteFile, Repository, Vertex
+from nbcontain.build.stage import Scene
 from nbcontain.dockerfile import ast
 from nbcontain.errors import DockerfileError, Span, UsageError
 
@@ -16,8 +18,8 @@ EPOCH = "SOURCE_DATE_EPOCH"
 CONTEXT = "context"
 
 Dated = Callable[[str | RemoteFile | Repository], int | None]
-"""When something last changed, in seconds since 1970: what an ADD gets, or the build context (CONTEXT). None if that
-is not known, as it is not of a directory."""
+"""When something last changed, in seconds since 1970: what an ADD gets, the build context (CONTEXT), or one of those
+that have names. None if that is not known, as it is not of a directory."""
 
 
 def undated(what: str | RemoteFile | Repository) -> int | None:
@@ -64,3 +66,42 @@ def remote_of(vertex: Vertex) -> RemoteFile | Repository | None:
     if len(found) != 1 or found[0].sources or found[0].documents or len(found[0].remotes) != 1:
         return None
     return found[0].remotes[0]
+
+
+def settled(
+    scene: Scene,
+    stages: Sequence[ast.Stage],
+    arguments: Sequence[ast.Arg],
+    contexts: Container[str],
+    dated: Dated,
+    made: Callable[[int], Vertex],
+) -> tuple[Scene, int | None]:
+    """The scene in which SOURCE_DATE_EPOCH is a number or "", and the number.
+
+    `arguments` stand before the first FROM; `made` folds a stage. Raises DockerfileError and UsageError.
+    """
+    declared = [each.span for each in arguments if any(name == EPOCH for name, _ in each.arguments)]
+    value = (scene.global_args if declared else scene.build_args).get(EPOCH, "")
+    if not value:
+        return scene, None
+    epoch = seconds_of(value)
+    if epoch is None:
+        index = next((index for index, stage in enumerate(stages) if stage.base.name == value.lower()), None)
+        if value == CONTEXT or value in contexts:
+            epoch = dated(value)
+        elif index is not None:
+            epoch = dated(_only_remote(stages[index], index, made))
+        else:
+            raise no_time(value, None if EPOCH in scene.build_args else declared[-1])
+    said = {EPOCH: "" if epoch is None else str(epoch)}
+    global_args = {**scene.global_args, **said} if declared else scene.global_args
+    return replace(scene, build_args={**scene.build_args, **said}, global_args=global_args), epoch
+
+
+def _only_remote(stage: ast.Stage, index: int, made: Callable[[int], Vertex]) -> RemoteFile | Repository:
+    checked_stage(stage)
+    remote = remote_of(made(index))
+    if remote is None:
+        add = next(each for each in stage.instructions if isinstance(each, ast.Add))
+        raise DockerfileError(f"{EPOCH} takes the time of one remote file", add.span, why="that is no URL")
+    return remote

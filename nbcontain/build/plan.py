@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from nbcontain.build.arguments import (
     DEFAULT_PATH,
     PROXIES,
     build_arguments,
+    explain_empty,
     labels_of,
     parse_platform,
     platform_arguments,
+    sandbox_of,
 )
-from nbcontain.build.cache_directory import CacheDirectory
-from nbcontain.build.epoch import CONTEXT, EPOCH, Dated, checked_stage, no_time, remote_of, seconds_of, undated
-from nbcontain.build.graph import Base, BuildGraph, RemoteFile, Repository, Step, Vertex
+from nbcontain.build.epoch import EPOCH, Dated, settled, undated
+from nbcontain.build.graph import Base, BaseImage, BuildGraph, CopyFiles, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
-from nbcontain.build.outputs import Output
-from nbcontain.build.patterns import Ignore
-from nbcontain.build.secrets import Secret
-from nbcontain.build.sources import Source
+from nbcontain.build.named import context_name
+from nbcontain.build.request import BuildOptions as BuildOptions
 from nbcontain.build.stage import one_line, shown
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.checks import checks
@@ -40,42 +39,10 @@ from nbcontain.oci.reference import Reference
 Resolve = Callable[[Reference, Platform], Image]
 """Gives the image of a name: a store, a registry, or a dict in a test."""
 
+Contexts = Mapping[str, Image | Reference | None]
+"""What a name stands for instead of a stage or an image so called (--build-context): None is a directory of files."""
 
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """What the user of a build can ask for."""
-
-    tags: tuple[str, ...] = ()
-    context: Source | None = None
-    """A directory, a tar archive, or names and what is in them."""
-    ignore: Ignore | None = None
-    """In place of the context's .dockerignore: what lies beside the Dockerfile for it alone, NAME.dockerignore."""
-    build_args: tuple[str, ...] = ()
-    """NAME=value, or NAME for the value it has in the environment."""
-    target: str = ""
-    """A stage's name or number; "" is the last one."""
-    no_cache: bool = False
-    no_cache_stages: tuple[str, ...] = ()
-    """Stages whose steps run in any case, by name or number."""
-    labels: tuple[str, ...] = ()
-    annotations: tuple[str, ...] = ()
-    """NAME=value, for the manifest."""
-    outputs: tuple[Output, ...] = ()
-    cache_from: tuple[CacheDirectory, ...] = ()
-    cache_to: tuple[CacheDirectory, ...] = ()
-    id_file: str = ""
-    """Where to write the image's id."""
-    metadata_file: str = ""
-    """Where to write what was built, as buildx names it."""
-    platform: Platform = field(default_factory=Platform.here)
-    network: str = "host"
-    """Of every RUN that does not say: "host" or "none"."""
-    allow: tuple[str, ...] = ()
-    """What the Dockerfile may do besides: network.host, onbuild.secrets."""
-    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
-    ssh: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    pull: str = "missing"
-    """When FROM asks the registry: always, missing, never or newer."""
+NO_CONTEXTS: Contexts = {}
 
 
 def plan(
@@ -84,6 +51,7 @@ def plan(
     resolve: Resolve,
     environ: Mapping[str, str] = os.environ,
     is_ignored: Callable[[str], bool] = lambda path: False,
+    contexts: Contexts = NO_CONTEXTS,
     dated: Dated = undated,
 ) -> BuildGraph:
     """What there is to do for the target stage. Raises DockerfileError, placed in the source, and UsageError.
@@ -94,7 +62,7 @@ def plan(
     if options.network not in ("host", "none"):
         raise UsageError(f"--network {options.network} is not here yet", hint="--network host, or --network none")
     try:
-        planning = _Planning(dockerfile, options, resolve, environ, is_ignored)
+        planning = _Planning(dockerfile, options, resolve, environ, is_ignored, contexts)
         epoch = planning.date(dockerfile.arguments, dated)
         state = planning.run()
         wanted = CheckOptions.parse(planning.scene.build_args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check))
@@ -111,8 +79,37 @@ def plan(
         steps=tuple(planning.steps),
         history_steps=state.history_steps,
         remarks=remarks,
+        hints=wanted.kept(_hints(dockerfile)) if options.hints else (),
+        bases=tuple(dict.fromkeys(planning.bases)),
         epoch=epoch,
     )
+
+
+def _hints(dockerfile: ast.Dockerfile) -> tuple[ast.Remark, ...]:
+    # Only where somebody sees them: many a pattern is compiled for it.
+    from nbcontain.dockerfile.hints import hints
+
+    return hints(dockerfile)
+
+
+@dataclass(frozen=True, slots=True)
+class NeededStages:
+    """The number of the target, of all stages that it is made of, and what the arguments before them are."""
+
+    target: int
+    numbers: tuple[int, ...]
+    global_args: Mapping[str, str]
+    build_args: Mapping[str, str]
+
+
+def needed_stages(
+    dockerfile: ast.Dockerfile, options: BuildOptions, environ: Mapping[str, str], contexts: Contexts = NO_CONTEXTS
+) -> NeededStages:
+    """What a plan would look at; no image is asked for. Raises DockerfileError and UsageError."""
+    planning = _Planning(dockerfile, options, _no_image, environ, lambda path: False, contexts)
+    target = planning._target()
+    numbers = tuple(sorted(planning._needed(target)))
+    return NeededStages(target, numbers, planning.scene.global_args, planning.scene.build_args)
 
 
 class _Planning:
@@ -125,11 +122,14 @@ class _Planning:
         resolve: Resolve,
         environ: Mapping[str, str],
         is_ignored: Callable[[str], bool],
+        contexts: Contexts,
     ) -> None:
+        self.contexts = contexts
         self.stages = dockerfile.stages
         self.options = options
         self.resolve = resolve
         self.steps: list[Step] = []
+        self.bases: list[BaseImage] = []
         self.states: dict[int, StageState] = {}
         self.names: dict[str, list[int]] = {}
         for index, stage in enumerate(self.stages):
@@ -141,7 +141,10 @@ class _Planning:
             global_args=self.platforms,
             is_ignored=is_ignored,
             network=options.network,
+            sandbox=sandbox_of(options.add_hosts, options.shm_size, options.ulimits),
+            added_hosts=options.add_hosts,
             source=_no_stage,
+            directory=self._directory,
             aside=lambda vertex: None,
             allowed=options.allow,
         )
@@ -161,40 +164,15 @@ class _Planning:
 
     def date(self, arguments: Sequence[ast.Arg], dated: Dated) -> int | None:
         """What SOURCE_DATE_EPOCH says, which is a number for every ARG from then on."""
-        scene = self.scene
-        declared = [each.span for each in arguments if any(name == EPOCH for name, _ in each.arguments)]
-        value = (scene.global_args if declared else scene.build_args).get(EPOCH, "")
-        if not value:
-            return None
-        epoch = seconds_of(value)
-        if epoch is None:
-            index = next((index for index, stage in enumerate(self.stages) if stage.base.name == value.lower()), None)
-            if value == CONTEXT:
-                epoch = dated(CONTEXT)
-            elif index is not None:
-                epoch = dated(self._dating(index))
-            else:
-                raise no_time(value, None if EPOCH in scene.build_args else declared[-1])
-        said = {EPOCH: "" if epoch is None else str(epoch)}
-        self.scene = replace(
-            scene,
-            build_args={**scene.build_args, **said},
-            global_args={**scene.global_args, **(said if declared else {})},
-        )
+        self.scene, epoch = settled(self.scene, self.stages, arguments, self.contexts, dated, self._folded_aside)
         return epoch
 
-    def _dating(self, index: int) -> RemoteFile | Repository:
-        """What a stage gets whose only sense may be to say how old that is."""
-        checked_stage(self.stages[index])
+    def _folded_aside(self, index: int) -> Vertex:
+        """What a stage makes; it is folded again when the time is known."""
         before = len(self.steps)
         state = self._state_of(index)
-        # It is folded again when the time is known.
         del self.steps[before:], self.states[index]
-        remote = remote_of(state.vertex)
-        if remote is None:
-            add = next(each for each in self.stages[index].instructions if isinstance(each, ast.Add))
-            raise DockerfileError(f"{EPOCH} takes the time of one remote file", add.span, why="that is no URL")
-        return remote
+        return state.vertex
 
     def _filled(self, word: str, variables: Mapping[str, str], span: Span) -> str:
         try:
@@ -241,11 +219,28 @@ class _Planning:
                 continue
             needed.add(index)
             stage = self.stages[index]
-            names = [(name, each.span) for each in stage.instructions for name in _sources(each)]
+            if self._context_key(stage.base.name) is not None:
+                continue
+            names = [
+                (name, each.span) for each in stage.instructions for name in _sources(each)
+                if self._directory(name) is None
+            ]  # fmt: skip
             inputs = [self._stage_copied(name, span, index) for name, span in names]
             inputs.append(self._stage_named(self._image_name(stage.base), index))
             pending += [each for each in inputs if each is not None]
         return needed
+
+    def _context_key(self, name: str) -> str | None:
+        """What a stage or an image is called in `contexts`; None if it is not there."""
+        if not self.contexts or not name:
+            return None
+        plain = context_name(name)
+        return next((key for key in (f"{plain}::{self.options.platform}", plain) if key in self.contexts), None)
+
+    def _directory(self, name: str) -> str | None:
+        """The name of the directory that stands for `name`."""
+        key = None if name.isdecimal() else self._context_key(name)
+        return key if key is not None and self.contexts[key] is None else None
 
     def _stage_copied(self, name: str, span: Span, index: int) -> int | None:
         """The stage that --from in stage number `index` names; None for the context or an image."""
@@ -283,7 +278,8 @@ class _Planning:
             scene = replace(self.scene, source=partial(self._source, index), aside=partial(self._aside, index))
             stage = self.stages[index]
             state = self._begin(index, scene)
-            for instruction in stage.instructions:
+            is_given = self._context_key(stage.base.name) is not None
+            for instruction in () if is_given else stage.instructions:
                 state = self._step(instruction, state, index, scene)
             self.states[index] = state
         return self.states[index]
@@ -291,9 +287,9 @@ class _Planning:
     def _begin(self, index: int, scene: Scene) -> StageState:
         """The state after FROM, triggers of the base image included."""
         base = self.stages[index].base
-        name = self._image_name(base)
+        name = base.name if self._context_key(base.name) is not None else self._image_name(base)
         below = self._stage_named(name, index)
-        if below is not None:
+        if below is not None and self._context_key(name) is None:
             # As in BuildKit, a stage on top of another sees its ARGs too, and fires its triggers.
             state = self._state_of(below)
             self.steps.append(Step(one_line(base.text), base.span, state.vertex, stage=self._shown(index), made=state))
@@ -302,7 +298,7 @@ class _Planning:
             vertex, config = self._base(name, self._platform(base), base.span, index, one_line(base.text))
         except DockerfileError as error:
             if isinstance(error.__cause__, BadReference):
-                self._explain(base, error)
+                explain_empty(error, base.image, self.scene.global_args)
             raise
         env = dict(word.partition("=")[::2] for word in config.env)
         if "PATH" not in env:
@@ -310,15 +306,6 @@ class _Planning:
         state = StageState(vertex, config, env, env)
         self.steps[-1] = replace(self.steps[-1], made=state)
         return self._triggered(state, index, scene, name)
-
-    def _explain(self, base: ast.From, error: DockerfileError) -> None:
-        """FROM app:$TAG with a TAG that has no value is no image name; what to try is a value."""
-        missing: set[str] = set()
-        expand(base.image, {name: value for name, value in self.scene.global_args.items() if value}, missing=missing)
-        if missing:
-            names = " and ".join(sorted(missing))
-            error.why = f"it reads {base.image}, and {names} {'have' if len(missing) > 1 else 'has'} no value"
-            error.hint = f"ARG {sorted(missing)[0]}=… before the first FROM, or --build-arg {sorted(missing)[0]}=…"
 
     def _triggered(self, state: StageState, index: int, scene: Scene, name: str) -> StageState:
         """The state after the triggers that it brings along, and without them."""
@@ -347,7 +334,15 @@ class _Planning:
         """The vertex and config of an image; `step` is how it is shown."""
         image: Image | None = None
         config = ImageConfig(platform=platform, env=(f"PATH={DEFAULT_PATH}",), working_dir="/")
-        if name != "scratch":
+        directory = self._directory(name)
+        if directory is not None:
+            scratch = Vertex(Base(None), (), "FROM scratch", span)
+            self._aside(index, scratch)
+            copy = CopyFiles((".",), "/", from_context=True, context=directory)
+            vertex = Vertex(copy, (scratch,), f"FROM {name}", span)
+            self.steps.append(Step(step, span, vertex, stage=self._shown(index)))
+            return vertex, config
+        if not self._is_scratch(name):
             image = self._resolved(name, platform, span, index)
             config = image.config
             here = config.platform
@@ -357,9 +352,22 @@ class _Planning:
         self.steps.append(Step(step, span, vertex, stage=self._shown(index)))
         return vertex, config
 
+    def _is_scratch(self, name: str) -> bool:
+        """Whether it is the empty image, under its own name or as a context's."""
+        key = self._context_key(name)
+        return name == "scratch" if key is None else self.contexts[key] == Reference.parse("scratch")
+
     def _resolved(self, name: str, platform: Platform, span: Span, index: int) -> Image:
+        key = self._context_key(name)
+        given = self.contexts[key] if key is not None else None
+        if isinstance(given, Image):
+            self.bases.append(BaseImage(name, None, given))
+            return given
         try:
-            return self.resolve(Reference.parse(name), platform)
+            reference = given or Reference.parse(name)
+            image = self.resolve(reference, platform)
+            self.bases.append(BaseImage(name, reference, image))
+            return image
         except (StoreError, RegistryError) as error:
             later = self._stage_named(name, len(self.stages))
             near = nearest(name.lower(), [each for each in self.names if each])
@@ -413,6 +421,10 @@ class _Planning:
             near = nearest(name, self.scene.declared)
             hint = f"did you mean {near}?" if near else f"Add ARG {name} where it is used."
             self.scene.remark(f"--build-arg {name} is used by no ARG", None, hint)
+
+
+def _no_image(reference: Reference, platform: Platform) -> Image:
+    raise StoreError(f"{reference} is not asked for here")
 
 
 def _no_stage(name: str, span: Span) -> Vertex:

@@ -29,7 +29,6 @@ AT_BIRTH = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 """Made by the stage beforehand: these hold nothing of the host's that could grow old."""
 
 _PLAIN = frozenset({"/proc", "/sys", "/dev"})
-_MKNOD = "CAP_MKNOD"
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd",
@@ -121,10 +120,12 @@ def furnish(root_fd: int, spec: Spec, detached: Sequence[int] = ()) -> list[str]
     """
     made: list[str] = []
     # Who may make device nodes must find no place where one can be opened: not even /dev, whose own are mounts then.
-    by_binding = "user" in spec.linux.namespaces or _MKNOD in spec.process.capabilities
+    # (Who may mount could make one. Every other mount of a container is nodev anyway, or is a device.)
+    makes_nodes = "CAP_MKNOD" in spec.process.capabilities and "CAP_SYS_ADMIN" not in spec.process.capabilities
+    by_binding = "user" in spec.linux.namespaces or makes_nodes
     kernel_devices: set[int] = set()
     for mount in spec.mounts:
-        if by_binding and mount.destination != "/dev/pts" and mount.type != DETACHED:
+        if by_binding and mount.destination == "/dev":
             mount = replace(mount, options=(*mount.options, "nodev"))
         _mount_into(root_fd, mount, made, kernel_devices, detached)
         if mount.destination == "/dev":

@@ -14,7 +14,7 @@ from nbcontain.store import files, tar
 from nbcontain.store.compression import uncompressed
 
 
-def last_change(what: str | RemoteFile | Repository, workshop: Workshop) -> int | None:
+def last_change(what: object, workshop: Workshop) -> int | None:
     """Seconds since 1970: of a repository the commit's time, of a file Last-Modified or the youngest file that it
     archives. None for a directory, and for what has no time. Raises BuildError."""
     match what:
@@ -44,4 +44,4 @@ def _committed(repository: Repository, workshop: Workshop) -> int:
     with ExitStack() as stack:
         place = stack.enter_context(files.temporary_directory(workshop.store.layout.tmp))
         stack.callback(workshop.store.snapshots.remove_tree, place)
-        return git.time_of(repository, commit_now(repository, workshop), place, workshop.ssh, workshop.emit)
+        return git.time_of(repository, commit_now(repository, workshop), place, workshop.access, workshop.emit)

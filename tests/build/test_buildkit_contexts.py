@@ -6,12 +6,14 @@ Each test says in its docstring which of those names it shows; suites.txt sends 
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -202,3 +204,43 @@ def test_so_is_a_context_that_has_a_name(box: Machine, server: Server, named: Pa
         source = f"mysource={server.url}/{name}.tar"
         assert built(box, "--build-context", source, str(named / "context")) == wanted
         assert box.sh("cat /epoch", image="made") == str(wanted)
+
+
+# --- what is told of them, and what steps are given -------------------------------------------
+
+
+def told(path: Path) -> dict[str, Any]:
+    """The provenance in a --metadata-file."""
+    found: dict[str, Any] = json.loads(path.read_text())["buildx.build.provenance"]
+    return found
+
+
+def test_provenance_names_the_commit(box: Machine, repository: tuple[str, str], tmp_path: Path) -> None:
+    """testGitProvenanceAttestationSHA1"""
+    url, first = repository
+    built(box, "--metadata-file", str(tmp_path / "m"), f"{url}#v0.0.1")
+    definition = told(tmp_path / "m")["buildDefinition"]
+    source = definition["externalParameters"]["configSource"]
+    assert source == {"uri": f"{url}#v0.0.1", "digest": {"sha1": first}, "path": "Dockerfile"}
+    assert {"uri": f"{url}#v0.0.1", "digest": {"sha1": first}} in definition["resolvedDependencies"]
+
+
+def test_provenance_names_secrets_and_agents_and_needs_no_ignore_file(
+    box: Machine, named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """testSecretSSHProvenance, testDockerIgnoreMissingProvenance"""
+    mounts = "--mount=type=secret,id=mysecret --mount=type=secret,id=othersecret --mount=type=ssh"
+    (named / "context" / "Dockerfile").write_text(f"FROM box\nRUN {mounts} true\n")
+    built(box, "--provenance", "mode=max", "--metadata-file", str(named / "m"), str(named / "context"))
+    request = told(named / "m")["buildDefinition"]["externalParameters"]["request"]
+    assert {each["id"] for each in request["secrets"]} == {"mysecret", "othersecret"}
+    assert all(each["optional"] for each in request["secrets"])
+    assert [(each["id"], each["optional"]) for each in request["ssh"]] == [("default", True)]
+
+
+def test_steps_have_the_shm_and_the_limits_that_the_build_was_given(box: Machine, named: Path) -> None:
+    """testShmSize, testUlimit"""
+    (named / "context" / "Dockerfile").write_text("FROM box\nRUN mount | grep /dev/shm > /shm; ulimit -n > /limit\n")
+    built(box, "--shm-size", "134217728", "--ulimit", "nofile=1062:1062", str(named / "context"))
+    assert "size=131072k" in box.sh("cat /shm", image="made")
+    assert box.sh("cat /limit", image="made") == "1062\n"

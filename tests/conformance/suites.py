@@ -60,7 +60,8 @@ def write_page(
         for reason in case.differs.values():
             reasons.setdefault(reason, []).append(case.name)
     lines += [f"- {reason} ({', '.join(names)})" for reason, names in reasons.items()]
-    lines += ["", "## Open", "", *(f"- {name}" for name, state in states.items() if state == "open")]
+    still_open = [f"- {name}" for name, state in states.items() if state == "open"]
+    lines += ["", "## Open", "", *(still_open or ["None."])]
     for suite, names in named().items():
         lines += _suite(suite, names, cases, states)
     PAGE.write_text("\n".join(lines).rstrip() + "\n")

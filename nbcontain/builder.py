@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
-from nbcontain.build.finish import finished, with_epoch
+from nbcontain.build.epoch import CONTEXT, with_epoch
+from nbcontain.build.finish import finished
+from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.build.inputs import DockerfileSource, Inputs, opened
 from nbcontain.build.lint import CheckReport, check, hints_of
 from nbcontain.build.operations import Workshop, timestamp
@@ -107,8 +110,7 @@ class Builder:
         Raises DockerfileError at once for a text that cannot be read.
         """
         engine = self._engine
-        build_args, epoch = with_epoch(options.build_args, engine.environ)
-        options = replace(options, build_args=build_args)
+        options = replace(options, build_args=with_epoch(options.build_args, engine.environ))
         tags = [Reference.parse(tag) for tag in options.tags]
         annotations = _checked_annotations(options, tags) if options.outputs or options.annotations else None
         parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
@@ -128,7 +130,7 @@ class Builder:
                 graph = plan(
                     text, options,
                     lambda reference, _: engine.base_image(reference, emit, options.pull),
-                    is_ignored=given.is_ignored, contexts=given.names,
+                    is_ignored=given.is_ignored, contexts=given.names, dated=partial(self._last_change, options, emit),
                 )  # fmt: skip
                 for remark in (*options.remarks, *graph.remarks):
                     emit(_notice(remark))
@@ -142,7 +144,7 @@ class Builder:
                     imports=options.cache_from,
                 )  # fmt: skip
                 said = annotations.manifest if annotations else {}
-                image = finished(solver.solve(graph), graph, engine.store, emit, epoch=epoch, annotations=said)
+                image = finished(solver.solve(graph), graph, engine.store, emit, annotations=said)
                 engine.store.images.put(image, None)
                 for tag in (*tags, *(name for output in options.outputs for name in output.names_here)):
                     engine.store.images.tag(image, tag)
@@ -158,6 +160,15 @@ class Builder:
         task = BuildTask("build", body, chronicle)
         task.on_cancel(leash.let_go)
         return task
+
+    def _last_change(self, options: BuildOptions, emit: Emit, what: str | RemoteFile | Repository) -> int | None:
+        """When what SOURCE_DATE_EPOCH names was changed."""
+        from nbcontain.build.operations.dating import last_change
+
+        found = what if not isinstance(what, str) else (
+            options.context if what == CONTEXT else options.contexts.get(what)
+        )  # fmt: skip
+        return last_change(found, self._workshop(options, emit))
 
     def _hand_out(self, delivery: Delivery, options: BuildOptions, workshop: Workshop) -> None:
         """Everything that was asked for besides the image in the store."""
@@ -249,7 +260,8 @@ class Builder:
         keeps = dict(each.partition("=")[::2] for each in options.build_args).get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")
         return opened(
             dockerfile, options.context, options.contexts, self._workshop(options, emit), self._engine.contents,
-            ignore=options.ignore, keeps_git_dir=keeps.lower() in ("1", "t", "true"), parent=BUILD,
+            ignore=options.ignore, dockerfile_name=options.dockerfile_name,
+            keeps_git_dir=keeps.lower() in ("1", "t", "true"), parent=BUILD,
         )  # fmt: skip
 
     def state(self, text: str) -> Image | None:

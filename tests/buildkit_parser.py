@@ -28,7 +28,6 @@ OURS = re.compile(
 LATER = re.compile(
     r"unknown (instruction|flag) .*|--\S* (has no value|is given twice)|--.* is (neither|none|no|less|too) .*"
     r"|.* has no name|.* is no name for a stage|FROM takes one image.*|HEALTHCHECK .*|SHELL takes a JSON array"
-    # An empty RUN, CMD or ENTRYPOINT is one that does nothing to BuildKit; here it is a mistake.
     r"|.* needs .*|.* cannot accept a heredoc as a destination|.* is not allowed in ONBUILD|ONBUILD takes one .*"
     r"|.* is a Dockerfile feature that nbcontain does not have yet|'from' doesn't support .*|--mount.*|--link= .*",
     re.DOTALL,
@@ -146,4 +145,6 @@ def _values(found: ast.Instruction, line: Line) -> tuple[str, ...]:
 
 
 def _words(command: ast.CommandForm | None) -> tuple[str, ...]:
-    return command.argv if isinstance(command, ast.ExecForm) else (command.text,) if command else ()
+    if command is None or command == ast.ShellForm(""):
+        return ()
+    return command.argv if isinstance(command, ast.ExecForm) else (command.text,)

@@ -19,8 +19,9 @@ class Server:
         self.headers: list[dict[str, str]] = []
         self._answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
 
-    def put(self, path: str, data: bytes, *, etag: str = "") -> None:
-        headers = {"Last-Modified": "Sun, 06 Nov 1994 08:49:37 GMT"} | ({"ETag": etag} if etag else {})
+    def put(self, path: str, data: bytes, *, etag: str = "", modified: str = "Sun, 06 Nov 1994 08:49:37 GMT") -> None:
+        """Without `modified` the answer does not say when it was last changed."""
+        headers = ({"Last-Modified": modified} if modified else {}) | ({"ETag": etag} if etag else {})
         self._answers[path] = (200, headers, data)
 
     def redirect(self, path: str, to: str) -> None:

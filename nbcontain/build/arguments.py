@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nbcontain.build.graph import Sandbox
-from nbcontain.errors import UsageError
+from nbcontain.dockerfile.lines import is_own_syntax
+from nbcontain.dockerfile.words import expand
+from nbcontain.errors import DockerfileError, UsageError
 from nbcontain.oci.image import Platform
 from nbcontain.oci.spec import Rlimit
 from nbcontain.runtime import hosts, limits
@@ -59,7 +61,22 @@ def build_arguments(words: tuple[str, ...], environ: Mapping[str, str]) -> dict[
             values[name] = value
         elif name in environ:
             values[name] = environ[name]
+    if not is_own_syntax(values.get("BUILDKIT_SYNTAX", "")):
+        raise UsageError(
+            f"BUILDKIT_SYNTAX={values['BUILDKIT_SYNTAX']} is refused",
+            why="it names a program to read the Dockerfile with; nbcontain reads docker/dockerfile itself",
+        )
     return values
+
+
+def explain_empty(error: DockerfileError, word: str, values: Mapping[str, str]) -> None:
+    """Say of a word that came to nothing good which of its variables have no value."""
+    missing: set[str] = set()
+    expand(word, {name: value for name, value in values.items() if value}, missing=missing)
+    if missing:
+        first, verb = min(missing), "have" if len(missing) > 1 else "has"
+        error.why = f"it reads {word}, and {' and '.join(sorted(missing))} {verb} no value"
+        error.hint = f"ARG {first}=… before the first FROM, or --build-arg {first}=…"
 
 
 def labels_of(words: tuple[str, ...]) -> dict[str, str]:

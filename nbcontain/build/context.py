@@ -20,7 +20,8 @@ from nbcontain.oci.digest import Digest
 
 __all__ = ["ContentCache", "Context", "Entry", "Wanted"]
 
-_MAX_IGNORE_BYTES = 1 << 20
+MAX_IGNORE_BYTES = 1 << 20
+MAX_DOCKERFILE_BYTES = 16 << 20
 
 
 class Context:
@@ -61,9 +62,9 @@ class Context:
         """What .dockerignore says; read once. Raises BuildError."""
         if self._ignore is None:
             with self._opened() as root_fd:
-                texts = (_read(root_fd, name, _MAX_IGNORE_BYTES) for name in self._ignore_names)
-                data = next((each for each in texts if each is not None), b"")
-                self._ignore = Ignore.parse(data.decode("utf-8", "surrogateescape"))
+                texts = ((name, _read(root_fd, name, MAX_IGNORE_BYTES)) for name in self._ignore_names)
+                name, data = next(((name, data) for name, data in texts if data is not None), (".dockerignore", b""))
+                self._ignore = Ignore.parse(data.decode("utf-8", "surrogateescape"), name)
         return self._ignore
 
     def read(self, path: str, max_bytes: int) -> bytes | None:
@@ -102,8 +103,8 @@ class Context:
         if pattern is not None and walk.resolve(path) is not None:
             return BuildError(
                 f"no {path} in the build context",
-                why=f"line {pattern.line} of .dockerignore leaves it out: {pattern.text}",
-                hint=f"Add a line !{path} to .dockerignore.",
+                why=f"line {pattern.line} of {walk.ignore.name} leaves it out: {pattern.text}",
+                hint=f"Add a line !{path} to {walk.ignore.name}.",
             )
         link = walk.entry(path, "")
         if link is not None and link.kind == "symlink":

@@ -150,7 +150,8 @@ class _Copy:
     def _prepare(self, entries: list[Entry]) -> None:
         """The directories on the way to the destination; a symlink as the destination is where it leads."""
         owner = self.owner or User()
-        is_directory = self.into_directory or any(entry.is_content or entry.is_archive for entry in entries)
+        # Sources come one after the other, as in BuildKit: where the first is a file, the next finds a file.
+        is_directory = self.into_directory or any(entry.is_content or entry.is_archive for entry in entries[:1])
         _make_directories(os.path.dirname(self.destination), owner, self.ledger)
         self.destination = os.path.realpath(self.destination)
         if is_directory and entries and not os.path.isdir(self.destination):
@@ -238,9 +239,12 @@ class _Copy:
             os.close(source)
 
     def _special(self, path: str, entry: Entry) -> None:
-        """A symlink, or what only another file system of an image can have: a pipe or a device."""
+        """A symlink, the empty file that stands for a context's socket, or what only another file system of an image
+        can have: a pipe or a device."""
         if entry.kind == "symlink":
             self._made(path, lambda: os.symlink(entry.link, path))
+        elif entry.kind == "socket":
+            self._made(path, lambda: os.close(os.open(path, _NEW_FILE, 0o600)))
         elif entry.kind == "pipe":
             self._made(path, lambda: os.mkfifo(path, 0o600))
         else:

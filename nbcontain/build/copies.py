@@ -13,6 +13,7 @@ from nbcontain.dockerfile import ast
 from nbcontain.errors import BadDigest, BuildError, DockerfileError, Span
 from nbcontain.oci.digest import Digest
 
+_CHECKSUM = "sha256: and the 64 digits that sha256sum FILE prints"
 _ID = re.compile(r"[0-9]*(:[0-9]*)?")
 
 
@@ -48,7 +49,6 @@ class _Copying:
         remotes = [self._remote(source) for source in named]
         given = self._expand(copy.destination)
         chown, chmod = self._expand(copy.chown), self._expand(copy.chmod)
-        count = len(copy.sources) + len(copy.heredocs)
         unpack = copy.unpack if isinstance(copy, ast.Add) else False
         operation = CopyFiles(
             sources=tuple(self._path(path) for path, remote in zip(named, remotes, strict=True) if remote is None),
@@ -57,7 +57,7 @@ class _Copying:
             context=self.directory or "",
             chown=chown,
             chmod=mode_of(chmod, span) if chmod else "",
-            into_directory=count > 1 or given in ("", ".", "..") or given.endswith(("/", "/.", "/..")),
+            into_directory=self.parents or given in ("", ".", "..") or given.endswith(("/", "/.", "/..")),
             unpack=self.keyword == "ADD" if unpack is None else unpack,
             unpack_remote=bool(unpack),
             parents=self.parents,
@@ -112,7 +112,7 @@ class _Copying:
             try:
                 checksum = str(Digest.parse(checksum))
             except BadDigest as error:
-                raise DockerfileError(f"--checksum={checksum} is no digest", span, hint="sha256:…") from error
+                raise DockerfileError(f"--checksum={checksum} is no digest", span, hint=_CHECKSUM) from error
         return RemoteFile(source, http.file_name(source) or "__unnamed__", checksum)
 
     def _path(self, path: str) -> str:

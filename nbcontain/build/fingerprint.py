@@ -130,7 +130,7 @@ class Fingerprint:
         for name, mode, device, inode, size, mtime_ns, ctime_ns in listing:
             place = name if path == "." else f"{path}/{name}"
             kind = stat.S_IFMT(mode)
-            if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+            if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFSOCK):
                 continue
             ignored, inner = ignore.match(place, state)
             if ignored:
@@ -140,7 +140,7 @@ class Fingerprint:
                 below.append((name, inner))
             elif kind == stat.S_IFLNK:
                 content = os.readlink(name, dir_fd=fd)
-            else:
+            elif kind == stat.S_IFREG:
                 content = self._content(place, (device, inode, size, mtime_ns, ctime_ns), fd, name)
             _update(hasher, os.fsencode(name), f"{mode:o}".encode(), os.fsencode(content))
         return hasher.digest(), tuple(below)

@@ -152,6 +152,13 @@ def checked_out(
     return _subdirectory(place, repository)
 
 
+def time_of(repository: Repository, commit: str, place: Path, access: Access, emit: Emit) -> int:
+    """When a commit was made, in seconds since 1970; `place` is an empty directory. Raises BuildError."""
+    wanted = replace(repository, subdir="", keeps_git_dir=True, without_submodules=True)
+    checked_out(wanted, commit, place, access, emit)
+    return int(_git(["show", "--no-patch", "--format=%ct", commit], place, repository, access, emit))
+
+
 def _fill_submodules(
     repository: Repository, place: Path, access: Access, emit: Emit, depth: int, git: Callable[..., str]
 ) -> None:

@@ -165,9 +165,10 @@ class CopyFiles:
 
     `sources` are relative to the context's root (or the last input's), may be wildcards and never leave it.
     `destination` is absolute and without a slash at its end; `into_directory` says that it is (or becomes) a
-    directory which the sources land in, as a slash at the end or several sources ask for. Directories give their
-    contents, not themselves. `chown` is user[:group] in names or numbers; with "" files of the context are root's and
-    those of another file system whose they were. `chmod` is what `modes` reads.
+    directory which the sources land in, as a slash at the end asks for; without it each source is copied there in
+    turn, a file over the file before. Directories give their contents, not themselves. `chown` is user[:group] in
+    names or numbers; with "" files of the context are root's and those of another file system whose they were.
+    `chmod` is what `modes` reads.
     """
 
     sources: tuple[str, ...]
@@ -303,6 +304,8 @@ class BuildGraph:
     remarks: tuple[Remark, ...] = ()
     """What is odd about the Dockerfile, for the user to read."""
     bases: tuple[BaseImage, ...] = ()
+    epoch: int | None = None
+    """SOURCE_DATE_EPOCH, in seconds since 1970."""
 
     def vertices(self) -> tuple[Vertex, ...]:
         """Inputs before users, each once; what the target does not need is absent."""

@@ -34,6 +34,7 @@ _MAX_REDIRECTS = 10
 _MAX_BYTES = 256 << 30
 _TIMEOUT_S = 60.0
 _RECORD_BYTES = 64 << 10
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
 
 
@@ -118,7 +119,8 @@ def _download(
                     return _stored(remote, response, directory, name, emit)
             raise BuildError(f"{shown} redirects in circles")
     except httpx.HTTPError as error:
-        raise BuildError(f"cannot get {shown}", why=redacted(str(error)) or type(error).__name__) from error
+        why = _ERRNO.sub("", redacted(str(error))) or type(error).__name__
+        raise BuildError(f"cannot get {shown}", why=why) from error
     except httpx.InvalidURL as error:
         raise BuildError(f"{shown} is no URL", why=str(error)) from error
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from nbcontain.build.context import ContentCache, Context
+from nbcontain.build.context import MAX_DOCKERFILE_BYTES, ContentCache, Context
 from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.build.named import CONTEXT_FILE, Inside, LayoutImage, NamedSource
 from nbcontain.build.operations import Workshop
@@ -27,7 +27,6 @@ from nbcontain.store import files
 DockerfileSource = str | Inside | RemoteFile
 """The text of a Dockerfile, or where it is."""
 _HEAD_BYTES = 1024
-_MAX_DOCKERFILE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,8 @@ class Inputs:
 @contextmanager
 def opened(
     dockerfile: DockerfileSource, context: Source | None, named: Mapping[str, NamedSource], workshop: Workshop,
-    contents: ContentCache, *, ignore: str | None = None, keeps_git_dir: bool = False, parent: str | None = None,
+    contents: ContentCache, *, ignore: str | None = None, dockerfile_name: str = "Dockerfile",
+    keeps_git_dir: bool = False, parent: str | None = None,
 ) -> Iterator[Inputs]:  # fmt: skip
     """Fetch and unpack what has to be. `ignore` stands for the context's .dockerignore; `parent` is the build's task.
 
@@ -81,7 +81,7 @@ def opened(
         directories: dict[str, Context] = {}
         path = dockerfile.path if isinstance(dockerfile, Inside) else ""
         if context is not None:
-            given = Ignore.parse(ignore) if ignore is not None else None
+            given = Ignore.parse(ignore, f"{dockerfile_name}.dockerignore") if ignore is not None else None
             if isinstance(context, Repository) and keeps_git_dir:
                 context = replace(context, keeps_git_dir=True)
             root, is_plain = opening.root(context, "", unpack=True)
@@ -113,7 +113,7 @@ def opened(
 
 def _text(path: str, context: Context | None) -> str:
     """A Dockerfile that lies in the context. Raises BuildError."""
-    data = context.read(path, _MAX_DOCKERFILE_BYTES) if context else None
+    data = context.read(path, MAX_DOCKERFILE_BYTES) if context else None
     if data is None:
         raise BuildError(f"there is no {path} in the context", hint="-f FILE names another")
     try:

@@ -212,9 +212,10 @@ class Ignore:
     """A .dockerignore file: the last pattern that matches a path or one of its parents decides."""
 
     patterns: tuple[IgnorePattern, ...] = ()
+    name: str = field(default=".dockerignore", compare=False)
 
     @classmethod
-    def parse(cls, text: str) -> Ignore:
+    def parse(cls, text: str, name: str = ".dockerignore") -> Ignore:
         """Raises BadPattern, naming the line."""
         patterns: list[IgnorePattern] = []
         for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
@@ -223,14 +224,14 @@ class Ignore:
             readmits = pattern.startswith("!")
             pattern = pattern[readmits:].strip(WHITESPACE)
             if not pattern:
-                raise BadPattern(f"line {number} of .dockerignore is a ! and nothing else")
+                raise BadPattern(f"line {number} of {name} is a ! and nothing else")
             cleaned = posixpath.normpath(pattern).lstrip("/") or "/"
             try:
                 glob = Glob.compile(cleaned, double_star=True)
             except BadPattern as error:
-                raise BadPattern(f"line {number} of .dockerignore: {error.message}", hint=error.hint) from error
+                raise BadPattern(f"line {number} of {name}: {error.message}", hint=error.hint) from error
             patterns.append(IgnorePattern(cleaned, number, readmits, glob))
-        return cls(tuple(patterns))
+        return cls(tuple(patterns), name)
 
     @classmethod
     def of(cls, patterns: Sequence[str]) -> Ignore:

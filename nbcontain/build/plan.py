@@ -6,7 +6,7 @@ Pure but for `resolve`, which gives base images: their configs decide what the i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,11 +14,13 @@ from nbcontain.build.arguments import (
     DEFAULT_PATH,
     PROXIES,
     build_arguments,
+    explain_empty,
     labels_of,
     parse_platform,
     platform_arguments,
     sandbox_of,
 )
+from nbcontain.build.epoch import EPOCH, Dated, settled, undated
 from nbcontain.build.graph import Base, BaseImage, BuildGraph, CopyFiles, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
 from nbcontain.build.named import NO_CONTEXTS, Contexts, NamedContexts
@@ -30,7 +32,7 @@ from nbcontain.dockerfile.nearest import nearest
 from nbcontain.dockerfile.parser import parse_trigger
 from nbcontain.dockerfile.rules import CheckOptions
 from nbcontain.dockerfile.words import expand
-from nbcontain.errors import DockerfileError, RegistryError, Span, StoreError, UsageError
+from nbcontain.errors import BadReference, DockerfileError, RegistryError, Span, StoreError, UsageError
 from nbcontain.oci.image import History, Image, ImageConfig, Platform
 from nbcontain.oci.reference import Reference
 
@@ -45,16 +47,18 @@ def plan(
     environ: Mapping[str, str] = os.environ,
     is_ignored: Callable[[str], bool] = lambda path: False,
     contexts: Contexts = NO_CONTEXTS,
+    dated: Dated = undated,
 ) -> BuildGraph:
     """What there is to do for the target stage. Raises DockerfileError, placed in the source, and UsageError.
 
     Where `resolve` has no image, its StoreError is drawn under the FROM that asked. `is_ignored` is .dockerignore's
-    word on a path, for the check CopyIgnoredFile.
+    word on a path, for the check CopyIgnoredFile; `dated` looks up what SOURCE_DATE_EPOCH names.
     """
     if options.network not in ("host", "none"):
         raise UsageError(f"--network {options.network} is not here yet", hint="--network host, or --network none")
     try:
         planning = Planning(dockerfile, options, resolve, environ, is_ignored, contexts)
+        epoch = planning.date(dockerfile.arguments, dated)
         state = planning.run()
         wanted = CheckOptions.parse(planning.scene.build_args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check))
         remarks = wanted.kept((*checks(dockerfile, planning.platforms), *planning.scene.remarks))
@@ -71,6 +75,7 @@ def plan(
         history_steps=state.history_steps,
         remarks=remarks,
         bases=tuple(dict.fromkeys(planning.bases)),
+        epoch=epoch,
     )
 
 
@@ -123,6 +128,18 @@ class Planning:
             elif default is not None:
                 values[name] = self._filled(default, values, arg.span)
         self.scene = replace(self.scene, global_args=values)
+
+    def date(self, arguments: Sequence[ast.Arg], dated: Dated) -> int | None:
+        """What SOURCE_DATE_EPOCH says, which is a number for every ARG from then on."""
+        self.scene, epoch = settled(self.scene, self.stages, arguments, self.contexts, dated, self._folded_aside)
+        return epoch
+
+    def _folded_aside(self, index: int) -> Vertex:
+        """What a stage makes; it is folded again when the time is known."""
+        before = len(self.steps)
+        state = self._state_of(index)
+        del self.steps[before:], self.states[index]
+        return state.vertex
 
     def _filled(self, word: str, variables: Mapping[str, str], span: Span) -> str:
         try:
@@ -233,7 +250,12 @@ class Planning:
             state = self._state_of(below)
             self.steps.append(Step(one_line(base.text), base.span, state.vertex, stage=self._shown(index), made=state))
             return self._triggered(replace(state, has_cmd=False), index, scene, name)
-        vertex, config = self._base(name, self._platform(base), base.span, index, one_line(base.text))
+        try:
+            vertex, config = self._base(name, self._platform(base), base.span, index, one_line(base.text))
+        except DockerfileError as error:
+            if isinstance(error.__cause__, BadReference):
+                explain_empty(error, base.image, self.scene.global_args)
+            raise
         env = dict(word.partition("=")[::2] for word in config.env)
         if "PATH" not in env:
             env = {"PATH": DEFAULT_PATH, **env}
@@ -298,7 +320,10 @@ class Planning:
             return image
         except (StoreError, RegistryError) as error:
             later = self._stage_named(name, len(self.stages))
+            near = nearest(name.lower(), [each for each in self.names if each])
             why, hint = error.why, error.hint
+            if near and later is None:
+                why, hint = f"no stage of this file is called {name} either", f"did you mean {near}?"
             if later is not None and later > index:
                 why, hint = f"the stage {name} comes later in this file", "A stage comes before those that use it."
             raise DockerfileError(error.message, span, why=why, hint=hint) from error
@@ -341,7 +366,7 @@ class Planning:
     def _check_build_args(self) -> None:
         known = {*self.scene.declared, *PROXIES, *self.scene.global_args}
         for name in self.scene.build_args:
-            if name in known or name.startswith("BUILDKIT_") or name == "SOURCE_DATE_EPOCH":
+            if name in known or name.startswith("BUILDKIT_") or name == EPOCH:
                 continue
             near = nearest(name, self.scene.declared)
             hint = f"did you mean {near}?" if near else f"Add ARG {name} where it is used."

@@ -5,6 +5,7 @@ It knows no operation; what they do is in `operations`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -15,7 +16,8 @@ from nbcontain.build.cache_directory import CacheDirectory
 from nbcontain.build.chronicle import Chronicle
 from nbcontain.build.graph import BuildGraph, Step, Vertex
 from nbcontain.build.operations import Filesystem, Workshop, cache_key, execute, timestamp
-from nbcontain.errors import BuildError, Cancelled, DockerfileError, NbcontainError
+from nbcontain.dockerfile.json_form import NotStrings, json_strings
+from nbcontain.errors import BuildError, Cancelled, DockerfileError, NbcontainError, StepFailed
 from nbcontain.events import Emit, Event, Finished, Notice, Outcome, Progress, Started
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, History, Image
@@ -182,6 +184,8 @@ class Solver:
             return BuildError(
                 f"{step.name}: {error.message}", span=step.span, source=self._source, why=error.why, hint=error.hint
             )
+        if isinstance(error, StepFailed) and _is_like_json(step.name):
+            error.why = "what is in [ ] is no JSON (words need double quotes), so a shell got it"
         if isinstance(error, BuildError) and error.left is not None:
             self._chronicle.finished(vertex, error.left, "failed")
             error.hint = error.hint or self._chronicle.where_to_look(vertex)
@@ -195,6 +199,9 @@ class Solver:
         below = len(graph.config.history) - len(graph.history_steps)
         base, new = graph.config.history[:below], graph.config.history[below:]
         last = max((entry.created for entry in base), default="")
+        made = (self._solved[step.vertex].created for step in graph.history_steps if step.vertex is not None)
+        # What stands before the first new layer has that one's time, as in BuildKit.
+        last = max(last, next(made, ""))
         entries: list[History] = []
         for entry, step in zip(new, graph.history_steps, strict=True):
             is_empty = True
@@ -206,6 +213,17 @@ class Solver:
             entries.append(replace(entry, created=last, empty_layer=is_empty))
         layers = self._solved[graph.target].filesystem.layers
         return Image.of(replace(graph.config, created=last, history=(*base, *entries)), layers)
+
+
+def _is_like_json(name: str) -> bool:
+    """Whether a RUN looks like the JSON form and is none, so that a shell got the brackets too."""
+    text = name.removeprefix("RUN ").strip()
+    if re.fullmatch(r"""\[\s*["'].*\]""", text) is None:
+        return False
+    try:
+        return json_strings(text) is None
+    except NotStrings:
+        return False
 
 
 class _Waiting:

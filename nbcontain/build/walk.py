@@ -20,7 +20,7 @@ from nbcontain.errors import BuildError
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_LINKS = 40
 
-Kind = Literal["file", "directory", "symlink", "device", "pipe"]
+Kind = Literal["file", "directory", "symlink", "device", "pipe", "socket"]
 Stat = tuple[int, int, int, int, int]
 """Device, inode, size, mtime and ctime in nanoseconds."""
 
@@ -118,7 +118,10 @@ class Walk:
             return Entry(path, target, "device", found.st_mode, is_content, device=found.st_rdev, owner=owner)
         if self.special and kind == stat.S_IFIFO:
             return Entry(path, target, "pipe", mode, is_content, owner=owner)
-        # In a context, sockets, pipes and devices belong to what runs there now.
+        if not self.special and kind == stat.S_IFSOCK:
+            # As in BuildKit (testCopySocket) an empty file stands for it.
+            return Entry(path, target, "socket", mode, is_content, owner=owner)
+        # In a context, pipes and devices belong to what runs there now.
         return None
 
     def ignored(self, path: str) -> bool:

@@ -6,11 +6,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbcontain.build.context import MAX_DOCKERFILE_BYTES, MAX_IGNORE_BYTES, Context
 from nbcontain.build.graph import RemoteFile
 from nbcontain.build.http import redacted
 from nbcontain.build.named import Inside, remote_of
 from nbcontain.build.sources import Source
-from nbcontain.errors import UsageError
+from nbcontain.errors import BuildError, UsageError
 
 _NAME = "Dockerfile"
 
@@ -36,7 +37,7 @@ def inputs_of(path: str, file: str) -> BuildInputs:
         if not file and _is_text(data):
             # As with docker: what comes in is the Dockerfile itself, and there is no context.
             return BuildInputs(data.decode("utf-8-sig", "surrogateescape"), None)
-        return BuildInputs(Inside(file or _NAME), data, name=file or _NAME)
+        return _inside(file, data)
     directory = Path(path)
     if not directory.is_dir():
         context = directory if directory.is_file() else remote_of(path)
@@ -48,7 +49,7 @@ def inputs_of(path: str, file: str) -> BuildInputs:
         # The Dockerfile lies in there.
         if file == "-":
             return BuildInputs(sys.stdin.read(), context)
-        return BuildInputs(Inside(file or _NAME), context, name=file or _NAME)
+        return _inside(file, context)
     if file == "-":
         return BuildInputs(sys.stdin.read(), directory)
     if file.startswith(("http://", "https://")):
@@ -56,11 +57,25 @@ def inputs_of(path: str, file: str) -> BuildInputs:
     return _local(directory, file)
 
 
+def _inside(file: str, context: Source) -> BuildInputs:
+    """A Dockerfile that lies in the context; a whole path of this machine's is one of this machine's."""
+    if not Path(file).is_absolute():
+        return BuildInputs(Inside(file or _NAME), context, name=file or _NAME)
+    try:
+        return BuildInputs(Path(file).read_text(encoding="utf-8-sig"), context, name=Path(file).name)
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read the Dockerfile {file}", why=why, hint="-f FILE names another") from error
+
+
 def _local(directory: Path, file: str) -> BuildInputs:
-    """The file may lie anywhere; its own .dockerignore lies beside it."""
+    """The file may lie anywhere; its own .dockerignore lies beside it.
+
+    Without -f the directory may be somebody else's: symlinks of its Dockerfile lead nowhere out of it.
+    """
+    if not file and (found := _in(directory)) is not None:
+        return found
     path = Path(file) if file else directory / _NAME
-    if not file and not path.exists() and (directory / _NAME.lower()).is_file():
-        path = directory / _NAME.lower()
     hint = "-f FILE names another"
     if file and not path.exists() and (directory / file).is_file():
         hint = f"-f is seen from here, and not from the context:  -f {directory / file}"
@@ -75,6 +90,28 @@ def _local(directory: Path, file: str) -> BuildInputs:
     except OSError as error:
         raise UsageError(f"cannot read {own}", why=error.strerror or "") from error
     return BuildInputs(text, directory, ignore, path.name)
+
+
+def _in(directory: Path) -> BuildInputs | None:
+    """The Dockerfile of a context, or dockerfile; None if there is none. Raises UsageError."""
+    context = Context(directory)
+    for name in (_NAME, _NAME.lower()):
+        try:
+            data = context.read(name, MAX_DOCKERFILE_BYTES)
+            if data is None:
+                continue
+            beside = context.read(f"{name}.dockerignore", MAX_IGNORE_BYTES)
+            ignore = None if beside is None else beside.decode("utf-8", "surrogateescape")
+            return BuildInputs(data.decode("utf-8-sig"), directory, ignore, name)
+        except (BuildError, UnicodeDecodeError) as error:
+            why = getattr(error, "why", "") or str(error)
+            raise UsageError(f"cannot read the Dockerfile {directory / name}", why=why) from error
+    if any((directory / name).is_symlink() or (directory / name).exists() for name in (_NAME, _NAME.lower())):
+        raise UsageError(
+            f"cannot read the Dockerfile {directory / _NAME}", why="it is no file, or leads out of the directory",
+            hint="-f FILE names another",
+        )  # fmt: skip
+    return None
 
 
 def _is_text(data: bytes) -> bool:

@@ -25,6 +25,28 @@ _NANOSECONDS = {
     "h": 3600 * 10**9,
 }
 
+EXAMPLES = {
+    "FROM": "FROM python:3.12-slim",
+    "RUN": "RUN pip install flask",
+    "CMD": 'CMD ["python", "app.py"]',
+    "ENTRYPOINT": 'ENTRYPOINT ["python", "app.py"]',
+    "ENV": "ENV NAME=value",
+    "ARG": "ARG NAME=default",
+    "LABEL": "LABEL name=value",
+    "COPY": "COPY app.py /srv/",
+    "ADD": "ADD app.tar.gz /srv/",
+    "WORKDIR": "WORKDIR /srv",
+    "USER": "USER app, or USER 1000",
+    "EXPOSE": "EXPOSE 8080",
+    "VOLUME": "VOLUME /data",
+    "STOPSIGNAL": "STOPSIGNAL SIGTERM",
+    "SHELL": 'SHELL ["/bin/bash", "-c"]',
+    "HEALTHCHECK": "HEALTHCHECK CMD curl -f localhost",
+    "ONBUILD": "ONBUILD COPY . /srv",
+    "MAINTAINER": "LABEL org.opencontainers.image.authors=name",
+}
+"""How an instruction is written, for who wrote its name alone."""
+
 
 def refuse(line: Line, message: str, *, why: str = "", hint: str = "") -> NoReturn:
     """Raise the error for a mistake on this line."""
@@ -41,7 +63,7 @@ def refuse_feature(feature: str, span: Span, source: str = "", *, hint: str = ""
 def one(line: Line) -> str:
     """Everything behind the keyword, as it is."""
     if not line.rest:
-        refuse(line, f"{line.keyword} needs an argument")
+        refuse(line, f"{line.keyword} needs an argument", hint=EXAMPLES.get(line.keyword, ""))
     return line.rest
 
 

@@ -56,7 +56,13 @@ def _in_stage(stage: ast.Stage) -> Iterator[Remark]:
     whole_copy: ast.Copy | None = None
     has_pip_cache_off = False
     for each in stage.instructions:
+        if isinstance(each, (ast.Copy, ast.Add)) and _needs_slash(each):
+            yield HINTS["SlashMissing"].found(each.span, each.destination, hint=f"Write {each.destination}/")
         match each:
+            case ast.Run(command=command) | ast.Cmd(command=command) | ast.Entrypoint(command=command) if (
+                command == ast.ShellForm("")
+            ):
+                yield HINTS["EmptyCommand"].found(each.span, type(each).__name__.upper(), hint="Leave it away.")
             case ast.Run():
                 yield from _in_run(each, has_pip_cache_off)
                 if whole_copy and _INSTALLS.search(_script(each)):
@@ -76,6 +82,12 @@ def _in_stage(stage: ast.Stage) -> Iterator[Remark]:
                 yield from _values(each, tuple((name, value or "") for name, value in arguments))
             case ast.Cmd(command=ast.ShellForm(text)) | ast.Entrypoint(command=ast.ShellForm(text)):
                 yield from _broken_json(each, text)
+
+
+def _needs_slash(copy: ast.Copy | ast.Add) -> bool:
+    count = len(copy.sources) + len(copy.heredocs)
+    keeps_directories = isinstance(copy, ast.Copy) and copy.parents
+    return count > 1 and not keeps_directories and re.fullmatch(r"\.{0,2}|.*(/\.{0,2}|\$.*)", copy.destination) is None
 
 
 def _values(each: ast.Instruction, pairs: ast.Pairs) -> Iterator[Remark]:

@@ -42,6 +42,12 @@ class Line:
     """The comment on the line above; "" if there is none."""
 
 
+def is_own_syntax(text: str) -> bool:
+    """Whether `# syntax=` names the language that is read here, and not another program to read the file with."""
+    words = text.split()
+    return not words or _OWN_SYNTAX.fullmatch(words[0]) is not None
+
+
 @dataclass(slots=True)
 class Lines:
     """Reads the logical lines of `source`; afterwards `escape`, `check` and `remarks` are known."""
@@ -121,7 +127,7 @@ class Lines:
                     raise self._error(f"invalid escape character {match[2]!r}", number, hint="It is either \\ or `.")
                 self.escape = match[2]
             # Another frontend is a program from a registry that would read this file: never run here.
-            if name == "syntax" and not _OWN_SYNTAX.fullmatch(match[2].split()[0]):
+            if name == "syntax" and not is_own_syntax(match[2]):
                 raise self._error(
                     f"the syntax {match[2]!r} is a Dockerfile feature that nbcontain does not have",
                     number,

@@ -166,7 +166,8 @@ def _run(line: Line, flags: Flags) -> ast.Run:
     security = flags.text("security") or "sandbox"
     if security not in ("sandbox", "insecure"):
         refuse(line, f"--security={security} is neither sandbox nor insecure")
-    text, shown = one(line), line.text
+    # As in BuildKit, a RUN, CMD or ENTRYPOINT without words is a shell's that has nothing to do.
+    text, shown = line.rest, line.text
     command = command_form(line, text)
     is_document = bool(line.heredocs) and isinstance(command, ast.ShellForm) and heredoc_of(text) is not None
     if is_document:
@@ -252,12 +253,12 @@ def _user(line: Line, flags: Flags) -> ast.User:
 
 @instruction("CMD")
 def _cmd(line: Line, flags: Flags) -> ast.Cmd:
-    return ast.Cmd(span=line.span, text=line.text, command=command_form(line, one(line)))
+    return ast.Cmd(span=line.span, text=line.text, command=command_form(line, line.rest))
 
 
 @instruction("ENTRYPOINT")
 def _entrypoint(line: Line, flags: Flags) -> ast.Entrypoint:
-    return ast.Entrypoint(span=line.span, text=line.text, command=command_form(line, one(line)))
+    return ast.Entrypoint(span=line.span, text=line.text, command=command_form(line, line.rest))
 
 
 @instruction("SHELL")

@@ -163,6 +163,12 @@ _HINTS = (
     Rule("CdForWorkdir", "cd lasts for one RUN", "cd lasts for this RUN only"),
     Rule("DownloadToShell", "A program is run that nobody looked at", "a download is run as it comes"),
     Rule("PipCacheLeft", "pip's downloads are kept in the layer", "pip's downloads stay in this layer"),
+    Rule("EmptyCommand", "An instruction without words does nothing", "{} without words does nothing"),
+    Rule(
+        "SlashMissing",
+        "Several files copied to what may be no directory replace each other",
+        "{} has no slash at its end: where it is no directory yet, each file replaces the one before",
+    ),
     Rule("SudoInRun", "RUN is root already, and sudo is mostly not there", "sudo in a RUN"),
     Rule("BrokenJSONForm", "What looks like JSON is a shell's", "looks like a JSON array but is none: a shell gets it"),
 )  # fmt: skip

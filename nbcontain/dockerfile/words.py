@@ -86,6 +86,15 @@ class _Words:
         return self.done
 
 
+_HINTS = {
+    "is not closed": "Close it, or put \\ before it if it is a sign like others.",
+    "missing '}'": "It reads ${NAME}, or ${NAME:-default}; a dollar sign that is none reads \\$.",
+    "bad substitution": "It reads ${NAME}, or ${NAME:-default}; a dollar sign that is none reads \\$.",
+    "no way to use a variable": "There is ${NAME:-default}, ${NAME:+other}, ${NAME:?message}, # % and /.",
+}
+"""What to try, by what the message says."""
+
+
 class _Lexer:
     """One pass over one text."""
 
@@ -113,7 +122,9 @@ class _Lexer:
         return char
 
     def error(self, message: str) -> DockerfileError:
-        return DockerfileError(message, why=f"in {self.text!r}" if len(self.text) <= 200 else "")
+        why = f"in {self.text!r}" if len(self.text) <= 200 else ""
+        hint = next((hint for part, hint in _HINTS.items() if part in message), "")
+        return DockerfileError(message, why=why, hint=hint.replace("\\", self.escape))
 
     def until(self, stop: str, keep_escapes: bool) -> tuple[str, list[str]]:
         """Everything up to the character `stop` (which is consumed); "" means the end."""

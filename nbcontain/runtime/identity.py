@@ -30,7 +30,10 @@ def resolve(words: str, passwd: str, group: str) -> Identity:
     row = next((fields for fields in _rows(passwd, 7) if _means(who, fields)), None)
     if row is None and not _is_number(who):
         raise SetupFailed(
-            f"there is no user {who!r} in the image", path="/etc/passwd", why="/etc/passwd does not list it"
+            f"there is no user {who!r} in the image",
+            path="/etc/passwd",
+            why="/etc/passwd does not list it",
+            hint="A number needs no entry (1000); RUN useradd, or adduser -D, makes one.",
         )
     uid = int(row[2]) if row else int(who)
     gid = int(row[3]) if row else 0
@@ -39,7 +42,10 @@ def resolve(words: str, passwd: str, group: str) -> Identity:
         found = next((fields for fields in _rows(group, 4) if _means(with_group, fields)), None)
         if found is None and not _is_number(with_group):
             raise SetupFailed(
-                f"there is no group {with_group!r} in the image", path="/etc/group", why="/etc/group does not list it"
+                f"there is no group {with_group!r} in the image",
+                path="/etc/group",
+                why="/etc/group does not list it",
+                hint="A number needs no entry (1000); RUN groupadd, or addgroup, makes one.",
             )
         gid = int(found[2]) if found else int(with_group)
     elif row:

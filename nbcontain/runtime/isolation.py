@@ -119,9 +119,14 @@ def furnish(root_fd: int, spec: Spec, detached: Sequence[int] = ()) -> list[str]
     that had to be made for it, which are no changes of the container's.
     """
     made: list[str] = []
-    by_binding = "user" in spec.linux.namespaces
+    # Who may make device nodes must find no place where one can be opened: not even /dev, whose own are mounts then.
+    # (Who may mount could make one. Every other mount of a container is nodev anyway, or is a device.)
+    makes_nodes = "CAP_MKNOD" in spec.process.capabilities and "CAP_SYS_ADMIN" not in spec.process.capabilities
+    by_binding = "user" in spec.linux.namespaces or makes_nodes
     kernel_devices: set[int] = set()
     for mount in spec.mounts:
+        if by_binding and mount.destination == "/dev":
+            mount = replace(mount, options=(*mount.options, "nodev"))
         _mount_into(root_fd, mount, made, kernel_devices, detached)
         if mount.destination == "/dev":
             _make_devices(root_fd, by_binding=by_binding)
@@ -291,7 +296,8 @@ def _mask(root_fd: int, path: str) -> None:
     except FileNotFoundError:
         return
     if trees.is_directory(target):
-        nothing = syscalls.new_mount("tmpfs", (("nr_inodes", "1"), ("mode", "0")), syscalls.MOUNT_ATTR_RDONLY)
+        attributes = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV
+        nothing = syscalls.new_mount("tmpfs", (("nr_inodes", "1"), ("mode", "0")), attributes)
     else:
         null = trees.open_in(root_fd, "/dev/null")
         nothing = syscalls.open_tree(null)

@@ -75,6 +75,7 @@ def test_a_run_that_changes_nothing_adds_no_layer(engine: Engine, context: Path)
 
 
 def test_a_second_build_is_all_cached_and_gives_the_same_image(engine: Engine, context: Path) -> None:
+    """testReproducibleIDs"""
     text = "FROM busybox\nRUN echo a > /a\nCOPY app.sh /\nLABEL x=y\nRUN echo b > /b"
     first = build(engine, text, context).result()
     again = build(engine, text, context)
@@ -105,6 +106,7 @@ def test_a_file_that_no_copy_takes_invalidates_nothing(engine: Engine, context: 
 
 
 def test_no_cache_runs_every_step_again(engine: Engine, context: Path) -> None:
+    """testNoCache"""
     text = "FROM busybox\nRUN date +%N > /when"
     build(engine, text).result()
     assert outcomes(build(engine, text, no_cache=True))["RUN date +%N > /when"] == "done"
@@ -188,6 +190,7 @@ def test_mount_points_are_no_part_of_a_layer(engine: Engine, busybox_context: Pa
 
 
 def test_a_failing_step_is_drawn_with_its_line_and_last_words_and_leaves_nothing(engine: Engine, context: Path) -> None:
+    """testErrorsSourceMap, testNoSnapshotLeak"""
     task = build(engine, "FROM busybox\nRUN echo working; echo broken >&2; exit 9\n")
     with pytest.raises(StepFailed) as caught:
         task.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -235,9 +236,14 @@ def test_a_directory_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
         taken_in(context, entries)
 
 
-def test_pipes_and_sockets_are_left_out(tmp_path: Path) -> None:
+def test_pipes_are_left_out_and_sockets_are_empty_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert taken(Context(tmp_path), ".") == [(".", ".")]
+    before = Context(tmp_path).digest(Wanted((".",)))
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(tmp_path)  # a path of its own may be too long for a socket
+        listening.bind("socket")
+    assert taken(Context(tmp_path), ".") == [(".", "."), ("socket", "socket")]
+    assert Context(tmp_path).digest(Wanted((".",))) != before
 
 
 def test_a_pipe_that_is_a_source_is_an_error_and_no_wait(tmp_path: Path) -> None:

@@ -213,6 +213,7 @@ def server() -> Iterator[Server]:
 
 
 def test_a_url_gives_a_file_with_its_time_and_is_asked_for_by_its_etag(made: Made, server: Server) -> None:
+    """testDockerfileADDFromURL"""
     server.put("/some/thing.txt", b"one\n", etag='"1"')
     line = f"ADD {server.url}/some/thing.txt?x=y /d/"
     assert made(line, "cat /d/thing.txt; stat -c '%a %Y' /d/thing.txt") == "one\n600 784111777"
@@ -223,6 +224,7 @@ def test_a_url_gives_a_file_with_its_time_and_is_asked_for_by_its_etag(made: Mad
 
 
 def test_a_url_has_to_be_what_its_checksum_says(made: Made, server: Server) -> None:
+    """testAddChecksum"""
     import hashlib
 
     server.put("/f", b"right")

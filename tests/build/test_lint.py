@@ -250,6 +250,8 @@ HINTED: dict[str, list[tuple[str, int]]] = {
     "SecretInValue": [("FROM a:1\nENV A=ghp_" + "a" * 36 + "\n", 2),
                       ("FROM a:1\nARG U=https://me:pass@x.example/\n", 2)],
     "RootAtEnd": [('FROM a:1\nCMD ["x"]\n', 2), ("FROM a:1\nUSER me\nUSER root\n", 3)],
+    "EmptyCommand": [("FROM a:1\nRUN\n", 2), ("FROM a:1\nCMD\nENTRYPOINT\n", 3)],
+    "SlashMissing": [("FROM a:1\nCOPY b c /srv\n", 2), ("FROM a:1\nCOPY <<b <<c /srv\nb\nc\n", 2)],
     "AddForCopy": [("FROM a:1\nADD app.py /srv/\n", 2)],
     "CdForWorkdir": [("FROM a:1\nRUN cd /srv\n", 2)],
     "DownloadToShell": [("FROM a:1\nRUN curl -sSL https://x.example | sh\n", 2),

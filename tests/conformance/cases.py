@@ -8,8 +8,11 @@ A file in cases/ holds many. One begins with a line `== name`; lines `#: word â€
     #: documented                docker 20.10 does not know this; what the documentation says is in the next two
     #: expect KEY = words        a fact must be there, with these words in it; `absent` for a path
     #: fails                     there is no image
+    #: with @name                the files of the block `== @name` above, too
 
-then the Dockerfile, then files: `-- path mode`, `-- path -> target`, `-- path/ mode`.
+then the Dockerfile, then files: `-- path mode`, `-- path -> target`, `-- path/ mode`, `-- path =KIND`
+(pipe, socket, an archive with a global header: tar-g, one with attributes: tar-xattrs, a file with some: xattrs).
+What is called Dockerfile.dockerignore lies beside the Dockerfile, outside of the context.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import gzip
 import io
 import lzma
 import os
+import socket
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,8 +63,15 @@ def all_cases() -> list[Case]:
 
 def _parsed(path: Path) -> list[Case]:
     cases: list[Case] = []
+    shared: dict[str, str] = {}
     for block in ("\n" + path.read_text()).split("\n== ")[1:]:
         name, _, rest = block.partition("\n")
+        if name.startswith("@"):
+            shared[name.strip()] = rest.rstrip("\n")
+            continue
+        for other, files in shared.items():
+            if f"#: with {other}\n" in rest:
+                rest = f"{rest.rstrip()}\n{files}"
         cases.append(_case(Case(name.strip(), path.stem), rest.rstrip("\n") + "\n"))
     return cases
 
@@ -86,6 +97,8 @@ def _case(case: Case, text: str) -> Case:
             case "expect":
                 key, _, words = rest.partition(" = ")
                 case.expects[key] = words
+            case "with":
+                pass
             case "documented":
                 case.is_documented = True
             case "fails":
@@ -112,11 +125,25 @@ def write_context(case: Case, directory: Path) -> None:
     _standard(directory)
     for line, content in case.files:
         name, arrow, target = line.partition(" -> ")
+        name, _, special = name.partition(" =")
         path, _, mode = name.rpartition(" ") if not arrow and name.rpartition(" ")[2].isdigit() else (name, "", "")
         where = directory / path
         where.parent.mkdir(parents=True, exist_ok=True)
         if arrow:
             where.symlink_to(target)
+        elif special == "pipe":
+            os.mkfifo(where, 0o640)
+        elif special == "socket":
+            # A short name: a socket's address has room for 107 bytes.
+            parent = os.open(where.parent, os.O_PATH)
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(f"/proc/self/fd/{parent}/{where.name}")
+            os.close(parent)
+        elif special.startswith("tar"):
+            where.write_bytes(_archive_of(special))
+        elif special == "xattrs":
+            where.write_text(content)
+            os.setxattr(where, "user.case", b"of a file")
         elif path.endswith("/"):
             where.mkdir(exist_ok=True)
             where.chmod(int(mode or "755", 8))
@@ -131,7 +158,8 @@ def write_context(case: Case, directory: Path) -> None:
 
 def _settle(path: str) -> None:
     mode = os.lstat(path).st_mode & 0o7777
-    os.chown(path, OWNER, OWNER, follow_symlinks=False)
+    if os.geteuid() == 0:
+        os.chown(path, OWNER, OWNER, follow_symlinks=False)
     if not os.path.islink(path):
         os.chmod(path, mode)  # chown takes setuid away
     os.utime(path, (THEN_S, THEN_S), follow_symlinks=False)
@@ -186,6 +214,20 @@ def _archive() -> bytes:
     return made.getvalue()
 
 
+def _archive_of(kind: str) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        if kind == "tar-g":
+            tar.fileobj.write(tarfile.TarInfo.create_pax_global_header({"comment": "0123456789abcdef"}))  # type: ignore[union-attr]
+        for name in ("one", "two"):
+            info = tarfile.TarInfo(f"d/{name}")
+            info.size, info.mtime = 4, THEN_S - 1000
+            if kind == "tar-xattrs":
+                info.pax_headers = {"SCHILY.xattr.user.case": "of an archive"}
+            tar.addfile(info, io.BytesIO(f"{name}\n".encode()))
+    return made.getvalue()
+
+
 def base_tar(busybox: Path) -> bytes:
     """A root file system of busybox with users and groups, as every case's base image `base` has it."""
     made = io.BytesIO()
@@ -217,4 +259,3 @@ def base_tar(busybox: Path) -> bytes:
         add("opt/to-file", 0o777, kind=tarfile.SYMTYPE, link="file")
         add("opt/nowhere", 0o777, kind=tarfile.SYMTYPE, link="missing/place")
     return made.getvalue()
-

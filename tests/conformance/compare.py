@@ -1,7 +1,8 @@
 """What differs between an image of ours and docker's; and what `make conformance` and `conformance-record` run.
 
-`compare.py record` runs docker and writes expected/; `compare.py live [NAME…]` runs all three builders, compares,
-and writes docs/conformance.md.
+`compare.py record [NAME…]` runs docker and writes expected/; `compare.py live` runs all three builders, compares, and
+writes docs/conformance.md. Names, which may be patterns, choose cases; then no page is written, and with any other
+word in place of `live` buildah is left out.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
             docker.import_base(busybox)
             theirs = docker.facts_of_all(asked)
         if what == "record":
-            _record(asked, theirs)
+            _record(asked, theirs, is_whole=not names)
             return 0
         (directory / "ours").mkdir()
         ours = peers.Ours(directory / "ours", busybox)
@@ -145,14 +146,17 @@ def main(arguments: Sequence[str]) -> int:
     return _told(cases, made, theirs, others, is_whole=what == "live" and not names)
 
 
-def _record(cases: Sequence[Case], theirs: Mapping[str, Facts]) -> None:
+def _record(cases: Sequence[Case], theirs: Mapping[str, Facts], *, is_whole: bool) -> None:
     EXPECTED.mkdir(exist_ok=True)
-    topics = {case.name: case.topic for case in cases}
-    for topic in sorted(set(topics.values())):
+    before = recorded()
+    topics = {case.name: case.topic for case in all_cases()}
+    for topic in sorted({case.topic for case in cases}):
         entries = {name: facts for name, facts in theirs.items() if topics[name] == topic}
         for facts in entries.values():
             if "fails" in facts:
                 facts["fails"] = facts["fails"].strip().splitlines()[-1][-200:]
+        if not is_whole:
+            entries = {name: facts for name, facts in before.items() if topics.get(name) == topic} | entries
         text = json.dumps(dict(sorted(entries.items())), indent=1, sort_keys=True, ensure_ascii=False)
         (EXPECTED / f"{topic}.json").write_text(text + "\n")
     print(f"{len(cases)} cases recorded")

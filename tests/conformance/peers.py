@@ -26,6 +26,7 @@ from facts import Base, Facts, Tree, apply_layer, facts_of
 
 import needs
 
+IGNORE = "Dockerfile.dockerignore"
 BEFORE = "Dockerfile.before"
 """A case's file that is built first: the Dockerfile may say FROM before."""
 _BUILD_S = 120
@@ -41,9 +42,10 @@ def _write(case: Case, directory: Path) -> tuple[Path, Path]:
     write_context(case, context)
     texts.mkdir()
     (texts / "Dockerfile").write_bytes(case.dockerfile.replace(b"FROM before", f"FROM before-{case.name}".encode()))
-    if (context / BEFORE).exists():
-        (context / BEFORE).rename(texts / BEFORE)
-        os.utime(context, (981_173_106, 981_173_106))
+    for name in (BEFORE, IGNORE):
+        if (context / name).exists():
+            (context / name).rename(texts / name)
+            os.utime(context, (981_173_106, 981_173_106))
     return context, texts
 
 

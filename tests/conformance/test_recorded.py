@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import compare  # noqa: E402
 import peers  # noqa: E402
+import suites  # noqa: E402
 from cases import Case, all_cases  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="owners of files are compared: root only")]
 
+ROOT = Path(__file__).resolve().parents[2]
 CASES = all_cases()
 OPEN = (Path(__file__).parent / "open.txt").read_text().split()
 """Cases that are not as docker has them yet."""
@@ -39,6 +42,13 @@ def test_an_image_is_as_docker_makes_it(ours: peers.Ours, case: Case) -> None:
     if wrong and case.name in OPEN:
         pytest.xfail(str(wrong))
     assert not wrong
+
+
+def test_what_is_shown_elsewhere_is_named_there() -> None:
+    for names in suites.named().values():
+        for name, said in names.items():
+            if said.startswith("= "):
+                assert re.search(rf"\b{name}\b", (ROOT / said[2:]).read_text()), f"{name} in {said[2:]}"
 
 
 def test_there_are_enough_cases() -> None:

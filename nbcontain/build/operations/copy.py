@@ -45,12 +45,13 @@ def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) ->
 def _remote_key(remote: RemoteFile | Repository, workshop: Workshop) -> object:
     """What is there now."""
     if isinstance(remote, RemoteFile):
-        found = _fetched(remote, workshop)
+        found = fetched_now(remote, workshop)
         return ["http", remote.name, str(found.digest), found.modified]
-    return ["git", _commit(remote, workshop), remote.subdir, remote.keeps_git_dir, remote.without_submodules]
+    return ["git", commit_now(remote, workshop), remote.subdir, remote.keeps_git_dir, remote.without_submodules]
 
 
-def _fetched(remote: RemoteFile, workshop: Workshop) -> http.Fetched:
+def fetched_now(remote: RemoteFile, workshop: Workshop) -> http.Fetched:
+    """The file, asked for once a build. Raises BuildError."""
     found = workshop.remotes.get(remote)
     if not isinstance(found, http.Fetched):
         found = workshop.remotes[remote] = http.fetched(
@@ -59,7 +60,8 @@ def _fetched(remote: RemoteFile, workshop: Workshop) -> http.Fetched:
     return found
 
 
-def _commit(remote: Repository, workshop: Workshop) -> str:
+def commit_now(remote: Repository, workshop: Workshop) -> str:
+    """The commit that is meant, asked for once a build. Raises BuildError."""
     found = workshop.remotes.get(remote)
     if not isinstance(found, str):
         found = workshop.remotes[remote] = git.commit_of(remote, workshop.access, workshop.emit)
@@ -147,10 +149,10 @@ def _made(
     unpack = False
     match source:
         case RemoteFile():
-            _fetched(source, workshop).place(place / source.name)
+            fetched_now(source, workshop).place(place / source.name)
             unpack = operation.unpack_remote
         case Repository():
-            place = git.checked_out(source, _commit(source, workshop), place, workshop.access, workshop.emit)
+            place = git.checked_out(source, commit_now(source, workshop), place, workshop.access, workshop.emit)
         case Document():
             files.write_new(place / source.name, source.text.encode("utf-8", "surrogateescape"), 0o644)
             os.chmod(place / source.name, 0o644)

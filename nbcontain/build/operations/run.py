@@ -13,6 +13,7 @@ from nbcontain.errors import BuildError, SetupFailed, StepFailed
 from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import ImageConfig
+from nbcontain.oci.spec import Spec
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions, generate
@@ -51,7 +52,8 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
                 shm_size=str(sandbox.shm_bytes or ""),
             )  # fmt: skip
             spec = generate(config, options, workshop.host, files=path, hostname=operation.hostname or _HOSTNAME)
-            spec = replace(spec, mounts=(*spec.mounts, *mounting.mounts))
+            process = replace(spec.process, capabilities=(*spec.process.capabilities, *_more_capabilities(spec)))
+            spec = replace(spec, process=process, mounts=(*spec.mounts, *mounting.mounts))
             info = ContainerInfo(id=active.key, name=active.key, image="", command=operation.args, build_step=True)
             bundle = Bundle.write(path, spec, active.mounts, info)
             container = Container(bundle)
@@ -72,6 +74,17 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
         return workshop.change(inputs[0], run)
     except SetupFailed as error:
         raise BuildError(error.message, why=error.why, hint=error.hint) from error
+
+
+def _more_capabilities(spec: Spec) -> tuple[str, ...]:
+    """What a step of docker's has besides what our containers have.
+
+    A device node can be made for a layer and opened nowhere: everything that such a step sees is mounted nodev. Raw
+    sockets are its own network's alone. Where ids are mapped none of these means anything.
+    """
+    if "user" in spec.linux.namespaces:
+        return ()
+    return ("CAP_MKNOD", "CAP_AUDIT_WRITE", *(["CAP_NET_RAW"] if "network" in spec.linux.namespaces else []))
 
 
 def _follow(records: Iterable[Record], emit: Emit) -> None:

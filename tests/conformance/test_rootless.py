@@ -1,0 +1,42 @@
+"""A sample of the cases built by an ordinary user with a range of ids: the image is the one that root's build gives."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import compare  # noqa: E402
+import peers  # noqa: E402
+from cases import all_cases  # noqa: E402
+
+from nbcontain.errors import ImageNotFound  # noqa: E402
+
+pytestmark = pytest.mark.slow
+EVERY = 5
+ROOTS_ALONE = {"run-device", "run-device-block", "run-device-of-a-stage", "run-capabilities"}
+"""Device nodes and what it says of capabilities: in a user namespace there are none, and others."""
+
+
+def test_a_user_with_a_range_of_ids_builds_the_same_images(profile: str, root: Path, busybox: Path) -> None:
+    if profile != "rootless-range":
+        pytest.skip("root's are in test_recorded; with one id only, owners are recorded and not set")
+    sample = [case for case in all_cases() if case.name not in ROOTS_ALONE][::EVERY]
+    recorded = compare.recorded()
+    ours = peers.Ours(root, busybox)
+    try:
+        facts = {case.name: ours.facts(case) for case in sample}
+    finally:
+        # What other ids own, only the engine can remove.
+        for _, image in ours.engine.images():
+            with suppress(ImageNotFound):
+                ours.engine.remove_image(str(image.id), force=True)
+        ours.engine.builder.prune(0)
+        ours.close()
+    wrong = {case.name: compare.verdict(case, facts[case.name], recorded.get(case.name)) for case in sample}
+    assert len(sample) > 80
+    assert {name: found for name, found in wrong.items() if found} == {}

@@ -63,8 +63,8 @@ def table(value: object) -> Table:
 def test_layers_tell_what_each_changes_and_what_is_wasted(typed: Typed, engine: Engine) -> None:
     shown = table(typed("layers app"))
     first, second = shown.records()
-    assert (first["files"], first["wasted"], first["+"]) == (100_004, 100_004, 105)
-    assert (second["+"], second["~"], second["−"], second["wasted"]) == (3, 1, 2, None)
+    assert (first["files"], first["wasted"], first["changes"]) == (100_004, 100_004, "+105")
+    assert (second["changes"], second["wasted"]) == ("+3 ~1 −2", None)
     assert "100 kB wasted" in shown.footer
     assert [row[:3] for row in table(typed("layers --wasted app")).rows] == [("/big", 1, 100_000), ("/etc/conf", 1, 4)]
     found = engine.anatomy.layers("app").result()

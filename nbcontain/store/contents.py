@@ -83,36 +83,41 @@ def read_contents(blobs: Blobs, layer: Layer, strike: Callable[[int], None]) -> 
 
     Raises BadArchive, DigestMismatch, StoreError.
     """
+    with blobs.open(layer.descriptor.digest) as blob:
+        return parse_contents(uncompressed(blob), layer, strike)
+
+
+def parse_contents(stream: tar.Readable, layer: Layer, strike: Callable[[int], None]) -> Contents:
+    """What a tar says, read to the stream's end. Raises BadArchive."""
     entries: list[tuple[bytes, File]] = []
     links: list[tuple[bytes, bytes]] = []
     removed: list[bytes] = []
     opaque: list[bytes] = []
     read_bytes = told = 0
-    with blobs.open(layer.descriptor.digest) as blob:
-        reader = tar.Reader(uncompressed(blob), LIMITS, hashes=False)
-        while (entry := reader.next()) is not None:
-            path = _normal(entry.name)
-            leaf = path.rpartition(b"/")[2]
-            if leaf == _OPAQUE:
-                opaque.append(path[: -len(_OPAQUE)].rstrip(b"/"))
-            elif leaf.startswith(_WHITEOUT):
-                if not leaf.startswith(b".wh..wh."):
-                    removed.append(path[: -len(leaf)] + leaf[len(_WHITEOUT) :])
-            elif entry.kind == tar.LINK:
-                links.append((path, _normal(entry.link)))
-            elif entry.kind in _KINDS:
-                digest = b""
-                if entry.kind == tar.REGULAR:
-                    found = hashlib.sha256()
-                    while chunk := reader.chunk():
-                        found.update(chunk)
-                        read_bytes += len(chunk)
-                        if read_bytes - told >= _STRIKE_BYTES:
-                            strike(read_bytes)
-                            told = read_bytes
-                    digest = found.digest()
-                entries.append((path, _file(entry, digest, layer, reader.entries - 1)))
-        reader.finish()
+    reader = tar.Reader(stream, LIMITS, hashes=False)
+    while (entry := reader.next()) is not None:
+        path = _normal(entry.name)
+        leaf = path.rpartition(b"/")[2]
+        if leaf == _OPAQUE:
+            opaque.append(path[: -len(_OPAQUE)].rstrip(b"/"))
+        elif leaf.startswith(_WHITEOUT):
+            if not leaf.startswith(b".wh..wh."):
+                removed.append(path[: -len(leaf)] + leaf[len(_WHITEOUT) :])
+        elif entry.kind == tar.LINK:
+            links.append((path, _normal(entry.link)))
+        elif entry.kind in _KINDS:
+            digest = b""
+            if entry.kind == tar.REGULAR:
+                found = hashlib.sha256()
+                while chunk := reader.chunk():
+                    found.update(chunk)
+                    read_bytes += len(chunk)
+                    if read_bytes - told >= _STRIKE_BYTES:
+                        strike(read_bytes)
+                        told = read_bytes
+                digest = found.digest()
+            entries.append((path, _file(entry, digest, layer, reader.entries - 1)))
+    reader.finish()
     strike(read_bytes)
     return Contents(tuple(entries), tuple(links), tuple(removed), tuple(opaque), read_bytes)
 

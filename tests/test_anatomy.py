@@ -73,6 +73,15 @@ def test_layers_tell_what_each_changes_and_what_is_wasted(typed: Typed, engine: 
     assert typed("layers app --format '{{.Number}} {{.Added}} {{.Wasted}}'").lines == ("1 105 100004", "2 3 0")  # type: ignore[attr-defined]
 
 
+def test_bytes_that_have_another_name_are_not_wasted(engine: Engine) -> None:
+    files = archive(member("one", data=b"x" * 100), link("two", "one"), member("three", data=b"y"))
+    first = add_layer(engine.store, files)
+    base = Image.of(ImageConfig(), [first])
+    second = add_layer(engine.store, archive(member(".wh.one"), member(".wh.three")), base.chain_id)
+    engine.store.images.put(Image.of(ImageConfig(), [first, second]), Reference.parse("linked"))
+    assert engine.anatomy.layers("linked").result().wasted() == [("/three", 1, 1)]
+
+
 def test_diff_tells_config_and_files(typed: Typed) -> None:
     shown = table(typed("diff base app"))
     rows = [(row[0], row[1], row[2]) for row in shown.rows]

@@ -229,7 +229,8 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
             before[path] = node
     made: list[tuple[bytes, Node | None, File]] = []
     own = {file for _, file in contents.entries}
-    for path, file in contents.entries:
+    # Where a tar says something twice, the last word holds.
+    for path, file in dict(contents.entries).items():
         made.append((path, _put(root, path, file), file))
     for path, target in contents.links:
         found = _at(root, target)
@@ -237,6 +238,8 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
             made.append((path, _put(root, path, found.file), found.file))
     for path, old, file in made:
         old = old if old is not None else _within(before, path)
+        if old is not None and old.file in own:
+            continue
         if old is None or old.file is None:
             if path and (old is None or file.kind != "directory"):
                 changes.append(Change("A", _shown(path), file.size_bytes, is_directory=file.kind == "directory"))
@@ -248,10 +251,9 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
                 changes.append(
                     Change("C", _shown(path), file.size_bytes, what, old.file.size_bytes, file.kind == "directory")
                 )
-            if old.file not in own:
-                hidden += [(_shown(path) + below, each.file) for below, each in old.walk() if each.file]
-                if old.file.kind != "directory":
-                    hidden.append((_shown(path), old.file))
+            hidden += [(_shown(path) + below, each.file) for below, each in old.walk() if each.file]
+            if old.file.kind != "directory":
+                hidden.append((_shown(path), old.file))
     for path, node in before.items():
         if _at(root, path) is None:
             count, size_bytes = node.totals()

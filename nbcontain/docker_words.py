@@ -6,14 +6,12 @@ from collections.abc import Mapping
 
 _NETWORK = "containers here have the host's network or none; bridges and published ports are not built yet"
 _LIMITS = "limits on memory, CPU and processes are not built yet"
-_TERMINAL = "a terminal in a container is not built yet; -i alone hands standard input through"
 _CONFINEMENT = "containers run with the default confinement; changing it is not built yet"
 _VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
 _HEALTH = "health checks and restart policies are not built yet"
 _PLATFORM = "images of other platforms are not run"
 _NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
 _TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
-_ONE_FILE = "the build writes into the local store; %image push hands an image to a registry"
 
 
 def _all(reason: str, *flags: str) -> dict[str, str]:
@@ -28,7 +26,6 @@ _RUN = (
         "-P",
         "--publish-all",
         "--expose",
-        "--add-host",
         "--dns",
         "--dns-search",
         "--dns-option",
@@ -50,8 +47,6 @@ _RUN = (
         "--cpuset-cpus",
         "--cpuset-mems",
         "--pids-limit",
-        "--shm-size",
-        "--ulimit",
         "--blkio-weight",
         "--oom-kill-disable",
         "--oom-score-adj",
@@ -60,7 +55,7 @@ _RUN = (
         "--cpu-period",
         "--cpu-quota",
     )
-    | _all(_TERMINAL, "-t", "--tty", "-it", "-ti", "-a", "--attach", "--detach-keys", "--sig-proxy")
+    | _all("a container's streams are all attached, or none with -d", "-a", "--attach", "--sig-proxy")
     | _all(
         _CONFINEMENT,
         "--cap-add",
@@ -97,21 +92,15 @@ _RUN = (
 )
 _BUILD = (
     _all(_PLATFORM, "--platform")
-    | _all(_ONE_FILE, "--push")
     | _all(
         "it is not built yet",
-        "--build-context",
-        "--add-host",
-        "--attest",
-        "--sbom",
-        "--provenance",
         "--squash",
         "--compress",
         "--rm",
         "--force-rm",
         "--isolation",
     )
-    | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--shm-size", "--ulimit", "--cgroup-parent", "--cpu-quota")
+    | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--cgroup-parent", "--cpu-quota")
 )
 
 KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
@@ -133,9 +122,8 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
         "--password",
     ),
     "container logs": _all("it is not built yet", "--since", "--until", "--details"),
-    "container exec": _all(_TERMINAL, "-t", "--tty", "-it", "-ti", "--detach-keys")
-    | _all("it is not built yet", "-d", "--detach", "--env-file", "--privileged"),
-    "container start": _all("it shows the card; logs -f follows the output", "-a", "--attach", "-i", "--interactive"),
+    "container exec": _all("it is not built yet", "-d", "--detach", "--env-file", "--privileged"),
+    "container attach": _all("ctrl-C is always passed on to a container without a terminal", "--sig-proxy"),
     "container rm": _all("there are no links between containers", "-l", "--link"),
     "container stop": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
     "container restart": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),

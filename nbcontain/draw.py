@@ -9,7 +9,7 @@ from typing import TextIO
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
 from nbcontain.display.text import lines as event_lines
-from nbcontain.display.values import Confirm, Document, InProgress, Lines, Log, Raw, Verdict
+from nbcontain.display.values import Confirm, Document, InProgress, Interactive, Lines, Log, Raw, Verdict
 from nbcontain.display.view import View, update
 from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Output, Started, encode
@@ -22,6 +22,10 @@ def draw(value: object) -> int:
     match value:
         case InProgress():
             return _attend(value)
+        case Interactive():
+            from nbcontain.terminal import attend
+
+            return attend(value)
         case Table():
             print(value.text())
         case Lines(lines=lines):
@@ -94,7 +98,7 @@ def _attend(progress: InProgress[object]) -> int:
         task.cancel()
         task.wait(10)
         raise Interrupted(f"{task.name} was interrupted") from None
-    if progress.kind in ("run", "exec") and not isinstance(result, Container):
+    if progress.is_mute or (progress.kind in ("run", "exec") and not isinstance(result, Container)):
         return 0
     return draw(result)
 

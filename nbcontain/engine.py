@@ -7,7 +7,6 @@ import secrets
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +17,14 @@ from nbcontain.anatomy import Anatomy
 from nbcontain.archives import Archives
 from nbcontain.build.context import ContentCache
 from nbcontain.build.importer import host_image
+from nbcontain.build.inputs import DockerfileSource
+from nbcontain.build.named import NamedSource
 from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.solver import BUILD
 from nbcontain.build.sources import Source
 from nbcontain.builder import Builder, BuildTask
+from nbcontain.consoles import Consoles
 from nbcontain.containers import Containers
 from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, UsageError
 from nbcontain.events import Emit, Finished, Output, Record, Started, scope
@@ -45,6 +47,7 @@ from nbcontain.task import Task
 
 T = TypeVar("T")
 HOST_IMAGE = Reference.parse("host")
+_NONE: Mapping[str, NamedSource] = {}
 
 
 class Engine:
@@ -121,7 +124,7 @@ class Engine:
 
     @cached_property
     def registry(self) -> Registries:
-        return Registries(lambda: Stacks(self.store, self.launcher, self.host.ids.is_single), self.environ)
+        return Registries(lambda: Stacks(self.store, self.launcher, self.host.ids), self.environ)
 
     def _remove_tree(self, path: Path) -> None:
         """Remove a directory whose files may belong to ids that only a container can name."""
@@ -174,14 +177,16 @@ class Engine:
         return image
 
     def build(
-        self, dockerfile: str, options: BuildOptions | None = None, *, context: Source | None = None
-    ) -> BuildTask:
+        self, dockerfile: DockerfileSource, options: BuildOptions | None = None, *, context: Source | None = None,
+        contexts: Mapping[str, NamedSource] = _NONE,
+    ) -> BuildTask:  # fmt: skip
         """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read.
 
-        `context` is a directory, a tar archive, or names and what is in them: text, bytes, paths, DataFrames.
+        `context` is a directory, a tar archive, or names and what is in them: text, bytes, paths, DataFrames. So are
+        `contexts` by name, or images.
         """
         options = options or BuildOptions()
-        return self.builder.build(dockerfile, options if context is None else replace(options, context=context))
+        return self.builder.build(dockerfile, options.with_contexts(context, contexts))
 
     @cached_property
     def builder(self) -> Builder:
@@ -222,18 +227,31 @@ class Engine:
         """A container by name, id or the beginning of its id. Raises ContainerNotFound."""
         return self._containers.get(name)
 
+    def running(self, name: str) -> Container:
+        """A container of that name that runs. Raises ContainerNotFound, NotRunning."""
+        container = self.container(name)
+        if (status := container.status) != "running":
+            hint = f"%container start {container.name}"
+            raise NotRunning(f"{container.name} is not running", why=f"it is {status}", hint=hint)
+        return container
+
+    @cached_property
+    def consoles(self) -> Consoles:
+        return Consoles(self)
+
     @cached_property
     def _containers(self) -> Containers:
         return Containers(self.layout)
 
     def create(self, options: RunOptions) -> Container:
         """A container that is not started: its bundle and its writable layer. Raises ImageNotFound, NameTaken."""
-        container = self._create(options, lambda event: None)
+        container = self.create_held(options, lambda event: None)
         # Whoever starts it takes the lock again; until then nobody is in its way, nor in that of who removes it.
         container.bundle.unlock()
         return container
 
-    def _create(self, options: RunOptions, emit: Emit) -> Container:
+    def create_held(self, options: RunOptions, emit: Emit) -> Container:
+        """The same, with its lock held until it is launched."""
         self.profile.require(self.host, "run")
         reference = self._run_image(options.image, emit)
         state = None if reference else self.builder.state(options.image)
@@ -249,6 +267,7 @@ class Engine:
             command=spec.process.args,
             created=timestamp(),
             remove=options.remove,
+            terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
             options={"network": options.network},
@@ -282,14 +301,14 @@ class Engine:
         leash = None if options.detach else Leash()
 
         def body(emit: Emit) -> RunResult | Container:
-            container = self._create(options, emit)
-            stdin = 0 if options.interactive else None
+            container = self.create_held(options, emit)
+            stdin = 0 if options.interactive and not options.tty else None
             if leash is None:
-                self._launch(container, None, stdin)
+                self.launch(container, None, stdin)
                 return container
             # Followed before it is started: with --rm it may be forgotten a moment later.
             with leash, closing(container.follow()) as records:
-                self._launch(container, leash, stdin)
+                self.launch(container, leash, stdin)
                 return self._attend(container, records, emit)
 
         task = Task(f"run {options.image}", body)
@@ -297,7 +316,7 @@ class Engine:
             task.on_cancel(leash.let_go)
         return task
 
-    def _launch(self, container: Container, leash: Leash | None, stdin: int | None) -> None:
+    def launch(self, container: Container, leash: Leash | None, stdin: int | None) -> None:
         """Run a container for the first time; one that cannot be started is forgotten."""
         try:
             container.launch(self.launcher, leash=leash, stdin=stdin, start=True)
@@ -322,12 +341,12 @@ class Engine:
             raise
         return result_of(container.info.id, container.info.name, code, output)
 
-    def start(self, container: Container) -> None:
+    def start(self, container: Container, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
         if container.status == "running":
             return
         self.profile.require(self.host, "start")
-        container.launch(self.launcher, start=True)
+        container.launch(self.launcher, start=True, stdin=stdin)
 
     def stop(self, container: Container, timeout_s: float | None = None) -> None:
         """Send the stop signal, and SIGKILL after `timeout_s`, which is the container's own unless given."""
@@ -373,13 +392,7 @@ class Engine:
 
     def exec(self, options: ExecOptions) -> Task[RunResult]:
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
-        container = self.container(options.name)
-        if container.status != "running":
-            raise NotRunning(
-                f"{container.name} is not running",
-                why=f"it is {container.status}",
-                hint=f"%container start {container.name}",
-            )
+        container = self.running(options.name)
         if not options.command:
             raise UsageError(f"exec {options.name}: which program?", hint=f"%container exec {options.name} ls /")
 

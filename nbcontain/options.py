@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
@@ -19,9 +20,14 @@ T = TypeVar("T")
 REST = argparse.REMAINDER
 
 
-def option(*flags: str, help: str, default: Any = MISSING, metavar: str = "") -> Any:
-    """A field given by one of these flags. Without a default it is "", (), False or 0, as its type says."""
-    return _field(default, {"flags": flags, "help": help, "metavar": metavar})
+def option(
+    *flags: str, help: str, default: Any = MISSING, metavar: str = "", bare: tuple[str, str] = ("", "")
+) -> Any:
+    """A field given by one of these flags. Without a default it is "", (), False or 0, as its type says.
+
+    `bare` is what the flag means alone, and the pattern of the words that may be its value all the same.
+    """
+    return _field(default, {"flags": flags, "help": help, "metavar": metavar, "bare": bare})
 
 
 def argument(*, help: str, nargs: str | None = None, default: Any = MISSING, metavar: str = "") -> Any:
@@ -117,7 +123,7 @@ def parse(options_type: type[T], prog: str, description: str, words: Sequence[st
     parser = parser_of(options_type, prog, description)
     try:
         words, values = _switched(parser, options_type, words)
-        namespace = parser.parse_args(words)
+        namespace = parser.parse_args(_with_values(options_type, words))
     except UsageError as error:
         raise _explained(error, parser, words, known) from None
     for each in fields(options_type):  # type: ignore[arg-type]
@@ -127,7 +133,7 @@ def parse(options_type: type[T], prog: str, description: str, words: Sequence[st
         if isinstance(value, list):
             value = tuple(value)
         if value is not None:
-            values[each.name] = value
+            values.setdefault(each.name, value)
     return options_type(**values)
 
 
@@ -137,10 +143,13 @@ def _switched(
     """Switches that are told what to be, as Go's flags can be (--human=false): the other words, and what they say."""
     left: list[str] = list(words)
     said: dict[str, Any] = {}
+    if not any("=" in word for word in words):
+        return left, said
+    hints = typing.get_type_hints(options_type)
     switches = {
         flag: each.name
         for each in fields(options_type)
-        if typing.get_type_hints(options_type)[each.name] is bool
+        if hints[each.name] is bool
         for flag in each.metadata.get("flags", ())
     }
     told = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -160,6 +169,18 @@ def _switched(
         else:
             # It is a word of the program's that is to be run.
             return left, said
+def _with_values(options_type: type, words: Sequence[str]) -> list[str]:
+    """The words, with a value for each flag that can stand alone and does."""
+    alone = {
+        flag: each.metadata["bare"]
+        for each in fields(options_type)
+        for flag in each.metadata.get("flags", ())
+        if each.metadata["bare"][0]
+    }
+    return [
+        f"{word}={alone[word][0]}" if word in alone and not re.fullmatch(alone[word][1], following) else word
+        for word, following in zip(words, (*words[1:], ""), strict=False)
+    ]
 
 
 def _explained(

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nbcontain import detach_keys as keys
 from nbcontain.commands.images import inspected
 from nbcontain.commands.rows import CONTAINER_TITLES, container_row
 from nbcontain.commands.table import Names, OneName, command
 from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table
-from nbcontain.display.values import Document, InProgress, Lines, Log
+from nbcontain.display.values import Document, InProgress, Interactive, Lines, Log
 from nbcontain.display.words import ago, command_line, count, size
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
@@ -27,10 +28,20 @@ from nbcontain.task import Task
 
 
 @command("container", "run", "make a container of an image and run it", RunOptions, top=("run",))
-def container_run(engine: Engine, options: RunOptions) -> InProgress[Any]:
+def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Interactive:
     facts = (("network", options.network),)
     log = "" if options.remove else "%container logs shows all of it"
-    return InProgress(engine.run(options), "run", facts=facts, whole_log=log)
+    keys.parse(options.detach_keys)
+
+    def in_progress() -> InProgress[Any]:
+        return InProgress(engine.run(options), "run", facts=facts, whole_log=log)
+
+    if options.detach or not options.tty:
+        return in_progress()
+    return Interactive(
+        lambda size, emit: engine.consoles.run(options, size, emit), options.detach_keys,
+        types=options.interactive, is_raw=True, elsewhere=None if options.interactive else in_progress,
+    )  # fmt: skip
 
 
 @command("container", "create", "make a container of an image, to be started later", RunOptions, top=("create",))
@@ -163,9 +174,25 @@ def container_stop(engine: Engine, words: StopWords) -> InProgress[Lines]:
     return _each(engine, words.names, "stop", lambda container: engine.stop(container, words.time))
 
 
-@command("container", "start", "run stopped containers again", Names, top=("start",))
-def container_start(engine: Engine, words: Names) -> InProgress[Lines]:
-    return _each(engine, words.names, "start", engine.start)
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class StartWords(Names):
+    attach: bool = option("-a", "--attach", help="show what it says, to its end")
+    interactive: bool = option("-i", "--interactive", help="hand standard input through")
+    detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=keys.DEFAULT)
+
+
+@command("container", "start", "run stopped containers again", StartWords, top=("start",))
+def container_start(engine: Engine, words: StartWords) -> InProgress[Lines] | Interactive:
+    if not words.attach and not words.interactive:
+        return _each(engine, words.names, "start", engine.start)
+    if len(words.names) > 1:
+        raise UsageError("start -a and -i are for one container", hint="start them without, and attach to one")
+    container = engine.container(words.names[0])
+    return Interactive(
+        lambda size, _: engine.consoles.start(container, size, interactive=words.interactive), words.detach_keys,
+        types=words.interactive, is_raw=container.info.terminal,
+    )  # fmt: skip
 
 
 @command("container", "restart", "stop containers and run them again", StopWords, top=("restart",))
@@ -223,8 +250,14 @@ def _each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Contai
 
 
 @command("container", "exec", "run a further program in a running container", ExecOptions, top=("exec",))
-def container_exec(engine: Engine, options: ExecOptions) -> InProgress[Any]:
-    return InProgress(engine.exec(options), "exec")
+def container_exec(engine: Engine, options: ExecOptions) -> InProgress[Any] | Interactive:
+    keys.parse(options.detach_keys)
+    if not options.tty:
+        return InProgress(engine.exec(options), "exec")
+    return Interactive(
+        lambda size, _: engine.consoles.exec(options, size), options.detach_keys,
+        types=options.interactive, is_raw=True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +282,21 @@ def container_diff(engine: Engine, words: OneName) -> Table:
     return Table(("KIND", Column("PATH", look="code")), rows, footer)
 
 
-@command("container", "attach", "show a running container's card again", OneName, aliases=("show",), top=("attach",))
-def container_attach(engine: Engine, words: OneName) -> Container:
-    return engine.container(words.name)
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class AttachWords(OneName):
+    detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=keys.DEFAULT)
+    no_stdin: bool = option("--no-stdin", help="only look on")
+
+
+@command(
+    "container", "attach", "a running container's card again; on a terminal: what it says, and what you type",
+    AttachWords, aliases=("show",), top=("attach",),
+)  # fmt: skip
+def container_attach(engine: Engine, words: AttachWords) -> Interactive:
+    container = engine.container(words.name)
+    has_terminal = container.info.terminal
+    return Interactive(
+        lambda size, _: engine.consoles.attach(container, size), words.detach_keys,
+        types=has_terminal and not words.no_stdin, is_raw=has_terminal, elsewhere=lambda: container,
+    )  # fmt: skip

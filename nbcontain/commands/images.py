@@ -228,8 +228,8 @@ def image_rm(engine: Engine, words: ImageRemoveWords) -> Lines:
         if done:
             # What went must not be lost behind the error.
             errors[0].why = "\n".join(filter(None, [errors[0].why, f"done before: {'; '.join(done)}"]))
-        for error in errors[1:]:
-            errors[0].why = "\n".join(filter(None, [errors[0].why, f"and: {error.message}"]))
+        for other in errors[1:]:
+            errors[0].why = "\n".join(filter(None, [errors[0].why, f"and: {other.message}"]))
         raise errors[0]
     return Lines(tuple(done))
 

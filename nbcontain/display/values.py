@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from nbcontain.consoles import Session, Size
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
-from nbcontain.events import Record
+from nbcontain.events import Emit, Record
 from nbcontain.task import Task
 
 T = TypeVar("T")
@@ -23,12 +24,28 @@ class InProgress(Generic[T]):
     kind: Literal["build", "run", "exec", "work", "pull", "push"]
     quiet: bool = False
     """Show only what comes back."""
+    is_mute: bool = False
+    """Standard output is taken: what comes back is not shown there."""
     facts: tuple[tuple[str, str], ...] = ()
     """Small print for its card."""
     whole_log: str = ""
     """How to see output that a cell has to leave out."""
     display: str = ""
     """How it is to be shown, where that was asked for: card, html, plain, or rawjson (events, one a line)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interactive:
+    """Something that wants the user's own terminal. Nothing has happened yet: `begin` makes it happen."""
+
+    begin: Callable[[Size, Emit], Session] = field(compare=False)
+    detach_keys: str
+    types: bool
+    """What is typed goes to it."""
+    is_raw: bool
+    """It has a terminal itself: everything goes through untouched, both ways."""
+    elsewhere: Callable[[], object] | None = field(default=None, compare=False)
+    """What there is instead where there is no terminal, as in a notebook; None is nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from nbcontain.commands import COMMANDS
 from nbcontain.commands.table import GROUPS, find
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
+from nbcontain.filters import CONTAINERS, IMAGES, PRUNING
 from nbcontain.options import flags_of
 
 
@@ -23,8 +24,15 @@ def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
         found = _commands(group)
     elif (command := find(group, before[0])) is None:
         found = []
+    elif before[-1] == "--filter":
+        known = {"image ls": IMAGES, "container ps": CONTAINERS}.get(f"{command.group} {command.name}", PRUNING)
+        found = [f"{name}=" for name in known]
+    elif before[-1] == "--format":
+        found = ["json", "table"]
     elif last.startswith("-"):
         found = flags_of(command.options)
+    elif command.group in ("system", "builder"):
+        found = []
     elif command.group == "image" or command.name in ("run", "create"):
         found = _images(engine)
     else:

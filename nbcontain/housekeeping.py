@@ -16,7 +16,7 @@ from nbcontain.oci.image import Image, Layer
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
 from nbcontain.store import gc
-from nbcontain.store.gc import size_on_disk
+from nbcontain.store.gc import size_on_disk, written_bytes
 from nbcontain.task import Task
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Housekeeping:
             in_use |= self._below(container)
         by_builds = self._kept_by_builds() - by_images - in_use
         rest = sizes.keys() - by_images - by_builds - in_use
-        wrote = [(each, status, size_on_disk(engine.layout.active(each.id) / "fs")) for each, status in containers]
+        wrote = [(each, status, written_bytes(engine.layout.active(each.id) / "fs")) for each, status in containers]
         mounts = sum(size_on_disk(path) for path, _ in store.cache_mounts.walk()) + size_on_disk(store.layout.downloads)
         cached = _sum(sizes, by_builds) + mounts
         records = sum(1 for _ in store.cache.walk())

@@ -10,7 +10,7 @@ from nbcontain import __version__
 from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.image import Platform
 from nbcontain.runtime.container import Container
-from nbcontain.store.gc import size_on_disk
+from nbcontain.store.gc import written_bytes
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
@@ -80,7 +80,7 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
         "Spec": spec_codec.spec_to_json(container.bundle.spec),
     }
     if size:
-        document["SizeRw"] = size_on_disk(engine.layout.active(container.id) / "fs")
+        document["SizeRw"] = written_bytes(engine.layout.active(container.id) / "fs")
         document["SizeRootFs"] = document["SizeRw"] + sum(
             {image.id: image.size_bytes for _, image in engine.images() if str(image.id) == info.image_id}.values()
         )

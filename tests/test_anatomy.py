@@ -63,14 +63,23 @@ def table(value: object) -> Table:
 def test_layers_tell_what_each_changes_and_what_is_wasted(typed: Typed, engine: Engine) -> None:
     shown = table(typed("layers app"))
     first, second = shown.records()
-    assert (first["files"], first["wasted"], first["+"]) == (100_004, 100_004, 105)
-    assert (second["+"], second["~"], second["−"], second["wasted"]) == (3, 1, 2, None)
+    assert (first["files"], first["wasted"], first["changes"]) == (100_004, 100_004, "+105")
+    assert (second["changes"], second["wasted"]) == ("+3 ~1 −2", None)
     assert "100 kB wasted" in shown.footer
     assert [row[:3] for row in table(typed("layers --wasted app")).rows] == [("/big", 1, 100_000), ("/etc/conf", 1, 4)]
     found = engine.anatomy.layers("app").result()
     assert isinstance(found, Layers)
     assert found.efficiency == pytest.approx(1 - 100_004 / 100_110)
     assert typed("layers app --format '{{.Number}} {{.Added}} {{.Wasted}}'").lines == ("1 105 100004", "2 3 0")  # type: ignore[attr-defined]
+
+
+def test_bytes_that_have_another_name_are_not_wasted(engine: Engine) -> None:
+    files = archive(member("one", data=b"x" * 100), link("two", "one"), member("three", data=b"y"))
+    first = add_layer(engine.store, files)
+    base = Image.of(ImageConfig(), [first])
+    second = add_layer(engine.store, archive(member(".wh.one"), member(".wh.three")), base.chain_id)
+    engine.store.images.put(Image.of(ImageConfig(), [first, second]), Reference.parse("linked"))
+    assert engine.anatomy.layers("linked").result().wasted() == [("/three", 1, 1)]
 
 
 def test_diff_tells_config_and_files(typed: Typed) -> None:

@@ -33,6 +33,14 @@ def test_images_are_offered_where_an_image_is_meant(filled: Engine) -> None:
     assert candidates("", ["image", "rm", ""], filled) == ["hello:1"]
 
 
+def test_filters_and_formats_are_offered_by_name(filled: Engine) -> None:
+    assert candidates("image", ["ls", "--filter", "l"], filled) == ["label!=", "label="]
+    assert candidates("", ["ps", "--filter", "an"], filled) == ["ancestor="]
+    assert candidates("", ["system", "prune", "--filter", ""], filled) == ["label!=", "label=", "until="]
+    assert candidates("", ["system", "df", "--format", ""], filled) == ["json", "table"]
+    assert candidates("image", ["layers", "he"], filled) == ["hello:1"]
+
+
 def test_nothing_is_offered_for_a_command_that_there_is_not(filled: Engine) -> None:
     assert candidates("container", ["dance", ""], filled) == []
 

@@ -62,16 +62,19 @@ def _layers_table(layers: Layers, words: LayersWords) -> Table:
     rows = []
     for part in layers.parts:
         text = part.entry.created_by or part.entry.comment
+        # What every line of a history has in common says nothing.
+        short = text.removesuffix(" # buildkit").replace("RUN /bin/sh -c ", "RUN ", 1)
+        changes = [f"{_MARK[letter]}{count}" for letter in "ACD" if (count := part.count(letter))]
         rows.append((
             part.number, part.layer.descriptor.digest.short,
-            text if words.no_trunc or len(text) <= 60 else text[:59] + "…",
-            part.layer.descriptor.size, part.files_bytes, part.count("A") or None, part.count("C") or None,
-            part.count("D") or None, part.wasted_bytes or None, part.files_bytes,
+            text if words.no_trunc else short if len(short) <= 72 else short[:71] + "…",
+            part.layer.descriptor.size, part.files_bytes, " ".join(changes), part.wasted_bytes or None,
+            part.files_bytes,
         ))  # fmt: skip
     columns = (
         Column("#", look="num"), Column("LAYER", look="code"), Column("CREATED BY", look="wide"),
-        Column("STORED", size, "num"), Column("FILES", size, "num"), Column("+", look="num"), Column("~", look="num"),
-        Column("−", look="num"), Column("WASTED", size, "num"), Column("", look="graph"),
+        Column("STORED", size, "num"), Column("FILES", size, "num"), Column("CHANGES"), Column("WASTED", size, "num"),
+        Column("", look="graph"),
     )  # fmt: skip
     return Table(columns, rows, _layers_footer(layers), f"layers of {words.image}")
 
@@ -156,7 +159,7 @@ def _difference_table(found: Difference, words: ImageDiffWords) -> Table:
     if not rows:
         footer = f"{words.first} and {words.second} have the same files and the same config"
     columns = (
-        Column("", look="code"), Column("PATH", look="code"), Column("WHAT", look="wide"),
+        Column("", look="mark"), Column("PATH", look="code"), Column("WHAT", look="wide"),
         Column("BYTES", _signed, "num"),
     )  # fmt: skip
     return Table(columns, rows, footer, f"from {words.first} to {words.second}")
@@ -233,8 +236,12 @@ def image_verify(engine: Engine, words: ImageVerifyWords) -> InProgress[Verdict]
             for each in (damaged if words.quiet else found)
         ]
         columns = (
-            "WHAT", Column("DIGEST", look="code"), Column("SIZE", size, "num"), Column("FOUND", look="wide"),
+            "WHAT", Column("DIGEST", _short, "code"), Column("SIZE", size, "num"), Column("FOUND", look="wide"),
         )  # fmt: skip
         return Verdict(Table(columns, rows, footer, f"what {words.image} is made of"), 1 if damaged else 0)
 
     return InProgress(engine.anatomy.verify(words.image).then(drawn), "work")
+
+
+def _short(digest: str) -> str:
+    return digest.partition(":")[2][:12]

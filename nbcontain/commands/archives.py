@@ -77,6 +77,11 @@ class ImportWords:
 
 @command("image", "import", "make an image of one layer out of a root file system", ImportWords, top=("import",))
 def image_import(engine: Engine, words: ImportWords) -> InProgress[Image]:
+    if words.source.startswith(("http://", "https://")):
+        raise UsageError(
+            f"import {words.source}: a URL is not read here",
+            hint=f"curl -L {words.source} | nbcontain import - {words.name}",
+        )
     task = engine.archives.import_image(words.source, words.name, changes=words.changes, message=words.message)
     return InProgress(task, "build")
 

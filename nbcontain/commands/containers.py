@@ -9,7 +9,7 @@ from typing import Any
 from nbcontain import detach_keys as keys
 from nbcontain.commands.images import inspected
 from nbcontain.commands.rows import CONTAINER_TITLES, container_row
-from nbcontain.commands.table import Names, Nothing, OneName, command
+from nbcontain.commands.table import Names, OneName, command
 from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, InProgress, Interactive, Lines, Log
@@ -23,7 +23,7 @@ from nbcontain.options import argument, option, with_defaults
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.runtime.signals import signal_number
-from nbcontain.store.gc import size_on_disk
+from nbcontain.store.gc import written_bytes
 from nbcontain.task import Task
 
 
@@ -97,7 +97,7 @@ def container_ps(engine: Engine, words: PsWords) -> object:
 def _sizes(engine: Engine, shown: Sequence[tuple[Container, str]]) -> dict[str, tuple[int, int]]:
     """Per container, what it wrote, and that with its image's layers."""
     images = {str(image.id): image.size_bytes for _, image in engine.images()}
-    wrote = {each.id: size_on_disk(engine.layout.active(each.id) / "fs") for each, _ in shown}
+    wrote = {each.id: written_bytes(engine.layout.active(each.id) / "fs") for each, _ in shown}
     return {each.id: (wrote[each.id], wrote[each.id] + images.get(each.info.image_id, 0)) for each, _ in shown}
 
 
@@ -300,9 +300,3 @@ def container_attach(engine: Engine, words: AttachWords) -> Interactive:
         lambda size, _: engine.consoles.attach(container, size), words.detach_keys,
         types=has_terminal and not words.no_stdin, is_raw=has_terminal, elsewhere=lambda: container,
     )  # fmt: skip
-
-
-@command("container", "prune", "remove all stopped containers", Nothing)
-def container_prune(engine: Engine, _: Nothing) -> InProgress[Lines]:
-    stopped = [each.id[:12] for each in engine.containers() if each.status not in ("running", "created")]
-    return _each(engine, stopped, "prune", lambda container: engine.remove_container(container, force=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nbcontain.commands.rows import status_shown
 from nbcontain.commands.table import command
@@ -75,12 +75,12 @@ def _shares_table(engine: Engine, usage: Usage) -> Table:
 def _verbose(engine: Engine, usage: Usage) -> Sections:
     images = Table(
         ("REPOSITORY", "TAG", Column("IMAGE ID", look="code"), Column("CREATED", ago), Column("SIZE", size, "num"),
-         Column("SHARED SIZE", size, "num"), Column("UNIQUE SIZE", size, "num"), Column("CONTAINERS", look="num")),
+         Column("SHARED", size, "num"), Column("UNIQUE", size, "num"), Column("USED", look="num")),
         [
             (name.familiar_repository if name else "<none>", (name.tag if name else None) or "<none>", image.id.short,
              image.config.created, image.size_bytes, image.size_bytes - unique, unique, containers)
             for name, image, unique, containers in usage.images
-        ], "", "images",
+        ], "", "images", "Images space usage",
     )  # fmt: skip
     containers = Table(
         (Column("CONTAINER ID", look="code"), "IMAGE", Column("COMMAND", look="code"), Column("SIZE", size, "num"),
@@ -89,18 +89,16 @@ def _verbose(engine: Engine, usage: Usage) -> Sections:
             (each.id[:12], each.image, command_line(each.info.command)[:40], wrote, each.info.created,
              status_shown(each, status), each.name)
             for each, status, wrote in usage.containers
-        ], "", "containers",
+        ], "", "containers", "Containers space usage",
     )  # fmt: skip
     steps = engine.builder.usage()
     builds = Table(
         (Column("CACHE ID", look="code"), Column("STEP", look="wide"), Column("SIZE", size, "num"),
          Column("LAST USED", ago)),
         [(each.key, each.created_by, each.size_bytes, each.used) for each in steps], "", "build cache",
+        "Build cache usage",
     )  # fmt: skip
-    return Sections((
-        ("Images space usage", images), ("Containers space usage", containers), ("Build cache usage", builds),
-        ("All together", _shares_table(engine, usage)),
-    ))  # fmt: skip
+    return Sections((images, containers, builds, replace(_shares_table(engine, usage), title="All together")))
 
 
 # --- prunes ---

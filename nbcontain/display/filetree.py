@@ -19,7 +19,7 @@ _TYPES = {
 _MARKS = {"A": ("+", "added"), "C": ("~", "changed"), "D": ("−", "removed")}
 _TEXT_DIRECTORY = 40
 _PAGE_DEPTH = 5
-_PAGE_ENTRIES = 1500
+_PAGE_ENTRIES = 700
 _PAGE_DIRECTORY = 100
 
 

@@ -31,6 +31,7 @@ GLYPHS = {
 """The looks of a state: "up" is a container that runs, "running" is work that will end."""
 
 
+_MARKS = {"+": "nbc-added", "~": "nbc-changed", "−": "nbc-removed"}
 _ROOT = "nbc mathjax_ignore tex2jax_ignore"
 """The outermost class; without the others Jupyter would typeset what stands between two $ of a shell line."""
 
@@ -152,31 +153,32 @@ def log(picture: Picture) -> str:
     return element("div", shown, "nbc-log nbc-still", role="log", aria_label=label, aria_live="off", tabindex="0")
 
 
-def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], footer: str = "", label: str = "") -> str:
-    """A real table. A column is its title and a look: "", "num", "code", "wide", "tree" or "graph"."""
+def table(
+    columns: Sequence[tuple[str, str]],
+    rows: Sequence[Sequence[str]],
+    footer: str = "",
+    label: str = "",
+    title: str = "",
+) -> str:
+    """A real table. A column is its title and a look: "", "num", "code", "wide", "tree", "mark" or "graph"."""
     titles = "".join(element("th", escape(title), _look(look), scope="col") for title, look in columns)
     drawn = []
     for row in rows:
-        cells = [
-            element("th" if position == 0 else "td", escape(text), _look(look), scope="row" if position == 0 else "")
-            for position, (text, (_, look)) in enumerate(zip(row, columns, strict=True))
-        ]
+        looks = [(text, _look(look, text)) for text, (_, look) in zip(row, columns, strict=True)]
+        cells = [element("th", escape(text), look, scope="row") for text, look in looks[:1]]
+        cells += [element("td", escape(text), look) for text, look in looks[1:]]
         drawn.append(element("tr", "".join(cells)))
     inside = element("thead", element("tr", titles)) + "\n" + element("tbody", "\n".join(drawn))
     scroll = element("div", element("table", inside, "nbc-table"), "nbc-scroll", tabindex="0", role="region",
                      aria_label=label or "table")  # fmt: skip
     foot = element("div", escape(footer), "nbc-foot") if footer else ""
-    return element("div", f"\n{style(scroll + foot)}\n{scroll}{foot}\n", _ROOT)
+    head = element("div", element("strong", escape(title), "nbc-title"), "nbc-top") if title else ""
+    return element("div", f"\n{style(scroll + foot)}\n{head}{scroll}{foot}\n", _ROOT)
 
 
 def framed(inside: str, label: str) -> str:
     """HTML of ours in a frame of its own, with the style it needs."""
     return element("div", f"\n{style(inside)}\n{inside}\n", _ROOT, role="group", aria_label=label)
-
-
-def titled(parts: Sequence[tuple[str, str]]) -> str:
-    """HTML of ours, each piece under a heading."""
-    return "".join(element("div", element("strong", escape(title)), "nbc-heading") + drawn for title, drawn in parts)
 
 
 def opening(tag: str, content: str, *, is_open: bool) -> str:
@@ -215,8 +217,10 @@ def _sections() -> dict[str, str]:
     return dict(zip(parts[0::2], squeezed, strict=True))
 
 
-def _look(look: str) -> str:
-    return f"nbc-{look}" if look in ("num", "code", "wide", "graph", "tree") else ""
+def _look(look: str, text: str = "") -> str:
+    if look == "mark" and text in _MARKS:
+        return f"nbc-mark {_MARKS[text]}"
+    return f"nbc-{look}" if look in ("num", "code", "wide", "graph", "tree", "mark") else ""
 
 
 def _output(text: str) -> str:

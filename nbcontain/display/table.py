@@ -10,7 +10,7 @@ from nbcontain.display import html, words
 from nbcontain.display.ansi import visible
 from nbcontain.errors import Unavailable
 
-Look = Literal["", "num", "code", "wide", "graph", "tree"]
+Look = Literal["", "num", "code", "wide", "graph", "tree", "mark"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Column:
     """A column: its title, how a value of it is written, and its look.
 
     "num" is set right, "code" in a fixed width, "wide" may wrap, "graph" is drawn as a bar beside the
-    column's largest value, and in "tree" blanks stay where they are.
+    column's largest value, in "tree" blanks stay where they are, and "mark" is one of + ~ −.
     """
 
     title: str
@@ -35,6 +35,8 @@ class Table:
     footer: str = ""
     label: str = ""
     """For assistive technology: what the table lists."""
+    title: str = ""
+    """A heading, for people."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,12 +73,13 @@ class Table:
                 for text, width, column in zip(row, widths, columns, strict=True)
             ]
             drawn.append("  ".join(parts).rstrip())
-        return "\n".join([*drawn, *([self.footer] if self.footer else [])])
+        head = [f"{self.title}:", ""] if self.title else []
+        return "\n".join([*head, *drawn, *([self.footer] if self.footer else [])])
 
     def html(self) -> str:
         """A real table with the style it needs."""
         columns = [(column.title, column.look) for column in self._columns()]
-        return html.table(columns, self._shown(), self.footer, self.label)
+        return html.table(columns, self._shown(), self.footer, self.label, self.title)
 
     def __str__(self) -> str:
         return self.text()

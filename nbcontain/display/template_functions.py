@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -75,6 +74,8 @@ def _float(value: float) -> str:
 
 def _decimal(value: float, large: int, small: int) -> str:
     """The shortest digits that mean the same; with an exponent where it is `large` or more, or under `small`."""
+    from decimal import Decimal
+
     if value != value or value in (float("inf"), float("-inf")):
         return {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}[str(value)]
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()

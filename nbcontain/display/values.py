@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from nbcontain.consoles import Session, Size
-from nbcontain.display import html
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
 from nbcontain.events import Emit, Record
@@ -89,18 +88,18 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Sections:
-    """Tables, each under a title."""
+    """Tables below each other."""
 
-    parts: tuple[tuple[str, Table], ...]
+    tables: tuple[Table, ...]
 
     def text(self) -> str:
-        return "\n\n".join(f"{title}:\n\n{table.text()}" for title, table in self.parts)
+        return "\n\n".join(table.text() for table in self.tables)
 
     def __repr__(self) -> str:
         return self.text()
 
     def _repr_html_(self) -> str:
-        return html.titled([(title, table.html()) for title, table in self.parts])
+        return "".join(table.html() for table in self.tables)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,36 +83,41 @@ def read_contents(blobs: Blobs, layer: Layer, strike: Callable[[int], None]) -> 
 
     Raises BadArchive, DigestMismatch, StoreError.
     """
+    with blobs.open(layer.descriptor.digest) as blob:
+        return parse_contents(uncompressed(blob), layer, strike)
+
+
+def parse_contents(stream: tar.Readable, layer: Layer, strike: Callable[[int], None]) -> Contents:
+    """What a tar says, read to the stream's end. Raises BadArchive."""
     entries: list[tuple[bytes, File]] = []
     links: list[tuple[bytes, bytes]] = []
     removed: list[bytes] = []
     opaque: list[bytes] = []
     read_bytes = told = 0
-    with blobs.open(layer.descriptor.digest) as blob:
-        reader = tar.Reader(uncompressed(blob), LIMITS, hashes=False)
-        while (entry := reader.next()) is not None:
-            path = _normal(entry.name)
-            leaf = path.rpartition(b"/")[2]
-            if leaf == _OPAQUE:
-                opaque.append(path[: -len(_OPAQUE)].rstrip(b"/"))
-            elif leaf.startswith(_WHITEOUT):
-                if not leaf.startswith(b".wh..wh."):
-                    removed.append(path[: -len(leaf)] + leaf[len(_WHITEOUT) :])
-            elif entry.kind == tar.LINK:
-                links.append((path, _normal(entry.link)))
-            elif entry.kind in _KINDS:
-                digest = b""
-                if entry.kind == tar.REGULAR:
-                    found = hashlib.sha256()
-                    while chunk := reader.chunk():
-                        found.update(chunk)
-                        read_bytes += len(chunk)
-                        if read_bytes - told >= _STRIKE_BYTES:
-                            strike(read_bytes)
-                            told = read_bytes
-                    digest = found.digest()
-                entries.append((path, _file(entry, digest, layer, reader.entries - 1)))
-        reader.finish()
+    reader = tar.Reader(stream, LIMITS, hashes=False)
+    while (entry := reader.next()) is not None:
+        path = _normal(entry.name)
+        leaf = path.rpartition(b"/")[2]
+        if leaf == _OPAQUE:
+            opaque.append(path[: -len(_OPAQUE)].rstrip(b"/"))
+        elif leaf.startswith(_WHITEOUT):
+            if not leaf.startswith(b".wh..wh."):
+                removed.append(path[: -len(leaf)] + leaf[len(_WHITEOUT) :])
+        elif entry.kind == tar.LINK:
+            links.append((path, _normal(entry.link)))
+        elif entry.kind in _KINDS:
+            digest = b""
+            if entry.kind == tar.REGULAR:
+                found = hashlib.sha256()
+                while chunk := reader.chunk():
+                    found.update(chunk)
+                    read_bytes += len(chunk)
+                    if read_bytes - told >= _STRIKE_BYTES:
+                        strike(read_bytes)
+                        told = read_bytes
+                digest = found.digest()
+            entries.append((path, _file(entry, digest, layer, reader.entries - 1)))
+    reader.finish()
     strike(read_bytes)
     return Contents(tuple(entries), tuple(links), tuple(removed), tuple(opaque), read_bytes)
 
@@ -224,7 +229,8 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
             before[path] = node
     made: list[tuple[bytes, Node | None, File]] = []
     own = {file for _, file in contents.entries}
-    for path, file in contents.entries:
+    # Where a tar says something twice, the last word holds.
+    for path, file in dict(contents.entries).items():
         made.append((path, _put(root, path, file), file))
     for path, target in contents.links:
         found = _at(root, target)
@@ -232,6 +238,8 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
             made.append((path, _put(root, path, found.file), found.file))
     for path, old, file in made:
         old = old if old is not None else _within(before, path)
+        if old is not None and old.file in own:
+            continue
         if old is None or old.file is None:
             if path and (old is None or file.kind != "directory"):
                 changes.append(Change("A", _shown(path), file.size_bytes, is_directory=file.kind == "directory"))
@@ -243,10 +251,9 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
                 changes.append(
                     Change("C", _shown(path), file.size_bytes, what, old.file.size_bytes, file.kind == "directory")
                 )
-            if old.file not in own:
-                hidden += [(_shown(path) + below, each.file) for below, each in old.walk() if each.file]
-                if old.file.kind != "directory":
-                    hidden.append((_shown(path), old.file))
+            hidden += [(_shown(path) + below, each.file) for below, each in old.walk() if each.file]
+            if old.file.kind != "directory":
+                hidden.append((_shown(path), old.file))
     for path, node in before.items():
         if _at(root, path) is None:
             count, size_bytes = node.totals()

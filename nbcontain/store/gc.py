@@ -180,6 +180,19 @@ def _topmost_first(store: Store, names: list[str]) -> list[ChainID]:
     return [doomed[name] for name in sorted(doomed, key=lambda each: -depth[each])]
 
 
+def written_bytes(directory: Path) -> int:
+    """The bytes of the files under a directory, as far as this process may look: what a container wrote."""
+    total, waiting = 0, [directory]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as listing:
+            for entry in listing:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
 def size_on_disk(path: Path) -> int:
     """Bytes on disk under `path`, as far as this process may look."""
     total, waiting = 0, [path]

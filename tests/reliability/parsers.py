@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from archives import archive, member
 from nbcontain.build.sources import is_archive
 from nbcontain.build.submodules import submodules_of
+from nbcontain.display.ansi import visible
 from nbcontain.display.template import Template
 from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, BuildError, StoreError, UsageError
 from nbcontain.events import Output, Record, decode, encode
@@ -18,7 +19,7 @@ from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import LAYER_TAR, Descriptor, Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import Fields, load
-from nbcontain.store import cache, compression, owners, tar
+from nbcontain.store import cache, compression, contents, owners, tar
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,19 @@ _key = Digest.of(b"key")
 GOOD_TAR = archive(member("a/file", data=b"hello"), member("b", data=b"x" * 700))
 _PROCESS = {"process": {"args": ["sh"], "cwd": "/", "user": {"uid": 1}, "env": ["A=b"]}, "linux": {"namespaces": []}}
 
+def _contents(data: bytes) -> None:
+    """A layer's tar, laid on a tree; what comes of it must be a tree."""
+    root = contents.all_of([contents.parse_contents(io.BytesIO(GOOD_TAR), _layer, lambda size_bytes: None)])
+    before = contents.all_of([contents.parse_contents(io.BytesIO(GOOD_TAR), _layer, lambda size_bytes: None)])
+    stream = compression.uncompressed(io.BytesIO(data))
+    changes, _ = contents.apply(root, contents.parse_contents(stream, _layer, lambda size_bytes: None))
+    for path, node in root.walk():
+        assert path.startswith("/")
+        assert node.totals()[0] >= len(node.children)
+    contents.compare(before, root, times=True)
+    assert all(visible(change.path).isprintable() for change in changes)
+
+
 def _template(data: bytes) -> str:
     return Template.parse(data.decode("utf-8", "replace")).render(_VALUE)
 
@@ -92,6 +106,7 @@ PARSERS: dict[str, Parser] = {
     ),
     "kind of context": Parser(is_archive, (), GOOD_TAR[:1024]),
     "tar": Parser(_tar, (BadArchive,), GOOD_TAR),
+    "contents": Parser(_contents, (BadArchive,), GOOD_TAR),
     "template": Parser(
         _template,
         (UsageError,),

@@ -76,6 +76,16 @@ def test_a_file_in_the_place_of_a_directory_hides_all_of_it(blobs: Blobs) -> Non
     assert [path for path, _ in hidden] == ["/a/b"]
 
 
+def test_what_a_tar_says_twice_holds_as_it_says_last_and_hides_nothing_below(blobs: Blobs) -> None:
+    root = all_of([contents(blobs, member("low", data=b"1"))])
+    twice = contents(blobs, member("x", data=b"1"), member("y"), member("x", data=b"22"), member("z"), link("z", "y"))
+    changes, hidden = apply(root, twice)
+    said = [(each.letter, each.path, each.size_bytes) for each in changes]
+    assert said == [("A", "/x", 2), ("A", "/y", 0), ("A", "/z", 0)]
+    assert hidden == []
+    assert resolve(root, "/z")[1].file is resolve(root, "/y")[1].file
+
+
 def test_two_trees_are_compared_and_what_is_whole_new_is_one_change(blobs: Blobs) -> None:
     base = contents(blobs, directory("a"), member("a/x", data=b"1"), directory("gone"), member("gone/y", data=b"22"))
     touched = member("a/x", data=b"1", mtime_ns=5)

@@ -17,7 +17,7 @@ from pathlib import Path
 from nbcontain.errors import StoreError
 from nbcontain.host import boot_id
 from nbcontain.store import files
-from nbcontain.store.layout import Layout
+from nbcontain.store.layout import Shelf
 
 _BOOT, _SYNCED = "boot", "synced"
 _TOGETHER_S = 0.05
@@ -25,10 +25,10 @@ _TOGETHER_S = 0.05
 
 
 class Settling:
-    """Which snapshots of one store hold, and what has still to be written out. Safe among threads and processes."""
+    """Which snapshots of one shelf hold, and what has still to be written out. Safe among threads and processes."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
         self._lock = threading.Lock()
         self._waiting: set[Path] = set()
         self._is_running = False
@@ -73,13 +73,13 @@ class Settling:
         directories = list(directories)
         waiting = [each for each in directories if not (each / _SYNCED).exists()]
         if waiting:
-            files.sync_filesystem(self._layout.snapshots)
+            files.sync_filesystem(self._shelf.root)
             for each in waiting:
                 self._mark(each)
         for each in directories:
             files.sync_directory(each)
         if directories:
-            files.sync_directory(self._layout.snapshots)
+            files.sync_directory(self._shelf.root)
 
     def _run(self) -> None:
         while True:
@@ -91,7 +91,7 @@ class Settling:
                     return
             # A disk that fails now leaves them unmarked: they are made again after the next boot.
             with suppress(OSError, StoreError):
-                files.sync_filesystem(self._layout.snapshots)
+                files.sync_filesystem(self._shelf.root)
                 for each in waiting:
                     self._mark(each)
 

@@ -113,7 +113,7 @@ def _groups(operation: CopyFiles, workshop: Workshop, stack: ExitStack) -> list[
         groups.append((fd, unpacker.with_archives(fd, entries) if operation.unpack else entries))
     if operation.remotes or operation.documents:
         directory = stack.enter_context(files.temporary_directory(workshop.store.layout.tmp))
-        stack.callback(workshop.store.snapshots.remove_tree, directory)
+        stack.callback(workshop.store.overlays.remove_tree, directory)
         for number, each in enumerate((*operation.remotes, *operation.documents)):
             groups.append(_made(each, operation, directory / str(number), workshop, stack))
     return groups

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.image import Platform
+from nbcontain.profiles import storage_driver
 from nbcontain.runtime.container import Container
 
 if TYPE_CHECKING:
@@ -62,10 +63,12 @@ def container_document(engine: Engine, container: Container) -> dict[str, Any]:
 def facts(engine: Engine) -> dict[str, str]:
     """What `%nbcontain info` tells."""
     containers = engine.containers()
+    driver, why = storage_driver(engine.host, engine.environ)
     return {
         "profile": engine.profile.name,
         "isolation": engine.profile.isolation,
         "store": str(engine.layout.root),
+        "storage driver": driver + (f" ({why})" if why else ""),
         "images": str(len({image.digest for _, image in engine.images()})),
         "containers": f"{len(containers)} ({sum(each.status == 'running' for each in containers)} running)",
         "platform": str(Platform.here()),

@@ -24,7 +24,7 @@ class Profile:
         """Raise Unavailable, naming each thing that was tried and what the kernel answered, if nothing can run here."""
         if self.runs:
             return
-        tried = (Ability.ADMIN, Ability.USER_NAMESPACES)
+        tried = (Ability.ADMIN, Ability.USER_NAMESPACES, Ability.PIVOT)
         answers = [f"{each.value}: {host.abilities[each].why}" for each in tried if not host.abilities[each].ok]
         raise Unavailable(
             f"{what} needs a container, and this machine lets nobody make one here",
@@ -38,15 +38,15 @@ class Profile:
 
 
 PROFILES = (
-    Profile("root", (Ability.ADMIN,), "own mount, pid, uts, ipc and cgroup namespaces; the host's ids"),
+    Profile("root", (Ability.ADMIN, Ability.PIVOT), "own mount, pid, uts, ipc and cgroup namespaces; the host's ids"),
     Profile(
         "rootless",
-        (Ability.USER_NAMESPACES, Ability.ID_RANGES),
+        (Ability.USER_NAMESPACES, Ability.ID_RANGES, Ability.PIVOT),
         "own user, mount, pid, uts, ipc and cgroup namespaces; a range of ids of your own",
     ),
     Profile(
         "rootless-single",
-        (Ability.USER_NAMESPACES,),
+        (Ability.USER_NAMESPACES, Ability.PIVOT),
         "own user, mount, pid, uts, ipc and cgroup namespaces; one id only, so that files have one owner",
     ),
     Profile("none", (), "no containers here; images can be imported and looked into, but nothing runs", runs=False),

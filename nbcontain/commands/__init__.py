@@ -5,7 +5,7 @@ Drawing what comes back is the business of whoever called. To add a verb, add a 
 of its group.
 """
 
-from nbcontain.commands import archives, builds, checks, containers, images, registries, system
+from nbcontain.commands import archives, builds, checks, containers, doctor, images, registries, system
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.table import COMMANDS, Command, overview, parse_words, split
 
@@ -17,6 +17,7 @@ __all__ = [
     "builds",
     "checks",
     "containers",
+    "doctor",
     "images",
     "overview",
     "parse_words",

@@ -70,7 +70,9 @@ class _Clone:
         self._source = source
         self._target = target
         self._linked = linked
-        self._own = (os.geteuid(), os.getegid())
+        made = os.fstat(target)
+        self._own = (made.st_uid, made.st_gid)
+        """Whom new files belong to, as the empty directory does."""
         self._names: dict[tuple[int, int], bytes] = {}
         """The first name here of each file that has several."""
         self.entries = 0

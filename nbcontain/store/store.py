@@ -119,7 +119,7 @@ class Store:
         fields = {"userxattr": snapshots.userxattr, "skip": list(skip), **changes.arguments}
         with changes.opened() as more:
             answer = worker.call("changes", changes.root, fields, more, source=changes.below)
-        return [(letter, path) for letter, path in answer["changes"]]
+        return sorted(((letter, path) for letter, path in answer["changes"]), key=lambda change: change[1])
 
     @contextmanager
     def bundle_directory(self) -> Iterator[Path]:

@@ -35,9 +35,9 @@ RUN --mount=type=bind,from=box,source=/etc,target=/mnt,rw echo changed > /mnt/pa
 """
 LAYERS = (
     "a/ 5 755|a/link 2 777 one|a/one 0 644|a/same 1 644 a/one|a/b/ 5 755|a/b/two 0 644|gone/ 5 755|gone/deep/ 5 755",
-    ".wh.gone 0 0|a/ 5 755|a/link/ 5 755|a/link/.wh..wh..opq 0 0|a/b/ 5 700|a/b/.wh.two 0 0|a/b/moved 0 644",
+    ".wh.gone 0 0|a/ 5 755|a/b/ 5 700|a/b/moved 0 644|a/b/.wh.two 0 0|a/link/ 5 755|a/link/.wh..wh..opq 0 0",
     "tmp-file 0 644|etc/ 5 755|etc/group 0 600|etc/passwd 2 777 nowhere",
-    "a/ 5 755|a/b/ 5 755|a/b/group 0 644|a/b/passwd 0 644",
+    "a/ 5 755|a/b/ 5 700|a/b/group 0 644|a/b/passwd 0 644",
     "copy/ 5 755|copy/group 0 644|copy/passwd 0 644",
     "made/ 5 755|made/here/ 5 755",
     "made/ 5 755|made/here/ 5 755|made/here/seen 0 644",
@@ -45,7 +45,7 @@ LAYERS = (
 
 
 @pytest.fixture(params=["overlay", "copy"])
-def machine(request: pytest.FixtureRequest, profile: str, busybox_context: Path) -> Iterator[Machine]:
+def machine(request: pytest.FixtureRequest, busybox_context: Path) -> Iterator[Machine]:
     root = Path(tempfile.mkdtemp(prefix="nbcontain-drivers-", dir=needs.scratch()))
     with Engine(root, {**os.environ, "NBCONTAIN_STORAGE_DRIVER": request.param}) as engine:
         machine = Machine(engine, busybox_context)
@@ -71,14 +71,16 @@ def entries(engine: Engine, image: Image) -> list[str]:
     return found
 
 
-def test_the_same_layers_are_made_and_shown(machine: Machine, busybox_context: Path, tmp_path: Path) -> None:
+def test_the_same_layers_are_made_and_shown(
+    profile: str, machine: Machine, busybox_context: Path, tmp_path: Path
+) -> None:
     engine = machine.engine
     machine.build(STEPS, "made", busybox_context)
     image = engine.image("made")
     found = entries(engine, image)[len(engine.image("box").layers) :]
     # An inode's number may be another's by now; what is then hidden one by one is in no directory that hides all.
-    assert [each.replace("a/link/.wh..wh..opq 0 0|", "") for each in found] == [
-        each.replace("a/link/.wh..wh..opq 0 0|", "") for each in LAYERS
+    assert [each.replace("|a/link/.wh..wh..opq 0 0", "") for each in found] == [
+        each.replace("|a/link/.wh..wh..opq 0 0", "") for each in LAYERS
     ]
     shown = "cat /a/b/moved /a/one /made/here/seen; find /a /gone /copy /tmp-file 2>/dev/null | sort | tr '\\n' ' '"
     expected = machine.sh(shown, image="made")
@@ -91,10 +93,11 @@ def test_the_same_layers_are_made_and_shown(machine: Machine, busybox_context: P
         second = Machine.__new__(Machine)
         second.engine = fresh
         assert second.sh(shown, image="made") == expected
-        assert fresh.soundness.look(full=True).findings == ()
+        # What is run with --rm is forgotten by who comes first.
+        until(lambda: not fresh.soundness.look(full=True).findings)
         for each in fresh.store.snapshotters:
             each.remove_tree(each.shelf.root)
-    assert engine.soundness.look(full=True).findings == ()
+    until(lambda: not engine.soundness.look(full=True).findings)
 
 
 def test_what_a_container_changed_is_seen_committed_and_kept(machine: Machine) -> None:
@@ -102,8 +105,8 @@ def test_what_a_container_changed_is_seen_committed_and_kept(machine: Machine) -
     script = "echo n >> /new; rm -f /etc/group; echo x >> /etc/passwd; mkdir -p /d/e; chmod 711 /etc; cat /new"
     engine.run(RunOptions(image="box", name="c", command=("sh", "-c", script))).result()
     container = engine.container("c")
-    changed = [("A", "/d"), ("A", "/d/e"), ("A", "/new"), ("C", "/etc"), ("C", "/etc/passwd"), ("D", "/etc/group")]
-    assert sorted(engine.diff(container)) == changed
+    changed = [("A", "/d"), ("A", "/d/e"), ("C", "/etc"), ("D", "/etc/group"), ("C", "/etc/passwd"), ("A", "/new")]
+    assert engine.diff(container) == changed
     committed = engine.archives.commit(container, "committed").result()
     assert (
         entries(engine, committed)[-1] == "new 0 644|d/ 5 755|d/e/ 5 755|etc/ 5 711|etc/.wh.group 0 0|etc/passwd 0 644"
@@ -113,10 +116,10 @@ def test_what_a_container_changed_is_seen_committed_and_kept(machine: Machine) -
     )
     # It goes on where it was.
     engine.start(container)
-    until(lambda: container.status == "stopped")
+    until(lambda: container.status not in ("created", "running"))
     engine.prune()
-    assert sorted(engine.diff(container)) == changed
-    assert engine.soundness.look(full=True).findings == ()
+    assert engine.diff(container) == changed
+    until(lambda: not engine.soundness.look(full=True).findings)
     engine.remove_container(container)
     assert machine.left() == []
 
@@ -131,10 +134,10 @@ def test_a_store_may_hold_what_the_other_driver_made(machine: Machine) -> None:
         assert second.store.snapshots.driver == other
         assert box.sh("cat /etc/passwd | head -n 1").startswith("root")
         old = second.container("old")
-        assert second.diff(old) == [("A", "/file")]
+        assert second.diff(old) == [("C", "/etc"), ("A", "/file")]
         second.prune()
         assert second.soundness.look(full=True, fix=True).findings == ()
         second.start(old)
-        until(lambda: old.status == "stopped")
+        until(lambda: old.status not in ("created", "running"))
         assert old.state().exit_code == 0
         second.remove_container(old)

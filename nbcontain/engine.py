@@ -113,7 +113,7 @@ class Engine:
 
     @cached_property
     def registry(self) -> Registries:
-        return Registries(lambda: Stacks(self.store, self.launcher, self.host.ids), self.environ)
+        return Registries(lambda: Stacks(self.store, self.launcher, self.host.ids, self.profile.runs), self.environ)
 
     def _remove_tree(self, path: Path) -> None:
         """Remove a directory whose files may belong to ids that only a container can name."""

@@ -44,6 +44,8 @@ class Stacks:
     store: Store
     worker: Worker
     ids: IdMap = IdMap.identity()
+    can_unpack: bool = True
+    """Whether the worker can do anything here: where nothing can run, images are blobs only."""
 
     def unpack(self, layers: Sequence[Layer], strike: Callable[[], None] = _nothing) -> None:
         """Make the snapshots of this stack exist, some layers at a time; the blobs are in the store.

@@ -5,7 +5,18 @@ Drawing what comes back is the business of whoever called. To add a verb, add a 
 of its group.
 """
 
-from nbcontain.commands import archives, builds, checks, containers, doctor, images, registries, system
+from nbcontain.commands import (
+    anatomy,
+    archives,
+    builds,
+    checks,
+    containers,
+    doctor,
+    housekeeping,
+    images,
+    registries,
+    system,
+)  # fmt: skip
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.table import COMMANDS, Command, overview, parse_words, split
 
@@ -13,11 +24,13 @@ __all__ = [
     "COMMANDS",
     "Command",
     "DockerfileWords",
+    "anatomy",
     "archives",
     "builds",
     "checks",
     "containers",
     "doctor",
+    "housekeeping",
     "images",
     "overview",
     "parse_words",

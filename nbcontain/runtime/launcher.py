@@ -130,6 +130,7 @@ class Launcher:
             "stdin": stdin is not None,
             "secrets": secrets is not None,
             "start": start,
+            "terminal": bundle.info.terminal,
             "volatile": bundle.info.remove or bundle.info.build_step,
         }
         try:

@@ -313,12 +313,12 @@ class Check:
         known = set()
         for name in snapshots.walk():
             self.snapshots += 1
-            known.add(name)
             chain = ChainID(Digest("sha256" if len(name) == 64 else "sha512", name))
             path = snapshots.shelf.snapshot(chain)
-            if not snapshots.exists(chain):
+            if not snapshots.holds(chain):
                 yield Finding("leftover", name[:12], "it was not written out before the power went", path)
                 continue
+            known.add(name)
             try:
                 parent = snapshots.parent(chain)
             except StoreError as error:
@@ -331,7 +331,7 @@ class Check:
             if parent is not None:
                 standing.append((name, parent))
         for name, parent in standing:
-            if parent.hex not in known and not snapshots.exists(parent):
+            if parent.hex not in known and not snapshots.holds(parent):
                 path = snapshots.shelf.root / name
                 yield Finding("snapshot-on-nothing", name[:12], f"there is no {parent.short}", path)
 

@@ -16,6 +16,7 @@ from nbcontain.oci.digest import ChainID
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
+from nbcontain.store.settling import Witness
 from nbcontain.store.snapshots import OWNERS, Active, Changes, Snapshotter, bind, ledger_in
 
 INDEX = "index"
@@ -40,9 +41,9 @@ class CopySnapshotter(Snapshotter):
         super().__init__(layout, layout.trees, remove_tree)
         self._copy_tree = copy_tree
 
-    def publish(self, directory: Path, name: ChainID) -> bool:
+    def publish(self, directory: Path, name: ChainID, witness: Witness | None = None) -> bool:
         files.make_directory(self.shelf.actives)
-        return super().publish(directory, name)
+        return super().publish(directory, name, witness)
 
     def prepare(
         self, key: str, parent: ChainID | None, *, durable: bool = False, for_programs: bool = True
@@ -53,8 +54,9 @@ class CopySnapshotter(Snapshotter):
     def chain(self, name: ChainID | None) -> tuple[Path, ...]:
         if name is None:
             return ()
-        self._read_parent(self.shelf.snapshot(name))
-        return (self.shelf.snapshot(name) / "fs",)
+        directory = self._checked_to_hold(name)
+        self._read_parent(directory)
+        return (directory / "fs",)
 
     def view(self, name: ChainID | None) -> tuple[Mount, ...]:
         if name is None:

@@ -91,7 +91,7 @@ def collect(
         for snapshots in store.snapshotters:
             # Upper layers before lower ones, so that a stack never stands on nothing.
             for name in _topmost_first(snapshots, [hex for hex in snapshots.walk() if hex not in marks.snapshots]):
-                freed += _size(snapshots.shelf.snapshot(name))
+                freed += size_on_disk(snapshots.shelf.snapshot(name))
                 snapshots.remove(name)
                 removed += 1
         for digest in list(store.blobs.walk()):
@@ -102,7 +102,7 @@ def collect(
         freed += ingest.sweep(store.layout)
         for directory in (store.layout.tmp, store.layout.cache, store.layout.oci, store.layout.root):
             for path in files.sweep(directory):
-                freed += _size(path)
+                freed += size_on_disk(path)
                 store.overlays.remove_tree(path)
         return Collected(dropped, blobs, removed, actives, records, freed)
 
@@ -116,7 +116,7 @@ def _sweep_actives(store: Store, containers: Collection[str]) -> tuple[int, int]
             if name in owned:
                 continue
             path = snapshots.shelf.active(name)
-            freed += _size(path)
+            freed += size_on_disk(path)
             snapshots.remove_tree(path)
             count += 1
     return count, freed
@@ -159,7 +159,7 @@ def _sweep_cache_mounts(store: Store, max_age_s: float) -> int:
                 files.unlink(Path(entry.path))
     for path, used in list(store.cache_mounts.walk()):
         if now - used >= max_age_s:
-            freed += _size(path)
+            freed += size_on_disk(path)
             store.overlays.remove_tree(path)
     return freed
 
@@ -184,7 +184,7 @@ def _topmost_first(snapshots: Snapshotter, names: list[str]) -> list[ChainID]:
     return [doomed[name] for name in sorted(doomed, key=lambda each: -depth[each])]
 
 
-def _size(path: Path) -> int:
+def size_on_disk(path: Path) -> int:
     """Bytes on disk under `path`, as far as this process may look."""
     total, waiting = 0, [path]
     while waiting:

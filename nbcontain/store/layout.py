@@ -18,6 +18,11 @@ class Shelf:
 
     root: Path
 
+    @property
+    def lock(self) -> Path:
+        """Held while a committed snapshot loses its name, or is marked as written out."""
+        return self.root.with_name(f"{self.root.name}.lock")
+
     def snapshot(self, name: ChainID) -> Path:
         """A committed snapshot: `parent` (chain ID of the one below, if any), `fs/`, and `owners` if need be."""
         return self.root / name.hex

@@ -31,7 +31,7 @@ class OverlaySnapshotter(Snapshotter):
         found: list[Path] = []
         xattr = opaque_xattr(userxattr=self.userxattr)
         while name is not None:
-            directory = self.shelf.snapshot(name)
+            directory = self._checked_to_hold(name)
             found.append(directory / "fs")
             if len(found) > LAYER_LIMIT:
                 raise StoreError(f"more than {LAYER_LIMIT} layers under {found[0]}", why="the store is damaged")

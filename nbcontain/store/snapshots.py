@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from nbcontain.errors import InUse, StoreError
+from nbcontain.oci.codec import LAYER_LIMIT
 from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.layout import Layout, Shelf
 from nbcontain.store.owners import LIMIT_BYTES
-from nbcontain.store.settling import Settling
+from nbcontain.store.settling import Settling, Witness
 
 Driver = Literal["overlay", "copy"]
 Form = Literal["overlay", "tree"]
@@ -82,10 +83,12 @@ class Changes:
 class Staging:
     """A directory that a layer is unpacked into, and that becomes a committed snapshot."""
 
-    def __init__(self, snapshotter: Snapshotter, directory: Path, parent: ChainID | None) -> None:
+    def __init__(self, snapshotter: Snapshotter, directory: Path) -> None:
         self._snapshotter = snapshotter
         self._directory = directory
-        self._parent = parent
+        files.make_new_directory(directory / "layer")
+        self._witness: Witness | None = Witness.of(directory / "layer")
+        files.make_new_directory(self.fs, 0o755)
 
     @property
     def fs(self) -> Path:
@@ -107,7 +110,14 @@ class Staging:
         """Give it its name; idempotent: if a twin was quicker, this one is thrown away."""
         layer = self._directory / "layer"
         files.write_new(layer / "parent", parent_bytes(parent))
-        self._snapshotter.publish(layer, name)
+        witness, self._witness = self._witness, None
+        self._snapshotter.publish(layer, name, witness)
+
+    def close(self) -> None:
+        """Nothing is committed any more; idempotent."""
+        if self._witness is not None:
+            self._witness.close()
+            self._witness = None
 
 
 class Snapshotter(ABC):
@@ -127,20 +137,36 @@ class Snapshotter(ABC):
     # --- what is committed ---
 
     def exists(self, name: ChainID) -> bool:
+        """Whether it is there and holds, with all that it lies on: what is below may have been lost without it."""
+        current = name
+        for _ in range(LAYER_LIMIT):
+            if not self.holds(current):
+                return False
+            try:
+                below = self.parent(current)
+            except StoreError:
+                return False
+            if below is None:
+                return True
+            current = below
+        return False
+
+    def holds(self, name: ChainID) -> bool:
+        """The same of this one alone: for who knows that what is below it holds, or asks about each."""
         return self._settling.is_sound(self.shelf.snapshot(name))
 
-    def publish(self, directory: Path, name: ChainID) -> bool:
-        """Make a finished directory that snapshot; False if a twin has the name already."""
+    def publish(self, directory: Path, name: ChainID, witness: Witness | None = None) -> bool:
+        """Make a finished directory that snapshot; False if a twin has the name already. Closes the witness."""
         target = self.shelf.snapshot(name)
         if target.is_dir() and not self._settling.is_sound(target):
-            # A power cut came before it was written out.
-            self._take_away(target)
-        return self._settling.publish(directory, target)
+            # A power cut came before it was written out. Whoever comes to this line at the same time may have put a
+            # sound one in its place by now, which somebody stands on.
+            self._take_away_committed(target, unless=self._settling.is_sound)
+        return self._settling.publish(directory, target, witness)
 
     def settle(self) -> None:
-        """Have all that there is written out now."""
-        found = [self.shelf.root / name for name in self.walk()]
-        self._settling.settle(each for each in found if self._settling.is_sound(each))
+        """Have all that there is written out now. The caller holds the store's lock."""
+        self._settling.settle(self.shelf.root / name for name in self.walk())
 
     def walk(self) -> Iterator[str]:
         """The hex of every committed snapshot's chain ID."""
@@ -164,7 +190,7 @@ class Snapshotter(ABC):
 
     def remove(self, name: ChainID) -> None:
         """Idempotent; only for gc, which knows that nothing lies on it."""
-        self._take_away(self.shelf.snapshot(name))
+        self._take_away_committed(self.shelf.snapshot(name))
 
     @contextmanager
     def staging(self, parent: ChainID | None = None) -> Iterator[Staging]:
@@ -173,12 +199,13 @@ class Snapshotter(ABC):
         Where a snapshot is a whole tree (`form`), it begins as `parent`, which has to be there by then.
         """
         with files.disk(self._layout.root), files.temporary_directory(self._layout.tmp) as directory:
-            staging = Staging(self, directory, parent)
             try:
-                files.make_new_directory(directory / "layer")
-                files.make_new_directory(staging.fs, 0o755)
-                self._begin(staging.fs, parent)
-                yield staging
+                staging = Staging(self, directory)
+                try:
+                    self._begin(staging.fs, parent)
+                    yield staging
+                finally:
+                    staging.close()
             finally:
                 self.remove_tree(directory)
 
@@ -334,12 +361,38 @@ class Snapshotter(ABC):
 
     def _take_away(self, directory: Path) -> None:
         """Free the name at once, then remove what it named. A crash in between leaves what sweeping finds."""
-        rubbish = self._layout.tmp / f".tmp-{os.urandom(8).hex()}"
+        rubbish = self._rubbish()
         try:
             files.move(directory, rubbish)
         except FileNotFoundError:
             return
         self.remove_tree(rubbish)
+
+    def _take_away_committed(self, directory: Path, unless: Callable[[Path], bool] = lambda directory: False) -> None:
+        """The same for a committed snapshot, among others who do it, and who mark it as written out."""
+        rubbish = self._rubbish()
+        with files.lock(self.shelf.lock, exclusive=True):
+            if unless(directory):
+                return
+            try:
+                files.move(directory, rubbish)
+            except FileNotFoundError:
+                return
+        self.remove_tree(rubbish)
+
+    def _rubbish(self) -> Path:
+        return self._layout.tmp / f".tmp-{os.urandom(8).hex()}"
+
+    def _checked_to_hold(self, name: ChainID) -> Path:
+        """A committed snapshot's directory; raises StoreError if it was not written out before the power went."""
+        directory = self.shelf.snapshot(name)
+        if not self._settling.is_sound(directory) and directory.is_dir():
+            raise StoreError(
+                f"the snapshot {name.short} does not hold",
+                why="the power went before it was written out",
+                hint="nbcontain system check --repair unpacks it again",
+            )
+        return directory
 
 
 @contextmanager

@@ -238,6 +238,7 @@ class _Job:
         self._slots = slots
         self._lock = threading.Lock()
         self.is_started = False
+        self.is_here = False
 
     @property
     def must_wait(self) -> bool:
@@ -251,7 +252,11 @@ class _Job:
             if self.is_started:
                 return False
             self.is_started = True
-        if self._stacks.store.snapshots.exists(self.name):
+        snapshots = self._stacks.store.snapshots
+        # From the lowest up, so that each need not look at all below it.
+        stands = self._below is None or self._below.is_here or snapshots.exists(self._below.name)
+        self.is_here = stands and snapshots.holds(self.name)
+        if self.is_here:
             self.done.set()
             return False
         threading.Thread(target=self._run, args=(stream,), name="nbcontain unpack", daemon=True).start()

@@ -91,6 +91,11 @@ class Store:
             ) from error
         return cls(layout, remove_tree, userxattr, driver, copy_tree)
 
+    def written_at(self, key: str) -> Path:
+        """The directory that the container or step of that key writes to. A whole tree holds its image's files too."""
+        snapshots = self.snapshots_of(key)
+        return snapshots.shelf.active(key) / "fs"
+
     def shared(self) -> AbstractContextManager[None]:
         """Held by whoever uses things, so that gc leaves them alone; waits for a running gc."""
         return files.lock(self.layout.lock, exclusive=False)

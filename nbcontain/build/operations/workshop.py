@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import singledispatch
 
+from nbcontain.build.access import Access
 from nbcontain.build.context import Context
 from nbcontain.build.graph import Operation, RemoteFile, Repository
 from nbcontain.build.http import Fetched
@@ -57,7 +58,8 @@ class Workshop:
     require: Callable[[str], None]
     """Raises Unavailable, for what is named, where this host cannot run containers."""
     can_run: bool = True
-    context: Context | None = None
+    contexts: Mapping[str, Context] = field(default_factory=dict)
+    """Directories of files by name; "" is the build's own context."""
     secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Sockets and keys by id, as --ssh gives them."""
@@ -69,6 +71,11 @@ class Workshop:
 
     def for_step(self, emit: Emit) -> Workshop:
         return replace(self, emit=emit)
+
+    @property
+    def access(self) -> Access:
+        """Who the build is to servers."""
+        return Access(self.secrets, self.ssh)
 
     @property
     def stacks(self) -> Stacks:

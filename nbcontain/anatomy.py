@@ -277,8 +277,9 @@ class Anatomy:
             yield Examined(
                 f"layer {number}", str(layer.descriptor.digest), layer.descriptor.size, damage, mend * bool(damage)
             )
-            if self._engine.store.snapshots.exists(below):
-                hurt = "" if (self._engine.layout.snapshot(below) / "fs").is_dir() else "its files are gone"
+            snapshots = self._engine.store.snapshots
+            if snapshots.exists(below):
+                hurt = "" if (snapshots.shelf.snapshot(below) / "fs").is_dir() else "its files are gone"
                 mended = "%nbcontain system check --repair unpacks it again"
                 yield Examined(f"layer {number}, unpacked", str(below), None, hurt, mended * bool(hurt))
 

@@ -133,7 +133,7 @@ class Archives:
 
         def body(emit: Emit) -> Container:
             with scope(emit, "export", f"export {container.name}"), _sink(destination) as write:
-                active = engine.store.snapshots.active(container.id)
+                active = engine.store.snapshots_of(container.id).active(container.id)
                 engine.workshop(emit).stacks.export(active, write, skip=container.bundle.stubs())
             return container
 
@@ -156,7 +156,7 @@ class Archives:
                 if container.status == "running":
                     emit(Notice("commit", f"{container.name} runs on while its files are read",
                                 "stop it first where that would matter, as for a database"))  # fmt: skip
-                active = engine.store.snapshots.active(container.id)
+                active = engine.store.snapshots_of(container.id).active(container.id)
                 layer = engine.workshop(emit).stacks.pack_copy(active, container.bundle.stubs())
                 now = timestamp()
                 entry = History(now, " ".join(container.info.command), message, author, empty_layer=layer is None)

@@ -34,7 +34,7 @@ from nbcontain.housekeeping import Housekeeping
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
-from nbcontain.profiles import Profile, choose
+from nbcontain.profiles import Profile, choose, storage_driver
 from nbcontain.registry.registries import Registries
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container, Launcher, Leash
@@ -100,7 +100,10 @@ class Engine:
 
     @cached_property
     def store(self) -> Store:
-        return Store.open(self.layout.root, self._remove_tree, userxattr=not is_root())
+        return Store.open(
+            self.layout.root, self._remove_tree, userxattr=not is_root(), copy_tree=self._copy_tree,
+            driver=lambda: storage_driver(self.host, self.environ)[0],
+        )  # fmt: skip
 
     @cached_property
     def soundness(self) -> Soundness:
@@ -124,11 +127,15 @@ class Engine:
 
     @cached_property
     def registry(self) -> Registries:
-        return Registries(lambda: Stacks(self.store, self.launcher, self.host.ids), self.environ)
+        return Registries(lambda: Stacks(self.store, self.launcher, self.host.ids, self.profile.runs), self.environ)
 
     def _remove_tree(self, path: Path) -> None:
         """Remove a directory whose files may belong to ids that only a container can name."""
         self.launcher.remove_tree(path)
+
+    def _copy_tree(self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
+        """Copy a snapshot, whose files may belong to such ids too."""
+        self.launcher.copy_tree(root, source, target, index, linked=linked)
 
     def warm(self) -> None:
         """Start what the first build or run would otherwise wait for. Returns at once."""
@@ -213,7 +220,7 @@ class Engine:
 
     def owners(self) -> list[str]:
         """The keys of active snapshots that belong to a container, for gc, which holds the store's lock meanwhile."""
-        self._containers.sweep(self.store.snapshots.remove_tree)
+        self._containers.sweep(self.store.overlays.remove_tree)
         return [each.id for each in self.containers()]
 
     # --- containers ---
@@ -387,8 +394,8 @@ class Engine:
                 container.kill(signal.SIGKILL)
                 container.wait(5)
         with self.store.shared():
-            container.bundle.remove(self.store.snapshots.remove_tree)
-            self.store.snapshots.discard(container.id)
+            container.bundle.remove(self.store.overlays.remove_tree)
+            self.store.snapshots_of(container.id).discard(container.id)
 
     def exec(self, options: ExecOptions) -> Task[RunResult]:
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""

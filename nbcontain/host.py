@@ -17,7 +17,7 @@ from nbcontain.errors import Unavailable
 from nbcontain.linux.idmap import IdMap, subordinate
 from nbcontain.linux.probe import KILLED
 
-_VERSION = 1
+_VERSION = 2
 """Of the remembered facts: raise it when the probe learns to ask something else."""
 
 _TIMEOUT_S = 20
@@ -29,7 +29,10 @@ class Ability(Enum):
     ADMIN = "mounting, as root"
     USER_NAMESPACES = "user namespaces, with an id map and mounts in them"
     ID_RANGES = "a range of ids of your own (newuidmap and /etc/subuid)"
+    PIVOT = "a root file system of its own for each container (pivot_root)"
     OVERLAY = "overlayfs on the file system of the store"
+    REFLINKS = "copies that share their blocks, on the file system of the store (reflinks)"
+    ATTRIBUTES = "attributes of users, on the file system of the store (user xattrs)"
     FRESH_PROC = "a /proc of its own for each container"
     NET_NAMESPACE = "network namespaces (--network none)"
     CGROUPS = "control groups of our own (limits)"
@@ -71,7 +74,7 @@ class Host:
         identity = [_VERSION, boot_id(), os.uname().release, uid, gid, str(data_root)]
         answers = _remembered(cache, identity)
         if answers is None:
-            answers = _probed(data_root, _user_name(uid))
+            answers = _probed(data_root, user_name(uid))
             if cache is not None and not _is_passing(answers):
                 _remember(cache, identity, answers)
         abilities = {each: Probe(bool(answers[each.name][0]), str(answers[each.name][1])) for each in Ability}
@@ -94,11 +97,12 @@ def _ids(uid: int, gid: int, abilities: Mapping[Ability, Probe]) -> IdMap:
         return IdMap.identity()
     if not abilities[Ability.ID_RANGES].ok:
         return IdMap.single(uid, gid)
-    name = _user_name(uid)
+    name = user_name(uid)
     return IdMap.ranges(uid, gid, subordinate("/etc/subuid", uid, name), subordinate("/etc/subgid", uid, name))
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """What a user is called; "" where nobody says."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

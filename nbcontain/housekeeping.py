@@ -86,15 +86,16 @@ class Housekeeping:
         for container, _ in containers:
             counts[container.info.image_id] = counts.get(container.info.image_id, 0) + 1
         sizes: dict[object, int] = {digest: store.blobs.size(digest) for digest in store.blobs.walk()}
-        for name in store.snapshots.walk():
-            sizes[name] = size_on_disk(store.layout.snapshots / name)
+        for snapshots in store.snapshotters:
+            for name in snapshots.walk():
+                sizes[name] = sizes.get(name, 0) + size_on_disk(snapshots.shelf.root / name)
         by_images = _parts(image for _, image in images)
         in_use = _parts(image for _, image in images if counts.get(str(image.id)))
         for container, _ in containers:
             in_use |= self._below(container)
         by_builds = self._kept_by_builds() - by_images - in_use
         rest = sizes.keys() - by_images - by_builds - in_use
-        wrote = [(each, status, written_bytes(engine.layout.active(each.id) / "fs")) for each, status in containers]
+        wrote = [(each, status, written_bytes(store.written_at(each.id))) for each, status in containers]
         mounts = sum(size_on_disk(path) for path, _ in store.cache_mounts.walk()) + size_on_disk(store.layout.downloads)
         cached = _sum(sizes, by_builds) + mounts
         records = sum(1 for _ in store.cache.walk())
@@ -126,10 +127,11 @@ class Housekeeping:
         """The snapshots that a container stands on."""
         found: set[object] = set()
         with suppress(StoreError, OSError):
-            below = self._engine.store.snapshots.parent_of(container.id)
+            snapshots = self._engine.store.snapshots_of(container.id)
+            below = snapshots.parent_of(container.id)
             while below is not None:
                 found.add(below.hex)
-                below = self._engine.store.snapshots.parent(below)
+                below = snapshots.parent(below)
         return found
 
     def _kept_by_builds(self) -> set[object]:
@@ -176,7 +178,7 @@ class Housekeeping:
                 gone: list[str] = []
                 freed = 0
                 for container in self.stopped_containers(filters) if containers else ():
-                    size_bytes = size_on_disk(self._engine.layout.active(container.id))
+                    size_bytes = size_on_disk(self._engine.store.written_at(container.id).parent)
                     with suppress(InUse, ContainerError):
                         # Somebody may have started it, or removed it, meanwhile.
                         self._engine.remove_container(container)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nbcontain import __version__
 from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.image import Platform
+from nbcontain.profiles import storage_driver
 from nbcontain.runtime.container import Container
 from nbcontain.store.gc import written_bytes
 
@@ -80,7 +81,7 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
         "Spec": spec_codec.spec_to_json(container.bundle.spec),
     }
     if size:
-        document["SizeRw"] = written_bytes(engine.layout.active(container.id) / "fs")
+        document["SizeRw"] = written_bytes(engine.store.written_at(container.id))
         document["SizeRootFs"] = document["SizeRw"] + sum(
             {image.id: image.size_bytes for _, image in engine.images() if str(image.id) == info.image_id}.values()
         )
@@ -125,10 +126,12 @@ def info_document(engine: Engine) -> dict[str, Any]:
 def facts(engine: Engine) -> dict[str, str]:
     """What `%nbcontain info` tells."""
     containers = engine.containers()
+    driver, why = storage_driver(engine.host, engine.environ)
     return {
         "profile": engine.profile.name,
         "isolation": engine.profile.isolation,
         "store": str(engine.layout.root),
+        "storage driver": driver + (f" ({why})" if why else ""),
         "images": str(len({image.digest for _, image in engine.images()})),
         "containers": f"{len(containers)} ({sum(each.status == 'running' for each in containers)} running)",
         "platform": str(Platform.here()),

@@ -24,10 +24,10 @@ from nbcontain.oci.spec import User
 from nbcontain.runtime.identity import resolve
 from nbcontain.runtime.init import text_of
 from nbcontain.runtime.rootfs import Arguments, function, ledger_from, ledger_to
+from nbcontain.store.clone import copy_content
 from nbcontain.store.owners import OWNER, Ledger, Record
 
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
-_CHUNK_BYTES = 1 << 30
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_OWNER = frozenset({errno.EINVAL, errno.EPERM})
 
@@ -224,7 +224,7 @@ class _Copy:
                 self._clear(path)
                 made = os.open(path, _NEW_FILE, mode if is_plain else 0o600)
             try:
-                _copy_content(source, made, status)
+                copy_content(source, made, status)
                 self._own(made, path, entry, source)
                 # After the owner, since changing that clears the set-id bits and capabilities.
                 for name, value in kept_xattrs(source):
@@ -330,38 +330,6 @@ class _Copy:
             self.ledger.forget(target, os.fsencode(path).strip(b"/"))
         if not _give(target, path, owner, self.ledger, mtime_ns):
             self.lost_owners += 1
-
-
-def _copy_content(source: int, made: int, status: os.stat_result) -> None:
-    """The data, by reference where the file system can; holes stay holes."""
-    size = status.st_size
-    if size > status.st_blocks * 512:
-        at = 0
-        while at < size:
-            try:
-                start = os.lseek(source, at, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                break
-            at = os.lseek(source, start, os.SEEK_HOLE)
-            os.lseek(source, start, os.SEEK_SET)
-            os.lseek(made, start, os.SEEK_SET)
-            left = at - start
-            while left and (count := os.sendfile(made, source, None, left)):
-                left -= count
-        os.ftruncate(made, size)
-        return
-    try:
-        left = size
-        while left and (count := os.copy_file_range(source, made, left)):
-            left -= count
-        return
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
-            raise
-    while os.sendfile(made, source, None, _CHUNK_BYTES):
-        pass
 
 
 def _set_xattr(fd: int, name: bytes, value: bytes) -> None:

@@ -75,6 +75,9 @@ class NamedContexts:
         plain = context_name(name)
         return next((key for key in (f"{plain}::{self.platform}", plain) if key in self.by_name), None)
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.key(name) is not None
+
     def given(self, name: str) -> Image | Reference | None:
         """The image that stands for `name`; None if there is none."""
         key = self.key(name)

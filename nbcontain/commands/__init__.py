@@ -5,7 +5,18 @@ Drawing what comes back is the business of whoever called. To add a verb, add a 
 of its group.
 """
 
-from nbcontain.commands import anatomy, archives, builds, checks, containers, housekeeping, images, registries, system
+from nbcontain.commands import (
+    anatomy,
+    archives,
+    builds,
+    checks,
+    containers,
+    doctor,
+    housekeeping,
+    images,
+    registries,
+    system,
+)  # fmt: skip
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.table import COMMANDS, Command, overview, parse_words, split
 
@@ -18,6 +29,7 @@ __all__ = [
     "builds",
     "checks",
     "containers",
+    "doctor",
     "housekeeping",
     "images",
     "overview",

@@ -97,7 +97,7 @@ def container_ps(engine: Engine, words: PsWords) -> object:
 def _sizes(engine: Engine, shown: Sequence[tuple[Container, str]]) -> dict[str, tuple[int, int]]:
     """Per container, what it wrote, and that with its image's layers."""
     images = {str(image.id): image.size_bytes for _, image in engine.images()}
-    wrote = {each.id: written_bytes(engine.layout.active(each.id) / "fs") for each, _ in shown}
+    wrote = {each.id: written_bytes(engine.store.written_at(each.id)) for each, _ in shown}
     return {each.id: (wrote[each.id], wrote[each.id] + images.get(each.info.image_id, 0)) for each, _ in shown}
 
 

@@ -34,13 +34,6 @@ def info(engine: Engine, words: FormatWords) -> Table | Lines:
     return Table(("", ""), tuple(facts(engine).items()), f"nbcontain {__version__}")
 
 
-@command("nbcontain", "doctor", "what this machine allows, why not, and what still works", Nothing)
-def doctor(engine: Engine, _: Nothing) -> Table:
-    host = engine.fresh_host()
-    rows = tuple(("yes" if probe.ok else "no", ability.value, probe.why) for ability, probe in host.abilities.items())
-    return Table(("HERE", "WHAT", "WHY"), rows, engine.profile.describe(host))
-
-
 @command("nbcontain", "prune", "remove images without a name, unused layers and old build steps", Nothing)
 def prune(engine: Engine, _: Nothing) -> InProgress[Lines]:
     def body(emit: Any) -> Lines:

@@ -31,6 +31,9 @@ def main(words: list[str]) -> None:
         "USER_NAMESPACES": tried(lambda: _mount_tmpfs(), IdMap.single(uid, gid), syscalls.CLONE_NEWNS),
         "ID_RANGES": _id_ranges(ranges, uid),
         "OVERLAY": tried(lambda: _overlay(root, userxattr=uid != 0), single, syscalls.CLONE_NEWNS),
+        "PIVOT": tried(_pivot, single, syscalls.CLONE_NEWNS),
+        "REFLINKS": _in_store(root, _reflink),
+        "ATTRIBUTES": _in_store(root, _attribute),
         "FRESH_PROC": tried(_fresh_proc, single, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID),
         "CGROUPS": _cgroups(),
         "NET_NAMESPACE": tried(lambda: None, single, syscalls.CLONE_NEWNET),
@@ -99,6 +102,41 @@ def _admin() -> tuple[bool, str]:
 
 def _mount_tmpfs() -> None:
     syscalls.mount("tmpfs", "/tmp" if Path("/tmp").is_dir() else "/", "tmpfs", 0)
+
+
+def _pivot() -> None:
+    """As `runtime.isolation` does it. Some refuse this call alone."""
+    _mount_tmpfs()
+    os.chdir("/tmp" if Path("/tmp").is_dir() else "/")
+    syscalls.pivot_root(".", ".")
+
+
+def _in_store(root: Path, attempt: Callable[[Path], None]) -> tuple[bool, str]:
+    """Whether something can be done to files of the store. Nothing but the store is touched, so it is done here."""
+    place = root / "tmp" / f".tmp-probe-{os.getpid()}"
+    try:
+        place.mkdir(0o700, parents=True)
+        try:
+            attempt(place)
+        finally:
+            _remove(place)
+    except OSError as error:
+        return False, error.strerror or ""
+    return True, ""
+
+
+def _reflink(place: Path) -> None:
+    import fcntl
+
+    clone = 0x40049409  # FICLONE (ioctl_ficlone(2))
+    with open(place / "one", "w+b") as one, open(place / "other", "wb") as other:
+        one.write(bytes(4096))
+        one.flush()
+        fcntl.ioctl(other.fileno(), clone, one.fileno())
+
+
+def _attribute(place: Path) -> None:
+    os.setxattr(place, b"user.nbcontain", b"")
 
 
 def _id_ranges(ranges: IdMap, uid: int) -> tuple[bool, str]:

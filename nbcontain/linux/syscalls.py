@@ -102,6 +102,7 @@ def _numbered(number: int, *arguments: type) -> ctypes._NamedFuncPointer:
 _inotify_init1 = _declare("inotify_init1", _int)
 _inotify_add_watch = _declare("inotify_add_watch", _int, _text, ctypes.c_uint32)
 _syncfs = _declare("syncfs", _int)
+_fstatfs = _declare("fstatfs", _int, _text)
 _sync_file_range = _declare("sync_file_range", _int, ctypes.c_int64, ctypes.c_int64, _uint)
 _unshare = _declare("unshare", _int)
 _setns = _declare("setns", _int, _int)
@@ -142,6 +143,14 @@ def inotify_init() -> int:
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:
     """Tell of `mask`'s changes to `path` on `fd`; gives the watch descriptor."""
     return _checked(_inotify_add_watch(fd, os.fsencode(path), mask), path)
+
+
+def file_system_type(fd: int) -> int:
+    """The magic number of the file system that `fd` is in (statfs(2))."""
+    # The first field of a structure that is 120 bytes on every 64-bit machine.
+    answer = ctypes.create_string_buffer(256)
+    _checked(_fstatfs(fd, answer))
+    return int(struct.unpack_from("l", answer.raw)[0])
 
 
 def syncfs(fd: int) -> None:

@@ -84,8 +84,9 @@ class Pull:
         layers = tuple(dict.fromkeys(image.layers))
         for layer in layers:
             self.emit(Started(_name(layer), f"layer {layer.descriptor.digest.short}", self.task, waiting=True))
+        unpacks = self.unpack and self.stacks.can_unpack
         with ExitStack() as stack:
-            arrivals = stack.enter_context(self.stacks.arriving(image.layers, self._strike)) if self.unpack else None
+            arrivals = stack.enter_context(self.stacks.arriving(image.layers, self._strike)) if unpacks else None
             pool = stack.enter_context(ThreadPoolExecutor(self.parallel, "nbcontain pull"))
             stopping = threading.Event()
             running = {pool.submit(self._layer, reference, layer, arrivals, stopping) for layer in layers}

@@ -25,6 +25,7 @@ from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.init import ROOTFS
 from nbcontain.runtime.messages import Channel, Message, error_of
 from nbcontain.runtime.sealed import ENVIRONMENT, command, environment, sealed_copy
+from nbcontain.store import files
 
 _READY_S = 20.0
 _CREATED_S = 60.0
@@ -181,6 +182,18 @@ class Launcher:
     def remove_tree(self, path: Path) -> None:
         """Remove a tree whose files may belong to ids that only exist inside."""
         self.call("remove_tree", (Mount("/", "bind", str(path.parent), ("bind",)),), {"name": path.name})
+
+    def copy_tree(self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
+        """Copy a tree of the store at `root` into an empty directory of it; see `store.copying.CopyTree`."""
+        arguments = {
+            "source": str(source.relative_to(root)), "target": str(target.relative_to(root)), "linked": linked,
+        }  # fmt: skip
+        fds = [files.open_to_append(index)] if index is not None else []
+        try:
+            self.call("copy_tree", (Mount("/", "bind", str(root), ("bind",)),), arguments, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     # --- the zygote ---
 

@@ -10,13 +10,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nbcontain.linux import syscalls
 from nbcontain.store import files, layers
+from nbcontain.store.clone import clone
 from nbcontain.store.owners import LIMIT_BYTES, Ledger
+from nbcontain.store.tree_changes import Comparison, TreePacker, tree_changes
+from nbcontain.store.unpack_tree import TreeTarget
 
 Arguments = dict[str, Any]
 Function = Callable[[Arguments, list[int]], dict[str, Any]]
@@ -40,6 +44,7 @@ def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     with os.fdopen(fds[0], "rb", buffering=0, closefd=False) as raw:
         applied = layers.apply_tar(
             raw, "/", userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
+            target_type=TreeTarget if arguments["form"] == "tree" else None,
             ledger=ledger_to(fds[1]) if len(fds) > 1 else None,
         )  # fmt: skip
     return {
@@ -51,23 +56,33 @@ def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
 
 @function
 def changes(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """What an upper directory changes of its lowers, as docker says it; the root is the store's snapshots."""
+    """What a snapshot changes of what it stands on, as docker says it.
+
+    In the form "overlay" the root is all the snapshots, with an upper directory and its lowers; in the form "tree" it
+    is the tree, and the descriptors are those that `tar_of` gets.
+    """
     letters: dict[type, str] = {layers.Added: "A", layers.Modified: "C", layers.Deleted: "D"}
     skip = frozenset(arguments["skip"])
-    found = layers.changes(arguments["upper"], arguments["lowers"], userxattr=arguments["userxattr"], skip=skip)
+    if arguments["form"] == "tree":
+        with _compared(arguments, fds) as (root, comparison):
+            found = list(tree_changes(root, comparison, skip))
+        return {"changes": [[letters[type(change)], change.path] for change in found]}
+    found = list(layers.changes(arguments["upper"], arguments["lowers"], userxattr=arguments["userxattr"], skip=skip))
     return {"changes": [[letters[type(change)], change.path] for change in found]}
 
 
 @function
 def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Write the root, a snapshot's own changes, to fds[0] as a layer, after removing what was made as stubs.
+    """Write the root to fds[0] as a layer, after removing what was made as stubs.
 
-    fds[1] is the ledger of all that the snapshot consists of, if `ledger` says so; the last, if it is a third, or
-    the second without a ledger, is what the snapshot stands on.
+    The further descriptors: the ledger of all that the snapshot consists of, if `ledger` says so; its index, if
+    `index` does; and what it stands on. In the `form` "overlay" and "tree" it is a snapshot's own changes that are
+    written, in the form "plain" all there is.
     """
+    form = arguments["form"]
     ledger = ledger_from(fds.pop(1)) if arguments.get("ledger") else None
     for stub in sorted(arguments["stubs"], reverse=True):
-        _remove_stub(stub, fds[1] if len(fds) > 1 else -1)
+        _remove_stub(stub, fds[1] if len(fds) > 1 and form == "overlay" else -1)
 
     def write(data: bytes) -> None:
         view = memoryview(data)
@@ -75,10 +90,44 @@ def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
             view = view[os.write(fds[0], view) :]
 
     skip = frozenset(arguments.get("skip", ()))
-    entries = layers.tar_of(
-        "/", write, overlay=arguments["overlay"], userxattr=arguments["userxattr"], skip=skip, ledger=ledger
-    )
+    if form == "tree":
+        with _compared(arguments, fds[1:]) as (_, comparison):
+            quiet = frozenset(_above(arguments["stubs"]))
+            return {"entries": TreePacker("/", write, ledger, comparison, quiet).finish(skip)}
+    overlay = form == "overlay"
+    entries = layers.tar_of("/", write, overlay=overlay, userxattr=arguments["userxattr"], skip=skip, ledger=ledger)
     return {"entries": entries}
+
+
+@contextmanager
+def _compared(arguments: Arguments, fds: list[int]) -> Iterator[tuple[int, Comparison]]:
+    """The root, open, beside what it was copied from, which is the last of `fds`; before that comes the index."""
+    index = None
+    if arguments.get("index"):
+        with os.fdopen(fds[0], "rb", closefd=False) as stream:
+            index = stream.read(LIMIT_BYTES)
+    root = os.open("/", _DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield root, Comparison(root, fds[-1] if fds else -1, index)
+    finally:
+        os.close(root)
+
+
+def _above(paths: list[str]) -> Iterator[bytes]:
+    """The directories above these paths, as `tree_changes` names them."""
+    for path in paths:
+        while path := os.path.dirname(path).rstrip("/"):
+            yield os.fsencode(path.strip("/"))
+
+
+@function
+def copy_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Copy `source` into the empty directory `target`, both paths below the root, which is the store; see `clone`.
+
+    fds[0], if it is there, takes the index of the copy.
+    """
+    index = fds[0] if fds else -1
+    return {"entries": clone("/", arguments["source"], arguments["target"], index, linked=arguments["linked"])}
 
 
 def ledger_from(fd: int) -> Ledger:
@@ -163,6 +212,12 @@ def _attributes(fd: int) -> list[tuple[str, bytes]]:
         for name in os.listxattr(fd)
         if ".overlay." not in name or name.endswith(".overlay.opaque")
     ]
+
+
+@function
+def nothing(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Be there, which is something: it takes all that a container takes."""
+    return {}
 
 
 @function

@@ -25,6 +25,7 @@ from nbcontain.store import files
 from nbcontain.store.layout import FORMAT_VERSION
 
 if TYPE_CHECKING:
+    from nbcontain.store.snapshots import Snapshotter
     from nbcontain.store.store import Store
 
 Kind = Literal[
@@ -136,30 +137,33 @@ class Check:
         yield from self._modes()
         yield from self._blobs()
         yield from self._images()
-        yield from self._snapshots()
+        for snapshots in self._store.snapshotters:
+            yield from self._snapshots(snapshots)
         yield from self._cache()
         yield from self._leftovers()
 
     def alone(self, owners: Collection[str]) -> Iterator[Finding]:
         """What can be judged only under the exclusive lock: writable layers, of which containers own `owners`."""
-        for name in sorted(os.listdir(self._layout.actives)):
-            path = self._layout.active(name)
-            if name not in owners:
-                yield Finding("layer-of-nobody", name, "no container of that id, and no build", path)
+        for snapshots in self._store.snapshotters:
+            for name in snapshots.entries():
+                if name not in owners:
+                    path = snapshots.shelf.active(name)
+                    yield Finding("layer-of-nobody", name, "no container of that id, and no build", path)
 
     def standing(self, key: str, name: str) -> Iterator[Finding]:
         """Whether the container `key`, called `name`, has what it stands on."""
-        path = self._layout.active(key)
+        snapshots = next((each for each in self._store.snapshotters if each.has(key)), self._store.overlays)
+        path = snapshots.shelf.active(key)
         if not (path / "fs").is_dir():
             yield Finding("container-without-layer", name, f"{path} is not there", self._layout.container(key))
             return
         try:
-            below = self._store.snapshots.parent_of(key)
+            below = snapshots.parent_of(key)
         except StoreError as error:
             yield Finding("container-without-layer", name, error.message, self._layout.container(key))
             return
         try:
-            self._store.snapshots.chain(below)
+            snapshots.chain(below)
         except StoreError as error:
             yield Finding("layer-on-nothing", name, error.message, path)
 
@@ -178,7 +182,8 @@ class Check:
 
     def _modes(self) -> Iterator[Finding]:
         layout = self._layout
-        closed = (layout.oci, layout.snapshots, layout.actives, layout.cache, layout.containers, layout.tmp)
+        closed = [layout.oci, layout.snapshots, layout.actives, layout.cache, layout.containers, layout.tmp]
+        closed += [path for path in (layout.trees.root, layout.trees.actives) if path.exists()]
         owner = os.stat(layout.root).st_uid
         for path in closed:
             try:
@@ -303,19 +308,19 @@ class Check:
 
     # --- snapshots, cache, leftovers ---
 
-    def _snapshots(self) -> Iterator[Finding]:
+    def _snapshots(self, snapshots: Snapshotter) -> Iterator[Finding]:
         standing: list[tuple[str, ChainID]] = []
         known = set()
-        for name in self._store.snapshots.walk():
+        for name in snapshots.walk():
             self.snapshots += 1
             chain = ChainID(Digest("sha256" if len(name) == 64 else "sha512", name))
-            path = self._layout.snapshot(chain)
-            if not self._store.snapshots.holds(chain):
+            path = snapshots.shelf.snapshot(chain)
+            if not snapshots.holds(chain):
                 yield Finding("leftover", name[:12], "it was not written out before the power went", path)
                 continue
             known.add(name)
             try:
-                parent = self._store.snapshots.parent(chain)
+                parent = snapshots.parent(chain)
             except StoreError as error:
                 if path.exists():
                     yield Finding("snapshot-damaged", name[:12], error.why or error.message, path)
@@ -326,8 +331,8 @@ class Check:
             if parent is not None:
                 standing.append((name, parent))
         for name, parent in standing:
-            if parent.hex not in known and not self._store.snapshots.holds(parent):
-                path = self._layout.snapshots / name
+            if parent.hex not in known and not snapshots.holds(parent):
+                path = snapshots.shelf.root / name
                 yield Finding("snapshot-on-nothing", name[:12], f"there is no {parent.short}", path)
 
     def _cache(self) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from nbcontain.oci.image import Layer
 from nbcontain.store import files, ingest
 
 if TYPE_CHECKING:
+    from nbcontain.store.snapshots import Snapshotter
     from nbcontain.store.store import Store
 
 
@@ -76,21 +77,23 @@ def collect(
         for _, image in store.images.list():
             marks.blobs |= {image.digest, image.id}
             marks.take(image.layers)
-        for key in store.snapshots.actives():
-            with suppress(StoreError):
-                # Of one without a parent nobody knows what it needs; its container will say so when it is started.
-                _mark_stack(store, store.snapshots.parent_of(key), marks)
+        for snapshots in store.snapshotters:
+            for key in snapshots.actives():
+                with suppress(StoreError):
+                    # Of one without a parent nobody knows what it needs; its container will say so when it is started.
+                    _mark_stack(snapshots, snapshots.parent_of(key), marks)
         records = _sweep_cache(store, cache_max_age_s, marks)
         freed += _sweep_cache_mounts(store, cache_max_age_s)
         records += store.builds.remove_old(cache_max_age_s)
         for _, build in store.builds.walk():
             marks.take_all(state.layers for state in build.states)
-        blobs = snapshots = 0
-        # Upper layers before lower ones, so that a stack never stands on nothing.
-        for name in _topmost_first(store, [hex for hex in store.snapshots.walk() if hex not in marks.snapshots]):
-            freed += size_on_disk(store.layout.snapshot(name))
-            store.snapshots.remove(name)
-            snapshots += 1
+        blobs = removed = 0
+        for snapshots in store.snapshotters:
+            # Upper layers before lower ones, so that a stack never stands on nothing.
+            for name in _topmost_first(snapshots, [hex for hex in snapshots.walk() if hex not in marks.snapshots]):
+                freed += size_on_disk(snapshots.shelf.snapshot(name))
+                snapshots.remove(name)
+                removed += 1
         for digest in list(store.blobs.walk()):
             if digest not in marks.blobs:
                 freed += store.blobs.size(digest)
@@ -100,30 +103,31 @@ def collect(
         for directory in (store.layout.tmp, store.layout.cache, store.layout.oci, store.layout.root):
             for path in files.sweep(directory):
                 freed += size_on_disk(path)
-                store.snapshots.remove_tree(path)
-        return Collected(dropped, blobs, snapshots, actives, records, freed)
+                store.overlays.remove_tree(path)
+        return Collected(dropped, blobs, removed, actives, records, freed)
 
 
 def _sweep_actives(store: Store, containers: Collection[str]) -> tuple[int, int]:
     """Remove active snapshots without an owner; how many, and how large."""
     count = freed = 0
     owned = frozenset(containers)
-    for name in sorted(os.listdir(store.layout.actives)):
-        if name in owned:
-            continue
-        path = store.layout.active(name)
-        freed += size_on_disk(path)
-        store.snapshots.remove_tree(path)
-        count += 1
+    for snapshots in store.snapshotters:
+        for name in snapshots.entries():
+            if name in owned:
+                continue
+            path = snapshots.shelf.active(name)
+            freed += size_on_disk(path)
+            snapshots.remove_tree(path)
+            count += 1
     return count, freed
 
 
-def _mark_stack(store: Store, name: ChainID | None, marks: _Marks) -> None:
+def _mark_stack(snapshots: Snapshotter, name: ChainID | None, marks: _Marks) -> None:
     """A container needs its layers' snapshots; their blobs only an image needs."""
     while name is not None and name.hex not in marks.snapshots:
         marks.snapshots.add(name.hex)
         try:
-            name = store.snapshots.parent(name)
+            name = snapshots.parent(name)
         except StoreError:
             # Damaged already; the container will say so when it is started.
             return
@@ -156,11 +160,11 @@ def _sweep_cache_mounts(store: Store, max_age_s: float) -> int:
     for path, used in list(store.cache_mounts.walk()):
         if now - used >= max_age_s:
             freed += size_on_disk(path)
-            store.snapshots.remove_tree(path)
+            store.overlays.remove_tree(path)
     return freed
 
 
-def _topmost_first(store: Store, names: list[str]) -> list[ChainID]:
+def _topmost_first(snapshots: Snapshotter, names: list[str]) -> list[ChainID]:
     """Snapshots in an order in which each comes before the one it lies on."""
     doomed = {name: ChainID(Digest("sha256", name)) for name in names}
     depth: dict[str, int] = {}
@@ -170,7 +174,7 @@ def _topmost_first(store: Store, names: list[str]) -> list[ChainID]:
         while current is not None and current in doomed and current not in depth and current not in above:
             above.append(current)
             try:
-                parent = store.snapshots.parent(doomed[current])
+                parent = snapshots.parent(doomed[current])
             except StoreError:
                 parent = None
             current = parent.hex if parent else None

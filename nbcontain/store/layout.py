@@ -13,6 +13,30 @@ FORMAT_VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where the snapshots of one kind are: overlayfs' layers, or whole trees."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held while a committed snapshot loses its name, or is marked as written out."""
+        return self.root.with_name(f"{self.root.name}.lock")
+
+    def snapshot(self, name: ChainID) -> Path:
+        """A committed snapshot: `parent` (chain ID of the one below, if any), `fs/`, and `owners` if need be."""
+        return self.root / name.hex
+
+    @property
+    def actives(self) -> Path:
+        return self.root / "active"
+
+    def active(self, key: str) -> Path:
+        """A writable snapshot: `parent`, `fs/`, and `work/` (overlay's) or `index` (a whole tree's)."""
+        return self.actives / key
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """The store's directory, seen as names. All paths are absolute."""
 
@@ -49,11 +73,6 @@ class Layout:
         """Held by whoever changes index.json."""
         return self.root / "index.lock"
 
-    @property
-    def snapshots_lock(self) -> Path:
-        """Held while a committed snapshot loses its name, or is marked as written out."""
-        return self.root / "snapshots.lock"
-
     # --- OCI image layout (image-spec image-layout.md) ---
 
     @property
@@ -86,20 +105,28 @@ class Layout:
     # --- snapshots ---
 
     @property
+    def overlays(self) -> Shelf:
+        """Layers as overlayfs wants them; an active one is its upper directory."""
+        return Shelf(self.snapshots)
+
+    @property
+    def trees(self) -> Shelf:
+        """Whole trees, where no overlay can be; an active one is a copy of what it stands on."""
+        return Shelf(self.root / "trees")
+
+    @property
     def snapshots(self) -> Path:
         return self.root / "snapshots"
 
     def snapshot(self, name: ChainID) -> Path:
-        """A committed snapshot: `parent` (chain ID of the one below, if any) and `fs/`."""
-        return self.snapshots / name.hex
+        return self.overlays.snapshot(name)
 
     @property
     def actives(self) -> Path:
-        return self.snapshots / "active"
+        return self.overlays.actives
 
     def active(self, key: str) -> Path:
-        """A writable snapshot: `parent`, `fs/` (overlay's upper directory) and `work/`."""
-        return self.actives / key
+        return self.overlays.active(key)
 
     # --- the rest ---
 

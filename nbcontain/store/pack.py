@@ -33,14 +33,12 @@ def tar_of(
     paths to leave out, directories only if nothing else is in them. Ids are as the caller sees
     them. Times are whole seconds, sockets are left out, and the root itself has no entry.
     """
-    packer = _Packer(root, write, opaque_xattr(userxattr=userxattr), overlay, ledger)
-    count = packer.pack(frozenset(os.fsencode(path).strip(b"/") for path in skip))
-    write(bytes(2 * tar.BLOCK))
-    return count
+    packer = Packer(root, write, opaque_xattr(userxattr=userxattr), overlay, ledger)
+    return packer.finish(skip)
 
 
-class _Packer:
-    """One run of `tar_of`."""
+class Packer:
+    """One run of `tar_of`. `tree_changes` has one that leaves out what is as it was."""
 
     def __init__(
         self, root: str, write: Callable[[bytes], object], opaque: bytes, overlay: bool, ledger: Ledger | None
@@ -53,6 +51,12 @@ class _Packer:
         self._names: dict[tuple[int, int], bytes] = {}
         """The first name of each file that has several."""
         self._count = 0
+
+    def finish(self, skip: frozenset[str]) -> int:
+        """Write all of it, and the archive's end; the number of entries."""
+        count = self.pack(frozenset(os.fsencode(path).strip(b"/") for path in skip))
+        self._write(bytes(2 * tar.BLOCK))
+        return count
 
     def pack(self, skip: frozenset[bytes]) -> int:
         root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -98,7 +102,7 @@ class _Packer:
         if header:
             self._emit(header, held)
         if self._overlay and path and is_opaque(fd, self._opaque_xattr):
-            self._emit(tar.header_of(_empty(join(path, OPAQUE))), held)
+            self._emit(tar.header_of(empty(join(path, OPAQUE))), held)
         below = []
         with os.scandir(fd) as listing:
             found = sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in listing)
@@ -115,7 +119,7 @@ class _Packer:
         mode = status.st_mode
         if self._overlay and is_whiteout(status):
             head = path[: len(path) - len(name)]
-            self._emit(tar.header_of(_empty(head + WHITEOUT + name)), held)
+            self._emit(tar.header_of(empty(head + WHITEOUT + name)), held)
             return
         if stat.S_ISSOCK(mode):
             return
@@ -185,7 +189,7 @@ class _Packer:
         """`fd` is open for what carries attributes."""
         seconds = status.st_mtime_ns // 1_000_000_000
         mode, owner = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
-        xattrs = _xattrs(fd) if fd is not None else {}
+        xattrs = kept_xattrs(fd) if fd is not None else {}
         if self._ledger is not None:
             owner = self._ledger.owner(fd, name.rstrip(b"/"), status)
             for recorded in (OWNER, NODE):
@@ -193,11 +197,13 @@ class _Packer:
         return tar.Entry(name, kind, mode, *owner, 0, seconds * 1_000_000_000, xattrs=xattrs)
 
 
-def _empty(name: bytes) -> tar.Entry:
+def empty(name: bytes) -> tar.Entry:
+    """The entry that a whiteout is."""
     return tar.Entry(name, tar.REGULAR, 0, 0, 0, 0, 0)
 
 
-def _xattrs(fd: int) -> dict[bytes, bytes]:
+def kept_xattrs(fd: int) -> dict[bytes, bytes]:
+    """The attributes of a file that a layer keeps."""
     try:
         names = os.listxattr(fd)
     except OSError as error:

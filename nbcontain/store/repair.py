@@ -32,7 +32,7 @@ def repair(store: Store, check: Check, findings: Sequence[Finding], unpack: Call
             case "quarantine" if finding.kind != "snapshot-on-nothing":
                 set_aside(store, finding.path)
             case "remove":
-                store.snapshots.remove_tree(finding.path)
+                store.overlays.remove_tree(finding.path)
             case "rewrite":
                 _rewrite(store, check, finding)
             case _:
@@ -103,4 +103,4 @@ def _stands(store: Store, finding: Finding) -> bool:
         text = files.read(finding.path / "parent", 256).decode("ascii", "replace").strip()
     except (OSError, StoreError):
         return False
-    return (store.layout.snapshots / text.partition(":")[2]).is_dir()
+    return (finding.path.parent / text.partition(":")[2]).is_dir()

@@ -23,7 +23,7 @@ from pathlib import Path
 from nbcontain.errors import StoreError
 from nbcontain.host import boot_id
 from nbcontain.store import files
-from nbcontain.store.layout import Layout
+from nbcontain.store.layout import Shelf
 
 _BOOT, _SYNCED = "boot", "synced"
 _TOGETHER_S = 0.05
@@ -49,10 +49,10 @@ class Witness:
 
 
 class Settling:
-    """Which snapshots of one store hold, and what has still to be written out. Safe among threads and processes."""
+    """Which snapshots of one shelf hold, and what has still to be written out. Safe among threads and processes."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
         self._lock = threading.Lock()
         self._waiting: dict[Path, Witness] = {}
         self._is_running = False
@@ -111,7 +111,7 @@ class Settling:
         for each in directories:
             files.sync_directory(each)
         if directories:
-            files.sync_directory(self._layout.snapshots)
+            files.sync_directory(self._shelf.root)
 
     def is_still(self, directory: Path, fd: int) -> bool:
         """Whether that name is still the open directory's."""
@@ -162,8 +162,8 @@ class Settling:
             return
         # The first that was opened tells of all that the others would.
         first = min(opened.values(), key=lambda each: each.opened_at)
-        files.sync_filesystem_of(first.fd, self._layout.snapshots)
-        with files.lock(self._layout.snapshots_lock, exclusive=True):
+        files.sync_filesystem_of(first.fd, self._shelf.root)
+        with files.lock(self._shelf.lock, exclusive=True):
             for target, witness in opened.items():
                 # One that was removed meanwhile, and made again by somebody else, was not written out by this.
                 if self.is_still(target, witness.fd) and self.is_sound(target):

@@ -1,8 +1,9 @@
-"""Stacks of changes: what the layers of an image are on disk, ready to be mounted.
+"""Snapshots: what the layers of an image are on disk, ready to be mounted.
 
-A *committed* snapshot is one layer, named by the chain ID of the stack that ends with it, and never
-changes. An *active* one is what a container or a build step writes to, named by a key. Mounts are
-described here and never performed: whoever owns the mount namespace performs them.
+A *committed* snapshot is a stack of layers, named by its chain ID, and never changes. An *active* one is what a
+container or a build step writes to, named by a key. Mounts are described here and never performed: whoever owns the
+mount namespace performs them. There are two kinds, with one life and one face: overlayfs' layers (`overlay`), and
+whole trees where no overlay can be mounted (`copying`).
 
 A life: prepare → (mount, write, unmount) → commit or discard. Or, for a layer that comes as a tar:
 staging → (unpack) → commit. A committed snapshot appears by one rename, so it
@@ -13,24 +14,44 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from nbcontain.errors import InUse, StoreError
 from nbcontain.oci.codec import LAYER_LIMIT
 from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
-from nbcontain.store.layout import Layout
+from nbcontain.store.layout import Layout, Shelf
 from nbcontain.store.owners import LIMIT_BYTES
 from nbcontain.store.settling import Settling, Witness
-from nbcontain.store.whiteouts import is_opaque, opaque_xattr
+
+Driver = Literal["overlay", "copy"]
+Form = Literal["overlay", "tree"]
+"""What a directory holds: a layer's changes as overlayfs has them, or all the files."""
 
 OWNERS = "owners"
 _KEY = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _NAME = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
+
+
+class Worker(Protocol):
+    """Who runs one of our functions confined to a root file system: runtime's Launcher."""
+
+    def call(
+        self,
+        function: str,
+        rootfs: Sequence[Mount],
+        arguments: dict[str, Any],
+        fds: Sequence[int] = (),
+        /,
+        *,
+        source: Sequence[Mount] = (),
+    ) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +63,27 @@ class Active:
     mounts: tuple[Mount, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Where a worker finds what an active snapshot changed: its root, its arguments, and what else it may see."""
+
+    root: tuple[Mount, ...]
+    arguments: dict[str, Any]
+    below: tuple[Mount, ...] = ()
+    files: tuple[Path, ...] = field(default=())
+    """To be opened for it."""
+
+    @contextmanager
+    def opened(self) -> Iterator[list[int]]:
+        """Descriptors of `files`."""
+        with ExitStack() as stack:
+            yield [stack.enter_context(open(path, "rb", buffering=0)).fileno() for path in self.files]
+
+
 class Staging:
     """A directory that a layer is unpacked into, and that becomes a committed snapshot."""
 
-    def __init__(self, snapshotter: OverlaySnapshotter, directory: Path) -> None:
+    def __init__(self, snapshotter: Snapshotter, directory: Path) -> None:
         self._snapshotter = snapshotter
         self._directory = directory
         files.make_new_directory(directory / "layer")
@@ -54,13 +92,13 @@ class Staging:
 
     @property
     def fs(self) -> Path:
-        """What the layer's root becomes: empty, 0755."""
+        """What the layer's root becomes: 0755; empty, or all that is below."""
         return self._directory / "layer" / "fs"
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
-        """The layer alone as a root, writable."""
-        return _bind(self.fs, "rw")
+        """The layer as a root, writable."""
+        return bind(self.fs, "rw")
 
     @contextmanager
     def ledger(self, *, wanted: bool) -> Iterator[tuple[int, ...]]:
@@ -71,7 +109,7 @@ class Staging:
     def commit(self, name: ChainID, parent: ChainID | None) -> None:
         """Give it its name; idempotent: if a twin was quicker, this one is thrown away."""
         layer = self._directory / "layer"
-        files.write_new(layer / "parent", _parent_bytes(parent))
+        files.write_new(layer / "parent", parent_bytes(parent))
         witness, self._witness = self._witness, None
         self._snapshotter.publish(layer, name, witness)
 
@@ -82,17 +120,19 @@ class Staging:
             self._witness = None
 
 
-class OverlaySnapshotter:
-    """Snapshots as overlayfs' layers. `userxattr` is for mounts in a user namespace (overlayfs.rst#userxattr).
+class Snapshotter(ABC):
+    """What both kinds have in common. `remove_tree` removes what this process may not: files of subordinate ids."""
 
-    `remove_tree` removes what this process may not: in a rootless store, files of subordinate ids.
-    """
+    driver: Driver
+    form: Form
+    """Of the directories that layers are unpacked into."""
+    userxattr = False
 
-    def __init__(self, layout: Layout, remove_tree: Callable[[Path], None], userxattr: bool) -> None:
-        self.userxattr = userxattr
+    def __init__(self, layout: Layout, shelf: Shelf, remove_tree: Callable[[Path], None]) -> None:
+        self.shelf = shelf
         self._layout = layout
         self._remove_tree = remove_tree
-        self._settling = Settling(layout)
+        self._settling = Settling(shelf)
 
     # --- what is committed ---
 
@@ -113,11 +153,11 @@ class OverlaySnapshotter:
 
     def holds(self, name: ChainID) -> bool:
         """The same of this one alone: for who knows that what is below it holds, or asks about each."""
-        return self._settling.is_sound(self._layout.snapshot(name))
+        return self._settling.is_sound(self.shelf.snapshot(name))
 
     def publish(self, directory: Path, name: ChainID, witness: Witness | None = None) -> bool:
         """Make a finished directory that snapshot; False if a twin has the name already. Closes the witness."""
-        target = self._layout.snapshot(name)
+        target = self.shelf.snapshot(name)
         if target.is_dir() and not self._settling.is_sound(target):
             # A power cut came before it was written out. Whoever comes to this line at the same time may have put a
             # sound one in its place by now, which somebody stands on.
@@ -126,58 +166,43 @@ class OverlaySnapshotter:
 
     def settle(self) -> None:
         """Have all that there is written out now. The caller holds the store's lock."""
-        self._settling.settle(self._layout.snapshots / name for name in self.walk())
+        self._settling.settle(self.shelf.root / name for name in self.walk())
 
     def walk(self) -> Iterator[str]:
         """The hex of every committed snapshot's chain ID."""
-        return filter(_NAME.fullmatch, sorted(os.listdir(self._layout.snapshots)))
+        return filter(_NAME.fullmatch, files.names(self.shelf.root))
 
     def parent(self, name: ChainID) -> ChainID | None:
         """What it lies on; raises StoreError if there is no such snapshot or it is damaged."""
-        return self._read_parent(self._layout.snapshot(name))
+        return self._read_parent(self.shelf.snapshot(name))
 
+    @abstractmethod
     def chain(self, name: ChainID | None) -> tuple[Path, ...]:
-        """The directories of the stack, topmost first; none for scratch."""
-        found: list[Path] = []
-        xattr = opaque_xattr(userxattr=self.userxattr)
-        while name is not None:
-            directory = self._layout.snapshot(name)
-            if not self._settling.is_sound(directory) and directory.is_dir():
-                raise StoreError(
-                    f"the snapshot {name.short} does not hold",
-                    why="the power went before it was written out",
-                    hint="nbcontain system check --repair unpacks it again",
-                )
-            found.append(directory / "fs")
-            if len(found) > LAYER_LIMIT:
-                raise StoreError(f"more than {LAYER_LIMIT} layers under {found[0]}", why="the store is damaged")
-            name = self._read_parent(directory)
-            if name is not None and is_opaque(os.fsencode(found[-1]), xattr):
-                # Overlayfs does not look at a layer's root for this; so the stack ends here.
-                break
-        return tuple(found)
+        """The directories that it takes to show a stack, topmost first; none for scratch."""
 
+    @abstractmethod
     def view(self, name: ChainID | None) -> tuple[Mount, ...]:
         """The mounts that show a stack read-only. There is none for scratch: raises StoreError."""
-        match self.chain(name):
-            case ():
-                raise StoreError("an image without layers has nothing to show")
-            case (only,):
-                return _bind(only, "ro")
-            case lowers:
-                return (self._overlay(lowers),)
+
+    @abstractmethod
+    def scratch(self, name: ChainID, directory: Path) -> Mount:
+        """A mount that shows a stack, for which what is written ends in `directory`, which is the caller's."""
 
     def remove(self, name: ChainID) -> None:
         """Idempotent; only for gc, which knows that nothing lies on it."""
-        self._take_away_committed(self._layout.snapshot(name))
+        self._take_away_committed(self.shelf.snapshot(name))
 
     @contextmanager
-    def staging(self) -> Iterator[Staging]:
-        """A place to unpack a layer; gone at the end unless it was committed. A full disk becomes DiskFull."""
+    def staging(self, parent: ChainID | None = None) -> Iterator[Staging]:
+        """A place to unpack a layer; gone at the end unless it was committed. A full disk becomes DiskFull.
+
+        Where a snapshot is a whole tree (`form`), it begins as `parent`, which has to be there by then.
+        """
         with files.disk(self._layout.root), files.temporary_directory(self._layout.tmp) as directory:
             try:
                 staging = Staging(self, directory)
                 try:
+                    self._begin(staging.fs, parent)
                     yield staging
                 finally:
                     staging.close()
@@ -186,12 +211,15 @@ class OverlaySnapshotter:
 
     # --- what is active ---
 
-    def prepare(self, key: str, parent: ChainID | None, *, durable: bool = False) -> Active:
+    def prepare(
+        self, key: str, parent: ChainID | None, *, durable: bool = False, for_programs: bool = True
+    ) -> Active:
         """A new writable snapshot on `parent`; raises InUse if the key is taken.
 
-        `durable` where something durable will stand on it: a container that is kept.
+        `durable` where something durable will stand on it: a container that is kept. `for_programs` may be False
+        where only our own functions write to it, which replace files and do not write into them.
         """
-        directory = self._layout.active(_checked(key))
+        directory = self.shelf.active(checked(key))
         mounts = self._active_mounts(directory, parent)
         with files.disk(self._layout.root):
             try:
@@ -200,13 +228,13 @@ class OverlaySnapshotter:
                 raise InUse(f"the snapshot {key} exists already") from error
             try:
                 # The parent first: a directory without it is known to be a crash's leftover.
-                files.write_new(directory / "parent", _parent_bytes(parent), durable=durable)
+                files.write_new(directory / "parent", parent_bytes(parent), durable=durable)
                 files.make_new_directory(directory / "fs", 0o755)
-                files.make_new_directory(directory / "work")
+                self._furnish(directory, parent, for_programs=for_programs)
                 if durable:
-                    self._settling.settle(each.parent for each in self.chain(parent))
+                    self._settle_under(directory, parent)
                     files.sync_directory(directory)
-                    files.sync_directory(self._layout.actives)
+                    files.sync_directory(self.shelf.actives)
             except BaseException:
                 self._take_away(directory)
                 raise
@@ -215,59 +243,76 @@ class OverlaySnapshotter:
     def active(self, key: str) -> Active:
         """The active snapshot of that key; raises StoreError if there is none."""
         parent = self.parent_of(key)
-        return Active(key, parent, self._active_mounts(self._layout.active(key), parent))
+        return Active(key, parent, self._active_mounts(self.shelf.active(key), parent))
 
     def parent_of(self, key: str) -> ChainID | None:
         """What the active snapshot of that key stands on."""
-        return self._read_parent(self._layout.active(_checked(key)))
+        return self._read_parent(self.shelf.active(checked(key)))
 
     def actives(self) -> Iterator[str]:
         """The keys of all there are."""
-        return filter(_KEY.fullmatch, sorted(os.listdir(self._layout.actives)))
+        return filter(_KEY.fullmatch, files.names(self.shelf.actives))
+
+    def entries(self) -> list[str]:
+        """Whatever is among the active snapshots, by its file name."""
+        return sorted(os.listdir(self.shelf.actives)) if self.shelf.actives.is_dir() else []
+
+    def has(self, key: str) -> bool:
+        """Whether there is an active snapshot of that key, damaged or not."""
+        return self.shelf.active(checked(key)).is_dir()
 
     def upper(self, active: Active) -> Path:
-        """The directory that holds what was changed."""
-        return self._layout.active(active.key) / "fs"
+        """The directory that it is written to."""
+        return self.shelf.active(active.key) / "fs"
+
+    @abstractmethod
+    def is_untouched(self, active: Active, stubs: Collection[str]) -> bool:
+        """Whether it is clear at a glance that nothing but mount points was made in it."""
+
+    @abstractmethod
+    def changes(self, active: Active, stubs: Sequence[str], *, is_used: bool) -> Changes:
+        """How to pack what was changed: for the worker's `tar_of`.
+
+        `stubs` are mount points: what is empty of them is removed first, or left out while the snapshot `is_used`.
+        """
+
+    @abstractmethod
+    def differences(self, active: Active) -> Changes:
+        """How to tell what was changed, path by path: for the worker's `changes`."""
 
     def commit(self, active: Active, name: ChainID) -> None:
         """Make it a committed snapshot for good; idempotent: a racing twin is discarded. It is mounted nowhere."""
-        directory = self._layout.active(active.key)
+        directory = self.shelf.active(active.key)
         if self.exists(name):
             self.discard(active)
             return
         with files.disk(self._layout.root):
-            self.remove_tree(directory / "work")
+            self._strip(directory)
             if not self.publish(directory, name):
                 self.discard(active)
 
+    @abstractmethod
     def ledger(self, shown: Active | ChainID | None) -> bytes:
-        """What the ledgers of a snapshot and of all that it stands on say, the topmost last (see `owners`)."""
-        directories = []
-        if isinstance(shown, Active):
-            directories.append(self._layout.active(shown.key))
-            shown = shown.parent
-        directories += [each.parent for each in self.chain(shown)]
-        return b"".join(_ledger_in(each) for each in reversed(directories))
+        """What is recorded of the owners of all that a snapshot shows, the topmost layer's last (see `owners`)."""
 
     def open_ledger(self, active: Active, *, wanted: bool) -> AbstractContextManager[tuple[int, ...]]:
         """The active snapshot's own ledger, to be written; none unless it is `wanted`."""
-        return _open_ledger(self._layout.active(active.key) / OWNERS, wanted=wanted)
+        return _open_ledger(self.shelf.active(active.key) / OWNERS, wanted=wanted)
 
+    @abstractmethod
     def look(self, active: Active) -> tuple[Mount, ...]:
         """The mounts that show an active snapshot and what it stands on read-only, also while it is in use."""
-        upper, lowers = self.upper(active), self.chain(active.parent)
-        return (self._overlay((upper, *lowers)),) if lowers else _bind(upper, "ro")
 
     def discard(self, active: Active | str) -> None:
         """Throw it away, also by its key alone, when it is damaged; idempotent. The key is free at once."""
-        self._take_away(self._layout.active(_checked(active.key if isinstance(active, Active) else active)))
+        self._take_away(self.shelf.active(checked(active.key if isinstance(active, Active) else active)))
 
     def is_in_use(self, name: ChainID | None) -> bool:
         """Whether an active snapshot stands on exactly this stack: a container of that image."""
-        text = _parent_bytes(name)
+        text = parent_bytes(name)
         for key in self.actives():
             try:
-                if files.read(self._layout.active(key) / "parent", 256) == text:
+                if files.read(self.shelf.active(key) / "parent", 256) == text:
                     return True
             except (OSError, StoreError):
                 continue
@@ -280,19 +325,26 @@ class OverlaySnapshotter:
         except PermissionError:
             self._remove_tree(path)
 
-    # --- inside ---
+    # --- what each kind does in its own way ---
 
-    def _active_mounts(self, directory: Path, parent: ChainID | None) -> tuple[Mount, ...]:
-        lowers = self.chain(parent)
-        if not lowers:
-            return _bind(directory / "fs", "rw")
-        return (self._overlay(lowers, f"upperdir={directory / 'fs'}", f"workdir={directory / 'work'}"),)
+    @abstractmethod
+    def _begin(self, fs: Path, parent: ChainID | None) -> None:
+        """Fill the directory that a layer will be unpacked into."""
 
-    def _overlay(self, lowers: tuple[Path, ...], *more: str) -> Mount:
-        # What the kernel turns on by itself would leave marks in the upper directory that are no OCI layer's.
-        # With userxattr it knows that.
-        options = ("userxattr",) if self.userxattr else ("redirect_dir=off", "metacopy=off", "index=off")
-        return Mount("/", "overlay", "overlay", ("lowerdir=" + ":".join(map(str, lowers)), *more, *options))
+    @abstractmethod
+    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> None:
+        """Fill a new active snapshot, which has `parent` and an empty `fs`."""
+
+    @abstractmethod
+    def _settle_under(self, directory: Path, parent: ChainID | None) -> None:
+        """Have written out what an active snapshot needs to show what it should."""
+
+    @abstractmethod
+    def _strip(self, directory: Path) -> None:
+        """Take away what only an active snapshot has. Idempotent."""
+
+    @abstractmethod
+    def _active_mounts(self, directory: Path, parent: ChainID | None) -> tuple[Mount, ...]: ...
 
     def _read_parent(self, directory: Path) -> ChainID | None:
         try:
@@ -319,7 +371,7 @@ class OverlaySnapshotter:
     def _take_away_committed(self, directory: Path, unless: Callable[[Path], bool] = lambda directory: False) -> None:
         """The same for a committed snapshot, among others who do it, and who mark it as written out."""
         rubbish = self._rubbish()
-        with files.lock(self._layout.snapshots_lock, exclusive=True):
+        with files.lock(self.shelf.lock, exclusive=True):
             if unless(directory):
                 return
             try:
@@ -331,9 +383,16 @@ class OverlaySnapshotter:
     def _rubbish(self) -> Path:
         return self._layout.tmp / f".tmp-{os.urandom(8).hex()}"
 
-
-def _bind(directory: Path, access: str) -> tuple[Mount, ...]:
-    return (Mount("/", "bind", str(directory), ("bind", access)),)
+    def _checked_to_hold(self, name: ChainID) -> Path:
+        """A committed snapshot's directory; raises StoreError if it was not written out before the power went."""
+        directory = self.shelf.snapshot(name)
+        if not self._settling.is_sound(directory) and directory.is_dir():
+            raise StoreError(
+                f"the snapshot {name.short} does not hold",
+                why="the power went before it was written out",
+                hint="nbcontain system check --repair unpacks it again",
+            )
+        return directory
 
 
 @contextmanager
@@ -350,18 +409,26 @@ def _open_ledger(path: Path, *, wanted: bool) -> Iterator[tuple[int, ...]]:
         os.close(fd)
 
 
-def _ledger_in(directory: Path) -> bytes:
+def ledger_in(directory: Path) -> bytes:
+    """What the ledger of one snapshot's directory says; nothing if there is none."""
     try:
         return files.read(directory / OWNERS, LIMIT_BYTES)
     except FileNotFoundError:
         return b""
 
 
-def _parent_bytes(parent: ChainID | None) -> bytes:
+def bind(directory: Path, access: str) -> tuple[Mount, ...]:
+    """A directory as a root file system, "ro" or "rw"."""
+    return (Mount("/", "bind", str(directory), ("bind", access)),)
+
+
+def parent_bytes(parent: ChainID | None) -> bytes:
+    """What the file `parent` says."""
     return f"{parent or 'scratch'}\n".encode()
 
 
-def _checked(key: str) -> str:
+def checked(key: str) -> str:
+    """A key that is a plain file name; raises StoreError for any other."""
     if not _KEY.fullmatch(key):
         raise StoreError(f"{key!r} is no name for a snapshot")
     return key

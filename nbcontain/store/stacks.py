@@ -22,8 +22,8 @@ from nbcontain.oci.spec import Mount
 from nbcontain.store import files, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import layer_writer
-from nbcontain.store.snapshots import Active, Staging
-from nbcontain.store.store import Store, Worker
+from nbcontain.store.snapshots import Active, Changes, Staging, Worker
+from nbcontain.store.store import Store
 
 _READ_BYTES = 1 << 20
 _PIPE_BYTES = 1 << 20
@@ -44,6 +44,8 @@ class Stacks:
     store: Store
     worker: Worker
     ids: IdMap = IdMap.identity()
+    can_unpack: bool = True
+    """Whether the worker can do anything here: where nothing can run, images are blobs only."""
 
     def unpack(self, layers: Sequence[Layer], strike: Callable[[], None] = _nothing) -> None:
         """Make the snapshots of this stack exist, some layers at a time; the blobs are in the store.
@@ -71,33 +73,32 @@ class Stacks:
             arrivals.abandon()
             raise
 
-    def pack(self, active: Active, stubs: Sequence[str] = (), below: Sequence[Mount] = ()) -> Layer | None:
+    def pack(self, active: Active, stubs: Sequence[str] = ()) -> Layer | None:
         """The active snapshot's own changes as a layer, in the store; None if there are none.
 
         `stubs` are paths that were made as mount points only: what is empty of them is no part of the layer, nor are
-        the directories above them that are in `below`, a view of what the snapshot stands on, as they are here.
+        the directories above them that are otherwise as they were.
         """
-        upper = (Mount("/", "bind", str(self.store.snapshots.upper(active)), ("bind",)),)
-        return self._packed(active, upper, {"stubs": list(stubs)}, below)
+        return self._packed(active, stubs, is_used=False)
 
     def pack_copy(self, active: Active, skip: Sequence[str] = ()) -> Layer | None:
         """The same of a snapshot that stays as it is, and may be in use; `skip` are the paths of mount points."""
-        upper = (Mount("/", "bind", str(self.store.snapshots.upper(active)), ("bind", "ro")),)
-        return self._packed(active, upper, {"skip": list(skip)}, ())
+        return self._packed(active, skip, is_used=True)
 
-    def _packed(
-        self, active: Active, upper: Sequence[Mount], arguments: dict[str, Any], below: Sequence[Mount]
-    ) -> Layer | None:
-        with layer_writer(self.store.blobs) as writer, self.ledger(active) as ledger:
-            entries = self._tar(upper, {"overlay": True, **arguments}, writer.write, below, ledger)
+    def _packed(self, active: Active, stubs: Sequence[str], *, is_used: bool) -> Layer | None:
+        changes = self.store.snapshots_of(active.key).changes(active, stubs, is_used=is_used)
+        with layer_writer(self.store.blobs) as writer, self.ledger(active) as ledger, changes.opened() as more:
+            entries = self._tar(changes, writer.write, ledger, more)
             return writer.commit() if entries else None
 
     def export(self, shown: Active | ChainID, write: Callable[[bytes], object], skip: Sequence[str] = ()) -> int:
         """Write all the files of a snapshot, which may be in use, as one tar, without `skip`; the number of entries."""
-        snapshots = self.store.snapshots
-        mounts = snapshots.look(shown) if isinstance(shown, Active) else snapshots.view(shown)
+        if isinstance(shown, Active):
+            mounts = self.store.snapshots_of(shown.key).look(shown)
+        else:
+            mounts = self.store.snapshots.view(shown)
         with self.ledger(shown) as ledger:
-            return self._tar(mounts, {"overlay": False, "skip": list(skip)}, write, (), ledger)
+            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), write, ledger, ())
 
     @property
     def records(self) -> bool:
@@ -112,25 +113,28 @@ class Stacks:
             return
         memory = os.memfd_create("nbcontain-owners")
         try:
-            files.write(memory, self.store.snapshots.ledger(shown))
+            of = self.store.snapshots_of(shown.key) if isinstance(shown, Active) else self.store.snapshots
+            files.write(memory, of.ledger(shown))
             os.lseek(memory, 0, os.SEEK_SET)
             yield (memory,)
         finally:
             os.close(memory)
 
     def _tar(
-        self, root: Sequence[Mount], arguments: dict[str, Any], write: Callable[[bytes], object],
-        below: Sequence[Mount], ledger: tuple[int, ...],
-    ) -> int:  # fmt: skip
+        self, changes: Changes, write: Callable[[bytes], object], ledger: Sequence[int], more: Sequence[int]
+    ) -> int:
         """A worker packs into a pipe, and here it is read; the number of entries."""
         source, sink = os.pipe2(os.O_CLOEXEC)
         answers: list[dict[str, Any] | BaseException] = []
-        fields = {"userxattr": self.store.snapshots.userxattr, "stubs": [], "skip": [], **arguments}
-        fields["ledger"] = bool(ledger)
+        fields = {
+            "userxattr": self.store.snapshots.userxattr, "stubs": [], "skip": [], "ledger": bool(ledger),
+            **changes.arguments,
+        }  # fmt: skip
 
         def pack() -> None:
             try:
-                answers.append(self.worker.call("tar_of", root, fields, (sink, *ledger), source=below))
+                fds = (sink, *ledger, *more)
+                answers.append(self.worker.call("tar_of", changes.root, fields, fds, source=changes.below))
             except BaseException as error:  # noqa: BLE001 - raised again below
                 answers.append(error)
             finally:
@@ -171,7 +175,7 @@ class Arrivals:
     def feed(self, layer: Layer) -> Feed | None:
         """Something to write this layer's bytes to as they come; None if its snapshot is there already."""
         for job in self._jobs:
-            if job.layer == layer and not job.is_started:
+            if job.layer == layer and not job.is_started and not job.must_wait:
                 reading, writing = _pipe()
                 if job.start(reading):
                     return Feed(writing)
@@ -236,6 +240,12 @@ class _Job:
         self.is_started = False
         self.is_here = False
 
+    @property
+    def must_wait(self) -> bool:
+        """Whether it cannot be begun as yet: a whole tree begins as the one below."""
+        is_tree = self._stacks.store.snapshots.form == "tree"
+        return is_tree and self._below is not None and not self._below.done.is_set()
+
     def start(self, stream: int | None) -> bool:
         """Unpack from this pipe, or from the blob. False if it is started already, or need not be."""
         with self._lock:
@@ -262,7 +272,9 @@ class _Job:
 
     def _run(self, stream: int | None) -> None:
         try:
-            with self._stacks.store.snapshots.staging() as staging:
+            if self.must_wait:
+                self._wait_for_below()
+            with self._stacks.store.snapshots.staging(self._below.name if self._below else None) as staging:
                 if stream is not None:
                     with os.fdopen(stream, "rb", buffering=0) as raw:
                         self._apply(staging, raw)
@@ -270,15 +282,18 @@ class _Job:
                     # The diff ID says whether it is the right layer; so the blob need not be hashed too.
                     with self._slots, self._stacks.store.blobs.opened(self.layer.descriptor.digest) as blob:
                         self._apply(staging, blob)
-                if self._below is not None:
-                    self._below.done.wait()
-                    if self._below.error is not None:
-                        raise StoreError(f"the layer below {self.layer.descriptor.digest.short} is missing")
+                self._wait_for_below()
                 staging.commit(self.name, self._below.name if self._below else None)
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
             self.error = error
         finally:
             self.done.set()
+
+    def _wait_for_below(self) -> None:
+        if self._below is not None:
+            self._below.done.wait()
+            if self._below.error is not None:
+                raise StoreError(f"the layer below {self.layer.descriptor.digest.short} is missing")
 
     def _apply(self, staging: Staging, source: Any) -> None:
         """Unzipped here, by a thread, and written by the worker: that way two processors have work."""
@@ -290,7 +305,10 @@ class _Job:
                 stacks.worker.call(
                     "apply_tar",
                     (Mount("/", "bind", str(staging.fs), ("bind",)),),
-                    {"userxattr": stacks.store.snapshots.userxattr, "ids": "single" if stacks.ids.is_single else "all"},
+                    {
+                        "userxattr": stacks.store.snapshots.userxattr, "form": stacks.store.snapshots.form,
+                        "ids": "single" if stacks.ids.is_single else "all",
+                    },  # fmt: skip
                     (reading, *ledger),
                 )
         except BadArchive:

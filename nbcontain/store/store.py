@@ -3,62 +3,74 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
 
 from nbcontain.errors import StoreError, WrongFormatVersion
 from nbcontain.oci import codec
 from nbcontain.oci.image import Index
-from nbcontain.oci.spec import Mount
-from nbcontain.store import files
+from nbcontain.store import clone, files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.builds import BuildRecords
 from nbcontain.store.cache import BuildCache
 from nbcontain.store.cache_mounts import CacheMounts
+from nbcontain.store.copying import CopySnapshotter, CopyTree
 from nbcontain.store.images import Images
 from nbcontain.store.layout import FORMAT_VERSION, Layout
-from nbcontain.store.snapshots import OverlaySnapshotter
+from nbcontain.store.overlay import OverlaySnapshotter
+from nbcontain.store.snapshots import Driver, Snapshotter, Worker
 
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-
-
-class Worker(Protocol):
-    """Who runs one of our functions confined to a root file system: runtime's Launcher."""
-
-    def call(
-        self,
-        function: str,
-        rootfs: Sequence[Mount],
-        arguments: dict[str, Any],
-        fds: Sequence[int] = (),
-        /,
-        *,
-        source: Sequence[Mount] = (),
-    ) -> dict[str, Any]: ...
 
 
 class Store:
     """What each module of this folder keeps, under one root and one lock."""
 
-    def __init__(self, layout: Layout, remove_tree: Callable[[Path], None], userxattr: bool) -> None:
+    def __init__(
+        self, layout: Layout, remove_tree: Callable[[Path], None], userxattr: bool, driver: Callable[[], Driver],
+        copy_tree: CopyTree,
+    ) -> None:  # fmt: skip
         self.layout = layout
+        self.overlays = OverlaySnapshotter(layout, remove_tree, userxattr)
+        self.trees = CopySnapshotter(layout, remove_tree, copy_tree)
+        self._driver = driver
         self.blobs = Blobs(layout)
-        self.snapshots = OverlaySnapshotter(layout, remove_tree, userxattr)
-        self.images = Images(layout, self.blobs, self.snapshots.is_in_use)
+        self.images = Images(layout, self.blobs, lambda name: any(each.is_in_use(name) for each in self.snapshotters))
         self.cache = BuildCache(layout, self.blobs)
         self.cache_mounts = CacheMounts(layout)
         self.builds = BuildRecords(layout)
 
+    @cached_property
+    def snapshots(self) -> Snapshotter:
+        """The kind that is made here. Asked for first when something is to be made or looked at."""
+        return self.overlays if self._driver() == "overlay" else self.trees
+
+    @property
+    def snapshotters(self) -> tuple[Snapshotter, ...]:
+        """Both kinds: a store may hold what was made under another kernel, or by another setting."""
+        return (self.overlays, self.trees)
+
+    def snapshots_of(self, key: str) -> Snapshotter:
+        """The kind that the active snapshot of that key is; where there is none, the kind that would be made."""
+        return next((each for each in self.snapshotters if each.has(key)), self.snapshots)
+
     @classmethod
     def open(
-        cls, root: Path, remove_tree: Callable[[Path], None] = files.remove_tree, userxattr: bool = False
+        cls,
+        root: Path,
+        remove_tree: Callable[[Path], None] = files.remove_tree,
+        userxattr: bool = False,
+        *,
+        driver: Callable[[], Driver] = lambda: "overlay",
+        copy_tree: CopyTree = clone.copy_tree,
     ) -> Store:
         """The store at `root`, which is made if there is none.
 
         Raises WrongFormatVersion, DiskFull, and StoreError where no store can be. `remove_tree` is
-        asked to remove what this process may not; `userxattr` is said of overlay mounts made for it.
+        asked to remove what this process may not, `copy_tree` to copy a snapshot; `userxattr` is said of overlay mounts
+        made for it. `driver` is asked, once, which kind of snapshots is to be made.
         """
         layout = Layout(root.absolute())
         if any(character in str(layout.root) for character in ":\\\n,"):
@@ -77,7 +89,12 @@ class Store:
                 why=f"{error.strerror}: {error.filename}" if error.filename else error.strerror or "",
                 hint="Set NBCONTAIN_ROOT to a directory of yours.",
             ) from error
-        return cls(layout, remove_tree, userxattr)
+        return cls(layout, remove_tree, userxattr, driver, copy_tree)
+
+    def written_at(self, key: str) -> Path:
+        """The directory that the container or step of that key writes to. A whole tree holds its image's files too."""
+        snapshots = self.snapshots_of(key)
+        return snapshots.shelf.active(key) / "fs"
 
     def shared(self) -> AbstractContextManager[None]:
         """Held by whoever uses things, so that gc leaves them alone; waits for a running gc."""
@@ -102,19 +119,12 @@ class Store:
 
         The worker reads it with the snapshots as its root, since a running container could lead a path elsewhere.
         """
-        lowers = self.snapshots.chain(self.snapshots.parent_of(key))
-        answer = worker.call(
-            "changes",
-            (Mount("/", "bind", str(self.layout.snapshots), ("bind", "ro")),),
-            {
-                "upper": f"/active/{key}/fs",
-                "lowers": [f"/{lower.relative_to(self.layout.snapshots)}" for lower in lowers],
-                "userxattr": self.snapshots.userxattr,
-                "skip": list(skip),
-            },
-            (),
-        )
-        return [(letter, path) for letter, path in answer["changes"]]
+        snapshots = self.snapshots_of(key)
+        changes = snapshots.differences(snapshots.active(key))
+        fields = {"userxattr": snapshots.userxattr, "skip": list(skip), **changes.arguments}
+        with changes.opened() as more:
+            answer = worker.call("changes", changes.root, fields, more, source=changes.below)
+        return sorted(((letter, path) for letter, path in answer["changes"]), key=lambda change: change[1])
 
     @contextmanager
     def bundle_directory(self) -> Iterator[Path]:
@@ -123,7 +133,7 @@ class Store:
             try:
                 yield directory / "bundle"
             finally:
-                self.snapshots.remove_tree(directory)
+                self.overlays.remove_tree(directory)
 
 
 def _check_version(layout: Layout) -> None:

@@ -50,8 +50,9 @@ def apply_tar(
     limits: tar.Limits = tar.DEFAULT_LIMITS,
     hashes: bool = True,
     ledger: Ledger | None = None,
+    target_type: type[Target] | None = None,
 ) -> Applied:
-    """Unpack a layer's tar into an empty directory, in overlayfs' form.
+    """Unpack a layer's tar into an empty directory, in overlayfs' form; or as another `target_type` does it.
 
     With `ids="single"` everything belongs to the caller. Owners and devices that cannot be are recorded in `ledger`,
     or lost without one. Raises BadArchive for what is damaged or means harm, OSError for what the disk says; the
@@ -59,7 +60,7 @@ def apply_tar(
     """
     old_umask = os.umask(0)
     try:
-        with _Target(root, userxattr, ids, ledger) as target:
+        with (target_type or Target)(root, userxattr, ids, ledger) as target:
             reader = tar.Reader(stream, limits, hashes=hashes)
             while (entry := reader.next()) is not None:
                 target.take(entry, reader)
@@ -85,7 +86,7 @@ def add_tar(
     """
     old_umask = os.umask(0)
     try:
-        with _Target(root, False, "all", ledger, is_layer=False) as target:
+        with Target(root, False, "all", ledger, is_layer=False) as target:
             reader = tar.Reader(uncompressed(stream), limits, hashes=False)
             while (entry := reader.next()) is not None:
                 if owner is not None:
@@ -98,7 +99,7 @@ def add_tar(
         os.umask(old_umask)
 
 
-class _Target:
+class Target:
     """The directory that a layer is unpacked into. Paths are relative bytes without `.` and `..`; b"" is the root."""
 
     def __init__(self, root: str, userxattr: bool, ids: Ids, ledger: Ledger | None, *, is_layer: bool = True) -> None:
@@ -112,7 +113,7 @@ class _Target:
         self._directories: dict[bytes, tar.Entry] = {}
         """Owner, mode and time of directories are set at the end, when nothing changes them any more."""
 
-    def __enter__(self) -> _Target:
+    def __enter__(self) -> Target:
         if not self._is_layer:
             return self
         status = os.fstat(self._root)
@@ -153,6 +154,7 @@ class _Target:
                 # As a file it would become a whiteout of the layer that it is packed into.
                 self.skipped += 1
             return
+        self._claim(join(path, leaf))
         try:
             self._make(parent, path, leaf, entry, reader)
         except FileExistsError:
@@ -225,9 +227,9 @@ class _Target:
             if not parts:
                 raise FileNotFoundError
             name = parts.pop()
-            source, _ = self._directory(parts, b"/".join(parts), make=False)
+            source, where = self._directory(parts, b"/".join(parts), make=False)
             status = os.stat(name, dir_fd=source, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode) or is_whiteout(status):
+            if stat.S_ISDIR(status.st_mode) or is_whiteout(status) or not self._is_own(join(where, name)):
                 raise FileNotFoundError
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BadArchive(
@@ -253,6 +255,13 @@ class _Target:
             os.mkdir(leaf, 0o700, dir_fd=parent)
             self._make_opaque(parent, leaf)
             return False
+        return True
+
+    def _claim(self, path: bytes) -> None:
+        """What is at this path is this archive's from now on."""
+
+    def _is_own(self, path: bytes) -> bool:
+        """Whether what is at this path came from this archive: here, all that there is."""
         return True
 
     # --- whiteouts ---
@@ -318,6 +327,11 @@ class _Target:
                     below = os.open(part, _DIRECTORY, dir_fd=fd)
                 except NotADirectoryError:
                     status = os.stat(part, dir_fd=fd, follow_symlinks=False)
+                    if make and not self._is_own(join(b"/".join(walked), part)):
+                        # In an overlay the new directory would lie over it.
+                        os.unlink(part, dir_fd=fd)
+                        todo.append(part)
+                        continue
                     if stat.S_ISLNK(status.st_mode):
                         hops += 1
                         if hops > _SYMLINK_HOPS:

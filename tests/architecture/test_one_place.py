@@ -32,6 +32,7 @@ def test_only_one_module_replaces_files() -> None:
 
 INSIDE = (
     "store.unpack",
+    "store.clone",
     "build.copier",
     "linux.trees",
     "linux.probe",

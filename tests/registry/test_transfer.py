@@ -28,6 +28,7 @@ from nbcontain.errors import (
 )  # fmt: skip
 from nbcontain.oci.image import INDEX, Platform
 from nbcontain.oci.reference import Reference
+from nbcontain.profiles import PROFILES
 from nbcontain.registry.client import SCHEMA_1
 
 
@@ -41,6 +42,16 @@ def test_a_pulled_image_is_whole_unpacked_and_named(engine: Engine, registry: Re
     assert image.raw_manifest == sample[0].raw_manifest
     assert engine.store.snapshots.exists(image.chain_id)
     assert engine.image(f"{registry.host}/team/app:1") == image
+
+
+def test_where_nothing_can_run_an_image_is_pulled_and_not_unpacked(
+    engine: Engine, registry: Registry, sample: Any
+) -> None:
+    engine.__dict__["profile"] = next(each for each in PROFILES if not each.runs)
+    registry.add("team/app", "1", *sample)
+    image = pulled(engine, registry)
+    assert all(engine.store.blobs.has(layer) for layer in image.manifest.layers)
+    assert list(engine.store.snapshots.walk()) == []
 
 
 def test_what_is_here_is_not_fetched_again(engine: Engine, registry: Registry, sample: Any) -> None:

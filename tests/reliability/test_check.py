@@ -31,11 +31,11 @@ def top_layer(engine: Engine) -> Path:
 def top_snapshot(engine: Engine) -> Path:
     chain = engine.image("loose").chain_id
     assert chain
-    return engine.layout.snapshot(chain)
+    return engine.store.snapshots.shelf.snapshot(chain)
 
 
 def lowest_snapshot(engine: Engine) -> Path:
-    return engine.layout.snapshots / engine.image("box").layers[0].diff_id.hex
+    return engine.store.snapshots.shelf.root / engine.image("box").layers[0].diff_id.hex
 
 
 def record(engine: Engine) -> Path:

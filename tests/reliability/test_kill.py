@@ -78,7 +78,9 @@ def test_a_repair_that_is_killed_is_finished_by_the_next(
                 path.chmod(0o600)
                 path.write_bytes(b"x" * layer.descriptor.size)
             elif damage == "snapshot":
-                (engine.layout.snapshot(engine.image("loose").chain_id) / "parent").write_text("nonsense")  # type: ignore[arg-type]
+                chain = engine.image("loose").chain_id
+                assert chain is not None
+                (engine.store.snapshots.shelf.snapshot(chain) / "parent").write_text("nonsense")
             else:
                 engine.layout.index.write_text("{")
 

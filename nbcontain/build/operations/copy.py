@@ -120,7 +120,7 @@ def _groups(operation: CopyFiles, workshop: Workshop, stack: ExitStack) -> list[
             continue
         if directory is None:
             directory = stack.enter_context(files.temporary_directory(workshop.store.layout.tmp))
-            stack.callback(workshop.store.snapshots.remove_tree, directory)
+            stack.callback(workshop.store.overlays.remove_tree, directory)
         groups.append(_made(each, operation, directory / str(number), workshop, stack))
     return groups
 

@@ -86,17 +86,10 @@ class Mounting:
         (root,) = view
         if not is_writable:
             return replace(root, destination=target, options=(*root.options, part, *_QUIET, "ro"))
-        lowers = (
-            next(option for option in root.options if option.startswith("lowerdir="))
-            if root.type == "overlay"
-            else f"lowerdir={root.source}"
-        )
-        upper, work = self._scratch("upper"), self._scratch("work")
-        snapshots = self.workshop.store.snapshots
-        kind = ("userxattr",) if snapshots.userxattr else ("redirect_dir=off", "metacopy=off", "index=off")
-        return Mount(
-            target, "overlay", "overlay", (lowers, f"upperdir={upper}", f"workdir={work}", *kind, part, *_QUIET)
-        )
+        chain = self.inputs[at].chain_id
+        assert chain is not None
+        made = self.workshop.store.snapshots.scratch(chain, self._scratch("written"))
+        return replace(made, destination=target, options=(*made.options, part, *_QUIET))
 
     def _scratch(self, name: str) -> Path:
         path = self.directory / f"{name}-{os.urandom(4).hex()}"

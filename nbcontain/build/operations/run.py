@@ -71,7 +71,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
             return bundle.stubs()
 
     try:
-        return workshop.change(inputs[0], run)
+        return workshop.change(inputs[0], run, for_programs=True)
     except SetupFailed as error:
         raise BuildError(error.message, why=error.why, hint=error.hint) from error
 

@@ -27,7 +27,6 @@ from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.container import Launcher, Leash
 from nbcontain.store import Store, files
-from nbcontain.store.changes import is_untouched
 from nbcontain.store.snapshots import Active
 from nbcontain.store.stacks import Stacks
 
@@ -96,13 +95,18 @@ class Workshop:
         chain = filesystem.chain_id
         return self.store.snapshots.view(chain) if chain else ()
 
-    def change(self, parent: Filesystem, do: Callable[[Active], Sequence[str]]) -> Filesystem:
+    def change(
+        self, parent: Filesystem, do: Callable[[Active], Sequence[str]], *, for_programs: bool = False
+    ) -> Filesystem:
         """`parent` with what `do` changed in an active snapshot on top of it, as one more layer; none if nothing.
 
-        `do` gives the paths that were made as mount points only: they are no part of the layer.
+        `do` gives the paths that were made as mount points only: they are no part of the layer. `for_programs` says
+        that not only our own functions write there.
         """
         self.unpack(parent.layers)
-        active = self.store.snapshots.prepare(f"build-{secrets.token_hex(8)}", parent.chain_id)
+        active = self.store.snapshots.prepare(
+            f"build-{secrets.token_hex(8)}", parent.chain_id, for_programs=for_programs
+        )
         try:
             try:
                 stubs = do(active)
@@ -120,8 +124,8 @@ class Workshop:
 
     def _committed(self, parent: Filesystem, active: Active, stubs: Sequence[str]) -> Filesystem:
         # Most that changes nothing is recognised without a process to look.
-        untouched = is_untouched(self.store.snapshots.upper(active), stubs)
-        layer = None if untouched else self.stacks.pack(active, stubs, self.view(parent) if stubs else ())
+        untouched = self.store.snapshots.is_untouched(active, stubs)
+        layer = None if untouched else self.stacks.pack(active, stubs)
         if layer is None:
             self.store.snapshots.discard(active)
             return parent

@@ -1,0 +1,132 @@
+"""What a machine allows and what it does not, as findings: what, why, and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from nbcontain.errors import NbcontainError
+from nbcontain.host import Ability, Host, user_name
+from nbcontain.oci.spec import Mount
+from nbcontain.profiles import Profile, storage_driver
+from nbcontain.store.snapshots import Driver
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+
+State = Literal["yes", "no", "partly"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that people may want here."""
+
+    state: State
+    what: str
+    why: str = ""
+    """What the kernel said, or what is so instead."""
+    attempt: str = ""
+    """What to try; "" where it works, or where nothing can be done from inside."""
+
+
+def diagnosed(engine: Engine) -> tuple[Finding, ...]:
+    """What is so now: everything is tried anew, down to a process inside."""
+    host = engine.fresh_host()
+    driver, why = storage_driver(host, engine.environ)
+    return findings(host, engine.profile, driver, why, _refusal(engine), user_name(host.uid))
+
+
+def _refusal(engine: Engine) -> str:
+    """What goes wrong with starting a process inside; "" if nothing does, or nothing is tried."""
+    try:
+        if engine.profile.runs:
+            engine.launcher.call("nothing", (Mount("/", "bind", str(engine.layout.tmp), ("bind",)),), {})
+    except (NbcontainError, OSError) as error:
+        return " ".join(filter(None, (str(error), getattr(error, "why", ""))))
+    return ""
+
+
+def findings(
+    host: Host, profile: Profile, driver: Driver, driver_why: str, refusal: str, user: str
+) -> tuple[Finding, ...]:
+    """The most important first. Pure. `refusal` is what went wrong when a process inside was started, "" if nothing."""
+    left_out = (Ability.USER_NAMESPACES, Ability.ID_RANGES) if host.is_root else (Ability.ADMIN,)
+    needed = [_ability(host, each, user) for each in _NEEDED if each not in left_out]
+    if not profile.runs:
+        # Of what containers could have besides, nothing matters, and nothing that is advised about it would help.
+        return (_running(profile, refusal), *needed)
+    wanted = [_ability(host, each, user) for each in _WANTED if each not in left_out]
+    return (_running(profile, refusal), *needed, *wanted, _storage(host, driver, driver_why), *_owners(host))
+
+
+_NEEDED = (Ability.ADMIN, Ability.USER_NAMESPACES, Ability.PIVOT)
+_WANTED = (Ability.ID_RANGES, Ability.FRESH_PROC, Ability.NET_NAMESPACE, Ability.NET_ADMIN, Ability.CGROUPS)
+
+
+def _running(profile: Profile, refusal: str) -> Finding:
+    if refusal:
+        return Finding("no", "containers", refusal, "please report this: all that was tried before says that it works")
+    if profile.runs:
+        return Finding("yes", "containers")
+    return Finding("no", "containers", "for the reasons below; pull, push, save, load, images work all the same")
+
+
+def _ability(host: Host, ability: Ability, user: str) -> Finding:
+    probe = host.abilities[ability]
+    if probe.ok:
+        return Finding("yes", ability.value)
+    instead, attempt = _ADVICE.get(ability, ("", ""))
+    if ability is Ability.USER_NAMESPACES:
+        attempt = _for_user_namespaces(probe.why)
+    why = "; ".join(filter(None, (probe.why, instead)))
+    # What is given in another way is not missing.
+    state: State = "partly" if ability in _GIVEN_OTHERWISE else "no"
+    return Finding(state, ability.value, why, attempt.format(user=user or "YOU"))
+
+
+_GIVEN_OTHERWISE = frozenset({Ability.FRESH_PROC, Ability.ID_RANGES})
+_ADVICE: dict[Ability, tuple[str, str]] = {
+    Ability.ADMIN: ("this root may not do what containers take", "a machine, or a container that is privileged"),
+    Ability.ID_RANGES: (
+        "all files belong to one id; owners are recorded",
+        "as root: apt install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
+    ),
+    Ability.PIVOT: ("no container can be shut into its own files", ""),
+    Ability.FRESH_PROC: ("this machine's is shown inside, if it may be", ""),
+    Ability.NET_NAMESPACE: ("containers share this machine's network", ""),
+    Ability.NET_ADMIN: ("containers have this machine's network or none", ""),
+    Ability.CGROUPS: (
+        "memory and processors cannot be limited",
+        "systemd-run --user --scope -p Delegate=yes, on a machine with systemd",
+    ),
+}  # fmt: skip
+
+
+def _for_user_namespaces(why: str) -> str:
+    if why.startswith("/:"):
+        # They can be made, and mounts are refused in them: AppArmor, in containers of others.
+        return ""
+    if "id map" in why or "setgroups" in why:
+        return "as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu)"
+    return "as root: sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1"
+
+
+def _storage(host: Host, driver: Driver, why: str) -> Finding:
+    if driver == "overlay":
+        return Finding("yes", "storage driver overlay: what is changed is kept apart", why)
+    shared = host.can(Ability.REFLINKS)
+    cost = "copies share their blocks" if shared else "a container or RUN copies all files of its image"
+    attempt = "" if shared else "NBCONTAIN_ROOT on another disk, or in /dev/shm"
+    return Finding("partly", "storage driver copy: whole trees", f"{why}; {cost}", attempt)
+
+
+def _owners(host: Host) -> Iterator[Finding]:
+    if not host.ids.is_single or host.is_root:
+        return
+    why = "there is one id only; what COPY --chown and layers from elsewhere say is kept"
+    attempt = "COPY --chown in place of RUN chown; a range of ids"
+    yield Finding("no", "RUN chown, and users other than root inside", why, attempt)
+    if not host.can(Ability.ATTRIBUTES):
+        why = f"{host.abilities[Ability.ATTRIBUTES].why}; owners are recorded beside the files"
+        yield Finding("partly", Ability.ATTRIBUTES.value, why, "NBCONTAIN_ROOT on another disk")

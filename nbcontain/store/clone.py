@@ -1,0 +1,236 @@
+"""A copy of a tree, file by file: what a container writes to where no overlay can be. The tree may mean harm.
+
+Runs in a worker that has the store as its world, whose ids own all the files. Both trees are walked by directory file
+descriptors without following a symlink; nobody else writes to either.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from nbcontain.linux import syscalls
+from nbcontain.store import files
+from nbcontain.store.tree_index import write_index
+from nbcontain.store.whiteouts import is_kept_xattr, join
+
+_OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_STRAIGHT = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
+_NO_LINK = frozenset({errno.EMLINK, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.EACCES})
+_NO_RANGE = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EBADF})
+_XATTR_REFUSED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.E2BIG, errno.ENOSPC, errno.ERANGE, errno.EACCES})
+_CHUNK_BYTES = 1 << 30
+
+
+def copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
+    """See `copying.CopyTree`: here and now, by whom all of the files belong to."""
+    fd = files.open_to_append(index) if index is not None else -1
+    try:
+        clone(str(root), str(source.relative_to(root)), str(target.relative_to(root)), fd, linked=linked)
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def clone(root: str, source: str, target: str, index: int, *, linked: bool) -> int:
+    """Make the empty directory `target` what `source` is; both are paths below `root`. The number of entries.
+
+    `linked` makes hard links of regular files, where that can be. `index`, unless it is -1, is a file that takes what
+    was made; once this returns, whatever is changed can be told by it. Sockets are left out.
+    """
+    old_umask = os.umask(0)
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = syscalls.openat2(top, source, _DIRECTORY, 0, _STRAIGHT)
+        try:
+            made = syscalls.openat2(top, target, _DIRECTORY, 0, _STRAIGHT)
+            try:
+                copy = _Clone(found, made, linked)
+                copy.run()
+                if index >= 0:
+                    write_index(made, index, linked=linked)
+                return copy.entries
+            finally:
+                os.close(made)
+        finally:
+            os.close(found)
+    finally:
+        os.close(top)
+        os.umask(old_umask)
+
+
+class _Clone:
+    """One run of `clone`."""
+
+    def __init__(self, source: int, target: int, linked: bool) -> None:
+        self._source = source
+        self._target = target
+        self._linked = linked
+        made = os.fstat(target)
+        self._own = (made.st_uid, made.st_gid)
+        """Whom new files belong to, as the empty directory does."""
+        self._names: dict[tuple[int, int], bytes] = {}
+        """The first name here of each file that has several."""
+        self.entries = 0
+
+    def run(self) -> None:
+        waiting, done = [b""], [b""]
+        while waiting:
+            path = waiting.pop()
+            found = self._open(self._source, path)
+            try:
+                made = self._open(self._target, path)
+                try:
+                    below = self._contents(found, made, path)
+                finally:
+                    os.close(made)
+            finally:
+                os.close(found)
+            waiting += below
+            done += below
+        # Deepest first: nothing changes a directory any more once it has its time.
+        for path in reversed(done):
+            self._finish_directory(path)
+
+    def _open(self, root: int, path: bytes) -> int:
+        if not path:
+            return os.open(".", _DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+        return syscalls.openat2(root, os.fsdecode(path), _DIRECTORY, 0, _STRAIGHT)
+
+    def _contents(self, found: int, made: int, path: bytes) -> list[bytes]:
+        """Everything in one directory; the paths of its directories, which are empty here as yet."""
+        below = []
+        for text in os.listdir(found):
+            name = os.fsencode(text)
+            status = os.stat(name, dir_fd=found, follow_symlinks=False)
+            self.entries += 1
+            kind = stat.S_IFMT(status.st_mode)
+            if kind == stat.S_IFDIR:
+                os.mkdir(name, 0o700, dir_fd=made)
+                below.append(join(path, name))
+            elif kind == stat.S_IFREG:
+                self._file(found, made, name, path, status)
+            elif kind != stat.S_IFSOCK:
+                self._special(found, made, name, path, status)
+        return below
+
+    def _is_linked_here(self, made: int, name: bytes, path: bytes, status: os.stat_result) -> bool:
+        """Whether this is a further name of a file that was copied already, and got it."""
+        if status.st_nlink == 1:
+            return False
+        first = self._names.setdefault((status.st_dev, status.st_ino), join(path, name))
+        if first == join(path, name):
+            return False
+        head, _, leaf = first.rpartition(b"/")
+        at = self._open(self._target, head)
+        try:
+            os.link(leaf, name, src_dir_fd=at, dst_dir_fd=made, follow_symlinks=False)
+        finally:
+            os.close(at)
+        return True
+
+    def _file(self, found: int, made: int, name: bytes, path: bytes, status: os.stat_result) -> None:
+        if self._linked:
+            try:
+                os.link(name, name, src_dir_fd=found, dst_dir_fd=made, follow_symlinks=False)
+                return
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+        if self._is_linked_here(made, name, path, status):
+            return
+        source = os.open(name, _OLD_FILE, dir_fd=found)
+        try:
+            target = os.open(name, _NEW_FILE, 0o600, dir_fd=made)
+            try:
+                if status.st_size:
+                    copy_content(source, target, status)
+                self._finish(source, target, status)
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
+    def _special(self, found: int, made: int, name: bytes, path: bytes, status: os.stat_result) -> None:
+        """A symlink, a pipe or a device."""
+        if self._is_linked_here(made, name, path, status):
+            return
+        if stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(name, dir_fd=found), name, dir_fd=made)
+        else:
+            os.mknod(name, status.st_mode, status.st_rdev, dir_fd=made)
+        if (status.st_uid, status.st_gid) != self._own:
+            os.chown(name, status.st_uid, status.st_gid, dir_fd=made, follow_symlinks=False)
+        os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=made, follow_symlinks=False)
+
+    def _finish_directory(self, path: bytes) -> None:
+        found = self._open(self._source, path)
+        try:
+            made = self._open(self._target, path)
+            try:
+                self._finish(found, made, os.fstat(found))
+            finally:
+                os.close(made)
+        finally:
+            os.close(found)
+
+    def _finish(self, source: int, target: int, status: os.stat_result) -> None:
+        if (status.st_uid, status.st_gid) != self._own:
+            os.fchown(target, status.st_uid, status.st_gid)
+        for name in _xattrs(source):
+            try:
+                os.setxattr(target, name, os.getxattr(source, name))
+            except OSError as error:
+                if error.errno not in _XATTR_REFUSED:
+                    raise
+        os.fchmod(target, stat.S_IMODE(status.st_mode))
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _xattrs(fd: int) -> list[bytes]:
+    try:
+        return [name for name in map(os.fsencode, os.listxattr(fd)) if is_kept_xattr(name)]
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return []
+        raise
+
+
+def copy_content(source: int, made: int, status: os.stat_result) -> None:
+    """A file's data, by reference where the file system can (copy_file_range(2) does that); holes stay holes."""
+    size = status.st_size
+    if size > status.st_blocks * 512:
+        _copy_between_holes(source, made, size)
+        return
+    try:
+        left = size
+        while left and (count := os.copy_file_range(source, made, left)):
+            left -= count
+        return
+    except OSError as error:
+        if error.errno not in _NO_RANGE:
+            raise
+    while os.sendfile(made, source, None, _CHUNK_BYTES):
+        pass
+
+
+def _copy_between_holes(source: int, made: int, size: int) -> None:
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break
+        at = os.lseek(source, start, os.SEEK_HOLE)
+        os.lseek(source, start, os.SEEK_SET)
+        os.lseek(made, start, os.SEEK_SET)
+        left = at - start
+        while left and (count := os.sendfile(made, source, None, left)):
+            left -= count
+    os.ftruncate(made, size)

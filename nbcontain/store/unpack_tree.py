@@ -1,0 +1,74 @@
+"""An OCI layer onto the whole tree of what it lies on: what is hidden is removed. The archive is taken for hostile.
+
+Regular files of the tree may have names elsewhere, in the tree that it began as: they are replaced, never written to.
+"""
+
+from __future__ import annotations
+
+import os
+
+from nbcontain.errors import BadArchive
+from nbcontain.store import files
+from nbcontain.store.owners import Ledger
+from nbcontain.store.unpack import Ids, Target
+from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, join
+
+
+class TreeTarget(Target):
+    """A tree that a layer is laid on: the outcome is what an overlay of both would show."""
+
+    def __init__(self, root: str, userxattr: bool, ids: Ids, ledger: Ledger | None) -> None:
+        super().__init__(root, userxattr, ids, ledger)
+        self._own: set[bytes] = {b""}
+        """What this layer has itself, and the directories above that: whiteouts do not concern them."""
+
+    def _claim(self, path: bytes) -> None:
+        while path not in self._own:
+            self._own.add(path)
+            path = path.rpartition(b"/")[0]
+
+    def _is_own(self, path: bytes) -> bool:
+        return path in self._own
+
+    def _whiteout(self, parent: int, path: bytes, leaf: bytes) -> None:
+        if leaf == OPAQUE:
+            self._claim(path)
+            self._remove_foreign(path)
+            return
+        if leaf.startswith(META):
+            self.skipped += 1
+            return
+        name = leaf[len(WHITEOUT) :]
+        if name in (b"", b".", b".."):
+            raise BadArchive(f"a whiteout of {name!r} in {path!r}")
+        self._claim(path)
+        if join(path, name) in self._own:
+            self._remove_foreign(join(path, name))
+            return
+        place = os.dup(parent)
+        try:
+            # Some of what is open may be in there.
+            self._forget()
+            files.remove_at(place, name)
+        finally:
+            os.close(place)
+
+    def _remove_foreign(self, path: bytes) -> None:
+        """Remove what a directory of this layer has of the layers below; nothing if it is no directory."""
+        self._forget()
+        waiting = [path]
+        while waiting:
+            path = waiting.pop()
+            try:
+                place = self._exact(path)
+            except (NotADirectoryError, FileNotFoundError):
+                continue
+            try:
+                for name in map(os.fsencode, os.listdir(place)):
+                    child = join(path, name)
+                    if child in self._own:
+                        waiting.append(child)
+                    else:
+                        files.remove_at(place, name)
+            finally:
+                os.close(place)

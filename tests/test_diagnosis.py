@@ -1,0 +1,88 @@
+"""`doctor`: each finding says what, why and what to try, and nothing that is not so."""
+
+from __future__ import annotations
+
+import pytest
+
+from nbcontain.commands import parse_words
+from nbcontain.diagnosis import Finding, findings
+from nbcontain.display.table import Table
+from nbcontain.engine import Engine
+from nbcontain.errors import Unavailable, UsageError
+from nbcontain.host import Ability, Host, Probe
+from nbcontain.linux.idmap import IdMap
+from nbcontain.profiles import choose, storage_driver
+
+
+def host(*missing: Ability, uid: int = 1000, why: str = "Operation not permitted") -> Host:
+    missing = missing if uid == 0 else (*missing, Ability.ADMIN)
+    ids = IdMap.identity() if uid == 0 else IdMap.single(uid, uid)
+    abilities = {each: Probe(each not in missing, why if each in missing else "") for each in Ability}
+    return Host(uid, uid, uid == 0, "6.1", "v2", ids, abilities)
+
+
+def told(machine: Host, refusal: str = "") -> dict[str, Finding]:
+    driver, why = storage_driver(machine, {})
+    return {each.what: each for each in findings(machine, choose(machine), driver, why, refusal, "ada")}
+
+
+def test_what_is_there_needs_no_advice() -> None:
+    found = told(host(uid=0))
+    assert {each.state for each in found.values()} == {"yes"}
+    assert {each.attempt for each in found.values()} == {""}
+    # Root needs neither.
+    assert not any("user namespaces" in what or "newuidmap" in what for what in found)
+
+
+def test_without_an_overlay_trees_are_copied_and_it_is_said_why() -> None:
+    found = told(host(Ability.OVERLAY, Ability.REFLINKS, why="Invalid argument"))
+    [storage] = [each for what, each in found.items() if "storage driver" in what]
+    assert (storage.state, "copy" in storage.what, "Invalid argument" in storage.why) == ("partly", True, True)
+    assert "NBCONTAIN_ROOT" in storage.attempt
+    assert found["containers"].state == "yes"
+    assert "share" in told(host(Ability.OVERLAY))["storage driver copy: whole trees"].why
+
+
+def test_with_one_id_it_is_said_what_cannot_be_and_who_can_change_that() -> None:
+    found = told(host(Ability.ID_RANGES))
+    assert "usermod" in found[Ability.ID_RANGES.value].attempt and "ada" in found[Ability.ID_RANGES.value].attempt
+    assert found["RUN chown, and users other than root inside"].attempt.startswith("COPY --chown")
+
+
+def test_where_nothing_runs_nothing_is_advised_that_would_not_help() -> None:
+    found = told(host(Ability.USER_NAMESPACES, Ability.OVERLAY, Ability.FRESH_PROC, why="/: Permission denied"))
+    assert found["containers"].state == "no"
+    assert [what for what in found if "storage" in what or "/proc" in what] == []
+    assert found[Ability.USER_NAMESPACES.value].attempt == ""
+
+
+def test_what_the_trial_itself_says_comes_first() -> None:
+    found = told(host(uid=0), refusal="it broke")
+    assert (found["containers"].state, found["containers"].why) == ("no", "it broke")
+
+
+@pytest.mark.parametrize(
+    ("machine", "said", "driver"),
+    [
+        (host(), "", "overlay"),
+        (host(), "copy", "copy"),
+        (host(Ability.OVERLAY), "", "copy"),
+        (host(), "overlay", "overlay"),
+    ],
+)
+def test_the_driver_is_what_was_found_or_what_is_said(machine: Host, said: str, driver: str) -> None:
+    assert storage_driver(machine, {"NBCONTAIN_STORAGE_DRIVER": said})[0] == driver
+
+
+def test_a_driver_that_cannot_be_is_an_error_with_a_reason() -> None:
+    with pytest.raises(Unavailable, match="no overlay"):
+        storage_driver(host(Ability.OVERLAY), {"NBCONTAIN_STORAGE_DRIVER": "overlay"})
+    with pytest.raises(UsageError, match="zfs"):
+        storage_driver(host(), {"NBCONTAIN_STORAGE_DRIVER": "zfs"})
+
+
+def test_the_command_tries_everything_down_to_a_process_inside(engine: Engine) -> None:
+    command, options = parse_words("", ["doctor"])
+    table = command.function(engine, options)
+    assert isinstance(table, Table)
+    assert list(table)[0] == {"here": "yes", "what": "containers", "why": "", "try": ""}

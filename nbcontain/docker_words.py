@@ -61,10 +61,6 @@ _RUN = (
     | _all(_TERMINAL, "-t", "--tty", "-it", "-ti", "-a", "--attach", "--detach-keys", "--sig-proxy")
     | _all(
         _CONFINEMENT,
-        "--cap-add",
-        "--cap-drop",
-        "--privileged",
-        "--security-opt",
         "--device",
         "--gpus",
         "--userns",

@@ -48,6 +48,7 @@ def _(run: ast.Run, state: StageState, scene: Scene) -> StageState:
         mounts=tuple(mounting.mounts),
         hostname=scene.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         secret_env=proxy_environment(proxies),
+        architecture=state.config.platform.architecture,
     )
     given = [f"{name}={state.variables.get(name, '')}" for name in state.arguments]
     arguments = [f"|{len(given)}", *given] if given else []

@@ -10,6 +10,15 @@ OCI_VERSION = "1.0.2"
 """The oldest that has all that is used here: crun before 1.9 takes no newer one."""
 
 
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+class SharedDocument(dict[str, object]):
+    """A JSON object that many specs share and nobody changes: what is made of it is made once, by its identity."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """Who the program runs as, in the container's own numbers."""
@@ -32,6 +41,10 @@ class Process:
     capabilities: tuple[str, ...] = ()
     """Bounding, permitted and effective set alike ("CAP_CHOWN"); inheritable and ambient stay empty."""
     no_new_privileges: bool = False
+    apparmor: str = ""
+    """The profile to run under, where the kernel has AppArmor."""
+    label: str = ""
+    """SELinux's, where the kernel has that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,8 @@ class Linux:
     gid_mappings: tuple[IdMapping, ...] = ()
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
+    seccomp: Mapping[str, object] = field(default_factory=lambda: _NOTHING, hash=False)
+    """As in config.json (`oci.seccomp` reads it); what is in force is the filter that was made of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,10 @@ class Bundle:
 
         Synced unless the container is to be forgotten anyway.
         """
+        # Only here, in the kernel: the processes that containers are forked from never compile one.
+        from nbcontain.runtime.confinement import filter_of
+
+        seccomp = filter_of(spec.linux.seccomp)
         keep = not (info.remove or info.build_step)
         files.make_directory(path, durable=keep)
         bundle = cls(path)
@@ -95,9 +99,11 @@ class Bundle:
                 files.write_new(path / "journal.jsonl", b"")
                 for name, text in network_files(spec.hostname).items():
                     files.write_new(path / name, text.encode(), 0o644, durable=keep)
-                config, mounts = spec_codec.spec_to_json(spec), spec_codec.mounts_to_json(rootfs)
-                files.write_new(path / "config.json", json.dumps(config).encode(), durable=keep)
+                config, mounts = spec_codec.spec_to_text(spec), spec_codec.mounts_to_json(rootfs)
+                files.write_new(path / "config.json", config.encode(), durable=keep)
                 files.write_new(path / "rootfs.json", json.dumps(mounts).encode(), durable=keep)
+                if seccomp:
+                    files.write_new(path / "seccomp.bpf", seccomp, durable=keep)
                 fields = asdict(replace(info, labels={}, options={})) | {
                     "labels": dict(info.labels),
                     "options": dict(info.options),
@@ -152,6 +158,10 @@ class Bundle:
     @property
     def rootfs(self) -> tuple[Mount, ...]:
         return spec_codec.mounts_from_json(self._read("rootfs.json"))
+
+    def seccomp(self, spec: Spec) -> bytes:
+        """The filter that was made of the spec's profile; b"" if it has none. One that is missing is an error."""
+        return files.read(self.path / "seccomp.bpf", _LIMIT_BYTES) if spec.linux.seccomp else b""
 
     def state(self) -> State:
         """As its supervisor last wrote it; `creating` before that."""

@@ -206,6 +206,8 @@ class Container:
             user=spec.process.user,
             capabilities=spec.process.capabilities,
             no_new_privileges=spec.process.no_new_privileges,
+            apparmor=spec.process.apparmor,
+            label=spec.process.label,
         )
         channel = self._connected()
         streams: dict[int, Stream] = {}

@@ -12,49 +12,15 @@ from nbcontain.host import Host
 from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.options import REST, argument, option, with_defaults
+from nbcontain.runtime.confinement import ConfinementOptions, confinement
 from nbcontain.runtime.init import DEFAULT_PATH, REAPER, USER
-
-CAPABILITIES = tuple(
-    f"CAP_{name}"
-    for name in [
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "NET_BIND_SERVICE",
-        "SETFCAP",
-        "SETGID",
-        "SETPCAP",
-        "SETUID",
-        "SYS_CHROOT",
-    ]
-)
-"""Podman's eleven: Docker's fourteen without MKNOD, NET_RAW and AUDIT_WRITE."""
-
-MASKED = tuple(
-    f"/proc/{name}"
-    for name in [
-        "acpi",
-        "asound",
-        "interrupts",
-        "kcore",
-        "keys",
-        "latency_stats",
-        "sched_debug",
-        "scsi",
-        "timer_list",
-        "timer_stats",
-    ]
-) + ("/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux")
-READONLY = tuple(f"/proc/{name}" for name in ["bus", "fs", "irq", "sys", "sysrq-trigger"])
 
 _QUIET = ("nosuid", "noexec", "nodev")
 
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class RunOptions:
+class RunOptions(ConfinementOptions):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
     image: str = argument(help="an image's name or id")
@@ -116,6 +82,7 @@ def generate(
     if not any(entry.startswith("PATH=") for entry in environment):
         environment = (f"PATH={DEFAULT_PATH}", *environment)
     name = options.hostname or hostname
+    confined = confinement(options, config.platform.architecture, host.kernel)
     is_rootless = not host.ids.is_identity
     namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
     namespaces += ["user"] * is_rootless + ["network"] * (options.network == "none")
@@ -127,7 +94,10 @@ def generate(
             args=args,
             env=(*environment, *([f"HOSTNAME={name}"] if name else [])),
             cwd=_directory(options.workdir or config.working_dir or "/"),
-            capabilities=CAPABILITIES,
+            capabilities=confined.capabilities,
+            no_new_privileges=confined.no_new_privileges,
+            apparmor=confined.apparmor,
+            label=confined.label,
         ),
         hostname=name,
         mounts=(*_own_mounts(host, options.network), *_network_mounts(files), *map(_volume, options.volumes)),
@@ -135,8 +105,9 @@ def generate(
             namespaces=tuple(namespaces),
             uid_mappings=host.ids.uids if is_rootless else (),
             gid_mappings=host.ids.gids if is_rootless else (),
-            masked_paths=MASKED,
-            readonly_paths=READONLY,
+            masked_paths=confined.masked,
+            readonly_paths=confined.readonly,
+            seccomp=confined.seccomp,
         ),
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},

@@ -89,6 +89,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     """Init: make the container and become its program."""
     bundle = Bundle(Path(message["bundle"]))
     spec = bundle.spec
+    seccomp = bundle.seccomp(spec)
     redirect(*fds[:3])
     isolation.separate_mounts(network="network" in spec.linux.namespaces)
     if spec.hostname:
@@ -98,7 +99,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden))
     isolation.pivot(root_fd)
     keep_only(channel)
-    program = _prepare(spec.process, spec.annotations.get(USER, ""))
+    program = _prepare(spec.process, spec.annotations.get(USER, ""), seccomp)
     program.env.update(hidden.env)
     channel.send({"ready": True, "made": made})
     if not message["start"] and channel.receive()[0] is None:
@@ -111,8 +112,11 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     _execute(program, spec.process)
 
 
-def be_process(channel: Channel) -> None:
-    """An exec's process, inside the container's namespaces: become the program that the channel tells of."""
+def be_process(channel: Channel, seccomp: bytes) -> None:
+    """An exec's process, inside the container's namespaces: become the program that the channel tells of.
+
+    `seccomp` is the container's filter, which the supervisor read: in here its file cannot be seen.
+    """
     message, _ = channel.receive()
     if message is None:
         return
@@ -120,7 +124,7 @@ def be_process(channel: Channel) -> None:
     _leave_keyring()
     confine.default_signals()
     process = spec_codec.process_from_json(message["process"])
-    program = _prepare(process, message["user"])
+    program = _prepare(process, message["user"], seccomp)
     _execute(program, process)
 
 
@@ -156,7 +160,7 @@ class _Program:
         self.env = env
 
 
-def _prepare(process: Process, words: str) -> _Program:
+def _prepare(process: Process, words: str, seccomp: bytes) -> _Program:
     """Everything between the pivot and exec; from here on only what the user may do can be done."""
     # The files that are read below may be symlinks to what only the host's root may open, such as /proc/kmsg.
     confine.reduce(process.capabilities)
@@ -172,7 +176,7 @@ def _prepare(process: Process, words: str) -> _Program:
             # A program may open /dev/stdout anew, which asks the pipe who it belongs to.
             if user.uid and stat.S_ISFIFO(os.fstat(number).st_mode):
                 os.fchown(number, user.uid, user.gid)
-        confine.become(user, process.capabilities, no_new_privileges=process.no_new_privileges)
+        confine.become(user, process.capabilities, no_new_privileges=process.no_new_privileges, seccomp=seccomp)
     except OSError as error:
         raise SetupFailed(
             f"cannot become user {words or user.uid}",

@@ -22,7 +22,9 @@ def test_the_architecture_page_lists_the_modules_as_they_are() -> None:
     assert done.stdout == "True\n", "python tools/module_list.py writes it anew"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/reliability.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/reliability.md", "docs/security.md"]
+)
 def test_files_that_a_page_names_are_there(page: str) -> None:
     text = (CHECKOUT / page).read_text()
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)

@@ -52,7 +52,6 @@ _RUN = (
         "--ulimit",
         "--blkio-weight",
         "--oom-kill-disable",
-        "--oom-score-adj",
         "--cgroup-parent",
         "--kernel-memory",
         "--cpu-period",
@@ -61,19 +60,16 @@ _RUN = (
     | _all(_TERMINAL, "-t", "--tty", "-it", "-ti", "-a", "--attach", "--detach-keys", "--sig-proxy")
     | _all(
         _CONFINEMENT,
-        "--device",
         "--gpus",
         "--userns",
         "--pid",
         "--ipc",
         "--uts",
         "--cgroupns",
-        "--group-add",
-        "--sysctl",
         "--runtime",
         "--device-cgroup-rule",
     )
-    | _all(_VOLUMES, "--mount", "--tmpfs", "--volumes-from", "--volume-driver", "--storage-opt")
+    | _all(_VOLUMES, "--mount", "--volumes-from", "--volume-driver", "--storage-opt")
     | _all(
         _HEALTH,
         "--restart",

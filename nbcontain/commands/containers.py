@@ -20,10 +20,12 @@ from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.runtime.signals import signal_number
 from nbcontain.task import Task
 
+PRIVILEGED = "nothing protects this machine from what runs inside"
+
 
 @command("container", "run", "make a container of an image and run it", RunOptions, top=("run",))
 def container_run(engine: Engine, options: RunOptions) -> InProgress[Any]:
-    facts = (("network", options.network),)
+    facts = (("network", options.network), ("privileged", PRIVILEGED if options.privileged else ""))
     log = "" if options.remove else "%container logs shows all of it"
     return InProgress(engine.run(options), "run", facts=facts, whole_log=log)
 

@@ -45,6 +45,7 @@ class Process:
     """The profile to run under, where the kernel has AppArmor."""
     label: str = ""
     """SELinux's, where the kernel has that."""
+    oom_score_adj: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Linux:
     gid_mappings: tuple[IdMapping, ...] = ()
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
+    sysctl: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     seccomp: Mapping[str, object] = field(default_factory=lambda: _NOTHING, hash=False)
     """As in config.json (`oci.seccomp` reads it); what is in force is the filter that was made of it."""
 

@@ -34,6 +34,7 @@ def spec_to_json(spec: Spec) -> dict[str, object]:
         "gidMappings": [_mapping_json(mapping) for mapping in spec.linux.gid_mappings],
         "maskedPaths": list(spec.linux.masked_paths),
         "readonlyPaths": list(spec.linux.readonly_paths),
+        "sysctl": dict(spec.linux.sysctl),
         "seccomp": spec.linux.seccomp,
     }
     document: dict[str, object] = {
@@ -62,6 +63,7 @@ def spec_from_json(document: Mapping[str, object]) -> Spec:
             gid_mappings=tuple(_mapping(fields) for fields in linux.objects("gidMappings")),
             masked_paths=linux.texts("maskedPaths") or (),
             readonly_paths=linux.texts("readonlyPaths") or (),
+            sysctl=linux.texts_by_name("sysctl"),
             seccomp=linux.values_of("seccomp"),
         ),
         root_readonly=root.flag("readonly"),
@@ -94,6 +96,8 @@ def process_to_json(process: Process) -> dict[str, object]:
         document["apparmorProfile"] = process.apparmor
     if process.label:
         document["selinuxLabel"] = process.label
+    if process.oom_score_adj is not None:
+        document["oomScoreAdj"] = process.oom_score_adj
     return document
 
 
@@ -116,6 +120,7 @@ def process_from_json(document: Mapping[str, object]) -> Process:
         no_new_privileges=fields.flag("noNewPrivileges"),
         apparmor=fields.text("apparmorProfile"),
         label=fields.text("selinuxLabel"),
+        oom_score_adj=fields.number("oomScoreAdj"),
     )
 
 

@@ -15,7 +15,7 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Process
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
 from nbcontain.runtime.generate import merged
-from nbcontain.runtime.init import USER
+from nbcontain.runtime.init import GROUPS, USER
 from nbcontain.runtime.launcher import Launcher, Leash, answer_of, connect, piped
 from nbcontain.runtime.messages import Channel, error_of
 from nbcontain.runtime.signals import signal_number
@@ -223,7 +223,9 @@ class Container:
                 os.set_blocking(reading, False)
                 poll.register(reading, select.POLLIN)
             user = user or spec.annotations.get(USER, "")
-            channel.send({"do": "exec", "process": spec_codec.process_to_json(process), "user": user}, theirs)
+            groups = spec.annotations.get(GROUPS, "")
+            message = {"do": "exec", "process": spec_codec.process_to_json(process), "user": user, "groups": groups}
+            channel.send(message, theirs)
             while theirs:
                 os.close(theirs.pop())
             poll.register(channel, select.POLLIN)

@@ -54,7 +54,9 @@ class Execs:
             flags |= _JOINED[name]
         body = partial(init.be_process, seccomp=self._bundle.seccomp(spec))
         inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]))
-        inside.channel.send({"process": message["process"], "user": message["user"]})
+        inside.channel.send(
+            {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
+        )
         running = _Exec(inside.pid, os.pidfd_open(inside.pid), inside.channel, client)
         for fd in (inside.channel.fileno(), running.pidfd):
             self._running[fd] = running

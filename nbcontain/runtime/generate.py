@@ -13,14 +13,15 @@ from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
-from nbcontain.runtime.init import DEFAULT_PATH, REAPER, USER
+from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, sysctls, temporary
+from nbcontain.runtime.init import DEFAULT_PATH, GROUPS, REAPER, USER
 
 _QUIET = ("nosuid", "noexec", "nodev")
 
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class RunOptions(ConfinementOptions):
+class RunOptions(ConfinementOptions, GrantOptions):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
     image: str = argument(help="an image's name or id")
@@ -86,7 +87,7 @@ def generate(
     is_rootless = not host.ids.is_identity
     namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
     namespaces += ["user"] * is_rootless + ["network"] * (options.network == "none")
-    annotations = {USER: options.user or config.user}
+    annotations = {USER: options.user or config.user, GROUPS: groups(options.group_add)}
     if options.init:
         annotations[REAPER] = "true"
     return Spec(
@@ -98,9 +99,16 @@ def generate(
             no_new_privileges=confined.no_new_privileges,
             apparmor=confined.apparmor,
             label=confined.label,
+            oom_score_adj=oom_score(options.oom_score_adj),
         ),
         hostname=name,
-        mounts=(*_own_mounts(host, options.network), *_network_mounts(files), *map(_volume, options.volumes)),
+        mounts=(
+            *_own_mounts(host, options),
+            *_network_mounts(files),
+            *devices(options.device, privileged=options.privileged),
+            *temporary(options.tmpfs),
+            *map(_volume, options.volumes),
+        ),
         linux=Linux(
             namespaces=tuple(namespaces),
             uid_mappings=host.ids.uids if is_rootless else (),
@@ -108,6 +116,7 @@ def generate(
             masked_paths=confined.masked,
             readonly_paths=confined.readonly,
             seccomp=confined.seccomp,
+            sysctl=sysctls(options.sysctl, has_network=options.network == "none"),
         ),
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},
@@ -168,7 +177,7 @@ def _directory(path: str) -> str:
     return path
 
 
-def _own_mounts(host: Host, network: str) -> tuple[Mount, ...]:
+def _own_mounts(host: Host, options: RunOptions) -> tuple[Mount, ...]:
     """/proc, /dev, /sys and what is in them."""
     from nbcontain.host import Ability
 
@@ -176,10 +185,11 @@ def _own_mounts(host: Host, network: str) -> tuple[Mount, ...]:
     proc = Mount("/proc", "proc", "proc", _QUIET)
     if not host.can(Ability.FRESH_PROC):
         proc = Mount("/proc", "bind", "/proc", ("rbind", *_QUIET))
-    sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, "ro"))
-    if is_rootless and network == "host":
+    access = () if options.privileged else ("ro",)
+    sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, *access))
+    if is_rootless and options.network == "host":
         # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone.
-        sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_QUIET, "ro"))
+        sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_QUIET, *access))
     tty = ("gid=5",) if host.ids.has_gid(5) else ()
     return (
         proc,

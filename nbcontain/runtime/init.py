@@ -13,6 +13,7 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +28,8 @@ from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
 
 USER = "org.nbcontain.user"
 """Annotation: USER's words, resolved inside the image."""
+GROUPS = "org.nbcontain.groups"
+"""Annotation: further groups, resolved inside the image."""
 REAPER = "org.nbcontain.init"
 """Annotation: "true" where a small first process of ours reaps and forwards signals (`--init`)."""
 ROOTFS = "nbcontain.runtime.rootfs"
@@ -90,16 +93,20 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     bundle = Bundle(Path(message["bundle"]))
     spec = bundle.spec
     seccomp = bundle.seccomp(spec)
+    if spec.process.oom_score_adj is not None:
+        _set_oom_score(spec.process.oom_score_adj)
     redirect(*fds[:3])
     isolation.separate_mounts(network="network" in spec.linux.namespaces)
     if spec.hostname:
         syscalls.sethostname(spec.hostname)
     root_fd = isolation.mount_root(bundle.rootfs, volatile=message["volatile"])
+    if spec.linux.sysctl:
+        isolation.set_knobs(spec.linux.sysctl)
     hidden = secrets.read(fds[3:])
     made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden))
     isolation.pivot(root_fd)
     keep_only(channel)
-    program = _prepare(spec.process, spec.annotations.get(USER, ""), seccomp)
+    program = _prepare(spec.process, spec.annotations, seccomp)
     program.env.update(hidden.env)
     channel.send({"ready": True, "made": made})
     if not message["start"] and channel.receive()[0] is None:
@@ -124,7 +131,7 @@ def be_process(channel: Channel, seccomp: bytes) -> None:
     _leave_keyring()
     confine.default_signals()
     process = spec_codec.process_from_json(message["process"])
-    program = _prepare(process, message["user"], seccomp)
+    program = _prepare(process, {USER: message["user"], GROUPS: message.get("groups", "")}, seccomp)
     _execute(program, process)
 
 
@@ -160,13 +167,14 @@ class _Program:
         self.env = env
 
 
-def _prepare(process: Process, words: str, seccomp: bytes) -> _Program:
+def _prepare(process: Process, annotations: Mapping[str, str], seccomp: bytes) -> _Program:
     """Everything between the pivot and exec; from here on only what the user may do can be done."""
     # The files that are read below may be symlinks to what only the host's root may open, such as /proc/kmsg.
     confine.reduce(process.capabilities)
     _take_own_null()
-    who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"))
-    user = who.user if words else process.user
+    words, groups = annotations.get(USER, ""), annotations.get(GROUPS, "")
+    who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"), groups)
+    user = who.user if words or groups else process.user
     env = dict(entry.partition("=")[::2] for entry in process.env)
     env.setdefault("PATH", DEFAULT_PATH)
     env.setdefault("HOME", who.home)
@@ -337,6 +345,19 @@ def text_of(path: str) -> str:
         return ""
     finally:
         os.close(fd)
+
+
+def _set_oom_score(number: int) -> None:
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"%d" % number)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise SetupFailed(
+            f"cannot make the oom score {number}", errno=error.errno, why="only root of the machine may lower it"
+        ) from error
 
 
 def _leave_keyring() -> None:

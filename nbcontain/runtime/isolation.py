@@ -13,7 +13,7 @@ import re
 import socket
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from nbcontain.errors import SetupFailed
@@ -132,6 +132,24 @@ def furnish(root_fd: int, spec: Spec, detached: Sequence[int] = ()) -> list[str]
     if spec.root_readonly:
         syscalls.mount_setattr(root_fd, syscalls.MOUNT_ATTR_RDONLY)
     return made
+
+
+def set_knobs(sysctl: Mapping[str, str]) -> None:
+    """Init: the kernel's settings of its own namespaces, by a /proc that nothing can have been put into."""
+    proc = syscalls.new_mount("proc")
+    plain = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
+    try:
+        for name, value in sysctl.items():
+            try:
+                fd = syscalls.openat2(proc, f"sys/{name.replace('.', '/')}", os.O_WRONLY, 0, plain)
+                os.write(fd, value.encode())
+                os.close(fd)
+            except OSError as error:
+                raise SetupFailed(
+                    f"cannot set {name} to {value}", errno=error.errno, path=name, why=error.strerror or ""
+                ) from error
+    finally:
+        os.close(proc)
 
 
 def pivot(root_fd: int) -> None:

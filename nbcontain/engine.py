@@ -381,6 +381,7 @@ class Engine:
                 # It may end, and with --rm be forgotten, while we ask.
                 container.kill(signal.SIGKILL)
                 container.wait(5)
+        container.bundle.end_orphan()
         with self.store.shared():
             container.bundle.remove(self.store.snapshots.remove_tree)
             self.store.snapshots.discard(container.id)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
+import signal
 import struct
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +30,7 @@ from nbcontain.store import files
 Status = Literal["creating", "created", "running", "stopped"]
 _OFD_LOCK = struct.Struct("hhqqi4x")
 _LIMIT_BYTES = 8 << 20
+_ORPHAN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +255,25 @@ class Bundle:
             os.close(self.lock_fd)
             self.lock_fd = None
 
+    def end_orphan(self) -> None:
+        """Kill the first process of a container that is not alive any more, should it have outlived its supervisor.
+
+        Its life hangs on the supervisor's, unless its program has undone that (PR_SET_PDEATHSIG, prctl(2)). Nobody
+        would keep what it writes, and a second one must never be started in the same layer.
+        """
+        state = self.state()
+        if state.status not in ("created", "running") or state.pid <= 0 or (self.lock_fd is None and self.is_alive()):
+            return
+        with suppress(ProcessLookupError, FileNotFoundError):
+            pidfd = os.pidfd_open(state.pid)
+            try:
+                # The number may be another process's by now; what the descriptor names cannot change any more.
+                if start_time(state.pid) == state.pid_start:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    select.select([pidfd], [], [], _ORPHAN_S)
+            finally:
+                os.close(pidfd)
+
     # --- writing: supervisor ---
 
     def write_state(self, state: State) -> None:
@@ -267,6 +290,12 @@ class Bundle:
         temporary = self.path / f".{name}-{os.urandom(4).hex()}"
         files.write_new(temporary, data)
         files.move(temporary, self.path / name)
+
+
+def start_time(pid: int) -> int:
+    """When a process began, in clock ticks since boot (proc(5), stat, field 22). Raises FileNotFoundError."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
+        return int(lines.read().rpartition(")")[2].split()[19])
 
 
 def _is_locked(fd: int) -> bool:

@@ -93,7 +93,9 @@ def confinement(options: ConfinementOptions, architecture: str, kernel: str, mac
     machine = machine or os.uname().machine
     given = _Given.parse(options.security_opt)
     capabilities = capabilities_of(options.cap_add, options.cap_drop, privileged=options.privileged)
-    masked, readonly = ((), ()) if options.privileged or given.shows_all else (MASKED, READONLY)
+    masked, readonly = (MASKED + thermal(), READONLY)
+    if options.privileged or given.shows_all:
+        masked, readonly = (), ()
     profile = given.seccomp or ("unconfined" if options.privileged else "")
     return Confinement(
         capabilities=capabilities,
@@ -104,6 +106,12 @@ def confinement(options: ConfinementOptions, architecture: str, kernel: str, mac
         apparmor=given.apparmor,
         label=_label(given.label),
     )
+
+
+@cache
+def thermal() -> tuple[str, ...]:
+    """How hot each processor gets tells what others compute (moby GHSA-6fw5-f8r9-fgfm): masked, where it is there."""
+    return tuple(map(str, sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle"))))
 
 
 def capabilities_of(add: Sequence[str], drop: Sequence[str], *, privileged: bool = False) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     # A change of ids clears it, and so does fork.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     if spec.annotations.get(REAPER) == "true":
-        _fork_and_reap(channel, program, spec.process)
+        _fork_and_reap(channel, is_root="user" not in spec.linux.namespaces)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     _execute(program, spec.process)
 
@@ -301,10 +301,26 @@ def _execute(program: _Program, process: Process) -> NoReturn:
         ) from error
 
 
-def _fork_and_reap(channel: Channel, program: _Program, process: Process) -> None:
+def _hide_reaper(*, is_root: bool) -> None:
+    """Where the interpreter lies on this machine is no container's business.
+
+    Without a user namespace nobody inside may look at this process at all from here on. In one, the supervisor of an
+    ordinary user could not either, and would not get in for an exec.
+    """
+    try:
+        syscalls.overwrite_words(b"nbcontain-init")
+    except (OSError, ValueError, IndexError):
+        # A /proc that is masked, or another kernel's: then nothing can be read there by anybody else either.
+        pass
+    if is_root:
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+
+
+def _fork_and_reap(channel: Channel, *, is_root: bool) -> None:
     """Init with --init: fork the program and stay, reaping and passing signals on. Returns in the program only."""
     forwarded = set(range(1, 65)) - {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, 32, 33}
     signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | {signal.SIGCHLD})
+    _hide_reaper(is_root=is_root)
     child = os.fork()
     if child == 0:
         os.setsid()

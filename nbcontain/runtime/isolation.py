@@ -127,8 +127,7 @@ def furnish(root_fd: int, spec: Spec, detached: Sequence[int] = ()) -> list[str]
             _make_devices(root_fd, by_binding=by_binding)
     for path in spec.linux.readonly_paths:
         _make_readonly(root_fd, path)
-    for path in spec.linux.masked_paths:
-        _mask(root_fd, path)
+    _mask(root_fd, spec.linux.masked_paths)
     if spec.root_readonly:
         syscalls.mount_setattr(root_fd, syscalls.MOUNT_ATTR_RDONLY)
     return made
@@ -302,19 +301,28 @@ def _make_readonly(root_fd: int, path: str) -> None:
     trees.attach(copy, target)
 
 
-def _mask(root_fd: int, path: str) -> None:
+def _mask(root_fd: int, paths: Sequence[str]) -> None:
     """Nothing can be read or written there: an empty directory that cannot change, or the null device."""
-    try:
-        target = trees.open_in(root_fd, path)
-    except FileNotFoundError:
-        return
-    if trees.is_directory(target):
-        nothing = syscalls.new_mount("tmpfs", (("nr_inodes", "1"), ("mode", "0")), syscalls.MOUNT_ATTR_RDONLY)
-    else:
-        null = trees.open_in(root_fd, "/dev/null")
-        nothing = syscalls.open_tree(null)
-        os.close(null)
-    trees.attach(nothing, target)
+    empty = -1
+    for path in paths:
+        try:
+            target = trees.open_in(root_fd, path)
+        except FileNotFoundError:
+            continue
+        if not trees.is_directory(target):
+            null = trees.open_in(root_fd, "/dev/null")
+            nothing = syscalls.open_tree(null)
+            os.close(null)
+            trees.attach(nothing, target)
+        elif empty < 0:
+            nothing = syscalls.new_mount("tmpfs", (("nr_inodes", "1"), ("mode", "0")), syscalls.MOUNT_ATTR_RDONLY)
+            trees.attach(nothing, target)
+            empty = trees.open_in(root_fd, path)
+        else:
+            # The same one again, which is quicker than a new one for each processor.
+            trees.attach(syscalls.open_tree(empty), target)
+    if empty >= 0:
+        os.close(empty)
 
 
 def _loopback_up() -> None:

@@ -114,6 +114,7 @@ class Launcher:
         """
         if bundle.lock_fd is None:
             bundle.lock()
+            bundle.end_orphan()
         ends = [bundle.lock_fd]
         if leash is not None:
             ends.append(leash.end())

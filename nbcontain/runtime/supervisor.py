@@ -21,7 +21,7 @@ from nbcontain.events import Finished, Notice, Output, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import idle, stage
-from nbcontain.runtime.bundle import Bundle, State
+from nbcontain.runtime.bundle import Bundle, State, start_time
 from nbcontain.runtime.calls import be_program, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Message, describe, error_of
@@ -133,7 +133,7 @@ class Supervisor:
         self.journal.open()
         for fd in self.outputs:
             self.poll.register(fd, select.POLLIN)
-        self.state = State(status="created", pid=self.pid, pid_start=_start_time(self.pid))
+        self.state = State(status="created", pid=self.pid, pid_start=start_time(self.pid))
         if not self.starts_at_once:
             self.bundle.write_state(self.state)
         assert self.inside is not None
@@ -441,8 +441,3 @@ def resume() -> None:
 def _exit_code_of(error: BaseException) -> int:
     return int(getattr(error, "exit_status", 125))
 
-
-def _start_time(pid: int) -> int:
-    """When a process began, in clock ticks since boot (proc(5), stat, field 22)."""
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
-        return int(lines.read().rpartition(")")[2].split()[19])

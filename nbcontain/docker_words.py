@@ -38,24 +38,11 @@ _RUN = (
     )
     | _all(
         _LIMITS,
-        "-m",
-        "--memory",
-        "--memory-swap",
-        "--memory-reservation",
-        "--cpus",
-        "-c",
-        "--cpu-shares",
-        "--cpuset-cpus",
-        "--cpuset-mems",
-        "--pids-limit",
         "--shm-size",
         "--ulimit",
-        "--blkio-weight",
         "--oom-kill-disable",
         "--cgroup-parent",
         "--kernel-memory",
-        "--cpu-period",
-        "--cpu-quota",
     )
     | _all(_TERMINAL, "-t", "--tty", "-it", "-ti", "-a", "--attach", "--detach-keys", "--sig-proxy")
     | _all(

@@ -24,13 +24,14 @@ from nbcontain.build.sources import Source
 from nbcontain.builder import Builder, BuildTask
 from nbcontain.containers import Containers
 from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, UsageError
-from nbcontain.events import Emit, Finished, Output, Record, Started, scope
+from nbcontain.events import Emit, Finished, Notice, Output, Record, Started, scope
 from nbcontain.host import Host, is_root
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.profiles import Profile, choose
 from nbcontain.registry.registries import Registries
+from nbcontain.resources import Resources
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container, Launcher, Leash
 from nbcontain.runtime.generate import ExecOptions, RunOptions, generate, passed_on
@@ -103,6 +104,10 @@ class Engine:
     @cached_property
     def archives(self) -> Archives:
         return Archives(self)
+
+    @cached_property
+    def resources(self) -> Resources:
+        return Resources(self)
 
     @cached_property
     def launcher(self) -> Launcher:
@@ -226,6 +231,7 @@ class Engine:
 
     def _owners(self) -> list[str]:
         """The keys of active snapshots that belong to a container, for gc, which holds the store's lock meanwhile."""
+        self.resources.sweep()
         self._containers.sweep(self.store.snapshots.remove_tree)
         return [each.id for each in self.containers()]
 
@@ -263,6 +269,7 @@ class Engine:
             command=spec.process.args,
             created=timestamp(),
             remove=options.remove,
+            limited=bool(spec.linux.resources),
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
             options={"network": options.network},
@@ -323,18 +330,21 @@ class Engine:
         """Pass on what a container writes until it ends, which a cancellation brings about."""
         output = Tail()
         code: int | None = None
+        told = Notice("", "")
         try:
             for record in records:
                 emit(record.event)
                 match record.event:
                     case Output():
                         output.add(record.event)
+                    case Notice() as told:
+                        pass
                     case Finished(exit_code=exit_code):
                         code = exit_code
         except Cancelled:
             container.settle()
             raise
-        return result_of(container.info.id, container.info.name, code, output)
+        return result_of(container.info.id, container.info.name, code, output, told)
 
     def start(self, container: Container) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
@@ -346,6 +356,7 @@ class Engine:
     def stop(self, container: Container, timeout_s: float | None = None) -> None:
         """Send the stop signal, and SIGKILL after `timeout_s`, which is the container's own unless given."""
         if container.status == "running":
+            self.resources.thaw(container)
             container.stop(timeout_s)
 
     def restart(self, container: Container, timeout_s: float | None = None) -> None:
@@ -354,6 +365,7 @@ class Engine:
 
     def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Send the container's first process a signal. Raises NotRunning."""
+        self.resources.thaw(container, number)
         container.kill(number)
 
     def wait_all(self, containers: Sequence[Container], wrap: Callable[[tuple[str, ...]], T]) -> Task[T]:
@@ -377,11 +389,13 @@ class Engine:
                     f"{container.name} is running",
                     hint=f"%container stop {container.name} first, or rm -f, which kills it",
                 )
+            self.resources.thaw(container)
             with suppress(ContainerError):
                 # It may end, and with --rm be forgotten, while we ask.
                 container.kill(signal.SIGKILL)
                 container.wait(5)
         container.bundle.end_orphan()
+        self.resources.group(container).remove(timeout_s=0.2)
         with self.store.shared():
             container.bundle.remove(self.store.snapshots.remove_tree)
             self.store.snapshots.discard(container.id)

@@ -5,7 +5,7 @@ Drawing what comes back is the business of whoever called. To add a verb, add a 
 of its group.
 """
 
-from nbcontain.commands import archives, builds, checks, containers, images, registries, system
+from nbcontain.commands import archives, builds, checks, containers, images, registries, resources, system
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.table import COMMANDS, Command, overview, parse_words, split
 
@@ -21,6 +21,7 @@ __all__ = [
     "overview",
     "parse_words",
     "registries",
+    "resources",
     "split",
     "system",
 ]

@@ -75,7 +75,7 @@ def describe_status(container: Container, status: str) -> str:
     state = container.state()
     match status:
         case "running":
-            return f"Up {ago(state.started_at).removesuffix(' ago')}"
+            return f"Up {ago(state.started_at).removesuffix(' ago')}" + (" (Paused)" if container.is_paused else "")
         case "exited":
             return f"Exited ({state.exit_code}) {ago(state.finished_at)}"
         case "lost":
@@ -218,3 +218,7 @@ def container_attach(engine: Engine, words: OneName) -> Container:
 def container_prune(engine: Engine, _: Nothing) -> InProgress[Lines]:
     stopped = [each.id[:12] for each in engine.containers() if each.status not in ("running", "created")]
     return _each(engine, stopped, "prune", lambda container: engine.remove_container(container, force=False))
+
+
+each_container = _each
+"""For other modules' commands on several containers."""

@@ -78,6 +78,8 @@ class Linux:
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
     sysctl: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    resources: Mapping[str, object] = field(default_factory=lambda: _NOTHING, hash=False)
+    """As in config.json (`linux.cgroups` reads it)."""
     seccomp: Mapping[str, object] = field(default_factory=lambda: _NOTHING, hash=False)
     """As in config.json (`oci.seccomp` reads it); what is in force is the filter that was made of it."""
 

@@ -35,6 +35,7 @@ def spec_to_json(spec: Spec) -> dict[str, object]:
         "maskedPaths": list(spec.linux.masked_paths),
         "readonlyPaths": list(spec.linux.readonly_paths),
         "sysctl": dict(spec.linux.sysctl),
+        "resources": dict(spec.linux.resources),
         "seccomp": spec.linux.seccomp,
     }
     document: dict[str, object] = {
@@ -64,6 +65,7 @@ def spec_from_json(document: Mapping[str, object]) -> Spec:
             masked_paths=linux.texts("maskedPaths") or (),
             readonly_paths=linux.texts("readonlyPaths") or (),
             sysctl=linux.texts_by_name("sysctl"),
+            resources=linux.values_of("resources"),
             seccomp=linux.values_of("seccomp"),
         ),
         root_readonly=root.flag("readonly"),

@@ -46,6 +46,8 @@ class State:
     finished_at: float = 0.0
     error: str = ""
     """Why it could not be started."""
+    oom_killed: bool = False
+    """One of its processes was killed, because there was no memory left for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class ContainerInfo:
     """It is forgotten when it exits."""
     build_step: bool = False
     """It is no container of the user's: its snapshot belongs to a build."""
+    limited: bool = False
+    """It has a control group of its own, with limits."""
     stop_signal: str = "SIGTERM"
     stop_timeout_s: float = 10.0
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
@@ -176,6 +180,10 @@ class Bundle:
             # Never written, or not to the end before the power went: it did not outlive that either.
             return State()
 
+    def is_paused(self) -> bool:
+        """Whether its processes are stopped; a start ends that."""
+        return (self.path / "paused").exists()
+
     def stubs(self) -> tuple[str, ...]:
         """The paths that had to be made as mount points: no changes of the container's."""
         try:
@@ -273,6 +281,22 @@ class Bundle:
                     select.select([pidfd], [], [], _ORPHAN_S)
             finally:
                 os.close(pidfd)
+
+    # --- writing: kernel ---
+
+    def mark_paused(self, *, paused: bool) -> None:
+        """Say so to everybody. Idempotent."""
+        if not paused:
+            files.unlink(self.path / "paused")
+        elif not self.is_paused():
+            files.write_new(self.path / "paused", b"")
+
+    def write_resources(self, spec: Spec) -> None:
+        """Other limits than it had; everything else is as it was."""
+        files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode())
+        fields = self._read("container.json") | {"limited": True}
+        files.replace(self.path / "container.json", json.dumps(fields).encode())
+        self._info = None
 
     # --- writing: supervisor ---
 

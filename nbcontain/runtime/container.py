@@ -83,6 +83,11 @@ class Container:
                 return "created"
 
     @property
+    def is_paused(self) -> bool:
+        """Whether all its processes are stopped where they are."""
+        return self.bundle.is_paused()
+
+    @property
     def pid(self) -> int | None:
         """Its first process, as this machine counts; None if it does not run."""
         return self.state().pid if self.status == "running" else None
@@ -198,6 +203,8 @@ class Container:
         `env` is added to the container's; `cwd` and `user` are the container's own unless given. Letting the
         leash go, or an exception in `on_output`, kills the program.
         """
+        if self.is_paused:
+            raise ContainerError(f"{self.name} is paused", hint=f"%container unpause {self.name}")
         spec = self.bundle.spec
         process = Process(
             args=tuple(args),

@@ -54,6 +54,10 @@ class Execs:
             flags |= _JOINED[name]
         body = partial(init.be_process, seccomp=self._bundle.seccomp(spec))
         inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]))
+        if self._bundle.info.limited:
+            from nbcontain.runtime import limits
+
+            limits.enter(self._bundle, inside.pid, is_root="user" not in spec.linux.namespaces)
         inside.channel.send(
             {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
         )

@@ -9,19 +9,21 @@ from pathlib import Path
 
 from nbcontain.errors import UsageError
 from nbcontain.host import Host
+from nbcontain.linux import limits
 from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
 from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, sysctls, temporary
 from nbcontain.runtime.init import DEFAULT_PATH, GROUPS, REAPER, USER
+from nbcontain.runtime.limits import LimitOptions, ThrottleOptions, limits_of
 
 _QUIET = ("nosuid", "noexec", "nodev")
 
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class RunOptions(ConfinementOptions, GrantOptions):
+class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, ThrottleOptions):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
     image: str = argument(help="an image's name or id")
@@ -116,6 +118,7 @@ def generate(
             masked_paths=confined.masked,
             readonly_paths=confined.readonly,
             seccomp=confined.seccomp,
+            resources=limits.to_json(limits_of(options)),
             sysctl=sysctls(options.sysctl, has_network=options.network == "none"),
         ),
         root_readonly=options.read_only,

@@ -22,7 +22,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import idle, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.calls import be_program, raise_for, remove_as_root
+from nbcontain.runtime.calls import be_program, begin_limits, end_limits, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Message, describe, error_of
 from nbcontain.runtime.signals import signal_number
@@ -73,6 +73,7 @@ class Supervisor:
         bundle.lock_fd = fds.pop(0)
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
+        begin_limits(bundle, inside.pid, ids)
         # First of all, so that init makes its root while the rest happens here.
         outputs = be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
@@ -379,6 +380,8 @@ class Supervisor:
         if self.state.exit_code is not None and self.state.error:
             code = self.state.exit_code
         self._drain()
+        if end_limits(self.bundle, self.ids, self.journal):
+            self.state = replace(self.state, oom_killed=True)
         self.state = replace(self.state, status="stopped", exit_code=code, finished_at=time.time())
         try:
             self.bundle.write_state(self.state)

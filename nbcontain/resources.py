@@ -17,7 +17,7 @@ from nbcontain.linux import limits
 from nbcontain.linux.cgroups import Group, Tree, sweep
 from nbcontain.linux.limits import Limits
 from nbcontain.runtime.container import Container
-from nbcontain.runtime.limits import LimitOptions, limits_of
+from nbcontain.runtime.resources import LimitOptions, limits_of
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine

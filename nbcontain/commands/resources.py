@@ -13,7 +13,7 @@ from nbcontain.engine import Engine
 from nbcontain.events import Emit
 from nbcontain.options import argument, option, with_defaults
 from nbcontain.resources import Look
-from nbcontain.runtime.limits import LimitOptions
+from nbcontain.runtime.resources import LimitOptions
 from nbcontain.task import Task
 
 

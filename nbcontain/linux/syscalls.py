@@ -111,6 +111,7 @@ _setns = _declare("setns", _int, _int)
 _mount = _declare("mount", _text, _text, _text, _ulong, _text)
 _umount2 = _declare("umount2", _text, _int)
 _prctl = _declare("prctl", _int, _ulong, _ulong, _ulong, _ulong)
+_setrlimit = _declare("setrlimit", _int, ctypes.POINTER(ctypes.c_uint64 * 2))
 _sethostname = _declare("sethostname", _text, ctypes.c_size_t)
 _pivot_root = _numbered(_SYS_PIVOT_ROOT, _text, _text)
 _open_tree = _numbered(_SYS_OPEN_TREE, _int, _text, _uint)
@@ -187,6 +188,11 @@ def overwrite_words(name: bytes) -> None:
     ctypes.memset(first, 0, last - first)
     ctypes.memset(start, 0, end - start)
     ctypes.memmove(first, name, min(len(name), last - first - 1))
+
+
+def setrlimit(number: int, soft: int, hard: int) -> None:
+    """setrlimit(2), which the module `resource` has too, but that is one more to be loaded everywhere."""
+    _checked(_setrlimit(number, ctypes.byref((ctypes.c_uint64 * 2)(soft, hard))))
 
 
 def sethostname(name: str) -> None:

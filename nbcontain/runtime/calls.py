@@ -28,10 +28,16 @@ def be_program(
 
     `secrets` is the memory that `runtime.secrets` reads, if there is any.
     """
-    if stdin < 0:
-        stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
-    ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
+    if message["terminal"]:
+        # Init makes it, and hands it out when it is ready.
+        pipes: dict[str, tuple[int, int]] = {}
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        ends = [null, os.dup(null), os.dup(null), *secrets]
+    else:
+        if stdin < 0:
+            stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
+        ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
     order = {
         "do": "program",
         "bundle": str(bundle.path),
@@ -52,18 +58,18 @@ def begin_limits(bundle: Bundle, pid: int, ids: IdMap) -> None:
     """Limit the first process, which waits, if its container has limits. Raises SetupFailed."""
     if bundle.info.limited:
         # Only now: what most containers have no use for, no supervisor carries with it.
-        from nbcontain.runtime import limits
+        from nbcontain.runtime import resources
 
-        limits.begin(bundle, pid, is_root=ids.is_identity)
+        resources.begin(bundle, pid, is_root=ids.is_identity)
 
 
 def end_limits(bundle: Bundle, ids: IdMap, journal: FileJournal) -> bool:
     """All its processes have ended. Gives, and tells, whether one was killed because there was no memory for it."""
     if not bundle.info.limited:
         return False
-    from nbcontain.runtime import limits
+    from nbcontain.runtime import resources
 
-    if not limits.end(bundle, is_root=ids.is_identity):
+    if not resources.end(bundle, is_root=ids.is_identity):
         return False
     with suppress(OSError):
         journal.append(Notice(bundle.path.name, OUT_OF_MEMORY, "a higher --memory, or a program that needs less"))

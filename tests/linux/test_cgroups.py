@@ -13,7 +13,7 @@ from nbcontain.errors import BadDocument, SetupFailed, UsageError
 from nbcontain.linux.cgroups import PARENT, Group, Tree, sweep
 from nbcontain.linux.limits import Limits, Setting, Throttle, from_json, settings, to_json
 from nbcontain.runtime.generate import RunOptions
-from nbcontain.runtime.limits import LimitOptions, limits_of, size_of
+from nbcontain.runtime.resources import LimitOptions, limits_of, size_of
 
 MIB = 1 << 20
 MOUNTS = """\

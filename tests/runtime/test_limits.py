@@ -1,140 +1,90 @@
-"""Limits that hold: memory, processors and processes of a container, looking at them, changing them, and pausing."""
+"""--ulimit, --shm-size and --add-host: docker's words, and what a program sees of them."""
 
 from __future__ import annotations
 
-import os
-import time
-from pathlib import Path
+import resource
 
 import pytest
 
-from machine import SLEEP, Machine, until
-from nbcontain.errors import ContainerError, ContainerFailed, NotRunning, SetupFailed, UsageError
-from nbcontain.linux.cgroups import PARENT, Tree
-from nbcontain.runtime.limits import LimitOptions
+from machine import Machine
+from nbcontain.errors import SetupFailed, UsageError
+from nbcontain.oci.spec import Rlimit
+from nbcontain.runtime import hosts, limits
 
-BUSY = "trap 'exit 3' TERM; echo ready; while :; do :; done"
-
-
-@pytest.fixture
-def roots(machine: Machine) -> list[Path]:
-    """Where groups of ours are; the end of the test where this user gets none."""
-    tree = Tree.here(is_root=machine.engine.host.is_root)
-    if not machine.engine.host.is_root:
-        pytest.skip("no group is handed over to this user")
-    return sorted({*tree.first.values(), *([tree.second] if tree.second else [])})
+BIG = limits.UNLIMITED
 
 
-def groups(roots: list[Path]) -> set[str]:
-    return {
-        each.name for root in roots if (root / PARENT).is_dir() for each in (root / PARENT).iterdir() if each.is_dir()
-    }
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("nofile=1024", Rlimit("RLIMIT_NOFILE", 1024, 1024)),
+        ("nofile=1024:2048", Rlimit("RLIMIT_NOFILE", 1024, 2048)),
+        ("core=-1", Rlimit("RLIMIT_CORE", BIG, BIG)),
+        ("nproc=5:-1", Rlimit("RLIMIT_NPROC", 5, BIG)),
+    ],
+)
+def test_ulimits_are_read_as_docker_reads_them(text: str, limit: Rlimit) -> None:
+    assert limits.ulimit(text) == limit
 
 
-def test_a_limit_of_processes_holds_and_nothing_is_left(machine: Machine, roots: list[Path]) -> None:
-    script = "i=0; while [ $i -lt 30 ]; do sleep 5 & i=$((i+1)); done 2>/dev/null; true"
-    assert machine.exit_code("sh", "-c", script, pids_limit=10) != 0
-    assert machine.exit_code("sh", "-c", script.replace("30", "5"), pids_limit=10) == 0
-    assert groups(roots) == set()
+@pytest.mark.parametrize(
+    "text", ["nofile", "nofile=", "files=1", "nofile=2:1", "nofile=x", "nofile=1:2:3", "nofile=-2"]
+)
+def test_other_words_are_no_ulimit(text: str) -> None:
+    with pytest.raises(UsageError):
+        limits.ulimit(text)
 
 
-def test_too_much_memory_is_told_as_such(machine: Machine, roots: list[Path]) -> None:
-    with pytest.raises(ContainerFailed, match="137") as error:
-        machine.run("dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1", memory="16m")
-    assert "no memory left" in error.value.why and "--memory" in error.value.hint
-    container = machine.start(
-        "echo ready; sleep 0.1; dd if=/dev/zero of=/dev/null bs=100M count=1; exit 7", memory="16m"
-    )
-    assert container.wait(10) == 7
-    container.settle()
-    assert container.state().oom_killed
-    assert groups(roots) == set()
+@pytest.mark.parametrize(
+    ("text", "size"), [("64m", 64 << 20), ("1g", 1 << 30), ("1.5KiB", 1536), ("4096", 4096), ("7b", 7)]
+)
+def test_sizes_of_memory_count_in_1024(text: str, size: int) -> None:
+    assert limits.size_bytes(text, "--shm-size") == size
 
 
-def test_a_further_program_is_limited_with_the_others(machine: Machine, roots: list[Path]) -> None:
-    container = machine.start(SLEEP, memory="16m")
-    assert machine.execute(container, "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1")[0] == 137
-    assert container.status == "running"
-    container.stop(2)
-    assert container.state().oom_killed
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("db:10.0.0.1", ("db", "10.0.0.1")),
+        ("db=10.0.0.1", ("db", "10.0.0.1")),
+        ("db:::1", ("db", "::1")),
+        ("db:[fe80::1]", ("db", "fe80::1")),
+        ("here:host-gateway", ("here", "host-gateway")),
+    ],
+)
+def test_hosts_are_read_as_docker_reads_them(text: str, pair: tuple[str, str]) -> None:
+    assert hosts.added(text) == pair
 
 
-def test_processors_are_shared_out(machine: Machine, roots: list[Path]) -> None:
-    container = machine.start(BUSY, cpus="0.2", cpuset_cpus="0")
-    assert machine.execute(container, "grep", "Cpus_allowed_list", "/proc/1/status")[1].split()[1] == "0"
-    began, before = time.monotonic(), machine.engine.resources._usage(container)
-    time.sleep(1)
-    after = machine.engine.resources._usage(container)
-    assert before and after
-    assert (after.cpu_s - before.cpu_s) / (time.monotonic() - began) < 0.35
+@pytest.mark.parametrize(
+    "text", ["db", "db:", ":1.2.3.4", "db:1.2.3", "db:300.1.1.1", "a b:1.2.3.4", "db\n1.2.3.4 x:1.1.1.1"]
+)
+def test_other_words_are_no_hosts(text: str) -> None:
+    with pytest.raises(UsageError):
+        hosts.added(text)
 
 
-def test_limits_are_those_of_the_next_start_too(machine: Machine, roots: list[Path]) -> None:
-    container = machine.start(SLEEP, memory="64m")
-    for _ in range(2):
-        (look,) = machine.engine.resources.look([container])
-        assert look.after.memory_limit == 64 << 20 and look.after.pids == 2
-        machine.engine.restart(container, 1)
-        until(lambda: container.status == "running")
+def test_a_program_sees_its_limits_its_shm_and_its_hosts(profile: str, machine: Machine) -> None:
+    said = machine.sh(
+        "ulimit -Sn; ulimit -Hn; ulimit -c; df -k /dev/shm | tail -1; tail -2 /etc/hosts",
+        ulimits=("nofile=100:200", "core=0"), shm_size="1m", add_hosts=("db:10.0.0.9", "me=host-gateway"),
+    )  # fmt: skip
+    soft, hard, core, shm, first, second = said.splitlines()
+    assert (soft, hard, core, shm.split()[1]) == ("100", "200", "0", "1024")
+    assert (first, second) == ("10.0.0.9\tdb", "127.0.0.1\tme")
 
 
-def test_limits_are_changed_while_it_runs(machine: Machine, roots: list[Path]) -> None:
-    container = machine.start(SLEEP)
-    (look,) = machine.engine.resources.look([container])
-    assert look.after.memory_limit is None and look.after.memory > 0
-    machine.engine.resources.update(container, LimitOptions(memory="32m", pids_limit=20))
-    machine.engine.resources.update(container, LimitOptions(memory="256m"))
-    (look,) = machine.engine.resources.look([container])
-    assert look.after.memory_limit == 256 << 20
-    machine.engine.restart(container, 1)
-    script = "i=0; while [ $i -lt 30 ]; do sleep 5 & i=$((i+1)); done"
-    assert machine.execute(container, "sh", "-c", script)[0] != 0
-    with pytest.raises(UsageError, match="which limit"):
-        machine.engine.resources.update(container, LimitOptions())
+def test_a_further_program_has_the_same_limits(machine: Machine) -> None:
+    container = machine.start("echo ready; sleep 100", ulimits=("nofile=100:200",))
+    assert machine.execute(container, "sh", "-c", "ulimit -Hn") == (0, "200\n")
 
 
-def test_a_paused_container_does_nothing_until_it_goes_on(machine: Machine, roots: list[Path]) -> None:
-    container = machine.start("while :; do date +%s%N; sleep 0.02; done")
-    resources = machine.engine.resources
-    resources.pause(container)
-    assert container.is_paused and container.status == "running"
-    time.sleep(0.1)
-    written = len(container.logs())
-    time.sleep(0.2)
-    assert len(container.logs()) == written
-    with pytest.raises(ContainerError, match="paused already"):
-        resources.pause(container)
-    resources.unpause(container)
-    until(lambda: len(container.logs()) > written)
-    with pytest.raises(ContainerError, match="not paused"):
-        resources.unpause(container)
-    resources.pause(container)
-    machine.engine.stop(container, 0.2)
-    assert container.status == "exited" and not container.is_paused
-    with pytest.raises(NotRunning):
-        resources.pause(container)
-
-
-def test_a_paused_container_can_be_removed(machine: Machine, roots: list[Path]) -> None:
-    container = machine.start(SLEEP)
-    machine.engine.resources.pause(container)
-    machine.engine.remove_container(container, force=True)
-    assert groups(roots) == set()
-
-
-def test_who_gets_no_group_hears_why(profile: str, machine: Machine) -> None:
-    if profile == "root":
-        pytest.skip("root gets one")
-    with pytest.raises(SetupFailed) as error:
-        machine.run("true", memory="64m")
-    assert "limit" in error.value.message and error.value.hint.startswith("start it without the limit")
-    assert machine.left() == []
-
-
-def test_what_others_use_can_be_looked_at_without_groups(profile: str, machine: Machine) -> None:
-    container = machine.start(BUSY)
-    (look,) = machine.engine.resources.look([container])
-    assert look.after.pids == 1 and look.after.memory > 0 and look.cpu_percent > 5
-    container.stop(1)
-    assert machine.engine.resources.look([container]) == []
-    assert os.path.exists(container.bundle.path)
+def test_only_who_has_the_power_raises_a_hard_limit(profile: str, machine: Machine) -> None:
+    now = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    if now == resource.RLIM_INFINITY:
+        assert machine.sh("ulimit -Hc", ulimits=("core=-1",)) == "unlimited\n"
+    else:
+        with pytest.raises(SetupFailed, match="cannot set the limit core"):
+            machine.sh("true", ulimits=(f"core={now + 1}",))
+    with pytest.raises(SetupFailed, match="cannot set the limit nofile"):
+        machine.sh("true", ulimits=("nofile=-1",))

@@ -55,8 +55,10 @@ class Containers:
         """Remove the bundles whose writer died over them. Only while nobody can be writing one: under gc's lock."""
         for name in os.listdir(self._layout.containers):
             bundle = Bundle(self._layout.container(name))
-            if not bundle.is_whole() and not bundle.is_alive():
-                bundle.remove(remove_tree)
+            if not bundle.is_alive():
+                bundle.end_orphan()
+                if not bundle.is_whole():
+                    bundle.remove(remove_tree)
 
     @contextmanager
     def naming(self, info: ContainerInfo) -> Iterator[ContainerInfo]:

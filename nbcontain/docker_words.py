@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _NETWORK = "containers here have the host's network or none; bridges and published ports are not built yet"
-_LIMITS = "limits on memory, CPU and processes are not built yet"
-_CONFINEMENT = "containers run with the default confinement; changing it is not built yet"
+_LIMITS = "control groups keep memory, processors, processes and disks; this is not built"
+_CONFINEMENT = "it is not built yet; --cap-add, --security-opt and --device are"
 _VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
 _HEALTH = "health checks and restart policies are not built yet"
 _PLATFORM = "images of other platforms are not run"
@@ -37,44 +37,23 @@ _RUN = (
     )
     | _all(
         _LIMITS,
-        "-m",
-        "--memory",
-        "--memory-swap",
-        "--memory-reservation",
-        "--cpus",
-        "-c",
-        "--cpu-shares",
-        "--cpuset-cpus",
-        "--cpuset-mems",
-        "--pids-limit",
-        "--blkio-weight",
         "--oom-kill-disable",
-        "--oom-score-adj",
         "--cgroup-parent",
         "--kernel-memory",
-        "--cpu-period",
-        "--cpu-quota",
     )
     | _all("a container's streams are all attached, or none with -d", "-a", "--attach", "--sig-proxy")
     | _all(
         _CONFINEMENT,
-        "--cap-add",
-        "--cap-drop",
-        "--privileged",
-        "--security-opt",
-        "--device",
         "--gpus",
         "--userns",
         "--pid",
         "--ipc",
         "--uts",
         "--cgroupns",
-        "--group-add",
-        "--sysctl",
         "--runtime",
         "--device-cgroup-rule",
     )
-    | _all(_VOLUMES, "--mount", "--tmpfs", "--volumes-from", "--volume-driver", "--storage-opt")
+    | _all(_VOLUMES, "--mount", "--volumes-from", "--volume-driver", "--storage-opt")
     | _all(
         _HEALTH,
         "--restart",

@@ -27,7 +27,7 @@ from nbcontain.builder import Builder, BuildTask
 from nbcontain.consoles import Consoles
 from nbcontain.containers import Containers
 from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, UsageError
-from nbcontain.events import Emit, Finished, Output, Record, Started, scope
+from nbcontain.events import Emit, Finished, Notice, Output, Record, Started, scope
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
 from nbcontain.housekeeping import Housekeeping
@@ -36,6 +36,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.profiles import Profile, choose, storage_driver
 from nbcontain.registry.registries import Registries
+from nbcontain.resources import Resources
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container, Launcher, Leash
 from nbcontain.runtime.generate import ExecOptions, RunOptions, generate, passed_on
@@ -120,6 +121,10 @@ class Engine:
     @cached_property
     def archives(self) -> Archives:
         return Archives(self)
+
+    @cached_property
+    def resources(self) -> Resources:
+        return Resources(self)
 
     @cached_property
     def launcher(self) -> Launcher:
@@ -220,6 +225,7 @@ class Engine:
 
     def owners(self) -> list[str]:
         """The keys of active snapshots that belong to a container, for gc, which holds the store's lock meanwhile."""
+        self.resources.sweep()
         self._containers.sweep(self.store.overlays.remove_tree)
         return [each.id for each in self.containers()]
 
@@ -274,6 +280,7 @@ class Engine:
             command=spec.process.args,
             created=timestamp(),
             remove=options.remove,
+            limited=bool(spec.linux.resources),
             terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
@@ -335,18 +342,21 @@ class Engine:
         """Pass on what a container writes until it ends, which a cancellation brings about."""
         output = Tail()
         code: int | None = None
+        told = Notice("", "")
         try:
             for record in records:
                 emit(record.event)
                 match record.event:
                     case Output():
                         output.add(record.event)
+                    case Notice() as told:
+                        pass
                     case Finished(exit_code=exit_code):
                         code = exit_code
         except Cancelled:
             container.settle()
             raise
-        return result_of(container.info.id, container.info.name, code, output)
+        return result_of(container.info.id, container.info.name, code, output, told)
 
     def start(self, container: Container, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
@@ -358,6 +368,7 @@ class Engine:
     def stop(self, container: Container, timeout_s: float | None = None) -> None:
         """Send the stop signal, and SIGKILL after `timeout_s`, which is the container's own unless given."""
         if container.status == "running":
+            self.resources.thaw(container)
             container.stop(timeout_s)
 
     def restart(self, container: Container, timeout_s: float | None = None) -> None:
@@ -366,6 +377,7 @@ class Engine:
 
     def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Send the container's first process a signal. Raises NotRunning."""
+        self.resources.thaw(container, number)
         container.kill(number)
 
     def wait_all(self, containers: Sequence[Container], wrap: Callable[[tuple[str, ...]], T]) -> Task[T]:
@@ -389,10 +401,13 @@ class Engine:
                     f"{container.name} is running",
                     hint=f"%container stop {container.name} first, or rm -f, which kills it",
                 )
+            self.resources.thaw(container)
             with suppress(ContainerError):
                 # It may end, and with --rm be forgotten, while we ask.
                 container.kill(signal.SIGKILL)
                 container.wait(5)
+        container.bundle.end_orphan()
+        self.resources.group(container).remove(timeout_s=0.2)
         with self.store.shared():
             container.bundle.remove(self.store.overlays.remove_tree)
             self.store.snapshots_of(container.id).discard(container.id)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from nbcontain.errors import ContainerError, ContainerFailed
-from nbcontain.events import Output
+from nbcontain.events import Notice, Output
 from nbcontain.journal import KEPT_OUTPUT_BYTES
 
 _MEANINGS = {125: "the engine failed", 126: "the command cannot be executed", 127: "the command was not found"}
@@ -59,8 +59,13 @@ class Tail:
             self._size_bytes -= len(self.kept.popleft().data)
 
 
-def result_of(container_id: str, name: str, exit_code: int | None, output: Tail) -> RunResult:
-    """The result of a program that ended well; raises ContainerFailed for another, ContainerError for a lost one."""
+def result_of(
+    container_id: str, name: str, exit_code: int | None, output: Tail, told: Notice | None = None
+) -> RunResult:
+    """The result of a program that ended well; raises ContainerFailed for another, ContainerError for a lost one.
+
+    `told` is what was said about it last, and why it failed.
+    """
     if exit_code is None:
         hint = "%container ps -a shows what is left"
         raise ContainerError(f"{name} was lost", why="its supervisor was killed", hint=hint)
@@ -69,5 +74,8 @@ def result_of(container_id: str, name: str, exit_code: int | None, output: Tail)
         if exit_code > 128:
             with suppress(ValueError):
                 meaning = f"it was ended by {signal.Signals(exit_code - 128).name}"
-        raise ContainerFailed(f"{name} ended with exit code {exit_code}", exit_code, why=meaning)
+        error = ContainerFailed(f"{name} ended with exit code {exit_code}", exit_code, why=meaning)
+        if told is not None and told.message:
+            error.why, error.hint = told.message, told.hint
+        raise error
     return RunResult(container_id, name, exit_code, tuple(output.kept))

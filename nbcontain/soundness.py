@@ -144,6 +144,7 @@ def _end(path: Path) -> None:
     """Record that a lost container has ended; nobody knows how."""
     bundle = Bundle(path)
     if not bundle.is_alive():
+        bundle.end_orphan()
         bundle.write_state(replace(bundle.state(), status="stopped", finished_at=time.time(), error="supervisor died"))
 
 

@@ -20,7 +20,7 @@ def filled(engine: Engine) -> Engine:
 
 
 def test_commands_come_first(filled: Engine) -> None:
-    assert candidates("container", ["st"], filled) == ["start", "stop"]
+    assert candidates("container", ["st"], filled) == ["start", "stats", "stop"]
     assert {"image", "images", "doctor"} <= set(candidates("", [""], filled))
 
 

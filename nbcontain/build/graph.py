@@ -125,6 +125,8 @@ class ExecOp:
     """NAME=address of the sandbox's hosts."""
     secret_env: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """More NAME=value for the program that change nothing about what is built: the predefined proxy arguments."""
+    architecture: str = field(default="", compare=False, repr=False)
+    """Of the base image, in Go's words: programs of this machine's 32-bit ancestor run in images of that alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ def _(run: ast.Run, state: StageState, scene: Scene) -> StageState:
         sandbox=scene.sandbox,
         added_hosts=scene.added_hosts,
         secret_env=proxy_environment(proxies),
+        architecture=state.config.platform.architecture,
     )
     given = [f"{name}={state.variables.get(name, '')}" for name in state.arguments]
     arguments = [f"|{len(given)}", *given] if given else []

@@ -15,6 +15,7 @@ from nbcontain.commands import (
     housekeeping,
     images,
     registries,
+    resources,
     system,
 )  # fmt: skip
 from nbcontain.commands.builds import DockerfileWords
@@ -35,6 +36,7 @@ __all__ = [
     "overview",
     "parse_words",
     "registries",
+    "resources",
     "split",
     "system",
 ]

@@ -26,10 +26,12 @@ from nbcontain.runtime.signals import signal_number
 from nbcontain.store.gc import written_bytes
 from nbcontain.task import Task
 
+PRIVILEGED = "nothing protects this machine from what runs inside"
+
 
 @command("container", "run", "make a container of an image and run it", RunOptions, top=("run",))
 def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Interactive:
-    facts = (("network", options.network),)
+    facts = (("network", options.network), ("privileged", PRIVILEGED if options.privileged else ""))
     log = "" if options.remove else "%container logs shows all of it"
     keys.parse(options.detach_keys)
 
@@ -118,7 +120,7 @@ def describe_status(container: Container, status: str) -> str:
     state = container.state()
     match status:
         case "running":
-            return f"Up {ago(state.started_at).removesuffix(' ago')}"
+            return f"Up {ago(state.started_at).removesuffix(' ago')}" + (" (Paused)" if container.is_paused else "")
         case "exited":
             return f"Exited ({state.exit_code}) {ago(state.finished_at)}"
         case "lost":
@@ -300,3 +302,7 @@ def container_attach(engine: Engine, words: AttachWords) -> Interactive:
         lambda size, _: engine.consoles.attach(container, size), words.detach_keys,
         types=has_terminal and not words.no_stdin, is_raw=has_terminal, elsewhere=lambda: container,
     )  # fmt: skip
+
+
+each_container = _each
+"""For other modules' commands on several containers."""

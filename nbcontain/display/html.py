@@ -108,7 +108,11 @@ def state_mark(state: str, word: str, tag: str = "span") -> str:
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
     """Small print: "id 3f2a… · pid 48213"; nothing for empty values."""
-    drawn = [element("span", f"{escape(name)} {element('b', escape(value))}") for name, value in pairs if value]
+    drawn = [
+        element("span", f"{escape(name)} {element('b', escape(value))}", "nbc-danger" if name == "privileged" else "")
+        for name, value in pairs
+        if value
+    ]
     return element("div", " ".join(drawn), "nbc-facts") if drawn else ""
 
 

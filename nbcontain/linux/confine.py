@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 from collections.abc import Iterable
 
 from nbcontain.errors import SetupFailed
@@ -53,6 +54,7 @@ def capability_set(names: Iterable[str]) -> int:
 
 
 _FOR_BECOMING = ("CAP_SETPCAP", "CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_DAC_OVERRIDE")
+_ADMIN = 1 << _NUMBERS["CAP_SYS_ADMIN"]
 
 
 def reduce(capabilities: Iterable[str], *, limits: bool = False) -> None:
@@ -60,13 +62,16 @@ def reduce(capabilities: Iterable[str], *, limits: bool = False) -> None:
     _, permitted, _ = syscalls.capget()
     more = ("CAP_SYS_RESOURCE",) if limits else ()
     kept = capability_set((*capabilities, *_FOR_BECOMING, *more)) & permitted
-    syscalls.capset(kept, kept, 0)
+    # That of a filter is not in effect until then: an admin may open what root of the container must not read.
+    syscalls.capset(kept, kept | _ADMIN & permitted, 0)
 
 
-def become(user: User, capabilities: Iterable[str], *, no_new_privileges: bool) -> None:
+def become(user: User, capabilities: Iterable[str], *, no_new_privileges: bool, seccomp: bytes = b"") -> None:
     """Be `user` with at most these capabilities from here on, for good. Run by init and by an exec's process.
 
     The order matters: the bounding set needs CAP_SETPCAP, groups CAP_SETGID, and changing the uid drops the rest.
+    A filter needs CAP_SYS_ADMIN, or the promise of no new privileges. It comes last, so that it may forbid all of
+    that; but for capset(2), which takes that capability away again.
     """
     wanted = capability_set(capabilities)
     _, permitted, _ = syscalls.capget()
@@ -81,12 +86,16 @@ def become(user: User, capabilities: Iterable[str], *, no_new_privileges: bool) 
             break  # EINVAL: this kernel has no more
     _set_groups(user)
     os.setresgid(user.gid, user.gid, user.gid)
+    # Otherwise changing the uid from 0 would empty the permitted set.
+    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.setresuid(user.uid, user.uid, user.uid)
-    if user.uid == 0:
-        syscalls.capset(wanted & permitted, wanted & permitted, 0)
+    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
+    kept = wanted & permitted if user.uid == 0 else 0
+    needs_admin = bool(seccomp) and not no_new_privileges
+    if needs_admin:
+        syscalls.capset(kept | _ADMIN, kept | _ADMIN, 0)
     else:
-        # Changing the uid from 0 emptied the permitted and effective sets; what was inheritable goes as well.
-        syscalls.capset(0, 0, 0)
+        syscalls.capset(kept, kept, 0)
     try:
         syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError as error:
@@ -95,6 +104,24 @@ def become(user: User, capabilities: Iterable[str], *, no_new_privileges: bool) 
     if no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     os.umask(user.umask)
+    if seccomp:
+        install(seccomp)
+    if needs_admin:
+        syscalls.capset(kept, kept, 0)
+
+
+_FLAGS = struct.Struct("=Q")
+
+
+def sealed(program: bytes, flags: int) -> bytes:
+    """A filter and how it is to be loaded, as one piece of memory."""
+    return _FLAGS.pack(flags) + program
+
+
+def install(seccomp: bytes) -> None:
+    """Load a filter that `sealed` packed."""
+    (flags,) = _FLAGS.unpack_from(seccomp)
+    syscalls.seccomp(seccomp[_FLAGS.size :], flags)
 
 
 def _set_groups(user: User) -> None:

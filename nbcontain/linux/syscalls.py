@@ -51,6 +51,7 @@ RESOLVE_IN_ROOT = 0x10
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
@@ -68,6 +69,7 @@ _SYS_MOUNT_SETATTR = 442
 _IS_ARM = os.uname().machine == "aarch64"
 _SYS_PIVOT_ROOT = 41 if _IS_ARM else 155
 _SYS_KEYCTL = 219 if _IS_ARM else 250
+_SYS_SECCOMP = 277 if _IS_ARM else 317
 _SYS_CAPGET = 90 if _IS_ARM else 125
 _SYS_CAPSET = 91 if _IS_ARM else 126
 
@@ -79,6 +81,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _OPEN_TREE_CLONE = 1
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+_SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
 _int, _uint, _long, _ulong = ctypes.c_int, ctypes.c_uint, ctypes.c_long, ctypes.c_ulong
@@ -121,6 +124,7 @@ _mount_setattr = _numbered(_SYS_MOUNT_SETATTR, _int, _text, _uint, _text, ctypes
 _openat2 = _numbered(_SYS_OPENAT2, _int, _text, _text, ctypes.c_size_t)
 _close_range = _numbered(_SYS_CLOSE_RANGE, _uint, _uint, _uint)
 _keyctl = _numbered(_SYS_KEYCTL, _int, _pointer)
+_seccomp = _numbered(_SYS_SECCOMP, _uint, _uint, _pointer)
 _capget = _numbered(_SYS_CAPGET, _pointer, _pointer)
 _capset = _numbered(_SYS_CAPSET, _pointer, _pointer)
 
@@ -182,6 +186,19 @@ def prctl(option: int, first: int = 0, second: int = 0) -> int:
     return _checked(_prctl(option, first, second, 0, 0))
 
 
+def overwrite_words(name: bytes) -> None:
+    """Put `name` where this process's arguments and environment began, and nothing after it (proc(5), cmdline).
+
+    Whoever may look at the process sees no more of them. Nothing of C may use its environment afterwards.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    first, last, start, end = map(int, fields[45:49])
+    ctypes.memset(first, 0, last - first)
+    ctypes.memset(start, 0, end - start)
+    ctypes.memmove(first, name, min(len(name), last - first - 1))
+
+
 def setrlimit(number: int, soft: int, hard: int) -> None:
     """setrlimit(2), which the module `resource` has too, but that is one more to be loaded everywhere."""
     _checked(_setrlimit(number, ctypes.byref((ctypes.c_uint64 * 2)(soft, hard))))
@@ -226,6 +243,13 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         inheritable >> high,
     )
     _checked(_capset(header, ctypes.create_string_buffer(data)))
+
+
+def seccomp(program: bytes, flags: int = 0) -> None:
+    """Have a program of classic BPF decide on every call from here on, in all children too (seccomp(2))."""
+    instructions = ctypes.create_string_buffer(program, len(program))
+    wanted = struct.pack("H6xP", len(program) // 8, ctypes.addressof(instructions))
+    _checked(_seccomp(_SECCOMP_SET_MODE_FILTER, flags, wanted))
 
 
 # --- mounts -----------------------------------------------------------------------------------

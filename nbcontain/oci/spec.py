@@ -10,6 +10,15 @@ OCI_VERSION = "1.0.2"
 """The oldest that has all that is used here: crun before 1.9 takes no newer one."""
 
 
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+class SharedDocument(dict[str, object]):
+    """A JSON object that many specs share and nobody changes: what is made of it is made once, by its identity."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """Who the program runs as, in the container's own numbers."""
@@ -43,6 +52,11 @@ class Process:
     capabilities: tuple[str, ...] = ()
     """Bounding, permitted and effective set alike ("CAP_CHOWN"); inheritable and ambient stay empty."""
     no_new_privileges: bool = False
+    apparmor: str = ""
+    """The profile to run under, where the kernel has AppArmor."""
+    label: str = ""
+    """SELinux's, where the kernel has that."""
+    oom_score_adj: int | None = None
     rlimits: tuple[Rlimit, ...] = ()
 
 
@@ -75,6 +89,11 @@ class Linux:
     gid_mappings: tuple[IdMapping, ...] = ()
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
+    sysctl: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    resources: Mapping[str, object] = field(default_factory=lambda: _NOTHING, hash=False)
+    """As in config.json (`linux.cgroups` reads it)."""
+    seccomp: Mapping[str, object] = field(default_factory=lambda: _NOTHING, hash=False)
+    """As in config.json (`oci.seccomp` reads it); what is in force is the filter that was made of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 
-from nbcontain.oci.spec import OCI_VERSION, IdMapping, Linux, Mount, Process, Rlimit, Spec, User
+from nbcontain.oci.spec import OCI_VERSION, IdMapping, Linux, Mount, Process, Rlimit, SharedDocument, Spec, User
 from nbcontain.oci.strict_json import Fields
+
+
+def spec_to_text(spec: Spec) -> str:
+    """The same as `json.dumps(spec_to_json(spec))`, but quicker where many specs share a seccomp profile."""
+    profile = spec.linux.seccomp
+    if not isinstance(profile, SharedDocument):
+        return json.dumps(spec_to_json(spec))
+    document = spec_to_json(replace(spec, linux=replace(spec.linux, seccomp={})))
+    linux = json.dumps(document.pop("linux") | {"seccomp": None})  # type: ignore[operator]
+    return f'{json.dumps(document)[:-1]}, "linux": {linux.removesuffix("null}")}{_text_of(profile)}}}}}'
+
+
+@lru_cache(16)
+def _text_of(document: SharedDocument) -> str:
+    return json.dumps(document)
 
 
 def spec_to_json(spec: Spec) -> dict[str, object]:
@@ -16,6 +34,9 @@ def spec_to_json(spec: Spec) -> dict[str, object]:
         "gidMappings": [_mapping_json(mapping) for mapping in spec.linux.gid_mappings],
         "maskedPaths": list(spec.linux.masked_paths),
         "readonlyPaths": list(spec.linux.readonly_paths),
+        "sysctl": dict(spec.linux.sysctl),
+        "resources": dict(spec.linux.resources),
+        "seccomp": spec.linux.seccomp,
     }
     document: dict[str, object] = {
         "ociVersion": OCI_VERSION,
@@ -43,6 +64,9 @@ def spec_from_json(document: Mapping[str, object]) -> Spec:
             gid_mappings=tuple(_mapping(fields) for fields in linux.objects("gidMappings")),
             masked_paths=linux.texts("maskedPaths") or (),
             readonly_paths=linux.texts("readonlyPaths") or (),
+            sysctl=linux.texts_by_name("sysctl"),
+            resources=linux.values_of("resources"),
+            seccomp=linux.values_of("seccomp"),
         ),
         root_readonly=root.flag("readonly"),
         annotations=top.texts_by_name("annotations"),
@@ -56,7 +80,7 @@ def process_to_json(process: Process) -> dict[str, object]:
     if process.user.additional_gids:
         user["additionalGids"] = list(process.user.additional_gids)
     rows, columns = process.console_size
-    return {
+    document: dict[str, object] = {
         "terminal": process.terminal,
         **({"consoleSize": {"height": rows, "width": columns}} if rows or columns else {}),
         "user": user,
@@ -73,6 +97,13 @@ def process_to_json(process: Process) -> dict[str, object]:
         "noNewPrivileges": process.no_new_privileges,
         **({"rlimits": [_rlimit_json(each) for each in process.rlimits]} if process.rlimits else {}),
     }
+    if process.apparmor:
+        document["apparmorProfile"] = process.apparmor
+    if process.label:
+        document["selinuxLabel"] = process.label
+    if process.oom_score_adj is not None:
+        document["oomScoreAdj"] = process.oom_score_adj
+    return document
 
 
 def process_from_json(document: Mapping[str, object]) -> Process:
@@ -93,6 +124,9 @@ def process_from_json(document: Mapping[str, object]) -> Process:
         console_size=(size.count("height"), size.count("width")),
         capabilities=fields.object("capabilities").texts("bounding") or (),
         no_new_privileges=fields.flag("noNewPrivileges"),
+        apparmor=fields.text("apparmorProfile"),
+        label=fields.text("selinuxLabel"),
+        oom_score_adj=fields.number("oomScoreAdj"),
         rlimits=tuple(
             Rlimit(
                 each.text("type", required=True), each.count("soft", below=1 << 64), each.count("hard", below=1 << 64)

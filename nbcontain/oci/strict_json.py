@@ -47,6 +47,20 @@ class Fields:
         value = self._get(key, int, "a number", required)
         return default if value is None else self._counted(key, value, below)
 
+    def number(self, key: str) -> int | None:
+        """Any whole number of 32 bits; None if there is none."""
+        value: int | None = self._get(key, int, "a number")
+        if value is not None and not -(1 << 31) <= value < 1 << 31:
+            raise BadDocument(f"{self.place}.{key} must be a number of 32 bits")
+        return value
+
+    def amount(self, key: str) -> int | None:
+        """A number from -1 on, which is no limit; None if there is none."""
+        value: int | None = self._get(key, int, "a number")
+        if value is not None and not -1 <= value < 1 << 63:
+            raise BadDocument(f"{self.place}.{key} must be a number from -1 on")
+        return value
+
     def counts(self, key: str) -> tuple[int, ...]:
         return tuple(self._counted(key, value) for value in self._get(key, list, "a list of numbers") or ())
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
+import signal
 import struct
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +31,7 @@ from nbcontain.store import files
 Status = Literal["creating", "created", "running", "stopped"]
 _OFD_LOCK = struct.Struct("hhqqi4x")
 _LIMIT_BYTES = 8 << 20
+_ORPHAN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class State:
     finished_at: float = 0.0
     error: str = ""
     """Why it could not be started."""
+    oom_killed: bool = False
+    """One of its processes was killed, because there was no memory left for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,8 @@ class ContainerInfo:
     """Its program has a terminal, and no pipes."""
     build_step: bool = False
     """It is no container of the user's: its snapshot belongs to a build."""
+    limited: bool = False
+    """It has a control group of its own, with limits."""
     stop_signal: str = "SIGTERM"
     stop_timeout_s: float = 10.0
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
@@ -87,6 +95,10 @@ class Bundle:
 
         Synced unless the container is to be forgotten anyway.
         """
+        # Only here, in the kernel: the processes that containers are forked from never compile one.
+        from nbcontain.runtime.confinement import filter_of
+
+        seccomp = filter_of(spec.linux.seccomp)
         keep = not (info.remove or info.build_step)
         files.make_directory(path, durable=keep)
         bundle = cls(path)
@@ -98,9 +110,11 @@ class Bundle:
                 files.write_new(path / "journal.jsonl", b"")
                 for name, text in network_files(spec.hostname, spec.annotations.get(HOSTS, "")).items():
                     files.write_new(path / name, text.encode(), 0o644, durable=keep)
-                config, mounts = spec_codec.spec_to_json(spec), spec_codec.mounts_to_json(rootfs)
-                files.write_new(path / "config.json", json.dumps(config).encode(), durable=keep)
+                config, mounts = spec_codec.spec_to_text(spec), spec_codec.mounts_to_json(rootfs)
+                files.write_new(path / "config.json", config.encode(), durable=keep)
                 files.write_new(path / "rootfs.json", json.dumps(mounts).encode(), durable=keep)
+                if seccomp:
+                    files.write_new(path / "seccomp.bpf", seccomp, durable=keep)
                 fields = asdict(replace(info, labels={}, options={})) | {
                     "labels": dict(info.labels),
                     "options": dict(info.options),
@@ -156,6 +170,10 @@ class Bundle:
     def rootfs(self) -> tuple[Mount, ...]:
         return spec_codec.mounts_from_json(self._read("rootfs.json"))
 
+    def seccomp(self, spec: Spec) -> bytes:
+        """The filter that was made of the spec's profile; b"" if it has none. One that is missing is an error."""
+        return files.read(self.path / "seccomp.bpf", _LIMIT_BYTES) if spec.linux.seccomp else b""
+
     def state(self) -> State:
         """As its supervisor last wrote it; `creating` before that."""
         try:
@@ -164,6 +182,10 @@ class Bundle:
         except (FileNotFoundError, TypeError, ValueError, RecursionError):
             # Never written, or not to the end before the power went: it did not outlive that either.
             return State()
+
+    def is_paused(self) -> bool:
+        """Whether its processes are stopped; a start ends that."""
+        return (self.path / "paused").exists()
 
     def stubs(self) -> tuple[str, ...]:
         """The paths that had to be made as mount points: no changes of the container's."""
@@ -246,6 +268,41 @@ class Bundle:
             os.close(self.lock_fd)
             self.lock_fd = None
 
+    def end_orphan(self) -> None:
+        """Kill the first process of a container that is not alive any more, should it have outlived its supervisor.
+
+        Its life hangs on the supervisor's, unless its program has undone that (PR_SET_PDEATHSIG, prctl(2)). Nobody
+        would keep what it writes, and a second one must never be started in the same layer.
+        """
+        state = self.state()
+        if state.status not in ("created", "running") or state.pid <= 0 or (self.lock_fd is None and self.is_alive()):
+            return
+        with suppress(ProcessLookupError, FileNotFoundError):
+            pidfd = os.pidfd_open(state.pid)
+            try:
+                # The number may be another process's by now; what the descriptor names cannot change any more.
+                if start_time(state.pid) == state.pid_start:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    select.select([pidfd], [], [], _ORPHAN_S)
+            finally:
+                os.close(pidfd)
+
+    # --- writing: kernel ---
+
+    def mark_paused(self, *, paused: bool) -> None:
+        """Say so to everybody. Idempotent."""
+        if not paused:
+            files.unlink(self.path / "paused")
+        elif not self.is_paused():
+            files.write_new(self.path / "paused", b"")
+
+    def write_resources(self, spec: Spec) -> None:
+        """Other limits than it had; everything else is as it was."""
+        files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode())
+        fields = self._read("container.json") | {"limited": True}
+        files.replace(self.path / "container.json", json.dumps(fields).encode())
+        self._info = None
+
     # --- writing: supervisor ---
 
     def write_state(self, state: State) -> None:
@@ -262,6 +319,12 @@ class Bundle:
         temporary = self.path / f".{name}-{os.urandom(4).hex()}"
         files.write_new(temporary, data)
         files.move(temporary, self.path / name)
+
+
+def start_time(pid: int) -> int:
+    """When a process began, in clock ticks since boot (proc(5), stat, field 22). Raises FileNotFoundError."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
+        return int(lines.read().rpartition(")")[2].split()[19])
 
 
 def _is_locked(fd: int) -> bool:

@@ -6,14 +6,19 @@ import os
 import select
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from nbcontain.events import Notice
+from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime import init, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, Message, error_of
+
+OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit"
 
 
 def be_program(
@@ -47,6 +52,28 @@ def be_program(
         # The container can open its pipe by /proc/self/fd/1 and take away what poll saw.
         os.set_blocking(reading, False)
     return {reading: stream for stream, (reading, _) in pipes.items()}
+
+
+def begin_limits(bundle: Bundle, pid: int, ids: IdMap) -> None:
+    """Limit the first process, which waits, if its container has limits. Raises SetupFailed."""
+    if bundle.info.limited:
+        # Only now: what most containers have no use for, no supervisor carries with it.
+        from nbcontain.runtime import resources
+
+        resources.begin(bundle, pid, is_root=ids.is_identity)
+
+
+def end_limits(bundle: Bundle, ids: IdMap, journal: FileJournal) -> bool:
+    """All its processes have ended. Gives, and tells, whether one was killed because there was no memory for it."""
+    if not bundle.info.limited:
+        return False
+    from nbcontain.runtime import resources
+
+    if not resources.end(bundle, is_root=ids.is_identity):
+        return False
+    with suppress(OSError):
+        journal.append(Notice(bundle.path.name, OUT_OF_MEMORY, "a higher --memory, or a program that needs less"))
+    return True
 
 
 def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> None:

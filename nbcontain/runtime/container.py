@@ -15,7 +15,7 @@ from nbcontain.events import Output, Record
 from nbcontain.oci import spec_codec
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
 from nbcontain.runtime.generate import merged
-from nbcontain.runtime.init import USER
+from nbcontain.runtime.init import GROUPS, USER
 from nbcontain.runtime.launcher import Launcher, Leash, answer_of, connect, piped
 from nbcontain.runtime.messages import Channel, Message, error_of
 from nbcontain.runtime.signals import signal_number
@@ -81,6 +81,11 @@ class Container:
                 return "exited"
             case _:
                 return "created"
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether all its processes are stopped where they are."""
+        return self.bundle.is_paused()
 
     @property
     def pid(self) -> int | None:
@@ -228,6 +233,8 @@ class Container:
     def _exec_order(
         self, args: Sequence[str], env: Sequence[str], cwd: str, user: str, size: tuple[int, int] | None = None
     ) -> Message:
+        if self.is_paused:
+            raise ContainerError(f"{self.name} is paused", hint=f"%container unpause {self.name}")
         spec = self.bundle.spec
         process = replace(
             spec.process,
@@ -238,7 +245,8 @@ class Container:
             console_size=size or (0, 0),
         )
         user = user or spec.annotations.get(USER, "")
-        return {"do": "exec", "process": spec_codec.process_to_json(process), "user": user}
+        groups = spec.annotations.get(GROUPS, "")
+        return {"do": "exec", "process": spec_codec.process_to_json(process), "user": user, "groups": groups}
 
     def exec_terminal(
         self, args: Sequence[str], *, env: Sequence[str] = (), cwd: str = "", user: str = "", size: tuple[int, int]

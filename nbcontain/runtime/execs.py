@@ -6,6 +6,7 @@ import os
 import select
 import signal
 from dataclasses import dataclass
+from functools import partial
 
 from nbcontain.linux import syscalls
 from nbcontain.runtime import init, stage
@@ -53,11 +54,18 @@ class Execs:
 
     def start(self, client: Channel, message: Message, fds: list[int]) -> None:
         """Have a process forked inside that becomes what the message says; `client` is told how that goes."""
-        flags = 0
-        for name in self._bundle.spec.linux.namespaces:
+        flags, spec = 0, self._bundle.spec
+        for name in spec.linux.namespaces:
             flags |= _JOINED[name]
-        inside = stage.join(self._pidfd, flags, init.be_process, (fds[0], fds[1], fds[2]))
-        inside.channel.send({"process": message["process"], "user": message["user"]})
+        body = partial(init.be_process, seccomp=self._bundle.seccomp(spec))
+        inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]))
+        if self._bundle.info.limited:
+            from nbcontain.runtime import resources
+
+            resources.enter(self._bundle, inside.pid, is_root="user" not in spec.linux.namespaces)
+        inside.channel.send(
+            {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
+        )
         running = _Exec(inside.pid, os.pidfd_open(inside.pid), inside.channel, client)
         for fd in (inside.channel.fileno(), running.pidfd):
             self._running[fd] = running

@@ -10,46 +10,15 @@ from pathlib import Path
 from nbcontain import detach_keys
 from nbcontain.errors import UsageError
 from nbcontain.host import Host
+from nbcontain.linux.limits import to_json
 from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime import hosts, limits
-from nbcontain.runtime.init import DEFAULT_PATH, REAPER, USER
-
-CAPABILITIES = tuple(
-    f"CAP_{name}"
-    for name in [
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "NET_BIND_SERVICE",
-        "SETFCAP",
-        "SETGID",
-        "SETPCAP",
-        "SETUID",
-        "SYS_CHROOT",
-    ]
-)
-"""Podman's eleven: Docker's fourteen without MKNOD, NET_RAW and AUDIT_WRITE."""
-
-MASKED = tuple(
-    f"/proc/{name}"
-    for name in [
-        "acpi",
-        "asound",
-        "interrupts",
-        "kcore",
-        "keys",
-        "latency_stats",
-        "sched_debug",
-        "scsi",
-        "timer_list",
-        "timer_stats",
-    ]
-) + ("/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux")
-READONLY = tuple(f"/proc/{name}" for name in ["bus", "fs", "irq", "sys", "sysrq-trigger"])
+from nbcontain.runtime.confinement import ConfinementOptions, confinement
+from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, sysctls, temporary
+from nbcontain.runtime.init import DEFAULT_PATH, GROUPS, REAPER, USER
+from nbcontain.runtime.resources import LimitOptions, ThrottleOptions, limits_of
 
 _SHM_BYTES = 64 << 20
 _QUIET = ("nosuid", "noexec", "nodev")
@@ -57,7 +26,7 @@ _QUIET = ("nosuid", "noexec", "nodev")
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class RunOptions:
+class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, ThrottleOptions):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
     image: str = argument(help="an image's name or id")
@@ -129,12 +98,13 @@ def generate(
     if options.tty and not any(entry.startswith("TERM=") for entry in environment):
         environment = ("TERM=xterm", *environment)
     name = options.hostname or hostname
+    confined = confinement(options, config.platform.architecture, host.kernel)
     is_rootless = not host.ids.is_identity
     shm_bytes = limits.size_bytes(options.shm_size, "--shm-size") if options.shm_size else _SHM_BYTES
-    own = _own_mounts(host, options.network, shm_bytes)
+    own = _own_mounts(host, options, shm_bytes)
     namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
     namespaces += ["user"] * is_rootless + ["network"] * (options.network == "none")
-    annotations = {USER: options.user or config.user}
+    annotations = {USER: options.user or config.user, GROUPS: groups(options.group_add)}
     if options.init:
         annotations[REAPER] = "true"
     annotations[hosts.HOSTS] = hosts.lines(tuple(map(hosts.added, options.add_hosts)))
@@ -145,17 +115,30 @@ def generate(
             cwd=_directory(options.workdir or config.working_dir or "/"),
             terminal=options.tty,
             console_size=options.console_size,
-            capabilities=CAPABILITIES,
+            capabilities=confined.capabilities,
+            no_new_privileges=confined.no_new_privileges,
+            apparmor=confined.apparmor,
+            label=confined.label,
+            oom_score_adj=oom_score(options.oom_score_adj),
             rlimits=limits.ulimits(options.ulimits),
         ),
         hostname=name,
-        mounts=(*own, *_network_mounts(files), *map(_volume, options.volumes)),
+        mounts=(
+            *own,
+            *_network_mounts(files),
+            *devices(options.device, privileged=options.privileged),
+            *temporary(options.tmpfs),
+            *map(_volume, options.volumes),
+        ),
         linux=Linux(
             namespaces=tuple(namespaces),
             uid_mappings=host.ids.uids if is_rootless else (),
             gid_mappings=host.ids.gids if is_rootless else (),
-            masked_paths=MASKED,
-            readonly_paths=READONLY,
+            masked_paths=confined.masked,
+            readonly_paths=confined.readonly,
+            seccomp=confined.seccomp,
+            resources=to_json(limits_of(options)),
+            sysctl=sysctls(options.sysctl, has_network=options.network == "none"),
         ),
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},
@@ -216,7 +199,7 @@ def _directory(path: str) -> str:
     return path
 
 
-def _own_mounts(host: Host, network: str, shm_bytes: int) -> tuple[Mount, ...]:
+def _own_mounts(host: Host, options: RunOptions, shm_bytes: int) -> tuple[Mount, ...]:
     """/proc, /dev, /sys and what is in them."""
     from nbcontain.host import Ability
 
@@ -224,10 +207,11 @@ def _own_mounts(host: Host, network: str, shm_bytes: int) -> tuple[Mount, ...]:
     proc = Mount("/proc", "proc", "proc", _QUIET)
     if not host.can(Ability.FRESH_PROC):
         proc = Mount("/proc", "bind", "/proc", ("rbind", *_QUIET))
-    sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, "ro"))
-    if is_rootless and network == "host":
+    access = () if options.privileged else ("ro",)
+    sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, *access))
+    if is_rootless and options.network == "host":
         # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone.
-        sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_QUIET, "ro"))
+        sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_QUIET, *access))
     tty = ("gid=5",) if host.ids.has_gid(5) else ()
     return (
         proc,

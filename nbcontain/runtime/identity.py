@@ -19,11 +19,11 @@ class Identity:
     home: str = "/"
 
 
-def resolve(words: str, passwd: str, group: str) -> Identity:
+def resolve(words: str, passwd: str, group: str, more_groups: str = "") -> Identity:
     """`words` is USER's `name|uid[:name|gid]`, "" for root; the texts are those of the image's files.
 
-    A number need not be in the files. A given group replaces the user's own and its further ones.
-    Raises SetupFailed for a name that is not there.
+    A number need not be in the files. A given group replaces the user's own and its further ones; those of
+    `more_groups`, with commas between them, are added. Raises SetupFailed for a name that is not there.
     """
     who, _, with_group = words.partition(":")
     who = who or "0"
@@ -39,18 +39,23 @@ def resolve(words: str, passwd: str, group: str) -> Identity:
     gid = int(row[3]) if row else 0
     more: tuple[int, ...] = ()
     if with_group:
-        found = next((fields for fields in _rows(group, 4) if _means(with_group, fields)), None)
-        if found is None and not _is_number(with_group):
-            raise SetupFailed(
-                f"there is no group {with_group!r} in the image",
-                path="/etc/group",
-                why="/etc/group does not list it",
-                hint="A number needs no entry (1000); RUN groupadd, or addgroup, makes one.",
-            )
-        gid = int(found[2]) if found else int(with_group)
+        gid = _group(with_group, group)
     elif row:
         more = tuple(int(fields[2]) for fields in _rows(group, 4) if row[0] in fields[3].split(","))
-    return Identity(User(uid, gid, more), (row[5] if row else "") or "/")
+    more += tuple(_group(each, group) for each in more_groups.split(",") if each)
+    return Identity(User(uid, gid, tuple(dict.fromkeys(more))), (row[5] if row else "") or "/")
+
+
+def _group(word: str, group: str) -> int:
+    found = next((fields for fields in _rows(group, 4) if _means(word, fields)), None)
+    if found is None and not _is_number(word):
+        raise SetupFailed(
+            f"there is no group {word!r} in the image",
+            path="/etc/group",
+            why="/etc/group does not list it",
+            hint="A number needs no entry (1000); RUN groupadd, or addgroup, makes one.",
+        )
+    return int(found[2]) if found else int(word)
 
 
 def _rows(text: str, columns: int) -> list[list[str]]:

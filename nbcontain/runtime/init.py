@@ -13,6 +13,7 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -28,6 +29,8 @@ from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
 
 USER = "org.nbcontain.user"
 """Annotation: USER's words, resolved inside the image."""
+GROUPS = "org.nbcontain.groups"
+"""Annotation: further groups, resolved inside the image."""
 REAPER = "org.nbcontain.init"
 """Annotation: "true" where a small first process of ours reaps and forwards signals (`--init`)."""
 ROOTFS = "nbcontain.runtime.rootfs"
@@ -90,11 +93,16 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     """Init: make the container and become its program."""
     bundle = Bundle(Path(message["bundle"]))
     spec = bundle.spec
+    seccomp = bundle.seccomp(spec)
+    if spec.process.oom_score_adj is not None:
+        _set_oom_score(spec.process.oom_score_adj)
     redirect(*fds[:3])
     isolation.separate_mounts(network="network" in spec.linux.namespaces)
     if spec.hostname:
         syscalls.sethostname(spec.hostname)
     root_fd = isolation.mount_root(bundle.rootfs, volatile=message["volatile"])
+    if spec.linux.sysctl:
+        isolation.set_knobs(spec.linux.sysctl)
     hidden = secrets.read(fds[3:])
     made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden))
     terminal = console.furnished(root_fd, spec.process.console_size) if spec.process.terminal else None
@@ -104,7 +112,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     else:
         redirect(terminal.peer, terminal.peer, terminal.peer)
         keep_only(channel, terminal.master)
-    program = _prepare(spec.process, spec.annotations.get(USER, ""))
+    program = _prepare(spec.process, spec.annotations, seccomp)
     program.env.update(hidden.env)
     channel.send({"ready": True, "made": made}, (terminal.master, 0) if terminal else ())
     if terminal is not None:
@@ -114,13 +122,16 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     # A change of ids clears it, and so does fork.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     if spec.annotations.get(REAPER) == "true":
-        _fork_and_reap(channel, program, spec.process)
+        _fork_and_reap(channel, is_root="user" not in spec.linux.namespaces)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     _execute(program, spec.process)
 
 
-def be_process(channel: Channel) -> None:
-    """An exec's process, inside the container's namespaces: become the program that the channel tells of."""
+def be_process(channel: Channel, seccomp: bytes) -> None:
+    """An exec's process, inside the container's namespaces: become the program that the channel tells of.
+
+    `seccomp` is the container's filter, which the supervisor read: in here its file cannot be seen.
+    """
     message, _ = channel.receive()
     if message is None:
         return
@@ -134,7 +145,7 @@ def be_process(channel: Channel) -> None:
         redirect(terminal.peer, terminal.peer, terminal.peer)
         channel.send({"console": True}, (terminal.master, 0))
         terminal.close()
-    program = _prepare(process, message["user"])
+    program = _prepare(process, {USER: message["user"], GROUPS: message.get("groups", "")}, seccomp)
     _execute(program, process)
 
 
@@ -170,13 +181,14 @@ class _Program:
         self.env = env
 
 
-def _prepare(process: Process, words: str) -> _Program:
+def _prepare(process: Process, annotations: Mapping[str, str], seccomp: bytes) -> _Program:
     """Everything between the pivot and exec; from here on only what the user may do can be done."""
     # The files that are read below may be symlinks to what only the host's root may open, such as /proc/kmsg.
     confine.reduce(process.capabilities, limits=bool(process.rlimits))
     _take_own_null()
-    who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"))
-    user = who.user if words else process.user
+    words, groups = annotations.get(USER, ""), annotations.get(GROUPS, "")
+    who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"), groups)
+    user = who.user if words or groups else process.user
     env = dict(entry.partition("=")[::2] for entry in process.env)
     env.setdefault("PATH", DEFAULT_PATH)
     env.setdefault("HOME", who.home)
@@ -191,7 +203,7 @@ def _prepare(process: Process, words: str) -> _Program:
                 # Without CAP_CHOWN it stays root's: what it has open works, /dev/pts/0 by its name does not.
                 os.fchown(0, user.uid, -1)
         confine.limit(process.rlimits)
-        confine.become(user, process.capabilities, no_new_privileges=process.no_new_privileges)
+        confine.become(user, process.capabilities, no_new_privileges=process.no_new_privileges, seccomp=seccomp)
     except OSError as error:
         raise SetupFailed(
             f"cannot become user {words or user.uid}",
@@ -310,10 +322,26 @@ def _execute(program: _Program, process: Process) -> NoReturn:
         ) from error
 
 
-def _fork_and_reap(channel: Channel, program: _Program, process: Process) -> None:
+def _hide_reaper(*, is_root: bool) -> None:
+    """Where the interpreter lies on this machine is no container's business.
+
+    Without a user namespace nobody inside may look at this process at all from here on. In one, the supervisor of an
+    ordinary user could not either, and would not get in for an exec.
+    """
+    try:
+        syscalls.overwrite_words(b"nbcontain-init")
+    except (OSError, ValueError, IndexError):
+        # A /proc that is masked, or another kernel's: then nothing can be read there by anybody else either.
+        pass
+    if is_root:
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+
+
+def _fork_and_reap(channel: Channel, *, is_root: bool) -> None:
     """Init with --init: fork the program and stay, reaping and passing signals on. Returns in the program only."""
     forwarded = set(range(1, 65)) - {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, 32, 33}
     signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | {signal.SIGCHLD})
+    _hide_reaper(is_root=is_root)
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -354,6 +382,19 @@ def text_of(path: str) -> str:
         return ""
     finally:
         os.close(fd)
+
+
+def _set_oom_score(number: int) -> None:
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"%d" % number)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise SetupFailed(
+            f"cannot make the oom score {number}", errno=error.errno, why="only root of the machine may lower it"
+        ) from error
 
 
 def _leave_keyring() -> None:

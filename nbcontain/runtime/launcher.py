@@ -116,6 +116,8 @@ class Launcher:
         """
         if bundle.lock_fd is None:
             bundle.lock()
+            bundle.end_orphan()
+            bundle.mark_paused(paused=False)
         ends = [bundle.lock_fd]
         if leash is not None:
             ends.append(leash.end())

@@ -21,8 +21,8 @@ from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import idle, stage
-from nbcontain.runtime.bundle import Bundle, State
-from nbcontain.runtime.calls import be_program, raise_for, remove_as_root
+from nbcontain.runtime.bundle import Bundle, State, start_time
+from nbcontain.runtime.calls import be_program, begin_limits, end_limits, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
@@ -71,6 +71,7 @@ class Supervisor:
         bundle.lock_fd = fds.pop(0)
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
+        begin_limits(bundle, inside.pid, ids)
         # First of all, so that init makes its root while the rest happens here.
         ends = be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
@@ -132,7 +133,7 @@ class Supervisor:
         self._listen()
         self.journal.open()
         self.outputs.watch(self.poll)
-        self.state = State(status="created", pid=self.pid, pid_start=_start_time(self.pid))
+        self.state = State(status="created", pid=self.pid, pid_start=start_time(self.pid))
         if not self.starts_at_once:
             self.bundle.write_state(self.state)
         assert self.inside is not None
@@ -377,6 +378,8 @@ class Supervisor:
         if self.state.exit_code is not None and self.state.error:
             code = self.state.exit_code
         self.outputs.drain()
+        if end_limits(self.bundle, self.ids, self.journal):
+            self.state = replace(self.state, oom_killed=True)
         if self.outputs.has_lost:
             self.state = replace(self.state, error=LOST)
         self.state = replace(self.state, status="stopped", exit_code=code, finished_at=time.time())
@@ -431,8 +434,3 @@ def resume() -> None:
 def _exit_code_of(error: BaseException) -> int:
     return int(getattr(error, "exit_status", 125))
 
-
-def _start_time(pid: int) -> int:
-    """When a process began, in clock ticks since boot (proc(5), stat, field 22)."""
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
-        return int(lines.read().rpartition(")")[2].split()[19])

@@ -22,7 +22,9 @@ def test_the_architecture_page_lists_the_modules_as_they_are() -> None:
     assert done.stdout == "True\n", "python tools/module_list.py writes it anew"
 
 
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/images.md", "docs/reliability.md")
+PAGES = (
+    "README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/images.md", "docs/reliability.md", "docs/security.md",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES)

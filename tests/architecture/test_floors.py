@@ -12,7 +12,7 @@ FLOORS = (
     {"build"},
     {
         "anatomy", "archives", "builder", "consoles", "containers", "diagnosis", "engine", "filters", "housekeeping",
-        "inspection", "outcomes", "profiles", "soundness",
+        "inspection", "outcomes", "profiles", "resources", "soundness",
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "terminal"},

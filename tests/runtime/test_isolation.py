@@ -14,7 +14,7 @@ import needs
 from machine import SLEEP, Machine, said, until
 from nbcontain.errors import SetupFailed, UsageError
 from nbcontain.linux.confine import CAPABILITIES as ALL_CAPABILITIES
-from nbcontain.runtime.generate import CAPABILITIES, MASKED
+from nbcontain.runtime.confinement import CAPABILITIES, MASKED
 
 NAMESPACES = ("mnt", "pid", "ipc", "uts", "cgroup")
 

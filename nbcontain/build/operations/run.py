@@ -12,7 +12,7 @@ from nbcontain.build.operations.workshop import Filesystem, Workshop, cache_key,
 from nbcontain.errors import BuildError, SetupFailed, StepFailed
 from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import ImageConfig
+from nbcontain.oci.image import ImageConfig, Platform
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
@@ -45,6 +45,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
             config = ImageConfig(
                 env=(*operation.env, *operation.secret_env, *mounting.env), working_dir=operation.cwd,
                 user=operation.user, entrypoint=operation.args,
+                platform=Platform(architecture=operation.architecture),
             )  # fmt: skip
             sandbox = operation.sandbox or Sandbox()
             options = RunOptions(

@@ -1,0 +1,301 @@
+"""Control groups, version 1, 2 and both at once: where they are, and a group's life (cgroups(7)).
+
+What is to be written is a value of `limits`; where that goes is a `Tree`, which a test may make of directories.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbcontain.errors import SetupFailed
+from nbcontain.linux.limits import Limits, Setting, settings
+
+PARENT = "nbcontain"
+"""The group that ours are in."""
+_REMOVAL_S = 2.0
+_YOUNG_S = 10.0
+"""A group that is empty for longer belongs to nobody any more: processes enter theirs at once."""
+_CONTROLLERS = frozenset({"cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "freezer"})
+"""Of version 1, as far as they are used here."""
+_OLD_NAMES = {"io": "blkio"}
+"""Of controllers of version 2."""
+_HINT = (
+    "start it without the limit; or as root, or as a user whose session has a group of its own (systemd's Delegate=yes)"
+)
+
+
+# --- where groups are -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The hierarchies of a machine: one for each controller of version 1, and that of version 2, where there are."""
+
+    first: Mapping[str, Path]
+    second: Path | None
+
+    @classmethod
+    def of(cls, mountinfo: str, own: str, *, is_root: bool) -> Tree:
+        """As /proc/self/mountinfo and /proc/self/cgroup say. Root's groups are below the roots, as docker's are.
+
+        Others' are below the highest group that has been handed over to them.
+        """
+        first: dict[str, Path] = {}
+        second: Path | None = None
+        for line in mountinfo.splitlines():
+            left, _, right = line.partition(" - ")
+            point, kind, options = Path(_unescaped(left.split()[4])), right.split()[0], right.split()[-1]
+            if kind == "cgroup2":
+                second = second or point
+            elif kind == "cgroup":
+                for name in options.split(","):
+                    if name in _CONTROLLERS:
+                        first.setdefault(name, point)
+        if second is not None and not is_root:
+            path = next((line[3:] for line in own.splitlines() if line.startswith("0::")), "/")
+            second = _delegated(second, path)
+        return cls(first, second)
+
+    @classmethod
+    def here(cls, *, is_root: bool) -> Tree:
+        """This machine's, for this process."""
+        texts = [Path(f"/proc/self/{name}").read_text(errors="surrogateescape") for name in ("mountinfo", "cgroup")]
+        return cls.of(*texts, is_root=is_root)
+
+    def has_second(self, controller: str) -> bool:
+        """Whether version 2 has this controller."""
+        if self.second is None:
+            return False
+        with suppress(OSError):
+            return controller in (self.second / "cgroup.controllers").read_text().split()
+        return False
+
+
+def _unescaped(text: str) -> str:
+    return text.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+
+
+def _delegated(root: Path, path: str) -> Path | None:
+    """The highest group from one's own upwards in which one may make others and move processes between them."""
+    found = None
+    for each in (here := root / path.lstrip("/"), *here.parents):
+        if not all(os.access(each / name, os.W_OK) for name in ("cgroup.procs", "cgroup.subtree_control")):
+            break
+        found = each
+        if each == root:
+            break
+    return found
+
+
+class Group:
+    """A container's directories in the hierarchies. Equal handles may live in many processes."""
+
+    def __init__(self, tree: Tree, name: str) -> None:
+        self._tree, self._name = tree, name
+
+    def __bool__(self) -> bool:
+        return any(self._directories())
+
+    def limit(self, limits: Limits) -> None:
+        """Make the group where it is missing, and have these limits from now on. Raises SetupFailed."""
+        try:
+            self._limit_first([each for each in settings(limits, 1) if each.controller in self._tree.first])
+            for setting in settings(limits, 2):
+                if _OLD_NAMES.get(setting.controller, setting.controller) not in self._tree.first:
+                    self._set(self._second(setting.controller), setting)
+        except OSError as error:
+            raise SetupFailed(
+                f"cannot limit it: {error.filename or self._name}",
+                errno=error.errno,
+                why=error.strerror or str(error),
+                hint=_HINT if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT) else "",
+            ) from error
+
+    def enter(self, pid: int) -> None:
+        """Move a process into all parts of it. Raises SetupFailed; nothing for one that is gone."""
+        for directory in self._directories():
+            try:
+                _write(directory / "cgroup.procs", str(pid))
+            except ProcessLookupError:
+                return
+            except OSError as error:
+                raise SetupFailed(
+                    "cannot limit it", errno=error.errno, path=str(directory), why=error.strerror or ""
+                ) from error
+
+    def freezer(self) -> Path:
+        """Its part that can be stopped as a whole, made if it is missing."""
+        if self._tree.second is not None:
+            with suppress(OSError):
+                directory = self._made(self._tree.second)
+                if (directory / "cgroup.freeze").exists():
+                    return directory
+        if "freezer" in self._tree.first:
+            return self._first("freezer")
+        raise SetupFailed("nothing can be paused here", why="this machine gives no control group", hint=_HINT)
+
+    def freeze(self, *, frozen: bool, timeout_s: float = 5.0) -> None:
+        """Stop all its processes where they are, or let them go on. Raises SetupFailed."""
+        directory = self.freezer()
+        deadline = time.monotonic() + timeout_s
+        if (directory / "cgroup.freeze").exists():
+            _write(directory / "cgroup.freeze", str(int(frozen)))
+            wanted, file = f"frozen {int(frozen)}", "cgroup.events"
+        else:
+            _write(directory / "freezer.state", wanted := "FROZEN" if frozen else "THAWED")
+            file = "freezer.state"
+        while wanted not in (directory / file).read_text():
+            if time.monotonic() > deadline:
+                raise SetupFailed("its processes do not stop", why=f"not within {timeout_s:.0f} s")
+            time.sleep(0.002)
+
+    def is_frozen(self) -> bool:
+        """Whether all of it is stopped."""
+        for directory in self._directories():
+            for file, wanted in (("cgroup.events", "frozen 1"), ("freezer.state", "FROZEN")):
+                with suppress(OSError):
+                    if wanted in (directory / file).read_text():
+                        return True
+        return False
+
+    def number(self, *names: str) -> int | None:
+        """What the first of these files that is there says: a number, or one after a word ("cpu.stat usage_usec")."""
+        for name in names:
+            file, _, word = name.partition(" ")
+            for directory in self._directories():
+                with suppress(OSError, ValueError, StopIteration):
+                    text = (directory / file).read_text()
+                    if not word:
+                        return int(text)
+                    return int(next(line.split()[1] for line in text.splitlines() if line.split()[0] == word))
+        return None
+
+    def text(self, name: str) -> str:
+        """What a file of it says; "" if there is none."""
+        for directory in self._directories():
+            with suppress(OSError):
+                return (directory / name).read_text()
+        return ""
+
+    def oom_kills(self) -> int:
+        """How many of its processes were killed because there was no memory left for them."""
+        return self.number("memory.events oom_kill", "memory.oom_control oom_kill") or 0
+
+    def remove(self, timeout_s: float = _REMOVAL_S) -> None:
+        """Take it away, now that its processes have ended: the kernel may need a moment for that. Idempotent."""
+        deadline = time.monotonic() + timeout_s
+        for directory in list(self._directories()):
+            while True:
+                try:
+                    os.rmdir(directory)
+                except FileNotFoundError:
+                    break
+                except OSError as error:
+                    if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                        break  # the next sweep takes it
+                    time.sleep(0.002)
+                    continue
+                break
+
+    # --- its parts ---
+
+    def _limit_first(self, wanted: list[Setting]) -> None:
+        again = []
+        for setting in wanted:
+            try:
+                self._set(self._first(setting.controller), setting)
+            except OSError as error:
+                # Memory may not be more than memory and swap, which come later.
+                if error.errno != errno.EINVAL or setting.controller != "memory":
+                    raise
+                again.append(setting)
+        for setting in again:
+            self._set(self._first(setting.controller), setting)
+
+    def _first(self, controller: str) -> Path:
+        directory = self._made(self._tree.first[controller])
+        if controller == "cpuset":
+            for part in (directory.parent, directory):
+                for name in ("cpuset.cpus", "cpuset.mems"):
+                    if not (part / name).read_text().strip():
+                        _write(part / name, (part.parent / name).read_text().strip())
+        return directory
+
+    def _second(self, controller: str) -> Path:
+        if not self._tree.has_second(controller) or self._tree.second is None:
+            raise SetupFailed(
+                f"nothing here can limit it: there is no controller {controller}",
+                why=f"{self._tree.second or 'no group'} has been handed over to this user without it",
+                hint=_HINT,
+            )
+        for part in (self._tree.second, self._tree.second / PARENT):
+            part.mkdir(exist_ok=True)
+            if controller not in (part / "cgroup.subtree_control").read_text().split():
+                _write(part / "cgroup.subtree_control", f"+{controller}")
+        return self._made(self._tree.second)
+
+    def _made(self, root: Path) -> Path:
+        directory = root / PARENT / self._name
+        directory.parent.mkdir(exist_ok=True)
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    def _set(self, directory: Path, setting: Setting) -> None:
+        names = [name for name in setting.file.split("|") if (directory / name).exists()]
+        if not names:
+            if setting.needed:
+                raise SetupFailed(
+                    f"this kernel has no {setting.file}", why="the limit cannot be kept without it", hint=_HINT
+                )
+            return
+        if setting.value != "<":
+            _write(directory / names[0], setting.value)
+
+    def _directories(self) -> Iterator[Path]:
+        roots = {*self._tree.first.values(), *([self._tree.second] if self._tree.second else [])}
+        for root in sorted(roots):
+            # Of other users' groups one hears nothing at all.
+            if os.path.isdir(directory := root / PARENT / self._name):
+                yield directory
+
+
+def sweep(tree: Tree, *, now: float | None = None) -> list[Path]:
+    """Take away the groups that a crash has left empty; gives them."""
+    gone = []
+    now = time.time() if now is None else now
+    for root in _roots(tree):
+        for directory in _children(root / PARENT):
+            with suppress(OSError):
+                if now - directory.stat().st_ctime > _YOUNG_S and not (directory / "cgroup.procs").read_text().strip():
+                    os.rmdir(directory)
+                    gone.append(directory)
+    return gone
+
+
+def _roots(tree: Tree) -> Iterable[Path]:
+    return sorted({*tree.first.values(), *([tree.second] if tree.second else [])})
+
+
+def _children(directory: Path) -> list[Path]:
+    try:
+        return [each for each in directory.iterdir() if each.is_dir()]
+    except OSError:
+        return []
+
+
+def _write(path: Path, text: str) -> None:
+    """One write(2), as the kernel wants it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        error.filename = f"{path} = {text}"
+        raise
+    finally:
+        os.close(fd)

@@ -1,0 +1,203 @@
+"""What running containers use of the machine, and changing that: `engine.resources`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbcontain.errors import ContainerError, NotRunning, UsageError
+from nbcontain.linux import limits
+from nbcontain.linux.cgroups import Group, Tree, sweep
+from nbcontain.linux.limits import Limits
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.resources import LimitOptions, limits_of
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+
+_SAMPLE_S = 0.25
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGESIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a container used until a moment; None where nothing counts it."""
+
+    at_s: float
+    cpu_s: float
+    memory: int
+    """Bytes; of a container without a group the sum over its processes, so that what they share counts for each."""
+    memory_limit: int | None
+    pids: int
+    read: int | None = None
+    written: int | None = None
+    """Bytes, from and to disks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Two moments of a container."""
+
+    container: Container
+    before: Usage
+    after: Usage
+
+    @property
+    def cpu_percent(self) -> float:
+        """Of one processor."""
+        return 100 * max(0.0, self.after.cpu_s - self.before.cpu_s) / max(1e-6, self.after.at_s - self.before.at_s)
+
+
+class Resources:
+    """What containers use, and what they may."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @cached_property
+    def _tree(self) -> Tree:
+        return Tree.here(is_root=self._engine.host.ids.is_identity)
+
+    def group(self, container: Container) -> Group:
+        """A container's control group; there may be none."""
+        return Group(self._tree, container.id)
+
+    def sweep(self) -> list[Path]:
+        """Take away groups that a crash has left; gives them."""
+        return sweep(self._tree)
+
+    # --- pausing ---
+
+    def pause(self, container: Container) -> None:
+        """Stop all of a container's processes where they are. Raises NotRunning, SetupFailed."""
+        self._require_running(container)
+        if container.is_paused:
+            raise ContainerError(f"{container.name} is paused already", hint=f"%container unpause {container.name}")
+        group = self.group(container)
+        group.freezer()
+        self._adopt(container, group)
+        group.freeze(frozen=True)
+        container.bundle.mark_paused(paused=True)
+
+    def unpause(self, container: Container) -> None:
+        """Let them go on. Raises ContainerError for one that is not paused."""
+        self._require_running(container)
+        if not container.is_paused:
+            raise ContainerError(f"{container.name} is not paused")
+        self.group(container).freeze(frozen=False)
+        container.bundle.mark_paused(paused=False)
+
+    def thaw(self, container: Container, number: int = signal.SIGKILL) -> None:
+        """So that a signal can end it: nothing for one that is not paused, or for a signal that may wait."""
+        if container.is_paused and number == signal.SIGKILL:
+            with suppress(OSError):
+                self.group(container).freeze(frozen=False)
+            container.bundle.mark_paused(paused=False)
+
+    def _require_running(self, container: Container) -> None:
+        if container.status != "running":
+            raise NotRunning(f"{container.name} is not running", why=f"it is {container.status}")
+
+    def _adopt(self, container: Container, group: Group) -> None:
+        """Move every process of the container into its group, also those that are forked meanwhile."""
+        known: set[int] = set()
+        for _ in range(100):
+            new = set(self._pids(container)) - known
+            if not new:
+                return
+            for pid in new:
+                group.enter(pid)
+            known |= new
+        raise ContainerError(f"{container.name} makes processes faster than they can be moved", hint="try again")
+
+    def _pids(self, container: Container) -> Iterator[int]:
+        """All processes in a running container, as this machine counts."""
+        wanted = os.stat(f"/proc/{container.pid}/ns/pid").st_ino
+        for name in os.listdir("/proc"):
+            if name.isdecimal():
+                with suppress(OSError):
+                    if os.stat(f"/proc/{name}/ns/pid").st_ino == wanted:
+                        yield int(name)
+
+    # --- limits ---
+
+    def update(self, container: Container, options: LimitOptions) -> Limits:
+        """Change a container's limits, now and for its next start; gives all it has. Raises UsageError, SetupFailed."""
+        asked = limits_of(options)
+        if not asked:
+            raise UsageError("update: which limit?", hint=f"%container update --memory 512m {container.name}")
+        bundle = container.bundle
+        spec = bundle.spec
+        known = limits.from_json(spec.linux.resources)
+        named = [each.name for each in fields(Limits) if getattr(asked, each.name) != getattr(Limits(), each.name)]
+        changed = replace(known, **{name: getattr(asked, name) for name in named})
+        if container.status == "running":
+            group = self.group(container)
+            group.limit(changed if not known else replace(Limits(), **{name: getattr(changed, name) for name in named}))
+            self._adopt(container, group)
+        bundle.write_resources(replace(spec, linux=replace(spec.linux, resources=limits.to_json(changed))))
+        return changed
+
+    # --- looking ---
+
+    def look(self, containers: Sequence[Container]) -> list[Look]:
+        """What running containers use, over a quarter of a second; without those that end meanwhile."""
+        before = {each: usage for each in containers if (usage := self._usage(each))}
+        if before:
+            time.sleep(_SAMPLE_S)
+        return [Look(each, usage, after) for each, usage in before.items() if (after := self._usage(each))]
+
+    def _usage(self, container: Container) -> Usage | None:
+        """Now; None for one that does not run."""
+        try:
+            pids = list(self._pids(container))
+        except OSError:
+            return None
+        group = self.group(container)
+        if not pids:
+            return None
+        own = [each for pid in pids if (each := _of_process(pid))]
+        cpu = group.number("cpuacct.usage")
+        cpu_us = group.number("cpu.stat usage_usec")
+        return Usage(
+            at_s=time.monotonic(),
+            cpu_s=cpu / 1e9 if cpu is not None else cpu_us / 1e6 if cpu_us else sum(each[0] for each in own),
+            memory=group.number("memory.usage_in_bytes", "memory.current") or sum(each[1] for each in own),
+            memory_limit=self._limit(group),
+            pids=len(pids),
+            read=_sum([each[2] for each in own]),
+            written=_sum([each[3] for each in own]),
+        )
+
+    def _limit(self, group: Group) -> int | None:
+        found = group.number("memory.limit_in_bytes", "memory.max")
+        # "No limit" is the highest multiple of a page in version 1, and a word in version 2.
+        return found if found is not None and found < 1 << 60 else None
+
+
+def _of_process(pid: int) -> tuple[float, int, int | None, int | None] | None:
+    """Seconds of processors, resident bytes, and bytes read and written of one process; None if it is gone."""
+    try:
+        times = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, IndexError, ValueError):
+        return None
+    read = written = None
+    with suppress(OSError, ValueError, IndexError):
+        words = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+        read, written = int(words["read_bytes"]), int(words["write_bytes"])
+    # With what its children that were waited for have used.
+    return sum(map(int, times[11:15])) / _TICKS, resident, read, written
+
+
+def _sum(numbers: Sequence[int | None]) -> int | None:
+    known = [each for each in numbers if each is not None]
+    return sum(known) if known else None

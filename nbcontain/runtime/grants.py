@@ -1,0 +1,195 @@
+"""What a container gets besides its image: devices, temporary file systems, groups, knobs of the kernel. Pure.
+
+But for one thing: whether a device is there is looked up, as it is for a volume.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbcontain.errors import UsageError
+from nbcontain.oci.spec import Mount
+from nbcontain.options import option, with_defaults
+
+_TMPFS = ("noexec", "nosuid", "nodev")
+_TMPFS_WORDS = {
+    "exec": "noexec",
+    "noexec": "exec",
+    "suid": "nosuid",
+    "nosuid": "suid",
+    "dev": "nodev",
+    "nodev": "dev",
+    "ro": "rw",
+    "rw": "ro",
+}
+"""What may be said of one, and what it takes back."""
+_SIZE = re.compile(r"(\d+)([kmg%]?)b?", re.IGNORECASE)
+_OWN_SYSCTLS = frozenset(
+    f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
+"""Of the ipc namespace, which is the container's own, as is fs.mqueue (ipc_namespaces(7))."""
+_SYSCTL = re.compile(r"[a-z0-9_]+([./][A-Za-z0-9_-]+)+")
+_NOT_DEVICES = ("pts", "shm", "mqueue", "fd", "hugepages", "console", "ptmx", "stdin", "stdout", "stderr", "log")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class GrantOptions:
+    """What `run` and `create` can be told of it."""
+
+    tmpfs: tuple[str, ...] = option(
+        "--tmpfs", help="a directory in memory: /path[:size=64m,mode=1777,exec]", metavar="PATH"
+    )
+    device: tuple[str, ...] = option(
+        "--device", help="/dev/…[:/dev/… inside]: a device of this machine", metavar="DEVICE"
+    )
+    group_add: tuple[str, ...] = option("--group-add", help="a group more, by name or number", metavar="GROUP")
+    sysctl: tuple[str, ...] = option("--sysctl", help="NAME=value of its own namespaces", metavar="NAME=VALUE")
+    oom_score_adj: int | None = option(
+        "--oom-score-adj", help="-1000 to 1000: how soon it is killed for memory", default=None, metavar="NUMBER"
+    )
+
+
+def temporary(words: Sequence[str]) -> tuple[Mount, ...]:
+    """The mounts of --tmpfs. Raises UsageError."""
+    return tuple(map(_tmpfs, words))
+
+
+def _tmpfs(word: str) -> Mount:
+    path, _, text = word.partition(":")
+    target = "/" + os.path.normpath(path).lstrip("/")
+    if not path.startswith("/") or "\0" in path:
+        raise UsageError(f"--tmpfs {word}: {path!r} is not absolute", hint="--tmpfs /run:size=64m")
+    if target == "/" or target.split("/")[1] in ("proc", "sys"):
+        raise UsageError(f"--tmpfs {word}: {target} cannot be covered", why="/, /proc and /sys are the container's own")
+    options = dict.fromkeys(_TMPFS, "")
+    options["mode"] = "1777"
+    for each in filter(None, text.split(",")):
+        name, _, value = each.partition("=")
+        if name in _TMPFS_WORDS and not value:
+            options.pop(_TMPFS_WORDS[name], None)
+            options[name] = ""
+        elif name == "size" and _SIZE.fullmatch(value):
+            options[name] = value.removesuffix("b").removesuffix("B")
+        elif (
+            name == "mode"
+            and re.fullmatch("[0-7]{3,4}", value)
+            or name in ("uid", "gid", "nr_inodes")
+            and value.isdecimal()
+        ):
+            options[name] = value
+        else:
+            raise UsageError(
+                f"--tmpfs {word}: {each!r} is not known", hint="size=64m mode=1777 uid= gid= ro exec suid dev"
+            )
+    return Mount(
+        target, "tmpfs", "tmpfs", tuple(name + (f"={value}" if value else "") for name, value in options.items())
+    )
+
+
+def devices(words: Sequence[str], *, privileged: bool = False) -> tuple[Mount, ...]:
+    """The mounts of --device, and of every device of this machine where all power is given. Raises UsageError.
+
+    A mount, so that the same works for ordinary users; read-only, which keeps the node's mode and owner from change,
+    and not the device from being written.
+    """
+    found = [each for word in words for each in _device(word)]
+    if privileged:
+        taken = {target for _, target in found}
+        found += [(each, str(each)) for each in _nodes(Path("/dev")) if str(each) not in taken]
+    return tuple(Mount(target, "bind", str(source), ("bind", "nosuid", "noexec", "ro")) for source, target in found)
+
+
+def _device(word: str) -> Iterator[tuple[Path, str]]:
+    source, _, rest = word.partition(":")
+    target, _, access = rest.rpartition(":") if ":" in rest else (rest, "", "")
+    if target and not target.startswith("/"):
+        target, access = "", target
+    if set(access) - set("rwm") or not source.startswith("/"):
+        raise UsageError(f"--device {word}: that is no device", hint="--device /dev/fuse, or /dev/sda:/dev/xvda")
+    if access and not {"r", "w"} <= set(access):
+        raise UsageError(
+            f"--device {word}: access {access!r} is not here",
+            why="a device that is there can be read and written, as its node's mode says",
+            hint="leave it out, or rwm",
+        )
+    path = Path(source)
+    if not path.exists():
+        raise UsageError(f"--device {word}: there is no {source} here")
+    target = target or source
+    if path.is_dir():
+        yield from ((each, target + str(each).removeprefix(source)) for each in _nodes(path))
+    elif not _is_node(path):
+        raise UsageError(
+            f"--device {word}: {source} is no device", hint=f"-v {source}:{target} gives a file or directory"
+        )
+    else:
+        yield path, os.path.normpath(target)
+
+
+def _nodes(directory: Path) -> Iterator[Path]:
+    for path in sorted(directory.iterdir()):
+        if path.parent == Path("/dev") and path.name in (
+            *_NOT_DEVICES,
+            "null",
+            "zero",
+            "full",
+            "random",
+            "urandom",
+            "tty",
+        ):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _nodes(path)
+        elif not path.is_symlink() and _is_node(path):
+            yield path
+
+
+def _is_node(path: Path) -> bool:
+    mode = path.stat().st_mode
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
+def groups(words: Sequence[str]) -> str:
+    """--group-add as one annotation, whose words are resolved inside the image. Raises UsageError."""
+    for word in words:
+        if not word or set(word) & set(",:\n\0"):
+            raise UsageError(f"--group-add {word!r} is no group", hint="--group-add audio, or a number")
+    return ",".join(words)
+
+
+def sysctls(words: Sequence[str], *, has_network: bool) -> dict[str, str]:
+    """The knobs of --sysctl: those of namespaces that are the container's own. Raises UsageError."""
+    found = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not _SYSCTL.fullmatch(name) or "\0" in value:
+            raise UsageError(f"--sysctl {word!r}: that is no setting", hint="--sysctl kernel.shmmax=1048576")
+        dotted = name.replace("/", ".") if name.find("/") >= 0 and "." not in name.split("/")[0] else name
+        if dotted in _OWN_SYSCTLS or dotted.startswith("fs.mqueue."):
+            found[dotted] = value
+        elif dotted.startswith("net."):
+            if not has_network:
+                raise UsageError(
+                    f"--sysctl {name}: the network is this machine's",
+                    why="a container that shares it must not change it",
+                    hint="--network none gives it one of its own",
+                )
+            found[dotted] = value
+        else:
+            raise UsageError(
+                f"--sysctl {name} is this machine's", why="it belongs to no namespace of a container's own"
+            )
+    return found
+
+
+def oom_score(number: int | None) -> int | None:
+    """--oom-score-adj, checked. Raises UsageError."""
+    if number is not None and not -1000 <= number <= 1000:
+        raise UsageError(f"--oom-score-adj {number} is not between -1000 and 1000")
+    return number

@@ -1,0 +1,187 @@
+"""What a container may use of the machine: from docker's flags to limits, and the group that keeps them.
+
+The first part is pure and runs in the kernel, the second in the supervisor, which imports this only for a container
+that has limits.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbcontain.errors import UsageError
+from nbcontain.linux.cgroups import Group, Tree
+from nbcontain.linux.limits import UNLIMITED, Limits, Throttle, from_json
+from nbcontain.options import option, with_defaults
+from nbcontain.runtime import limits
+from nbcontain.runtime.bundle import Bundle
+
+_LEAST_MEMORY = 6 << 20
+_PERIOD_US = 100_000
+_CPUS = re.compile(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class LimitOptions:
+    """What `run`, `create` and `update` can be told of it."""
+
+    memory: str = option("-m", "--memory", help="at most so much memory: 512m, 2g", metavar="BYTES")
+    memory_swap: str = option(
+        "--memory-swap", help="memory and swap together; -1 for no limit of swap", metavar="BYTES"
+    )
+    memory_reservation: str = option("--memory-reservation", help="what it keeps when others want it", metavar="BYTES")
+    cpus: str = option("--cpus", help="the time of so many processors: 1.5", metavar="NUMBER")
+    cpu_shares: int | None = option(
+        "-c", "--cpu-shares", help="its weight against others', 1024 being usual", default=None
+    )
+    cpu_period: int | None = option("--cpu-period", help="microseconds that --cpu-quota is of", default=None)
+    cpu_quota: int | None = option("--cpu-quota", help="microseconds of each period", default=None)
+    cpuset_cpus: str = option("--cpuset-cpus", help="on these processors only: 0-2,7", metavar="NUMBERS")
+    cpuset_mems: str = option("--cpuset-mems", help="in the memory of these nodes only", metavar="NUMBERS")
+    pids_limit: int | None = option(
+        "--pids-limit", help="at most so many processes and threads; -1 for no limit", default=None
+    )
+    blkio_weight: int | None = option("--blkio-weight", help="10 to 1000: its weight at disks", default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ThrottleOptions:
+    """What only `run` and `create` can be told."""
+
+    device_read_bps: tuple[str, ...] = option("--device-read-bps", help="/dev/sda:10m a second", metavar="DEVICE:RATE")
+    device_write_bps: tuple[str, ...] = option(
+        "--device-write-bps", help="/dev/sda:10m a second", metavar="DEVICE:RATE"
+    )
+    device_read_iops: tuple[str, ...] = option(
+        "--device-read-iops", help="/dev/sda:100 a second", metavar="DEVICE:RATE"
+    )
+    device_write_iops: tuple[str, ...] = option(
+        "--device-write-iops", help="/dev/sda:100 a second", metavar="DEVICE:RATE"
+    )
+
+
+def limits_of(options: LimitOptions) -> Limits:
+    """What these flags mean. Raises UsageError for what makes no sense."""
+    memory = size_of(options.memory, "--memory")
+    swap = size_of(options.memory_swap, "--memory-swap")
+    reservation = size_of(options.memory_reservation, "--memory-reservation")
+    if memory is not None and 0 <= memory < _LEAST_MEMORY:
+        raise UsageError(f"--memory {options.memory} is less than a container can start in", hint="6m is the least")
+    if swap is not None and swap >= 0:
+        if memory is None:
+            raise UsageError("--memory-swap needs --memory", why="it is the limit of both together")
+        if swap < memory:
+            raise UsageError("--memory-swap is less than --memory", why="it is the limit of both together")
+    if reservation is not None and memory is not None and 0 <= memory < reservation:
+        raise UsageError("--memory-reservation is more than --memory")
+    if swap is None and memory is not None and memory >= 0:
+        swap = 2 * memory  # as docker does
+    quota, period = options.cpu_quota, options.cpu_period
+    if options.cpus:
+        if quota is not None or period is not None:
+            raise UsageError("--cpus and --cpu-quota say the same", hint="one of them")
+        quota, period = _quota(options.cpus), _PERIOD_US
+    if period is not None and not 1000 <= period <= 1_000_000:
+        raise UsageError(f"--cpu-period {period} is not between 1000 and 1000000 microseconds")
+    if quota is not None and quota != UNLIMITED and quota < 1000:
+        raise UsageError(f"--cpu-quota {quota} is less than 1000 microseconds")
+    if options.cpu_shares is not None and not 2 <= options.cpu_shares <= 262144:
+        raise UsageError(f"--cpu-shares {options.cpu_shares} is not between 2 and 262144")
+    if options.blkio_weight is not None and not 10 <= options.blkio_weight <= 1000:
+        raise UsageError(f"--blkio-weight {options.blkio_weight} is not between 10 and 1000")
+    for flag, text in (("--cpuset-cpus", options.cpuset_cpus), ("--cpuset-mems", options.cpuset_mems)):
+        if text and not _CPUS.fullmatch(text):
+            raise UsageError(f"{flag} {text!r} are no numbers", hint=f"{flag} 0-2,7")
+    pids = options.pids_limit
+    return Limits(
+        memory=memory,
+        memory_and_swap=swap,
+        memory_reservation=reservation,
+        cpu_shares=options.cpu_shares,
+        cpu_quota_us=quota,
+        cpu_period_us=period,
+        cpus=options.cpuset_cpus,
+        memory_nodes=options.cpuset_mems,
+        pids=UNLIMITED if pids is not None and pids <= 0 else pids,
+        io_weight=options.blkio_weight,
+        throttles=_throttles(options) if isinstance(options, ThrottleOptions) else (),
+    )
+
+
+def size_of(text: str, flag: str) -> int | None:
+    """Bytes, as docker writes them: 512m, 1.5g, a number; -1 for no limit; None for "". Raises UsageError."""
+    if text in ("", "0"):
+        return None
+    if text == "-1":
+        return UNLIMITED
+    return min(limits.size_bytes(text, flag), (1 << 62) - 1)
+
+
+def _quota(text: str) -> int:
+    try:
+        number = float(text)
+    except ValueError:
+        raise UsageError(f"--cpus {text!r} is no number", hint="--cpus 1.5") from None
+    here = os.cpu_count() or 1
+    if not 0.01 <= number <= here:
+        raise UsageError(f"--cpus {text} is not between 0.01 and {here}", why=f"this machine has {here}")
+    return int(number * _PERIOD_US)
+
+
+def _throttles(options: ThrottleOptions) -> tuple[Throttle, ...]:
+    kinds = ("read_bps", "write_bps", "read_iops", "write_iops")
+    return tuple(_throttle(kind, word) for kind in kinds for word in getattr(options, f"device_{kind}"))
+
+
+def _throttle(kind: str, word: str) -> Throttle:
+    flag = f"--device-{kind.replace('_', '-')}"
+    path, _, text = word.rpartition(":")
+    rate = size_of(text, flag) if kind.endswith("bps") else int(text) if text.isdecimal() else None
+    if not path or rate is None or rate <= 0:
+        raise UsageError(
+            f"{flag} {word!r}: that is no device and rate", hint=f"{flag} /dev/sda:{'10m' if 'bps' in kind else 100}"
+        )
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise UsageError(f"{flag} {word}: there is no {path} here", why=error.strerror or "") from error
+    if not stat.S_ISBLK(status.st_mode):
+        raise UsageError(f"{flag} {word}: {path} is no disk")
+    return Throttle(kind, f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}", rate)
+
+
+# --- the group of one container -------------------------------------------------------------------
+
+
+def group_of(container_id: str, *, is_root: bool) -> Group:
+    """The group that keeps a container's limits; there may be none."""
+    return Group(Tree.here(is_root=is_root), container_id)
+
+
+def begin(bundle: Bundle, pid: int, *, is_root: bool) -> None:
+    """Supervisor: limit the first process, which waits. Raises SetupFailed."""
+    group = group_of(bundle.path.name, is_root=is_root)
+    try:
+        group.limit(from_json(bundle.spec.linux.resources))
+        group.enter(pid)
+    except BaseException:
+        group.remove()
+        raise
+
+
+def enter(bundle: Bundle, pid: int, *, is_root: bool) -> None:
+    """Supervisor: a further process, which waits, is limited with the others. Raises SetupFailed."""
+    group_of(bundle.path.name, is_root=is_root).enter(pid)
+
+
+def end(bundle: Bundle, *, is_root: bool) -> bool:
+    """Supervisor: all its processes have ended. Gives whether one was killed because there was no memory for it."""
+    group = group_of(bundle.path.name, is_root=is_root)
+    was_killed = group.oom_kills() > 0
+    group.remove()
+    return was_killed

@@ -1,0 +1,140 @@
+"""Limits that hold: memory, processors and processes of a container, looking at them, changing them, and pausing."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from machine import SLEEP, Machine, until
+from nbcontain.errors import ContainerError, ContainerFailed, NotRunning, SetupFailed, UsageError
+from nbcontain.linux.cgroups import PARENT, Tree
+from nbcontain.runtime.resources import LimitOptions
+
+BUSY = "trap 'exit 3' TERM; echo ready; while :; do :; done"
+
+
+@pytest.fixture
+def roots(machine: Machine) -> list[Path]:
+    """Where groups of ours are; the end of the test where this user gets none."""
+    tree = Tree.here(is_root=machine.engine.host.is_root)
+    if not machine.engine.host.is_root:
+        pytest.skip("no group is handed over to this user")
+    return sorted({*tree.first.values(), *([tree.second] if tree.second else [])})
+
+
+def groups(roots: list[Path]) -> set[str]:
+    return {
+        each.name for root in roots if (root / PARENT).is_dir() for each in (root / PARENT).iterdir() if each.is_dir()
+    }
+
+
+def test_a_limit_of_processes_holds_and_nothing_is_left(machine: Machine, roots: list[Path]) -> None:
+    script = "i=0; while [ $i -lt 30 ]; do sleep 5 & i=$((i+1)); done 2>/dev/null; true"
+    assert machine.exit_code("sh", "-c", script, pids_limit=10) != 0
+    assert machine.exit_code("sh", "-c", script.replace("30", "5"), pids_limit=10) == 0
+    assert groups(roots) == set()
+
+
+def test_too_much_memory_is_told_as_such(machine: Machine, roots: list[Path]) -> None:
+    with pytest.raises(ContainerFailed, match="137") as error:
+        machine.run("dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1", memory="16m")
+    assert "no memory left" in error.value.why and "--memory" in error.value.hint
+    container = machine.start(
+        "echo ready; sleep 0.1; dd if=/dev/zero of=/dev/null bs=100M count=1; exit 7", memory="16m"
+    )
+    assert container.wait(10) == 7
+    container.settle()
+    assert container.state().oom_killed
+    assert groups(roots) == set()
+
+
+def test_a_further_program_is_limited_with_the_others(machine: Machine, roots: list[Path]) -> None:
+    container = machine.start(SLEEP, memory="16m")
+    assert machine.execute(container, "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1")[0] == 137
+    assert container.status == "running"
+    container.stop(2)
+    assert container.state().oom_killed
+
+
+def test_processors_are_shared_out(machine: Machine, roots: list[Path]) -> None:
+    container = machine.start(BUSY, cpus="0.2", cpuset_cpus="0")
+    assert machine.execute(container, "grep", "Cpus_allowed_list", "/proc/1/status")[1].split()[1] == "0"
+    began, before = time.monotonic(), machine.engine.resources._usage(container)
+    time.sleep(1)
+    after = machine.engine.resources._usage(container)
+    assert before and after
+    assert (after.cpu_s - before.cpu_s) / (time.monotonic() - began) < 0.35
+
+
+def test_limits_are_those_of_the_next_start_too(machine: Machine, roots: list[Path]) -> None:
+    container = machine.start(SLEEP, memory="64m")
+    for _ in range(2):
+        (look,) = machine.engine.resources.look([container])
+        assert look.after.memory_limit == 64 << 20 and look.after.pids == 2
+        machine.engine.restart(container, 1)
+        until(lambda: container.status == "running")
+
+
+def test_limits_are_changed_while_it_runs(machine: Machine, roots: list[Path]) -> None:
+    container = machine.start(SLEEP)
+    (look,) = machine.engine.resources.look([container])
+    assert look.after.memory_limit is None and look.after.memory > 0
+    machine.engine.resources.update(container, LimitOptions(memory="32m", pids_limit=20))
+    machine.engine.resources.update(container, LimitOptions(memory="256m"))
+    (look,) = machine.engine.resources.look([container])
+    assert look.after.memory_limit == 256 << 20
+    machine.engine.restart(container, 1)
+    script = "i=0; while [ $i -lt 30 ]; do sleep 5 & i=$((i+1)); done"
+    assert machine.execute(container, "sh", "-c", script)[0] != 0
+    with pytest.raises(UsageError, match="which limit"):
+        machine.engine.resources.update(container, LimitOptions())
+
+
+def test_a_paused_container_does_nothing_until_it_goes_on(machine: Machine, roots: list[Path]) -> None:
+    container = machine.start("while :; do date +%s%N; sleep 0.02; done")
+    resources = machine.engine.resources
+    resources.pause(container)
+    assert container.is_paused and container.status == "running"
+    time.sleep(0.1)
+    written = len(container.logs())
+    time.sleep(0.2)
+    assert len(container.logs()) == written
+    with pytest.raises(ContainerError, match="paused already"):
+        resources.pause(container)
+    resources.unpause(container)
+    until(lambda: len(container.logs()) > written)
+    with pytest.raises(ContainerError, match="not paused"):
+        resources.unpause(container)
+    resources.pause(container)
+    machine.engine.stop(container, 0.2)
+    assert container.status == "exited" and not container.is_paused
+    with pytest.raises(NotRunning):
+        resources.pause(container)
+
+
+def test_a_paused_container_can_be_removed(machine: Machine, roots: list[Path]) -> None:
+    container = machine.start(SLEEP)
+    machine.engine.resources.pause(container)
+    machine.engine.remove_container(container, force=True)
+    assert groups(roots) == set()
+
+
+def test_who_gets_no_group_hears_why(profile: str, machine: Machine) -> None:
+    if profile == "root":
+        pytest.skip("root gets one")
+    with pytest.raises(SetupFailed) as error:
+        machine.run("true", memory="64m")
+    assert "limit" in error.value.message and error.value.hint.startswith("start it without the limit")
+    assert machine.left() == []
+
+
+def test_what_others_use_can_be_looked_at_without_groups(profile: str, machine: Machine) -> None:
+    container = machine.start(BUSY)
+    (look,) = machine.engine.resources.look([container])
+    assert look.after.pids == 1 and look.after.memory > 0 and look.cpu_percent > 5
+    container.stop(1)
+    assert machine.engine.resources.look([container]) == []
+    assert os.path.exists(container.bundle.path)

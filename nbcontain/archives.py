@@ -79,7 +79,12 @@ class Archives:
                 known = chosen.setdefault(image.digest, (image, []))[1]
                 if reference is not None and reference not in known:
                     known.append(reference)
-        return tuple(Saved(image, tuple(references)) for image, references in chosen.values())
+        return tuple(self._saved(image, tuple(references)) for image, references in chosen.values())
+
+    def _saved(self, image: Image, names: tuple[Reference, ...]) -> Saved:
+        """An image as it goes into an archive: of an index it is one of the images."""
+        index = next((found for each in names if (found := self._engine.store.images.index(each))), None)
+        return Saved(image, names, index)
 
     def _save_directory(self, saved: Sequence[Saved], target: Path, told: Callable[[int], None]) -> None:
         try:

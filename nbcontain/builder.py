@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from nbcontain.build import outputs
+from nbcontain.build import caches, outputs
+from nbcontain.build.cache_document import inline_of
+from nbcontain.build.caches import Cache, CacheImport, CachePlace
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
 from nbcontain.build.context import ContentCache, Context
 from nbcontain.build.finish import finished, with_epoch
 from nbcontain.build.lint import CheckReport, check
+from nbcontain.build.operations import Workshop
 from nbcontain.build.patterns import Ignore
-from nbcontain.build.plan import BuildOptions, plan
+from nbcontain.build.plan import BuildOptions, Resolve, plan
 from nbcontain.build.solver import BUILD, Solver
 from nbcontain.build.sources import Source, directory_of, is_directory
+from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.parser import parse
-from nbcontain.errors import ImageNotFound
-from nbcontain.events import Emit, Notice, scope
+from nbcontain.errors import BuildError, ImageNotFound, RegistryError, UsageError
+from nbcontain.events import Emit, Event, Notice, Started, scope
+from nbcontain.oci import indexes
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Image
+from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Leash
 from nbcontain.task import Task
@@ -93,49 +99,114 @@ class Builder:
         parsed = parse(dockerfile)
         source = options.context
         leash = Leash()
+        platforms = options.platforms or (options.platform,)
+        if len(platforms) > 1 and any(each.kind == "tar" for each in options.outputs):
+            raise UsageError("-o type=tar is for one platform", hint="-o DIR makes a directory per platform")
         name = tags[0].familiar if tags else str(source) if isinstance(source, Path) else ""
-        chronicle = Chronicle(name, lambda: engine.store, self._known)
+        chronicles = [
+            Chronicle(_record_name(name, each if number else None), lambda: engine.store, self._known)
+            for number, each in enumerate(platforms)
+        ]
 
         def body(emit: Emit) -> Image:
             title = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
             with leash, scope(emit, BUILD, title), engine.store.shared(), self._context(source) as context:
-                ignore = context.ignore if context else Ignore()
-                graph = plan(
-                    parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull),
-                    is_ignored=lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
-                )  # fmt: skip
-                for remark in graph.remarks:
-                    name = f"{remark.rule}: " if remark.rule else ""
-                    place = f" (line {remark.span.first})" if remark.span else ""
-                    emit(Notice(BUILD, name + remark.message + place, remark.hint))
-                workshop = replace(
-                    engine.workshop(emit), context=context, leash=leash, secrets=options.secrets, ssh=options.ssh
-                )
-                chronicle.context = context
-                solver = Solver(
-                    workshop, chronicle, source=dockerfile, no_cache=options.no_cache,
-                    no_cache_stages=frozenset(each.lower() for each in options.no_cache_stages),
-                    imports=options.cache_from,
-                )  # fmt: skip
-                image = finished(
-                    solver.solve(graph), graph, engine.store, emit, epoch=epoch, annotations=options.annotations
-                )
-                engine.store.images.put(image, None)
-                for tag in tags:
-                    engine.store.images.tag(image, tag)
-                for directory in options.cache_to:
-                    directory.keep(chronicle.keys(), engine.store)
-                for output in options.outputs:
-                    outputs.write(output, image, workshop)
+                images = []
+                for platform, chronicle in zip(platforms, chronicles, strict=True):
+                    told = _told_apart(emit, platform) if len(platforms) > 1 else emit
+                    workshop = replace(
+                        engine.workshop(told), context=context, leash=leash, secrets=options.secrets, ssh=options.ssh
+                    )
+                    mine = replace(options, platform=platform)
+                    image = self._made(dockerfile, parsed, mine, workshop, chronicle, epoch)
+                    images.append(image)
+                    for output in options.outputs:
+                        outputs.write(output if len(platforms) == 1 else output.within(platform), image, workshop)
+                keys = [key for chronicle in chronicles for key in chronicle.keys()]  # noqa: SIM118 - no dict
+                self._cached(options, keys, images, emit)
+                index = indexes.index_of(map(indexes.entry_of, images)) if len(images) > 1 else None
+                self._named(images, index, tags)
                 if options.id_file:
-                    outputs.write_text(options.id_file, str(image.id))
+                    outputs.write_text(options.id_file, str(index.digest if index else images[0].id))
                 if options.metadata_file:
-                    outputs.write_metadata(options.metadata_file, image, tags)
-                return image
+                    outputs.write_metadata(options.metadata_file, images[0], tags, index)
+                return next((each for each in images if each.config.platform == Platform.here()), images[0])
 
-        task = BuildTask("build", body, chronicle)
+        task = BuildTask("build", body, chronicles[0])
         task.on_cancel(leash.let_go)
         return task
+
+    def _made(
+        self, dockerfile: str, parsed: ast.Dockerfile, options: BuildOptions, workshop: Workshop, chronicle: Chronicle,
+        epoch: int | None,
+    ) -> Image:  # fmt: skip
+        """The image for one platform; not named yet."""
+        emit, context = workshop.emit, workshop.context
+        ignore = context.ignore if context else Ignore()
+        graph = plan(
+            parsed, options, self._resolve(options, emit),
+            is_ignored=lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
+        )  # fmt: skip
+        for remark in graph.remarks:
+            name = f"{remark.rule}: " if remark.rule else ""
+            place = f" (line {remark.span.first})" if remark.span else ""
+            emit(Notice(BUILD, name + remark.message + place, remark.hint))
+        chronicle.context = context
+        store = self._engine.store
+        with ExitStack() as stack:
+            imports = [
+                CacheImport(stack.enter_context(self._cache(place, emit, options)), store, emit).begin(place.place)
+                for place in options.cache_from
+            ]
+            solver = Solver(
+                workshop, chronicle, source=dockerfile, no_cache=options.no_cache,
+                no_cache_stages=frozenset(each.lower() for each in options.no_cache_stages),
+                imports=imports,
+            )  # fmt: skip
+            image = solver.solve(graph)
+        if any(place.kind == "inline" for place in options.cache_to):
+            inline = inline_of(caches.results(chronicle.keys(), store), image)
+            image = Image.of(replace(image.config, inline_cache=inline), image.layers)
+        return finished(image, graph, store, emit, epoch=epoch, annotations=options.annotations)
+
+    def _cache(
+        self, place: CachePlace, emit: Emit, options: BuildOptions, *, writing: bool = False
+    ) -> AbstractContextManager[Cache]:
+        engine = self._engine
+        return place.opened(engine.registry, engine.workshop(emit).stacks, emit, options.platform, writing=writing)
+
+    def _cached(self, options: BuildOptions, keys: Sequence[Digest], images: Sequence[Image], emit: Emit) -> None:
+        """Keep the results of steps wherever else they are to be kept. Raises what hinders it, unless it may fail."""
+        store = self._engine.store
+        known = caches.results(tuple(keys), store)
+        for place in options.cache_to:
+            if place.kind == "inline":
+                continue
+            try:
+                with self._cache(place, emit, options, writing=True) as cache:
+                    cache.keep(caches.kept(place, known, tuple(images)), store)
+            except (RegistryError, BuildError) as error:
+                if not place.may_fail:
+                    raise
+                emit(Notice(BUILD, f"--cache-to {place.place} was not written: {error.message}", error.why))
+
+    def _named(self, images: Sequence[Image], index: ImageIndex | None, tags: Sequence[Reference]) -> None:
+        """Into the store, under these names; an index is of use only with one."""
+        store = self._engine.store
+        for image in images if index is None or not tags else ():
+            store.images.put(image, None)
+        for tag in tags:
+            if index is not None:
+                store.images.put_index(index, images, tag)
+            else:
+                store.images.tag(images[0], tag)
+
+    def _resolve(self, options: BuildOptions, emit: Emit) -> Resolve:
+        """What FROM means. Where no other platform than this machine's is asked for, what is here under the name."""
+        here = Platform.here()
+        return lambda reference, platform: self._engine.base_image(
+            reference, emit, options.pull, platform if options.platforms or platform != here else None
+        )
 
     def check(self, dockerfile: str, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
         """Check a Dockerfile and build nothing; the task gives the report, wrapped.
@@ -149,7 +220,7 @@ class Builder:
             with scope(emit, BUILD, "check"), engine.store.shared(), self._context(options.context) as context:
                 ignore = context.ignore if context else Ignore()
                 found = check(
-                    parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull),
+                    parsed, options, self._resolve(options, emit),
                     engine.environ, lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
                 )  # fmt: skip
                 return wrap(found)
@@ -227,3 +298,24 @@ class Builder:
         if found is None or wanted not in steps:
             raise ImageNotFound(f"{text}: there is no such step", hint=f"The build came as far as step {max(steps)}.")
         return Image.of(config_of(found), found.layers)
+
+
+def _record_name(name: str, platform: Platform | None) -> str:
+    """What a build is remembered under: of several platforms only the first has the image's own name."""
+    if platform is None or not name or name.startswith("/"):
+        return name
+    repository, _, tag = name.rpartition(":")
+    return f"{repository}-{str(platform).replace('/', '-')}:{tag}"
+
+
+def _told_apart(emit: Emit, platform: Platform) -> Emit:
+    """Steps of one of several platforms, each with a name of its own."""
+
+    def told(event: Event) -> None:
+        if event.task != BUILD:
+            event = replace(event, task=f"{platform} {event.task}")
+        if isinstance(event, Started) and event.parent == BUILD:
+            event = replace(event, name=f"[{platform}] {event.name}")
+        emit(event)
+
+    return told

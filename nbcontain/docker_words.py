@@ -84,14 +84,12 @@ _RUN = (
         "--health-start-period",
         "--no-healthcheck",
     )
-    | _all(_PLATFORM, "--platform")
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
     | _all("the log is always kept as the container's journal", "--log-driver", "--log-opt")
     | _all("it is not built yet", "--cidfile", "--label-file", "--annotation", "--domainname", "--isolation")
 )
 _BUILD = (
-    _all(_PLATFORM, "--platform")
-    | _all(_ONE_FILE, "--push")
+    _all(_ONE_FILE, "--push")
     | _all(
         "it is not built yet",
         "--build-context",

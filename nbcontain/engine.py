@@ -24,16 +24,17 @@ from nbcontain.build.sources import Source
 from nbcontain.builder import Builder, BuildTask
 from nbcontain.consoles import Consoles
 from nbcontain.containers import Containers
-from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, UsageError
+from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, SetupFailed, UsageError
 from nbcontain.events import Emit, Finished, Output, Record, Started, scope
 from nbcontain.host import Host, is_root
-from nbcontain.oci.image import Image
+from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.profiles import Profile, choose
 from nbcontain.registry.registries import Registries
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container, Launcher, Leash
+from nbcontain.runtime.emulation import explained
 from nbcontain.runtime.generate import ExecOptions, RunOptions, generate, passed_on
 from nbcontain.soundness import Soundness
 from nbcontain.store import Store, files, gc
@@ -203,10 +204,12 @@ class Engine:
     def builder(self) -> Builder:
         return Builder(self)
 
-    def base_image(self, reference: Reference, emit: Emit, policy: str = "missing") -> Image:
-        """What FROM means, asked of its registry as the policy says; `host` is made."""
+    def base_image(
+        self, reference: Reference, emit: Emit, policy: str = "missing", platform: Platform | None = None
+    ) -> Image:
+        """What FROM means, asked of its registry as the policy says; `host` is made. Without a platform any will do."""
         if reference != HOST_IMAGE:
-            return self.registry.ensure(reference, policy, emit, BUILD)
+            return self.registry.ensure(reference, policy, emit, BUILD, platform)
         try:
             return self.store.images.get(reference)
         except ImageNotFound:
@@ -276,7 +279,7 @@ class Engine:
             terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
-            options={"network": options.network},
+            options={"network": options.network, "platform": str(image.config.platform)},
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
         )
         with self.store.shared():
@@ -326,8 +329,10 @@ class Engine:
         """Run a container for the first time; one that cannot be started is forgotten."""
         try:
             container.launch(self.launcher, leash=leash, stdin=stdin, start=True)
-        except BaseException:
+        except BaseException as error:
             self.remove_container(container, force=True)
+            if isinstance(error, SetupFailed):
+                raise explained(error, str(container.info.options.get("platform", ""))) from error
             raise
 
     def _attend(self, container: Container, records: Iterable[Record], emit: Emit) -> RunResult:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nbcontain.errors import BadReference, ImageNotFound
 from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.image import Platform
+from nbcontain.oci.indexes import ImageIndex
+from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ def image_document(engine: Engine, name: str) -> dict[str, Any]:
     """docker's names for what docker has too."""
     image = engine.image(name)
     config = codec.config_to_json(image.config)
+    index = index_of_name(engine, name)
     return {
         "Id": str(image.id),
         "RepoTags": [str(each.familiar) for each, other in engine.images() if each and other.digest == image.digest],
@@ -23,6 +27,7 @@ def image_document(engine: Engine, name: str) -> dict[str, Any]:
         "Created": image.config.created,
         "Architecture": image.config.platform.architecture,
         "Os": image.config.platform.os,
+        **({"Variant": image.config.platform.variant} if image.config.platform.variant else {}),
         "Size": image.size_bytes,
         "Config": config.get("config", {}),
         "RootFS": {
@@ -30,7 +35,35 @@ def image_document(engine: Engine, name: str) -> dict[str, Any]:
             "Layers": [str(each.diff_id) for each in image.layers],
             "ChainID": str(image.chain_id or ""),
         },
+        **({"Descriptor": _descriptor(index), "Manifests": _manifests(engine, index)} if index else {}),
     }
+
+
+def index_of_name(engine: Engine, name: str) -> ImageIndex | None:
+    """The index that a name stands for; None where it is one image, or no name."""
+    try:
+        return engine.store.images.index(Reference.parse(name))
+    except (ImageNotFound, BadReference):
+        return None
+
+
+def _descriptor(index: ImageIndex) -> dict[str, Any]:
+    return {"mediaType": index.media_type, "digest": str(index.digest), "size": len(index.raw)}
+
+
+def _manifests(engine: Engine, index: ImageIndex) -> list[dict[str, Any]]:
+    """docker's words for what is in an index, and whether it is here."""
+    here = {image.digest for _, image in engine.images()}
+    return [
+        {
+            "ID": str(entry.digest),
+            "Descriptor": {"mediaType": entry.media_type, "digest": str(entry.digest), "size": entry.size},
+            "Available": entry.digest in here,
+            "Kind": "image" if entry.platform is None or entry.platform.os != "unknown" else "attestation",
+            "Platform": str(entry.platform or ""),
+        }
+        for entry in index.entries
+    ]
 
 
 def container_document(engine: Engine, container: Container) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import IO, Any, cast
 from nbcontain.build.operations import Workshop
 from nbcontain.build.sources import Writer, unpack_stream
 from nbcontain.errors import BuildError, UsageError
-from nbcontain.oci.image import Image
+from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.store import files
 
@@ -52,6 +53,12 @@ class Output:
                 raise UsageError(f"-o {text}: where to?", hint=_HINT)
             destination = "-"
         return cls(kind, destination)
+
+    def within(self, platform: Platform) -> Output:
+        """Of several platforms, where this one's files go, as BuildKit calls it: linux_arm64."""
+        if self.kind != "local":
+            return self
+        return Output(self.kind, str(Path(self.destination, str(platform).replace("/", "_"))))
 
 
 def write(output: Output, image: Image, workshop: Workshop) -> None:
@@ -146,6 +153,14 @@ def write_text(path: str, text: str) -> None:
         raise BuildError(f"{path} cannot be written", why=error.strerror or "") from error
 
 
-def write_metadata(path: str, image: Image, tags: list[Reference]) -> None:
+def write_metadata(path: str, image: Image, tags: list[Reference], index: ImageIndex | None = None) -> None:
     """The file that --metadata-file names. Raises BuildError."""
-    write_text(path, json.dumps(metadata_of(image, tags), indent=2) + "\n")
+    metadata = metadata_of(image, tags)
+    if index is not None:
+        digest = str(index.digest)
+        metadata |= {
+            "containerimage.digest": digest,
+            "containerimage.descriptor": {"mediaType": index.media_type, "digest": digest, "size": len(index.raw)},
+        }
+        metadata.pop("containerimage.config.digest", None)
+    write_text(path, json.dumps(metadata, indent=2) + "\n")

@@ -19,7 +19,7 @@ from nbcontain.build.arguments import (
     platform_arguments,
     sandbox_of,
 )
-from nbcontain.build.cache_directory import CacheDirectory
+from nbcontain.build.caches import CachePlace
 from nbcontain.build.graph import Base, BuildGraph, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
 from nbcontain.build.outputs import Output
@@ -58,13 +58,15 @@ class BuildOptions:
     annotations: tuple[str, ...] = ()
     """NAME=value, for the manifest."""
     outputs: tuple[Output, ...] = ()
-    cache_from: tuple[CacheDirectory, ...] = ()
-    cache_to: tuple[CacheDirectory, ...] = ()
+    cache_from: tuple[CachePlace, ...] = ()
+    cache_to: tuple[CachePlace, ...] = ()
     id_file: str = ""
     """Where to write the image's id."""
     metadata_file: str = ""
     """Where to write what was built, as buildx names it."""
     platform: Platform = field(default_factory=Platform.here)
+    platforms: tuple[Platform, ...] = ()
+    """Those that were asked for; several give an index."""
     network: str = "host"
     """Of every RUN that does not say: "host" or "none"."""
     add_hosts: tuple[str, ...] = ()
@@ -298,7 +300,8 @@ class _Planning:
         config = ImageConfig(platform=platform, env=(f"PATH={DEFAULT_PATH}",), working_dir="/")
         if name != "scratch":
             image = self._resolved(name, platform, span, index)
-            config = image.config
+            # The base's own cache is of no use on top of it.
+            config = replace(image.config, inline_cache="")
             here = config.platform
             if (here.os, here.architecture) != (platform.os, platform.architecture):
                 self.scene.check("InvalidBaseImagePlatform", span, name, str(here), str(platform))

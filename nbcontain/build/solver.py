@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from nbcontain.build.cache_directory import CacheDirectory
+from nbcontain.build.caches import CacheImport
 from nbcontain.build.chronicle import Chronicle
 from nbcontain.build.graph import BuildGraph, Step, Vertex
 from nbcontain.build.operations import Filesystem, Workshop, cache_key, execute, timestamp
@@ -38,7 +38,7 @@ class Solver:
     def __init__(
         self, workshop: Workshop, chronicle: Chronicle, *, source: str = "", no_cache: bool = False,
         no_cache_stages: frozenset[str] = frozenset(),
-        imports: Sequence[CacheDirectory] = (), workers: int = 2,
+        imports: Sequence[CacheImport] = (), workers: int = 2,
     ) -> None:  # fmt: skip
         self._workshop = workshop
         self._chronicle = chronicle

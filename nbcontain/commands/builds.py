@@ -8,9 +8,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from nbcontain.build.arguments import allowed
-from nbcontain.build.cache_directory import CacheDirectory
+from nbcontain.build.arguments import allowed, parse_platform
+from nbcontain.build.caches import CachePlace
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import agents_of, secrets_of
@@ -47,6 +48,9 @@ class BuildWords:
         metavar="id=NAME,src=FILE|env=NAME|var=NAME",
     )  # fmt: skip
     ssh: tuple[str, ...] = option("--ssh", help="an agent or key for RUN --mount=type=ssh", metavar="default|ID=PATH")
+    platforms: tuple[str, ...] = option(
+        "--platform", help="what the image is for; several give an index", metavar="OS/ARCHITECTURE,…"
+    )
     allow: tuple[str, ...] = option("--allow", help="network.host, onbuild.secrets", metavar="WHAT")
     pull: bool = option("--pull", help="ask the registry for newer base images")
     no_cache: bool = option("--no-cache", help="run every step again")
@@ -54,8 +58,13 @@ class BuildWords:
     outputs: tuple[str, ...] = option(
         "-o", "--output", help="the files too: type=local|tar,dest=PATH, DIR, or - for a tar", metavar="WHERE"
     )
-    cache_from: tuple[str, ...] = option("--cache-from", help="results of steps too", metavar="type=local,src=DIR")
-    cache_to: tuple[str, ...] = option("--cache-to", help="keep results there too", metavar="type=local,dest=DIR")
+    cache_from: tuple[str, ...] = option(
+        "--cache-from", help="results of steps too", metavar="NAME|type=registry,ref=NAME|type=local,src=DIR"
+    )
+    cache_to: tuple[str, ...] = option(
+        "--cache-to", help="keep results there too (mode=max: of every step)",
+        metavar="type=registry,ref=NAME|type=local,dest=DIR|type=inline",
+    )  # fmt: skip
     iid_file: str = option("--iidfile", help="write the image's id there", metavar="FILE")
     metadata_file: str = option("--metadata-file", help="write what was built there, as JSON", metavar="FILE")
     load: bool = option("--load", help="into the local store, which is what happens anyway")
@@ -105,6 +114,7 @@ class BuildWords:
             labels=self.labels,
             annotations=self.annotations,
             network="host" if self.network == "default" else self.network,
+            **_platforms(self.platforms),
             add_hosts=self.add_hosts,
             shm_size=self.shm_size,
             ulimits=self.ulimits,
@@ -113,8 +123,8 @@ class BuildWords:
             ssh=agents_of(self.ssh, os.environ),
             allow=allowed(self.allow),
             outputs=tuple(Output.parse(each) for each in self.outputs),
-            cache_from=tuple(CacheDirectory.parse(each, "--cache-from") for each in self.cache_from),
-            cache_to=tuple(CacheDirectory.parse(each, "--cache-to") for each in self.cache_to),
+            cache_from=tuple(CachePlace.parse(each, "--cache-from") for each in self.cache_from),
+            cache_to=tuple(CachePlace.parse(each, "--cache-to") for each in self.cache_to),
             id_file=self.iid_file,
             metadata_file=self.metadata_file,
         )
@@ -171,6 +181,12 @@ def _read_dockerfile(file: str) -> str:
             why=getattr(error, "strerror", None) or str(error),
             hint="-f FILE names another",
         ) from error
+
+
+def _platforms(words: tuple[str, ...]) -> dict[str, Any]:
+    """--platform a,b as the options of a build: nothing where it was not given. Raises UsageError."""
+    found = tuple(dict.fromkeys(parse_platform(name) for each in words for name in each.split(",") if name))
+    return {"platforms": found, "platform": found[0]} if found else {}
 
 
 # --- what builds keep -------------------------------------------------------------------------

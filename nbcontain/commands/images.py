@@ -12,7 +12,7 @@ from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import ago, count, size
 from nbcontain.engine import Engine
 from nbcontain.inspection import image_document
-from nbcontain.oci.image import Image
+from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
 
@@ -42,16 +42,18 @@ def image_ls(engine: Engine, words: ImageListWords) -> Table | Lines:
         ]
     if words.quiet:
         return Lines(tuple(dict.fromkeys(_id(image, words.no_trunc) for _, image in found)))
+    several = any(image.config.platform.architecture != Platform.here().architecture for _, image in found)
     unique = _unique_bytes([image for _, image in found])
     columns = (
         Column("IMAGE"), Column("TAG"), *((Column("DIGEST", look="code"),) if words.digests else ()),
-        Column("ID", look="code"), Column("CREATED", ago), Column("SIZE", size, "num"), Column("UNIQUE", size, "num"),
-        Column("", look="graph"),
+        Column("ID", look="code"), *((Column("PLATFORM"),) if several else ()), Column("CREATED", ago),
+        Column("SIZE", size, "num"), Column("UNIQUE", size, "num"), Column("", look="graph"),
     )  # fmt: skip
     rows = [
         (
             name.familiar_repository if name else "<none>", (name.tag if name else None) or "<none>",
-            *((str(image.digest),) if words.digests else ()), _id(image, words.no_trunc), image.config.created,
+            *((str(image.digest),) if words.digests else ()), _id(image, words.no_trunc),
+            *((str(image.config.platform),) if several else ()), image.config.created,
             image.size_bytes, unique[image.id], unique[image.id],
         )
         for name, image in found

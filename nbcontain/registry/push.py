@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlencode, urljoin
 
-from nbcontain.errors import BadAnswer, ManifestUnknown
+from nbcontain.errors import BadAnswer, ImageNotFound, ManifestUnknown
 from nbcontain.events import Emit, Finished, Progress, Started
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, Image
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
@@ -33,6 +34,27 @@ class Push:
     emit: Emit
     task: str
 
+    def named(
+        self, what: Image | ImageIndex, reference: Reference, sources: Callable[[Digest], Sequence[str]]
+    ) -> Digest:
+        """Send an image, or an index and every image in it, under a name. Raises ImageNotFound for what is not here."""
+        if isinstance(what, Image):
+            return self.image(what, reference, sources)
+        for entry in what.entries:
+            child = replace(reference, tag=None, digest=entry.digest)
+            try:
+                image = self.store.images.get(child)
+            except ImageNotFound as error:
+                raise ImageNotFound(
+                    f"the index {reference.familiar} is not whole here",
+                    why=f"its image for {entry.platform or entry.digest.short} is missing",
+                    hint="pull that platform, or build the index again",
+                ) from error
+            self.image(image, child, sources)
+        return self.client.put_manifest(
+            reference.repository, reference.tag or str(what.digest), what.media_type, what.raw
+        )
+
     def image(self, image: Image, reference: Reference, sources: Callable[[Digest], Sequence[str]]) -> Digest:
         """Send an image under a name. `sources` are repositories of the same registry that may have a blob already."""
         repository = reference.repository
@@ -51,6 +73,10 @@ class Push:
         return self.client.put_manifest(
             repository, reference.tag or str(image.digest), image.manifest.media_type, image.raw_manifest
         )
+
+    def blob(self, repository: str, descriptor: Descriptor) -> None:
+        """Have any blob of the store in the repository. Raises RegistryError."""
+        self._send(repository, descriptor, (), lambda size: None)
 
     def _blob(self, repository: str, descriptor: Descriptor, sources: Callable[[Digest], Sequence[str]]) -> None:
         name = _name(descriptor)

@@ -36,6 +36,8 @@ class Wanted(Protocol):
     def image(self) -> str: ...
     @property
     def pull(self) -> str: ...
+    @property
+    def platform(self) -> str: ...
 
 
 @dataclass
@@ -71,15 +73,18 @@ class Registries:
 
         return self._task(f"pull {reference.familiar}", body)
 
-    def ensure(self, reference: Reference, policy: str, emit: Emit, parent: str | None = None) -> Image:
+    def ensure(
+        self, reference: Reference, policy: str, emit: Emit, parent: str | None = None, platform: Platform | None = None
+    ) -> Image:
         """The image of that name by a pull policy: from the store, or from its registry. Raises ImageNotFound.
 
-        `emit` strikes if nobody wants it any more.
+        `emit` strikes if nobody wants it any more. Without a platform any image of that name will do, and this
+        machine's is fetched; with one, the name stays what it is here, if that is another platform's.
         """
         policy = self._policy(policy)
         reference, store = _normal(reference), self.stacks().store
         try:
-            here: Image | None = store.images.get(reference)
+            here: Image | None = store.images.get(reference, platform)
         except ImageNotFound as error:
             if policy == "never":
                 raise
@@ -87,7 +92,7 @@ class Registries:
         if here is not None and policy in ("missing", "never"):
             return here
         try:
-            return self.fetch(reference, Platform.here(), emit, parent)
+            return self.fetch(reference, platform or Platform.here(), emit, parent, beside=platform is not None)
         except (ManifestUnknown, Unreachable) as error:
             if here is not None and policy == "newer":
                 emit(Notice(parent or "pull", f"{error.message}: the image that is here is taken"))
@@ -95,7 +100,8 @@ class Registries:
             if here is not None:
                 raise
             raise ImageNotFound(
-                f"no image {reference.familiar!r} here, and none from {reference.registry}",
+                f"no image {reference.familiar!r}{f' for {platform}' if platform else ''} here,"
+                f" and none from {reference.registry}",
                 why=f"{error.message}{f' ({error.why})' if error.why else ''}", hint=absent.hint or error.hint,
             ) from error  # fmt: skip
 
@@ -110,6 +116,8 @@ class Registries:
         """The image that `run` means, by name, id or digest; what is not here is pulled, as the policy says."""
         name, policy = options.image, self._policy(options.pull)
         images = self.stacks().store.images
+        if options.platform:
+            return self._to_run_for(name, policy, platforms.parse(options.platform), emit)
         if policy == "never":
             return images.find(name)
         if policy == "missing":
@@ -117,16 +125,32 @@ class Registries:
                 return images.find(name)
         return self.ensure(Reference.parse(name), policy, emit)
 
+    def _to_run_for(self, name: str, policy: str, platform: Platform, emit: Emit) -> Image:
+        """The same for a platform that was asked for; an id names one image, whatever that is for."""
+        with suppress(ImageNotFound):
+            found = self.stacks().store.images.find(name)
+            if policy in ("never", "missing") and platforms.normal(found.config.platform) == platform:
+                return found
+        return self.ensure(Reference.parse(name), policy, emit, platform=platform)
+
     def fetch(
-        self, reference: Reference, platform: Platform, emit: Emit, parent: str | None = None, wire: Wire | None = None
-    ) -> Image:
-        """Pull, now and on this thread."""
+        self, reference: Reference, platform: Platform, emit: Emit, parent: str | None = None,
+        wire: Wire | None = None, *, beside: bool = False,
+    ) -> Image:  # fmt: skip
+        """Pull, now and on this thread. With `beside` a name that is here already stays what it is."""
         task = f"pull {reference.familiar}"
         stacks = self.stacks()
+        if beside:
+            try:
+                stacks.store.images.get(reference)
+            except ImageNotFound:
+                beside = False
         with self._wire(wire) as wire, scope(_struck(emit, wire), task, task, parent), stacks.store.shared():
             image, named = self._ask(
                 reference, wire,
-                lambda client: Pull(client, stacks, _struck(emit, client.wire), task).image(reference, platform),
+                lambda client: Pull(
+                    client, stacks, _struck(emit, client.wire), task, beside=beside
+                ).image(reference, platform),
             )  # fmt: skip
             emit(Notice(task, f"digest: {named.digest}"))
             return image
@@ -139,11 +163,12 @@ class Registries:
         store = self.stacks().store
         if all_tags:
             names = [each for each, _ in store.images.list() if each and each.tag and _same(each, reference)]
+            names = list(dict.fromkeys(names))
             if not names:
                 raise ImageNotFound(f"no image {reference.familiar_repository!r} here")
         else:
             names = [reference]
-        images = [(each, store.images.get(each)) for each in names]
+        images = [(each, store.images.index(each) or store.images.get(each)) for each in names]
 
         def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:
             [endpoint] = self.configuration.endpoints(reference.registry, writing=True)
@@ -153,8 +178,9 @@ class Registries:
             with scope(emit, task, task), store.shared():
                 for each, image in images:
                     push = Push(client, store, _struck(emit, wire), task)
-                    digest = push.image(image, each, lambda blob, to=each: self._sources(to, blob))  # type: ignore[misc]
-                    emit(Notice(task, f"{each.tag}: digest: {digest} size: {len(image.raw_manifest)}"))
+                    digest = push.named(image, each, lambda blob, to=each: self._sources(to, blob))  # type: ignore[misc]
+                    size = len(image.raw_manifest if isinstance(image, Image) else image.raw)
+                    emit(Notice(task, f"{each.tag}: digest: {digest} size: {size}"))
                     sent.append((each, digest))
             return tuple(sent)
 
@@ -210,6 +236,12 @@ class Registries:
 
         with self._wire(None) as wire:
             return self._ask(reference, wire, ask)
+
+    @contextmanager
+    def client(self, reference: Reference, *, writing: bool = False) -> Iterator[RegistryClient]:
+        """A connection to the registry of this name itself, for what is no image."""
+        with self._wire(None) as wire:
+            yield self._client(self.configuration.endpoints(reference.registry, writing=writing)[-1], reference, wire)
 
     # --- in parts ---
 

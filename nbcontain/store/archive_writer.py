@@ -13,7 +13,8 @@ from typing import Any
 
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index
+from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index, Platform
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.store import tar
 from nbcontain.store.blobs import Blobs
@@ -30,18 +31,24 @@ class Saved:
 
     image: Image
     names: tuple[Reference, ...] = ()
+    index: ImageIndex | None = None
+    """The index that has these names, where they are not the image's alone."""
 
 
 def documents_of(saved: Sequence[Saved]) -> dict[str, bytes]:
     """The small files of the archive: what it is, its two tables of contents, manifests and configs."""
+    # The images of an index have one entry together.
+    entries = {(str(each.digest), *each.annotations.items()): each for one in saved for each in _entries(one)}
     found = {
         "oci-layout": OCI_LAYOUT,
-        "index.json": codec.dump_index(Index(tuple(entry for each in saved for entry in _entries(each)))),
+        "index.json": codec.dump_index(Index(tuple(entries.values()))),
         "manifest.json": json.dumps([_docker_entry(each) for each in saved], separators=(",", ":")).encode(),
     }
     for each in saved:
         found[blob_path(each.image.digest)] = each.image.raw_manifest
         found[blob_path(each.image.id)] = each.image.raw_config
+        if each.index is not None:
+            found[blob_path(each.index.digest)] = each.index.raw
     return found
 
 
@@ -85,14 +92,17 @@ def _entry(path: str, kind: bytes, mode: int, size: int) -> tar.Entry:
 
 def _entries(saved: Saved) -> list[Descriptor]:
     image = saved.image
-    plain = Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest), platform=image.config.platform)
+    own = Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest), platform=image.config.platform)
+    plain = saved.index.descriptor if saved.index else own
     names = [{CONTAINERD_NAME: str(name), REF_NAME: name.tag or "latest"} for name in saved.names]
     return [replace(plain, annotations=each) for each in names] or [plain]
 
 
 def _docker_entry(saved: Saved) -> dict[str, Any]:
+    # manifest.json knows no platforms: there the names are this machine's.
+    is_meant = saved.index is None or saved.image.config.platform == Platform.here()
     return {
         "Config": blob_path(saved.image.id),
-        "RepoTags": [name.familiar for name in saved.names] or None,
+        "RepoTags": [name.familiar for name in saved.names if is_meant] or None,
         "Layers": [blob_path(layer.digest) for layer in saved.image.manifest.layers],
     }

@@ -9,7 +9,7 @@ _LIMITS = "limits on memory, CPU and processes are not built yet"
 _CONFINEMENT = "containers run with the default confinement; changing it is not built yet"
 _VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
 _HEALTH = "health checks and restart policies are not built yet"
-_PLATFORM = "images of other platforms are not run"
+_PLATFORM = "build, run and pull choose a platform; here it is not built yet"
 _ONE_FILE = "the build writes into the local store; %image push hands an image to a registry"
 
 

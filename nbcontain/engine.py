@@ -136,7 +136,10 @@ class Engine:
     def tag(self, source: str, target: str) -> Reference:
         """Give an image a further name; a name that pointed elsewhere moves."""
         reference = Reference.parse(target)
-        self.store.images.tag(self.image(source), reference)
+        if (index := self.store.images.find_index(source)) is not None:
+            self.store.images.put_index(index, (), reference)
+        else:
+            self.store.images.tag(self.image(source), reference)
         return reference
 
     def remove_image(self, name: str, *, force: bool = False) -> list[str]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nbcontain.errors import BadReference, ImageNotFound
 from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.image import Platform
 from nbcontain.oci.indexes import ImageIndex
-from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ def image_document(engine: Engine, name: str) -> dict[str, Any]:
     """docker's names for what docker has too."""
     image = engine.image(name)
     config = codec.config_to_json(image.config)
-    index = index_of_name(engine, name)
+    index = engine.store.images.find_index(name)
     return {
         "Id": str(image.id),
         "RepoTags": [str(each.familiar) for each, other in engine.images() if each and other.digest == image.digest],
@@ -37,14 +35,6 @@ def image_document(engine: Engine, name: str) -> dict[str, Any]:
         },
         **({"Descriptor": _descriptor(index), "Manifests": _manifests(engine, index)} if index else {}),
     }
-
-
-def index_of_name(engine: Engine, name: str) -> ImageIndex | None:
-    """The index that a name stands for; None where it is one image, or no name."""
-    try:
-        return engine.store.images.index(Reference.parse(name))
-    except (ImageNotFound, BadReference):
-        return None
 
 
 def _descriptor(index: ImageIndex) -> dict[str, Any]:

@@ -71,6 +71,13 @@ class Images:
         self._found(reference)
         return None
 
+    def find_index(self, text: str) -> ImageIndex | None:
+        """The index that a text names; None where it names one image, or nothing."""
+        try:
+            return self.index(Reference.parse(text))
+        except (ImageNotFound, BadReference):
+            return None
+
     def indexes(self) -> tuple[ImageIndex, ...]:
         """Every one that has a name."""
         return tuple(self._index(entry) for entry in self._raw_entries() if entry.media_type in _INDEXES)

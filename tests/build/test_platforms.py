@@ -113,7 +113,10 @@ def test_an_index_survives_prune_and_goes_as_a_whole(engine: Engine, context: Pa
         OTHER,
     ]
     assert [str(each) for _, each in engine.images()] != []
+    engine.tag("made", "also")
     engine.remove_image("made")
+    assert [str(name) for name, _ in engine.images()] == ["docker.io/library/also:latest"] * 2
+    engine.remove_image("also")
     engine.prune()
     assert engine.images() == []
     assert engine.store.images.indexes() == ()

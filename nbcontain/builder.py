@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from nbcontain.build import caches, outputs
-from nbcontain.build.cache_document import inline_of
-from nbcontain.build.caches import Cache, CacheImport, CachePlace
+from nbcontain.build import several
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
-from nbcontain.build.context import ContentCache, Context
 from nbcontain.build.finish import finished, with_epoch
+from nbcontain.build.inputs import DockerfileSource, Inputs, opened
 from nbcontain.build.lint import CheckReport, check
-from nbcontain.build.operations import Workshop
-from nbcontain.build.patterns import Ignore
+from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.build.plan import BuildOptions, Resolve, plan
 from nbcontain.build.solver import BUILD, Solver
-from nbcontain.build.sources import Source, directory_of, is_directory
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.parser import parse
-from nbcontain.errors import BuildError, ImageNotFound, RegistryError, UsageError
-from nbcontain.events import Emit, Event, Notice, Started, scope
+from nbcontain.errors import BuildError, ImageNotFound, RegistryError
+from nbcontain.events import Emit, Notice, scope
 from nbcontain.oci import indexes
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, Platform
@@ -36,6 +32,11 @@ from nbcontain.runtime.container import Leash
 from nbcontain.task import Task
 
 if TYPE_CHECKING:
+    from nbcontain.build.accounts import Delivery
+    from nbcontain.build.annotations import Annotations
+    from nbcontain.build.caches import Cache, CacheImport, CachePlace
+    from nbcontain.build.graph import BuildGraph
+    from nbcontain.build.outputs import Output
     from nbcontain.engine import Engine
 
 T = TypeVar("T")
@@ -83,6 +84,38 @@ class BuildTask(Task[Image]):
         return BuildResult(image, self._chronicle.reports())
 
 
+@dataclass(slots=True)
+class _Made:
+    """The image for one platform, and what is known of how it came about."""
+
+    image: Image
+    graph: BuildGraph
+    solver: Solver
+
+
+def exports_of(output: Output, image: Image, names: Sequence[Reference], workshop: Workshop) -> None:
+    """Write an output of one image."""
+    from nbcontain.build import exports
+
+    exports.write(output, exports.Product(image, tuple(names)), workshop)
+
+
+def _notice(remark: ast.Remark) -> Notice:
+    name = f"{remark.rule}: " if remark.rule else ""
+    place = f" (line {remark.span.first})" if remark.span else ""
+    return Notice(BUILD, name + remark.message + place, remark.hint, "warning" if remark.rule else "")
+
+
+def _checked_annotations(options: BuildOptions, tags: Sequence[Reference]) -> Annotations:
+    """What --annotation says, once all that is to be handed out can be. Raises UsageError."""
+    from nbcontain.build.accounts import checked
+    from nbcontain.build.annotations import annotations_of
+
+    annotations = annotations_of(options.annotations, options.platform)
+    checked(options, tags, annotations)
+    return annotations
+
+
 class Builder:
     """The builds of one engine."""
 
@@ -90,46 +123,63 @@ class Builder:
         self._engine = engine
         self._known: dict[str, Signature] = {}
 
-    def build(self, dockerfile: str, options: BuildOptions) -> BuildTask:
-        """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read."""
+    def build(self, dockerfile: DockerfileSource, options: BuildOptions) -> BuildTask:
+        """Make an image from the text of a Dockerfile, or from one that is in the context.
+
+        Raises DockerfileError at once for a text that cannot be read.
+        """
         engine = self._engine
         build_args, epoch = with_epoch(options.build_args, engine.environ)
         options = replace(options, build_args=build_args)
         tags = [Reference.parse(tag) for tag in options.tags]
-        parsed = parse(dockerfile)
+        annotations = _checked_annotations(options, tags) if options.outputs or options.annotations else None
+        parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
         source = options.context
         leash = Leash()
         platforms = options.platforms or (options.platform,)
-        if len(platforms) > 1 and any(each.kind == "tar" for each in options.outputs):
-            raise UsageError("-o type=tar is for one platform", hint="-o DIR makes a directory per platform")
+        if len(platforms) > 1:
+            several.checked(options)
         name = tags[0].familiar if tags else str(source) if isinstance(source, Path) else ""
         chronicles = [
-            Chronicle(_record_name(name, each if number else None), lambda: engine.store, self._known)
+            Chronicle(several.record_name(name, each if number else None), lambda: engine.store, self._known)
             for number, each in enumerate(platforms)
         ]
 
         def body(emit: Emit) -> Image:
+            started = timestamp()
             title = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
-            with leash, scope(emit, BUILD, title), engine.store.shared(), self._context(source) as context:
-                images = []
+            with (
+                leash, scope(emit, BUILD, title), engine.store.shared(),
+                self._opened(dockerfile, options, emit) as given,
+            ):  # fmt: skip
+                made = []
                 for platform, chronicle in zip(platforms, chronicles, strict=True):
-                    told = _told_apart(emit, platform) if len(platforms) > 1 else emit
-                    workshop = replace(
-                        engine.workshop(told), context=context, leash=leash, secrets=options.secrets, ssh=options.ssh
-                    )
+                    told = several.told_apart(emit, platform) if len(platforms) > 1 else emit
                     mine = replace(options, platform=platform)
-                    image = self._made(dockerfile, parsed, mine, workshop, chronicle, epoch)
-                    images.append(image)
-                    for output in options.outputs:
-                        outputs.write(output if len(platforms) == 1 else output.within(platform), image, workshop)
-                keys = [key for chronicle in chronicles for key in chronicle.keys()]  # noqa: SIM118 - no dict
-                self._cached(options, keys, images, emit)
+                    workshop = replace(self._workshop(options, told), contexts=given.directories, leash=leash)
+                    said = annotations.manifest if annotations else {}
+                    made.append(self._made(parsed or parse(given.dockerfile), given, mine, workshop, chronicle))
+                    made[-1].image = finished(
+                        made[-1].image, made[-1].graph, engine.store, told, epoch=epoch, annotations=said
+                    )
+                images = [each.image for each in made]
                 index = indexes.index_of(map(indexes.entry_of, images)) if len(images) > 1 else None
-                self._named(images, index, tags)
-                if options.id_file:
-                    outputs.write_text(options.id_file, str(index.digest if index else images[0].id))
-                if options.metadata_file:
-                    outputs.write_metadata(options.metadata_file, images[0], tags, index)
+                self._named(images, index, (*tags, *(name for each in options.outputs for name in each.names_here)))
+                if options.cache_to:
+                    keys = [key for each in chronicles for key in each.keys()]  # noqa: SIM118 - no dict
+                    self._keep(options, keys, images, emit)
+                if index is not None:
+                    several.hand_out(
+                        images, index, tags, options,
+                        lambda output, image: exports_of(output, image, tags, workshop),
+                        lambda name, index: self._engine.registry.send(name, index, emit, BUILD),
+                    )  # fmt: skip
+                elif options.outputs or options.id_file or options.metadata_file:
+                    from nbcontain.build.accounts import account_of, delivery_of
+
+                    layers = made[0].solver.layers()
+                    account = account_of(made[0].graph, options, given, workshop, started, layers, engine.environ)
+                    self._hand_out(delivery_of(images[0], tags, annotations, account, options), options, workshop)
                 return next((each for each in images if each.config.platform == Platform.here()), images[0])
 
         task = BuildTask("build", body, chronicles[0])
@@ -137,37 +187,55 @@ class Builder:
         return task
 
     def _made(
-        self, dockerfile: str, parsed: ast.Dockerfile, options: BuildOptions, workshop: Workshop, chronicle: Chronicle,
-        epoch: int | None,
-    ) -> Image:  # fmt: skip
+        self, parsed: ast.Dockerfile, given: Inputs, options: BuildOptions, workshop: Workshop, chronicle: Chronicle
+    ) -> _Made:
         """The image for one platform; not named yet."""
-        emit, context = workshop.emit, workshop.context
-        ignore = context.ignore if context else Ignore()
+        emit, store = workshop.emit, self._engine.store
         graph = plan(
-            parsed, options, self._resolve(options, emit),
-            is_ignored=lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
-        )  # fmt: skip
-        for remark in graph.remarks:
-            name = f"{remark.rule}: " if remark.rule else ""
-            place = f" (line {remark.span.first})" if remark.span else ""
-            emit(Notice(BUILD, name + remark.message + place, remark.hint))
-        chronicle.context = context
-        store = self._engine.store
+            parsed, options, self._resolve(options, emit), is_ignored=given.is_ignored, contexts=given.names
+        )
+        for remark in (*options.remarks, *graph.remarks):
+            emit(_notice(remark))
+        for remark in graph.hints:
+            emit(replace(_notice(remark), kind="hint"))
+        chronicle.contexts = given.directories
         with ExitStack() as stack:
-            imports = [
-                CacheImport(stack.enter_context(self._cache(place, emit, options)), store, emit).begin(place.place)
-                for place in options.cache_from
-            ]
+            imports: list[CacheImport] = []
+            for place in options.cache_from:
+                from nbcontain.build.caches import CacheImport
+
+                cache = stack.enter_context(self._cache(place, emit, options))
+                imports.append(CacheImport(cache, store, emit).begin(place.place))
             solver = Solver(
-                workshop, chronicle, source=dockerfile, no_cache=options.no_cache,
+                workshop, chronicle, source=given.dockerfile, no_cache=options.no_cache,
                 no_cache_stages=frozenset(each.lower() for each in options.no_cache_stages),
                 imports=imports,
             )  # fmt: skip
             image = solver.solve(graph)
         if any(place.kind == "inline" for place in options.cache_to):
-            inline = inline_of(caches.results(chronicle.keys(), store), image)
+            from nbcontain.build import cache_document, caches
+
+            inline = cache_document.inline_of(caches.results(chronicle.keys(), store), image)
             image = Image.of(replace(image.config, inline_cache=inline), image.layers)
-        return finished(image, graph, store, emit, epoch=epoch, annotations=options.annotations)
+        return _Made(image, graph, solver)
+
+    def _resolve(self, options: BuildOptions, emit: Emit) -> Resolve:
+        """What FROM means. Where no other platform than this machine's is asked for, what is here under the name."""
+        here = Platform.here()
+        return lambda reference, platform: self._engine.base_image(
+            reference, emit, options.pull, platform if options.platforms or platform != here else None
+        )
+
+    def _named(self, images: Sequence[Image], index: ImageIndex | None, names: Sequence[Reference]) -> None:
+        """Into the store, under these names; an index is of use only with one."""
+        store = self._engine.store
+        for image in images if index is None or not names else ():
+            store.images.put(image, None)
+        for name in names:
+            if index is not None:
+                store.images.put_index(index, images, name)
+            else:
+                store.images.tag(images[0], name)
 
     def _cache(
         self, place: CachePlace, emit: Emit, options: BuildOptions, *, writing: bool = False
@@ -175,8 +243,10 @@ class Builder:
         engine = self._engine
         return place.opened(engine.registry, engine.workshop(emit).stacks, emit, options.platform, writing=writing)
 
-    def _cached(self, options: BuildOptions, keys: Sequence[Digest], images: Sequence[Image], emit: Emit) -> None:
+    def _keep(self, options: BuildOptions, keys: Sequence[Digest], images: Sequence[Image], emit: Emit) -> None:
         """Keep the results of steps wherever else they are to be kept. Raises what hinders it, unless it may fail."""
+        from nbcontain.build import caches
+
         store = self._engine.store
         known = caches.results(tuple(keys), store)
         for place in options.cache_to:
@@ -190,42 +260,57 @@ class Builder:
                     raise
                 emit(Notice(BUILD, f"--cache-to {place.place} was not written: {error.message}", error.why))
 
-    def _named(self, images: Sequence[Image], index: ImageIndex | None, tags: Sequence[Reference]) -> None:
-        """Into the store, under these names; an index is of use only with one."""
-        store = self._engine.store
-        for image in images if index is None or not tags else ():
-            store.images.put(image, None)
-        for tag in tags:
-            if index is not None:
-                store.images.put_index(index, images, tag)
-            else:
-                store.images.tag(images[0], tag)
+    def _hand_out(self, delivery: Delivery, options: BuildOptions, workshop: Workshop) -> None:
+        """Everything that was asked for besides the image in the store."""
+        from nbcontain.build import exports
 
-    def _resolve(self, options: BuildOptions, emit: Emit) -> Resolve:
-        """What FROM means. Where no other platform than this machine's is asked for, what is here under the name."""
-        here = Platform.here()
-        return lambda reference, platform: self._engine.base_image(
-            reference, emit, options.pull, platform if options.platforms or platform != here else None
-        )
+        product, pushed = delivery.product, False
+        for output in options.outputs:
+            exports.write(output, product, workshop)
+            for name in output.targets(product.names) if output.push else ():
+                self._engine.registry.send(name, product.image, workshop.emit, BUILD, product.attested)
+                pushed = True
+        if options.id_file:
+            exports.write_text(options.id_file, str(product.image.id))
+        if options.metadata_file:
+            carried = pushed or any(each.carries_attestations for each in options.outputs)
+            shown = product if carried else replace(product, attested=None)
+            exports.write_metadata(options.metadata_file, exports.metadata_of(shown, delivery.provenance))
 
-    def check(self, dockerfile: str, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
+    def check(self, dockerfile: DockerfileSource, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
         """Check a Dockerfile and build nothing; the task gives the report, wrapped.
 
         Raises DockerfileError at once for what cannot be read.
         """
         engine = self._engine
-        parsed = parse(dockerfile)
+
+        def look(parsed: ast.Dockerfile, given: Inputs, emit: Emit) -> T:
+            return wrap(check(
+                parsed, options, self._resolve(options, emit),
+                engine.environ, given.is_ignored, given.names,
+            ))  # fmt: skip
+
+        return self._examined("check", dockerfile, options, look)
+
+    def examine(
+        self, name: str, dockerfile: DockerfileSource, options: BuildOptions,
+        look: Callable[[ast.Dockerfile, Inputs], T],
+    ) -> Task[T]:  # fmt: skip
+        """Look at a Dockerfile and build nothing; the task gives what `look` sees. Raises as `check` does."""
+        return self._examined(name, dockerfile, options, lambda parsed, given, emit: look(parsed, given))
+
+    def _examined(
+        self, name: str, dockerfile: DockerfileSource, options: BuildOptions,
+        look: Callable[[ast.Dockerfile, Inputs, Emit], T],
+    ) -> Task[T]:  # fmt: skip
+        parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
 
         def body(emit: Emit) -> T:
-            with scope(emit, BUILD, "check"), engine.store.shared(), self._context(options.context) as context:
-                ignore = context.ignore if context else Ignore()
-                found = check(
-                    parsed, options, self._resolve(options, emit),
-                    engine.environ, lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
-                )  # fmt: skip
-                return wrap(found)
+            store = self._engine.store
+            with scope(emit, BUILD, name), store.shared(), self._opened(dockerfile, options, emit) as given:
+                return look(parsed or parse(given.dockerfile), given, emit)
 
-        return Task("check", body)
+        return Task(name, body)
 
     def prune(self, max_age_s: float, keep_bytes: int = 0) -> int:
         """Forget what was not used for so long, but for the youngest `keep_bytes`; what became free."""
@@ -255,19 +340,18 @@ class Builder:
             found.append(CacheUse(digest, record.created_by, used_at, used, sum(each.size for each in new)))
         return found
 
-    @contextmanager
-    def _context(self, source: Source | None) -> Iterator[Context | None]:
-        """The files that COPY takes; what had to be written for it goes with the build."""
-        if source is None:
-            yield None
-        elif isinstance(source, Path) and is_directory(source):
-            yield Context(source, self._engine.contents)
-        else:
-            with (
-                self._engine.store.bundle_directory() as temporary,
-                directory_of(source, temporary.parent) as root,
-            ):
-                yield Context(root, ContentCache())
+    def _workshop(self, options: BuildOptions, emit: Emit) -> Workshop:
+        return replace(self._engine.workshop(emit), secrets=options.secrets, ssh=options.ssh)
+
+    def _opened(
+        self, dockerfile: DockerfileSource, options: BuildOptions, emit: Emit
+    ) -> AbstractContextManager[Inputs]:
+        """The Dockerfile and the files that COPY takes; what had to be written for them goes with the build."""
+        keeps = dict(each.partition("=")[::2] for each in options.build_args).get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")
+        return opened(
+            dockerfile, options.context, options.contexts, self._workshop(options, emit), self._engine.contents,
+            ignore=options.ignore, keeps_git_dir=keeps.lower() in ("1", "t", "true"), parent=BUILD,
+        )  # fmt: skip
 
     def state(self, text: str) -> Image | None:
         """The image of NAME@step3, NAME@failed or NAME@before (the failed step); None for another kind of name.
@@ -298,24 +382,3 @@ class Builder:
         if found is None or wanted not in steps:
             raise ImageNotFound(f"{text}: there is no such step", hint=f"The build came as far as step {max(steps)}.")
         return Image.of(config_of(found), found.layers)
-
-
-def _record_name(name: str, platform: Platform | None) -> str:
-    """What a build is remembered under: of several platforms only the first has the image's own name."""
-    if platform is None or not name or name.startswith("/"):
-        return name
-    repository, _, tag = name.rpartition(":")
-    return f"{repository}-{str(platform).replace('/', '-')}:{tag}"
-
-
-def _told_apart(emit: Emit, platform: Platform) -> Emit:
-    """Steps of one of several platforms, each with a name of its own."""
-
-    def told(event: Event) -> None:
-        if event.task != BUILD:
-            event = replace(event, task=f"{platform} {event.task}")
-        if isinstance(event, Started) and event.parent == BUILD:
-            event = replace(event, name=f"[{platform}] {event.name}")
-        emit(event)
-
-    return told

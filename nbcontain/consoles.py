@@ -191,7 +191,7 @@ class Consoles:
 
     def run(self, options: RunOptions, size: Size, emit: Emit) -> Session:
         """Make a container and run it; it ends with the session, unless that is detached."""
-        container = self._engine.create(replace(options, console_size=size), emit)
+        container = self._engine.create_held(replace(options, console_size=size), emit)
         leash = Leash()
         records = container.follow()
         try:

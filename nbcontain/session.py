@@ -10,6 +10,7 @@ from typing import Any
 
 from nbcontain.commands import DockerfileWords, overview, parse_words, split
 from nbcontain.commands.contextfiles import ContextFiles, help_text
+from nbcontain.commands.inputs import BuildInputs
 from nbcontain.completion import candidates
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
@@ -99,9 +100,10 @@ class Session:
             DockerfileWords, "%%dockerfile", "make an image from the Dockerfile in this cell",
             [self._expanded(word, names) for word in split(line)], KNOWN_FLAGS["image build"],
         )  # fmt: skip
-        context = self.context_files.source(words.context)
+        context = self.context_files.source(words.context, self.ipython.user_ns)
         _ = words.checked_display
-        return words.started(self.engine, body, context, self.ipython.user_ns), words
+        given = BuildInputs(body, context)
+        return words.started(self.engine, given, self.ipython.user_ns, self.context_files.named()), words
 
     def context_file(self, line: str, body: str | None, names: Mapping[str, Any] | None = None) -> object:
         """%%contextfile and %contextfile."""

@@ -62,9 +62,10 @@ def _converse(session: Session, keys: DetachKeys, *, types: bool, is_raw: bool) 
 
     poll = select.poll()
     poll.register(over, select.POLLIN)
-    typing = types and session.master >= 0
+    # Raw even for a program that has ended already: what it said went through a terminal once.
+    typing = types and is_raw
     with _raw(0) if typing else _interrupts(session, is_raw=is_raw), _resizing(session):
-        if typing:
+        if typing and session.master >= 0:
             poll.register(0, select.POLLIN)
         threading.Thread(target=listen, name="nbcontain listening", daemon=True).start()
         while True:

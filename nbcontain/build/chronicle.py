@@ -60,7 +60,7 @@ class Chronicle:
         """`known` remembers, from build to build of one engine, what the record of each name says."""
         self._name = name
         self._store = store
-        self.context: Context | None = None
+        self.contexts: Mapping[str, Context] = {}
         """What COPY takes files from, once it is known."""
         self._known = known
         self._lock = threading.RLock()
@@ -157,10 +157,13 @@ class Chronicle:
 
     def _files(self, vertex: Vertex) -> Mapping[str, str]:
         operation = vertex.operation
-        if not isinstance(operation, CopyFiles) or not operation.from_context or self.context is None:
+        if not isinstance(operation, CopyFiles) or not operation.from_context:
+            return {}
+        context = self.contexts.get(operation.context)
+        if context is None:
             return {}
         try:
-            return listing(self.context, Wanted(operation.sources, operation.parents, operation.excludes))
+            return listing(context, Wanted(operation.sources, operation.parents, operation.excludes))
         except (NbcontainError, OSError):
             # The context changes under our hands; the copy itself tells what is wrong.
             return {}

@@ -10,19 +10,26 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
-from nbcontain.build.caches import CacheImport
 from nbcontain.build.chronicle import Chronicle
 from nbcontain.build.graph import BuildGraph, Step, Vertex
 from nbcontain.build.operations import Filesystem, Workshop, cache_key, execute, timestamp
 from nbcontain.errors import BuildError, Cancelled, DockerfileError, NbcontainError
 from nbcontain.events import Emit, Event, Finished, Notice, Outcome, Progress, Started
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import History, Image
+from nbcontain.oci.image import Descriptor, History, Image
+from nbcontain.store import Store
 from nbcontain.store.cache import CacheRecord
 
 BUILD = "build"
 """The task that all steps of a build have as parent."""
+
+
+class Import(Protocol):
+    """Where results come from besides the store: a `caches.CacheImport`."""
+
+    def fetch(self, key: Digest, store: Store) -> CacheRecord | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class Solver:
     def __init__(
         self, workshop: Workshop, chronicle: Chronicle, *, source: str = "", no_cache: bool = False,
         no_cache_stages: frozenset[str] = frozenset(),
-        imports: Sequence[CacheImport] = (), workers: int = 2,
+        imports: Sequence[Import] = (), workers: int = 2,
     ) -> None:  # fmt: skip
         self._workshop = workshop
         self._chronicle = chronicle
@@ -72,6 +79,13 @@ class Solver:
                 self._emit(Started(f"step-{number}", step.name, BUILD, step.span))
                 self._finished(f"step-{number}", "done" if step.vertex is None else "cached")
         return self._image(graph)
+
+    def layers(self) -> dict[Vertex, tuple[Descriptor, ...]]:
+        """Of every file system that was solved."""
+        return {
+            vertex: tuple(layer.descriptor for layer in solved.filesystem.layers)
+            for vertex, solved in self._solved.items()
+        }
 
     def _walk(self, vertices: tuple[Vertex, ...]) -> None:
         """Every vertex, inputs before users. After an error nothing new begins, and what runs is ended."""

@@ -82,6 +82,8 @@ class Scene:
     added_hosts: tuple[str, ...]
     source: Callable[[str, Span], Vertex]
     """The file system that --from names. Raises DockerfileError."""
+    directory: Callable[[str], str | None]
+    """The context of files that a name given to --from means; None for a stage or an image."""
     aside: Callable[[Vertex], None]
     """Notes a file system that no instruction's own is."""
     is_ignored: Callable[[str], bool] = lambda path: False

@@ -5,7 +5,7 @@ Drawing what comes back is the business of whoever called. To add a verb, add a 
 of its group.
 """
 
-from nbcontain.commands import archives, builds, checks, containers, images, registries, system
+from nbcontain.commands import anatomy, archives, builds, checks, containers, housekeeping, images, registries, system
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.table import COMMANDS, Command, overview, parse_words, split
 
@@ -13,10 +13,12 @@ __all__ = [
     "COMMANDS",
     "Command",
     "DockerfileWords",
+    "anatomy",
     "archives",
     "builds",
     "checks",
     "containers",
+    "housekeeping",
     "images",
     "overview",
     "parse_words",

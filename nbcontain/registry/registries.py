@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nbcontain.errors import ImageNotFound, ManifestUnknown, RegistryError, Unreachable, UsageError
 from nbcontain.events import Emit, Event, Notice, scope
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.registry import platforms
 from nbcontain.registry.client import Patience, RegistryClient
@@ -24,6 +25,9 @@ from nbcontain.registry.push import Push
 from nbcontain.registry.wire import Wire
 from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
+
+if TYPE_CHECKING:
+    from nbcontain.oci.attestations import Attested
 
 T = TypeVar("T")
 POLICIES = ("always", "missing", "never", "newer")
@@ -171,20 +175,36 @@ class Registries:
         images = [(each, store.images.index(each) or store.images.get(each)) for each in names]
 
         def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:
-            [endpoint] = self.configuration.endpoints(reference.registry, writing=True)
-            client = self._client(endpoint, reference, wire)
-            task = f"push {reference.familiar}"
-            sent = []
-            with scope(emit, task, task), store.shared():
-                for each, image in images:
-                    push = Push(client, store, _struck(emit, wire), task)
-                    digest = push.named(image, each, lambda blob, to=each: self._sources(to, blob))  # type: ignore[misc]
-                    size = len(image.raw_manifest if isinstance(image, Image) else image.raw)
-                    emit(Notice(task, f"{each.tag}: digest: {digest} size: {size}"))
-                    sent.append((each, digest))
-            return tuple(sent)
+            return self._sent(reference, images, emit, wire)
 
         return self._task(f"push {reference.familiar}", body)
+
+    def send(
+        self, name: Reference, image: Image | ImageIndex, emit: Emit, parent: str | None = None,
+        attested: Attested | None = None,
+    ) -> Digest:  # fmt: skip
+        """Push, now and on this thread; with statements, an index of the image and them. Gives what is there then."""
+        with self._wire(None) as wire:
+            return self._sent(name, [(name, image)], emit, wire, parent, attested)[0][1]
+
+    def _sent(
+        self, reference: Reference, images: Sequence[tuple[Reference, Image | ImageIndex]], emit: Emit, wire: Wire,
+        parent: str | None = None, attested: Attested | None = None,
+    ) -> tuple[tuple[Reference, Digest], ...]:  # fmt: skip
+        store = self.stacks().store
+        [endpoint] = self.configuration.endpoints(reference.registry, writing=True)
+        client = self._client(endpoint, reference, wire)
+        task = f"push {reference.familiar}"
+        sent = []
+        with scope(emit, task, task, parent), store.shared():
+            for each, image in images:
+                push = Push(client, store, _struck(emit, wire), task)
+                digest = push.named(image, each, partial(self._sources, each), attested)
+                raw = image.raw_manifest if isinstance(image, Image) else image.raw
+                size = len(attested.index.raw if attested else raw)
+                emit(Notice(task, f"{each.tag or '@'}: digest: {digest} size: {size}"))
+                sent.append((each, digest))
+        return tuple(sent)
 
     def _sources(self, target: Reference, digest: Digest) -> Sequence[str]:
         """Repositories of the same registry that have this blob, as far as is known here."""

@@ -62,9 +62,10 @@ class Partial:
             raise DigestMismatch(f"{digest} of {self._descriptor.size} bytes", found)
         target = self._layout.blob(digest)
         files.make_directory(target.parent)
-        os.fchmod(self._fd, 0o444)
         files.sync_file(self._fd)
         files.publish(self._layout.partial(digest), target)
+        # Not before: whoever goes on with what a dead process left must be able to write to it.
+        os.fchmod(self._fd, 0o444)
 
 
 @contextmanager

@@ -10,11 +10,14 @@ FLOORS = (
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
-    {"archives", "builder", "consoles", "containers", "engine", "inspection", "outcomes", "profiles", "soundness"},
+    {
+        "anatomy", "archives", "builder", "consoles", "containers", "engine", "filters", "housekeeping", "inspection",
+        "outcomes", "profiles", "soundness",
+    },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "terminal"},
     {"magics", "session", "__main__"},
-)
+)  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}
 
 

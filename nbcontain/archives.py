@@ -80,7 +80,12 @@ class Archives:
                 known = chosen.setdefault(image.digest, (image, []))[1]
                 if reference is not None and reference not in known:
                     known.append(reference)
-        return tuple(Saved(image, tuple(references)) for image, references in chosen.values())
+        return tuple(self._saved(image, tuple(references)) for image, references in chosen.values())
+
+    def _saved(self, image: Image, names: tuple[Reference, ...]) -> Saved:
+        """An image as it goes into an archive: of an index it is one of the images."""
+        index = next((found for each in names if (found := self._engine.store.images.index(each))), None)
+        return Saved(image, names, index)
 
     def load(self, source: str) -> Task[tuple[Saved, ...]]:
         """Read the images of an archive of docker's or of an OCI layout, plain or compressed, file or directory.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from nbcontain.build import several
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
 from nbcontain.build.epoch import CONTEXT, with_epoch
 from nbcontain.build.finish import finished
@@ -19,14 +20,16 @@ from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.build.inputs import DockerfileSource, Inputs, opened
 from nbcontain.build.lint import CheckReport, check, hints_of
 from nbcontain.build.operations import Workshop, timestamp
-from nbcontain.build.plan import BuildOptions, plan
+from nbcontain.build.plan import BuildOptions, Resolve, plan
 from nbcontain.build.solver import BUILD, Solver
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.parser import parse
-from nbcontain.errors import ImageNotFound
+from nbcontain.errors import BuildError, ImageNotFound, RegistryError
 from nbcontain.events import Emit, Notice, scope
+from nbcontain.oci import indexes
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Image
+from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Leash
 from nbcontain.task import Task
@@ -34,6 +37,9 @@ from nbcontain.task import Task
 if TYPE_CHECKING:
     from nbcontain.build.accounts import Delivery
     from nbcontain.build.annotations import Annotations
+    from nbcontain.build.caches import Cache, CacheImport, CachePlace
+    from nbcontain.build.graph import BuildGraph
+    from nbcontain.build.outputs import Output
     from nbcontain.engine import Engine
 
 T = TypeVar("T")
@@ -81,6 +87,22 @@ class BuildTask(Task[Image]):
         return BuildResult(image, self._chronicle.reports())
 
 
+@dataclass(slots=True)
+class _Made:
+    """The image for one platform, and what is known of how it came about."""
+
+    image: Image
+    graph: BuildGraph
+    solver: Solver
+
+
+def exports_of(output: Output, image: Image, names: Sequence[Reference], workshop: Workshop) -> None:
+    """Write an output of one image."""
+    from nbcontain.build import exports
+
+    exports.write(output, exports.Product(image, tuple(names)), workshop)
+
+
 def _notice(remark: ast.Remark) -> Notice:
     name = f"{remark.rule}: " if remark.rule else ""
     place = f" (line {remark.span.first})" if remark.span else ""
@@ -116,8 +138,14 @@ class Builder:
         parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
         source = options.context
         leash = Leash()
+        platforms = options.platforms or (options.platform,)
+        if len(platforms) > 1:
+            several.checked(options)
         name = tags[0].familiar if tags else str(source) if isinstance(source, Path) else ""
-        chronicle = Chronicle(name, lambda: engine.store, self._known)
+        chronicles = [
+            Chronicle(several.record_name(name, each if number else None), lambda: engine.store, self._known)
+            for number, each in enumerate(platforms)
+        ]
 
         def body(emit: Emit) -> Image:
             started = timestamp()
@@ -127,37 +155,37 @@ class Builder:
                 self._opened(dockerfile, options, emit) as given,
             ):  # fmt: skip
                 text = parsed or parse(given.dockerfile)
-                graph = plan(
-                    text, options,
-                    lambda reference, _: engine.base_image(reference, emit, options.pull),
-                    is_ignored=given.is_ignored, contexts=given.names, dated=partial(self._last_change, options, emit),
-                )  # fmt: skip
-                for remark in (*options.remarks, *graph.remarks):
-                    emit(_notice(remark))
                 for remark in hints_of(text, options, engine.environ) if options.hints else ():
                     emit(replace(_notice(remark), kind="hint"))
-                workshop = replace(self._workshop(options, emit), contexts=given.directories, leash=leash)
-                chronicle.contexts = given.directories
-                solver = Solver(
-                    workshop, chronicle, source=given.dockerfile, no_cache=options.no_cache,
-                    no_cache_stages=frozenset(each.lower() for each in options.no_cache_stages),
-                    imports=options.cache_from,
-                )  # fmt: skip
-                said = annotations.manifest if annotations else {}
-                image = finished(solver.solve(graph), graph, engine.store, emit, annotations=said)
-                engine.store.images.put(image, None)
-                for tag in (*tags, *(name for output in options.outputs for name in output.names_here)):
-                    engine.store.images.tag(image, tag)
-                for directory in options.cache_to:
-                    directory.keep(chronicle.keys(), engine.store)
-                if options.outputs or options.id_file or options.metadata_file:
+                made = []
+                for platform, chronicle in zip(platforms, chronicles, strict=True):
+                    told = several.told_apart(emit, platform) if len(platforms) > 1 else emit
+                    mine = replace(options, platform=platform)
+                    workshop = replace(self._workshop(options, told), contexts=given.directories, leash=leash)
+                    said = annotations.manifest if annotations else {}
+                    made.append(self._made(text, given, mine, workshop, chronicle))
+                    made[-1].image = finished(made[-1].image, made[-1].graph, engine.store, told, annotations=said)
+                images = [each.image for each in made]
+                index = indexes.index_of(map(indexes.entry_of, images)) if len(images) > 1 else None
+                self._named(images, index, (*tags, *(name for each in options.outputs for name in each.names_here)))
+                if options.cache_to:
+                    keys = [key for each in chronicles for key in each.keys()]  # noqa: SIM118 - no dict
+                    self._keep(options, keys, images, emit)
+                if index is not None:
+                    several.hand_out(
+                        images, index, tags, options,
+                        lambda output, image: exports_of(output, image, tags, workshop),
+                        lambda name, index: self._engine.registry.send(name, index, emit, BUILD),
+                    )  # fmt: skip
+                elif options.outputs or options.id_file or options.metadata_file:
                     from nbcontain.build.accounts import account_of, delivery_of
 
-                    account = account_of(graph, options, given, workshop, started, solver.layers(), engine.environ)
-                    self._hand_out(delivery_of(image, tags, annotations, account, options), options, workshop)
-                return image
+                    layers = made[0].solver.layers()
+                    account = account_of(made[0].graph, options, given, workshop, started, layers, engine.environ)
+                    self._hand_out(delivery_of(images[0], tags, annotations, account, options), options, workshop)
+                return next((each for each in images if each.config.platform == Platform.here()), images[0])
 
-        task = BuildTask("build", body, chronicle)
+        task = BuildTask("build", body, chronicles[0])
         task.on_cancel(leash.let_go)
         return task
 
@@ -169,6 +197,79 @@ class Builder:
             options.context if what == CONTEXT else options.contexts.get(what)
         )  # fmt: skip
         return last_change(found, self._workshop(options, emit))
+
+    def _made(
+        self, parsed: ast.Dockerfile, given: Inputs, options: BuildOptions, workshop: Workshop, chronicle: Chronicle
+    ) -> _Made:
+        """The image for one platform; not named yet."""
+        emit, store = workshop.emit, self._engine.store
+        graph = plan(
+            parsed, options, self._resolve(options, emit), is_ignored=given.is_ignored, contexts=given.names,
+            dated=partial(self._last_change, options, emit),
+        )  # fmt: skip
+        for remark in (*options.remarks, *graph.remarks):
+            emit(_notice(remark))
+        chronicle.contexts = given.directories
+        with ExitStack() as stack:
+            imports: list[CacheImport] = []
+            for place in options.cache_from:
+                from nbcontain.build.caches import CacheImport
+
+                cache = stack.enter_context(self._cache(place, emit, options))
+                imports.append(CacheImport(cache, store, emit).begin(place.place))
+            solver = Solver(
+                workshop, chronicle, source=given.dockerfile, no_cache=options.no_cache,
+                no_cache_stages=frozenset(each.lower() for each in options.no_cache_stages),
+                imports=imports,
+            )  # fmt: skip
+            image = solver.solve(graph)
+        if any(place.kind == "inline" for place in options.cache_to):
+            from nbcontain.build import cache_document, caches
+
+            inline = cache_document.inline_of(caches.results(chronicle.keys(), store), image)
+            image = Image.of(replace(image.config, inline_cache=inline), image.layers)
+        return _Made(image, graph, solver)
+
+    def _resolve(self, options: BuildOptions, emit: Emit) -> Resolve:
+        """What FROM means. Where no other platform than this machine's is asked for, what is here under the name."""
+        here = Platform.here()
+        return lambda reference, platform: self._engine.base_image(
+            reference, emit, options.pull, platform if options.platforms or platform != here else None
+        )
+
+    def _named(self, images: Sequence[Image], index: ImageIndex | None, names: Sequence[Reference]) -> None:
+        """Into the store, under these names; an index is of use only with one."""
+        store = self._engine.store
+        for image in images if index is None or not names else ():
+            store.images.put(image, None)
+        for name in names:
+            if index is not None:
+                store.images.put_index(index, images, name)
+            else:
+                store.images.tag(images[0], name)
+
+    def _cache(
+        self, place: CachePlace, emit: Emit, options: BuildOptions, *, writing: bool = False
+    ) -> AbstractContextManager[Cache]:
+        engine = self._engine
+        return place.opened(engine.registry, engine.workshop(emit).stacks, emit, options.platform, writing=writing)
+
+    def _keep(self, options: BuildOptions, keys: Sequence[Digest], images: Sequence[Image], emit: Emit) -> None:
+        """Keep the results of steps wherever else they are to be kept. Raises what hinders it, unless it may fail."""
+        from nbcontain.build import caches
+
+        store = self._engine.store
+        known = caches.results(tuple(keys), store)
+        for place in options.cache_to:
+            if place.kind == "inline":
+                continue
+            try:
+                with self._cache(place, emit, options, writing=True) as cache:
+                    cache.keep(caches.kept(place, known, tuple(images)), store)
+            except (RegistryError, BuildError) as error:
+                if not place.may_fail:
+                    raise
+                emit(Notice(BUILD, f"--cache-to {place.place} was not written: {error.message}", error.why))
 
     def _hand_out(self, delivery: Delivery, options: BuildOptions, workshop: Workshop) -> None:
         """Everything that was asked for besides the image in the store."""
@@ -196,7 +297,7 @@ class Builder:
 
         def look(parsed: ast.Dockerfile, given: Inputs, emit: Emit) -> T:
             return wrap(check(
-                parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull),
+                parsed, options, self._resolve(options, emit),
                 engine.environ, given.is_ignored, given.names,
             ))  # fmt: skip
 

@@ -9,7 +9,7 @@ _LIMITS = "control groups keep memory, processors, processes and disks; this is 
 _CONFINEMENT = "it is not built yet; --cap-add, --security-opt and --device are"
 _VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
 _HEALTH = "health checks and restart policies are not built yet"
-_PLATFORM = "images of other platforms are not run"
+_PLATFORM = "build, run and pull choose a platform; here it is not built yet"
 _NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
 _TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
 
@@ -64,7 +64,6 @@ _RUN = (
         "--health-start-period",
         "--no-healthcheck",
     )
-    | _all(_PLATFORM, "--platform")
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
     | _all("the log is always kept as the container's journal", "--log-driver", "--log-opt")
     | _all("it is not built yet", "--cidfile", "--label-file", "--annotation", "--domainname", "--isolation")

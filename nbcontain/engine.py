@@ -26,12 +26,12 @@ from nbcontain.build.sources import Source
 from nbcontain.builder import Builder, BuildTask
 from nbcontain.consoles import Consoles
 from nbcontain.containers import Containers
-from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, UsageError
+from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, SetupFailed, UsageError
 from nbcontain.events import Emit, Finished, Notice, Output, Record, Started, scope
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
 from nbcontain.housekeeping import Housekeeping
-from nbcontain.oci.image import Image
+from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.profiles import Profile, choose, storage_driver
@@ -39,6 +39,7 @@ from nbcontain.registry.registries import Registries
 from nbcontain.resources import Resources
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container, Launcher, Leash
+from nbcontain.runtime.emulation import explained
 from nbcontain.runtime.generate import ExecOptions, RunOptions, generate, passed_on
 from nbcontain.soundness import Soundness
 from nbcontain.store import Store, files, gc
@@ -164,7 +165,10 @@ class Engine:
     def tag(self, source: str, target: str) -> Reference:
         """Give an image a further name; a name that pointed elsewhere moves."""
         reference = Reference.parse(target)
-        self.store.images.tag(self.image(source), reference)
+        if (index := self.store.images.find_index(source)) is not None:
+            self.store.images.put_index(index, (), reference)
+        else:
+            self.store.images.tag(self.image(source), reference)
         return reference
 
     def remove_image(self, name: str, *, force: bool = False) -> list[str]:
@@ -204,10 +208,12 @@ class Engine:
     def builder(self) -> Builder:
         return Builder(self)
 
-    def base_image(self, reference: Reference, emit: Emit, policy: str = "missing") -> Image:
-        """What FROM means, asked of its registry as the policy says; `host` is made."""
+    def base_image(
+        self, reference: Reference, emit: Emit, policy: str = "missing", platform: Platform | None = None
+    ) -> Image:
+        """What FROM means, asked of its registry as the policy says; `host` is made. Without a platform any will do."""
         if reference != HOST_IMAGE:
-            return self.registry.ensure(reference, policy, emit, BUILD)
+            return self.registry.ensure(reference, policy, emit, BUILD, platform)
         try:
             return self.store.images.get(reference)
         except ImageNotFound:
@@ -284,7 +290,7 @@ class Engine:
             terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
-            options={"network": options.network},
+            options={"network": options.network, "platform": str(image.config.platform)},
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
         )
         with self.store.shared():
@@ -334,8 +340,10 @@ class Engine:
         """Run a container for the first time; one that cannot be started is forgotten."""
         try:
             container.launch(self.launcher, leash=leash, stdin=stdin, start=True)
-        except BaseException:
+        except BaseException as error:
             self.remove_container(container, force=True)
+            if isinstance(error, SetupFailed):
+                raise explained(error, str(container.info.options.get("platform", ""))) from error
             raise
 
     def _attend(self, container: Container, records: Iterable[Record], emit: Emit) -> RunResult:

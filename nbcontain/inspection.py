@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nbcontain import __version__
 from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.image import Platform
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.profiles import storage_driver
 from nbcontain.runtime.container import Container
 from nbcontain.store.gc import written_bytes
@@ -21,6 +22,7 @@ def image_document(engine: Engine, name: str) -> dict[str, Any]:
     """docker's names for what docker has too. Size is that of the layers as they are stored."""
     image = engine.image(name)
     config = codec.config_to_json(image.config)
+    index = engine.store.images.find_index(name)
     names = [each for each, other in engine.images() if each and other.digest == image.digest]
     return {
         "Id": str(image.id),
@@ -41,8 +43,28 @@ def image_document(engine: Engine, name: str) -> dict[str, Any]:
             "Layers": [str(each.diff_id) for each in image.layers],
             "ChainID": str(image.chain_id or ""),
         },
+        **({"Descriptor": _descriptor(index), "Manifests": _manifests(engine, index)} if index else {}),
         "Metadata": {"LayerSizes": [each.descriptor.size for each in image.layers]},
     }
+
+
+def _descriptor(index: ImageIndex) -> dict[str, Any]:
+    return {"mediaType": index.media_type, "digest": str(index.digest), "size": len(index.raw)}
+
+
+def _manifests(engine: Engine, index: ImageIndex) -> list[dict[str, Any]]:
+    """docker's words for what is in an index, and whether it is here."""
+    here = {image.digest for _, image in engine.images()}
+    return [
+        {
+            "ID": str(entry.digest),
+            "Descriptor": {"mediaType": entry.media_type, "digest": str(entry.digest), "size": entry.size},
+            "Available": entry.digest in here,
+            "Kind": "image" if entry.platform is None or entry.platform.os != "unknown" else "attestation",
+            "Platform": str(entry.platform or ""),
+        }
+        for entry in index.entries
+    ]
 
 
 def _config(said: Any) -> dict[str, Any]:

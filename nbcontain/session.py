@@ -84,8 +84,8 @@ class Session:
                 return InProgress(_log_task(value), "exec")
             case Interactive(elsewhere=None):
                 raise UsageError(
-                    f"{' '.join(words[:1])} -i -t has to be typed at a terminal",
-                    why="a cell has no keyboard that a program could go on reading from",
+                    f"{words[0]} asks for a terminal, and a cell is none",
+                    why="a program could not go on reading what is typed",
                     hint="in a terminal (JupyterLab: File, New, Terminal):  "
                     + _on_a_terminal(group, words, self.engine.environ),
                 )

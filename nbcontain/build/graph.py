@@ -120,6 +120,8 @@ class ExecOp:
     mounts: tuple[RunMount, ...] = ()
     hostname: str = ""
     """"" is the one that every step has."""
+    platform: str = ""
+    """What its programs are for; "" is linux/amd64, whatever this machine is."""
     sandbox: Sandbox | None = None
     added_hosts: tuple[str, ...] = field(default=(), compare=False)
     """NAME=address of the sandbox's hosts."""

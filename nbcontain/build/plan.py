@@ -300,7 +300,8 @@ class Planning:
             return vertex, config
         if not self.contexts.is_scratch(name):
             image = self._resolved(name, platform, span, index)
-            config = image.config
+            # The base's own cache is of no use on top of it.
+            config = replace(image.config, inline_cache="")
             here = config.platform
             if (here.os, here.architecture) != (platform.os, platform.architecture):
                 self.scene.check("InvalidBaseImagePlatform", span, name, str(here), str(platform))

@@ -11,7 +11,7 @@ from nbcontain.oci.image import Platform
 
 if TYPE_CHECKING:
     # What most builds do not ask for is not imported for them.
-    from nbcontain.build.cache_directory import CacheDirectory
+    from nbcontain.build.caches import CachePlace
     from nbcontain.build.named import NamedSource
     from nbcontain.build.outputs import Output
     from nbcontain.build.provenance import ProvenanceOptions
@@ -49,13 +49,15 @@ class BuildOptions:
     """What there is to say before anything begins."""
     hints: bool = False
     """Whether our own hints are told of, too."""
-    cache_from: tuple[CacheDirectory, ...] = ()
-    cache_to: tuple[CacheDirectory, ...] = ()
+    cache_from: tuple[CachePlace, ...] = ()
+    cache_to: tuple[CachePlace, ...] = ()
     id_file: str = ""
     """Where to write the image's id."""
     metadata_file: str = ""
     """Where to write what was built, as buildx names it."""
     platform: Platform = field(default_factory=Platform.here)
+    platforms: tuple[Platform, ...] = ()
+    """Those that were asked for; several give an index."""
     network: str = "host"
     """Of every RUN that does not say: "host" or "none"."""
     add_hosts: tuple[str, ...] = ()

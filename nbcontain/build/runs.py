@@ -47,6 +47,7 @@ def _(run: ast.Run, state: StageState, scene: Scene) -> StageState:
         network=_network(run, scene),
         mounts=tuple(mounting.mounts),
         hostname=scene.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
+        platform=str(state.config.platform).removeprefix("linux/amd64"),
         sandbox=scene.sandbox,
         added_hosts=scene.added_hosts,
         secret_env=proxy_environment(proxies),

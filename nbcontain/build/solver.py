@@ -11,8 +11,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
-from nbcontain.build.cache_directory import CacheDirectory
 from nbcontain.build.chronicle import Chronicle
 from nbcontain.build.graph import BuildGraph, Step, Vertex
 from nbcontain.build.operations import Filesystem, Workshop, cache_key, execute, timestamp
@@ -21,10 +21,17 @@ from nbcontain.errors import BuildError, Cancelled, DockerfileError, NbcontainEr
 from nbcontain.events import Emit, Event, Finished, Notice, Outcome, Progress, Started
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, History, Image
+from nbcontain.store import Store
 from nbcontain.store.cache import CacheRecord
 
 BUILD = "build"
 """The task that all steps of a build have as parent."""
+
+
+class Import(Protocol):
+    """Where results come from besides the store: a `caches.CacheImport`."""
+
+    def fetch(self, key: Digest, store: Store) -> CacheRecord | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class Solver:
     def __init__(
         self, workshop: Workshop, chronicle: Chronicle, *, source: str = "", no_cache: bool = False,
         no_cache_stages: frozenset[str] = frozenset(),
-        imports: Sequence[CacheDirectory] = (), workers: int = 2,
+        imports: Sequence[Import] = (), workers: int = 2,
     ) -> None:  # fmt: skip
         self._workshop = workshop
         self._chronicle = chronicle

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nbcontain.build.arguments import allowed
-from nbcontain.build.cache_directory import CacheDirectory
+from nbcontain.build.arguments import allowed, parse_platform
 from nbcontain.build.named import contexts_of
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
@@ -28,6 +27,7 @@ from nbcontain.oci.image import Image
 from nbcontain.options import argument, option, with_defaults
 
 if TYPE_CHECKING:
+    from nbcontain.build.caches import CachePlace
     from nbcontain.build.provenance import ProvenanceOptions
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
@@ -55,6 +55,9 @@ class BuildWords:
         metavar="id=NAME,src=FILE|env=NAME|var=NAME",
     )  # fmt: skip
     ssh: tuple[str, ...] = option("--ssh", help="an agent or key for RUN --mount=type=ssh", metavar="default|ID=PATH")
+    platforms: tuple[str, ...] = option(
+        "--platform", help="what the image is for; several give an index", metavar="OS/ARCHITECTURE,…"
+    )
     allow: tuple[str, ...] = option("--allow", help="network.host, onbuild.secrets", metavar="WHAT")
     pull: bool = option("--pull", help="ask the registry for newer base images")
     no_cache: bool = option("--no-cache", help="run every step again")
@@ -63,8 +66,13 @@ class BuildWords:
         "-o", "--output", help="the result too: DIR, - for a tar, or type=local|tar|oci|docker|registry,dest=PATH",
         metavar="WHERE",
     )
-    cache_from: tuple[str, ...] = option("--cache-from", help="results of steps too", metavar="type=local,src=DIR")
-    cache_to: tuple[str, ...] = option("--cache-to", help="keep results there too", metavar="type=local,dest=DIR")
+    cache_from: tuple[str, ...] = option(
+        "--cache-from", help="results of steps too", metavar="NAME|type=registry,ref=NAME|type=local,src=DIR"
+    )
+    cache_to: tuple[str, ...] = option(
+        "--cache-to", help="keep results there too (mode=max: of every step)",
+        metavar="type=registry,ref=NAME|type=local,dest=DIR|type=inline",
+    )  # fmt: skip
     iid_file: str = option("--iidfile", help="write the image's id there", metavar="FILE")
     metadata_file: str = option("--metadata-file", help="write what was built there, as JSON", metavar="FILE")
     load: bool = option("--load", help="into the local store, which is what happens anyway")
@@ -103,6 +111,13 @@ class BuildWords:
         found = tuple(Output.parse(each) for each in self.outputs)
         return (*found, Output("image", push=True)) if self.push else found
 
+    def _caches(self, words: tuple[str, ...], flag: str) -> tuple[CachePlace, ...]:
+        if not words:
+            return ()
+        from nbcontain.build.caches import CachePlace
+
+        return tuple(CachePlace.parse(each, flag) for each in words)
+
     def _provenance(self) -> ProvenanceOptions | None:
         if not (self.sbom or self.provenance or self.attests):
             return None
@@ -138,6 +153,7 @@ class BuildWords:
             labels=self.labels,
             annotations=self.annotations,
             network="host" if self.network == "default" else self.network,
+            **_platforms(self.platforms),
             add_hosts=self.add_hosts,
             shm_size=self.shm_size,
             ulimits=self.ulimits,
@@ -150,8 +166,8 @@ class BuildWords:
             remarks=(Remark("--load does nothing: the image is in the local store", None),) if self.load else (),
             dockerfile_name=given.name,
             hints=not self.quiet and self.display != "quiet",
-            cache_from=tuple(CacheDirectory.parse(each, "--cache-from") for each in self.cache_from),
-            cache_to=tuple(CacheDirectory.parse(each, "--cache-to") for each in self.cache_to),
+            cache_from=self._caches(self.cache_from, "--cache-from"),
+            cache_to=self._caches(self.cache_to, "--cache-to"),
             id_file=self.iid_file,
             metadata_file=self.metadata_file,
         )
@@ -181,6 +197,12 @@ class BuildCommandWords(BuildWords):
 def image_build(engine: Engine, words: BuildCommandWords) -> InProgress[Image] | InProgress[Verdict]:
     _ = words.checked_display
     return words.started(engine, inputs_of(words.path, words.file))
+
+
+def _platforms(words: tuple[str, ...]) -> dict[str, Any]:
+    """--platform a,b as the options of a build: nothing where it was not given. Raises UsageError."""
+    found = tuple(dict.fromkeys(parse_platform(name) for each in words for name in each.split(",") if name))
+    return {"platforms": found, "platform": found[0]} if found else {}
 
 
 # --- what builds keep -------------------------------------------------------------------------

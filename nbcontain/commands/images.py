@@ -24,7 +24,7 @@ from nbcontain.engine import Engine
 from nbcontain.errors import ImageNotFound, NbcontainError, UsageError
 from nbcontain.filters import IMAGES, Named, named
 from nbcontain.inspection import image_document
-from nbcontain.oci.image import Image
+from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
 
@@ -76,19 +76,20 @@ def _image_table(engine: Engine, found: Sequence[Named], words: ImageListWords) 
     unique = unique_bytes(
         [image for _, image in (found if not (words.filters or words.repository) else engine.images())]
     )
+    several = any(image.config.platform.architecture != Platform.here().architecture for _, image in found)
     columns = (
         Column("IMAGE", look="tree" if words.tree else ""), Column("TAG"),
         *((Column("DIGEST", look="code"),) if words.digests else ()),
-        Column("ID", look="code"), Column("CREATED", ago), Column("SIZE", size, "num"),
-        Column("ADDED" if words.tree else "UNIQUE", size, "num"), Column("", look="graph"),
+        Column("ID", look="code"), *((Column("PLATFORM"),) if several else ()), Column("CREATED", ago),
+        Column("SIZE", size, "num"), Column("ADDED" if words.tree else "UNIQUE", size, "num"), Column("", look="graph"),
     )  # fmt: skip
     rows = []
     for name, image, lead, added in _under_each_other(found) if words.tree else [(*each, "", 0) for each in found]:
         own = added if words.tree else unique[image.id]
         rows.append((
             lead + (name.familiar_repository if name else "<none>"), (name.tag if name else None) or "<none>",
-            *((str(image.digest),) if words.digests else ()), _id(image, words.no_trunc), image.config.created,
-            image.size_bytes, own, own,
+            *((str(image.digest),) if words.digests else ()), _id(image, words.no_trunc),
+            *((str(image.config.platform),) if several else ()), image.config.created, image.size_bytes, own, own,
         ))  # fmt: skip
     blobs = {layer.digest: layer.size for _, image in found for layer in image.manifest.layers}
     total = sum({image.id: image.size_bytes for _, image in found}.values())

@@ -33,6 +33,7 @@ from nbcontain.oci.strict_json import Fields, digest_of, load
 LAYER_LIMIT = 500
 """What overlayfs can stack."""
 
+INLINE_CACHE = "moby.buildkit.cache.v0"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 _MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
@@ -210,6 +211,7 @@ def parse_config(data: bytes) -> ImageConfig:
         healthcheck=_healthcheck(config.object("Healthcheck")) if config.values.get("Healthcheck") else None,
         diff_ids=tuple(DiffID(digest_of(text, "rootfs.diff_ids")) for text in diff_ids),
         history=tuple(_history(entry) for entry in top.objects("history")),
+        inline_cache=top.text(INLINE_CACHE),
     )
 
 
@@ -246,6 +248,7 @@ def config_to_json(config: ImageConfig) -> dict[str, object]:
         "config": inner,
         "rootfs": {"type": "layers", "diff_ids": [str(diff_id) for diff_id in config.diff_ids]},
         "history": [_history_json(entry) for entry in config.history],
+        INLINE_CACHE: config.inline_cache,
     }
     always = ("architecture", "os", "config", "rootfs")
     return {key: value for key, value in document.items() if value or key in always}

@@ -107,6 +107,8 @@ class ImageConfig:
     healthcheck: Healthcheck | None = None
     diff_ids: tuple[DiffID, ...] = ()
     history: tuple[History, ...] = ()
+    inline_cache: str = ""
+    """BuildKit's extension: a build cache of this image's layers, as base64 (build/cache_document.py)."""
 
     @property
     def chain_id(self) -> ChainID | None:

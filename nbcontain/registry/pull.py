@@ -39,6 +39,8 @@ class Pull:
     task: str
     """The events' parent."""
     unpack: bool = True
+    beside: bool = False
+    """The name stays what it is here: this is another platform's image of it."""
     parallel: int = PARALLEL
 
     def image(self, reference: Reference, platform: Platform) -> tuple[Image, Descriptor]:
@@ -60,8 +62,15 @@ class Pull:
                 raise Unsupported(f"{reference.familiar} has a foreign layer", why="its bytes are not in the registry")
         image = codec.image_from(raw, self._config(reference, manifest.config))
         self._layers(reference, image)
-        self.stacks.store.images.put(image, reference)
+        if self.beside:
+            self.stacks.store.images.put_beside(image, reference)
+        else:
+            self.stacks.store.images.put(image, reference)
         return image, named
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> None:
+        """Have any blob of that repository in the store, verified. Raises RegistryError, DigestMismatch."""
+        self._fetch(reference, descriptor, lambda: None, lambda size: None)
 
     def _document(self, reference: Reference, descriptor: Descriptor) -> bytes:
         """A manifest that an index names; from the store if it is there."""

@@ -7,14 +7,15 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urljoin
 
-from nbcontain.errors import BadAnswer, ManifestUnknown
+from nbcontain.errors import BadAnswer, ImageNotFound, ManifestUnknown
 from nbcontain.events import Emit, Finished, Progress, Started
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, Image
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
@@ -36,6 +37,28 @@ class Push:
     store: Store
     emit: Emit
     task: str
+
+    def named(
+        self, what: Image | ImageIndex, reference: Reference, sources: Callable[[Digest], Sequence[str]],
+        attested: Attested | None = None,
+    ) -> Digest:  # fmt: skip
+        """Send an image, or an index and every image in it, under a name. Raises ImageNotFound for what is not here."""
+        if isinstance(what, Image):
+            return self.image(what, reference, sources, attested)
+        for entry in what.entries:
+            child = replace(reference, tag=None, digest=entry.digest)
+            try:
+                image = self.store.images.get(child)
+            except ImageNotFound as error:
+                raise ImageNotFound(
+                    f"the index {reference.familiar} is not whole here",
+                    why=f"its image for {entry.platform or entry.digest.short} is missing",
+                    hint="pull that platform, or build the index again",
+                ) from error
+            self.image(image, child, sources)
+        return self.client.put_manifest(
+            reference.repository, reference.tag or str(what.digest), what.media_type, what.raw
+        )
 
     def image(
         self, image: Image, reference: Reference, sources: Callable[[Digest], Sequence[str]],
@@ -80,6 +103,10 @@ class Push:
             self._upload(repository, descriptor, (), fd, lambda size: None)
         finally:
             os.close(fd)
+
+    def blob(self, repository: str, descriptor: Descriptor) -> None:
+        """Have any blob of the store in the repository. Raises RegistryError."""
+        self._send(repository, descriptor, (), lambda size: None)
 
     def _blob(self, repository: str, descriptor: Descriptor, sources: Callable[[Digest], Sequence[str]]) -> None:
         name = _name(descriptor)

@@ -14,6 +14,7 @@ from nbcontain.errors import ImageNotFound, ManifestUnknown, RegistryError, Unre
 from nbcontain.events import Emit, Event, Notice, scope
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.registry import platforms
 from nbcontain.registry.client import Patience, RegistryClient
@@ -39,6 +40,8 @@ class Wanted(Protocol):
     def image(self) -> str: ...
     @property
     def pull(self) -> str: ...
+    @property
+    def platform(self) -> str: ...
 
 
 @dataclass
@@ -74,15 +77,18 @@ class Registries:
 
         return self._task(f"pull {reference.familiar}", body)
 
-    def ensure(self, reference: Reference, policy: str, emit: Emit, parent: str | None = None) -> Image:
+    def ensure(
+        self, reference: Reference, policy: str, emit: Emit, parent: str | None = None, platform: Platform | None = None
+    ) -> Image:
         """The image of that name by a pull policy: from the store, or from its registry. Raises ImageNotFound.
 
-        `emit` strikes if nobody wants it any more.
+        `emit` strikes if nobody wants it any more. Without a platform any image of that name will do, and this
+        machine's is fetched; with one, the name stays what it is here, if that is another platform's.
         """
         policy = self._policy(policy)
         reference, store = _normal(reference), self.stacks().store
         try:
-            here: Image | None = store.images.get(reference)
+            here: Image | None = store.images.get(reference, platform)
         except ImageNotFound as error:
             if policy == "never":
                 raise
@@ -90,7 +96,7 @@ class Registries:
         if here is not None and policy in ("missing", "never"):
             return here
         try:
-            return self.fetch(reference, Platform.here(), emit, parent)
+            return self.fetch(reference, platform or Platform.here(), emit, parent, beside=platform is not None)
         except (ManifestUnknown, Unreachable) as error:
             if here is not None and policy == "newer":
                 emit(Notice(parent or "pull", f"{error.message}: the image that is here is taken"))
@@ -98,7 +104,8 @@ class Registries:
             if here is not None:
                 raise
             raise ImageNotFound(
-                f"no image {reference.familiar!r} here, and none from {reference.registry}",
+                f"no image {reference.familiar!r}{f' for {platform}' if platform else ''} here,"
+                f" and none from {reference.registry}",
                 why=f"{error.message}{f' ({error.why})' if error.why else ''}", hint=absent.hint or error.hint,
             ) from error  # fmt: skip
 
@@ -113,6 +120,8 @@ class Registries:
         """The image that `run` means, by name, id or digest; what is not here is pulled, as the policy says."""
         name, policy = options.image, self._policy(options.pull)
         images = self.stacks().store.images
+        if options.platform:
+            return self._to_run_for(name, policy, platforms.parse(options.platform), emit)
         if policy == "never":
             return images.find(name)
         if policy == "missing":
@@ -120,16 +129,32 @@ class Registries:
                 return images.find(name)
         return self.ensure(Reference.parse(name), policy, emit)
 
+    def _to_run_for(self, name: str, policy: str, platform: Platform, emit: Emit) -> Image:
+        """The same for a platform that was asked for; an id names one image, whatever that is for."""
+        with suppress(ImageNotFound):
+            found = self.stacks().store.images.find(name)
+            if policy in ("never", "missing") and platforms.normal(found.config.platform) == platform:
+                return found
+        return self.ensure(Reference.parse(name), policy, emit, platform=platform)
+
     def fetch(
-        self, reference: Reference, platform: Platform, emit: Emit, parent: str | None = None, wire: Wire | None = None
-    ) -> Image:
-        """Pull, now and on this thread."""
+        self, reference: Reference, platform: Platform, emit: Emit, parent: str | None = None,
+        wire: Wire | None = None, *, beside: bool = False,
+    ) -> Image:  # fmt: skip
+        """Pull, now and on this thread. With `beside` a name that is here already stays what it is."""
         task = f"pull {reference.familiar}"
         stacks = self.stacks()
+        if beside:
+            try:
+                stacks.store.images.get(reference)
+            except ImageNotFound:
+                beside = False
         with self._wire(wire) as wire, scope(_struck(emit, wire), task, task, parent), stacks.store.shared():
             image, named = self._ask(
                 reference, wire,
-                lambda client: Pull(client, stacks, _struck(emit, client.wire), task).image(reference, platform),
+                lambda client: Pull(
+                    client, stacks, _struck(emit, client.wire), task, beside=beside
+                ).image(reference, platform),
             )  # fmt: skip
             emit(Notice(task, f"digest: {named.digest}"))
             return image
@@ -142,11 +167,12 @@ class Registries:
         store = self.stacks().store
         if all_tags:
             names = [each for each, _ in store.images.list() if each and each.tag and _same(each, reference)]
+            names = list(dict.fromkeys(names))
             if not names:
                 raise ImageNotFound(f"no image {reference.familiar_repository!r} here")
         else:
             names = [reference]
-        images = [(each, store.images.get(each)) for each in names]
+        images = [(each, store.images.index(each) or store.images.get(each)) for each in names]
 
         def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:
             return self._sent(reference, images, emit, wire)
@@ -154,14 +180,15 @@ class Registries:
         return self._task(f"push {reference.familiar}", body)
 
     def send(
-        self, name: Reference, image: Image, emit: Emit, parent: str | None = None, attested: Attested | None = None
-    ) -> Digest:
+        self, name: Reference, image: Image | ImageIndex, emit: Emit, parent: str | None = None,
+        attested: Attested | None = None,
+    ) -> Digest:  # fmt: skip
         """Push, now and on this thread; with statements, an index of the image and them. Gives what is there then."""
         with self._wire(None) as wire:
             return self._sent(name, [(name, image)], emit, wire, parent, attested)[0][1]
 
     def _sent(
-        self, reference: Reference, images: Sequence[tuple[Reference, Image]], emit: Emit, wire: Wire,
+        self, reference: Reference, images: Sequence[tuple[Reference, Image | ImageIndex]], emit: Emit, wire: Wire,
         parent: str | None = None, attested: Attested | None = None,
     ) -> tuple[tuple[Reference, Digest], ...]:  # fmt: skip
         store = self.stacks().store
@@ -172,8 +199,9 @@ class Registries:
         with scope(emit, task, task, parent), store.shared():
             for each, image in images:
                 push = Push(client, store, _struck(emit, wire), task)
-                digest = push.image(image, each, partial(self._sources, each), attested)
-                size = len(attested.index.raw if attested else image.raw_manifest)
+                digest = push.named(image, each, partial(self._sources, each), attested)
+                raw = image.raw_manifest if isinstance(image, Image) else image.raw
+                size = len(attested.index.raw if attested else raw)
                 emit(Notice(task, f"{each.tag or '@'}: digest: {digest} size: {size}"))
                 sent.append((each, digest))
         return tuple(sent)
@@ -228,6 +256,12 @@ class Registries:
 
         with self._wire(None) as wire:
             return self._ask(reference, wire, ask)
+
+    @contextmanager
+    def client(self, reference: Reference, *, writing: bool = False) -> Iterator[RegistryClient]:
+        """A connection to the registry of this name itself, for what is no image."""
+        with self._wire(None) as wire:
+            yield self._client(self.configuration.endpoints(reference.registry, writing=writing)[-1], reference, wire)
 
     # --- in parts ---
 

@@ -54,6 +54,7 @@ class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, ThrottleOptions
     init: bool = option("--init", help="a small first process that reaps and passes signals on")
     stop_signal: str = option("--stop-signal", help="what stop sends", metavar="SIGNAL")
     pull: str = option("--pull", help="always, missing, never or newer", default="missing", metavar="POLICY")
+    platform: str = option("--platform", help="of the image, as in linux/arm64", metavar="PLATFORM")
     stop_timeout: int = option("--stop-timeout", help="how long stop waits", default=10, metavar="SECONDS")
 
 

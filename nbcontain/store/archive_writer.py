@@ -16,7 +16,7 @@ from typing import Any
 from nbcontain.errors import UsageError
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index
+from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index, Platform
 from nbcontain.oci.indexes import ImageIndex, entry_of
 from nbcontain.oci.reference import Reference
 from nbcontain.store import files, tar
@@ -46,9 +46,11 @@ class Saved:
 
 def documents_of(saved: Sequence[Saved]) -> dict[str, bytes]:
     """The small files of the archive: what it is, its two tables of contents, manifests and configs."""
+    # The images of an index have one entry together.
+    entries = {(str(each.digest), *each.annotations.items()): each for one in saved for each in _entries(one)}
     found = {
         "oci-layout": OCI_LAYOUT,
-        "index.json": codec.dump_index(Index(tuple(entry for each in saved for entry in _entries(each)))),
+        "index.json": codec.dump_index(Index(tuple(entries.values()))),
     }
     if table := [_docker_entry(each) for each in saved if each.with_docker_table]:
         found["manifest.json"] = json.dumps(table, separators=(",", ":")).encode()
@@ -143,8 +145,10 @@ def _entries(saved: Saved) -> list[Descriptor]:
 
 
 def _docker_entry(saved: Saved) -> dict[str, Any]:
+    # manifest.json knows no platforms: there the names are this machine's.
+    is_meant = saved.index is None or len(saved.index.platforms) < 2 or saved.image.config.platform == Platform.here()
     return {
         "Config": blob_path(saved.image.id),
-        "RepoTags": [name.familiar for name in saved.names] or None,
+        "RepoTags": [name.familiar for name in saved.names if is_meant] or None,
         "Layers": [blob_path(layer.digest) for layer in saved.image.manifest.layers],
     }

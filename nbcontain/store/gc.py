@@ -74,6 +74,7 @@ def collect(
         actives, freed = _sweep_actives(store, containers())
         dropped = store.images.drop_dangling() if dangling else 0
         marks = _Marks(set(), set())
+        marks.blobs |= {index.digest for index in store.images.indexes()}
         for _, image in store.images.list():
             marks.blobs |= {image.digest, image.id}
             marks.take(image.layers)

@@ -4,6 +4,9 @@ A name is an annotation on an entry; an entry without one is a *dangling* image.
 that was stored without a name, and one that lost its last name while a container still stands on it,
 so that the container's image can be inspected. Everything else that loses its last name leaves the
 index at once, and the disk with the next gc.
+
+A name may stand for an index too (image-index.md): then each of its images that is here is listed under
+the name, and asking for the name gives the one for this machine, or for the platform that is asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from dataclasses import replace
 from nbcontain.errors import BadReference, ImageNotFound, StoreError
 from nbcontain.oci import codec
 from nbcontain.oci.digest import ChainID, Digest
-from nbcontain.oci.image import MANIFEST, REF_NAME, Descriptor, Image, Index
+from nbcontain.oci.image import INDEX, MANIFEST, REF_NAME, Descriptor, Image, Index, Platform
+from nbcontain.oci.indexes import ImageIndex, index_from
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.store import files
@@ -23,6 +27,9 @@ from nbcontain.store.blobs import Blobs
 from nbcontain.store.layout import Layout
 
 _MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
+_INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
+_BESIDE = "org.nbcontain.for"
+"""Annotation of an image without a name: which name it is another platform's image of."""
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
 _INDEX_LIMIT = 64 << 20
 _Entries = list[Descriptor]
@@ -36,14 +43,44 @@ class Images:
         self._blobs = blobs
         self._is_in_use = is_in_use
         self._read: dict[Digest, Image] = {}
+        self._read_indexes: dict[Digest, ImageIndex] = {}
 
     def list(self) -> list[tuple[Reference | None, Image]]:
         """Every name with its image, and the dangling ones with None; in the order in which they were stored."""
         return [(_name(entry), self._image(entry)) for entry in self._entries()]
 
-    def get(self, reference: Reference) -> Image:
-        """The image of that name, or of that digest. Raises ImageNotFound, with names that are close."""
-        return self._image(self._entry(reference))
+    def get(self, reference: Reference, platform: Platform | None = None) -> Image:
+        """The image of that name, or of that digest. Raises ImageNotFound, with names that are close.
+
+        Of several it is the one for `platform`, which is this machine's unless given; given, it must be for that.
+        """
+        found = self._found(reference)
+        wanted = platform or Platform.here()
+        if platform is not None:
+            beside = [each for each in self._entries() if each.annotations.get(_BESIDE) == str(reference)]
+            found = [each for each in (*found, *beside) if _is_for(self._image(each), wanted)]
+            if not found:
+                raise ImageNotFound(f"no image {reference.familiar!r} for {wanted} here")
+        return self._image(next((each for each in found if _is_for(self._image(each), wanted)), found[0]))
+
+    def index(self, reference: Reference) -> ImageIndex | None:
+        """The index that the name stands for; None where it is one image. Raises ImageNotFound."""
+        for entry in self._raw_entries():
+            if entry.media_type in _INDEXES and (_name(entry) == reference or entry.digest == reference.digest):
+                return self._index(entry)
+        self._found(reference)
+        return None
+
+    def find_index(self, text: str) -> ImageIndex | None:
+        """The index that a text names; None where it names one image, or nothing."""
+        try:
+            return self.index(Reference.parse(text))
+        except (ImageNotFound, BadReference):
+            return None
+
+    def indexes(self) -> tuple[ImageIndex, ...]:
+        """Every one that has a name."""
+        return tuple(self._index(entry) for entry in self._raw_entries() if entry.media_type in _INDEXES)
 
     def find(self, text: str) -> Image:
         """An image by name, digest, id, or the beginning of an id, in this order. Raises ImageNotFound."""
@@ -64,13 +101,31 @@ class Images:
 
     def put(self, image: Image, reference: Reference | None = None) -> None:
         """Store an image whose layers are stored, under a name if there is one; idempotent."""
+        manifest = self._written(image)
+        self._change(lambda entries: self._named(entries, manifest, reference))
+
+    def put_beside(self, image: Image, reference: Reference) -> None:
+        """Store another platform's image of a name, which stays what it is; for `get` with a platform."""
+        manifest = replace(self._written(image), annotations={_BESIDE: str(reference)})
+        self._change(lambda entries: entries if manifest in entries else [*entries, manifest])
+
+    def put_index(self, index: ImageIndex, images: Iterable[Image], reference: Reference) -> None:
+        """Store an index under a name, with those of its images that are here; idempotent."""
+        for image in images:
+            self._written(image)
+        written = self._blobs.put([index.raw], index.media_type)
+        self._read_indexes[index.digest] = index
+        self._change(lambda entries: self._named(entries, written, reference))
+
+    def _written(self, image: Image) -> Descriptor:
+        """Its documents as blobs; of no use to anybody until an entry names them."""
         for layer in image.manifest.layers:
             if not self._blobs.has(layer):
                 raise StoreError(f"the image's layer {layer.digest.short} is not in the store")
         self._blobs.put([image.raw_config], image.manifest.config.media_type, image.manifest.config)
         manifest = self._blobs.put([image.raw_manifest], image.manifest.media_type)
         self._read[manifest.digest] = image
-        self._change(lambda entries: self._named(entries, manifest, reference))
+        return manifest
 
     def tag(self, image: Image, reference: Reference) -> None:
         """Give a stored image one more name; whatever had it before loses it."""
@@ -81,14 +136,14 @@ class Images:
 
         Raises ImageNotFound.
         """
-        digest = self._entry(reference).digest
+        digest = self._found(reference)[0].digest
         name = reference if reference.digest is None else None
 
         def without(entries: _Entries) -> _Entries:
-            dropped = [e for e in entries if e.digest == digest and (name is None or _name(e) == name)]
+            dropped = [e for e in entries if (_name(e) == name if name else e.digest == digest)]
             return self._without(entries, dropped)
 
-        return all(entry.digest != digest for entry in self._change(without))
+        return all(entry.digest != digest for entry in self._spread(self._change(without)))
 
     def forget(self, image: Image) -> None:
         """Take an image out of the index, with all its names; idempotent."""
@@ -99,7 +154,8 @@ class Images:
         dropped: _Entries = []
 
         def without(entries: _Entries) -> _Entries:
-            dropped[:] = [entry for entry in entries if _name(entry) is None and not self._is_needed(entry)]
+            loose = [e for e in entries if _name(e) is None and e.media_type in _MANIFESTS]
+            dropped[:] = [entry for entry in loose if not self._is_needed(entry)]
             return [entry for entry in entries if entry not in dropped]
 
         self._change(without)
@@ -132,22 +188,59 @@ class Images:
 
     # --- the index ---
 
-    def _entry(self, reference: Reference) -> Descriptor:
+    def _found(self, reference: Reference) -> _Entries:
+        """The entries that the name stands for: several, of an index. Raises ImageNotFound."""
+        found = []
         for entry in self._entries():
             name = _name(entry)
-            if reference.digest is not None:
-                # A name with a digest may name an index, out of which this image was chosen.
-                if name == reference:
-                    return entry
-                if entry.digest == reference.digest and (name is None or _same_repository(name, reference)):
-                    return entry
-            elif name == reference:
-                return entry
-        raise self._not_found(reference.familiar)
+            # A name with a digest may name an index, out of which this image was chosen.
+            is_named = name == reference
+            if reference.digest is not None and not is_named:
+                is_named = entry.digest == reference.digest and (name is None or _same_repository(name, reference))
+            if is_named:
+                found.append(entry)
+        if not found:
+            raise self._not_found(reference.familiar)
+        return found
 
     def _entries(self) -> _Entries:
-        data = files.read(self._layout.index, _INDEX_LIMIT)
-        return [entry for entry in codec.parse_index(data).manifests if entry.media_type in _MANIFESTS]
+        return self._spread(self._raw_entries())
+
+    def _raw_entries(self) -> _Entries:
+        return list(codec.parse_index(files.read(self._layout.index, _INDEX_LIMIT)).manifests)
+
+    def _spread(self, entries: Iterable[Descriptor]) -> _Entries:
+        """The images of these entries: in place of an index, each of its images that is here, under its name."""
+        found: _Entries = []
+        for entry in entries:
+            if entry.media_type in _MANIFESTS:
+                found.append(entry)
+            elif entry.media_type in _INDEXES and _name(entry) is not None:
+                found += [replace(each, annotations=entry.annotations) for each in self._present(entry)]
+        return found
+
+    def _present(self, entry: Descriptor) -> _Entries:
+        """The images of an index whose documents are here."""
+        try:
+            within = [each for each in self._index(entry).entries if each.media_type in _MANIFESTS]
+        except StoreError:
+            # Damaged: `check` says so.
+            return []
+        return [replace(each, platform=None) for each in within if self._is_here(each)]
+
+    def _is_here(self, manifest: Descriptor) -> bool:
+        if manifest.digest in self._read:
+            return True
+        if not self._blobs.has(manifest):
+            return False
+        config = codec.parse_manifest(self._blobs.read(manifest.digest, DOCUMENT_LIMIT)).config
+        return self._blobs.has(config)
+
+    def _index(self, entry: Descriptor) -> ImageIndex:
+        index = self._read_indexes.get(entry.digest)
+        if index is None:
+            index = self._read_indexes[entry.digest] = index_from(self._blobs.read(entry.digest, DOCUMENT_LIMIT))
+        return index
 
     def _change(self, change: Callable[[_Entries], _Entries]) -> _Entries:
         """Rewrite index.json under its lock, unless nothing changes; the entries afterwards."""
@@ -172,7 +265,7 @@ class Images:
     def _without(self, entries: _Entries, dropped: _Entries) -> _Entries:
         """The entries without these; one that a container stands on and that has no other name stays dangling."""
         kept = [entry for entry in entries if entry not in dropped]
-        for entry in dropped:
+        for entry in self._spread(dropped):
             if all(other.digest != entry.digest for other in kept) and self._is_needed(entry):
                 kept.append(replace(entry, annotations={}))
         return kept
@@ -226,6 +319,13 @@ def _name(entry: Descriptor) -> Reference | None:
     except BadReference:
         # Another program's entry: the image is one, its name is none of ours.
         return None
+
+
+def _is_for(image: Image, platform: Platform) -> bool:
+    """Whether it is that platform's; a variant that is not said is any."""
+    own = image.config.platform
+    same = (own.os, own.architecture) == (platform.os, platform.architecture)
+    return same and (not own.variant or not platform.variant or own.variant == platform.variant)
 
 
 def _same_repository(one: Reference, other: Reference) -> bool:

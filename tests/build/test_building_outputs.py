@@ -12,11 +12,11 @@ import pytest
 
 from images import BUSYBOX
 from nbcontain.__main__ import main
-from nbcontain.build.cache_directory import CacheDirectory
+from nbcontain.build.caches import CachePlace
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
-from nbcontain.errors import UsageError
+from nbcontain.errors import BadReference, UsageError
 from nbcontain.oci.image import Image
 
 TEXT = 'FROM busybox\nRUN mkdir /d && echo x > /d/x && chmod 640 /d/x && ln -s x /d/l\nENTRYPOINT ["sh"]\n'
@@ -116,10 +116,10 @@ def test_prune_keeps_the_youngest_that_fit(engine: Engine, busybox_image: str) -
 def test_a_cache_is_carried_to_another_store(root: Path, busybox_context: Path, tmp_path: Path) -> None:
     place = tmp_path / "cache"
     text = BUSYBOX + "RUN date +%N > /when\n"
-    to = (CacheDirectory.parse(f"type=local,dest={place},mode=max", "--cache-to"),)
+    to = (CachePlace.parse(f"type=local,dest={place},mode=max", "--cache-to"),)
     with Engine(root / "one") as engine:
         first = build(engine, text, context=busybox_context, cache_to=to)
-    come = (CacheDirectory.parse(f"type=local,src={place}", "--cache-from"),)
+    come = (CachePlace.parse(f"type=local,src={place}", "--cache-from"),)
     with Engine(root / "two") as engine:
         task = engine.build(text, BuildOptions(context=busybox_context, cache_from=come))
         assert task.result().layers == first.layers
@@ -132,10 +132,12 @@ def test_a_cache_is_carried_to_another_store(root: Path, busybox_context: Path, 
         assert {each.outcome for each in task.report.steps if each.name[:4] in ("COPY", "RUN ")} == {"done"}
 
 
-@pytest.mark.parametrize("text", ["type=registry,ref=x", "type=inline", "user/app:cache", "type=local"])
+@pytest.mark.parametrize(
+    "text", ["type=gha", "type=inline", "type=registry", "type=local", "type=local,src=x,y=z", "A B"]
+)
 def test_other_caches_are_refused_by_name(text: str) -> None:
-    with pytest.raises(UsageError):
-        CacheDirectory.parse(text, "--cache-from")
+    with pytest.raises((UsageError, BadReference)):
+        CachePlace.parse(text, "--cache-from")
 
 
 def test_the_terminal_knows_the_flags(

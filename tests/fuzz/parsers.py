@@ -19,7 +19,9 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
     """In a process of its own: never returns."""
     import atheris
 
-    readers = ["nbcontain.oci", "nbcontain.store", "nbcontain.events", "nbcontain.display"]
+    readers = [
+        "nbcontain.oci", "nbcontain.build.cache_document", "nbcontain.store", "nbcontain.events", "nbcontain.display",
+    ]  # fmt: skip
     with atheris.instrument_imports(include=readers):
         from reliability.parsers import PARSERS
 

@@ -26,6 +26,7 @@ from nbcontain.errors import (
     Unreachable,
     Unsupported,
 )  # fmt: skip
+from nbcontain.oci import indexes
 from nbcontain.oci.image import INDEX, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.profiles import PROFILES
@@ -284,6 +285,39 @@ def test_a_push_overcomes_passing_faults(
     registry.fault(where, fault, 2)
     engine.registry.push(f"{registry.host}/new:1").result()
     assert registry.manifests["new", "1"][1] == sample[0].raw_manifest
+
+
+def test_an_index_is_pushed_with_all_that_is_in_it(engine: Engine, registry: Registry) -> None:
+    one, other = (image_of(b"x", platform=each) for each in (Platform.here(), Platform("linux", "s390x")))
+    for image, blobs in (one, other):
+        for data in blobs.values():
+            engine.store.blobs.put([data], "application/octet-stream")
+        engine.store.images.put(image)
+    name = Reference.parse(f"{registry.host}/team/app:1")
+    index = indexes.index_of([indexes.entry_of(image) for image, _ in (one, other)])
+    engine.store.images.put_index(index, [one[0], other[0]], name)
+    [(_, digest)] = engine.registry.push(str(name)).result()
+    assert digest == index.digest
+    assert registry.manifests["team/app", "1"] == (INDEX, index.raw)
+    for image, _ in (one, other):
+        assert registry.manifests["team/app", str(image.digest)][1] == image.raw_manifest
+    assert pulled(engine, registry, platform="linux/s390x") == other[0]
+
+
+def test_from_takes_another_platforms_image_beside_the_one_that_has_the_name(
+    engine: Engine, registry: Registry, sample: Any
+) -> None:
+    other = image_of(b"there", platform=Platform("linux", "s390x"))
+    registry.add("team/app", "1", *sample)
+    name = Reference.parse(f"{registry.host}/team/app:1")
+    pulled(engine, registry)
+    index = indexes.index_of([indexes.entry_of(image) for image, _ in (sample, other)])
+    registry.add("team/app", "2", *other)
+    registry.manifests["team/app", "1"] = (INDEX, index.raw)
+    for _ in range(2):
+        found = engine.base_image(name, lambda event: None, platform=Platform("linux", "s390x"))
+        assert (found, engine.image(str(name))) == (other[0], sample[0])
+        registry.manifests.clear()
 
 
 def test_tags_come_page_by_page(engine: Engine, registry: Registry, sample: Any) -> None:

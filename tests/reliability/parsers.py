@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from archives import archive, member
+from nbcontain.build import cache_document
 from nbcontain.build.sources import is_archive
 from nbcontain.build.submodules import submodules_of
 from nbcontain.display.ansi import visible
 from nbcontain.display.template import Template
 from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, BuildError, StoreError, UsageError
 from nbcontain.events import Output, Record, decode, encode
+from nbcontain.linux import foreign
 from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import LAYER_TAR, Descriptor, Image, ImageConfig, Layer
@@ -44,6 +46,12 @@ def _tar(data: bytes) -> None:
     reader = tar.Reader(compression.uncompressed(io.BytesIO(data)), limits)
     while reader.next() is not None:
         reader.skip()
+
+
+def _cache_document(data: bytes) -> None:
+    records = cache_document.parse(data)
+    again = cache_document.parse(cache_document.document_of(records)[0])
+    assert again == {key: record for key, record in records.items() if record.layers}
 
 
 def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -137,6 +145,17 @@ PARSERS: dict[str, Parser] = {
     "reference": Parser(_text(Reference.parse), (BadReference,), b"registry.example:5000/team/app:1"),
     "digest": Parser(_text(Digest.parse), (BadDigest,), str(_key).encode()),
     "journal line": Parser(decode, (ValueError,), encode(Record(1.0, Output("t", "stdout", b"x"))).rstrip(b"\n")),
+    "build cache": Parser(
+        _cache_document,
+        (BadDocument,),
+        cache_document.document_of({_key: cache.CacheRecord((_layer, _layer), "2026-01-01T00:00:00Z", "RUN")})[0],
+        ("layers", "records", "blob", "parent", "annotations", "digest", "layer"),
+    ),
+    "emulator": Parser(
+        _text(lambda text: foreign.parse("x", text).takes("arm64")),
+        (ValueError,),
+        b"enabled\ninterpreter /q\nflags: F\noffset 0\nmagic 7f454c46\nmask ffffffff\n",
+    ),
     "cache record": Parser(
         lambda data: cache.decode(data, _key),
         (BadDocument,),

@@ -16,6 +16,7 @@ from nbcontain.oci.image import ImageConfig, Platform
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
+from nbcontain.runtime.emulation import explained
 from nbcontain.runtime.generate import RunOptions, generate
 from nbcontain.store.snapshots import Active
 
@@ -29,6 +30,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Di
         "exec", [stack_of(each) for each in inputs], operation.args, operation.env, operation.cwd, operation.user,
         operation.network, operation.hostname, [repr(each) for each in operation.mounts],
         *([repr(operation.sandbox)] if operation.sandbox else []),
+        *([operation.platform] if operation.platform else []),
     )  # fmt: skip
 
 
@@ -74,6 +76,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
     try:
         return workshop.change(inputs[0], run, for_programs=True)
     except SetupFailed as error:
+        error = explained(error, operation.platform)
         raise BuildError(error.message, why=error.why, hint=error.hint) from error
 
 

@@ -233,7 +233,7 @@ class Builder:
     def _resolve(self, options: BuildOptions, emit: Emit) -> Resolve:
         """What FROM means. Where no other platform than this machine's is asked for, what is here under the name."""
         here = Platform.here()
-        return lambda reference, platform: self._engine.base_image(
+        return lambda reference, platform: self._engine.bases.image(
             reference, emit, options.pull, platform if options.platforms or platform != here else None
         )
 

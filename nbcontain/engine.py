@@ -15,23 +15,22 @@ from typing import Any, TypeVar
 from nbcontain import names
 from nbcontain.anatomy import Anatomy
 from nbcontain.archives import Archives
+from nbcontain.bases import HOST_IMAGE, Bases
 from nbcontain.build.context import ContentCache
-from nbcontain.build.importer import host_image
 from nbcontain.build.inputs import DockerfileSource
 from nbcontain.build.named import NamedSource
 from nbcontain.build.operations import Workshop, timestamp
 from nbcontain.build.plan import BuildOptions
-from nbcontain.build.solver import BUILD
 from nbcontain.build.sources import Source
 from nbcontain.builder import Builder, BuildTask
 from nbcontain.consoles import Consoles
 from nbcontain.containers import Containers
-from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, SetupFailed, UsageError
-from nbcontain.events import Emit, Finished, Notice, Output, Record, Started, scope
+from nbcontain.errors import Cancelled, ContainerError, InUse, NotRunning, SetupFailed, UsageError
+from nbcontain.events import Emit, Finished, Notice, Output, Record, Started
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
 from nbcontain.housekeeping import Housekeeping
-from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.profiles import Profile, choose, storage_driver
@@ -48,7 +47,6 @@ from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
 
 T = TypeVar("T")
-HOST_IMAGE = Reference.parse("host")
 _NONE: Mapping[str, NamedSource] = {}
 
 
@@ -120,6 +118,10 @@ class Engine:
         return Housekeeping(self)
 
     @cached_property
+    def bases(self) -> Bases:
+        return Bases(self)
+
+    @cached_property
     def archives(self) -> Archives:
         return Archives(self)
 
@@ -177,20 +179,7 @@ class Engine:
 
     def from_host(self, tag: str = "host", programs: Sequence[str] = ()) -> Task[Image]:
         """Make a small image out of this machine's own shell, coreutils and Python, and of `programs`."""
-        reference = Reference.parse(tag)
-
-        def body(emit: Emit) -> Image:
-            name = f"{reference.familiar} from this machine's programs"
-            with scope(emit, BUILD, name), self.store.shared():
-                return self._host_image(emit, reference, programs, "host-image")
-
-        return Task(f"from-host {tag}", body)
-
-    def _host_image(self, emit: Emit, reference: Reference, programs: Sequence[str], task: str) -> Image:
-        with scope(emit, task, "shell, coreutils, Python" + "".join(f", {each}" for each in programs), BUILD):
-            image = host_image(programs, self.workshop(emit), task)
-        self.store.images.put(image, reference)
-        return image
+        return self.bases.from_host(tag, programs)
 
     def build(
         self, dockerfile: DockerfileSource, options: BuildOptions | None = None, *, context: Source | None = None,
@@ -207,17 +196,6 @@ class Engine:
     @cached_property
     def builder(self) -> Builder:
         return Builder(self)
-
-    def base_image(
-        self, reference: Reference, emit: Emit, policy: str = "missing", platform: Platform | None = None
-    ) -> Image:
-        """What FROM means, asked of its registry as the policy says; `host` is made. Without a platform any will do."""
-        if reference != HOST_IMAGE:
-            return self.registry.ensure(reference, policy, emit, BUILD, platform)
-        try:
-            return self.store.images.get(reference)
-        except ImageNotFound:
-            return self._host_image(emit, reference, (), "host-image")
 
     def workshop(self, emit: Emit) -> Workshop:
         return Workshop(
@@ -306,7 +284,7 @@ class Engine:
 
     def _run_image(self, name: str, emit: Emit) -> Reference | None:
         """The image `host` is made when it is first asked for."""
-        return HOST_IMAGE if name in ("host", "host:latest") and self.base_image(HOST_IMAGE, emit) else None
+        return HOST_IMAGE if name in ("host", "host:latest") and self.bases.image(HOST_IMAGE, emit) else None
 
     def _shown_name(self, asked: str, image: Image) -> str:
         """The name as it was asked for, as with docker."""

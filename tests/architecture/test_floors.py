@@ -11,8 +11,8 @@ FLOORS = (
     {"registry", "runtime", "network"},
     {"build"},
     {
-        "anatomy", "archives", "builder", "consoles", "containers", "diagnosis", "engine", "filters", "housekeeping",
-        "inspection", "outcomes", "profiles", "resources", "soundness",
+        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
+        "housekeeping", "inspection", "outcomes", "profiles", "resources", "soundness",
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "terminal"},

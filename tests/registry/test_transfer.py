@@ -315,7 +315,7 @@ def test_from_takes_another_platforms_image_beside_the_one_that_has_the_name(
     registry.add("team/app", "2", *other)
     registry.manifests["team/app", "1"] = (INDEX, index.raw)
     for _ in range(2):
-        found = engine.base_image(name, lambda event: None, platform=Platform("linux", "s390x"))
+        found = engine.bases.image(name, lambda event: None, platform=Platform("linux", "s390x"))
         assert (found, engine.image(str(name))) == (other[0], sample[0])
         registry.manifests.clear()
 

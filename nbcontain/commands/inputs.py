@@ -36,7 +36,7 @@ def inputs_of(path: str, file: str) -> BuildInputs:
         if not file and _is_text(data):
             # As with docker: what comes in is the Dockerfile itself, and there is no context.
             return BuildInputs(data.decode("utf-8-sig", "surrogateescape"), None)
-        return BuildInputs(Inside(file or _NAME), data, name=file or _NAME)
+        return BuildInputs(_inside(file), data, name=file or _NAME)
     directory = Path(path)
     if not directory.is_dir():
         context = directory if directory.is_file() else remote_of(path)
@@ -48,7 +48,7 @@ def inputs_of(path: str, file: str) -> BuildInputs:
         # The Dockerfile lies in there.
         if file == "-":
             return BuildInputs(sys.stdin.read(), context)
-        return BuildInputs(Inside(file or _NAME), context, name=file or _NAME)
+        return BuildInputs(_inside(file), context, name=file or _NAME)
     if file == "-":
         return BuildInputs(sys.stdin.read(), directory)
     if file.startswith(("http://", "https://")):
@@ -69,12 +69,21 @@ def _local(directory: Path, file: str) -> BuildInputs:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read the Dockerfile {path}", why=why, hint=hint) from error
-    own = path.with_name(f"{path.name}.dockerignore")
+    own = Path(f"{path}.dockerignore")
     try:
         ignore = own.read_text(encoding="utf-8", errors="surrogateescape") if own.is_file() else None
     except OSError as error:
         raise UsageError(f"cannot read {own}", why=error.strerror or "") from error
     return BuildInputs(text, directory, ignore, path.name)
+
+
+def _inside(file: str) -> Inside:
+    """A file of the context, as with docker; what is not there may be one of this machine."""
+    path = Path(file or _NAME)
+    try:
+        return Inside(str(path), path.read_text(encoding="utf-8-sig") if file and path.is_file() else None)
+    except (OSError, UnicodeDecodeError):
+        return Inside(str(path))
 
 
 def _is_text(data: bytes) -> bool:

@@ -93,10 +93,10 @@ def opened(
             case str():
                 text = dockerfile
             case Inside():
-                text = _text(path, directories.get(""))
+                text = _text(path, directories.get(""), dockerfile.otherwise)
             case RemoteFile():
                 root, _ = opening.root(dockerfile, "dockerfile:", unpack=False)
-                text = _text(CONTEXT_FILE, Context(root))
+                text = _text(CONTEXT_FILE, Context(root), None)
         images: dict[str, Image | Reference] = {}
         for name, source in named.items():
             match source:
@@ -111,9 +111,11 @@ def opened(
         yield Inputs(text, directories, images, opening.origins)
 
 
-def _text(path: str, context: Context | None) -> str:
+def _text(path: str, context: Context | None, otherwise: str | None) -> str:
     """A Dockerfile that lies in the context. Raises BuildError."""
     data = context.read(path, MAX_DOCKERFILE_BYTES) if context else None
+    if data is None and otherwise is not None:
+        return otherwise
     if data is None:
         raise BuildError(f"there is no {path} in the context", hint="-f FILE names another")
     try:

@@ -43,6 +43,8 @@ class Inside:
     """A Dockerfile that lies in the context, and is known when that is there."""
 
     path: str = "Dockerfile"
+    otherwise: str | None = None
+    """The text that is taken if it is not there."""
 
 
 def context_name(text: str) -> str:

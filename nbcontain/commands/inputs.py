@@ -58,14 +58,19 @@ def inputs_of(path: str, file: str) -> BuildInputs:
 
 
 def _inside(file: str, context: Source) -> BuildInputs:
-    """A Dockerfile that lies in the context; a whole path of this machine's is one of this machine's."""
-    if not Path(file).is_absolute():
-        return BuildInputs(Inside(file or _NAME), context, name=file or _NAME)
-    try:
-        return BuildInputs(Path(file).read_text(encoding="utf-8-sig"), context, name=Path(file).name)
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot read the Dockerfile {file}", why=why, hint="-f FILE names another") from error
+    """A Dockerfile that lies in the context, as with docker; what is not there may be a file of this machine."""
+    path = Path(file or _NAME)
+    here = None
+    if path.is_absolute() or (file and path.is_file()):
+        try:
+            here = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            if path.is_absolute():
+                why = getattr(error, "strerror", None) or str(error)
+                raise UsageError(f"cannot read the Dockerfile {file}", why=why, hint="-f FILE names another") from error
+    if here is not None and path.is_absolute():
+        return BuildInputs(here, context, name=path.name)
+    return BuildInputs(Inside(str(path), here), context, name=str(path))
 
 
 def _local(directory: Path, file: str) -> BuildInputs:
@@ -84,7 +89,7 @@ def _local(directory: Path, file: str) -> BuildInputs:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read the Dockerfile {path}", why=why, hint=hint) from error
-    own = path.with_name(f"{path.name}.dockerignore")
+    own = Path(f"{path}.dockerignore")
     try:
         ignore = own.read_text(encoding="utf-8", errors="surrogateescape") if own.is_file() else None
     except OSError as error:

@@ -157,6 +157,25 @@ def test_a_dockerfile_of_an_archive_on_standard_input_is_named_inside_of_it(
     assert said(cli, "ls /c") == "a\nf\n"
 
 
+def test_an_archives_dockerfile_may_be_one_of_this_machine(
+    cli: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_text("FROM busybox\nCOPY f /f\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(archive(("f", b"got\n")))))
+    assert main(["build", "-q", "-t", "made", "-f", str(tmp_path / "mine"), "-"]) == 0
+    assert said(cli, "cat /f") == "got\n"
+
+
+@pytest.mark.parametrize("words", [["-f", ".", "."], ["-f", "/", "."], ["-f", "absent", "."]])
+def test_a_dockerfile_that_is_none_is_one_error(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(tmp_path / "store"))
+    assert main(["build", *words]) != 0
+    assert "cannot read the Dockerfile" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", ["/absent", "http://127.0.0.1:1/x", "ftp://example.org/x", "git://127.0.0.1:1/x"])
 def test_a_context_that_is_not_there_is_one_error(
     cli: Engine, path: str, capsys: pytest.CaptureFixture[str]

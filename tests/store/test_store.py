@@ -61,7 +61,9 @@ def test_what_a_container_changed_is_told_as_docker_tells_it(store: Store) -> No
     class Here:
         """Does what a worker does, with the mount's source in front of the paths instead of a new root."""
 
-        def call(self, name: str, rootfs: Any, arguments: dict[str, Any], fds: Any = (), *, source: Any = ()) -> dict[str, Any]:
+        def call(
+            self, name: str, rootfs: Any, arguments: dict[str, Any], fds: Any = (), *, source: Any = ()
+        ) -> dict[str, Any]:
             [mount] = rootfs
             placed = {
                 "upper": mount.source + arguments["upper"],

@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 
 from nbcontain.errors import Unavailable
+from nbcontain.linux.boot import boot_id
 from nbcontain.linux.idmap import IdMap, subordinate
 from nbcontain.linux.probe import KILLED
 
@@ -129,14 +130,6 @@ def _probed(data_root: Path, name: str) -> dict[str, list[object]]:
     if not isinstance(answers, dict):
         raise Unavailable("cannot find out what this machine allows", why=f"the probe said {done.stdout[:80]!r}")
     return answers
-
-
-def boot_id() -> str:
-    """What tells this boot of the machine from all others; "" where the kernel does not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def _cgroup() -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.errors import StoreError
-from nbcontain.host import boot_id
+from nbcontain.linux.boot import boot_id
 from nbcontain.store import files
 from nbcontain.store.layout import Shelf
 

@@ -16,8 +16,8 @@ import stat
 import time
 from typing import Any
 
-from nbcontain.host import boot_id
 from nbcontain.linux import syscalls
+from nbcontain.linux.boot import boot_id
 from nbcontain.store import files
 from nbcontain.store.whiteouts import join
 

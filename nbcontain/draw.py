@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import TextIO
 
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
 from nbcontain.display.text import lines as event_lines
+from nbcontain.display.text import notice_lines
 from nbcontain.display.values import Confirm, Document, InProgress, Interactive, Lines, Log, Raw, Verdict
 from nbcontain.display.view import View, update
 from nbcontain.errors import Interrupted
-from nbcontain.events import Finished, Output, Started, encode
+from nbcontain.events import Finished, Notice, Output, Started, encode
 from nbcontain.oci.image import Image
 from nbcontain.runtime.container import Container
 
@@ -71,14 +73,24 @@ def _ask(question: Confirm) -> int:
     return draw(question.act())
 
 
+def _warn(facts: Mapping[str, str]) -> None:
+    """A red word for a container that nothing holds."""
+    if what := facts.get("privileged"):
+        word = "\033[1;31mprivileged\033[0m" if sys.stderr.isatty() else "privileged"
+        print(f"{word}: {what}", file=sys.stderr)
+
+
 def _attend(progress: InProgress[object]) -> int:
     """Show how something goes: a build's steps on standard error, a container's streams as they are."""
     task = progress.task
     try:
         if progress.kind in ("run", "exec"):
+            _warn(dict(progress.facts))
             for record in task.journal.follow():
                 if isinstance(record.event, Output):
                     _write(record.event)
+                elif isinstance(record.event, Notice):
+                    print("\n".join(notice_lines(record.event)), file=sys.stderr)
                 elif isinstance(record.event, Started | Finished) and record.event.task.startswith("pull "):
                     what = "pulling" if isinstance(record.event, Started) else record.event.outcome
                     print(f"{record.event.task}: {what}", file=sys.stderr)

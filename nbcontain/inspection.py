@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
@@ -73,6 +74,15 @@ def _config(said: Any) -> dict[str, Any]:
     return {**empty, "Volumes": None, **said}
 
 
+def _shown_spec(container: Container) -> dict[str, Any]:
+    """Without the hundreds of names of a seccomp profile, which config.json has."""
+    spec = container.bundle.spec
+    document = spec_codec.spec_to_json(replace(spec, linux=replace(spec.linux, seccomp={})))
+    if spec.linux.seccomp:
+        document["linux"]["seccomp"] = {"defaultAction": spec.linux.seccomp.get("defaultAction"), "…": "config.json"}  # type: ignore[index]
+    return document
+
+
 def container_document(engine: Engine, container: Container, *, size: bool = False) -> dict[str, Any]:
     """docker's names for what docker has too; Spec is the runtime specification's document."""
     state, info = container.state(), container.info
@@ -88,19 +98,20 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
         "State": {
             "Status": status,
             "Running": status == "running",
-            "Paused": False,
+            "Paused": container.is_paused,
             "Dead": status == "lost",
             "Pid": state.pid if status == "running" else 0,
             "ExitCode": state.exit_code,
             "StartedAt": state.started_at,
             "FinishedAt": state.finished_at,
             "Error": state.error,
+            "OOMKilled": state.oom_killed,
         },
         "Labels": dict(info.labels),
         "Config": {"Image": container.image, "Labels": dict(info.labels), "Cmd": list(info.command)},
         "Bundle": str(container.bundle.path),
         "Isolation": engine.profile.describe(engine.host),
-        "Spec": spec_codec.spec_to_json(container.bundle.spec),
+        "Spec": _shown_spec(container),
     }
     if size:
         document["SizeRw"] = written_bytes(engine.store.written_at(container.id))

@@ -110,6 +110,26 @@ def become(user: User, capabilities: Iterable[str], *, no_new_privileges: bool, 
         syscalls.capset(kept, kept, 0)
 
 
+def label_at_exec(apparmor: str, selinux: str) -> None:
+    """Have the program run under this profile of AppArmor's, or with this label of SELinux'. Raises OSError.
+
+    Run by init and by an exec's process, before they give up what it may take (apparmor(7), proc_pid_attr(5)).
+    """
+    own = "/proc/self/attr/apparmor/exec"
+    if apparmor:
+        _tell(own if os.path.exists(own) else "/proc/self/attr/exec", f"exec {apparmor}")
+    if selinux:
+        _tell("/proc/self/attr/exec", selinux)
+
+
+def _tell(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
 _FLAGS = struct.Struct("=Q")
 
 

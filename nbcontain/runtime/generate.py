@@ -102,7 +102,9 @@ def generate(
     confined = confinement(options, config.platform.architecture, host.kernel)
     is_rootless = not host.ids.is_identity
     shm_bytes = limits.size_bytes(options.shm_size, "--shm-size") if options.shm_size else _SHM_BYTES
-    own = _own_mounts(host, options, shm_bytes)
+    # Who may make nodes must not be able to open what they stand for: then devices are mounts, and nothing else.
+    makes_nodes = "CAP_MKNOD" in confined.capabilities and not options.privileged
+    own = _own_mounts(host, options, shm_bytes, ("nodev",) if makes_nodes else ())
     namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
     namespaces += ["user"] * is_rootless + ["network"] * (options.network == "none")
     annotations = {USER: options.user or config.user, GROUPS: groups(options.group_add)}
@@ -200,7 +202,7 @@ def _directory(path: str) -> str:
     return path
 
 
-def _own_mounts(host: Host, options: RunOptions, shm_bytes: int) -> tuple[Mount, ...]:
+def _own_mounts(host: Host, options: RunOptions, shm_bytes: int, nodes: tuple[str, ...]) -> tuple[Mount, ...]:
     """/proc, /dev, /sys and what is in them."""
     from nbcontain.host import Ability
 
@@ -216,7 +218,7 @@ def _own_mounts(host: Host, options: RunOptions, shm_bytes: int) -> tuple[Mount,
     tty = ("gid=5",) if host.ids.has_gid(5) else ()
     return (
         proc,
-        Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "noexec", "strictatime", "mode=755", "size=65536k")),
+        Mount("/dev", "tmpfs", "tmpfs", ("nosuid", *nodes, "noexec", "strictatime", "mode=755", "size=65536k")),
         Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty)),
         Mount("/dev/shm", "tmpfs", "shm", (*_QUIET, "mode=1777", f"size={shm_bytes >> 10}k")),
         Mount("/dev/mqueue", "mqueue", "mqueue", _QUIET),

@@ -202,6 +202,7 @@ def _prepare(process: Process, annotations: Mapping[str, str], seccomp: bytes) -
             with suppress(PermissionError):
                 # Without CAP_CHOWN it stays root's: what it has open works, /dev/pts/0 by its name does not.
                 os.fchown(0, user.uid, -1)
+        _label(process)
         confine.limit(process.rlimits)
         confine.become(user, process.capabilities, no_new_privileges=process.no_new_privileges, seccomp=seccomp)
     except OSError as error:
@@ -213,6 +214,17 @@ def _prepare(process: Process, annotations: Mapping[str, str], seccomp: bytes) -
     if not entered:
         _enter_directory(process.cwd, may_fail=False)
     return _Program(_find(process.args, env["PATH"]), env)
+
+
+def _label(process: Process) -> None:
+    try:
+        confine.label_at_exec(process.apparmor, process.label)
+    except OSError as error:
+        what = process.apparmor or process.label
+        raise SetupFailed(
+            f"cannot run under {what}", errno=error.errno, path=error.filename, why=error.strerror or "",
+            hint="load the profile first, or leave --security-opt out",
+        ) from error
 
 
 def _take_own_null() -> None:

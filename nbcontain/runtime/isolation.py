@@ -129,7 +129,7 @@ def furnish(root_fd: int, spec: Spec, detached: Sequence[int] = ()) -> list[str]
             mount = replace(mount, options=(*mount.options, "nodev"))
         _mount_into(root_fd, mount, made, kernel_devices, detached)
         if mount.destination == "/dev":
-            _make_devices(root_fd, by_binding=by_binding)
+            _make_devices(root_fd, by_binding=by_binding or "nodev" in mount.options)
     for path in spec.linux.readonly_paths:
         _make_readonly(root_fd, path)
     _mask(root_fd, spec.linux.masked_paths)

@@ -76,3 +76,13 @@ def test_many_directories_are_hidden_by_one_empty_one(machine: Machine, tmp_path
     script = "find /data -name secret; touch /data/d0/new 2>&1"
     seen = machine.sh(script + "; true", volumes=(f"{tmp_path}:/data",), security_opt=(words,))
     assert "secret" not in seen and "Read-only" in seen
+
+
+@pytest.mark.parametrize("place", ["/dev/disk", "/disk", "/dev/shm/disk", "/tmp/disk"])
+def test_a_node_that_is_made_inside_opens_nothing(machine: Machine, place: str) -> None:
+    """With CAP_MKNOD one may make nodes; what they stand for is the machine's."""
+    number = os.stat("/dev/kmsg").st_rdev
+    script = f"mknod {place} c {os.major(number)} {os.minor(number)} && echo made; "
+    script += f"dd if={place} of=/dev/null bs=1 count=1 2>&1; echo x > /dev/null"
+    seen = machine.sh(script, cap_add=("MKNOD",), tmpfs=("/tmp",))
+    assert seen.startswith("made\n") and "Permission denied" in seen

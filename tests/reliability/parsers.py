@@ -15,8 +15,9 @@ from nbcontain.display.ansi import visible
 from nbcontain.display.template import Template
 from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, BuildError, StoreError, UsageError
 from nbcontain.events import Output, Record, decode, encode
-from nbcontain.linux import foreign
-from nbcontain.oci import codec, spec_codec
+from nbcontain.linux import foreign, limits
+from nbcontain.linux.seccomp import program
+from nbcontain.oci import codec, seccomp, spec_codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import LAYER_TAR, Descriptor, Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
@@ -108,7 +109,47 @@ _VALUE = {"ID": "abc", "L": ["a", 1, 2.5, None, True, {"K": ["x"]}], "M": {"a": 
 
 _GITLINK = f"160000 commit {'0' * 40}\tlib/x\0"
 
+def _seccomp(data: bytes) -> None:
+    profile = seccomp.from_docker(load(data, "profile").values, ("CAP_SYS_ADMIN",), "x86_64", (6, 1))
+    assert seccomp.from_json(seccomp.to_json(profile)) == profile
+    assert len(program(profile, "x86_64")) % 8 == 0
+
+
+def _resources(data: bytes) -> None:
+    found = limits.from_json(load(data, "resources").values)
+    assert limits.from_json(limits.to_json(found)) == found
+    assert all(limits.settings(found, version) is not None for version in (1, 2))
+
+
 PARSERS: dict[str, Parser] = {
+    "seccomp profile": Parser(
+        _seccomp,
+        (BadDocument, UsageError),
+        json.dumps(
+            {
+                "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1,
+                "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+                "syscalls": [
+                    {
+                        "names": ["socket", "read"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"},
+                        "args": [{"index": 0, "value": 38, "valueTwo": 1, "op": "SCMP_CMP_MASKED_EQ"}],
+                    }
+                ],
+            }
+        ).encode(),
+        ("defaultAction", "syscalls", "names", "action", "args", "index", "value", "op", "includes", "excludes"),
+    ),
+    "resources": Parser(
+        _resources,
+        (BadDocument,),
+        json.dumps(
+            {
+                "memory": {"limit": 1 << 26, "swap": -1}, "cpu": {"shares": 512, "cpus": "0-1"}, "pids": {"limit": 7},
+                "blockIO": {"weight": 10, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1000}]},
+            }
+        ).encode(),
+        ("memory", "cpu", "pids", "blockIO", "limit", "throttleReadBpsDevice", "rate"),
+    ),
     "submodules": Parser(
         _submodules, (BuildError,), f"submodule.x.path\nlib/x\0submodule.x.url\n../x\0\1{_GITLINK}".encode()
     ),

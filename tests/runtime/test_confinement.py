@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from machine import SLEEP, Machine, said
-from nbcontain.errors import UsageError
+from nbcontain.errors import SetupFailed, UsageError
 from nbcontain.linux.confine import CAPABILITIES as EVERY
 from nbcontain.runtime.confinement import (
     CAPABILITIES,
@@ -18,6 +18,7 @@ from nbcontain.runtime.confinement import (
     capabilities_of,
     confinement,
 )
+from nbcontain.runtime.generate import RunOptions
 
 
 def options(**given: object) -> ConfinementOptions:
@@ -210,3 +211,19 @@ def test_all_power_is_all_power(profile: str, machine: Machine) -> None:
         "mkdir -p /mnt; mount -t tmpfs tmpfs /mnt && grep -c ' /mnt ' /proc/mounts; sleep 9", privileged=True
     )
     assert said(container) == "1\n"
+
+
+def test_a_label_that_the_kernel_does_not_take_is_one_clear_error(profile: str, machine: Machine) -> None:
+    """As where a profile is not loaded: here no security module takes labels at all."""
+    if Path("/sys/kernel/security/apparmor").exists() or Path("/sys/fs/selinux/enforce").exists():
+        pytest.skip("this kernel takes labels")
+    container = machine.engine.create(RunOptions(image="box", command=("true",)))
+    bundle = container.bundle
+    for given in ({"apparmor": "no-such-profile"}, {"label": "system_u:system_r:nothing_t:s0"}):
+        document = json.loads((bundle.path / "config.json").read_text())
+        key = {"apparmor": "apparmorProfile", "label": "selinuxLabel"}
+        document["process"] |= {key[name]: value for name, value in given.items()}
+        (bundle.path / "config.json").write_text(json.dumps(document))
+        with pytest.raises(SetupFailed, match="cannot run under"):
+            container.launch(machine.engine.launcher, start=True)
+        container.settle()

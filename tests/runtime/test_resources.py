@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -138,3 +140,14 @@ def test_what_others_use_can_be_looked_at_without_groups(profile: str, machine: 
     container.stop(1)
     assert machine.engine.resources.look([container]) == []
     assert os.path.exists(container.bundle.path)
+
+
+def test_the_terminal_tells_of_memory_and_of_all_power(machine: Machine, roots: list[Path]) -> None:
+    def told(*words: str) -> str:
+        command = [sys.executable, "-m", "nbcontain", "run", "--rm", *words]
+        environment = os.environ | {"NBCONTAIN_ROOT": str(machine.engine.layout.root)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False).stderr
+
+    assert "no memory left" in told("-m", "16m", "box", "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1")
+    assert "privileged: nothing protects this machine" in told("--privileged", "box", "true")
+    assert told("box", "true") == ""

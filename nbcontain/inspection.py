@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def image_document(engine: Engine, name: str) -> dict[str, Any]:
         "Digest": str(image.digest),
         "Parent": "",
         "Comment": image.config.history[-1].comment if image.config.history else "",
-        "Created": image.config.created,
+        "Created": _as_go_writes(image.config.created),
         "Author": image.config.author,
         "Architecture": image.config.platform.architecture,
         "Variant": image.config.platform.variant,
@@ -42,6 +43,11 @@ def image_document(engine: Engine, name: str) -> dict[str, Any]:
         },
         "Metadata": {"LayerSizes": [each.descriptor.size for each in image.layers]},
     }
+
+
+def _as_go_writes(created: str) -> str:
+    """A time without the zeros at the end of its fraction (RFC3339Nano)."""
+    return re.sub(r"(\.\d*?)0+(?=Z$|[+-]\d\d:\d\d$)", r"\1", created).replace(".Z", "Z").replace(".+", "+")
 
 
 def _config(said: Any) -> dict[str, Any]:

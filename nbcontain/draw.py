@@ -38,7 +38,7 @@ def draw(value: object) -> int:
         case Confirm():
             return _ask(value)
         case Raw(chunks=chunks):
-            for chunk in chunks:
+            for chunk in chunks():
                 _write(Output("", "stdout", chunk))
         case Verdict():
             draw(value.value)

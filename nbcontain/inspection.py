@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ def image_document(engine: Engine, name: str) -> dict[str, Any]:
         "Digest": str(image.digest),
         "Parent": "",
         "Comment": image.config.history[-1].comment if image.config.history else "",
-        "Created": image.config.created,
+        "Created": _as_go_writes(image.config.created),
         "Author": image.config.author,
         "Architecture": image.config.platform.architecture,
         "Variant": image.config.platform.variant,
@@ -66,6 +67,11 @@ def _manifests(engine: Engine, index: ImageIndex) -> list[dict[str, Any]]:
         }
         for entry in index.entries
     ]
+
+
+def _as_go_writes(created: str) -> str:
+    """A time without the zeros at the end of its fraction (RFC3339Nano)."""
+    return re.sub(r"(\.\d*?)0+(?=Z$|[+-]\d\d:\d\d$)", r"\1", created).replace(".Z", "Z").replace(".+", "+")
 
 
 def _config(said: Any) -> dict[str, Any]:

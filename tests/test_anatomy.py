@@ -126,6 +126,7 @@ def test_cat_gives_the_bytes_as_the_image_shows_them(typed: Typed, engine: Engin
     assert b"".join(engine.anatomy.read("app", "/binary")) == b"\0\1" * 50
     value = typed("cat base /big")
     assert isinstance(value, Raw)
+    assert (len(value.bytes), len(value.bytes)) == (100_000, 100_000)
     for path, what in (("/etc", "is a directory"), ("/big", "there is no /big"), ("/many/1", "there is no /many")):
         with pytest.raises(StoreError) as caught:
             typed(f"cat app {path}")

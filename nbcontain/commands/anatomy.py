@@ -210,7 +210,9 @@ class ImageCatWords:
 
 @command("image", "cat", "the bytes of one file of an image, without running it", ImageCatWords)
 def image_cat(engine: Engine, words: ImageCatWords) -> Raw:
-    return Raw(engine.anatomy.read(words.image, words.path), f"{words.path} of {words.image}")
+    # What is wrong is raised now, and not when it is drawn; to read it once more costs nothing before it is read.
+    engine.anatomy.read(words.image, words.path)
+    return Raw(lambda: engine.anatomy.read(words.image, words.path), f"{words.path} of {words.image}")
 
 
 @dataclass(frozen=True, kw_only=True)

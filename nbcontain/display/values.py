@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -70,18 +71,24 @@ class Document:
 class Raw:
     """Bytes of a file: as they are into a file or pipe, as harmless text for people."""
 
-    chunks: Iterator[bytes] = field(compare=False)
+    chunks: Callable[[], Iterator[bytes]] = field(compare=False)
+    """Reads them anew."""
     name: str
+
+    @property
+    def bytes(self) -> builtins.bytes:
+        """All of them."""
+        return b"".join(self.chunks())
 
     def __repr__(self) -> str:
         """The beginning of it as text; of what is no text, how it can be had."""
         data = b""
-        for chunk in self.chunks:
+        for chunk in self.chunks():
             data += chunk
             if len(data) > _SHOWN_BYTES:
                 break
         if b"\0" in data[:4096]:
-            return f"({self.name} is no text: in Python b''.join(engine.anatomy.read(…)) is its bytes)"
+            return f"({self.name} is no text: .bytes of this value has its bytes)"
         text = sanitized(data[:_SHOWN_BYTES].decode(errors="replace")).rstrip("\n")
         return text + (f"\n… (the first {_SHOWN_BYTES >> 10} KiB)" if len(data) > _SHOWN_BYTES else "")
 

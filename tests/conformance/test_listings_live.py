@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ import needs
 from nbcontain.build.plan import BuildOptions
 from nbcontain.commands import parse_words
 from nbcontain.display.formats import Columns
-from nbcontain.display.values import Lines
+from nbcontain.display.values import InProgress, Lines
 from nbcontain.engine import Engine
+from nbcontain.errors import StoreError
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -81,6 +83,10 @@ def ours(engine: Engine, *words: str) -> str:
     match value:
         case Lines(lines=lines):
             return "\n".join(lines) + "\n" * bool(lines)
+        case InProgress(task=task):
+            lines = task.result()
+            assert isinstance(lines, Lines)
+            return "\n".join(lines.lines) + "\n"
         case Columns():
             return value.text() + "\n"
     raise AssertionError(value)
@@ -170,3 +176,44 @@ def test_what_docker_refuses_is_refused(both: tuple[Engine, peers.Docker], words
         docker(*words)
     with pytest.raises(UsageError):
         ours(engine, *words)
+
+
+def masked(text: str) -> list[str]:
+    """Lines with ids and amounts written over; docker's line a layer is one, and their order that of its maps."""
+    lines = [re.sub(r"[0-9a-f]{64}", "ID", re.sub(r"\d[\d.]*[kMG]?B$", "SIZE", line)) for line in text.splitlines()]
+    return sorted(set(lines))
+
+
+# In this order: each removes something.
+REMOVALS = [
+    ("system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}}"),
+    ("image", "prune", "-f"),
+    ("rmi", "team/app:old"),
+    ("image", "prune", "-a", "-f", "--filter", "label=tier=7"),
+    ("image", "prune", "-a", "-f", "--filter", "label=tier=2"),
+    ("container", "prune", "-f", "--filter", "label=a=c"),
+    ("container", "prune", "-f"),
+    ("rmi", "box"),
+    ("images", "--format", "{{.Repository}}"),
+]
+
+
+def test_what_is_removed_is_told_as_docker_tells_it(both: tuple[Engine, peers.Docker]) -> None:
+    engine, docker = both
+    image = ours(engine, "images", "-q", "team/app:1").strip()
+    docker("tag", "team/app:1", "elsewhere")
+    engine.tag("team/app:1", "elsewhere")
+    # In use, and named in two repositories: neither goes unless it is forced.
+    for words in (("rmi", "box"), ("rmi", image), ("rmi", "no-such-image")):
+        with pytest.raises(peers.Refused):
+            docker(*words)
+        with pytest.raises(StoreError):
+            ours(engine, *words)
+    told = []
+    for words in REMOVALS:
+        mine, theirs = masked(ours(engine, *words)), masked(docker(*words))
+        if words[1] == "df":
+            # Of what builds keep each counts its own.
+            mine, theirs = ([line for line in lines if "Cache" not in line] for lines in (mine, theirs))
+        told.append((words, mine, theirs))
+    assert [(words, mine) for words, mine, _ in told] == [(words, theirs) for words, _, theirs in told]

@@ -18,6 +18,7 @@ from pathlib import Path
 from nbcontain.errors import DiskFailed, DiskFull, StoreError
 from nbcontain.linux import syscalls
 
+_TRIES = 100
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
@@ -104,14 +105,17 @@ def temporary(directory: Path, mode: int = 0o600) -> Iterator[tuple[Path, int]]:
 @contextmanager
 def temporary_directory(directory: Path) -> Iterator[Path]:
     """A new directory, locked by this process. What is left of it at the end is the caller's to remove."""
+    tries = 0
     while True:
         temp = directory / f".tmp-{os.urandom(8).hex()}"
         try:
             make_new_directory(temp)
             fd = os.open(temp, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            # A sweeper took it for rubbish before it could be locked; or there is no such place.
-            if not directory.is_dir():
+            # A sweeper took it for rubbish before it could be locked; or there is no such place, or none where
+            # anything can be made (/proc says so in these words).
+            tries += 1
+            if tries == _TRIES or not directory.is_dir():
                 raise
             continue
         _flock(fd, fcntl.LOCK_EX, temp)

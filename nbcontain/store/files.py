@@ -18,6 +18,7 @@ from pathlib import Path
 from nbcontain.errors import DiskFailed, DiskFull, StoreError
 from nbcontain.linux import syscalls
 
+_TRIES = 100
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})

@@ -104,14 +104,16 @@ def temporary(directory: Path, mode: int = 0o600) -> Iterator[tuple[Path, int]]:
 @contextmanager
 def temporary_directory(directory: Path) -> Iterator[Path]:
     """A new directory, locked by this process. What is left of it at the end is the caller's to remove."""
+    attempts = 0
     while True:
+        attempts += 1
         temp = directory / f".tmp-{os.urandom(8).hex()}"
         try:
             make_new_directory(temp)
             fd = os.open(temp, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            # A sweeper took it for rubbish before it could be locked; or there is no such place.
-            if not directory.is_dir():
+            # A sweeper took it for rubbish before it could be locked; or nothing can be made there, as in /proc.
+            if not directory.is_dir() or attempts > 100:
                 raise
             continue
         _flock(fd, fcntl.LOCK_EX, temp)

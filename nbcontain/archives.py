@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -145,11 +145,13 @@ class Archives:
         return Task("export", body)
 
     def commit(
-        self, container: Container, tag: str = "", *, changes: Sequence[str] = (), message: str = "", author: str = ""
-    ) -> Task[Image]:
+        self, container: Container, tag: str = "", *, changes: Sequence[str] = (), message: str = "", author: str = "",
+        pause: bool = False,
+    ) -> Task[Image]:  # fmt: skip
         """Make an image of a container as it is now: its image's layers, and what it changed as one more.
 
-        Its config is the image's with what `run` was told, then changed by these instructions.
+        Its config is the image's with what `run` was told, then changed by these instructions. With `pause` it stands
+        still while its files are read, which takes a freezer (SetupFailed says where there is none).
         """
         engine = self._engine
         reference = Reference.parse(tag) if tag else None
@@ -158,11 +160,12 @@ class Archives:
 
         def body(emit: Emit) -> Image:
             with scope(emit, "commit", f"commit {container.name}"), engine.store.shared():
-                if container.status == "running":
+                if container.status == "running" and not pause:
                     emit(Notice("commit", f"{container.name} runs on while its files are read",
-                                "stop it first where that would matter, as for a database"))  # fmt: skip
+                                "--pause, or stop it first, where that would matter, as for a database"))  # fmt: skip
                 active = engine.store.snapshots_of(container.id).active(container.id)
-                layer = engine.workshop(emit).stacks.pack_copy(active, container.bundle.stubs())
+                with engine.resources.paused(container) if pause else nullcontext():
+                    layer = engine.workshop(emit).stacks.pack_copy(active, container.bundle.stubs())
                 now = timestamp()
                 entry = History(now, " ".join(container.info.command), message, author, empty_layer=layer is None)
                 layers = (*base.layers, *((layer,) if layer else ()))

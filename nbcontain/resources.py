@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -94,6 +94,20 @@ class Resources:
             raise ContainerError(f"{container.name} is not paused")
         self.group(container).freeze(frozen=False)
         container.bundle.mark_paused(paused=False)
+
+    @contextmanager
+    def paused(self, container: Container) -> Iterator[None]:
+        """Its processes stand still meanwhile, if it runs and they do not already. Raises SetupFailed."""
+        if container.status != "running" or container.is_paused:
+            yield
+            return
+        self.pause(container)
+        try:
+            yield
+        finally:
+            # It may have been killed, or somebody has let it go on.
+            with suppress(ContainerError):
+                self.unpause(container)
 
     def thaw(self, container: Container, number: int = signal.SIGKILL) -> None:
         """So that a signal can end it: nothing for one that is not paused, or for a signal that may wait."""

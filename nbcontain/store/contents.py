@@ -266,7 +266,8 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
                 if now is None or each.file is None or _at(now, os.fsencode(below[1:])) is not None:
                     continue
                 hidden.append((_shown(path) + below, each.file))
-                if _at(now, os.fsencode(below[1:].rpartition("/")[0])) is not None:
+                above = _at(now, os.fsencode(below[1:].rpartition("/")[0]))
+                if above is not None and above.is_directory:
                     count, size_bytes = each.totals()
                     changes.append(
                         Change("D", _shown(path) + below, size_bytes, is_directory=each.is_directory, count=1 + count)

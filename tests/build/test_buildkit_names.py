@@ -15,7 +15,7 @@ import pytest
 
 from machine import Machine
 from nbcontain.__main__ import main
-from nbcontain.build.cache_directory import CacheDirectory
+from nbcontain.build.caches import CachePlace
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, DockerfileError, NbcontainError, UsageError
@@ -221,8 +221,8 @@ def test_results_come_from_a_cache_that_was_exported_and_can_go_back_there(
     seen: list[dict[str, str]] = []
     for number in range(3):
         with Engine(root / str(number)) as engine:
-            come = (CacheDirectory.parse(f"type=local,src={place}", "--cache-from"),) if number else ()
-            to = (CacheDirectory.parse(f"type=local,dest={place},mode=max", "--cache-to"),)
+            come = (CachePlace.parse(f"type=local,src={place}", "--cache-from"),) if number else ()
+            to = (CachePlace.parse(f"type=local,dest={place},mode=max", "--cache-to"),)
             task = engine.build(text, BuildOptions(context=busybox_context, cache_from=come, cache_to=to))
             task.result()
             seen.append({each.name: each.outcome for each in task.report.steps if not each.name.startswith("FROM")})

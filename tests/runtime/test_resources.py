@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from machine import SLEEP, Machine, until
 from nbcontain.errors import ContainerError, ContainerFailed, NotRunning, SetupFailed, UsageError
 from nbcontain.linux.cgroups import PARENT, Tree
 from nbcontain.runtime.resources import LimitOptions
+from nbcontain.store.stacks import Stacks
 
 BUSY = "trap 'exit 3' TERM; echo ready; while :; do :; done"
 
@@ -115,6 +117,29 @@ def test_a_paused_container_does_nothing_until_it_goes_on(machine: Machine, root
     assert container.status == "exited" and not container.is_paused
     with pytest.raises(NotRunning):
         resources.pause(container)
+
+
+def test_a_container_stands_still_while_it_is_committed(
+    machine: Machine, roots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = machine.start("while :; do date +%s%N; sleep 0.02; done")
+    until(lambda: len(container.logs()) > 2)
+    seen: list[bool] = []
+    pack = Stacks.pack_copy
+
+    def watched(*args: Any) -> Any:
+        seen.append(container.is_paused)
+        return pack(*args)
+
+    monkeypatch.setattr(Stacks, "pack_copy", watched)
+    machine.engine.archives.commit(container, "still", pause=True).result()
+    assert seen == [True] and not container.is_paused
+    written = len(container.logs())
+    until(lambda: len(container.logs()) > written)
+    machine.engine.resources.pause(container)
+    machine.engine.archives.commit(container, "still", pause=True).result()
+    assert container.is_paused
+    machine.engine.remove_container(container, force=True)
 
 
 def test_a_paused_container_can_be_removed(machine: Machine, roots: list[Path]) -> None:

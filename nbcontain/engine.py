@@ -26,6 +26,7 @@ from nbcontain.containers import Containers
 from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, UsageError
 from nbcontain.events import Emit, Finished, Output, Record, Started, scope
 from nbcontain.host import Host, is_root
+from nbcontain.manifests import Manifests
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
@@ -105,6 +106,10 @@ class Engine:
         return Archives(self)
 
     @cached_property
+    def manifests(self) -> Manifests:
+        return Manifests(self)
+
+    @cached_property
     def launcher(self) -> Launcher:
         return Launcher(self.host, functions=("nbcontain.build.copier",))
 
@@ -134,7 +139,8 @@ class Engine:
     def tag(self, source: str, target: str) -> Reference:
         """Give an image a further name; a name that pointed elsewhere moves."""
         reference = Reference.parse(target)
-        self.store.images.tag(self.image(source), reference)
+        if not self.manifests.tag(source, reference):
+            self.store.images.tag(self.image(source), reference)
         return reference
 
     def remove_image(self, name: str, *, force: bool = False) -> list[str]:
@@ -142,6 +148,9 @@ class Engine:
 
         Raises InUse, naming the containers, where the image would go and containers are made of it.
         """
+        if was := self.manifests.remove(name):
+            self._collect(wait=False)
+            return [f"Untagged: {was}"]
         image = self.image(name)
         tags = [reference for reference, each in self.images() if reference and each.digest == image.digest]
         by_name = [reference for reference in tags if _means(name, reference)]

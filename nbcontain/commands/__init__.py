@@ -5,7 +5,7 @@ Drawing what comes back is the business of whoever called. To add a verb, add a 
 of its group.
 """
 
-from nbcontain.commands import archives, builds, checks, containers, images, registries, system
+from nbcontain.commands import archives, builds, checks, containers, images, manifests, registries, system
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.table import COMMANDS, Command, overview, parse_words, split
 
@@ -18,6 +18,7 @@ __all__ = [
     "checks",
     "containers",
     "images",
+    "manifests",
     "overview",
     "parse_words",
     "registries",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nbcontain.commands.manifests import list_rows, platforms
 from nbcontain.commands.table import Names, command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, InProgress, Lines
@@ -56,11 +57,18 @@ def image_ls(engine: Engine, words: ImageListWords) -> Table | Lines:
         )
         for name, image in found
     ]  # fmt: skip
+    lists = list(list_rows(engine, words.repository))
+    rows += [
+        (name.familiar_repository, name.tag or "<none>", *((str(index.digest),) if words.digests else ()),
+         index.digest.short, created, size_bytes, 0, 0)
+        for name, index, created, size_bytes in lists
+    ]  # fmt: skip
     blobs = {layer.digest: layer.size for _, image in found for layer in image.manifest.layers}
     total = sum({image.id: image.size_bytes for _, image in found}.values())
-    footer = f"{count(len(rows), 'image')} · layers on disk {size(sum(blobs.values()))}"
+    footer = f"{count(len(rows) - len(lists), 'image')} · layers on disk {size(sum(blobs.values()))}"
     if total > sum(blobs.values()):
         footer += f" (without sharing it would be {size(total)})"
+    footer += "".join(f" · {name.familiar} is for {platforms(index)}" for name, index, _, _ in lists)
     return Table(columns, rows, footer, "images")
 
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from nbcontain.errors import BadAnswer, BadDocument, DigestMismatch, RegistryError, Unsupported
 from nbcontain.events import Emit, Finished, Progress, Started, scope
-from nbcontain.oci import codec
+from nbcontain.oci import codec, platforms
 from nbcontain.oci.image import INDEX, Descriptor, Image, Layer, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
-from nbcontain.registry import platforms
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
 from nbcontain.store.ingest import Partial, arriving
@@ -40,6 +39,8 @@ class Pull:
     """The events' parent."""
     unpack: bool = True
     parallel: int = PARALLEL
+    is_listed: bool = True
+    """Whether what comes gets its name; a manifest list's images have none of their own."""
 
     def image(self, reference: Reference, platform: Platform) -> tuple[Image, Descriptor]:
         """Fetch what a name points at; stored under that name. Gives what the name itself points at, too.
@@ -60,7 +61,10 @@ class Pull:
                 raise Unsupported(f"{reference.familiar} has a foreign layer", why="its bytes are not in the registry")
         image = codec.image_from(raw, self._config(reference, manifest.config))
         self._layers(reference, image)
-        self.stacks.store.images.put(image, reference)
+        if self.is_listed:
+            self.stacks.store.images.put(image, reference)
+        else:
+            self.stacks.store.images.keep(image)
         return image, named
 
     def _document(self, reference: Reference, descriptor: Descriptor) -> bytes:

@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlencode, urljoin
 
 from nbcontain.errors import BadAnswer, ManifestUnknown
 from nbcontain.events import Emit, Finished, Progress, Started
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, Image
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
@@ -50,6 +51,17 @@ class Push:
         self._send(repository, image.manifest.config, (), lambda size: None)
         return self.client.put_manifest(
             repository, reference.tag or str(image.digest), image.manifest.media_type, image.raw_manifest
+        )
+
+    def index(
+        self, index: ImageIndex, reference: Reference, sources: Callable[[Digest], Sequence[str]]
+    ) -> Digest:
+        """Send a manifest list under a name, after all the images that it names."""
+        by_digest = replace(reference, tag=None)
+        for image in self.store.images.children(index):
+            self.image(image, replace(by_digest, digest=image.digest), sources)
+        return self.client.put_manifest(
+            reference.repository, reference.tag or str(index.digest), index.media_type, index.raw
         )
 
     def _blob(self, repository: str, descriptor: Descriptor, sources: Callable[[Digest], Sequence[str]]) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Protocol, TypeVar
 
 from nbcontain.errors import ImageNotFound, ManifestUnknown, RegistryError, Unreachable, UsageError
 from nbcontain.events import Emit, Event, Notice, scope
+from nbcontain.oci import platforms
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.image import Descriptor, Image, Platform
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
-from nbcontain.registry import platforms
 from nbcontain.registry.client import Patience, RegistryClient
 from nbcontain.registry.configuration import Configuration, Endpoint
 from nbcontain.registry.credentials import Credentials, Keychain
@@ -118,47 +119,63 @@ class Registries:
         return self.ensure(Reference.parse(name), policy, emit)
 
     def fetch(
-        self, reference: Reference, platform: Platform, emit: Emit, parent: str | None = None, wire: Wire | None = None
-    ) -> Image:
-        """Pull, now and on this thread."""
+        self, reference: Reference, platform: Platform, emit: Emit, parent: str | None = None,
+        wire: Wire | None = None, *, is_listed: bool = True,
+    ) -> Image:  # fmt: skip
+        """Pull, now and on this thread; unless `is_listed`, without a name and not unpacked."""
         task = f"pull {reference.familiar}"
         stacks = self.stacks()
         with self._wire(wire) as wire, scope(_struck(emit, wire), task, task, parent), stacks.store.shared():
             image, named = self._ask(
                 reference, wire,
-                lambda client: Pull(client, stacks, _struck(emit, client.wire), task).image(reference, platform),
+                lambda client: Pull(
+                    client, stacks, _struck(emit, client.wire), task, unpack=is_listed, is_listed=is_listed
+                ).image(reference, platform),
             )  # fmt: skip
             emit(Notice(task, f"digest: {named.digest}"))
             return image
 
     # --- push ---
 
-    def push(self, name: str, *, all_tags: bool = False) -> Task[tuple[tuple[Reference, Digest], ...]]:
-        """Send an image under its name, or all tags of a repository. The task gives names and digests."""
+    def push(
+        self, name: str, *, all_tags: bool = False, to: str = ""
+    ) -> Task[tuple[tuple[Reference, Digest], ...]]:
+        """Send an image or a manifest list under its name, or all tags of a repository; or under the name `to`.
+
+        The task gives names and digests.
+        """
         reference = Reference.parse(name)
-        store = self.stacks().store
+        images = self.stacks().store.images
+        here: dict[Reference, Image | ImageIndex] = {each: image for each, image in images.list() if each}
+        here |= images.lists()
         if all_tags:
-            names = [each for each, _ in store.images.list() if each and each.tag and _same(each, reference)]
-            if not names:
+            chosen = {each: found for each, found in here.items() if each.tag and _same(each, reference)}
+            if not chosen:
                 raise ImageNotFound(f"no image {reference.familiar_repository!r} here")
         else:
-            names = [reference]
-        images = [(each, store.images.get(each)) for each in names]
+            chosen = {Reference.parse(to) if to else reference: here.get(reference) or images.get(reference)}
+        target = next(iter(chosen))
 
         def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:
-            [endpoint] = self.configuration.endpoints(reference.registry, writing=True)
-            client = self._client(endpoint, reference, wire)
-            task = f"push {reference.familiar}"
+            [endpoint] = self.configuration.endpoints(target.registry, writing=True)
+            store, task = self.stacks().store, f"push {target.familiar}"
+            push = Push(self._client(endpoint, target, wire), store, _struck(emit, wire), task)
             sent = []
             with scope(emit, task, task), store.shared():
-                for each, image in images:
-                    push = Push(client, store, _struck(emit, wire), task)
-                    digest = push.image(image, each, lambda blob, to=each: self._sources(to, blob))  # type: ignore[misc]
-                    emit(Notice(task, f"{each.tag}: digest: {digest} size: {len(image.raw_manifest)}"))
+                for each, found in chosen.items():
+
+                    def sources(blob: Digest, each: Reference = each) -> Sequence[str]:
+                        return self._sources(each, blob)
+
+                    if isinstance(found, ImageIndex):
+                        digest, size = push.index(found, each, sources), len(found.raw)
+                    else:
+                        digest, size = push.image(found, each, sources), len(found.raw_manifest)
+                    emit(Notice(task, f"{each.tag}: digest: {digest} size: {size}"))
                     sent.append((each, digest))
             return tuple(sent)
 
-        return self._task(f"push {reference.familiar}", body)
+        return self._task(f"push {target.familiar}", body)
 
     def _sources(self, target: Reference, digest: Digest) -> Sequence[str]:
         """Repositories of the same registry that have this blob, as far as is known here."""
@@ -195,10 +212,14 @@ class Registries:
 
     def manifest(self, name: str) -> bytes:
         """What a name points at in its registry, as it is there."""
+        return self.described(name)[1]
+
+    def described(self, name: str) -> tuple[Descriptor, bytes]:
+        """The same, with its media type and digest."""
         reference = Reference.parse(name)
         which = str(reference.digest or reference.tag)
         with self._wire(None) as wire:
-            return self._ask(reference, wire, lambda client: client.manifest(reference.repository, which))[1]
+            return self._ask(reference, wire, lambda client: client.manifest(reference.repository, which))
 
     def referrers(self, name: str, artifact_type: str = "") -> list[dict[str, Any]]:
         """What refers to an image: signatures, bills of materials."""

@@ -76,6 +76,15 @@ def collect(
         for _, image in store.images.list():
             marks.blobs |= {image.digest, image.id}
             marks.take(image.layers)
+        for _, index in store.images.lists():
+            marks.blobs.add(index.digest)
+            for entry in index.entries:
+                marks.blobs.add(entry.digest)
+                # Each for itself: one that is damaged takes nothing away from the others.
+                with suppress(StoreError):
+                    if child := store.images.child(entry):
+                        marks.blobs.add(child.id)
+                        marks.take(child.layers)
         for key in store.snapshots.actives():
             with suppress(StoreError):
                 # Of one without a parent nobody knows what it needs; its container will say so when it is started.

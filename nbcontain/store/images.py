@@ -13,9 +13,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from nbcontain.errors import BadReference, ImageNotFound, StoreError
-from nbcontain.oci import codec
+from nbcontain.oci import codec, platforms
 from nbcontain.oci.digest import ChainID, Digest
-from nbcontain.oci.image import MANIFEST, REF_NAME, Descriptor, Image, Index
+from nbcontain.oci.image import INDEX, MANIFEST, REF_NAME, Descriptor, Image, Index, Platform
+from nbcontain.oci.indexes import ImageIndex, index_from
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.store import files
@@ -23,9 +24,11 @@ from nbcontain.store.blobs import Blobs
 from nbcontain.store.layout import Layout
 
 _MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
+_LISTS = frozenset({INDEX, codec.DOCKER_INDEX})
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
 _INDEX_LIMIT = 64 << 20
 _Entries = list[Descriptor]
+_Lists = list[tuple[Reference, ImageIndex]]
 
 
 class Images:
@@ -42,8 +45,16 @@ class Images:
         return [(_name(entry), self._image(entry)) for entry in self._entries()]
 
     def get(self, reference: Reference) -> Image:
-        """The image of that name, or of that digest. Raises ImageNotFound, with names that are close."""
-        return self._image(self._entry(reference))
+        """The image of that name, or of that digest. Raises ImageNotFound, with names that are close.
+
+        Of a manifest list, the image for this machine; raises NoSuchPlatform if it has none.
+        """
+        try:
+            return self._image(self._entry(reference))
+        except ImageNotFound:
+            if (found := self.find_list(reference)) is None:
+                raise
+        return self._image(platforms.choose(found.entries, Platform.here(), reference.familiar))
 
     def find(self, text: str) -> Image:
         """An image by name, digest, id, or the beginning of an id, in this order. Raises ImageNotFound."""
@@ -64,13 +75,18 @@ class Images:
 
     def put(self, image: Image, reference: Reference | None = None) -> None:
         """Store an image whose layers are stored, under a name if there is one; idempotent."""
+        manifest = self.keep(image)
+        self._change(lambda entries: self._named(entries, manifest, reference))
+
+    def keep(self, image: Image) -> Descriptor:
+        """Store an image's own documents and list it nowhere: for what a manifest list is about to name."""
         for layer in image.manifest.layers:
             if not self._blobs.has(layer):
                 raise StoreError(f"the image's layer {layer.digest.short} is not in the store")
         self._blobs.put([image.raw_config], image.manifest.config.media_type, image.manifest.config)
         manifest = self._blobs.put([image.raw_manifest], image.manifest.media_type)
         self._read[manifest.digest] = image
-        self._change(lambda entries: self._named(entries, manifest, reference))
+        return manifest
 
     def tag(self, image: Image, reference: Reference) -> None:
         """Give a stored image one more name; whatever had it before loses it."""
@@ -129,6 +145,52 @@ class Images:
         """Write index.json anew, for repair; it must be locked against everybody by the store's lock."""
         with files.lock(self._layout.index_lock, exclusive=True):
             files.replace(self._layout.index, codec.dump_index(Index(tuple(entries))), 0o644)
+
+    # --- manifest lists: indexes that have a name ---
+
+    def lists(self) -> _Lists:
+        """Every manifest list with its name."""
+        entries = codec.parse_index(files.read(self._layout.index, _INDEX_LIMIT)).manifests
+        named = [(_name(entry), entry) for entry in entries if entry.media_type in _LISTS]
+        return [(name, self._list(entry)) for name, entry in named if name is not None]
+
+    def find_list(self, reference: Reference) -> ImageIndex | None:
+        """The manifest list of that name; None if there is none."""
+        return next((found for name, found in self.lists() if name == reference), None)
+
+    def put_list(self, index: ImageIndex, reference: Reference) -> None:
+        """Store a manifest list under a name, which whatever had it loses. What it names is in the store."""
+        for image in self.children(index):
+            self.keep(image)
+        descriptor = self._blobs.put([index.raw], index.media_type)
+        self._change(lambda entries: self._named(entries, descriptor, reference))
+
+    def remove_list(self, reference: Reference) -> bool:
+        """Take a manifest list's name away; False if there is no such list. Its images stay if they have names."""
+
+        found = self.find_list(reference)
+        if found is None:
+            return False
+
+        def without(entries: _Entries) -> _Entries:
+            kept = [entry for entry in entries if entry.media_type not in _LISTS or _name(entry) != reference]
+            here = {entry.digest for entry in kept}
+            # What a container stands on can still be inspected.
+            return [*kept, *(e for e in found.entries if e.digest not in here and self._is_needed(e))]
+
+        self._change(without)
+        return True
+
+    def children(self, index: ImageIndex) -> tuple[Image, ...]:
+        """The images that a manifest list names. Raises StoreError for one that is not in the store."""
+        return tuple(image for entry in index.entries if (image := self.child(entry)) is not None)
+
+    def child(self, entry: Descriptor) -> Image | None:
+        """The image that one entry of a manifest list names; None for what is no image. Raises StoreError."""
+        return self._image(entry) if entry.media_type in _MANIFESTS else None
+
+    def _list(self, entry: Descriptor) -> ImageIndex:
+        return index_from(self._blobs.read(entry.digest, DOCUMENT_LIMIT))
 
     # --- the index ---
 

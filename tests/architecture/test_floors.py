@@ -10,7 +10,7 @@ FLOORS = (
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
-    {"archives", "builder", "containers", "engine", "inspection", "outcomes", "profiles", "soundness"},
+    {"archives", "builder", "containers", "engine", "inspection", "manifests", "outcomes", "profiles", "soundness"},
     {"display"},
     {"commands", "completion", "docker_words", "draw"},
     {"magics", "session", "__main__"},

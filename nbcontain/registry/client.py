@@ -64,6 +64,10 @@ class RegistryClient:
         self._tokens: list[_Token] = []
         self._is_basic = False
 
+    def _there(self, repository: str) -> str:
+        """What a repository is called at this endpoint, for reading."""
+        return self.endpoint.repository or repository
+
     # --- what the specification has ---
 
     def ping(self) -> None:
@@ -72,6 +76,7 @@ class RegistryClient:
 
     def manifest(self, repository: str, which: str) -> tuple[Descriptor, bytes]:
         """end-2: a manifest or index by tag or digest, verified. Raises ManifestUnknown, BadAnswer."""
+        repository = self._there(repository)
         response, data = self._document(
             f"/v2/{repository}/manifests/{which}", _pulling(repository), {"Accept": ACCEPT}
         )
@@ -86,6 +91,7 @@ class RegistryClient:
 
     def head_manifest(self, repository: str, which: str) -> Digest | None:
         """end-2: the digest that a tag points at; None if there is none."""
+        repository = self._there(repository)
         response = self.request(
             "HEAD", f"/v2/{repository}/manifests/{which}", _pulling(repository), {"Accept": ACCEPT}, ok=(200, 404)
         )
@@ -95,6 +101,7 @@ class RegistryClient:
 
     def blob(self, repository: str, digest: Digest, start: int = 0) -> Response:
         """end-3: a blob's bytes from `start` on: 206, or 200 with all, or 416. Not verified."""
+        repository = self._there(repository)
         headers = {"Range": f"bytes={start}-"} if start else {}
         return self.request(
             "GET", f"/v2/{repository}/blobs/{digest}", _pulling(repository), headers, ok=(200, 206, 416), once=True
@@ -121,6 +128,7 @@ class RegistryClient:
 
     def tags(self, repository: str, limit: int = 0, last: str = "") -> list[str]:
         """end-8: the tags of a repository, all pages of it, at most `limit` if that is not 0."""
+        repository = self._there(repository)
         query = urlencode([(k, v) for k, v in (("n", str(limit or 1000)), ("last", last)) if v])
         path = f"/v2/{repository}/tags/list?{query}"
         found: list[str] = []
@@ -139,6 +147,7 @@ class RegistryClient:
 
     def referrers(self, repository: str, digest: Digest, artifact_type: str = "") -> list[dict[str, Any]]:
         """end-12: what refers to a manifest; older registries keep the list under a tag (referrers tag schema)."""
+        repository = self._there(repository)
         query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
         response, data = self._document(
             f"/v2/{repository}/referrers/{digest}{query}", _pulling(repository), {"Accept": INDEX}, ok=(200, 404)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-from nbcontain.errors import ImageNotFound, ManifestUnknown, RegistryError, Unreachable, UsageError
+from nbcontain.errors import ImageNotFound, ManifestUnknown, RegistryError, Unauthorized, Unreachable, UsageError
 from nbcontain.events import Emit, Event, Notice, scope
 from nbcontain.oci import platforms
 from nbcontain.oci.digest import Digest
@@ -27,6 +27,7 @@ from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
 
 T = TypeVar("T")
+M = TypeVar("M", Reference, str)
 POLICIES = ("always", "missing", "never", "newer")
 
 
@@ -59,14 +60,15 @@ class Registries:
 
     def pull(self, name: str, *, platform: str = "", all_tags: bool = False) -> Task[tuple[Image, ...]]:
         """Fetch an image, or all of a repository. The task gives the images; it raises RegistryError."""
-        reference = _normal(Reference.parse(name))
+        meant = [_normal(Reference.parse(each)) for each in self.configuration.podman.meant(name)]
+        reference = meant[0]
         wanted = platforms.parse(platform) if platform else Platform.here()
         if all_tags and (reference.digest or ":" in name.rpartition("/")[2]):
             raise UsageError(f"{name}: all tags of a repository, or one", hint="--all-tags with a name without a tag")
 
         def body(emit: Emit, wire: Wire) -> tuple[Image, ...]:
             if not all_tags:
-                return (self.fetch(reference, wanted, emit, wire=wire),)
+                return (self._first(meant, lambda each: self.fetch(each, wanted, emit, wire=wire)),)
             tags = self._ask(reference, wire, lambda client: client.tags(reference.repository))
             return tuple(self.fetch(replace(reference, tag=tag), wanted, emit, wire=wire) for tag in tags)
 
@@ -111,12 +113,29 @@ class Registries:
         """The image that `run` means, by name, id or digest; what is not here is pulled, as the policy says."""
         name, policy = options.image, self._policy(options.pull)
         images = self.stacks().store.images
+        meant = self.configuration.podman.meant(name)
+        if policy in ("missing", "never"):
+            for each in meant:
+                with suppress(ImageNotFound):
+                    return images.find(each)
         if policy == "never":
             return images.find(name)
-        if policy == "missing":
-            with suppress(ImageNotFound):
-                return images.find(name)
-        return self.ensure(Reference.parse(name), policy, emit)
+        return self._first(meant, lambda each: self.ensure(Reference.parse(each), policy, emit))
+
+    def _first(self, meant: Sequence[M], fetch: Callable[[M], Image]) -> Image:
+        """What the first of these names gives that gives anything; of an only one, its own error."""
+        refused: list[RegistryError | ImageNotFound] = []
+        for each in meant:
+            try:
+                return fetch(each)
+            except (ManifestUnknown, Unauthorized, Unreachable, ImageNotFound) as error:
+                refused.append(error)
+        if len(refused) == 1:
+            raise refused[0]
+        raise ImageNotFound(
+            f"none of the registries of registries.conf has it: {', '.join(map(str, meant))}",
+            why="; ".join(error.message for error in refused),
+        ) from refused[-1]
 
     def fetch(
         self, reference: Reference, platform: Platform, emit: Emit, parent: str | None = None,
@@ -157,7 +176,7 @@ class Registries:
         target = next(iter(chosen))
 
         def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:
-            [endpoint] = self.configuration.endpoints(target.registry, writing=True)
+            [endpoint] = self.configuration.places(target, writing=True)
             store, task = self.stacks().store, f"push {target.familiar}"
             push = Push(self._client(endpoint, target, wire), store, _struck(emit, wire), task)
             sent = []
@@ -236,7 +255,7 @@ class Registries:
 
     def _ask(self, reference: Reference, wire: Wire, question: Callable[[RegistryClient], T]) -> T:
         """The answer of the first that has one: mirrors, then the registry itself."""
-        *mirrors, own = self.configuration.endpoints(reference.registry)
+        *mirrors, own = self.configuration.places(reference)
         for mirror in mirrors:
             try:
                 return question(self._client(mirror, reference, wire))
@@ -255,7 +274,7 @@ class Registries:
 
         def credentials() -> Credentials | None:
             if not found:
-                found.append(self.keychain.find(host, reference.repository))
+                found.append(self.keychain.find(host, endpoint.repository or reference.repository))
             return found[0]
 
         return RegistryClient(endpoint, wire, credentials, self.patience)

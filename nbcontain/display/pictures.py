@@ -9,6 +9,7 @@ from nbcontain.display import html, words
 from nbcontain.display.ansi import Line, visible
 from nbcontain.display.html import Picture
 from nbcontain.display.text import notice_lines, one_line, summary, tail_lines
+from nbcontain.display.transfers import pace, total_text
 from nbcontain.display.view import TaskView, View
 
 _RUNNING_LINES = 5
@@ -65,6 +66,7 @@ def steps_picture(view: View, now: float, kind: str = "build", title: str = "") 
     about = [
         counted if is_over or not steps else f"{over} of {words.count(len(steps), 'step')}",
         _progress_text(root) if not steps else "",
+        total_text(view, root, now) if kind in ("pull", "push") else "",
         words.duration(root.seconds(now)),
         one_line(root.detail) if is_over else "",
     ]
@@ -205,6 +207,8 @@ def _step_row(depth: int, step: TaskView, now: float) -> str:
     name = html.escape(one_line(step.name, 400))
     inside = html.element("span", name, "nbc-deep" if depth else "")
     inside += "".join(html.element("span", html.escape(text), "nbc-why") for text in _said(step))
+    if step.state == "cached" and step.detail:
+        inside += html.element("span", html.escape(one_line(step.detail)), "nbc-why")
     if step.state == "failed" and step.detail:
         inside += html.element("span", html.escape(one_line(step.detail)), "nbc-why nbc-why-failed")
     last = {"running": _RUNNING_LINES, "failed": _FAILED_LINES, "cancelled": _RUNNING_LINES}.get(step.state, 0)
@@ -240,16 +244,10 @@ def _progress_text(task: TaskView, now: float | None = None) -> str:
         done, total = words.count(task.done, task.unit.removesuffix("s")), str(task.total or "")
     if not total or task.is_finished:
         return done
-    return " · ".join((f"{done} of {total}", *(_pace(task, now) if now is not None and task.unit == "bytes" else ())))
-
-
-def _pace(task: TaskView, now: float) -> tuple[str, ...]:
-    """How fast bytes come, and how long the rest will take at that; nothing in the first half second."""
-    seconds = task.seconds(now)
-    if not seconds or seconds < 0.5 or not task.done or task.total is None:
-        return ()
-    per_second = task.done / seconds
-    return f"{words.size(int(per_second))}/s", f"{words.duration(max(0, task.total - task.done) / per_second)} left"
+    if now is None or task.unit != "bytes":
+        return f"{done} of {total}"
+    fresh = task.done - task.done_before
+    return " · ".join((f"{done} of {total}", *pace(task.seconds(now), fresh, (task.total or 0) - task.done)))
 
 
 def _with_steps_text(view: View, root: TaskView, first: str) -> str:

@@ -88,6 +88,8 @@ class Pull:
         layers = tuple(dict.fromkeys(image.layers))
         for layer in layers:
             self.emit(Started(_name(layer), f"layer {layer.descriptor.digest.short}", self.task, waiting=True))
+            # So that it can be told from the beginning how much is to come.
+            self.emit(Progress(_name(layer), 0, layer.descriptor.size))
         with ExitStack() as stack:
             arrivals = stack.enter_context(self.stacks.arriving(image.layers, self._strike)) if self.unpack else None
             pool = stack.enter_context(ThreadPoolExecutor(self.parallel, "nbcontain pull"))
@@ -145,6 +147,7 @@ class Pull:
             if partial is None:
                 return
             partial.recall()
+            report(partial.size)
             if partial.size:
                 # What an earlier attempt left may be damaged, so nothing is unpacked before all of it was verified.
                 try:

@@ -40,6 +40,7 @@ class Push:
         layers = tuple(dict.fromkeys(image.manifest.layers))
         for layer in layers:
             self.emit(Started(_name(layer), f"layer {layer.digest.short}", self.task, waiting=True))
+            self.emit(Progress(_name(layer), 0, layer.size))
         with ThreadPoolExecutor(PARALLEL, "nbcontain push") as pool:
             running = [pool.submit(self._blob, repository, layer, sources) for layer in layers]
             try:

@@ -24,7 +24,7 @@ from nbcontain.errors import NbcontainError
 from nbcontain.registry import wire
 from reliability.conftest import SOAK
 
-SEEDS = range(40) if SOAK else range(1)
+SEEDS = range(int(os.environ.get("NBCONTAIN_SOAK_SEEDS", "40"))) if SOAK else range(1)
 SLOWEST_S = 60.0
 Fault = Callable[[Any, random.Random], bool]
 

@@ -207,8 +207,6 @@ def _step_row(depth: int, step: TaskView, now: float) -> str:
     name = html.escape(one_line(step.name, 400))
     inside = html.element("span", name, "nbc-deep" if depth else "")
     inside += "".join(html.element("span", html.escape(text), "nbc-why") for text in _said(step))
-    if step.state == "cached" and step.detail:
-        inside += html.element("span", html.escape(one_line(step.detail)), "nbc-why")
     if step.state == "failed" and step.detail:
         inside += html.element("span", html.escape(one_line(step.detail)), "nbc-why nbc-why-failed")
     last = {"running": _RUNNING_LINES, "failed": _FAILED_LINES, "cancelled": _RUNNING_LINES}.get(step.state, 0)
@@ -216,6 +214,9 @@ def _step_row(depth: int, step: TaskView, now: float) -> str:
     if step.state == "running" and step.unit == "bytes" and step.total:
         inside += html.progress(step.done, step.total)
     size = words.size(step.size_bytes) if step.size_bytes else _progress_text(step, now)
+    if step.state == "cached" and step.unit == "bytes" and step.detail:
+        # A layer that nobody had to fetch.
+        size = one_line(step.detail)
     time = words.duration(step.seconds(now)) if step.state not in ("waiting", "cached") else ""
     cells = [
         html.state_mark(step.state, step.state, "td"),
@@ -244,6 +245,8 @@ def _progress_text(task: TaskView, now: float | None = None) -> str:
         done, total = words.count(task.done, task.unit.removesuffix("s")), str(task.total or "")
     if not total or task.is_finished:
         return done
+    if task.state == "waiting":
+        return total
     if now is None or task.unit != "bytes":
         return f"{done} of {total}"
     fresh = task.done - task.done_before

@@ -7,7 +7,7 @@ history nor the files of the layers made here, as BuildKit does with rewrite-tim
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
@@ -43,15 +43,14 @@ def with_epoch(build_args: tuple[str, ...], environ: Mapping[str, str]) -> tuple
 
 
 def finished(
-    image: Image, graph: BuildGraph, store: Store, emit: Emit, *, epoch: int | None, annotations: Sequence[str]
+    image: Image, graph: BuildGraph, store: Store, emit: Emit, *, epoch: int | None, annotations: Mapping[str, str]
 ) -> Image:
     """The image as it is handed out."""
     if epoch is not None:
         image = _dated(image, graph, store, emit, epoch)
     if not annotations:
         return image
-    pairs = dict(each.partition("=")[::2] for each in annotations)
-    manifest = replace(image.manifest, annotations={**image.manifest.annotations, **pairs})
+    manifest = replace(image.manifest, annotations={**image.manifest.annotations, **annotations})
     return replace(image, manifest=manifest, raw_manifest=codec.dump_manifest(manifest))
 
 

@@ -15,7 +15,8 @@ from nbcontain.dockerfile.checks import is_secret_name
 from nbcontain.oci.digest import Digest
 
 _SHOWN = 60
-_WORDS = {"cwd": "WORKDIR", "user": "USER", "network": "--network", "chown": "--chown", "chmod": "--chmod"}
+_WORDS = {"cwd": "WORKDIR", "user": "USER", "network": "--network", "chown": "--chown", "chmod": "--chmod",
+          "sandbox": "--add-host, --shm-size or --ulimit"}  # fmt: skip
 """How people write a field; the others go by their own names."""
 
 

@@ -5,7 +5,18 @@ Drawing what comes back is the business of whoever called. To add a verb, add a 
 of its group.
 """
 
-from nbcontain.commands import archives, builds, checks, containers, images, manifests, registries, system
+from nbcontain.commands import (
+    anatomy,
+    archives,
+    builds,
+    checks,
+    containers,
+    housekeeping,
+    images,
+    manifests,
+    registries,
+    system,
+)
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.table import COMMANDS, Command, overview, parse_words, split
 
@@ -13,10 +24,12 @@ __all__ = [
     "COMMANDS",
     "Command",
     "DockerfileWords",
+    "anatomy",
     "archives",
     "builds",
     "checks",
     "containers",
+    "housekeeping",
     "images",
     "manifests",
     "overview",

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nbcontain.errors import ImageNotFound, ManifestUnknown, RegistryError, Unauthorized, Unreachable, UsageError
 from nbcontain.events import Emit, Event, Notice, scope
@@ -25,6 +25,9 @@ from nbcontain.registry.push import Push
 from nbcontain.registry.wire import Wire
 from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
+
+if TYPE_CHECKING:
+    from nbcontain.oci.attestations import Attested
 
 T = TypeVar("T")
 M = TypeVar("M", Reference, str)
@@ -176,25 +179,38 @@ class Registries:
         target = next(iter(chosen))
 
         def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:
-            [endpoint] = self.configuration.places(target, writing=True)
-            store, task = self.stacks().store, f"push {target.familiar}"
-            push = Push(self._client(endpoint, target, wire), store, _struck(emit, wire), task)
-            sent = []
-            with scope(emit, task, task), store.shared():
-                for each, found in chosen.items():
-
-                    def sources(blob: Digest, each: Reference = each) -> Sequence[str]:
-                        return self._sources(each, blob)
-
-                    if isinstance(found, ImageIndex):
-                        digest, size = push.index(found, each, sources), len(found.raw)
-                    else:
-                        digest, size = push.image(found, each, sources), len(found.raw_manifest)
-                    emit(Notice(task, f"{each.tag}: digest: {digest} size: {size}"))
-                    sent.append((each, digest))
-            return tuple(sent)
+            return self._sent(target, tuple(chosen.items()), emit, wire)
 
         return self._task(f"push {target.familiar}", body)
+
+    def send(
+        self, name: Reference, image: Image, emit: Emit, parent: str | None = None, attested: Attested | None = None
+    ) -> Digest:
+        """Push, now and on this thread; with statements, an index of the image and them. Gives what is there then."""
+        with self._wire(None) as wire:
+            return self._sent(name, [(name, image)], emit, wire, parent, attested)[0][1]
+
+    def _sent(
+        self, reference: Reference, images: Sequence[tuple[Reference, Image | ImageIndex]], emit: Emit, wire: Wire,
+        parent: str | None = None, attested: Attested | None = None,
+    ) -> tuple[tuple[Reference, Digest], ...]:  # fmt: skip
+        store = self.stacks().store
+        [endpoint] = self.configuration.places(reference, writing=True)
+        client = self._client(endpoint, reference, wire)
+        task = f"push {reference.familiar}"
+        sent = []
+        with scope(emit, task, task, parent), store.shared():
+            for each, image in images:
+                push = Push(client, store, _struck(emit, wire), task)
+                sources = partial(self._sources, each)
+                if isinstance(image, ImageIndex):
+                    digest, size = push.index(image, each, sources), len(image.raw)
+                else:
+                    digest = push.image(image, each, sources, attested)
+                    size = len(attested.index.raw if attested else image.raw_manifest)
+                emit(Notice(task, f"{each.tag or '@'}: digest: {digest} size: {size}"))
+                sent.append((each, digest))
+        return tuple(sent)
 
     def _sources(self, target: Reference, digest: Digest) -> Sequence[str]:
         """Repositories of the same registry that have this blob, as far as is known here."""

@@ -409,6 +409,11 @@ def write(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
+def open_to_append(path: Path, mode: int = 0o600) -> int:
+    """An fd that adds to a file, which is made if it is missing. Not synced: it becomes whole with its directory."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+
+
 def begin_writing_out(fd: int, offset: int, size_bytes: int) -> None:
     """Have the disk begin with what was written there, while more is made; `sync_file` has then less to wait for."""
     syscalls.begin_writing_out(fd, offset, size_bytes)

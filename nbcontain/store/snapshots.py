@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,11 @@ from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
+from nbcontain.store.owners import LIMIT_BYTES
 from nbcontain.store.settling import Settling, Witness
 from nbcontain.store.whiteouts import is_opaque, opaque_xattr
 
+OWNERS = "owners"
 _KEY = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _NAME = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 
@@ -59,6 +61,12 @@ class Staging:
     def mounts(self) -> tuple[Mount, ...]:
         """The layer alone as a root, writable."""
         return _bind(self.fs, "rw")
+
+    @contextmanager
+    def ledger(self, *, wanted: bool) -> Iterator[tuple[int, ...]]:
+        """The file for owners that nothing else can hold, open to be written; none unless it is `wanted`."""
+        with _open_ledger(self._directory / "layer" / OWNERS, wanted=wanted) as found:
+            yield found
 
     def commit(self, name: ChainID, parent: ChainID | None) -> None:
         """Give it its name; idempotent: if a twin was quicker, this one is thrown away."""
@@ -232,6 +240,19 @@ class OverlaySnapshotter:
             if not self.publish(directory, name):
                 self.discard(active)
 
+    def ledger(self, shown: Active | ChainID | None) -> bytes:
+        """What the ledgers of a snapshot and of all that it stands on say, the topmost last (see `owners`)."""
+        directories = []
+        if isinstance(shown, Active):
+            directories.append(self._layout.active(shown.key))
+            shown = shown.parent
+        directories += [each.parent for each in self.chain(shown)]
+        return b"".join(_ledger_in(each) for each in reversed(directories))
+
+    def open_ledger(self, active: Active, *, wanted: bool) -> AbstractContextManager[tuple[int, ...]]:
+        """The active snapshot's own ledger, to be written; none unless it is `wanted`."""
+        return _open_ledger(self._layout.active(active.key) / OWNERS, wanted=wanted)
+
     def look(self, active: Active) -> tuple[Mount, ...]:
         """The mounts that show an active snapshot and what it stands on read-only, also while it is in use."""
         upper, lowers = self.upper(active), self.chain(active.parent)
@@ -313,6 +334,27 @@ class OverlaySnapshotter:
 
 def _bind(directory: Path, access: str) -> tuple[Mount, ...]:
     return (Mount("/", "bind", str(directory), ("bind", access)),)
+
+
+@contextmanager
+def _open_ledger(path: Path, *, wanted: bool) -> Iterator[tuple[int, ...]]:
+    if not wanted:
+        yield ()
+        return
+    fd = files.open_to_append(path)
+    try:
+        yield (fd,)
+        if not os.fstat(fd).st_size:
+            files.unlink(path)
+    finally:
+        os.close(fd)
+
+
+def _ledger_in(directory: Path) -> bytes:
+    try:
+        return files.read(directory / OWNERS, LIMIT_BYTES)
+    except FileNotFoundError:
+        return b""
 
 
 def _parent_bytes(parent: ChainID | None) -> bytes:

@@ -19,8 +19,8 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
     """In a process of its own: never returns."""
     import atheris
 
-    own = ["nbcontain.oci", "nbcontain.registry", "nbcontain.store", "nbcontain.events"]
-    with atheris.instrument_imports(include=own):
+    readers = ["nbcontain.oci", "nbcontain.registry", "nbcontain.store", "nbcontain.events", "nbcontain.display"]
+    with atheris.instrument_imports(include=readers):
         from reliability.parsers import PARSERS
 
     parser = PARSERS[name]

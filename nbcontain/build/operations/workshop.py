@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import singledispatch
 
+from nbcontain.build.access import Access
 from nbcontain.build.context import Context
 from nbcontain.build.graph import Operation, RemoteFile, Repository
 from nbcontain.build.http import Fetched
@@ -58,7 +59,8 @@ class Workshop:
     require: Callable[[str], None]
     """Raises Unavailable, for what is named, where this host cannot run containers."""
     can_run: bool = True
-    context: Context | None = None
+    contexts: Mapping[str, Context] = field(default_factory=dict)
+    """Directories of files by name; "" is the build's own context."""
     secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Sockets and keys by id, as --ssh gives them."""
@@ -72,8 +74,17 @@ class Workshop:
         return replace(self, emit=emit)
 
     @property
+    def access(self) -> Access:
+        """Who the build is to servers."""
+        return Access(self.secrets, self.ssh)
+
+    @property
     def stacks(self) -> Stacks:
-        return Stacks(self.store, self.launcher, self.host.ids.is_single)
+        return Stacks(self.store, self.launcher, self.host.ids)
+
+    def ledger(self, active: Active) -> AbstractContextManager[tuple[int, ...]]:
+        """An active snapshot's own ledger, where owners may have to be recorded."""
+        return self.store.snapshots.open_ledger(active, wanted=self.stacks.records)
 
     def unpack(self, layers: Sequence[Layer]) -> None:
         """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""

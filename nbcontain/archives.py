@@ -14,9 +14,9 @@ from nbcontain.build.importer import imported_image
 from nbcontain.build.operations import timestamp
 from nbcontain.errors import BadReference, ImageNotFound, StoreError, UsageError
 from nbcontain.events import Emit, Notice, Progress, scope
+from nbcontain.oci import platforms
 from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform
 from nbcontain.oci.reference import Reference
-from nbcontain.registry import platforms
 from nbcontain.runtime.container import Container
 from nbcontain.store import files
 from nbcontain.store.archive_reader import read_archive

@@ -242,9 +242,11 @@ class Builder:
         store = self._engine.store
         for image in images if index is None or not names else ():
             store.images.put(image, None)
+        for image in images if index is not None else ():
+            store.images.keep(image)
         for name in names:
             if index is not None:
-                store.images.put_index(index, images, name)
+                store.images.put_index(index, name)
             else:
                 store.images.tag(images[0], name)
 

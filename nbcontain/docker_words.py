@@ -80,16 +80,37 @@ _BUILD = (
     )
     | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--cgroup-parent", "--cpu-quota")
 )
+_TLS = "name the registry in [registries] insecure of ~/.config/nbcontain/config.toml, or `insecure` in registries.conf"
+_CREDENTIALS = "login keeps credentials; docker's config.json, auth.json and credential helpers are read"
+_OF_A_PLATFORM = "of a platform --os, --arch and --variant can be said"
+_TRANSFER = (
+    _all(_TLS, "--tls-verify", "--insecure")
+    | _all(_CREDENTIALS, "--creds", "--authfile")
+    | _all("certificates are read from certs.d/HOST/ in ~/.config/nbcontain or /etc/docker", "--cert-dir")
+    | _all("signatures of that kind are not made here", "--sign-by", "--signature-policy", "--remove-signatures")
+)
 
 KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "container run": _RUN,
     "container create": _RUN,
     "image build": _BUILD,
+    "image pull": _TRANSFER
+    | _all("--platform os/architecture[/variant] says it in one word", "--arch", "--os", "--variant")
+    | _all("--pull of run and create has the policies; a pull always asks", "--policy")
+    | _all("a pull waits and tries again by itself", "--retry", "--retry-delay"),
+    "image push": _TRANSFER
+    | _all("a list is pushed with all its images; push one of them by its own name", "--platform")
+    | _all("the very bytes that are here are sent", "--compression-format", "--compression-level", "--format"),
+    "manifest create": _TRANSFER,
+    "manifest add": _TRANSFER
+    | _all(_OF_A_PLATFORM, "--os-version", "--os-features", "--features"),
+    "manifest annotate": _all(_OF_A_PLATFORM, "--os-version", "--os-features", "--features"),
+    "manifest inspect": _TRANSFER,
+    "manifest push": _TRANSFER
+    | _all("a list is pushed in its own format", "--format", "-f", "--compression-format", "--add-compression"),
     "image inspect": _all(_PLATFORM, "--platform"),
     "image history": _all(_PLATFORM, "--platform"),
-    "image pull": _all(_TRUST, "--disable-content-trust"),
-    "image push": _all(_TRUST, "--disable-content-trust") | _all("an image here has one platform", "--platform"),
-    "image rm": _all("an image here has one platform", "--platform")
+    "image rm": _all("a name goes with its images for all platforms", "--platform")
     | _all("parents are shared layers here and go with their last image", "--no-prune"),
     "image import": _all(_PLATFORM, "--platform"),
     "image save": _all(_PLATFORM, "--platform"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import time
 from collections.abc import Mapping
 from typing import TextIO
 
@@ -11,12 +14,16 @@ from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
 from nbcontain.display.text import lines as event_lines
 from nbcontain.display.text import notice_lines
+from nbcontain.display.transfers import bars
 from nbcontain.display.values import Confirm, Document, InProgress, Interactive, Lines, Log, Raw, Verdict
 from nbcontain.display.view import View, update
 from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Notice, Output, Started, encode
 from nbcontain.oci.image import Image
 from nbcontain.runtime.container import Container
+from nbcontain.task import Task
+
+_REDRAW_S = 0.1
 
 
 def draw(value: object) -> int:
@@ -94,6 +101,8 @@ def _attend(progress: InProgress[object]) -> int:
                 elif isinstance(record.event, Started | Finished) and record.event.task.startswith("pull "):
                     what = "pulling" if isinstance(record.event, Started) else record.event.outcome
                     print(f"{record.event.task}: {what}", file=sys.stderr)
+        elif progress.kind in ("pull", "push") and progress.display != "rawjson" and _is_screen(progress):
+            _attend_transfer(task)
         else:
             view = View()
             for record in task.journal.follow():
@@ -113,6 +122,38 @@ def _attend(progress: InProgress[object]) -> int:
     if progress.is_mute or (progress.kind in ("run", "exec") and not isinstance(result, Container)):
         return 0
     return draw(result)
+
+
+def _is_screen(progress: InProgress[object]) -> bool:
+    """Whether bars can be drawn and drawn again where progress goes."""
+    return sys.stderr.isatty() and not progress.quiet and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _attend_transfer(task: Task[object]) -> None:
+    """Layers as bars, drawn again in place; what is said besides stands below them at the end."""
+    view, height, drawn_at = View(), 0, 0.0
+
+    def redraw() -> None:
+        nonlocal height
+        columns, rows = shutil.get_terminal_size()
+        lines = bars(view, time.time(), columns, rows)
+        above = f"\x1b[{height}A" if height else ""
+        sys.stderr.write(above + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
+        sys.stderr.flush()
+        height = len(lines)
+
+    try:
+        for record in task.journal.follow():
+            view = update(view, record)
+            if time.monotonic() - drawn_at >= _REDRAW_S:
+                drawn_at = time.monotonic()
+                redraw()
+    finally:
+        redraw()
+    root = view.root()
+    for notice in root.notices if root is not None else ():
+        for line in notice_lines(notice):
+            print(line, file=sys.stderr)
 
 
 def _write(output: Output) -> None:

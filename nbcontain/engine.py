@@ -30,6 +30,7 @@ from nbcontain.events import Emit, Finished, Notice, Output, Record, Started
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
 from nbcontain.housekeeping import Housekeeping
+from nbcontain.manifests import Manifests
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
@@ -130,6 +131,10 @@ class Engine:
         return Resources(self)
 
     @cached_property
+    def manifests(self) -> Manifests:
+        return Manifests(self)
+
+    @cached_property
     def launcher(self) -> Launcher:
         return Launcher(self.host, functions=("nbcontain.build.copier",))
 
@@ -168,7 +173,7 @@ class Engine:
         """Give an image a further name; a name that pointed elsewhere moves."""
         reference = Reference.parse(target)
         if (index := self.store.images.find_index(source)) is not None:
-            self.store.images.put_index(index, (), reference)
+            self.store.images.put_index(index, reference)
         else:
             self.store.images.tag(self.image(source), reference)
         return reference

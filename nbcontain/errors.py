@@ -204,6 +204,10 @@ class Unauthorized(RegistryError):
     """The registry wants to know who asks, or does not let this user do it."""
 
 
+class Blocked(RegistryError):
+    """The machine's configuration forbids to fetch that name, or to send it anywhere."""
+
+
 class ManifestUnknown(RegistryError):
     """The registry has no such repository, tag or manifest."""
 

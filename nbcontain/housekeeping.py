@@ -89,7 +89,7 @@ class Housekeeping:
         for snapshots in store.snapshotters:
             for name in snapshots.walk():
                 sizes[name] = sizes.get(name, 0) + size_on_disk(snapshots.shelf.root / name)
-        by_images = _parts(image for _, image in images)
+        by_images = _parts(image for _, image in images) | {index.digest for _, index in store.images.indexes()}
         in_use = _parts(image for _, image in images if counts.get(str(image.id)))
         for container, _ in containers:
             in_use |= self._below(container)
@@ -151,8 +151,13 @@ class Housekeeping:
         """Images without a name, or `all` those that no container is made of; `filters` are docker's label=, until=."""
         asked = Filters.parse(filters, PRUNING)
         used = {each.info.image_id for each in self._engine.containers()}
-        found = [(name, image) for name, image in self._engine.images() if str(image.id) not in used]
-        return chosen_images(self._engine, [each for each in found if all or each[0] is None], asked)
+        images = self._engine.images()
+        found = [(name, image) for name, image in images if str(image.id) not in used and (all or name is None)]
+        chosen = chosen_images(self._engine, found, asked)
+        # The name of an index goes only if all its images may.
+        going = {(name, image.digest) for name, image in chosen}
+        needed = {name for name, image in images if name is not None and (name, image.digest) not in going}
+        return [each for each in chosen if each[0] not in needed]
 
     def stopped_containers(self, filters: Sequence[str] = ()) -> list[Container]:
         """Containers that do not run, those included that never did. `filters` are docker's: label=, until=."""
@@ -218,12 +223,20 @@ class Housekeeping:
         name can be taken from an image that runs.
         """
         engine = self._engine
-        image = engine.image(name)
-        tags = [reference for reference, each in engine.images() if reference and each.digest == image.digest]
-        by_name = [reference for reference in tags if _means(name, reference)]
-        leaving = by_name or tags
-        is_last = len(leaving) == len(tags)
-        users = [each for each in engine.containers() if each.info.image_id == str(image.id)] if is_last else []
+        images = engine.images()
+        if engine.store.images.find_index(name) is not None:
+            # It goes as a whole, also if nothing of it is here.
+            own, tags, by_name = [], [], [Reference.parse(name)]
+        else:
+            own = [engine.image(name)]
+            tags = [reference for reference, each in images if reference and each.digest == own[0].digest]
+            by_name = [reference for reference in tags if _means(name, reference)]
+        leaving = list(dict.fromkeys(by_name or tags))
+        staying = {each.digest for reference, each in images if reference and reference not in leaving}
+        meant = {each.id: each for each in (*own, *(each for reference, each in images if reference in leaving))}
+        gone_images = [each for each in meant.values() if each.digest not in staying]
+        ids = {str(each.id) for each in gone_images}
+        users = [each for each in engine.containers() if each.info.image_id in ids]
         if users:
             _refuse_used(name, users, force=force, by_name=bool(by_name))
         if not by_name and len({each.familiar_repository for each in tags}) > 1 and not force:
@@ -234,10 +247,12 @@ class Housekeeping:
         gone = [f"Untagged: {reference.familiar}" for reference in leaving]
         for reference in leaving:
             engine.store.images.remove(reference)
-        if is_last:
-            if not users:
+        needed = {each.info.image_id for each in users}
+        for image in gone_images:
+            if str(image.id) not in needed:
                 engine.store.images.forget(image)
                 gone.append(f"Deleted: {image.id}")
+        if gone_images or not own:
             self._collect(wait=False)
         return gone
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
+from nbcontain.errors import NoSuchPlatform
 from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.image import Platform
 from nbcontain.oci.indexes import ImageIndex
@@ -22,9 +23,15 @@ if TYPE_CHECKING:
 
 def image_document(engine: Engine, name: str) -> dict[str, Any]:
     """docker's names for what docker has too. Size is that of the layers as they are stored."""
-    image = engine.image(name)
-    config = codec.config_to_json(image.config)
     index = engine.store.images.find_index(name)
+    try:
+        image = engine.image(name)
+    except NoSuchPlatform:
+        # An index for other machines is still to be seen.
+        if index is None or not (children := engine.store.images.children(index)):
+            raise
+        image = children[0]
+    config = codec.config_to_json(image.config)
     names = [each for each, other in engine.images() if each and other.digest == image.digest]
     return {
         "Id": str(image.id),
@@ -56,12 +63,11 @@ def _descriptor(index: ImageIndex) -> dict[str, Any]:
 
 def _manifests(engine: Engine, index: ImageIndex) -> list[dict[str, Any]]:
     """docker's words for what is in an index, and whether it is here."""
-    here = {image.digest for _, image in engine.images()}
     return [
         {
             "ID": str(entry.digest),
             "Descriptor": {"mediaType": entry.media_type, "digest": str(entry.digest), "size": entry.size},
-            "Available": entry.digest in here,
+            "Available": engine.store.images.child(entry) is not None,
             "Kind": "image" if entry.platform is None or entry.platform.os != "unknown" else "attestation",
             "Platform": str(entry.platform or ""),
         }

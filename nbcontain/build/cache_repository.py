@@ -8,11 +8,10 @@ from nbcontain.build import cache_document
 from nbcontain.build.cache_document import CACHE_CONFIG, Records
 from nbcontain.errors import BadDocument
 from nbcontain.events import Emit
-from nbcontain.oci import codec, indexes
+from nbcontain.oci import codec, indexes, platforms
 from nbcontain.oci.image import INDEX, MANIFEST, Descriptor, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
-from nbcontain.registry import platforms
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.pull import Pull
 from nbcontain.registry.push import Push

@@ -236,7 +236,7 @@ def _tag_of(entry: Descriptor) -> str:
 
 
 def _chosen(source: LayoutImage, entries: Sequence[Descriptor], name: str) -> Descriptor:
-    from nbcontain.registry import platforms
+    from nbcontain.oci import platforms
 
     by_digest = next((each for each in entries if each.digest == source.digest), None)
     return by_digest or platforms.choose(entries, Platform.here(), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from nbcontain.commands.manifests import platforms
 from nbcontain.commands.rows import (
     HISTORY_TITLES,
     IMAGE_TITLES,
@@ -96,6 +97,10 @@ def _image_table(engine: Engine, found: Sequence[Named], words: ImageListWords) 
     footer = f"{count(len(rows), 'image')} · layers on disk {size(sum(blobs.values()))}"
     if total > sum(blobs.values()):
         footer += f" (without sharing it would be {size(total)})"
+    indexes = [] if words.filters else engine.store.images.indexes()
+    for name, index in indexes:
+        if not words.repository or named(name, words.repository):
+            footer += f" · {name.familiar} is for {platforms(index)}"
     return Table(columns, rows, footer, "images")
 
 

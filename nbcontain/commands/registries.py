@@ -23,6 +23,7 @@ class PullWords:
     platform: str = option("--platform", help="os/architecture, if not this machine's", metavar="PLATFORM")
     all_tags: bool = option("-a", "--all-tags", help="all tags of the repository")
     quiet: bool = option("-q", "--quiet", help="only the image's id at the end")
+    disable_content_trust: bool = option("--disable-content-trust", help="docker's word; there is none of it here")
 
 
 @command("image", "pull", "get an image from its registry", PullWords, top=("pull",))
@@ -42,6 +43,7 @@ class PushWords:
                          metavar="NAME")  # fmt: skip
     all_tags: bool = option("-a", "--all-tags", help="all tags of the repository that are here")
     quiet: bool = option("-q", "--quiet", help="only the names at the end")
+    disable_content_trust: bool = option("--disable-content-trust", help="docker's word; there is none of it here")
 
 
 @command("image", "push", "send an image to its registry", PushWords, top=("push",))

@@ -31,6 +31,7 @@ COMMANDS: list[Command] = []
 GROUPS = {
     "image": "images: make, list, look into, remove",
     "container": "containers: run, watch, stop, remove",
+    "manifest": "manifest lists: one name for an image's platforms",
     "builder": "builder: what builds keep",
     "system": "the store itself: is it sound",
 }

@@ -9,6 +9,7 @@ from nbcontain.display import html, words
 from nbcontain.display.ansi import Line, visible
 from nbcontain.display.html import Picture
 from nbcontain.display.text import notice_lines, one_line, summary, tail_lines
+from nbcontain.display.transfers import pace, total_text
 from nbcontain.display.view import TaskView, View
 from nbcontain.events import Notice
 
@@ -66,6 +67,7 @@ def steps_picture(view: View, now: float, kind: str = "build", title: str = "") 
     about = [
         counted if is_over or not steps else f"{over} of {words.count(len(steps), 'step')}",
         _progress_text(root) if not steps else "",
+        total_text(view, root, now) if kind in ("pull", "push") else "",
         words.duration(root.seconds(now)),
         one_line(root.detail) if is_over else "",
     ]
@@ -244,6 +246,9 @@ def _step_row(depth: int, step: TaskView, now: float) -> str:
     if step.state == "running" and step.unit == "bytes" and step.total:
         inside += html.progress(step.done, step.total)
     size = words.size(step.size_bytes) if step.size_bytes else _progress_text(step, now)
+    if step.state == "cached" and step.unit == "bytes" and step.detail:
+        # A layer that nobody had to fetch.
+        size = one_line(step.detail)
     time = words.duration(step.seconds(now)) if step.state not in ("waiting", "cached") else ""
     cells = [
         html.state_mark(step.state, step.state, "td"),
@@ -272,16 +277,12 @@ def _progress_text(task: TaskView, now: float | None = None) -> str:
         done, total = words.count(task.done, task.unit.removesuffix("s")), str(task.total or "")
     if not total or task.is_finished:
         return done
-    return " · ".join((f"{done} of {total}", *(_pace(task, now) if now is not None and task.unit == "bytes" else ())))
-
-
-def _pace(task: TaskView, now: float) -> tuple[str, ...]:
-    """How fast bytes come, and how long the rest will take at that; nothing in the first half second."""
-    seconds = task.seconds(now)
-    if not seconds or seconds < 0.5 or not task.done or task.total is None:
-        return ()
-    per_second = task.done / seconds
-    return f"{words.size(int(per_second))}/s", f"{words.duration(max(0, task.total - task.done) / per_second)} left"
+    if task.state == "waiting":
+        return total
+    if now is None or task.unit != "bytes":
+        return f"{done} of {total}"
+    fresh = task.done - task.done_before
+    return " · ".join((f"{done} of {total}", *pace(task.seconds(now), fresh, (task.total or 0) - task.done)))
 
 
 def _with_steps_text(view: View, root: TaskView, first: str) -> str:

@@ -15,6 +15,8 @@ TaskState = Literal["waiting", "running"] | Outcome
 TAIL_LINES = 200
 """So many last lines of a task are kept; the whole is in the journal."""
 _NOTICES = 50
+_AT_ONCE_S = 0.05
+"""What is said to be done so soon was done before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class TaskView:
     runs: int = 0
     """How often it began: a container that was restarted has several."""
     done: int = 0
+    done_before: int = 0
+    """How much was there when it began: a transfer that goes on where another one stopped."""
     total: int | None = None
     unit: str = ""
     tail: tuple[Line, ...] = ()
@@ -102,6 +106,8 @@ def update(view: View, record: Record) -> View:
             task, speaks = _started(task, event, record.time), not event.waiting or bool(event.why)
         case Progress():
             task = replace(task, done=event.done, total=event.total, unit=event.unit)
+            if task.started_at is not None and record.time - task.started_at < _AT_ONCE_S:
+                task = replace(task, done_before=event.done)
             speaks = False
         case Output():
             task, fresh = _output(task, event)

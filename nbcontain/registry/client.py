@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import json
 import random
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,19 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from nbcontain.errors import (
-    BadAnswer,
-    BadDocument,
-    ManifestUnknown,
-    RateLimited,
-    RegistryError,
-    Unauthorized,
-    Unreachable,
-)  # fmt: skip
+from nbcontain.errors import BadAnswer, BadDocument, ManifestUnknown, RegistryError, Unauthorized
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import INDEX, MANIFEST, Descriptor
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
+from nbcontain.registry import refusals
 from nbcontain.registry.challenges import merged_scopes, next_link, parse_challenges, retry_after_s
 from nbcontain.registry.configuration import Endpoint
 from nbcontain.registry.credentials import Credentials
@@ -74,6 +64,10 @@ class RegistryClient:
         self._tokens: list[_Token] = []
         self._is_basic = False
 
+    def _there(self, repository: str) -> str:
+        """What a repository is called at this endpoint, for reading."""
+        return self.endpoint.repository or repository
+
     # --- what the specification has ---
 
     def ping(self) -> None:
@@ -82,9 +76,11 @@ class RegistryClient:
 
     def manifest(self, repository: str, which: str) -> tuple[Descriptor, bytes]:
         """end-2: a manifest or index by tag or digest, verified. Raises ManifestUnknown, BadAnswer."""
-        response = self.request("GET", f"/v2/{repository}/manifests/{which}", _pulling(repository), {"Accept": ACCEPT})
+        repository = self._there(repository)
+        response, data = self._document(
+            f"/v2/{repository}/manifests/{which}", _pulling(repository), {"Accept": ACCEPT}
+        )
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        data = response.read(DOCUMENT_LIMIT)
         digest = Digest.of(data)
         for promised in (which if ":" in which else "", response.headers.get("Docker-Content-Digest", "")):
             if promised.startswith("sha256:") and promised != str(digest):
@@ -95,6 +91,7 @@ class RegistryClient:
 
     def head_manifest(self, repository: str, which: str) -> Digest | None:
         """end-2: the digest that a tag points at; None if there is none."""
+        repository = self._there(repository)
         response = self.request(
             "HEAD", f"/v2/{repository}/manifests/{which}", _pulling(repository), {"Accept": ACCEPT}, ok=(200, 404)
         )
@@ -104,6 +101,7 @@ class RegistryClient:
 
     def blob(self, repository: str, digest: Digest, start: int = 0) -> Response:
         """end-3: a blob's bytes from `start` on: 206, or 200 with all, or 416. Not verified."""
+        repository = self._there(repository)
         headers = {"Range": f"bytes={start}-"} if start else {}
         return self.request(
             "GET", f"/v2/{repository}/blobs/{digest}", _pulling(repository), headers, ok=(200, 206, 416), once=True
@@ -130,12 +128,13 @@ class RegistryClient:
 
     def tags(self, repository: str, limit: int = 0, last: str = "") -> list[str]:
         """end-8: the tags of a repository, all pages of it, at most `limit` if that is not 0."""
+        repository = self._there(repository)
         query = urlencode([(k, v) for k, v in (("n", str(limit or 1000)), ("last", last)) if v])
         path = f"/v2/{repository}/tags/list?{query}"
         found: list[str] = []
         for _ in range(1000):
-            response = self.request("GET", path, _pulling(repository))
-            document = _json(response.read(DOCUMENT_LIMIT), "list of tags")
+            response, data = self._document(path, _pulling(repository))
+            document = refusals.json_object(data, "list of tags")
             page = document.get("tags") or []
             if not isinstance(page, list) or not all(isinstance(tag, str) for tag in page):
                 raise BadDocument("the list of tags is none")
@@ -148,17 +147,17 @@ class RegistryClient:
 
     def referrers(self, repository: str, digest: Digest, artifact_type: str = "") -> list[dict[str, Any]]:
         """end-12: what refers to a manifest; older registries keep the list under a tag (referrers tag schema)."""
+        repository = self._there(repository)
         query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
-        response = self.request(
-            "GET", f"/v2/{repository}/referrers/{digest}{query}", _pulling(repository), {"Accept": INDEX}, ok=(200, 404)
+        response, data = self._document(
+            f"/v2/{repository}/referrers/{digest}{query}", _pulling(repository), {"Accept": INDEX}, ok=(200, 404)
         )
-        data = response.read(DOCUMENT_LIMIT)
         if response.status == 404:
             try:
                 data = self.manifest(repository, f"{digest.algorithm}-{digest.hex}")[1]
             except ManifestUnknown:
                 return []
-        entries = _json(data, "list of referrers").get("manifests") or []
+        entries = refusals.json_object(data, "list of referrers").get("manifests") or []
         found = [entry for entry in entries if isinstance(entry, dict)]
         return [entry for entry in found if not artifact_type or entry.get("artifactType") == artifact_type]
 
@@ -194,6 +193,23 @@ class RegistryClient:
                 raise error
             self.wire.pause(self.patience.delay_s(failures) if wait_s is None else wait_s)
 
+    def _document(
+        self, path: str, scopes: tuple[str, ...], headers: Mapping[str, str] | None = None, ok: tuple[int, ...] = (200,)
+    ) -> tuple[Response, bytes]:
+        """A small answer with all of its bytes; one that is cut off is asked for again."""
+        failures = 0
+        while True:
+            response = self.request("GET", path, scopes, headers, ok=ok)
+            try:
+                return response, response.read(DOCUMENT_LIMIT)
+            except (OSError, http.client.HTTPException) as trouble:
+                response.close()
+                self.wire.strike()
+                failures += 1
+                if failures >= self.patience.tries:
+                    raise self.unreachable(trouble) from trouble
+            self.wire.pause(self.patience.delay_s(failures))
+
     def _authorized(
         self, method: str, path: str, scopes: tuple[str, ...], headers: Mapping[str, str], body: Body,
         on_sent: Callable[[int], None],
@@ -206,7 +222,7 @@ class RegistryClient:
             if response.status != 401:
                 return response
             challenges = parse_challenges(", ".join(response.headers.get_all("WWW-Authenticate") or []))
-            message = _spoken(response)
+            message = refusals.spoken(response)
             escalations += 1
             if escalations > 2 or not self._escalate(challenges, scopes, authorization):
                 raise self._unauthorized(path, message)
@@ -278,7 +294,7 @@ class RegistryClient:
                 if status == 200:
                     break
                 if status in (400, 401, 403):
-                    raise self._unauthorized(" ".join(scopes), _message(data))
+                    raise self._unauthorized(" ".join(scopes), refusals.message_of(data))
                 trouble: RegistryError = BadAnswer(f"the token server {parts.netloc} answers {status}")
                 if status not in _AGAIN:
                     raise trouble
@@ -290,7 +306,7 @@ class RegistryClient:
             if failures >= self.patience.tries:
                 raise trouble
             self.wire.pause(self.patience.delay_s(failures) if wait_s is None else wait_s)
-        document = _json(data, "token")
+        document = refusals.json_object(data, "token")
         value = document.get("token") or document.get("access_token")
         if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
             raise BadAnswer(f"the token server {parts.netloc} gave no token")
@@ -339,73 +355,54 @@ class RegistryClient:
         with self._lock:
             if self._base:
                 return self._base
-            secure = f"https://{self.endpoint.host}"
-            try:
-                response = self._answer(secure)
-                self._base = secure
-            except (OSError, http.client.HTTPException) as error:
-                if not self.endpoint.insecure:
-                    raise self.unreachable(error) from error
+            failures = 0
+            while True:
                 try:
-                    response = self._answer(f"http://{self.endpoint.host}")
-                except (OSError, http.client.HTTPException) as second:
-                    raise self.unreachable(second) from second
-                self._base = f"http://{self.endpoint.host}"
-            response.read(_ANSWER_LIMIT)
-            return self._base
+                    self._base = self._found()
+                    return self._base
+                except (OSError, http.client.HTTPException) as error:
+                    self.wire.strike()
+                    failures += 1
+                    # Who does not listen will not in a second either; who hangs up may be starting.
+                    is_cut = isinstance(error, (ConnectionResetError, http.client.HTTPException))
+                    if not is_cut or failures >= self.patience.tries:
+                        raise self.unreachable(error) from error
+                self.wire.pause(self.patience.delay_s(failures))
 
-    def _answer(self, base: str) -> Response:
+    def _found(self) -> str:
         def remember(address: str) -> None:
             self._address = address
 
-        return self.wire.send("GET", f"{base}/v2/", {}, allowed=remember)
+        def answer(base: str) -> str:
+            response = self.wire.send("GET", f"{base}/v2/", {}, allowed=remember)
+            try:
+                response.read(_ANSWER_LIMIT)
+            except (OSError, http.client.HTTPException, BadDocument):
+                # It answers, and what it says does not matter.
+                response.close()
+            return base
+
+        try:
+            return answer(f"https://{self.endpoint.host}")
+        except (OSError, http.client.HTTPException):
+            if not self.endpoint.insecure:
+                raise
+            return answer(f"http://{self.endpoint.host}")
 
     # --- errors ---
 
     def unreachable(self, error: Exception, host: str = "") -> RegistryError:
         """What an error of the network means, in words."""
-        host = host or self.endpoint.host
-        if isinstance(error, RegistryError):
-            return error
-        if isinstance(error, ConnectionRefusedError):
-            return Unreachable(
-                f"nobody listens at {host}", why="connection refused",
-                hint="is it plain http on another port? is the registry running?",
-            )  # fmt: skip
-        if isinstance(error, ssl.SSLError):
-            return Unreachable(
-                f"{host} does not speak TLS as expected", why=error.reason or str(error),
-                hint="is it plain http? then name it in [registries] insecure of ~/.config/nbcontain/config.toml",
-            )  # fmt: skip
-        if isinstance(error, TimeoutError | socket.timeout):
-            return Unreachable(f"{host} is silent", why=str(error) or "timed out", hint="try again; what came is kept")
-        return Unreachable(f"the connection to {host} was cut", why=str(error) or type(error).__name__,
-                           hint="try again; what came is kept")  # fmt: skip
+        return refusals.unreachable(error, host or self.endpoint.host)
 
     def _unauthorized(self, what: str, message: str) -> Unauthorized:
-        host = self.endpoint.mirror_of or self.endpoint.host
-        who = self._credentials()
-        why = message or ("nobody is logged in" if who is None else f"as {who.username or 'the stored token'}")
-        repository = what.removeprefix("/v2/").partition("/manifests")[0].partition("/blobs")[0].strip("/")
-        return Unauthorized(
-            f"{host} does not let us at {repository}" if repository else f"{host} does not let us in", why=why,
-            hint=f"%nbcontain login {host}" if who is None else "does the repository exist, and may this user use it?",
-        )  # fmt: skip
+        return refusals.unauthorized(self.endpoint.mirror_of or self.endpoint.host, self._credentials(), what, message)
 
     def _error(self, response: Response, path: str) -> RegistryError:
-        message = _spoken(response)
-        host, status = self.endpoint.host, response.status
-        what = path.partition("?")[0].removeprefix("/v2/")
-        if status == 404:
-            name = what.replace("/manifests/", ":" if "/manifests/sha" not in what else "@")
-            return ManifestUnknown(f"{host} has no {name}", why=message, hint="is the name right, tag included?")
-        if status == 429:
-            seconds = retry_after_s(response.headers.get("Retry-After", ""))
-            return RateLimited(f"{host} says that it is asked too much", seconds, why=message,
-                               hint=f"%nbcontain login {host} may raise the limit; or try later")  # fmt: skip
-        if status in (401, 403):
+        message = refusals.spoken(response)
+        if response.status in (401, 403):
             return self._unauthorized(path, message)
-        return BadAnswer(f"{host} answers {status} to {what or '/v2/'}", why=message)
+        return refusals.refusal(self.endpoint.host, response, path, message)
 
 
 def _pulling(repository: str) -> tuple[str, ...]:
@@ -414,33 +411,3 @@ def _pulling(repository: str) -> tuple[str, ...]:
 
 def _pushing(repository: str) -> tuple[str, ...]:
     return (f"repository:{repository}:pull,push",)
-
-
-def _json(data: bytes, what: str) -> dict[str, Any]:
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadDocument(f"the {what} is not valid JSON") from error
-    if not isinstance(document, dict):
-        raise BadDocument(f"the {what} is no object")
-    return document
-
-
-def _spoken(response: Response) -> str:
-    try:
-        return _message(response.read(_ANSWER_LIMIT))
-    except (OSError, http.client.HTTPException, BadDocument):
-        response.close()
-        return ""
-
-
-def _message(data: bytes) -> str:
-    """What a registry says went wrong (distribution-spec § Error Codes)."""
-    try:
-        document = json.loads(data)
-        errors = document.get("errors") or [document]
-        return "; ".join(str(each.get("message") or each.get("details") or each.get("code", "")) for each in errors)[
-            :300
-        ]
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return ""

@@ -1,4 +1,4 @@
-"""How registries are reached: insecure ones, mirrors and certificates, by our own file and by docker's."""
+"""How registries are reached: insecure ones, mirrors and certificates, by our own file, docker's and podman's."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import os
 import ssl
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nbcontain.errors import BadCertificate, UsageError
-from nbcontain.oci.reference import DEFAULT_REGISTRY
+from nbcontain.errors import BadCertificate, Blocked, UsageError
+from nbcontain.oci.reference import DEFAULT_REGISTRY, Reference
+from nbcontain.registry import registries_conf
+from nbcontain.registry.registries_conf import NOTHING, Place, RegistriesConf
 
 DOCKER_HUB = "registry-1.docker.io"
 
@@ -26,6 +28,9 @@ class Endpoint:
     """host[:port], as in a name."""
     insecure: bool = False
     mirror_of: str = ""
+    """The registry of the name, where this is another one: a mirror, or where registries.conf has moved it."""
+    repository: str = ""
+    """What the repository is called there, if not as in the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +40,36 @@ class Configuration:
     insecure: frozenset[str] = frozenset()
     mirrors: Mapping[str, tuple[str, ...]] = ()  # type: ignore[assignment]
     certificates: tuple[Path, ...] = ()
+    podman: RegistriesConf = NOTHING
+    """What registries.conf says."""
 
     @classmethod
-    def load(cls, environ: Mapping[str, str]) -> Configuration:
-        """From $NBCONTAIN_CONFIG, or ~/.config/nbcontain/config.toml and /etc/nbcontain/config.toml; docker's too.
+    def load(cls, environ: Mapping[str, str], system: Path = Path("/etc")) -> Configuration:
+        """From $NBCONTAIN_CONFIG, or ~/.config/nbcontain/config.toml and /etc/nbcontain/config.toml; and from others'.
 
-        Ours says: [registries] insecure = ["host:5000"], and [registries.mirrors] "docker.io" = ["host"].
-        Raises UsageError for a file of ours that cannot be read.
+        Ours says: [registries] insecure = ["host:5000"], and [registries.mirrors] "docker.io" = ["host"]. Docker's
+        daemon.json and podman's registries.conf are read too. Raises UsageError for a file that cannot be read.
         """
         home = Path(environ.get("HOME", "/nonexistent"))
         config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
         insecure: set[str] = set()
         mirrors: dict[str, tuple[str, ...]] = {}
-        for path in (Path("/etc/docker/daemon.json"), config / "docker" / "daemon.json"):
+        for path in (system / "docker" / "daemon.json", config / "docker" / "daemon.json"):
             said = _docker_daemon(path)
             insecure.update(said.get("insecure-registries", ()))
             if said.get("registry-mirrors"):
                 mirrors[DEFAULT_REGISTRY] = tuple(said["registry-mirrors"])
         named = environ.get("NBCONTAIN_CONFIG")
-        paths = [Path(named)] if named else [Path("/etc/nbcontain/config.toml"), config / "nbcontain" / "config.toml"]
+        paths = [Path(named)] if named else [system / "nbcontain" / "config.toml", config / "nbcontain" / "config.toml"]
         for path in paths:
             registries = _ours(path)
             insecure.update(registries.get("insecure", ()))
             for host, hosts in registries.get("mirrors", {}).items():
                 mirrors[str(host)] = tuple(hosts)
         places = (config / "nbcontain", config / "containers", home / ".docker")
-        system = (Path("/etc/nbcontain"), Path("/etc/containers"), Path("/etc/docker"))
-        directories = tuple(place / "certs.d" for place in (*places, *system))
-        return cls(frozenset(insecure), mirrors, directories)
+        shared = (system / "nbcontain", system / "containers", system / "docker")
+        directories = tuple(place / "certs.d" for place in (*places, *shared))
+        return cls(frozenset(insecure), mirrors, directories, registries_conf.load(environ, config, system))
 
     def endpoints(self, registry: str, *, writing: bool = False) -> tuple[Endpoint, ...]:
         """Whom to ask for this registry's images, in order: its mirrors (for reading), then itself."""
@@ -73,6 +80,33 @@ class Configuration:
             found.append(Endpoint(host, self._is_insecure(host) or scheme == "http", mirror_of=registry))
         host = DOCKER_HUB if registry == DEFAULT_REGISTRY else registry
         return (*found, Endpoint(host, self._is_insecure(registry)))
+
+    def places(self, reference: Reference, *, writing: bool = False) -> tuple[Endpoint, ...]:
+        """The same for one name, with what registries.conf says of it. Raises Blocked."""
+        rule = self.podman.rule_for(reference)
+        if rule is None:
+            return self.endpoints(reference.registry, writing=writing)
+        if rule.blocked:
+            raise Blocked(
+                f"{reference.familiar} is blocked", why=f"registries.conf says so of {rule.prefix}",
+                hint="ask whoever keeps that file",
+            )  # fmt: skip
+        *mirrors, own = self.endpoints(reference.registry, writing=writing)
+        if writing:
+            # Names are moved and mirrored for reading only (containers-registries.conf(5)).
+            return (replace(own, insecure=own.insecure or rule.insecure),)
+        return (*mirrors, *(self._endpoint(place, reference) for place in self.podman.places(reference)))
+
+    def _endpoint(self, place: Place, reference: Reference) -> Endpoint:
+        host, _, rest = place.location.partition("/")
+        path = rest.partition("@")[0]
+        repository = path[: path.index(":")] if ":" in path else path
+        insecure = place.insecure or self._is_insecure(host)
+        if host == DEFAULT_REGISTRY:
+            repository = repository if "/" in repository else f"library/{repository}"
+        is_own = (host, repository) == (reference.registry, reference.repository)
+        host = DOCKER_HUB if host == DEFAULT_REGISTRY else host
+        return Endpoint(host, insecure, "" if is_own else reference.registry, "" if is_own else repository)
 
     def _is_insecure(self, host: str) -> bool:
         """docker's rule: what is configured so, and this machine itself."""

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Literal
 
 from nbcontain.errors import BadAnswer, BadDocument, DigestMismatch, RegistryError, Unsupported
 from nbcontain.events import Emit, Finished, Progress, Started, scope
-from nbcontain.oci import codec
+from nbcontain.oci import codec, platforms
 from nbcontain.oci.image import INDEX, Descriptor, Image, Layer, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
-from nbcontain.registry import platforms
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
 from nbcontain.store.ingest import Partial, arriving
@@ -27,6 +27,9 @@ _INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 _REPORT_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes (\d+)-\d*/(?:\d+|\*)")
 _FOREIGN = ("nondistributable", "foreign")
+Kept = Literal["named", "beside", "nowhere"]
+"""What becomes of an image that came: it gets the name; or the name stays what it is here and this is another
+platform's image of it; or it is listed nowhere and not unpacked, for an index that will name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,7 @@ class Pull:
     emit: Emit
     task: str
     """The events' parent."""
-    unpack: bool = True
-    beside: bool = False
-    """The name stays what it is here: this is another platform's image of it."""
+    kept: Kept = "named"
     parallel: int = PARALLEL
 
     def image(self, reference: Reference, platform: Platform) -> tuple[Image, Descriptor]:
@@ -62,10 +63,14 @@ class Pull:
                 raise Unsupported(f"{reference.familiar} has a foreign layer", why="its bytes are not in the registry")
         image = codec.image_from(raw, self._config(reference, manifest.config))
         self._layers(reference, image)
-        if self.beside:
-            self.stacks.store.images.put_beside(image, reference)
-        else:
-            self.stacks.store.images.put(image, reference)
+        images = self.stacks.store.images
+        match self.kept:
+            case "named":
+                images.put(image, reference)
+            case "beside":
+                images.put_beside(image, reference)
+            case "nowhere":
+                images.keep(image)
         return image, named
 
     def blob(self, reference: Reference, descriptor: Descriptor) -> None:
@@ -93,7 +98,9 @@ class Pull:
         layers = tuple(dict.fromkeys(image.layers))
         for layer in layers:
             self.emit(Started(_name(layer), f"layer {layer.descriptor.digest.short}", self.task, waiting=True))
-        unpacks = self.unpack and self.stacks.can_unpack
+            # So that it can be told from the beginning how much is to come.
+            self.emit(Progress(_name(layer), 0, layer.descriptor.size))
+        unpacks = self.kept != "nowhere" and self.stacks.can_unpack
         with ExitStack() as stack:
             arrivals = stack.enter_context(self.stacks.arriving(image.layers, self._strike)) if unpacks else None
             pool = stack.enter_context(ThreadPoolExecutor(self.parallel, "nbcontain pull"))
@@ -151,6 +158,7 @@ class Pull:
             if partial is None:
                 return
             partial.recall()
+            report(partial.size)
             if partial.size:
                 # What an earlier attempt left may be damaged, so nothing is unpacked before all of it was verified.
                 try:

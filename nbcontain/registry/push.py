@@ -46,16 +46,14 @@ class Push:
         if isinstance(what, Image):
             return self.image(what, reference, sources, attested)
         for entry in what.entries:
-            child = replace(reference, tag=None, digest=entry.digest)
-            try:
-                image = self.store.images.get(child)
-            except ImageNotFound as error:
+            image = self.store.images.child(entry)
+            if image is None:
                 raise ImageNotFound(
                     f"the index {reference.familiar} is not whole here",
                     why=f"its image for {entry.platform or entry.digest.short} is missing",
                     hint="pull that platform, or build the index again",
-                ) from error
-            self.image(image, child, sources)
+                )
+            self.image(image, replace(reference, tag=None, digest=entry.digest), sources)
         return self.client.put_manifest(
             reference.repository, reference.tag or str(what.digest), what.media_type, what.raw
         )
@@ -72,6 +70,7 @@ class Push:
         layers = tuple(dict.fromkeys(image.manifest.layers))
         for layer in layers:
             self.emit(Started(_name(layer), f"layer {layer.digest.short}", self.task, waiting=True))
+            self.emit(Progress(_name(layer), 0, layer.size))
         with ThreadPoolExecutor(PARALLEL, "nbcontain push") as pool:
             running = [pool.submit(self._blob, repository, layer, sources) for layer in layers]
             try:

@@ -10,17 +10,25 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from nbcontain.errors import ImageNotFound, ManifestUnknown, RegistryError, Unreachable, UsageError
+from nbcontain.errors import (
+    ImageNotFound,
+    ManifestUnknown,
+    NoSuchPlatform,
+    RegistryError,
+    Unauthorized,
+    Unreachable,
+    UsageError,
+)
 from nbcontain.events import Emit, Event, Notice, scope
+from nbcontain.oci import platforms
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.image import Descriptor, Image, Platform
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
-from nbcontain.registry import platforms
 from nbcontain.registry.client import Patience, RegistryClient
 from nbcontain.registry.configuration import Configuration, Endpoint
 from nbcontain.registry.credentials import Credentials, Keychain
-from nbcontain.registry.pull import Pull
+from nbcontain.registry.pull import Kept, Pull
 from nbcontain.registry.push import Push
 from nbcontain.registry.wire import Wire
 from nbcontain.store.stacks import Stacks
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
     from nbcontain.oci.attestations import Attested
 
 T = TypeVar("T")
+M = TypeVar("M", Reference, str)
 POLICIES = ("always", "missing", "never", "newer")
 
 
@@ -64,14 +73,15 @@ class Registries:
 
     def pull(self, name: str, *, platform: str = "", all_tags: bool = False) -> Task[tuple[Image, ...]]:
         """Fetch an image, or all of a repository. The task gives the images; it raises RegistryError."""
-        reference = _normal(Reference.parse(name))
+        meant = [_normal(Reference.parse(each)) for each in self.configuration.podman.meant(name)]
+        reference = meant[0]
         wanted = platforms.parse(platform) if platform else Platform.here()
         if all_tags and (reference.digest or ":" in name.rpartition("/")[2]):
             raise UsageError(f"{name}: all tags of a repository, or one", hint="--all-tags with a name without a tag")
 
         def body(emit: Emit, wire: Wire) -> tuple[Image, ...]:
             if not all_tags:
-                return (self.fetch(reference, wanted, emit, wire=wire),)
+                return (self._first(meant, lambda each: self.fetch(each, wanted, emit, wire=wire)),)
             tags = self._ask(reference, wire, lambda client: client.tags(reference.repository))
             return tuple(self.fetch(replace(reference, tag=tag), wanted, emit, wire=wire) for tag in tags)
 
@@ -96,7 +106,8 @@ class Registries:
         if here is not None and policy in ("missing", "never"):
             return here
         try:
-            return self.fetch(reference, platform or Platform.here(), emit, parent, beside=platform is not None)
+            kept: Kept = "named" if platform is None else "beside"
+            return self.fetch(reference, platform or Platform.here(), emit, parent, kept=kept)
         except (ManifestUnknown, Unreachable) as error:
             if here is not None and policy == "newer":
                 emit(Notice(parent or "pull", f"{error.message}: the image that is here is taken"))
@@ -120,18 +131,36 @@ class Registries:
         """The image that `run` means, by name, id or digest; what is not here is pulled, as the policy says."""
         name, policy = options.image, self._policy(options.pull)
         images = self.stacks().store.images
+        meant = self.configuration.podman.meant(name)
         if options.platform:
-            return self._to_run_for(name, policy, platforms.parse(options.platform), emit)
+            wanted = platforms.parse(options.platform)
+            return self._first(meant, lambda each: self._to_run_for(each, policy, wanted, emit))
+        if policy in ("missing", "never"):
+            for each in meant:
+                with suppress(ImageNotFound):
+                    return images.find(each)
         if policy == "never":
             return images.find(name)
-        if policy == "missing":
-            with suppress(ImageNotFound):
-                return images.find(name)
-        return self.ensure(Reference.parse(name), policy, emit)
+        return self._first(meant, lambda each: self.ensure(Reference.parse(each), policy, emit))
+
+    def _first(self, meant: Sequence[M], fetch: Callable[[M], Image]) -> Image:
+        """What the first of these names gives that gives anything; of an only one, its own error."""
+        refused: list[RegistryError | ImageNotFound] = []
+        for each in meant:
+            try:
+                return fetch(each)
+            except (ManifestUnknown, Unauthorized, Unreachable, ImageNotFound) as error:
+                refused.append(error)
+        if len(refused) == 1:
+            raise refused[0]
+        raise ImageNotFound(
+            f"none of the registries of registries.conf has it: {', '.join(map(str, meant))}",
+            why="; ".join(error.message for error in refused),
+        ) from refused[-1]
 
     def _to_run_for(self, name: str, policy: str, platform: Platform, emit: Emit) -> Image:
         """The same for a platform that was asked for; an id names one image, whatever that is for."""
-        with suppress(ImageNotFound):
+        with suppress(ImageNotFound, NoSuchPlatform):
             found = self.stacks().store.images.find(name)
             if policy in ("never", "missing") and platforms.normal(found.config.platform) == platform:
                 return found
@@ -139,21 +168,23 @@ class Registries:
 
     def fetch(
         self, reference: Reference, platform: Platform, emit: Emit, parent: str | None = None,
-        wire: Wire | None = None, *, beside: bool = False,
+        wire: Wire | None = None, *, kept: Kept = "named",
     ) -> Image:  # fmt: skip
-        """Pull, now and on this thread. With `beside` a name that is here already stays what it is."""
+        """Pull, now and on this thread. What would be kept beside a name that is not here gets that name."""
         task = f"pull {reference.familiar}"
         stacks = self.stacks()
-        if beside:
+        if kept == "beside":
             try:
                 stacks.store.images.get(reference)
+            except NoSuchPlatform:
+                pass
             except ImageNotFound:
-                beside = False
+                kept = "named"
         with self._wire(wire) as wire, scope(_struck(emit, wire), task, task, parent), stacks.store.shared():
             image, named = self._ask(
                 reference, wire,
                 lambda client: Pull(
-                    client, stacks, _struck(emit, client.wire), task, beside=beside
+                    client, stacks, _struck(emit, client.wire), task, kept
                 ).image(reference, platform),
             )  # fmt: skip
             emit(Notice(task, f"digest: {named.digest}"))
@@ -161,23 +192,30 @@ class Registries:
 
     # --- push ---
 
-    def push(self, name: str, *, all_tags: bool = False) -> Task[tuple[tuple[Reference, Digest], ...]]:
-        """Send an image under its name, or all tags of a repository. The task gives names and digests."""
+    def push(
+        self, name: str, *, all_tags: bool = False, to: str = ""
+    ) -> Task[tuple[tuple[Reference, Digest], ...]]:
+        """Send an image or a manifest list under its name, or all tags of a repository; or under the name `to`.
+
+        The task gives names and digests.
+        """
         reference = Reference.parse(name)
-        store = self.stacks().store
+        images = self.stacks().store.images
+        chosen: dict[Reference, Image | ImageIndex]
         if all_tags:
-            names = [each for each, _ in store.images.list() if each and each.tag and _same(each, reference)]
-            names = list(dict.fromkeys(names))
-            if not names:
+            here: dict[Reference, Image | ImageIndex] = {each: image for each, image in images.list() if each}
+            here |= images.indexes()
+            chosen = {each: found for each, found in here.items() if each.tag and _same(each, reference)}
+            if not chosen:
                 raise ImageNotFound(f"no image {reference.familiar_repository!r} here")
         else:
-            names = [reference]
-        images = [(each, store.images.index(each) or store.images.get(each)) for each in names]
+            chosen = {Reference.parse(to) if to else reference: images.index(reference) or images.get(reference)}
+        target = next(iter(chosen))
 
         def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:
-            return self._sent(reference, images, emit, wire)
+            return self._sent(target, tuple(chosen.items()), emit, wire)
 
-        return self._task(f"push {reference.familiar}", body)
+        return self._task(f"push {target.familiar}", body)
 
     def send(
         self, name: Reference, image: Image | ImageIndex, emit: Emit, parent: str | None = None,
@@ -192,7 +230,7 @@ class Registries:
         parent: str | None = None, attested: Attested | None = None,
     ) -> tuple[tuple[Reference, Digest], ...]:  # fmt: skip
         store = self.stacks().store
-        [endpoint] = self.configuration.endpoints(reference.registry, writing=True)
+        [endpoint] = self.configuration.places(reference, writing=True)
         client = self._client(endpoint, reference, wire)
         task = f"push {reference.familiar}"
         sent = []
@@ -241,10 +279,14 @@ class Registries:
 
     def manifest(self, name: str) -> bytes:
         """What a name points at in its registry, as it is there."""
+        return self.described(name)[1]
+
+    def described(self, name: str) -> tuple[Descriptor, bytes]:
+        """The same, with its media type and digest."""
         reference = Reference.parse(name)
         which = str(reference.digest or reference.tag)
         with self._wire(None) as wire:
-            return self._ask(reference, wire, lambda client: client.manifest(reference.repository, which))[1]
+            return self._ask(reference, wire, lambda client: client.manifest(reference.repository, which))
 
     def referrers(self, name: str, artifact_type: str = "") -> list[dict[str, Any]]:
         """What refers to an image: signatures, bills of materials."""
@@ -267,7 +309,7 @@ class Registries:
 
     def _ask(self, reference: Reference, wire: Wire, question: Callable[[RegistryClient], T]) -> T:
         """The answer of the first that has one: mirrors, then the registry itself."""
-        *mirrors, own = self.configuration.endpoints(reference.registry)
+        *mirrors, own = self.configuration.places(reference)
         for mirror in mirrors:
             try:
                 return question(self._client(mirror, reference, wire))
@@ -286,7 +328,7 @@ class Registries:
 
         def credentials() -> Credentials | None:
             if not found:
-                found.append(self.keychain.find(host, reference.repository))
+                found.append(self.keychain.find(host, endpoint.repository or reference.repository))
             return found[0]
 
         return RegistryClient(endpoint, wire, credentials, self.patience)

@@ -179,8 +179,10 @@ class Wire:
             except (OSError, http.client.HTTPException) as error:
                 connection.drop()
                 self.strike()
-                # A kept connection may have been closed at the other end meanwhile: that is nobody's fault.
-                if is_used and isinstance(error, (ConnectionError, http.client.BadStatusLine)):
+                # A kept connection may have been closed at the other end meanwhile: that is nobody's fault. But what
+                # changes something may have arrived in part, and its sender has to look how much did.
+                is_stale = is_used and isinstance(error, (ConnectionError, http.client.BadStatusLine))
+                if is_stale and method in ("GET", "HEAD"):
                     continue
                 raise
             encoding = raw.headers.get("Content-Encoding", "identity")

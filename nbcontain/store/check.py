@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal
 from nbcontain.errors import BadDigest, DigestMismatch, StoreError
 from nbcontain.oci import codec
 from nbcontain.oci.digest import ChainID, Digest, chain_id
-from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index
+from nbcontain.oci.image import MANIFEST, REF_NAME, Descriptor, Image, Index
+from nbcontain.oci.indexes import ImageIndex, index_from
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
 from nbcontain.store import files
 from nbcontain.store.layout import FORMAT_VERSION
@@ -37,6 +38,7 @@ Kind = Literal[
 Remedy = Literal["quarantine", "remove", "rewrite", "close", "drop", "end", "none"]
 _INDEX_LIMIT = 64 << 20
 _READ_BYTES = 1 << 20
+_MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
 _LEFT = re.compile(r"\.[a-z.]+-[0-9a-f]+")
 
 
@@ -265,7 +267,12 @@ class Check:
         except (OSError, StoreError) as error:
             yield Finding("image-damaged", shown, _said(error), path, entry.digest)
             return
-        if image is None:
+        if isinstance(image, ImageIndex):
+            for each in image.entries if REF_NAME in entry.annotations else ():
+                if each.media_type in _MANIFESTS and (found := list(self._image(each, f"{shown} for {each.platform}"))):
+                    yield from found
+                    why = f"its image {each.digest.short} is not whole"
+                    yield Finding("image-incomplete", shown, why, path, entry.digest)
             return
         for layer in image.manifest.layers:
             if layer.digest in self._bad or not self._store.blobs.has(layer):
@@ -274,14 +281,13 @@ class Check:
                     "image-incomplete", shown, f"its layer {layer.digest.short} is {what}", path, entry.digest
                 )
 
-    def _read(self, entry: Descriptor) -> Image | None:
-        """An entry's image, read anew from the disk; None for an index, of which only the blob is looked at."""
+    def _read(self, entry: Descriptor) -> Image | ImageIndex:
+        """An entry's image or index, read anew from the disk."""
         if not self._store.blobs.has(entry):
             raise StoreError(f"the blob {entry.digest} is missing, or not of {entry.size} bytes")
         raw = self._store.blobs.read(entry.digest, DOCUMENT_LIMIT)
         if load(raw, "manifest").values.get("manifests") is not None:
-            codec.parse_index(raw)
-            return None
+            return index_from(raw)
         config = codec.parse_manifest(raw).config
         return codec.image_from(raw, self._store.blobs.read(config.digest, DOCUMENT_LIMIT))
 
@@ -289,12 +295,23 @@ class Check:
         """Those of the index of which every blob is there and good, as far as this look knows."""
         with suppress(OSError, StoreError):
             for entry in self.entries():
-                with suppress(OSError, StoreError):
-                    if (image := self._read(entry)) and all(
+                for image in self._whole(entry):
+                    if all(
                         self._store.blobs.has(layer) and layer.digest not in self._bad
                         for layer in image.manifest.layers
                     ):
                         yield image
+
+    def _whole(self, entry: Descriptor) -> Iterator[Image]:
+        """The image of an entry, or those of its index, as far as they can be read."""
+        with suppress(OSError, StoreError):
+            found = self._read(entry)
+            if isinstance(found, Image):
+                yield found
+            else:
+                for each in found.entries:
+                    if each.media_type in _MANIFESTS:
+                        yield from self._whole(each)
 
     def manifests(self) -> Iterator[Descriptor]:
         """Every blob that is the manifest of an image, for an index that was lost."""

@@ -74,10 +74,12 @@ def collect(
         actives, freed = _sweep_actives(store, containers())
         dropped = store.images.drop_dangling() if dangling else 0
         marks = _Marks(set(), set())
-        marks.blobs |= {index.digest for index in store.images.indexes()}
         for _, image in store.images.list():
             marks.blobs |= {image.digest, image.id}
             marks.take(image.layers)
+        for _, index in store.images.indexes():
+            # Of a damaged image in it, what is there stays for repair.
+            marks.blobs |= {index.digest, *(entry.digest for entry in index.entries)}
         for snapshots in store.snapshotters:
             for key in snapshots.actives():
                 with suppress(StoreError):

@@ -5,18 +5,21 @@ that was stored without a name, and one that lost its last name while a containe
 so that the container's image can be inspected. Everything else that loses its last name leaves the
 index at once, and the disk with the next gc.
 
-A name may stand for an index too (image-index.md): then each of its images that is here is listed under
-the name, and asking for the name gives the one for this machine, or for the platform that is asked for.
+A name may stand for an index too (image-index.md), which some call a manifest list: its entry is kept like an
+image's. Then each of its images that is here is listed under the name, and asking for the name gives the one for
+this machine, or for the platform that is asked for. The images have entries of their own only if they have names
+of their own; they stay on the disk as long as an index names them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
-from nbcontain.errors import BadReference, ImageNotFound, StoreError
-from nbcontain.oci import codec
+from nbcontain.errors import BadReference, ImageNotFound, NoSuchPlatform, StoreError
+from nbcontain.oci import codec, platforms
 from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.oci.image import INDEX, MANIFEST, REF_NAME, Descriptor, Image, Index, Platform
 from nbcontain.oci.indexes import ImageIndex, index_from
@@ -33,6 +36,7 @@ _BESIDE = "org.nbcontain.for"
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
 _INDEX_LIMIT = 64 << 20
 _Entries = list[Descriptor]
+_Indexes = list[tuple[Reference, ImageIndex]]
 
 
 class Images:
@@ -52,35 +56,57 @@ class Images:
     def get(self, reference: Reference, platform: Platform | None = None) -> Image:
         """The image of that name, or of that digest. Raises ImageNotFound, with names that are close.
 
-        Of several it is the one for `platform`, which is this machine's unless given; given, it must be for that.
+        With a platform it must be for that. Without one it is what the name stands for, whatever that is for; of an
+        index it is the image for this machine. Raises NoSuchPlatform where the index has none.
         """
-        found = self._found(reference)
-        wanted = platform or Platform.here()
+        entries = self._standing(reference)
         if platform is not None:
-            beside = [each for each in self._entries() if each.annotations.get(_BESIDE) == str(reference)]
-            found = [each for each in (*found, *beside) if _is_for(self._image(each), wanted)]
-            if not found:
-                raise ImageNotFound(f"no image {reference.familiar!r} for {wanted} here")
-        return self._image(next((each for each in found if _is_for(self._image(each), wanted)), found[0]))
+            beside = [each for each in self._raw_entries() if each.annotations.get(_BESIDE) == str(reference)]
+            with suppress(NoSuchPlatform):
+                return self._choose([*self._spread(entries), *reversed(beside)], platform, reference)
+            raise ImageNotFound(f"no image {reference.familiar!r} for {platform} here")
+        plain = [entry for entry in entries if entry.media_type in _MANIFESTS]
+        return self._image(plain[0]) if plain else self._choose(self._spread(entries), Platform.here(), reference)
+
+    def _choose(self, entries: _Entries, wanted: Platform, reference: Reference) -> Image:
+        """The best of these: what an index says of an image counts for more than what that says of itself."""
+        known = [replace(each, platform=each.platform or self._image(each).config.platform) for each in entries]
+        return self._image(platforms.choose(known, wanted, reference.familiar))
 
     def index(self, reference: Reference) -> ImageIndex | None:
-        """The index that the name stands for; None where it is one image. Raises ImageNotFound."""
-        for entry in self._raw_entries():
-            if entry.media_type in _INDEXES and (_name(entry) == reference or entry.digest == reference.digest):
-                return self._index(entry)
-        self._found(reference)
-        return None
+        """The index that the name stands for; None where it is one image, or nothing. Raises StoreError."""
+        found = [entry for entry in self._raw_standing(reference) if entry.media_type in _INDEXES]
+        return self._index(found[0]) if found else None
 
     def find_index(self, text: str) -> ImageIndex | None:
         """The index that a text names; None where it names one image, or nothing."""
         try:
             return self.index(Reference.parse(text))
-        except (ImageNotFound, BadReference):
+        except BadReference:
             return None
 
-    def indexes(self) -> tuple[ImageIndex, ...]:
-        """Every one that has a name."""
-        return tuple(self._index(entry) for entry in self._raw_entries() if entry.media_type in _INDEXES)
+    def indexes(self) -> _Indexes:
+        """Every index with its name, but for those that are damaged, which `check` tells of."""
+        found: _Indexes = []
+        for entry in self._raw_entries():
+            name = _name(entry)
+            if entry.media_type in _INDEXES and name is not None:
+                with suppress(StoreError):
+                    found.append((name, self._index(entry)))
+        return found
+
+    def child(self, entry: Descriptor) -> Image | None:
+        """The image that one entry of an index names; None where it is not here as a whole, or no image."""
+        if entry.media_type not in _MANIFESTS:
+            return None
+        try:
+            return self._image(entry)
+        except StoreError:
+            return None
+
+    def children(self, index: ImageIndex) -> tuple[Image, ...]:
+        """The images of an index that are here."""
+        return tuple(image for entry in index.entries if (image := self.child(entry)) is not None)
 
     def find(self, text: str) -> Image:
         """An image by name, digest, id, or the beginning of an id, in this order. Raises ImageNotFound."""
@@ -101,24 +127,25 @@ class Images:
 
     def put(self, image: Image, reference: Reference | None = None) -> None:
         """Store an image whose layers are stored, under a name if there is one; idempotent."""
-        manifest = self._written(image)
+        manifest = self.keep(image)
         self._change(lambda entries: self._named(entries, manifest, reference))
 
     def put_beside(self, image: Image, reference: Reference) -> None:
         """Store another platform's image of a name, which stays what it is; for `get` with a platform."""
-        manifest = replace(self._written(image), annotations={_BESIDE: str(reference)})
+        manifest = replace(self.keep(image), annotations={_BESIDE: str(reference)})
         self._change(lambda entries: entries if manifest in entries else [*entries, manifest])
 
-    def put_index(self, index: ImageIndex, images: Iterable[Image], reference: Reference) -> None:
-        """Store an index under a name, with those of its images that are here; idempotent."""
-        for image in images:
-            self._written(image)
+    def put_index(self, index: ImageIndex, reference: Reference) -> None:
+        """Store an index under a name, which whatever had it loses; idempotent. Its images were stored, or `keep`t."""
         written = self._blobs.put([index.raw], index.media_type)
         self._read_indexes[index.digest] = index
         self._change(lambda entries: self._named(entries, written, reference))
 
-    def _written(self, image: Image) -> Descriptor:
-        """Its documents as blobs; of no use to anybody until an entry names them."""
+    def keep(self, image: Image) -> Descriptor:
+        """Store an image's own documents and list it nowhere: for what an index is about to name.
+
+        The store's lock must be held until that names it.
+        """
         for layer in image.manifest.layers:
             if not self._blobs.has(layer):
                 raise StoreError(f"the image's layer {layer.digest.short} is not in the store")
@@ -132,18 +159,20 @@ class Images:
         self.put(image, reference)
 
     def remove(self, reference: Reference) -> bool:
-        """Take a name away; False if its image stays, under another name or because a container needs it.
+        """Take a name away, an image's or an index's; False if of its images one stays, under another name or because
+        a container needs it.
 
         Raises ImageNotFound.
         """
-        digest = self._found(reference)[0].digest
+        meant = self._standing(reference)
+        digests = {entry.digest for entry in self._spread(meant)}
         name = reference if reference.digest is None else None
 
         def without(entries: _Entries) -> _Entries:
-            dropped = [e for e in entries if (_name(e) == name if name else e.digest == digest)]
+            dropped = [e for e in entries if (_name(e) == name if name else e.digest == meant[0].digest)]
             return self._without(entries, dropped)
 
-        return all(entry.digest != digest for entry in self._spread(self._change(without)))
+        return all(entry.digest not in digests for entry in self._spread(self._change(without)))
 
     def forget(self, image: Image) -> None:
         """Take an image out of the index, with all its names; idempotent."""
@@ -165,19 +194,29 @@ class Images:
         """Take every entry of these manifests away, whoever needs them; for repair, which knows them damaged."""
         for digest in digests:
             self._read.pop(digest, None)
-        self._change(lambda entries: [entry for entry in entries if entry.digest not in digests])
+
+        def without(entries: _Entries) -> _Entries:
+            kept = [entry for entry in entries if entry.digest not in digests]
+            listed = {*digests, *(entry.digest for entry in self._spread(kept))}
+            # Of an index what is whole stays.
+            left = {each.digest: each for each in self._spread(e for e in entries if e.digest in digests)}
+            return kept + [_nameless(each) for each in left.values() if each.digest not in listed]
+
+        self._change(without)
 
     def untwin(self) -> None:
         """Where two images have one name, leave it to the later one; for repair."""
 
         def one_each(entries: _Entries) -> _Entries:
             last = {entry.annotations.get(REF_NAME): number for number, entry in enumerate(entries)}
-            return [
-                entry
-                if REF_NAME not in entry.annotations or last[entry.annotations[REF_NAME]] == number
-                else replace(entry, annotations={})
-                for number, entry in enumerate(entries)
-            ]
+            found: _Entries = []
+            for number, entry in enumerate(entries):
+                if REF_NAME not in entry.annotations or last[entry.annotations[REF_NAME]] == number:
+                    found.append(entry)
+                else:
+                    # Of an index its images are left, as it is of no use without a name.
+                    found += [_nameless(each) for each in self._spread([entry])]
+            return found
 
         self._change(one_each)
 
@@ -188,20 +227,16 @@ class Images:
 
     # --- the index ---
 
-    def _found(self, reference: Reference) -> _Entries:
-        """The entries that the name stands for: several, of an index. Raises ImageNotFound."""
-        found = []
-        for entry in self._entries():
-            name = _name(entry)
-            # A name with a digest may name an index, out of which this image was chosen.
-            is_named = name == reference
-            if reference.digest is not None and not is_named:
-                is_named = entry.digest == reference.digest and (name is None or _same_repository(name, reference))
-            if is_named:
-                found.append(entry)
-        if not found:
-            raise self._not_found(reference.familiar)
-        return found
+    def _standing(self, reference: Reference) -> _Entries:
+        """The entries that the name stands for, or the image of that digest in an index. Raises ImageNotFound."""
+        if found := self._raw_standing(reference):
+            return found
+        if reference.digest is not None and (found := _standing(reference, self._entries())):
+            return found
+        raise self._not_found(reference.familiar)
+
+    def _raw_standing(self, reference: Reference) -> _Entries:
+        return _standing(reference, self._raw_entries())
 
     def _entries(self) -> _Entries:
         return self._spread(self._raw_entries())
@@ -220,21 +255,12 @@ class Images:
         return found
 
     def _present(self, entry: Descriptor) -> _Entries:
-        """The images of an index whose documents are here."""
+        """The images of an index that are here; of what is damaged, `check` tells."""
         try:
-            within = [each for each in self._index(entry).entries if each.media_type in _MANIFESTS]
+            within = self._index(entry).entries
         except StoreError:
-            # Damaged: `check` says so.
             return []
-        return [replace(each, platform=None) for each in within if self._is_here(each)]
-
-    def _is_here(self, manifest: Descriptor) -> bool:
-        if manifest.digest in self._read:
-            return True
-        if not self._blobs.has(manifest):
-            return False
-        config = codec.parse_manifest(self._blobs.read(manifest.digest, DOCUMENT_LIMIT)).config
-        return self._blobs.has(config)
+        return [each for each in within if self.child(each) is not None]
 
     def _index(self, entry: Descriptor) -> ImageIndex:
         index = self._read_indexes.get(entry.digest)
@@ -265,9 +291,11 @@ class Images:
     def _without(self, entries: _Entries, dropped: _Entries) -> _Entries:
         """The entries without these; one that a container stands on and that has no other name stays dangling."""
         kept = [entry for entry in entries if entry not in dropped]
+        listed = {entry.digest for entry in self._spread(kept)}
         for entry in self._spread(dropped):
-            if all(other.digest != entry.digest for other in kept) and self._is_needed(entry):
-                kept.append(replace(entry, annotations={}))
+            if entry.digest not in listed and self._is_needed(entry):
+                listed.add(entry.digest)
+                kept.append(_nameless(entry))
         return kept
 
     def _image(self, entry: Descriptor) -> Image:
@@ -298,7 +326,7 @@ class Images:
     def _not_found(self, text: str) -> ImageNotFound:
         from difflib import get_close_matches
 
-        names = sorted({name.familiar for entry in self._entries() if (name := _name(entry)) is not None})
+        names = sorted({name.familiar for entry in self._raw_entries() if (name := _name(entry)) is not None})
         by_short = {name.removesuffix(":latest"): name for name in names} | {name: name for name in names}
         close = [by_short[match] for match in get_close_matches(text, by_short, n=3, cutoff=0.6)]
         if close:
@@ -321,11 +349,24 @@ def _name(entry: Descriptor) -> Reference | None:
         return None
 
 
-def _is_for(image: Image, platform: Platform) -> bool:
-    """Whether it is that platform's; a variant that is not said is any."""
-    own = image.config.platform
-    same = (own.os, own.architecture) == (platform.os, platform.architecture)
-    return same and (not own.variant or not platform.variant or own.variant == platform.variant)
+def _standing(reference: Reference, entries: Iterable[Descriptor]) -> _Entries:
+    """Those that have the name, or with a digest in it are that of its repository."""
+    found = []
+    for entry in entries:
+        name = _name(entry)
+        # A name with a digest may name an index, out of which this image was chosen.
+        is_meant = name == reference
+        if reference.digest is not None and not is_meant:
+            is_meant = entry.digest == reference.digest and (name is None or _same_repository(name, reference))
+        is_index = entry.media_type in _INDEXES and name is not None
+        if is_meant and (is_index or entry.media_type in _MANIFESTS):
+            found.append(entry)
+    return found
+
+
+def _nameless(entry: Descriptor) -> Descriptor:
+    """An image's entry of its own, without what an index says of it."""
+    return replace(entry, annotations={}, platform=None)
 
 
 def _same_repository(one: Reference, other: Reference) -> bool:

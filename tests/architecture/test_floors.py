@@ -12,7 +12,7 @@ FLOORS = (
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
-        "housekeeping", "inspection", "outcomes", "profiles", "resources", "soundness",
+        "housekeeping", "inspection", "manifests", "outcomes", "profiles", "resources", "soundness",
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "terminal"},

@@ -119,7 +119,7 @@ def test_an_index_survives_prune_and_goes_as_a_whole(engine: Engine, context: Pa
     engine.remove_image("also")
     engine.prune()
     assert engine.images() == []
-    assert engine.store.images.indexes() == ()
+    assert engine.store.images.indexes() == []
 
 
 def test_a_step_for_a_platform_without_an_emulator_says_what_is_missing(engine: Engine, context: Path) -> None:

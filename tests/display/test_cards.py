@@ -219,6 +219,7 @@ def test_a_running_download_says_how_fast_it_is_and_how_long_it_will_take() -> N
     from nbcontain.events import Progress, Record, Started
 
     view = View()
-    for event in (Started("pull", "pull x"), Started("l", "layer 1", "pull"), Progress("l", 20_000_000, 60_000_000)):
+    for event in (Started("pull", "pull x"), Started("l", "layer 1", "pull"), Progress("l", 0, 60_000_000)):
         view = update(view, Record(100.0, event))
+    view = update(view, Record(101.0, Progress("l", 20_000_000, 60_000_000)))
     assert "20 MB of 60 MB · 10 MB/s · 4.0 s left" in steps_picture(view, 102.0, "pull").body

@@ -20,7 +20,8 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
     import atheris
 
     readers = [
-        "nbcontain.oci", "nbcontain.build.cache_document", "nbcontain.store", "nbcontain.events", "nbcontain.display",
+        "nbcontain.oci", "nbcontain.registry", "nbcontain.build.cache_document", "nbcontain.store", "nbcontain.events",
+        "nbcontain.display",
     ]  # fmt: skip
     with atheris.instrument_imports(include=readers):
         from reliability.parsers import PARSERS

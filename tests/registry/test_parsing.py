@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbcontain.errors import BadAnswer, BadReference, RegistryError, UsageError
+from nbcontain.oci import platforms
 from nbcontain.oci.image import Descriptor, Platform
 from nbcontain.oci.reference import Reference
-from nbcontain.registry import platforms
 from nbcontain.registry.challenges import Challenge, merged_scopes, next_link, parse_challenges, retry_after_s
 from nbcontain.registry.configuration import Configuration
 from nbcontain.registry.credentials import Credentials, Keychain

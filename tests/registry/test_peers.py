@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import new_engine
+from samples import image_of, new_engine
+from server import Registry
 
 import needs
 from nbcontain.engine import Engine
 from nbcontain.errors import BadCertificate, Unauthorized
+from nbcontain.oci.image import Platform
 
 
 @pytest.fixture
@@ -53,6 +57,103 @@ def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
 def skopeo(*words: str) -> str:
     program = needs.program("skopeo")
     return subprocess.run([program, *words], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@pytest.fixture
+def podman(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """podman with a store of its own; gives its standard output."""
+    program = needs.program("podman")
+    # Of at most 50 characters: podman's rule.
+    runs = tempfile.TemporaryDirectory(prefix="pod-", dir="/tmp")
+    common = ["--root", f"{tmp_path}/pod", "--runroot", runs.name, "--storage-driver", "vfs",
+              "--events-backend", "none", "--cgroup-manager", "cgroupfs"]  # fmt: skip
+
+    def run(*words: str, stdin: bytes = b"") -> str:
+        done = subprocess.run([program, *common, *words], input=stdin, capture_output=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr.decode()[-2000:]
+        return done.stdout.decode(errors="surrogateescape")
+
+    with runs:
+        yield run
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="podman's store of an ordinary user takes more than this tests")
+def test_podman_and_we_give_each_other_images_by_registry_and_by_archive(
+    engine: Engine, root: Path, tmp_path: Path, serve: Any, podman: Any, sample: Any
+) -> None:
+    host = serve()
+    server = Registry()
+    server.add("team/app", "1", *sample)
+    engine.registry.pull(f"{server.host}/team/app:1").result()
+    engine.tag(f"{server.host}/team/app:1", f"{host}/ours:1")
+    engine.registry.push(f"{host}/ours:1").result()
+    podman("pull", "-q", "--tls-verify=false", f"{host}/ours:1")
+    assert podman("image", "inspect", "--format", "{{.Digest}}", f"{host}/ours:1").strip() == str(sample[0].digest)
+    podman("push", "-q", "--tls-verify=false", "--format", "oci", f"{host}/ours:1", f"{host}/theirs:1")
+    podman("push", "-q", "--tls-verify=false", "--format", "v2s2", f"{host}/ours:1", f"{host}/theirs:2")
+    with new_engine(root / "second", tmp_path) as second:
+        for tag in ("1", "2"):
+            [image] = second.registry.pull(f"{host}/theirs:{tag}").result()
+            assert image.config.diff_ids == sample[0].config.diff_ids
+    # Archives: several images in one, from a file and through pipes.
+    engine.tag(f"{host}/ours:1", "two:2")
+    engine.archives.save([f"{host}/ours:1", "two:2"], str(tmp_path / "ours.tar")).result()
+    podman("image", "rm", "-f", "-a")
+    podman("load", "-q", stdin=(tmp_path / "ours.tar").read_bytes())
+    # podman calls what has no registry in docker's table of contents localhost's.
+    assert podman("image", "inspect", "--format", "{{.Id}}", "localhost/two:2").strip() == sample[0].id.hex
+    podman("tag", "localhost/two:2", "docker.io/library/back:3")
+    for format in ("docker-archive", "oci-archive"):
+        podman("save", "-q", "--format", format, "-o", f"{tmp_path}/{format}.tar", "docker.io/library/back:3")
+        with new_engine(root / format, tmp_path) as third:
+            third.archives.load(f"{tmp_path}/{format}.tar").result()
+            assert third.image("back:3").config.diff_ids == sample[0].config.diff_ids
+    server.close()
+
+
+def test_a_manifest_list_goes_to_a_registry_and_skopeo_takes_each_image_out_of_it(
+    engine: Engine, tmp_path: Path, serve: Any, sample: Any
+) -> None:
+    host = serve()
+    server = Registry()
+    server.add("team/app", "1", *sample)
+    other, blobs = image_of(b"for another machine", platform=Platform("linux", "s390x"))
+    server.add("team/app", "2", other, blobs)
+    made = engine.manifests.create("list:1", [f"{server.host}/team/app:1", f"{server.host}/team/app:2"]).result()
+    engine.registry.push("list:1", to=f"{host}/list:1").result()
+    raw = skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{host}/list:1")
+    assert raw.encode() == made.raw
+    for image in (sample[0], other):
+        here = image.config.platform
+        seen = skopeo("--override-arch", here.architecture, "inspect", "--tls-verify=false", f"docker://{host}/list:1")
+        assert json.loads(seen)["Architecture"] == here.architecture
+    # Our store is a layout that skopeo reads where it is, the list and what it names too.
+    skopeo("copy", "--all", "--dest-tls-verify=false", f"oci:{engine.layout.oci}:docker.io/library/list:1",
+           f"docker://{host}/copied:1")  # fmt: skip
+    assert engine.registry.manifest(f"{host}/copied:1") == made.raw
+    server.close()
+
+
+def test_buildah_pushes_what_we_pull(engine: Engine, tmp_path: Path, serve: Any, sample: Any) -> None:
+    if os.geteuid() != 0:
+        needs.missing("buildah's store here is root's")
+    host, program = serve(), needs.program("buildah")
+    common = [program, "--root", f"{tmp_path}/bah", "--runroot", f"{tmp_path}/bahrun", "--storage-driver", "vfs"]
+
+    def buildah(*words: str) -> str:
+        done = subprocess.run([*common, *words], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.strip()
+
+    (tmp_path / "hello").write_text("hello")
+    container = buildah("from", "scratch")
+    buildah("copy", "-q", container, f"{tmp_path}/hello", "/hello")
+    buildah("commit", "-q", container, "made")
+    for format in ("oci", "v2s2"):
+        buildah("push", "-q", "--tls-verify=false", "--format", format, "made", f"docker://{host}/made:{format}")
+        [image] = engine.registry.pull(f"{host}/made:{format}").result()
+        fs = engine.layout.snapshot(image.chain_id) / "fs"  # type: ignore[arg-type]
+        assert (fs / "hello").read_text() == "hello"
 
 
 def test_images_go_round_through_skopeo_with_the_same_digest(

@@ -292,10 +292,10 @@ def test_an_index_is_pushed_with_all_that_is_in_it(engine: Engine, registry: Reg
     for image, blobs in (one, other):
         for data in blobs.values():
             engine.store.blobs.put([data], "application/octet-stream")
-        engine.store.images.put(image)
+        engine.store.images.keep(image)
     name = Reference.parse(f"{registry.host}/team/app:1")
     index = indexes.index_of([indexes.entry_of(image) for image, _ in (one, other)])
-    engine.store.images.put_index(index, [one[0], other[0]], name)
+    engine.store.images.put_index(index, name)
     [(_, digest)] = engine.registry.push(str(name)).result()
     assert digest == index.digest
     assert registry.manifests["team/app", "1"] == (INDEX, index.raw)

@@ -17,11 +17,13 @@ from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, B
 from nbcontain.events import Output, Record, decode, encode
 from nbcontain.linux import foreign, limits
 from nbcontain.linux.seccomp import program
-from nbcontain.oci import codec, seccomp, spec_codec
+from nbcontain.oci import codec, indexes, seccomp, spec_codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import LAYER_TAR, Descriptor, Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import Fields, load
+from nbcontain.registry import refusals, registries_conf
+from nbcontain.registry.challenges import next_link, parse_challenges, retry_after_s
 from nbcontain.store import cache, compression, contents, owners, tar
 
 
@@ -74,6 +76,23 @@ def _manifest(data: bytes) -> None:
 def _index(data: bytes) -> None:
     index = codec.parse_index(data)
     assert codec.parse_index(codec.dump_index(index)) == index
+
+
+def _registries_conf(data: bytes) -> None:
+    found = registries_conf.parse(data)
+    for name in ("a.example/x:1", "x", "r.b.example/team/app"):
+        for meant in found.meant(name):
+            try:
+                reference = Reference.parse(meant)
+            except BadReference:
+                continue
+            found.places(reference)
+
+
+def _manifest_list(data: bytes) -> None:
+    found = indexes.index_from(data)
+    assert found.raw == data
+    indexes.index_of(found.entries, found.index.annotations, found.media_type)
 
 
 def _submodules(data: bytes) -> None:
@@ -185,6 +204,24 @@ PARSERS: dict[str, Parser] = {
     ),
     "reference": Parser(_text(Reference.parse), (BadReference,), b"registry.example:5000/team/app:1"),
     "digest": Parser(_text(Digest.parse), (BadDigest,), str(_key).encode()),
+    "auth challenge": Parser(
+        _text(parse_challenges), (), b'Bearer realm="https://r.example/t",service="s",scope="repository:a:pull", Basic'
+    ),
+    "page link": Parser(_text(next_link), (), b'</v2/a/tags/list?n=2&last=b>; rel="next"'),
+    "retry after": Parser(_text(retry_after_s), (), b"Thu, 01 Jan 2026 00:00:05 GMT"),
+    "token": Parser(
+        lambda data: refusals.json_object(data, "token"), (BadDocument,), b'{"token": "x", "expires_in": 300}',
+        ("token", "access_token", "expires_in"),
+    ),
+    "registries.conf": Parser(
+        _registries_conf, (UsageError,),
+        b'unqualified-search-registries = ["a.example"]\n[[registry]]\nprefix = "*.b.example"\nblocked = true\n'
+        b'[[registry.mirror]]\nlocation = "c.example/d"\n[aliases]\nx = "y.example/z"\n',
+    ),
+    "manifest list": Parser(
+        _manifest_list, (BadDocument,),
+        indexes.index_of([indexes.entry_of(_image)]).raw, ("schemaVersion", "mediaType", "manifests"),
+    ),
     "journal line": Parser(decode, (ValueError,), encode(Record(1.0, Output("t", "stdout", b"x"))).rstrip(b"\n")),
     "build cache": Parser(
         _cache_document,

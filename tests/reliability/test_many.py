@@ -21,6 +21,9 @@ from reliability.conftest import SOAK
 SECONDS = float(os.environ.get("NBCONTAIN_SOAK_S", "300")) if SOAK else 5.0
 WORKERS = 8 if SOAK else 4
 DEADLOCK_S = 60
+DEEDS = (
+    "build", "own", "import", "run", "tag", "rmi", "prune", "check", "create", "pull", "push", "load", "commit",
+)  # fmt: skip
 
 
 def worker(root: Path, inputs: Path, seed: int, until: float, tally: Path) -> None:
@@ -28,7 +31,9 @@ def worker(root: Path, inputs: Path, seed: int, until: float, tally: Path) -> No
     choose = random.Random(seed)
 
     def one(engine: Engine) -> None:
-        match choose.choice(("build", "own", "import", "run", "tag", "rmi", "prune", "check", "create")):
+        match choose.choice(DEEDS):
+            case "pull" | "push" | "load" | "commit" as name:
+                deeds.DEEDS[name](engine, inputs)
             case "build":
                 deeds.build(engine, inputs)
             case "own":
@@ -84,7 +89,7 @@ def test_many_processes_on_one_store_neither_wait_for_ever_nor_hurt_it(
         "worker(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), Path(sys.argv[5]))"
     )
     checkout = Path(__file__).parent.parent
-    env = {**os.environ, "PYTHONPATH": f"{checkout}:{checkout.parent}"}
+    env = {**os.environ, "PYTHONPATH": f"{checkout}:{checkout.parent}", "no_proxy": "127.0.0.1"}
 
     def begin(seed: int) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-c", program, str(root), str(inputs), str(seed), str(until), str(tally)]

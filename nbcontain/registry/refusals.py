@@ -1,0 +1,98 @@
+"""What a registry's refusal or silence means: the typed error, and what to try."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from typing import Any
+
+from nbcontain.errors import (
+    BadAnswer,
+    BadDocument,
+    ManifestUnknown,
+    RateLimited,
+    RegistryError,
+    Unauthorized,
+    Unreachable,
+)  # fmt: skip
+from nbcontain.registry.challenges import retry_after_s
+from nbcontain.registry.credentials import Credentials
+from nbcontain.registry.wire import Response
+
+_ANSWER_LIMIT = 1 << 20
+
+
+def unreachable(error: Exception, host: str) -> RegistryError:
+    """What an error of the network means, in words."""
+    if isinstance(error, RegistryError):
+        return error
+    if isinstance(error, ConnectionRefusedError):
+        return Unreachable(
+            f"nobody listens at {host}", why="connection refused",
+            hint="is it plain http on another port? is the registry running?",
+        )  # fmt: skip
+    if isinstance(error, ssl.SSLError):
+        return Unreachable(
+            f"{host} does not speak TLS as expected", why=error.reason or str(error),
+            hint="is it plain http? then name it in [registries] insecure of ~/.config/nbcontain/config.toml",
+        )  # fmt: skip
+    if isinstance(error, TimeoutError):
+        return Unreachable(f"{host} is silent", why=str(error) or "timed out", hint="try again; what came is kept")
+    return Unreachable(f"the connection to {host} was cut", why=str(error) or type(error).__name__,
+                       hint="try again; what came is kept")  # fmt: skip
+
+
+def unauthorized(host: str, who: Credentials | None, what: str, message: str) -> Unauthorized:
+    """It does not let this user, or nobody, at a repository; `what` is a path or scopes."""
+    why = message or ("nobody is logged in" if who is None else f"as {who.username or 'the stored token'}")
+    repository = what.removeprefix("/v2/").partition("/manifests")[0].partition("/blobs")[0].strip("/")
+    return Unauthorized(
+        f"{host} does not let us at {repository}" if repository else f"{host} does not let us in", why=why,
+        hint=f"%nbcontain login {host}" if who is None else "does the repository exist, and may this user use it?",
+    )  # fmt: skip
+
+
+def refusal(host: str, response: Response, path: str, message: str) -> RegistryError:
+    """What a status that is none of the wanted ones means; `message` is what the registry said with it."""
+    status = response.status
+    what = path.partition("?")[0].removeprefix("/v2/")
+    if status == 404:
+        name = what.replace("/manifests/", ":" if "/manifests/sha" not in what else "@")
+        return ManifestUnknown(f"{host} has no {name}", why=message, hint="is the name right, tag included?")
+    if status == 429:
+        seconds = retry_after_s(response.headers.get("Retry-After", ""))
+        return RateLimited(f"{host} says that it is asked too much", seconds, why=message,
+                           hint=f"%nbcontain login {host} may raise the limit; or try later")  # fmt: skip
+    return BadAnswer(f"{host} answers {status} to {what or '/v2/'}", why=message)
+
+
+def spoken(response: Response) -> str:
+    """What a registry says in an answer went wrong; nothing if that cannot be read."""
+    try:
+        return message_of(response.read(_ANSWER_LIMIT))
+    except (OSError, http.client.HTTPException, BadDocument):
+        response.close()
+        return ""
+
+
+def message_of(data: bytes) -> str:
+    """The same of an answer's bytes (distribution-spec § Error Codes)."""
+    try:
+        document = json.loads(data)
+        errors = document.get("errors") or [document]
+        said = (str(each.get("message") or each.get("details") or each.get("code", "")) for each in errors)
+        return "; ".join(said)[:300]
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return ""
+
+
+def json_object(data: bytes, what: str) -> dict[str, Any]:
+    """An object out of JSON; raises BadDocument with `what` it should have been."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadDocument(f"the {what} is not valid JSON") from error
+    if not isinstance(document, dict):
+        raise BadDocument(f"the {what} is no object")
+    return document

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nbcontain.build import outputs
+from nbcontain.build.arguments import with_epoch
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
 from nbcontain.build.context import ContentCache, Context
-from nbcontain.build.finish import finished, with_epoch
-from nbcontain.build.lint import CheckReport, check
 from nbcontain.build.patterns import Ignore
 from nbcontain.build.plan import BuildOptions, plan
-from nbcontain.build.solver import BUILD, Solver
+from nbcontain.build.solver import Solver
 from nbcontain.build.sources import Source, directory_of, is_directory
 from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import ImageNotFound
-from nbcontain.events import Emit, Notice, scope
+from nbcontain.events import BUILD, Emit, Notice, scope
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
-from nbcontain.runtime.container import Leash
+from nbcontain.runtime.leash import Leash
 from nbcontain.task import Task
+from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
+    from nbcontain.build.lint import CheckReport
     from nbcontain.engine import Engine
 
 T = TypeVar("T")
 
-_STEP = re.compile(r"(?P<name>.*)@(?:step[-:]?(?P<number>[0-9]{1,5})|(?P<word>failed|before))")
+HOST_IMAGE = Reference.parse("host")
+_STEP = r"(?P<name>.*)@(?:step[-:]?(?P<number>[0-9]{1,5})|(?P<word>failed|before))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,14 @@ class Builder:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: dict[str, Signature] = {}
+        self._contents = ContentCache()
 
-    def build(self, dockerfile: str, options: BuildOptions) -> BuildTask:
+    def build(self, dockerfile: str, options: BuildOptions | None = None, context: Source | None = None) -> BuildTask:
         """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read."""
         engine = self._engine
+        options = options or BuildOptions()
+        if context is not None:
+            options = replace(options, context=context)
         build_args, epoch = with_epoch(options.build_args, engine.environ)
         options = replace(options, build_args=build_args)
         tags = [Reference.parse(tag) for tag in options.tags]
@@ -101,7 +105,7 @@ class Builder:
             with leash, scope(emit, BUILD, title), engine.store.shared(), self._context(source) as context:
                 ignore = context.ignore if context else Ignore()
                 graph = plan(
-                    parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull),
+                    parsed, options, lambda reference, _: self.base_image(reference, emit, options.pull),
                     is_ignored=lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
                 )  # fmt: skip
                 for remark in graph.remarks:
@@ -117,9 +121,11 @@ class Builder:
                     no_cache_stages=frozenset(each.lower() for each in options.no_cache_stages),
                     imports=options.cache_from,
                 )  # fmt: skip
-                image = finished(
-                    solver.solve(graph), graph, engine.store, emit, epoch=epoch, annotations=options.annotations
-                )
+                image = solver.solve(graph)
+                if epoch is not None or options.annotations:
+                    from nbcontain.build.finish import finished
+
+                    image = finished(image, graph, engine.store, emit, epoch=epoch, annotations=options.annotations)
                 engine.store.images.put(image, None)
                 for tag in tags:
                     engine.store.images.tag(image, tag)
@@ -137,11 +143,43 @@ class Builder:
         task.on_cancel(leash.let_go)
         return task
 
+    def base_image(self, reference: Reference, emit: Emit, policy: str = "missing") -> Image:
+        """What FROM means, asked of its registry as the policy says; `host` is made."""
+        engine = self._engine
+        if reference != HOST_IMAGE:
+            return engine.registry.ensure(reference, policy, emit, BUILD)
+        try:
+            return engine.store.images.get(reference)
+        except ImageNotFound:
+            return self._host_image(emit, reference, ())
+
+    def from_host(self, tag: str, programs: Sequence[str]) -> Task[Image]:
+        """An image of this machine's own shell, coreutils and Python, and of `programs`."""
+        reference = Reference.parse(tag)
+
+        def body(emit: Emit) -> Image:
+            name = f"{reference.familiar} from this machine's programs"
+            with scope(emit, BUILD, name), self._engine.store.shared():
+                return self._host_image(emit, reference, programs)
+
+        return Task(f"from-host {tag}", body)
+
+    def _host_image(self, emit: Emit, reference: Reference, programs: Sequence[str]) -> Image:
+        from nbcontain.build.importer import host_image
+
+        task = "host-image"
+        with scope(emit, task, "shell, coreutils, Python" + "".join(f", {each}" for each in programs), BUILD):
+            image = host_image(programs, self._engine.workshop(emit), task)
+        self._engine.store.images.put(image, reference)
+        return image
+
     def check(self, dockerfile: str, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
         """Check a Dockerfile and build nothing; the task gives the report, wrapped.
 
         Raises DockerfileError at once for what cannot be read.
         """
+        from nbcontain.build.lint import check
+
         engine = self._engine
         parsed = parse(dockerfile)
 
@@ -149,7 +187,7 @@ class Builder:
             with scope(emit, BUILD, "check"), engine.store.shared(), self._context(options.context) as context:
                 ignore = context.ignore if context else Ignore()
                 found = check(
-                    parsed, options, lambda reference, _: engine.base_image(reference, emit, options.pull),
+                    parsed, options, lambda reference, _: self.base_image(reference, emit, options.pull),
                     engine.environ, lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
                 )  # fmt: skip
                 return wrap(found)
@@ -180,6 +218,8 @@ class Builder:
                 continue
             new = [layer.descriptor for layer in record.layers[-1:] if layer.descriptor.digest not in counted]
             counted.update(each.digest for each in new)
+            from datetime import UTC, datetime
+
             used = datetime.fromtimestamp(used_at, UTC).isoformat().replace("+00:00", "Z")
             found.append(CacheUse(digest, record.created_by, used_at, used, sum(each.size for each in new)))
         return found
@@ -190,7 +230,7 @@ class Builder:
         if source is None:
             yield None
         elif isinstance(source, Path) and is_directory(source):
-            yield Context(source, self._engine.contents)
+            yield Context(source, self._contents)
         else:
             with (
                 self._engine.store.bundle_directory() as temporary,
@@ -203,7 +243,7 @@ class Builder:
 
         Without a name it is the last build of all. Raises ImageNotFound.
         """
-        match = _STEP.fullmatch(text)
+        match = re.fullmatch(_STEP, text)
         if match is None:
             return None
         name = match["name"]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-from nbcontain import names
 from nbcontain.errors import ContainerNotFound, NameTaken, StoreError
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
+from nbcontain.values import replace
 
 
 class Containers:
@@ -45,6 +43,8 @@ class Containers:
             raise ContainerNotFound(
                 f"{name} is the beginning of {len(matching)} containers' ids", hint="give more of it"
             )
+        import difflib
+
         near = difflib.get_close_matches(name, [each.name for each in known], 1)
         raise ContainerNotFound(
             f"there is no container {name!r}",
@@ -69,6 +69,8 @@ class Containers:
                     why=f"{taken[info.name].id[:12]} of {taken[info.name].image}, {taken[info.name].status}",
                     hint=f"%container rm {info.name}, or choose another --name",
                 )
+            from nbcontain import names
+
             name = info.name
             while not name or name in taken:
                 name = names.random_name()

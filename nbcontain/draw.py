@@ -8,9 +8,7 @@ from typing import TextIO
 
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
-from nbcontain.display.text import lines as event_lines
 from nbcontain.display.values import Document, InProgress, Lines, Log, Verdict
-from nbcontain.display.view import View, update
 from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Output, Started, encode
 from nbcontain.oci.image import Image
@@ -59,6 +57,9 @@ def _attend(progress: InProgress[object]) -> int:
                     what = "pulling" if isinstance(record.event, Started) else record.event.outcome
                     print(f"{record.event.task}: {what}", file=sys.stderr)
         else:
+            from nbcontain.display.text import lines as event_lines
+            from nbcontain.display.view import View, update
+
             view = View()
             for record in task.journal.follow():
                 if progress.display == "rawjson":

@@ -1,47 +1,47 @@
-"""Everything a user can ask, each in a few lines of the floors below."""
+"""Everything a user can ask, each in a few lines of the floors below.
+
+What only some requests need is imported by them: `ps` on a terminal should not wait for the builder's modules.
+"""
 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from nbcontain import names
-from nbcontain.archives import Archives
-from nbcontain.build.context import ContentCache
-from nbcontain.build.importer import host_image
-from nbcontain.build.operations import Workshop, timestamp
-from nbcontain.build.plan import BuildOptions
-from nbcontain.build.solver import BUILD
-from nbcontain.build.sources import Source
-from nbcontain.builder import Builder, BuildTask
 from nbcontain.containers import Containers
-from nbcontain.errors import Cancelled, ContainerError, ImageNotFound, InUse, NotRunning, UsageError
-from nbcontain.events import Emit, Finished, Output, Record, Started, scope
+from nbcontain.errors import Cancelled, ContainerError, InUse, NotRunning, UsageError
+from nbcontain.events import Emit, Finished, Output, Record, Started
 from nbcontain.host import Host, is_root
-from nbcontain.oci.image import Image
+from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.profiles import Profile, choose
-from nbcontain.registry.registries import Registries
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
-from nbcontain.runtime.container import Container, Launcher, Leash
-from nbcontain.runtime.generate import ExecOptions, RunOptions, generate, passed_on
-from nbcontain.soundness import Soundness
-from nbcontain.store import Store, files, gc
+from nbcontain.runtime.container import Container
+from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
-from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
 
+if TYPE_CHECKING:
+    from nbcontain.archives import Archives
+    from nbcontain.build.operations import Workshop
+    from nbcontain.build.plan import BuildOptions
+    from nbcontain.build.sources import Source
+    from nbcontain.builder import Builder, BuildTask
+    from nbcontain.registry.registries import Registries
+    from nbcontain.runtime.generate import ExecOptions, RunOptions
+    from nbcontain.runtime.launcher import Launcher
+    from nbcontain.runtime.leash import Leash
+    from nbcontain.soundness import Soundness
+    from nbcontain.store.stacks import Stacks
+
 T = TypeVar("T")
-HOST_IMAGE = Reference.parse("host")
 
 
 class Engine:
@@ -54,7 +54,6 @@ class Engine:
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
         self._root = Path(root).absolute() if root else None
-        self.contents = ContentCache()
 
     def __enter__(self) -> Engine:
         return self
@@ -98,19 +97,33 @@ class Engine:
 
     @cached_property
     def soundness(self) -> Soundness:
-        return Soundness(self.store, lambda layers, emit: self.workshop(emit).unpack(layers))
+        from nbcontain.soundness import Soundness
+
+        return Soundness(self.store, lambda layers, _: self.stacks.unpack(layers))
 
     @cached_property
     def archives(self) -> Archives:
+        from nbcontain.archives import Archives
+
         return Archives(self)
 
     @cached_property
     def launcher(self) -> Launcher:
+        from nbcontain.runtime.launcher import Launcher
+
         return Launcher(self.host, functions=("nbcontain.build.copier",))
 
     @cached_property
+    def stacks(self) -> Stacks:
+        from nbcontain.store.stacks import Stacks
+
+        return Stacks(self.store, self.launcher, self.host.ids.is_single)
+
+    @cached_property
     def registry(self) -> Registries:
-        return Registries(lambda: Stacks(self.store, self.launcher, self.host.ids.is_single), self.environ)
+        from nbcontain.registry.registries import Registries
+
+        return Registries(lambda: self.stacks, self.environ)
 
     def _remove_tree(self, path: Path) -> None:
         """Remove a directory whose files may belong to ids that only a container can name."""
@@ -129,7 +142,11 @@ class Engine:
 
     def image(self, name: str) -> Image:
         """An image by name, digest or the beginning of its id, or NAME@step3 of a build. Raises ImageNotFound."""
-        return self.builder.state(name) or self.store.images.find(name)
+        return self._state(name) or self.store.images.find(name)
+
+    def _state(self, name: str) -> Image | None:
+        """The image of NAME@step3; None for another kind of name."""
+        return self.builder.state(name) if "@" in name and "@sha256:" not in name else None
 
     def tag(self, source: str, target: str) -> Reference:
         """Give an image a further name; a name that pointed elsewhere moves."""
@@ -173,20 +190,7 @@ class Engine:
 
     def from_host(self, tag: str = "host", programs: Sequence[str] = ()) -> Task[Image]:
         """Make a small image out of this machine's own shell, coreutils and Python, and of `programs`."""
-        reference = Reference.parse(tag)
-
-        def body(emit: Emit) -> Image:
-            name = f"{reference.familiar} from this machine's programs"
-            with scope(emit, BUILD, name), self.store.shared():
-                return self._host_image(emit, reference, programs, "host-image")
-
-        return Task(f"from-host {tag}", body)
-
-    def _host_image(self, emit: Emit, reference: Reference, programs: Sequence[str], task: str) -> Image:
-        with scope(emit, task, "shell, coreutils, Python" + "".join(f", {each}" for each in programs), BUILD):
-            image = host_image(programs, self.workshop(emit), task)
-        self.store.images.put(image, reference)
-        return image
+        return self.builder.from_host(tag, programs)
 
     def build(
         self, dockerfile: str, options: BuildOptions | None = None, *, context: Source | None = None
@@ -195,33 +199,27 @@ class Engine:
 
         `context` is a directory, a tar archive, or names and what is in them: text, bytes, paths, DataFrames.
         """
-        options = options or BuildOptions()
-        return self.builder.build(dockerfile, options if context is None else replace(options, context=context))
+        return self.builder.build(dockerfile, options, context)
 
     @cached_property
     def builder(self) -> Builder:
+        from nbcontain.builder import Builder
+
         return Builder(self)
 
-    def base_image(self, reference: Reference, emit: Emit, policy: str = "missing") -> Image:
-        """What FROM means, asked of its registry as the policy says; `host` is made."""
-        if reference != HOST_IMAGE:
-            return self.registry.ensure(reference, policy, emit, BUILD)
-        try:
-            return self.store.images.get(reference)
-        except ImageNotFound:
-            return self._host_image(emit, reference, (), "host-image")
-
     def workshop(self, emit: Emit) -> Workshop:
-        return Workshop(
-            store=self.store, launcher=self.launcher, host=self.host, emit=emit,
-            require=lambda what: self.profile.require(self.host, what), can_run=self.profile.runs,
-        )  # fmt: skip
+        """What a build's operations work with."""
+        from nbcontain.build.operations import Workshop
+
+        return Workshop(self, emit=emit)
 
     def prune(self) -> int:
         """Remove what no name, container or recent build needs. Gives the bytes that became free."""
         return self._collect(wait=True)
 
     def _collect(self, *, wait: bool) -> int:
+        from nbcontain.store import gc
+
         return gc.collect(self.store, self._owners, wait=wait).size_bytes
 
     def _owners(self) -> list[str]:
@@ -248,16 +246,21 @@ class Engine:
         return self._create(options, lambda event: None)
 
     def _create(self, options: RunOptions, emit: Emit) -> Container:
+        from nbcontain.names import checked
+        from nbcontain.runtime.generate import generate
+
         self.profile.require(self.host, "run")
         reference = self._run_image(options.image, emit)
-        state = None if reference else self.builder.state(options.image)
-        image = state or (self.store.images.get(reference) if reference else self.registry.to_run(options, emit))
-        container_id = secrets.token_hex(32)
+        if reference is not None:
+            image = self.store.images.get(reference)
+        else:
+            image = self._state(options.image) or self.registry.to_run(options, emit)
+        container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
         spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)
         info = ContainerInfo(
             id=container_id,
-            name=options.name and names.checked(options.name),
+            name=options.name and checked(options.name),
             image=self._shown_name(options.image, image),
             image_id=str(image.id),
             command=spec.process.args,
@@ -269,7 +272,7 @@ class Engine:
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
         )
         with self.store.shared():
-            self.workshop(emit).unpack(image.layers)
+            self.stacks.unpack(image.layers)
             active = self.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
             try:
                 with self._containers.naming(info) as named:
@@ -281,7 +284,11 @@ class Engine:
 
     def _run_image(self, name: str, emit: Emit) -> Reference | None:
         """The image `host` is made when it is first asked for."""
-        return HOST_IMAGE if name in ("host", "host:latest") and self.base_image(HOST_IMAGE, emit) else None
+        if name not in ("host", "host:latest"):
+            return None
+        reference = Reference.parse(name)
+        self.builder.base_image(reference, emit)
+        return reference
 
     def _shown_name(self, asked: str, image: Image) -> str:
         names = (each for each, _ in self.store.images.list() if each and _means(asked, each))
@@ -293,6 +300,8 @@ class Engine:
         Otherwise it ends with the container and gives a RunResult; it raises ContainerFailed unless the
         exit code is 0. Cancelling it ends the container.
         """
+        from nbcontain.runtime.leash import Leash
+
         leash = None if options.detach else Leash()
 
         def body(emit: Emit) -> RunResult | Container:
@@ -387,6 +396,9 @@ class Engine:
 
     def exec(self, options: ExecOptions) -> Task[RunResult]:
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
+        from nbcontain.runtime.generate import passed_on
+        from nbcontain.runtime.leash import Leash
+
         container = self.container(options.name)
         if container.status != "running":
             raise NotRunning(
@@ -399,7 +411,7 @@ class Engine:
 
         def body(emit: Emit) -> RunResult:
             output = Tail()
-            task = f"exec-{secrets.token_hex(4)}"
+            task = f"exec-{os.urandom(4).hex()}"
 
             def on_output(stream: Any, data: bytes) -> None:
                 event = Output(task, stream, data)

@@ -7,8 +7,9 @@ Whatever is not an `NbcontainError` is a bug and keeps its traceback.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from nbcontain.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
 from typing import Literal
 
 from nbcontain.errors import Cancelled, Span
+from nbcontain.values import MISSING, dataclass, fields
 
 TaskId = str
 """A digest, a container id, a step: whatever is in progress."""
+
+BUILD: TaskId = "build"
+"""The task that all steps of a build have as parent."""
 
 Outcome = Literal["done", "cached", "failed", "cancelled", "lost"]
 

@@ -12,12 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from nbcontain.events import Event, Finished, Output, Record, decode, encode
-from nbcontain.linux.syscalls import IN_CLOSE_WRITE, IN_CREATE, IN_MODIFY, IN_MOVED_TO, inotify_add_watch, inotify_init
+from nbcontain.values import replace
 
 _CHUNK_BYTES = 1 << 16
 OUTPUT_BYTES_PER_RECORD = 8192
@@ -156,6 +155,15 @@ class FileJournal:
         The file is opened before this returns. A container that was restarted has several runs in its
         journal: a `Finished` ends the account only where nothing comes after it. `at_end` is called then.
         """
+        from nbcontain.linux.syscalls import (
+            IN_CLOSE_WRITE,
+            IN_CREATE,
+            IN_MODIFY,
+            IN_MOVED_TO,
+            inotify_add_watch,
+            inotify_init,
+        )
+
         notify = inotify_init()
         try:
             # The directory, since the file may not be there yet; its files' events come too.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 
 from nbcontain.errors import UsageError
 
@@ -19,7 +18,7 @@ _PEOPLE = """
     torvalds turing wilkes wing wirth zuse
 """.split()  # noqa: SIM905
 
-_GRAMMAR = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 
 
 def random_name(source: random.Random | None = None) -> str:
@@ -30,7 +29,7 @@ def random_name(source: random.Random | None = None) -> str:
 
 def checked(name: str) -> str:
     """The name, if it is one that docker takes; raises UsageError."""
-    if not _GRAMMAR.fullmatch(name):
+    if name[:1] not in _LETTERS or set(name) - _LETTERS - set("_.-") or len(name) > 128:
         raise UsageError(
             f"{name!r} is no name for a container",
             hint="letters, digits, _ . and -, beginning with a letter or a digit",

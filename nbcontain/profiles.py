@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nbcontain.errors import Unavailable
 from nbcontain.host import Ability, Host
+from nbcontain.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

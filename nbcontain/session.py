@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nbcontain.commands import DockerfileWords, overview, parse_words, split
+from nbcontain.commands import overview, parse_words, split
+from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.completion import candidates
 from nbcontain.display import formatters

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Platform
 
+EPOCH = "SOURCE_DATE_EPOCH"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -99,3 +100,20 @@ def proxy_environment(values: Mapping[str, str]) -> tuple[str, ...]:
         if name in values:
             found |= {name.upper(): values[name], name.lower(): values[name]}
     return tuple(f"{name}={value}" for name, value in sorted(found.items()))
+
+
+def with_epoch(build_args: tuple[str, ...], environ: Mapping[str, str]) -> tuple[tuple[str, ...], int | None]:
+    """The build arguments with the environment's SOURCE_DATE_EPOCH, and what it says. Raises UsageError."""
+    given = [each for each in build_args if each.partition("=")[0] == EPOCH]
+    if not given and environ.get(EPOCH):
+        given = [f"{EPOCH}={environ[EPOCH]}"]
+        build_args = (*build_args, *given)
+    if not given:
+        return build_args, None
+    name, has_value, value = given[-1].partition("=")
+    value = value if has_value else environ.get(name, "")
+    if not value:
+        return build_args, None
+    if not value.isascii() or not value.isdecimal() or len(value) > 11:
+        raise UsageError(f"{EPOCH}={value} is no time", hint="Seconds since 1970, as of: git log -1 --format=%ct")
+    return build_args, int(value)

@@ -7,7 +7,6 @@ there, or is not what its name says, is as if it were not there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.errors import BuildError, StoreError, UsageError
@@ -15,6 +14,7 @@ from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor
 from nbcontain.store import Store, cache, files
 from nbcontain.store.cache import CacheRecord
+from nbcontain.values import dataclass
 
 _READ_BYTES = 1 << 20
 _LIMIT = 1 << 20

@@ -10,7 +10,6 @@ import difflib
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
 from typing import Any
 
 from nbcontain.build import modes, unpacker
@@ -24,6 +23,7 @@ from nbcontain.oci.spec import User
 from nbcontain.runtime.identity import resolve
 from nbcontain.runtime.init import text_of
 from nbcontain.runtime.rootfs import Arguments, function
+from nbcontain.values import dataclass, field
 
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _CHUNK_BYTES = 1 << 30

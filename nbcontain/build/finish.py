@@ -7,39 +7,20 @@ history nor the files of the layers made here, as BuildKit does with rewrite-tim
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
 from nbcontain.build.graph import Base, BuildGraph
-from nbcontain.errors import UsageError
 from nbcontain.events import Emit, Progress
 from nbcontain.oci import codec
 from nbcontain.oci.image import Image, Layer
 from nbcontain.store import Store, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import layer_writer
+from nbcontain.values import replace
 
-EPOCH = "SOURCE_DATE_EPOCH"
 _READ_BYTES = 1 << 20
-
-
-def with_epoch(build_args: tuple[str, ...], environ: Mapping[str, str]) -> tuple[tuple[str, ...], int | None]:
-    """The build arguments with the environment's SOURCE_DATE_EPOCH, and what it says. Raises UsageError."""
-    given = [each for each in build_args if each.partition("=")[0] == EPOCH]
-    if not given and environ.get(EPOCH):
-        given = [f"{EPOCH}={environ[EPOCH]}"]
-        build_args = (*build_args, *given)
-    if not given:
-        return build_args, None
-    name, has_value, value = given[-1].partition("=")
-    value = value if has_value else environ.get(name, "")
-    if not value:
-        return build_args, None
-    if not value.isascii() or not value.isdecimal() or len(value) > 11:
-        raise UsageError(f"{EPOCH}={value} is no time", hint="Seconds since 1970, as of: git log -1 --format=%ct")
-    return build_args, int(value)
 
 
 def finished(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 
 from nbcontain.build.arguments import build_arguments, platform_arguments
 from nbcontain.build.plan import BuildOptions, Resolve, plan
@@ -14,6 +13,7 @@ from nbcontain.dockerfile.hints import hints
 from nbcontain.dockerfile.rules import CHECKS, CheckOptions
 from nbcontain.errors import DockerfileError, ImageNotFound, RegistryError
 from nbcontain.oci.image import Platform
+from nbcontain.values import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

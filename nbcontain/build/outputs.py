@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from nbcontain.build.operations import Workshop
 from nbcontain.build.sources import Writer, unpack_stream
 from nbcontain.errors import BuildError, UsageError
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.store import files
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.build.operations import Workshop
 
 _HINT = "-o type=local,dest=DIR, -o type=tar,dest=FILE, -o DIR or -o - for a tar on standard output"
 _KINDS = ("local", "tar", "image", "docker")
@@ -58,6 +59,8 @@ def write(output: Output, image: Image, workshop: Workshop) -> None:
     """Write the files of the image. Raises BuildError where they cannot go."""
     if output.kind == "image":
         return
+    import tarfile
+
     try:
         if output.kind == "local":
             directory = Path(output.destination)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 
 from nbcontain.build.arguments import (
@@ -34,6 +33,7 @@ from nbcontain.dockerfile.words import expand
 from nbcontain.errors import DockerfileError, RegistryError, Span, StoreError, UsageError
 from nbcontain.oci.image import History, Image, ImageConfig, Platform
 from nbcontain.oci.reference import Reference
+from nbcontain.values import dataclass, field, replace
 
 Resolve = Callable[[Reference, Platform], Image]
 """Gives the image of a name: a store, a registry, or a dict in a test."""

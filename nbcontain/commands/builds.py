@@ -6,8 +6,8 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbcontain.build.arguments import allowed
 from nbcontain.build.cache_directory import CacheDirectory
@@ -15,19 +15,21 @@ from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import agents_of, secrets_of
 from nbcontain.build.sources import Source, file_in_archive
-from nbcontain.builder import BuildTask
-from nbcontain.commands.lint import checked
 from nbcontain.commands.table import command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Verdict
 from nbcontain.display.words import ago, count, size
-from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.options import argument, option, with_defaults
+from nbcontain.values import dataclass
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+if TYPE_CHECKING:
+    from nbcontain.builder import BuildTask
+    from nbcontain.engine import Engine
+
+_DURATION = r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?"
+_SIZE = r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,8 @@ class BuildWords:
         """The build, or the check, of this text."""
         options = self.build_options(context, variables)
         if self.is_check:
+            from nbcontain.commands.lint import checked
+
             return checked(engine, dockerfile, options)
         return self.in_progress(engine.build(dockerfile, options))
 
@@ -210,7 +214,7 @@ def builder_usage(engine: Engine, words: BuilderUsageWords) -> Table:
 
 
 def _seconds(text: str) -> float:
-    match = _DURATION.fullmatch(text)
+    match = re.fullmatch(_DURATION, text)
     if not text or match is None:
         raise UsageError(f"{text!r} is no duration", hint="24h, 7d, 90m or 1h30m")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
@@ -218,7 +222,7 @@ def _seconds(text: str) -> float:
 
 
 def _bytes(text: str) -> int:
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text, re.IGNORECASE)
     if match is None:
         raise UsageError(f"{text!r} is no size", hint="500MB or 10GB")
     return int(float(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " "))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.commands.table import Names, Nothing, OneName, command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, InProgress, Lines, Log
 from nbcontain.display.words import ago, command_line, count
-from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.events import Emit, Output, Record
 from nbcontain.inspection import container_document
@@ -19,6 +17,10 @@ from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.runtime.signals import signal_number
 from nbcontain.task import Task
+from nbcontain.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 
 @command("container", "run", "make a container of an image and run it", RunOptions, top=("run",))

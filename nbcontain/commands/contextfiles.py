@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.build.sources import MemoryFile, Source, checked
@@ -12,6 +11,7 @@ from nbcontain.display.values import Lines
 from nbcontain.display.words import count, size
 from nbcontain.errors import UsageError
 from nbcontain.options import argument, option, parse, parser_of, with_defaults
+from nbcontain.values import dataclass
 
 _NOTHING: dict[str, str] = {}
 _ABOUT = "write this cell into the notebook's own build context, which %%dockerfile cells take files from"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.commands.table import Names, command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import ago, count, size
-from nbcontain.engine import Engine
 from nbcontain.inspection import image_document
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nbcontain.build.lint import CheckReport
 from nbcontain.build.plan import BuildOptions
 from nbcontain.display.findings import Findings
 from nbcontain.display.values import InProgress, Verdict
-from nbcontain.engine import Engine
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 
 def checked(engine: Engine, dockerfile: str, options: BuildOptions) -> InProgress[Verdict]:

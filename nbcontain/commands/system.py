@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
 from nbcontain.commands.table import Names, Nothing, command
 from nbcontain.display.table import Table
 from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import size
-from nbcontain.engine import Engine
-from nbcontain.errors import ContainerError
 from nbcontain.inspection import container_document, facts, image_document
 from nbcontain.options import with_defaults
 from nbcontain.task import Task
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 
 @command("nbcontain", "info", "where things are kept, how many, and what is isolated here", Nothing)
@@ -52,8 +53,8 @@ class InspectWords(Names):
 def inspect(engine: Engine, words: InspectWords) -> Document:
     values = []
     for name in words.names:
-        try:
+        if any(name == each.name or each.id.startswith(name) for each in engine.containers()):
             values.append(container_document(engine, engine.container(name)))
-        except ContainerError:
+        else:
             values.append(image_document(engine, name))
     return Document(values)

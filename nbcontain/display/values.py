@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from nbcontain.events import Record
 from nbcontain.task import Task
+from nbcontain.values import dataclass, field
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from urllib.parse import quote, urlencode, urljoin
 
 from nbcontain.errors import BadAnswer, ManifestUnknown
@@ -18,6 +17,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
 from nbcontain.store import Store
+from nbcontain.values import dataclass
 
 PARALLEL = 3
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")

@@ -6,7 +6,6 @@ import http.client
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +23,7 @@ from nbcontain.registry.push import Push
 from nbcontain.registry.wire import Wire
 from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
+from nbcontain.values import dataclass, field, replace
 
 T = TypeVar("T")
 POLICIES = ("always", "missing", "never", "newer")

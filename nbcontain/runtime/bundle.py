@@ -11,7 +11,6 @@ import json
 import os
 import struct
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -23,6 +22,7 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.store import files
+from nbcontain.values import asdict, dataclass, field, replace
 
 Status = Literal["creating", "created", "running", "stopped"]
 _OFD_LOCK = struct.Struct("hhqqi4x")

@@ -7,20 +7,21 @@ import select
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nbcontain.errors import ContainerError, ContainerNotFound, NotRunning, SetupFailed
 from nbcontain.events import Output, Record
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Process
+from nbcontain.runtime.annotations import USER
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
 from nbcontain.runtime.generate import merged
-from nbcontain.runtime.init import USER
-from nbcontain.runtime.launcher import Launcher, Leash, answer_of, connect, piped
-from nbcontain.runtime.messages import Channel, error_of
+from nbcontain.runtime.messages import Channel, answer_of, connect, error_of
 from nbcontain.runtime.signals import signal_number
 
-__all__ = ["Container", "Launcher", "Leash", "Status"]
+if TYPE_CHECKING:
+    from nbcontain.runtime.launcher import Launcher
+    from nbcontain.runtime.leash import Leash
 
 Status = Literal["created", "running", "exited", "lost"]
 Stream = Literal["stdout", "stderr"]
@@ -198,6 +199,8 @@ class Container:
         `env` is added to the container's; `cwd` and `user` are the container's own unless given. Letting the
         leash go, or an exception in `on_output`, kills the program.
         """
+        from nbcontain.runtime.launcher import piped
+
         spec = self.bundle.spec
         process = Process(
             args=tuple(args),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbcontain.errors import UsageError
-from nbcontain.host import Host
 from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.options import REST, argument, option, with_defaults
-from nbcontain.runtime.init import DEFAULT_PATH, REAPER, USER
+from nbcontain.runtime.annotations import DEFAULT_PATH, REAPER, USER
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.host import Host
 
 CAPABILITIES = tuple(
     f"CAP_{name}"

@@ -21,17 +21,11 @@ from nbcontain.linux import confine, syscalls, trees
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.runtime import identity, isolation, secrets
+from nbcontain.runtime.annotations import DEFAULT_PATH, REAPER, USER
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import Channel, Message, describe
+from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
 from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
 
-USER = "org.nbcontain.user"
-"""Annotation: USER's words, resolved inside the image."""
-REAPER = "org.nbcontain.init"
-"""Annotation: "true" where a small first process of ours reaps and forwards signals (`--init`)."""
-ROOTFS = "nbcontain.runtime.rootfs"
-"""Our own functions. A container needs none, so that they are imported only once the first container is made."""
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FILE_LIMIT_BYTES = 1 << 20
 
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import select
-import socket
+import signal
 import stat
-import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import SetupFailed
-from nbcontain.host import Host
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.init import ROOTFS
-from nbcontain.runtime.messages import Channel, Message, error_of
+from nbcontain.runtime.leash import Leash
+from nbcontain.runtime.messages import ROOTFS, Channel, Message, answer_of, is_readable
 from nbcontain.runtime.sealed import ENVIRONMENT, command, environment, sealed_copy
+
+if TYPE_CHECKING:
+    from nbcontain.host import Host
 
 _READY_S = 20.0
 _CREATED_S = 60.0
@@ -35,42 +35,6 @@ _PROGRAM = (
 )
 
 
-class Leash:
-    """What ties containers to whoever wants them: when it is let go, or its holder dies, they end."""
-
-    def __init__(self) -> None:
-        self._reading, self._writing = os.pipe2(os.O_CLOEXEC)
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Leash:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def end(self) -> int:
-        """A new descriptor of the end that supervisors watch."""
-        with self._lock:
-            if self._reading < 0:
-                # Let go already: an end that is at its end.
-                reading, writing = os.pipe2(os.O_CLOEXEC)
-                os.close(writing)
-                return reading
-            return os.dup(self._reading)
-
-    def let_go(self) -> None:
-        """End what hangs on it. Any thread, any number of times."""
-        with self._lock:
-            for fd in (self._writing, self._reading):
-                if fd >= 0:
-                    os.close(fd)
-            self._reading = self._writing = -1
-
-    close = let_go
-
-
 class Launcher:
     """Makes containers' processes. Starts a zygote on first use, and again if it is gone. Any thread may use it."""
 
@@ -79,7 +43,7 @@ class Launcher:
         self._host = host
         self._functions = (ROOTFS, *functions)
         self._lock = threading.Lock()
-        self._zygote: subprocess.Popen[bytes] | None = None
+        self._zygote: _Process | None = None
         self._orders: Channel | None = None
 
     def warm(self) -> None:
@@ -195,7 +159,7 @@ class Launcher:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     orders.send(message, [theirs.fileno(), *fds])
                 theirs.close()
-                if not _is_readable(ours, _CREATED_S):
+                if not is_readable(ours, _CREATED_S):
                     raise SetupFailed(f"nobody takes an order for {_CREATED_S:.0f} s", why="the machine is very busy")
                 if ours.receive()[0] is not None:
                     return ours
@@ -235,17 +199,10 @@ class Launcher:
         name = str(executable)
         copy = sealed_copy(name) if sealed else os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            zygote = subprocess.Popen(
-                command(name, _PROGRAM, str(theirs.fileno()), *_paths()),
-                executable=f"/proc/self/fd/{copy}",
-                pass_fds=(copy, theirs.fileno()),
-                env=environment(name) if sealed else ENVIRONMENT,
-                cwd="/",
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
+            zygote = _Process(
+                f"/proc/self/fd/{copy}", command(name, _PROGRAM, str(theirs.fileno()), *_paths()),
+                environment(name) if sealed else ENVIRONMENT, theirs.fileno(),
+            )  # fmt: skip
         except BaseException:
             ours.close()
             raise
@@ -258,11 +215,10 @@ class Launcher:
             answer_of(ours, _READY_S, "starting a zygote")
         except BaseException as error:
             self._end()
-            told = zygote.stderr.read().decode(errors="replace").strip()[-500:] if zygote.stderr else ""
+            told = zygote.complaint().strip()[-500:]
             raise SetupFailed("the process that starts containers did not start", why=told or str(error)) from error
         finally:
-            if zygote.stderr is not None:
-                zygote.stderr.close()
+            os.close(zygote.stderr)
 
     def _is_writable_from_inside(self, executable: Path) -> bool:
         """Whether root of a container could overwrite this file: as root of the host, or as its owner."""
@@ -274,32 +230,48 @@ class Launcher:
             self._orders.close()
             self._orders = None
         if self._zygote is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._zygote.wait(2)
-            if self._zygote.returncode is None:
-                self._zygote.kill()
-                self._zygote.wait()
+            self._zygote.reap(2.0)
             self._zygote = None
 
 
-def answer_of(channel: Channel, timeout_s: float | None, doing: str) -> Message:
-    """The next packet; raises the error that it describes, and SetupFailed if none comes."""
-    if not _is_readable(channel, timeout_s):
-        raise SetupFailed(f"{doing} takes longer than {timeout_s:.0f} s")
-    message, fds = channel.receive()
-    for fd in fds:
-        os.close(fd)
-    if message is None:
-        raise SetupFailed(f"{doing}: the process that did it was killed")
-    if "error" in message:
-        raise error_of(message)
-    return message
+class _Process:
+    """A program in a session of its own, without subprocess, whose import takes as long as a container's start.
 
+    What else is inheritable of this process's descriptors is the program's to close, as the zygote does.
+    """
 
-def _is_readable(channel: Channel, timeout_s: float | None) -> bool:
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+    def __init__(self, path: str, words: list[str], env: Mapping[str, str], fd: int) -> None:
+        self.stderr, writing = os.pipe2(os.O_CLOEXEC)
+        quiet = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in (0, 1)]
+        try:
+            self.pid = os.posix_spawn(
+                path, words, env, setsid=True,
+                file_actions=[*quiet, (os.POSIX_SPAWN_DUP2, writing, 2), (os.POSIX_SPAWN_DUP2, fd, fd)],
+            )  # fmt: skip
+        except BaseException:
+            os.close(self.stderr)
+            raise
+        finally:
+            os.close(writing)
+
+    def complaint(self) -> str:
+        """What it wrote to its standard error, until its end."""
+        data = b""
+        while piece := os.read(self.stderr, _PUMP_BYTES):
+            data += piece
+        return data.decode(errors="replace")
+
+    def reap(self, patience_s: float) -> None:
+        """Wait for its end, and kill it if that does not come by itself."""
+        deadline = time.monotonic() + patience_s
+        # Somebody else may reap all children of this process.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                if time.monotonic() > deadline:
+                    os.kill(self.pid, signal.SIGKILL)
+                    os.waitpid(self.pid, 0)
+                    return
+                time.sleep(0.001)
 
 
 def piped(stdin: int) -> int:
@@ -333,17 +305,3 @@ def _paths() -> list[str]:
     found = importlib.util.find_spec("backports.zstd") if sys.version_info < (3, 14) else None
     others = [str(Path(found.origin).parents[2])] if found is not None and found.origin else []
     return list(dict.fromkeys([str(_PACKAGE), *others]))
-
-
-def connect(directory: Path) -> Channel:
-    """A channel to the supervisor whose control socket is in `directory`. Raises OSError if there is none."""
-    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        end.connect(f"/proc/self/fd/{fd}/control.sock")
-    except BaseException:
-        end.close()
-        raise
-    finally:
-        os.close(fd)
-    return Channel(end)

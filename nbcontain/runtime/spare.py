@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
@@ -35,7 +34,7 @@ def main(orders: Channel, ids: IdMap) -> None:
     orders.close()
     if message is None:
         return
-    report = Channel(socket.socket(fileno=fds[0]))
+    report = Channel.of(fds[0])
     report.tell({"taken": True})
     try:
         if isinstance(inside, BaseException):

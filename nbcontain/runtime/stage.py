@@ -11,13 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NoReturn
 
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import isolation
 from nbcontain.runtime.messages import Channel, describe, error_of
+from nbcontain.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

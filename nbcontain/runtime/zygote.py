@@ -14,7 +14,6 @@ import gc
 import importlib
 import os
 import select
-import socket
 import sys
 
 from nbcontain.linux.idmap import IdMap
@@ -30,7 +29,7 @@ _IDLE_MS = 40
 
 def main(fd: int) -> None:
     """Zygote: serve the kernel on the channel that `fd` is, until its end."""
-    orders = Channel(socket.socket(fileno=fd))
+    orders = Channel.of(fd)
     os.set_inheritable(fd, False)
     os.chdir("/")
     os.umask(0o077)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from nbcontain.oci import codec
@@ -17,6 +16,7 @@ from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index
 from nbcontain.oci.reference import Reference
 from nbcontain.store import tar
 from nbcontain.store.blobs import Blobs
+from nbcontain.values import dataclass, replace
 
 CONTAINERD_NAME = "io.containerd.image.name"
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'

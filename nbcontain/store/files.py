@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nbcontain.errors import DiskFailed, DiskFull, StoreError
-from nbcontain.linux import syscalls
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
@@ -389,6 +388,8 @@ def sync_directory(path: Path) -> None:
 
 def sync_filesystem(path: Path) -> None:
     """Write out everything of the file system that `path` is in (syncfs(2))."""
+    from nbcontain.linux import syscalls
+
     with disk(path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -406,6 +407,8 @@ def write(fd: int, data: bytes | memoryview) -> None:
 
 def begin_writing_out(fd: int, offset: int, size_bytes: int) -> None:
     """Have the disk begin with what was written there, while more is made; `sync_file` has then less to wait for."""
+    from nbcontain.linux import syscalls
+
     syscalls.begin_writing_out(fd, offset, size_bytes)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
 
 from nbcontain.errors import BadReference, ImageNotFound, StoreError
 from nbcontain.oci import codec
@@ -21,6 +20,7 @@ from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.layout import Layout
+from nbcontain.values import replace
 
 _MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
@@ -67,10 +67,20 @@ class Images:
         for layer in image.manifest.layers:
             if not self._blobs.has(layer):
                 raise StoreError(f"the image's layer {layer.digest.short} is not in the store")
+        if self._is_known(image, reference):
+            return
         self._blobs.put([image.raw_config], image.manifest.config.media_type, image.manifest.config)
         manifest = self._blobs.put([image.raw_manifest], image.manifest.media_type)
         self._read[manifest.digest] = image
         self._change(lambda entries: self._named(entries, manifest, reference))
+
+    def _is_known(self, image: Image, reference: Reference | None) -> bool:
+        """Whether the index says all that already; then whoever said it has synced what it speaks of."""
+        manifest = Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest))
+        if not self._blobs.has(manifest) or not self._blobs.has(image.manifest.config):
+            return False
+        entries = self._entries()
+        return self._named(entries, manifest, reference) == entries
 
     def tag(self, image: Image, reference: Reference) -> None:
         """Give a stored image one more name; whatever had it before loses it."""

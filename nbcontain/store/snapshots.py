@@ -15,7 +15,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.errors import InUse, StoreError
@@ -26,6 +25,7 @@ from nbcontain.store import files
 from nbcontain.store.layout import Layout
 from nbcontain.store.settling import Settling
 from nbcontain.store.whiteouts import is_opaque, opaque_xattr
+from nbcontain.values import dataclass
 
 _KEY = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _NAME = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")

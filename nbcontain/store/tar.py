@@ -13,11 +13,11 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
 from nbcontain.errors import BadArchive
+from nbcontain.values import dataclass, field
 
 BLOCK = 512
 _CHUNK = 256 << 10

@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from nbcontain.errors import BadArchive
@@ -14,6 +13,7 @@ from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.store import files, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_kept_xattr, is_whiteout, join, opaque_xattr
+from nbcontain.values import dataclass
 
 Ids = Literal["all", "single"]
 """Whether owners can be kept here, or everything belongs to the only id there is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from package_source import Module, modules
 
 FLOORS = (
-    {"errors", "events", "oci", "dockerfile", "linux", "options", "names", "whitespace"},
+    {"errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace"},
     {"host", "journal", "task"},
     {"store"},
     {"registry", "runtime", "network"},

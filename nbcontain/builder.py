@@ -23,6 +23,7 @@ from nbcontain.events import BUILD, Emit, Notice, scope
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
+from nbcontain.registry.policies import local
 from nbcontain.runtime.leash import Leash
 from nbcontain.task import Task
 from nbcontain.values import dataclass, replace
@@ -147,7 +148,8 @@ class Builder:
         """What FROM means, asked of its registry as the policy says; `host` is made."""
         engine = self._engine
         if reference != HOST_IMAGE:
-            return engine.registry.ensure(reference, policy, emit, BUILD)
+            here = local(lambda: engine.store.images.get(reference.pinned), policy, engine.environ)
+            return here or engine.registry.ensure(reference, policy, emit, BUILD)
         try:
             return engine.store.images.get(reference)
         except ImageNotFound:

@@ -22,6 +22,7 @@ from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.profiles import Profile, choose
+from nbcontain.registry.policies import local
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
 from nbcontain.store import Store, files
@@ -254,7 +255,8 @@ class Engine:
         if reference is not None:
             image = self.store.images.get(reference)
         else:
-            image = self._state(options.image) or self.registry.to_run(options, emit)
+            here = local(lambda: self.image(options.image), options.pull, self.environ)
+            image = here or self.registry.to_run(options, emit)
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
         spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)
@@ -272,7 +274,8 @@ class Engine:
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
         )
         with self.store.shared():
-            self.stacks.unpack(image.layers)
+            if not self.store.snapshots.has(image.layers):
+                self.stacks.unpack(image.layers)
             active = self.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
             try:
                 with self._containers.naming(info) as named:
@@ -303,6 +306,7 @@ class Engine:
         from nbcontain.runtime.leash import Leash
 
         leash = None if options.detach else Leash()
+        self.warm()
 
         def body(emit: Emit) -> RunResult | Container:
             container = self._create(options, emit)

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Protocol
 
 from nbcontain.events import Event, Finished, Output, Record, decode, encode
 from nbcontain.values import replace
@@ -24,22 +23,6 @@ OUTPUT_BYTES_PER_RECORD = 8192
 
 KEPT_OUTPUT_BYTES = 64 << 20
 """What a kernel keeps of a foreground container's output; the whole of a detached one's is on disk."""
-
-
-class Journal(Protocol):
-    """An append-only account."""
-
-    def append(self, event: Event) -> None:
-        """Add an event, stamped with the time of now."""
-        ...
-
-    def follow(self) -> Iterator[Record]:
-        """Every record from the first; waits for more and ends when the journal is closed."""
-        ...
-
-    def close(self) -> None:
-        """Nothing more will come."""
-        ...
 
 
 class MemoryJournal:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import random
+import os
+from typing import TYPE_CHECKING
 
 from nbcontain.errors import UsageError
+
+if TYPE_CHECKING:
+    import random
 
 _ADJECTIVES = """
     agile amber brave bright calm candid clever cosmic curious daring deft eager fair fluent gentle glad golden happy
@@ -23,8 +27,12 @@ _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 
 def random_name(source: random.Random | None = None) -> str:
     """A name such as calm_hopper."""
-    choice = (source or random.SystemRandom()).choice
+    choice = source.choice if source else _chosen
     return f"{choice(_ADJECTIVES)}_{choice(_PEOPLE)}"
+
+
+def _chosen(words: list[str]) -> str:
+    return words[int.from_bytes(os.urandom(8)) % len(words)]
 
 
 def checked(name: str) -> str:

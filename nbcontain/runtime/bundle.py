@@ -13,7 +13,6 @@ import struct
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
 
 from nbcontain.errors import ContainerError, StoreError
 from nbcontain.events import Record
@@ -24,7 +23,13 @@ from nbcontain.oci.strict_json import Fields
 from nbcontain.store import files
 from nbcontain.values import asdict, dataclass, field, replace
 
-Status = Literal["creating", "created", "running", "stopped"]
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    Status = Literal["creating", "created", "running", "stopped"]
+
+_STATUSES = ("creating", "created", "running", "stopped")
 _OFD_LOCK = struct.Struct("hhqqi4x")
 _LIMIT_BYTES = 8 << 20
 
@@ -157,7 +162,7 @@ class Bundle:
         """As its supervisor last wrote it; `creating` before that."""
         try:
             state = State(**self._read("state.json"))
-            return state if state.status in get_args(Status) else State()
+            return state if state.status in _STATUSES else State()
         except (FileNotFoundError, TypeError, ValueError, RecursionError):
             # Never written, or not to the end before the power went: it did not outlive that either.
             return State()

@@ -14,7 +14,6 @@ import signal
 import stat
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
 from nbcontain.linux import confine, syscalls, trees
@@ -23,8 +22,12 @@ from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.runtime import identity, isolation, secrets
 from nbcontain.runtime.annotations import DEFAULT_PATH, REAPER, USER
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
+from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe, is_readable
 from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _FILE_LIMIT_BYTES = 1 << 20
 
@@ -62,7 +65,8 @@ def main(channel: Channel) -> None:
     os.setsid()
     _leave_keyring()
     confine.default_signals()
-    rehearse()
+    if not is_readable(channel, 0):
+        rehearse()
     channel.receive()
     # From here on init's life hangs on the supervisor's; should that have ended already, the next line is end-of-file.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)

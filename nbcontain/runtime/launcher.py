@@ -9,7 +9,6 @@ import signal
 import stat
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ _CREATED_S = 60.0
 _PUMP_BYTES = 1 << 16
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAM = (
-    "import sys; sys.path.extend(sys.argv[2:]); import nbcontain.runtime.later; "
+    "import gc, sys; gc.disable(); sys.path.extend(sys.argv[2:]); import nbcontain.runtime.later; "
     "from nbcontain.runtime.zygote import main; main(int(sys.argv[1]))"
 )
 
@@ -45,15 +44,15 @@ class Launcher:
         self._lock = threading.Lock()
         self._zygote: _Process | None = None
         self._orders: Channel | None = None
+        self._is_ready = False
 
     def warm(self) -> None:
-        """Have a zygote started in the background; returns at once."""
-        threading.Thread(target=self._warm_quietly, name="nbcontain zygote", daemon=True).start()
-
-    def _warm_quietly(self) -> None:
-        # What is wrong is told by the first launch that needs it.
-        with contextlib.suppress(SetupFailed, OSError):
-            self._connected()
+        """Have a zygote started; returns at once, and the first launch waits until it is ready."""
+        with self._lock:
+            if self._orders is None:
+                # What is wrong is told by the first launch that needs it.
+                with contextlib.suppress(OSError):
+                    self._execute(sealed=True)
 
     def close(self) -> None:
         """End the zygote; containers go on."""
@@ -175,27 +174,30 @@ class Launcher:
 
     def _connected(self) -> Channel:
         with self._lock:
-            if self._orders is None:
+            if not self._is_ready:
                 self._start()
             assert self._orders is not None
             return self._orders
 
     def _start(self) -> None:
         """Execute a zygote from a sealed copy of the interpreter; from the interpreter itself where that cannot be."""
-        executable = Path(os.path.realpath(sys.executable))
         why = ""
         for sealed in (True, False):
-            if not sealed and self._is_writable_from_inside(executable):
+            if not sealed and self._is_writable_from_inside(_interpreter()):
                 break
             try:
-                self._execute(executable, sealed=sealed)
+                if self._orders is None:
+                    self._execute(sealed=sealed)
+                self._wait_until_ready()
                 return
             except (OSError, SetupFailed) as error:
                 why = getattr(error, "why", "") or str(error)
         raise SetupFailed("cannot start the process that starts containers", why=why)
 
-    def _execute(self, executable: Path, *, sealed: bool) -> None:
+    def _execute(self, *, sealed: bool) -> None:
+        """Begin with one; it is ready some time later."""
         ours, theirs = Channel.pair()
+        executable = _interpreter()
         name = str(executable)
         copy = sealed_copy(name) if sealed else os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -210,28 +212,34 @@ class Launcher:
             theirs.close()
             os.close(copy)
         self._zygote, self._orders = zygote, ours
-        try:
+        with contextlib.suppress(BrokenPipeError):
             ours.send({**self._host.ids.numbers(), "functions": self._functions})
-            answer_of(ours, _READY_S, "starting a zygote")
+
+    def _wait_until_ready(self) -> None:
+        zygote, orders = self._zygote, self._orders
+        assert zygote is not None
+        assert orders is not None
+        try:
+            answer_of(orders, _READY_S, "starting a zygote")
+            self._is_ready = True
+            zygote.listen_no_more()
         except BaseException as error:
-            self._end()
-            told = zygote.complaint().strip()[-500:]
+            told = self._end().strip()[-500:]
             raise SetupFailed("the process that starts containers did not start", why=told or str(error)) from error
-        finally:
-            os.close(zygote.stderr)
 
     def _is_writable_from_inside(self, executable: Path) -> bool:
         """Whether root of a container could overwrite this file: as root of the host, or as its owner."""
         status = executable.stat()
         return self._host.is_root or status.st_uid == self._host.uid or bool(status.st_mode & stat.S_IWOTH)
 
-    def _end(self) -> None:
-        if self._orders is not None:
-            self._orders.close()
-            self._orders = None
-        if self._zygote is not None:
-            self._zygote.reap(2.0)
-            self._zygote = None
+    def _end(self) -> str:
+        """End the zygote, and give what it complained of."""
+        zygote, orders = self._zygote, self._orders
+        self._zygote = self._orders = None
+        self._is_ready = False
+        if orders is not None:
+            orders.close()
+        return zygote.end() if zygote is not None else ""
 
 
 class _Process:
@@ -254,24 +262,22 @@ class _Process:
         finally:
             os.close(writing)
 
-    def complaint(self) -> str:
-        """What it wrote to its standard error, until its end."""
-        data = b""
-        while piece := os.read(self.stderr, _PUMP_BYTES):
-            data += piece
-        return data.decode(errors="replace")
+    def listen_no_more(self) -> None:
+        """What its children write from here on is nobody's business."""
+        os.close(self.stderr)
+        self.stderr = -1
 
-    def reap(self, patience_s: float) -> None:
-        """Wait for its end, and kill it if that does not come by itself."""
-        deadline = time.monotonic() + patience_s
+    def end(self) -> str:
+        """End it, whatever it does: a zygote holds nothing that anybody would miss. Gives what it complained of."""
         # Somebody else may reap all children of this process.
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
-                if time.monotonic() > deadline:
-                    os.kill(self.pid, signal.SIGKILL)
-                    os.waitpid(self.pid, 0)
-                    return
-                time.sleep(0.001)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        if self.stderr < 0:
+            return ""
+        with os.fdopen(self.stderr, "rb", buffering=0) as stderr:
+            os.set_blocking(self.stderr, False)
+            return (stderr.read(_PUMP_BYTES) or b"").decode(errors="replace")
 
 
 def piped(stdin: int) -> int:
@@ -298,6 +304,10 @@ def piped(stdin: int) -> int:
 
     threading.Thread(target=pump, name="nbcontain stdin", daemon=True).start()
     return reading
+
+
+def _interpreter() -> Path:
+    return Path(os.path.realpath(sys.executable))
 
 
 def _paths() -> list[str]:

@@ -11,13 +11,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
 
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import isolation
 from nbcontain.runtime.messages import Channel, describe, error_of
 from nbcontain.values import dataclass
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 @dataclass(frozen=True, slots=True)

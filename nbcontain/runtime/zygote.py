@@ -40,7 +40,8 @@ def main(fd: int) -> None:
         return
     ids, functions = IdMap.from_numbers(message), message["functions"]
     gc.disable()
-    _share()
+    # Nothing is collected yet: whoever started us waits.
+    gc.freeze()
     orders.send({"ready": True})
     spares = [_fork_spare(orders, ids, [])]
     poll = select.poll()
@@ -64,6 +65,7 @@ def main(fd: int) -> None:
 
 def _share() -> None:
     """What is here now is shared by all children for as long as nobody writes to it."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 

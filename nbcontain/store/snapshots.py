@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from nbcontain.errors import InUse, StoreError
 from nbcontain.oci.codec import LAYER_LIMIT
-from nbcontain.oci.digest import ChainID, Digest
+from nbcontain.oci.digest import ChainID, Digest, chain_id
+from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
@@ -80,6 +81,15 @@ class OverlaySnapshotter:
 
     def exists(self, name: ChainID) -> bool:
         return self._settling.is_sound(self._layout.snapshot(name))
+
+    def has(self, layers: Sequence[Layer]) -> bool:
+        """Whether there is a snapshot for every layer of this stack, lowest first."""
+        name: ChainID | None = None
+        for layer in layers:
+            name = chain_id(name, layer.diff_id)
+            if not self.exists(name):
+                return False
+        return True
 
     def publish(self, directory: Path, name: ChainID) -> bool:
         """Make a finished directory that snapshot; False if a twin has the name already."""

@@ -120,7 +120,8 @@ class Workshop:
 
     def unpack(self, layers: Sequence[Layer]) -> None:
         """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""
-        self.stacks.unpack(layers)
+        if not self.store.snapshots.has(layers):
+            self.stacks.unpack(layers)
 
     def view(self, filesystem: Filesystem) -> tuple[Mount, ...]:
         """The mounts that show a file system read-only; none for scratch."""

@@ -22,7 +22,7 @@ from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.runtime import identity, isolation, secrets
 from nbcontain.runtime.annotations import DEFAULT_PATH, REAPER, USER
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe, is_readable
+from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
 from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -65,9 +65,9 @@ def main(channel: Channel) -> None:
     os.setsid()
     _leave_keyring()
     confine.default_signals()
-    if not is_readable(channel, 0):
+    adopted, _ = channel.receive()
+    if adopted is not None and adopted["rehearse"]:
         rehearse()
-    channel.receive()
     # From here on init's life hangs on the supervisor's; should that have ended already, the next line is end-of-file.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     message, fds = channel.receive()

@@ -252,11 +252,8 @@ class Engine:
 
         self.profile.require(self.host, "run")
         reference = self._run_image(options.image, emit)
-        if reference is not None:
-            image = self.store.images.get(reference)
-        else:
-            here = local(lambda: self.image(options.image), options.pull, self.environ)
-            image = here or self.registry.to_run(options, emit)
+        here = local(lambda: self.image(options.image), "never" if reference else options.pull, self.environ)
+        image = here or self.registry.to_run(options, emit)
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
         spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)
@@ -287,15 +284,14 @@ class Engine:
 
     def _run_image(self, name: str, emit: Emit) -> Reference | None:
         """The image `host` is made when it is first asked for."""
-        if name not in ("host", "host:latest"):
-            return None
-        reference = Reference.parse(name)
-        self.builder.base_image(reference, emit)
+        reference = Reference.parse(name) if name in ("host", "host:latest") else None
+        if reference is not None:
+            self.builder.base_image(reference, emit)
         return reference
 
     def _shown_name(self, asked: str, image: Image) -> str:
-        names = (each for each, _ in self.store.images.list() if each and _means(asked, each))
-        return next((each.familiar for each in names), image.id.short)
+        names = self.store.images.names(image.digest)
+        return next((each.familiar for each in names if _means(asked, each)), image.id.short)
 
     def run(self, options: RunOptions) -> Task[RunResult | Container]:
         """Make a container and run it. Detached, the task ends when it runs and gives the Container.

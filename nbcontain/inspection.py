@@ -18,7 +18,7 @@ def image_document(engine: Engine, name: str) -> dict[str, Any]:
     config = codec.config_to_json(image.config)
     return {
         "Id": str(image.id),
-        "RepoTags": [str(each.familiar) for each, other in engine.images() if each and other.digest == image.digest],
+        "RepoTags": [each.familiar for each in engine.store.images.names(image.digest)],
         "Digest": str(image.digest),
         "Created": image.config.created,
         "Architecture": image.config.platform.architecture,

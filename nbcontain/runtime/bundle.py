@@ -77,11 +77,12 @@ class ContainerInfo:
 class Bundle:
     """A container's directory. Equal handles may live in many processes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, info: ContainerInfo | None = None) -> None:
+        """`info` is what its container.json says, where somebody knows that already."""
         self.path = path
         self.lock_fd: int | None = None
         """Held between writing the bundle and handing it to its supervisor."""
-        self._info: ContainerInfo | None = None
+        self._info = info
 
     @classmethod
     def write(cls, path: Path, spec: Spec, rootfs: Sequence[Mount], info: ContainerInfo) -> Bundle:
@@ -213,14 +214,15 @@ class Bundle:
         remove_tree(rubbish)
 
     def _read(self, name: str) -> Any:
-        return json.loads(files.read(self.path / name, _LIMIT_BYTES))
+        # As text: a listing of many containers would spend its time on joining paths.
+        return json.loads(files.read(f"{self.path}/{name}", _LIMIT_BYTES))
 
     # --- the lock ---
 
     def is_alive(self) -> bool:
         """Whether somebody holds the lock: a supervisor, or whoever is about to start one. Takes nothing."""
         try:
-            fd = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:

@@ -268,7 +268,7 @@ def _flock(fd: int, operation: int, path: Path) -> None:
         ) from error
 
 
-def read(path: Path, limit: int) -> bytes:
+def read(path: Path | str, limit: int) -> bytes:
     """A regular file of at most `limit` bytes; raises StoreError for anything else, OSError if it cannot be read."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable
+from functools import cached_property
 
 from nbcontain.errors import BadReference, ImageNotFound, StoreError
 from nbcontain.oci import codec
@@ -28,6 +29,34 @@ _INDEX_LIMIT = 64 << 20
 _Entries = list[Descriptor]
 
 
+class _Index:
+    """One state of index.json, parsed when something is asked of it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    @cached_property
+    def entries(self) -> _Entries:
+        """All of them, also those that are no images."""
+        return list(codec.parse_index(self.data).manifests)
+
+    def named(self) -> list[tuple[Reference | None, Descriptor]]:
+        """Every image's entry with its name."""
+        return self._named
+
+    @cached_property
+    def _named(self) -> list[tuple[Reference | None, Descriptor]]:
+        return [(_name(entry), entry) for entry in self.entries if entry.media_type in _MANIFESTS]
+
+    def by_name(self, reference: Reference) -> Descriptor | None:
+        """The first entry of this name."""
+        return self._by_name.get(reference)
+
+    @cached_property
+    def _by_name(self) -> dict[Reference, Descriptor]:
+        return {name: entry for name, entry in reversed(self._named) if name is not None}
+
+
 class Images:
     """The images of one store, safe among threads and processes. What was read once stays in memory."""
 
@@ -36,14 +65,19 @@ class Images:
         self._blobs = blobs
         self._is_in_use = is_in_use
         self._read: dict[Digest, Image] = {}
+        self._index = _Index(b"")
 
     def list(self) -> list[tuple[Reference | None, Image]]:
         """Every name with its image, and the dangling ones with None; in the order in which they were stored."""
-        return [(_name(entry), self._image(entry)) for entry in self._entries()]
+        return [(name, self._image(entry)) for name, entry in self._now().named()]
 
     def get(self, reference: Reference) -> Image:
         """The image of that name, or of that digest. Raises ImageNotFound, with names that are close."""
         return self._image(self._entry(reference))
+
+    def names(self, digest: Digest) -> list[Reference]:
+        """Every name of the image with this manifest."""
+        return [name for name, entry in self._now().named() if name is not None and entry.digest.hex == digest.hex]
 
     def find(self, text: str) -> Image:
         """An image by name, digest, id, or the beginning of an id, in this order. Raises ImageNotFound."""
@@ -143,8 +177,11 @@ class Images:
     # --- the index ---
 
     def _entry(self, reference: Reference) -> Descriptor:
-        for entry in self._entries():
-            name = _name(entry)
+        if reference.digest is None:
+            if (found := self._now().by_name(reference)) is not None:
+                return found
+            raise self._not_found(reference.familiar)
+        for name, entry in self._now().named():
             if reference.digest is not None:
                 # A name with a digest may name an index, out of which this image was chosen.
                 if name == reference:
@@ -156,14 +193,21 @@ class Images:
         raise self._not_found(reference.familiar)
 
     def _entries(self) -> _Entries:
+        return [entry for entry in self._now().entries if entry.media_type in _MANIFESTS]
+
+    def _now(self) -> _Index:
+        """What index.json says. It is read each time, and parsed if it is not what it was."""
         data = files.read(self._layout.index, _INDEX_LIMIT)
-        return [entry for entry in codec.parse_index(data).manifests if entry.media_type in _MANIFESTS]
+        index = self._index
+        if index.data != data:
+            self._index = index = _Index(data)
+        return index
 
     def _change(self, change: Callable[[_Entries], _Entries]) -> _Entries:
         """Rewrite index.json under its lock, unless nothing changes; the entries afterwards."""
         with files.lock(self._layout.index_lock, exclusive=True):
-            before = list(codec.parse_index(files.read(self._layout.index, _INDEX_LIMIT)).manifests)
-            after = change(before)
+            before = self._now().entries
+            after = change(list(before))
             if after != before:
                 files.replace(self._layout.index, codec.dump_index(Index(tuple(after))), 0o644)
             return after

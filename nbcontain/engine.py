@@ -302,9 +302,9 @@ class Engine:
         from nbcontain.runtime.leash import Leash
 
         leash = None if options.detach else Leash()
-        self.warm()
 
         def body(emit: Emit) -> RunResult | Container:
+            self.warm()
             container = self._create(options, emit)
             stdin = 0 if options.interactive else None
             if leash is None:

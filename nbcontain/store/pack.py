@@ -94,16 +94,21 @@ class _Packer:
             self._emit(tar.header_of(_empty(join(path, OPAQUE))), held)
         below = []
         with os.scandir(fd) as listing:
-            found = sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in listing)
-        for name, is_directory in found:
+            found = sorted((os.fsencode(entry.name), _kind_of(entry)) for entry in listing)
+        for name, kind in found:
             child = join(path, name)
-            if is_directory:
+            if kind == _IS_DIRECTORY:
                 below.append(child)
-            elif child not in skip:
-                self._pack_one(fd, name, child, held)
+            elif child in skip:
+                continue
+            elif kind == _IS_FILE:
+                self._pack_file(fd, name, child, held)
+            else:
+                self._pack_special(fd, name, child, held)
         return below
 
-    def _pack_one(self, parent: int, name: bytes, path: bytes, held: list[tuple[bytes, bytes]]) -> None:
+    def _pack_special(self, parent: int, name: bytes, path: bytes, held: list[tuple[bytes, bytes]]) -> None:
+        """A symlink, a device, a pipe; or what is none of these any more by now."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         mode = status.st_mode
         if self._overlay and is_whiteout(status):
@@ -112,15 +117,10 @@ class _Packer:
             return
         if stat.S_ISSOCK(mode):
             return
-        if status.st_nlink > 1:
-            first = self._names.setdefault((status.st_dev, status.st_ino), path)
-            if first is not path:
-                entry = _entry_of(path, tar.LINK, status, {})
-                entry.link = first
-                self._emit(tar.header_of(entry), held)
-                return
         if stat.S_ISREG(mode):
             self._pack_file(parent, name, path, held)
+            return
+        if self._is_twin(status, path, held):
             return
         if stat.S_ISLNK(mode):
             entry = _entry_of(path, tar.SYMLINK, status, {})
@@ -133,10 +133,28 @@ class _Packer:
             entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         self._emit(tar.header_of(entry), held)
 
+    def _is_twin(self, status: os.stat_result, path: bytes, held: list[tuple[bytes, bytes]]) -> bool:
+        """Whether it is a further name of something that is in the archive; then that is all that is said of it."""
+        if status.st_nlink == 1:
+            return False
+        first = self._names.setdefault((status.st_dev, status.st_ino), path)
+        if first is path:
+            return False
+        entry = _entry_of(path, tar.LINK, status, {})
+        entry.link = first
+        self._emit(tar.header_of(entry), held)
+        return True
+
     def _pack_file(self, parent: int, name: bytes, path: bytes, held: list[tuple[bytes, bytes]]) -> None:
         fd = os.open(name, _OLD_FILE, dir_fd=parent)
         try:
             status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                # It was one when the directory was read.
+                self._pack_special(parent, name, path, held)
+                return
+            if self._is_twin(status, path, held):
+                return
             entry = _entry_of(path, tar.REGULAR, status, _xattrs(fd))
             entry.size = left = status.st_size
             header = tar.header_of(entry)
@@ -156,6 +174,16 @@ class _Packer:
             self._write(bytes(-entry.size % tar.BLOCK))
         finally:
             os.close(fd)
+
+
+_IS_OTHER, _IS_FILE, _IS_DIRECTORY = 0, 1, 2
+
+
+def _kind_of(entry: os.DirEntry[str]) -> int:
+    """By what the directory says of it, without a look at the thing itself."""
+    if entry.is_file(follow_symlinks=False):
+        return _IS_FILE
+    return _IS_DIRECTORY if entry.is_dir(follow_symlinks=False) else _IS_OTHER
 
 
 def _entry_of(name: bytes, kind: bytes, status: os.stat_result, xattrs: dict[bytes, bytes]) -> tar.Entry:

@@ -43,7 +43,7 @@ def debian(disk: Path) -> Path:
 
 def measure(engine: Engine, disk: Path, archive: Path, untar: Path) -> None:
     store = engine.store
-    stacks = Stacks(store, engine.launcher, engine.host.ids.is_single)
+    stacks = Stacks(store, engine.launcher, engine.host.ids)
     plain = as_it_is(engine, archive)
     with layer_writer(store.blobs) as writer, archive.open("rb") as file:
         while data := file.read(1 << 20):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from nbcontain.registry import platforms
 from nbcontain.runtime.container import Container
 from nbcontain.store import files
 from nbcontain.store.archive_reader import read_archive
-from nbcontain.store.archive_writer import Saved, blob_path, documents_of, layers_of, write_archive
+from nbcontain.store.archive_writer import Saved, layers_of, write_archive, write_directory
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
 
 _TOLD_BYTES = 8 << 20
-_COPY_BYTES = 1 << 20
 _FROM_OURSELVES = ("HOSTNAME",)
 
 
@@ -52,7 +50,10 @@ class Archives:
             with scope(emit, "save", f"save {' '.join(names)}"), self._engine.store.shared():
                 blobs = self._engine.store.blobs
                 if directory:
-                    self._save_directory(saved, Path(destination).absolute(), told)
+                    try:
+                        write_directory(saved, blobs, Path(destination).absolute(), told)
+                    except OSError as error:
+                        raise StoreError(f"cannot write to {destination}", why=error.strerror or "") from error
                 else:
                     with _sink(destination) as write:
                         write_archive(saved, blobs, write, told)
@@ -79,28 +80,6 @@ class Archives:
                 if reference is not None and reference not in known:
                     known.append(reference)
         return tuple(Saved(image, tuple(references)) for image, references in chosen.values())
-
-    def _save_directory(self, saved: Sequence[Saved], target: Path, told: Callable[[int], None]) -> None:
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-            if os.listdir(target):
-                raise UsageError(f"{target} is not empty", hint="An OCI layout goes into a directory of its own.")
-            done = 0
-            blobs = self._engine.store.blobs
-            for layer in layers_of(saved):
-                path = target / blob_path(layer.digest)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with blobs.open(layer.digest) as blob, files.temporary(path.parent, 0o644) as (temporary, fd):
-                    while data := blob.read(_COPY_BYTES):
-                        files.write(fd, data)
-                        told(done := done + len(data))
-                    files.move(temporary, path)
-            for name, data in documents_of(saved).items():
-                path = target / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                files.replace(path, data, 0o644, durable=False)
-        except OSError as error:
-            raise StoreError(f"cannot write to {target}", why=error.strerror or "") from error
 
     def load(self, source: str) -> Task[tuple[Saved, ...]]:
         """Read the images of an archive of docker's or of an OCI layout, plain or compressed, file or directory.
@@ -154,9 +133,7 @@ class Archives:
         def body(emit: Emit) -> Container:
             with scope(emit, "export", f"export {container.name}"), _sink(destination) as write:
                 active = engine.store.snapshots.active(container.id)
-                engine.workshop(emit).stacks.tar_to(
-                    engine.store.snapshots.look(active), write, skip=container.bundle.stubs()
-                )
+                engine.workshop(emit).stacks.export(active, write, skip=container.bundle.stubs())
             return container
 
         return Task("export", body)
@@ -251,7 +228,7 @@ def _sink(destination: str) -> Iterator[Callable[[bytes], None]]:
         return
     path = Path(destination).absolute()
     try:
-        with files.temporary(path.parent, 0o644) as (temporary, fd):
+        with files.disk(path.parent), files.temporary(path.parent, 0o644) as (temporary, fd):
             yield lambda data: files.write(fd, data)
             files.move(temporary, path)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:

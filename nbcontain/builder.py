@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from nbcontain.build import outputs
 from nbcontain.build.arguments import with_epoch
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
-from nbcontain.build.context import ContentCache, Context
-from nbcontain.build.patterns import Ignore
+from nbcontain.build.context import ContentCache
+from nbcontain.build.inputs import DockerfileSource, Inputs, opened
+from nbcontain.build.operations import Workshop
 from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.build.solver import Solver
-from nbcontain.build.sources import Source, directory_of, is_directory
+from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import ImageNotFound
 from nbcontain.events import BUILD, Emit, Notice, scope
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Image
+from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.reference import Reference
 from nbcontain.registry.policies import local
 from nbcontain.runtime.leash import Leash
@@ -29,6 +29,8 @@ from nbcontain.task import Task
 from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
+    from nbcontain.build.accounts import Delivery
+    from nbcontain.build.annotations import Annotations
     from nbcontain.build.lint import CheckReport
     from nbcontain.engine import Engine
 
@@ -78,6 +80,22 @@ class BuildTask(Task[Image]):
         return BuildResult(image, self._chronicle.reports())
 
 
+def _notice(remark: ast.Remark) -> Notice:
+    name = f"{remark.rule}: " if remark.rule else ""
+    place = f" (line {remark.span.first})" if remark.span else ""
+    return Notice(BUILD, name + remark.message + place, remark.hint, "warning" if remark.rule else "")
+
+
+def _checked_annotations(options: BuildOptions, tags: Sequence[Reference]) -> Annotations:
+    """What --annotation says, once all that is to be handed out can be. Raises UsageError."""
+    from nbcontain.build.accounts import checked
+    from nbcontain.build.annotations import annotations_of
+
+    annotations = annotations_of(options.annotations, options.platform)
+    checked(options, tags, annotations)
+    return annotations
+
+
 class Builder:
     """The builds of one engine."""
 
@@ -86,58 +104,61 @@ class Builder:
         self._known: dict[str, Signature] = {}
         self._contents = ContentCache()
 
-    def build(self, dockerfile: str, options: BuildOptions | None = None, context: Source | None = None) -> BuildTask:
-        """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read."""
+    def build(self, dockerfile: DockerfileSource, options: BuildOptions) -> BuildTask:
+        """Make an image from the text of a Dockerfile, or from one that is in the context.
+
+        Raises DockerfileError at once for a text that cannot be read.
+        """
         engine = self._engine
-        options = options or BuildOptions()
-        if context is not None:
-            options = replace(options, context=context)
         build_args, epoch = with_epoch(options.build_args, engine.environ)
         options = replace(options, build_args=build_args)
         tags = [Reference.parse(tag) for tag in options.tags]
-        parsed = parse(dockerfile)
+        annotations = _checked_annotations(options, tags) if options.outputs or options.annotations else None
+        parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
         source = options.context
         leash = Leash()
         name = tags[0].familiar if tags else str(source) if isinstance(source, Path) else ""
         chronicle = Chronicle(name, lambda: engine.store, self._known)
 
         def body(emit: Emit) -> Image:
+            started = timestamp()
             title = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
-            with leash, scope(emit, BUILD, title), engine.store.shared(), self._context(source) as context:
-                ignore = context.ignore if context else Ignore()
+            with (
+                leash, scope(emit, BUILD, title), engine.store.shared(),
+                self._opened(dockerfile, options, emit) as given,
+            ):  # fmt: skip
                 graph = plan(
-                    parsed, options, lambda reference, _: self.base_image(reference, emit, options.pull),
-                    is_ignored=lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
+                    parsed or parse(given.dockerfile), options,
+                    lambda reference, _: self.base_image(reference, emit, options.pull),
+                    is_ignored=given.is_ignored, contexts=given.names,
                 )  # fmt: skip
-                for remark in graph.remarks:
-                    name = f"{remark.rule}: " if remark.rule else ""
-                    place = f" (line {remark.span.first})" if remark.span else ""
-                    emit(Notice(BUILD, name + remark.message + place, remark.hint))
-                workshop = replace(
-                    engine.workshop(emit), context=context, leash=leash, secrets=options.secrets, ssh=options.ssh
-                )
-                chronicle.context = context
+                for remark in (*options.remarks, *graph.remarks):
+                    emit(_notice(remark))
+                for remark in graph.hints:
+                    emit(replace(_notice(remark), kind="hint"))
+                workshop = replace(self._workshop(options, emit), contexts=given.directories, leash=leash)
+                chronicle.contexts = given.directories
                 solver = Solver(
-                    workshop, chronicle, source=dockerfile, no_cache=options.no_cache,
+                    workshop, chronicle, source=given.dockerfile, no_cache=options.no_cache,
                     no_cache_stages=frozenset(each.lower() for each in options.no_cache_stages),
                     imports=options.cache_from,
                 )  # fmt: skip
+                said = annotations.manifest if annotations else {}
                 image = solver.solve(graph)
-                if epoch is not None or options.annotations:
+                if epoch is not None or said:
                     from nbcontain.build.finish import finished
 
-                    image = finished(image, graph, engine.store, emit, epoch=epoch, annotations=options.annotations)
+                    image = finished(image, graph, engine.store, emit, epoch=epoch, annotations=said)
                 engine.store.images.put(image, None)
-                for tag in tags:
+                for tag in (*tags, *(name for output in options.outputs for name in output.names_here)):
                     engine.store.images.tag(image, tag)
                 for directory in options.cache_to:
                     directory.keep(chronicle.keys(), engine.store)
-                for output in options.outputs:
-                    outputs.write(output, image, workshop)
-                if options.id_file:
-                    outputs.write_text(options.id_file, str(image.id))
-                if options.metadata_file:
-                    outputs.write_metadata(options.metadata_file, image, tags)
+                if options.outputs or options.id_file or options.metadata_file:
+                    from nbcontain.build.accounts import account_of, delivery_of
+
+                    account = account_of(graph, options, given, workshop, started, solver.layers(), engine.environ)
+                    self._hand_out(delivery_of(image, tags, annotations, account, options), options, workshop)
                 return image
 
         task = BuildTask("build", body, chronicle)
@@ -175,7 +196,24 @@ class Builder:
         self._engine.store.images.put(image, reference)
         return image
 
-    def check(self, dockerfile: str, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
+    def _hand_out(self, delivery: Delivery, options: BuildOptions, workshop: Workshop) -> None:
+        """Everything that was asked for besides the image in the store."""
+        from nbcontain.build import exports
+
+        product, pushed = delivery.product, False
+        for output in options.outputs:
+            exports.write(output, product, workshop)
+            for name in output.targets(product.names) if output.push else ():
+                self._engine.registry.send(name, product.image, workshop.emit, BUILD, product.attested)
+                pushed = True
+        if options.id_file:
+            exports.write_text(options.id_file, str(product.image.id))
+        if options.metadata_file:
+            carried = pushed or any(each.carries_attestations for each in options.outputs)
+            shown = product if carried else replace(product, attested=None)
+            exports.write_metadata(options.metadata_file, exports.metadata_of(shown, delivery.provenance))
+
+    def check(self, dockerfile: DockerfileSource, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
         """Check a Dockerfile and build nothing; the task gives the report, wrapped.
 
         Raises DockerfileError at once for what cannot be read.
@@ -183,18 +221,34 @@ class Builder:
         from nbcontain.build.lint import check
 
         engine = self._engine
-        parsed = parse(dockerfile)
+
+        def look(parsed: ast.Dockerfile, given: Inputs, emit: Emit) -> T:
+            return wrap(check(
+                parsed, options, lambda reference, _: self.base_image(reference, emit, options.pull),
+                engine.environ, given.is_ignored, given.names,
+            ))  # fmt: skip
+
+        return self._examined("check", dockerfile, options, look)
+
+    def examine(
+        self, name: str, dockerfile: DockerfileSource, options: BuildOptions,
+        look: Callable[[ast.Dockerfile, Inputs], T],
+    ) -> Task[T]:  # fmt: skip
+        """Look at a Dockerfile and build nothing; the task gives what `look` sees. Raises as `check` does."""
+        return self._examined(name, dockerfile, options, lambda parsed, given, emit: look(parsed, given))
+
+    def _examined(
+        self, name: str, dockerfile: DockerfileSource, options: BuildOptions,
+        look: Callable[[ast.Dockerfile, Inputs, Emit], T],
+    ) -> Task[T]:  # fmt: skip
+        parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
 
         def body(emit: Emit) -> T:
-            with scope(emit, BUILD, "check"), engine.store.shared(), self._context(options.context) as context:
-                ignore = context.ignore if context else Ignore()
-                found = check(
-                    parsed, options, lambda reference, _: self.base_image(reference, emit, options.pull),
-                    engine.environ, lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
-                )  # fmt: skip
-                return wrap(found)
+            store = self._engine.store
+            with scope(emit, BUILD, name), store.shared(), self._opened(dockerfile, options, emit) as given:
+                return look(parsed or parse(given.dockerfile), given, emit)
 
-        return Task("check", body)
+        return Task(name, body)
 
     def prune(self, max_age_s: float, keep_bytes: int = 0) -> int:
         """Forget what was not used for so long, but for the youngest `keep_bytes`; what became free."""
@@ -226,19 +280,18 @@ class Builder:
             found.append(CacheUse(digest, record.created_by, used_at, used, sum(each.size for each in new)))
         return found
 
-    @contextmanager
-    def _context(self, source: Source | None) -> Iterator[Context | None]:
-        """The files that COPY takes; what had to be written for it goes with the build."""
-        if source is None:
-            yield None
-        elif isinstance(source, Path) and is_directory(source):
-            yield Context(source, self._contents)
-        else:
-            with (
-                self._engine.store.bundle_directory() as temporary,
-                directory_of(source, temporary.parent) as root,
-            ):
-                yield Context(root, ContentCache())
+    def _workshop(self, options: BuildOptions, emit: Emit) -> Workshop:
+        return replace(self._engine.workshop(emit), secrets=options.secrets, ssh=options.ssh)
+
+    def _opened(
+        self, dockerfile: DockerfileSource, options: BuildOptions, emit: Emit
+    ) -> AbstractContextManager[Inputs]:
+        """The Dockerfile and the files that COPY takes; what had to be written for them goes with the build."""
+        keeps = dict(each.partition("=")[::2] for each in options.build_args).get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")
+        return opened(
+            dockerfile, options.context, options.contexts, self._workshop(options, emit), self._contents,
+            ignore=options.ignore, keeps_git_dir=keeps.lower() in ("1", "t", "true"), parent=BUILD,
+        )  # fmt: skip
 
     def state(self, text: str) -> Image | None:
         """The image of NAME@step3, NAME@failed or NAME@before (the failed step); None for another kind of name.

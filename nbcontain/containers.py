@@ -74,9 +74,9 @@ class Containers:
                 if there is not None and name in (there.name, there.id):
                     return there
         known = self.all()
-        for each in known:
-            if name in (each.name, each.id):
-                return each
+        for container in known:
+            if name in (container.name, container.id):
+                return container
         matching = [each for each in known if name and each.id.startswith(name)]
         if len(matching) == 1:
             return matching[0]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 _NETWORK = "containers here have the host's network or none; bridges and published ports are not built yet"
 _LIMITS = "limits on memory, CPU and processes are not built yet"
-_TERMINAL = "a terminal in a container is not built yet; -i alone hands standard input through"
 _CONFINEMENT = "containers run with the default confinement; changing it is not built yet"
 _VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
 _HEALTH = "health checks and restart policies are not built yet"
 _PLATFORM = "images of other platforms are not run"
-_ONE_FILE = "the build writes into the local store; %image push hands an image to a registry"
+_NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
+_TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
 
 
 def _all(reason: str, *flags: str) -> dict[str, str]:
@@ -26,7 +26,6 @@ _RUN = (
         "-P",
         "--publish-all",
         "--expose",
-        "--add-host",
         "--dns",
         "--dns-search",
         "--dns-option",
@@ -48,8 +47,6 @@ _RUN = (
         "--cpuset-cpus",
         "--cpuset-mems",
         "--pids-limit",
-        "--shm-size",
-        "--ulimit",
         "--blkio-weight",
         "--oom-kill-disable",
         "--oom-score-adj",
@@ -58,7 +55,7 @@ _RUN = (
         "--cpu-period",
         "--cpu-quota",
     )
-    | _all(_TERMINAL, "-t", "--tty", "-it", "-ti", "-a", "--attach", "--detach-keys", "--sig-proxy")
+    | _all("a container's streams are all attached, or none with -d", "-a", "--attach", "--sig-proxy")
     | _all(
         _CONFINEMENT,
         "--cap-add",
@@ -95,48 +92,56 @@ _RUN = (
 )
 _BUILD = (
     _all(_PLATFORM, "--platform")
-    | _all(_ONE_FILE, "--push")
     | _all(
         "it is not built yet",
-        "--build-context",
-        "--add-host",
-        "--attest",
-        "--sbom",
-        "--provenance",
         "--squash",
         "--compress",
         "--rm",
         "--force-rm",
         "--isolation",
     )
-    | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--shm-size", "--ulimit", "--cgroup-parent", "--cpu-quota")
+    | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--cgroup-parent", "--cpu-quota")
 )
-_FILTER = _all("filters and formats are not built yet", "--filter", "--format")
 
 KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "container run": _RUN,
     "container create": _RUN,
     "image build": _BUILD,
-    "image ls": _FILTER | _all(_FILTER["--filter"], "-f", "--tree"),
-    "image inspect": _all(_FILTER["--filter"], "-f", "--format", "--platform"),
-    "image history": _all(_FILTER["--filter"], "--format", "-q", "--quiet", "-H", "--human", "--platform"),
-    "image rm": _all("parents are shared layers here and go with their last image", "--no-prune"),
+    "image inspect": _all(_PLATFORM, "--platform"),
+    "image history": _all(_PLATFORM, "--platform"),
+    "image pull": _all(_TRUST, "--disable-content-trust"),
+    "image push": _all(_TRUST, "--disable-content-trust") | _all("an image here has one platform", "--platform"),
+    "image rm": _all("an image here has one platform", "--platform")
+    | _all("parents are shared layers here and go with their last image", "--no-prune"),
     "image import": _all(_PLATFORM, "--platform"),
     "image save": _all(_PLATFORM, "--platform"),
     "image load": _all(_PLATFORM, "--platform"),
-    "container commit": _all("a container is not stopped while its files are read", "-p", "--pause"),
     "nbcontain login": _all(
         "a password on the command line stays in histories and notebooks; it is asked for, or --password-stdin",
         "-p",
         "--password",
     ),
-    "container ps": _FILTER | _all(_FILTER["--filter"], "-f", "-n", "--last", "-l", "--latest", "-s", "--size"),
     "container logs": _all("it is not built yet", "--since", "--until", "--details"),
-    "container exec": _all(_TERMINAL, "-t", "--tty", "-it", "-ti", "--detach-keys")
-    | _all("it is not built yet", "-d", "--detach", "--env-file", "--privileged"),
-    "container start": _all("it shows the card; logs -f follows the output", "-a", "--attach", "-i", "--interactive"),
-    "container inspect": _all(_FILTER["--filter"], "-f", "--format", "-s", "--size"),
+    "container exec": _all("it is not built yet", "-d", "--detach", "--env-file", "--privileged"),
+    "container attach": _all("ctrl-C is always passed on to a container without a terminal", "--sig-proxy"),
     "container rm": _all("there are no links between containers", "-l", "--link"),
     "container stop": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
     "container restart": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
 }
+
+_NO_CGROUPS = "cgroups are not used yet: there is no freezer and there are no limits"
+KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
+    "container": {
+        "cp": "files are not copied in and out of containers yet: -v DIRECTORY:/path, image cat and export are there",
+        "pause": _NO_CGROUPS, "unpause": _NO_CGROUPS, "update": _NO_CGROUPS, "port": _NETWORK,
+        "stats": "what containers use is not measured yet", "top": "%container exec NAME ps is there",
+        "rename": "a container keeps its name: create another one with --name",
+    },
+    "": {
+        "search": "no registry is searched by words; %image search-tags NAME lists the tags of one",
+        **dict.fromkeys(("swarm", "service", "node", "stack"), "there is one machine here"),
+        "plugin": "there are no plugins", "trust": _TRUST, "context": _NO_DAEMON,
+        "events": _NO_DAEMON, "compose": "one container at a time", "volume": _VOLUMES, "network": _NETWORK,
+    },
+}  # fmt: skip
+"""docker's verbs that are not here, by group ("" is the terminal's first word), each with what to tell."""

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
-from nbcontain.display.values import Document, InProgress, Lines, Log, Verdict
+from nbcontain.display.values import Confirm, Document, InProgress, Interactive, Lines, Log, Raw, Verdict
 from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Output, Started, encode
 from nbcontain.oci.image import Image
@@ -20,13 +20,22 @@ def draw(value: object) -> int:
     match value:
         case InProgress():
             return _attend(value)
+        case Interactive():
+            from nbcontain.terminal import attend
+
+            return attend(value)
         case Table():
             print(value.text())
         case Lines(lines=lines):
             for line in lines:
-                print(line)
+                print(sanitized(line) if sys.stdout.isatty() else line)
         case Document(value=document):
             print(json.dumps(document, indent=2, ensure_ascii=False))
+        case Confirm():
+            return _ask(value)
+        case Raw(chunks=chunks):
+            for chunk in chunks:
+                _write(Output("", "stdout", chunk))
         case Verdict():
             draw(value.value)
             return value.exit_status
@@ -43,6 +52,21 @@ def draw(value: object) -> int:
         case _:
             print(value)
     return 0
+
+
+def _ask(question: Confirm) -> int:
+    """docker's warning and docker's question; anything but y leaves all as it is."""
+    for line in question.warning:
+        print(line)
+    try:
+        answer = input("Are you sure you want to continue? [y/N] ")
+    except EOFError:
+        print()
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        print(f"{question.verb} was cancelled", file=sys.stderr)
+        return 1
+    return draw(question.act())
 
 
 def _attend(progress: InProgress[object]) -> int:
@@ -75,7 +99,7 @@ def _attend(progress: InProgress[object]) -> int:
         task.cancel()
         task.wait(10)
         raise Interrupted(f"{task.name} was interrupted") from None
-    if progress.kind in ("run", "exec") and not isinstance(result, Container):
+    if progress.is_mute or (progress.kind in ("run", "exec") and not isinstance(result, Container)):
         return 0
     return draw(result)
 

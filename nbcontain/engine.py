@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nbcontain.containers import Containers
 from nbcontain.errors import Cancelled, ContainerError, InUse, NotRunning, UsageError
 from nbcontain.events import Emit, Finished, Output, Record, Started
+from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.reference import Reference
@@ -30,11 +31,16 @@ from nbcontain.store.layout import Layout
 from nbcontain.task import Task
 
 if TYPE_CHECKING:
+    from nbcontain.anatomy import Anatomy
     from nbcontain.archives import Archives
+    from nbcontain.build.inputs import DockerfileSource
+    from nbcontain.build.named import NamedSource
     from nbcontain.build.operations import Workshop
     from nbcontain.build.plan import BuildOptions
     from nbcontain.build.sources import Source
     from nbcontain.builder import Builder, BuildTask
+    from nbcontain.consoles import Consoles
+    from nbcontain.housekeeping import Housekeeping
     from nbcontain.registry.registries import Registries
     from nbcontain.runtime.generate import ExecOptions, RunOptions
     from nbcontain.runtime.launcher import Launcher
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from nbcontain.store.stacks import Stacks
 
 T = TypeVar("T")
+_NONE: Mapping[str, NamedSource] = {}
 
 
 class Engine:
@@ -103,6 +110,18 @@ class Engine:
         return Soundness(self.store, lambda layers, _: self.stacks.unpack(layers))
 
     @cached_property
+    def anatomy(self) -> Anatomy:
+        from nbcontain.anatomy import Anatomy
+
+        return Anatomy(self)
+
+    @cached_property
+    def housekeeping(self) -> Housekeeping:
+        from nbcontain.housekeeping import Housekeeping
+
+        return Housekeeping(self)
+
+    @cached_property
     def archives(self) -> Archives:
         from nbcontain.archives import Archives
 
@@ -118,7 +137,7 @@ class Engine:
     def stacks(self) -> Stacks:
         from nbcontain.store.stacks import Stacks
 
-        return Stacks(self.store, self.launcher, self.host.ids.is_single)
+        return Stacks(self.store, self.launcher, self.host.ids)
 
     @cached_property
     def registry(self) -> Registries:
@@ -137,9 +156,13 @@ class Engine:
 
     # --- images ---
 
-    def images(self) -> list[tuple[Reference | None, Image]]:
-        """Every name and its image; None for an image without a name. Newest first."""
-        return sorted(self.store.images.list(), key=lambda each: each[1].config.created, reverse=True)
+    def images(self, filters: Sequence[str] = ()) -> list[tuple[Reference | None, Image]]:
+        """Every name and its image; None for an image without a name. Newest first.
+
+        `filters` are docker's, as in "label=team" and "dangling=true".
+        """
+        found = sorted(self.store.images.list(), key=lambda each: each[1].config.created, reverse=True)
+        return chosen_images(self, found, Filters.parse(filters, IMAGES)) if filters else found
 
     def image(self, name: str) -> Image:
         """An image by name, digest or the beginning of its id, or NAME@step3 of a build. Raises ImageNotFound."""
@@ -156,51 +179,25 @@ class Engine:
         return reference
 
     def remove_image(self, name: str, *, force: bool = False) -> list[str]:
-        """Take a name away, and the image with its last name. Says what went, as docker does.
-
-        Raises InUse, naming the containers, where the image would go and containers are made of it.
-        """
-        image = self.image(name)
-        tags = [reference for reference, each in self.images() if reference and each.digest == image.digest]
-        by_name = [reference for reference in tags if _means(name, reference)]
-        leaving = by_name or tags
-        users: list[Container] = []
-        if len(leaving) == len(tags):
-            users = [each for each in self.containers() if each.info.image_id == str(image.id)]
-            running = [each for each in users if each.status == "running"]
-            if running or (users and not force):
-                raise InUse(
-                    f"{name} is in use",
-                    why="containers are made of it: " + ", ".join(f"{each.name} ({each.status})" for each in users),
-                    hint=("stop and remove them first:  " if running else "remove them first:  ")
-                    + "; ".join(
-                        [f"%container stop {' '.join(each.name for each in running)}"] * bool(running)
-                        + [f"%container rm {' '.join(each.name for each in users)}"]
-                    )
-                    + ("" if running else "   (or rmi -f: stopped containers keep their layers)"),
-                )
-        gone = [f"Untagged: {reference.familiar}" for reference in leaving]
-        for reference in leaving:
-            self.store.images.remove(reference)
-        if len(leaving) == len(tags):
-            if not users:
-                self.store.images.forget(image)
-            gone.append(f"Deleted: {image.id}")
-            self._collect(wait=False)
-        return gone
+        """Take a name away, and the image with its last name. Says what went, as docker does. Raises InUse."""
+        return self.housekeeping.remove_image(name, force=force)
 
     def from_host(self, tag: str = "host", programs: Sequence[str] = ()) -> Task[Image]:
         """Make a small image out of this machine's own shell, coreutils and Python, and of `programs`."""
         return self.builder.from_host(tag, programs)
 
     def build(
-        self, dockerfile: str, options: BuildOptions | None = None, *, context: Source | None = None
-    ) -> BuildTask:
+        self, dockerfile: DockerfileSource, options: BuildOptions | None = None, *, context: Source | None = None,
+        contexts: Mapping[str, NamedSource] = _NONE,
+    ) -> BuildTask:  # fmt: skip
         """Make an image from the text of a Dockerfile. Raises DockerfileError at once for what cannot be read.
 
-        `context` is a directory, a tar archive, or names and what is in them: text, bytes, paths, DataFrames.
+        `context` is a directory, a tar archive, or names and what is in them: text, bytes, paths, DataFrames. So are
+        `contexts` by name, or images.
         """
-        return self.builder.build(dockerfile, options, context)
+        from nbcontain.build.plan import BuildOptions
+
+        return self.builder.build(dockerfile, (options or BuildOptions()).with_contexts(context, contexts))
 
     @cached_property
     def builder(self) -> Builder:
@@ -216,27 +213,39 @@ class Engine:
 
     def prune(self) -> int:
         """Remove what no name, container or recent build needs. Gives the bytes that became free."""
-        return self._collect(wait=True)
-
-    def _collect(self, *, wait: bool) -> int:
         from nbcontain.store import gc
 
-        return gc.collect(self.store, self._owners, wait=wait).size_bytes
+        return gc.collect(self.store, self.owners).size_bytes
 
-    def _owners(self) -> list[str]:
+    def owners(self) -> list[str]:
         """The keys of active snapshots that belong to a container, for gc, which holds the store's lock meanwhile."""
         self._containers.sweep(self.store.snapshots.remove_tree)
         return [each.id for each in self.containers()]
 
     # --- containers ---
 
-    def containers(self) -> list[Container]:
-        """Every container that is whole, newest first."""
-        return self._containers.all()
+    def containers(self, filters: Sequence[str] = ()) -> list[Container]:
+        """Every container that is whole, newest first. `filters` are docker's: "status=exited"."""
+        found = self._containers.all()
+        return chosen_containers(self, found, Filters.parse(filters, CONTAINERS)) if filters else found
 
     def container(self, name: str) -> Container:
         """A container by name, id or the beginning of its id. Raises ContainerNotFound."""
         return self._containers.get(name)
+
+    def running(self, name: str) -> Container:
+        """A container of that name that runs. Raises ContainerNotFound, NotRunning."""
+        container = self.container(name)
+        if (status := container.status) != "running":
+            hint = f"%container start {container.name}"
+            raise NotRunning(f"{container.name} is not running", why=f"it is {status}", hint=hint)
+        return container
+
+    @cached_property
+    def consoles(self) -> Consoles:
+        from nbcontain.consoles import Consoles
+
+        return Consoles(self)
 
     @cached_property
     def _containers(self) -> Containers:
@@ -244,15 +253,20 @@ class Engine:
 
     def create(self, options: RunOptions) -> Container:
         """A container that is not started: its bundle and its writable layer. Raises ImageNotFound, NameTaken."""
-        return self._create(options, lambda event: None)
+        container = self.create_held(options, lambda event: None)
+        # Whoever starts it takes the lock again; until then nobody is in its way, nor in that of who removes it.
+        container.bundle.unlock()
+        return container
 
-    def _create(self, options: RunOptions, emit: Emit) -> Container:
+    def create_held(self, options: RunOptions, emit: Emit) -> Container:
+        """The same, with its lock held until it is launched."""
         from nbcontain.names import checked
         from nbcontain.runtime.generate import generate
 
         self.profile.require(self.host, "run")
-        reference = self._run_image(options.image, emit)
-        here = local(lambda: self.image(options.image), "never" if reference else options.pull, self.environ)
+        if is_host := options.image in ("host", "host:latest"):  # made when it is first asked for
+            self.builder.base_image(Reference.parse("host"), emit)
+        here = local(lambda: self.image(options.image), "never" if is_host else options.pull, self.environ)
         image = here or self.registry.to_run(options, emit)
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
@@ -265,6 +279,7 @@ class Engine:
             command=spec.process.args,
             created=timestamp(),
             remove=options.remove,
+            terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
             options={"network": options.network},
@@ -282,16 +297,10 @@ class Engine:
                 raise
         return Container(bundle)
 
-    def _run_image(self, name: str, emit: Emit) -> Reference | None:
-        """The image `host` is made when it is first asked for."""
-        reference = Reference.parse(name) if name in ("host", "host:latest") else None
-        if reference is not None:
-            self.builder.base_image(reference, emit)
-        return reference
-
     def _shown_name(self, asked: str, image: Image) -> str:
+        """The name as it was asked for, as with docker."""
         names = self.store.images.names(image.digest)
-        return next((each.familiar for each in names if _means(asked, each)), image.id.short)
+        return asked if any(_means(asked, each) for each in names) else image.id.short
 
     def run(self, options: RunOptions) -> Task[RunResult | Container]:
         """Make a container and run it. Detached, the task ends when it runs and gives the Container.
@@ -305,14 +314,14 @@ class Engine:
 
         def body(emit: Emit) -> RunResult | Container:
             self.warm()
-            container = self._create(options, emit)
-            stdin = 0 if options.interactive else None
+            container = self.create_held(options, emit)
+            stdin = 0 if options.interactive and not options.tty else None
             if leash is None:
-                self._launch(container, None, stdin)
+                self.launch(container, None, stdin)
                 return container
             # Followed before it is started: with --rm it may be forgotten a moment later.
             with leash, closing(container.follow()) as records:
-                self._launch(container, leash, stdin)
+                self.launch(container, leash, stdin)
                 return self._attend(container, records, emit)
 
         task = Task(f"run {options.image}", body)
@@ -320,7 +329,7 @@ class Engine:
             task.on_cancel(leash.let_go)
         return task
 
-    def _launch(self, container: Container, leash: Leash | None, stdin: int | None) -> None:
+    def launch(self, container: Container, leash: Leash | None, stdin: int | None) -> None:
         """Run a container for the first time; one that cannot be started is forgotten."""
         try:
             container.launch(self.launcher, leash=leash, stdin=stdin, start=True)
@@ -345,12 +354,12 @@ class Engine:
             raise
         return result_of(container.info.id, container.info.name, code, output)
 
-    def start(self, container: Container) -> None:
+    def start(self, container: Container, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
         if container.status == "running":
             return
         self.profile.require(self.host, "start")
-        container.launch(self.launcher, start=True)
+        container.launch(self.launcher, start=True, stdin=stdin)
 
     def stop(self, container: Container, timeout_s: float | None = None) -> None:
         """Send the stop signal, and SIGKILL after `timeout_s`, which is the container's own unless given."""
@@ -399,13 +408,7 @@ class Engine:
         from nbcontain.runtime.generate import passed_on
         from nbcontain.runtime.leash import Leash
 
-        container = self.container(options.name)
-        if container.status != "running":
-            raise NotRunning(
-                f"{container.name} is not running",
-                why=f"it is {container.status}",
-                hint=f"%container start {container.name}",
-            )
+        container = self.running(options.name)
         if not options.command:
             raise UsageError(f"exec {options.name}: which program?", hint=f"%container exec {options.name} ls /")
 

@@ -69,6 +69,8 @@ class Notice:
     task: TaskId
     message: str
     hint: str = ""
+    kind: Literal["", "warning", "hint"] = ""
+    """A warning is what BuildKit warns of, too; a hint is ours, for learners, and can wait."""
 
 
 @dataclass(frozen=True, slots=True)

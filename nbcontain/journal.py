@@ -132,11 +132,12 @@ class FileJournal:
             return []
         return list(_decoded(data.split(b"\n")[:-1]))
 
-    def follow(self, at_end: Callable[[], object] = lambda: None) -> Generator[Record]:
+    def follow(self, at_end: Callable[[], object] = lambda: None, *, from_now: str = "") -> Generator[Record]:
         """Every record from the first; waits for more; ends when the run that is going on, or the last one, ends.
 
         The file is opened before this returns. A container that was restarted has several runs in its
         journal: a `Finished` ends the account only where nothing comes after it. `at_end` is called then.
+        `from_now` is the task of which only is wanted what comes after this call.
         """
         from nbcontain.linux.syscalls import (
             IN_CLOSE_WRITE,
@@ -154,11 +155,13 @@ class FileJournal:
         except BaseException:
             os.close(notify)
             raise
-        return self._records(notify, _open_if_there(self.path), at_end)
+        fd = _open_if_there(self.path)
+        if from_now and fd >= 0:
+            os.lseek(fd, 0, os.SEEK_END)
+        return self._records(notify, fd, from_now or None, at_end)
 
-    def _records(self, notify: int, fd: int, at_end: Callable[[], object]) -> Generator[Record]:
+    def _records(self, notify: int, fd: int, task: str | None, at_end: Callable[[], object]) -> Generator[Record]:
         rest = b""
-        task: str | None = None
         ended = False
         try:
             while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -18,9 +19,14 @@ T = TypeVar("T")
 REST = argparse.REMAINDER
 
 
-def option(*flags: str, help: str, default: Any = MISSING, metavar: str = "") -> Any:
-    """A field given by one of these flags. Without a default it is "", (), False or 0, as its type says."""
-    return _field(default, {"flags": flags, "help": help, "metavar": metavar})
+def option(
+    *flags: str, help: str, default: Any = MISSING, metavar: str = "", bare: tuple[str, str] = ("", "")
+) -> Any:
+    """A field given by one of these flags. Without a default it is "", (), False or 0, as its type says.
+
+    `bare` is what the flag means alone, and the pattern of the words that may be its value all the same.
+    """
+    return _field(default, {"flags": flags, "help": help, "metavar": metavar, "bare": bare})
 
 
 def argument(*, help: str, nargs: str | None = None, default: Any = MISSING, metavar: str = "") -> Any:
@@ -118,7 +124,7 @@ def _percent(text: str) -> str:
 
 def _how(hint: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     if hint == "bool":
-        return {"action": "store_true"}
+        return {"action": "store_true", "default": None}
     metavar = meta["metavar"] or meta["flags"][-1].lstrip("-").upper().replace("-", "_")
     if hint.startswith("tuple["):
         return {"action": "append", "default": None, "metavar": metavar}
@@ -133,10 +139,10 @@ def parse(options_type: type[T], prog: str, description: str, words: Sequence[st
     # The parser is made per call: it is cheap, and argparse parsers hold state.
     parser = parser_of(options_type, prog, description)
     try:
-        namespace = parser.parse_args(list(words))
+        words, values = _switched(parser, options_type, words)
+        namespace = parser.parse_args(_with_values(options_type, words))
     except UsageError as error:
         raise _explained(error, parser, words, known) from None
-    values = {}
     for each in fields(options_type):  # type: ignore[arg-type]
         if not each.metadata:
             continue
@@ -144,8 +150,53 @@ def parse(options_type: type[T], prog: str, description: str, words: Sequence[st
         if isinstance(value, list):
             value = tuple(value)
         if value is not None:
-            values[each.name] = value
+            values.setdefault(each.name, value)
     return options_type(**values)
+
+
+def _switched(
+    parser: argparse.ArgumentParser, options_type: type, words: Sequence[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """Switches that are told what to be, as Go's flags can be (--human=false): the other words, and what they say."""
+    left: list[str] = list(words)
+    said: dict[str, Any] = {}
+    if not any("=" in word for word in words):
+        return left, said
+    switches = {
+        flag: each.name
+        for each in fields(options_type)
+        if each.type == "bool"
+        for flag in each.metadata.get("flags", ())
+    }
+    told = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+    while True:
+        place = next((n for n, word in enumerate(left) if (w := word.partition("="))[1] and w[0] in switches), None)
+        if place is None:
+            return left, said
+        try:
+            parser.parse_args(left)
+        except UsageError:
+            # It is argparse that does not know them: so this one stands where flags stand.
+            flag, _, text = left[place].partition("=")
+            if text.lower() not in told:
+                raise UsageError(f"{parser.prog}: {flag}={text}: true or false", hint=f"{parser.prog} --help") from None
+            said[switches[flag]] = told[text.lower()]
+            del left[place]
+        else:
+            # It is a word of the program's that is to be run.
+            return left, said
+def _with_values(options_type: type, words: Sequence[str]) -> list[str]:
+    """The words, with a value for each flag that can stand alone and does."""
+    alone = {
+        flag: each.metadata["bare"]
+        for each in fields(options_type)
+        for flag in each.metadata.get("flags", ())
+        if each.metadata["bare"][0]
+    }
+    return [
+        f"{word}={alone[word][0]}" if word in alone and not re.fullmatch(alone[word][1], following) else word
+        for word, following in zip(words, (*words[1:], ""), strict=False)
+    ]
 
 
 def _explained(

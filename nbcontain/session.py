@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nbcontain.commands import overview, parse_words, split
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
+from nbcontain.commands.inputs import BuildInputs
 from nbcontain.completion import candidates
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
-from nbcontain.display.values import InProgress, Log, Verdict
+from nbcontain.display.values import InProgress, Interactive, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
@@ -78,8 +80,18 @@ class Session:
             print(asked, end="")
             return None
         value = command.function(self.engine, options)
-        if isinstance(value, Log):
-            return InProgress(_log_task(value), "exec")
+        match value:
+            case Log():
+                return InProgress(_log_task(value), "exec")
+            case Interactive(elsewhere=None):
+                raise UsageError(
+                    f"{' '.join(words[:1])} -i -t has to be typed at a terminal",
+                    why="a cell has no keyboard that a program could go on reading from",
+                    hint="in a terminal (JupyterLab: File, New, Terminal):  "
+                    + _on_a_terminal(group, words, self.engine.environ),
+                )
+            case Interactive(elsewhere=elsewhere) if elsewhere is not None:
+                return elsewhere()
         return value
 
     def _build(
@@ -89,9 +101,10 @@ class Session:
             DockerfileWords, "%%dockerfile", "make an image from the Dockerfile in this cell",
             [self._expanded(word, names) for word in split(line)], KNOWN_FLAGS["image build"],
         )  # fmt: skip
-        context = self.context_files.source(words.context)
+        context = self.context_files.source(words.context, self.ipython.user_ns)
         _ = words.checked_display
-        return words.started(self.engine, body, context, self.ipython.user_ns), words
+        given = BuildInputs(body, context)
+        return words.started(self.engine, given, self.ipython.user_ns, self.context_files.named()), words
 
     def context_file(self, line: str, body: str | None, names: Mapping[str, Any] | None = None) -> object:
         """%%contextfile and %contextfile."""
@@ -183,6 +196,13 @@ class Session:
         self._alias = "docker"
         self.ipython.nbcontain.register("docker")
         print("%docker build|run|ps|images|… now means nbcontain's commands")
+
+
+def _on_a_terminal(group: str, words: Sequence[str], environ: Mapping[str, str]) -> str:
+    """The same command as one types it at a terminal, which may not know where this kernel's store is."""
+    root = environ.get("NBCONTAIN_ROOT", "")
+    prefix = [f"NBCONTAIN_ROOT={shlex.quote(root)}"] if root else []
+    return " ".join([*prefix, "nbcontain", *([] if group == "nbcontain" else [group]), shlex.join(words)])
 
 
 def _log_task(log: Log) -> Task[None]:

@@ -118,4 +118,4 @@ def test_check_says_what_could_be_better_and_builds_nothing(nbcontain: Nbcontain
     assert "never" not in nbcontain("images").stdout
     good = "FROM box\nUSER me\nCMD echo $NOT_OURS\n"
     assert nbcontain("build", "--call=check", "-f", "-", ".", stdin=f"# check=skip=all\n{good}").returncode == 0
-    assert nbcontain("build", "--call=outline", "-f", "-", ".", stdin=good).returncode == 125
+    assert nbcontain("build", "--call=summary", "-f", "-", ".", stdin=good).returncode == 125

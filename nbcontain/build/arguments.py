@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nbcontain.build.graph import Sandbox
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Platform
+from nbcontain.oci.spec import Rlimit
+from nbcontain.runtime import hosts, limits
 
 EPOCH = "SOURCE_DATE_EPOCH"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -65,6 +68,21 @@ def labels_of(words: tuple[str, ...]) -> dict[str, str]:
     if any(word.startswith("=") or not word for word in words):
         raise UsageError("--label has no name", hint="--label NAME=VALUE")
     return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def sandbox_of(add_hosts: tuple[str, ...], shm_size: str, ulimits: tuple[str, ...]) -> Sandbox | None:
+    """What --add-host, --shm-size and --ulimit say; None where that is nothing. Raises UsageError."""
+    made = Sandbox(
+        hosts=tuple(hosts.added(each)[0] for each in add_hosts),
+        shm_bytes=limits.size_bytes(shm_size, "--shm-size") if shm_size else 0,
+        ulimits=tuple(sorted(_shown(each) for each in limits.ulimits(ulimits))),
+    )
+    return made if made != Sandbox() else None
+
+
+def _shown(limit: Rlimit) -> str:
+    soft, hard = (-1 if each == limits.UNLIMITED else each for each in (limit.soft, limit.hard))
+    return f"{limit.type.removeprefix('RLIMIT_').lower()}={soft}:{hard}"
 
 
 def allowed(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ class Chronicle:
         """`known` remembers, from build to build of one engine, what the record of each name says."""
         self._name = name
         self._store = store
-        self.context: Context | None = None
+        self.contexts: Mapping[str, Context] = {}
         """What COPY takes files from, once it is known."""
         self._known = known
         self._lock = threading.RLock()
@@ -156,10 +156,13 @@ class Chronicle:
 
     def _files(self, vertex: Vertex) -> Mapping[str, str]:
         operation = vertex.operation
-        if not isinstance(operation, CopyFiles) or not operation.from_context or self.context is None:
+        if not isinstance(operation, CopyFiles) or not operation.from_context:
+            return {}
+        context = self.contexts.get(operation.context)
+        if context is None:
             return {}
         try:
-            return listing(self.context, Wanted(operation.sources, operation.parents, operation.excludes))
+            return listing(context, Wanted(operation.sources, operation.parents, operation.excludes))
         except (NbcontainError, OSError):
             # The context changes under our hands; the copy itself tells what is wrong.
             return {}
@@ -168,8 +171,8 @@ class Chronicle:
         """How to open a shell before and after a step that failed."""
         name = "" if self._name.startswith("/") else self._name.removesuffix(":latest")
         return (
-            f"%container run --rm -i {name}@failed sh   opens a shell in what it left behind\n"
-            f"%container run --rm -i {name}@before sh   in what it began with (@step{self._numbers[vertex] - 1})"
+            f"In a terminal, nbcontain run --rm -it {name}@failed sh opens a shell in what it left behind;\n"
+            f"{name}@before is what it began with (@step{self._numbers[vertex] - 1})."
         )
 
     # --- what is kept -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The build context: the directory that COPY takes files from, less what .dockerignore names.
+"""A build context: a directory that COPY takes files from, less what .dockerignore names.
 
 Nothing outside the directory is ever read (see `walk`).
 """
@@ -23,12 +23,18 @@ _MAX_IGNORE_BYTES = 1 << 20
 
 
 class Context:
-    """The files of one directory, as a build sees them. Holds no descriptor; cheap to make."""
+    """The files of one directory, as a build sees them. Holds no descriptor; cheap to make.
 
-    def __init__(self, root: Path, cache: ContentCache | None = None) -> None:
+    `ignore` stands for its .dockerignore, and so does the file NAME.dockerignore for the Dockerfile NAME in it.
+    """
+
+    def __init__(
+        self, root: Path, cache: ContentCache | None = None, *, ignore: Ignore | None = None, dockerfile: str = ""
+    ) -> None:
         self.root = root
         self.cache = cache or ContentCache()
-        self._ignore: Ignore | None = None
+        self._ignore = ignore
+        self._ignore_names = (*([f"{dockerfile}.dockerignore"] if dockerfile else []), ".dockerignore")
 
     def open_fd(self) -> int:
         """A new O_PATH descriptor of the root directory, for the copier. Raises BuildError."""
@@ -54,8 +60,15 @@ class Context:
         """What .dockerignore says; read once. Raises BuildError."""
         if self._ignore is None:
             with self._opened() as root_fd:
-                self._ignore = Ignore.parse(_read_ignore(root_fd))
+                texts = (_read(root_fd, name, _MAX_IGNORE_BYTES) for name in self._ignore_names)
+                data = next((each for each in texts if each is not None), b"")
+                self._ignore = Ignore.parse(data.decode("utf-8", "surrogateescape"))
         return self._ignore
+
+    def read(self, path: str, max_bytes: int) -> bytes | None:
+        """A file of the context, ignored or not; None if there is none. Raises BuildError for one that is larger."""
+        with self._opened() as root_fd:
+            return _read(root_fd, path, max_bytes)
 
     def select(self, wanted: Wanted) -> list[Entry]:
         """What these sources (relative paths or patterns) stand for, in their order, directories sorted by name.
@@ -105,14 +118,17 @@ class Context:
         return BuildError(f"no {path} in the build context", why=f"the context is {self.root}", hint=hint)
 
 
-def _read_ignore(root_fd: int) -> str:
-    """The text of .dockerignore; "" if there is none."""
+def _read(root_fd: int, name: str, max_bytes: int) -> bytes | None:
+    """A file below the root, its symlinks followed there; None if there is none."""
     walk = Walk(root_fd, Ignore())
-    path = walk.resolve(".dockerignore")
+    path = walk.resolve(name)
     entry = walk.entry(path, "") if path is not None else None
     if path is None or entry is None or entry.kind != "file":
-        return ""
-    if entry.size > _MAX_IGNORE_BYTES:
-        raise BuildError(f".dockerignore is larger than {_MAX_IGNORE_BYTES >> 20} MiB")
+        return None
+    if entry.size > max_bytes:
+        raise BuildError(f"{name} is larger than {max_bytes >> 20} MiB")
     with opened_file(root_fd, path) as fd:
-        return os.read(fd, _MAX_IGNORE_BYTES).decode("utf-8", "surrogateescape")
+        data = bytearray()
+        while len(data) <= max_bytes and (piece := os.read(fd, 1 << 20)):
+            data += piece
+        return bytes(data[:max_bytes])

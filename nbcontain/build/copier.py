@@ -22,7 +22,8 @@ from nbcontain.linux import syscalls
 from nbcontain.oci.spec import User
 from nbcontain.runtime.identity import resolve
 from nbcontain.runtime.init import text_of
-from nbcontain.runtime.rootfs import Arguments, function
+from nbcontain.runtime.rootfs import Arguments, function, ledger_from, ledger_to
+from nbcontain.store.owners import OWNER, Ledger, Record
 from nbcontain.values import dataclass, field
 
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
@@ -37,8 +38,10 @@ def copy_files(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """Lay entries on the root: of the directories fds[:n], as many as there are lists in `entries`, and of a further
     root file system, if `sources` names something of it.
 
-    Raises BuildError for what is not there or cannot be written.
+    `ledgers` are the positions of the ledger to write to and of that of the further root file system, where owners
+    that cannot be are recorded. Raises BuildError for what is not there or cannot be written.
     """
+    ledger, source_ledger = _ledgers(arguments, fds)
     groups = [(fd, [Entry(*fields) for fields in group]) for fd, group in zip(fds, arguments["entries"], strict=False)]
     kept = bool(arguments["sources"])
     if kept:
@@ -48,9 +51,17 @@ def copy_files(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
         groups.insert(0, (fds[-1], unpacker.with_archives(fds[-1], entries) if arguments["unpack"] else entries))
     owner = owner_of(arguments["chown"]) if arguments["chown"] or not kept else None
     keeps = not arguments["chown"]
-    copy = _Copy(arguments["destination"], owner, arguments["chmod"], arguments["into_directory"], keeps)
+    copy = _Copy(
+        arguments["destination"], owner, arguments["chmod"], arguments["into_directory"], keeps, ledger, source_ledger
+    )
     copy.take_all(groups)
     return {"lost_owners": copy.lost_owners}
+
+
+def _ledgers(arguments: Arguments, fds: list[int]) -> tuple[Ledger | None, Ledger | None]:
+    numbers = arguments.get("ledgers") or []
+    writing = ledger_to(fds[numbers[0]]) if numbers else None
+    return writing, ledger_from(fds[numbers[1]]) if len(numbers) > 1 else None
 
 
 def _missing(walk: Walk, path: str) -> BuildError:
@@ -64,7 +75,7 @@ def _missing(walk: Walk, path: str) -> BuildError:
 @function
 def make_directory(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """WORKDIR: make a directory and what is missing above it, owned by `user`; nothing if it is there."""
-    _make_directories(arguments["path"], owner_of(arguments["user"]))
+    _make_directories(arguments["path"], owner_of(arguments["user"]), _ledgers(arguments, fds)[0])
     return {}
 
 
@@ -107,6 +118,10 @@ class _Copy:
     into_directory: bool
     keeps_archived: bool
     """What an archive holds stays its owners'."""
+    ledger: Ledger | None = None
+    """Takes the owners that cannot be; without one they are lost."""
+    source_ledger: Ledger | None = None
+    """Knows those of another file system's files."""
     lost_owners: int = 0
     source_fd: int = -1
     directories: list[tuple[str, int, int]] = field(default_factory=list)
@@ -137,14 +152,14 @@ class _Copy:
         """The directories on the way to the destination; a symlink as the destination is where it leads."""
         owner = self.owner or User()
         is_directory = self.into_directory or any(entry.is_content or entry.is_archive for entry in entries)
-        _make_directories(os.path.dirname(self.destination), owner)
+        _make_directories(os.path.dirname(self.destination), owner, self.ledger)
         self.destination = os.path.realpath(self.destination)
         if is_directory and entries and not os.path.isdir(self.destination):
             # A directory that is made for what is in another keeps that one's time stamp, but not its mode and owner.
-            _make_directories(self.destination, owner)
+            _make_directories(self.destination, owner, self.ledger)
             self.made = self.destination
         else:
-            _make_directories(os.path.dirname(self.destination), owner)
+            _make_directories(os.path.dirname(self.destination), owner, self.ledger)
 
     def _take(self, entry: Entry) -> None:
         if entry.is_archive:
@@ -186,7 +201,7 @@ class _Copy:
                 raise BuildError(
                     f"cannot copy a directory to {path}", why=f"{what} of the image is in the way"
                 ) from None
-        self._own(path, entry, is_new=is_new)
+        self._own(path, path, entry, is_new=is_new)
         self.directories.append((path, self._mode(entry), self._mtime_ns(entry)))
 
     def _file(self, path: str, entry: Entry) -> None:
@@ -202,7 +217,7 @@ class _Copy:
                 raise BuildError(f"{entry.path} changed while it was copied", why="it is no regular file any more")
             mode = self._mode(entry)
             # Set when it is made, where nothing that follows could take bits away again: a call less per file.
-            is_plain = self._owner(entry) == (0, 0) and not mode & 0o7000
+            is_plain = self._owner(entry, source) == (0, 0) and not mode & 0o7000
             try:
                 made = os.open(path, _NEW_FILE, mode if is_plain else 0o600)
             except FileExistsError:
@@ -210,10 +225,11 @@ class _Copy:
                 made = os.open(path, _NEW_FILE, mode if is_plain else 0o600)
             try:
                 _copy_content(source, made, status)
-                self._own(made, entry)
+                self._own(made, path, entry, source)
                 # After the owner, since changing that clears the set-id bits and capabilities.
                 for name, value in kept_xattrs(source):
-                    _set_xattr(made, name, value)
+                    if self.ledger is None or name != OWNER:
+                        _set_xattr(made, name, value)
                 if not is_plain:
                     os.fchmod(made, mode)
                 os.utime(made, ns=(status.st_mtime_ns, status.st_mtime_ns))
@@ -230,10 +246,10 @@ class _Copy:
             self._made(path, lambda: os.mkfifo(path, 0o600))
         else:
             self._made(path, lambda: os.mknod(path, entry.mode, entry.device))
-        self._own(path, entry)
+        mtime_ns = self._mtime_ns(entry)
+        self._own(path, path, entry, mtime_ns=mtime_ns)
         if entry.kind != "symlink":
             os.chmod(path, self._mode(entry))
-        mtime_ns = self._mtime_ns(entry)
         os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
 
     def _mtime_ns(self, entry: Entry) -> int:
@@ -244,11 +260,11 @@ class _Copy:
             os.close(source)
 
     def _unpack(self, entry: Entry) -> None:
-        _make_directories(self.destination, self.owner or User())
+        _make_directories(self.destination, self.owner or User(), self.ledger)
         source = self._opened(entry.path, os.O_RDONLY)
         owner = None if self.keeps_archived or self.owner is None else (self.owner.uid, self.owner.gid)
         try:
-            self.lost_owners += unpacker.unpack(source, self.destination, owner)
+            self.lost_owners += unpacker.unpack(source, self.destination, owner, self.ledger)
         except BadArchive as error:
             raise BuildError(f"cannot unpack {entry.target}: {error.message}", why=error.why) from error
         finally:
@@ -283,20 +299,33 @@ class _Copy:
         mode = stat.S_IMODE(entry.mode)
         return modes.changed(self.chmod, mode, is_directory=entry.kind == "directory") if self.chmod else mode
 
-    def _owner(self, entry: Entry) -> tuple[int, int]:
-        uid, gid = entry.owner if self.owner is None else (self.owner.uid, self.owner.gid)
-        return uid, gid
-
-    def _own(self, target: str | int, entry: Entry, *, is_new: bool = True) -> None:
-        uid, gid = self._owner(entry)
-        if is_new and (uid, gid) == (0, 0):
-            return
+    def _owner(self, entry: Entry, source: int | None = None) -> tuple[int, int]:
+        """Whom it will belong to; `source` is open for it if it is a file."""
+        if self.owner is not None:
+            return self.owner.uid, self.owner.gid
+        if self.source_ledger is None or tuple(entry.owner) != (0, 0):
+            return entry.owner[0], entry.owner[1]
+        place = source
+        if entry.kind == "directory":
+            place = self._opened(entry.path, os.O_RDONLY | os.O_DIRECTORY)
+        status = self._opened(entry.path, os.O_PATH)
         try:
-            os.chown(target, uid, gid, follow_symlinks=isinstance(target, int))
-        except OSError as error:
-            if error.errno not in _NO_OWNER:
-                raise
-            # Where there is one id only, everything is root's.
+            return self.source_ledger.owner(place, os.fsencode(entry.path), os.fstat(status))
+        finally:
+            os.close(status)
+            if place is not None and place != source:
+                os.close(place)
+
+    def _own(
+        self, target: str | int, path: str, entry: Entry, source: int | None = None, *, is_new: bool = True,
+        mtime_ns: int | None = None,
+    ) -> None:  # fmt: skip
+        owner = self._owner(entry, source)
+        if is_new and owner == (0, 0):
+            return
+        if owner == (0, 0) and self.ledger is not None:
+            self.ledger.forget(target, os.fsencode(path).strip(b"/"))
+        if not _give(target, path, owner, self.ledger, mtime_ns):
             self.lost_owners += 1
 
 
@@ -349,24 +378,39 @@ def _set_xattr(fd: int, name: bytes, value: bytes) -> None:
             raise
 
 
-def _make_directories(path: str, owner: User) -> None:
+def _make_directories(path: str, owner: User, ledger: Ledger | None = None) -> None:
     """`mkdir -p` with mode 0755, following the image's symlinks; what is made belongs to `owner`."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     if parent != path:
-        _make_directories(parent, owner)
+        _make_directories(parent, owner, ledger)
     try:
         os.mkdir(path, 0o755)
     except FileExistsError:
         if os.path.islink(path) and not os.path.exists(path):
             # A symlink that leads to nothing yet: what it names is made.
-            _make_directories(os.path.realpath(path), owner)
+            _make_directories(os.path.realpath(path), owner, ledger)
             return
         raise BuildError(f"{path} cannot be made a directory", why="a file of the image has that name") from None
     if (owner.uid, owner.gid) != (0, 0):
-        try:
-            os.chown(path, owner.uid, owner.gid)
-        except OSError as error:
-            if error.errno not in _NO_OWNER:
-                raise
+        _give(path, os.path.realpath(path), (owner.uid, owner.gid), ledger)
+
+
+def _give(
+    target: str | int, path: str, owner: tuple[int, int], ledger: Ledger | None, mtime_ns: int | None = None
+) -> bool:
+    """Make somebody the owner of a path, or of what is open there; False if that is lost.
+
+    Where there is no such id, it is recorded. `mtime_ns` is the final time of what carries no attributes.
+    """
+    try:
+        os.chown(target, *owner, follow_symlinks=isinstance(target, int))
+    except OSError as error:
+        if error.errno not in _NO_OWNER:
+            raise
+        if ledger is None:
+            return False
+        place = target if mtime_ns is None else None
+        ledger.record(place, os.fsencode(path).strip(b"/"), Record(*owner, mtime_ns=mtime_ns))
+    return True

@@ -34,6 +34,8 @@ class _Copying:
         self.state = state
         self.scene = scene
         self.from_ = copy.from_ if isinstance(copy, ast.Copy) else ""
+        self.directory = scene.directory(self.from_) if self.from_ else ""
+        """The context that --from names; None for an image or a stage."""
         self.parents = isinstance(copy, ast.Copy) and copy.parents
 
     def _expand(self, word: str) -> str:
@@ -50,7 +52,8 @@ class _Copying:
         operation = CopyFiles(
             sources=tuple(self._path(path) for path, remote in zip(named, remotes, strict=True) if remote is None),
             destination=absolute(self.state.working_dir, given),
-            from_context=not self.from_,
+            from_context=self.directory is not None,
+            context=self.directory or "",
             chown=chown,
             chmod=mode_of(chmod, span) if chmod else "",
             into_directory=count > 1 or given in ("", ".", "..") or given.endswith(("/", "/.", "/..")),
@@ -59,10 +62,11 @@ class _Copying:
             parents=self.parents,
             excludes=tuple(self._expand(pattern) for pattern in copy.excludes),
             remotes=tuple(remote for remote in remotes if remote is not None),
+            remote_places=_places(remotes),
             documents=tuple(Document(_name(each, span), self._document(each)) for each in copy.heredocs),
         )
         created_by = self._created_by(named, given, chown, chmod)
-        others = (self.scene.source(self.from_, span),) if self.from_ else ()
+        others = (self.scene.source(self.from_, span),) if self.directory is None else ()
         label = one_line(copy.text)
         if not copy.link or not _ID.fullmatch(chown):
             # Whose name a name is, only the image below can tell.
@@ -134,6 +138,12 @@ class _Copying:
         if not self.from_ and self.scene.is_ignored(found):
             self.scene.check("CopyIgnoredFile", self.copy.span, self.keyword.capitalize(), found)
         return found
+
+
+def _places(remotes: list[RemoteFile | Repository | None]) -> tuple[int, ...]:
+    """How many sources of the context come before each remote; () where all do."""
+    before = [sum(each is None for each in remotes[:at]) for at, remote in enumerate(remotes) if remote is not None]
+    return () if all(each == remotes.count(None) for each in before) else tuple(before)
 
 
 def _name(heredoc: ast.Heredoc, span: Span) -> str:

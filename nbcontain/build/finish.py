@@ -7,7 +7,7 @@ history nor the files of the layers made here, as BuildKit does with rewrite-tim
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import cast
 
@@ -24,15 +24,14 @@ _READ_BYTES = 1 << 20
 
 
 def finished(
-    image: Image, graph: BuildGraph, store: Store, emit: Emit, *, epoch: int | None, annotations: Sequence[str]
+    image: Image, graph: BuildGraph, store: Store, emit: Emit, *, epoch: int | None, annotations: Mapping[str, str]
 ) -> Image:
     """The image as it is handed out."""
     if epoch is not None:
         image = _dated(image, graph, store, emit, epoch)
     if not annotations:
         return image
-    pairs = dict(each.partition("=")[::2] for each in annotations)
-    manifest = replace(image.manifest, annotations={**image.manifest.annotations, **pairs})
+    manifest = replace(image.manifest, annotations={**image.manifest.annotations, **annotations})
     return replace(image, manifest=manifest, raw_manifest=codec.dump_manifest(manifest))
 
 

@@ -1,7 +1,8 @@
-"""Git repositories, for ADD: one commit's files, got by the host's git with nothing of what a repository could ask for.
+"""Git repositories: one commit's files, got by the host's git with nothing of what a repository could ask for.
 
-No hooks, no filters, no submodules, no helper programs, no configuration of anybody's, and no protocol but https, http,
-ssh and git (CVE-2022-39253, CVE-2026-33748). Credentials are never asked for.
+No hooks, no filters, no helper programs, no configuration of anybody's, and no protocol but https, http, ssh and git
+(CVE-2022-39253, CVE-2026-33748). Credentials are never asked for; those that a build was given reach git in its
+environment, where a list of processes does not show them.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
+from nbcontain.build.access import Access
 from nbcontain.build.graph import Repository
-from nbcontain.build.http import redacted
+from nbcontain.build.http import is_public, redacted
 from nbcontain.errors import BuildError
-from nbcontain.events import Emit, Notice, Progress
+from nbcontain.events import Emit, Progress
 from nbcontain.linux import syscalls
 from nbcontain.store import files
+from nbcontain.values import replace
+
+if TYPE_CHECKING:
+    from nbcontain.build.submodules import Submodule
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]{7,64}")
@@ -58,6 +65,7 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
     """Read URL[#ref[:subdir]], or URL?branch=…&subdir=…. Raises BuildError for what git could take for an option."""
     address, _, fragment = source.partition("#")
     ref, _, subdir = fragment.partition(":")
+    has_submodules = True
     if "://" in address and "?" in address:
         address, _, query = address.partition("?")
         given = dict(parse_qsl(query, keep_blank_values=True))
@@ -65,7 +73,7 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
         subdir = given.pop("subdir", subdir)
         checksum = given.pop("checksum", checksum)
         keeps_git_dir = given.pop("keep-git-dir", str(keeps_git_dir)).lower() in ("true", "1", "")
-        given.pop("submodules", None)
+        has_submodules = given.pop("submodules", "true").lower() not in ("false", "0")
         if given:
             raise BuildError(f"a git URL has no {next(iter(given))}", why=redacted(source))
     if address.startswith("-") or "\0" in source or re.search(r"[\s]", address):
@@ -79,16 +87,16 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
         raise BuildError(f"{subdir} leads out of the repository", why=redacted(source))
     if checksum and not _HEX.fullmatch(checksum):
         raise BuildError(f"--checksum={checksum} is no commit", hint="Give the commit's name, in hexadecimal.")
-    return Repository(address, ref, subdir.strip("/"), keeps_git_dir, checksum)
+    return Repository(address, ref, subdir.strip("/"), keeps_git_dir, checksum, has_submodules)
 
 
-def commit_of(repository: Repository, ssh: Mapping[str, Sequence[str]], emit: Emit) -> str:
+def commit_of(repository: Repository, access: Access, emit: Emit) -> str:
     """The commit that the ref stands for now. Raises BuildError."""
     if _COMMIT.fullmatch(repository.ref):
         return _checked(repository, repository.ref)
     wanted = repository.ref or "HEAD"
     asked = [wanted, f"{wanted}^{{}}"]
-    listed = _git(["ls-remote", "--", repository.url, *asked], None, repository, ssh, emit)
+    listed = _git(["ls-remote", "--", repository.url, *asked], None, repository, access, emit)
     found: dict[str, str] = {}
     for line in listed.splitlines():
         commit, _, name = line.partition("\t")
@@ -108,27 +116,85 @@ def _checked(repository: Repository, commit: str) -> str:
     return commit
 
 
-def checked_out(repository: Repository, commit: str, place: Path, ssh: Mapping[str, Sequence[str]], emit: Emit) -> Path:
-    """A commit's files in the empty directory `place`; gives the directory that is wanted. Raises BuildError."""
+def checked_out(
+    repository: Repository, commit: str, place: Path, access: Access, emit: Emit, depth: int = 0
+) -> Path:
+    """A commit's files in the empty directory `place`, and those of its submodules; gives the directory that is wanted.
+
+    `depth` is of submodules in submodules. Raises BuildError.
+    """
 
     def git(*arguments: str) -> str:
-        return _git(arguments, place, repository, ssh, emit)
+        return _git(arguments, place, repository, access, emit)
 
     git("init", "--quiet", "--template=", ".")
-    try:
-        git("fetch", "--quiet", "--depth=1", "--no-tags", "--", repository.url, commit)
-    except BuildError:
-        if repository.ref == commit:
-            git("fetch", "--quiet", "--no-tags", "--", repository.url, "+refs/heads/*:refs/remotes/origin/*")
-        else:
-            # A server that gives nothing by a commit's name.
-            git("fetch", "--quiet", "--depth=1", "--", repository.url, repository.ref or "HEAD")
+    ref = repository.ref if repository.ref != commit else "+refs/heads/*:refs/remotes/origin/*"
+    ways = (
+        ("--depth=1", "--no-tags", "--", repository.url, commit),
+        # A server that gives nothing by a commit's name,
+        ("--depth=1", "--", repository.url, ref or "HEAD"),
+        # and one that gives nothing but whole histories, as from files.
+        ("--", repository.url, ref or "HEAD"),
+    )
+    for last, arguments in enumerate(ways, start=1 - len(ways)):
+        try:
+            git("fetch", "--quiet", *arguments)
+            git("cat-file", "-e", f"{commit}^{{commit}}")
+            break
+        except BuildError:
+            if not last:
+                raise
     git("checkout", "--quiet", "--force", "--detach", commit)
-    if (place / ".gitmodules").is_file():
-        emit(Notice("", f"{redacted(repository.url)} has submodules, which ADD leaves out"))
+    if repository.has_submodules and git("ls-tree", "--name-only", "HEAD", ".gitmodules"):
+        _fill_submodules(repository, place, access, emit, depth, git)
     if not repository.keeps_git_dir:
         files.remove_tree(place / ".git")
     return _subdirectory(place, repository)
+
+
+def _fill_submodules(
+    repository: Repository, place: Path, access: Access, emit: Emit, depth: int, git: Callable[..., str]
+) -> None:
+    """Check out what the tree has links to."""
+    from nbcontain.build.submodules import MAX_COUNT, MAX_DEPTH, submodules_of
+
+    fields = ("--get-regexp", r"^submodule\..*\.(path|url)$")
+    configured = git("config", "-z", "--blob", "HEAD:.gitmodules", *fields)
+    found = submodules_of(configured, git("ls-tree", "-r", "-z", "HEAD"), repository.url)
+    if depth >= MAX_DEPTH or len(found) > MAX_COUNT:
+        raise BuildError(f"{redacted(repository.url)} has submodules without end")
+    for each in found:
+        inner = _submodule(each, repository)
+        whole = _subdirectory(place, replace(repository, subdir=each.path))
+        # What is a directory by now was made by git for the link, and is empty.
+        mine = access if _server(inner.url) == _server(repository.url) else access.for_named_hosts()
+        checked_out(inner, each.commit, whole, mine, emit, depth + 1)
+
+
+def _submodule(each: Submodule, parent: Repository) -> Repository:
+    """As a repository of its own. Raises BuildError for what its parent may not lead to."""
+    what = f"the submodule {each.path} of {redacted(parent.url)}"
+    if not (is_repository(each.url) or each.url.startswith(("http://", "https://"))):
+        raise BuildError(f"{what} is at {redacted(each.url)[:200]}", why="only https, http, ssh and git are followed")
+    if not _COMMIT.fullmatch(each.commit):
+        raise BuildError(f"{what} is at no commit")
+    inner = parse(each.url.partition("#")[0].partition("?")[0])
+    if is_public(_plain(parent.url)) and not is_public(_plain(inner.url)):
+        raise BuildError(
+            f"{what} is at {redacted(inner.url)[:200]}",
+            why="a server outside may not choose an address of this machine or its network",
+        )
+    return replace(inner, ref=each.commit, keeps_git_dir=parent.keeps_git_dir)
+
+
+def _plain(url: str) -> str:
+    """A URL with the host where URLs have it."""
+    return url if "://" in url else f"ssh://{url.partition(':')[0]}/"
+
+
+def _server(url: str) -> str:
+    parts = urlsplit(_plain(url))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _subdirectory(place: Path, repository: Repository) -> Path:
@@ -149,18 +215,21 @@ def _subdirectory(place: Path, repository: Repository) -> Path:
     return place / repository.subdir
 
 
-def _git(
-    arguments: Sequence[str], place: Path | None, repository: Repository, ssh: Mapping[str, Sequence[str]], emit: Emit
-) -> str:
+def _git(arguments: Sequence[str], place: Path | None, repository: Repository, access: Access, emit: Emit) -> str:
     """Run git, and give what it writes. Raises BuildError with its last words; ends with a cancelled build."""
     program = shutil.which("git")
     if program is None:
-        raise BuildError("ADD of a git repository needs git", hint="Debian: apt-get install git")
-    settings = [word for name, value in _CONFIG.items() for word in ("-c", f"{name}={value}")]
+        raise BuildError("a git repository needs git", hint="Debian: apt-get install git")
+    environment = _environment(repository, access)
+    config = _CONFIG
+    if "GIT_CONFIG_COUNT" in environment:
+        # After a redirect git would tell the next server who we are, too.
+        config = config | {"http.followRedirects": "false"}
+    settings = [word for name, value in config.items() for word in ("-c", f"{name}={value}")]
     settings += [word for name in _PROTOCOLS.split(":") for word in ("-c", f"protocol.{name}.allow=always")]
     process = subprocess.Popen(
-        [program, *settings, *arguments], cwd=place or "/", env=_environment(ssh), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        [program, *settings, *arguments], cwd=place or "/", env=environment,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, umask=0o022,
     )  # fmt: skip
     said: list[tuple[bytes, bytes]] = []
     reader = threading.Thread(target=lambda: said.append(process.communicate()), name="nbcontain git", daemon=True)
@@ -180,11 +249,20 @@ def _git(
     return out.decode(errors="replace")
 
 
-def _environment(ssh: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def _environment(repository: Repository, access: Access) -> dict[str, str]:
     kept = ("PATH", "HOME", "http_proxy", "https_proxy", "HTTPS_PROXY", "NO_PROXY", "no_proxy", "SSL_CERT_FILE")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
-    if sockets := [path for path in ssh.get("default", ()) if Path(path).is_socket()]:
+    if sockets := [path for path in access.ssh.get("default", ()) if Path(path).is_socket()]:
         environment["SSH_AUTH_SOCK"] = sockets[0]
+    if header := access.to_repository(repository.url):
+        # For this server alone, and not where it sends us to.
+        parts = urlsplit(repository.url)
+        server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"
+        environment |= {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"http.{server}.extraHeader",
+            "GIT_CONFIG_VALUE_0": f"Authorization: {header}",
+        }
     return environment | {
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",

@@ -12,6 +12,7 @@ from nbcontain.dockerfile.ast import Remark
 from nbcontain.errors import Span
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, ImageConfig
+from nbcontain.oci.reference import Reference
 from nbcontain.store.cache_mounts import Sharing
 from nbcontain.values import asdict, dataclass, field, fields, is_dataclass
 
@@ -93,6 +94,17 @@ RunMount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount | Docume
 
 
 @dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What --add-host, --shm-size and --ulimit change for every RUN, as far as BuildKit has it in its cache key."""
+
+    hosts: tuple[str, ...] = ()
+    """The names only: what address they have is no part of what a step is."""
+    shm_bytes: int = 0
+    """0 is what every step has."""
+    ulimits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ExecOp:
     """A program run in the file system of the first input; the others are for its mounts.
 
@@ -108,6 +120,9 @@ class ExecOp:
     mounts: tuple[RunMount, ...] = ()
     hostname: str = ""
     """"" is the one that every step has."""
+    sandbox: Sandbox | None = None
+    added_hosts: tuple[str, ...] = field(default=(), compare=False)
+    """NAME=address of the sandbox's hosts."""
     secret_env: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """More NAME=value for the program that change nothing about what is built: the predefined proxy arguments."""
 
@@ -131,6 +146,8 @@ class Repository:
     keeps_git_dir: bool = False
     checksum: str = ""
     """The commit that it has to be, or how its name begins."""
+    has_submodules: bool = True
+    """Whether those are checked out, too, if there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +160,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class CopyFiles:
-    """Files laid on the first input: from the build context, or from the file system of the last input; then remote
+    """Files laid on the first input: from a build context, or from the file system of the last input; then remote
     files and those that stand in the Dockerfile.
 
     `sources` are relative to the context's root (or the last input's), may be wildcards and never leave it.
@@ -156,6 +173,8 @@ class CopyFiles:
     sources: tuple[str, ...]
     destination: str
     from_context: bool
+    context: str = ""
+    """The context's name; "" is the build's own."""
     chown: str = ""
     chmod: str = ""
     into_directory: bool = False
@@ -167,6 +186,8 @@ class CopyFiles:
     """Sources keep their directories, those behind /./ if there is one."""
     excludes: tuple[str, ...] = ()
     remotes: tuple[RemoteFile | Repository, ...] = ()
+    remote_places: tuple[int, ...] = ()
+    """How many of `sources` come before each remote; () is all of them."""
     documents: tuple[Document, ...] = ()
 
 
@@ -221,7 +242,8 @@ def _identity(operation: Operation) -> object:
     values = {each.name: getattr(operation, each.name) for each in fields(operation) if each.compare}
     # A mount or a remote file is a value too, and is told apart from others by its type.
     return {
-        name: [_named(each) for each in value] if isinstance(value, tuple) else value for name, value in values.items()
+        name: [_named(each) for each in value] if isinstance(value, tuple) else _named(value)
+        for name, value in values.items()
     }
 
 
@@ -259,6 +281,16 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class BaseImage:
+    """An image that a build begins with or copies from; without a reference, one that was handed over."""
+
+    name: str
+    """As the Dockerfile calls it."""
+    reference: Reference | None
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
 class BuildGraph:
     """A whole build. `config` is the image's, without diff IDs of what is still to be made, and with a history
     whose new entries have no time yet; `steps` are the instructions that count, in the order of the file."""
@@ -270,6 +302,9 @@ class BuildGraph:
     """The steps whose entries are the last ones of `config.history`, one each."""
     remarks: tuple[Remark, ...] = ()
     """What is odd about the Dockerfile, for the user to read."""
+    hints: tuple[Remark, ...] = ()
+    """What could be better, if that was asked for."""
+    bases: tuple[BaseImage, ...] = ()
 
     def vertices(self) -> tuple[Vertex, ...]:
         """Inputs before users, each once; what the target does not need is absent."""

@@ -1,4 +1,4 @@
-"""Files of http and https servers, for ADD: fetched once, and asked for again by their ETag.
+"""Files of http and https servers, for ADD and as contexts: fetched once, and asked for again by their ETag.
 
 Whoever writes a Dockerfile says which server is asked; a server does not. A redirect may not lead from a public
 address to one of this machine's or its network's, nor to anything but http and https. A name could still answer with
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from nbcontain.build.access import Access
 from nbcontain.build.graph import RemoteFile
 from nbcontain.errors import BuildError
 from nbcontain.events import Emit, Progress
@@ -64,7 +65,7 @@ def file_name(url: str) -> str:
     return name if name not in (".", "..") and "\0" not in name else ""
 
 
-def fetched(remote: RemoteFile, layout: Layout, emit: Emit) -> Fetched:
+def fetched(remote: RemoteFile, layout: Layout, access: Access, emit: Emit) -> Fetched:
     """The file as it is now, downloaded unless it is here already. Raises BuildError."""
     directory = layout.downloads
     files.make_directory(directory)
@@ -74,7 +75,7 @@ def fetched(remote: RemoteFile, layout: Layout, emit: Emit) -> Fetched:
         # What is named by its content does not change.
         return known[0]
     with files.lock(directory / "lock", exclusive=True):
-        return _download(remote, directory, name, _known(directory, name), emit)
+        return _download(remote, directory, name, _known(directory, name), access, emit)
 
 
 def _known(directory: Path, name: str) -> tuple[Fetched, str] | None:
@@ -89,24 +90,28 @@ def _known(directory: Path, name: str) -> tuple[Fetched, str] | None:
         return None
 
 
-def _download(remote: RemoteFile, directory: Path, name: str, known: tuple[Fetched, str] | None, emit: Emit) -> Fetched:
+def _download(
+    remote: RemoteFile, directory: Path, name: str, known: tuple[Fetched, str] | None, access: Access, emit: Emit
+) -> Fetched:
     try:
         import httpx
     except ImportError as error:
-        raise BuildError("ADD of a URL needs httpx", hint="pip install httpx") from error
+        raise BuildError("files of servers need httpx", hint="pip install httpx") from error
     shown = redacted(remote.url)
     headers = {"Accept-Encoding": "identity", "User-Agent": "nbcontain"}
     if known is not None and known[1]:
         headers["If-None-Match"] = known[1]
     try:
         with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=True) as client:
-            url, is_public = remote.url, _is_public(remote.url)
+            url, was_public = remote.url, is_public(remote.url)
+            authorization = access.to_file(url)
             for _ in range(_MAX_REDIRECTS):
-                with client.stream("GET", url, headers=headers) as response:
+                who = {"Authorization": authorization} if authorization and _server(url) == _server(remote.url) else {}
+                with client.stream("GET", url, headers=headers | who) as response:
                     if response.status_code == 304 and known is not None:
                         return known[0]
                     if response.is_redirect:
-                        url = _redirect(shown, url, response.headers["location"], is_public)
+                        url = _redirect(shown, url, response.headers["location"], was_public)
                         continue
                     if response.status_code != 200:
                         raise BuildError(f"{shown} answers {response.status_code} {response.reason_phrase}")
@@ -150,16 +155,22 @@ def _time_of(text: str) -> int:
         return 0
 
 
+def _server(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port: what credentials are for."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
+
+
 def _redirect(shown: str, url: str, location: str, was_public: bool) -> str:
     following = urljoin(url, location)
     if urlsplit(following).scheme not in ("http", "https"):
         raise BuildError(f"{shown} redirects to {redacted(following)[:200]}", why="only http and https are followed")
-    if was_public and not _is_public(following):
+    if was_public and not is_public(following):
         raise BuildError(
             f"{shown} redirects to {redacted(following)[:200]}",
             why="a server outside may not choose an address of this machine or its network",
         )
-    if urlsplit(following).hostname != urlsplit(url).hostname:
+    if _server(following) != _server(url):
         return following
     parts = urlsplit(following)
     user_info = urlsplit(url).netloc.rpartition("@")
@@ -167,7 +178,7 @@ def _redirect(shown: str, url: str, location: str, was_public: bool) -> str:
     return urlunsplit(parts._replace(netloc=f"{user_info[0]}@{parts.netloc}")) if user_info[1] else following
 
 
-def _is_public(url: str) -> bool:
+def is_public(url: str) -> bool:
     """Whether every address of the URL's host is one of the internet's. Raises BuildError for metadata services."""
     host = urlsplit(url).hostname or ""
     try:

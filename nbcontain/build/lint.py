@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from nbcontain.build.arguments import build_arguments, platform_arguments
-from nbcontain.build.plan import BuildOptions, Resolve, plan
+from nbcontain.build.plan import NO_CONTEXTS, BuildOptions, Contexts, Resolve, plan
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.checks import checks
 from nbcontain.dockerfile.hints import hints
@@ -37,6 +37,7 @@ def check(
     resolve: Resolve,
     environ: Mapping[str, str] = os.environ,
     is_ignored: Callable[[str], bool] = lambda path: False,
+    contexts: Contexts = NO_CONTEXTS,
 ) -> CheckReport:
     """Plan every stage, and build none. Raises DockerfileError for a bad check option, and UsageError."""
     given = build_arguments(options.build_args, environ)
@@ -50,7 +51,8 @@ def check(
     errors: list[ast.Remark] = []
     for number in range(len(dockerfile.stages)):
         try:
-            found += plan(forgiving, replace(options, target=str(number)), resolve, environ, is_ignored).remarks
+            wanted_stage = replace(options, target=str(number))
+            found += plan(forgiving, wanted_stage, resolve, environ, is_ignored, contexts).remarks
         except DockerfileError as error:
             if isinstance(error.__cause__, (ImageNotFound, RegistryError)):
                 message = f"{error.message}: what depends on it could not be checked"

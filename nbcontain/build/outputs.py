@@ -1,154 +1,135 @@
-"""What a build hands out beside the image in the store: its files, its id, a description of what was built."""
+"""What a build hands out beside the image in the store, as buildx's --output says it."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
 
-from nbcontain.build.sources import Writer, unpack_stream
-from nbcontain.errors import BuildError, UsageError
-from nbcontain.oci.image import Image
+from nbcontain.errors import BadReference, UsageError
 from nbcontain.oci.reference import Reference
-from nbcontain.store import files
-from nbcontain.values import dataclass
+from nbcontain.values import dataclass, replace
 
-if TYPE_CHECKING:
-    from nbcontain.build.operations import Workshop
-
-_HINT = "-o type=local,dest=DIR, -o type=tar,dest=FILE, -o DIR or -o - for a tar on standard output"
-_KINDS = ("local", "tar", "image", "docker")
+KINDS = {
+    "local": "a directory of files",
+    "tar": "one tar of the files",
+    "oci": "the image as an OCI layout, in a tar or a directory",
+    "docker": "the image as docker save writes it; without dest= into the store, and nothing besides",
+    "image": "the image in the store, and with push=true in its registry",
+    "registry": "the image in its registry",
+    "cacheonly": "nothing",
+}
+_HINT = (
+    "-o DIR; -o - for a tar of the files on standard output; or "
+    "-o type=local|tar|oci|docker|image|registry[,dest=PATH][,tar=false][,name=NAME][,push=true]"
+)
+_TRUTH = {"true": True, "1": True, "": True, "false": False, "0": False}
+_AS_IT_IS = {
+    "compression": ("gzip",), "oci-mediatypes": ("true", "1"), "rewrite-timestamp": ("true", "1", "false", "0"),
+    "unpack": ("true", "1"), "store": ("true", "1"), "force-compression": ("true", "1", "false", "0"),
+    "name-canonical": ("false", "0"), "platform-split": ("false", "0"),
+}  # fmt: skip
+"""What can only be said to be as it is anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where the files of the image go, as buildx's --output says it."""
+    """One place where a build's result goes."""
 
     kind: str
-    """local: a directory of files; tar: one tar of them; image: the store, and nothing besides."""
-    destination: str
-    """"-" is standard output."""
+    """One of KINDS, but for registry, which is an image that is pushed."""
+    destination: str = ""
+    """A path; "-" is standard output. "" for what goes to no file."""
+    is_directory: bool = False
+    """An OCI layout as a directory (tar=false)."""
+    push: bool = False
+    names: tuple[Reference, ...] = ()
+    """What it is called there, beside the build's tags."""
+    by_digest: bool = False
+    """Pushed without a tag."""
 
     @classmethod
     def parse(cls, text: str) -> Output:
         """Read type=…,dest=…, a directory's name, or -. Raises UsageError."""
         if "=" not in text:
             return cls("tar" if text == "-" else "local", text)
-        pairs = dict(part.partition("=")[::2] for part in text.split(","))
-        kind, destination = pairs.pop("type", ""), pairs.pop("dest", "")
-        if kind in ("oci", "docker", "registry"):
-            raise UsageError(
-                f"-o type={kind}: a build writes files, or into the store",
-                hint="%image save writes archives of images, and %image push hands them to a registry.",
-            )
-        if kind not in _KINDS or pairs:
-            raise UsageError(f"-o {text}: there is no such output", hint=_HINT)
-        if kind in ("local", "tar") and not destination:
-            if kind == "local":
-                raise UsageError(f"-o {text}: where to?", hint=_HINT)
-            destination = "-"
-        return cls(kind, destination)
+        import csv
 
-
-def write(output: Output, image: Image, workshop: Workshop) -> None:
-    """Write the files of the image. Raises BuildError where they cannot go."""
-    if output.kind == "image":
-        return
-    import tarfile
-
-    try:
-        if output.kind == "local":
-            directory = Path(output.destination)
-            directory.mkdir(parents=True, exist_ok=True)
-            with tar_of_image(image, workshop) as stream, Writer.at(directory) as writer:
-                unpack_stream(stream, writer, str(directory))
-        else:
-            with tar_of_image(image, workshop) as stream, _sink(output.destination) as sink:
-                while chunk := stream.read(1 << 20):
-                    sink(chunk)
-    except OSError as error:
-        raise BuildError(f"the output {output.destination} cannot be written", why=error.strerror or "") from error
-    except tarfile.TarError as error:
-        raise BuildError(f"the output {output.destination} cannot be written", why=str(error)) from error
-
-
-@contextmanager
-def _sink(destination: str) -> Iterator[Callable[[bytes], None]]:
-    """A file that appears whole, or standard output."""
-    if destination == "-":
-        stream = cast(IO[bytes], sys.stdout.buffer)
-        yield lambda data: cast(None, stream.write(data))
-        stream.flush()
-        return
-    path = Path(destination).absolute()
-    with files.temporary(path.parent, 0o644) as (temporary, fd):
-        yield lambda data: files.write(fd, data)
-        files.move(temporary, path)
-
-
-@contextmanager
-def tar_of_image(image: Image, workshop: Workshop) -> Iterator[IO[bytes]]:
-    """All the files of an image as one tar, packed with the image as the whole world."""
-    workshop.require("-o")
-    workshop.unpack(image.layers)
-    chain = image.chain_id
-    source, sink = os.pipe2(os.O_CLOEXEC)
-    failed: list[BaseException] = []
-
-    def pack() -> None:
         try:
-            if chain is None:
-                os.write(sink, bytes(1024))
-                return
-            arguments = {"overlay": False, "userxattr": workshop.store.snapshots.userxattr, "stubs": []}
-            workshop.launcher.call("tar_of", workshop.store.snapshots.view(chain), arguments, (sink,))
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            failed.append(error)
-        finally:
-            os.close(sink)
+            [parts] = csv.reader([text], strict=True)
+        except (csv.Error, ValueError) as error:
+            raise UsageError(f"-o {text}: the quotes are not closed", hint=_HINT) from error
+        pairs = dict(part.partition("=")[::2] for part in parts)
+        given = {name.strip().lower(): value for name, value in pairs.items()}
+        kind = given.pop("type", "")
+        if kind not in KINDS:
+            raise UsageError(f"-o {text}: there is no type {kind!r}", hint=_HINT)
+        output = cls(
+            "image" if kind == "registry" else kind,
+            given.pop("dest", ""),
+            is_directory=not _truth(text, "tar", given.pop("tar", "true")) if kind in ("oci", "docker") else False,
+            push=_truth(text, "push", given.pop("push", "true" if kind == "registry" else "false")),
+            names=tuple(_name(text, each) for each in given.pop("name", "").split(",") if each),
+            by_digest=_truth(text, "push-by-digest", given.pop("push-by-digest", "false")),
+        )
+        output._refuse(text, given)
+        return output._with_place(text)
 
-    thread = threading.Thread(target=pack, name="nbcontain output", daemon=True)
-    thread.start()
-    with os.fdopen(source, "rb") as stream:
-        try:
-            yield stream
-            while stream.read(1 << 20):
-                pass
-        finally:
-            stream.close()
-            thread.join()
-    if failed:
-        raise failed[0]
+    def _refuse(self, text: str, given: dict[str, str]) -> None:
+        for name, value in given.items():
+            known = _AS_IT_IS.get(name)
+            if known is None or value not in known:
+                hint = "--annotation LEVEL:KEY=VALUE" if name.startswith("annotation") else _HINT
+                why = f"{name} is {' or '.join(known[:1])} here" if known else ""
+                raise UsageError(f"-o {text}: {name}={value} is not to be had", why=why, hint=hint)
+        if self.push and self.kind != "image":
+            raise UsageError(f"-o {text}: only type=image is pushed", hint=_HINT)
+        if self.destination and self.kind in ("image", "cacheonly"):
+            raise UsageError(f"-o {text}: type={self.kind} goes to no file", hint=_HINT)
+
+    def _with_place(self, text: str) -> Output:
+        if self.destination or self.kind in ("image", "cacheonly") or (self.kind == "docker" and not self.is_directory):
+            if self.is_directory and self.destination == "-":
+                raise UsageError(f"-o {text}: a directory does not go to standard output", hint=_HINT)
+            return self
+        if self.kind == "local" or self.is_directory:
+            raise UsageError(f"-o {text}: where to?", hint=_HINT)
+        return replace(self, destination="-")
+
+    @property
+    def carries_attestations(self) -> bool:
+        """Whether what is said of the image goes there as part of an index."""
+        return self.push or (self.kind == "oci")
+
+    @property
+    def names_here(self) -> tuple[Reference, ...]:
+        """What the image is called in the store, beside the build's tags."""
+        is_stored = self.kind == "image" or (self.kind == "docker" and not self.destination)
+        return self.names if is_stored and not self.by_digest else ()
+
+    def targets(self, tags: Sequence[Reference]) -> tuple[Reference, ...]:
+        """What it is called where it is pushed to. Raises UsageError if it has no name."""
+        names = self.names or tuple(tags)
+        if not names:
+            raise UsageError("an image that is pushed needs a name", hint="-t REGISTRY/NAME:TAG")
+        return tuple(replace(name, tag=None) for name in names) if self.by_digest else names
 
 
-def metadata_of(image: Image, tags: list[Reference]) -> dict[str, Any]:
-    """What buildx writes into --metadata-file."""
-    manifest = image.manifest
-    return {
-        "containerimage.config.digest": str(image.id),
-        "containerimage.descriptor": {
-            "mediaType": manifest.media_type,
-            "digest": str(image.digest),
-            "size": len(image.raw_manifest),
-        },
-        "containerimage.digest": str(image.digest),
-        **({"image.name": ",".join(str(tag) for tag in tags)} if tags else {}),
-    }
+def checked(outputs: Sequence[Output], tags: Sequence[Reference]) -> None:
+    """Whether they can all be served. Raises UsageError."""
+    if sum(each.destination == "-" for each in outputs) > 1:
+        raise UsageError("standard output can be one -o only", hint="dest=FILE for the others")
+    for each in outputs:
+        if each.push:
+            each.targets(tags)
 
 
-def write_text(path: str, text: str) -> None:
-    """A small file beside the build, whole or not at all. Raises BuildError."""
+def _truth(text: str, name: str, value: str) -> bool:
+    if value.lower() not in _TRUTH:
+        raise UsageError(f"-o {text}: {name} is true or false", hint=_HINT)
+    return _TRUTH[value.lower()]
+
+
+def _name(text: str, name: str) -> Reference:
     try:
-        files.replace(Path(path).absolute(), text.encode(), 0o644, durable=False)
-    except OSError as error:
-        raise BuildError(f"{path} cannot be written", why=error.strerror or "") from error
-
-
-def write_metadata(path: str, image: Image, tags: list[Reference]) -> None:
-    """The file that --metadata-file names. Raises BuildError."""
-    write_text(path, json.dumps(metadata_of(image, tags), indent=2) + "\n")
+        return Reference.parse(name)
+    except BadReference as error:
+        raise UsageError(f"-o {text}: {error.message}", why=error.why, hint=error.hint) from error

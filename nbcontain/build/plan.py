@@ -16,13 +16,12 @@ from nbcontain.build.arguments import (
     labels_of,
     parse_platform,
     platform_arguments,
+    sandbox_of,
 )
-from nbcontain.build.cache_directory import CacheDirectory
-from nbcontain.build.graph import Base, BuildGraph, Step, Vertex
+from nbcontain.build.graph import Base, BaseImage, BuildGraph, CopyFiles, Step, Vertex
 from nbcontain.build.instructions import Scene, StageState, apply
-from nbcontain.build.outputs import Output
-from nbcontain.build.secrets import Secret
-from nbcontain.build.sources import Source
+from nbcontain.build.named import context_name
+from nbcontain.build.request import BuildOptions as BuildOptions
 from nbcontain.build.stage import one_line, shown
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.checks import checks
@@ -33,45 +32,15 @@ from nbcontain.dockerfile.words import expand
 from nbcontain.errors import DockerfileError, RegistryError, Span, StoreError, UsageError
 from nbcontain.oci.image import History, Image, ImageConfig, Platform
 from nbcontain.oci.reference import Reference
-from nbcontain.values import dataclass, field, replace
+from nbcontain.values import dataclass, replace
 
 Resolve = Callable[[Reference, Platform], Image]
 """Gives the image of a name: a store, a registry, or a dict in a test."""
 
+Contexts = Mapping[str, Image | Reference | None]
+"""What a name stands for instead of a stage or an image so called (--build-context): None is a directory of files."""
 
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """What the user of a build can ask for."""
-
-    tags: tuple[str, ...] = ()
-    context: Source | None = None
-    """A directory, a tar archive, or names and what is in them."""
-    build_args: tuple[str, ...] = ()
-    """NAME=value, or NAME for the value it has in the environment."""
-    target: str = ""
-    """A stage's name or number; "" is the last one."""
-    no_cache: bool = False
-    no_cache_stages: tuple[str, ...] = ()
-    """Stages whose steps run in any case, by name or number."""
-    labels: tuple[str, ...] = ()
-    annotations: tuple[str, ...] = ()
-    """NAME=value, for the manifest."""
-    outputs: tuple[Output, ...] = ()
-    cache_from: tuple[CacheDirectory, ...] = ()
-    cache_to: tuple[CacheDirectory, ...] = ()
-    id_file: str = ""
-    """Where to write the image's id."""
-    metadata_file: str = ""
-    """Where to write what was built, as buildx names it."""
-    platform: Platform = field(default_factory=Platform.here)
-    network: str = "host"
-    """Of every RUN that does not say: "host" or "none"."""
-    allow: tuple[str, ...] = ()
-    """What the Dockerfile may do besides: network.host, onbuild.secrets."""
-    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
-    ssh: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    pull: str = "missing"
-    """When FROM asks the registry: always, missing, never or newer."""
+NO_CONTEXTS: Contexts = {}
 
 
 def plan(
@@ -80,6 +49,7 @@ def plan(
     resolve: Resolve,
     environ: Mapping[str, str] = os.environ,
     is_ignored: Callable[[str], bool] = lambda path: False,
+    contexts: Contexts = NO_CONTEXTS,
 ) -> BuildGraph:
     """What there is to do for the target stage. Raises DockerfileError, placed in the source, and UsageError.
 
@@ -89,7 +59,7 @@ def plan(
     if options.network not in ("host", "none"):
         raise UsageError(f"--network {options.network} is not here yet", hint="--network host, or --network none")
     try:
-        planning = _Planning(dockerfile, options, resolve, environ, is_ignored)
+        planning = _Planning(dockerfile, options, resolve, environ, is_ignored, contexts)
         state = planning.run()
         wanted = CheckOptions.parse(planning.scene.build_args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check))
         remarks = wanted.kept((*checks(dockerfile, planning.platforms), *planning.scene.remarks))
@@ -105,7 +75,36 @@ def plan(
         steps=tuple(planning.steps),
         history_steps=state.history_steps,
         remarks=remarks,
+        hints=wanted.kept(_hints(dockerfile)) if options.hints else (),
+        bases=tuple(dict.fromkeys(planning.bases)),
     )
+
+
+def _hints(dockerfile: ast.Dockerfile) -> tuple[ast.Remark, ...]:
+    # Only where somebody sees them: many a pattern is compiled for it.
+    from nbcontain.dockerfile.hints import hints
+
+    return hints(dockerfile)
+
+
+@dataclass(frozen=True, slots=True)
+class NeededStages:
+    """The number of the target, of all stages that it is made of, and what the arguments before them are."""
+
+    target: int
+    numbers: tuple[int, ...]
+    global_args: Mapping[str, str]
+    build_args: Mapping[str, str]
+
+
+def needed_stages(
+    dockerfile: ast.Dockerfile, options: BuildOptions, environ: Mapping[str, str], contexts: Contexts = NO_CONTEXTS
+) -> NeededStages:
+    """What a plan would look at; no image is asked for. Raises DockerfileError and UsageError."""
+    planning = _Planning(dockerfile, options, _no_image, environ, lambda path: False, contexts)
+    target = planning._target()
+    numbers = tuple(sorted(planning._needed(target)))
+    return NeededStages(target, numbers, planning.scene.global_args, planning.scene.build_args)
 
 
 class _Planning:
@@ -118,11 +117,14 @@ class _Planning:
         resolve: Resolve,
         environ: Mapping[str, str],
         is_ignored: Callable[[str], bool],
+        contexts: Contexts,
     ) -> None:
+        self.contexts = contexts
         self.stages = dockerfile.stages
         self.options = options
         self.resolve = resolve
         self.steps: list[Step] = []
+        self.bases: list[BaseImage] = []
         self.states: dict[int, StageState] = {}
         self.names: dict[str, list[int]] = {}
         for index, stage in enumerate(self.stages):
@@ -134,7 +136,10 @@ class _Planning:
             global_args=self.platforms,
             is_ignored=is_ignored,
             network=options.network,
+            sandbox=sandbox_of(options.add_hosts, options.shm_size, options.ulimits),
+            added_hosts=options.add_hosts,
             source=_no_stage,
+            directory=self._directory,
             aside=lambda vertex: None,
             allowed=options.allow,
         )
@@ -197,11 +202,28 @@ class _Planning:
                 continue
             needed.add(index)
             stage = self.stages[index]
-            names = [(name, each.span) for each in stage.instructions for name in _sources(each)]
+            if self._context_key(stage.base.name) is not None:
+                continue
+            names = [
+                (name, each.span) for each in stage.instructions for name in _sources(each)
+                if self._directory(name) is None
+            ]  # fmt: skip
             inputs = [self._stage_copied(name, span, index) for name, span in names]
             inputs.append(self._stage_named(self._image_name(stage.base), index))
             pending += [each for each in inputs if each is not None]
         return needed
+
+    def _context_key(self, name: str) -> str | None:
+        """What a stage or an image is called in `contexts`; None if it is not there."""
+        if not self.contexts or not name:
+            return None
+        plain = context_name(name)
+        return next((key for key in (f"{plain}::{self.options.platform}", plain) if key in self.contexts), None)
+
+    def _directory(self, name: str) -> str | None:
+        """The name of the directory that stands for `name`."""
+        key = None if name.isdecimal() else self._context_key(name)
+        return key if key is not None and self.contexts[key] is None else None
 
     def _stage_copied(self, name: str, span: Span, index: int) -> int | None:
         """The stage that --from in stage number `index` names; None for the context or an image."""
@@ -239,7 +261,8 @@ class _Planning:
             scene = replace(self.scene, source=partial(self._source, index), aside=partial(self._aside, index))
             stage = self.stages[index]
             state = self._begin(index, scene)
-            for instruction in stage.instructions:
+            is_given = self._context_key(stage.base.name) is not None
+            for instruction in () if is_given else stage.instructions:
                 state = self._step(instruction, state, index, scene)
             self.states[index] = state
         return self.states[index]
@@ -247,9 +270,9 @@ class _Planning:
     def _begin(self, index: int, scene: Scene) -> StageState:
         """The state after FROM, triggers of the base image included."""
         base = self.stages[index].base
-        name = self._image_name(base)
+        name = base.name if self._context_key(base.name) is not None else self._image_name(base)
         below = self._stage_named(name, index)
-        if below is not None:
+        if below is not None and self._context_key(name) is None:
             # As in BuildKit, a stage on top of another sees its ARGs too, and fires its triggers.
             state = self._state_of(below)
             self.steps.append(Step(one_line(base.text), base.span, state.vertex, stage=self._shown(index), made=state))
@@ -289,7 +312,15 @@ class _Planning:
         """The vertex and config of an image; `step` is how it is shown."""
         image: Image | None = None
         config = ImageConfig(platform=platform, env=(f"PATH={DEFAULT_PATH}",), working_dir="/")
-        if name != "scratch":
+        directory = self._directory(name)
+        if directory is not None:
+            scratch = Vertex(Base(None), (), "FROM scratch", span)
+            self._aside(index, scratch)
+            copy = CopyFiles((".",), "/", from_context=True, context=directory)
+            vertex = Vertex(copy, (scratch,), f"FROM {name}", span)
+            self.steps.append(Step(step, span, vertex, stage=self._shown(index)))
+            return vertex, config
+        if not self._is_scratch(name):
             image = self._resolved(name, platform, span, index)
             config = image.config
             here = config.platform
@@ -299,9 +330,22 @@ class _Planning:
         self.steps.append(Step(step, span, vertex, stage=self._shown(index)))
         return vertex, config
 
+    def _is_scratch(self, name: str) -> bool:
+        """Whether it is the empty image, under its own name or as a context's."""
+        key = self._context_key(name)
+        return name == "scratch" if key is None else self.contexts[key] == Reference.parse("scratch")
+
     def _resolved(self, name: str, platform: Platform, span: Span, index: int) -> Image:
+        key = self._context_key(name)
+        given = self.contexts[key] if key is not None else None
+        if isinstance(given, Image):
+            self.bases.append(BaseImage(name, None, given))
+            return given
         try:
-            return self.resolve(Reference.parse(name), platform)
+            reference = given or Reference.parse(name)
+            image = self.resolve(reference, platform)
+            self.bases.append(BaseImage(name, reference, image))
+            return image
         except (StoreError, RegistryError) as error:
             later = self._stage_named(name, len(self.stages))
             why, hint = error.why, error.hint
@@ -352,6 +396,10 @@ class _Planning:
             near = nearest(name, self.scene.declared)
             hint = f"did you mean {near}?" if near else f"Add ARG {name} where it is used."
             self.scene.remark(f"--build-arg {name} is used by no ARG", None, hint)
+
+
+def _no_image(reference: Reference, platform: Platform) -> Image:
+    raise StoreError(f"{reference} is not asked for here")
 
 
 def _no_stage(name: str, span: Span) -> Vertex:

@@ -14,7 +14,8 @@ from nbcontain.oci.digest import Digest
 from nbcontain.values import asdict, dataclass, field, fields, is_dataclass, replace
 
 _SHOWN = 60
-_WORDS = {"cwd": "WORKDIR", "user": "USER", "network": "--network", "chown": "--chown", "chmod": "--chmod"}
+_WORDS = {"cwd": "WORKDIR", "user": "USER", "network": "--network", "chown": "--chown", "chmod": "--chmod",
+          "sandbox": "--add-host, --shm-size or --ulimit"}  # fmt: skip
 """How people write a field; the others go by their own names."""
 
 

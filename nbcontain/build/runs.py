@@ -47,6 +47,8 @@ def _(run: ast.Run, state: StageState, scene: Scene) -> StageState:
         network=_network(run, scene),
         mounts=tuple(mounting.mounts),
         hostname=scene.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
+        sandbox=scene.sandbox,
+        added_hosts=scene.added_hosts,
         secret_env=proxy_environment(proxies),
     )
     given = [f"{name}={state.variables.get(name, '')}" for name in state.arguments]
@@ -124,14 +126,15 @@ class _Mounting:
     def _bind(self, mount: ast.RunMount) -> BindMount:
         target = self._target(mount)
         source = absolute("/", mount.source)
-        if mount.from_:
+        directory = self.scene.directory(mount.from_) if mount.from_ else ""
+        if directory is None:
             vertex = self.scene.source(mount.from_, self.run.span)
         else:
             # What is mounted is a copy: nothing that the step or a symlink does can reach the user's own files.
             relative = source.lstrip("/") or "."
-            copy = CopyFiles(sources=(_literal(relative),), destination=source, from_context=True)
+            copy = CopyFiles((_literal(relative),), source, from_context=True, context=directory)
             scratch = Vertex(Base(None), (), "FROM scratch", self.run.span)
-            vertex = Vertex(copy, (scratch,), f"context {relative}", self.run.span)
+            vertex = Vertex(copy, (scratch,), f"context {mount.from_} {relative}".replace("  ", " "), self.run.span)
             self.scene.aside(scratch)
             self.scene.aside(vertex)
         return BindMount(target, self._input(vertex), source, not mount.read_only)

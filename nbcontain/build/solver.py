@@ -17,7 +17,7 @@ from nbcontain.build.operations import Filesystem, Workshop, cache_key, execute
 from nbcontain.errors import BuildError, Cancelled, DockerfileError, NbcontainError
 from nbcontain.events import BUILD, Emit, Event, Finished, Notice, Outcome, Progress, Started
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import History, Image, timestamp
+from nbcontain.oci.image import Descriptor, History, Image, timestamp
 from nbcontain.store.cache import CacheRecord
 from nbcontain.values import dataclass, replace
 
@@ -72,6 +72,13 @@ class Solver:
                 self._emit(Started(f"step-{number}", step.name, BUILD, step.span))
                 self._finished(f"step-{number}", "done" if step.vertex is None else "cached")
         return self._image(graph)
+
+    def layers(self) -> dict[Vertex, tuple[Descriptor, ...]]:
+        """Of every file system that was solved."""
+        return {
+            vertex: tuple(layer.descriptor for layer in solved.filesystem.layers)
+            for vertex, solved in self._solved.items()
+        }
 
     def _walk(self, vertices: tuple[Vertex, ...]) -> None:
         """Every vertex, inputs before users. After an error nothing new begins, and what runs is ended."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.errors import BuildError, UsageError
 from nbcontain.values import dataclass
 
@@ -35,8 +36,8 @@ class MemoryFile:
     mode: int = 0o644
 
 
-Source = Path | bytes | Mapping[str, Any]
-"""A directory, a tar archive (a file, or its bytes), or names and what is in them."""
+Source = Path | bytes | Mapping[str, Any] | Repository | RemoteFile
+"""A directory, a tar archive (a file, or its bytes), names and what is in them, or what has to be fetched."""
 
 
 def is_directory(source: Source) -> bool:
@@ -44,17 +45,11 @@ def is_directory(source: Source) -> bool:
     return isinstance(source, Path) and not source.is_file()
 
 
-@contextmanager
-def directory_of(source: Source, temporary: Path) -> Iterator[Path]:
-    """The context as a directory: itself, or its files written below `temporary`, which is empty and the caller's.
+def write_out(source: Path | bytes | Mapping[str, Any], root: Path) -> None:
+    """Write the files of a context that is no directory below `root`, which is empty and the caller's.
 
     Raises BuildError for what no file can be made of, and for archives that are damaged or mean harm.
     """
-    if isinstance(source, Path) and is_directory(source):
-        yield source
-        return
-    root = temporary / "context"
-    root.mkdir(mode=0o700)
     with Writer.at(root) as writer:
         if isinstance(source, bytes):
             unpack_stream(io.BytesIO(source), writer, "the context")
@@ -64,7 +59,6 @@ def directory_of(source: Source, temporary: Path) -> Iterator[Path]:
         else:
             for name, value in source.items():
                 _write(writer, name, value)
-    yield root
 
 
 # --- files in memory --------------------------------------------------------------------------
@@ -154,20 +148,15 @@ def unpack_stream(stream: IO[bytes], writer: Writer, what: str) -> None:
         raise BuildError(f"{what} is no tar archive, or a damaged one", why=str(error)) from error
 
 
-def file_in_archive(data: bytes, name: str) -> bytes:
-    """One file of an archive. Raises UsageError if it is not there."""
-    import lzma
-    import tarfile
-    import zlib
-
+def is_archive(head: bytes) -> bool:
+    """Whether a file that begins like this is a tar archive, compressed or not, as BuildKit tells them."""
+    if head.startswith((b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\0")):
+        return True
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r|*") as archive:
-            for member in archive:
-                if member.name.removeprefix("./") == name and (file := archive.extractfile(member)) is not None:
-                    return file.read()
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UsageError("the context is no tar archive, or a damaged one", why=str(error)) from error
-    raise UsageError(f"there is no {name} in the context's archive", hint="-f FILE names another")
+        tarfile.TarInfo.frombuf(head[:512], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def _unpack_one(archive: tarfile.TarFile, member: tarfile.TarInfo, writer: Writer) -> None:

@@ -10,7 +10,7 @@ from functools import singledispatch
 from typing import Any
 
 from nbcontain.build.arguments import DEFAULT_PATH
-from nbcontain.build.graph import Operation, Step, Vertex
+from nbcontain.build.graph import Operation, Sandbox, Step, Vertex
 from nbcontain.dockerfile import ast, words
 from nbcontain.dockerfile.nearest import nearest
 from nbcontain.dockerfile.rules import CHECKS, did_you_mean
@@ -78,8 +78,12 @@ class Scene:
     global_args: Mapping[str, str]
     """ARGs before the first FROM, and those of the platforms."""
     network: str
+    sandbox: Sandbox | None
+    added_hosts: tuple[str, ...]
     source: Callable[[str, Span], Vertex]
     """The file system that --from names. Raises DockerfileError."""
+    directory: Callable[[str], str | None]
+    """The context of files that a name given to --from means; None for a stage or an image."""
     aside: Callable[[Vertex], None]
     """Notes a file system that no instruction's own is."""
     is_ignored: Callable[[str], bool] = lambda path: False

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from nbcontain.build.walk import Entry, opened_file
 from nbcontain.errors import BadArchive
 from nbcontain.store import compression, tar
+from nbcontain.store.owners import Ledger
 from nbcontain.store.unpack import add_tar
 from nbcontain.values import replace
 
@@ -49,10 +50,12 @@ def _begins_a_tar(block: bytes) -> bool:
     return stated.translate(None, b"01234567") == b"" and int(stated, 8) == total
 
 
-def unpack(fd: int, directory: str, owner: tuple[int, int] | None) -> int:
+def unpack(fd: int, directory: str, owner: tuple[int, int] | None, ledger: Ledger | None = None) -> int:
     """Unpack an archive onto a directory, with `owner` as everybody's; gives how many owners could not be kept.
 
-    What is there is merged with, or replaced, as it is when one extracts a tar. Raises BadArchive.
+    What is there is merged with, or replaced, as it is when one extracts a tar. Raises BadArchive. `ledger` is that of
+    the whole root, of which `directory` is a part.
     """
+    within = ledger.below(os.fsencode(directory).strip(b"/")) if ledger else None
     with os.fdopen(os.dup(fd), "rb", buffering=0) as raw:
-        return add_tar(raw, directory, owner=owner).lost_owners
+        return add_tar(raw, directory, owner=owner, ledger=within).lost_owners

@@ -106,11 +106,18 @@ class CommitWords:
                                       metavar="INSTRUCTION")  # fmt: skip
     message: str = option("-m", "--message", help="a comment for its history", metavar="TEXT")
     author: str = option("-a", "--author", help="who made it", metavar="NAME")
+    pause: bool = option("-p", "--pause", help="cannot be yet: it goes on while its files are read (--pause=false)")
     quiet: bool = option("-q", "--quiet", help="only the image's id")
 
 
 @command("container", "commit", "make an image of a container and what it changed", CommitWords, top=("commit",))
 def container_commit(engine: Engine, words: CommitWords) -> InProgress[Image]:
+    if words.pause:
+        raise UsageError(
+            "commit --pause: a container cannot be paused here yet",
+            why="that takes a cgroup of its own with a freezer; its programs would notice a signal that stops them",
+            hint=f"%container stop {words.container} first where it matters; without --pause it goes on meanwhile",
+        )
     task = engine.archives.commit(
         engine.container(words.container), words.name, changes=words.changes, message=words.message,
         author=words.author,

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.build.arguments import allowed
 from nbcontain.build.cache_directory import CacheDirectory
+from nbcontain.build.named import contexts_of
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import agents_of, secrets_of
-from nbcontain.build.sources import Source, file_in_archive
+from nbcontain.commands.inputs import BuildInputs, inputs_of
 from nbcontain.commands.table import command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Verdict
 from nbcontain.display.words import ago, count, size
+from nbcontain.dockerfile.ast import Remark
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.options import argument, option, with_defaults
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
+    from nbcontain.build.provenance import ProvenanceOptions
     from nbcontain.builder import BuildTask
     from nbcontain.engine import Engine
 
@@ -37,10 +38,17 @@ _SIZE = r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?"
 class BuildWords:
     tags: tuple[str, ...] = option("-t", "--tag", help="what to call the image, as in hello or hello:1", metavar="NAME")
     build_args: tuple[str, ...] = option("--build-arg", help="K=V for an ARG of the Dockerfile", metavar="K=V")
+    contexts: tuple[str, ...] = option(
+        "--build-context", help="more files or an image by name, for FROM and --from",
+        metavar="NAME=DIR|URL|docker-image://REF|oci-layout://DIR",
+    )  # fmt: skip
     target: str = option("--target", help="the stage to build, by name or number", metavar="STAGE")
     labels: tuple[str, ...] = option("--label", help="K=V, a label for the image", metavar="K=V")
-    annotations: tuple[str, ...] = option("--annotation", help="K=V, for the manifest", metavar="K=V")
-    network: str = option("--network", help="host or none, for RUN", default="host")
+    annotations: tuple[str, ...] = option("--annotation", help="for the manifest, or for LEVEL", metavar="[LEVEL:]K=V")
+    network: str = option("--network", help="default, host or none, for RUN", default="default")
+    add_hosts: tuple[str, ...] = option("--add-host", help="a line for the /etc/hosts of RUN", metavar="NAME:IP")
+    shm_size: str = option("--shm-size", help="of /dev/shm in RUN (default: 64m)", metavar="SIZE")
+    ulimits: tuple[str, ...] = option("--ulimit", help="a limit for RUN", metavar="TYPE=SOFT[:HARD]")
     secrets: tuple[str, ...] = option(
         "--secret", help="for RUN --mount=type=secret: a file, a variable, or a Python variable of the notebook",
         metavar="id=NAME,src=FILE|env=NAME|var=NAME",
@@ -51,39 +59,60 @@ class BuildWords:
     no_cache: bool = option("--no-cache", help="run every step again")
     no_cache_stages: tuple[str, ...] = option("--no-cache-filter", help="only those of this stage", metavar="STAGE")
     outputs: tuple[str, ...] = option(
-        "-o", "--output", help="the files too: type=local|tar,dest=PATH, DIR, or - for a tar", metavar="WHERE"
+        "-o", "--output", help="the result too: DIR, - for a tar, or type=local|tar|oci|docker|registry,dest=PATH",
+        metavar="WHERE",
     )
     cache_from: tuple[str, ...] = option("--cache-from", help="results of steps too", metavar="type=local,src=DIR")
     cache_to: tuple[str, ...] = option("--cache-to", help="keep results there too", metavar="type=local,dest=DIR")
     iid_file: str = option("--iidfile", help="write the image's id there", metavar="FILE")
     metadata_file: str = option("--metadata-file", help="write what was built there, as JSON", metavar="FILE")
     load: bool = option("--load", help="into the local store, which is what happens anyway")
+    push: bool = option("--push", help="to its registry, too")
+    provenance: str = option("--provenance", help="how it came about, as SLSA has it, beside the image where it goes "
+                             "and in --metadata-file", metavar="true|false|mode=min|max",
+                             bare=("true", r"(?:true|false|0|1|(?:mode|version|builder-id|reproducible)=.*)"))
+    attests: tuple[str, ...] = option("--attest", help="the same", metavar="type=provenance[,mode=max]")
+    sbom: str = option("--sbom", help="refused: there is no scanner here", metavar="false", bare=("true", "true|false"))
     check: bool = option("--check", help="check the Dockerfile, and build nothing")
-    call: str = option("--call", help="the same", metavar="build|check")
+    call: str = option(
+        "--call", help="only tell of the Dockerfile: what to better, what it takes, its targets",
+        metavar="check|outline|targets[,format=json]",
+    )  # fmt: skip
     quiet: bool = option("-q", "--quiet", help="only the image's id at the end")
     display: str = option("--progress", help="how it is shown", metavar="auto|card|plain|quiet|rawjson")
 
     def in_progress(self, task: BuildTask) -> InProgress[Image]:
         """The build as it is to be shown."""
-        return InProgress(task, "build", self.quiet or self.display == "quiet", display=self.checked_display)
-
-    @property
-    def is_check(self) -> bool:
-        """Whether the Dockerfile is only to be checked. Raises UsageError."""
-        if self.call not in ("", "build", "check", "lint"):
-            raise UsageError(f"--call={self.call} is not here yet", hint="--call=check, or --call=build")
-        return self.check or self.call in ("check", "lint")
+        takes_stdout = any(each.destination == "-" for each in self._outputs())
+        return InProgress(
+            task, "build", self.quiet or self.display == "quiet", takes_stdout, display=self.checked_display
+        )
 
     def started(
-        self, engine: Engine, dockerfile: str, context: Source | None, variables: Mapping[str, object] | None = None
-    ) -> InProgress[Image] | InProgress[Verdict]:
-        """The build, or the check, of this text."""
-        options = self.build_options(context, variables)
-        if self.is_check:
-            from nbcontain.commands.lint import checked
+        self, engine: Engine, given: BuildInputs, variables: Mapping[str, object] | None = None,
+        contexts: Mapping[str, Any] | None = None,
+    ) -> InProgress[Image] | InProgress[Verdict]:  # fmt: skip
+        """The build, or the check, of this. `variables` are the notebook's, `contexts` its contexts by name."""
+        options = self.build_options(given, variables, contexts)
+        if self.call or self.check:
+            from nbcontain.commands.calls import call_of, called
 
-            return checked(engine, dockerfile, options)
-        return self.in_progress(engine.build(dockerfile, options))
+            if call := call_of(self.call, is_check=self.check):
+                return called(engine, call, given.dockerfile, options)
+        return self.in_progress(engine.build(given.dockerfile, options))
+
+    def _outputs(self) -> tuple[Output, ...]:
+        found = tuple(Output.parse(each) for each in self.outputs)
+        return (*found, Output("image", push=True)) if self.push else found
+
+    def _provenance(self) -> ProvenanceOptions | None:
+        if not (self.sbom or self.provenance or self.attests):
+            return None
+        from nbcontain.build.provenance import provenance_of, refuse_sbom
+
+        if self.sbom not in ("", "false", "0"):
+            refuse_sbom(f"--sbom={self.sbom}")
+        return provenance_of(self.provenance, self.attests)
 
     @property
     def checked_display(self) -> str:
@@ -94,23 +123,35 @@ class BuildWords:
             )
         return "" if self.display in ("auto", "quiet") else self.display
 
-    def build_options(self, context: Source | None, variables: Mapping[str, object] | None = None) -> BuildOptions:
-        """`variables` are the notebook's, for --secret var=."""
+    def build_options(
+        self, given: BuildInputs, variables: Mapping[str, object] | None = None,
+        contexts: Mapping[str, Any] | None = None,
+    ) -> BuildOptions:  # fmt: skip
+        """`variables` are the notebook's, for --secret var= and --build-context NAME=var:."""
         return BuildOptions(
             tags=tuple(name for each in self.tags for name in each.split(",") if name),
-            context=context,
+            context=given.context,
+            contexts=contexts_of(self.contexts, contexts, variables),
+            ignore=given.ignore,
             build_args=self.build_args,
             target=self.target,
             no_cache=self.no_cache,
             no_cache_stages=tuple(name for each in self.no_cache_stages for name in each.split(",") if name),
             labels=self.labels,
             annotations=self.annotations,
-            network=self.network,
+            network="host" if self.network == "default" else self.network,
+            add_hosts=self.add_hosts,
+            shm_size=self.shm_size,
+            ulimits=self.ulimits,
             pull="always" if self.pull else "missing",
             secrets=secrets_of(self.secrets, os.environ, variables),
             ssh=agents_of(self.ssh, os.environ),
             allow=allowed(self.allow),
-            outputs=tuple(Output.parse(each) for each in self.outputs),
+            outputs=self._outputs(),
+            provenance=self._provenance(),
+            remarks=(Remark("--load does nothing: the image is in the local store", None),) if self.load else (),
+            dockerfile_name=given.name,
+            hints=not self.quiet and self.display != "quiet",
             cache_from=tuple(CacheDirectory.parse(each, "--cache-from") for each in self.cache_from),
             cache_to=tuple(CacheDirectory.parse(each, "--cache-to") for each in self.cache_to),
             id_file=self.iid_file,
@@ -132,43 +173,16 @@ class DockerfileWords(BuildWords):
 @with_defaults
 class BuildCommandWords(BuildWords):
     file: str = option("-f", "--file", help="the Dockerfile, - for standard input (default: PATH/Dockerfile)")
-    path: str = argument(help="the directory that COPY takes files from, a tar file, or - for one", metavar="PATH")
+    path: str = argument(
+        help="the directory that COPY takes files from, a tar file or - for one, a git repository, or a URL",
+        metavar="PATH|URL|-",
+    )  # fmt: skip
 
 
 @command("image", "build", "make an image from a Dockerfile", BuildCommandWords, top=("build",))
 def image_build(engine: Engine, words: BuildCommandWords) -> InProgress[Image] | InProgress[Verdict]:
     _ = words.checked_display
-    context = Path(words.path)
-    if words.file == words.path == "-":
-        raise UsageError("standard input cannot be both the Dockerfile and the context")
-    if words.path == "-" or context.is_file():
-        # A tar archive is read twice, so standard input is kept until the build is over.
-        data = sys.stdin.buffer.read() if words.path == "-" else context.read_bytes()
-        if words.path == "-" and not words.file and _is_text(data):
-            # As with docker: what comes in is the Dockerfile itself, and there is no context.
-            return words.started(engine, data.decode(), None)
-        text = _read_dockerfile(words.file) if words.file else file_in_archive(data, "Dockerfile").decode("utf-8-sig")
-        return words.started(engine, text, data)
-    source = _read_dockerfile(words.file or str(context / "Dockerfile"))
-    return words.started(engine, source, context)
-
-
-def _is_text(data: bytes) -> bool:
-    """Whether it can be a Dockerfile: no archive, compressed or not, is free of NUL bytes."""
-    return b"\0" not in data[:4096]
-
-
-def _read_dockerfile(file: str) -> str:
-    if file == "-":
-        return sys.stdin.read()
-    try:
-        return Path(file).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read the Dockerfile {file}",
-            why=getattr(error, "strerror", None) or str(error),
-            hint="-f FILE names another",
-        ) from error
+    return words.started(engine, inputs_of(words.path, words.file))
 
 
 # --- what builds keep -------------------------------------------------------------------------

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nbcontain import detach_keys as keys
+from nbcontain.commands.images import inspected
+from nbcontain.commands.rows import CONTAINER_TITLES, container_row
 from nbcontain.commands.table import Names, Nothing, OneName, command
+from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table
-from nbcontain.display.values import Document, InProgress, Lines, Log
-from nbcontain.display.words import ago, command_line, count
+from nbcontain.display.values import Document, InProgress, Interactive, Lines, Log
+from nbcontain.display.words import ago, command_line, count, size
 from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.events import Emit, Output, Record
+from nbcontain.filters import CONTAINERS
 from nbcontain.inspection import container_document
 from nbcontain.options import argument, option, with_defaults
 from nbcontain.runtime.container import Container
@@ -24,10 +29,20 @@ if TYPE_CHECKING:
 
 
 @command("container", "run", "make a container of an image and run it", RunOptions, top=("run",))
-def container_run(engine: Engine, options: RunOptions) -> InProgress[Any]:
+def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Interactive:
     facts = (("network", options.network),)
     log = "" if options.remove else "%container logs shows all of it"
-    return InProgress(engine.run(options), "run", facts=facts, whole_log=log)
+    keys.parse(options.detach_keys)
+
+    def in_progress() -> InProgress[Any]:
+        return InProgress(engine.run(options), "run", facts=facts, whole_log=log)
+
+    if options.detach or not options.tty:
+        return in_progress()
+    return Interactive(
+        lambda size, emit: engine.consoles.run(options, size, emit), options.detach_keys,
+        types=options.interactive, is_raw=True, elsewhere=None if options.interactive else in_progress,
+    )  # fmt: skip
 
 
 @command("container", "create", "make a container of an image, to be started later", RunOptions, top=("create",))
@@ -41,21 +56,52 @@ class PsWords:
     all: bool = option("-a", "--all", help="stopped ones too")
     quiet: bool = option("-q", "--quiet", help="only ids")
     no_trunc: bool = option("--no-trunc", help="ids and commands in full")
+    filters: tuple[str, ...] = option("-f", "--filter", help=f"only those: {', '.join(CONTAINERS)}",
+                                      metavar="NAME=VALUE")  # fmt: skip
+    format: str = option("--format", help="a table of these columns, or a text for each: Go's templates, as docker's",
+                         metavar="table {{.ID}}…|json|TEMPLATE")  # fmt: skip
+    last: int = option("-n", "--last", help="the last so many that were made, stopped ones too")
+    latest: bool = option("-l", "--latest", help="the last one that was made")
+    size: bool = option("-s", "--size", help="what each has written, and with its image's layers")
 
 
 @command("container", "ps", "list containers", PsWords, aliases=("ls", "list"), top=("ps",))
-def container_ps(engine: Engine, words: PsWords) -> Table | Lines:
-    found = [(each, each.status) for each in engine.containers()]
-    shown = [(each, status) for each, status in found if words.all or status == "running"]
-    if words.quiet:
+def container_ps(engine: Engine, words: PsWords) -> object:
+    wanted = Format.parse(words.format)
+    last = 1 if words.latest else words.last
+    # As with docker: who asks for the stopped ones, or for the last, wants to see them.
+    asked = [each.partition("=")[0].strip().lower() for each in words.filters]
+    shows_all = words.all or last > 0 or "status" in asked or "exited" in asked
+    found = [(each, each.status) for each in engine.containers(words.filters)]
+    shown = [(each, status) for each, status in found if shows_all or status == "running"]
+    shown = shown[:last] if last > 0 else shown
+    if words.quiet and wanted.template is None:
         return Lines(tuple(each.id if words.no_trunc else each.id[:12] for each, _ in shown))
-    rows = tuple(_ps_row(each, status, words.no_trunc) for each, status in shown)
+    sizes = _sizes(engine, shown) if words.size or wanted.asks("Size") else {}
+    if wanted.template is not None:
+        rows = [container_row(each, status, sizes.get(each.id), full=words.no_trunc) for each, status in shown]
+        return wanted.of(rows, CONTAINER_TITLES, "containers")
+    drawn = tuple(
+        (*_ps_row(each, status, words.no_trunc), *sizes.get(each.id, ())[: words.size]) for each, status in shown
+    )
     running = sum(status == "running" for _, status in found)
     rest = len(found) - running
-    footer = f"{running} running · {rest} stopped" + ("" if words.all or not rest else "  (-a shows them)")
+    footer = f"{running} running · {rest} stopped" + ("" if shows_all or not rest else "  (-a shows them)")
     code = [Column(title, look="code") for title in ("ID", "COMMAND")]
-    columns = (code[0], "IMAGE", code[1], Column("CREATED", ago), "STATUS", "NAME")
-    return Table(columns, rows, footer, "containers")
+    columns = (
+        code[0], "IMAGE", code[1], Column("CREATED", ago), "STATUS", "NAME",
+        *((Column("WROTE", size, "num"),) if words.size else ()),
+    )  # fmt: skip
+    return Table(columns, drawn, footer, "containers")
+
+
+def _sizes(engine: Engine, shown: Sequence[tuple[Container, str]]) -> dict[str, tuple[int, int]]:
+    """Per container, what it wrote, and that with its image's layers."""
+    images = {str(image.id): image.size_bytes for _, image in engine.images()}
+    from nbcontain.store.gc import size_on_disk
+
+    wrote = {each.id: size_on_disk(engine.layout.active(each.id) / "fs") for each, _ in shown}
+    return {each.id: (wrote[each.id], wrote[each.id] + images.get(each.info.image_id, 0)) for each, _ in shown}
 
 
 def _ps_row(container: Container, status: str, full: bool) -> tuple[str, ...]:
@@ -131,9 +177,25 @@ def container_stop(engine: Engine, words: StopWords) -> InProgress[Lines]:
     return _each(engine, words.names, "stop", lambda container: engine.stop(container, words.time))
 
 
-@command("container", "start", "run stopped containers again", Names, top=("start",))
-def container_start(engine: Engine, words: Names) -> InProgress[Lines]:
-    return _each(engine, words.names, "start", engine.start)
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class StartWords(Names):
+    attach: bool = option("-a", "--attach", help="show what it says, to its end")
+    interactive: bool = option("-i", "--interactive", help="hand standard input through")
+    detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=keys.DEFAULT)
+
+
+@command("container", "start", "run stopped containers again", StartWords, top=("start",))
+def container_start(engine: Engine, words: StartWords) -> InProgress[Lines] | Interactive:
+    if not words.attach and not words.interactive:
+        return _each(engine, words.names, "start", engine.start)
+    if len(words.names) > 1:
+        raise UsageError("start -a and -i are for one container", hint="start them without, and attach to one")
+    container = engine.container(words.names[0])
+    return Interactive(
+        lambda size, _: engine.consoles.start(container, size, interactive=words.interactive), words.detach_keys,
+        types=words.interactive, is_raw=container.info.terminal,
+    )  # fmt: skip
 
 
 @command("container", "restart", "stop containers and run them again", StopWords, top=("restart",))
@@ -191,13 +253,27 @@ def _each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Contai
 
 
 @command("container", "exec", "run a further program in a running container", ExecOptions, top=("exec",))
-def container_exec(engine: Engine, options: ExecOptions) -> InProgress[Any]:
-    return InProgress(engine.exec(options), "exec")
+def container_exec(engine: Engine, options: ExecOptions) -> InProgress[Any] | Interactive:
+    keys.parse(options.detach_keys)
+    if not options.tty:
+        return InProgress(engine.exec(options), "exec")
+    return Interactive(
+        lambda size, _: engine.consoles.exec(options, size), options.detach_keys,
+        types=options.interactive, is_raw=True,
+    )  # fmt: skip
 
 
-@command("container", "inspect", "everything that is known of containers, as JSON", Names)
-def container_inspect(engine: Engine, words: Names) -> Document:
-    return Document([container_document(engine, engine.container(name)) for name in words.names])
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ContainerInspectWords(Names):
+    format: str = option("-f", "--format", help="json, or a template for each", metavar="json|TEMPLATE")
+    size: bool = option("-s", "--size", help="with SizeRw and SizeRootFs")
+
+
+@command("container", "inspect", "everything that is known of containers, as JSON", ContainerInspectWords)
+def container_inspect(engine: Engine, words: ContainerInspectWords) -> Document | Lines:
+    documents = [container_document(engine, engine.container(name), size=words.size) for name in words.names]
+    return inspected(documents, words.format)
 
 
 @command(
@@ -209,9 +285,24 @@ def container_diff(engine: Engine, words: OneName) -> Table:
     return Table(("KIND", Column("PATH", look="code")), rows, footer)
 
 
-@command("container", "attach", "show a running container's card again", OneName, aliases=("show",), top=("attach",))
-def container_attach(engine: Engine, words: OneName) -> Container:
-    return engine.container(words.name)
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class AttachWords(OneName):
+    detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=keys.DEFAULT)
+    no_stdin: bool = option("--no-stdin", help="only look on")
+
+
+@command(
+    "container", "attach", "a running container's card again; on a terminal: what it says, and what you type",
+    AttachWords, aliases=("show",), top=("attach",),
+)  # fmt: skip
+def container_attach(engine: Engine, words: AttachWords) -> Interactive:
+    container = engine.container(words.name)
+    has_terminal = container.info.terminal
+    return Interactive(
+        lambda size, _: engine.consoles.attach(container, size), words.detach_keys,
+        types=has_terminal and not words.no_stdin, is_raw=has_terminal, elsewhere=lambda: container,
+    )  # fmt: skip
 
 
 @command("container", "prune", "remove all stopped containers", Nothing)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
+from nbcontain.build.named import remote_of, variable
 from nbcontain.build.sources import MemoryFile, Source, checked
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Lines
 from nbcontain.display.words import count, size
 from nbcontain.errors import UsageError
+from nbcontain.oci.image import Image
 from nbcontain.options import argument, option, parse, parser_of, with_defaults
 from nbcontain.values import dataclass
 
@@ -45,10 +48,21 @@ class ContextFiles:
     def __init__(self) -> None:
         self._contexts: dict[str, dict[str, MemoryFile]] = {}
 
-    def source(self, asked: str) -> Source:
-        """What --context means: one of these by its name, or a directory. Raises UsageError."""
+    def named(self) -> dict[str, Source]:
+        """All that have a name."""
+        return {name: dict(held) for name, held in self._contexts.items() if name}
+
+    def source(self, asked: str, variables: Mapping[str, object] | None = None) -> Source:
+        """What --context means: one of these by its name, a variable, a URL, or a directory. Raises UsageError."""
         if asked in self._contexts:
             return dict(self._contexts[asked])
+        if asked.startswith("var:"):
+            found = variable(f"--context {asked}", asked[4:], variables)
+            if isinstance(found, Image):
+                raise UsageError(f"--context {asked}: it is an image", hint="--build-context NAME=var:… takes one")
+            return cast(Source, found)
+        if remote := remote_of(asked):
+            return remote
         directory = Path(asked or ".").expanduser()
         if directory.is_dir():
             return directory

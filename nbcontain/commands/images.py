@@ -2,62 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from nbcontain.commands.rows import (
+    HISTORY_TITLES,
+    IMAGE_TITLES,
+    container_counts,
+    history_rows,
+    image_row,
+    steps,
+    unique_bytes,
+)
 from nbcontain.commands.table import Names, command
+from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table
+from nbcontain.display.template import Template
 from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import ago, count, size
+from nbcontain.errors import ImageNotFound, NbcontainError, UsageError
+from nbcontain.filters import IMAGES, Named, named
 from nbcontain.inspection import image_document
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
-from nbcontain.values import dataclass
+from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+
+FORMAT_HELP = "a table of these columns, or a text for each: Go's templates, as docker's"
+_FORMAT = "table {{.ID}}…|json|TEMPLATE"
 
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class ImageListWords:
-    repository: str = argument(help="only images of this name", nargs="?", default="", metavar="NAME")
+    repository: str = argument(help="only images of this name; a pattern may have * and ?", nargs="?", default="",
+                               metavar="NAME")  # fmt: skip
     all: bool = option("-a", "--all", help="images without a name too (they are listed in any case)")
     quiet: bool = option("-q", "--quiet", help="only ids")
     digests: bool = option("--digests", help="manifests' digests too")
     no_trunc: bool = option("--no-trunc", help="ids in full")
+    filters: tuple[str, ...] = option("-f", "--filter", help=f"only those: {', '.join(IMAGES)}", metavar="NAME=VALUE")
+    format: str = option("--format", help=FORMAT_HELP, metavar=_FORMAT)
+    tree: bool = option("--tree", help="each image under the one whose layers it stands on")
 
 
 @command("image", "ls", "list images", ImageListWords, aliases=("images", "list"), top=("images",))
-def image_ls(engine: Engine, words: ImageListWords) -> Table | Lines:
-    found = engine.images()
+def image_ls(engine: Engine, words: ImageListWords) -> object:
+    found = engine.images(words.filters)
     if words.repository:
-        wanted = Reference.parse(words.repository)
-        tagged = ":" in words.repository.rpartition("/")[2]
-        found = [
-            (name, image)
-            for name, image in found
-            if name
-            and (name.registry, name.repository) == (wanted.registry, wanted.repository)
-            and (not tagged or name.tag == wanted.tag)
-        ]
-    if words.quiet:
+        found = [(name, image) for name, image in found if name and named(name, words.repository)]
+    if words.quiet and not words.format:
         return Lines(tuple(dict.fromkeys(_id(image, words.no_trunc) for _, image in found)))
-    unique = _unique_bytes([image for _, image in found])
-    columns = (
-        Column("IMAGE"), Column("TAG"), *((Column("DIGEST", look="code"),) if words.digests else ()),
-        Column("ID", look="code"), Column("CREATED", ago), Column("SIZE", size, "num"), Column("UNIQUE", size, "num"),
-        Column("", look="graph"),
-    )  # fmt: skip
-    rows = [
-        (
-            name.familiar_repository if name else "<none>", (name.tag if name else None) or "<none>",
-            *((str(image.digest),) if words.digests else ()), _id(image, words.no_trunc), image.config.created,
-            image.size_bytes, unique[image.id], unique[image.id],
+    wanted = Format.parse(words.format)
+    if wanted.template is not None:
+        if words.quiet:
+            wanted = replace(wanted, template=Format.parse("{{.ID}}").template)
+        sizes = (
+            unique_bytes([image for _, image in engine.images()]) if wanted.asks_any("SharedSize", "UniqueSize") else {}
         )
-        for name, image in found
-    ]  # fmt: skip
+        counts = container_counts(engine) if wanted.asks("Containers") else None
+        rows = [
+            image_row(
+                name, image, sizes.get(image.id), None if counts is None else counts.get(str(image.id), 0),
+                full=words.no_trunc,
+            )
+            for name, image in found
+        ]  # fmt: skip
+        return wanted.of(rows, IMAGE_TITLES, "images")
+    return _image_table(engine, found, words)
+
+
+def _image_table(engine: Engine, found: Sequence[Named], words: ImageListWords) -> Table:
+    unique = unique_bytes(
+        [image for _, image in (found if not (words.filters or words.repository) else engine.images())]
+    )
+    columns = (
+        Column("IMAGE", look="tree" if words.tree else ""), Column("TAG"),
+        *((Column("DIGEST", look="code"),) if words.digests else ()),
+        Column("ID", look="code"), Column("CREATED", ago), Column("SIZE", size, "num"),
+        Column("ADDED" if words.tree else "UNIQUE", size, "num"), Column("", look="graph"),
+    )  # fmt: skip
+    rows = []
+    for name, image, lead, added in _under_each_other(found) if words.tree else [(*each, "", 0) for each in found]:
+        own = added if words.tree else unique[image.id]
+        rows.append((
+            lead + (name.familiar_repository if name else "<none>"), (name.tag if name else None) or "<none>",
+            *((str(image.digest),) if words.digests else ()), _id(image, words.no_trunc), image.config.created,
+            image.size_bytes, own, own,
+        ))  # fmt: skip
     blobs = {layer.digest: layer.size for _, image in found for layer in image.manifest.layers}
     total = sum({image.id: image.size_bytes for _, image in found}.values())
     footer = f"{count(len(rows), 'image')} · layers on disk {size(sum(blobs.values()))}"
@@ -66,25 +101,64 @@ def image_ls(engine: Engine, words: ImageListWords) -> Table | Lines:
     return Table(columns, rows, footer, "images")
 
 
+def _under_each_other(found: Sequence[Named]) -> list[tuple[Reference | None, Image, str, int]]:
+    """Every image after the one whose layers are the beginning of its own, with the lines that lead to it.
+
+    And the bytes that it adds to that one.
+    """
+    stacks = {image.id: image.config.diff_ids for _, image in found}
+    entries = sorted(range(len(found)), key=lambda place: (len(stacks[found[place][1].id]), place))
+    last_of: dict[tuple[object, ...], int] = {}
+    below: dict[int | None, list[int]] = {}
+    for place in entries:
+        layers = stacks[found[place][1].id]
+        # The longest beginning that is an image; a second name of the same image stands beside the first.
+        under = next((last_of[layers[:n]] for n in range(len(layers) - 1, 0, -1) if layers[:n] in last_of), None)
+        below.setdefault(under, []).append(place)
+        last_of.setdefault(layers, place)
+    drawn: list[tuple[Reference | None, Image, str, int]] = []
+
+    def draw(places: Sequence[int], lead: str, base: Image | None) -> None:
+        for place in sorted(places):
+            name, image = found[place]
+            is_last = place == max(places)
+            mark = "" if base is None else "└─ " if is_last else "├─ "
+            size_below = sum(layer.size for layer in image.manifest.layers[: len(base.layers)]) if base else 0
+            drawn.append((name, image, lead + mark, image.size_bytes - size_below))
+            deeper = lead if base is None else lead + ("   " if is_last else "│  ")
+            draw(below.get(place, []), deeper, image)
+
+    draw(below.get(None, []), "", None)
+    return drawn
+
+
 def _id(image: Image, full: bool = False) -> str:
     return str(image.id) if full else image.id.short
 
 
-def _unique_bytes(images: Sequence[Image]) -> dict[Any, int]:
-    """Per image id, the bytes of layers that no other image here has."""
-    users: dict[Any, set[Any]] = {}
-    for image in images:
-        for layer in image.manifest.layers:
-            users.setdefault(layer.digest, set()).add(image.id)
-    return {
-        image.id: sum(layer.size for layer in image.manifest.layers if users[layer.digest] == {image.id})
-        for image in images
-    }
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ImageInspectWords(Names):
+    format: str = option("-f", "--format", help="json, or a template for each", metavar="json|TEMPLATE")
 
 
-@command("image", "inspect", "everything that is known of images, as JSON", Names)
-def image_inspect(engine: Engine, words: Names) -> Document:
-    return Document([image_document(engine, name) for name in words.names])
+@command("image", "inspect", "everything that is known of images, as JSON", ImageInspectWords)
+def image_inspect(engine: Engine, words: ImageInspectWords) -> Document | Lines:
+    return inspected([image_document(engine, name) for name in words.names], words.format)
+
+
+def inspected(documents: Sequence[Mapping[str, object]], format: str) -> Document | Lines:
+    """Documents as --format wants them. Raises UsageError."""
+    if not format:
+        return Document(list(documents))
+    if format == "json":
+        return Lines((Template.parse("{{json .}}").render(list(documents)),))
+    template = Format.parse(format).template
+    if template is None or Format.parse(format).is_table:
+        raise UsageError(
+            f"inspect --format {format}: there is no table of these", hint="'{{.Id}}', '{{json .}}' or json"
+        )
+    return Lines(tuple(template.render(each) for each in documents))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,26 +166,33 @@ def image_inspect(engine: Engine, words: Names) -> Document:
 class HistoryWords:
     image: str = argument(help="an image")
     no_trunc: bool = option("--no-trunc", help="instructions in full")
+    quiet: bool = option("-q", "--quiet", help="only ids")
+    human: bool = option("-H", "--human", help="sizes and times for people; -H=false: bytes and dates", default=True)
+    format: str = option("--format", help=FORMAT_HELP, metavar=_FORMAT)
 
 
 @command("image", "history", "which instruction made which layer", HistoryWords, top=("history",))
-def image_history(engine: Engine, words: HistoryWords) -> Table:
+def image_history(engine: Engine, words: HistoryWords) -> object:
     image = engine.image(words.image)
-    layers = iter(image.layers)
-    rows = []
-    for entry in image.config.history:
-        layer = None if entry.empty_layer else next(layers, None)
+    wanted = Format.parse(words.format)
+    if wanted.template is not None:
+        rows = history_rows(image, full=words.no_trunc, human=words.human)
+        return wanted.of(rows, HISTORY_TITLES, f"history of {words.image}")
+    if words.quiet:
+        return Lines(tuple(str(row["ID"]) for row in history_rows(image, full=words.no_trunc, human=True)))
+    drawn = []
+    for entry, layer in steps(image):
         text = entry.created_by or entry.comment
-        rows.append((
+        drawn.append((
             layer.descriptor.digest.short if layer else "",
             entry.created, text if words.no_trunc or len(text) <= 72 else text[:71] + "…",
             *[layer.descriptor.size if layer else 0] * 2,
         ))  # fmt: skip
     columns = (
-        Column("LAYER", look="code"), Column("CREATED", ago), Column("CREATED BY", look="wide"),
-        Column("SIZE", size, "num"), Column("", look="graph"),
+        Column("LAYER", look="code"), Column("CREATED", ago if words.human else str), Column("CREATED BY", look="wide"),
+        Column("SIZE", size if words.human else str, "num"), Column("", look="graph"),
     )  # fmt: skip
-    return Table(columns, rows[::-1], "newest first", f"history of {words.image}")
+    return Table(columns, drawn[::-1], "newest first", f"history of {words.image}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +211,30 @@ def image_tag(engine: Engine, words: TagWords) -> Lines:
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class ImageRemoveWords(Names):
-    force: bool = option("-f", "--force", help="although stopped containers are made of it (they go on)")
+    force: bool = option("-f", "--force", help="although containers are made of it (they go on); all names of an id")
 
 
 @command("image", "rm", "remove names, and images left without one", ImageRemoveWords, ("rmi", "remove"), ("rmi",))
 def image_rm(engine: Engine, words: ImageRemoveWords) -> Lines:
-    return Lines(tuple(line for name in words.names for line in engine.remove_image(name, force=words.force)))
+    done: list[str] = []
+    errors: list[NbcontainError] = []
+    for name in words.names:
+        try:
+            done += engine.remove_image(name, force=words.force)
+        except ImageNotFound as error:
+            # docker's -f is content with what is not there, and goes on to the next one in any case.
+            if not words.force:
+                errors.append(error)
+        except NbcontainError as error:
+            errors.append(error)
+    if errors:
+        if done:
+            # What went must not be lost behind the error.
+            errors[0].why = "\n".join(filter(None, [errors[0].why, f"done before: {'; '.join(done)}"]))
+        for other in errors[1:]:
+            errors[0].why = "\n".join(filter(None, [errors[0].why, f"and: {other.message}"]))
+        raise errors[0]
+    return Lines(tuple(done))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
-from nbcontain.commands.table import Names, Nothing, command
+from nbcontain.commands.containers import ContainerInspectWords
+from nbcontain.commands.images import inspected
+from nbcontain.commands.table import Nothing, command
 from nbcontain.display.table import Table
+from nbcontain.display.template import Template
 from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import size
-from nbcontain.inspection import container_document, facts, image_document
-from nbcontain.options import with_defaults
+from nbcontain.errors import ContainerNotFound, UsageError
+from nbcontain.inspection import container_document, facts, image_document, info_document, version_document
+from nbcontain.options import option, with_defaults
 from nbcontain.task import Task
 from nbcontain.values import dataclass
 
@@ -18,8 +22,17 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
 
 
-@command("nbcontain", "info", "where things are kept, how many, and what is isolated here", Nothing)
-def info(engine: Engine, _: Nothing) -> Table:
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class FormatWords:
+    format: str = option("-f", "--format", help="json, or a template over docker's names", metavar="json|TEMPLATE")
+
+
+@command("system", "info", "where things are kept, how many, and what is isolated here", FormatWords)
+@command("nbcontain", "info", "where things are kept, how many, and what is isolated here", FormatWords)
+def info(engine: Engine, words: FormatWords) -> Table | Lines:
+    if words.format:
+        return _formatted(info_document(engine), words.format)
     return Table(("", ""), tuple(facts(engine).items()), f"nbcontain {__version__}")
 
 
@@ -38,23 +51,34 @@ def prune(engine: Engine, _: Nothing) -> InProgress[Lines]:
     return InProgress(Task("prune", body), "work")
 
 
-@command("nbcontain", "version", "this program's version", Nothing)
-def version(engine: Engine, _: Nothing) -> Lines:
-    return Lines((f"nbcontain {__version__}",))
+@command("nbcontain", "version", "this program's version", FormatWords)
+def version(engine: Engine, words: FormatWords) -> Lines:
+    return _formatted(version_document(), words.format) if words.format else Lines((f"nbcontain {__version__}",))
+
+
+def _formatted(document: dict[str, Any], format: str) -> Lines:
+    """One document as a template, or as JSON in one line."""
+    return Lines((Template.parse("{{json .}}" if format == "json" else format).render(document),))
 
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class InspectWords(Names):
-    pass
+class InspectWords(ContainerInspectWords):
+    type: str = option("--type", help="container or image, where both have the name", metavar="TYPE")
 
 
 @command("nbcontain", "inspect", "a container or an image, as JSON", InspectWords)
-def inspect(engine: Engine, words: InspectWords) -> Document:
+def inspect(engine: Engine, words: InspectWords) -> Document | Lines:
+    if words.type not in ("", "container", "image"):
+        raise UsageError(f"inspect --type {words.type}: there is no such thing here", hint="container or image")
     values = []
     for name in words.names:
-        if any(name == each.name or each.id.startswith(name) for each in engine.containers()):
-            values.append(container_document(engine, engine.container(name)))
-        else:
+        try:
+            if words.type == "image":
+                raise ContainerNotFound(name)
+            values.append(container_document(engine, engine.container(name), size=words.size))
+        except ContainerNotFound:
+            if words.type == "container":
+                raise
             values.append(image_document(engine, name))
-    return Document(values)
+    return inspected(values, words.format)

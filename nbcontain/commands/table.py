@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.commands.index import INDEX
-from nbcontain.docker_words import KNOWN_FLAGS
+from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
 from nbcontain.errors import UsageError
 from nbcontain.options import HelpAsked, argument, parse, with_defaults
 from nbcontain.values import dataclass
@@ -88,6 +88,11 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
         raise UsageError(f"{prog}: which command?", why=overview(group), hint=f"{prog} COMMAND --help")
     found = find(group, words[0])
     if found is None:
+        reason = KNOWN_VERBS.get(group, {}).get(words[0]) or KNOWN_VERBS["container" if not group else ""].get(words[0])
+        if reason:
+            raise UsageError(
+                f"{prog}: docker's {words[0]} is not here yet", why=reason, hint=f"{prog} --help lists the commands"
+            )
         from difflib import get_close_matches
 
         near = get_close_matches(words[0], known := _spellings(group), 1)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nbcontain.display.findings import Findings
 from nbcontain.display.live import Shown, show_container
 from nbcontain.display.present import Mode
 from nbcontain.display.table import Column, Table
@@ -48,7 +47,7 @@ def register(ipython: Any, mode: Mode, actions: Actions, drawn: Callable[[object
     formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(document_text(value)))
     formatters["text/plain"].for_type(Verdict, lambda value, p, cycle: p.text(_verdict_text(value)))
     formatters["text/html"].for_type(
-        Verdict, lambda value: value.value.html() if isinstance(value.value, Table | Findings) else None
+        Verdict, lambda verdict: verdict.value.html() if hasattr(verdict.value, "html") else None
     )
 
 

@@ -152,7 +152,7 @@ def log(picture: Picture) -> str:
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], footer: str = "", label: str = "") -> str:
-    """A real table. A column is its title and a look: "", "num", "code", "wide" or "graph"."""
+    """A real table. A column is its title and a look: "", "num", "code", "wide", "tree" or "graph"."""
     titles = "".join(element("th", escape(title), _look(look), scope="col") for title, look in columns)
     drawn = []
     for row in rows:
@@ -168,6 +168,21 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], foo
     return element("div", f"\n{style(scroll + foot)}\n{scroll}{foot}\n", _ROOT)
 
 
+def framed(inside: str, label: str) -> str:
+    """HTML of ours in a frame of its own, with the style it needs."""
+    return element("div", f"\n{style(inside)}\n{inside}\n", _ROOT, role="group", aria_label=label)
+
+
+def titled(parts: Sequence[tuple[str, str]]) -> str:
+    """HTML of ours, each piece under a heading."""
+    return "".join(element("div", element("strong", escape(title)), "nbc-heading") + drawn for title, drawn in parts)
+
+
+def opening(tag: str, content: str, *, is_open: bool) -> str:
+    """An element that opens on a click, without a script: details."""
+    return f"<{tag}{' open' * is_open}>{content}</{tag}>"
+
+
 def style(content: str) -> str:
     """The parts of the style sheet that this HTML uses, so that a notebook full of cards stays small."""
     sections = _sections()
@@ -180,6 +195,8 @@ def style(content: str) -> str:
         wanted.append("color")
     if "nbc-table" in content:
         wanted.append("table")
+    if "nbc-files" in content:
+        wanted.append("files")
     return element("style", "".join(sections[name] for name in wanted))
 
 
@@ -200,7 +217,7 @@ def _sections() -> dict[str, str]:
 
 
 def _look(look: str) -> str:
-    return f"nbc-{look}" if look in ("num", "code", "wide", "graph") else ""
+    return f"nbc-{look}" if look in ("num", "code", "wide", "graph", "tree") else ""
 
 
 def _output(text: str) -> str:

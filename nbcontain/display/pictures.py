@@ -9,6 +9,7 @@ from nbcontain.display.ansi import Line, visible
 from nbcontain.display.html import Picture
 from nbcontain.display.text import notice_lines, one_line, summary, tail_lines
 from nbcontain.display.view import TaskView, View
+from nbcontain.events import Notice
 from nbcontain.values import dataclass
 
 _RUNNING_LINES = 5
@@ -74,7 +75,7 @@ def steps_picture(view: View, now: float, kind: str = "build", title: str = "") 
         body += _steps_table(view, root, now)
     elif not is_over and root.total:
         body += html.progress(root.done, root.total)
-    body += html.notes(_notices(root))
+    body += _remarks(root)
     text = " ".join(part for part in (word, name, "·", " · ".join(a for a in about if a)) if part).rstrip(" ·")
     return Picture(f"{kind} {name}: {word}", html.heading(root.state, word, name, about), body,
                    text=_with_steps_text(view, root, text))  # fmt: skip
@@ -185,7 +186,38 @@ def _without_verb(name: str, kind: str) -> str:
 
 
 def _notices(task: TaskView) -> list[str]:
-    return [" – ".join(text.removeprefix("note: ") for text in notice_lines(notice)) for notice in task.notices[-5:]]
+    return [_said_of(notice) for notice in task.notices if not notice.kind][-5:]
+
+
+def _said_of(notice: Notice) -> str:
+    return " – ".join(text.removeprefix(f"{notice.kind or 'note'}: ") for text in notice_lines(notice))
+
+
+def _remarks(root: TaskView) -> str:
+    """Notes, then BuildKit's warnings, then our hints: these folded away, for whoever wants to know."""
+    warnings = [each for each in root.notices if each.kind == "warning"]
+    hints = [each for each in root.notices if each.kind == "hint"]
+    marked = html.element("span", "warning", "nbc-state nbc-is-cancelled")
+    drawn = "".join(html.element("li", f"{marked} {html.escape(_said_of(each))}") for each in warnings)
+    body = html.notes(_notices(root)) + (html.element("ul", drawn, "nbc-notes") if drawn else "")
+    if hints:
+        mark = html.element("span", words.count(len(hints), "hint"), "nbc-state nbc-is-running")
+        head = html.element("summary", f"{mark} for this Dockerfile")
+        body += html.element("details", head + html.notes([_said_of(each) for each in hints]), "nbc-hints")
+    return body
+
+
+def _remarks_text(root: TaskView) -> list[str]:
+    """The same for who reads the card as text: hints by their names."""
+    lines = [f"  warning: {_said_of(each)}" for each in root.notices if each.kind == "warning"]
+    if hints := [each.message for each in root.notices if each.kind == "hint"]:
+        lines.append(f"  {words.count(len(hints), 'hint')}: {', '.join(map(_rule_and_line, hints))}")
+    return lines
+
+
+def _rule_and_line(message: str) -> str:
+    name, _, rest = message.partition(": ")
+    return visible(f"{name} {rest[rest.rfind('(') :]}" if rest.endswith(")") else name)
 
 
 # --- steps ------------------------------------------------------------------------------------
@@ -264,4 +296,4 @@ def _with_steps_text(view: View, root: TaskView, first: str) -> str:
         lines += [f"      {text}" for text in _said(step)]
         if step.state == "failed":
             lines += [f"      {text}" for text in tail_lines(step, _FAILED_LINES)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_remarks_text(root)])

@@ -10,7 +10,7 @@ from nbcontain.display.ansi import visible
 from nbcontain.errors import Unavailable
 from nbcontain.values import dataclass
 
-Look = Literal["", "num", "code", "wide", "graph"]
+Look = Literal["", "num", "code", "wide", "graph", "tree"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Column:
     """A column: its title, how a value of it is written, and its look.
 
     "num" is set right, "code" in a fixed width, "wide" may wrap, "graph" is drawn as a bar beside the
-    column's largest value.
+    column's largest value, and in "tree" blanks stay where they are.
     """
 
     title: str

@@ -67,7 +67,7 @@ def state_word(task: TaskView) -> str:
 
 def notice_lines(notice: Notice) -> list[str]:
     """A notice and its hint."""
-    said = [f"note: {visible(notice.message)}"]
+    said = [f"{notice.kind or 'note'}: {visible(notice.message)}"]
     return [*said, f"try: {visible(notice.hint)}"] if notice.hint else said
 
 
@@ -132,13 +132,28 @@ def _of_root(view: View, root: TaskView, record: Record) -> list[str]:
     match record.event:
         case Output():
             return output
-        case Notice():
+        case Notice(kind=""):
             return notice_lines(record.event)
         case Finished() if view.children(root.task):
-            return ["", *output, f"{one_line(root.name)}: {_closing(view, root)}"]
+            return ["", *output, *_findings(root), f"{one_line(root.name)}: {_closing(view, root)}"]
         case Finished():
             return output
     return []
+
+
+def _findings(root: TaskView) -> list[str]:
+    """Warnings at the end, where they are seen, as docker puts them; hints are only counted: a cell shows them."""
+    warnings = [each for each in root.notices if each.kind == "warning"]
+    drawn: list[str] = []
+    if warnings:
+        drawn.append(f"{words.count(len(warnings), 'warning')} found:")
+        for each in warnings:
+            drawn.append(f" - {visible(each.message)}")
+            drawn += [f"   try: {visible(each.hint)}"] if each.hint else []
+        drawn.append("")
+    if count := sum(each.kind == "hint" for each in root.notices):
+        drawn += [f"{words.count(count, 'hint')} for this Dockerfile: build --check shows what could be better", ""]
+    return drawn
 
 
 def _closing(view: View, root: TaskView) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from nbcontain.events import Record
+from nbcontain.display.ansi import sanitized
+from nbcontain.display.table import Table
+from nbcontain.events import Emit, Record
 from nbcontain.task import Task
 from nbcontain.values import dataclass, field
 
+if TYPE_CHECKING:
+    from nbcontain.consoles import Session, Size
+
 T = TypeVar("T")
+_SHOWN_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,8 @@ class InProgress(Generic[T]):
     kind: Literal["build", "run", "exec", "work", "pull", "push"]
     quiet: bool = False
     """Show only what comes back."""
+    is_mute: bool = False
+    """Standard output is taken: what comes back is not shown there."""
     facts: tuple[tuple[str, str], ...] = ()
     """Small print for its card."""
     whole_log: str = ""
@@ -29,13 +37,28 @@ class InProgress(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Interactive:
+    """Something that wants the user's own terminal. Nothing has happened yet: `begin` makes it happen."""
+
+    begin: Callable[[Size, Emit], Session] = field(compare=False)
+    detach_keys: str
+    types: bool
+    """What is typed goes to it."""
+    is_raw: bool
+    """It has a terminal itself: everything goes through untouched, both ways."""
+    elsewhere: Callable[[], object] | None = field(default=None, compare=False)
+    """What there is instead where there is no terminal, as in a notebook; None is nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lines:
     """Lines of plain text, each an object's name or number, as docker prints them."""
 
     lines: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return "\n".join(self.lines)
+        # Labels and instructions are other people's texts, and a cell follows a terminal's control sequences.
+        return sanitized("\n".join(self.lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +66,64 @@ class Document:
     """A JSON document."""
 
     value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Bytes of a file: as they are into a file or pipe, as harmless text for people."""
+
+    chunks: Iterator[bytes] = field(compare=False)
+    name: str
+
+    def __repr__(self) -> str:
+        """The beginning of it as text; of what is no text, how it can be had."""
+        data = b""
+        for chunk in self.chunks:
+            data += chunk
+            if len(data) > _SHOWN_BYTES:
+                break
+        if b"\0" in data[:4096]:
+            return f"({self.name} is no text: in Python b''.join(engine.anatomy.read(…)) is its bytes)"
+        text = sanitized(data[:_SHOWN_BYTES].decode(errors="replace")).rstrip("\n")
+        return text + (f"\n… (the first {_SHOWN_BYTES >> 10} KiB)" if len(data) > _SHOWN_BYTES else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Sections:
+    """Tables, each under a title."""
+
+    parts: tuple[tuple[str, Table], ...]
+
+    def text(self) -> str:
+        return "\n\n".join(f"{title}:\n\n{table.text()}" for title, table in self.parts)
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        from nbcontain.display import html
+
+        return html.titled([(title, table.html()) for title, table in self.parts])
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """What is done only if somebody says yes.
+
+    On a terminal that is asked. In a notebook nobody is: a cell that is run again with all the others must not hang,
+    nor remove what it did not show. There the plan is shown, which says how to ask for it outright.
+    """
+
+    warning: tuple[str, ...]
+    plan: Table
+    act: Callable[[], InProgress[Any]] = field(compare=False)
+    verb: str
+
+    def __repr__(self) -> str:
+        return self.plan.text()
+
+    def _repr_html_(self) -> str:
+        return self.plan.html()
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,9 @@ def ago(when: str | float | None, now: float | None = None) -> str:
     return f"{count(int(seconds // unit), name)} ago"
 
 
-def count(number: int, noun: str) -> str:
-    """ "1 step", "12 480 lines": groups of three, plural by s."""
-    return f"{number:,}".replace(",", " ") + f" {noun}{'' if number == 1 else 's'}"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """ "1 step", "12 480 lines": groups of three, plural by s unless it is given."""
+    return f"{number:,}".replace(",", " ") + f" {noun if number == 1 else plural or noun + 's'}"
 
 
 def bar(value: float, maximum: float, width: int = 8) -> str:

@@ -6,8 +6,9 @@ import os
 import signal
 from collections.abc import Iterable
 
+from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls
-from nbcontain.oci.spec import User
+from nbcontain.oci.spec import Rlimit, User
 
 CAPABILITIES = (
     *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
@@ -22,6 +23,27 @@ CAPABILITIES = (
 _NUMBERS = {f"CAP_{name}": number for number, name in enumerate(CAPABILITIES)}
 
 
+RLIMITS = {
+    "core": 4, "cpu": 0, "data": 2, "fsize": 1, "locks": 10, "memlock": 8, "msgqueue": 12, "nice": 13, "nofile": 7,
+    "nproc": 6, "rss": 5, "rtprio": 14, "rttime": 15, "sigpending": 11, "stack": 3, "as": 9,
+}  # fmt: skip
+"""The limits of setrlimit(2) by docker's names, with their numbers (asm-generic/resource.h)."""
+
+
+def limit(rlimits: Iterable[Rlimit]) -> None:
+    """Set these limits. Raises SetupFailed, naming the one that may not be set. Run by init and an exec's process."""
+    for each in rlimits:
+        name = each.type.removeprefix("RLIMIT_").lower()
+        try:
+            syscalls.setrlimit(RLIMITS[name], each.soft, each.hard)
+        except (KeyError, OSError) as error:
+            raise SetupFailed(
+                f"cannot set the limit {name} to {each.soft}:{each.hard}",
+                errno=getattr(error, "errno", None),
+                why=f"{getattr(error, 'strerror', 'there is none of that name')}: a hard limit is raised by root only",
+            ) from error
+
+
 def capability_set(names: Iterable[str]) -> int:
     """The bit set of these names ("CAP_CHOWN"); raises KeyError for one that there is not."""
     bits = 0
@@ -33,10 +55,11 @@ def capability_set(names: Iterable[str]) -> int:
 _FOR_BECOMING = ("CAP_SETPCAP", "CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_DAC_OVERRIDE")
 
 
-def reduce(capabilities: Iterable[str]) -> None:
-    """Keep only these, and what `become` needs. Run by init and by an exec's process before they read its files."""
+def reduce(capabilities: Iterable[str], *, limits: bool = False) -> None:
+    """Keep only these, and what `become` (and `limit`) need. Run by init and an exec before they read files."""
     _, permitted, _ = syscalls.capget()
-    kept = capability_set((*capabilities, *_FOR_BECOMING)) & permitted
+    more = ("CAP_SYS_RESOURCE",) if limits else ()
+    kept = capability_set((*capabilities, *_FOR_BECOMING, *more)) & permitted
     syscalls.capset(kept, kept, 0)
 
 

@@ -108,6 +108,7 @@ _setns = _declare("setns", _int, _int)
 _mount = _declare("mount", _text, _text, _text, _ulong, _text)
 _umount2 = _declare("umount2", _text, _int)
 _prctl = _declare("prctl", _int, _ulong, _ulong, _ulong, _ulong)
+_setrlimit = _declare("setrlimit", _int, ctypes.POINTER(ctypes.c_uint64 * 2))
 _sethostname = _declare("sethostname", _text, ctypes.c_size_t)
 _pivot_root = _numbered(_SYS_PIVOT_ROOT, _text, _text)
 _open_tree = _numbered(_SYS_OPEN_TREE, _int, _text, _uint)
@@ -170,6 +171,11 @@ def setns(fd: int, flags: int) -> None:
 def prctl(option: int, first: int = 0, second: int = 0) -> int:
     """Change or ask for something about this process (prctl(2))."""
     return _checked(_prctl(option, first, second, 0, 0))
+
+
+def setrlimit(number: int, soft: int, hard: int) -> None:
+    """setrlimit(2), which the module `resource` has too, but that is one more to be loaded everywhere."""
+    _checked(_setrlimit(number, ctypes.byref((ctypes.c_uint64 * 2)(soft, hard))))
 
 
 def sethostname(name: str) -> None:

@@ -102,13 +102,18 @@ def parse_index(data: bytes) -> Index:
     fields = _document(data, "index", _INDEXES)
     if "layers" in fields.values or "config" in fields.values:
         raise BadDocument("the index has both layers and manifests")
-    return Index(tuple(_descriptor(entry) for entry in fields.objects("manifests", required=True)))
+    return Index(
+        tuple(_descriptor(entry) for entry in fields.objects("manifests", required=True)),
+        annotations=fields.texts_by_name("annotations"),
+        media_type=fields.text("mediaType") or INDEX,
+    )
 
 
 def dump_index(index: Index) -> bytes:
     """The bytes of an index made here."""
     manifests = [_descriptor_json(entry) for entry in index.manifests]
-    return _dump({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
+    document: dict[str, object] = {"schemaVersion": 2, "mediaType": index.media_type, "manifests": manifests}
+    return _dump({**document, "annotations": dict(index.annotations) or None})
 
 
 def _document(data: bytes, name: str, media_types: frozenset[str]) -> Fields:

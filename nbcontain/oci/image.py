@@ -130,6 +130,8 @@ class Index:
     """Names and platforms pointing at manifests (image-spec image-index.md)."""
 
     manifests: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
+    media_type: str = INDEX
 
 
 @dataclass(frozen=True, slots=True)

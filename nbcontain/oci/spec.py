@@ -22,6 +22,15 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class Rlimit:
+    """A limit of setrlimit(2), by its name there ("RLIMIT_NOFILE"); 2⁶⁴-1 is none (runtime-spec config.md#process)."""
+
+    type: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """A program to be executed in a container."""
 
@@ -30,9 +39,12 @@ class Process:
     cwd: str = "/"
     user: User = User()
     terminal: bool = False
+    console_size: tuple[int, int] = (0, 0)
+    """Rows and columns of the terminal; zeros where nobody knows."""
     capabilities: tuple[str, ...] = ()
     """Bounding, permitted and effective set alike ("CAP_CHOWN"); inheritable and ambient stay empty."""
     no_new_privileges: bool = False
+    rlimits: tuple[Rlimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nbcontain.oci.spec import OCI_VERSION, IdMapping, Linux, Mount, Process, Spec, User
+from nbcontain.oci.spec import OCI_VERSION, IdMapping, Linux, Mount, Process, Rlimit, Spec, User
 from nbcontain.oci.strict_json import Fields
 
 
@@ -55,8 +55,10 @@ def process_to_json(process: Process) -> dict[str, object]:
     user: dict[str, object] = {"uid": process.user.uid, "gid": process.user.gid, "umask": process.user.umask}
     if process.user.additional_gids:
         user["additionalGids"] = list(process.user.additional_gids)
+    rows, columns = process.console_size
     return {
         "terminal": process.terminal,
+        **({"consoleSize": {"height": rows, "width": columns}} if rows or columns else {}),
         "user": user,
         "args": list(process.args),
         "env": list(process.env),
@@ -69,13 +71,14 @@ def process_to_json(process: Process) -> dict[str, object]:
             "ambient": [],
         },
         "noNewPrivileges": process.no_new_privileges,
+        **({"rlimits": [_rlimit_json(each) for each in process.rlimits]} if process.rlimits else {}),
     }
 
 
 def process_from_json(document: Mapping[str, object]) -> Process:
     """The inverse of `process_to_json`; raises BadDocument."""
     fields = Fields(document, "process")
-    user = fields.object("user")
+    user, size = fields.object("user"), fields.object("consoleSize")
     return Process(
         args=fields.texts("args") or (),
         env=fields.texts("env") or (),
@@ -87,9 +90,20 @@ def process_from_json(document: Mapping[str, object]) -> Process:
             umask=user.count("umask", default=0o022),
         ),
         terminal=fields.flag("terminal"),
+        console_size=(size.count("height"), size.count("width")),
         capabilities=fields.object("capabilities").texts("bounding") or (),
         no_new_privileges=fields.flag("noNewPrivileges"),
+        rlimits=tuple(
+            Rlimit(
+                each.text("type", required=True), each.count("soft", below=1 << 64), each.count("hard", below=1 << 64)
+            )
+            for each in fields.objects("rlimits")
+        ),
     )
+
+
+def _rlimit_json(limit: Rlimit) -> dict[str, object]:
+    return {"type": limit.type, "soft": limit.soft, "hard": limit.hard}
 
 
 def mounts_to_json(mounts: Sequence[Mount]) -> list[dict[str, object]]:

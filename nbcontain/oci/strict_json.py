@@ -45,15 +45,15 @@ class Fields:
     def flag(self, key: str) -> bool:
         return bool(self._get(key, bool, "true or false"))
 
-    def count(self, key: str, *, required: bool = False, default: int = 0) -> int:
+    def count(self, key: str, *, required: bool = False, default: int = 0, below: int = 1 << 63) -> int:
         value = self._get(key, int, "a number", required)
-        return default if value is None else self._counted(key, value)
+        return default if value is None else self._counted(key, value, below)
 
     def counts(self, key: str) -> tuple[int, ...]:
         return tuple(self._counted(key, value) for value in self._get(key, list, "a list of numbers") or ())
 
-    def _counted(self, key: str, value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+    def _counted(self, key: str, value: object, below: int = 1 << 63) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
             raise BadDocument(f"{self.place}.{key} must be a number from 0 on")
         return value
 

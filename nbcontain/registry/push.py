@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urljoin
 
 from nbcontain.errors import BadAnswer, ManifestUnknown
@@ -18,6 +19,9 @@ from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
 from nbcontain.store import Store
 from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.oci.attestations import Attested
 
 PARALLEL = 3
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
@@ -33,8 +37,14 @@ class Push:
     emit: Emit
     task: str
 
-    def image(self, image: Image, reference: Reference, sources: Callable[[Digest], Sequence[str]]) -> Digest:
-        """Send an image under a name. `sources` are repositories of the same registry that may have a blob already."""
+    def image(
+        self, image: Image, reference: Reference, sources: Callable[[Digest], Sequence[str]],
+        attested: Attested | None = None,
+    ) -> Digest:  # fmt: skip
+        """Send an image under a name, or with statements an index of both.
+
+        `sources` are repositories of the same registry that may have a blob already.
+        """
         repository = reference.repository
         layers = tuple(dict.fromkeys(image.manifest.layers))
         for layer in layers:
@@ -48,9 +58,28 @@ class Push:
                 self.client.wire.shut()
                 raise
         self._send(repository, image.manifest.config, (), lambda size: None)
-        return self.client.put_manifest(
-            repository, reference.tag or str(image.digest), image.manifest.media_type, image.raw_manifest
-        )
+        name = str(reference.tag or image.digest) if attested is None else str(image.digest)
+        digest = self.client.put_manifest(repository, name, image.manifest.media_type, image.raw_manifest)
+        return digest if attested is None else self._attest(attested, reference)
+
+    def _attest(self, attested: Attested, reference: Reference) -> Digest:
+        """What is said of an image, and the index of both; the image itself is there."""
+        repository, index, entry = reference.repository, attested.index, attested.manifest
+        for digest, data in attested.blobs.items():
+            descriptor = Descriptor("application/octet-stream", digest, len(data))
+            if digest != entry.digest and not self.client.has_blob(repository, descriptor):
+                self._upload_bytes(repository, descriptor, data)
+        self.client.put_manifest(repository, str(entry.digest), entry.media_type, attested.blobs[entry.digest])
+        return self.client.put_manifest(repository, reference.tag or str(index.digest), index.media_type, index.raw)
+
+    def _upload_bytes(self, repository: str, descriptor: Descriptor, data: bytes) -> None:
+        # It is in no store here: a file in memory can be sent again as well.
+        fd = os.memfd_create("nbcontain-push", os.MFD_CLOEXEC)
+        try:
+            os.write(fd, data)
+            self._upload(repository, descriptor, (), fd, lambda size: None)
+        finally:
+            os.close(fd)
 
     def _blob(self, repository: str, descriptor: Descriptor, sources: Callable[[Digest], Sequence[str]]) -> None:
         name = _name(descriptor)

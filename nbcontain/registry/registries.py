@@ -6,8 +6,8 @@ import http.client
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nbcontain.errors import ImageNotFound, ManifestUnknown, RegistryError, Unreachable, UsageError
 from nbcontain.events import Emit, Event, Notice, scope
@@ -25,6 +25,9 @@ from nbcontain.registry.wire import Wire
 from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
 from nbcontain.values import dataclass, field, replace
+
+if TYPE_CHECKING:
+    from nbcontain.oci.attestations import Attested
 
 T = TypeVar("T")
 
@@ -133,19 +136,34 @@ class Registries:
         images = [(each, store.images.get(each)) for each in names]
 
         def body(emit: Emit, wire: Wire) -> tuple[tuple[Reference, Digest], ...]:
-            [endpoint] = self.configuration.endpoints(reference.registry, writing=True)
-            client = self._client(endpoint, reference, wire)
-            task = f"push {reference.familiar}"
-            sent = []
-            with scope(emit, task, task), store.shared():
-                for each, image in images:
-                    push = Push(client, store, _struck(emit, wire), task)
-                    digest = push.image(image, each, lambda blob, to=each: self._sources(to, blob))  # type: ignore[misc]
-                    emit(Notice(task, f"{each.tag}: digest: {digest} size: {len(image.raw_manifest)}"))
-                    sent.append((each, digest))
-            return tuple(sent)
+            return self._sent(reference, images, emit, wire)
 
         return self._task(f"push {reference.familiar}", body)
+
+    def send(
+        self, name: Reference, image: Image, emit: Emit, parent: str | None = None, attested: Attested | None = None
+    ) -> Digest:
+        """Push, now and on this thread; with statements, an index of the image and them. Gives what is there then."""
+        with self._wire(None) as wire:
+            return self._sent(name, [(name, image)], emit, wire, parent, attested)[0][1]
+
+    def _sent(
+        self, reference: Reference, images: Sequence[tuple[Reference, Image]], emit: Emit, wire: Wire,
+        parent: str | None = None, attested: Attested | None = None,
+    ) -> tuple[tuple[Reference, Digest], ...]:  # fmt: skip
+        store = self.stacks().store
+        [endpoint] = self.configuration.endpoints(reference.registry, writing=True)
+        client = self._client(endpoint, reference, wire)
+        task = f"push {reference.familiar}"
+        sent = []
+        with scope(emit, task, task, parent), store.shared():
+            for each, image in images:
+                push = Push(client, store, _struck(emit, wire), task)
+                digest = push.image(image, each, partial(self._sources, each), attested)
+                size = len(attested.index.raw if attested else image.raw_manifest)
+                emit(Notice(task, f"{each.tag or '@'}: digest: {digest} size: {size}"))
+                sent.append((each, digest))
+        return tuple(sent)
 
     def _sources(self, target: Reference, digest: Digest) -> Sequence[str]:
         """Repositories of the same registry that have this blob, as far as is known here."""

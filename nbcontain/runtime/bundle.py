@@ -20,6 +20,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
+from nbcontain.runtime.hosts import HOSTS
 from nbcontain.store import files
 from nbcontain.values import asdict, dataclass, field, replace
 
@@ -65,6 +66,8 @@ class ContainerInfo:
     command: tuple[str, ...] = ()
     remove: bool = False
     """It is forgotten when it exits."""
+    terminal: bool = False
+    """Its program has a terminal, and no pipes."""
     build_step: bool = False
     """It is no container of the user's: its snapshot belongs to a build."""
     stop_signal: str = "SIGTERM"
@@ -99,7 +102,7 @@ class Bundle:
                 files.make_new_directory(path / "rootfs")
                 # Whoever follows may do so from now on.
                 files.write_new(path / "journal.jsonl", b"")
-                for name, text in network_files(spec.hostname).items():
+                for name, text in network_files(spec.hostname, spec.annotations.get(HOSTS, "")).items():
                     files.write_new(path / name, text.encode(), 0o644, durable=keep)
                 config, mounts = spec_codec.spec_to_json(spec), spec_codec.mounts_to_json(rootfs)
                 files.write_new(path / "config.json", json.dumps(config).encode(), durable=keep)
@@ -179,16 +182,18 @@ class Bundle:
         """What happened in it."""
         return FileJournal(self.path / "journal.jsonl", self.is_alive)
 
-    def follow(self) -> Generator[Record]:
-        """Its journal from the first record, to the end of the run that is going on.
+    def follow(self, *, from_now: bool = False) -> Generator[Record]:
+        """Its journal from the first record, or from its end on, to the end of the run that is going on.
 
         The files are opened now: what is followed is read to its end, also when --rm takes the names away.
         """
+        task = self.path.name if from_now else ""
         try:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return self.journal().follow()
-        return FileJournal(self.path / "journal.jsonl", lambda: _is_locked(lock)).follow(lambda: os.close(lock))
+            return self.journal().follow(from_now=task)
+        journal = FileJournal(self.path / "journal.jsonl", lambda: _is_locked(lock))
+        return journal.follow(lambda: os.close(lock), from_now=task)
 
     def active_directory(self) -> Path | None:
         """The directory of its writable snapshot, or None if it has none of its own."""
@@ -275,8 +280,8 @@ def _is_locked(fd: int) -> bool:
     return bool(_OFD_LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
 
 
-def network_files(hostname: str) -> dict[str, str]:
-    """The files of /etc that tell a container who it is and whom to ask for names."""
+def network_files(hostname: str, more_hosts: str = "") -> dict[str, str]:
+    """The files of /etc that tell a container who it is, whom it knows, and whom to ask for names."""
     try:
         resolv = Path("/etc/resolv.conf").read_text(errors="replace")
     except OSError:
@@ -284,4 +289,4 @@ def network_files(hostname: str) -> dict[str, str]:
     hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     if hostname:
         hosts += f"127.0.1.1\t{hostname}\n"
-    return {"hosts": hosts, "hostname": hostname + "\n", "resolv.conf": resolv}
+    return {"hosts": hosts + more_hosts, "hostname": hostname + "\n", "resolv.conf": resolv}

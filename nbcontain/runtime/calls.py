@@ -23,10 +23,16 @@ def be_program(
 
     `secrets` is the memory that `runtime.secrets` reads, if there is any.
     """
-    if stdin < 0:
-        stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
-    ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
+    if message["terminal"]:
+        # Init makes it, and hands it out when it is ready.
+        pipes: dict[str, tuple[int, int]] = {}
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        ends = [null, os.dup(null), os.dup(null), *secrets]
+    else:
+        if stdin < 0:
+            stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
+        ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
     order = {
         "do": "program",
         "bundle": str(bundle.path),

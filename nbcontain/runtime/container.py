@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 from nbcontain.errors import ContainerError, ContainerNotFound, NotRunning, SetupFailed
 from nbcontain.events import Output, Record
 from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Process
 from nbcontain.runtime.annotations import USER
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
 from nbcontain.runtime.generate import merged
-from nbcontain.runtime.messages import Channel, answer_of, connect, error_of
+from nbcontain.runtime.messages import Channel, Message, answer_of, connect, error_of
 from nbcontain.runtime.signals import signal_number
+from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.runtime.launcher import Launcher
@@ -201,15 +201,7 @@ class Container:
         """
         from nbcontain.runtime.launcher import piped
 
-        spec = self.bundle.spec
-        process = Process(
-            args=tuple(args),
-            env=merged(spec.process.env, env),
-            cwd=cwd or spec.process.cwd,
-            user=spec.process.user,
-            capabilities=spec.process.capabilities,
-            no_new_privileges=spec.process.no_new_privileges,
-        )
+        order = self._exec_order(args, env, cwd, user)
         channel = self._connected()
         streams: dict[int, Stream] = {}
         theirs = [piped(stdin) if stdin is not None else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
@@ -223,8 +215,7 @@ class Container:
                 # The program can open its pipe by /proc/self/fd/1 and take away what poll saw.
                 os.set_blocking(reading, False)
                 poll.register(reading, select.POLLIN)
-            user = user or spec.annotations.get(USER, "")
-            channel.send({"do": "exec", "process": spec_codec.process_to_json(process), "user": user}, theirs)
+            channel.send(order, theirs)
             while theirs:
                 os.close(theirs.pop())
             poll.register(channel, select.POLLIN)
@@ -236,6 +227,71 @@ class Container:
             channel.close()
             for fd in (*theirs, *streams, *([end] if end >= 0 else [])):
                 os.close(fd)
+
+    def _exec_order(
+        self, args: Sequence[str], env: Sequence[str], cwd: str, user: str, size: tuple[int, int] | None = None
+    ) -> Message:
+        spec = self.bundle.spec
+        process = replace(
+            spec.process,
+            args=tuple(args),
+            env=merged(spec.process.env, env),
+            cwd=cwd or spec.process.cwd,
+            terminal=size is not None,
+            console_size=size or (0, 0),
+        )
+        user = user or spec.annotations.get(USER, "")
+        return {"do": "exec", "process": spec_codec.process_to_json(process), "user": user}
+
+    def exec_terminal(
+        self, args: Sequence[str], *, env: Sequence[str] = (), cwd: str = "", user: str = "", size: tuple[int, int]
+    ) -> tuple[Channel, list[int]]:
+        """Run a further program at a terminal of its own: gives both ends of that, and the channel it hangs on.
+
+        What comes on the channel next is an error, or that it was started, and then its exit code.
+        """
+        channel = self._connected()
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            channel.send(self._exec_order(args, env, cwd, user, size), [null, null, null])
+            message, ends = channel.receive()
+            if message is None:
+                raise NotRunning(f"{self.name} has ended")
+            if "error" in message:
+                raise error_of(message)
+            return channel, ends
+        except BaseException:
+            channel.close()
+            raise
+        finally:
+            os.close(null)
+
+    def console(self) -> int:
+        """A descriptor of its terminal, for what is typed and the size; its output is in its journal.
+
+        Raises NotRunning, also where it has none.
+        """
+        return self._asked({"do": "console"}, "asking for the terminal")[0]
+
+    def keep(self) -> None:
+        """Let it live on although who wanted it goes: its leash is cut. Raises NotRunning."""
+        self._asked({"do": "keep"}, "letting go")
+
+    def _asked(self, message: Message, doing: str) -> list[int]:
+        """Ask its supervisor something, and give the descriptors that come with the answer."""
+        channel = self._connected()
+        try:
+            channel.send(message)
+            answer, fds = channel.receive()
+        except (BrokenPipeError, ConnectionResetError):
+            answer, fds = None, []
+        finally:
+            channel.close()
+        if answer is None:
+            raise NotRunning(f"{self.name} has ended", why=f"while {doing}")
+        if "error" in answer:
+            raise error_of(answer)
+        return fds
 
     def _attend(
         self,
@@ -279,9 +335,9 @@ class Container:
 
     # --- what it says ---
 
-    def follow(self) -> Generator[Record]:
-        """Every record of its journal from the first; waits for more until it ends."""
-        return self.bundle.follow()
+    def follow(self, *, from_now: bool = False) -> Generator[Record]:
+        """Every record of its journal from the first, or of what comes from now on; waits for more until it ends."""
+        return self.bundle.follow(from_now=from_now)
 
     def logs(self) -> list[Record]:
         """What it has written so far."""

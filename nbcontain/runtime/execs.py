@@ -22,8 +22,10 @@ _JOINED = {
     "network": syscalls.CLONE_NEWNET,
 }
 
+_READ_BYTES = 1 << 16
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class _Exec:
     """One of them. (Without a docstring dataclasses would import inspect, and the zygote grow by a tenth.)"""
 
@@ -31,7 +33,10 @@ class _Exec:
     pidfd: int
     channel: Channel | None
     """Until it has become its program."""
-    asked: Channel
+    asked: Channel | None
+    """None where whoever it was has left it running."""
+    left: tuple[int, int] = (-1, -1)
+    """Both ends of its terminal, then."""
 
 
 class Execs:
@@ -59,19 +64,54 @@ class Execs:
             self._poll.register(fd, select.POLLIN)
 
     def serve(self, fd: int) -> None:
-        """One has become its program, or failed to, or has ended."""
+        """One has become its program, or failed to, or has ended; or one that was left alone says something."""
         running = self._running[fd]
+        if fd == running.left[0]:
+            self._discard(fd)
+            return
         if running.channel is not None and fd == running.channel.fileno():
-            answer, _ = running.channel.receive()
+            answer, console = running.channel.receive()
+            if console:
+                # It goes to who asked, and nobody else; what becomes of the program comes next.
+                if running.asked is not None:
+                    running.asked.tell(answer or {}, console)
+                for each in console:
+                    os.close(each)
+                return
             self._drop(fd)
             running.channel.close()
             running.channel = None
-            running.asked.tell(answer or {"started": True})
+            if running.asked is not None:
+                running.asked.tell(answer or {"started": True})
         elif running.channel is None:
             self._drop(fd)
             os.close(fd)
             _, status = os.waitpid(running.pid, 0)
-            running.asked.tell({"exit_code": exit_code(status)})
+            if running.asked is not None:
+                running.asked.tell({"exit_code": exit_code(status)})
+            if running.left[1] >= 0:
+                # Then the other end is at its end too, which is heard below.
+                os.close(running.left[1])
+
+    def keep(self, client: Channel, fds: list[int]) -> None:
+        """Let what this client asked for live on without it, at its terminal, whose ends these are."""
+        for running in set(self._running.values()):
+            if running.asked is client:
+                running.asked, running.left = None, (os.dup(fds[0]), os.dup(fds[1]))
+                self._running[running.left[0]] = running
+                self._poll.register(running.left[0], select.POLLIN)
+
+    def _discard(self, fd: int) -> None:
+        """Nobody hears it, but it must not come to a stop for that."""
+        try:
+            data = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(fd)
+            os.close(fd)
 
     def abandon(self, client: Channel) -> None:
         """Nobody waits for its processes any more: an exec does not outlive who asked for it."""

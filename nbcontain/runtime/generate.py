@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbcontain import detach_keys
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.options import REST, argument, option, with_defaults
+from nbcontain.runtime import hosts, limits
 from nbcontain.runtime.annotations import DEFAULT_PATH, REAPER, USER
 from nbcontain.values import dataclass
 
@@ -52,6 +54,7 @@ MASKED = tuple(
 ) + ("/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux")
 READONLY = tuple(f"/proc/{name}" for name in ["bus", "fs", "irq", "sys", "sysrq-trigger"])
 
+_SHM_BYTES = 64 << 20
 _QUIET = ("nosuid", "noexec", "nodev")
 
 
@@ -66,6 +69,9 @@ class RunOptions:
     detach: bool = option("-d", "--detach", help="leave it running and return at once")
     remove: bool = option("--rm", help="forget it when it exits")
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
+    tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
+    detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
+    console_size: tuple[int, int] = (0, 0)
     environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
     env_file: tuple[str, ...] = option("--env-file", help="a file of NAME=value lines", metavar="FILE")
     volumes: tuple[str, ...] = option("-v", "--volume", help="HOST:CONTAINER[:ro]", metavar="HOST:CONTAINER")
@@ -74,6 +80,9 @@ class RunOptions:
     entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
     hostname: str = option("-h", "--hostname", help="what the container calls itself")
     network: str = option("--network", "--net", help="host, or none", default="host")
+    add_hosts: tuple[str, ...] = option("--add-host", help="a line for its /etc/hosts", metavar="NAME:IP")
+    shm_size: str = option("--shm-size", help="of /dev/shm (default: 64m)", metavar="SIZE")
+    ulimits: tuple[str, ...] = option("--ulimit", help="a limit, as in nofile=1024:2048", metavar="TYPE=SOFT[:HARD]")
     labels: tuple[str, ...] = option("-l", "--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
     read_only: bool = option("--read-only", help="nothing in its root can be changed")
     init: bool = option("--init", help="a small first process that reaps and passes signals on")
@@ -93,6 +102,8 @@ class ExecOptions:
     workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
     user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
+    tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
+    detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
 
 
 def generate(
@@ -118,22 +129,30 @@ def generate(
     environment = merged(config.env, _environment(options, environ))
     if not any(entry.startswith("PATH=") for entry in environment):
         environment = (f"PATH={DEFAULT_PATH}", *environment)
+    if options.tty and not any(entry.startswith("TERM=") for entry in environment):
+        environment = ("TERM=xterm", *environment)
     name = options.hostname or hostname
     is_rootless = not host.ids.is_identity
+    shm_bytes = limits.size_bytes(options.shm_size, "--shm-size") if options.shm_size else _SHM_BYTES
+    own = _own_mounts(host, options.network, shm_bytes)
     namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
     namespaces += ["user"] * is_rootless + ["network"] * (options.network == "none")
     annotations = {USER: options.user or config.user}
     if options.init:
         annotations[REAPER] = "true"
+    annotations[hosts.HOSTS] = hosts.lines(tuple(map(hosts.added, options.add_hosts)))
     return Spec(
         process=Process(
             args=args,
             env=(*environment, *([f"HOSTNAME={name}"] if name else [])),
             cwd=_directory(options.workdir or config.working_dir or "/"),
+            terminal=options.tty,
+            console_size=options.console_size,
             capabilities=CAPABILITIES,
+            rlimits=limits.ulimits(options.ulimits),
         ),
         hostname=name,
-        mounts=(*_own_mounts(host, options.network), *_network_mounts(files), *map(_volume, options.volumes)),
+        mounts=(*own, *_network_mounts(files), *map(_volume, options.volumes)),
         linux=Linux(
             namespaces=tuple(namespaces),
             uid_mappings=host.ids.uids if is_rootless else (),
@@ -200,7 +219,7 @@ def _directory(path: str) -> str:
     return path
 
 
-def _own_mounts(host: Host, network: str) -> tuple[Mount, ...]:
+def _own_mounts(host: Host, network: str, shm_bytes: int) -> tuple[Mount, ...]:
     """/proc, /dev, /sys and what is in them."""
     from nbcontain.host import Ability
 
@@ -217,7 +236,7 @@ def _own_mounts(host: Host, network: str) -> tuple[Mount, ...]:
         proc,
         Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "noexec", "strictatime", "mode=755", "size=65536k")),
         Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty)),
-        Mount("/dev/shm", "tmpfs", "shm", (*_QUIET, "mode=1777", "size=65536k")),
+        Mount("/dev/shm", "tmpfs", "shm", (*_QUIET, "mode=1777", f"size={shm_bytes >> 10}k")),
         Mount("/dev/mqueue", "mqueue", "mqueue", _QUIET),
         sys_,
     )

@@ -33,6 +33,9 @@ class Idle:
     mounts: int
     outputs: Mapping[int, str]
     ids: Mapping[str, object]
+    master: int = -1
+    """The terminal, which is among the outputs, and its other end."""
+    peer: int = -1
     lost: bool = False
     """Output was lost meanwhile."""
 
@@ -52,11 +55,11 @@ class Idle:
 
     def descriptors(self) -> list[int]:
         """Every descriptor it keeps."""
-        ends = (self.lock, self.pidfd, self.listener, self.journal, self.mounts, *self.outputs)
+        ends = (self.lock, self.pidfd, self.listener, self.journal, self.mounts, self.peer, *self.outputs)
         return [fd for fd in ends if fd >= 0]
 
 
-_REST = ("bundle", "pid", "lock", "pidfd", "listener", "mounts")
+_REST = ("bundle", "pid", "lock", "pidfd", "listener", "mounts", "master", "peer")
 
 
 def is_possible() -> bool:

@@ -13,13 +13,14 @@ import os
 import signal
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
 from nbcontain.linux import confine, syscalls, trees
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
-from nbcontain.runtime import identity, isolation, secrets
+from nbcontain.runtime import console, identity, isolation, secrets
 from nbcontain.runtime.annotations import DEFAULT_PATH, REAPER, USER
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
@@ -94,11 +95,18 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     root_fd = isolation.mount_root(bundle.rootfs, volatile=message["volatile"])
     hidden = secrets.read(fds[3:])
     made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden))
+    terminal = console.furnished(root_fd, spec.process.console_size) if spec.process.terminal else None
     isolation.pivot(root_fd)
-    keep_only(channel)
+    if terminal is None:
+        keep_only(channel)
+    else:
+        redirect(terminal.peer, terminal.peer, terminal.peer)
+        keep_only(channel, terminal.master)
     program = _prepare(spec.process, spec.annotations.get(USER, ""))
     program.env.update(hidden.env)
-    channel.send({"ready": True, "made": made})
+    channel.send({"ready": True, "made": made}, (terminal.master, 0) if terminal else ())
+    if terminal is not None:
+        os.close(terminal.master)
     if not message["start"] and channel.receive()[0] is None:
         return
     # A change of ids clears it, and so does fork.
@@ -118,6 +126,12 @@ def be_process(channel: Channel) -> None:
     _leave_keyring()
     confine.default_signals()
     process = spec_codec.process_from_json(message["process"])
+    if process.terminal:
+        confine.reduce(process.capabilities, limits=bool(process.rlimits))
+        terminal = console.inside(process.console_size)
+        redirect(terminal.peer, terminal.peer, terminal.peer)
+        channel.send({"console": True}, (terminal.master, 0))
+        terminal.close()
     program = _prepare(process, message["user"])
     _execute(program, process)
 
@@ -157,7 +171,7 @@ class _Program:
 def _prepare(process: Process, words: str) -> _Program:
     """Everything between the pivot and exec; from here on only what the user may do can be done."""
     # The files that are read below may be symlinks to what only the host's root may open, such as /proc/kmsg.
-    confine.reduce(process.capabilities)
+    confine.reduce(process.capabilities, limits=bool(process.rlimits))
     _take_own_null()
     who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"))
     user = who.user if words else process.user
@@ -170,6 +184,11 @@ def _prepare(process: Process, words: str) -> _Program:
             # A program may open /dev/stdout anew, which asks the pipe who it belongs to.
             if user.uid and stat.S_ISFIFO(os.fstat(number).st_mode):
                 os.fchown(number, user.uid, user.gid)
+        if process.terminal:
+            with suppress(PermissionError):
+                # Without CAP_CHOWN it stays root's: what it has open works, /dev/pts/0 by its name does not.
+                os.fchown(0, user.uid, -1)
+        confine.limit(process.rlimits)
         confine.become(user, process.capabilities, no_new_privileges=process.no_new_privileges)
     except OSError as error:
         raise SetupFailed(
@@ -271,6 +290,8 @@ def _find(args: tuple[str, ...], path: str) -> str:
 
 def _execute(program: _Program, process: Process) -> NoReturn:
     """Become the program. Raises what hinders it; the channel is close-on-exec, so its end means success."""
+    if process.terminal:
+        console.take()
     try:
         os.execve(program.path, process.args, program.env)
     except OSError as error:

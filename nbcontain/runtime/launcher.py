@@ -10,6 +10,7 @@ import stat
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ class Launcher:
             "stdin": stdin is not None,
             "secrets": secrets is not None,
             "start": start,
+            "terminal": bundle.info.terminal,
             "volatile": bundle.info.remove or bundle.info.build_step,
         }
         try:
@@ -310,8 +312,16 @@ def _interpreter() -> Path:
     return Path(os.path.realpath(sys.executable))
 
 
+def _found(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        # Not even the package that it would be in: what is compressed with it cannot be read.
+        return None
+
+
 def _paths() -> list[str]:
     """Where a zygote finds this package, and zstd where the interpreter does not bring it along."""
-    found = importlib.util.find_spec("backports.zstd") if sys.version_info < (3, 14) else None
+    found = _found("backports.zstd") if sys.version_info < (3, 14) else None
     others = [str(Path(found.origin).parents[2])] if found is not None and found.origin else []
     return list(dict.fromkeys([str(_PACKAGE), *others]))

@@ -84,12 +84,12 @@ class Channel:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self.socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send to somebody who may be gone, hung up on, or asleep with a full buffer: then nobody is told."""
         with suppress(OSError):
             self.socket.setblocking(False)
             try:
-                self.send(message)
+                self.send(message, fds)
             finally:
                 self.socket.setblocking(True)
 

@@ -129,6 +129,9 @@ def pump(poll: select.poll, streams: dict[int, str], task: str, journal: int) ->
                 data = posix.read(fd, _READ_BYTES)
             except BlockingIOError:
                 continue
+            except OSError:
+                # EIO is how a terminal ends.
+                data = b""
             if not data:
                 poll.unregister(fd)
                 posix.close(fd)

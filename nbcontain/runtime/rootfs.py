@@ -16,6 +16,7 @@ from typing import Any
 
 from nbcontain.linux import syscalls
 from nbcontain.store import files, layers
+from nbcontain.store.owners import LIMIT_BYTES, Ledger
 
 Arguments = dict[str, Any]
 Function = Callable[[Arguments, list[int]], dict[str, Any]]
@@ -37,7 +38,10 @@ def function(run: Function) -> Function:
 def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """Unpack a layer's tar, which fds[0] reads and whoever feeds it hashes, into the root."""
     with os.fdopen(fds[0], "rb", buffering=0, closefd=False) as raw:
-        applied = layers.apply_tar(raw, "/", userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False)
+        applied = layers.apply_tar(
+            raw, "/", userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
+            ledger=ledger_to(fds[1]) if len(fds) > 1 else None,
+        )  # fmt: skip
     return {
         "entries": applied.entries,
         "size_bytes": applied.size_bytes,
@@ -58,8 +62,10 @@ def changes(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
 def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """Write the root, a snapshot's own changes, to fds[0] as a layer, after removing what was made as stubs.
 
-    fds[1], if it is there, is what the snapshot stands on.
+    fds[1] is the ledger of all that the snapshot consists of, if `ledger` says so; the last, if it is a third, or
+    the second without a ledger, is what the snapshot stands on.
     """
+    ledger = ledger_from(fds.pop(1)) if arguments.get("ledger") else None
     for stub in sorted(arguments["stubs"], reverse=True):
         _remove_stub(stub, fds[1] if len(fds) > 1 else -1)
 
@@ -69,8 +75,21 @@ def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
             view = view[os.write(fds[0], view) :]
 
     skip = frozenset(arguments.get("skip", ()))
-    entries = layers.tar_of("/", write, overlay=arguments["overlay"], userxattr=arguments["userxattr"], skip=skip)
+    entries = layers.tar_of(
+        "/", write, overlay=arguments["overlay"], userxattr=arguments["userxattr"], skip=skip, ledger=ledger
+    )
     return {"entries": entries}
+
+
+def ledger_from(fd: int) -> Ledger:
+    """What a ledger's file, or memory, says of owners."""
+    with os.fdopen(fd, "rb", closefd=False) as stream:
+        return Ledger(stream.read(LIMIT_BYTES))
+
+
+def ledger_to(fd: int) -> Ledger:
+    """A ledger that writes what no attribute can hold to a file."""
+    return Ledger(write=lambda line: files.write(fd, line))
 
 
 def _remove_stub(path: str, below_fd: int) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.errors import NotRunning
-from nbcontain.events import Finished, Notice, Output, Started
+from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import idle, stage
@@ -23,6 +23,7 @@ from nbcontain.runtime.bundle import Bundle, State
 from nbcontain.runtime.calls import be_program, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
+from nbcontain.runtime.outputs import LOST, Outputs
 from nbcontain.runtime.signals import signal_number
 from nbcontain.store import files
 from nbcontain.values import replace
@@ -32,9 +33,6 @@ GRACE_S = 0.5
 
 _QUIET_S = 2.0
 """Without a wish for so long, a supervisor becomes small."""
-_LOST = "output was lost: the disk is full"
-_READ_BYTES = 1 << 16
-_DRAIN_S = 5.0
 
 
 class Supervisor:
@@ -53,8 +51,8 @@ class Supervisor:
         self.listener = Listener()
         self.leash = -1
         self.mounts_fd = -1
-        self.outputs: dict[int, str] = {}
         self.journal = FileJournal(bundle.path / "journal.jsonl")
+        self.outputs = Outputs(self.info.id, self.journal)
         self.state = State()
         self.kill_at = 0.0
         self.starts_at_once = self.is_started = False
@@ -73,9 +71,10 @@ class Supervisor:
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
         # First of all, so that init makes its root while the rest happens here.
-        outputs = be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
+        ends = be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
-        made.inside, made.report, made.leash, made.outputs = inside.channel, report, leash, outputs
+        made.inside, made.report, made.leash = inside.channel, report, leash
+        made.outputs.are(ends)
         made.starts_at_once = message["start"]
         return made
 
@@ -87,13 +86,14 @@ class Supervisor:
         made = cls(IdMap.from_numbers(was.ids), bundle, was.pid, was.pidfd)
         made.listener.close()
         made.listener = Listener(was.listener)
-        made.mounts_fd, made.outputs = was.mounts, dict(was.outputs)
+        made.mounts_fd = was.mounts
+        made.outputs.are(was.outputs, was.master, was.peer)
         made.journal.adopt(was.journal)
         made.state = bundle.state()
         made.is_started = True
-        if was.lost:
-            made.state = replace(made.state, error=_LOST)
-        for fd in (*was.outputs, was.pidfd, was.listener):
+        made.outputs.has_lost = was.lost or made.state.error == LOST
+        made.outputs.watch(made.poll)
+        for fd in (was.pidfd, was.listener):
             made.poll.register(fd, select.POLLIN)
         return made
 
@@ -130,15 +130,17 @@ class Supervisor:
         """Everything up to the start: OCI's `created`."""
         self._listen()
         self.journal.open()
-        for fd in self.outputs:
-            self.poll.register(fd, select.POLLIN)
+        self.outputs.watch(self.poll)
         self.state = State(status="created", pid=self.pid, pid_start=_start_time(self.pid))
         if not self.starts_at_once:
             self.bundle.write_state(self.state)
         assert self.inside is not None
         assert self.report is not None
-        answer, _ = self.inside.receive()
+        answer, console = self.inside.receive()
         raise_for(answer)
+        if console:
+            self.outputs.are({}, *console)
+            self.outputs.watch(self.poll)
         if not self.starts_at_once:
             self.report.send({"created": True})
         self.bundle.write_stubs(answer["made"] if answer else ())
@@ -226,21 +228,22 @@ class Supervisor:
 
     def _sleep(self) -> None:
         """Become small, until something happens. Returns only where that cannot be."""
-        if self.state.error:
-            self.bundle.write_state(self.state)
+        if self.outputs.has_lost:
+            self.bundle.write_state(replace(self.state, error=LOST))
         self.may_sleep = False
         assert self.bundle.lock_fd is not None
         idle.fall_asleep(
             idle.Idle(
                 bundle=str(self.bundle.path), task=self.info.id, pid=self.pid, lock=self.bundle.lock_fd,
                 pidfd=self.pidfd, listener=self.listener.fileno(), journal=self.journal.fileno(),
-                mounts=self.mounts_fd, outputs=self.outputs, ids=self.ids.numbers(),
+                mounts=self.mounts_fd, outputs=self.outputs.ends, ids=self.ids.numbers(),
+                master=self.outputs.master, peer=self.outputs.peer,
             )
         )  # fmt: skip
 
     def _serve(self, fd: int) -> None:
-        if fd in self.outputs:
-            self._read(fd)
+        if fd in self.outputs.ends:
+            self.outputs.read(fd, self.poll)
             return
         self.quiet_since = time.monotonic()
         if self.report is not None and fd == self.report.fileno():
@@ -254,27 +257,6 @@ class Supervisor:
             self._serve_client(self.clients[fd])
         else:
             self.execs.serve(fd)
-
-    def _read(self, fd: int) -> bool:
-        """Take some output; False at its end."""
-        try:
-            data = os.read(fd, _READ_BYTES)
-        except BlockingIOError:
-            return True
-        if not data:
-            self.poll.unregister(fd)
-            os.close(fd)
-            del self.outputs[fd]
-            return False
-        self._tell(Output(self.info.id, "stdout" if self.outputs[fd] == "stdout" else "stderr", data))
-        return True
-
-    def _tell(self, event: Output) -> None:
-        try:
-            self.journal.append(event)
-        except OSError:
-            # A full disk must not stop the container: it is drained on, and what was lost is lost.
-            self.state = replace(self.state, error=_LOST)
 
     def _serve_report(self) -> None:
         """The launcher: a request to start, or its end."""
@@ -345,6 +327,15 @@ class Supervisor:
                     client.tell({"done": True})
                 case "wait":
                     self.waiting.append(client)
+                case "console":
+                    if self.outputs.master < 0:
+                        raise NotRunning(f"{self.info.name} has no terminal")
+                    client.tell({"console": True}, (self.outputs.master,))
+                case "keep" if fds:
+                    self.execs.keep(client, fds)
+                case "keep":
+                    self._cut_leash()
+                    client.tell({"done": True})
                 case "exec":
                     if not self.is_started:
                         raise NotRunning(f"{self.info.name} has not been started")
@@ -361,6 +352,13 @@ class Supervisor:
         except ProcessLookupError:
             pass
 
+    def _cut_leash(self) -> None:
+        """Whoever wanted the container lets it live on without them."""
+        if self.leash >= 0:
+            self.poll.unregister(self.leash)
+            os.close(self.leash)
+            self.leash = -1
+
     def _end_softly(self) -> None:
         """The leash was let go: ask, then kill. With init the whole pid namespace ends."""
         self._signal(signal_number(self.info.stop_signal) if self.is_started else signal.SIGKILL)
@@ -374,7 +372,9 @@ class Supervisor:
         code = exit_code(status)
         if self.state.exit_code is not None and self.state.error:
             code = self.state.exit_code
-        self._drain()
+        self.outputs.drain()
+        if self.outputs.has_lost:
+            self.state = replace(self.state, error=LOST)
         self.state = replace(self.state, status="stopped", exit_code=code, finished_at=time.time())
         try:
             self.bundle.write_state(self.state)
@@ -407,16 +407,6 @@ class Supervisor:
                 files.move(path, target)
                 aside.append(target)
         return aside
-
-    def _drain(self) -> None:
-        """Everything inside is dead, so the pipes end; unless somebody outside was handed one."""
-        deadline = time.monotonic() + _DRAIN_S
-        while self.outputs and time.monotonic() < deadline:
-            poll = select.poll()
-            for fd in self.outputs:
-                poll.register(fd, select.POLLIN)
-            for fd, _ in poll.poll(100):
-                self._read(fd)
 
     def _remove(self, path: Path) -> None:
         try:

@@ -32,10 +32,12 @@ _CONTENTS = ("manifest.json", "index.json", "oci-layout", "repositories")
 _DOCUMENTS_BYTES = 128 << 20
 _BLOBS = 2000
 _DEPTH = 3
-_INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
+INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00")
 Choose = Callable[[Sequence[Descriptor], str], Descriptor]
 """Which manifest of an index of several platforms."""
+Wanted = Callable[[Sequence[Descriptor]], Sequence[Descriptor]]
+"""Which entries of an OCI layout's index.json."""
 
 
 class _Body(Protocol):
@@ -53,19 +55,20 @@ class _Held:
 
 
 def read_archive(
-    source: tar.Readable | Path, blobs: Blobs, choose: Choose, told: Callable[[int], None] = lambda size_bytes: None
+    source: tar.Readable | Path, blobs: Blobs, choose: Choose, told: Callable[[int], None] = lambda size_bytes: None,
+    wanted: Wanted | None = None,
 ) -> tuple[Saved, ...]:
     """The images of an archive, whose blobs are in the store afterwards; a directory is given as a path.
 
     `told` is called now and then with the bytes that are through. Raises BadArchive, BadDocument, DigestMismatch,
-    DiskFull; the store is then as before.
+    DiskFull; the store is then as before. With `wanted`, of an OCI layout, there may be none.
     """
     with ExitStack() as stack:
         members = _members_of_directory(source) if isinstance(source, Path) else _members_of_tar(source)
         intake = _Intake(blobs, stack, told)
         for name, size, link, body in members:
             intake.take(name, size, link, body)
-        images = intake.oci_images(choose) if "index.json" in intake.documents else intake.docker_images()
+        images = intake.oci_images(choose, wanted) if "index.json" in intake.documents else intake.docker_images()
         return tuple(images)
 
 
@@ -185,23 +188,24 @@ class _Intake:
 
     # --- an OCI image layout ---
 
-    def oci_images(self, choose: Choose) -> Iterator[Saved]:
+    def oci_images(self, choose: Choose, wanted: Wanted | None) -> Iterator[Saved]:
         names = self._docker_names()
         found: dict[Digest, tuple[Image, list[Reference]]] = {}
-        for entry in codec.parse_index(self.documents["index.json"]).manifests:
+        entries: Sequence[Descriptor] = codec.parse_index(self.documents["index.json"]).manifests
+        for entry in wanted(entries) if wanted else entries:
             image = self._oci_image(entry, choose, 0)
             if image is None:
                 continue
             known = found.setdefault(image.digest, (image, list(names.get(image.id, ()))))[1]
             known += [name for name in _names(entry) if name not in known]
-        if not found:
+        if not found and wanted is None:
             raise BadArchive("the archive holds no images")
         for image, references in found.values():
             yield Saved(image, tuple(references))
 
     def _oci_image(self, entry: Descriptor, choose: Choose, depth: int) -> Image | None:
         raw = self._small(entry)
-        if entry.media_type in _INDEXES:
+        if entry.media_type in INDEXES:
             if depth >= _DEPTH:
                 raise BadArchive("the archive's indexes lead nowhere")
             return self._oci_image(choose(codec.parse_index(raw).manifests, "image"), choose, depth + 1)

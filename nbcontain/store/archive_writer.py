@@ -7,16 +7,20 @@ containerd read index.json, older dockers and podman manifest.json. The same ima
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from nbcontain.errors import UsageError
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index
+from nbcontain.oci.indexes import ImageIndex, entry_of
 from nbcontain.oci.reference import Reference
-from nbcontain.store import tar
+from nbcontain.store import files, tar
 from nbcontain.store.blobs import Blobs
-from nbcontain.values import dataclass, replace
+from nbcontain.values import dataclass, field, replace
 
 CONTAINERD_NAME = "io.containerd.image.name"
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -30,6 +34,14 @@ class Saved:
 
     image: Image
     names: tuple[Reference, ...] = ()
+    index: ImageIndex | None = None
+    """What the names point at, if it is not the image itself."""
+    blobs: Mapping[Digest, bytes] = field(default_factory=dict, repr=False)
+    """What else the index leads to."""
+    entry_annotations: Mapping[str, str] = field(default_factory=dict)
+    """Of its entry in index.json."""
+    with_docker_table: bool = True
+    """Whether docker's manifest.json names it, too."""
 
 
 def documents_of(saved: Sequence[Saved]) -> dict[str, bytes]:
@@ -37,9 +49,13 @@ def documents_of(saved: Sequence[Saved]) -> dict[str, bytes]:
     found = {
         "oci-layout": OCI_LAYOUT,
         "index.json": codec.dump_index(Index(tuple(entry for each in saved for entry in _entries(each)))),
-        "manifest.json": json.dumps([_docker_entry(each) for each in saved], separators=(",", ":")).encode(),
     }
+    if table := [_docker_entry(each) for each in saved if each.with_docker_table]:
+        found["manifest.json"] = json.dumps(table, separators=(",", ":")).encode()
     for each in saved:
+        if each.index is not None:
+            found[blob_path(each.index.digest)] = each.index.raw
+        found |= {blob_path(digest): data for digest, data in each.blobs.items()}
         found[blob_path(each.image.digest)] = each.image.raw_manifest
         found[blob_path(each.image.id)] = each.image.raw_config
     return found
@@ -74,6 +90,40 @@ def write_archive(saved: Sequence[Saved], blobs: Blobs, write: Write, told: Call
     write(bytes(2 * tar.BLOCK))
 
 
+def write_directory(saved: Sequence[Saved], blobs: Blobs, target: Path, told: Callable[[int], None]) -> None:
+    """Write these images as an OCI layout into a directory that is empty or not there.
+
+    It is made beside its place, and moved there when it is whole: the same again succeeds whenever this is interrupted.
+    Raises UsageError for another directory, OSError, StoreError, DigestMismatch.
+    """
+    if target.is_dir() and os.listdir(target):
+        raise UsageError(f"{target} is not empty", hint="An OCI layout goes into a directory of its own.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.disk(target.parent), files.temporary_directory(target.parent) as made:
+        try:
+            _fill(made, saved, blobs, told)
+            files.set_mode(made, 0o755)
+            files.move(made, target)
+        finally:
+            files.remove_tree(made)
+
+
+def _fill(directory: Path, saved: Sequence[Saved], blobs: Blobs, told: Callable[[int], None]) -> None:
+    done = 0
+    for layer in layers_of(saved):
+        path = directory / blob_path(layer.digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with blobs.open(layer.digest) as blob, files.temporary(path.parent, 0o644) as (temporary, fd):
+            while data := blob.read(_READ_BYTES):
+                files.write(fd, data)
+                told(done := done + len(data))
+            files.move(temporary, path)
+    for name, data in documents_of(saved).items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(path, data, 0o644, durable=False)
+
+
 def blob_path(digest: Digest) -> str:
     """Where a blob is in an image layout (image-layout.md#blobs)."""
     return f"blobs/{digest.algorithm}/{digest.hex}"
@@ -84,9 +134,11 @@ def _entry(path: str, kind: bytes, mode: int, size: int) -> tar.Entry:
 
 
 def _entries(saved: Saved) -> list[Descriptor]:
-    image = saved.image
-    plain = Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest), platform=image.config.platform)
-    names = [{CONTAINERD_NAME: str(name), REF_NAME: name.tag or "latest"} for name in saved.names]
+    plain = saved.index.descriptor if saved.index is not None else entry_of(saved.image)
+    plain = replace(plain, annotations=saved.entry_annotations)
+    names = [
+        {**saved.entry_annotations, CONTAINERD_NAME: str(name), REF_NAME: name.tag or "latest"} for name in saved.names
+    ]
     return [replace(plain, annotations=each) for each in names] or [plain]
 
 

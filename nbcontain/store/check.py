@@ -308,12 +308,12 @@ class Check:
         known = set()
         for name in self._store.snapshots.walk():
             self.snapshots += 1
-            known.add(name)
             chain = ChainID(Digest("sha256" if len(name) == 64 else "sha512", name))
             path = self._layout.snapshot(chain)
-            if not self._store.snapshots.exists(chain):
+            if not self._store.snapshots.holds(chain):
                 yield Finding("leftover", name[:12], "it was not written out before the power went", path)
                 continue
+            known.add(name)
             try:
                 parent = self._store.snapshots.parent(chain)
             except StoreError as error:
@@ -326,7 +326,7 @@ class Check:
             if parent is not None:
                 standing.append((name, parent))
         for name, parent in standing:
-            if parent.hex not in known and not self._store.snapshots.exists(parent):
+            if parent.hex not in known and not self._store.snapshots.holds(parent):
                 path = self._layout.snapshots / name
                 yield Finding("snapshot-on-nothing", name[:12], f"there is no {parent.short}", path)
 

@@ -388,14 +388,19 @@ def sync_directory(path: Path) -> None:
 
 def sync_filesystem(path: Path) -> None:
     """Write out everything of the file system that `path` is in (syncfs(2))."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sync_filesystem_of(fd, path)
+    finally:
+        os.close(fd)
+
+
+def sync_filesystem_of(fd: int, path: Path) -> None:
+    """The same for an open file, whose `path` is for the error: that is whatever failed since it was opened."""
     from nbcontain.linux import syscalls
 
     with disk(path):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            syscalls.syncfs(fd)
-        finally:
-            os.close(fd)
+        syscalls.syncfs(fd)
 
 
 def write(fd: int, data: bytes | memoryview) -> None:
@@ -403,6 +408,11 @@ def write(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def open_to_append(path: Path, mode: int = 0o600) -> int:
+    """An fd that adds to a file, which is made if it is missing. Not synced: it becomes whole with its directory."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
 
 
 def begin_writing_out(fd: int, offset: int, size_bytes: int) -> None:

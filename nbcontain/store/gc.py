@@ -88,7 +88,7 @@ def collect(
         blobs = snapshots = 0
         # Upper layers before lower ones, so that a stack never stands on nothing.
         for name in _topmost_first(store, [hex for hex in store.snapshots.walk() if hex not in marks.snapshots]):
-            freed += _size(store.layout.snapshot(name))
+            freed += size_on_disk(store.layout.snapshot(name))
             store.snapshots.remove(name)
             snapshots += 1
         for digest in list(store.blobs.walk()):
@@ -99,7 +99,7 @@ def collect(
         freed += ingest.sweep(store.layout)
         for directory in (store.layout.tmp, store.layout.cache, store.layout.oci, store.layout.root):
             for path in files.sweep(directory):
-                freed += _size(path)
+                freed += size_on_disk(path)
                 store.snapshots.remove_tree(path)
         return Collected(dropped, blobs, snapshots, actives, records, freed)
 
@@ -112,7 +112,7 @@ def _sweep_actives(store: Store, containers: Collection[str]) -> tuple[int, int]
         if name in owned:
             continue
         path = store.layout.active(name)
-        freed += _size(path)
+        freed += size_on_disk(path)
         store.snapshots.remove_tree(path)
         count += 1
     return count, freed
@@ -155,7 +155,7 @@ def _sweep_cache_mounts(store: Store, max_age_s: float) -> int:
                 files.unlink(Path(entry.path))
     for path, used in list(store.cache_mounts.walk()):
         if now - used >= max_age_s:
-            freed += _size(path)
+            freed += size_on_disk(path)
             store.snapshots.remove_tree(path)
     return freed
 
@@ -180,7 +180,7 @@ def _topmost_first(store: Store, names: list[str]) -> list[ChainID]:
     return [doomed[name] for name in sorted(doomed, key=lambda each: -depth[each])]
 
 
-def _size(path: Path) -> int:
+def size_on_disk(path: Path) -> int:
     """Bytes on disk under `path`, as far as this process may look."""
     total, waiting = 0, [path]
     while waiting:

@@ -27,6 +27,7 @@ _MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
 _INDEX_LIMIT = 64 << 20
 _Entries = list[Descriptor]
+_Names = list[Reference]
 
 
 class _Index:
@@ -75,7 +76,7 @@ class Images:
         """The image of that name, or of that digest. Raises ImageNotFound, with names that are close."""
         return self._image(self._entry(reference))
 
-    def names(self, digest: Digest) -> list[Reference]:
+    def names(self, digest: Digest) -> _Names:
         """Every name of the image with this manifest."""
         return [name for name, entry in self._now().named() if name is not None and entry.digest.hex == digest.hex]
 

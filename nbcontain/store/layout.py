@@ -49,6 +49,11 @@ class Layout:
         """Held by whoever changes index.json."""
         return self.root / "index.lock"
 
+    @property
+    def snapshots_lock(self) -> Path:
+        """Held while a committed snapshot loses its name, or is marked as written out."""
+        return self.root / "snapshots.lock"
+
     # --- OCI image layout (image-spec image-layout.md) ---
 
     @property

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 
 from nbcontain.store import tar
+from nbcontain.store.owners import NODE, OWNER, Ledger
 from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, is_kept_xattr, is_opaque, is_whiteout, join, opaque_xattr
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -22,14 +23,17 @@ def tar_of(
     overlay: bool,
     userxattr: bool,
     skip: frozenset[str] = frozenset(),
+    ledger: Ledger | None = None,
 ) -> int:
     """Write what is in `root` as a layer; the number of entries. The same tree always gives the same bytes.
+
+    With a `ledger` the owners and devices that were recorded are the true ones.
 
     `overlay` says that whiteouts are in overlayfs' form; else a device 0/0 is just that. `skip` are
     paths to leave out, directories only if nothing else is in them. Ids are as the caller sees
     them. Times are whole seconds, sockets are left out, and the root itself has no entry.
     """
-    packer = _Packer(root, write, opaque_xattr(userxattr=userxattr), overlay)
+    packer = _Packer(root, write, opaque_xattr(userxattr=userxattr), overlay, ledger)
     count = packer.pack(frozenset(os.fsencode(path).strip(b"/") for path in skip))
     write(bytes(2 * tar.BLOCK))
     return count
@@ -38,7 +42,10 @@ def tar_of(
 class _Packer:
     """One run of `tar_of`."""
 
-    def __init__(self, root: str, write: Callable[[bytes], object], opaque: bytes, overlay: bool) -> None:
+    def __init__(
+        self, root: str, write: Callable[[bytes], object], opaque: bytes, overlay: bool, ledger: Ledger | None
+    ) -> None:
+        self._ledger = ledger
         self._root = root
         self._write = write
         self._opaque_xattr = opaque
@@ -82,7 +89,7 @@ class _Packer:
     def _directory_header(self, fd: int, path: bytes) -> bytes:
         if not path:
             return b""
-        return tar.header_of(_entry_of(path + b"/", tar.DIRECTORY, os.fstat(fd), _xattrs(fd)))
+        return tar.header_of(self._entry_of(path + b"/", tar.DIRECTORY, os.fstat(fd), fd))
 
     def _contents(
         self, fd: int, path: bytes, header: bytes, held: list[tuple[bytes, bytes]], skip: frozenset[bytes]
@@ -120,27 +127,29 @@ class _Packer:
         if stat.S_ISREG(mode):
             self._pack_file(parent, name, path, held)
             return
-        if self._is_twin(status, path, held):
+        if self._is_twin(parent, name, status, path, held):
             return
         if stat.S_ISLNK(mode):
-            entry = _entry_of(path, tar.SYMLINK, status, {})
+            entry = self._entry_of(path, tar.SYMLINK, status)
             entry.mode = 0o777
             entry.link = os.readlink(name, dir_fd=parent)
         elif stat.S_ISFIFO(mode):
-            entry = _entry_of(path, tar.FIFO, status, {})
+            entry = self._entry_of(path, tar.FIFO, status)
         else:
-            entry = _entry_of(path, tar.CHARACTER if stat.S_ISCHR(mode) else tar.BLOCK_DEVICE, status, {})
+            entry = self._entry_of(path, tar.CHARACTER if stat.S_ISCHR(mode) else tar.BLOCK_DEVICE, status)
             entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         self._emit(tar.header_of(entry), held)
 
-    def _is_twin(self, status: os.stat_result, path: bytes, held: list[tuple[bytes, bytes]]) -> bool:
+    def _is_twin(
+        self, parent: int, name: bytes, status: os.stat_result, path: bytes, held: list[tuple[bytes, bytes]]
+    ) -> bool:
         """Whether it is a further name of something that is in the archive; then that is all that is said of it."""
         if status.st_nlink == 1:
             return False
         first = self._names.setdefault((status.st_dev, status.st_ino), path)
         if first is path:
             return False
-        entry = _entry_of(path, tar.LINK, status, {})
+        entry = self._linked(parent, name, path, status)
         entry.link = first
         self._emit(tar.header_of(entry), held)
         return True
@@ -153,9 +162,14 @@ class _Packer:
                 # It was one when the directory was read.
                 self._pack_special(parent, name, path, held)
                 return
-            if self._is_twin(status, path, held):
+            if self._is_twin(parent, name, status, path, held):
                 return
-            entry = _entry_of(path, tar.REGULAR, status, _xattrs(fd))
+            entry = self._entry_of(path, tar.REGULAR, status, fd)
+            if self._ledger is not None and (node := self._ledger.node(fd, path, status)) is not None:
+                kind, entry.major, entry.minor = node
+                entry.kind = tar.CHARACTER if kind == "c" else tar.BLOCK_DEVICE
+                self._emit(tar.header_of(entry), held)
+                return
             entry.size = left = status.st_size
             header = tar.header_of(entry)
             if left <= _READ_BYTES:
@@ -175,6 +189,29 @@ class _Packer:
         finally:
             os.close(fd)
 
+    def _linked(self, parent: int, name: bytes, path: bytes, status: os.stat_result) -> tar.Entry:
+        """A further name of a file. It says of the file what the first one said."""
+        if self._ledger is None or not stat.S_ISREG(status.st_mode):
+            return self._entry_of(path, tar.LINK, status)
+        fd = os.open(name, _OLD_FILE, dir_fd=parent)
+        try:
+            entry = self._entry_of(path, tar.LINK, status, fd)
+            entry.xattrs = {}
+            return entry
+        finally:
+            os.close(fd)
+
+    def _entry_of(self, name: bytes, kind: bytes, status: os.stat_result, fd: int | None = None) -> tar.Entry:
+        """`fd` is open for what carries attributes."""
+        seconds = status.st_mtime_ns // 1_000_000_000
+        mode, owner = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
+        xattrs = _xattrs(fd) if fd is not None else {}
+        if self._ledger is not None:
+            owner = self._ledger.owner(fd, name.rstrip(b"/"), status)
+            for recorded in (OWNER, NODE):
+                xattrs.pop(recorded, None)
+        return tar.Entry(name, kind, mode, *owner, 0, seconds * 1_000_000_000, xattrs=xattrs)
+
 
 _IS_OTHER, _IS_FILE, _IS_DIRECTORY = 0, 1, 2
 
@@ -184,12 +221,6 @@ def _kind_of(entry: os.DirEntry[str]) -> int:
     if entry.is_file(follow_symlinks=False):
         return _IS_FILE
     return _IS_DIRECTORY if entry.is_dir(follow_symlinks=False) else _IS_OTHER
-
-
-def _entry_of(name: bytes, kind: bytes, status: os.stat_result, xattrs: dict[bytes, bytes]) -> tar.Entry:
-    seconds = status.st_mtime_ns // 1_000_000_000
-    mode = stat.S_IMODE(status.st_mode)
-    return tar.Entry(name, kind, mode, status.st_uid, status.st_gid, 0, seconds * 1_000_000_000, xattrs=xattrs)
 
 
 def _empty(name: bytes) -> tar.Entry:

@@ -94,6 +94,8 @@ def _unpack_again(store: Store, check: Check, unpack: Callable[[Sequence[Layer]]
             except StoreError:
                 # Its blob is bad after all: the next full check says so.
                 continue
+    # Containers that were kept stand on them, and what is kept is on the disk first.
+    store.snapshots.settle()
 
 
 def _stands(store: Store, finding: Finding) -> bool:

@@ -4,10 +4,15 @@ A snapshot can be made again from its layer's blob, which is synced before anyth
 its thousands of files are written out. Until then it says in which boot it was made (`boot`), and holds in that
 boot only; once syncfs(2) has returned, it is marked (`synced`) and holds for good. After a power cut, one without
 that mark is as good as not there, whatever became of its files.
+
+The mark is set on the very directory that was written out, which an open descriptor names: meanwhile another may have
+taken its place. The descriptor is from before the files were written, where that can be, since syncfs tells of a write
+that failed only those who had something open before it did.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable
@@ -18,10 +23,29 @@ from nbcontain.errors import StoreError
 from nbcontain.host import boot_id
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
+from nbcontain.values import dataclass
 
 _BOOT, _SYNCED = "boot", "synced"
 _TOGETHER_S = 0.05
 """So long after the first, what is published meanwhile is written out with it."""
+_MANY = 16
+"""More than these are not kept open, waiting: then whoever publishes writes out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """An open directory that becomes a snapshot; tells of every write that failed since it was opened."""
+
+    fd: int
+    opened_at: float
+
+    @classmethod
+    def of(cls, directory: Path) -> Witness:
+        """Open this directory. Whoever is handed a witness closes it."""
+        return cls(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC), time.monotonic())
+
+    def close(self) -> None:
+        os.close(self.fd)
 
 
 class Settling:
@@ -30,12 +54,12 @@ class Settling:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._lock = threading.Lock()
-        self._waiting: set[Path] = set()
+        self._waiting: dict[Path, Witness] = {}
         self._is_running = False
 
     def is_sound(self, directory: Path) -> bool:
-        """Whether a committed snapshot is there and holds."""
-        if (directory / _SYNCED).exists():
+        """Whether a committed snapshot is there and holds, for itself: nothing is said of what it lies on."""
+        if os.path.exists(f"{directory}/{_SYNCED}"):
             return True
         try:
             text = files.read(directory / _BOOT, 128)
@@ -44,60 +68,104 @@ class Settling:
         boot = boot_id()
         return bool(boot) and text == boot.encode()
 
-    def publish(self, directory: Path, target: Path) -> bool:
+    def publish(self, directory: Path, target: Path, witness: Witness | None = None) -> bool:
         """Give a finished directory its name; False if a twin that holds has it already. It is written out later."""
-        boot = boot_id()
-        if not boot:
-            # Nobody can say after a restart what was written out before: so it is now.
-            files.sync_filesystem(directory)
-            files.write_new(directory / _SYNCED, b"")
-            return files.publish(directory, target)
-        files.write_new(directory / _BOOT, boot.encode())
+        witness = witness or Witness.of(directory)
         try:
-            files.move(directory, target)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if not target.is_dir():
-                raise error
-            return False
-        with self._lock:
-            self._waiting.add(target)
-            if not self._is_running:
-                self._is_running = True
-                threading.Thread(target=self._run, name="nbcontain sync", daemon=True).start()
+            boot = boot_id()
+            if not boot:
+                # Nobody can say after a restart what was written out before: so it is now.
+                files.sync_filesystem_of(witness.fd, directory)
+                files.write_new(directory / _SYNCED, b"")
+                return files.publish(directory, target)
+            files.write_new(directory / _BOOT, boot.encode())
+            try:
+                files.move(directory, target)
+            except OSError:
+                if not self.is_sound(target):
+                    raise
+                return False
+            self._await(target, witness)
+            witness = None
+        finally:
+            if witness is not None:
+                witness.close()
         return True
 
     def settle(self, directories: Iterable[Path]) -> None:
-        """Have these written out now, for what is to hold after a power cut stands on them."""
+        """Have these written out now, for what is to hold after a power cut stands on them.
+
+        The caller holds the store's lock, so that nobody removes them.
+        """
         directories = list(directories)
-        waiting = [each for each in directories if not (each / _SYNCED).exists()]
-        if waiting:
-            files.sync_filesystem(self._layout.snapshots)
-            for each in waiting:
-                self._mark(each)
+        waiting = [each for each in directories if not (each / _SYNCED).exists() and self.is_sound(each)]
+        for first in range(0, len(waiting), _MANY):
+            opened: dict[Path, Witness] = {}
+            try:
+                for each in waiting[first : first + _MANY]:
+                    opened[each] = Witness.of(each)
+                self._write_out(opened)
+            finally:
+                for witness in opened.values():
+                    witness.close()
         for each in directories:
             files.sync_directory(each)
         if directories:
             files.sync_directory(self._layout.snapshots)
 
+    def is_still(self, directory: Path, fd: int) -> bool:
+        """Whether that name is still the open directory's."""
+        try:
+            return os.path.samestat(os.stat(directory, follow_symlinks=False), os.fstat(fd))
+        except FileNotFoundError:
+            return False
+
+    # --- writing out ---
+
+    def _await(self, target: Path, witness: Witness) -> None:
+        with self._lock:
+            old = self._waiting.pop(target, None)
+            self._waiting[target] = witness
+            is_many = len(self._waiting) > _MANY
+            begins = not self._is_running and not is_many
+            self._is_running = self._is_running or begins
+        if old is not None:
+            old.close()
+        if is_many:
+            self._write_out_what_waits()
+        elif begins:
+            threading.Thread(target=self._run, name="nbcontain sync", daemon=True).start()
+
     def _run(self) -> None:
         while True:
             time.sleep(_TOGETHER_S)
             with self._lock:
-                waiting, self._waiting = self._waiting, set()
-                if not waiting:
+                if not self._waiting:
                     self._is_running = False
                     return
+            self._write_out_what_waits()
+
+    def _write_out_what_waits(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        try:
             # A disk that fails now leaves them unmarked: they are made again after the next boot.
             with suppress(OSError, StoreError):
-                files.sync_filesystem(self._layout.snapshots)
-                for each in waiting:
-                    self._mark(each)
+                self._write_out(waiting)
+        finally:
+            for witness in waiting.values():
+                witness.close()
 
-    def _mark(self, directory: Path) -> None:
-        # Only what was made in this boot was written out by this sync, as it was made.
-        if not self.is_sound(directory):
+    def _write_out(self, opened: dict[Path, Witness]) -> None:
+        """Mark these, once all that was written into them is on the disk."""
+        if not opened:
             return
-        with suppress(FileExistsError, FileNotFoundError):
-            files.write_new(directory / _SYNCED, b"")
+        # The first that was opened tells of all that the others would.
+        first = min(opened.values(), key=lambda each: each.opened_at)
+        files.sync_filesystem_of(first.fd, self._layout.snapshots)
+        with files.lock(self._layout.snapshots_lock, exclusive=True):
+            for target, witness in opened.items():
+                # One that was removed meanwhile, and made again by somebody else, was not written out by this.
+                if self.is_still(target, witness.fd) and self.is_sound(target):
+                    with suppress(FileExistsError):
+                        files.write_new(target / _SYNCED, b"")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from nbcontain.errors import InUse, StoreError
@@ -24,10 +24,12 @@ from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
-from nbcontain.store.settling import Settling
+from nbcontain.store.owners import LIMIT_BYTES
+from nbcontain.store.settling import Settling, Witness
 from nbcontain.store.whiteouts import is_opaque, opaque_xattr
 from nbcontain.values import dataclass
 
+OWNERS = "owners"
 _KEY = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _NAME = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 
@@ -47,6 +49,9 @@ class Staging:
     def __init__(self, snapshotter: OverlaySnapshotter, directory: Path) -> None:
         self._snapshotter = snapshotter
         self._directory = directory
+        files.make_new_directory(directory / "layer")
+        self._witness: Witness | None = Witness.of(directory / "layer")
+        files.make_new_directory(self.fs, 0o755)
 
     @property
     def fs(self) -> Path:
@@ -58,11 +63,24 @@ class Staging:
         """The layer alone as a root, writable."""
         return _bind(self.fs, "rw")
 
+    @contextmanager
+    def ledger(self, *, wanted: bool) -> Iterator[tuple[int, ...]]:
+        """The file for owners that nothing else can hold, open to be written; none unless it is `wanted`."""
+        with _open_ledger(self._directory / "layer" / OWNERS, wanted=wanted) as found:
+            yield found
+
     def commit(self, name: ChainID, parent: ChainID | None) -> None:
         """Give it its name; idempotent: if a twin was quicker, this one is thrown away."""
         layer = self._directory / "layer"
         files.write_new(layer / "parent", _parent_bytes(parent))
-        self._snapshotter.publish(layer, name)
+        witness, self._witness = self._witness, None
+        self._snapshotter.publish(layer, name, witness)
+
+    def close(self) -> None:
+        """Nothing is committed any more; idempotent."""
+        if self._witness is not None:
+            self._witness.close()
+            self._witness = None
 
 
 class OverlaySnapshotter:
@@ -80,6 +98,22 @@ class OverlaySnapshotter:
     # --- what is committed ---
 
     def exists(self, name: ChainID) -> bool:
+        """Whether it is there and holds, with all that it lies on: what is below may have been lost without it."""
+        current = name
+        for _ in range(LAYER_LIMIT):
+            if not self.holds(current):
+                return False
+            try:
+                below = self.parent(current)
+            except StoreError:
+                return False
+            if below is None:
+                return True
+            current = below
+        return False
+
+    def holds(self, name: ChainID) -> bool:
+        """The same of this one alone: for who knows that what is below it holds, or asks about each."""
         return self._settling.is_sound(self._layout.snapshot(name))
 
     def has(self, layers: Sequence[Layer]) -> bool:
@@ -91,18 +125,18 @@ class OverlaySnapshotter:
                 return False
         return True
 
-    def publish(self, directory: Path, name: ChainID) -> bool:
-        """Make a finished directory that snapshot; False if a twin has the name already."""
+    def publish(self, directory: Path, name: ChainID, witness: Witness | None = None) -> bool:
+        """Make a finished directory that snapshot; False if a twin has the name already. Closes the witness."""
         target = self._layout.snapshot(name)
         if target.is_dir() and not self._settling.is_sound(target):
-            # A power cut came before it was written out.
-            self._take_away(target)
-        return self._settling.publish(directory, target)
+            # A power cut came before it was written out. Whoever comes to this line at the same time may have put a
+            # sound one in its place by now, which somebody stands on.
+            self._take_away_committed(target, unless=self._settling.is_sound)
+        return self._settling.publish(directory, target, witness)
 
     def settle(self) -> None:
-        """Have all that there is written out now."""
-        found = [self._layout.snapshots / name for name in self.walk()]
-        self._settling.settle(each for each in found if self._settling.is_sound(each))
+        """Have all that there is written out now. The caller holds the store's lock."""
+        self._settling.settle(self._layout.snapshots / name for name in self.walk())
 
     def walk(self) -> Iterator[str]:
         """The hex of every committed snapshot's chain ID."""
@@ -118,6 +152,12 @@ class OverlaySnapshotter:
         xattr = opaque_xattr(userxattr=self.userxattr)
         while name is not None:
             directory = self._layout.snapshot(name)
+            if not self._settling.is_sound(directory) and directory.is_dir():
+                raise StoreError(
+                    f"the snapshot {name.short} does not hold",
+                    why="the power went before it was written out",
+                    hint="nbcontain system check --repair unpacks it again",
+                )
             found.append(directory / "fs")
             if len(found) > LAYER_LIMIT:
                 raise StoreError(f"more than {LAYER_LIMIT} layers under {found[0]}", why="the store is damaged")
@@ -139,17 +179,18 @@ class OverlaySnapshotter:
 
     def remove(self, name: ChainID) -> None:
         """Idempotent; only for gc, which knows that nothing lies on it."""
-        self._take_away(self._layout.snapshot(name))
+        self._take_away_committed(self._layout.snapshot(name))
 
     @contextmanager
     def staging(self) -> Iterator[Staging]:
         """A place to unpack a layer; gone at the end unless it was committed. A full disk becomes DiskFull."""
         with files.disk(self._layout.root), files.temporary_directory(self._layout.tmp) as directory:
-            staging = Staging(self, directory)
             try:
-                files.make_new_directory(directory / "layer")
-                files.make_new_directory(staging.fs, 0o755)
-                yield staging
+                staging = Staging(self, directory)
+                try:
+                    yield staging
+                finally:
+                    staging.close()
             finally:
                 self.remove_tree(directory)
 
@@ -209,6 +250,19 @@ class OverlaySnapshotter:
             if not self.publish(directory, name):
                 self.discard(active)
 
+    def ledger(self, shown: Active | ChainID | None) -> bytes:
+        """What the ledgers of a snapshot and of all that it stands on say, the topmost last (see `owners`)."""
+        directories = []
+        if isinstance(shown, Active):
+            directories.append(self._layout.active(shown.key))
+            shown = shown.parent
+        directories += [each.parent for each in self.chain(shown)]
+        return b"".join(_ledger_in(each) for each in reversed(directories))
+
+    def open_ledger(self, active: Active, *, wanted: bool) -> AbstractContextManager[tuple[int, ...]]:
+        """The active snapshot's own ledger, to be written; none unless it is `wanted`."""
+        return _open_ledger(self._layout.active(active.key) / OWNERS, wanted=wanted)
+
     def look(self, active: Active) -> tuple[Mount, ...]:
         """The mounts that show an active snapshot and what it stands on read-only, also while it is in use."""
         upper, lowers = self.upper(active), self.chain(active.parent)
@@ -265,16 +319,52 @@ class OverlaySnapshotter:
 
     def _take_away(self, directory: Path) -> None:
         """Free the name at once, then remove what it named. A crash in between leaves what sweeping finds."""
-        rubbish = self._layout.tmp / f".tmp-{os.urandom(8).hex()}"
+        rubbish = self._rubbish()
         try:
             files.move(directory, rubbish)
         except FileNotFoundError:
             return
         self.remove_tree(rubbish)
 
+    def _take_away_committed(self, directory: Path, unless: Callable[[Path], bool] = lambda directory: False) -> None:
+        """The same for a committed snapshot, among others who do it, and who mark it as written out."""
+        rubbish = self._rubbish()
+        with files.lock(self._layout.snapshots_lock, exclusive=True):
+            if unless(directory):
+                return
+            try:
+                files.move(directory, rubbish)
+            except FileNotFoundError:
+                return
+        self.remove_tree(rubbish)
+
+    def _rubbish(self) -> Path:
+        return self._layout.tmp / f".tmp-{os.urandom(8).hex()}"
+
 
 def _bind(directory: Path, access: str) -> tuple[Mount, ...]:
     return (Mount("/", "bind", str(directory), ("bind", access)),)
+
+
+@contextmanager
+def _open_ledger(path: Path, *, wanted: bool) -> Iterator[tuple[int, ...]]:
+    if not wanted:
+        yield ()
+        return
+    fd = files.open_to_append(path)
+    try:
+        yield (fd,)
+        if not os.fstat(fd).st_size:
+            files.unlink(path)
+    finally:
+        os.close(fd)
+
+
+def _ledger_in(directory: Path) -> bytes:
+    try:
+        return files.read(directory / OWNERS, LIMIT_BYTES)
+    except FileNotFoundError:
+        return b""
 
 
 def _parent_bytes(parent: ChainID | None) -> bytes:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nbcontain.errors import BadArchive, StoreError
+from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id
 from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
@@ -35,11 +36,14 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Stacks:
-    """Between the layers of one store and its snapshots. `single_id` says that all files belong to one id here."""
+    """Between the layers of one store and its snapshots. `ids` are those that files can belong to here.
+
+    Where they are not all there are, owners that cannot be are recorded (see `owners`).
+    """
 
     store: Store
     worker: Worker
-    single_id: bool = False
+    ids: IdMap = IdMap.identity()
 
     def unpack(self, layers: Sequence[Layer], strike: Callable[[], None] = _nothing) -> None:
         """Make the snapshots of this stack exist, some layers at a time; the blobs are in the store.
@@ -74,33 +78,59 @@ class Stacks:
         the directories above them that are in `below`, a view of what the snapshot stands on, as they are here.
         """
         upper = (Mount("/", "bind", str(self.store.snapshots.upper(active)), ("bind",)),)
-        return self._packed(upper, {"stubs": list(stubs)}, below)
+        return self._packed(active, upper, {"stubs": list(stubs)}, below)
 
     def pack_copy(self, active: Active, skip: Sequence[str] = ()) -> Layer | None:
         """The same of a snapshot that stays as it is, and may be in use; `skip` are the paths of mount points."""
         upper = (Mount("/", "bind", str(self.store.snapshots.upper(active)), ("bind", "ro")),)
-        return self._packed(upper, {"skip": list(skip)}, ())
+        return self._packed(active, upper, {"skip": list(skip)}, ())
 
-    def _packed(self, upper: Sequence[Mount], arguments: dict[str, Any], below: Sequence[Mount]) -> Layer | None:
-        with layer_writer(self.store.blobs) as writer:
-            entries = self._tar(upper, {"overlay": True, **arguments}, writer.write, below)
+    def _packed(
+        self, active: Active, upper: Sequence[Mount], arguments: dict[str, Any], below: Sequence[Mount]
+    ) -> Layer | None:
+        with layer_writer(self.store.blobs) as writer, self.ledger(active) as ledger:
+            entries = self._tar(upper, {"overlay": True, **arguments}, writer.write, below, ledger)
             return writer.commit() if entries else None
 
-    def tar_to(self, mounts: Sequence[Mount], write: Callable[[bytes], object], skip: Sequence[str] = ()) -> int:
-        """Write all that these mounts show as one tar, without `skip`; the number of entries."""
-        return self._tar(mounts, {"overlay": False, "skip": list(skip)}, write, ())
+    def export(self, shown: Active | ChainID, write: Callable[[bytes], object], skip: Sequence[str] = ()) -> int:
+        """Write all the files of a snapshot, which may be in use, as one tar, without `skip`; the number of entries."""
+        snapshots = self.store.snapshots
+        mounts = snapshots.look(shown) if isinstance(shown, Active) else snapshots.view(shown)
+        with self.ledger(shown) as ledger:
+            return self._tar(mounts, {"overlay": False, "skip": list(skip)}, write, (), ledger)
+
+    @property
+    def records(self) -> bool:
+        """Whether some owners and devices can only be recorded here."""
+        return not self.ids.is_identity
+
+    @contextmanager
+    def ledger(self, shown: Active | ChainID | None) -> Iterator[tuple[int, ...]]:
+        """Memory with the ledger of a snapshot and what it stands on; none where owners are on the disk."""
+        if not self.records:
+            yield ()
+            return
+        memory = os.memfd_create("nbcontain-owners")
+        try:
+            files.write(memory, self.store.snapshots.ledger(shown))
+            os.lseek(memory, 0, os.SEEK_SET)
+            yield (memory,)
+        finally:
+            os.close(memory)
 
     def _tar(
-        self, root: Sequence[Mount], arguments: dict[str, Any], write: Callable[[bytes], object], below: Sequence[Mount]
-    ) -> int:
+        self, root: Sequence[Mount], arguments: dict[str, Any], write: Callable[[bytes], object],
+        below: Sequence[Mount], ledger: tuple[int, ...],
+    ) -> int:  # fmt: skip
         """A worker packs into a pipe, and here it is read; the number of entries."""
         source, sink = os.pipe2(os.O_CLOEXEC)
         answers: list[dict[str, Any] | BaseException] = []
         fields = {"userxattr": self.store.snapshots.userxattr, "stubs": [], "skip": [], **arguments}
+        fields["ledger"] = bool(ledger)
 
         def pack() -> None:
             try:
-                answers.append(self.worker.call("tar_of", root, fields, (sink,), source=below))
+                answers.append(self.worker.call("tar_of", root, fields, (sink, *ledger), source=below))
             except BaseException as error:  # noqa: BLE001 - raised again below
                 answers.append(error)
             finally:
@@ -204,6 +234,7 @@ class _Job:
         self._slots = slots
         self._lock = threading.Lock()
         self.is_started = False
+        self.is_here = False
 
     def start(self, stream: int | None) -> bool:
         """Unpack from this pipe, or from the blob. False if it is started already, or need not be."""
@@ -211,7 +242,11 @@ class _Job:
             if self.is_started:
                 return False
             self.is_started = True
-        if self._stacks.store.snapshots.exists(self.name):
+        snapshots = self._stacks.store.snapshots
+        # From the lowest up, so that each need not look at all below it.
+        stands = self._below is None or self._below.is_here or snapshots.exists(self._below.name)
+        self.is_here = stands and snapshots.holds(self.name)
+        if self.is_here:
             self.done.set()
             return False
         threading.Thread(target=self._run, args=(stream,), name="nbcontain unpack", daemon=True).start()
@@ -251,12 +286,13 @@ class _Job:
         reading, writing = _pipe()
         pump = _Pump(source, writing)
         try:
-            stacks.worker.call(
-                "apply_tar",
-                (Mount("/", "bind", str(staging.fs), ("bind",)),),
-                {"userxattr": stacks.store.snapshots.userxattr, "ids": "single" if stacks.single_id else "all"},
-                (reading,),
-            )
+            with staging.ledger(wanted=stacks.records) as ledger:
+                stacks.worker.call(
+                    "apply_tar",
+                    (Mount("/", "bind", str(staging.fs), ("bind",)),),
+                    {"userxattr": stacks.store.snapshots.userxattr, "ids": "single" if stacks.ids.is_single else "all"},
+                    (reading, *ledger),
+                )
         except BadArchive:
             os.close(reading)
             pump.finish()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Callable
 from typing import Literal
 
 from nbcontain.errors import BadArchive
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.store import files, tar
 from nbcontain.store.compression import uncompressed
-from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_kept_xattr, is_whiteout, join, opaque_xattr
+from nbcontain.store.metadata import Metadata
+from nbcontain.store.owners import Ledger
+from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_whiteout, join, opaque_xattr
 from nbcontain.values import dataclass
 
 Ids = Literal["all", "single"]
@@ -22,7 +22,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORIES = 128
 _SYMLINK_HOPS = 40
-_XATTR_REFUSED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.E2BIG, errno.ENOSPC, errno.ERANGE, errno.EACCES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +49,35 @@ def apply_tar(
     ids: Ids = "all",
     limits: tar.Limits = tar.DEFAULT_LIMITS,
     hashes: bool = True,
+    ledger: Ledger | None = None,
 ) -> Applied:
     """Unpack a layer's tar into an empty directory, in overlayfs' form.
 
-    With `ids="single"` everything belongs to the caller. Raises BadArchive for what is damaged or
-    means harm, OSError for what the disk says; the directory is then to be thrown away.
+    With `ids="single"` everything belongs to the caller. Owners and devices that cannot be are recorded in `ledger`,
+    or lost without one. Raises BadArchive for what is damaged or means harm, OSError for what the disk says; the
+    directory is then to be thrown away.
     """
     old_umask = os.umask(0)
     try:
-        with _Target(root, userxattr, ids) as target:
+        with _Target(root, userxattr, ids, ledger) as target:
             reader = tar.Reader(stream, limits, hashes=hashes)
             while (entry := reader.next()) is not None:
                 target.take(entry, reader)
             total = reader.finish()
             diff_id = DiffID(Digest("sha256", total)) if total else None
             target.finish_directories()
-            return Applied(
-                diff_id, reader.entries, target.size_bytes, target.lost_owners, target.skipped, target.lost_xattrs
-            )
+            return target.applied(reader, diff_id)
     finally:
         os.umask(old_umask)
 
 
 def add_tar(
-    stream: tar.Readable, root: str, *, owner: tuple[int, int] | None, limits: tar.Limits = tar.DEFAULT_LIMITS
+    stream: tar.Readable,
+    root: str,
+    *,
+    owner: tuple[int, int] | None,
+    limits: tar.Limits = tar.DEFAULT_LIMITS,
+    ledger: Ledger | None = None,
 ) -> Applied:
     """Unpack an archive that is no layer onto a directory with things in it, plain or compressed; they are merged.
 
@@ -81,7 +85,7 @@ def add_tar(
     """
     old_umask = os.umask(0)
     try:
-        with _Target(root, False, "all", is_layer=False) as target:
+        with _Target(root, False, "all", ledger, is_layer=False) as target:
             reader = tar.Reader(uncompressed(stream), limits, hashes=False)
             while (entry := reader.next()) is not None:
                 if owner is not None:
@@ -89,7 +93,7 @@ def add_tar(
                 target.take(entry, reader)
             reader.finish()
             target.finish_directories()
-            return Applied(None, reader.entries, target.size_bytes, target.lost_owners, target.skipped)
+            return target.applied(reader, None)
     finally:
         os.umask(old_umask)
 
@@ -97,13 +101,11 @@ def add_tar(
 class _Target:
     """The directory that a layer is unpacked into. Paths are relative bytes without `.` and `..`; b"" is the root."""
 
-    def __init__(self, root: str, userxattr: bool, ids: Ids, *, is_layer: bool = True) -> None:
+    def __init__(self, root: str, userxattr: bool, ids: Ids, ledger: Ledger | None, *, is_layer: bool = True) -> None:
         self._is_layer = is_layer
-        self.size_bytes = self.lost_owners = self.skipped = self.lost_xattrs = 0
+        self._metadata = Metadata(keeps_owners=ids == "all", ledger=ledger)
+        self.size_bytes = self.skipped = 0
         self._opaque_xattr = opaque_xattr(userxattr=userxattr)
-        self._keeps_owners = ids == "all"
-        self._own: tuple[int, int] | None = None
-        """Whom new files belong to, as seen on the first one."""
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: dict[bytes, tuple[int, bytes]] = {}
         """Path as asked for → its fd, and its path with symlinks resolved."""
@@ -126,6 +128,11 @@ class _Target:
     def __exit__(self, *_: object) -> None:
         self._forget()
         os.close(self._root)
+
+    def applied(self, reader: tar.Reader, diff_id: DiffID | None) -> Applied:
+        """What it amounted to."""
+        lost = self._metadata
+        return Applied(diff_id, reader.entries, self.size_bytes, lost.lost_owners, self.skipped, lost.lost_xattrs)
 
     def take(self, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make one entry; a later one of the same name wins."""
@@ -167,7 +174,7 @@ class _Target:
                 if entry.size:
                     reader.copy_to(fd)
                     self.size_bytes += entry.size
-                self._finish(fd, entry)
+                self._metadata.set(fd, path, leaf, entry)
             finally:
                 os.close(fd)
         elif kind == tar.DIRECTORY:
@@ -177,28 +184,39 @@ class _Target:
             if not entry.link:
                 raise BadArchive(f"{entry.name!r} is a symlink to nowhere")
             os.symlink(entry.link, leaf, dir_fd=parent)
-            self._finish_at(parent, leaf, entry)
+            self._metadata.set_at(parent, path, leaf, entry)
         elif kind == tar.LINK:
             self._link(parent, leaf, entry)
         elif kind == tar.FIFO:
             os.mkfifo(leaf, entry.mode, dir_fd=parent)
-            self._finish_at(parent, leaf, entry)
+            self._metadata.set_at(parent, path, leaf, entry)
         elif kind == tar.CHARACTER and not entry.major and not entry.minor:
             # Overlayfs would take it for a whiteout, and whiteouts are spelled .wh. in a tar.
             self.skipped += 1
         else:
-            self._device(parent, leaf, entry)
+            self._device(parent, path, leaf, entry)
 
-    def _device(self, parent: int, leaf: bytes, entry: tar.Entry) -> None:
+    def _device(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
         kind = stat.S_IFCHR if entry.kind == tar.CHARACTER else stat.S_IFBLK
         try:
             os.mknod(leaf, kind | entry.mode, os.makedev(entry.major, entry.minor), dir_fd=parent)
         except PermissionError:
-            self.skipped += 1
+            if not self._metadata.records:
+                self.skipped += 1
+            else:
+                self._placeholder(parent, path, leaf, entry)
             return
         except OverflowError as error:
             raise BadArchive(f"{entry.name!r} has an impossible device number") from error
-        self._finish_at(parent, leaf, entry)
+        self._metadata.set_at(parent, path, leaf, entry)
+
+    def _placeholder(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
+        """An empty file for a device that may not be made here."""
+        fd = os.open(leaf, _NEW_FILE, entry.mode, dir_fd=parent)
+        try:
+            self._metadata.set(fd, path, leaf, entry)
+        finally:
+            os.close(fd)
 
     def _link(self, parent: int, leaf: bytes, entry: tar.Entry) -> None:
         """A hard link, to what this layer has already."""
@@ -355,7 +373,7 @@ class _Target:
                     continue
                 try:
                     entry = self._directories[path]
-                    self._finish(fd, entry, new_mode=entry.mode)
+                    self._metadata.set(fd, head, leaf, entry, is_new=False)
                 finally:
                     os.close(fd)
         finally:
@@ -371,64 +389,6 @@ class _Target:
                 os.close(fd)
             fd = below
         return fd
-
-    # --- metadata ---
-
-    def _owner(self, entry: tar.Entry, status: Callable[[], os.stat_result]) -> tuple[int, int] | None:
-        """Whom to give it to; None if it is its maker's already, or cannot be another's."""
-        owner = (entry.uid, entry.gid)
-        if self._keeps_owners:
-            if self._own is None:
-                new = status()
-                self._own = (new.st_uid, new.st_gid)
-            return None if owner == self._own else owner
-        if owner != (0, 0):
-            self._lose_owner(entry)
-        return None
-
-    def _lose_owner(self, entry: tar.Entry) -> None:
-        """A program that was to run as its owner must not run as another instead."""
-        self.lost_owners += 1
-        if entry.kind != tar.DIRECTORY:
-            entry.mode &= 0o1777
-
-    def _finish(self, fd: int, entry: tar.Entry, new_mode: int | None = None) -> None:
-        owner = self._owner(entry, lambda: os.fstat(fd))
-        if owner is not None:
-            try:
-                os.fchown(fd, *owner)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EPERM):
-                    raise
-                self._lose_owner(entry)
-        if new_mode is not None or owner is not None or entry.mode & 0o7000 or not self._keeps_owners:
-            os.fchmod(fd, entry.mode)
-        if entry.xattrs:
-            self._set_xattrs(fd, entry)
-        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-
-    def _finish_at(self, parent: int, leaf: bytes, entry: tar.Entry) -> None:
-        """For what cannot be opened: symlinks, FIFOs, devices."""
-        owner = self._owner(entry, lambda: os.stat(leaf, dir_fd=parent, follow_symlinks=False))
-        if owner is not None:
-            try:
-                os.chown(leaf, *owner, dir_fd=parent, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EPERM):
-                    raise
-                self._lose_owner(entry)
-        os.utime(leaf, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
-
-    def _set_xattrs(self, fd: int, entry: tar.Entry) -> None:
-        for name, value in entry.xattrs.items():
-            if not is_kept_xattr(name):
-                continue
-            try:
-                os.setxattr(fd, name, value)
-            except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno not in _XATTR_REFUSED:
-                    raise
-                self.lost_xattrs += 1
 
 
 def split(name: bytes) -> list[bytes]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from package_source import Module, modules
 
 FLOORS = (
-    {"errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace"},
+    {"errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys"},
     {"host", "journal", "task"},
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
-    {"archives", "builder", "containers", "engine", "inspection", "outcomes", "profiles", "soundness"},
+    {
+        "anatomy", "archives", "builder", "consoles", "containers", "engine", "filters", "housekeeping", "inspection",
+        "outcomes", "profiles", "soundness",
+    },
     {"display"},
-    {"commands", "completion", "docker_words", "draw"},
+    {"commands", "completion", "docker_words", "draw", "terminal"},
     {"magics", "session", "__main__"},
-)
+)  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-import tarfile
 from pathlib import Path
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from building import archive, said
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.sources import MemoryFile
 from nbcontain.commands.contextfiles import ContextFiles
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, UsageError
-from nbcontain.runtime.generate import RunOptions
 
 ALL = "FROM busybox\nCOPY . /c\n"
 
@@ -33,27 +32,8 @@ class Table:
         path.write(b"PAR1")
 
 
-def said(engine: Engine, script: str, image: str = "made") -> str:
-    return str(engine.run(RunOptions(image=image, command=("sh", "-c", script), remove=True)).result())
-
-
 def build(engine: Engine, context: object, text: str = ALL) -> None:
     engine.build(text, BuildOptions(tags=("made",)), context=context).result()  # type: ignore[arg-type]
-
-
-def archive(*members: tuple[str, bytes | str], mode: str = "w") -> bytes:
-    """Names with their bytes, or with where a symlink leads."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as made:  # type: ignore[call-overload]
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            if isinstance(data, str):
-                info.type, info.linkname = tarfile.SYMTYPE, data
-                made.addfile(info)
-            else:
-                info.size = len(data)
-                made.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def test_a_context_of_names_and_values(engine: Engine, busybox_image: str, tmp_path: Path) -> None:

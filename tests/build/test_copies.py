@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 import needs
+from git_server import Repository, daemon
 from machine import Machine
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, DockerfileError
 from nbcontain.events import Finished, Started
-from servers import Server, free_port, serving, wait_for_port
+from servers import Server, serving
 
 
 @pytest.fixture(scope="module")
@@ -248,37 +249,17 @@ def test_a_url_that_is_not_there_is_an_error_at_its_line(made: Made, server: Ser
 @pytest.fixture
 def repository(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """A repository that a git daemon serves on loopback: its URL, and its first commit."""
-    git = needs.program("git")
-    work = tmp_path / "repositories" / "app"
-    work.mkdir(parents=True)
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
-
-    def run(*arguments: str) -> str:
-        who = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "init.defaultBranch=main")
-        done = subprocess.run([git, *who, *arguments], cwd=work, env=environment, capture_output=True, check=True)
-        return done.stdout.decode().strip()
-
-    run("init")
-    (work / "sub").mkdir()
-    (work / "f").write_text("first\n")
-    (work / "sub" / "g").write_text("deep\n")
-    (work / "evil").symlink_to("/etc")
-    run("add", ".")
-    run("commit", "-m", "1")
-    first = run("rev-parse", "HEAD")
-    run("tag", "-a", "v1", "-m", "tagged")
-    (work / "f").write_text("second\n")
-    run("commit", "-am", "2")
-    port = free_port()
-    daemon = subprocess.Popen(
-        [git, "daemon", "--reuseaddr", "--export-all", "--listen=127.0.0.1", f"--port={port}",
-         f"--base-path={work.parent}", str(work.parent)],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    wait_for_port(port)
-    yield f"git://127.0.0.1:{port}/app", first
-    os.killpg(daemon.pid, 15)
-    daemon.wait()
+    made = Repository(tmp_path / "repositories" / "app")
+    (made.path / "sub").mkdir()
+    (made.path / "f").write_text("first\n")
+    (made.path / "sub" / "g").write_text("deep\n")
+    (made.path / "evil").symlink_to("/etc")
+    first = made.commit()
+    made.git("tag", "-a", "v1", "-m", "tagged")
+    (made.path / "f").write_text("second\n")
+    made.commit()
+    with daemon(made.path.parent) as url:
+        yield f"{url}/app", first
 
 
 def test_a_repository_gives_a_commits_files(made: Made, repository: tuple[str, str]) -> None:

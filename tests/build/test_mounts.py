@@ -22,6 +22,7 @@ from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import Secret, agents_of, secrets_of
 from nbcontain.build.ssh_agent import forwarded
 from nbcontain.commands.builds import DockerfileWords
+from nbcontain.commands.inputs import BuildInputs
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, UsageError
 from nbcontain.events import Finished, Output, Started
@@ -255,10 +256,11 @@ def asked_of(path: Path, *kinds: int) -> list[int]:
 
 def test_a_cells_words_give_secrets_out_of_its_variables(tmp_path: Path) -> None:
     words = parse(DockerfileWords, "%%dockerfile", "", ["--secret", "id=s,var=token", "--allow", "network.host"], {})
-    options = words.build_options(tmp_path, {"token": CANARY})
+    options = words.build_options(BuildInputs("", tmp_path), {"token": CANARY})
     assert options.secrets["s"].read() == CANARY.encode() and CANARY not in repr(options) and CANARY not in repr(words)
     with pytest.raises(UsageError, match="security.insecure"):
-        parse(DockerfileWords, "%%dockerfile", "", ["--allow", "security.insecure"], {}).build_options(tmp_path)
+        wanted = parse(DockerfileWords, "%%dockerfile", "", ["--allow", "security.insecure"], {})
+        wanted.build_options(BuildInputs("", tmp_path))
 
 
 def test_an_agent_signs_and_keeps_its_keys(tmp_path: Path) -> None:

@@ -180,23 +180,23 @@ def test_every_vertex_belongs_to_a_step() -> None:
 
 
 def test_a_value_that_doubles_at_each_line_is_refused_soon() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(DockerfileError, match="longer"):
         planned("FROM plain\nENV A=xxxxxxxx\n" + "ENV A=$A$A\n" * 40)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_thousands_of_stages_are_planned_in_seconds() -> None:
     stages = "FROM plain AS s0\n" + "".join(f"FROM s{n} AS s{n + 1}\nRUN x\n" for n in range(1500))
-    started = time.monotonic()
+    started = time.process_time()
     assert len(planned(stages).vertices()) == 1501
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_thousands_of_instructions_are_planned_in_seconds() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert len(planned("FROM plain\n" + "".join(f"ENV A{n}=b\n" for n in range(5000))).config.env) == 5001
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 INSTRUCTIONS = [

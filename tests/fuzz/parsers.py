@@ -19,7 +19,8 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
     """In a process of its own: never returns."""
     import atheris
 
-    with atheris.instrument_imports(include=["nbcontain.oci", "nbcontain.store", "nbcontain.events"]):
+    readers = ["nbcontain.oci", "nbcontain.store", "nbcontain.events", "nbcontain.display"]
+    with atheris.instrument_imports(include=readers):
         from reliability.parsers import PARSERS
 
     parser = PARSERS[name]

@@ -54,6 +54,14 @@ def test_an_exit_code_other_than_zero_fails_the_cell_without_a_traceback(kernel:
     assert len(cell.error.splitlines()) <= 6
 
 
+def test_a_cell_is_no_terminal_and_says_where_to_type_instead(kernel: Kernel) -> None:
+    cell = kernel.run("%container run --rm -it box sh")
+    assert (cell.ok, cell.ename) == (False, "UsageError")
+    assert "nbcontain container run --rm -it box sh" in cell.error
+    assert names_of(kernel, "-a") == []
+    assert "/dev/pts/0" in kernel.check("%container run --rm -t box tty").stdout
+
+
 def test_interrupting_a_cell_ends_its_container_in_a_second(kernel: Kernel) -> None:
     cell = kernel.start(f'%container run --rm box sh -c "{DEAF}"')
     kernel.wait_for(lambda: "ready" in cell.stdout)

@@ -24,7 +24,7 @@ from nbcontain.oci.image import (
     Manifest,
     Platform,
 )
-from nbcontain.oci.spec import IdMapping, Linux, Mount, Process, Spec, User
+from nbcontain.oci.spec import IdMapping, Linux, Mount, Process, Rlimit, Spec, User
 
 ZERO = "sha256:" + "0" * 64
 DESCRIPTOR = {"mediaType": "application/x", "digest": ZERO, "size": 1}
@@ -68,8 +68,10 @@ specs = st.builds(
         names,
         st.builds(User, counts, counts, st.lists(counts, max_size=2).map(tuple), counts),
         st.booleans(),
+        st.tuples(counts, counts),
         tuples,
         st.booleans(),
+        st.lists(st.builds(Rlimit, names, counts, st.just(2**64 - 1)), max_size=2).map(tuple),
     ),
     hostname=texts,
     mounts=st.lists(st.builds(Mount, names, texts, texts, tuples), max_size=2).map(tuple),

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import threading
 import time
 import uuid
@@ -38,8 +39,7 @@ class Registry:
         self.page = 1000
         self.sent_bytes = 0
         handler = type("OwnHandler", (Handler,), {"registry": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.http.daemon_threads = True
+        self.http = _Server(("127.0.0.1", 0), handler)
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
         self.host = f"127.0.0.1:{self.http.server_address[1]}"
 
@@ -60,6 +60,15 @@ class Registry:
 
     def asked(self, pattern: str) -> int:
         return sum(bool(re.search(pattern, f"{method} {path}")) for method, path, _ in self.requests)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tests kill who is connected."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):

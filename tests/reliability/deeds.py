@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 import shutil
+import sys
+import tarfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +17,11 @@ from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import ContainerNotFound, ImageNotFound, NbcontainError
 from nbcontain.runtime.generate import RunOptions
+
+sys.path.insert(1, str(Path(__file__).parent.parent / "registry"))
+
+from samples import image_of  # noqa: E402
+from server import Registry  # noqa: E402
 
 SIX_STEPS = """\
 FROM box
@@ -27,6 +36,29 @@ Deed = Callable[[Engine, Path], None]
 """Something done to a store with a template's content; the second is the directory that holds the inputs."""
 
 
+def inputs_of(directory: Path, busybox: Path) -> Registry:
+    """Fill the directory of the deeds' inputs: a build context, a small tree, an archive; and serve a registry."""
+    (directory / "tree/bin").mkdir(parents=True)
+    shutil.copy2(busybox, directory / "busybox")
+    (directory / "tree/hello").write_text("hello\n" * 1000)
+    (directory / "tree/bin/link").symlink_to("../hello")
+    os.environ["no_proxy"] = "127.0.0.1"
+    registry = Registry()
+    registry.add("team/app", "1", *image_of(b"small", random.Random(1).randbytes(700_000)))
+    registry.add("team/other", "1", *image_of(b"other", random.Random(2).randbytes(300_000)))
+    (directory / "registry").write_text(registry.host)
+
+    def save() -> None:
+        with Engine(directory / "other") as engine:
+            engine.registry.pull(f"{registry.host}/team/other:1").result()
+            engine.archives.save([f"{registry.host}/team/other:1"], str(directory / "saved.tar")).result()
+
+    ended = elsewhere(save)
+    assert ended.status == 0, ended.words
+    shutil.rmtree(directory / "other")
+    return registry
+
+
 def template(root: Path, context: Path) -> None:
     """A store with the image box, an old name for it, a container, and something for prune."""
     with Engine(root) as engine:
@@ -35,7 +67,8 @@ def template(root: Path, context: Path) -> None:
         engine.tag("box", "old")
         loose = "FROM box\nWORKDIR /rubbish\n"
         engine.build(loose, BuildOptions(tags=("loose",), context=context)).result()
-        engine.create(RunOptions(image="box", name="kept"))
+        kept = engine.create(RunOptions(image="box", name="kept"))
+        (engine.store.snapshots.upper(engine.store.snapshots.active(kept.id)) / "changed").write_text("changed\n" * 99)
         engine.create(RunOptions(image="box", name="going"))
         # So old that the next collection takes them, and what only they hold.
         for record in engine.layout.cache.iterdir():
@@ -90,13 +123,67 @@ def rm(engine: Engine, inputs: Path) -> None:
         pass
 
 
+def _host(inputs: Path) -> str:
+    return (inputs / "registry").read_text()
+
+
+def pull(engine: Engine, inputs: Path) -> None:
+    engine.registry.pull(f"{_host(inputs)}/team/app:1").result()
+
+
+def push(engine: Engine, inputs: Path) -> None:
+    name = f"{_host(inputs)}/pushed/box:1"
+    engine.tag("box", name)
+    engine.registry.push(name).result()
+    assert engine.registry.manifest(name) == engine.image("box").raw_manifest
+
+
+def load(engine: Engine, inputs: Path) -> None:
+    engine.archives.load(str(inputs / "saved.tar")).result()
+
+
+def commit(engine: Engine, inputs: Path) -> None:
+    engine.archives.commit(engine.container("kept"), "committed").result()
+
+
+def save(engine: Engine, inputs: Path) -> None:
+    """Into the store's own directory, where the tests' disk looks."""
+    root = engine.layout.root
+    if not (root / "saved").is_dir():
+        engine.archives.save(["box"], str(root / "saved"), directory=True).result()
+    engine.archives.save(["box", "loose"], str(root / "saved.tar")).result()
+
+
+def torn(root: Path) -> str:
+    """What of `save` is there and not whole."""
+    if (root / "saved.tar").exists():
+        with tarfile.open(root / "saved.tar") as archive:
+            for member in archive:
+                content = archive.extractfile(member)
+                if member.name.startswith("blobs/sha256/") and content:
+                    assert hashlib.sha256(content.read()).hexdigest() == member.name.rpartition("/")[2]
+            assert "manifest.json" in archive.getnames()
+    if (root / "saved").exists():
+        for path in (root / "saved/blobs/sha256").iterdir():
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+        assert (root / "saved/index.json").exists()
+    return ""
+
+
 def repair(engine: Engine, inputs: Path) -> None:
     engine.soundness.look(fix=True, full=True)
 
 
 DEEDS: dict[str, Deed] = {
-    each.__name__.rstrip("_"): each for each in (import_, build, tag, move_tag, rmi, prune, create, run, rm)
-}
+    each.__name__.rstrip("_"): each
+    for each in (
+        import_, build, tag, move_tag, rmi, prune, create, run, rm, pull, push, load, commit, save,
+    )
+}  # fmt: skip
+
+
+MADE = ("imported", "six", "team/", "pushed", "committed")
+"""In names of what deeds make: the layers of these are of another time each time."""
 
 
 def seen(root: Path) -> tuple[object, ...]:
@@ -105,7 +192,7 @@ def seen(root: Path) -> tuple[object, ...]:
         images = sorted(
             (str(name), tuple(str(layer.diff_id) for layer in image.layers) if str(name) != "None" else ())
             for name, image in engine.images()
-            if name is not None and "imported" not in str(name) and "six" not in str(name)
+            if name is not None and not any(word in str(name) for word in MADE)
         )
         names = sorted(str(name) for name, _ in engine.images() if name is not None)
         return (images, names, sorted((each.name, each.status) for each in engine.containers()))

@@ -26,9 +26,7 @@ def main() -> int:
     busybox = shutil.which("busybox")
     assert busybox, "busybox-static is needed"
     inputs = place / "inputs"
-    (inputs / "tree").mkdir(parents=True)
-    shutil.copy2(busybox, inputs / "busybox")
-    (inputs / "tree/hello").write_text("hello\n")
+    deeds.inputs_of(inputs, Path(busybox))
     ended = deeds.elsewhere(lambda: deeds.template(place / "template", inputs))
     assert ended.status == 0, ended.words
     program = (
@@ -37,7 +35,7 @@ def main() -> int:
     )
     env = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE.parent.parent}", "PYTHONDONTWRITEBYTECODE": "1"}
     bad = points = 0
-    for name in sys.argv[1:] or ("tag", "rmi", "create", "rm", "run", "import", "build"):
+    for name in sys.argv[1:] or deeds.DEEDS:
         root = place / "store"
         command = [sys.executable, "-c", program, str(root), name, str(inputs)]
         for calls in CALLS:
@@ -52,7 +50,7 @@ def main() -> int:
                 if "killed by SIGKILL" not in (place / "trace").read_text(errors="replace"):
                     break
                 reached += 1
-                left = deeds.elsewhere(lambda: "\n".join(deeds.problems(root, fix=True)))  # noqa: B023
+                left = deeds.elsewhere(lambda: deeds.torn(root) + "\n".join(deeds.problems(root, fix=True)))  # noqa: B023
                 again = subprocess.run(command, env=env, capture_output=True, timeout=120, check=False)
                 sound = deeds.elsewhere(lambda: "\n".join(deeds.problems(root, fix=False)))  # noqa: B023
                 if left.words or again.returncode or sound.words or left.status or sound.status:

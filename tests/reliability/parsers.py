@@ -8,14 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from archives import archive, member
-from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference
+from nbcontain.build.sources import is_archive
+from nbcontain.build.submodules import submodules_of
+from nbcontain.display.template import Template
+from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, BuildError, StoreError, UsageError
 from nbcontain.events import Output, Record, decode, encode
 from nbcontain.oci import codec, spec_codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import LAYER_TAR, Descriptor, Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import Fields, load
-from nbcontain.store import cache, compression, tar
+from nbcontain.store import cache, compression, owners, tar
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,37 @@ def _index(data: bytes) -> None:
     assert codec.parse_index(codec.dump_index(index)) == index
 
 
+def _submodules(data: bytes) -> None:
+    configured, _, listed = data.decode("utf-8", "replace").partition("\1")
+    for each in submodules_of(configured, listed, "https://h.example/g/a.git"):
+        assert not each.path.startswith("/") and ".." not in each.path.split("/")
+
+
 _layer = Layer(Descriptor(LAYER_TAR, Digest.of(b"layer"), 5), Digest.of(b"tar"))  # type: ignore[arg-type]
 _image = Image.of(ImageConfig(cmd=("sh",), env=("A=b",)), [_layer])
 _key = Digest.of(b"key")
 GOOD_TAR = archive(member("a/file", data=b"hello"), member("b", data=b"x" * 700))
 _PROCESS = {"process": {"args": ["sh"], "cwd": "/", "user": {"uid": 1}, "env": ["A=b"]}, "linux": {"namespaces": []}}
 
+def _template(data: bytes) -> str:
+    return Template.parse(data.decode("utf-8", "replace")).render(_VALUE)
+
+
+_VALUE = {"ID": "abc", "L": ["a", 1, 2.5, None, True, {"K": ["x"]}], "M": {"a": "b"}, "E": {}, "N": 7, "T": "äö\n"}
+
+_GITLINK = f"160000 commit {'0' * 40}\tlib/x\0"
+
 PARSERS: dict[str, Parser] = {
+    "submodules": Parser(
+        _submodules, (BuildError,), f"submodule.x.path\nlib/x\0submodule.x.url\n../x\0\1{_GITLINK}".encode()
+    ),
+    "kind of context": Parser(is_archive, (), GOOD_TAR[:1024]),
     "tar": Parser(_tar, (BadArchive,), GOOD_TAR),
+    "template": Parser(
+        _template,
+        (UsageError,),
+        b'{{range $i, $e := .L}}{{if eq $i 1}}{{json $e | upper}}{{else}}{{printf "%5s" .}}{{end}}{{end}}',
+    ),
     "manifest": Parser(
         _manifest,
         (BadDocument,),
@@ -101,5 +127,9 @@ PARSERS: dict[str, Parser] = {
         (BadDocument,),
         cache.encode(cache.CacheRecord((_layer,), "2026-01-01T00:00:00Z", "RUN"), _key),
         ("key", "layers", "created", "created_by"),
+    ),
+    "owner": Parser(owners.decode, (StoreError,), owners.encode(1000, 70000)),
+    "ledger": Parser(
+        owners.Ledger, (StoreError,), b'["a/link", 5, 6, 1000000000, null]\n["dev", 0, 6, null, ["b", 8, 0]]\n'
     ),
 }

@@ -9,6 +9,7 @@ un-synced step is there alone; and files whose name came through while their byt
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -106,6 +107,33 @@ def _told_apart(steps: Sequence[Step]) -> list[Step]:
             current[step.inode] = -1 - number
         found.append(replace(step, inode=current.get(step.inode, step.inode)))
     return found
+
+
+CONTENT = ".content"
+"""A file in a snapshot's fs/ that stands for all that a worker wrote there."""
+_PUBLISHING = re.compile(r"snapshots/([0-9a-f]{64})")
+
+
+def with_content(steps: Sequence[Step]) -> list[Step]:
+    """The record with what it does not have: what workers write below a snapshot's fs/ before that has its name.
+
+    One small file for all of it, which says which snapshot it belongs to.
+    """
+    found: list[Step] = []
+    for number, step in enumerate(steps):
+        if step.what == "rename" and (match := _PUBLISHING.fullmatch(step.other)):
+            path, inode = f"{step.path}/fs/{CONTENT}", -1_000_000 - number
+            found.append(Step("open", path, inode=inode))
+            found.append(Step("write", path, data=match[1].encode(), inode=inode))
+        found.append(step)
+    return found
+
+
+def published(steps: Sequence[Step]) -> frozenset[str]:
+    """The snapshots that get their names in this record."""
+    return frozenset(
+        match[1] for step in steps if step.what == "rename" and (match := _PUBLISHING.fullmatch(step.other))
+    )
 
 
 def states(start: Tree, steps: Sequence[Step], every: int = 1) -> Iterator[tuple[str, Tree]]:

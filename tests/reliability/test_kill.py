@@ -11,7 +11,7 @@ from nbcontain.engine import Engine
 from reliability import deeds, faults
 from reliability.conftest import SOAK
 
-STRIDE = {"build": 60, "import": 5, "create": 6, "run": 5}
+STRIDE = {"build": 60, "import": 5, "create": 6, "run": 5, "pull": 16, "push": 6, "load": 20, "commit": 9, "save": 12}
 """In `make test` every so many-th operation; `make soak` takes each."""
 
 
@@ -49,7 +49,7 @@ def test_killed_at_any_operation_nothing_is_half_there_and_the_same_again_succee
             continue
         killed += 1
         # Somebody may still be ending what the dead process had begun: its leash is gone.
-        shown = deeds.elsewhere(lambda: deeds.seen(root))
+        shown = deeds.elsewhere(lambda: (deeds.seen(root), deeds.torn(root)))
         assert shown.status == 0, (name, point, shown.words)
         left = deeds.elsewhere(lambda: "\n".join(deeds.problems(root, fix=True)))
         assert (left.status, left.words) == (0, ""), (name, point, left.words)

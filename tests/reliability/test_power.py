@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
+from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.store import settling
 from nbcontain.store.check import Finding
@@ -16,13 +18,23 @@ from reliability import deeds, faults, power
 from reliability.conftest import SOAK
 from reliability.faults import Step
 
-STATES = 10_000 if SOAK else 40
+STATES = 10_000 if SOAK else 30
+AGAIN = 20
+"""After every so many-th state the command is given again."""
 
 
-def readable_but_wrong(root: Path) -> list[str]:
-    """What somebody could come upon and take for good: a named image or a listed container that is not whole."""
+def readable_but_wrong(root: Path, new: frozenset[str]) -> list[str]:
+    """What somebody could come upon and take for good: a named image or a listed container that is not whole.
+
+    And a snapshot of these `new` ones that is taken for whole while its content did not reach the disk.
+    """
     wrong = []
     with Engine(root) as engine:
+        for name in sorted(new & set(engine.store.snapshots.walk())):
+            if engine.store.snapshots.exists(ChainID(Digest("sha256", name))):
+                content = engine.layout.snapshots / name / "fs" / power.CONTENT
+                if not content.exists() or content.read_text() != name:
+                    wrong.append(f"snapshot {name[:12]} is used, and its files are not there")
         report = engine.soundness.look(full=True)
         # A cache record that is damaged is dropped when it is read, and leftovers are nobody's; all else is a lie.
         harmless = {"cache-useless", "leftover", "layer-of-nobody", "container-unfinished", "snapshot-on-nothing"}
@@ -77,7 +89,8 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
     assert done.status == 0, done.words
     steps: list[Step] = pickle.loads(record.read_bytes())
     start, sources = power.loaded(kept)
-    # What workers write below a snapshot's fs/ is not recorded: syncfs stands before the name, and that is a step.
+    new = power.published(steps)
+    steps = power.with_content(steps)
     known = list(power.states(start, steps, every=1 if SOAK else max(1, len(steps) // 25)))
     chosen = known[:: max(1, len(known) // STATES)]
 
@@ -85,9 +98,19 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
         bad = []
         # The machine has been started again.
         settling.boot_id = lambda: "another boot"
-        for word, tree in chosen:
-            power.written(tree, sources, root)
-            bad += [f"{word}: {each}" for each in readable_but_wrong(root)]
+        for number, (word, tree) in enumerate(chosen):
+            # Each at a place of its own: what is still being written out for the one before finds nothing of this one.
+            at = root.with_name(f"power-{number}")
+            power.written(tree, sources, at)
+            bad += [f"{word}: {each}" for each in readable_but_wrong(at, new)]
+            if number % AGAIN == 0:
+                try:
+                    with Engine(at) as engine:
+                        deeds.DEEDS[name](engine, inputs)
+                except NbcontainError as error:
+                    bad.append(f"{word}: not again: {error.lines()}")
+                bad += [f"{word}: afterwards {each}" for each in deeds.problems(at, fix=False)]
+            shutil.rmtree(at, ignore_errors=True)
         return "\n".join(bad)
 
     looked = deeds.elsewhere(looking)

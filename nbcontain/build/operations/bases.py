@@ -25,7 +25,9 @@ def _(operation: MakeDirectory, inputs: Sequence[Filesystem], workshop: Workshop
     workshop.require("WORKDIR")
 
     def make(active: Active) -> Sequence[str]:
-        workshop.launcher.call("make_directory", active.mounts, {"path": operation.path, "user": operation.user}, ())
+        with workshop.ledger(active) as ledger:
+            arguments = {"path": operation.path, "user": operation.user, "ledgers": list(range(len(ledger)))}
+            workshop.launcher.call("make_directory", active.mounts, arguments, ledger)
         return ()
 
     return workshop.change(inputs[0], make)

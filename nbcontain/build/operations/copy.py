@@ -38,9 +38,16 @@ def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) ->
             source = workshop.view(inputs[-1]) if not operation.from_context and operation.sources else ()
             if not operation.from_context and operation.sources and not source:
                 raise BuildError(f"no /{operation.sources[0]} in that stage", why="it is empty: FROM scratch")
+            fds = [fd for fd, _ in groups]
+            if workshop.stacks.records:
+                ledgers = [*stack.enter_context(workshop.ledger(active))]
+                if source:
+                    ledgers += [*stack.enter_context(workshop.stacks.ledger(inputs[-1].chain_id))]
+                arguments["ledgers"] = list(range(len(fds), len(fds) + len(ledgers)))
+                fds += ledgers
             has_archives = any(entry.is_archive for _, entries in groups for entry in entries)
             workshop.launcher.call(
-                "copy_files", active.mounts, arguments, [fd for fd, _ in groups], source=source,
+                "copy_files", active.mounts, arguments, fds, source=source,
                 imports=(_DECOMPRESSORS,) if has_archives or (operation.unpack and source) else (),
             )  # fmt: skip
         return ()
@@ -56,17 +63,35 @@ Group = tuple[int, list[Entry]]
 def _groups(operation: CopyFiles, workshop: Workshop, stack: ExitStack) -> list[Group]:
     """The files that lie outside of any image, open until the end of `stack`."""
     groups: list[Group] = []
-    if operation.from_context and operation.sources:
-        context = context_of(workshop)
-        entries = context.select(Wanted(operation.sources, operation.parents, operation.excludes))
-        fd = _opened(context, stack)
-        groups.append((fd, unpacker.with_archives(fd, entries) if operation.unpack else entries))
-    if operation.remotes or operation.documents:
-        directory = stack.enter_context(files.temporary_directory(workshop.store.layout.tmp))
-        stack.callback(workshop.store.snapshots.remove_tree, directory)
-        for number, each in enumerate((*operation.remotes, *operation.documents)):
-            groups.append(_made(each, operation, directory / str(number), workshop, stack))
+    directory: Path | None = None
+    for number, each in enumerate(_in_order(operation)):
+        if isinstance(each, tuple):
+            context = context_of(operation, workshop)
+            entries = context.select(Wanted(each, operation.parents, operation.excludes))
+            fd = _opened(context, stack)
+            groups.append((fd, unpacker.with_archives(fd, entries) if operation.unpack else entries))
+            continue
+        if directory is None:
+            directory = stack.enter_context(files.temporary_directory(workshop.store.layout.tmp))
+            stack.callback(workshop.store.snapshots.remove_tree, directory)
+        groups.append(_made(each, operation, directory / str(number), workshop, stack))
     return groups
+
+
+def _in_order(operation: CopyFiles) -> list[tuple[str, ...] | RemoteFile | Repository | Document]:
+    """What is copied from outside of any image, as the instruction names it: neighbours of the context together."""
+    found: list[tuple[str, ...] | RemoteFile | Repository | Document] = []
+    sources = operation.sources if operation.from_context else ()
+    done = 0
+    places = operation.remote_places or (len(sources),) * len(operation.remotes)
+    for place, remote in zip(places, operation.remotes, strict=True):
+        if place > done:
+            found.append(sources[done:place])
+            done = place
+        found.append(remote)
+    if done < len(sources):
+        found.append(sources[done:])
+    return [*found, *operation.documents]
 
 
 def _made(
@@ -80,7 +105,7 @@ def _made(
             fetched(source, workshop).place(place / source.name)
             unpack = operation.unpack_remote
         case Repository():
-            place = git.checked_out(source, commit_of(source, workshop), place, workshop.ssh, workshop.emit)
+            place = git.checked_out(source, commit_of(source, workshop), place, workshop.access, workshop.emit)
         case Document():
             files.write_new(place / source.name, source.text.encode("utf-8", "surrogateescape"), 0o644)
             os.chmod(place / source.name, 0o644)

@@ -40,6 +40,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Di
     return key_of(
         "exec", [stack_of(each) for each in inputs], operation.args, operation.env, operation.cwd, operation.user,
         operation.network, operation.hostname, [repr(each) for each in operation.mounts],
+        *([repr(operation.sandbox)] if operation.sandbox else []),
     )  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) ->
         source = ""
     elif operation.from_context:
         # Reading a large context takes a while; each word is where a cancellation strikes.
-        context = context_of(workshop)
+        context = context_of(operation, workshop)
         source = str(context.digest(wanted, on_read=lambda size_bytes: workshop.emit(Progress("", size_bytes))))
     else:
         source = stack_of(inputs[-1])
@@ -58,7 +59,7 @@ def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) ->
         "copy", stack_of(inputs[0]), source, () if operation.from_context else operation.sources,
         operation.destination, operation.chown, operation.chmod, operation.into_directory, operation.parents,
         operation.excludes, operation.unpack, operation.unpack_remote,
-        [_remote_key(each, workshop) for each in operation.remotes],
+        [_remote_key(each, workshop) for each in operation.remotes], operation.remote_places,
         [(each.name, each.text) for each in operation.documents],
     )  # fmt: skip
 
@@ -68,7 +69,7 @@ def _remote_key(remote: RemoteFile | Repository, workshop: Workshop) -> object:
     if isinstance(remote, RemoteFile):
         found = fetched(remote, workshop)
         return ["http", remote.name, str(found.digest), found.modified]
-    return ["git", commit_of(remote, workshop), remote.subdir, remote.keeps_git_dir]
+    return ["git", commit_of(remote, workshop), remote.subdir, remote.keeps_git_dir, remote.has_submodules]
 
 
 def fetched(remote: RemoteFile, workshop: Workshop) -> Fetched:
@@ -77,7 +78,9 @@ def fetched(remote: RemoteFile, workshop: Workshop) -> Fetched:
 
     found = workshop.remotes.get(remote)
     if not isinstance(found, http.Fetched):
-        found = workshop.remotes[remote] = http.fetched(remote, workshop.store.layout, workshop.emit)
+        found = workshop.remotes[remote] = http.fetched(
+            remote, workshop.store.layout, workshop.access, workshop.emit
+        )
     return found
 
 
@@ -87,12 +90,12 @@ def commit_of(remote: Repository, workshop: Workshop) -> str:
 
     found = workshop.remotes.get(remote)
     if not isinstance(found, str):
-        found = workshop.remotes[remote] = git.commit_of(remote, workshop.ssh, workshop.emit)
+        found = workshop.remotes[remote] = git.commit_of(remote, workshop.access, workshop.emit)
     return found
 
 
-def context_of(workshop: Workshop) -> Context:
-    """The build's context. Raises BuildError if it was given none."""
-    if workshop.context is None:
+def context_of(operation: CopyFiles, workshop: Workshop) -> Context:
+    """The context that this COPY takes files from. Raises BuildError if the build was given none."""
+    if operation.context not in workshop.contexts:
         raise BuildError("COPY needs files, and this build was given no context", hint="--context DIR")
-    return workshop.context
+    return workshop.contexts[operation.context]

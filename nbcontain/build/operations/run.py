@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 
-from nbcontain.build.graph import ExecOp
+from nbcontain.build.graph import ExecOp, Sandbox
 from nbcontain.build.operations.mounts import Mounting
 from nbcontain.build.operations.workshop import Filesystem, Workshop, execute
 from nbcontain.errors import BuildError, SetupFailed, StepFailed
@@ -35,7 +35,11 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
                 env=(*operation.env, *operation.secret_env, *mounting.env), working_dir=operation.cwd,
                 user=operation.user, entrypoint=operation.args,
             )  # fmt: skip
-            options = RunOptions(image="", network=operation.network)
+            sandbox = operation.sandbox or Sandbox()
+            options = RunOptions(
+                image="", network=operation.network, add_hosts=operation.added_hosts, ulimits=sandbox.ulimits,
+                shm_size=str(sandbox.shm_bytes or ""),
+            )  # fmt: skip
             spec = generate(config, options, workshop.host, files=path, hostname=operation.hostname or _HOSTNAME)
             spec = replace(spec, mounts=(*spec.mounts, *mounting.mounts))
             info = ContainerInfo(id=active.key, name=active.key, image="", command=operation.args, build_step=True)

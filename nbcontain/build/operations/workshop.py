@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import singledispatch
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
@@ -23,6 +23,7 @@ from nbcontain.store import files
 from nbcontain.values import dataclass, field, replace
 
 if TYPE_CHECKING:
+    from nbcontain.build.access import Access
     from nbcontain.build.context import Context
     from nbcontain.build.http import Fetched
     from nbcontain.build.secrets import Secret
@@ -80,7 +81,8 @@ class Workshop:
     """All that an operation may touch while it runs."""
 
     means: Means
-    context: Context | None = None
+    contexts: Mapping[str, Context] = field(default_factory=dict)
+    """Directories of files by name; "" is the build's own context."""
     secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Sockets and keys by id, as --ssh gives them."""
@@ -92,6 +94,13 @@ class Workshop:
 
     def for_step(self, emit: Emit) -> Workshop:
         return replace(self, emit=emit)
+
+    @property
+    def access(self) -> Access:
+        """Who the build is to servers."""
+        from nbcontain.build.access import Access
+
+        return Access(self.secrets, self.ssh)
 
     @property
     def store(self) -> Store:
@@ -117,6 +126,10 @@ class Workshop:
     def require(self, what: str) -> None:
         """Raise Unavailable, for what is named, where this host cannot run containers."""
         self.means.profile.require(self.host, what)
+
+    def ledger(self, active: Active) -> AbstractContextManager[tuple[int, ...]]:
+        """An active snapshot's own ledger, where owners may have to be recorded."""
+        return self.store.snapshots.open_ledger(active, wanted=self.stacks.records)
 
     def unpack(self, layers: Sequence[Layer]) -> None:
         """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""

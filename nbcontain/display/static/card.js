@@ -18,7 +18,7 @@ function patch(from, to) {
     else if (there.nodeName !== wanted.nodeName) there.replaceWith(wanted);
     else if (wanted.nodeType !== 1) { if (there.data !== wanted.data) there.data = wanted.data; }
     else {
-      for (const { name } of [...there.attributes]) if (!wanted.hasAttribute(name)) there.removeAttribute(name);
+      for (const { name } of [...there.attributes]) if (!wanted.hasAttribute(name) && name !== 'open') there.removeAttribute(name);
       for (const { name, value } of wanted.attributes) if (there.getAttribute(name) !== value) there.setAttribute(name, value);
       patch(there, wanted);
     }

@@ -1,0 +1,371 @@
+"""What images are made of: the files of their layers, what one has otherwise than another, whether all of it is whole.
+
+Read from the stored layers, without unpacking, running or being anybody in particular. `engine.anatomy`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from nbcontain.errors import ImageNotFound, StoreError, UsageError
+from nbcontain.events import Emit, Progress, scope
+from nbcontain.oci import codec
+from nbcontain.oci.digest import DiffID, Digest, chain_id
+from nbcontain.oci.image import History, Image, Layer
+from nbcontain.store.compression import uncompressed
+from nbcontain.store.contents import (
+    Change,
+    Contents,
+    File,
+    Node,
+    all_of,
+    apply,
+    compare,
+    read_contents,
+    read_file,
+    resolve,
+)
+from nbcontain.task import Task
+from nbcontain.values import dataclass, field
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+
+_KEPT_ENTRIES = 300_000
+"""How many files' descriptions stay in memory for the next question."""
+_LAYER = re.compile(r"(.+)@layer(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPart:
+    """One layer of an image: what made it, and what it does to the files below."""
+
+    number: int
+    """Counted from 1, the lowest."""
+    layer: Layer
+    entry: History
+    files_bytes: int
+    """Of its files, unpacked."""
+    changes: tuple[Change, ...]
+    wasted: tuple[tuple[str, int], ...]
+    """Its files that a later layer overwrites or removes: path and bytes."""
+
+    @property
+    def wasted_bytes(self) -> int:
+        return sum(size_bytes for _, size_bytes in self.wasted)
+
+    def count(self, letter: str) -> int:
+        """How many paths it adds (A), changes (C) or removes (D)."""
+        return sum(change.letter == letter for change in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """An image, layer by layer, lowest first."""
+
+    image: Image
+    parts: tuple[LayerPart, ...]
+
+    @property
+    def files_bytes(self) -> int:
+        return sum(part.files_bytes for part in self.parts)
+
+    @property
+    def wasted_bytes(self) -> int:
+        return sum(part.wasted_bytes for part in self.parts)
+
+    @property
+    def efficiency(self) -> float:
+        """Which part of the files' bytes can be seen in the end: 1.0 if all."""
+        return 1 - self.wasted_bytes / self.files_bytes if self.files_bytes else 1.0
+
+    def wasted(self) -> list[tuple[str, int, int]]:
+        """Paths by what is wasted on them: path, bytes, and in how many layers."""
+        found: dict[str, tuple[int, int]] = {}
+        for part in self.parts:
+            for path, size_bytes in part.wasted:
+                total, times = found.get(path, (0, 0))
+                found[path] = (total + size_bytes, times + 1)
+        pairs = [(path, total, times) for path, (total, times) in found.items() if total]
+        return sorted(pairs, key=lambda each: (-each[1], each[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a second image has otherwise than a first: of its config, and of its files."""
+
+    config: tuple[tuple[str, str, str], ...]
+    """What, before, after."""
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeAt:
+    """A directory of an image, or a file, with all that is below. `marks` are the changes of one layer, by path."""
+
+    name: str
+    path: str
+    node: Node
+    marks: dict[str, Change] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One thing of an image that was read and hashed. `damage` is "" for one that is whole."""
+
+    what: str
+    digest: str
+    size_bytes: int | None
+    damage: str = ""
+    mend: str = ""
+
+
+class Anatomy:
+    """Looks into the images of one engine, safe among threads. What was read of a layer stays for a while."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._kept: dict[Digest, Contents] = {}
+
+    def layers(self, name: str) -> Task[Layers]:
+        """Every layer of an image: its instruction, what it changes, and what of it is hidden later."""
+
+        def body(emit: Emit) -> Layers:
+            image = self._engine.image(name)
+            return self._layers(image, self._contents(image.layers, emit))
+
+        return Task(f"layers of {name}", body)
+
+    def _layers(self, image: Image, contents: Sequence[Contents]) -> Layers:
+        root = Node()
+        found: list[list[Change]] = []
+        index = {layer.descriptor.digest: number for number, layer in enumerate(image.layers)}
+        hidden_at: dict[File, str] = {}
+        for each in contents:
+            changes, hidden = apply(root, each)
+            found.append(changes)
+            for path, file in hidden:
+                if file.size_bytes:
+                    hidden_at.setdefault(file, path)
+        # A file of which another name is still to be seen is not wasted.
+        shown = {node.file for _, node in root.walk()}
+        wasted: list[list[tuple[str, int]]] = [[] for _ in contents]
+        for file, path in hidden_at.items():
+            if file not in shown:
+                wasted[index[file.layer.descriptor.digest]].append((path, file.size_bytes))
+        parts = []
+        entries = _entries_of(image)
+        for number, (layer, entry, each, changes) in enumerate(
+            zip(image.layers, entries, contents, found, strict=True)
+        ):
+            parts.append(LayerPart(number + 1, layer, entry, each.size_bytes, tuple(changes), tuple(wasted[number])))
+        return Layers(image, tuple(parts))
+
+    def diff(self, first: str, second: str, *, times: bool = False) -> Task[Difference]:
+        """What the second image has otherwise than the first; `times` says whether modification times count."""
+
+        def body(emit: Emit) -> Difference:
+            old, new = self._engine.image(first), self._engine.image(second)
+            # What both stand on is read once, and its files are the same values in both trees.
+            before, after = (all_of(self._contents(image.layers, emit)) for image in (old, new))
+            return Difference(tuple(_config_differences(old, new)), tuple(compare(before, after, times=times)))
+
+        return Task(f"diff {first} {second}", body)
+
+    def tree(self, name: str, path: str = "/") -> Task[TreeAt]:
+        """The files of an image from `path` down; of NAME@layer2, what its second layer changes."""
+
+        def body(emit: Emit) -> TreeAt:
+            image, number = self._layer_of(name)
+            contents = self._contents(image.layers[:number], emit)
+            if number is None:
+                found, node = resolve(all_of(contents), path)
+                return TreeAt(name, found, node)
+            root = all_of(contents[:-1])
+            below = all_of(contents[:-1])
+            changes, _ = apply(root, contents[-1])
+            return TreeAt(
+                name, *resolve(_changed_only(root, below, changes), path), {each.path: each for each in changes}
+            )
+
+        return Task(f"tree of {name}", body)
+
+    def read(self, name: str, path: str) -> Iterator[bytes]:
+        """The bytes of a file of an image, symbolic links followed inside of it. Raises StoreError, ImageNotFound."""
+        image, number = self._layer_of(name)
+        found, node = resolve(all_of(self._contents(image.layers[:number], lambda event: None)), path)
+        if node.file is None or node.file.kind != "file":
+            kind = node.file.kind if node.file else "directory"
+            hint = f"%image tree {name} {found}" if node.is_directory else ""
+            raise StoreError(f"{found} is a {kind}", hint=hint)
+        return read_file(self._engine.store.blobs, node.file.layer, node.file.place)
+
+    def _layer_of(self, name: str) -> tuple[Image, int | None]:
+        """The image, and the number after @layer."""
+        match = _LAYER.fullmatch(name)
+        if match is None:
+            return self._engine.image(name), None
+        image = self._engine.image(match[1])
+        number = int(match[2])
+        if not 1 <= number <= len(image.layers):
+            raise UsageError(
+                f"{match[1]} has no layer {number}", why=f"it has {len(image.layers)}, counted from 1, the lowest",
+                hint=f"%image layers {match[1]}",
+            )  # fmt: skip
+        return image, number
+
+    def _contents(self, layers: Sequence[Layer], emit: Emit) -> list[Contents]:
+        """What is in these layers, lowest first."""
+        found = []
+        done, total = 0, sum(layer.descriptor.size for layer in layers)
+        with scope(emit, "read", "layers"), self._engine.store.shared():
+            for layer in layers:
+                digest = layer.descriptor.digest
+                with self._lock:
+                    contents = self._kept.pop(digest, None)
+                if contents is None:
+                    contents = read_contents(self._engine.store.blobs, layer, _teller(emit, done, total))
+                done += layer.descriptor.size
+                with self._lock:
+                    self._kept[digest] = contents
+                    while (
+                        sum(len(each.entries) for each in self._kept.values()) > _KEPT_ENTRIES and len(self._kept) > 1
+                    ):
+                        del self._kept[next(iter(self._kept))]
+                found.append(contents)
+        return found
+
+    # --- whether all is whole ---
+
+    def verify(self, name: str) -> Task[tuple[Examined, ...]]:
+        """Read everything that an image is made of and hash it anew: documents, layers as stored, and unpacked.
+
+        Raises ImageNotFound; what is damaged is told, not raised.
+        """
+
+        def body(emit: Emit) -> tuple[Examined, ...]:
+            with scope(emit, "verify", f"verify {name}"), self._engine.store.shared():
+                return tuple(self._verified(name, emit))
+
+        return Task(f"verify {name}", body)
+
+    def _verified(self, name: str, emit: Emit) -> Iterator[Examined]:
+        mend = "%nbcontain system check --full --repair sets it aside; then pull, load or build the image again"
+        try:
+            image = self._engine.image(name)
+            # Not what memory has of it.
+            store = self._engine.store
+            raw = store.blobs.read(image.digest, store.blobs.size(image.digest))
+            again = codec.image_from(raw, store.blobs.read(image.id, store.blobs.size(image.id)))
+        except ImageNotFound:
+            raise
+        except (StoreError, OSError) as error:
+            why = error.why or error.message if isinstance(error, StoreError) else str(error)
+            yield Examined("manifest or config", "", None, why, mend)
+            return
+        yield Examined("manifest", str(again.digest), len(raw))
+        yield Examined("config", str(again.id), len(again.raw_config))
+        below = None
+        for number, layer in enumerate(again.layers, start=1):
+            below = chain_id(below, layer.diff_id)
+            damage = self._damage(layer, emit)
+            yield Examined(
+                f"layer {number}", str(layer.descriptor.digest), layer.descriptor.size, damage, mend * bool(damage)
+            )
+            if self._engine.store.snapshots.exists(below):
+                hurt = "" if (self._engine.layout.snapshot(below) / "fs").is_dir() else "its files are gone"
+                mended = "%nbcontain system check --repair unpacks it again"
+                yield Examined(f"layer {number}, unpacked", str(below), None, hurt, mended * bool(hurt))
+
+    def _damage(self, layer: Layer, emit: Emit) -> str:
+        """What is wrong with a layer's blob, or with what it unpacks to."""
+        digest = layer.descriptor.digest
+        plain = hashlib.sha256()
+        try:
+            size_bytes = self._engine.store.blobs.size(digest)
+            if size_bytes != layer.descriptor.size:
+                return f"it has {size_bytes} bytes, and the manifest says {layer.descriptor.size}"
+            with self._engine.store.blobs.open(digest) as blob:
+                stream = uncompressed(blob)
+                told = done = 0
+                while chunk := stream.chunk():
+                    plain.update(chunk)
+                    done += len(chunk)
+                    if done - told > 8 << 20:
+                        emit(Progress("verify", done, None))
+                        told = done
+                while blob.read(1 << 20):
+                    pass
+        except FileNotFoundError:
+            return "it is missing"
+        except (StoreError, OSError) as error:
+            return error.message if isinstance(error, StoreError) else str(error)
+        found = DiffID(Digest("sha256", plain.hexdigest()))
+        return "" if found == layer.diff_id else f"it unpacks to {found}, and the config says {layer.diff_id}"
+
+
+def _teller(emit: Emit, done: int, total: int) -> Callable[[int], None]:
+    """Tells that somebody is at work, and is struck if nobody wants it."""
+    return lambda read_bytes: emit(Progress("read", done, total))
+
+
+def _entries_of(image: Image) -> list[History]:
+    """The history entry of every layer; an empty one where the history says less."""
+    entries = [entry for entry in image.config.history if not entry.empty_layer][: len(image.layers)]
+    return [*entries, *[History()] * (len(image.layers) - len(entries))]
+
+
+def _changed_only(root: Node, below: Node, changes: Sequence[Change]) -> Node:
+    """The tree of these paths alone; what was removed is taken from the tree below."""
+    import os
+
+    kept = Node(root.file)
+    for change in changes:
+        node, source, older = kept, root, below
+        parts = os.fsencode(change.path[1:]).split(b"/")
+        for part in parts:
+            source = source.children.get(part) or Node()
+            older = older.children.get(part) or Node()
+            made = node.children.get(part)
+            if made is None:
+                made = node.children[part] = Node(source.file or older.file)
+            node = made
+        if change.letter == "D":
+            node.children = older.children
+    return kept
+
+
+def _config_differences(old: Image, new: Image) -> Iterator[tuple[str, str, str]]:
+    """What differs in the configs, variable by variable and label by label."""
+    one, other = old.config, new.config
+    pairs: list[tuple[str, object, object]] = [
+        (name.replace("_", " "), getattr(one, name), getattr(other, name))
+        for name in ("platform", "user", "working_dir", "entrypoint", "cmd", "shell", "stop_signal", "exposed_ports",
+                     "volumes", "on_build", "healthcheck", "author")
+    ]  # fmt: skip
+    for what, before, after in (
+        ("env", _pairs(one.env), _pairs(other.env)), ("label", dict(one.labels), dict(other.labels))
+    ):  # fmt: skip
+        pairs += [(f"{what} {key}", before.get(key), after.get(key)) for key in sorted(before.keys() | after.keys())]
+    for name, first, second in pairs:
+        if first != second:
+            yield name, _said(first), _said(second)
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    return dict(text.partition("=")[::2] for text in texts)
+
+
+def _said(value: object) -> str:
+    if value is None or value == ():
+        return ""
+    if isinstance(value, tuple):
+        import json
+
+        return json.dumps(list(value), ensure_ascii=False)
+    return str(value)

@@ -1,0 +1,124 @@
+"""What a Dockerfile offers to whoever builds it: its targets, and what one of them takes (buildx's --call). Pure.
+
+A stage or an ARG is described by the comment above it that begins with its name: `# release is what is shipped`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from nbcontain.build.plan import BuildOptions, Contexts, needed_stages
+from nbcontain.build.recipe import masked
+from nbcontain.dockerfile import ast
+from nbcontain.errors import Span
+from nbcontain.values import dataclass, replace
+
+_VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One stage, as --target names it."""
+
+    name: str
+    """"" for one that has only its number."""
+    description: str
+    base: str
+    platform: str
+    span: Span
+    is_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Something that a build can be given, where it is first asked for."""
+
+    name: str
+    span: Span
+    description: str = ""
+    value: str = ""
+    is_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What building one target takes."""
+
+    target: Target
+    arguments: tuple[Input, ...]
+    secrets: tuple[Input, ...]
+    ssh: tuple[Input, ...]
+    caches: tuple[Input, ...]
+
+
+def targets_of(dockerfile: ast.Dockerfile) -> tuple[Target, ...]:
+    """Every stage, in the order of the file; the last is what a build without --target makes."""
+    stages = dockerfile.stages
+    return tuple(_target(stage, is_default=number == len(stages)) for number, stage in enumerate(stages, 1))
+
+
+def outline_of(
+    dockerfile: ast.Dockerfile, options: BuildOptions, environ: Mapping[str, str], contexts: Contexts
+) -> Outline:
+    """What the target and the stages that it needs ask for. Raises UsageError and DockerfileError as `plan` does."""
+    needed = needed_stages(dockerfile, options, environ, contexts)
+    stages = [dockerfile.stages[number] for number in needed.numbers]
+    instructions = [each for stage in stages for each in stage.instructions]
+    runs = [each for each in instructions if isinstance(each, ast.Run)]
+    mounts = [(dict(mount.fields), run.span) for run in runs for mount in run.mounts]
+    return Outline(
+        _target(dockerfile.stages[needed.target], is_default=needed.target == len(dockerfile.stages) - 1),
+        _arguments(dockerfile.arguments, stages, needed.global_args, needed.build_args),
+        _mounted(mounts, "secret"), _mounted(mounts, "ssh", "default"), _mounted(mounts, "cache"),
+    )  # fmt: skip
+
+
+def _target(stage: ast.Stage, *, is_default: bool) -> Target:
+    base = stage.base
+    return Target(base.name, described(base.comment, (base.name,)), base.image, base.platform, base.span, is_default)
+
+
+def described(comment: str, names: Sequence[str]) -> str:
+    """The description in a comment, if it begins with one of these names."""
+    first, _, rest = comment.partition(" ")
+    return rest.strip() if first and first.lower() in [name.lower() for name in names] else ""
+
+
+def _arguments(
+    declared: Sequence[ast.Arg], stages: Sequence[ast.Stage], values: Mapping[str, str], given: Mapping[str, str]
+) -> tuple[Input, ...]:
+    """Those before the first FROM that count for these stages, and those of the stages; each where it is first met."""
+    own = [each for stage in stages for each in stage.instructions if isinstance(each, ast.Arg)]
+    wanted = {name for stage in stages for name in _VARIABLE.findall(f"{stage.base.image} {stage.base.platform}")}
+    wanted |= {name for arg in own for name, default in arg.arguments if default is None}
+    wanted |= {name for arg in declared for _, default in arg.arguments for name in _VARIABLE.findall(default or "")}
+    found: dict[str, Input] = {}
+    for arg, is_global in (*((arg, True) for arg in declared), *((arg, False) for arg in own)):
+        for name, default in arg.arguments:
+            if name in found or (is_global and name not in wanted):
+                continue
+            value = given.get(name, default if default is not None and not is_global else values.get(name, ""))
+            found[name] = Input(name, arg.span, described(arg.comment, (name,)), masked(name, value) if value else "")
+    return tuple(found.values())
+
+
+def _mounted(mounts: Sequence[tuple[Mapping[str, str | None], Span]], kind: str, usual: str = "") -> tuple[Input, ...]:
+    """The mounts of one type by their id; one is required if any step requires it."""
+    found: dict[str, Input] = {}
+    for fields, span in mounts:
+        if fields.get("type") != kind:
+            continue
+        name = next(filter(None, _names(fields)), usual)
+        need = "required" in fields and (fields["required"] or "true").lower() in ("true", "1")
+        known = found.get(name, Input(name, span))
+        found[name] = replace(known, is_required=known.is_required or need)
+    return tuple(found.values())
+
+
+def _names(fields: Mapping[str, str | None]) -> Iterator[str | None]:
+    """What a mount is known by."""
+    yield fields.get("id")
+    for key in ("target", "dst", "destination"):
+        value = fields.get(key)
+        yield value.rpartition("/")[2] if value and fields.get("type") == "secret" else value

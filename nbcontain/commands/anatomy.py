@@ -1,0 +1,243 @@
+"""The commands that look into images: layers, diff, tree, cat, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nbcontain.anatomy import Difference, Examined, LayerPart, Layers, TreeAt
+from nbcontain.commands.table import command
+from nbcontain.display.filetree import FileTree, of_layer
+from nbcontain.display.formats import Format
+from nbcontain.display.table import Column, Table
+from nbcontain.display.values import InProgress, Lines, Raw, Verdict
+from nbcontain.display.words import count, size
+from nbcontain.errors import UsageError
+from nbcontain.options import argument, option, with_defaults
+from nbcontain.store.contents import Change
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+
+_WORST = 3
+_MARK = {"A": "+", "C": "~", "D": "−"}
+LAYER_TITLES = {
+    "Number": "#", "Layer": "LAYER", "DiffID": "DIFF ID", "CreatedBy": "CREATED BY", "Size": "SIZE", "Files": "FILES",
+    "Added": "ADDED", "Changed": "CHANGED", "Removed": "REMOVED", "Wasted": "WASTED",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class LayersWords:
+    image: str = argument(help="an image")
+    wasted: bool = option("--wasted", help="the files on which bytes are wasted: overwritten or removed later")
+    no_trunc: bool = option("--no-trunc", help="instructions in full")
+    format: str = option("--format", help="a table of these columns, or a text for each layer",
+                         metavar="table {{.Layer}}…|json|TEMPLATE")  # fmt: skip
+
+
+@command("image", "layers", "what each layer adds, changes and removes, and which bytes are wasted", LayersWords)
+def image_layers(engine: Engine, words: LayersWords) -> InProgress[object]:
+    wanted = Format.parse(words.format)
+
+    def drawn(layers: Layers) -> object:
+        if wanted.template is not None:
+            rows = [_layer_row(part, full=words.no_trunc) for part in layers.parts]
+            return wanted.of(rows, LAYER_TITLES, f"layers of {words.image}")
+        return _wasted_table(layers, words.image) if words.wasted else _layers_table(layers, words)
+
+    return InProgress(engine.anatomy.layers(words.image).then(drawn), "work")
+
+
+def _layer_row(part: LayerPart, *, full: bool) -> dict[str, object]:
+    digest = part.layer.descriptor.digest
+    return {
+        "Number": part.number, "Layer": str(digest) if full else digest.short, "DiffID": str(part.layer.diff_id),
+        "CreatedBy": part.entry.created_by or part.entry.comment, "Size": part.layer.descriptor.size,
+        "Files": part.files_bytes, "Added": part.count("A"), "Changed": part.count("C"), "Removed": part.count("D"),
+        "Wasted": part.wasted_bytes,
+    }  # fmt: skip
+
+
+def _layers_table(layers: Layers, words: LayersWords) -> Table:
+    rows = []
+    for part in layers.parts:
+        text = part.entry.created_by or part.entry.comment
+        rows.append((
+            part.number, part.layer.descriptor.digest.short,
+            text if words.no_trunc or len(text) <= 60 else text[:59] + "…",
+            part.layer.descriptor.size, part.files_bytes, part.count("A") or None, part.count("C") or None,
+            part.count("D") or None, part.wasted_bytes or None, part.files_bytes,
+        ))  # fmt: skip
+    columns = (
+        Column("#", look="num"), Column("LAYER", look="code"), Column("CREATED BY", look="wide"),
+        Column("STORED", size, "num"), Column("FILES", size, "num"), Column("+", look="num"), Column("~", look="num"),
+        Column("−", look="num"), Column("WASTED", size, "num"), Column("", look="graph"),
+    )  # fmt: skip
+    return Table(columns, rows, _layers_footer(layers), f"layers of {words.image}")
+
+
+def _layers_footer(layers: Layers) -> str:
+    stored, files = size(layers.image.size_bytes), size(layers.files_bytes)
+    text = f"{count(len(layers.parts), 'layer')} · {stored} stored · {files} of files"
+    if not layers.wasted_bytes:
+        return f"{text} · nothing is wasted"
+    worst = layers.wasted()
+    named = ", ".join(f"{path} {size(size_bytes)}" for path, size_bytes, _ in worst[:_WORST])
+    more = f" and {len(worst) - _WORST} more (--wasted)" if len(worst) > _WORST else ""
+    return f"{text} · {size(layers.wasted_bytes)} wasted ({1 - layers.efficiency:.0%}): {named}{more}"
+
+
+def _wasted_table(layers: Layers, name: str) -> Table:
+    rows = [(path, times, size_bytes, size_bytes) for path, size_bytes, times in layers.wasted()]
+    columns = (
+        Column("PATH", look="code"), Column("LAYERS", look="num"), Column("WASTED", size, "num"),
+        Column("", look="graph"),
+    )  # fmt: skip
+    footer = f"{count(len(rows), 'file')} · {size(layers.wasted_bytes)} of {size(layers.files_bytes)} wasted"
+    return Table(columns, rows, footer, f"wasted in {name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ImageDiffWords:
+    first: str = argument(help="an image", metavar="A")
+    second: str = argument(help="another image", metavar="B")
+    times: bool = option("--times", help="modification times too")
+    all: bool = option("-a", "--all", help="every change; otherwise the largest thousand at most")
+    format: str = option("--format", help="a table of these columns, or a text for each change",
+                         metavar="table {{.Path}}…|json|TEMPLATE")  # fmt: skip
+
+
+_SHOWN = 1000
+CHANGE_TITLES = {
+    "Kind": "KIND", "Path": "PATH", "Size": "SIZE", "Delta": "DELTA", "What": "WHAT", "Entries": "ENTRIES",
+}  # fmt: skip
+
+
+@command("image", "diff", "what image B has otherwise than image A: config and files", ImageDiffWords)
+def image_diff(engine: Engine, words: ImageDiffWords) -> InProgress[object]:
+    wanted = Format.parse(words.format)
+
+    def drawn(found: Difference) -> object:
+        if wanted.template is not None:
+            return wanted.of([_change_row(each) for each in found.changes], CHANGE_TITLES, "changes")
+        return _difference_table(found, words)
+
+    return InProgress(engine.anatomy.diff(words.first, words.second, times=words.times).then(drawn), "work")
+
+
+def _change_row(change: Change) -> dict[str, object]:
+    return {
+        "Kind": change.letter, "Path": change.path, "Size": change.size_bytes, "Delta": _delta(change),
+        "What": list(change.what), "Entries": change.count,
+    }  # fmt: skip
+
+
+def _delta(change: Change) -> int:
+    return {"A": change.size_bytes, "D": -change.size_bytes}.get(change.letter, change.size_bytes - change.before_bytes)
+
+
+def _difference_table(found: Difference, words: ImageDiffWords) -> Table:
+    shown: Sequence[Change] = found.changes
+    left = 0
+    if len(shown) > _SHOWN and not words.all:
+        kept = sorted(shown, key=lambda change: -abs(_delta(change)))[:_SHOWN]
+        left = len(shown) - len(kept)
+        shown = sorted(kept, key=lambda change: change.path)
+    rows: list[tuple[object, ...]] = [
+        ("~", what, f"{before or '(none)'} → {after or '(none)'}", None) for what, before, after in found.config
+    ]
+    rows += [(_MARK[each.letter], _path_of(each), ", ".join(each.what), _delta(each)) for each in shown]
+    total = sum(map(_delta, found.changes))
+    counts = {letter: sum(each.letter == letter for each in found.changes) for letter in "ACD"}
+    footer = f"{counts['A']} added · {counts['C']} changed · {counts['D']} removed · {_signed(total)}"
+    if left:
+        footer += f" · {left} smaller changes are not shown (-a shows them)"
+    if not rows:
+        footer = f"{words.first} and {words.second} have the same files and the same config"
+    columns = (
+        Column("", look="code"), Column("PATH", look="code"), Column("WHAT", look="wide"),
+        Column("BYTES", _signed, "num"),
+    )  # fmt: skip
+    return Table(columns, rows, footer, f"from {words.first} to {words.second}")
+
+
+def _path_of(change: Change) -> str:
+    if not change.is_directory:
+        return change.path
+    return f"{change.path}/" + (f"  ({count(change.count - 1, 'entry', 'entries')})" if change.count > 1 else "")
+
+
+def _signed(size_bytes: int) -> str:
+    return ("+" if size_bytes > 0 else "−" if size_bytes < 0 else "") + size(abs(size_bytes))
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ImageTreeWords:
+    image: str = argument(
+        help="an image; NAME@layer2 shows only what its second layer changes", metavar="NAME[@layerN]"
+    )
+    path: str = argument(help="where to begin", nargs="?", default="/", metavar="PATH")
+    depth: int = option("-L", "--depth", help="how many levels (2)", default=2)
+    sort: str = option("--sort", help="name or size", default="name")
+    long: bool = option("-l", "--long", help="modes and owners too")
+    all: bool = option("-a", "--all", help="all that is in a directory, however much it is")
+
+
+@command("image", "tree", "the files of an image, without running it", ImageTreeWords)
+def image_tree(engine: Engine, words: ImageTreeWords) -> InProgress[FileTree]:
+    if words.sort not in ("name", "size"):
+        raise UsageError(f"image tree --sort {words.sort}: by what?", hint="--sort name, or --sort size")
+
+    def drawn(tree: TreeAt) -> FileTree:
+        return FileTree(of_layer(tree), max(1, words.depth), words.sort == "size", words.long, words.all)
+
+    return InProgress(engine.anatomy.tree(words.image, words.path).then(drawn), "work")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ImageCatWords:
+    image: str = argument(
+        help="an image; NAME@layer2 is what its layers up to the second show", metavar="NAME[@layerN]"
+    )
+    path: str = argument(help="a file in it; symbolic links are followed inside of the image", metavar="PATH")
+
+
+@command("image", "cat", "the bytes of one file of an image, without running it", ImageCatWords)
+def image_cat(engine: Engine, words: ImageCatWords) -> Raw:
+    return Raw(engine.anatomy.read(words.image, words.path), f"{words.path} of {words.image}")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ImageVerifyWords:
+    image: str = argument(help="an image")
+    quiet: bool = option("-q", "--quiet", help="only what is damaged")
+
+
+@command("image", "verify", "read and hash everything that an image is made of", ImageVerifyWords)
+def image_verify(engine: Engine, words: ImageVerifyWords) -> InProgress[Verdict]:
+    def drawn(found: tuple[Examined, ...]) -> Verdict:
+        damaged = [each for each in found if each.damage]
+        mends = list(dict.fromkeys(each.mend for each in damaged))
+        read = sum(each.size_bytes or 0 for each in found)
+        footer = (
+            "; ".join(mends) or f"{words.image} is whole: {count(len(found), 'thing')}, {size(read)} read and hashed"
+        )
+        if words.quiet and not damaged:
+            return Verdict(Lines(()), 0)
+        rows = [
+            (each.what, each.digest, each.size_bytes, each.damage or "whole")
+            for each in (damaged if words.quiet else found)
+        ]
+        columns = (
+            "WHAT", Column("DIGEST", look="code"), Column("SIZE", size, "num"), Column("FOUND", look="wide"),
+        )  # fmt: skip
+        return Verdict(Table(columns, rows, footer, f"what {words.image} is made of"), 1 if damaged else 0)
+
+    return InProgress(engine.anatomy.verify(words.image).then(drawn), "work")

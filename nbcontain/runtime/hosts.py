@@ -1,0 +1,47 @@
+"""Names that a container knows besides those of its resolver: --add-host, and the lines of /etc/hosts. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from nbcontain.errors import UsageError
+
+HOSTS = "org.nbcontain.hosts"
+"""Annotation of a spec: further lines for the container's /etc/hosts."""
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
+_ADDRESS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_GATEWAY = "host-gateway"
+
+
+def added(text: str) -> tuple[str, str]:
+    """HOST:IP or HOST=IP as (name, address); the address may be host-gateway, and of IPv6 in brackets.
+
+    Raises UsageError.
+    """
+    name, separator, address = text.partition("=")
+    if not separator:
+        name, separator, address = text.partition(":")
+    if not separator or not address or _NAME.fullmatch(name) is None:
+        raise UsageError(f'bad format for add-host: "{text}"', hint="--add-host name:10.0.0.1, or name=10.0.0.1")
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    if address != _GATEWAY and not _is_address(address):
+        raise UsageError(f'invalid IP address in add-host: "{address}"', hint="--add-host name:10.0.0.1")
+    return name, address
+
+
+def lines(pairs: tuple[tuple[str, str], ...]) -> str:
+    """As /etc/hosts has them. This machine is reached at its own loopback, since its network is the container's."""
+    return "".join(f"{'127.0.0.1' if address == _GATEWAY else address}\t{name}\n" for name, address in pairs)
+
+
+def _is_address(text: str) -> bool:
+    import socket
+
+    if _ADDRESS.fullmatch(text) is None:
+        return False
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,109 @@
+"""Owner, mode, attributes and time of what is unpacked; what the disk refuses is recorded or counted."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from nbcontain.store import tar
+from nbcontain.store.owners import NODE, OWNER, Ledger, Record
+from nbcontain.store.whiteouts import is_kept_xattr, join
+
+_NO_ID = 0xFFFF_FFFF
+_OWNER_REFUSED = frozenset({errno.EINVAL, errno.EPERM})
+_XATTR_REFUSED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.E2BIG, errno.ENOSPC, errno.ERANGE, errno.EACCES})
+
+
+class Metadata:
+    """What is set on the files of one tree, and what could not be.
+
+    `keeps_owners` says that there is more than one id here. Paths are relative bytes, `path` of the directory that
+    `leaf` is in.
+    """
+
+    def __init__(self, *, keeps_owners: bool, ledger: Ledger | None) -> None:
+        self.lost_owners = self.lost_xattrs = 0
+        self._keeps_owners = keeps_owners
+        self._ledger = ledger
+        self._own: tuple[int, int] | None = None
+        """Whom new files belong to, as seen on the first one."""
+
+    @property
+    def records(self) -> bool:
+        """Whether there is a ledger for what the disk refuses."""
+        return self._ledger is not None
+
+    def set(self, fd: int, path: bytes, leaf: bytes, entry: tar.Entry, *, is_new: bool = True) -> None:
+        """For what is open. Without `is_new` its mode was not yet given when it was made."""
+        owner = self._owner(entry, lambda: os.fstat(fd))
+        is_kept = self._keeps_owners
+        if owner is not None:
+            try:
+                os.fchown(fd, *owner)
+            except OSError as error:
+                if error.errno not in _OWNER_REFUSED:
+                    raise
+                is_kept = False
+        if not is_kept or entry.kind in (tar.CHARACTER, tar.BLOCK_DEVICE):
+            self._keep(fd, path, leaf, entry)
+        if not is_new or owner is not None or entry.mode & 0o7000 or not self._keeps_owners:
+            os.fchmod(fd, entry.mode)
+        if entry.xattrs:
+            self._set_xattrs(fd, entry)
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+
+    def set_at(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
+        """For what cannot be opened: symlinks, FIFOs, devices."""
+        owner = self._owner(entry, lambda: os.stat(leaf, dir_fd=parent, follow_symlinks=False))
+        is_kept = self._keeps_owners
+        if owner is not None:
+            try:
+                os.chown(leaf, *owner, dir_fd=parent, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _OWNER_REFUSED:
+                    raise
+                is_kept = False
+        os.utime(leaf, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+        if not is_kept:
+            self._keep(None, path, leaf, entry)
+
+    def _owner(self, entry: tar.Entry, status: Callable[[], os.stat_result]) -> tuple[int, int] | None:
+        """Whom to give it to; None if it is its maker's already, or cannot be another's."""
+        if not self._keeps_owners:
+            return None
+        owner = (entry.uid, entry.gid)
+        if self._own is None:
+            new = status()
+            self._own = (new.st_uid, new.st_gid)
+        return None if owner == self._own else owner
+
+    def _keep(self, fd: int | None, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
+        """Record an owner and a device that the disk does not show. `fd` is None for what carries no attributes."""
+        is_device = entry.kind in (tar.CHARACTER, tar.BLOCK_DEVICE)
+        if not is_device and (entry.uid, entry.gid) == (0, 0):
+            # A directory may have been somebody's before; all else is new.
+            if self._ledger is not None and entry.kind == tar.DIRECTORY and fd is not None:
+                self._ledger.forget(fd, join(path, leaf))
+            return
+        if self._ledger is None or not 0 <= min(entry.uid, entry.gid) <= max(entry.uid, entry.gid) < _NO_ID:
+            # A program that was to run as its owner must not run as another instead.
+            self.lost_owners += 1
+            if entry.kind != tar.DIRECTORY:
+                entry.mode &= 0o1777
+            return
+        kind = "c" if entry.kind == tar.CHARACTER else "b"
+        node = (kind, entry.major, entry.minor) if is_device else None
+        time = entry.mtime_ns if fd is None else None
+        self._ledger.record(fd, join(path, leaf), Record(entry.uid, entry.gid, node, time))
+
+    def _set_xattrs(self, fd: int, entry: tar.Entry) -> None:
+        for name, value in entry.xattrs.items():
+            if not is_kept_xattr(name) or (self._ledger is not None and name in (OWNER, NODE)):
+                continue
+            try:
+                os.setxattr(fd, name, value)
+            except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno not in _XATTR_REFUSED:
+                    raise
+                self.lost_xattrs += 1

@@ -1,0 +1,172 @@
+"""docker's images, history, inspect and ps beside ours, of the same images: the same words in, the same out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import needs
+from nbcontain.build.plan import BuildOptions
+from nbcontain.commands import parse_words
+from nbcontain.display.formats import Columns
+from nbcontain.display.values import Lines
+from nbcontain.engine import Engine
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import peers  # noqa: E402
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="dockerd runs only as root")]
+
+BOX = """\
+FROM scratch
+COPY busybox /bin/busybox
+ENV PATH=/bin A="b c"
+LABEL team=data tier=1
+CMD ["sh", "-c", "echo hello   and a good deal more"]
+"""
+APP = """\
+FROM box
+RUN ["/bin/busybox", "mkdir", "-p", "/a/b/c/a-directory-with-a-name-that-is-much-longer-than-any-column"]
+USER 7:8
+WORKDIR /a
+LABEL tier=2
+"""
+
+
+@pytest.fixture(scope="module")
+def both(busybox_context: Path) -> Iterator[tuple[Engine, peers.Docker]]:
+    """Two images of ours, and a daemon that has loaded them; a container of one in each that never ran."""
+    with (
+        tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch()) as name,
+        Engine(Path(name, "root")) as engine,
+        peers.docker(Path(name, "docker")) as docker,
+    ):
+        engine.build(BOX, BuildOptions(tags=("box",), context=busybox_context)).result()
+        engine.build(APP, BuildOptions(tags=("team/app:1", "team/app:old"), context=busybox_context)).result()
+        engine.archives.save(("box", "team/app"), f"{name}/images.tar").result()
+        docker("load", "-i", f"{name}/images.tar")
+        words = [
+            "create",
+            "--name",
+            "web",
+            "--network",
+            "host",
+            "--label",
+            "a=b",
+            "--label",
+            "com.x=y",
+            "box",
+            "sh",
+            "-c",
+            "exit 3",
+        ]
+        docker(*words)
+        command, options = parse_words("", words)
+        command.function(engine, options)
+        yield engine, docker
+        for container in engine.containers():
+            engine.remove_container(container, force=True)
+
+
+def ours(engine: Engine, *words: str) -> str:
+    command, options = parse_words("", words)
+    value = command.function(engine, options)
+    match value:
+        case Lines(lines=lines):
+            return "\n".join(lines) + "\n" * bool(lines)
+        case Columns():
+            return value.text() + "\n"
+    raise AssertionError(value)
+
+
+# Sizes are not compared: docker counts unpacked files, and we the layers as they are stored.
+LISTINGS = [
+    ("images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"),
+    ("images", "--no-trunc", "--format", "{{.ID}}|{{.CreatedAt}}"),
+    ("images", "--format", r"table {{.Repository}}\t{{.Tag}}\t{{.ID}}"),
+    ("images", "--format", "table {{.Tag}}"),
+    ("images", "--format", "table {{upper .Repository}}\\t{{truncate .ID 4}}"),
+    ("images", "--format", "table {{.Repository}} {{.CreatedAt}}"),
+    ("images", "--filter", "label=team=data", "--format", "{{.Repository}}:{{.Tag}}"),
+    ("images", "--filter", "label=tier=2", "--filter", "label=team", "--format", "{{.Tag}}"),
+    ("images", "--filter", "reference=team/*", "--format", "{{.Tag}}"),
+    ("images", "--filter", "reference=*:old", "--format", "{{.Tag}}"),
+    ("images", "--filter", "reference=*/*:old", "--format", "{{.Tag}}"),
+    ("images", "--filter", "reference=box:latest", "--filter", "reference=team/app:1", "--format", "{{.Tag}}"),
+    ("images", "--filter", "before=team/app:1", "--format", "{{.Repository}}"),
+    ("images", "--filter", "since=box", "--format", "{{.Tag}}"),
+    ("images", "--filter", "dangling=true", "--format", "{{.Repository}}"),
+    ("images", "team/app", "--format", "{{.Tag}}"),
+    ("images", "team/app:old", "--format", "{{.Tag}}"),
+    ("images", "-q", "--no-trunc"),
+    ("images", "-q", "box"),
+    ("history", "-q", "team/app:1"),
+    ("history", "--format", "{{.ID}}|{{.CreatedBy}}|{{.Comment}}", "team/app:1"),
+    ("history", "--no-trunc", "--format", "{{.ID}}|{{.CreatedBy}}|{{.CreatedAt}}", "team/app:1"),
+    ("history", "--format", r"table {{.ID}}\t{{.CreatedBy}}", "team/app:1"),
+    ("history", "-H=false", "--format", "{{.CreatedSince}}", "box"),
+    ("inspect", "-f", "{{.Id}} {{json .RepoTags}} {{.Architecture}} {{.Os}} {{.Author}}", "box"),
+    ("inspect", "-f", "{{json .Config.Cmd}} {{json .Config.Env}} {{json .Config.Labels}}", "team/app:1"),
+    ("inspect", "-f", "{{.Config.User}}", "team/app:1"),
+    ("inspect", "-f", "{{json .RootFS.Layers}} {{.RootFS.Type}} {{.Config.WorkingDir}} {{.Created}}", "team/app:1"),
+    ("inspect", "-f", "{{range .Config.Env}}{{.}};{{end}}{{index .Config.Labels \"team\"}}", "team/app:1"),
+    ("inspect", "-f", "{{index .Config.Labels \"no-such\"}}|{{len .RootFS.Layers}}", "box"),
+    ("inspect", "-f", "{{with .Config.User}}{{.}}{{else}}nobody{{end}}", "box"),
+    ("image", "inspect", "-f", "{{range $i, $l := .RootFS.Layers}}{{$i}}={{$l}} {{end}}", "box", "team/app:1"),
+    ("ps", "-a", "--format", "{{.Names}} {{.Image}} {{.Command}} {{.State}} {{.Status}} {{.Networks}}"),
+    ("ps", "-a", "--no-trunc", "--format", "{{.Command}}"),
+    ("ps", "-a", "--format", 'table {{.Names}}\\t{{.Label "a"}}\\t{{.Image}}'),
+    ("ps", "--format", "{{.Names}}"),
+    ("ps", "-n", "3", "--format", "{{.Names}}"),
+    ("ps", "-l", "--format", "{{.Names}}"),
+    ("ps", "--filter", "status=created", "--format", "{{.Names}}"),
+    ("ps", "-a", "--filter", "name=^/we", "--format", "{{.Names}}"),
+    ("ps", "-a", "--filter", "name=eb", "--format", "{{.Names}}"),
+    ("ps", "-a", "--filter", "label=a=b", "--format", '{{.Label "com.x"}}'),
+    ("ps", "-a", "--filter", "label=a=c", "--format", "{{.Names}}"),
+    ("ps", "-a", "--filter", "ancestor=box", "--format", "{{.Names}}"),
+    ("ps", "-a", "--filter", "ancestor=team/app:1", "--format", "{{.Names}}"),
+    ("ps", "-a", "--filter", "network=host", "--format", "{{.Names}}"),
+    ("inspect", "-f", "{{.State.Status}} {{.State.Running}} {{.Path}} {{json .Args}}", "web"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", LISTINGS, ids=" ".join)
+def test_the_same_words_give_the_same(both: tuple[Engine, peers.Docker], words: tuple[str, ...]) -> None:
+    engine, docker = both
+    theirs, mine = docker(*words), ours(engine, *words)
+    if words[0] == "images":
+        # Of what was made in the same second docker gives any order, and with -q an id for each of its names.
+        theirs, mine = ("\n".join(sorted(set(text.splitlines()))) for text in (theirs, mine))
+    assert mine == theirs
+
+
+@pytest.mark.parametrize("words", [("images",), ("history", "box"), ("ps", "-a")], ids=" ".join)
+def test_json_has_all_the_names_that_dockers_has(both: tuple[Engine, peers.Docker], words: tuple[str, ...]) -> None:
+    engine, docker = both
+    theirs = json.loads(docker(*words, "--format", "{{json .}}").splitlines()[0])
+    mine = json.loads(ours(engine, *words, "--format", "{{json .}}").splitlines()[0])
+    assert set(theirs) - {"Platform", "LocalVolumes", "Mounts", "Ports"} <= set(mine)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("images", "--format", "{{.Nope}}"), ("images", "--filter", "nope=1"), ("images", "--filter", "dangling=x"),
+     ("inspect", "-f", "{{.Nope}}", "box"), ("ps", "--filter", "status=nope"), ("images", "--format", "{{")],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_docker_refuses_is_refused(both: tuple[Engine, peers.Docker], words: tuple[str, ...]) -> None:
+    from nbcontain.errors import UsageError
+
+    engine, docker = both
+    with pytest.raises(peers.Refused):
+        docker(*words)
+    with pytest.raises(UsageError):
+        ours(engine, *words)

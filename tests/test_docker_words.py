@@ -1,0 +1,52 @@
+"""What docker's users type about images: every verb and every flag of docker's own help works, or says why not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+import needs
+from nbcontain.commands import parse_words
+from nbcontain.commands.table import find
+from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
+from nbcontain.errors import UsageError
+from nbcontain.options import flags_of
+
+VERBS = [
+    *(("image", verb) for verb in
+      ("build", "history", "import", "inspect", "load", "ls", "prune", "pull", "push", "rm", "save", "tag")),
+    *(("container", verb) for verb in ("commit", "diff", "export", "inspect", "ls", "prune")),
+    ("system", "df"), ("system", "prune"), ("system", "info"), ("", "images"), ("", "inspect"), ("", "version"),
+    ("", "info"), ("", "rmi"), ("", "login"), ("", "logout"),
+]  # fmt: skip
+ELSEWHERE = {"--kubeconfig", "--security-opt", "--disable-content-trust", "--cpu-period", "--cpuset-cpus",
+             "--cpuset-mems", "--memory-swap"}  # fmt: skip
+"""Of versions that are no more, or of builds with resource limits."""
+
+
+@pytest.mark.parametrize(("group", "verb"), VERBS)
+def test_every_flag_of_dockers_help_is_here_or_said_not_to_be(group: str, verb: str) -> None:
+    docker = needs.program("docker", "docker.io")
+    words = [docker, *([group] if group else []), verb, "--help"]
+    text = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    flags = set(re.findall(r"^\s+(?:-\w, )?(--[\w-]+)", text, re.M)) | set(re.findall(r"^\s+(-\w), --", text, re.M))
+    command = find(group, verb)
+    assert command is not None
+    known = KNOWN_FLAGS.get(f"{command.group} {command.name}", {})
+    assert flags - set(flags_of(command.options)) - set(known) - ELSEWHERE == set()
+
+
+@pytest.mark.parametrize(
+    "line", ["search python", "swarm init", "pause web", "image pull --disable-content-trust x", "rmi --no-prune x"]
+)
+def test_what_is_not_here_is_said_with_the_reason(line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_words("", line.split())
+    assert caught.value.why
+    assert "not here yet" in caught.value.message
+
+
+def test_no_verb_is_both_here_and_said_not_to_be() -> None:
+    assert [(group, verb) for group, verbs in KNOWN_VERBS.items() for verb in verbs if find(group, verb)] == []

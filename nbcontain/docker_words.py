@@ -107,12 +107,10 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "container restart": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
 }
 
-_NO_CGROUPS = "cgroups are not used yet: there is no freezer and there are no limits"
 KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
     "container": {
         "cp": "files are not copied in and out of containers yet: -v DIRECTORY:/path, image cat and export are there",
-        "pause": _NO_CGROUPS, "unpause": _NO_CGROUPS, "update": _NO_CGROUPS, "port": _NETWORK,
-        "stats": "what containers use is not measured yet", "top": "%container exec NAME ps is there",
+        "port": _NETWORK, "top": "%container exec NAME ps is there",
         "rename": "a container keeps its name: create another one with --name",
     },
     "": {

@@ -9,10 +9,7 @@ from typing import TextIO
 
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
-from nbcontain.display.text import lines as event_lines
-from nbcontain.display.text import notice_lines
 from nbcontain.display.values import Confirm, Document, InProgress, Interactive, Lines, Log, Raw, Verdict
-from nbcontain.display.view import View, update
 from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Notice, Output, Started, encode
 from nbcontain.oci.image import Image
@@ -90,11 +87,16 @@ def _attend(progress: InProgress[object]) -> int:
                 if isinstance(record.event, Output):
                     _write(record.event)
                 elif isinstance(record.event, Notice):
+                    from nbcontain.display.text import notice_lines
+
                     print("\n".join(notice_lines(record.event)), file=sys.stderr)
                 elif isinstance(record.event, Started | Finished) and record.event.task.startswith("pull "):
                     what = "pulling" if isinstance(record.event, Started) else record.event.outcome
                     print(f"{record.event.task}: {what}", file=sys.stderr)
         else:
+            from nbcontain.display.text import lines as event_lines
+            from nbcontain.display.view import View, update
+
             view = View()
             for record in task.journal.follow():
                 if progress.display == "rawjson":

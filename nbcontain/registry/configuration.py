@@ -8,12 +8,12 @@ import os
 import ssl
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nbcontain.errors import BadCertificate, UsageError
 from nbcontain.oci.reference import DEFAULT_REGISTRY
+from nbcontain.values import dataclass
 
 DOCKER_HUB = "registry-1.docker.io"
 

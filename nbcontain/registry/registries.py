@@ -5,8 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -20,17 +19,18 @@ from nbcontain.registry import platforms
 from nbcontain.registry.client import Patience, RegistryClient
 from nbcontain.registry.configuration import Configuration, Endpoint
 from nbcontain.registry.credentials import Credentials, Keychain
+from nbcontain.registry.policies import local, policy_of
 from nbcontain.registry.pull import Pull
 from nbcontain.registry.push import Push
 from nbcontain.registry.wire import Wire
 from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
+from nbcontain.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from nbcontain.oci.attestations import Attested
 
 T = TypeVar("T")
-POLICIES = ("always", "missing", "never", "newer")
 
 
 class Wanted(Protocol):
@@ -64,7 +64,7 @@ class Registries:
 
     def pull(self, name: str, *, platform: str = "", all_tags: bool = False) -> Task[tuple[Image, ...]]:
         """Fetch an image, or all of a repository. The task gives the images; it raises RegistryError."""
-        reference = _normal(Reference.parse(name))
+        reference = Reference.parse(name).pinned
         wanted = platforms.parse(platform) if platform else Platform.here()
         if all_tags and (reference.digest or ":" in name.rpartition("/")[2]):
             raise UsageError(f"{name}: all tags of a repository, or one", hint="--all-tags with a name without a tag")
@@ -85,8 +85,8 @@ class Registries:
         `emit` strikes if nobody wants it any more. Without a platform any image of that name will do, and this
         machine's is fetched; with one, the name stays what it is here, if that is another platform's.
         """
-        policy = self._policy(policy)
-        reference, store = _normal(reference), self.stacks().store
+        policy = policy_of(policy, self.environ)
+        reference, store = reference.pinned, self.stacks().store
         try:
             here: Image | None = store.images.get(reference, platform)
         except ImageNotFound as error:
@@ -109,32 +109,21 @@ class Registries:
                 why=f"{error.message}{f' ({error.why})' if error.why else ''}", hint=absent.hint or error.hint,
             ) from error  # fmt: skip
 
-    def _policy(self, asked: str) -> str:
-        """The policy that was asked for; the usual one is what $NBCONTAIN_PULL says. Raises UsageError."""
-        policy = self.environ.get("NBCONTAIN_PULL", asked) if asked == "missing" else asked
-        if policy not in POLICIES:
-            raise UsageError(f"--pull {policy}: there is no such policy", hint=", ".join(POLICIES))
-        return policy
-
     def to_run(self, options: Wanted, emit: Emit) -> Image:
         """The image that `run` means, by name, id or digest; what is not here is pulled, as the policy says."""
-        name, policy = options.image, self._policy(options.pull)
-        images = self.stacks().store.images
         if options.platform:
-            return self._to_run_for(name, policy, platforms.parse(options.platform), emit)
-        if policy == "never":
-            return images.find(name)
-        if policy == "missing":
-            with suppress(ImageNotFound):
-                return images.find(name)
-        return self.ensure(Reference.parse(name), policy, emit)
+            return self._to_run_for(options.image, options.pull, platforms.parse(options.platform), emit)
+        here = local(lambda: self.stacks().store.images.find(options.image), options.pull, self.environ)
+        return here or self.ensure(Reference.parse(options.image), options.pull, emit)
 
     def _to_run_for(self, name: str, policy: str, platform: Platform, emit: Emit) -> Image:
         """The same for a platform that was asked for; an id names one image, whatever that is for."""
-        with suppress(ImageNotFound):
-            found = self.stacks().store.images.find(name)
-            if policy in ("never", "missing") and platforms.normal(found.config.platform) == platform:
-                return found
+        try:
+            here = local(lambda: self.stacks().store.images.find(name), policy, self.environ)
+        except ImageNotFound:
+            here = None
+        if here is not None and platforms.normal(here.config.platform) == platform:
+            return here
         return self.ensure(Reference.parse(name), policy, emit, platform=platform)
 
     def fetch(
@@ -329,11 +318,6 @@ def _struck(emit: Emit, wire: Wire) -> Emit:
             raise
 
     return told
-
-
-def _normal(reference: Reference) -> Reference:
-    """A digest says more than a tag: with both, the digest wins."""
-    return replace(reference, tag=None) if reference.digest is not None else reference
 
 
 def _registry(text: str) -> Reference:

@@ -9,7 +9,6 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nbcontain.errors import ImageNotFound, StoreError, UsageError
@@ -31,6 +30,7 @@ from nbcontain.store.contents import (
     resolve,
 )
 from nbcontain.task import Task
+from nbcontain.values import dataclass, field
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine

@@ -5,23 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from nbcontain.build.changed import changed
 from nbcontain.build.importer import imported_image
-from nbcontain.build.operations import timestamp
 from nbcontain.errors import BadReference, ImageNotFound, StoreError, UsageError
 from nbcontain.events import Emit, Notice, Progress, scope
 from nbcontain.oci import platforms
-from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform
+from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform, timestamp
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
 from nbcontain.store import files
 from nbcontain.store.archive_reader import read_archive
 from nbcontain.store.archive_writer import Saved, layers_of, write_archive, write_directory
 from nbcontain.task import Task
+from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine

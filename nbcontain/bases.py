@@ -1,20 +1,21 @@
-"""What FROM means: images of registries, and the one that is made of this machine's own programs."""
+"""What FROM and `run` mean: images of registries, and the one that is made of this machine's own programs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nbcontain.build.importer import host_image
-from nbcontain.build.solver import BUILD
 from nbcontain.errors import ImageNotFound
-from nbcontain.events import Emit, scope
+from nbcontain.events import BUILD, Emit, scope
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
+from nbcontain.registry.policies import local
 from nbcontain.task import Task
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.runtime.generate import RunOptions
 
 HOST_IMAGE = Reference.parse("host")
 _TASK = "host-image"
@@ -34,11 +35,32 @@ class Bases:
         Without a platform any will do.
         """
         if reference != HOST_IMAGE:
-            return self._engine.registry.ensure(reference, policy, emit, BUILD, platform)
+            engine, name = self._engine, reference.pinned
+            here = local(lambda: engine.store.images.get(name, platform), policy, engine.environ)
+            return here or engine.registry.ensure(reference, policy, emit, BUILD, platform)
         try:
             return self._engine.store.images.get(reference)
         except ImageNotFound:
             return self._host(emit, reference, ())
+
+    def state(self, name: str) -> Image | None:
+        """The image of NAME@step3 of a build; None for another kind of name."""
+        return self._engine.builder.state(name) if "@" in name and "@sha256:" not in name else None
+
+    def to_run(self, options: RunOptions, emit: Emit) -> Image:
+        """The image that `run` means; its registry is asked if none is here, or as the policy says."""
+        engine = self._engine
+        if options.image in ("host", "host:latest"):
+            return self.image(HOST_IMAGE, emit)
+        if (state := self.state(options.image)) is not None:
+            return state
+        if not options.platform:
+            # What is not here under the very name may be here under another: registries.conf says.
+            with suppress(ImageNotFound):
+                here = local(lambda: engine.store.images.find(options.image), options.pull, engine.environ)
+                if here is not None:
+                    return here
+        return engine.registry.to_run(options, emit)
 
     def from_host(self, tag: str, programs: Sequence[str]) -> Task[Image]:
         """Make an image out of this machine's own shell, coreutils and Python, and of `programs`."""
@@ -52,6 +74,8 @@ class Bases:
         return Task(f"from-host {tag}", body)
 
     def _host(self, emit: Emit, reference: Reference, programs: Sequence[str]) -> Image:
+        from nbcontain.build.importer import host_image
+
         with scope(emit, _TASK, "shell, coreutils, Python" + "".join(f", {each}" for each in programs), BUILD):
             image = host_image(programs, self._engine.workshop(emit), _TASK)
         self._engine.store.images.put(image, reference)

@@ -6,45 +6,45 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nbcontain.build import several
 from nbcontain.build.chronicle import Chronicle, Signature, StepReport, config_of
+from nbcontain.build.context import ContentCache
 from nbcontain.build.epoch import CONTEXT, with_epoch
-from nbcontain.build.finish import finished
 from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.build.inputs import DockerfileSource, Inputs, opened
-from nbcontain.build.lint import CheckReport, check, hints_of
-from nbcontain.build.operations import Workshop, timestamp
+from nbcontain.build.operations import Workshop
 from nbcontain.build.plan import BuildOptions, Resolve, plan
-from nbcontain.build.solver import BUILD, Solver
+from nbcontain.build.solver import Solver
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import BuildError, ImageNotFound, RegistryError
-from nbcontain.events import Emit, Notice, scope
+from nbcontain.events import BUILD, Emit, Notice, scope
 from nbcontain.oci import indexes
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.image import Image, Platform, timestamp
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
-from nbcontain.runtime.container import Leash
+from nbcontain.runtime.leash import Leash
 from nbcontain.task import Task
+from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
     from nbcontain.build.accounts import Delivery
     from nbcontain.build.annotations import Annotations
     from nbcontain.build.caches import Cache, CacheImport, CachePlace
     from nbcontain.build.graph import BuildGraph
+    from nbcontain.build.lint import CheckReport
     from nbcontain.build.outputs import Output
     from nbcontain.engine import Engine
 
 T = TypeVar("T")
 
-_STEP = re.compile(r"(?P<name>.*)@(?:step[-:]?(?P<number>[0-9]{1,5})|(?P<word>failed|before))")
+HOST_IMAGE = Reference.parse("host")
+_STEP = r"(?P<name>.*)@(?:step[-:]?(?P<number>[0-9]{1,5})|(?P<word>failed|before))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,7 @@ class Builder:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: dict[str, Signature] = {}
+        self._contents = ContentCache()
 
     def build(self, dockerfile: DockerfileSource, options: BuildOptions) -> BuildTask:
         """Make an image from the text of a Dockerfile, or from one that is in the context.
@@ -155,8 +156,11 @@ class Builder:
                 self._opened(dockerfile, options, emit) as given,
             ):  # fmt: skip
                 text = parsed or parse(given.dockerfile)
-                for remark in hints_of(text, options, engine.environ) if options.hints else ():
-                    emit(replace(_notice(remark), kind="hint"))
+                if options.hints:
+                    from nbcontain.build.advice import hints_of
+
+                    for remark in hints_of(text, options, engine.environ):
+                        emit(replace(_notice(remark), kind="hint"))
                 made = []
                 for platform, chronicle in zip(platforms, chronicles, strict=True):
                     told = several.told_apart(emit, platform) if len(platforms) > 1 else emit
@@ -164,7 +168,10 @@ class Builder:
                     workshop = replace(self._workshop(options, told), contexts=given.directories, leash=leash)
                     said = annotations.manifest if annotations else {}
                     made.append(self._made(text, given, mine, workshop, chronicle))
-                    made[-1].image = finished(made[-1].image, made[-1].graph, engine.store, told, annotations=said)
+                    if made[-1].graph.epoch is not None or said:
+                        from nbcontain.build.finish import finished
+
+                        made[-1].image = finished(made[-1].image, made[-1].graph, engine.store, told, annotations=said)
                 images = [each.image for each in made]
                 index = indexes.index_of(map(indexes.entry_of, images)) if len(images) > 1 else None
                 self._named(images, index, (*tags, *(name for each in options.outputs for name in each.names_here)))
@@ -295,6 +302,8 @@ class Builder:
 
         Raises DockerfileError at once for what cannot be read.
         """
+        from nbcontain.build.lint import check
+
         engine = self._engine
 
         def look(parsed: ast.Dockerfile, given: Inputs, emit: Emit) -> T:
@@ -349,6 +358,8 @@ class Builder:
                 continue
             new = [layer.descriptor for layer in record.layers[-1:] if layer.descriptor.digest not in counted]
             counted.update(each.digest for each in new)
+            from datetime import UTC, datetime
+
             used = datetime.fromtimestamp(used_at, UTC).isoformat().replace("+00:00", "Z")
             found.append(CacheUse(digest, record.created_by, used_at, used, sum(each.size for each in new)))
         return found
@@ -362,7 +373,7 @@ class Builder:
         """The Dockerfile and the files that COPY takes; what had to be written for them goes with the build."""
         keeps = dict(each.partition("=")[::2] for each in options.build_args).get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")
         return opened(
-            dockerfile, options.context, options.contexts, self._workshop(options, emit), self._engine.contents,
+            dockerfile, options.context, options.contexts, self._workshop(options, emit), self._contents,
             ignore=options.ignore, dockerfile_name=options.dockerfile_name,
             keeps_git_dir=keeps.lower() in ("1", "t", "true"), parent=BUILD,
         )  # fmt: skip
@@ -372,7 +383,7 @@ class Builder:
 
         Without a name it is the last build of all. Raises ImageNotFound.
         """
-        match = _STEP.fullmatch(text)
+        match = re.fullmatch(_STEP, text)
         if match is None:
             return None
         name = match["name"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nbcontain.commands import COMMANDS
-from nbcontain.commands.table import GROUPS, find
+from nbcontain.commands.table import GROUPS, commands, find
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
 from nbcontain.filters import CONTAINERS, IMAGES, PRUNING
@@ -42,9 +41,9 @@ def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
 
 def _commands(group: str) -> list[str]:
     if group:
-        return [name for each in COMMANDS if each.group == group for name in (each.name, *each.aliases)]
-    words = [each.name for each in COMMANDS if each.group == "nbcontain"]
-    return [*words, *GROUPS, *(word for each in COMMANDS for word in each.top)]
+        return [name for each in commands() if each.group == group for name in (each.name, *each.aliases)]
+    words = [each.name for each in commands() if each.group == "nbcontain"]
+    return [*words, *GROUPS, *(word for each in commands() for word in each.top)]
 
 
 def _images(engine: Engine) -> list[str]:

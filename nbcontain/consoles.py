@@ -10,16 +10,17 @@ import select
 import signal
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from nbcontain.errors import ContainerFailed, NbcontainError, NotRunning, SetupFailed, UsageError
 from nbcontain.events import Emit, Finished, Output, Record
 from nbcontain.outcomes import Tail, result_of
 from nbcontain.runtime.console import resize
-from nbcontain.runtime.container import Container, Leash
+from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions, passed_on
+from nbcontain.runtime.leash import Leash
 from nbcontain.runtime.messages import Channel, error_of
+from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-from nbcontain import names
 from nbcontain.errors import ContainerNotFound, NameTaken, StoreError
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
+from nbcontain.values import dataclass, replace
+
+_RACY_NS = 2_000_000_000
+"""A file changed this shortly before it was read may change again within its time stamp's grain."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """One container as it was when its file was read."""
+
+    path: Path
+    seen: tuple[int, ...]
+    info: ContainerInfo
 
 
 class Containers:
@@ -22,22 +33,50 @@ class Containers:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._known: dict[str, _Known] = {}
+        """What container.json of each said. Only what can no longer change without a trace is kept."""
 
     def all(self) -> list[Container]:
         """Every container that is whole, newest first."""
         try:
-            names_of_bundles = os.listdir(self._layout.containers)
+            ids = os.listdir(self._layout.containers)
         except FileNotFoundError:
             return []
-        found = [Container(Bundle(self._layout.container(name))) for name in names_of_bundles]
-        return sorted(filter(_is_there, found), key=lambda each: each.info.created, reverse=True)
+        now_ns = time.time_ns()
+        found = [each for each in (self._container(container_id, now_ns) for container_id in ids) if each is not None]
+        self._known = {container_id: known for container_id in ids if (known := self._known.get(container_id))}
+        return sorted(found, key=lambda each: each.info.created, reverse=True)
+
+    def _container(self, container_id: str, now_ns: int) -> Container | None:
+        """The container of that directory; None if it is not whole, or is being removed while we look."""
+        known = self._known.get(container_id)
+        path = known.path if known else self._layout.container(container_id)
+        try:
+            status = os.stat(f"{path}/container.json")
+        except OSError:
+            return None
+        seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if known is not None and known.seen == seen:
+            return Container(Bundle(path, known.info))
+        container = Container(Bundle(path))
+        if not _is_there(container):
+            return None
+        if now_ns - status.st_ctime_ns > _RACY_NS:
+            self._known[container_id] = _Known(path, seen, container.info)
+        return container
 
     def get(self, name: str) -> Container:
         """A container by name, id or the beginning of its id. Raises ContainerNotFound."""
+        for container_id, each in list(self._known.items()):
+            # It has the name still if its file is what it was; and no other can have it meanwhile.
+            if name in (each.info.name, container_id):
+                there = self._container(container_id, time.time_ns())
+                if there is not None and name in (there.name, there.id):
+                    return there
         known = self.all()
-        for each in known:
-            if name in (each.name, each.id):
-                return each
+        for container in known:
+            if name in (container.name, container.id):
+                return container
         matching = [each for each in known if name and each.id.startswith(name)]
         if len(matching) == 1:
             return matching[0]
@@ -45,6 +84,8 @@ class Containers:
             raise ContainerNotFound(
                 f"{name} is the beginning of {len(matching)} containers' ids", hint="give more of it"
             )
+        import difflib
+
         near = difflib.get_close_matches(name, [each.name for each in known], 1)
         raise ContainerNotFound(
             f"there is no container {name!r}",
@@ -71,6 +112,8 @@ class Containers:
                     why=f"{taken[info.name].id[:12]} of {taken[info.name].image}, {taken[info.name].status}",
                     hint=f"%container rm {info.name}, or choose another --name",
                 )
+            from nbcontain import names
+
             name = info.name
             while not name or name in taken:
                 name = names.random_name()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from nbcontain.errors import NbcontainError
@@ -11,6 +10,7 @@ from nbcontain.host import Ability, Host, user_name
 from nbcontain.oci.spec import Mount
 from nbcontain.profiles import Profile, storage_driver
 from nbcontain.store.snapshots import Driver
+from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine

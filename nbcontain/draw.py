@@ -12,11 +12,7 @@ from typing import TextIO
 
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
-from nbcontain.display.text import lines as event_lines
-from nbcontain.display.text import notice_lines
-from nbcontain.display.transfers import bars
 from nbcontain.display.values import Confirm, Document, InProgress, Interactive, Lines, Log, Raw, Verdict
-from nbcontain.display.view import View, update
 from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Notice, Output, Started, encode
 from nbcontain.oci.image import Image
@@ -97,6 +93,8 @@ def _attend(progress: InProgress[object]) -> int:
                 if isinstance(record.event, Output):
                     _write(record.event)
                 elif isinstance(record.event, Notice):
+                    from nbcontain.display.text import notice_lines
+
                     print("\n".join(notice_lines(record.event)), file=sys.stderr)
                 elif isinstance(record.event, Started | Finished) and record.event.task.startswith("pull "):
                     what = "pulling" if isinstance(record.event, Started) else record.event.outcome
@@ -104,6 +102,9 @@ def _attend(progress: InProgress[object]) -> int:
         elif progress.kind in ("pull", "push") and progress.display != "rawjson" and _is_screen(progress):
             _attend_transfer(task)
         else:
+            from nbcontain.display.text import lines as event_lines
+            from nbcontain.display.view import View, update
+
             view = View()
             for record in task.journal.follow():
                 if progress.display == "rawjson":
@@ -131,6 +132,10 @@ def _is_screen(progress: InProgress[object]) -> bool:
 
 def _attend_transfer(task: Task[object]) -> None:
     """Layers as bars, drawn again in place; what is said besides stands below them at the end."""
+    from nbcontain.display.text import notice_lines
+    from nbcontain.display.transfers import bars
+    from nbcontain.display.view import View, update
+
     view, height, drawn_at = View(), 0, 0.0
 
     def redraw() -> None:

@@ -1,51 +1,55 @@
-"""Everything a user can ask, each in a few lines of the floors below."""
+"""Everything a user can ask, each in a few lines of the floors below.
+
+What only some requests need is imported by them: `ps` on a terminal should not wait for the builder's modules.
+"""
 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from nbcontain import names
-from nbcontain.anatomy import Anatomy
-from nbcontain.archives import Archives
-from nbcontain.bases import HOST_IMAGE, Bases
-from nbcontain.build.context import ContentCache
-from nbcontain.build.inputs import DockerfileSource
-from nbcontain.build.named import NamedSource
-from nbcontain.build.operations import Workshop, timestamp
-from nbcontain.build.plan import BuildOptions
-from nbcontain.build.sources import Source
-from nbcontain.builder import Builder, BuildTask
-from nbcontain.consoles import Consoles
 from nbcontain.containers import Containers
 from nbcontain.errors import Cancelled, ContainerError, InUse, NotRunning, SetupFailed, UsageError
 from nbcontain.events import Emit, Finished, Notice, Output, Record, Started
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
-from nbcontain.housekeeping import Housekeeping
-from nbcontain.manifests import Manifests
-from nbcontain.oci.image import Image
+from nbcontain.nouns import Noun
+from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.profiles import Profile, choose, storage_driver
-from nbcontain.registry.registries import Registries
-from nbcontain.resources import Resources
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
-from nbcontain.runtime.container import Container, Launcher, Leash
-from nbcontain.runtime.emulation import explained
-from nbcontain.runtime.generate import ExecOptions, RunOptions, generate, passed_on
-from nbcontain.soundness import Soundness
-from nbcontain.store import Store, files, gc
+from nbcontain.runtime.container import Container
+from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
-from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
+
+if TYPE_CHECKING:
+    from nbcontain.anatomy import Anatomy
+    from nbcontain.archives import Archives
+    from nbcontain.bases import Bases
+    from nbcontain.build.inputs import DockerfileSource
+    from nbcontain.build.named import NamedSource
+    from nbcontain.build.operations import Workshop
+    from nbcontain.build.plan import BuildOptions
+    from nbcontain.build.sources import Source
+    from nbcontain.builder import Builder, BuildTask
+    from nbcontain.consoles import Consoles
+    from nbcontain.housekeeping import Housekeeping
+    from nbcontain.manifests import Manifests
+    from nbcontain.registry.registries import Registries
+    from nbcontain.resources import Resources
+    from nbcontain.runtime.generate import ExecOptions, RunOptions
+    from nbcontain.runtime.launcher import Launcher
+    from nbcontain.runtime.leash import Leash
+    from nbcontain.soundness import Soundness
+    from nbcontain.store.stacks import Stacks
 
 T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
@@ -58,10 +62,18 @@ class Engine:
     Any number of engines, in any number of processes, may share a root directory.
     """
 
+    anatomy: Noun[Anatomy] = Noun("nbcontain.anatomy")
+    archives: Noun[Archives] = Noun("nbcontain.archives")
+    bases: Noun[Bases] = Noun("nbcontain.bases")
+    builder: Noun[Builder] = Noun("nbcontain.builder")
+    consoles: Noun[Consoles] = Noun("nbcontain.consoles")
+    housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
+    manifests: Noun[Manifests] = Noun("nbcontain.manifests")
+    resources: Noun[Resources] = Noun("nbcontain.resources")
+
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
         self._root = Path(root).absolute() if root else None
-        self.contents = ContentCache()
 
     def __enter__(self) -> Engine:
         return self
@@ -108,39 +120,27 @@ class Engine:
 
     @cached_property
     def soundness(self) -> Soundness:
-        return Soundness(self.store, lambda layers, emit: self.workshop(emit).unpack(layers))
+        from nbcontain.soundness import Soundness
 
-    @cached_property
-    def anatomy(self) -> Anatomy:
-        return Anatomy(self)
-
-    @cached_property
-    def housekeeping(self) -> Housekeeping:
-        return Housekeeping(self)
-
-    @cached_property
-    def bases(self) -> Bases:
-        return Bases(self)
-
-    @cached_property
-    def archives(self) -> Archives:
-        return Archives(self)
-
-    @cached_property
-    def resources(self) -> Resources:
-        return Resources(self)
-
-    @cached_property
-    def manifests(self) -> Manifests:
-        return Manifests(self)
+        return Soundness(self.store, lambda layers, _: self.stacks.unpack(layers))
 
     @cached_property
     def launcher(self) -> Launcher:
+        from nbcontain.runtime.launcher import Launcher
+
         return Launcher(self.host, functions=("nbcontain.build.copier",))
 
     @cached_property
+    def stacks(self) -> Stacks:
+        from nbcontain.store.stacks import Stacks
+
+        return Stacks(self.store, self.launcher, self.host.ids, self.profile.runs)
+
+    @cached_property
     def registry(self) -> Registries:
-        return Registries(lambda: Stacks(self.store, self.launcher, self.host.ids, self.profile.runs), self.environ)
+        from nbcontain.registry.registries import Registries
+
+        return Registries(lambda: self.stacks, self.environ)
 
     def _remove_tree(self, path: Path) -> None:
         """Remove a directory whose files may belong to ids that only a container can name."""
@@ -167,7 +167,7 @@ class Engine:
 
     def image(self, name: str) -> Image:
         """An image by name, digest or the beginning of its id, or NAME@step3 of a build. Raises ImageNotFound."""
-        return self.builder.state(name) or self.store.images.find(name)
+        return self.bases.state(name) or self.store.images.find(name)
 
     def tag(self, source: str, target: str) -> Reference:
         """Give an image a further name; a name that pointed elsewhere moves."""
@@ -195,21 +195,20 @@ class Engine:
         `context` is a directory, a tar archive, or names and what is in them: text, bytes, paths, DataFrames. So are
         `contexts` by name, or images.
         """
-        options = options or BuildOptions()
-        return self.builder.build(dockerfile, options.with_contexts(context, contexts))
+        from nbcontain.build.plan import BuildOptions
 
-    @cached_property
-    def builder(self) -> Builder:
-        return Builder(self)
+        return self.builder.build(dockerfile, (options or BuildOptions()).with_contexts(context, contexts))
 
     def workshop(self, emit: Emit) -> Workshop:
-        return Workshop(
-            store=self.store, launcher=self.launcher, host=self.host, emit=emit,
-            require=lambda what: self.profile.require(self.host, what), can_run=self.profile.runs,
-        )  # fmt: skip
+        """What a build's operations work with."""
+        from nbcontain.build.operations import Workshop
+
+        return Workshop(self, emit=emit)
 
     def prune(self) -> int:
         """Remove what no name, container or recent build needs. Gives the bytes that became free."""
+        from nbcontain.store import gc
+
         return gc.collect(self.store, self.owners).size_bytes
 
     def owners(self) -> list[str]:
@@ -238,10 +237,6 @@ class Engine:
         return container
 
     @cached_property
-    def consoles(self) -> Consoles:
-        return Consoles(self)
-
-    @cached_property
     def _containers(self) -> Containers:
         return Containers(self.layout)
 
@@ -254,16 +249,17 @@ class Engine:
 
     def create_held(self, options: RunOptions, emit: Emit) -> Container:
         """The same, with its lock held until it is launched."""
+        from nbcontain.names import checked
+        from nbcontain.runtime.generate import generate
+
         self.profile.require(self.host, "run")
-        reference = self._run_image(options.image, emit)
-        state = None if reference else self.builder.state(options.image)
-        image = state or (self.store.images.get(reference) if reference else self.registry.to_run(options, emit))
-        container_id = secrets.token_hex(32)
+        image = self.bases.to_run(options, emit)
+        container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
         spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)
         info = ContainerInfo(
             id=container_id,
-            name=options.name and names.checked(options.name),
+            name=options.name and checked(options.name),
             image=self._shown_name(options.image, image),
             image_id=str(image.id),
             command=spec.process.args,
@@ -277,7 +273,8 @@ class Engine:
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
         )
         with self.store.shared():
-            self.workshop(emit).unpack(image.layers)
+            if not self.store.snapshots.has_all(image.layers):
+                self.stacks.unpack(image.layers)
             active = self.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
             try:
                 with self._containers.naming(info) as named:
@@ -287,13 +284,10 @@ class Engine:
                 raise
         return Container(bundle)
 
-    def _run_image(self, name: str, emit: Emit) -> Reference | None:
-        """The image `host` is made when it is first asked for."""
-        return HOST_IMAGE if name in ("host", "host:latest") and self.bases.image(HOST_IMAGE, emit) else None
-
     def _shown_name(self, asked: str, image: Image) -> str:
         """The name as it was asked for, as with docker."""
-        return asked if any(_means(asked, each) for each, _ in self.store.images.list() if each) else image.id.short
+        names = self.store.images.names(image.digest)
+        return asked if any(_means(asked, each) for each in names) else image.id.short
 
     def run(self, options: RunOptions) -> Task[RunResult | Container]:
         """Make a container and run it. Detached, the task ends when it runs and gives the Container.
@@ -301,9 +295,12 @@ class Engine:
         Otherwise it ends with the container and gives a RunResult; it raises ContainerFailed unless the
         exit code is 0. Cancelling it ends the container.
         """
+        from nbcontain.runtime.leash import Leash
+
         leash = None if options.detach else Leash()
 
         def body(emit: Emit) -> RunResult | Container:
+            self.warm()
             container = self.create_held(options, emit)
             stdin = 0 if options.interactive and not options.tty else None
             if leash is None:
@@ -326,6 +323,8 @@ class Engine:
         except BaseException as error:
             self.remove_container(container, force=True)
             if isinstance(error, SetupFailed):
+                from nbcontain.runtime.emulation import explained
+
                 raise explained(error, str(container.info.options.get("platform", ""))) from error
             raise
 
@@ -405,13 +404,16 @@ class Engine:
 
     def exec(self, options: ExecOptions) -> Task[RunResult]:
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
+        from nbcontain.runtime.generate import passed_on
+        from nbcontain.runtime.leash import Leash
+
         container = self.running(options.name)
         if not options.command:
             raise UsageError(f"exec {options.name}: which program?", hint=f"%container exec {options.name} ls /")
 
         def body(emit: Emit) -> RunResult:
             output = Tail()
-            task = f"exec-{secrets.token_hex(4)}"
+            task = f"exec-{os.urandom(4).hex()}"
 
             def on_output(stream: Any, data: bytes) -> None:
                 event = Output(task, stream, data)

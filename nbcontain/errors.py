@@ -7,8 +7,11 @@ Whatever is not an `NbcontainError` is a bug and keeps its traceback.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from nbcontain.values import dataclass
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any
 
 
 @dataclass(frozen=True, slots=True)

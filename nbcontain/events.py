@@ -9,15 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
-from typing import Literal
 
 from nbcontain.errors import Cancelled, Span
+from nbcontain.values import MISSING, dataclass, fields
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Outcome = Literal["done", "cached", "failed", "cancelled", "lost"]
+else:
+    Outcome = str
 
 TaskId = str
 """A digest, a container id, a step: whatever is in progress."""
 
-Outcome = Literal["done", "cached", "failed", "cancelled", "lost"]
+BUILD: TaskId = "build"
+"""The task that all steps of a build have as parent."""
 
 
 @dataclass(frozen=True, slots=True)

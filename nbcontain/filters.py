@@ -8,18 +8,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from nbcontain.build.patterns import BadPattern, Glob
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
+from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
+    from nbcontain.build.patterns import Glob
     from nbcontain.engine import Engine
 
 Named = tuple[Reference | None, Image]
@@ -52,6 +50,8 @@ class Filters:
             name, equals, value = word.partition("=")
             name = name.strip().lower()
             if name not in known:
+                from difflib import get_close_matches
+
                 near = get_close_matches(name, known, 1)
                 listed = "there are " + ", ".join(f"{each}=" for each in known)
                 raise UsageError(
@@ -110,6 +110,8 @@ def chosen_images(engine: Engine, found: Sequence[Named], filters: Filters) -> l
 
 
 def _glob(text: str) -> Glob:
+    from nbcontain.build.patterns import BadPattern, Glob
+
     try:
         return Glob.compile(text)
     except BadPattern as error:
@@ -190,6 +192,8 @@ def _number(name: str, text: str) -> int:
 def moment(created: str) -> float:
     """An RFC 3339 time in seconds since the epoch; long ago if it is none."""
     try:
+        from datetime import datetime
+
         return datetime.fromisoformat(created.replace("Z", "+00:00")).timestamp()
     except (ValueError, OverflowError, OSError):
         return float("-inf")
@@ -206,6 +210,8 @@ def instant(text: str, now: float | None = None) -> float:
     if re.fullmatch(r"\d{1,15}(\.\d{1,9})?", text):
         return float(text)
     try:
+        from datetime import datetime
+
         # Without a zone it is meant as it is here.
         return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
     except (ValueError, OverflowError, OSError):

@@ -5,18 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pwd
-import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from nbcontain.errors import Unavailable
 from nbcontain.linux.boot import boot_id
 from nbcontain.linux.idmap import IdMap, subordinate
-from nbcontain.linux.probe import KILLED
+from nbcontain.values import dataclass, field
 
 _VERSION = 2
 """Of the remembered facts: raise it when the probe learns to ask something else."""
@@ -84,6 +81,8 @@ class Host:
 
 def _is_passing(answers: Mapping[str, list[object]]) -> bool:
     """Whether something failed for a reason that may be gone the next time: a full disk, no memory, a kill."""
+    from nbcontain.linux.probe import KILLED
+
     reasons = (KILLED, *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE)))
     return any(not answer[0] and str(answer[1]).endswith(reasons) for answer in answers.values())
 
@@ -104,6 +103,8 @@ def _ids(uid: int, gid: int, abilities: Mapping[Ability, Probe]) -> IdMap:
 
 def user_name(uid: int) -> str:
     """What a user is called; "" where nobody says."""
+    import pwd
+
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -111,6 +112,8 @@ def user_name(uid: int) -> str:
 
 
 def _probed(data_root: Path, name: str) -> dict[str, list[object]]:
+    import subprocess
+
     package = Path(__file__).resolve().parent.parent
     program = (
         f"import sys; sys.path.append({str(package)!r}); from nbcontain.linux.probe import main; main(sys.argv[1:])"

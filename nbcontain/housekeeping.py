@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nbcontain.errors import BadReference, ContainerError, ImageNotFound, InUse, StoreError
@@ -18,6 +17,7 @@ from nbcontain.runtime.container import Container
 from nbcontain.store import gc
 from nbcontain.store.gc import size_on_disk, written_bytes
 from nbcontain.task import Task
+from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
@@ -15,7 +14,7 @@ from nbcontain.oci.image import Platform
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.profiles import storage_driver
 from nbcontain.runtime.container import Container
-from nbcontain.store.gc import written_bytes
+from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
@@ -126,6 +125,8 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
         "Spec": _shown_spec(container),
     }
     if size:
+        from nbcontain.store.gc import written_bytes
+
         document["SizeRw"] = written_bytes(engine.store.written_at(container.id))
         document["SizeRootFs"] = document["SizeRw"] + sum(
             {image.id: image.size_bytes for _, image in engine.images() if str(image.id) == info.image_id}.values()

@@ -12,12 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from nbcontain.events import Event, Finished, Output, Record, decode, encode
-from nbcontain.linux.syscalls import IN_CLOSE_WRITE, IN_CREATE, IN_MODIFY, IN_MOVED_TO, inotify_add_watch, inotify_init
+from nbcontain.values import replace
 
 _CHUNK_BYTES = 1 << 16
 OUTPUT_BYTES_PER_RECORD = 8192
@@ -25,22 +23,6 @@ OUTPUT_BYTES_PER_RECORD = 8192
 
 KEPT_OUTPUT_BYTES = 64 << 20
 """What a kernel keeps of a foreground container's output; the whole of a detached one's is on disk."""
-
-
-class Journal(Protocol):
-    """An append-only account."""
-
-    def append(self, event: Event) -> None:
-        """Add an event, stamped with the time of now."""
-        ...
-
-    def follow(self) -> Iterator[Record]:
-        """Every record from the first; waits for more and ends when the journal is closed."""
-        ...
-
-    def close(self) -> None:
-        """Nothing more will come."""
-        ...
 
 
 class MemoryJournal:
@@ -157,6 +139,15 @@ class FileJournal:
         journal: a `Finished` ends the account only where nothing comes after it. `at_end` is called then.
         `from_now` is the task of which only is wanted what comes after this call.
         """
+        from nbcontain.linux.syscalls import (
+            IN_CLOSE_WRITE,
+            IN_CREATE,
+            IN_MODIFY,
+            IN_MOVED_TO,
+            inotify_add_watch,
+            inotify_init,
+        )
+
         notify = inotify_init()
         try:
             # The directory, since the file may not be there yet; its files' events come too.

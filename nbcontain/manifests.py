@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nbcontain.errors import BadReference, ImageNotFound, NoSuchPlatform, UsageError
@@ -14,6 +13,7 @@ from nbcontain.oci.image import Descriptor, Image, Platform
 from nbcontain.oci.indexes import ENTRY_TYPES, ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.task import Task
+from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine

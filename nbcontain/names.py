@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import random
-import re
+import os
+from typing import TYPE_CHECKING
 
 from nbcontain.errors import UsageError
+
+if TYPE_CHECKING:
+    import random
 
 _ADJECTIVES = """
     agile amber brave bright calm candid clever cosmic curious daring deft eager fair fluent gentle glad golden happy
@@ -19,18 +22,22 @@ _PEOPLE = """
     torvalds turing wilkes wing wirth zuse
 """.split()  # noqa: SIM905
 
-_GRAMMAR = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 
 
 def random_name(source: random.Random | None = None) -> str:
     """A name such as calm_hopper."""
-    choice = (source or random.SystemRandom()).choice
+    choice = source.choice if source else _chosen
     return f"{choice(_ADJECTIVES)}_{choice(_PEOPLE)}"
+
+
+def _chosen(words: list[str]) -> str:
+    return words[int.from_bytes(os.urandom(8)) % len(words)]
 
 
 def checked(name: str) -> str:
     """The name, if it is one that docker takes; raises UsageError."""
-    if not _GRAMMAR.fullmatch(name):
+    if name[:1] not in _LETTERS or set(name) - _LETTERS - set("_.-") or len(name) > 128:
         raise UsageError(
             f"{name!r} is no name for a container",
             hint="letters, digits, _ . and -, beginning with a letter or a digit",

@@ -7,14 +7,13 @@ how often and as what: bool is a switch, tuple may be given many times, int is a
 from __future__ import annotations
 
 import argparse
-import difflib
+import os
 import re
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, field, fields
 from typing import Any, NoReturn, TypeVar
 
 from nbcontain.errors import UsageError
+from nbcontain.values import MISSING, Field, field, fields
 
 T = TypeVar("T")
 REST = argparse.REMAINDER
@@ -48,17 +47,16 @@ class _Unset:
 
 def with_defaults(options_type: type[T]) -> type[T]:
     """Class decorator, below `@dataclass`'s: give each option the empty value of its type as default."""
-    for name, hint in typing.get_type_hints(options_type).items():
+    for name, hint in options_type.__annotations__.items():
         value = options_type.__dict__.get(name)
         if isinstance(value, Field) and isinstance(value.default, _Unset):
             value.default = _empty(hint)
     return options_type
 
 
-def _empty(hint: Any) -> Any:
-    if typing.get_origin(hint) is tuple:
-        return ()
-    return {bool: False, str: "", int: 0}.get(hint)
+def _empty(hint: str) -> Any:
+    """Annotations stay text: to have them evaluated takes longer than all the rest of a command's parsing."""
+    return () if hint.startswith("tuple[") else {"bool": False, "str": "", "int": 0}.get(hint)
 
 
 def flags_of(options_type: type) -> list[str]:
@@ -75,6 +73,24 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}", hint=f"{self.prog} --help")
 
 
+class _Formatter(argparse.HelpFormatter):
+    """As wide as the terminal. argparse makes one for every flag, and would import shutil to find that out."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    try:
+        return int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        pass
+    try:
+        return os.get_terminal_size().columns or 80
+    except OSError:
+        return 80
+
+
 class _Help(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         raise HelpAsked(parser.format_help())
@@ -82,12 +98,13 @@ class _Help(argparse.Action):
 
 def parser_of(options_type: type, prog: str, description: str) -> argparse.ArgumentParser:
     """The argparse parser of these options."""
-    parser = _Parser(prog=prog, description=description, add_help=False, allow_abbrev=False)
-    hints = typing.get_type_hints(options_type)
+    parser = _Parser(
+        prog=prog, description=description, add_help=False, allow_abbrev=False, formatter_class=_Formatter
+    )
     for each in fields(options_type):
         meta = each.metadata
         if "flags" in meta:
-            how = _how(hints[each.name], meta)
+            how = _how(str(each.type), meta)
             parser.add_argument(*meta["flags"], dest=each.name, help=_percent(meta["help"]), **how)
         elif "positional" in meta:
             parser.add_argument(
@@ -105,13 +122,13 @@ def _percent(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def _how(hint: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
-    if hint is bool:
+def _how(hint: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+    if hint == "bool":
         return {"action": "store_true", "default": None}
     metavar = meta["metavar"] or meta["flags"][-1].lstrip("-").upper().replace("-", "_")
-    if typing.get_origin(hint) is tuple:
+    if hint.startswith("tuple["):
         return {"action": "append", "default": None, "metavar": metavar}
-    return {"type": int if hint is int or hint == int | None else str, "default": None, "metavar": metavar}
+    return {"type": int if hint in ("int", "int | None") else str, "default": None, "metavar": metavar}
 
 
 def parse(options_type: type[T], prog: str, description: str, words: Sequence[str], known: Mapping[str, str]) -> T:
@@ -145,11 +162,10 @@ def _switched(
     said: dict[str, Any] = {}
     if not any("=" in word for word in words):
         return left, said
-    hints = typing.get_type_hints(options_type)
     switches = {
         flag: each.name
         for each in fields(options_type)
-        if hints[each.name] is bool
+        if each.type == "bool"
         for flag in each.metadata.get("flags", ())
     }
     told = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -197,6 +213,8 @@ def _explained(
                 why=known[flag],
                 hint=f"{parser.prog} --help shows what is",
             )
-        if flag.startswith("--") and (near := difflib.get_close_matches(flag, own, 1)):
+        from difflib import get_close_matches
+
+        if flag.startswith("--") and (near := get_close_matches(flag, own, 1)):
             return UsageError(error.message, hint=f"did you mean {near[0]}?   {parser.prog} --help")
     return error

@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from nbcontain.errors import ContainerError, ContainerFailed
 from nbcontain.events import Notice, Output
 from nbcontain.journal import KEPT_OUTPUT_BYTES
+from nbcontain.values import dataclass, field
 
 _MEANINGS = {125: "the engine failed", 126: "the command cannot be executed", 127: "the command was not found"}
 

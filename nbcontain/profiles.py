@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from nbcontain.errors import Unavailable, UsageError
 from nbcontain.host import Ability, Host
 from nbcontain.store.snapshots import Driver
+from nbcontain.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

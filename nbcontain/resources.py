@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from nbcontain.linux.cgroups import Group, Tree, sweep
 from nbcontain.linux.limits import Limits
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.resources import LimitOptions, limits_of
+from nbcontain.values import dataclass, fields, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine

@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nbcontain.commands import DockerfileWords, overview, parse_words, split
+from nbcontain.commands import overview, parse_words, split
+from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
 from nbcontain.completion import candidates

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ from nbcontain.store import Store, files
 from nbcontain.store.check import Check, Finding, Looked
 from nbcontain.store.repair import repair
 from nbcontain.task import Task
+from nbcontain.values import dataclass, replace
 
 T = TypeVar("T")
 _TASK = "check"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Generator
@@ -103,6 +102,9 @@ class Task(Generic[T]):
         return self._until_done().__await__()
 
     async def _until_done(self) -> T:
+        # Only whoever awaits has it loaded.
+        import asyncio
+
         while not self._done.is_set():
             await asyncio.sleep(_HEARTBEAT_S)
         return self.result()

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import needs
-from nbcontain.commands import COMMANDS, parse_words
+from nbcontain.commands import commands, parse_words
 from nbcontain.commands.table import find
 from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
 from nbcontain.errors import UsageError
@@ -53,7 +53,7 @@ def test_no_verb_is_both_here_and_said_not_to_be() -> None:
 
 
 def test_no_name_means_two_commands() -> None:
-    names = [(each.group, name) for each in COMMANDS for name in (each.name, *each.aliases)]
-    tops = [word for each in COMMANDS for word in each.top]
+    names = [(each.group, name) for each in commands() for name in (each.name, *each.aliases)]
+    tops = [word for each in commands() for word in each.top]
     assert sorted(set(names)) == sorted(names)
     assert sorted(set(tops)) == sorted(tops)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from nbcontain.errors import UsageError
 from nbcontain.options import REST, HelpAsked, argument, option, parse, with_defaults
+from nbcontain.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from nbcontain.build.secrets import Secret
 from nbcontain.errors import BuildError
+from nbcontain.values import dataclass, field
 
 _ANY_HOST = ("GIT_AUTH_HEADER", "GIT_AUTH_TOKEN")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from nbcontain.build import exports, outputs
@@ -13,13 +12,14 @@ from nbcontain.build.arguments import build_arguments, labels_of
 from nbcontain.build.graph import BuildGraph, RemoteFile, Vertex
 from nbcontain.build.http import Fetched, redacted
 from nbcontain.build.inputs import Inputs
-from nbcontain.build.operations import Workshop, timestamp
+from nbcontain.build.operations import Workshop
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.provenance import Account, Material, ProvenanceOptions, image_material, predicate
 from nbcontain.errors import UsageError
 from nbcontain.oci.attestations import attested, statement
-from nbcontain.oci.image import Descriptor, Image, Platform
+from nbcontain.oci.image import Descriptor, Image, Platform, timestamp
 from nbcontain.oci.reference import Reference
+from nbcontain.values import dataclass
 
 
 def account_of(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Platform
+from nbcontain.values import dataclass, field
 
 LEVELS = ("manifest", "index", "manifest-descriptor", "index-descriptor")
 _LEVEL = re.compile(r"(?P<level>[a-z-]+)(?:\[(?P<platform>[A-Za-z0-9_/-]+)\])?")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.build import cache_document
@@ -21,6 +20,7 @@ from nbcontain.oci.image import MANIFEST, REF_NAME, Descriptor, Index
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.store import Store, files
 from nbcontain.store.archive_writer import OCI_LAYOUT, blob_path
+from nbcontain.values import dataclass
 
 _READ_BYTES = 1 << 20
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nbcontain.build import cache_document
 from nbcontain.build.cache_document import CACHE_CONFIG, Records
 from nbcontain.errors import BadDocument
@@ -17,6 +15,7 @@ from nbcontain.registry.pull import Pull
 from nbcontain.registry.push import Push
 from nbcontain.store import Store
 from nbcontain.store.stacks import Stacks
+from nbcontain.values import dataclass
 
 _TASK = "build cache"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +18,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.store import Store
 from nbcontain.store.cache import CacheRecord
 from nbcontain.store.compression import uncompressed
+from nbcontain.values import dataclass, field
 
 if TYPE_CHECKING:
     from nbcontain.registry.registries import Registries

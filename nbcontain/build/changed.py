@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.parser import parse
 from nbcontain.errors import DockerfileError
 from nbcontain.oci.image import Image, ImageConfig
+from nbcontain.values import replace
 
 _ALLOWED = (
     ast.Cmd, ast.Entrypoint, ast.Env, ast.Expose, ast.HealthCheck, ast.Label, ast.OnBuild, ast.StopSignal, ast.User,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from nbcontain.build.context import Context, Wanted
@@ -17,10 +15,11 @@ from nbcontain.build.recipe import Recipe, counterparts, difference, recipe_of
 from nbcontain.build.walk import Entry, opened_file
 from nbcontain.errors import NbcontainError
 from nbcontain.oci import codec
-from nbcontain.oci.digest import Digest
+from nbcontain.oci.digest import Digest, sha256
 from nbcontain.oci.image import ImageConfig
 from nbcontain.store import Store
 from nbcontain.store.builds import BuildRecord, State
+from nbcontain.values import dataclass, replace
 
 _READ_BYTES = 1 << 20
 _FILES_LIMIT = 50_000
@@ -196,7 +195,7 @@ class Chronicle:
     def close(self) -> None:
         """Keep it for the next build of this name, unless it was the same build once more."""
         signature = tuple(
-            (step.name, str(self._passed[step.vertex].key) if step.vertex in self._passed else "")
+            (step.name, str(self._passed[step.vertex].key or "") if step.vertex in self._passed else "")
             for step in self._steps
         )
         all_cached = all(each.outcome == "cached" for each in self._passed.values())
@@ -212,7 +211,7 @@ class Chronicle:
         record = self._store().builds.get(self._name)
         if record is None:
             return ()
-        keys = {int(each.get("number", 0)): str(each.get("key", "None")) for each in record.recipes}
+        keys = {int(each.get("number", 0)): str(each.get("key") or "") for each in record.recipes}
         names = {int(each.get("number", 0)): str(each.get("name", "")) for each in record.recipes}
         return tuple((names[number], keys[number]) for number in sorted(names))
 
@@ -274,7 +273,7 @@ def listing(context: Context, wanted: Wanted) -> dict[str, str]:
 def _content(context: Context, root_fd: int, entry: Entry) -> str:
     known = context.cache.get(os.path.join(context.root, entry.path), entry.stat)
     if known is None:
-        hasher = hashlib.sha256()
+        hasher = sha256()
         with opened_file(root_fd, entry.path) as fd:
             while chunk := os.read(fd, _READ_BYTES):
                 hasher.update(chunk)

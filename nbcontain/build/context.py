@@ -5,7 +5,6 @@ Nothing outside the directory is ever read (see `walk`).
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,7 +112,9 @@ class Context:
         parent, _, name = path.rpartition("/")
         directory = walk.resolve(parent or ".")
         names = [each for each in walk.names(directory) if each != name] if directory is not None else []
-        near = difflib.get_close_matches(name, names, 1)
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, names, 1)
         hint = f"did you mean {os.path.join(parent, near[0])}?" if near else "--context DIR names another directory."
         return BuildError(f"no {path} in the build context", why=f"the context is {self.root}", hint=hint)
 

@@ -10,7 +10,6 @@ import difflib
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
 from typing import Any
 
 from nbcontain.build import modes, unpacker
@@ -26,6 +25,7 @@ from nbcontain.runtime.init import text_of
 from nbcontain.runtime.rootfs import Arguments, function, ledger_from, ledger_to
 from nbcontain.store.clone import copy_content
 from nbcontain.store.owners import OWNER, Ledger, Record
+from nbcontain.values import dataclass, field
 
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 import re
 
-from nbcontain.build import git, http
 from nbcontain.build.graph import Base, CopyFiles, Document, RemoteFile, Repository, StackLayers, Vertex
 from nbcontain.build.stage import Scene, StageState, absolute, apply, one_line
 from nbcontain.build.values import mode_of
@@ -82,7 +81,7 @@ class _Copying:
         flags = ["--parents"] * self.parents
         flags += [f"--{name}={value}" for name, value in (("chown", chown), ("chmod", chmod)) if value]
         documents = [f"<<{each.name}" for each in self.copy.heredocs]
-        shown = [http.redacted(source) for source in named]
+        shown = [_shown(source) for source in named]
         return " ".join((self.keyword, *flags, *shown, *documents, given, "# buildkit"))
 
     def _document(self, heredoc: ast.Heredoc) -> str:
@@ -92,6 +91,10 @@ class _Copying:
 
     def _remote(self, source: str) -> RemoteFile | Repository | None:
         """What ADD gets from elsewhere; None for a file of the context or a stage. Raises DockerfileError."""
+        if ":" not in source:
+            return None
+        from nbcontain.build import git, http
+
         is_repository = git.is_repository(source)
         if not is_repository and not source.startswith(("http://", "https://")):
             return None
@@ -148,3 +151,12 @@ def _name(heredoc: ast.Heredoc, span: Span) -> str:
     if heredoc.name in (".", "..") or "/" in heredoc.name or "\0" in heredoc.name:
         raise DockerfileError(f"<<{heredoc.name} is no name of a file", span)
     return heredoc.name
+
+
+def _shown(source: str) -> str:
+    """A source without the user and password that a URL may hold."""
+    if "://" not in source:
+        return source
+    from nbcontain.build.http import redacted
+
+    return redacted(source)

@@ -11,9 +11,9 @@ import os
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from nbcontain.errors import BuildError
+from nbcontain.values import dataclass
 
 _LOAD, _DYNAMIC, _INTERP = 1, 2, 3
 _NEEDED, _STRTAB, _RPATH, _RUNPATH = 1, 5, 15, 29

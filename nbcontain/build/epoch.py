@@ -7,12 +7,12 @@ as a stage that does nothing but ADD one file of a server, or one repository, wh
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import replace
 
 from nbcontain.build.graph import CopyFiles, RemoteFile, Repository, Vertex
 from nbcontain.build.stage import Scene
 from nbcontain.dockerfile import ast
 from nbcontain.errors import DockerfileError, Span, UsageError
+from nbcontain.values import replace
 
 EPOCH = "SOURCE_DATE_EPOCH"
 CONTEXT = "context"

@@ -9,7 +9,6 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -22,6 +21,7 @@ from nbcontain.oci.image import Descriptor, Image
 from nbcontain.oci.reference import Reference
 from nbcontain.store import files, tar
 from nbcontain.store.archive_writer import Saved, write_archive, write_directory
+from nbcontain.values import dataclass, field
 
 _PROVENANCE = "provenance.json"
 

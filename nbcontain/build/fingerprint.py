@@ -7,16 +7,20 @@ were, unless it was changed so shortly before it was read that a second change c
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nbcontain.build.patterns import Ignore, Matched
 from nbcontain.build.walk import Entry, Stat, opened_directory, opened_file, stat_key, unreadable
+from nbcontain.oci.digest import sha256
 from nbcontain.store.whiteouts import is_kept_xattr
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 _CHUNK = 1 << 20
 _RACY_NS = 2_000_000_000
@@ -75,7 +79,7 @@ class Fingerprint:
         self._root_fd = root_fd
         self._cache = cache
         self._on_read = on_read or (lambda size_bytes: None)
-        self._total = hashlib.sha256()
+        self._total = sha256()
 
     def hexdigest(self) -> str:
         return self._total.hexdigest()
@@ -125,7 +129,7 @@ class Fingerprint:
         self, path: str, fd: int, listing: Listing, ignore: Ignore, state: Matched
     ) -> tuple[bytes, tuple[tuple[str, Matched], ...]]:
         """The digest of a directory, and its subdirectories."""
-        hasher = hashlib.sha256()
+        hasher = sha256()
         below: list[tuple[str, Matched]] = []
         for name, mode, device, inode, size, mtime_ns, ctime_ns in listing:
             place = name if path == "." else f"{path}/{name}"
@@ -151,7 +155,7 @@ class Fingerprint:
         known = self._cache.get(key, seen)
         if known is not None:
             return known
-        hasher = hashlib.sha256()
+        hasher = _hasher(seen[2])
         started_ns = time.time_ns()
         # With its directory open, the name alone leads to it.
         with opened_file(parent if parent >= 0 else self._root_fd, name or path, path) as fd:
@@ -193,6 +197,15 @@ def _listing(fd: int) -> Listing:
     return found
 
 
-def _update(hasher: hashlib._Hash, *fields: bytes) -> None:
+def _hasher(size_bytes: int) -> _Hash:
+    """OpenSSL's is several times as fast, and is loaded where that matters."""
+    if size_bytes < _CHUNK:
+        return sha256()
+    import hashlib
+
+    return hashlib.sha256()
+
+
+def _update(hasher: _Hash, *fields: bytes) -> None:
     """Lengths make the fields' borders part of what is hashed."""
     hasher.update(b"".join([each for data in fields for each in (len(data).to_bytes(8, "big"), data)]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -19,6 +18,7 @@ from nbcontain.oci.image import Image, Layer
 from nbcontain.store import Store, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import layer_writer
+from nbcontain.values import replace
 
 _READ_BYTES = 1 << 20
 

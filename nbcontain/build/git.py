@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
@@ -25,6 +24,7 @@ from nbcontain.errors import BuildError
 from nbcontain.events import Emit, Progress
 from nbcontain.linux import syscalls
 from nbcontain.store import files
+from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.build.submodules import Submodule

@@ -6,7 +6,6 @@ Metadata (ENV, CMD, LABEL …) is no part of the graph; `plan` has already folde
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Protocol
 
 from nbcontain.dockerfile.ast import Remark
@@ -15,6 +14,7 @@ from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, ImageConfig
 from nbcontain.oci.reference import Reference
 from nbcontain.store.cache_mounts import Sharing
+from nbcontain.values import asdict, dataclass, field, fields, is_dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from nbcontain.build.elf import Loader, expand, parse_cache, read_elf
 from nbcontain.build.host_python import HostPython, standard_library
 from nbcontain.build.host_tree import Directory, HostTree, Link, Text
 from nbcontain.errors import BuildError
+from nbcontain.values import dataclass
 
 _SEARCHED = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin")
 """Where the basic programs are looked for: not in PATH, which may hold shims and replacements of the user's."""

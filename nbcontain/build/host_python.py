@@ -8,10 +8,10 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from nbcontain.errors import BuildError
+from nbcontain.values import dataclass
 
 _ASKS = (
     "import json, os, sys, sysconfig; print(json.dumps(["

@@ -10,10 +10,10 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from nbcontain.build.elf import Elf, without_sections
 from nbcontain.errors import BuildError
+from nbcontain.values import dataclass, replace
 
 MTIME_S = 315532800
 """1980-01-01, the first date that a zip file can hold: the same for every entry, so that the same files give

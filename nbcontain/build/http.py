@@ -14,7 +14,6 @@ import json
 import os
 import re
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -26,6 +25,7 @@ from nbcontain.events import Emit, Progress
 from nbcontain.oci.digest import Digest
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
+from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     import httpx

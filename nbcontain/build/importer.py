@@ -6,18 +6,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from nbcontain.build.operations import Workshop, timestamp
+from nbcontain.build.operations import Workshop
 from nbcontain.errors import BadArchive, StoreError
 from nbcontain.events import Notice, Progress
-from nbcontain.oci.image import History, Image, ImageConfig, Platform
+from nbcontain.oci.image import History, Image, ImageConfig, Platform, timestamp
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.layers import tar_of
 from nbcontain.store.tar import Readable
+from nbcontain.values import replace
 
 _PROGRESS_BYTES = 8 << 20
 Write = Callable[[bytes | memoryview], None]

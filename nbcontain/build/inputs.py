@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from nbcontain.events import Emit, scope
 from nbcontain.oci.image import REF_NAME, Descriptor, Image, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.store import files
+from nbcontain.values import dataclass, field, replace
 
 DockerfileSource = str | Inside | RemoteFile
 """The text of a Dockerfile, or where it is."""

@@ -4,7 +4,6 @@ for the history (frontend/dockerfile/dockerfile2llb). RUN, COPY and ADD are in `
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from nbcontain.build import copies, runs
 from nbcontain.build.graph import MakeDirectory
@@ -13,6 +12,7 @@ from nbcontain.build.values import exposed_ports, go_duration, stop_signal
 from nbcontain.dockerfile import ast
 from nbcontain.errors import DockerfileError
 from nbcontain.oci.image import Healthcheck
+from nbcontain.values import replace
 
 __all__ = ["Scene", "StageState", "apply", "copies", "runs"]
 

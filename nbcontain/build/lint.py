@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 
 from nbcontain.build.arguments import build_arguments, platform_arguments
 from nbcontain.build.named import NO_CONTEXTS, Contexts
@@ -15,6 +14,7 @@ from nbcontain.dockerfile.hints import hints
 from nbcontain.dockerfile.rules import CHECKS, CheckOptions
 from nbcontain.errors import DockerfileError, ImageNotFound, RegistryError
 from nbcontain.oci.image import Platform
+from nbcontain.values import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,6 @@ class CheckReport:
     def checks(self) -> tuple[ast.Remark, ...]:
         """What BuildKit would find, too."""
         return tuple(each for each in self.remarks if each.rule in CHECKS)
-
-
-def hints_of(dockerfile: ast.Dockerfile, options: BuildOptions, environ: Mapping[str, str]) -> tuple[ast.Remark, ...]:
-    """Our own hints, less those that the Dockerfile does not want. Raises DockerfileError for a bad check option."""
-    given = build_arguments(options.build_args, environ)
-    return CheckOptions.parse(given.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check)).kept(hints(dockerfile))
 
 
 def check(

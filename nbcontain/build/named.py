@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from nbcontain.errors import BadDigest, BadReference, BuildError, UsageError
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
+from nbcontain.values import dataclass
 
 CONTEXT_FILE = "context"
 """What a file is called that is a whole context, as BuildKit calls it."""

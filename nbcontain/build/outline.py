@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from nbcontain.build.named import Contexts
 from nbcontain.build.plan import BuildOptions, Planning
@@ -16,6 +15,7 @@ from nbcontain.dockerfile import ast
 from nbcontain.errors import Span, StoreError
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
+from nbcontain.values import dataclass, replace
 
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from nbcontain.errors import BadReference, UsageError
 from nbcontain.oci.reference import Reference
+from nbcontain.values import dataclass, replace
 
 KINDS = {
     "local": "a directory of files",
@@ -52,6 +51,8 @@ class Output:
         """Read type=…,dest=…, a directory's name, or -. Raises UsageError."""
         if "=" not in text:
             return cls("tar" if text == "-" else "local", text)
+        import csv
+
         try:
             [parts] = csv.reader([text], strict=True)
         except (csv.Error, ValueError) as error:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from nbcontain.errors import BuildError
+from nbcontain.values import dataclass, field
 from nbcontain.whitespace import WHITESPACE
 
 _MAX_TRANSITIONS = 4096

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 from nbcontain.build.arguments import (
@@ -35,6 +34,7 @@ from nbcontain.dockerfile.words import expand
 from nbcontain.errors import BadReference, DockerfileError, RegistryError, Span, StoreError, UsageError
 from nbcontain.oci.image import History, Image, ImageConfig, Platform
 from nbcontain.oci.reference import Reference
+from nbcontain.values import replace
 
 Resolve = Callable[[Reference, Platform], Image]
 """Gives the image of a name: a store, a registry, or a dict in a test."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +19,7 @@ from nbcontain.errors import UsageError
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, Platform
 from nbcontain.oci.reference import Reference
+from nbcontain.values import dataclass, field
 
 BUILD_TYPE = "urn:nbcontain:build:dockerfile:v1"
 """docs/building.md says what it means."""

@@ -7,12 +7,11 @@ A recipe names every input that is part of a step's cache key. The last ones of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from difflib import SequenceMatcher
 
 from nbcontain.build.graph import Base, Operation, Step, Vertex
 from nbcontain.dockerfile.checks import is_secret_name
 from nbcontain.oci.digest import Digest
+from nbcontain.values import asdict, dataclass, field, fields, is_dataclass, replace
 
 _SHOWN = 60
 _WORDS = {"cwd": "WORKDIR", "user": "USER", "network": "--network", "chown": "--chown", "chmod": "--chmod",
@@ -103,6 +102,11 @@ def counterparts(before: Sequence[Recipe], steps: Sequence[Step]) -> dict[int, R
     for stage in dict.fromkeys(step.stage for step in steps):
         old = [each for each in before if each.stage == stage]
         new = [(number, step.name) for number, step in enumerate(steps, 1) if step.stage == stage]
+        if [each.name for each in old] == [name for _, name in new]:
+            found.update((number, was) for (number, _), was in zip(new, old, strict=True))
+            continue
+        from difflib import SequenceMatcher
+
         matcher = SequenceMatcher(None, [each.name for each in old], [name for _, name in new], autojunk=False)
         for tag, old_from, old_to, new_from, new_to in matcher.get_opcodes():
             if tag == "equal":

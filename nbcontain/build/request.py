@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nbcontain.build.named import context_name
 from nbcontain.oci.image import Platform
+from nbcontain.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     # What most builds do not ask for is not imported for them.

@@ -7,10 +7,10 @@ by no repr.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from nbcontain.errors import BuildError, UsageError
+from nbcontain.values import dataclass, field
 
 _MAX_BYTES = 500 << 10
 """As many as BuildKit takes."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 
 from nbcontain.build.patterns import Ignore, has_wildcards
 from nbcontain.build.walk import Entry, Walk, unescaped
 from nbcontain.errors import BuildError
+from nbcontain.values import dataclass, replace
 
 Missing = Callable[[Walk, str], BuildError]
 """The error for a source that is not there."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nbcontain.build.outputs import Output
 from nbcontain.build.request import BuildOptions
-from nbcontain.build.solver import BUILD
 from nbcontain.errors import UsageError
-from nbcontain.events import Emit, Event, Started
+from nbcontain.events import BUILD, Emit, Event, Started
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
+from nbcontain.values import replace
 
 
 def checked(options: BuildOptions) -> None:

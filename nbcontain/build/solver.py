@@ -6,26 +6,25 @@ It knows no operation; what they do is in `operations`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nbcontain.build.chronicle import Chronicle
 from nbcontain.build.graph import BuildGraph, Step, Vertex
-from nbcontain.build.operations import Filesystem, Workshop, cache_key, execute, timestamp
+from nbcontain.build.operations import Filesystem, Workshop, cache_key, execute
 from nbcontain.dockerfile.json_form import NotStrings, json_strings
 from nbcontain.errors import BuildError, Cancelled, DockerfileError, NbcontainError, StepFailed
-from nbcontain.events import Emit, Event, Finished, Notice, Outcome, Progress, Started
+from nbcontain.events import BUILD, Emit, Event, Finished, Notice, Outcome, Progress, Started
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Descriptor, History, Image
+from nbcontain.oci.image import Descriptor, History, Image, timestamp
 from nbcontain.store import Store
 from nbcontain.store.cache import CacheRecord
+from nbcontain.values import dataclass, replace
 
-BUILD = "build"
-"""The task that all steps of a build have as parent."""
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Import(Protocol):
@@ -93,15 +92,21 @@ class Solver:
         """Every vertex, inputs before users. After an error nothing new begins, and what runs is ended."""
         waiting = list(vertices)
         running: dict[Future[_Solved], Vertex] = {}
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="nbcontain build") as pool:
+        with ExitStack() as stack:
+            pool: ThreadPoolExecutor | None = None
             try:
                 while waiting or running:
                     for vertex in [each for each in waiting if all(below in self._solved for below in each.inputs)]:
                         if len(running) == self._workers:
                             break
                         waiting.remove(vertex)
-                        self._begin(vertex, pool, running)
+                        work = self._begin(vertex)
+                        if work is not None:
+                            pool = pool or stack.enter_context(self._pool())
+                            running[pool.submit(work)] = vertex
                     if len(running) == self._workers or (running and not self._has_ready(waiting)):
+                        from concurrent.futures import FIRST_COMPLETED, wait
+
                         for future in wait(running, return_when=FIRST_COMPLETED).done:
                             self._solved[running.pop(future)] = future.result()
             except BaseException:
@@ -109,11 +114,17 @@ class Solver:
                     self._workshop.leash.let_go()
                 raise
 
+    def _pool(self) -> ThreadPoolExecutor:
+        """Only where something has to be done: its import takes longer than a build that is all cached."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        return ThreadPoolExecutor(self._workers, thread_name_prefix="nbcontain build")
+
     def _has_ready(self, waiting: list[Vertex]) -> bool:
         return any(all(below in self._solved for below in each.inputs) for each in waiting)
 
-    def _begin(self, vertex: Vertex, pool: ThreadPoolExecutor, running: dict[Future[_Solved], Vertex]) -> None:
-        """Take a base or a cached result at once; hand a miss to a thread."""
+    def _begin(self, vertex: Vertex) -> Callable[[], _Solved] | None:
+        """Take a base or a cached result at once; of a miss, give what is to be done on a thread."""
         task, step = self._owners[vertex]
         inputs = [self._solved[below].filesystem for below in vertex.inputs]
         workshop = self._workshop.for_step(partial(_as_task, task, self._emit))
@@ -123,17 +134,17 @@ class Solver:
             self._chronicle.looked_up(vertex, key, [str(each.chain_id or "scratch") for each in inputs])
             if key is None:
                 self._hit(vertex, _Solved(execute(vertex.operation, inputs, workshop)), inputs)
-                return
+                return None
             asked = self._asked(step)
             if not asked and (solved := self._known(key)) is not None:
                 self._hit(vertex, solved, inputs)
-                return
+                return None
             if why := self._chronicle.why(vertex, asked=asked):
                 # Only a word more about what has begun already.
                 self._emit(Started(task, step.name, BUILD, step.span, waiting=True, why=why))
         except BaseException as error:
             raise self._failed(vertex, error) from error
-        running[pool.submit(self._execute, vertex, inputs, workshop, key, use_cache=not asked)] = vertex
+        return partial(self._execute, vertex, inputs, workshop, key, use_cache=not asked)
 
     def _asked(self, step: Step) -> str:
         """The flag that has this step run in any case."""

@@ -7,18 +7,18 @@ when the build is over.
 from __future__ import annotations
 
 import io
-import lzma
 import os
-import tarfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.errors import BuildError, UsageError
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    import tarfile
 
 _READ_BYTES = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -136,6 +136,10 @@ def _copy(writer: Writer, path: str, source: Path) -> None:
 
 def unpack_stream(stream: IO[bytes], writer: Writer, what: str) -> None:
     """Write out what is in a tar archive, compressed or not. Raises BuildError."""
+    import lzma
+    import tarfile
+    import zlib
+
     try:
         with tarfile.open(fileobj=stream, mode="r|*") as archive:
             for member in archive:

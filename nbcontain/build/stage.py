@@ -6,7 +6,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from typing import Any
 
@@ -17,6 +16,7 @@ from nbcontain.dockerfile.nearest import nearest
 from nbcontain.dockerfile.rules import CHECKS, did_you_mean
 from nbcontain.errors import DockerfileError, Span
 from nbcontain.oci.image import ImageConfig
+from nbcontain.values import dataclass, field, replace
 
 _SHELL = ("/bin/sh", "-c")
 

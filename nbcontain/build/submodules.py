@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from nbcontain.build.http import redacted
 from nbcontain.errors import BuildError
+from nbcontain.values import dataclass
 
 MAX_DEPTH = 8
 MAX_COUNT = 200

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 
 from nbcontain.build.walk import Entry, opened_file
 from nbcontain.errors import BadArchive
 from nbcontain.store import compression, tar
 from nbcontain.store.owners import Ledger
 from nbcontain.store.unpack import add_tar
+from nbcontain.values import replace
 
 
 def with_archives(root_fd: int, entries: Iterable[Entry]) -> list[Entry]:

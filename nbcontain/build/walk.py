@@ -11,11 +11,11 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Literal
 
 from nbcontain.build.patterns import Glob, Ignore, Matched, has_wildcards
 from nbcontain.errors import BuildError
+from nbcontain.values import dataclass, field
 
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_LINKS = 40

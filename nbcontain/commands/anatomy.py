@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nbcontain.anatomy import Difference, Examined, LayerPart, Layers, TreeAt
 from nbcontain.commands.table import command
@@ -12,10 +12,13 @@ from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Raw, Verdict
 from nbcontain.display.words import count, size
-from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.options import argument, option, with_defaults
 from nbcontain.store.contents import Change
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 _WORST = 3
 _MARK = {"A": "+", "C": "~", "D": "−"}

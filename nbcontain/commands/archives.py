@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nbcontain.commands.table import command
 from nbcontain.display.values import InProgress, Lines
-from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.options import argument, option, with_defaults
 from nbcontain.store.archive_writer import Saved
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.build.arguments import allowed, parse_platform
@@ -13,25 +12,25 @@ from nbcontain.build.named import contexts_of
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import agents_of, secrets_of
-from nbcontain.builder import BuildTask
-from nbcontain.commands.calls import call_of, called
 from nbcontain.commands.inputs import BuildInputs, inputs_of
 from nbcontain.commands.table import command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Verdict
 from nbcontain.display.words import ago, count, size
 from nbcontain.dockerfile.ast import Remark
-from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.options import argument, option, with_defaults
+from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.build.caches import CachePlace
     from nbcontain.build.provenance import ProvenanceOptions
+    from nbcontain.builder import BuildTask
+    from nbcontain.engine import Engine
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_DURATION = r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?"
+_SIZE = r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +102,11 @@ class BuildWords:
     ) -> InProgress[Image] | InProgress[Verdict]:  # fmt: skip
         """The build, or the check, of this. `variables` are the notebook's, `contexts` its contexts by name."""
         options = self.build_options(given, variables, contexts)
-        if call := call_of(self.call, is_check=self.check):
-            return called(engine, call, given.dockerfile, options)
+        if self.call or self.check:
+            from nbcontain.commands.calls import call_of, called
+
+            if call := call_of(self.call, is_check=self.check):
+                return called(engine, call, given.dockerfile, options)
         return self.in_progress(engine.build(given.dockerfile, options))
 
     def _outputs(self) -> tuple[Output, ...]:
@@ -248,7 +250,7 @@ def builder_usage(engine: Engine, words: BuilderUsageWords) -> Table:
 
 
 def _seconds(text: str) -> float:
-    match = _DURATION.fullmatch(text)
+    match = re.fullmatch(_DURATION, text)
     if not text or match is None:
         raise UsageError(f"{text!r} is no duration", hint="24h, 7d, 90m or 1h30m")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
@@ -256,7 +258,7 @@ def _seconds(text: str) -> float:
 
 
 def _bytes(text: str) -> int:
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text, re.IGNORECASE)
     if match is None:
         raise UsageError(f"{text!r} is no size", hint="500MB or 10GB")
     return int(float(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " "))

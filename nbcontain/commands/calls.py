@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nbcontain.display.values import Document, InProgress, Verdict
 from nbcontain.errors import UsageError
+from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     # Builds come by here, and need none of it.

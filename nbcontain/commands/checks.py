@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.commands.table import command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, InProgress, Lines, Verdict
 from nbcontain.display.words import duration, size
-from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.options import option, with_defaults
 from nbcontain.soundness import Report
 from nbcontain.store.check import Finding
+from nbcontain.values import asdict, dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

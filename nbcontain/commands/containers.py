@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain import detach_keys as keys
 from nbcontain.commands.images import inspected
@@ -14,7 +13,6 @@ from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, InProgress, Interactive, Lines, Log
 from nbcontain.display.words import ago, command_line, count, size
-from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.events import Emit, Output, Record
 from nbcontain.filters import CONTAINERS
@@ -23,8 +21,11 @@ from nbcontain.options import argument, option, with_defaults
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.runtime.signals import signal_number
-from nbcontain.store.gc import written_bytes
 from nbcontain.task import Task
+from nbcontain.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 PRIVILEGED = "nothing protects this machine from what runs inside"
 
@@ -99,6 +100,8 @@ def container_ps(engine: Engine, words: PsWords) -> object:
 def _sizes(engine: Engine, shown: Sequence[tuple[Container, str]]) -> dict[str, tuple[int, int]]:
     """Per container, what it wrote, and that with its image's layers."""
     images = {str(image.id): image.size_bytes for _, image in engine.images()}
+    from nbcontain.store.gc import written_bytes
+
     wrote = {each.id: written_bytes(engine.store.written_at(each.id)) for each, _ in shown}
     return {each.id: (wrote[each.id], wrote[each.id] + images.get(each.info.image_id, 0)) for each, _ in shown}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +14,7 @@ from nbcontain.display.words import count, size
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.options import argument, option, parse, parser_of, with_defaults
+from nbcontain.values import dataclass
 
 _NOTHING: dict[str, str] = {}
 _ABOUT = "write this cell into the notebook's own build context, which %%dockerfile cells take files from"

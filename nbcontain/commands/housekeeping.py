@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from nbcontain.commands.rows import status_shown
 from nbcontain.commands.table import command
@@ -11,11 +11,14 @@ from nbcontain.display.formats import Format, size_shown
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Confirm, InProgress, Lines, Sections
 from nbcontain.display.words import ago, command_line, count, size
-from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.filters import PRUNING
 from nbcontain.housekeeping import Pruned, Share, Usage
 from nbcontain.options import option, with_defaults
+from nbcontain.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 DF_TITLES = {
     "Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from nbcontain.commands.manifests import platforms
 from nbcontain.commands.rows import (
@@ -21,13 +21,16 @@ from nbcontain.display.table import Column, Table
 from nbcontain.display.template import Template
 from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import ago, count, size
-from nbcontain.engine import Engine
 from nbcontain.errors import ImageNotFound, NbcontainError, UsageError
 from nbcontain.filters import IMAGES, Named, named
 from nbcontain.inspection import image_document
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
+from nbcontain.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 FORMAT_HELP = "a table of these columns, or a text for each: Go's templates, as docker's"
 _FORMAT = "table {{.ID}}…|json|TEMPLATE"

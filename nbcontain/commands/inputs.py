@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.build.context import MAX_DOCKERFILE_BYTES, MAX_IGNORE_BYTES, Context
 from nbcontain.build.graph import RemoteFile
-from nbcontain.build.http import redacted
 from nbcontain.build.named import Inside, remote_of
 from nbcontain.build.sources import Source
 from nbcontain.errors import BuildError, UsageError
+from nbcontain.values import dataclass
 
 _NAME = "Dockerfile"
 
@@ -42,6 +41,8 @@ def inputs_of(path: str, file: str) -> BuildInputs:
     if not directory.is_dir():
         context = directory if directory.is_file() else remote_of(path)
         if context is None:
+            from nbcontain.build.http import redacted
+
             raise UsageError(
                 f"there is no directory {redacted(path)}",
                 hint="A directory, a tar file, a URL, or - for standard input",

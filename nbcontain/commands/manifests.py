@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from nbcontain.commands.table import command
@@ -19,6 +18,7 @@ from nbcontain.oci.image import INDEX
 from nbcontain.oci.indexes import ImageIndex, index_from
 from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
+from nbcontain.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nbcontain.commands.table import command
 from nbcontain.display.values import Document, InProgress, Lines
-from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nbcontain.commands.containers import each_container
 from nbcontain.commands.table import Names, command
 from nbcontain.display.table import Table
@@ -15,6 +13,7 @@ from nbcontain.options import argument, option, with_defaults
 from nbcontain.resources import Look
 from nbcontain.runtime.resources import LimitOptions
 from nbcontain.task import Task
+from nbcontain.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

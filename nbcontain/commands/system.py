@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
 from nbcontain.commands.containers import ContainerInspectWords
@@ -13,11 +12,14 @@ from nbcontain.display.table import Table
 from nbcontain.display.template import Template
 from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import size
-from nbcontain.engine import Engine
 from nbcontain.errors import ContainerNotFound, UsageError
 from nbcontain.inspection import container_document, facts, image_document, info_document, version_document
 from nbcontain.options import option, with_defaults
 from nbcontain.task import Task
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

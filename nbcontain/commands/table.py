@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+from nbcontain.commands.index import INDEX
 from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
-from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.options import HelpAsked, argument, parse, with_defaults
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class Command:
     top: tuple[str, ...] = ()
 
 
-COMMANDS: list[Command] = []
+_COMMANDS: list[Command] = []
+"""Those of the modules that were imported so far."""
 GROUPS = {
     "image": "images: make, list, look into, remove",
     "container": "containers: run, watch, stop, remove",
@@ -43,15 +47,26 @@ def command(
     """Put the decorated function into the table."""
 
     def register(function: Callable[[Engine, Any], object]) -> Callable[[Engine, Any], object]:
-        COMMANDS.append(Command(group, name, help, options, function, aliases, top))
+        _COMMANDS.append(Command(group, name, help, options, function, aliases, top))
         return function
 
     return register
 
 
+def commands() -> list[Command]:
+    """All of them."""
+    for name in sorted(os.listdir(os.path.dirname(__file__))):
+        if name.endswith(".py") and not name.startswith("_"):
+            import_module(f"{__package__}.{name.removesuffix('.py')}")
+    return _COMMANDS
+
+
 def find(group: str, word: str) -> Command | None:
     """The command that `word` means in `group`; group "" is the terminal, where docker's short words hold too."""
-    for each in COMMANDS:
+    module = INDEX.get(f"{group} {word}".lstrip())
+    if module is not None:
+        import_module(f"{__package__}.{module}")
+    for each in _COMMANDS if module is not None else commands():
         if group and each.group == group and word in (each.name, *each.aliases):
             return each
         if not group and (word in each.top or (each.group == "nbcontain" and word == each.name)):
@@ -79,6 +94,8 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
             raise UsageError(
                 f"{prog}: docker's {words[0]} is not here yet", why=reason, hint=f"{prog} --help lists the commands"
             )
+        from difflib import get_close_matches
+
         near = get_close_matches(words[0], known := _spellings(group), 1)
         hint = f"did you mean {known[near[0]]}?" if near else f"{prog} --help lists the commands"
         raise UsageError(f"{prog}: there is no command {words[0]!r}", hint=hint)
@@ -91,7 +108,7 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
 def _spellings(group: str) -> dict[str, str]:
     """Every name of a command, and how it is written where `group` is."""
     found: dict[str, str] = {}
-    for each in COMMANDS:
+    for each in commands():
         is_plain = each.group in (group, "nbcontain")
         for name in (each.name, *each.aliases):
             found.setdefault(name, name if is_plain else f"{each.group} {name}")
@@ -102,10 +119,10 @@ def _spellings(group: str) -> dict[str, str]:
 
 def overview(group: str = "") -> str:
     """A line a command: the help of a group, or of the terminal's first word."""
-    rows = [(each.name, each.help) for each in COMMANDS if each.group == (group or "nbcontain")]
+    rows = [(each.name, each.help) for each in commands() if each.group == (group or "nbcontain")]
     if not group:
         rows += [(name, f"{text} ({name} --help)") for name, text in GROUPS.items()]
-        shorts = sorted({word for each in COMMANDS for word in each.top})
+        shorts = sorted({word for each in commands() for word in each.top})
         rows.append(("", "docker's short words work too: " + " ".join(shorts)))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
@@ -131,6 +148,8 @@ class OneName:
 
 def split(line: str) -> list[str]:
     """A magic's line as words, by the shell's rules for quotes. Raises UsageError for an open quote."""
+    import shlex
+
     try:
         return shlex.split(line, posix=True)
     except ValueError as error:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
+
+from nbcontain.values import dataclass
 
 LINE_CHARACTERS = 4096
 """A longer line is cut, with an ellipsis."""
@@ -20,17 +21,19 @@ _REST_BYTES = 4 * LINE_CHARACTERS + 4
 
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _SEPARATORS = "\u2028\u2029"
-_SUSPECT = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}{_SEPARATORS}\ufffe\uffff]")
-_TOKEN = re.compile(
+_SUSPECT = rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}{_SEPARATORS}\ufffe\uffff]"
+_TOKEN = (
     r"(?:\x1b\[|\x9b)(?P<parameters>[0-?]{0,64})[ -/]{0,8}(?P<final>[@-~])"
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n\r]{0,4096}(?:\x07|\x1b\\|\x9c)"  # OSC, DCS …: a string
     r"|\x1b[ -/]{0,8}[0-~]?"
     rf"|(?P<control>[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}{_SEPARATORS}\ufffe\uffff])"
 )
-_UNFINISHED = re.compile(
+_UNFINISHED = (
     r"(?:(?:\x1b\[|\x9b)[0-?]{0,64}[ -/]{0,8}|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n\r]{0,4096}\x1b?"
     r"|\x1b[ -/]{0,8})\Z"
 )
+_pattern = cache(re.compile)
+"""Compiled when something has to be looked for: most text of a terminal's command is plain."""
 
 
 class Style(NamedTuple):
@@ -122,7 +125,7 @@ def unfinished(pen: Pen, source: str = "stdout") -> Line | None:
 
 def settle(text: str, style: Style = PLAIN) -> tuple[tuple[Run, ...], Style]:
     """One line as it stands when all its control functions were carried out, and the style after it."""
-    if not _SUSPECT.search(text):
+    if not _pattern(_SUSPECT).search(text):
         cut = text if len(text) <= LINE_CHARACTERS else text[:LINE_CHARACTERS] + "…"
         return ((Run(cut, style),) if cut else ()), style
     cells: list[tuple[str, Style]] = []
@@ -144,9 +147,9 @@ def settle(text: str, style: Style = PLAIN) -> tuple[tuple[Run, ...], Style]:
 
 def sanitized(text: str) -> str:
     """Text for a stream that understands SGR, CR, LF, tab and backspace; everything else is dropped."""
-    if not _SUSPECT.search(text):
+    if not _pattern(_SUSPECT).search(text):
         return text
-    return _TOKEN.sub(_kept, text)
+    return _pattern(_TOKEN).sub(_kept, text)
 
 
 def split_unfinished(text: str) -> tuple[str, str]:
@@ -156,9 +159,9 @@ def split_unfinished(text: str) -> tuple[str, str]:
         return text, ""
     # A string's terminator begins with ESC itself: then the function began before.
     earlier = text.rfind("\x1b", max(0, start - 4200), start) if text[start:] == "\x1b" else -1
-    if earlier >= 0 and _UNFINISHED.match(text, earlier):
+    if earlier >= 0 and _pattern(_UNFINISHED).match(text, earlier):
         return text[:earlier], text[earlier:]
-    return (text[:start], text[start:]) if _UNFINISHED.match(text, start) else (text, "")
+    return (text[:start], text[start:]) if _pattern(_UNFINISHED).match(text, start) else (text, "")
 
 
 def visible(text: str) -> str:
@@ -259,7 +262,7 @@ def _nearest(red: int, green: int, blue: int) -> int:
 def _pieces(text: str) -> Iterator[str | tuple[str, str]]:
     """Printable text, and the few control functions that mean something."""
     position = 0
-    for match in _TOKEN.finditer(text):
+    for match in _pattern(_TOKEN).finditer(text):
         if match.start() > position:
             yield text[position : match.start()]
         position = match.end()

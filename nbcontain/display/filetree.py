@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 from nbcontain.anatomy import TreeAt
 from nbcontain.display import html
 from nbcontain.display.ansi import visible
 from nbcontain.display.words import count, size
 from nbcontain.store.contents import File, Node
+from nbcontain.values import dataclass, replace
 
 _TYPES = {
     "directory": stat.S_IFDIR, "link": stat.S_IFLNK, "character device": stat.S_IFCHR, "block device": stat.S_IFBLK,

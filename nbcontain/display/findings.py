@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nbcontain.build.lint import CheckReport
 from nbcontain.display import html
 from nbcontain.display.ansi import visible
@@ -11,6 +9,7 @@ from nbcontain.display.words import count
 from nbcontain.dockerfile.ast import Remark
 from nbcontain.dockerfile.rules import CHECKS, HINTS, RULES
 from nbcontain.errors import draw_excerpt
+from nbcontain.values import dataclass
 
 _STATES = {"error": "failed", "check": "cancelled", "hint": "running", "note": "lost"}
 """The colours, as those of states; the word tells them apart without."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-from nbcontain.display import html
 from nbcontain.display.ansi import visible
 from nbcontain.display.template import Template
 from nbcontain.display.template_functions import FUNCTIONS, Method
 from nbcontain.display.values import Lines
 from nbcontain.errors import UsageError
+from nbcontain.values import dataclass
 
 Row = Mapping[str, object]
 _MIN_WIDTH, _PADDING = 10, 3
@@ -85,6 +84,8 @@ class Columns:
 
     def html(self) -> str:
         """A real table, if every line has as many cells as the first."""
+        from nbcontain.display import html
+
         titles, *rows = [line.split("\t") for line in self.lines]
         if any(len(row) != len(titles) for row in rows):
             return html.element("pre", html.escape(self.text()))

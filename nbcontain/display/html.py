@@ -10,12 +10,11 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
 from nbcontain.display import words
 from nbcontain.display.ansi import Line, visible
+from nbcontain.values import dataclass
 
 GLYPHS = {
     "waiting": "○",
@@ -210,6 +209,8 @@ def style(content: str) -> str:
 @cache
 def style_sheet() -> str:
     """The whole style sheet, for live cards."""
+    from importlib.resources import files
+
     return (files("nbcontain.display") / "static" / "style.css").read_text("utf-8")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from nbcontain.build.lint import CheckReport
@@ -14,6 +13,7 @@ from nbcontain.display.table import Column, Table
 from nbcontain.display.words import count
 from nbcontain.dockerfile.rules import CHECKS, RULES
 from nbcontain.errors import Span
+from nbcontain.values import dataclass
 
 
 def targets_table(targets: Sequence[Target]) -> Table:

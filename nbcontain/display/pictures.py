@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nbcontain.display import html, words
 from nbcontain.display.ansi import Line, visible
@@ -12,6 +11,7 @@ from nbcontain.display.text import notice_lines, one_line, summary, tail_lines
 from nbcontain.display.transfers import pace, total_text
 from nbcontain.display.view import TaskView, View
 from nbcontain.events import Notice
+from nbcontain.values import dataclass
 
 _RUNNING_LINES = 5
 _FAILED_LINES = 20

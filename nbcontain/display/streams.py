@@ -11,11 +11,11 @@ import codecs
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol, TextIO
 
 from nbcontain.display import words
 from nbcontain.display.ansi import sanitized, split_unfinished
+from nbcontain.values import dataclass
 
 StreamName = Literal["stdout", "stderr"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from nbcontain.display import html, words
+from nbcontain.display import words
 from nbcontain.display.ansi import visible
 from nbcontain.errors import Unavailable
+from nbcontain.values import dataclass
 
 Look = Literal["", "num", "code", "wide", "graph", "tree", "mark"]
 
@@ -78,6 +78,8 @@ class Table:
 
     def html(self) -> str:
         """A real table with the style it needs."""
+        from nbcontain.display import html
+
         columns = [(column.title, column.look) for column in self._columns()]
         return html.table(columns, self._shown(), self.footer, self.label, self.title)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from nbcontain.display.template_functions import FUNCTIONS, Bad, Method, is_true, shown
 from nbcontain.display.template_syntax import Action, Block, Jump, Node, Operand, Pipeline, Text, failed, near, parse
 from nbcontain.errors import UsageError
+from nbcontain.values import dataclass, field
 
 OUTPUT_LIMIT = 16 << 20
 """Characters that one value may become."""

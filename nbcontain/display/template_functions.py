@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote_plus
+
+from nbcontain.values import dataclass
 
 _WIDEST = 10_000
 """What pad and printf may fill up to."""
@@ -78,6 +77,7 @@ def _decimal(value: float, large: int, small: int) -> str:
 
     if value != value or value in (float("inf"), float("-inf")):
         return {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}[str(value)]
+
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     power = len(digits) - 1 + int(exponent)
     if value and not small <= power < large:
@@ -308,7 +308,15 @@ def _argument(value: object) -> str:
     return "<nil>" if value is None else shown(value)
 
 
+def _url_query(text: str) -> str:
+    from urllib.parse import quote_plus
+
+    return quote_plus(text)
+
+
 def _html(text: str) -> str:
+    import html
+
     return html.escape(text, quote=False).replace('"', "&#34;").replace("'", "&#39;").replace("\0", "\ufffd")
 
 
@@ -343,6 +351,6 @@ FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "truncate": _truncate, "not": _not, "len": _length, "index": _index, "slice": _slice, "eq": _equal,
     "ne": _not_equal, "lt": _less, "le": lambda a, b: _less(a, b) or _equal(a, b),
     "gt": lambda a, b: not (_less(a, b) or _equal(a, b)), "ge": lambda a, b: not _less(a, b),
-    "print": _print, "println": _println, "printf": _printf, "html": _escaped(_html), "urlquery": _escaped(quote_plus),
+    "print": _print, "println": _println, "printf": _printf, "html": _escaped(_html), "urlquery": _escaped(_url_query),
     "js": _escaped(_script),
 }  # fmt: skip

@@ -16,11 +16,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from nbcontain.display.template_functions import FUNCTIONS
 from nbcontain.errors import UsageError
+from nbcontain.values import dataclass
 
 DEPTH_LIMIT = 60
 """How deep parentheses and blocks may lie in each other."""

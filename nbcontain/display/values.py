@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from nbcontain.consoles import Session, Size
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
 from nbcontain.events import Emit, Record
 from nbcontain.task import Task
+from nbcontain.values import dataclass, field
+
+if TYPE_CHECKING:
+    from nbcontain.consoles import Session, Size
 
 T = TypeVar("T")
 _SHOWN_BYTES = 256 << 10

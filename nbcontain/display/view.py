@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nbcontain.display.ansi import Line, Pen, Run, unfinished, write
 from nbcontain.errors import Span
 from nbcontain.events import Finished, Notice, Outcome, Output, Progress, Record, Started, TaskId
+from nbcontain.values import dataclass, field, replace
 
 TaskState = Literal["waiting", "running"] | Outcome
 

@@ -7,7 +7,6 @@ or in a subshell's, so handlers only note what was asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
@@ -17,6 +16,7 @@ import traitlets
 from nbcontain.display.ansi import Line
 from nbcontain.display.html import Action, Picture, style_sheet
 from nbcontain.display.view import TAIL_LINES
+from nbcontain.values import asdict
 
 
 class Card(anywidget.AnyWidget):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 _UNITS = (
     (1, "second"), (60, "minute"), (3600, "hour"), (86400, "day"), (7 * 86400, "week"), (30 * 86400, "month"),
@@ -49,7 +48,7 @@ def ago(when: str | float | None, now: float | None = None) -> str:
         then = float(when) if isinstance(when, float | int) else _seconds(str(when))
     except ValueError:
         return str(when)
-    seconds = max(0.0, (datetime.now(UTC).timestamp() if now is None else now) - then)
+    seconds = max(0.0, (time.time() if now is None else now) - then)
     if seconds < 1:
         return "Less than a second ago"
     limits = (60, 3600, 48 * 3600, 14 * 86400, 60 * 86400, 730 * 86400)
@@ -72,8 +71,12 @@ def bar(value: float, maximum: float, width: int = 8) -> str:
 
 def command_line(words: Sequence[str]) -> str:
     """Words as one could type them."""
-    return shlex.join(words)
+    from shlex import join
+
+    return join(words)
 
 
 def _seconds(when: str) -> float:
+    from datetime import datetime
+
     return datetime.fromisoformat(when.replace("Z", "+00:00")).timestamp()

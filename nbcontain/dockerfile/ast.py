@@ -6,9 +6,9 @@ Nothing here is expanded: `$variables` and quotes belong to the plan, which know
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from nbcontain.errors import Span
+from nbcontain.values import dataclass
 
 _TABS = re.compile(r"^\t+", re.MULTILINE)
 

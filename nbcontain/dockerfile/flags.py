@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NoReturn
 
 from nbcontain.dockerfile.lines import Line
 from nbcontain.dockerfile.nearest import nearest
 from nbcontain.errors import DockerfileError
+from nbcontain.values import dataclass
 
 Known = Mapping[str, type[object]]
 """What an instruction takes: names, with `str` for a value, `bool` for a switch, `tuple` for values given often."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 from nbcontain.dockerfile.ast import Heredoc, Remark
 from nbcontain.dockerfile.json_form import NotStrings, json_strings
 from nbcontain.dockerfile.rules import RULES
 from nbcontain.dockerfile.words import raw_words
 from nbcontain.errors import DockerfileError, Span
+from nbcontain.values import dataclass, replace
 from nbcontain.whitespace import WHITESPACE
 
 MAX_SOURCE_BYTES = 1 << 20

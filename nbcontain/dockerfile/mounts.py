@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +33,8 @@ def mount_flag(text: str) -> MountFlag:
     """The fields of key=value,… (CSV with quotes). Raises DockerfileError, without a span."""
     if not _CSV.fullmatch(text):
         raise DockerfileError(f"--mount={text} cannot be read", why="a quote in it stands alone")
+    import csv
+
     try:
         rows = list(csv.reader([text]))
     except csv.Error as error:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
 from nbcontain.dockerfile.ast import Remark
 from nbcontain.errors import DockerfileError, Span
+from nbcontain.values import dataclass, replace
 
 _DOCUMENTS = "https://docs.docker.com/go/dockerfile/rule/"
 

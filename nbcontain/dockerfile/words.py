@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from nbcontain.errors import DockerfileError
+from nbcontain.values import dataclass, field
 from nbcontain.whitespace import WHITESPACE
 
 MAX_DEPTH = 100

@@ -10,11 +10,11 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux.limits import Limits, Setting, settings
+from nbcontain.values import dataclass
 
 PARENT = "nbcontain"
 """The group that ours are in."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from nbcontain.values import dataclass
 
 PLACE = Path("/proc/sys/fs/binfmt_misc")
 _MACHINES = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from nbcontain.oci.strict_json import Fields
+from nbcontain.values import dataclass
 
 UNLIMITED = -1
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import CONFIG, MANIFEST, Descriptor, Image, Manifest, Platform
 from nbcontain.oci.indexes import ImageIndex, entry_of, index_of
+from nbcontain.values import dataclass, field
 
 STATEMENT = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v0.1"

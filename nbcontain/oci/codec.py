@@ -10,7 +10,6 @@ from __future__ import annotations
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from nbcontain.errors import BadDocument
 from nbcontain.oci.digest import DiffID, Digest
@@ -29,6 +28,7 @@ from nbcontain.oci.image import (
     Platform,
 )
 from nbcontain.oci.strict_json import Fields, digest_of, load
+from nbcontain.values import replace
 
 LAYER_LIMIT = 500
 """What overlayfs can stack."""

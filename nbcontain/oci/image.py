@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import platform as _platform
+import os as _os
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id_of
+from nbcontain.values import dataclass, field
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -31,7 +32,7 @@ class Platform:
     @classmethod
     def here(cls) -> Platform:
         """This machine's."""
-        machine = _platform.machine()
+        machine = _os.uname().machine
         known = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "riscv64": "riscv64"}
         return cls("linux", known.get(machine, machine), "v7" if machine == "armv7l" else "")
 
@@ -178,3 +179,9 @@ class Image:
         from nbcontain.oci import codec
 
         return codec.image_of(config, layers)
+
+
+def timestamp() -> str:
+    """Now, as the image specification writes it (RFC 3339, UTC)."""
+    seconds, rest_ns = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest_ns // 1000:06d}Z"

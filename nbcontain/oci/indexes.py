@@ -6,12 +6,12 @@ An index is a value with the bytes that it was read from or will be stored as, l
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 
 from nbcontain.errors import BadDocument
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import INDEX, MANIFEST, Descriptor, Image, Index, Platform
+from nbcontain.values import dataclass, field, replace
 
 ENTRY_TYPES = frozenset({MANIFEST, INDEX, codec.DOCKER_MANIFEST, codec.DOCKER_INDEX})
 """What may stand in an index that is made here."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from nbcontain.errors import BadDigest, BadReference
 from nbcontain.oci.digest import Digest
+from nbcontain.values import dataclass, replace
 
 DEFAULT_REGISTRY = "docker.io"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -60,6 +60,11 @@ class Reference:
         tag = f":{self.tag}" if self.tag is not None else ""
         digest = f"@{self.digest}" if self.digest is not None else ""
         return f"{self.registry}/{self.repository}{tag}{digest}"
+
+    @property
+    def pinned(self) -> Reference:
+        """What is meant: a digest says more than a tag, so that with both the digest wins."""
+        return replace(self, tag=None) if self.digest is not None else self
 
     @property
     def familiar(self) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from nbcontain.errors import BadDocument
 from nbcontain.oci.strict_json import Fields
+from nbcontain.values import dataclass
 
 ACTIONS = frozenset(
     f"SCMP_ACT_{name}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from nbcontain.values import dataclass, field
 
 OCI_VERSION = "1.0.2"
 """The oldest that has all that is used here: crun before 1.9 takes no newer one."""

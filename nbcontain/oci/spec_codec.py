@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from nbcontain.oci.spec import OCI_VERSION, IdMapping, Linux, Mount, Process, Rlimit, SharedDocument, Spec, User
 from nbcontain.oci.strict_json import Fields
+from nbcontain.values import replace
 
 
 def spec_to_text(spec: Spec) -> str:

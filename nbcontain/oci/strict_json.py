@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import BadDigest, BadDocument
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
+    from typing import Any
+
     from nbcontain.oci.digest import Digest
 
 DOCUMENT_LIMIT = 8 << 20

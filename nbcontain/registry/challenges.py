@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+from nbcontain.values import dataclass
 
 RETRY_AFTER_LIMIT_S = 120.0
 _HEADER_LIMIT = 8192

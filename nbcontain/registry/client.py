@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -21,6 +20,7 @@ from nbcontain.registry.challenges import merged_scopes, next_link, parse_challe
 from nbcontain.registry.configuration import Endpoint
 from nbcontain.registry.credentials import Credentials
 from nbcontain.registry.wire import Body, Response, Wire, check_address
+from nbcontain.values import dataclass, field
 
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 ACCEPT = ", ".join((MANIFEST, INDEX, codec.DOCKER_MANIFEST, codec.DOCKER_INDEX))
@@ -54,7 +54,7 @@ class RegistryClient:
 
     def __init__(
         self, endpoint: Endpoint, wire: Wire, credentials: Callable[[], Credentials | None] = lambda: None,
-        patience: Patience = Patience(),
+        patience: Patience = Patience(),  # noqa: B008 - a frozen value
     ) -> None:  # fmt: skip
         self.endpoint, self.wire, self.patience = endpoint, wire, patience
         self._credentials = credentials

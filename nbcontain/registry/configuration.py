@@ -8,7 +8,6 @@ import os
 import ssl
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from nbcontain.errors import BadCertificate, Blocked, UsageError
 from nbcontain.oci.reference import DEFAULT_REGISTRY, Reference
 from nbcontain.registry import registries_conf
 from nbcontain.registry.registries_conf import NOTHING, Place, RegistriesConf
+from nbcontain.values import dataclass, replace
 
 DOCKER_HUB = "registry-1.docker.io"
 

@@ -10,13 +10,13 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nbcontain.errors import RegistryError
 from nbcontain.oci.reference import DEFAULT_REGISTRY
 from nbcontain.store import files
+from nbcontain.values import dataclass, field
 
 HUB_KEY = "https://index.docker.io/v1/"
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Literal
 
 from nbcontain.errors import BadAnswer, BadDocument, DigestMismatch, RegistryError, Unsupported
@@ -21,6 +20,7 @@ from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
 from nbcontain.store.ingest import Partial, arriving
 from nbcontain.store.stacks import Arrivals, Feed, Stacks
+from nbcontain.values import dataclass
 
 PARALLEL = 3
 _INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urljoin
 
@@ -20,6 +19,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
 from nbcontain.store import Store
+from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
     from nbcontain.oci.attestations import Attested

@@ -6,7 +6,6 @@ import http.client
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -28,18 +27,19 @@ from nbcontain.oci.reference import Reference
 from nbcontain.registry.client import Patience, RegistryClient
 from nbcontain.registry.configuration import Configuration, Endpoint
 from nbcontain.registry.credentials import Credentials, Keychain
+from nbcontain.registry.policies import policy_of
 from nbcontain.registry.pull import Kept, Pull
 from nbcontain.registry.push import Push
 from nbcontain.registry.wire import Wire
 from nbcontain.store.stacks import Stacks
 from nbcontain.task import Task
+from nbcontain.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from nbcontain.oci.attestations import Attested
 
 T = TypeVar("T")
 M = TypeVar("M", Reference, str)
-POLICIES = ("always", "missing", "never", "newer")
 
 
 class Wanted(Protocol):
@@ -73,7 +73,7 @@ class Registries:
 
     def pull(self, name: str, *, platform: str = "", all_tags: bool = False) -> Task[tuple[Image, ...]]:
         """Fetch an image, or all of a repository. The task gives the images; it raises RegistryError."""
-        meant = [_normal(Reference.parse(each)) for each in self.configuration.podman.meant(name)]
+        meant = [Reference.parse(each).pinned for each in self.configuration.podman.meant(name)]
         reference = meant[0]
         wanted = platforms.parse(platform) if platform else Platform.here()
         if all_tags and (reference.digest or ":" in name.rpartition("/")[2]):
@@ -95,8 +95,8 @@ class Registries:
         `emit` strikes if nobody wants it any more. Without a platform any image of that name will do, and this
         machine's is fetched; with one, the name stays what it is here, if that is another platform's.
         """
-        policy = self._policy(policy)
-        reference, store = _normal(reference), self.stacks().store
+        policy = policy_of(policy, self.environ)
+        reference, store = reference.pinned, self.stacks().store
         try:
             here: Image | None = store.images.get(reference, platform)
         except ImageNotFound as error:
@@ -120,16 +120,9 @@ class Registries:
                 why=f"{error.message}{f' ({error.why})' if error.why else ''}", hint=absent.hint or error.hint,
             ) from error  # fmt: skip
 
-    def _policy(self, asked: str) -> str:
-        """The policy that was asked for; the usual one is what $NBCONTAIN_PULL says. Raises UsageError."""
-        policy = self.environ.get("NBCONTAIN_PULL", asked) if asked == "missing" else asked
-        if policy not in POLICIES:
-            raise UsageError(f"--pull {policy}: there is no such policy", hint=", ".join(POLICIES))
-        return policy
-
     def to_run(self, options: Wanted, emit: Emit) -> Image:
         """The image that `run` means, by name, id or digest; what is not here is pulled, as the policy says."""
-        name, policy = options.image, self._policy(options.pull)
+        name, policy = options.image, policy_of(options.pull, self.environ)
         images = self.stacks().store.images
         meant = self.configuration.podman.meant(name)
         if options.platform:
@@ -371,11 +364,6 @@ def _struck(emit: Emit, wire: Wire) -> Emit:
             raise
 
     return told
-
-
-def _normal(reference: Reference) -> Reference:
-    """A digest says more than a tag: with both, the digest wins."""
-    return replace(reference, tag=None) if reference.digest is not None else reference
 
 
 def _registry(text: str) -> Reference:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from nbcontain.errors import UsageError
 from nbcontain.oci.reference import Reference
+from nbcontain.values import dataclass, field
 
 When = Literal["all", "digest-only", "tag-only"]
 _LIMIT = 1 << 20

@@ -17,11 +17,11 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from nbcontain.errors import BadAnswer, BadCertificate, BadDocument, Cancelled, Unreachable
+from nbcontain.values import dataclass
 
 IDLE_S = 30.0
 """No byte for so long is a connection that is lost; whatever is slower than `SLOWEST` per window is too."""

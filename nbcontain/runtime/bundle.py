@@ -14,10 +14,8 @@ import signal
 import struct
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
 
 from nbcontain.errors import ContainerError, StoreError
 from nbcontain.events import Record
@@ -27,8 +25,15 @@ from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.runtime.hosts import HOSTS
 from nbcontain.store import files
+from nbcontain.values import asdict, dataclass, field, replace
 
-Status = Literal["creating", "created", "running", "stopped"]
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    Status = Literal["creating", "created", "running", "stopped"]
+
+_STATUSES = ("creating", "created", "running", "stopped")
 _OFD_LOCK = struct.Struct("hhqqi4x")
 _LIMIT_BYTES = 8 << 20
 _ORPHAN_S = 5.0
@@ -83,11 +88,12 @@ class ContainerInfo:
 class Bundle:
     """A container's directory. Equal handles may live in many processes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, info: ContainerInfo | None = None) -> None:
+        """`info` is what its container.json says, where somebody knows that already."""
         self.path = path
         self.lock_fd: int | None = None
         """Held between writing the bundle and handing it to its supervisor."""
-        self._info: ContainerInfo | None = None
+        self._info = info
 
     @classmethod
     def write(cls, path: Path, spec: Spec, rootfs: Sequence[Mount], info: ContainerInfo) -> Bundle:
@@ -178,7 +184,7 @@ class Bundle:
         """As its supervisor last wrote it; `creating` before that."""
         try:
             state = State(**self._read("state.json"))
-            return state if state.status in get_args(Status) else State()
+            return state if state.status in _STATUSES else State()
         except (FileNotFoundError, TypeError, ValueError, RecursionError):
             # Never written, or not to the end before the power went: it did not outlive that either.
             return State()
@@ -235,14 +241,15 @@ class Bundle:
         remove_tree(rubbish)
 
     def _read(self, name: str) -> Any:
-        return json.loads(files.read(self.path / name, _LIMIT_BYTES))
+        # As text: a listing of many containers would spend its time on joining paths.
+        return json.loads(files.read(f"{self.path}/{name}", _LIMIT_BYTES))
 
     # --- the lock ---
 
     def is_alive(self) -> bool:
         """Whether somebody holds the lock: a supervisor, or whoever is about to start one. Takes nothing."""
         try:
-            fd = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:

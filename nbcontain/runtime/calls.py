@@ -16,7 +16,7 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime import init, stage
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import Channel, Message, error_of
+from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
 
 OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit"
 
@@ -98,7 +98,7 @@ def remove_as_root(ids: IdMap, path: Path) -> None:
     inside.channel.send(
         {
             "do": "function",
-            "modules": [init.ROOTFS],
+            "modules": [ROOTFS],
             "function": "remove_tree",
             "rootfs": spec_codec.mounts_to_json([Mount("/", "bind", str(path.parent), ("bind",))]),
             "source": None,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
 from nbcontain.errors import BadDocument, UsageError
-from nbcontain.linux import confine
+from nbcontain.linux.capabilities import CAPABILITIES as EVERY
 from nbcontain.oci import strict_json
 from nbcontain.oci.spec import SharedDocument
 from nbcontain.options import option, with_defaults
+from nbcontain.values import dataclass, field
 
 CAPABILITIES = tuple(
     f"CAP_{name}"
@@ -122,7 +122,7 @@ def capabilities_of(add: Sequence[str], drop: Sequence[str], *, privileged: bool
     more, less = {_capability(each) for each in add}, {_capability(each) for each in drop}
     if "ALL" in more and "ALL" in less:
         raise UsageError("--cap-add ALL and --cap-drop ALL at once", hint="one of them")
-    every = {f"CAP_{name}" for name in confine.CAPABILITIES}
+    every = {f"CAP_{name}" for name in EVERY}
     if privileged:
         chosen = every
     elif "ALL" in less:
@@ -131,17 +131,17 @@ def capabilities_of(add: Sequence[str], drop: Sequence[str], *, privileged: bool
         chosen = every - less
     else:
         chosen = {*CAPABILITIES} - less | more
-    return tuple(f"CAP_{name}" for name in confine.CAPABILITIES if f"CAP_{name}" in chosen)
+    return tuple(f"CAP_{name}" for name in EVERY if f"CAP_{name}" in chosen)
 
 
 def _capability(word: str) -> str:
     name = word.upper().removeprefix("CAP_")
     if name == "ALL":
         return name
-    if name not in confine.CAPABILITIES:
+    if name not in EVERY:
         from difflib import get_close_matches
 
-        near = get_close_matches(name, confine.CAPABILITIES, 1)
+        near = get_close_matches(name, EVERY, 1)
         hint = f"did you mean {near[0]}?" if near else "NET_RAW, SYS_PTRACE … (capabilities(7)), or ALL"
         raise UsageError(f"there is no capability {word!r}", hint=hint)
     return f"CAP_{name}"
@@ -286,7 +286,7 @@ def _compiled_once(document: SharedDocument, machine: str) -> bytes:
 
 
 def _compiled(document: Mapping[str, object], machine: str) -> bytes:
-    from nbcontain.linux import seccomp
+    from nbcontain.linux import confine, seccomp
     from nbcontain.oci import seccomp as profiles
 
     profile = profiles.from_json(document)

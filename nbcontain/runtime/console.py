@@ -10,10 +10,10 @@ import fcntl
 import os
 import stat
 import struct
-from dataclasses import dataclass
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls, trees
+from nbcontain.values import dataclass
 
 _UNLOCK, _OPEN_PEER, _SET_SIZE, _BECOME_CONTROLLING = 0x40045431, 0x5441, 0x5414, 0x540E
 _MULTIPLEXER = os.makedev(5, 2)

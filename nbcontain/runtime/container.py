@@ -7,20 +7,20 @@ import select
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nbcontain.errors import ContainerError, ContainerNotFound, NotRunning, SetupFailed
 from nbcontain.events import Output, Record
 from nbcontain.oci import spec_codec
+from nbcontain.runtime.annotations import GROUPS, USER
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
-from nbcontain.runtime.generate import merged
-from nbcontain.runtime.init import GROUPS, USER
-from nbcontain.runtime.launcher import Launcher, Leash, answer_of, connect, piped
-from nbcontain.runtime.messages import Channel, Message, error_of
+from nbcontain.runtime.messages import Channel, Message, answer_of, connect, error_of
 from nbcontain.runtime.signals import signal_number
+from nbcontain.values import replace
 
-__all__ = ["Container", "Launcher", "Leash", "Status"]
+if TYPE_CHECKING:
+    from nbcontain.runtime.launcher import Launcher
+    from nbcontain.runtime.leash import Leash
 
 Status = Literal["created", "running", "exited", "lost"]
 Stream = Literal["stdout", "stderr"]
@@ -203,6 +203,8 @@ class Container:
         `env` is added to the container's; `cwd` and `user` are the container's own unless given. Letting the
         leash go, or an exception in `on_output`, kills the program.
         """
+        from nbcontain.runtime.launcher import piped
+
         order = self._exec_order(args, env, cwd, user)
         channel = self._connected()
         streams: dict[int, Stream] = {}
@@ -235,6 +237,8 @@ class Container:
     ) -> Message:
         if self.is_paused:
             raise ContainerError(f"{self.name} is paused", hint=f"%container unpause {self.name}")
+        from nbcontain.runtime.generate import merged
+
         spec = self.bundle.spec
         process = replace(
             spec.process,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import select
 import signal
-from dataclasses import dataclass
 from functools import partial
 
 from nbcontain.linux import syscalls
 from nbcontain.runtime import init, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, Message
+from nbcontain.values import dataclass
 
 _JOINED = {
     "mount": syscalls.CLONE_NEWNS,

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbcontain import detach_keys
 from nbcontain.errors import UsageError
-from nbcontain.host import Host
 from nbcontain.linux.limits import to_json
 from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime import hosts, limits
+from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
 from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, sysctls, temporary
-from nbcontain.runtime.init import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.resources import LimitOptions, ThrottleOptions, limits_of
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.host import Host
 
 _SHM_BYTES = 64 << 20
 _QUIET = ("nosuid", "noexec", "nodev")

@@ -9,12 +9,12 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.errors import UsageError
 from nbcontain.oci.spec import Mount
 from nbcontain.options import option, with_defaults
+from nbcontain.values import dataclass
 
 _TMPFS = ("noexec", "nosuid", "nodev")
 _TMPFS_WORDS = {

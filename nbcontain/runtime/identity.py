@@ -5,10 +5,9 @@ The host's name services are never asked: they would load libraries, and answer 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nbcontain.errors import SetupFailed
 from nbcontain.oci.spec import User
+from nbcontain.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.runtime import sealed
+from nbcontain.values import dataclass
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PUMP = "import sys; sys.path.append(sys.argv[1] + '/nbcontain/runtime'); from pump import main; main()"

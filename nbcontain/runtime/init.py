@@ -16,26 +16,21 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
 from nbcontain.linux import confine, syscalls, trees
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.runtime import console, identity, isolation, secrets
+from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import Channel, Message, describe
+from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
 from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
 
-USER = "org.nbcontain.user"
-"""Annotation: USER's words, resolved inside the image."""
-GROUPS = "org.nbcontain.groups"
-"""Annotation: further groups, resolved inside the image."""
-REAPER = "org.nbcontain.init"
-"""Annotation: "true" where a small first process of ours reaps and forwards signals (`--init`)."""
-ROOTFS = "nbcontain.runtime.rootfs"
-"""Our own functions. A container needs none, so that they are imported only once the first container is made."""
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 _FILE_LIMIT_BYTES = 1 << 20
 
 
@@ -72,8 +67,9 @@ def main(channel: Channel) -> None:
     os.setsid()
     _leave_keyring()
     confine.default_signals()
-    rehearse()
-    channel.receive()
+    adopted, _ = channel.receive()
+    if adopted is not None and adopted["rehearse"]:
+        rehearse()
     # From here on init's life hangs on the supervisor's; should that have ended already, the next line is end-of-file.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     message, fds = channel.receive()

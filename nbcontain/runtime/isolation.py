@@ -6,19 +6,19 @@ container's own mount namespace, so that nothing is left when a process dies at 
 
 from __future__ import annotations
 
+import _socket as socket
 import errno
 import fcntl
 import os
 import re
-import socket
 import stat
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls, trees
 from nbcontain.oci.spec import Mount, Spec
+from nbcontain.values import replace
 
 DETACHED = "detached"
 """The type of a mount that is handed over as a descriptor; its source is a number."""
@@ -334,7 +334,10 @@ def _mask(root_fd: int, paths: Sequence[str]) -> None:
 def _loopback_up() -> None:
     """Bring `lo` up in a new network namespace (netdevice(7))."""
     get_flags, set_flags, up = 0x8913, 0x8914, 1
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        request = fcntl.ioctl(any_socket, get_flags, struct.pack("16sh22x", b"lo", 0))
+    any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        request = fcntl.ioctl(any_socket.fileno(), get_flags, struct.pack("16sh22x", b"lo", 0))
         (flags,) = struct.unpack_from("h", request, 16)
-        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh22x", b"lo", flags | up))
+        fcntl.ioctl(any_socket.fileno(), set_flags, struct.pack("16sh22x", b"lo", flags | up))
+    finally:
+        any_socket.close()

@@ -1,33 +1,43 @@
-"""Modules of the standard library that the zygote loads only if somebody calls them. Imported first, in the zygote.
+"""A module of the standard library that is loaded only if somebody calls it. Imported first, where starts count.
 
-dataclasses needs inspect for classes without docstring, and pathlib needs urllib.parse for as_uri: both take a
-fifth of the zygote's start and a tenth of its memory, and neither is ever called in a container's processes.
+pathlib needs urllib.parse for as_uri, which nobody here calls, and which takes as long to import as pathlib itself.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
-from types import ModuleType
-from typing import Any
+import urllib
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_NAME = "urllib.parse"
+_DEFERRED = "quote_from_bytes"
+"""What pathlib imports of it by name; whoever wants anything else gets the real module."""
 
 
-class _Later(ModuleType):
-    """Stands for a module; each of its functions imports the real one when it is called."""
+class _Later(type(sys)):  # type: ignore[misc]
+    """Stands for the module until something of it is asked for."""
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            if sys.modules.get(self.__name__) is self:
-                del sys.modules[self.__name__]
-            return getattr(importlib.import_module(self.__name__), name)(*arguments, **named)
-
-        return call
+        return _deferred if name == _DEFERRED else getattr(_real(), name)
 
 
-for _name in ("inspect", "urllib.parse"):
-    if _name not in sys.modules:
-        sys.modules[_name] = _Later(_name)
+def _real() -> Any:
+    if isinstance(sys.modules.get(_NAME), _Later):
+        del sys.modules[_NAME]
+    return importlib.import_module(_NAME)
+
+
+def _deferred(*arguments: Any) -> Any:
+    function: Callable[..., Any] = getattr(_real(), _DEFERRED)
+    return function(*arguments)
+
+
+if _NAME not in sys.modules:
+    sys.modules[_NAME] = urllib.parse = _Later(_NAME)  # type: ignore[attr-defined]

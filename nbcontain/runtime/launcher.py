@@ -5,72 +5,35 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import select
-import socket
+import signal
 import stat
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import SetupFailed
-from nbcontain.host import Host
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.init import ROOTFS
-from nbcontain.runtime.messages import Channel, Message, error_of
+from nbcontain.runtime.leash import Leash
+from nbcontain.runtime.messages import ROOTFS, Channel, Message, answer_of, is_readable
 from nbcontain.runtime.sealed import ENVIRONMENT, command, environment, sealed_copy
 from nbcontain.store import files
+
+if TYPE_CHECKING:
+    from nbcontain.host import Host
 
 _READY_S = 20.0
 _CREATED_S = 60.0
 _PUMP_BYTES = 1 << 16
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAM = (
-    "import sys; sys.path.extend(sys.argv[2:]); import nbcontain.runtime.later; "
+    "import gc, sys; gc.disable(); sys.path.extend(sys.argv[2:]); import nbcontain.runtime.later; "
     "from nbcontain.runtime.zygote import main; main(int(sys.argv[1]))"
 )
-
-
-class Leash:
-    """What ties containers to whoever wants them: when it is let go, or its holder dies, they end."""
-
-    def __init__(self) -> None:
-        self._reading, self._writing = os.pipe2(os.O_CLOEXEC)
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Leash:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def end(self) -> int:
-        """A new descriptor of the end that supervisors watch."""
-        with self._lock:
-            if self._reading < 0:
-                # Let go already: an end that is at its end.
-                reading, writing = os.pipe2(os.O_CLOEXEC)
-                os.close(writing)
-                return reading
-            return os.dup(self._reading)
-
-    def let_go(self) -> None:
-        """End what hangs on it. Any thread, any number of times."""
-        with self._lock:
-            for fd in (self._writing, self._reading):
-                if fd >= 0:
-                    os.close(fd)
-            self._reading = self._writing = -1
-
-    close = let_go
 
 
 class Launcher:
@@ -81,17 +44,17 @@ class Launcher:
         self._host = host
         self._functions = (ROOTFS, *functions)
         self._lock = threading.Lock()
-        self._zygote: subprocess.Popen[bytes] | None = None
+        self._zygote: _Process | None = None
         self._orders: Channel | None = None
+        self._is_ready = False
 
     def warm(self) -> None:
-        """Have a zygote started in the background; returns at once."""
-        threading.Thread(target=self._warm_quietly, name="nbcontain zygote", daemon=True).start()
-
-    def _warm_quietly(self) -> None:
-        # What is wrong is told by the first launch that needs it.
-        with contextlib.suppress(SetupFailed, OSError):
-            self._connected()
+        """Have a zygote started; returns at once, and the first launch waits until it is ready."""
+        with self._lock:
+            if self._orders is None:
+                # What is wrong is told by the first launch that needs it.
+                with contextlib.suppress(OSError):
+                    self._execute(sealed=True)
 
     def close(self) -> None:
         """End the zygote; containers go on."""
@@ -212,7 +175,7 @@ class Launcher:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     orders.send(message, [theirs.fileno(), *fds])
                 theirs.close()
-                if not _is_readable(ours, _CREATED_S):
+                if not is_readable(ours, _CREATED_S):
                     raise SetupFailed(f"nobody takes an order for {_CREATED_S:.0f} s", why="the machine is very busy")
                 if ours.receive()[0] is not None:
                     return ours
@@ -228,41 +191,37 @@ class Launcher:
 
     def _connected(self) -> Channel:
         with self._lock:
-            if self._orders is None:
+            if not self._is_ready:
                 self._start()
             assert self._orders is not None
             return self._orders
 
     def _start(self) -> None:
         """Execute a zygote from a sealed copy of the interpreter; from the interpreter itself where that cannot be."""
-        executable = Path(os.path.realpath(sys.executable))
         why = ""
         for sealed in (True, False):
-            if not sealed and self._is_writable_from_inside(executable):
+            if not sealed and self._is_writable_from_inside(_interpreter()):
                 break
             try:
-                self._execute(executable, sealed=sealed)
+                if self._orders is None:
+                    self._execute(sealed=sealed)
+                self._wait_until_ready()
                 return
             except (OSError, SetupFailed) as error:
                 why = getattr(error, "why", "") or str(error)
         raise SetupFailed("cannot start the process that starts containers", why=why)
 
-    def _execute(self, executable: Path, *, sealed: bool) -> None:
+    def _execute(self, *, sealed: bool) -> None:
+        """Begin with one; it is ready some time later."""
         ours, theirs = Channel.pair()
+        executable = _interpreter()
         name = str(executable)
         copy = sealed_copy(name) if sealed else os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            zygote = subprocess.Popen(
-                command(name, _PROGRAM, str(theirs.fileno()), *_paths()),
-                executable=f"/proc/self/fd/{copy}",
-                pass_fds=(copy, theirs.fileno()),
-                env=environment(name) if sealed else ENVIRONMENT,
-                cwd="/",
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
+            zygote = _Process(
+                f"/proc/self/fd/{copy}", command(name, _PROGRAM, str(theirs.fileno()), *_paths()),
+                environment(name) if sealed else ENVIRONMENT, theirs.fileno(),
+            )  # fmt: skip
         except BaseException:
             ours.close()
             raise
@@ -270,53 +229,72 @@ class Launcher:
             theirs.close()
             os.close(copy)
         self._zygote, self._orders = zygote, ours
-        try:
+        with contextlib.suppress(BrokenPipeError):
             ours.send({**self._host.ids.numbers(), "functions": self._functions})
-            answer_of(ours, _READY_S, "starting a zygote")
+
+    def _wait_until_ready(self) -> None:
+        zygote, orders = self._zygote, self._orders
+        assert zygote is not None
+        assert orders is not None
+        try:
+            answer_of(orders, _READY_S, "starting a zygote")
+            self._is_ready = True
+            zygote.listen_no_more()
         except BaseException as error:
-            self._end()
-            told = zygote.stderr.read().decode(errors="replace").strip()[-500:] if zygote.stderr else ""
+            told = self._end().strip()[-500:]
             raise SetupFailed("the process that starts containers did not start", why=told or str(error)) from error
-        finally:
-            if zygote.stderr is not None:
-                zygote.stderr.close()
 
     def _is_writable_from_inside(self, executable: Path) -> bool:
         """Whether root of a container could overwrite this file: as root of the host, or as its owner."""
         status = executable.stat()
         return self._host.is_root or status.st_uid == self._host.uid or bool(status.st_mode & stat.S_IWOTH)
 
-    def _end(self) -> None:
-        if self._orders is not None:
-            self._orders.close()
-            self._orders = None
-        if self._zygote is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._zygote.wait(2)
-            if self._zygote.returncode is None:
-                self._zygote.kill()
-                self._zygote.wait()
-            self._zygote = None
+    def _end(self) -> str:
+        """End the zygote, and give what it complained of."""
+        zygote, orders = self._zygote, self._orders
+        self._zygote = self._orders = None
+        self._is_ready = False
+        if orders is not None:
+            orders.close()
+        return zygote.end() if zygote is not None else ""
 
 
-def answer_of(channel: Channel, timeout_s: float | None, doing: str) -> Message:
-    """The next packet; raises the error that it describes, and SetupFailed if none comes."""
-    if not _is_readable(channel, timeout_s):
-        raise SetupFailed(f"{doing} takes longer than {timeout_s:.0f} s")
-    message, fds = channel.receive()
-    for fd in fds:
-        os.close(fd)
-    if message is None:
-        raise SetupFailed(f"{doing}: the process that did it was killed")
-    if "error" in message:
-        raise error_of(message)
-    return message
+class _Process:
+    """A program in a session of its own, without subprocess, whose import takes as long as a container's start.
 
+    What else is inheritable of this process's descriptors is the program's to close, as the zygote does.
+    """
 
-def _is_readable(channel: Channel, timeout_s: float | None) -> bool:
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+    def __init__(self, path: str, words: list[str], env: Mapping[str, str], fd: int) -> None:
+        self.stderr, writing = os.pipe2(os.O_CLOEXEC)
+        quiet = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in (0, 1)]
+        try:
+            self.pid = os.posix_spawn(
+                path, words, env, setsid=True,
+                file_actions=[*quiet, (os.POSIX_SPAWN_DUP2, writing, 2), (os.POSIX_SPAWN_DUP2, fd, fd)],
+            )  # fmt: skip
+        except BaseException:
+            os.close(self.stderr)
+            raise
+        finally:
+            os.close(writing)
+
+    def listen_no_more(self) -> None:
+        """What its children write from here on is nobody's business."""
+        os.close(self.stderr)
+        self.stderr = -1
+
+    def end(self) -> str:
+        """End it, whatever it does: a zygote holds nothing that anybody would miss. Gives what it complained of."""
+        # Somebody else may reap all children of this process.
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        if self.stderr < 0:
+            return ""
+        with os.fdopen(self.stderr, "rb", buffering=0) as stderr:
+            os.set_blocking(self.stderr, False)
+            return (stderr.read(_PUMP_BYTES) or b"").decode(errors="replace")
 
 
 def piped(stdin: int) -> int:
@@ -345,6 +323,10 @@ def piped(stdin: int) -> int:
     return reading
 
 
+def _interpreter() -> Path:
+    return Path(os.path.realpath(sys.executable))
+
+
 def _found(name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(name)
@@ -358,17 +340,3 @@ def _paths() -> list[str]:
     found = _found("backports.zstd") if sys.version_info < (3, 14) else None
     others = [str(Path(found.origin).parents[2])] if found is not None and found.origin else []
     return list(dict.fromkeys([str(_PACKAGE), *others]))
-
-
-def connect(directory: Path) -> Channel:
-    """A channel to the supervisor whose control socket is in `directory`. Raises OSError if there is none."""
-    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        end.connect(f"/proc/self/fd/{fd}/control.sock")
-    except BaseException:
-        end.close()
-        raise
-    finally:
-        os.close(fd)
-    return Channel(end)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from nbcontain.errors import UsageError
-from nbcontain.linux.confine import RLIMITS
 from nbcontain.oci.spec import Rlimit
 
 UNLIMITED = (1 << 64) - 1
@@ -23,6 +22,8 @@ def size_bytes(text: str, flag: str) -> int:
 
 def ulimit(text: str) -> Rlimit:
     """TYPE=SOFT[:HARD], where one number is both and -1 is no limit. Raises UsageError."""
+    from nbcontain.linux.confine import RLIMITS
+
     name, equals, numbers = text.partition("=")
     soft, colon, hard = numbers.partition(":")
     if not equals or not numbers:

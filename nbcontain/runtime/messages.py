@@ -7,19 +7,31 @@ typed, where they arrive.
 
 from __future__ import annotations
 
+# The socket module would cost every process of ours the enumerations of all that sockets can be.
+import _socket as socket
 import array
 import errno as codes
 import json
 import os
-import socket
+import select
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
 
 from nbcontain import errors
+from nbcontain.errors import SetupFailed
 
-Message = dict[str, Any]
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any
+
+    Message = dict[str, Any]
+else:
+    Message = dict
+
+ROOTFS = "nbcontain.runtime.rootfs"
+"""Our own functions that can be called inside. A container needs none: they are imported when first called for."""
 
 _INLINE_BYTES = 1 << 16
 _PACKET_BYTES = _INLINE_BYTES + 1
@@ -33,6 +45,11 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self.socket = end
+
+    @classmethod
+    def of(cls, fd: int) -> Channel:
+        """The end that this descriptor is."""
+        return cls(socket.socket(fileno=fd))
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
@@ -103,6 +120,70 @@ class Channel:
 
     def close(self) -> None:
         self.socket.close()
+
+
+class Listener:
+    """A control socket, which others connect to."""
+
+    def __init__(self, fd: int | None = None) -> None:
+        """`fd` is one that is open already."""
+        self.socket = (
+            socket.socket(fileno=fd) if fd is not None else socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        )
+
+    def open(self, directory: Path) -> None:
+        """Listen in this directory. By a descriptor of it, since a socket's path ends at 108 bytes."""
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.socket.bind(f"/proc/self/fd/{fd}/control.sock")
+            self.socket.listen(16)
+        finally:
+            os.close(fd)
+
+    def accept(self) -> Channel:
+        """The next who connected. Waits."""
+        return Channel.of(self.socket._accept()[0])  # type: ignore[attr-defined]
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def connect(directory: Path) -> Channel:
+    """A channel to the supervisor whose control socket is in `directory`. Raises OSError if there is none."""
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        end.connect(f"/proc/self/fd/{fd}/control.sock")
+    except BaseException:
+        end.close()
+        raise
+    finally:
+        os.close(fd)
+    return Channel(end)
+
+
+def is_readable(channel: Channel, timeout_s: float | None) -> bool:
+    """Whether something comes within this time; None waits for ever."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+
+
+def answer_of(channel: Channel, timeout_s: float | None, doing: str) -> Message:
+    """The next packet; raises the error that it describes, and SetupFailed if none comes."""
+    if not is_readable(channel, timeout_s):
+        raise SetupFailed(f"{doing} takes longer than {timeout_s:.0f} s")
+    message, fds = channel.receive()
+    for fd in fds:
+        os.close(fd)
+    if message is None:
+        raise SetupFailed(f"{doing}: the process that did it was killed")
+    if "error" in message:
+        raise error_of(message)
+    return message
 
 
 def describe(error: BaseException, where: str = "") -> Message:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.errors import UsageError
@@ -18,6 +17,7 @@ from nbcontain.linux.limits import UNLIMITED, Limits, Throttle, from_json
 from nbcontain.options import option, with_defaults
 from nbcontain.runtime import limits
 from nbcontain.runtime.bundle import Bundle
+from nbcontain.values import dataclass
 
 _LEAST_MEMORY = 6 << 20
 _PERIOD_US = 100_000

@@ -11,9 +11,9 @@ import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from nbcontain.linux import syscalls
+from nbcontain.values import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import init, stage
 from nbcontain.runtime.calls import answer_call
-from nbcontain.runtime.messages import Channel, describe
+from nbcontain.runtime.messages import Channel, describe, is_readable
 from nbcontain.runtime.supervisor import Supervisor
 
 
@@ -28,14 +27,14 @@ def main(orders: Channel, ids: IdMap) -> None:
     stage.keep_only(orders)
     inside: stage.Inside | BaseException
     try:
-        inside = stage.form(ids, init.main)
+        inside = stage.form(ids, init.main, lambda: is_readable(orders, 0))
     except BaseException as error:  # noqa: BLE001 - told to whoever gives the order
         inside = error
     message, fds = orders.receive()
     orders.close()
     if message is None:
         return
-    report = Channel(socket.socket(fileno=fds[0]))
+    report = Channel.of(fds[0])
     report.tell({"taken": True})
     try:
         if isinstance(inside, BaseException):

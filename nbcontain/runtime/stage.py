@@ -11,13 +11,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NoReturn
 
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import isolation
 from nbcontain.runtime.messages import Channel, describe, error_of
+from nbcontain.values import dataclass
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +31,11 @@ class Inside:
     channel: Channel
 
 
-def form(ids: IdMap, init: Callable[[Channel], None]) -> Inside:
+def form(ids: IdMap, init: Callable[[Channel], None], is_awaited: Callable[[], bool] = lambda: True) -> Inside:
     """Supervisor: have a process forked in new pid, ipc, uts (and user) namespaces, to run `init`.
 
-    The pid namespace's first process waits for messages: it does not know yet what it will be.
+    The pid namespace's first process waits for messages: it does not know yet what it will be. Unless somebody awaits
+    it already, it has time to rehearse.
     """
     ours, theirs = Channel.pair()
     stage = os.fork()
@@ -47,7 +51,7 @@ def form(ids: IdMap, init: Callable[[Channel], None]) -> Inside:
     finally:
         os.waitpid(stage, 0)
     # The stage is gone, so the subreaper, which is us, is now init's parent, and init may tie its life to ours.
-    ours.send({"adopted": True})
+    ours.send({"adopted": True, "rehearse": not is_awaited()})
     return Inside(pid, ours)
 
 

@@ -9,11 +9,9 @@ import gc
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from nbcontain.errors import NotRunning
@@ -24,10 +22,11 @@ from nbcontain.runtime import idle, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
 from nbcontain.runtime.calls import be_program, begin_limits, end_limits, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
-from nbcontain.runtime.messages import Channel, Message, describe, error_of
+from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
 from nbcontain.runtime.signals import signal_number
 from nbcontain.store import files
+from nbcontain.values import replace
 
 GRACE_S = 0.5
 """What a container is given to end by itself when its leash is let go."""
@@ -49,7 +48,7 @@ class Supervisor:
         """To init, until it has become the program."""
         self.report: Channel | None = None
         """To the launcher, until it has heard of the start."""
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener = Listener()
         self.leash = -1
         self.mounts_fd = -1
         self.journal = FileJournal(bundle.path / "journal.jsonl")
@@ -87,7 +86,7 @@ class Supervisor:
         bundle.lock_fd = was.lock
         made = cls(IdMap.from_numbers(was.ids), bundle, was.pid, was.pidfd)
         made.listener.close()
-        made.listener = socket.socket(fileno=was.listener)
+        made.listener = Listener(was.listener)
         made.mounts_fd = was.mounts
         made.outputs.are(was.outputs, was.master, was.peer)
         made.journal.adopt(was.journal)
@@ -164,12 +163,9 @@ class Supervisor:
             self.mounts_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
     def _listen(self) -> None:
-        """The control socket. By a descriptor of its directory, since a socket's path ends at 108 bytes."""
+        """The control socket."""
         files.unlink(self.bundle.path / "control.sock")
-        directory = os.open(self.bundle.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.listener.bind(f"/proc/self/fd/{directory}/control.sock")
-        self.listener.listen(16)
-        os.close(directory)
+        self.listener.open(self.bundle.path)
         self.poll.register(self.listener, select.POLLIN)
 
     # --- start --------------------------------------------------------------------------------
@@ -297,7 +293,7 @@ class Supervisor:
         self.report = None
 
     def _accept(self) -> None:
-        client = Channel(self.listener.accept()[0])
+        client = self.listener.accept()
         if client.peer_uid() not in (0, self.bundle.path.stat().st_uid):
             client.close()
             return

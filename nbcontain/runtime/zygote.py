@@ -14,7 +14,6 @@ import gc
 import importlib
 import os
 import select
-import socket
 import sys
 
 from nbcontain.linux.idmap import IdMap
@@ -30,7 +29,7 @@ _IDLE_MS = 40
 
 def main(fd: int) -> None:
     """Zygote: serve the kernel on the channel that `fd` is, until its end."""
-    orders = Channel(socket.socket(fileno=fd))
+    orders = Channel.of(fd)
     os.set_inheritable(fd, False)
     os.chdir("/")
     os.umask(0o077)
@@ -41,7 +40,8 @@ def main(fd: int) -> None:
         return
     ids, functions = IdMap.from_numbers(message), message["functions"]
     gc.disable()
-    _share()
+    # Nothing is collected yet: whoever started us waits.
+    gc.freeze()
     orders.send({"ready": True})
     spares = [_fork_spare(orders, ids, [])]
     poll = select.poll()
@@ -65,6 +65,7 @@ def main(fd: int) -> None:
 
 def _share() -> None:
     """What is here now is shared by all children for as long as nobody writes to it."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 

@@ -1,7 +1,6 @@
 """Everything on disk: blobs, images, snapshots, the build cache (architecture § On disk)."""
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
     from nbcontain.store.store import Store
 

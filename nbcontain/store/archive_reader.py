@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +26,7 @@ from nbcontain.store.blobs import Blobs
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import LayerWriter
 from nbcontain.store.unpack import split
+from nbcontain.values import dataclass
 
 _CONTENTS = ("manifest.json", "index.json", "oci-layout", "repositories")
 _DOCUMENTS_BYTES = 128 << 20

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from nbcontain.oci.indexes import ImageIndex, entry_of
 from nbcontain.oci.reference import Reference
 from nbcontain.store import files, tar
 from nbcontain.store.blobs import Blobs
+from nbcontain.values import dataclass, field, replace
 
 CONTAINERD_NAME = "io.containerd.image.name"
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'

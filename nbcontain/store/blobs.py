@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
@@ -63,12 +62,12 @@ class Blobs:
 
     def read(self, digest: Digest, limit: int) -> bytes:
         """A small blob, whole and verified."""
-        with self.open(digest) as blob:
-            data = blob.read(limit + 1)
-            if len(data) > limit:
-                raise StoreError(f"the blob {digest} is larger than {limit} bytes")
-            blob.read(1)
-            return data
+        with self.opened(digest) as blob:
+            data = blob.read(min(limit, os.fstat(blob.fileno()).st_size) + 1)
+        if len(data) > limit:
+            raise StoreError(f"the blob {digest} is larger than {limit} bytes")
+        digest.verify(data)
+        return data
 
     def exists(self, digest: Digest) -> bool:
         return self.path(digest).exists()
@@ -102,6 +101,8 @@ class BlobWriter:
     """A blob in the making: hashed while it is written, once."""
 
     def __init__(self, layout: Layout, temp: Path, fd: int) -> None:
+        import hashlib
+
         self._layout = layout
         self._temp = temp
         self._fd = fd
@@ -141,6 +142,8 @@ class VerifiedReader(io.RawIOBase):
     """A file that hashes what is read from it and raises DigestMismatch at its end if that is not its digest."""
 
     def __init__(self, fd: int, digest: Digest) -> None:
+        import hashlib
+
         self._fd = fd
         self._digest = digest
         self._sum = hashlib.new(digest.algorithm)

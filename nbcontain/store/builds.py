@@ -10,7 +10,6 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import Descriptor, Layer
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
+from nbcontain.values import dataclass
 
 _LIMIT = 64 << 20
 

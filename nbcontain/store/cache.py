@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from nbcontain.errors import BadDigest, BadDocument, StoreError
 from nbcontain.oci.digest import DiffID, Digest
@@ -21,6 +20,7 @@ from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.builds import layers_to_json
 from nbcontain.store.layout import Layout
+from nbcontain.values import dataclass
 
 _LIMIT = 1 << 20
 _POLL_S = 0.03

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.store.whiteouts import is_opaque, is_whiteout, join, opaque_xattr
+from nbcontain.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

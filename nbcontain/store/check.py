@@ -12,7 +12,6 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +23,7 @@ from nbcontain.oci.indexes import ImageIndex, index_from
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
 from nbcontain.store import files
 from nbcontain.store.layout import FORMAT_VERSION
+from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.store.snapshots import Snapshotter

@@ -24,6 +24,7 @@ _NO_LINK = frozenset({errno.EMLINK, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, 
 _NO_RANGE = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EBADF})
 _XATTR_REFUSED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.E2BIG, errno.ENOSPC, errno.ERANGE, errno.EACCES})
 _CHUNK_BYTES = 1 << 30
+_SMALL_BYTES = 1 << 16
 
 
 def copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
@@ -206,6 +207,14 @@ def copy_content(source: int, made: int, status: os.stat_result) -> None:
     if size > status.st_blocks * 512:
         _copy_between_holes(source, made, size)
         return
+    if size <= _SMALL_BYTES:
+        # Two short calls: to find out whether the two can share it takes longer.
+        data = os.read(source, size + 1)
+        is_grown = len(data) > size
+        while data:
+            data = data[os.write(made, data) :]
+        if not is_grown:
+            return
     try:
         left = size
         while left and (count := os.copy_file_range(source, made, left)):

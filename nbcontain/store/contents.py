@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from nbcontain.errors import BadArchive, StoreError
@@ -16,6 +15,7 @@ from nbcontain.oci.image import Layer
 from nbcontain.store import tar
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.compression import uncompressed
+from nbcontain.values import dataclass, field
 
 Letter = Literal["A", "C", "D"]
 LIMITS = tar.Limits(entries=1_000_000)

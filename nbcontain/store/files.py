@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nbcontain.errors import DiskFailed, DiskFull, StoreError
-from nbcontain.linux import syscalls
 
 _TRIES = 100
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -274,7 +273,7 @@ def _flock(fd: int, operation: int, path: Path) -> None:
         ) from error
 
 
-def read(path: Path, limit: int) -> bytes:
+def read(path: Path | str, limit: int) -> bytes:
     """A regular file of at most `limit` bytes; raises StoreError for anything else, OSError if it cannot be read."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -403,6 +402,8 @@ def sync_filesystem(path: Path) -> None:
 
 def sync_filesystem_of(fd: int, path: Path) -> None:
     """The same for an open file, whose `path` is for the error: that is whatever failed since it was opened."""
+    from nbcontain.linux import syscalls
+
     with disk(path):
         syscalls.syncfs(fd)
 
@@ -421,6 +422,8 @@ def open_to_append(path: Path, mode: int = 0o600) -> int:
 
 def begin_writing_out(fd: int, offset: int, size_bytes: int) -> None:
     """Have the disk begin with what was written there, while more is made; `sync_file` has then less to wait for."""
+    from nbcontain.linux import syscalls
+
     syscalls.begin_writing_out(fd, offset, size_bytes)
 
 

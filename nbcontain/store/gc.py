@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from nbcontain.errors import StoreError
 from nbcontain.oci.digest import ChainID, Digest, chain_id
 from nbcontain.oci.image import Layer
 from nbcontain.store import files, ingest
+from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.store.snapshots import Snapshotter

@@ -14,9 +14,9 @@ of their own; they stay on the disk as long as an index names them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from functools import cached_property
 
 from nbcontain.errors import BadReference, ImageNotFound, NoSuchPlatform, StoreError
 from nbcontain.oci import codec, platforms
@@ -28,6 +28,7 @@ from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.layout import Layout
+from nbcontain.values import replace
 
 _MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
 _INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
@@ -37,6 +38,38 @@ _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
 _INDEX_LIMIT = 64 << 20
 _Entries = list[Descriptor]
 _Indexes = list[tuple[Reference, ImageIndex]]
+_Names = list[Reference]
+_Named = tuple[Reference | None, Descriptor]
+_NamedEntries = list[_Named]
+
+
+class _State:
+    """One state of index.json, parsed when something is asked of it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    @cached_property
+    def entries(self) -> _Entries:
+        """All of them, also those that are no images."""
+        return list(codec.parse_index(self.data).manifests)
+
+    @cached_property
+    def named(self) -> list[_Named]:
+        """The same with their names."""
+        return [(_name(entry), entry) for entry in self.entries]
+
+    def by_name(self, reference: Reference) -> list[_Named]:
+        """Those of this name."""
+        return self._by_name.get(reference, [])
+
+    @cached_property
+    def _by_name(self) -> dict[Reference, list[_Named]]:
+        found: dict[Reference, list[_Named]] = {}
+        for name, entry in self.named:
+            if name is not None:
+                found.setdefault(name, []).append((name, entry))
+        return found
 
 
 class Images:
@@ -48,10 +81,11 @@ class Images:
         self._is_in_use = is_in_use
         self._read: dict[Digest, Image] = {}
         self._read_indexes: dict[Digest, ImageIndex] = {}
+        self._state = _State(b"")
 
     def list(self) -> list[tuple[Reference | None, Image]]:
         """Every name with its image, and the dangling ones with None; in the order in which they were stored."""
-        return [(_name(entry), self._image(entry)) for entry in self._entries()]
+        return [(name, self._image(entry)) for name, entry in self._listed()]
 
     def get(self, reference: Reference, platform: Platform | None = None) -> Image:
         """The image of that name, or of that digest. Raises ImageNotFound, with names that are close.
@@ -95,6 +129,10 @@ class Images:
                     found.append((name, self._index(entry)))
         return found
 
+    def names(self, digest: Digest) -> _Names:
+        """Every name of the image with this manifest."""
+        return [name for name, entry in self._listed() if name is not None and entry.digest.hex == digest.hex]
+
     def child(self, entry: Descriptor) -> Image | None:
         """The image that one entry of an index names; None where it is not here as a whole, or no image."""
         if entry.media_type not in _MANIFESTS:
@@ -127,8 +165,10 @@ class Images:
 
     def put(self, image: Image, reference: Reference | None = None) -> None:
         """Store an image whose layers are stored, under a name if there is one; idempotent."""
-        manifest = self.keep(image)
-        self._change(lambda entries: self._named(entries, manifest, reference))
+        self._check_layers(image)
+        if not self._is_known(image, reference):
+            manifest = self.keep(image)
+            self._change(lambda entries: self._named(entries, manifest, reference))
 
     def put_beside(self, image: Image, reference: Reference) -> None:
         """Store another platform's image of a name, which stays what it is; for `get` with a platform."""
@@ -146,13 +186,24 @@ class Images:
 
         The store's lock must be held until that names it.
         """
-        for layer in image.manifest.layers:
-            if not self._blobs.has(layer):
-                raise StoreError(f"the image's layer {layer.digest.short} is not in the store")
+        self._check_layers(image)
         self._blobs.put([image.raw_config], image.manifest.config.media_type, image.manifest.config)
         manifest = self._blobs.put([image.raw_manifest], image.manifest.media_type)
         self._read[manifest.digest] = image
         return manifest
+
+    def _check_layers(self, image: Image) -> None:
+        for layer in image.manifest.layers:
+            if not self._blobs.has(layer):
+                raise StoreError(f"the image's layer {layer.digest.short} is not in the store")
+
+    def _is_known(self, image: Image, reference: Reference | None) -> bool:
+        """Whether the index says all that already; then whoever said it has synced what it speaks of."""
+        manifest = Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest))
+        if not self._blobs.has(manifest) or not self._blobs.has(image.manifest.config):
+            return False
+        entries = self._now().entries
+        return self._named(entries, manifest, reference) == entries
 
     def tag(self, image: Image, reference: Reference) -> None:
         """Give a stored image one more name; whatever had it before loses it."""
@@ -236,23 +287,39 @@ class Images:
         raise self._not_found(reference.familiar)
 
     def _raw_standing(self, reference: Reference) -> _Entries:
-        return _standing(reference, self._raw_entries())
+        if reference.digest is not None:
+            return _standing(reference, self._raw_entries())
+        return _standing(reference, [entry for _, entry in self._now().by_name(reference)])
 
     def _entries(self) -> _Entries:
-        return self._spread(self._raw_entries())
+        return [entry for _, entry in self._listed()]
 
     def _raw_entries(self) -> _Entries:
-        return list(codec.parse_index(files.read(self._layout.index, _INDEX_LIMIT)).manifests)
+        return self._now().entries
+
+    def _listed(self) -> _NamedEntries:
+        """Every image with its name."""
+        return list(self._spread_named(self._now().named))
+
+    def _now(self) -> _State:
+        """What index.json says. It is read each time, and parsed if it is not what it was."""
+        data = files.read(self._layout.index, _INDEX_LIMIT)
+        state = self._state
+        if state.data != data:
+            self._state = state = _State(data)
+        return state
 
     def _spread(self, entries: Iterable[Descriptor]) -> _Entries:
         """The images of these entries: in place of an index, each of its images that is here, under its name."""
-        found: _Entries = []
-        for entry in entries:
+        return [entry for _, entry in self._spread_named((_name(entry), entry) for entry in entries)]
+
+    def _spread_named(self, entries: Iterable[_Named]) -> Iterator[_Named]:
+        for name, entry in entries:
             if entry.media_type in _MANIFESTS:
-                found.append(entry)
-            elif entry.media_type in _INDEXES and _name(entry) is not None:
-                found += [replace(each, annotations=entry.annotations) for each in self._present(entry)]
-        return found
+                yield name, entry
+            elif entry.media_type in _INDEXES and name is not None:
+                for each in self._present(entry):
+                    yield name, replace(each, annotations=entry.annotations)
 
     def _present(self, entry: Descriptor) -> _Entries:
         """The images of an index that are here; of what is damaged, `check` tells."""
@@ -271,8 +338,8 @@ class Images:
     def _change(self, change: Callable[[_Entries], _Entries]) -> _Entries:
         """Rewrite index.json under its lock, unless nothing changes; the entries afterwards."""
         with files.lock(self._layout.index_lock, exclusive=True):
-            before = list(codec.parse_index(files.read(self._layout.index, _INDEX_LIMIT)).manifests)
-            after = change(before)
+            before = self._now().entries
+            after = change(list(before))
             if after != before:
                 files.replace(self._layout.index, codec.dump_index(Index(tuple(after))), 0o644)
             return after

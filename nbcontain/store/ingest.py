@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,8 @@ class Partial:
 
     def __init__(self, layout: Layout, descriptor: Descriptor, fd: int) -> None:
         self._layout, self._descriptor, self._fd = layout, descriptor, fd
+        import hashlib
+
         self._sum = hashlib.new(descriptor.digest.algorithm)
         self.size = 0
 
@@ -50,6 +51,8 @@ class Partial:
     def forget(self) -> None:
         """Start over: what is there is not to be trusted."""
         os.ftruncate(self._fd, 0)
+        import hashlib
+
         self._sum = hashlib.new(self._descriptor.digest.algorithm)
         self.size = 0
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.errors import StoreError
 from nbcontain.oci.digest import ChainID, Digest
+from nbcontain.values import dataclass
 
 FORMAT_VERSION = "1"
 

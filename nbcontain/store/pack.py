@@ -105,16 +105,21 @@ class Packer:
             self._emit(tar.header_of(empty(join(path, OPAQUE))), held)
         below = []
         with os.scandir(fd) as listing:
-            found = sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in listing)
-        for name, is_directory in found:
+            found = sorted((os.fsencode(entry.name), _kind_of(entry)) for entry in listing)
+        for name, kind in found:
             child = join(path, name)
-            if is_directory:
+            if kind == _IS_DIRECTORY:
                 below.append(child)
-            elif child not in skip:
-                self._pack_one(fd, name, child, held)
+            elif child in skip:
+                continue
+            elif kind == _IS_FILE:
+                self._pack_file(fd, name, child, held)
+            else:
+                self._pack_special(fd, name, child, held)
         return below
 
-    def _pack_one(self, parent: int, name: bytes, path: bytes, held: list[tuple[bytes, bytes]]) -> None:
+    def _pack_special(self, parent: int, name: bytes, path: bytes, held: list[tuple[bytes, bytes]]) -> None:
+        """A symlink, a device, a pipe; or what is none of these any more by now."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         mode = status.st_mode
         if self._overlay and is_whiteout(status):
@@ -123,15 +128,10 @@ class Packer:
             return
         if stat.S_ISSOCK(mode):
             return
-        if status.st_nlink > 1:
-            first = self._names.setdefault((status.st_dev, status.st_ino), path)
-            if first is not path:
-                entry = self._linked(parent, name, path, status)
-                entry.link = first
-                self._emit(tar.header_of(entry), held)
-                return
         if stat.S_ISREG(mode):
             self._pack_file(parent, name, path, held)
+            return
+        if self._is_twin(parent, name, status, path, held):
             return
         if stat.S_ISLNK(mode):
             entry = self._entry_of(path, tar.SYMLINK, status)
@@ -144,10 +144,30 @@ class Packer:
             entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         self._emit(tar.header_of(entry), held)
 
+    def _is_twin(
+        self, parent: int, name: bytes, status: os.stat_result, path: bytes, held: list[tuple[bytes, bytes]]
+    ) -> bool:
+        """Whether it is a further name of something that is in the archive; then that is all that is said of it."""
+        if status.st_nlink == 1:
+            return False
+        first = self._names.setdefault((status.st_dev, status.st_ino), path)
+        if first is path:
+            return False
+        entry = self._linked(parent, name, path, status)
+        entry.link = first
+        self._emit(tar.header_of(entry), held)
+        return True
+
     def _pack_file(self, parent: int, name: bytes, path: bytes, held: list[tuple[bytes, bytes]]) -> None:
         fd = os.open(name, _OLD_FILE, dir_fd=parent)
         try:
             status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                # It was one when the directory was read.
+                self._pack_special(parent, name, path, held)
+                return
+            if self._is_twin(parent, name, status, path, held):
+                return
             entry = self._entry_of(path, tar.REGULAR, status, fd)
             if self._ledger is not None and (node := self._ledger.node(fd, path, status)) is not None:
                 kind, entry.major, entry.minor = node
@@ -195,6 +215,16 @@ class Packer:
             for recorded in (OWNER, NODE):
                 xattrs.pop(recorded, None)
         return tar.Entry(name, kind, mode, *owner, 0, seconds * 1_000_000_000, xattrs=xattrs)
+
+
+_IS_OTHER, _IS_FILE, _IS_DIRECTORY = 0, 1, 2
+
+
+def _kind_of(entry: os.DirEntry[str]) -> int:
+    """By what the directory says of it, without a look at the thing itself."""
+    if entry.is_file(follow_symlinks=False):
+        return _IS_FILE
+    return _IS_DIRECTORY if entry.is_dir(follow_symlinks=False) else _IS_OTHER
 
 
 def empty(name: bytes) -> tar.Entry:

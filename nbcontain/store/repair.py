@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from nbcontain.store import files
 from nbcontain.store.check import Check, Finding, chains, recovered
 from nbcontain.store.layout import FORMAT_VERSION
 from nbcontain.store.store import OCI_LAYOUT
+from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.store.store import Store

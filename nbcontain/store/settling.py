@@ -17,13 +17,13 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.errors import StoreError
 from nbcontain.linux.boot import boot_id
 from nbcontain.store import files
 from nbcontain.store.layout import Shelf
+from nbcontain.values import dataclass
 
 _BOOT, _SYNCED = "boot", "synced"
 _TOGETHER_S = 0.05

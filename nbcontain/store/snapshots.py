@@ -17,18 +17,19 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from nbcontain.errors import InUse, StoreError
 from nbcontain.oci.codec import LAYER_LIMIT
-from nbcontain.oci.digest import ChainID, Digest
+from nbcontain.oci.digest import ChainID, Digest, chain_id
+from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.layout import Layout, Shelf
 from nbcontain.store.owners import LIMIT_BYTES
 from nbcontain.store.settling import Settling, Witness
+from nbcontain.values import dataclass, field
 
 Driver = Literal["overlay", "copy"]
 Form = Literal["overlay", "tree"]
@@ -154,6 +155,15 @@ class Snapshotter(ABC):
     def holds(self, name: ChainID) -> bool:
         """The same of this one alone: for who knows that what is below it holds, or asks about each."""
         return self._settling.is_sound(self.shelf.snapshot(name))
+
+    def has_all(self, layers: Sequence[Layer]) -> bool:
+        """Whether there is a snapshot for every layer of this stack, lowest first."""
+        name: ChainID | None = None
+        for layer in layers:
+            name = chain_id(name, layer.diff_id)
+            if not self.exists(name):
+                return False
+        return True
 
     def publish(self, directory: Path, name: ChainID, witness: Witness | None = None) -> bool:
         """Make a finished directory that snapshot; False if a twin has the name already. Closes the witness."""

@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from nbcontain.errors import BadArchive, StoreError
@@ -24,6 +23,7 @@ from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.snapshots import Active, Changes, Staging, Worker
 from nbcontain.store.store import Store
+from nbcontain.values import dataclass
 
 _READ_BYTES = 1 << 20
 _PIPE_BYTES = 1 << 20

@@ -11,7 +11,7 @@ from pathlib import Path
 from nbcontain.errors import StoreError, WrongFormatVersion
 from nbcontain.oci import codec
 from nbcontain.oci.image import Index
-from nbcontain.store import clone, files
+from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.builds import BuildRecords
 from nbcontain.store.cache import BuildCache
@@ -23,6 +23,13 @@ from nbcontain.store.overlay import OverlaySnapshotter
 from nbcontain.store.snapshots import Driver, Snapshotter, Worker
 
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+def _copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
+    """Of a store whose files are all its user's own."""
+    from nbcontain.store.clone import copy_tree
+
+    copy_tree(root, source, target, index, linked=linked)
 
 
 class Store:
@@ -64,7 +71,7 @@ class Store:
         userxattr: bool = False,
         *,
         driver: Callable[[], Driver] = lambda: "overlay",
-        copy_tree: CopyTree = clone.copy_tree,
+        copy_tree: CopyTree = _copy_tree,
     ) -> Store:
         """The store at `root`, which is made if there is none.
 

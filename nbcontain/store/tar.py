@@ -13,11 +13,11 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
 from nbcontain.errors import BadArchive
+from nbcontain.values import dataclass, field
 
 BLOCK = 512
 _CHUNK = 256 << 10
@@ -431,8 +431,13 @@ def _block(
             link, b"ustar\00000", b"", b"", b"%07o" % major, b"%07o" % minor, prefix, b"",
         )
     )  # fmt: skip
-    block[148:156] = b"%06o\0 " % sum(block)
+    block[148:156] = b"%06o\0 " % _sum(block)
     return bytes(block)
+
+
+def _sum(block: bytearray) -> int:
+    """Of all bytes: the lower half of an Adler-32 is that and 1, modulo 65,521, which 256 bytes cannot reach."""
+    return (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
 
 
 def write_archive(entries: list[tuple[Entry, bytes]], write: Callable[[bytes], object]) -> None:

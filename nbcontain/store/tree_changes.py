@@ -202,7 +202,7 @@ class TreePacker(Packer):
                 self._states[child] = self._state(fd, path, name, child) if name in before else "new"
                 below.append(child)
             elif child not in skip and not (name in before and self._comparison.is_same(fd, path, name)):
-                self._pack_one(fd, name, child, held)
+                self._pack_special(fd, name, child, held)
         return below
 
     def _state(self, fd: int, path: bytes, name: bytes, child: bytes) -> State:

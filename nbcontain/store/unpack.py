@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from typing import Literal
 
 from nbcontain.errors import BadArchive
@@ -14,6 +13,7 @@ from nbcontain.store.compression import uncompressed
 from nbcontain.store.metadata import Metadata
 from nbcontain.store.owners import Ledger
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_whiteout, join, opaque_xattr
+from nbcontain.values import dataclass
 
 Ids = Literal["all", "single"]
 """Whether owners can be kept here, or everything belongs to the only id there is."""

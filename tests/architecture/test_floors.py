@@ -5,14 +5,14 @@ from __future__ import annotations
 from package_source import Module, modules
 
 FLOORS = (
-    {"errors", "events", "oci", "dockerfile", "linux", "options", "names", "whitespace", "detach_keys"},
+    {"errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys"},
     {"host", "journal", "task"},
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
-        "housekeeping", "inspection", "manifests", "outcomes", "profiles", "resources", "soundness",
+        "housekeeping", "inspection", "manifests", "nouns", "outcomes", "profiles", "resources", "soundness",
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "terminal"},

@@ -21,7 +21,7 @@ from machine import Machine
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import Secret, agents_of, secrets_of
 from nbcontain.build.ssh_agent import forwarded
-from nbcontain.commands import DockerfileWords
+from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.inputs import BuildInputs
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, UsageError

@@ -19,7 +19,7 @@ from nbcontain.errors import NbcontainError, SetupFailed
 from nbcontain.runtime.bundle import State
 from nbcontain.runtime.generate import RunOptions, _volume
 from nbcontain.runtime.identity import resolve
-from nbcontain.runtime.launcher import connect
+from nbcontain.runtime.messages import connect
 
 STOLEN = "stolen"
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nbcontain.linux.confine import CAPABILITIES, capability_set
+from nbcontain.linux.capabilities import CAPABILITIES
+from nbcontain.linux.confine import capability_set
 
 
 def test_the_numbers_are_those_of_the_kernel() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from machine import SLEEP, Machine, said
 from nbcontain.errors import SetupFailed, UsageError
-from nbcontain.linux.confine import CAPABILITIES as EVERY
+from nbcontain.linux.capabilities import CAPABILITIES as EVERY
 from nbcontain.runtime.confinement import (
     CAPABILITIES,
     MASKED,

@@ -9,7 +9,7 @@ import pytest
 
 from machine import SLEEP, Machine
 from nbcontain.errors import SetupFailed, UsageError
-from nbcontain.linux.confine import CAPABILITIES
+from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.runtime import grants
 
 

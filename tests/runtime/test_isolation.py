@@ -13,7 +13,7 @@ import pytest
 import needs
 from machine import SLEEP, Machine, said, until
 from nbcontain.errors import SetupFailed, UsageError
-from nbcontain.linux.confine import CAPABILITIES as ALL_CAPABILITIES
+from nbcontain.linux.capabilities import CAPABILITIES as ALL_CAPABILITIES
 from nbcontain.runtime.confinement import CAPABILITIES, MASKED
 
 NAMESPACES = ("mnt", "pid", "ipc", "uts", "cgroup")

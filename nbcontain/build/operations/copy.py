@@ -8,64 +8,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from nbcontain.build import git, http, unpacker
+from nbcontain.build import git, unpacker
 from nbcontain.build.context import Context
 from nbcontain.build.graph import CopyFiles, Document, RemoteFile, Repository
-from nbcontain.build.operations.workshop import Filesystem, Workshop, cache_key, execute, key_of, stack_of
+from nbcontain.build.operations.keys import commit_of, context_of, fetched
+from nbcontain.build.operations.workshop import Filesystem, Workshop, execute
 from nbcontain.build.patterns import Ignore
 from nbcontain.build.selection import Wanted, select
 from nbcontain.build.walk import Entry, Walk
 from nbcontain.errors import BuildError
-from nbcontain.events import Progress
-from nbcontain.oci.digest import Digest
 from nbcontain.store import files
 from nbcontain.store.snapshots import Active
-
-
-@cache_key.register
-def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) -> Digest | None:
-    wanted = Wanted(operation.sources, operation.parents, operation.excludes)
-    if not operation.sources:
-        source = ""
-    elif operation.from_context:
-        # Reading a large context takes a while; each word is where a cancellation strikes.
-        context = _context(operation, workshop)
-        source = str(context.digest(wanted, on_read=lambda size_bytes: workshop.emit(Progress("", size_bytes))))
-    else:
-        source = stack_of(inputs[-1])
-    return key_of(
-        "copy", stack_of(inputs[0]), source, () if operation.from_context else operation.sources,
-        operation.destination, operation.chown, operation.chmod, operation.into_directory, operation.parents,
-        operation.excludes, operation.unpack, operation.unpack_remote,
-        [_remote_key(each, workshop) for each in operation.remotes], operation.remote_places,
-        [(each.name, each.text) for each in operation.documents],
-    )  # fmt: skip
-
-
-def _remote_key(remote: RemoteFile | Repository, workshop: Workshop) -> object:
-    """What is there now."""
-    if isinstance(remote, RemoteFile):
-        found = fetched_now(remote, workshop)
-        return ["http", remote.name, str(found.digest), found.modified]
-    return ["git", commit_now(remote, workshop), remote.subdir, remote.keeps_git_dir, remote.without_submodules]
-
-
-def fetched_now(remote: RemoteFile, workshop: Workshop) -> http.Fetched:
-    """The file, asked for once a build. Raises BuildError."""
-    found = workshop.remotes.get(remote)
-    if not isinstance(found, http.Fetched):
-        found = workshop.remotes[remote] = http.fetched(
-            remote, workshop.store.layout, workshop.access, workshop.emit
-        )
-    return found
-
-
-def commit_now(remote: Repository, workshop: Workshop) -> str:
-    """The commit that is meant, asked for once a build. Raises BuildError."""
-    found = workshop.remotes.get(remote)
-    if not isinstance(found, str):
-        found = workshop.remotes[remote] = git.commit_of(remote, workshop.access, workshop.emit)
-    return found
 
 
 @execute.register
@@ -113,7 +66,7 @@ def _groups(operation: CopyFiles, workshop: Workshop, stack: ExitStack) -> list[
     directory: Path | None = None
     for number, each in enumerate(_in_order(operation)):
         if isinstance(each, tuple):
-            context = _context(operation, workshop)
+            context = context_of(operation, workshop)
             entries = context.select(Wanted(each, operation.parents, operation.excludes))
             fd = _opened(context, stack)
             groups.append((fd, unpacker.with_archives(fd, entries) if operation.unpack else entries))
@@ -149,10 +102,10 @@ def _made(
     unpack = False
     match source:
         case RemoteFile():
-            fetched_now(source, workshop).place(place / source.name)
+            fetched(source, workshop).place(place / source.name)
             unpack = operation.unpack_remote
         case Repository():
-            place = git.checked_out(source, commit_now(source, workshop), place, workshop.access, workshop.emit)
+            place = git.checked_out(source, commit_of(source, workshop), place, workshop.access, workshop.emit)
         case Document():
             files.write_new(place / source.name, source.text.encode("utf-8", "surrogateescape"), 0o644)
             os.chmod(place / source.name, 0o644)
@@ -176,9 +129,3 @@ def _opened(context: Context, stack: ExitStack) -> int:
     fd = context.open_fd()
     stack.callback(os.close, fd)
     return fd
-
-
-def _context(operation: CopyFiles, workshop: Workshop) -> Context:
-    if operation.context not in workshop.contexts:
-        raise BuildError("COPY needs files, and this build was given no context", hint="--context DIR")
-    return workshop.contexts[operation.context]

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from nbcontain.build import git
 from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.build.http import Fetched
-from nbcontain.build.operations.copy import commit_now, fetched_now
+from nbcontain.build.operations.keys import commit_of, fetched
 from nbcontain.build.operations.workshop import Workshop
 from nbcontain.errors import BadArchive
 from nbcontain.store import files, tar
@@ -19,7 +19,7 @@ def last_change(what: object, workshop: Workshop) -> int | None:
     archives. None for a directory, and for what has no time. Raises BuildError."""
     match what:
         case RemoteFile():
-            found = fetched_now(what, workshop)
+            found = fetched(what, workshop)
             return found.modified or _youngest(found)
         case Repository():
             return _committed(what, workshop)
@@ -44,4 +44,4 @@ def _committed(repository: Repository, workshop: Workshop) -> int:
     with ExitStack() as stack:
         place = stack.enter_context(files.temporary_directory(workshop.store.layout.tmp))
         stack.callback(workshop.store.snapshots.remove_tree, place)
-        return git.time_of(repository, commit_now(repository, workshop), place, workshop.access, workshop.emit)
+        return git.time_of(repository, commit_of(repository, workshop), place, workshop.access, workshop.emit)

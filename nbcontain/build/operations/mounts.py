@@ -6,7 +6,6 @@ import os
 import posixpath
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +26,7 @@ from nbcontain.events import Progress
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.isolation import DETACHED, PART
 from nbcontain.runtime.secrets import Hidden, SecretFile, write
+from nbcontain.values import dataclass, field, replace
 
 _QUIET = ("nosuid", "nodev")
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 
 from nbcontain.build.graph import ExecOp, Sandbox
 from nbcontain.build.operations.mounts import Mounting
-from nbcontain.build.operations.workshop import Filesystem, Workshop, cache_key, execute, key_of, stack_of
+from nbcontain.build.operations.workshop import Filesystem, Workshop, execute
 from nbcontain.errors import BuildError, SetupFailed, StepFailed
 from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record
-from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import ImageConfig, Platform
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
@@ -19,19 +17,10 @@ from nbcontain.runtime.container import Container
 from nbcontain.runtime.emulation import explained
 from nbcontain.runtime.generate import RunOptions, generate
 from nbcontain.store.snapshots import Active
+from nbcontain.values import replace
 
 _HOSTNAME = "buildkitsandbox"
 _TAIL_LINES = 10
-
-
-@cache_key.register
-def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Digest | None:
-    return key_of(
-        "exec", [stack_of(each) for each in inputs], operation.args, operation.env, operation.cwd, operation.user,
-        operation.network, operation.hostname, [repr(each) for each in operation.mounts],
-        *([repr(operation.sandbox)] if operation.sandbox else []),
-        *([operation.platform] if operation.platform else []),
-    )  # fmt: skip
 
 
 @execute.register

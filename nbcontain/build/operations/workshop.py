@@ -7,28 +7,33 @@ function of ours as the program. Nothing here follows a path of an image with th
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import singledispatch
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
 
-from nbcontain.build.access import Access
-from nbcontain.build.context import Context
 from nbcontain.build.graph import Operation, RemoteFile, Repository
-from nbcontain.build.http import Fetched
-from nbcontain.build.secrets import Secret
 from nbcontain.errors import NbcontainError, StepFailed
 from nbcontain.events import Emit
-from nbcontain.host import Host
 from nbcontain.oci.digest import ChainID, Digest, chain_id, chain_id_of
 from nbcontain.oci.image import Layer
-from nbcontain.oci.spec import Mount
-from nbcontain.runtime.container import Launcher, Leash
-from nbcontain.store import Store, files
-from nbcontain.store.snapshots import Active
-from nbcontain.store.stacks import Stacks
+from nbcontain.store import files
+from nbcontain.values import dataclass, field, replace
+
+if TYPE_CHECKING:
+    from nbcontain.build.access import Access
+    from nbcontain.build.context import Context
+    from nbcontain.build.http import Fetched
+    from nbcontain.build.secrets import Secret
+    from nbcontain.host import Host
+    from nbcontain.oci.spec import Mount
+    from nbcontain.runtime.launcher import Launcher
+    from nbcontain.runtime.leash import Leash
+    from nbcontain.store import Store
+    from nbcontain.store.snapshots import Active
+    from nbcontain.store.stacks import Stacks
 
 _OPERATIONS_VERSION = 2
 """Part of every cache key: raise it when an operation begins to do something else."""
@@ -48,16 +53,34 @@ class Filesystem:
         return chain_id_of(layer.diff_id for layer in self.layers)
 
 
+class Means(Protocol):
+    """What there is to work with, each made when it is first asked for: an engine."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def host(self) -> Host: ...
+    @property
+    def profile(self) -> Requirements: ...
+    @property
+    def launcher(self) -> Launcher: ...
+    @property
+    def stacks(self) -> Stacks: ...
+
+
+class Requirements(Protocol):
+    """How containers run on this host, if they do."""
+
+    @property
+    def runs(self) -> bool: ...
+    def require(self, host: Host, what: str, /) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Workshop:
     """All that an operation may touch while it runs."""
 
-    store: Store
-    launcher: Launcher
-    host: Host
-    require: Callable[[str], None]
-    """Raises Unavailable, for what is named, where this host cannot run containers."""
-    can_run: bool = True
+    means: Means
     contexts: Mapping[str, Context] = field(default_factory=dict)
     """Directories of files by name; "" is the build's own context."""
     secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
@@ -75,11 +98,34 @@ class Workshop:
     @property
     def access(self) -> Access:
         """Who the build is to servers."""
+        from nbcontain.build.access import Access
+
         return Access(self.secrets, self.ssh)
 
     @property
+    def store(self) -> Store:
+        return self.means.store
+
+    @property
     def stacks(self) -> Stacks:
-        return Stacks(self.store, self.launcher, self.host.ids)
+        return self.means.stacks
+
+    @property
+    def launcher(self) -> Launcher:
+        return self.means.launcher
+
+    @property
+    def host(self) -> Host:
+        return self.means.host
+
+    @property
+    def can_run(self) -> bool:
+        """Whether containers can be run on this host at all."""
+        return self.means.profile.runs
+
+    def require(self, what: str) -> None:
+        """Raise Unavailable, for what is named, where this host cannot run containers."""
+        self.means.profile.require(self.host, what)
 
     def ledger(self, active: Active) -> AbstractContextManager[tuple[int, ...]]:
         """An active snapshot's own ledger, where owners may have to be recorded."""
@@ -87,7 +133,8 @@ class Workshop:
 
     def unpack(self, layers: Sequence[Layer]) -> None:
         """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""
-        self.stacks.unpack(layers)
+        if not self.store.snapshots.has_all(layers):
+            self.stacks.unpack(layers)
 
     def view(self, filesystem: Filesystem) -> tuple[Mount, ...]:
         """The mounts that show a file system read-only; none for scratch."""
@@ -105,7 +152,7 @@ class Workshop:
         """
         self.unpack(parent.layers)
         active = self.store.snapshots.prepare(
-            f"build-{secrets.token_hex(8)}", parent.chain_id, for_programs=for_programs
+            f"build-{os.urandom(8).hex()}", parent.chain_id, for_programs=for_programs
         )
         try:
             try:
@@ -123,6 +170,7 @@ class Workshop:
             raise
 
     def _committed(self, parent: Filesystem, active: Active, stubs: Sequence[str]) -> Filesystem:
+
         # Most that changes nothing is recognised without a process to look.
         untouched = self.store.snapshots.is_untouched(active, stubs)
         layer = None if untouched else self.stacks.pack(active, stubs)
@@ -152,9 +200,9 @@ def cache_key(operation: Operation, inputs: Sequence[Filesystem], workshop: Work
 @singledispatch
 def execute(operation: Operation, inputs: Sequence[Filesystem], workshop: Workshop) -> Filesystem:
     """Do it. Raises BuildError or what the store and the runtime raise; nothing is left behind then."""
-    raise TypeError(f"cannot execute {operation!r}")
-
-
-def timestamp() -> str:
-    """Now, as the image specification writes it (RFC 3339, UTC)."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    # The modules of what takes a while are imported when it has to be done.
+    for name in ("copy", "run"):
+        import_module(f"{__package__}.{name}")
+    if execute.dispatch(type(operation)) is execute.dispatch(object):
+        raise TypeError(f"cannot execute {operation!r}")
+    return execute(operation, inputs, workshop)

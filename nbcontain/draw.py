@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -132,6 +131,8 @@ def _is_screen(progress: InProgress[object]) -> bool:
 
 def _attend_transfer(task: Task[object]) -> None:
     """Layers as bars, drawn again in place; what is said besides stands below them at the end."""
+    import shutil
+
     from nbcontain.display.text import notice_lines
     from nbcontain.display.transfers import bars
     from nbcontain.display.view import View, update

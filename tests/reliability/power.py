@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,6 +112,7 @@ def _told_apart(steps: Sequence[Step]) -> list[Step]:
 
 CONTENT = ".content"
 """A file in a snapshot's fs/ that stands for all that a worker wrote there."""
+_CONTENT = re.compile(r"snapshots/([0-9a-f]{64})/fs/\.content")
 _PUBLISHING = re.compile(r"snapshots/([0-9a-f]{64})")
 
 
@@ -177,8 +179,11 @@ def loaded(root: Path) -> tuple[Tree, dict[int, Path]]:
     return tree, sources
 
 
-def written(tree: Tree, sources: dict[int, Path], root: Path) -> None:
-    """Make this state on a disk. What the process did not touch is linked, not copied."""
+def written(tree: Tree, sources: dict[int, Path], root: Path, made: Path) -> None:
+    """Make this state on a disk. What the process did not touch is linked, not copied.
+
+    A snapshot whose content came through has the files of that name among those that were `made`.
+    """
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(mode=0o700)
     for path, inode in sorted(tree.names.items()):
@@ -193,3 +198,5 @@ def written(tree: Tree, sources: dict[int, Path], root: Path) -> None:
                 os.link(sources[inode], target, follow_symlinks=False)
             except PermissionError:
                 shutil.copy2(sources[inode], target, follow_symlinks=False)
+        if (match := _CONTENT.fullmatch(path)) and inode is not None and tree.data.get(inode) == match[1].encode():
+            subprocess.run(["cp", "-a", f"{made / match[1]}/fs/.", target.parent], check=True)

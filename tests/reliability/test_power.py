@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
     root, kept = place / "power", place / "power-before"
     deeds.copied(template, root)
     deeds.copied(template, kept)
-    record = place / "record"
+    record, made = place / "record", place / "made"
 
     def recording() -> None:
         disk = faults.Disk(root, keep_steps=True).install()
@@ -90,6 +91,7 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
     steps: list[Step] = pickle.loads(record.read_bytes())
     start, sources = power.loaded(kept)
     new = power.published(steps)
+    subprocess.run(["cp", "-a", root / "snapshots", made], check=True)
     steps = power.with_content(steps)
     known = list(power.states(start, steps, every=1 if SOAK else max(1, len(steps) // 25)))
     chosen = known[:: max(1, len(known) // STATES)]
@@ -101,7 +103,7 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
         for number, (word, tree) in enumerate(chosen):
             # Each at a place of its own: what is still being written out for the one before finds nothing of this one.
             at = root.with_name(f"power-{number}")
-            power.written(tree, sources, at)
+            power.written(tree, sources, at, made)
             bad += [f"{word}: {each}" for each in readable_but_wrong(at, new)]
             if number % AGAIN == 0:
 

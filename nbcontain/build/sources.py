@@ -152,6 +152,8 @@ def is_archive(head: bytes) -> bool:
     """Whether a file that begins like this is a tar archive, compressed or not, as BuildKit tells them."""
     if head.startswith((b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\0")):
         return True
+    import tarfile
+
     try:
         tarfile.TarInfo.frombuf(head[:512], "utf-8", "surrogateescape")
     except tarfile.HeaderError:

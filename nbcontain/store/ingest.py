@@ -36,12 +36,14 @@ class Partial:
             self._take(data)
 
     def write(self, data: bytes) -> None:
-        """Add some more. Raises DigestMismatch if that is more than the descriptor promised, DiskFull."""
+        """Add some more. Raises DigestMismatch if that is more than the descriptor promised, DiskFull, DiskFailed."""
         if self.size + len(data) > self._descriptor.size:
             self.forget()
             raise DigestMismatch(f"{self._descriptor.size} bytes for {self._descriptor.digest.short}", "more")
-        os.lseek(self._fd, self.size, os.SEEK_SET)
-        files.write(self._fd, data)
+        # Told here: whoever receives it takes any other OSError for the connection's.
+        with files.disk(self._layout.root):
+            os.lseek(self._fd, self.size, os.SEEK_SET)
+            files.write(self._fd, data)
         self._take(data)
 
     def _take(self, data: bytes) -> None:

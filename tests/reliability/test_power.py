@@ -91,6 +91,7 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
     steps: list[Step] = pickle.loads(record.read_bytes())
     start, sources = power.loaded(kept)
     new = power.published(steps)
+    shutil.rmtree(made, ignore_errors=True)
     subprocess.run(["cp", "-a", root / "snapshots", made], check=True)
     steps = power.with_content(steps)
     known = list(power.states(start, steps, every=1 if SOAK else max(1, len(steps) // 25)))

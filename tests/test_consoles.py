@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import needs
+import places
 from images import BUSYBOX
 from machine import until
 from nbcontain import detach_keys
@@ -43,7 +43,7 @@ def shared(busybox_context: Path) -> Iterator[Engine]:
         engine.build(BUSYBOX, BuildOptions(tags=("busybox",), context=busybox_context)).result()
         yield engine
         engine.store.snapshots.remove_tree(engine.layout.snapshots)
-    shutil.rmtree(directory)
+    places.remove(directory)
 
 
 @pytest.fixture

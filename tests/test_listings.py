@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import needs
+import places
 from archives import archive, member
 from nbcontain.commands import parse_words, split
 from nbcontain.display.formats import Columns, lasting, size_shown
@@ -47,7 +47,7 @@ def machine() -> Iterator[Engine]:
             store.images.put(Image.of(config, layers), Reference.parse(name))
         store.images.put(Image.of(replace(config, created="2024-04-01T00:00:00Z", author="nobody"), layers))
         yield engine
-    shutil.rmtree(directory)
+    places.remove(directory)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import needs
+import places
 from git_server import Repository, daemon
 from machine import Machine
 from nbcontain.build.plan import BuildOptions
@@ -30,9 +31,8 @@ def box(busybox_context: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with Engine(Path(needs.scratch()) / f"nbcontain-test-copies-{os.getpid()}") as engine:
         yield Machine(engine, busybox_context)
         engine.prune()
-    import shutil
 
-    shutil.rmtree(engine.layout.root)
+    places.remove(engine.layout.root)
 
 
 @pytest.fixture

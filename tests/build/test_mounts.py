@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
 import socket
 import subprocess
 import tarfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import needs
+import places
 from machine import Machine
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import Secret, agents_of, secrets_of
@@ -35,7 +35,7 @@ def box(busybox_context: Path) -> Iterator[Machine]:
     with Engine(Path(needs.scratch()) / f"nbcontain-test-mounts-{os.getpid()}") as engine:
         yield Machine(engine, busybox_context)
         engine.prune()
-    shutil.rmtree(engine.layout.root)
+    places.remove(engine.layout.root)
 
 
 Ran = Callable[..., str]

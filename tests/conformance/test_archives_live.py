@@ -25,7 +25,7 @@ def test_docker_loads_our_archives_and_we_load_dockers(engine: Engine, busybox_i
     engine.archives.save(("busybox",), str(tmp_path / "ours.tar")).result()
     ours = engine.image("busybox")
     with (
-        tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch()) as name,
+        tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch(), ignore_cleanup_errors=True) as name,
         peers.docker(Path(name, "docker")) as docker,
     ):
         assert "busybox:latest" in docker("load", "-i", str(tmp_path / "ours.tar"))

@@ -40,7 +40,7 @@ OTHER = "FROM base\nRUN mkdir -p /etc && echo image > /etc/which\n"
 @pytest.fixture(scope="module")
 def places(busybox: Path) -> Iterator[tuple[Path, peers.Ours, peers.Buildah]]:
     needs.program("buildah")
-    with tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch()) as name:
+    with tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch(), ignore_cleanup_errors=True) as name:
         root = Path(name)
         (root / "ours").mkdir()
         ours, buildah = peers.Ours(root / "ours", busybox), peers.Buildah(root / "buildah", busybox)

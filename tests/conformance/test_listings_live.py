@@ -46,7 +46,7 @@ LABEL tier=2
 def both(busybox_context: Path) -> Iterator[tuple[Engine, peers.Docker]]:
     """Two images of ours, and a daemon that has loaded them; a container of one in each that never ran."""
     with (
-        tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch()) as name,
+        tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch(), ignore_cleanup_errors=True) as name,
         Engine(Path(name, "root")) as engine,
         peers.docker(Path(name, "docker")) as docker,
     ):

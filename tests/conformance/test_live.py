@@ -25,7 +25,7 @@ def test_docker_still_says_what_was_recorded(busybox: Path) -> None:
     sample = [case for case in all_cases() if not case.is_documented][::EVERY]
     recorded = compare.recorded()
     with (
-        tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch()) as name,
+        tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch(), ignore_cleanup_errors=True) as name,
         peers.docker(Path(name, "docker")) as docker,
     ):
         docker.import_base(busybox)

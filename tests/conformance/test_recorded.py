@@ -30,7 +30,7 @@ OPEN = (Path(__file__).parent / "open.txt").read_text().split()
 
 @pytest.fixture(scope="module")
 def ours(busybox: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[peers.Ours]:
-    with tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch()) as name:
+    with tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch(), ignore_cleanup_errors=True) as name:
         builder = peers.Ours(Path(name), busybox)
         yield builder
         builder.close()

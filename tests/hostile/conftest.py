@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import needs
+import places
 from machine import Machine
 from nbcontain.engine import Engine
 
@@ -21,7 +21,7 @@ def _hostile_machine(busybox_context: Path) -> Iterator[Machine]:
     with Engine(directory) as engine:
         yield Machine(engine, busybox_context)
         engine.prune()
-    shutil.rmtree(directory)
+    places.remove(directory)
 
 
 @pytest.fixture

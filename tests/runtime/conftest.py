@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import needs
+import places
 from machine import Machine, until
 from nbcontain.engine import Engine
 
@@ -22,7 +22,7 @@ def shared_machine(busybox_context: Path) -> Iterator[Machine]:
         yield Machine(engine, busybox_context)
         # Rootless, some files belong to ids that only an engine may remove.
         engine.store.snapshots.remove_tree(engine.layout.snapshots)
-    shutil.rmtree(directory)
+    places.remove(directory)
 
 
 @pytest.fixture

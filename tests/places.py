@@ -1,9 +1,13 @@
-"""Directories of the tests' own that stores lie in."""
+"""Directories of the tests' own: how they are removed, and how names in them take turns."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -19,3 +23,23 @@ def remove(directory: Path) -> None:
             if not left:
                 raise
             time.sleep(0.05)
+
+
+@contextmanager
+def taking_turns(directory: Path, name: str, other: str) -> Iterator[None]:
+    """Two files of a directory change their names with each other all the time, on a thread beside."""
+    one, two, aside = directory / name, directory / other, directory / "third"
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            for old, new in ((one, aside), (two, one), (one, two), (aside, one)):
+                os.rename(old, new)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        yield
+    finally:
+        done.set()
+        swapper.join()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import building
 import needs
 from archives import archive, member
 from nbcontain.archives import Archives
@@ -49,19 +50,9 @@ def forget(engine: Engine) -> None:
     assert list(engine.store.blobs.walk()) == []
 
 
-def tar_of(files: dict[str, bytes | str]) -> bytes:
+def packed(files: dict[str, bytes | str]) -> bytes:
     """A tar with these files; a text is a symlink's target."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            if isinstance(data, str):
-                info.type, info.linkname = tarfile.SYMTYPE, data
-                tar.addfile(info)
-            else:
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    return out.getvalue()
+    return building.archive(*files.items())
 
 
 def docker_archive(layer: bytes, tags: list[str] | None = None, **changes: Any) -> dict[str, bytes | str]:
@@ -137,7 +128,7 @@ def test_a_repository_without_a_tag_is_saved_with_all_its_tags(
 
 
 def test_an_archive_of_an_older_docker_is_loaded(engine: Engine, archives: Archives, tmp_path: Path) -> None:
-    [loaded] = load(archives, tmp_path, tar_of(docker_archive(LAYER, ["old:1"])))
+    [loaded] = load(archives, tmp_path, packed(docker_archive(LAYER, ["old:1"])))
     [layer] = loaded.image.layers
     assert engine.image("old:1").id == loaded.image.id
     assert layer.diff_id.hex == hashlib.sha256(LAYER).hexdigest()
@@ -146,7 +137,7 @@ def test_an_archive_of_an_older_docker_is_loaded(engine: Engine, archives: Archi
 
 def test_a_layer_that_is_a_link_to_another_is_followed_within_the_archive(archives: Archives, tmp_path: Path) -> None:
     files = docker_archive(LAYER, ["old:1"], Layers=["def/layer.tar"])
-    [loaded] = load(archives, tmp_path, tar_of(files | {"def/layer.tar": "../abc/layer.tar"}))
+    [loaded] = load(archives, tmp_path, packed(files | {"def/layer.tar": "../abc/layer.tar"}))
     assert loaded.image.layers[0].diff_id.hex == hashlib.sha256(LAYER).hexdigest()
 
 
@@ -173,7 +164,7 @@ def test_an_archive_that_means_harm_is_refused_and_leaves_no_image(
     engine: Engine, archives: Archives, tmp_path: Path, change: dict[str, bytes | str], words: str
 ) -> None:
     with pytest.raises(NbcontainError, match=words):
-        load(archives, tmp_path, tar_of(docker_archive(LAYER, ["evil"]) | change))
+        load(archives, tmp_path, packed(docker_archive(LAYER, ["evil"]) | change))
     assert engine.images() == []
 
 
@@ -199,7 +190,7 @@ def test_a_layout_with_links_to_elsewhere_is_refused(engine: Engine, archives: A
 
 
 def test_an_archive_that_is_cut_off_is_refused(engine: Engine, archives: Archives, tmp_path: Path) -> None:
-    data = tar_of(docker_archive(LAYER, ["cut"]))
+    data = packed(docker_archive(LAYER, ["cut"]))
     with pytest.raises((BadArchive, BadDocument)):
         load(archives, tmp_path, data[: len(data) // 3])
     assert engine.images() == []

@@ -176,7 +176,7 @@ class StopWords(Names):
 
 @command("container", "stop", "ask containers to end, kill them when they do not", StopWords, top=("stop",))
 def container_stop(engine: Engine, words: StopWords) -> InProgress[Lines]:
-    return _each(engine, words.names, "stop", lambda container: engine.stop(container, words.time))
+    return on_each(engine, words.names, "stop", lambda container: engine.stop(container, words.time))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,7 @@ class StartWords(Names):
 @command("container", "start", "run stopped containers again", StartWords, top=("start",))
 def container_start(engine: Engine, words: StartWords) -> InProgress[Lines] | Interactive:
     if not words.attach and not words.interactive:
-        return _each(engine, words.names, "start", engine.start)
+        return on_each(engine, words.names, "start", engine.start)
     if len(words.names) > 1:
         raise UsageError("start -a and -i are for one container", hint="start them without, and attach to one")
     container = engine.container(words.names[0])
@@ -202,7 +202,7 @@ def container_start(engine: Engine, words: StartWords) -> InProgress[Lines] | In
 
 @command("container", "restart", "stop containers and run them again", StopWords, top=("restart",))
 def container_restart(engine: Engine, words: StopWords) -> InProgress[Lines]:
-    return _each(engine, words.names, "restart", lambda container: engine.restart(container, words.time))
+    return on_each(engine, words.names, "restart", lambda container: engine.restart(container, words.time))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,7 @@ def container_kill(engine: Engine, words: KillWords) -> InProgress[Lines]:
         number = signal_number(words.signal)
     except ValueError as error:
         raise UsageError(str(error), hint="TERM, KILL, INT, HUP, USR1 … or a number") from None
-    return _each(engine, words.names, "kill", lambda container: engine.kill(container, number))
+    return on_each(engine, words.names, "kill", lambda container: engine.kill(container, number))
 
 
 @command("container", "wait", "wait until containers end, and give their exit codes", Names, top=("wait",))
@@ -234,10 +234,10 @@ class RemoveWords(Names):
 
 @command("container", "rm", "remove containers, and what they wrote", RemoveWords, aliases=("remove",), top=("rm",))
 def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
-    return _each(engine, words.names, "rm", lambda container: engine.remove_container(container, force=words.force))
+    return on_each(engine, words.names, "rm", lambda container: engine.remove_container(container, force=words.force))
 
 
-def _each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object]) -> InProgress[Lines]:
+def on_each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object]) -> InProgress[Lines]:
     """Do the same to each, as docker does: what fails does not stop the rest; the first error is raised at the end."""
 
     def body(emit: Emit) -> Lines:
@@ -305,7 +305,3 @@ def container_attach(engine: Engine, words: AttachWords) -> Interactive:
         lambda size, _: engine.consoles.attach(container, size), words.detach_keys,
         types=has_terminal and not words.no_stdin, is_raw=has_terminal, elsewhere=lambda: container,
     )  # fmt: skip
-
-
-each_container = _each
-"""For other modules' commands on several containers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbcontain.commands.containers import each_container
+from nbcontain.commands.containers import on_each
 from nbcontain.commands.table import Names, command
 from nbcontain.display.table import Table
 from nbcontain.display.values import InProgress, Lines
@@ -64,14 +64,14 @@ class UpdateWords(LimitOptions):
     "container", "update", "change what containers may use, now and at their next start", UpdateWords, top=("update",)
 )
 def container_update(engine: Engine, words: UpdateWords) -> InProgress[Lines]:
-    return each_container(engine, words.names, "update", lambda container: engine.resources.update(container, words))
+    return on_each(engine, words.names, "update", lambda container: engine.resources.update(container, words))
 
 
 @command("container", "pause", "stop all processes of containers where they are", Names, top=("pause",))
 def container_pause(engine: Engine, words: Names) -> InProgress[Lines]:
-    return each_container(engine, words.names, "pause", engine.resources.pause)
+    return on_each(engine, words.names, "pause", engine.resources.pause)
 
 
 @command("container", "unpause", "let paused containers go on", Names, top=("unpause",))
 def container_unpause(engine: Engine, words: Names) -> InProgress[Lines]:
-    return each_container(engine, words.names, "unpause", engine.resources.unpause)
+    return on_each(engine, words.names, "unpause", engine.resources.unpause)

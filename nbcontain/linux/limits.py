@@ -8,6 +8,8 @@ from nbcontain.oci.strict_json import Fields
 from nbcontain.values import dataclass
 
 UNLIMITED = -1
+THROTTLES = ("read_bps", "write_bps", "read_iops", "write_iops")
+"""What of a disk can be held back, as flags and `io.max` begin (docker run --device-read-bps)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +17,7 @@ class Throttle:
     """A device's limit: bytes or operations a second (runtime-spec config-linux.md#block-io)."""
 
     kind: str
-    """read_bps, write_bps, read_iops or write_iops."""
+    """One of THROTTLES."""
     device: str
     """Major and minor number: "8:0"."""
     rate: int
@@ -69,7 +71,7 @@ def from_json(document: Mapping[str, object]) -> Limits:
     memory, cpu, io = top.object("memory"), top.object("cpu"), top.object("blockIO")
     throttles = tuple(
         Throttle(kind, f"{each.count('major')}:{each.count('minor')}", each.count("rate"))
-        for kind in _KINDS
+        for kind in THROTTLES
         for each in io.objects(_throttle_key(kind))
     )
     return Limits(
@@ -85,9 +87,6 @@ def from_json(document: Mapping[str, object]) -> Limits:
         io_weight=io.amount("weight"),
         throttles=throttles,
     )
-
-
-_KINDS = ("read_bps", "write_bps", "read_iops", "write_iops")
 
 
 def _throttle_key(kind: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nbcontain.errors import UsageError
 from nbcontain.linux.cgroups import Group, Tree
-from nbcontain.linux.limits import UNLIMITED, Limits, Throttle, from_json
+from nbcontain.linux.limits import THROTTLES, UNLIMITED, Limits, Throttle, from_json
 from nbcontain.options import option, with_defaults
 from nbcontain.runtime import limits
 from nbcontain.runtime.bundle import Bundle
@@ -134,8 +134,7 @@ def _quota(text: str) -> int:
 
 
 def _throttles(options: ThrottleOptions) -> tuple[Throttle, ...]:
-    kinds = ("read_bps", "write_bps", "read_iops", "write_iops")
-    return tuple(_throttle(kind, word) for kind in kinds for word in getattr(options, f"device_{kind}"))
+    return tuple(_throttle(kind, word) for kind in THROTTLES for word in getattr(options, f"device_{kind}"))
 
 
 def _throttle(kind: str, word: str) -> Throttle:

@@ -88,14 +88,14 @@ OWNED = [
 def test_copy_and_add_give_files_to_whom_they_are_told(profile: str, engine: Engine, context: Path) -> None:
     image = built(
         engine,
-        "FROM scratch\nCOPY --chown=12:34 tree /tree\nADD owned.tar /\nUSER 5:6\nWORKDIR /work\nCOPY plain /work/\n",
+        "FROM scratch\nCOPY --chown=12:34 tree /tree\nADD owned.tar /\nUSER 5:6\nWORKDIR /there\nCOPY plain /there/\n",
         context,
     )
     found = [of_layer(engine, layer) for layer in image.layers]
     assert found[0] == [TREE[0], LINK, *TREE[1:]]
     assert found[1] == OWNED
-    assert found[2] == [("work", "5", "755", 5, 6)]
-    assert found[3] == [("work", "5", "755", 5, 6), ("work/plain", "0", "644", 0, 0)]
+    assert found[2] == [("there", "5", "755", 5, 6)]
+    assert found[3] == [("there", "5", "755", 5, 6), ("there/plain", "0", "644", 0, 0)]
 
 
 def test_what_is_copied_from_a_stage_stays_its_owners(profile: str, engine: Engine, context: Path) -> None:

@@ -8,12 +8,12 @@ import os
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
+import places
 from machine import Machine
 from nbcontain.build import http
 from nbcontain.build.plan import BuildOptions
@@ -141,19 +141,8 @@ def test_a_source_that_is_swapped_all_the_time_never_leads_out(machine: Machine,
     (context / "data").mkdir()
     (context / "data" / "secret").write_text("mine\n")
     (context / "other").symlink_to(canary)
-    done = threading.Event()
-
-    def swap() -> None:
-        while not done.is_set():
-            os.rename(context / "data", context / "third")
-            os.rename(context / "other", context / "data")
-            os.rename(context / "data", context / "other")
-            os.rename(context / "third", context / "data")
-
-    swapper = threading.Thread(target=swap)
-    swapper.start()
     taken = 0
-    try:
+    with places.taking_turns(context, "data", "other"):
         deadline = time.monotonic() + 3
         while time.monotonic() < deadline:
             try:
@@ -162,9 +151,6 @@ def test_a_source_that_is_swapped_all_the_time_never_leads_out(machine: Machine,
                 continue
             taken += 1
             assert "do not touch" not in machine.sh("cat /d/* /o/* 2>/dev/null; true", image="swapped")
-    finally:
-        done.set()
-        swapper.join()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import needs
+import places
 from machine import Machine
 from nbcontain.__main__ import main
 from nbcontain.build.plan import BuildOptions
@@ -112,8 +113,8 @@ BUILD_ATTACKS: dict[str, tuple[str, str]] = {
 
 def test_each_attack_on_builds_has_its_tests() -> None:
     assert list(BUILD_ATTACKS) == [f"B{number}" for number in range(1, 15)]
-    for _, places in BUILD_ATTACKS.values():
-        for place in places.split("; "):
+    for _, where in BUILD_ATTACKS.values():
+        for place in where.split("; "):
             file, _, names = place.partition(": ")
             there = {
                 each.name
@@ -175,21 +176,10 @@ def test_a_volume_that_is_a_symlink_touches_nothing_of_the_hosts(machine: Machin
 
 
 def test_a_bind_whose_source_is_swapped_never_shows_the_host(machine: Machine, context: Path, canary: Path) -> None:
-    import threading
-
     (context / "data").mkdir()
     (context / "data" / "secret").write_text("mine\n")
     (context / "other").symlink_to(canary)
-    done = threading.Event()
-
-    def swap() -> None:
-        while not done.is_set():
-            for old, new in (("data", "third"), ("other", "data"), ("data", "other"), ("third", "data")):
-                os.rename(context / old, context / new)
-
-    swapper = threading.Thread(target=swap)
-    swapper.start()
-    try:
+    with places.taking_turns(context, "data", "other"):
         for number in range(12):
             text = f"FROM box\nRUN --mount=type=bind,source=data,target=/m : {number}; cat /m/* > /seen; true\n"
             try:
@@ -197,9 +187,6 @@ def test_a_bind_whose_source_is_swapped_never_shows_the_host(machine: Machine, c
             except NbcontainError:
                 continue
             assert "do not touch" not in machine.sh("cat /seen", image="swapped")
-    finally:
-        done.set()
-        swapper.join()
 
 
 # --- B5, B6 -----------------------------------------------------------------------------------

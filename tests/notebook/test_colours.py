@@ -32,7 +32,7 @@ CMD ["true"]"""
 def test_cells_are_coloured_as_what_they_hold(tmp_path: Path, root: Path) -> None:
     held = {
         CELL: DOCKERFILE,
-        "%%contextfile --mode 755 src/app.py\nprint(1)": "text/x-python",
+        "%%contextfile --chmod 755 src/app.py\nprint(1)": "text/x-python",
         "%%contextfile conf.yaml\na: 1": "text/x-yaml",
         "%%contextfile Dockerfile.dev\nFROM host": DOCKERFILE,
         "%%contextfile LICENSE\nas it is": "text/plain",

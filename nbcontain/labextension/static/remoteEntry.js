@@ -101,7 +101,7 @@
     if (magic === 'dockerfile') return DOCKERFILE;
     if (magic === 'compose') return 'text/x-yaml';
     if (magic === 'contextfile') {
-      const file = words.replace(/--mode[= ]\S+/, '').split(/\s+/).find(word => word && !word.startsWith('-')) ?? '';
+      const file = words.replace(/--(?:chmod|context)[= ]\S+/g, '').split(/\s+/).find(word => word && !word.startsWith('-')) ?? '';
       const name = file.split('/').pop();
       if (/^(Dockerfile|Containerfile)/.test(name)) return DOCKERFILE;
       const found = name.includes('.') ? languages.findByExtension(name.split('.').pop()) : null;

@@ -1,8 +1,9 @@
 """Coverage-guided fuzzing of every reader of foreign bytes (atheris): `tests/fuzz/parsers.py SECONDS [NAME…]`, or
 `tests/fuzz/parsers.py --runs COUNT [NAME…]`.
 
-Each reader runs in a process of its own, for its share of the time or COUNT executions. What it raises besides its typed
-errors, a run of more than 5 s, or more than 300 MB ends it with the bytes that did it. Prints executions and executions/s.
+Each reader runs in a process of its own, for its share of the time or COUNT executions. What it raises besides its
+typed errors, a run of more than 5 s, or more than 300 MB ends it with the bytes that did it. Prints executions and
+executions/s.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ from reliability.conftest import SOAK
 
 SEEDS = range(int(os.environ.get("NBCONTAIN_SOAK_SEEDS", "40"))) if SOAK else range(1)
 SLOWEST_S = 60.0
+IDLE_S = 0.6 if SOAK else 0.15
+"""How long nothing may come. A soak shares its machine, where a byte may take its time without being lost."""
 Fault = Callable[[Any, random.Random], bool]
 
 
@@ -227,8 +229,8 @@ def registry() -> Iterator[Registry]:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "IDLE_S", 0.15)
-    monkeypatch.setattr(wire, "_WINDOW_S", 0.15)
+    monkeypatch.setattr(wire, "IDLE_S", IDLE_S)
+    monkeypatch.setattr(wire, "_WINDOW_S", IDLE_S)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from nbcontain.linux.mount_options import MountOptions
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import devices, sources
 from nbcontain.runtime.sources import PART as PART
-from nbcontain.values import replace
+from nbcontain.values import dataclass, replace
 
 DETACHED = "detached"
 """The type of a mount that is handed over as a descriptor; its source is a number."""
@@ -97,13 +97,19 @@ def _mount_overlay(root: Mount, *, volatile: bool) -> int:
 
 
 def furnish(
-    root_fd: int, spec: Spec, detached: Sequence[int] = (), opened: Mapping[int, int] | None = None
+    root_fd: int,
+    spec: Spec,
+    detached: Sequence[int] = (),
+    opened: Mapping[int, int] | None = None,
+    *,
+    may_cover: bool = False,
 ) -> list[str]:
     """Init: everything mounted into the root, while the host's paths can still be seen.
 
     `detached` are mounts that exist already, which mounts of the type DETACHED name by their number; `opened` are those
-    that `sources.opened` took, by the place of the mount in the spec. Gives the paths that had to be made for it, which
-    are no changes of the container's.
+    that `sources.opened` took, by the place of the mount in the spec. `may_cover`: what is said to be
+    mounted in /sys, and over some files of /proc, is. Gives the paths that had to be made for it, which are no changes
+    of the container's.
     """
     made: list[str] = []
     # Who may make device nodes must find no place where one can be opened: not even /dev, whose own are mounts then.
@@ -115,7 +121,9 @@ def furnish(
     for number, mount in enumerate(spec.mounts):
         if by_binding and mount.destination == "/dev":
             mount = replace(mount, options=(*mount.options, "nodev"))
-        _mount_into(root_fd, mount, made, kernel_devices, detached, opened.get(number, -1))
+        ready = detached[int(mount.source)] if mount.type == DETACHED else opened.get(number, -1)
+        place = _Place(root_fd, mount.destination, may_cover and _may_be_covered(mount.destination))
+        _mount_into(place, mount, made, kernel_devices, ready)
         if mount.destination == "/dev":
             devices.make_usual(root_fd, by_binding=by_binding or "nodev" in mount.options)
     restrict(root_fd, spec)
@@ -158,16 +166,21 @@ def pivot(root_fd: int) -> None:
     os.chdir("/")
 
 
-def _mount_into(
-    root_fd: int, mount: Mount, made: list[str], kernel_devices: set[int], detached: Sequence[int], opened: int
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a mount is to be, and whether that may be inside /proc or /sys."""
+
+    root_fd: int
+    path: str
+    may_cover: bool
+
+
+def _mount_into(place: _Place, mount: Mount, made: list[str], kernel_devices: set[int], ready: int) -> None:
     """Perform one mount. `kernel_devices` are the device numbers of the proc and sysfs mounted so far."""
     options = mount_options.parse(mount.options, PART)
     try:
-        if mount.type == DETACHED:
-            mount_fd = detached[int(mount.source)]
-        elif opened >= 0:
-            mount_fd = opened
+        if ready >= 0:
+            mount_fd = ready
         elif mount.type == "overlay":
             mount_fd = _overlaid(mount, options)
         elif mount.type == "bind" or options.is_bind:
@@ -181,7 +194,7 @@ def _mount_into(
             path=mount.source,
             why=f"{os.fsdecode(error.filename or mount.type)}: {error.strerror}",
         ) from error
-    target = target_of(root_fd, mount, made, kernel_devices, directory=trees.is_directory(mount_fd))
+    target = _target(place, mount, made, kernel_devices, directory=trees.is_directory(mount_fd))
     if mount.destination in ("/proc", "/sys"):
         kernel_devices.add(os.fstat(mount_fd).st_dev)
     if "tmpcopyup" in options.words:
@@ -189,8 +202,9 @@ def _mount_into(
     trees.attach(mount_fd, target)
 
 
-def target_of(root_fd: int, mount: Mount, made: list[str], kernel_devices: set[int], *, directory: bool) -> int:
+def _target(place: _Place, mount: Mount, made: list[str], kernel_devices: set[int], *, directory: bool) -> int:
     """The place of a mount in the root, made if it is missing, as an O_PATH fd. Raises SetupFailed."""
+    root_fd = place.root_fd
     if mount.destination in _PLAIN:
         _refuse_symlink(root_fd, mount.destination)
     target = trees.make_target(root_fd, mount.destination, made, directory=directory)
@@ -206,7 +220,7 @@ def target_of(root_fd: int, mount: Mount, made: list[str], kernel_devices: set[i
             why="one is a directory and the other is not",
         )
     # A symlink of the image's must not lead a mount into /proc, where paths mean power (CVE-2019-19921).
-    if os.fstat(target).st_dev in kernel_devices and not _may_be_covered(mount.destination):
+    if os.fstat(target).st_dev in kernel_devices and not place.may_cover and mount.destination != "/sys/fs/cgroup":
         raise SetupFailed(f"cannot mount {mount.source} at {mount.destination}", why="that is inside /proc or /sys")
     return target
 

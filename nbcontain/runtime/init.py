@@ -21,7 +21,7 @@ from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
 from nbcontain.linux import confine, syscalls, trees
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
-from nbcontain.runtime import console, identity, isolation, secrets
+from nbcontain.runtime import console, identity, isolation, namespaces, secrets
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
@@ -93,14 +93,18 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     if spec.process.oom_score_adj is not None:
         _set_oom_score(spec.process.oom_score_adj)
     redirect(*fds[:3])
-    isolation.separate_mounts(network="network" in spec.linux.namespaces)
+    opened = dict(zip(message.get("opened", ()), fds[3:], strict=False))
+    del fds[3 : 3 + len(opened)]
+    isolation.separate_mounts(namespaces.late(spec.linux))
     if spec.hostname:
         syscalls.sethostname(spec.hostname)
+    if spec.domainname:
+        syscalls.setdomainname(spec.domainname)
     root_fd = isolation.mount_root(bundle.rootfs, volatile=message["volatile"])
     if spec.linux.sysctl:
         isolation.set_knobs(spec.linux.sysctl)
     hidden = secrets.read(fds[3:])
-    made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden))
+    made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden), opened)
     terminal = console.furnished(root_fd, spec.process.console_size) if spec.process.terminal else None
     isolation.pivot(root_fd)
     if terminal is None:
@@ -154,7 +158,7 @@ def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     function = sys.modules[ROOTFS].FUNCTIONS[message["function"]]
     arguments = message["arguments"]
-    isolation.separate_mounts(network=True)
+    isolation.separate_mounts(namespaces.LATE)
     root_fd = isolation.mount_root(spec_codec.mounts_from_json(message["rootfs"]))
     if message["source"]:
         source = isolation.mount_root(spec_codec.mounts_from_json(message["source"]))

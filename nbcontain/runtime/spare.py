@@ -14,6 +14,7 @@ from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import init, stage
 from nbcontain.runtime.calls import answer_call
 from nbcontain.runtime.messages import Channel, describe, is_readable
+from nbcontain.runtime.namespaces import Birth
 from nbcontain.runtime.supervisor import Supervisor
 
 
@@ -27,7 +28,7 @@ def main(orders: Channel, ids: IdMap) -> None:
     stage.keep_only(orders)
     inside: stage.Inside | BaseException
     try:
-        inside = stage.form(ids, init.main, lambda: is_readable(orders, 0))
+        inside = stage.form(Birth(ids), init.main, lambda: is_readable(orders, 0))
     except BaseException as error:  # noqa: BLE001 - told to whoever gives the order
         inside = error
     message, fds = orders.receive()

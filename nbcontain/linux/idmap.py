@@ -71,7 +71,11 @@ class IdMap:
         One's own id may be mapped by oneself, ranges only by the setuid (or setcap) newuidmap.
         """
         if self.is_single:
-            _write(f"/proc/{pid}/setgroups", "deny")
+            try:
+                _write(f"/proc/{pid}/setgroups", "deny")
+            except FileNotFoundError:
+                # gVisor has no such file, and lets groups be mapped without.
+                os.stat(f"/proc/{pid}/gid_map")
             _write(f"/proc/{pid}/uid_map", _lines(self.uids))
             _write(f"/proc/{pid}/gid_map", _lines(self.gids))
             return

@@ -7,6 +7,7 @@ import select
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from nbcontain.events import Notice
@@ -14,7 +15,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
-from nbcontain.runtime import init, stage
+from nbcontain.runtime import init, rungs, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
 
@@ -92,9 +93,38 @@ def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: li
     os.waitpid(inside.pid, 0)
 
 
-def remove_as_root(ids: IdMap, path: Path) -> None:
+def end_rest(bundle: Bundle) -> None:
+    """Where a container has no pid namespace, whose end would be the end of all its processes: end each of them.
+
+    Whoever loses its parent becomes ours, who are their subreaper; so in the end all are.
+    """
+    if "pid" in rungs.named(bundle.info.rung).namespaces:
+        return
+    while True:
+        for pid in _children():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    """Of this process, which has one thread (proc(5), /proc/pid/stat)."""
+    own, found = str(os.getpid()), []
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+                if stat.read().rpartition(b")")[2].split()[1].decode() == own:
+                    found.append(int(name))
+    return found
+
+
+def remove_as_root(ids: IdMap, path: Path, rung_name: str) -> None:
     """Remove a tree with files of subordinate ids: by a process that is root over them."""
-    inside = stage.form(ids, init.main)
+    rung = rungs.named(rung_name)
+    inside = stage.form(ids, partial(init.main, rung=rung), rung=rung)
     inside.channel.send(
         {
             "do": "function",

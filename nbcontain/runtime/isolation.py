@@ -25,11 +25,11 @@ DETACHED = "detached"
 PART = "x-nbcontain.part="
 """An option of binds and overlays: mount this path of the tree only, with its symlinks resolved inside the tree."""
 
-AT_BIRTH = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+AT_BIRTH = {"pid": syscalls.CLONE_NEWPID, "ipc": syscalls.CLONE_NEWIPC, "uts": syscalls.CLONE_NEWUTS}
 """Made by the stage beforehand: these hold nothing of the host's that could grow old."""
 
 _PLAIN = frozenset({"/proc", "/sys", "/dev"})
-_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -59,7 +59,7 @@ def separate_mounts(*, network: bool) -> None:
     syscalls.unshare(flags)
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     if network:
-        _loopback_up()
+        bring_loopback_up()
 
 
 def mount_root(rootfs: Sequence[Mount], *, volatile: bool = False) -> int:
@@ -156,9 +156,17 @@ def set_knobs(sysctl: Mapping[str, str]) -> None:
         os.close(proc)
 
 
-def pivot(root_fd: int) -> None:
-    """Init: make the directory the root, and let go of the host's."""
+def pivot(root_fd: int, *, by_moving: bool = False) -> None:
+    """Init: make the directory the root, and let go of the host's.
+
+    `by_moving`, where pivot_root(2) is refused: the mount then covers the host's root, which has no name any more.
+    """
     os.fchdir(root_fd)
+    if by_moving:
+        syscalls.mount(".", "/", "", syscalls.MS_MOVE)
+        os.chroot(".")
+        os.chdir("/")
+        return
     syscalls.pivot_root(".", ".")
     # The old root is now mounted over the new one, at the same place.
     syscalls.umount(".", syscalls.MNT_DETACH)
@@ -262,7 +270,7 @@ def _make_devices(root_fd: int, *, by_binding: bool) -> None:
     """The six devices and the links beside them, on the tmpfs that is the container's /dev."""
     dev = trees.open_in(root_fd, "/dev", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        for name, (major, minor) in _DEVICES.items():
+        for name, (major, minor) in DEVICES.items():
             if by_binding or not _make_node(dev, name, os.makedev(major, minor)):
                 _bind_device(dev, name, os.makedev(major, minor))
         for name, leads_to in _DEVICE_LINKS.items():
@@ -331,7 +339,7 @@ def _mask(root_fd: int, paths: Sequence[str]) -> None:
         os.close(empty)
 
 
-def _loopback_up() -> None:
+def bring_loopback_up() -> None:
     """Bring `lo` up in a new network namespace (netdevice(7))."""
     get_flags, set_flags, up = 0x8913, 0x8914, 1
     any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -16,11 +16,15 @@ from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import isolation
 from nbcontain.runtime.messages import Channel, describe, error_of
+from nbcontain.runtime.rungs import Rung
 from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
     from typing import NoReturn
+
+
+_FULL = Rung()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,10 @@ class Inside:
     channel: Channel
 
 
-def form(ids: IdMap, init: Callable[[Channel], None], is_awaited: Callable[[], bool] = lambda: True) -> Inside:
-    """Supervisor: have a process forked in new pid, ipc, uts (and user) namespaces, to run `init`.
+def form(
+    ids: IdMap, init: Callable[[Channel], None], is_awaited: Callable[[], bool] = lambda: True, rung: Rung = _FULL
+) -> Inside:
+    """Supervisor: have a process forked in new pid, ipc, uts (and user) namespaces, as far as `rung` has them.
 
     The pid namespace's first process waits for messages: it does not know yet what it will be. Unless somebody awaits
     it already, it has time to rehearse.
@@ -40,7 +46,7 @@ def form(ids: IdMap, init: Callable[[Channel], None], is_awaited: Callable[[], b
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _separate(ids, init, theirs), theirs)
+        run(lambda: _separate(ids, init, theirs, rung), theirs)
     theirs.close()
     try:
         if not ids.is_identity:
@@ -55,7 +61,7 @@ def form(ids: IdMap, init: Callable[[Channel], None], is_awaited: Callable[[], b
     return Inside(pid, ours)
 
 
-def _separate(ids: IdMap, init: Callable[[Channel], None], channel: Channel) -> None:
+def _separate(ids: IdMap, init: Callable[[Channel], None], channel: Channel, rung: Rung) -> None:
     """Stage: leave the host's namespaces, fork init there, report its pid."""
     keep_only(channel)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -67,19 +73,25 @@ def _separate(ids: IdMap, init: Callable[[Channel], None], channel: Channel) -> 
         os.setresuid(0, 0, 0)
         if not ids.is_single:
             os.setgroups(())
-    syscalls.unshare(isolation.AT_BIRTH)
+    if flags := sum(flag for name, flag in isolation.AT_BIRTH.items() if name in rung.namespaces):
+        syscalls.unshare(flags)
     pid = os.fork()
     if pid == 0:
         run(lambda: init(channel), channel)
     channel.send({"pid": pid})
 
 
-def join(pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int]) -> Inside:
-    """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`."""
+def join(
+    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], root_fd: int = -1
+) -> Inside:
+    """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`.
+
+    It keeps `root_fd` open.
+    """
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _enter(pidfd, flags, body, stdio, theirs), theirs)
+        run(lambda: _enter(pidfd, flags, body, stdio, theirs, root_fd), theirs)
     theirs.close()
     try:
         return Inside(int(str(_expect(ours, "pid"))), ours)
@@ -88,18 +100,24 @@ def join(pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[i
 
 
 def _enter(
-    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], channel: Channel
+    pidfd: int,
+    flags: int,
+    body: Callable[[Channel], None],
+    stdio: tuple[int, int, int],
+    channel: Channel,
+    root_fd: int,
 ) -> None:
     """Stage of an exec: become part of a running container, fork there, report the pid."""
     redirect(*stdio)
     freeze_imports()
     # Before the door opens: whoever is inside must not reach into us through /proc (CVE-2016-9962).
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.setns(pidfd, flags)
+    if flags:
+        syscalls.setns(pidfd, flags)
     if flags & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    keep_only(channel)
+    keep_only(channel, *((root_fd,) if root_fd >= 0 else ()))
     pid = os.fork()
     if pid == 0:
         run(lambda: body(channel), channel)

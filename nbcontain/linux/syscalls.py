@@ -18,6 +18,7 @@ IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 _IN_CLOEXEC = 0o2000000
 
+CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -32,7 +33,10 @@ MS_NODEV = 4
 MS_NOEXEC = 8
 MS_MOVE = 8192
 MS_REC = 16384
+MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
 MOUNT_ATTR_RDONLY = 0x1
@@ -41,6 +45,11 @@ MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_ATIME = 0x70
+"""Which bits say one of three: relatime (0), noatime, strictatime."""
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 AT_RECURSIVE = 0x8000
 AT_EMPTY_PATH = 0x1000
@@ -118,6 +127,7 @@ _umount2 = _declare("umount2", _text, _int)
 _prctl = _declare("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _setrlimit = _declare("setrlimit", _int, ctypes.POINTER(ctypes.c_uint64 * 2))
 _sethostname = _declare("sethostname", _text, ctypes.c_size_t)
+_setdomainname = _declare("setdomainname", _text, ctypes.c_size_t)
 _pivot_root = _numbered(_SYS_PIVOT_ROOT, _text, _text)
 _open_tree = _numbered(_SYS_OPEN_TREE, _int, _text, _uint)
 _move_mount = _numbered(_SYS_MOVE_MOUNT, _int, _text, _int, _text, _uint)
@@ -215,6 +225,12 @@ def sethostname(name: str) -> None:
     """The host name of this UTS namespace."""
     data = name.encode()
     _checked(_sethostname(data, len(data)))
+
+
+def setdomainname(name: str) -> None:
+    """The NIS domain name of this UTS namespace."""
+    data = name.encode()
+    _checked(_setdomainname(data, len(data)))
 
 
 def close_range(first: int, last: int = 0x7FFF_FFFF) -> None:
@@ -331,9 +347,14 @@ def move_mount(mount_fd: int, target_fd: int) -> None:
     _checked(_move_mount(mount_fd, b"", target_fd, b"", _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH))
 
 
-def mount_setattr(mount_fd: int, set_: int, *, propagation: int = 0, recursive: bool = False) -> None:
-    """Set MOUNT_ATTR_… on a mount, or on all mounts of its tree (Linux 5.12)."""
-    attributes = struct.pack("4Q", set_, 0, propagation, 0)
+def mount_setattr(
+    mount_fd: int, set_: int, clear: int = 0, *, propagation: int = 0, recursive: bool = False, user_ns: int = 0
+) -> None:
+    """Set and clear MOUNT_ATTR_… on a mount, or on all mounts of its tree (Linux 5.12).
+
+    `user_ns` is the namespace whose map MOUNT_ATTR_IDMAP takes.
+    """
+    attributes = struct.pack("4Q", set_, clear, propagation, user_ns)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     _checked(_mount_setattr(mount_fd, b"", flags, attributes, len(attributes)))
 

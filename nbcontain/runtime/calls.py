@@ -14,18 +14,21 @@ from nbcontain.events import Notice
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Mount
-from nbcontain.runtime import init, rungs, stage
+from nbcontain.oci.spec import Mount, Spec
+from nbcontain.runtime import init, namespaces, rungs, sources, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
+from nbcontain.runtime.namespaces import Birth
 
 OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit"
 
 
 def be_program(
-    channel: Channel, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int]
+    channel: Channel, pid: int, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int]
 ) -> dict[int, str]:
-    """Tell init which container to become, with its standard streams. Gives our ends of its outputs, by descriptor.
+    """Tell init, which `pid` is, which container to become, with its standard streams.
+
+    Gives our ends of its outputs, by descriptor.
 
     `secrets` is the memory that `runtime.secrets` reads, if there is any.
     """
@@ -39,9 +42,14 @@ def be_program(
             stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
         ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
+    opened: dict[int, int] = {}
+    if bundle.info.unusual and sources.need_host(bundle.spec):
+        opened = sources.opened(bundle.spec, stage.user_namespace, own_map=f"/proc/{pid}/ns/user")
+        ends[3:3] = opened.values()
     order = {
         "do": "program",
         "bundle": str(bundle.path),
+        "opened": [*opened],
         "volatile": message["volatile"],
         # Said beforehand, so that init need not wait for our answer to its "ready".
         "start": message["start"],
@@ -53,6 +61,20 @@ def be_program(
         # The container can open its pipe by /proc/self/fd/1 and take away what poll saw.
         os.set_blocking(reading, False)
     return {reading: stream for stream, (reading, _) in pipes.items()}
+
+
+def born_anew(inside: stage.Inside, spec: Spec, ids: IdMap, rung_name: str) -> stage.Inside:
+    """A first process as this spec wants it, in place of one that was made beforehand. Raises SetupFailed."""
+    inside.channel.close()
+    os.kill(inside.pid, signal.SIGKILL)
+    os.waitpid(inside.pid, 0)
+    if "user" in spec.linux.namespaces and ids.is_identity:
+        ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
+    birth = namespaces.birth(spec.linux, ids)
+    try:
+        return stage.form(birth, partial(init.main, rung=rungs.named(rung_name)))
+    finally:
+        birth.close()
 
 
 def begin_limits(bundle: Bundle, pid: int, ids: IdMap) -> None:
@@ -124,7 +146,8 @@ def _children() -> list[int]:
 def remove_as_root(ids: IdMap, path: Path, rung_name: str) -> None:
     """Remove a tree with files of subordinate ids: by a process that is root over them."""
     rung = rungs.named(rung_name)
-    inside = stage.form(ids, partial(init.main, rung=rung), rung=rung)
+    birth = Birth(ids, namespaces.flags_of(rung.namespaces, namespaces.USUAL))
+    inside = stage.form(birth, partial(init.main, rung=rung))
     inside.channel.send(
         {
             "do": "function",

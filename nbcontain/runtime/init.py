@@ -95,7 +95,10 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     if spec.process.oom_score_adj is not None:
         _set_oom_score(spec.process.oom_score_adj)
     redirect(*fds[:3])
-    made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], volatile=message["volatile"])
+    opened = dict(zip(message.get("opened", ()), fds[3:], strict=False))
+    del fds[3 : 3 + len(opened)]
+    volatile = message["volatile"]
+    made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], opened, volatile=volatile)
     if terminal is None:
         keep_only(channel)
     else:

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nbcontain.linux import syscalls
 from nbcontain.oci.spec import Mount, Process, Spec
-from nbcontain.runtime import isolation, secrets, unmounted
+from nbcontain.runtime import isolation, namespaces, secrets, unmounted
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.console import Console, furnished
 from nbcontain.runtime.rungs import Rung
 
 
 def made_for(
-    bundle: Bundle, spec: Spec, rung: Rung, fds: Sequence[int], *, volatile: bool
+    bundle: Bundle, spec: Spec, rung: Rung, fds: Sequence[int], opened: Mapping[int, int], *, volatile: bool
 ) -> tuple[list[str], Console | None, secrets.Hidden]:
     """Init: make the container's root and go there. Gives what had to be made, its terminal, and what it is told.
 
-    `fds` is the memory that `secrets` reads, if there is any.
+    `fds` is the memory that `secrets` reads, if there is any; `opened` are mounts that `sources.opened` took.
     """
-    network = "network" in spec.linux.namespaces
+    own = namespaces.late(spec.linux)
     hidden = secrets.read(fds)
     terminal = None
     if rung.mounts:
-        isolation.separate_mounts(network=network)
+        isolation.separate_mounts(own)
     else:
-        unmounted.separate(network=network)
+        unmounted.separate(network=bool(own & syscalls.CLONE_NEWNET))
     if spec.hostname:
         syscalls.sethostname(spec.hostname)
+    if spec.domainname:
+        syscalls.setdomainname(spec.domainname)
     if not rung.mounts:
         root_fd = unmounted.root_of(bundle.rootfs)
         made = unmounted.furnish(root_fd, spec, hidden.files, served=rung.serves)
@@ -39,7 +41,7 @@ def made_for(
     root_fd = isolation.mount_root(bundle.rootfs, volatile=volatile)
     if spec.linux.sysctl:
         isolation.set_knobs(spec.linux.sysctl)
-    made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden))
+    made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden), opened)
     if spec.process.terminal:
         terminal = furnished(root_fd, spec.process.console_size)
     _go(root_fd, rung, spec.process)
@@ -50,7 +52,7 @@ def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung) -> lis
     """Init: the root of one of our own functions. Gives the directory of a second one, if there is a `source`."""
     mounted = isolation.mount_root if rung.mounts else unmounted.root_of
     if rung.mounts:
-        isolation.separate_mounts(network="network" in rung.namespaces)
+        isolation.separate_mounts(namespaces.flags_of(rung.namespaces, namespaces.LATE))
     root_fd = mounted(rootfs)
     fds = []
     if source:

@@ -15,6 +15,7 @@ from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import init, stage
 from nbcontain.runtime.calls import answer_call
 from nbcontain.runtime.messages import Channel, describe, is_readable
+from nbcontain.runtime.namespaces import USUAL, Birth, flags_of
 from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.supervisor import Supervisor
 
@@ -31,7 +32,8 @@ def main(orders: Channel, ids: IdMap, rung: Rung = _FULL) -> None:
     stage.keep_only(orders)
     inside: stage.Inside | BaseException
     try:
-        inside = stage.form(ids, partial(init.main, rung=rung), lambda: is_readable(orders, 0), rung)
+        birth = Birth(ids, flags_of(rung.namespaces, USUAL))
+        inside = stage.form(birth, partial(init.main, rung=rung), lambda: is_readable(orders, 0))
     except BaseException as error:  # noqa: BLE001 - told to whoever gives the order
         inside = error
     message, fds = orders.receive()

@@ -16,7 +16,8 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux import landlock, syscalls, trees
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime.console import Console, resize
-from nbcontain.runtime.isolation import DEVICES, bring_loopback_up
+from nbcontain.runtime.devices import DEVICES
+from nbcontain.runtime.isolation import bring_loopback_up
 from nbcontain.runtime.rungs import DOCUMENTS
 from nbcontain.runtime.secrets import SecretFile
 

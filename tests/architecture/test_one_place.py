@@ -37,6 +37,7 @@ INSIDE = (
     "linux.trees",
     "linux.probe",
     "runtime.console",
+    "runtime.devices",
     "runtime.init",
     "runtime.isolation",
     "runtime.rootfs",

@@ -76,6 +76,8 @@ class ContainerInfo:
     """Its program has a terminal, and no pipes."""
     build_step: bool = False
     """It is no container of the user's: its snapshot belongs to a build."""
+    rung: str = ""
+    """How it is shut in, as `runtime.rungs` calls it."""
     limited: bool = False
     """It has a control group of its own, with limits."""
     unusual: bool = False

@@ -7,6 +7,7 @@ import select
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from nbcontain.events import Notice
@@ -14,7 +15,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
-from nbcontain.runtime import init, namespaces, sources, stage
+from nbcontain.runtime import init, namespaces, rungs, sources, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
 from nbcontain.runtime.namespaces import Birth
@@ -62,7 +63,7 @@ def be_program(
     return {reading: stream for stream, (reading, _) in pipes.items()}
 
 
-def born_anew(inside: stage.Inside, spec: Spec, ids: IdMap) -> stage.Inside:
+def born_anew(inside: stage.Inside, spec: Spec, ids: IdMap, rung_name: str) -> stage.Inside:
     """A first process as this spec wants it, in place of one that was made beforehand. Raises SetupFailed."""
     inside.channel.close()
     os.kill(inside.pid, signal.SIGKILL)
@@ -71,7 +72,7 @@ def born_anew(inside: stage.Inside, spec: Spec, ids: IdMap) -> stage.Inside:
         ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
     birth = namespaces.birth(spec.linux, ids)
     try:
-        return stage.form(birth, init.main)
+        return stage.form(birth, partial(init.main, rung=rungs.named(rung_name)))
     finally:
         birth.close()
 
@@ -114,9 +115,39 @@ def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: li
     os.waitpid(inside.pid, 0)
 
 
-def remove_as_root(ids: IdMap, path: Path) -> None:
+def end_rest(bundle: Bundle) -> None:
+    """Where a container has no pid namespace, whose end would be the end of all its processes: end each of them.
+
+    Whoever loses its parent becomes ours, who are their subreaper; so in the end all are.
+    """
+    if "pid" in rungs.named(bundle.info.rung).namespaces:
+        return
+    while True:
+        for pid in _children():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    """Of this process, which has one thread (proc(5), /proc/pid/stat)."""
+    own, found = str(os.getpid()), []
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+                if stat.read().rpartition(b")")[2].split()[1].decode() == own:
+                    found.append(int(name))
+    return found
+
+
+def remove_as_root(ids: IdMap, path: Path, rung_name: str) -> None:
     """Remove a tree with files of subordinate ids: by a process that is root over them."""
-    inside = stage.form(Birth(ids), init.main)
+    rung = rungs.named(rung_name)
+    birth = Birth(ids, namespaces.flags_of(rung.namespaces, namespaces.USUAL))
+    inside = stage.form(birth, partial(init.main, rung=rung))
     inside.channel.send(
         {
             "do": "function",

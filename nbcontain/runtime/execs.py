@@ -7,7 +7,7 @@ import select
 import signal
 from functools import partial
 
-from nbcontain.runtime import init, stage
+from nbcontain.runtime import init, rungs, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, Message
 from nbcontain.runtime.namespaces import FLAGS
@@ -49,8 +49,15 @@ class Execs:
         flags, spec = 0, self._bundle.spec
         for name in spec.linux.namespaces:
             flags |= FLAGS[name]
-        body = partial(init.be_process, seccomp=self._bundle.seccomp(spec))
-        inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]))
+        root_fd = -1
+        if not rungs.named(self._bundle.info.rung).mounts:
+            root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        body = partial(init.be_process, seccomp=self._bundle.seccomp(spec), root_fd=root_fd)
+        try:
+            inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), root_fd)
+        finally:
+            if root_fd >= 0:
+                os.close(root_fd)
         if self._bundle.info.limited:
             from nbcontain.runtime import resources
 

@@ -141,12 +141,17 @@ def _hold_user_namespace(channel: Channel) -> None:
     channel.receive()
 
 
-def join(pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int]) -> Inside:
-    """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`."""
+def join(
+    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], root_fd: int = -1
+) -> Inside:
+    """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`.
+
+    It keeps `root_fd` open.
+    """
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _enter(pidfd, flags, body, stdio, theirs), theirs)
+        run(lambda: _enter(pidfd, flags, body, stdio, theirs, root_fd), theirs)
     theirs.close()
     try:
         return Inside(int(str(_expect(ours, "pid"))), ours)
@@ -155,18 +160,24 @@ def join(pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[i
 
 
 def _enter(
-    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], channel: Channel
+    pidfd: int,
+    flags: int,
+    body: Callable[[Channel], None],
+    stdio: tuple[int, int, int],
+    channel: Channel,
+    root_fd: int,
 ) -> None:
     """Stage of an exec: become part of a running container, fork there, report the pid."""
     redirect(*stdio)
     freeze_imports()
     # Before the door opens: whoever is inside must not reach into us through /proc (CVE-2016-9962).
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.setns(pidfd, flags)
+    if flags:
+        syscalls.setns(pidfd, flags)
     if flags & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    keep_only(channel)
+    keep_only(channel, *((root_fd,) if root_fd >= 0 else ()))
     pid = os.fork()
     if pid == 0:
         run(lambda: body(channel), channel)

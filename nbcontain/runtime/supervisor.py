@@ -20,7 +20,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import idle, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.calls import be_program, begin_limits, born_anew, end_limits, raise_for, remove_as_root
+from nbcontain.runtime.calls import be_program, begin_limits, born_anew, end_limits, end_rest, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
@@ -72,7 +72,7 @@ class Supervisor:
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
         if bundle.info.unusual:
-            inside = born_anew(inside, bundle.spec, ids)
+            inside = born_anew(inside, bundle.spec, ids, bundle.info.rung)
         begin_limits(bundle, inside.pid, ids)
         # First of all, so that init makes its root while the rest happens here.
         ends = be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
@@ -374,6 +374,7 @@ class Supervisor:
         """What is left of the output, the exit code, and for --rm the removal."""
         _, status = os.waitpid(self.pid, 0)
         code = exit_code(status)
+        end_rest(self.bundle)
         if self.state.exit_code is not None and self.state.error:
             code = self.state.exit_code
         self.outputs.drain()
@@ -430,7 +431,7 @@ class Supervisor:
         try:
             files.remove_tree(path)
         except PermissionError:
-            remove_as_root(self.ids, path)
+            remove_as_root(self.ids, path, self.info.rung)
 
 
 def resume() -> None:

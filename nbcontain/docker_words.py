@@ -113,8 +113,6 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "image rm": _all("a name goes with its images for all platforms", "--platform")
     | _all("parents are shared layers here and go with their last image", "--no-prune"),
     "image import": _all(_PLATFORM, "--platform"),
-    "image save": _all(_PLATFORM, "--platform"),
-    "image load": _all(_PLATFORM, "--platform"),
     "nbcontain login": _all(
         "a password on the command line stays in histories and notebooks; it is asked for, or --password-stdin",
         "-p",
@@ -138,7 +136,7 @@ KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
         "search": "no registry is searched by words; %image search-tags NAME lists the tags of one",
         **dict.fromkeys(("swarm", "service", "node", "stack"), "there is one machine here"),
         "plugin": "there are no plugins", "trust": _TRUST, "context": _NO_DAEMON,
-        "events": _NO_DAEMON, "compose": "one container at a time", "volume": _VOLUMES, "network": _NETWORK,
+        "compose": "one container at a time", "volume": _VOLUMES, "network": _NETWORK,
     },
 }  # fmt: skip
 """docker's verbs that are not here, by group ("" is the terminal's first word), each with what to tell."""

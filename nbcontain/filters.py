@@ -14,6 +14,7 @@ from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
+from nbcontain.truth import truth
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ class Filters:
         """A value that is true or false, as Go reads it; None if it was not asked for. Raises UsageError."""
         found = None
         for value in self.all(name):
-            if value.lower() not in ("1", "t", "true", "0", "f", "false"):
+            found = truth(value)
+            if found is None:
                 raise UsageError(f"--filter {name}={value}: that is neither true nor false", hint=f"{name}=true")
-            found = value.lower() in ("1", "t", "true")
         return found
 
     def labels_hold(self, labels: Mapping[str, str]) -> bool:
@@ -199,8 +200,8 @@ def moment(created: str) -> float:
         return float("-inf")
 
 
-def instant(text: str, now: float | None = None) -> float:
-    """until=: a duration before now ("24h", "1h30m", "7d"), a date or time, or seconds since the epoch.
+def instant(text: str, now: float | None = None, *, word: str = "until") -> float:
+    """`word`=: a duration before now ("24h", "1h30m", "7d"), a date or time, or seconds since the epoch.
 
     Gives seconds since the epoch. Raises UsageError.
     """
@@ -216,4 +217,4 @@ def instant(text: str, now: float | None = None) -> float:
         return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
     except (ValueError, OverflowError, OSError):
         hint = "24h, 7d, 1h30m, 2024-05-01, 2024-05-01T12:00:00Z, or seconds since 1970"
-        raise UsageError(f"until={text}: that is no time", hint=hint) from None
+        raise UsageError(f"{word}={text}: that is no time", hint=hint) from None

@@ -20,12 +20,13 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import idle, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.calls import be_program, begin_limits, end_limits, raise_for, remove_as_root
+from nbcontain.runtime.calls import be_program, begin_limits, born_anew, end_limits, end_rest, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
 from nbcontain.runtime.signals import signal_number
-from nbcontain.store import files
+from nbcontain.store import events_log, files
+from nbcontain.store.layout import Layout
 from nbcontain.values import replace
 
 GRACE_S = 0.5
@@ -59,7 +60,7 @@ class Supervisor:
         self.clients: dict[int, Channel] = {}
         self.waiting: list[Channel] = []
         self.poll = select.poll()
-        self.execs = Execs(bundle, pidfd, self.poll)
+        self.execs = Execs(bundle, pidfd, self.poll, is_root=ids.is_identity)
         self.may_sleep = idle.is_possible()
         self.quiet_since = time.monotonic()
 
@@ -70,9 +71,11 @@ class Supervisor:
         bundle.lock_fd = fds.pop(0)
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
+        if bundle.info.unusual:
+            inside = born_anew(inside, bundle.spec, ids, bundle.info.rung)
         begin_limits(bundle, inside.pid, ids)
         # First of all, so that init makes its root while the rest happens here.
-        ends = be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
+        ends = be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
         made.inside, made.report, made.leash = inside.channel, report, leash
         made.outputs.are(ends)
@@ -371,6 +374,7 @@ class Supervisor:
         """What is left of the output, the exit code, and for --rm the removal."""
         _, status = os.waitpid(self.pid, 0)
         code = exit_code(status)
+        end_rest(self.bundle)
         if self.state.exit_code is not None and self.state.error:
             code = self.state.exit_code
         self.outputs.drain()
@@ -392,8 +396,20 @@ class Supervisor:
             self.journal.close()
             if self.mounts_fd >= 0:
                 os.close(self.mounts_fd)
+            self._tell("die", exitCode=str(code))
+            if rubbish:
+                self._tell("destroy")
             for path in rubbish:
                 self._remove(path)
+
+    def _tell(self, action: str, **attributes: str) -> None:
+        """Tell of an event. Nobody waits for it, and a disk that takes no more keeps nobody from working."""
+        if self.info.build_step:
+            return
+        told = {**self.info.labels, "image": self.info.image, "name": self.info.name, **attributes}
+        with suppress(OSError):
+            path = Layout(self.bundle.path.parent.parent).events
+            events_log.record(path, "container", action, self.info.id, told)
 
     def _put_aside(self) -> list[Path]:
         """Free the names of what --rm removes, before anybody hears of the end; gives where it lies now.
@@ -415,7 +431,7 @@ class Supervisor:
         try:
             files.remove_tree(path)
         except PermissionError:
-            remove_as_root(self.ids, path)
+            remove_as_root(self.ids, path, self.info.rung)
 
 
 def resume() -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from nbcontain.errors import BadArchive, DiskFull
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
-from nbcontain.store import Store, files
+from nbcontain.store import Store, compression, files
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import layer_writer
 
@@ -164,3 +164,15 @@ def test_a_layers_bytes_hold_no_time_and_no_name(store: Store) -> None:
     layer = written(store, [b"tar"])
     header = store.blobs.path(layer.descriptor.digest).read_bytes()[:10]
     assert header[3:8] == bytes(5)
+
+
+@pytest.mark.parametrize("packer", ["gzip", "bzip2", "xz", "zstd"])
+def test_a_bomb_is_told_by_how_much_it_is_of_how_little(packer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "FREE_BYTES", 1 << 20)
+    bomb = PACKERS[packer](bytes(64 << 20))
+    with pytest.raises(BadArchive, match=f"the {packer} data is a bomb") as caught:
+        read(bomb)
+    assert "unpack to more than" in caught.value.why
+    # What is no bomb may be as large as it likes.
+    data = random.Random(2).randbytes(3 << 20)
+    assert read(PACKERS[packer](data)) == data

@@ -8,7 +8,6 @@ _NETWORK = "containers here have the host's network or none; bridges and publish
 _LIMITS = "control groups keep memory, processors, processes and disks; this is not built"
 _CONFINEMENT = "it is not built yet; --cap-add, --security-opt and --device are"
 _VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
-_HEALTH = "health checks and restart policies are not built yet"
 _PLATFORM = "build, run and pull choose a platform; here it is not built yet"
 _NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
 _TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
@@ -54,19 +53,9 @@ _RUN = (
         "--device-cgroup-rule",
     )
     | _all(_VOLUMES, "--mount", "--volumes-from", "--volume-driver", "--storage-opt")
-    | _all(
-        _HEALTH,
-        "--restart",
-        "--health-cmd",
-        "--health-interval",
-        "--health-retries",
-        "--health-timeout",
-        "--health-start-period",
-        "--no-healthcheck",
-    )
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
-    | _all("the log is always kept as the container's journal", "--log-driver", "--log-opt")
-    | _all("it is not built yet", "--cidfile", "--label-file", "--annotation", "--domainname", "--isolation")
+    | _all("it is not built yet", "--domainname")
+    | _all("it is for Windows", "--isolation", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")
 )
 _BUILD = (
     _all(_PLATFORM, "--platform")

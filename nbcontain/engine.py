@@ -253,8 +253,12 @@ class Engine:
 
     def create_held(self, options: RunOptions, emit: Emit) -> Container:
         """The same, with its lock held until it is launched."""
+        from nbcontain.life import with_files
         from nbcontain.names import checked
         from nbcontain.runtime.generate import generate
+        from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
+
+        options = with_files(options)
 
         self.profile.require(self.host, "run")
         image = self.bases.to_run(options, emit)
@@ -274,6 +278,9 @@ class Engine:
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
             options={"network": options.network, "platform": str(image.config.platform)},
+            restart=restart_of(options, remove=options.remove),
+            health=health_of(image.config, options),
+            log=log_of(options),
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
         )
         with self.store.shared():
@@ -286,7 +293,7 @@ class Engine:
             except BaseException:
                 self.store.snapshots.discard(active)
                 raise
-        self.events.container(container := Container(bundle), "create")
+        self.life.made(container := Container(bundle), options)
         return container
 
     def _shown_name(self, asked: str, image: Image) -> str:

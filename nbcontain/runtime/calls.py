@@ -22,11 +22,12 @@ OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit
 
 
 def be_program(
-    channel: Channel, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int]
+    channel: Channel, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int], network: int = -1
 ) -> dict[int, str]:
     """Tell init which container to become, with its standard streams. Gives our ends of its outputs, by descriptor.
 
-    `secrets` is the memory that `runtime.secrets` reads, if there is any.
+    `secrets` is the memory that `runtime.secrets` reads, if there is any; `network` a network namespace to join, which
+    stays ours.
     """
     if message["terminal"]:
         # Init makes it, and hands it out when it is ready.
@@ -45,6 +46,9 @@ def be_program(
         # Said beforehand, so that init need not wait for our answer to its "ready".
         "start": message["start"],
     }
+    if network >= 0:
+        order["network"] = True
+        ends.append(os.dup(network))
     channel.send(order, ends)
     for fd in ends:
         os.close(fd)

@@ -17,6 +17,7 @@ from nbcontain.runtime import hosts, limits
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
 from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, sysctls, temporary
+from nbcontain.runtime.lifetimes import LifeOptions
 from nbcontain.runtime.resources import LimitOptions, ThrottleOptions, limits_of
 from nbcontain.values import dataclass
 
@@ -29,7 +30,7 @@ _QUIET = ("nosuid", "noexec", "nodev")
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, ThrottleOptions):
+class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, ThrottleOptions, LifeOptions):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
     image: str = argument(help="an image's name or id")
@@ -110,7 +111,9 @@ def generate(
     own = _own_mounts(host, options, shm_bytes, ("nodev",) if makes_nodes else ())
     namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
     namespaces += ["user"] * is_rootless + ["network"] * (options.network == "none")
-    annotations = {USER: options.user or config.user, GROUPS: groups(options.group_add)}
+    annotations = {
+        **_annotations(options.annotations), USER: options.user or config.user, GROUPS: groups(options.group_add),
+    }  # fmt: skip
     if options.init:
         annotations[REAPER] = "true"
     annotations[hosts.HOSTS] = hosts.lines(tuple(map(hosts.added, options.add_hosts)))
@@ -149,6 +152,15 @@ def generate(
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},
     )
+
+
+def _annotations(entries: Sequence[str]) -> dict[str, str]:
+    """--annotation: NAME=value each; names of ours mean something and are not to be had. Raises UsageError."""
+    found = dict(entry.partition("=")[::2] for entry in entries)
+    for name in found:
+        if not name or name.startswith("org.nbcontain."):
+            raise UsageError(f"--annotation {name}={found[name]}: that is no name for one", hint="--annotation a.b=c")
+    return found
 
 
 def _arguments(config: ImageConfig, options: RunOptions) -> tuple[str, ...]:

@@ -93,7 +93,8 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     if spec.process.oom_score_adj is not None:
         _set_oom_score(spec.process.oom_score_adj)
     redirect(*fds[:3])
-    isolation.separate_mounts(network="network" in spec.linux.namespaces)
+    kept = fds.pop() if message.get("network") else -1
+    isolation.separate_mounts(network="network" in spec.linux.namespaces, kept=kept)
     if spec.hostname:
         syscalls.sethostname(spec.hostname)
     root_fd = isolation.mount_root(bundle.rootfs, volatile=message["volatile"])

@@ -48,17 +48,22 @@ _ATTRIBUTES = {
 _NOT_OPTIONS = frozenset({"rw", "suid", "dev", "exec", "relatime", "bind", "rbind", "private", "rprivate", "defaults"})
 
 
-def separate_mounts(*, network: bool) -> None:
+def separate_mounts(*, network: bool, kept: int = -1) -> None:
     """Init: leave the host's mount and cgroup (and network) namespaces, only now that the container is known.
+
+    `kept` is the network namespace of its run before, which it gets again with all that is in there.
 
     Not done beforehand: a copy of the mounts would miss what is mounted later, and keep the host from unmounting.
     """
     flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP
-    if network:
+    if kept >= 0:
+        syscalls.setns(kept, syscalls.CLONE_NEWNET)
+        os.close(kept)
+    elif network:
         flags |= syscalls.CLONE_NEWNET
     syscalls.unshare(flags)
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-    if network:
+    if network and kept < 0:
         _loopback_up()
 
 

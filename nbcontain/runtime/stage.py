@@ -31,19 +31,22 @@ class Inside:
     channel: Channel
 
 
-def form(ids: IdMap, init: Callable[[Channel], None], is_awaited: Callable[[], bool] = lambda: True) -> Inside:
+def form(
+    ids: IdMap, init: Callable[[Channel], None], is_awaited: Callable[[], bool] = lambda: True, *, user: int = -1
+) -> Inside:
     """Supervisor: have a process forked in new pid, ipc, uts (and user) namespaces, to run `init`.
 
-    The pid namespace's first process waits for messages: it does not know yet what it will be. Unless somebody awaits
-    it already, it has time to rehearse.
+    `user` is a user namespace to be in instead of a new one: that of the container's run before. The pid namespace's
+    first process waits for messages: it does not know yet what it will be. Unless somebody awaits it already, it has
+    time to rehearse.
     """
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _separate(ids, init, theirs), theirs)
+        run(lambda: _separate(ids, init, theirs, user), theirs)
     theirs.close()
     try:
-        if not ids.is_identity:
+        if not ids.is_identity and user < 0:
             _expect(ours, "separated")
             ids.write(stage)
             ours.send({"mapped": True})
@@ -55,14 +58,17 @@ def form(ids: IdMap, init: Callable[[Channel], None], is_awaited: Callable[[], b
     return Inside(pid, ours)
 
 
-def _separate(ids: IdMap, init: Callable[[Channel], None], channel: Channel) -> None:
+def _separate(ids: IdMap, init: Callable[[Channel], None], channel: Channel, user: int) -> None:
     """Stage: leave the host's namespaces, fork init there, report its pid."""
-    keep_only(channel)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if user >= 0:
+        syscalls.setns(user, syscalls.CLONE_NEWUSER)
+    keep_only(channel)
     if not ids.is_identity:
-        syscalls.unshare(syscalls.CLONE_NEWUSER)
-        channel.send({"separated": True})
-        _expect(channel, "mapped")
+        if user < 0:
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
+            channel.send({"separated": True})
+            _expect(channel, "mapped")
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         if not ids.is_single:

@@ -432,6 +432,7 @@ def resume() -> None:
     """A supervisor that was idle, executed again: go on where it was."""
     was = idle.Idle.of(sys.argv[1:])
     idle.hold(was)
+    stage.close_others(was.descriptors())
     os.environ.clear()
     gc.disable()
     stage.run(Supervisor.resumed(was).attend)

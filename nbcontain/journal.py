@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-import select
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbcontain.events import Event, Finished, Notice, Output, Record, decode, encode
 from nbcontain.segments import Reader
 from nbcontain.values import replace
+
+if TYPE_CHECKING:
+    from nbcontain.linux.watching import Watch
 
 _CHUNK_BYTES = 1 << 16
 OUTPUT_BYTES_PER_RECORD = 8192
@@ -182,27 +184,18 @@ class FileJournal:
         writes any more. `at_end` is called then. `from_now` is the task of which only is wanted what comes after this
         call.
         """
-        from nbcontain.linux.syscalls import (
-            IN_CLOSE_WRITE,
-            IN_CREATE,
-            IN_MODIFY,
-            IN_MOVED_TO,
-            inotify_add_watch,
-            inotify_init,
-        )
+        from nbcontain.linux.watching import Watch
 
-        notify = inotify_init()
+        watch = Watch(self.path.parent)
         try:
-            # The directory, since the file may not be there yet; its files' events come too.
-            inotify_add_watch(notify, str(self.path.parent), IN_MODIFY | IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO)
             reader = Reader(self.path, from_now=bool(from_now))
         except BaseException:
-            os.close(notify)
+            watch.close()
             raise
-        return self._records(notify, reader, from_now or None, at_end, to_the_last)
+        return self._records(watch, reader, from_now or None, at_end, to_the_last)
 
     def _records(
-        self, notify: int, reader: Reader, task: str | None, at_end: Callable[[], object], to_the_last: bool
+        self, watch: Watch, reader: Reader, task: str | None, at_end: Callable[[], object], to_the_last: bool
     ) -> Generator[Record]:
         rest = b""
         ended = False
@@ -230,9 +223,9 @@ class FileJournal:
                 if not alive:
                     yield Record(time.time(), Finished(task or "", "lost", detail="its supervisor is gone"))
                     return
-                _wait(notify, 0.05 if ended else 2.0)
+                watch.wait(0.05 if ended else 2.0)
         finally:
-            _close_aside(notify)
+            watch.close()
             reader.close()
             at_end()
 
@@ -244,23 +237,3 @@ def _decoded(lines: list[bytes]) -> Iterator[Record]:
         except ValueError:
             # A torn line, from a disk that filled up or a writer that was killed: what follows is still good.
             continue
-
-
-def _close_aside(notify: int) -> None:
-    """Close an inotify descriptor without waiting: the kernel takes some 10 ms until all watches are surely gone."""
-    if sys.is_finalizing():
-        # A traceback held the generator until now: a thread would never begin, and start() waits for it.
-        os.close(notify)
-        return
-    try:
-        threading.Thread(target=os.close, args=(notify,), daemon=True).start()
-    except RuntimeError:
-        # The interpreter is ending and makes no threads any more.
-        os.close(notify)
-
-
-def _wait(notify: int, timeout_s: float = 2.0) -> None:
-    """Until something changes in the watched directory. The time-out only guards against lost notifications."""
-    ready, _, _ = select.select([notify], [], [], timeout_s)
-    if ready:
-        os.read(notify, _CHUNK_BYTES)

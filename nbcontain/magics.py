@@ -21,6 +21,7 @@ from nbcontain.errors import NbcontainError
 if TYPE_CHECKING:
     from nbcontain.session import Session
 
+LESSON_MAGICS = ("check", "hint", "solution", "quiz")
 LINE_MAGICS = ("image", "container", "nbcontain")
 _LOAD_S = 0.08
 """How long %load_ext waits for the first look at the host before it says less."""
@@ -30,6 +31,7 @@ _CALL = re.compile(
     r"(?P<rest>'(?:image|container|nbcontain|docker|dockerfile)',.*\)\s*)",
     re.DOTALL,
 )
+_DOCKERFILE_CELL = re.compile(r"\s*%%dockerfile(?:\s|$)")
 
 
 class Extension:
@@ -54,6 +56,11 @@ class Extension:
             magic.__doc__ = documentation(name)
         return Session(self.ipython)
 
+    @property
+    def owned(self) -> frozenset[str]:
+        """The magics that are ours."""
+        return frozenset(self._magics)
+
     def await_line_magic(self, magic: str, line: str) -> Any:
         return self.session.await_line_magic(magic, line)
 
@@ -63,6 +70,25 @@ class Extension:
     def complete(self, shell: Any, event: Any) -> list[str]:
         """For the Tab key. IPython has no way to take a completer back: unloaded, it says nothing."""
         return self.session.complete(shell, event) if self.ipython.nbcontain is self else []
+
+    def complete_cell(self, context: Any) -> Any:
+        """For the Tab key in a %%dockerfile cell: a matcher of IPython's."""
+        from IPython.core.completer import SimpleCompletion
+
+        nothing: dict[str, Any] = {"completions": []}
+        if self.ipython.nbcontain is not self or _DOCKERFILE_CELL.match(context.full_text) is None:
+            return nothing
+        lines = context.full_text.split("\n")
+        before = [*lines[: context.cursor_line], lines[context.cursor_line][: context.cursor_position]]
+        try:
+            fragment, found = self.session.complete_cell("\n".join(before))
+        except (NbcontainError, OSError):
+            return nothing
+        return {
+            "completions": [SimpleCompletion(text=each, type="dockerfile") for each in found],
+            "matched_fragment": fragment,
+            "suppress": True,  # what Python would offer is not in this language
+        }
 
     def register(self, name: str) -> None:
         """Register a line magic, and what completes behind it."""
@@ -76,6 +102,21 @@ class Extension:
         # IPython would rewrite {x} and $x before we see them, and docker's --format '{{.Names}}' with them.
         self.ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "line", name)
         self.ipython.set_hook("complete_command", self.complete, str_key=f"%{name}")
+
+    def register_lessons(self) -> None:
+        """Register %check, %hint, %solution and %quiz, where nobody else has the name."""
+        from IPython.core.magic import needs_local_scope, no_var_expand
+
+        def lesson(name: str) -> Callable[..., object]:
+            def magic(line: str, local_ns: Mapping[str, Any] | None = None) -> object:
+                return self.session.lesson(name, line, local_ns)
+
+            return magic
+
+        for name in LESSON_MAGICS:
+            if name not in self.ipython.magics_manager.magics["line"]:
+                self._magics[name] = magic = lesson(name)
+                self.ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "line", name)
 
     def register_cell(self) -> None:
         """Register %%dockerfile."""
@@ -131,6 +172,8 @@ def load(ipython: Any) -> None:
         extension.register(name)
     extension.register_cell()
     extension.register_context_file()
+    extension.register_lessons()
+    _complete_cells(ipython, extension)
     if getattr(ipython, "kernel", None) is not None:
         ipython.input_transformers_post.append(_awaiting)
     ready = threading.Event()
@@ -139,14 +182,28 @@ def load(ipython: Any) -> None:
     print(extension.greeting(is_known=ready.is_set()))
 
 
+def _complete_cells(ipython: Any, extension: Extension) -> None:
+    """Put a matcher for whole cells in front of IPython's own."""
+    from IPython.core.completer import context_matcher
+
+    def matcher(context: Any) -> Any:
+        return extension.complete_cell(context)
+
+    marked = context_matcher(identifier="nbcontain")(matcher)
+    ipython.Completer.custom_matchers.insert(0, marked)
+
+
 def unload(ipython: Any) -> None:
     """Take everything back. Detached containers go on."""
     extension = getattr(ipython, "nbcontain", None)
     if extension is None:
         return
-    for kind, names in (("line", (*LINE_MAGICS, "docker", "contextfile")), ("cell", ("dockerfile", "contextfile"))):
+    lines = (*LINE_MAGICS, "docker", "contextfile", *(each for each in LESSON_MAGICS if each in extension.owned))
+    for kind, names in (("line", lines), ("cell", ("dockerfile", "contextfile"))):
         for name in names:
             ipython.magics_manager.magics[kind].pop(name, None)
+    matchers = ipython.Completer.custom_matchers
+    matchers[:] = [each for each in matchers if getattr(each, "matcher_identifier", "") != "nbcontain"]
     if _awaiting in ipython.input_transformers_post:
         ipython.input_transformers_post.remove(_awaiting)
     extension.session.engine.close()

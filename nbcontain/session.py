@@ -6,24 +6,28 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.commands import overview, parse_words, split
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
-from nbcontain.completion import candidates
+from nbcontain.completion import candidates, in_dockerfile
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
 from nbcontain.display.values import InProgress, Interactive, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
-from nbcontain.errors import UsageError
+from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.oci.image import Image
 from nbcontain.options import HelpAsked, parse, parser_of
 from nbcontain.outcomes import RunResult
 from nbcontain.runtime.container import Container
 from nbcontain.task import Task
+
+if TYPE_CHECKING:
+    from nbcontain.lessons.teacher import Teacher
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 
@@ -115,6 +119,22 @@ class Session:
             print(asked, end="")
             return None
 
+    def lesson(self, magic: str, line: str, names: Mapping[str, Any] | None = None) -> object:
+        """%check, %hint, %solution and %quiz."""
+        words = [self._expanded(word, names) for word in split(line)]
+        try:
+            return self.teacher.magic(magic, words, {**self.ipython.user_ns, **(names or {})})
+        except HelpAsked as asked:
+            print(asked, end="")
+            return None
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """What the tutorials' exercises are judged by."""
+        from nbcontain.lessons.teacher import Teacher
+
+        return Teacher(self.engine)
+
     def _built(self, image: Image | Verdict, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
         if isinstance(image, Verdict):
             from IPython.display import display
@@ -149,6 +169,20 @@ class Session:
         if not words or event.line[-1:].isspace():
             words.append("")
         return candidates(magic if magic in ("image", "container") else "", words, self.engine)
+
+    def complete_cell(self, text: str) -> tuple[str, list[str]]:
+        """What the end of a %%dockerfile cell's text could become, and the part of it that this would replace."""
+        line, newline, body = text.partition("\n")
+        if not newline:
+            words = line.split()[1:] or [""]
+            words += [""] if line[-1:].isspace() else []
+            return words[-1], candidates("image", ["build", *words], self.engine)
+        try:
+            asked = re.search(r"--context[= ](\S+)", line)
+            source = self.context_files.source(asked[1] if asked else "", self.ipython.user_ns)
+        except NbcontainError:
+            source = {}
+        return in_dockerfile(body, self.engine, source)
 
     def was_drawn(self, value: object) -> bool:
         """Whether this was just shown as the outcome of a command; the next time it is asked for, it is drawn."""
@@ -221,5 +255,9 @@ def documentation(magic: str) -> str:
         ).format_help()
     if magic == "contextfile":
         return help_text()
+    if magic in ("check", "hint", "solution", "quiz"):
+        from nbcontain.lessons import teacher
+
+        return teacher.documentation(magic)
     group = magic if magic in ("image", "container") else ""
     return f"%{magic} COMMAND [OPTIONS]\n\n{overview(group)}\n\n%{magic} COMMAND --help tells more."

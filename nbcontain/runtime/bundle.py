@@ -82,6 +82,8 @@ class ContainerInfo:
     """Its program has a terminal, and no pipes."""
     build_step: bool = False
     """It is no container of the user's: its snapshot belongs to a build."""
+    rung: str = ""
+    """How it is shut in, as `runtime.rungs` calls it."""
     limited: bool = False
     """It has a control group of its own, with limits."""
     restart: str = ""
@@ -90,6 +92,8 @@ class ContainerInfo:
     """How its health is checked, in docker's names, times in nanoseconds; nothing where it is not."""
     log: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     """What becomes of its output: `driver`, `max_bytes`, `files`, `buffer_bytes`; nothing where all of it is kept."""
+    unusual: bool = False
+    """Its first process cannot be one that was made beforehand: it has other namespaces, or mounts of the host's."""
     stop_signal: str = "SIGTERM"
     stop_timeout_s: float = 10.0
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
@@ -116,6 +120,7 @@ class Bundle:
         # Only here, in the kernel: the processes that containers are forked from never compile one.
         from nbcontain.runtime.confinement import filter_of
 
+        info = replace(info, unusual=is_unusual(spec))
         seccomp = filter_of(spec.linux.seccomp)
         keep = not (info.remove or info.build_step)
         files.make_directory(path, durable=keep)
@@ -350,6 +355,18 @@ def _fields(info: ContainerInfo) -> dict[str, Any]:
     """As container.json has it. (asdict would copy mappings that cannot be copied.)"""
     plain = asdict(replace(info, labels={}, options={}, health={}, log={}))
     return plain | {name: dict(getattr(info, name)) for name in ("labels", "options", "health", "log")}
+
+
+def is_unusual(spec: Spec) -> bool:
+    """Whether a supervisor has more to do for a first process than to tell one that waits what to be."""
+    linux = spec.linux
+    crossing = {"shared", "rshared", "slave", "rslave", "idmap", "ridmap"}
+    return bool(
+        linux.paths
+        or {"pid", "ipc", "uts"} - {*linux.namespaces}
+        or "time" in linux.namespaces
+        or any(each.uid_mappings or crossing & {*each.options} for each in spec.mounts)
+    )
 
 
 def start_time(pid: int) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Notice
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import init, stage
+from nbcontain.runtime import init, namespaces, rungs, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.calls import be_program, begin_limits, remove_as_root
 from nbcontain.runtime.restarts import Policy, delay_s
@@ -68,11 +69,21 @@ def runs_again(run: Supervisor) -> bool:
 
 def _begin_anew(run: Supervisor) -> None:
     """Another first process in namespaces of its own, but for the network, which stays. Raises what hinders it."""
-    inside = stage.form(run.ids, init.main, user=run.user_fd)
+    spec = run.bundle.spec
+    ids = run.ids
+    if "user" in spec.linux.namespaces and ids.is_identity:
+        ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
+    kept = {name: fd for name, fd in (("network", run.network_fd), ("user", run.user_fd)) if fd >= 0}
+    paths = {**spec.linux.paths, **{name: f"/proc/self/fd/{fd}" for name, fd in kept.items()}}
+    birth = namespaces.birth(replace(spec.linux, paths=paths), ids)
+    try:
+        inside = stage.form(birth, partial(init.main, rung=rungs.named(run.info.rung)))
+    finally:
+        birth.close()
     run.adopt(inside)
     begin_limits(run.bundle, inside.pid, run.ids)
     message = {"terminal": run.info.terminal, "volatile": False, "start": True}
-    ends = be_program(inside.channel, run.bundle, message, -1, (), run.network_fd)
+    ends = be_program(inside.channel, inside.pid, run.bundle, message, -1, (), [*kept])
     run.outputs.are(ends)
     run.bundle.mark_paused(paused=False)
     run.state = replace(run.state, restart_count=run.state.restart_count + 1, oom_killed=False, error="")
@@ -100,12 +111,12 @@ def put_aside(bundle: Bundle) -> list[Path]:
     return aside
 
 
-def remove(ids: IdMap, path: Path) -> None:
+def remove(ids: IdMap, path: Path, rung: str) -> None:
     """Remove what was put aside."""
     try:
         files.remove_tree(path)
     except PermissionError:
-        remove_as_root(ids, path)
+        remove_as_root(ids, path, rung)
 
 
 def hold_namespace(pid: int, name: str) -> int:

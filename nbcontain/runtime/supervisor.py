@@ -20,7 +20,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import endings, idle, requests, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.calls import be_program, begin_limits, end_limits, raise_for
+from nbcontain.runtime.calls import be_program, begin_limits, born_anew, end_limits, end_rest, raise_for
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
@@ -70,7 +70,7 @@ class Supervisor:
         """`is_ending`: it is not to be started again by itself."""
         self.poll = select.poll()
         self.clients = requests.Clients(self, listener or Listener())
-        self.execs = Execs(bundle, pidfd, self.poll)
+        self.execs = Execs(bundle, pidfd, self.poll, is_root=ids.is_identity)
         self.health: Health | None = None
         self.may_sleep = idle.is_possible()
         self.quiet_since = time.monotonic()
@@ -82,9 +82,11 @@ class Supervisor:
         bundle.lock_fd = fds.pop(0)
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
+        if bundle.info.unusual:
+            inside = born_anew(inside, bundle.spec, ids, bundle.info.rung)
         begin_limits(bundle, inside.pid, ids)
         # First of all, so that init makes its root while the rest happens here.
-        ends = be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
+        ends = be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
         made.inside, made.report, made.leash = inside.channel, report, leash
         made.outputs.are(ends)
@@ -147,7 +149,7 @@ class Supervisor:
     def adopt(self, inside: stage.Inside) -> None:
         """Another first process, for another run."""
         self.pid, self.pidfd, self.inside = inside.pid, os.pidfd_open(inside.pid), inside.channel
-        self.execs = Execs(self.bundle, self.pidfd, self.poll)
+        self.execs = Execs(self.bundle, self.pidfd, self.poll, is_root=self.ids.is_identity)
         self.starts_at_once, self.is_started = True, False
 
     def create(self) -> None:
@@ -372,6 +374,7 @@ class Supervisor:
         """Init has ended, and everything inside with it: what is left of the output, and how it went."""
         _, status = os.waitpid(self.pid, 0)
         code = exit_code(status)
+        end_rest(self.bundle)
         if self.state.exit_code is not None and self.state.error and self.state.status == "stopped":
             code = self.state.exit_code
         self.kill_at = 0.0
@@ -416,7 +419,7 @@ class Supervisor:
             if rubbish:
                 self.tell("destroy")
             for path in rubbish:
-                endings.remove(self.ids, path)
+                endings.remove(self.ids, path, self.info.rung)
 
     def tell(self, action: str, **attributes: str) -> None:
         """Tell of an event. Nobody waits for it, and a disk that takes no more keeps nobody from working."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from nbcontain.consoles import Consoles
     from nbcontain.housekeeping import Housekeeping
     from nbcontain.manifests import Manifests
+    from nbcontain.mounting import Mounter
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from nbcontain.runtime.leash import Leash
     from nbcontain.soundness import Soundness
     from nbcontain.store.stacks import Stacks
+    from nbcontain.volumes import Volumes
 
 T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
@@ -69,7 +71,9 @@ class Engine:
     consoles: Noun[Consoles] = Noun("nbcontain.consoles")
     housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
+    mounter: Noun[Mounter] = Noun("nbcontain.mounting")
     resources: Noun[Resources] = Noun("nbcontain.resources")
+    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
@@ -133,6 +137,7 @@ class Engine:
     @cached_property
     def stacks(self) -> Stacks:
         from nbcontain.store.stacks import Stacks
+    from nbcontain.volumes import Volumes
 
         return Stacks(self.store, self.launcher, self.host.ids, self.profile.runs)
 
@@ -256,7 +261,11 @@ class Engine:
         image = self.bases.to_run(options, emit)
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
-        spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)
+        mounting = self.mounter.plan(options, image, container_id)
+        spec = generate(
+            image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
+            mounts=mounting.mounts,
+        )  # fmt: skip
         info = ContainerInfo(
             id=container_id,
             name=options.name and checked(options.name),
@@ -271,14 +280,16 @@ class Engine:
             stop_timeout_s=float(options.stop_timeout),
             options={"network": options.network, "platform": str(image.config.platform)},
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
+            mounts=mounting.records,
         )
         with self.store.shared():
             if not self.store.snapshots.has_all(image.layers):
                 self.stacks.unpack(image.layers)
             active = self.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
             try:
-                with self._containers.naming(info) as named:
+                with mounting.held(), self._containers.naming(info) as named:
                     bundle = Bundle.write(path, spec, active.mounts, named)
+                    mounting.furnish(bundle)
             except BaseException:
                 self.store.snapshots.discard(active)
                 raise

@@ -20,7 +20,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import idle, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.calls import be_program, begin_limits, end_limits, raise_for, remove_as_root
+from nbcontain.runtime.calls import be_program, begin_limits, begin_mounts, end_limits, end_mounts, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
@@ -71,6 +71,7 @@ class Supervisor:
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
         begin_limits(bundle, inside.pid, ids)
+        begin_mounts(bundle, ids)
         # First of all, so that init makes its root while the rest happens here.
         ends = be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
@@ -394,6 +395,8 @@ class Supervisor:
                 os.close(self.mounts_fd)
             for path in rubbish:
                 self._remove(path)
+            if self.info.remove:
+                end_mounts(self.bundle, self.ids)
 
     def _put_aside(self) -> list[Path]:
         """Free the names of what --rm removes, before anybody hears of the end; gives where it lies now.

@@ -100,6 +100,10 @@ class Stacks:
         with self.ledger(shown) as ledger:
             return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), write, ledger, ())
 
+    def export_tree(self, mounts: Sequence[Mount], write: Callable[[bytes], object]) -> int:
+        """Write all the files of a directory, such as a volume's, as one tar; the number of entries."""
+        return self._tar(Changes(tuple(mounts), {"form": "plain"}), write, (), ())
+
     @property
     def records(self) -> bool:
         """Whether some owners and devices can only be recorded here."""

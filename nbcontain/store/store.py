@@ -21,6 +21,7 @@ from nbcontain.store.images import Images
 from nbcontain.store.layout import FORMAT_VERSION, Layout
 from nbcontain.store.overlay import OverlaySnapshotter
 from nbcontain.store.snapshots import Driver, Snapshotter, Worker
+from nbcontain.store.volumes import Volumes
 
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -48,6 +49,7 @@ class Store:
         self.cache = BuildCache(layout, self.blobs)
         self.cache_mounts = CacheMounts(layout)
         self.builds = BuildRecords(layout)
+        self.volumes = Volumes(layout, remove_tree)
 
     @cached_property
     def snapshots(self) -> Snapshotter:

@@ -176,6 +176,11 @@ class Layout:
         return self.root / "containers"
 
     @property
+    def events(self) -> Path:
+        """What happened to all that is here, of late: docker's events."""
+        return self.root / "events" / "events.jsonl"
+
+    @property
     def names_lock(self) -> Path:
         """Held while a container's name is chosen and its bundle written, so that names stay unique."""
         return self.root / "names.lock"

@@ -140,7 +140,6 @@ class Engine:
     @cached_property
     def stacks(self) -> Stacks:
         from nbcontain.store.stacks import Stacks
-    from nbcontain.volumes import Volumes
 
         return Stacks(self.store, self.launcher, self.host.ids, self.profile.runs)
 
@@ -224,6 +223,7 @@ class Engine:
         """The keys of active snapshots that belong to a container, for gc, which holds the store's lock meanwhile."""
         self.resources.sweep()
         self._containers.sweep(self.store.overlays.remove_tree)
+        self.volumes.sweep()
         return [each.id for each in self.containers()]
 
     # --- containers ---
@@ -293,7 +293,7 @@ class Engine:
             try:
                 with mounting.held(), self._containers.naming(info) as named:
                     bundle = Bundle.write(path, spec, active.mounts, named)
-                    mounting.furnish(bundle)
+                    mounting.furnish()
             except BaseException:
                 self.store.snapshots.discard(active)
                 raise
@@ -348,9 +348,9 @@ class Engine:
         """Send the container's first process a signal. Raises NotRunning."""
         self.life.kill(container, number)
 
-    def remove_container(self, container: Container, *, force: bool = False) -> None:
+    def remove_container(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
-        self.life.remove(container, force=force)
+        self.life.remove(container, force=force, volumes=volumes)
 
     def exec(self, options: ExecOptions) -> Task[RunResult]:
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 Named = tuple[Reference | None, Image]
 
 IMAGES = ("dangling", "label", "label!", "before", "since", "reference", "until")
-CONTAINERS = ("id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "network", "until", "volume")
+CONTAINERS = (
+    "id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "network", "until", "volume",
+)  # fmt: skip
 VOLUMES = ("dangling", "driver", "label", "label!", "name")
 PRUNING = ("label", "label!", "until")
 _NOT_HERE = {
@@ -140,7 +142,8 @@ def named(name: Reference, asked: str) -> bool:
 
 def _has_mount(container: Container, wanted: str) -> bool:
     """Whether a volume of that name is in it, or something is mounted at that path."""
-    return any(wanted in (each.get("Name"), each.get("Destination"), each.get("Source")) for each in container.info.mounts)
+    mounts = container.info.mounts
+    return any(wanted in (each.get("Name"), each.get("Destination"), each.get("Source")) for each in mounts)
 
 
 def chosen_containers(engine: Engine, found: Sequence[Container], filters: Filters) -> list[Container]:

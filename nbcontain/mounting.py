@@ -18,7 +18,7 @@ from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime import mounts as asking
 from nbcontain.runtime.isolation import PART
-from nbcontain.runtime.mounts import MountPoint
+from nbcontain.runtime.mount_points import MountPoint
 from nbcontain.runtime.volume_ends import SCRATCH
 from nbcontain.store import files
 from nbcontain.store.volumes import ANONYMOUS, FILLING, Volume, checked_name, checked_options, options_shown
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
     from nbcontain.runtime.generate import RunOptions
 
-_NOT_OURS = frozenset({"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc",
-                       "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib"})  # fmt: skip
-"""Directories of this machine's that :U must not give away."""
+_OF_THE_SYSTEM = frozenset({"bin", "boot", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "usr"})
+"""Directories of / whose files :U never gives away; and of none all."""
 
 
 class Mounter:
@@ -85,6 +84,7 @@ class Mounter:
                 name, created=timestamp(), labels=labels, options=checked_options(point.driver_options),
                 container=container if point.is_anonymous else "",
             )  # fmt: skip
+            self.engine.events.record("volume", "create", name, {"driver": "local"})
 
     def fill(self, name: str, point: MountPoint, image: Image) -> None:
         """Fill an empty volume with what the image has where it is to be mounted. It is held by whoever asks."""
@@ -114,17 +114,20 @@ class Mounter:
                 hint="a copy of the directory can be mounted, and thrown away afterwards",
             )  # fmt: skip
 
+
 class Mounting:
     """The mounts of a container that is being made: first what they will be, then, inside of `held`, what they are."""
 
-    def __init__(self, mounter: Mounter, options: RunOptions, image: Image, points: Sequence[MountPoint], container_id: str) -> None:
+    def __init__(
+        self, mounter: Mounter, options: RunOptions, image: Image, points: Sequence[MountPoint], container_id: str
+    ) -> None:
         self._mounter = mounter
         self._image = image
         self._container_id = container_id if options.remove else ""
         """The container that its anonymous volumes go with."""
         self._user = options.user or image.config.user
-        named = [(each, each.source or os.urandom(32).hex()) if each.type == "volume" else (each, "") for each in points]
-        self._points = tuple(named)
+        self._points = tuple((each, _name_of(each)) for each in points)
+        """Each with its volume's name, if it is a volume."""
         self._directory = mounter.engine.layout.container(container_id)
         self.mounts = tuple(self._mount(number, *each) for number, each in enumerate(self._points))
 
@@ -142,7 +145,9 @@ class Mounting:
 
     def _mount(self, number: int, point: MountPoint, name: str) -> Mount:
         """The mount as config.json has it."""
-        ro = ("ro", *(["rro"] if point.readonly_below else [])) if point.is_readonly else ()
+        # `ro` is the mount's own, `rro` that of all that is mounted below it too (runtime-spec config.md#mounts).
+        below = ["rro"] if point.readonly_below and point.type == "bind" else []
+        ro = ("ro", *below) if point.is_readonly else ()
         part = (f"{PART}/{point.subpath}",) if point.subpath and point.subpath != "." else ()
         options = (*point.flags, *ro, *part)
         match point.type:
@@ -227,14 +232,15 @@ class Mounting:
                         engine.store.volumes.remove(name, list)
                 raise
 
-    def furnish(self, bundle: Bundle) -> None:
+    def furnish(self) -> None:
         """Make the directories of the scratches, in the bundle that is there by now."""
         launcher = self._mounter.engine.launcher
         for number, mount in enumerate(self.mounts):
             if any(each.startswith("upperdir=") for each in mount.options):
                 place = self._scratch(number)
                 files.make_directory(place, durable=False)
-                lower = next(each.partition("=")[2].split(":")[0] for each in mount.options if each.startswith("lowerdir="))
+                lowers = next(each for each in mount.options if each.startswith("lowerdir="))
+                lower = lowers.removeprefix("lowerdir=").split(":")[0]
                 launcher.call(
                     "make_scratch", (Mount("/", "bind", str(place), ("bind",)),), {},
                     source=(Mount("/", "bind", lower, ("bind", "ro")),), imports=(WORK,),
@@ -242,13 +248,18 @@ class Mounting:
 
     def _own(self, point: MountPoint, name: str) -> None:
         source = str(self._mounter.data(name)) if name else _real(point.source)
-        if source in _NOT_OURS or Path(source) == Path.home():
+        parts = Path(source).parts[1:]
+        if not name and (len(parts) < (3 if parts[:1] == ("var",) else 2) or parts[0] in _OF_THE_SYSTEM):
             raise UsageError(f"{point.said}: {source} is not given away", why="all of it would get another owner")
         launcher = self._mounter.engine.launcher
         launcher.call(
             "own_tree", (Mount("/", "bind", source, ("bind",)),), {"user": self._user},
             source=self._mounter.view(self._image), imports=(WORK,),
         )  # fmt: skip
+
+
+def _name_of(point: MountPoint) -> str:
+    return (point.source or os.urandom(32).hex()) if point.type == "volume" else ""
 
 
 def _by_options(point: MountPoint, given: Mapping[str, str], options: Sequence[str]) -> Mount:

@@ -25,6 +25,8 @@ from nbcontain.outcomes import RunResult
 from nbcontain.runtime.container import Container
 from nbcontain.task import Task
 
+GROUP_MAGICS = ("image", "container", "volume")
+"""Those whose words are a group of commands."""
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 
 
@@ -71,7 +73,7 @@ class Session:
         words = [self._expanded(word, names) for word in split(line)]
         if magic == "nbcontain" and words[:1] == ["alias"]:
             return self._make_alias(words[1:])
-        group = magic if magic in ("image", "container") else "nbcontain"
+        group = magic if magic in GROUP_MAGICS else "nbcontain"
         try:
             if not words:
                 raise HelpAsked(overview("" if group == "nbcontain" else group) + "\n")
@@ -148,7 +150,7 @@ class Session:
         magic, *words = event.line.lstrip().lstrip("%").split()
         if not words or event.line[-1:].isspace():
             words.append("")
-        return candidates(magic if magic in ("image", "container") else "", words, self.engine)
+        return candidates(magic if magic in GROUP_MAGICS else "", words, self.engine)
 
     def was_drawn(self, value: object) -> bool:
         """Whether this was just shown as the outcome of a command; the next time it is asked for, it is drawn."""
@@ -221,5 +223,5 @@ def documentation(magic: str) -> str:
         ).format_help()
     if magic == "contextfile":
         return help_text()
-    group = magic if magic in ("image", "container") else ""
+    group = magic if magic in GROUP_MAGICS else ""
     return f"%{magic} COMMAND [OPTIONS]\n\n{overview(group)}\n\n%{magic} COMMAND --help tells more."

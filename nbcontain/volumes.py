@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from nbcontain.archives import sink
 from nbcontain.errors import InUse, StoreError, UsageError, VolumeNotFound
 from nbcontain.events import Emit, scope
 from nbcontain.filters import VOLUMES, Filters
 from nbcontain.oci.image import timestamp
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.container import Container
-from nbcontain.runtime.mounts import checked_driver
+from nbcontain.runtime.mount_points import checked_driver
 from nbcontain.runtime.volume_ends import anonymous
 from nbcontain.store.gc import size_on_disk
 from nbcontain.store.volumes import Volume, checked_name, checked_options, options_shown
@@ -57,7 +56,7 @@ class Volumes:
 
     # --- what a user asks ---
 
-    def list(self, filters: Sequence[str] = ()) -> list[Volume]:
+    def all(self, filters: Sequence[str] = ()) -> list[Volume]:
         """Every volume, by name. `filters` are docker's: dangling=, driver=, label=, name=."""
         asked = Filters.parse(filters, VOLUMES)
         found = self.engine.store.volumes.all()
@@ -80,7 +79,7 @@ class Volumes:
         return self.get(name)
 
     def __iter__(self) -> Iterator[Volume]:
-        return iter(self.list())
+        return iter(self.all())
 
     def create(
         self, name: str = "", *, driver: str = "local", labels: Mapping[str, str] | None = None,
@@ -96,10 +95,12 @@ class Volumes:
                     f"there is a volume {name} already", why=f"its options are {options_shown(there.options)}",
                     hint=f"%volume rm {name}, or choose another name",
                 )  # fmt: skip
+        is_new = not name or not self.engine.store.volumes.exists(name)
         with self.engine.store.shared():
-            return self.engine.store.volumes.create(
-                name, created=timestamp(), labels=labels or {}, options=given
-            )
+            made = self.engine.store.volumes.create(name, created=timestamp(), labels=labels or {}, options=given)
+        if is_new:
+            self.engine.events.record("volume", "create", made.name, {"driver": made.driver})
+        return made
 
     def uses(self) -> dict[str, list[Use]]:
         """By volume, the containers that have it, running or not."""
@@ -115,6 +116,7 @@ class Volumes:
         """Remove a volume with all its files. Raises VolumeNotFound, and InUse with the containers that have it."""
         with self.engine.store.shared():
             self.engine.store.volumes.remove(name, lambda: self._users(name))
+        self.engine.events.record("volume", "destroy", name, {"driver": "local"})
 
     def _users(self, name: str) -> list[str]:
         return [str(each) for each in self.uses().get(name, ())]
@@ -143,10 +145,17 @@ class Volumes:
         """Write everything in a volume as one tar, to a file or to standard output ("-")."""
 
         def body(emit: Emit) -> Volume:
+            from nbcontain.archives import sink
+            from nbcontain.store.stacks import streamed
+
             volume = self._with_files(name, "exported")
             engine = self.engine
             with scope(emit, "export", f"export {name}"), engine.store.shared(), sink(destination) as write:
-                engine.stacks.export_tree(bind_of(volume, "ro"), write)
+                streamed(
+                    lambda pipe: engine.launcher.call(
+                        "export_volume", bind_of(volume, "ro"), {}, (pipe,), imports=(WORK,)
+                    ), write,
+                )  # fmt: skip
             return volume
 
         return Task("export", body)

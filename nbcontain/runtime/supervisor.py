@@ -18,9 +18,8 @@ from nbcontain.errors import NotRunning
 from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import idle, stage
+from nbcontain.runtime import calls, idle, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.calls import be_program, begin_limits, begin_mounts, end_limits, end_mounts, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
@@ -71,10 +70,10 @@ class Supervisor:
         bundle.lock_fd = fds.pop(0)
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
-        begin_limits(bundle, inside.pid, ids)
-        begin_mounts(bundle, ids)
+        calls.begin_limits(bundle, inside.pid, ids)
+        calls.begin_mounts(bundle, ids)
         # First of all, so that init makes its root while the rest happens here.
-        ends = be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
+        ends = calls.be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
         made.inside, made.report, made.leash = inside.channel, report, leash
         made.outputs.are(ends)
@@ -140,7 +139,7 @@ class Supervisor:
         assert self.inside is not None
         assert self.report is not None
         answer, console = self.inside.receive()
-        raise_for(answer)
+        calls.raise_for(answer)
         if console:
             self.outputs.are({}, *console)
             self.outputs.watch(self.poll)
@@ -376,7 +375,7 @@ class Supervisor:
         if self.state.exit_code is not None and self.state.error:
             code = self.state.exit_code
         self.outputs.drain()
-        if end_limits(self.bundle, self.ids, self.journal):
+        if calls.end_limits(self.bundle, self.ids, self.journal):
             self.state = replace(self.state, oom_killed=True)
         if self.outputs.has_lost:
             self.state = replace(self.state, error=LOST)
@@ -400,7 +399,7 @@ class Supervisor:
             for path in rubbish:
                 self._remove(path)
             if self.info.remove:
-                end_mounts(self.bundle, self.ids)
+                calls.end_mounts(self.bundle, self.ids)
 
     def _tell(self, action: str, **attributes: str) -> None:
         """Tell of an event. Nobody waits for it, and a disk that takes no more keeps nobody from working."""
@@ -431,7 +430,7 @@ class Supervisor:
         try:
             files.remove_tree(path)
         except PermissionError:
-            remove_as_root(self.ids, path)
+            calls.remove_as_root(self.ids, path)
 
 
 def resume() -> None:

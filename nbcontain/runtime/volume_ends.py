@@ -1,4 +1,4 @@
-"""What becomes of a container's volumes and scratches when it is run again, or has ended for good. Run by the supervisor.
+"""What becomes of a container's volumes and scratches when it runs again or has ended for good. Run by the supervisor.
 
 Imported by it only where a container has any: most have none.
 """

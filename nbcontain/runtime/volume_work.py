@@ -17,8 +17,9 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux import trees
 from nbcontain.runtime import identity
 from nbcontain.runtime.rootfs import function
-from nbcontain.store import files
+from nbcontain.store import files, tar
 from nbcontain.store.clone import clone_between, copy_attributes
+from nbcontain.store.layers import tar_of
 from nbcontain.store.unpack import add_tar
 from nbcontain.store.volumes import DATA, FILLING
 
@@ -98,10 +99,24 @@ def _take_place(*, alone: bool) -> None:
 
 
 @function
+def export_volume(arguments: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Write all there is in the root to fds[0] as a tar, the root's own owner and mode first."""
+
+    def write(data: bytes) -> None:
+        files.write(fds[0], data)
+
+    root = os.stat("/")
+    write(tar.header_of(tar.Entry(
+        b"./", tar.DIRECTORY, stat.S_IMODE(root.st_mode), root.st_uid, root.st_gid, 0, root.st_mtime_ns
+    )))  # fmt: skip
+    return {"entries": tar_of("/", write, overlay=False, userxattr=False)}
+
+
+@function
 def import_volume(arguments: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Unpack the archive that fds[0] reads, plain or compressed, onto the directory that is the root."""
     with os.fdopen(os.dup(fds[0]), "rb", buffering=0) as raw:
-        applied = add_tar(raw, "/", owner=None)
+        applied = add_tar(raw, "/", owner=None, whole=True)
     files.sync_filesystem(Path("/"))
     return {"entries": applied.entries, "size_bytes": applied.size_bytes, "lost_owners": applied.lost_owners}
 

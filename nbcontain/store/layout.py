@@ -168,7 +168,7 @@ class Layout:
         return self.root / "volumes"
 
     def volume(self, name: str) -> Path:
-        """One volume: `volume.json`, `lock`, `_data/` with its files, and `filling/` should a copy have been cut off."""
+        """One volume: `volume.json`, `lock`, `_data/` with its files, and `filling/` if a copy was cut off."""
         return self.volumes / name
 
     @property

@@ -100,10 +100,6 @@ class Stacks:
         with self.ledger(shown) as ledger:
             return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), write, ledger, ())
 
-    def export_tree(self, mounts: Sequence[Mount], write: Callable[[bytes], object]) -> int:
-        """Write all the files of a directory, such as a volume's, as one tar; the number of entries."""
-        return self._tar(Changes(tuple(mounts), {"form": "plain"}), write, (), ())
-
     @property
     def records(self) -> bool:
         """Whether some owners and devices can only be recorded here."""
@@ -128,34 +124,42 @@ class Stacks:
         self, changes: Changes, write: Callable[[bytes], object], ledger: Sequence[int], more: Sequence[int]
     ) -> int:
         """A worker packs into a pipe, and here it is read; the number of entries."""
-        source, sink = os.pipe2(os.O_CLOEXEC)
-        answers: list[dict[str, Any] | BaseException] = []
         fields = {
             "userxattr": self.store.snapshots.userxattr, "stubs": [], "skip": [], "ledger": bool(ledger),
             **changes.arguments,
         }  # fmt: skip
 
-        def pack() -> None:
-            try:
-                fds = (sink, *ledger, *more)
-                answers.append(self.worker.call("tar_of", changes.root, fields, fds, source=changes.below))
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                answers.append(error)
-            finally:
-                os.close(sink)
+        def pack(sink: int) -> dict[str, Any]:
+            return self.worker.call("tar_of", changes.root, fields, (sink, *ledger, *more), source=changes.below)
 
-        thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
-        thread.start()
+        return int(streamed(pack, write)["entries"])
+
+
+def streamed(work: Callable[[int], dict[str, Any]], write: Callable[[bytes], object]) -> dict[str, Any]:
+    """What a worker, on a thread of its own, writes to the pipe that it is given goes to `write`. Gives its answer."""
+    source, sink = os.pipe2(os.O_CLOEXEC)
+    answers: list[dict[str, Any] | BaseException] = []
+
+    def pack() -> None:
         try:
-            while chunk := os.read(source, _READ_BYTES):
-                write(chunk)
+            answers.append(work(sink))
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            answers.append(error)
         finally:
-            os.close(source)
-            thread.join()
-        [answer] = answers
-        if isinstance(answer, BaseException):
-            raise answer
-        return int(answer["entries"])
+            os.close(sink)
+
+    thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
+    thread.start()
+    try:
+        while chunk := os.read(source, _READ_BYTES):
+            write(chunk)
+    finally:
+        os.close(source)
+        thread.join()
+    [answer] = answers
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 class Arrivals:

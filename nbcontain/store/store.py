@@ -112,7 +112,7 @@ class Store:
         with suppress(OSError):
             events_log.record(self.layout.events, kind, action, object_id, attributes)
 
-    def shared(self) -> AbstractContextManager[None]:
+    def shared(self) -> AbstractContextManager[object]:
         """Held by whoever uses things, so that gc leaves them alone; waits for a running gc."""
         return files.lock(self.layout.lock, exclusive=False)
 

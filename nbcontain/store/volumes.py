@@ -137,9 +137,8 @@ class Volumes:
         from difflib import get_close_matches
 
         near = get_close_matches(name, self.names(), 1)
-        return VolumeNotFound(
-            f"there is no volume {name!r}", hint=f"did you mean {near[0]}?" if near else "%volume ls lists all there are"
-        )
+        hint = f"did you mean {near[0]}?" if near else "%volume ls lists all there are"
+        return VolumeNotFound(f"there is no volume {name!r}", hint=hint)
 
     def exists(self, name: str) -> bool:
         return (self._layout.volume(name) / _RECORD).exists()

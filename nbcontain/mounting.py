@@ -145,11 +145,12 @@ class Mounting:
 
     def _mount(self, number: int, point: MountPoint, name: str) -> Mount:
         """The mount as config.json has it."""
+        recursive = point.recursive and point.type == "bind"
         # `ro` is the mount's own, `rro` that of all that is mounted below it too (runtime-spec config.md#mounts).
-        below = ["rro"] if point.readonly_below and point.type == "bind" else []
-        ro = ("ro", *below) if point.is_readonly else ()
+        ro = (("rro" if recursive and point.readonly_below else "ro"),) if point.is_readonly else ()
+        flags = tuple(f"r{each}" for each in point.flags) if recursive else point.flags
         part = (f"{PART}/{point.subpath}",) if point.subpath and point.subpath != "." else ()
-        options = (*point.flags, *ro, *part)
+        options = (*flags, *ro, *part)
         match point.type:
             case "tmpfs":
                 return Mount(point.target, "tmpfs", "tmpfs", point.tmpfs)

@@ -146,15 +146,15 @@ class Volumes:
 
         def body(emit: Emit) -> Volume:
             from nbcontain.archives import sink
-            from nbcontain.store.stacks import streamed
+            from nbcontain.store.stacks import piped, poured
 
             volume = self._with_files(name, "exported")
             engine = self.engine
             with scope(emit, "export", f"export {name}"), engine.store.shared(), sink(destination) as write:
-                streamed(
+                piped(
                     lambda pipe: engine.launcher.call(
                         "export_volume", bind_of(volume, "ro"), {}, (pipe,), imports=(WORK,)
-                    ), write,
+                    ), poured(write),
                 )  # fmt: skip
             return volume
 

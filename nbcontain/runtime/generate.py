@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SHM_BYTES = 64 << 20
 _QUIET = ("nosuid", "noexec", "nodev")
+_ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
+"""Of every mount below, where a tree of the host's is mounted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,12 +215,12 @@ def _own_mounts(host: Host, options: RunOptions, shm_bytes: int, nodes: tuple[st
     is_rootless = not host.ids.is_identity
     proc = Mount("/proc", "proc", "proc", _QUIET)
     if not host.can(Ability.FRESH_PROC):
-        proc = Mount("/proc", "bind", "/proc", ("rbind", *_QUIET))
+        proc = Mount("/proc", "bind", "/proc", ("rbind", *_ALL_QUIET))
     access = () if options.privileged else ("ro",)
     sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, *access))
     if is_rootless and options.network == "host":
         # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone.
-        sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_QUIET, *access))
+        sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_ALL_QUIET, *(f"r{each}" for each in access)))
     tty = ("gid=5",) if host.ids.has_gid(5) else ()
     return (
         proc,

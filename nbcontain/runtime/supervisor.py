@@ -59,7 +59,7 @@ class Supervisor:
         self.clients: dict[int, Channel] = {}
         self.waiting: list[Channel] = []
         self.poll = select.poll()
-        self.execs = Execs(bundle, pidfd, self.poll)
+        self.execs = Execs(bundle, pidfd, self.poll, is_root=ids.is_identity)
         self.may_sleep = idle.is_possible()
         self.quiet_since = time.monotonic()
 
@@ -70,10 +70,12 @@ class Supervisor:
         bundle.lock_fd = fds.pop(0)
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
+        if bundle.info.unusual:
+            inside = calls.born_anew(inside, bundle.spec, ids, bundle.info.rung)
         calls.begin_limits(bundle, inside.pid, ids)
         calls.begin_mounts(bundle, ids)
         # First of all, so that init makes its root while the rest happens here.
-        ends = calls.be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
+        ends = calls.be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
         made.inside, made.report, made.leash = inside.channel, report, leash
         made.outputs.are(ends)
@@ -372,6 +374,7 @@ class Supervisor:
         """What is left of the output, the exit code, and for --rm the removal."""
         _, status = os.waitpid(self.pid, 0)
         code = exit_code(status)
+        calls.end_rest(self.bundle)
         if self.state.exit_code is not None and self.state.error:
             code = self.state.exit_code
         self.outputs.drain()
@@ -430,7 +433,7 @@ class Supervisor:
         try:
             files.remove_tree(path)
         except PermissionError:
-            calls.remove_as_root(self.ids, path)
+            calls.remove_as_root(self.ids, path, self.info.rung)
 
 
 def resume() -> None:

@@ -39,7 +39,7 @@ def release(bundle: Bundle, ids: IdMap) -> None:
         try:
             files.remove_tree(path)
         except PermissionError:
-            remove_as_root(ids, path)
+            remove_as_root(ids, path, bundle.info.rung)
 
     volumes = Volumes(layout, remove_tree)
     for name in anonymous(bundle.info):
@@ -68,5 +68,5 @@ def renew_scratches(bundle: Bundle, ids: IdMap) -> None:
     """Before a container runs again: what was written to its scratches is gone."""
     scratch = bundle.path / SCRATCH
     if any(scratch.glob("*/work/*")):
-        call_as_root(ids, _WORK, "empty_scratch", (Mount("/", "bind", str(scratch), ("bind",)),), {})
+        call_as_root(ids, bundle.info.rung, _WORK, "empty_scratch", (Mount("/", "bind", str(scratch), ("bind",)),), {})
 

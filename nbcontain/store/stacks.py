@@ -88,7 +88,7 @@ class Stacks:
     def _packed(self, active: Active, stubs: Sequence[str], *, is_used: bool) -> Layer | None:
         changes = self.store.snapshots_of(active.key).changes(active, stubs, is_used=is_used)
         with layer_writer(self.store.blobs) as writer, self.ledger(active) as ledger, changes.opened() as more:
-            entries = self._tar(changes, writer.write, ledger, more)
+            entries = self._tar(changes, writer.read_from, ledger, more)
             return writer.commit() if entries else None
 
     def export(self, shown: Active | ChainID, write: Callable[[bytes], object], skip: Sequence[str] = ()) -> int:
@@ -98,7 +98,7 @@ class Stacks:
         else:
             mounts = self.store.snapshots.view(shown)
         with self.ledger(shown) as ledger:
-            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), write, ledger, ())
+            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), poured(write), ledger, ())
 
     @property
     def records(self) -> bool:
@@ -121,9 +121,9 @@ class Stacks:
             os.close(memory)
 
     def _tar(
-        self, changes: Changes, write: Callable[[bytes], object], ledger: Sequence[int], more: Sequence[int]
+        self, changes: Changes, read: Callable[[int], object], ledger: Sequence[int], more: Sequence[int]
     ) -> int:
-        """A worker packs into a pipe, and here it is read; the number of entries."""
+        """A worker packs into a pipe, which `read` reads to its end; the number of entries."""
         fields = {
             "userxattr": self.store.snapshots.userxattr, "stubs": [], "skip": [], "ledger": bool(ledger),
             **changes.arguments,
@@ -132,15 +132,15 @@ class Stacks:
         def pack(sink: int) -> dict[str, Any]:
             return self.worker.call("tar_of", changes.root, fields, (sink, *ledger, *more), source=changes.below)
 
-        return int(streamed(pack, write)["entries"])
+        return int(piped(pack, read)["entries"])
 
 
-def streamed(work: Callable[[int], dict[str, Any]], write: Callable[[bytes], object]) -> dict[str, Any]:
-    """What a worker, on a thread of its own, writes to the pipe that it is given goes to `write`. Gives its answer."""
-    source, sink = os.pipe2(os.O_CLOEXEC)
+def piped(work: Callable[[int], dict[str, Any]], read: Callable[[int], object]) -> dict[str, Any]:
+    """Have `work`, on a thread of its own, write to a pipe, which `read` reads to its end. Gives what `work` gives."""
+    source, sink = _pipe()
     answers: list[dict[str, Any] | BaseException] = []
 
-    def pack() -> None:
+    def working() -> None:
         try:
             answers.append(work(sink))
         except BaseException as error:  # noqa: BLE001 - raised again below
@@ -148,11 +148,10 @@ def streamed(work: Callable[[int], dict[str, Any]], write: Callable[[bytes], obj
         finally:
             os.close(sink)
 
-    thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
+    thread = threading.Thread(target=working, name="nbcontain pack", daemon=True)
     thread.start()
     try:
-        while chunk := os.read(source, _READ_BYTES):
-            write(chunk)
+        read(source)
     finally:
         os.close(source)
         thread.join()
@@ -160,6 +159,16 @@ def streamed(work: Callable[[int], dict[str, Any]], write: Callable[[bytes], obj
     if isinstance(answer, BaseException):
         raise answer
     return answer
+
+
+def poured(write: Callable[[bytes], object]) -> Callable[[int], None]:
+    """Reads a pipe to its end, for `piped`: all of it goes to `write`."""
+
+    def pour(source: int) -> None:
+        while chunk := os.read(source, _READ_BYTES):
+            write(chunk)
+
+    return pour
 
 
 class Arrivals:

@@ -37,9 +37,11 @@ INSIDE = (
     "linux.trees",
     "linux.probe",
     "runtime.console",
+    "runtime.devices",
     "runtime.init",
     "runtime.isolation",
     "runtime.rootfs",
+    "runtime.unmounted",
     "runtime.volume_work",
 )
 """What writes into a layer or a container's root, by file descriptors and names below it: the store's part is

@@ -99,6 +99,8 @@ class ContainerInfo:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     """What `run` was told, for inspect."""
+    mounts: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """Volumes, directories and the like, in docker's names (`runtime.mounts.record`)."""
 
 
 class Bundle:
@@ -183,6 +185,7 @@ class Bundle:
             # What everything else relies on; the rest is only ever shown.
             known |= {name: fields.text(name) for name in ("id", "name", "image", "image_id", "created")}
             known |= {"command": fields.texts("command") or (), "labels": fields.texts_by_name("labels")}
+            known |= {"mounts": tuple(each.values for each in fields.objects("mounts"))}
             self._info = ContainerInfo(**known)
         return self._info
 
@@ -353,8 +356,9 @@ class Bundle:
 
 def _fields(info: ContainerInfo) -> dict[str, Any]:
     """As container.json has it. (asdict would copy mappings that cannot be copied.)"""
-    plain = asdict(replace(info, labels={}, options={}, health={}, log={}))
-    return plain | {name: dict(getattr(info, name)) for name in ("labels", "options", "health", "log")}
+    plain = asdict(replace(info, labels={}, options={}, health={}, log={}, mounts=()))
+    mappings = {name: dict(getattr(info, name)) for name in ("labels", "options", "health", "log")}
+    return plain | mappings | {"mounts": [dict(each) for each in info.mounts]}
 
 
 def is_unusual(spec: Spec) -> bool:

@@ -18,9 +18,8 @@ from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import endings, idle, requests, stage
+from nbcontain.runtime import calls, endings, idle, requests, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.calls import be_program, begin_limits, born_anew, end_limits, end_rest, raise_for
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
@@ -83,10 +82,11 @@ class Supervisor:
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
         if bundle.info.unusual:
-            inside = born_anew(inside, bundle.spec, ids, bundle.info.rung)
-        begin_limits(bundle, inside.pid, ids)
+            inside = calls.born_anew(inside, bundle.spec, ids, bundle.info.rung)
+        calls.begin_limits(bundle, inside.pid, ids)
+        calls.begin_mounts(bundle, ids)
         # First of all, so that init makes its root while the rest happens here.
-        ends = be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
+        ends = calls.be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
         made.inside, made.report, made.leash = inside.channel, report, leash
         made.outputs.are(ends)
@@ -160,7 +160,7 @@ class Supervisor:
             self.bundle.write_state(self.state)
         assert self.inside is not None
         answer, console = self.inside.receive()
-        raise_for(answer)
+        calls.raise_for(answer)
         if console:
             self.outputs.are({}, *console)
             self.outputs.watch(self.poll)
@@ -374,7 +374,7 @@ class Supervisor:
         """Init has ended, and everything inside with it: what is left of the output, and how it went."""
         _, status = os.waitpid(self.pid, 0)
         code = exit_code(status)
-        end_rest(self.bundle)
+        calls.end_rest(self.bundle)
         if self.state.exit_code is not None and self.state.error and self.state.status == "stopped":
             code = self.state.exit_code
         self.kill_at = 0.0
@@ -387,7 +387,7 @@ class Supervisor:
             until = time.monotonic() + _REAPED_S
             while self.execs and time.monotonic() < until:
                 self.serve_for(0.1)
-        if end_limits(self.bundle, self.ids, self.journal):
+        if calls.end_limits(self.bundle, self.ids, self.journal):
             self.state = replace(self.state, oom_killed=True)
             self.tell("oom")
         if self.outputs.lost_bytes:
@@ -420,6 +420,8 @@ class Supervisor:
                 self.tell("destroy")
             for path in rubbish:
                 endings.remove(self.ids, path, self.info.rung)
+            if self.info.remove:
+                calls.end_mounts(self.bundle, self.ids)
 
     def tell(self, action: str, **attributes: str) -> None:
         """Tell of an event. Nobody waits for it, and a disk that takes no more keeps nobody from working."""

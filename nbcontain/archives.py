@@ -63,7 +63,7 @@ class Archives:
                     except OSError as error:
                         raise StoreError(f"cannot write to {destination}", why=error.strerror or "") from error
                 else:
-                    with _sink(destination) as write:
+                    with sink(destination) as write:
                         write_archive(saved, blobs, write, told)
             for each in saved:
                 self._engine.events.record("image", "save", str(each.image.id), {"name": str(each.image.id)})
@@ -160,7 +160,7 @@ class Archives:
         engine = self._engine
 
         def body(emit: Emit) -> Container:
-            with scope(emit, "export", f"export {container.name}"), _sink(destination) as write:
+            with scope(emit, "export", f"export {container.name}"), sink(destination) as write:
                 active = engine.store.snapshots_of(container.id).active(container.id)
                 engine.workshop(emit).stacks.export(active, write, skip=container.bundle.stubs())
             engine.events.container(container, "export")
@@ -272,7 +272,7 @@ def _teller(emit: Emit, task: str, total: int | None) -> Callable[[int], None]:
 
 
 @contextmanager
-def _sink(destination: str) -> Iterator[Callable[[bytes], None]]:
+def sink(destination: str) -> Iterator[Callable[[bytes], None]]:
     """A file that appears whole, or standard output."""
     if destination == "-":
         stream = cast(BinaryIO, getattr(sys.stdout, "buffer", None))

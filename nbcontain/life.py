@@ -34,7 +34,7 @@ class Life:
         try:
             container.launch(self._engine.launcher, leash=leash, stdin=stdin, start=True)
         except BaseException as error:
-            self.remove(container, force=True)
+            self.remove(container, force=True, volumes=True)
             if isinstance(error, SetupFailed):
                 from nbcontain.runtime.emulation import explained
 
@@ -114,8 +114,11 @@ class Life:
 
         return Task("wait", body)
 
-    def remove(self, container: Container, *, force: bool = False) -> None:
-        """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
+    def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed.
+
+        With `volumes`, and always with --rm, its anonymous volumes go too, unless other containers have them.
+        """
         engine = self._engine
         if container.status in ("running", "created") and container.bundle.is_alive():
             if not force:
@@ -138,4 +141,6 @@ class Life:
             container.bundle.remove(engine.store.overlays.remove_tree)
             engine.store.snapshots_of(container.id).discard(container.id)
         if was_there:
+            if (volumes or container.info.remove) and any(each.get("Anonymous") for each in container.info.mounts):
+                engine.volumes.release(container)
             engine.events.container(container, "destroy")

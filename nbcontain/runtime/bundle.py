@@ -87,6 +87,8 @@ class ContainerInfo:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     """What `run` was told, for inspect."""
+    mounts: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """Volumes, directories and the like, in docker's names (`runtime.mounts.record`)."""
 
 
 class Bundle:
@@ -126,9 +128,10 @@ class Bundle:
                 files.write_new(path / "rootfs.json", json.dumps(mounts).encode(), durable=keep)
                 if seccomp:
                     files.write_new(path / "seccomp.bpf", seccomp, durable=keep)
-                fields = asdict(replace(info, labels={}, options={})) | {
+                fields = asdict(replace(info, labels={}, options={}, mounts=())) | {
                     "labels": dict(info.labels),
                     "options": dict(info.options),
+                    "mounts": [dict(each) for each in info.mounts],
                 }
                 data = json.dumps(fields).encode()
                 if keep:
@@ -170,6 +173,7 @@ class Bundle:
             # What everything else relies on; the rest is only ever shown.
             known |= {name: fields.text(name) for name in ("id", "name", "image", "image_id", "created")}
             known |= {"command": fields.texts("command") or (), "labels": fields.texts_by_name("labels")}
+            known |= {"mounts": tuple(each.values for each in fields.objects("mounts"))}
             self._info = ContainerInfo(**known)
         return self._info
 

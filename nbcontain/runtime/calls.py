@@ -99,6 +99,22 @@ def end_limits(bundle: Bundle, ids: IdMap, journal: FileJournal) -> bool:
     return True
 
 
+def begin_mounts(bundle: Bundle, ids: IdMap) -> None:
+    """What was written to the scratches of a container (:O) is gone when it runs again."""
+    if any(each.get("Scratch") for each in bundle.info.mounts):
+        from nbcontain.runtime import volume_ends
+
+        volume_ends.renew_scratches(bundle, ids)
+
+
+def end_mounts(bundle: Bundle, ids: IdMap) -> None:
+    """The anonymous volumes of a container that is gone go with it (--rm)."""
+    if any(each.get("Anonymous") for each in bundle.info.mounts):
+        from nbcontain.runtime import volume_ends
+
+        volume_ends.release(bundle, ids)
+
+
 def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> None:
     """Have init run one of our functions, and pass its answer on; its life ends with the caller's."""
     inside.channel.send({**message, "do": "function"}, fds)
@@ -145,17 +161,25 @@ def _children() -> list[int]:
 
 def remove_as_root(ids: IdMap, path: Path, rung_name: str) -> None:
     """Remove a tree with files of subordinate ids: by a process that is root over them."""
+    rootfs = (Mount("/", "bind", str(path.parent), ("bind",)),)
+    call_as_root(ids, rung_name, ROOTFS, "remove_tree", rootfs, {"name": path.name})
+
+
+def call_as_root(
+    ids: IdMap, rung_name: str, module: str, function: str, rootfs: Sequence[Mount], arguments: dict[str, object]
+) -> None:
+    """Have one of our functions run, of that module, with `rootfs` as its world and root's rights over its ids."""
     rung = rungs.named(rung_name)
     birth = Birth(ids, namespaces.flags_of(rung.namespaces, namespaces.USUAL))
     inside = stage.form(birth, partial(init.main, rung=rung))
     inside.channel.send(
         {
             "do": "function",
-            "modules": [ROOTFS],
-            "function": "remove_tree",
-            "rootfs": spec_codec.mounts_to_json([Mount("/", "bind", str(path.parent), ("bind",))]),
+            "modules": list(dict.fromkeys((ROOTFS, module))),
+            "function": function,
+            "rootfs": spec_codec.mounts_to_json(rootfs),
             "source": None,
-            "arguments": {"name": path.name},
+            "arguments": arguments,
         }
     )
     answer, _ = inside.channel.receive()

@@ -18,9 +18,8 @@ from nbcontain.errors import NotRunning
 from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import idle, stage
+from nbcontain.runtime import calls, idle, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.calls import be_program, begin_limits, born_anew, end_limits, end_rest, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
@@ -72,10 +71,11 @@ class Supervisor:
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
         if bundle.info.unusual:
-            inside = born_anew(inside, bundle.spec, ids, bundle.info.rung)
-        begin_limits(bundle, inside.pid, ids)
+            inside = calls.born_anew(inside, bundle.spec, ids, bundle.info.rung)
+        calls.begin_limits(bundle, inside.pid, ids)
+        calls.begin_mounts(bundle, ids)
         # First of all, so that init makes its root while the rest happens here.
-        ends = be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
+        ends = calls.be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
         made.inside, made.report, made.leash = inside.channel, report, leash
         made.outputs.are(ends)
@@ -141,7 +141,7 @@ class Supervisor:
         assert self.inside is not None
         assert self.report is not None
         answer, console = self.inside.receive()
-        raise_for(answer)
+        calls.raise_for(answer)
         if console:
             self.outputs.are({}, *console)
             self.outputs.watch(self.poll)
@@ -374,11 +374,11 @@ class Supervisor:
         """What is left of the output, the exit code, and for --rm the removal."""
         _, status = os.waitpid(self.pid, 0)
         code = exit_code(status)
-        end_rest(self.bundle)
+        calls.end_rest(self.bundle)
         if self.state.exit_code is not None and self.state.error:
             code = self.state.exit_code
         self.outputs.drain()
-        if end_limits(self.bundle, self.ids, self.journal):
+        if calls.end_limits(self.bundle, self.ids, self.journal):
             self.state = replace(self.state, oom_killed=True)
         if self.outputs.has_lost:
             self.state = replace(self.state, error=LOST)
@@ -401,6 +401,8 @@ class Supervisor:
                 self._tell("destroy")
             for path in rubbish:
                 self._remove(path)
+            if self.info.remove:
+                calls.end_mounts(self.bundle, self.ids)
 
     def _tell(self, action: str, **attributes: str) -> None:
         """Tell of an event. Nobody waits for it, and a disk that takes no more keeps nobody from working."""
@@ -431,7 +433,7 @@ class Supervisor:
         try:
             files.remove_tree(path)
         except PermissionError:
-            remove_as_root(self.ids, path, self.info.rung)
+            calls.remove_as_root(self.ids, path, self.info.rung)
 
 
 def resume() -> None:

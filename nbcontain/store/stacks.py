@@ -104,13 +104,8 @@ class Stacks:
             mounts = self.store.snapshots_of(shown.key).look(shown)
         else:
             mounts = self.store.snapshots.view(shown)
-
-        def pour(source: int) -> None:
-            while chunk := os.read(source, _READ_BYTES):
-                write(chunk)
-
         with self.ledger(shown) as ledger:
-            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), pour, ledger, ())
+            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), poured(write), ledger, ())
 
     @property
     def records(self) -> bool:
@@ -136,33 +131,51 @@ class Stacks:
         self, changes: Changes, read: Callable[[int], object], ledger: Sequence[int], more: Sequence[int]
     ) -> int:
         """A worker packs into a pipe, which `read` reads to its end; the number of entries."""
-        source, sink = pipe()
-        answers: list[dict[str, Any] | BaseException] = []
         fields = {
             "userxattr": self.store.snapshots.userxattr, "stubs": [], "skip": [], "ledger": bool(ledger),
             **changes.arguments,
         }  # fmt: skip
 
-        def pack() -> None:
-            try:
-                fds = (sink, *ledger, *more)
-                answers.append(self.worker.call("tar_of", changes.root, fields, fds, source=changes.below))
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                answers.append(error)
-            finally:
-                os.close(sink)
+        def pack(sink: int) -> dict[str, Any]:
+            return self.worker.call("tar_of", changes.root, fields, (sink, *ledger, *more), source=changes.below)
 
-        thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
-        thread.start()
+        return int(piped(pack, read)["entries"])
+
+
+def piped(work: Callable[[int], dict[str, Any]], read: Callable[[int], object]) -> dict[str, Any]:
+    """Have `work`, on a thread of its own, write to a pipe, which `read` reads to its end. Gives what `work` gives."""
+    source, sink = pipe()
+    answers: list[dict[str, Any] | BaseException] = []
+
+    def working() -> None:
         try:
-            read(source)
+            answers.append(work(sink))
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            answers.append(error)
         finally:
-            os.close(source)
-            thread.join()
-        [answer] = answers
-        if isinstance(answer, BaseException):
-            raise answer
-        return int(answer["entries"])
+            os.close(sink)
+
+    thread = threading.Thread(target=working, name="nbcontain pack", daemon=True)
+    thread.start()
+    try:
+        read(source)
+    finally:
+        os.close(source)
+        thread.join()
+    [answer] = answers
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def poured(write: Callable[[bytes], object]) -> Callable[[int], None]:
+    """Reads a pipe to its end, for `piped`: all of it goes to `write`."""
+
+    def pour(source: int) -> None:
+        while chunk := os.read(source, _READ_BYTES):
+            write(chunk)
+
+    return pour
 
 
 class Arrivals:

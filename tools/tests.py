@@ -1,4 +1,4 @@
-"""The whole suite in two halves side by side, since much of it waits: one is seen live, the other's report comes after it.
+"""The whole suite in two halves side by side, since much of it waits: one is seen live, the other is shown after it.
 
 tools/tests.py [ARGUMENTS…] hands all arguments to pytest instead, in one process.
 """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from nbcontain.errors import Cancelled, ContainerError, InUse, SetupFailed
+from nbcontain.errors import Cancelled, ContainerError, InUse, SetupFailed, UsageError
 from nbcontain.events import Emit, Finished, Notice, Output, Record, Started
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.runtime.container import Container
@@ -16,7 +16,9 @@ from nbcontain.task import Task
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.runtime.generate import RunOptions
     from nbcontain.runtime.leash import Leash
+    from nbcontain.runtime.sharing import Donor
 
 T = TypeVar("T")
 
@@ -26,6 +28,22 @@ class Life:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    def donors(self, options: RunOptions) -> dict[str, Donor]:
+        """The containers whose namespaces these options ask for, by "pid" and "ipc". Raises NotRunning, UsageError."""
+        from nbcontain.runtime.sharing import Donor, donor
+
+        found: dict[str, Donor] = {}
+        for kind, mode in (("pid", options.pid), ("ipc", options.ipc)):
+            if name := donor(mode):
+                container = self._engine.running(name)
+                if kind == "ipc" and container.info.options.get("ipc") not in ("shareable", "host"):
+                    raise UsageError(
+                        f"--ipc {mode}: non-shareable IPC", why=f"{name} keeps its memory to itself",
+                        hint=f"run {name} with --ipc shareable",
+                    )  # fmt: skip
+                found[kind] = Donor(container.id, str(container.bundle.path), container.pid or 0)
+        return found
 
     # --- running ---
 

@@ -21,6 +21,7 @@ from nbcontain.runtime.container import Container
 from nbcontain.store import files
 from nbcontain.store.archive_reader import read_archive
 from nbcontain.store.archive_writer import Saved, layers_of, write_archive, write_directory
+from nbcontain.store.early import Early
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -106,12 +107,14 @@ class Archives:
             engine = self._engine
             with scope(emit, "load", f"load {source}"), engine.store.shared():
                 told = _teller(emit, "load", None)
-                with _opened(source) as stream:
-                    loaded = read_archive(stream, engine.store.blobs, partial(_chosen, platforms), told)
                 workshop = engine.workshop(emit)
-                for each in loaded:
-                    if workshop.can_run:
-                        workshop.unpack(each.image.layers)
+                with Early(workshop.stacks) if workshop.can_run else nullcontext() as early:
+                    with _opened(source) as stream:
+                        choose = partial(_chosen, platforms)
+                        loaded = read_archive(stream, engine.store.blobs, choose, told, early=early)
+                    for each in loaded:
+                        if workshop.can_run:
+                            workshop.unpack(each.image.layers, early)
                 for each in loaded:
                     if each.index is not None and each.names:
                         engine.store.images.keep(each.image)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 _NETWORK = "containers here have the host's network or none; bridges and published ports are not built yet"
 _LIMITS = "control groups keep memory, processors, processes and disks; this is not built"
 _CONFINEMENT = "it is not built yet; --cap-add, --security-opt and --device are"
-_HEALTH = "health checks and restart policies are not built yet"
 _PLATFORM = "build, run and pull choose a platform; here it is not built yet"
 _NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
 _TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
@@ -48,19 +47,9 @@ _RUN = (
         "--device-cgroup-rule",
     )
     | _all("a container's layer has no size of its own; what it writes is limited by the disk", "--storage-opt")
-    | _all(
-        _HEALTH,
-        "--restart",
-        "--health-cmd",
-        "--health-interval",
-        "--health-retries",
-        "--health-timeout",
-        "--health-start-period",
-        "--no-healthcheck",
-    )
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
-    | _all("the log is always kept as the container's journal", "--log-driver", "--log-opt")
-    | _all("it is not built yet", "--cidfile", "--label-file", "--annotation", "--domainname", "--isolation")
+    | _all("it is not built yet", "--domainname")
+    | _all("it is for Windows", "--isolation", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")
 )
 _BUILD = (
     _all(_PLATFORM, "--platform")

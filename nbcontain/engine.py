@@ -260,10 +260,13 @@ class Engine:
 
     def create_held(self, options: RunOptions, emit: Emit) -> Container:
         """The same, with its lock held until it is launched."""
+        from nbcontain.life import with_files
         from nbcontain.names import checked
         from nbcontain.runtime.generate import generate
+        from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
         from nbcontain.runtime.rungs import fitted
 
+        options = with_files(options)
         self.profile.require(self.host, "run")
         image = self.bases.to_run(options, emit)
         container_id = os.urandom(32).hex()
@@ -289,6 +292,9 @@ class Engine:
             options={
                 "network": options.network, "ipc": options.ipc or "private", "platform": str(image.config.platform)
             },
+            restart=restart_of(options, remove=options.remove),
+            health=health_of(image.config, options),
+            log=log_of(options),
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
             mounts=mounting.records,
         )
@@ -303,7 +309,7 @@ class Engine:
             except BaseException:
                 self.store.snapshots.discard(active)
                 raise
-        self.events.container(container := Container(bundle), "create")
+        self.life.made(container := Container(bundle), options)
         return container
 
     def _shown_name(self, asked: str, image: Image) -> str:

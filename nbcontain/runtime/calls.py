@@ -25,13 +25,15 @@ OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit
 
 
 def be_program(
-    channel: Channel, pid: int, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int]
-) -> dict[int, str]:
+    channel: Channel, pid: int, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int],
+    joined: Sequence[str] = (),
+) -> dict[int, str]:  # fmt: skip
     """Tell init, which `pid` is, which container to become, with its standard streams.
 
     Gives our ends of its outputs, by descriptor.
 
-    `secrets` is the memory that `runtime.secrets` reads, if there is any.
+    `secrets` is the memory that `runtime.secrets` reads, if there is any; `joined` are namespaces that it was born into
+    although its spec has them made.
     """
     if message["terminal"]:
         # Init makes it, and hands it out when it is ready.
@@ -54,6 +56,7 @@ def be_program(
         "volatile": message["volatile"],
         # Said beforehand, so that init need not wait for our answer to its "ready".
         "start": message["start"],
+        "joined": [*joined],
     }
     channel.send(order, ends)
     for fd in ends:

@@ -18,6 +18,7 @@ from nbcontain.runtime import hosts, limits, sharing
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
 from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, sysctls
+from nbcontain.runtime.lifetimes import LifeOptions
 from nbcontain.runtime.mounts import MountOptions
 from nbcontain.runtime.resources import LimitOptions, ThrottleOptions, limits_of
 from nbcontain.runtime.sharing import Donor, NamespaceOptions
@@ -35,7 +36,9 @@ _ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, MountOptions, NamespaceOptions, ThrottleOptions):
+class RunOptions(
+    ConfinementOptions, GrantOptions, LifeOptions, LimitOptions, MountOptions, NamespaceOptions, ThrottleOptions
+):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
     image: str = argument(help="an image's name or id")
@@ -121,9 +124,12 @@ def generate(
     makes_nodes = "CAP_MKNOD" in confined.capabilities and not options.privileged
     own = _own_mounts(
         host, options, sharing.memory(options, shm_bytes, donors, is_rootless=is_rootless),
-        ("nodev",) if makes_nodes else ()
-    )
-    annotations = {USER: options.user or config.user, GROUPS: groups(options.group_add), **shared.annotations}
+        ("nodev",) if makes_nodes else (),
+    )  # fmt: skip
+    annotations = {
+        **_annotations(options.annotations), **shared.annotations, USER: options.user or config.user,
+        GROUPS: groups(options.group_add),
+    }  # fmt: skip
     if options.init:
         annotations[REAPER] = "true"
     annotations[hosts.HOSTS] = hosts.lines(tuple(map(hosts.added, options.add_hosts)))
@@ -166,6 +172,15 @@ def generate(
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},
     )
+
+
+def _annotations(entries: Sequence[str]) -> dict[str, str]:
+    """--annotation: NAME=value each; names of ours mean something and are not to be had. Raises UsageError."""
+    found = dict(entry.partition("=")[::2] for entry in entries)
+    for name in found:
+        if not name or name.startswith("org.nbcontain."):
+            raise UsageError(f"--annotation {name}={found[name]}: that is no name for one", hint="--annotation a.b=c")
+    return found
 
 
 def _arguments(config: ImageConfig, options: RunOptions) -> tuple[str, ...]:

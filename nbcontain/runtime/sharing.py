@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from nbcontain.errors import UsageError
 from nbcontain.oci.spec import Mount
 from nbcontain.options import option, with_defaults
-from nbcontain.runtime.annotations import JOINS
-from nbcontain.runtime.sources import OF
+from nbcontain.runtime.annotations import JOINS, OF
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:

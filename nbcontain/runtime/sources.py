@@ -14,11 +14,10 @@ from nbcontain.linux import mount_options, syscalls, trees
 from nbcontain.linux.idmap import IdMap
 from nbcontain.linux.mount_options import MountOptions
 from nbcontain.oci.spec import Mount, Spec
+from nbcontain.runtime.annotations import OF
 
 PART = "x-nbcontain.part="
 """An option of binds and overlays: mount this path of the tree only, with its symlinks resolved inside the tree."""
-OF = "x-nbcontain.of="
-"""An option of binds: the source is a path in the container with that bundle, which runs (`runtime.joins`)."""
 _MOST = 200
 """One packet carries 253 descriptors."""
 

@@ -41,6 +41,7 @@ INSIDE = (
     "runtime.init",
     "runtime.isolation",
     "runtime.rootfs",
+    "runtime.owner_answers",
     "runtime.unmounted",
 )
 """What writes into a layer or a container's root, by file descriptors and names below it: the store's part is

@@ -6,7 +6,8 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.commands import overview, parse_words, split
 from nbcontain.commands.builds import DockerfileWords
@@ -24,6 +25,9 @@ from nbcontain.options import HelpAsked, parse, parser_of
 from nbcontain.outcomes import RunResult
 from nbcontain.runtime.container import Container
 from nbcontain.task import Task
+
+if TYPE_CHECKING:
+    from nbcontain.lessons.teacher import Teacher
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 
@@ -114,6 +118,22 @@ class Session:
         except HelpAsked as asked:
             print(asked, end="")
             return None
+
+    def lesson(self, magic: str, line: str, names: Mapping[str, Any] | None = None) -> object:
+        """%check, %hint, %solution and %quiz."""
+        words = [self._expanded(word, names) for word in split(line)]
+        try:
+            return self.teacher.magic(magic, words, {**self.ipython.user_ns, **(names or {})})
+        except HelpAsked as asked:
+            print(asked, end="")
+            return None
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """What the tutorials' exercises are judged by."""
+        from nbcontain.lessons.teacher import Teacher
+
+        return Teacher(self.engine)
 
     def _built(self, image: Image | Verdict, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
         if isinstance(image, Verdict):
@@ -235,5 +255,9 @@ def documentation(magic: str) -> str:
         ).format_help()
     if magic == "contextfile":
         return help_text()
+    if magic in ("check", "hint", "solution", "quiz"):
+        from nbcontain.lessons import teacher
+
+        return teacher.documentation(magic)
     group = magic if magic in ("image", "container") else ""
     return f"%{magic} COMMAND [OPTIONS]\n\n{overview(group)}\n\n%{magic} COMMAND --help tells more."

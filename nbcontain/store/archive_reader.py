@@ -162,8 +162,10 @@ class _Intake:
             self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
             return
         # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.
-        layer = LayerWriter(blob)
+        layer = self._stack.enter_context(LayerWriter(blob))
         self._copy(first, body, layer.write)
+        # Its threads end here: many layers may be held.
+        layer.finish()
 
         def commit(media_type: str) -> tuple[Descriptor, DiffID | None]:
             made = layer.commit()

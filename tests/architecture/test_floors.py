@@ -19,7 +19,7 @@ FLOORS = (
         "resources", "soundness",
     },
     {"display"},
-    {"commands", "completion", "docker_words", "draw", "terminal"},
+    {"commands", "completion", "docker_words", "draw", "lessons", "terminal"},
     {"magics", "session", "__main__"},
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}

@@ -106,8 +106,9 @@ def test_only_the_layout_names_the_store() -> None:
         ]
         for module in modules().values()
     }
-    # A hint speaks of the lists that apt leaves in an image.
-    assert allowed({name: lines for name, lines in written.items() if lines}, "store.layout", "dockerfile.hints") == {}
+    # A hint and a lesson speak of the lists that apt leaves in an image.
+    speaking = ("dockerfile.hints", "lessons.bake_it_better")
+    assert allowed({name: lines for name, lines in written.items() if lines}, "store.layout", *speaking) == {}
 
 
 def test_nothing_runs_a_function_between_fork_and_exec() -> None:

@@ -29,6 +29,8 @@ from nbcontain.task import Task
 if TYPE_CHECKING:
     from nbcontain.lessons.teacher import Teacher
 
+GROUP_MAGICS = ("image", "container", "volume")
+"""Those whose words are a group of commands."""
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 
 
@@ -75,7 +77,7 @@ class Session:
         words = [self._expanded(word, names) for word in split(line)]
         if magic == "nbcontain" and words[:1] == ["alias"]:
             return self._make_alias(words[1:])
-        group = magic if magic in ("image", "container") else "nbcontain"
+        group = magic if magic in GROUP_MAGICS else "nbcontain"
         try:
             if not words:
                 raise HelpAsked(overview("" if group == "nbcontain" else group) + "\n")
@@ -168,7 +170,7 @@ class Session:
         magic, *words = event.line.lstrip().lstrip("%").split()
         if not words or event.line[-1:].isspace():
             words.append("")
-        return candidates(magic if magic in ("image", "container") else "", words, self.engine)
+        return candidates(magic if magic in GROUP_MAGICS else "", words, self.engine)
 
     def complete_cell(self, text: str) -> tuple[str, list[str]]:
         """What the end of a %%dockerfile cell's text could become, and the part of it that this would replace."""
@@ -259,5 +261,5 @@ def documentation(magic: str) -> str:
         from nbcontain.lessons import teacher
 
         return teacher.documentation(magic)
-    group = magic if magic in ("image", "container") else ""
+    group = magic if magic in GROUP_MAGICS else ""
     return f"%{magic} COMMAND [OPTIONS]\n\n{overview(group)}\n\n%{magic} COMMAND --help tells more."

@@ -15,8 +15,8 @@ FLOORS = (
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
-        "happenings", "housekeeping", "inspection", "life", "manifests", "nouns", "outcomes", "profiles",
-        "resources", "soundness",
+        "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "nouns", "outcomes",
+        "profiles", "resources", "soundness", "volumes",
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "lessons", "terminal"},

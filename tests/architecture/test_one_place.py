@@ -43,6 +43,7 @@ INSIDE = (
     "runtime.rootfs",
     "runtime.owner_answers",
     "runtime.unmounted",
+    "runtime.volume_work",
 )
 """What writes into a layer or a container's root, by file descriptors and names below it: the store's part is
 to give the whole of it a name. And the probe, which tries things out in a directory of its own."""

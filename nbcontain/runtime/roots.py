@@ -33,7 +33,7 @@ def made_for(
         syscalls.setdomainname(spec.domainname)
     if not rung.mounts:
         root_fd = unmounted.root_of(bundle.rootfs)
-        made = unmounted.furnish(root_fd, spec, hidden.files, served=rung.serves)
+        made = unmounted.furnish(root_fd, spec, hidden.files, served="files" in bundle.info.answers.split())
         if spec.process.terminal:
             terminal = unmounted.terminal(spec.process.console_size)
         _go(root_fd, rung, spec.process)

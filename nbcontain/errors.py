@@ -288,7 +288,7 @@ class CommandNotExecutable(SetupFailed):
 
 
 class ContainerFailed(ContainerError):
-    """A foreground container that ended with another exit code than 0; `result` is its RunResult, where there is one."""
+    """A foreground container that ended otherwise than with 0; `result` is its RunResult, where there is one."""
 
     def __init__(
         self, message: str, exit_code: int, *, why: str = "", hint: str = "", result: Any = None

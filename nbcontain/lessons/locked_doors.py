@@ -66,7 +66,9 @@ LESSON = Lesson(
             (
                 Choice("--read-only", "That one locks a door."),
                 Choice("-m 64m", "That is a limit, and does no harm."),
-                Choice("--privileged", "It opens all doors at once: devices, mounts, all of the kernel.", is_right=True),
+                Choice(
+                    "--privileged", "It opens all doors at once: devices, mounts, all of the kernel.", is_right=True
+                ),
             ),
         ),
     ),

@@ -22,5 +22,5 @@ def test_so_is_that_of_a_further_program(engine: Engine, busybox_image: str) -> 
     sleeping = ("/bin/busybox", "sleep", "60")
     engine.run(RunOptions(image=busybox_image, name="web", command=sleeping, detach=True)).result()
     with pytest.raises(ContainerFailed) as raised:
-        engine.exec(ExecOptions(container="web", command=COMMAND)).result()
+        engine.exec(ExecOptions(name="web", command=COMMAND)).result()
     assert raised.value.result.stderr == "complained\n"

@@ -141,12 +141,17 @@ def _hold_user_namespace(channel: Channel) -> None:
     channel.receive()
 
 
-def join(pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int]) -> Inside:
-    """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`."""
+def join(
+    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], kept: Sequence[int] = ()
+) -> Inside:
+    """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`.
+
+    `kept` are descriptors that are not closed in there.
+    """
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _enter(pidfd, flags, body, stdio, theirs), theirs)
+        run(lambda: _enter(pidfd, flags, body, stdio, theirs, kept), theirs)
     theirs.close()
     try:
         return Inside(int(str(_expect(ours, "pid"))), ours)
@@ -155,7 +160,12 @@ def join(pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[i
 
 
 def _enter(
-    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], channel: Channel
+    pidfd: int,
+    flags: int,
+    body: Callable[[Channel], None],
+    stdio: tuple[int, int, int],
+    channel: Channel,
+    kept: Sequence[int],
 ) -> None:
     """Stage of an exec: become part of a running container, fork there, report the pid."""
     redirect(*stdio)
@@ -166,7 +176,7 @@ def _enter(
     if flags & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    keep_only(channel)
+    keep_only(channel, *kept)
     pid = os.fork()
     if pid == 0:
         run(lambda: body(channel), channel)

@@ -40,6 +40,8 @@ INSIDE = (
     "runtime.devices",
     "runtime.init",
     "runtime.isolation",
+    "runtime.cgroup_mounts",
+    "runtime.programs",
     "runtime.rootfs",
 )
 """What writes into a layer or a container's root, by file descriptors and names below it: the store's part is

@@ -10,6 +10,7 @@ import os
 import sys
 
 import nbcontain.runtime.later  # noqa: F401 - for its effect
+from nbcontain.runtime.oci_words import COMMANDS, LIMITS, Words, misused
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
@@ -28,107 +29,13 @@ _PROGRAM = (
     "from nbcontain.oci_runtime import main; sys.exit(main(sys.argv[2:], sealed=True))"
 )
 _PASSED_ON = ("XDG_RUNTIME_DIR", "LISTEN_FDS", "NOTIFY_SOCKET")
-_GLOBAL = {
-    "--root": "root", "--log": "log", "--log-format": "log_format", "--debug": "", "--systemd-cgroup": "",
-    "--cgroup-manager": "cgroup_manager", "--rootless": "rootless", "--criu": "criu",
-}  # fmt: skip
-_COMMON = {"--bundle": "bundle", "-b": "bundle", "--console-socket": "console_socket", "--pid-file": "pid_file",
-           "--preserve-fds": "preserve_fds", "--no-pivot": "", "--no-new-keyring": ""}  # fmt: skip
-_LIMITS = (
-    "memory", "memory-swap", "memory-reservation", "cpu-share", "cpu-shares", "cpu-quota", "cpu-period", "cpuset-cpus",
-    "cpuset-mems", "pids-limit", "blkio-weight", "kernel-memory", "kernel-memory-tcp", "cpu-rt-period",
-    "cpu-rt-runtime",
-)  # fmt: skip
-_COMMANDS: dict[str, dict[str, str]] = {
-    "create": _COMMON,
-    "run": {**_COMMON, "--detach": "", "-d": "", "--keep": ""},
-    "start": {},
-    "state": {},
-    "kill": {"--all": "", "-a": ""},
-    "delete": {"--force": "", "-f": ""},
-    "exec": {
-        "--console-socket": "console_socket", "--pid-file": "pid_file", "--preserve-fds": "preserve_fds",
-        "--process": "process", "-p": "process", "--cwd": "cwd", "--env": "env*", "-e": "env*", "--user": "user",
-        "-u": "user", "--additional-gids": "gids*", "-g": "gids*", "--cap": "cap*", "-c": "cap*", "--tty": "", "-t": "",
-        "--detach": "", "-d": "", "--no-new-privs": "", "--apparmor": "apparmor", "--process-label": "label",
-        "--ignore-paused": "", "--cgroup": "cgroup",
-    },  # fmt: skip
-    "ps": {"--format": "format", "-f": "format"},
-    "list": {"--format": "format", "-f": "format", "--quiet": "", "-q": ""},
-    "pause": {},
-    "resume": {},
-    "update": {"--resources": "resources", "-r": "resources", **{f"--{name}": name for name in _LIMITS}},
-    "spec": {"--bundle": "bundle", "-b": "bundle", "--rootless": ""},
-    "features": {},
-}
-"""What can be asked for: options by their names, "" for those without a value, * for those that may be repeated."""
-
-
-class Words:
-    """A command line, taken apart."""
-
-    def __init__(self) -> None:
-        self.command = ""
-        self.flags: set[str] = set()
-        self.values: dict[str, str] = {}
-        self.lists: dict[str, list[str]] = {}
-        self.rest: list[str] = []
-
-    @classmethod
-    def parse(cls, words: Sequence[str]) -> Words:
-        """Raises UsageError."""
-        found, known, waiting = cls(), _GLOBAL, list(words)
-        while waiting:
-            word = waiting.pop(0)
-            if word == "--":
-                found.rest += waiting
-                break
-            if not word.startswith("-") or word == "-":
-                if not found.command:
-                    if word not in _COMMANDS:
-                        raise _misused(f"there is no command {word!r}", f"one of {', '.join(_COMMANDS)}")
-                    found.command, known = word, _COMMANDS[word]
-                    continue
-                found.rest.append(word)
-                if found.command == "exec" and (len(found.rest) > 1 or "process" in found.values):
-                    found.rest += waiting
-                    break
-                continue
-            found._take(word, known, waiting)
-        return found
-
-    def _take(self, word: str, known: dict[str, str], waiting: list[str]) -> None:
-        name, sign, value = word.partition("=")
-        if name not in known:
-            raise _misused(f"{self.command or 'nbcontain-runtime'} knows no {name}", f"it knows {', '.join(known)}")
-        key = known[name]
-        if not key:
-            if not sign or value == "true":
-                self.flags.add(name.lstrip("-"))
-            return
-        if not sign:
-            if not waiting:
-                raise _misused(f"{name} needs a value", "")
-            value = waiting.pop(0)
-        if key.endswith("*"):
-            self.lists.setdefault(key[:-1], []).append(value)
-        else:
-            self.values[key] = value
-
-    def has(self, *names: str) -> bool:
-        return bool(self.flags & set(names))
-
-    def get(self, key: str) -> str:
-        return self.values.get(key, "")
-
-
 def main(words: Sequence[str] | None = None, *, sealed: bool = False) -> int:
     """Do one thing and give the exit status: 0, the container's own of `run` and `exec`, or 1 (of those, 125 …)."""
     words = sys.argv[1:] if words is None else words
     if "--version" in words[:1] or "-v" in words[:1]:
         return _say_version()
     if not words or words[0] in ("--help", "-h", "help"):
-        sys.stdout.write(f"usage: nbcontain-runtime [--root DIR] [--log FILE] COMMAND …\n\n{' '.join(_COMMANDS)}\n")
+        sys.stdout.write(f"usage: nbcontain-runtime [--root DIR] [--log FILE] COMMAND …\n\n{' '.join(COMMANDS)}\n")
         return 0
     from nbcontain.errors import NbcontainError
 
@@ -177,12 +84,6 @@ def _execute_sealed(words: list[str]) -> None:
         raise SetupFailed("cannot run from a copy of the interpreter", why=error.strerror or str(error)) from error
 
 
-def _misused(message: str, hint: str) -> Exception:
-    from nbcontain.errors import UsageError
-
-    return UsageError(message, hint=hint)
-
-
 # --- telling what went wrong ------------------------------------------------------------------------
 
 
@@ -210,6 +111,9 @@ def _log(found: Words, level: str, text: str) -> None:
     if path:
         import json
         import time
+        from pathlib import Path
+
+        from nbcontain.store import files
 
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if found.get("log_format") == "json":
@@ -217,8 +121,8 @@ def _log(found: Words, level: str, text: str) -> None:
         else:
             line = f"time={now} level={level} msg={json.dumps(shown)}"
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            os.write(fd, f"{line}\n".encode())
+            fd = files.open_to_append(Path(path), 0o644)
+            files.write(fd, f"{line}\n".encode())
             os.close(fd)
         except OSError as error:
             sys.stderr.write(f"cannot write to {path}: {error.strerror}\n")
@@ -237,9 +141,9 @@ class _Doing:
 
         self.found = found
         if found.has("systemd-cgroup"):
-            raise _misused("--systemd-cgroup is not here", "control groups are made as files: leave it out (cgroupfs)")
+            raise misused("--systemd-cgroup is not here", "control groups are made as files: leave it out (cgroupfs)")
         if found.get("cgroup_manager") not in ("", "cgroupfs"):
-            raise _misused(f"--cgroup-manager {found.get('cgroup_manager')} is not here", "cgroupfs")
+            raise misused(f"--cgroup-manager {found.get('cgroup_manager')} is not here", "cgroupfs")
         self.root = oci_state.root_directory(found.get("root"))
 
     def run(self) -> int:
@@ -247,7 +151,7 @@ class _Doing:
         return handler()
 
     def _nothing(self) -> int:
-        raise _misused("there is no command", f"one of {', '.join(_COMMANDS)}")
+        raise misused("there is no command", f"one of {', '.join(COMMANDS)}")
 
     def _warn(self, text: str) -> None:
         _log(self.found, "warning", text)
@@ -256,9 +160,9 @@ class _Doing:
         from nbcontain.runtime.oci_state import Place
 
         if not self.found.rest:
-            raise _misused(f"{self.found.command} needs the id of a container", "")
+            raise misused(f"{self.found.command} needs the id of a container", "")
         if len(self.found.rest) > 1 and not more:
-            raise _misused(f"{self.found.command}: {self.found.rest[1]!r} is too much", "one id")
+            raise misused(f"{self.found.command}: {self.found.rest[1]!r} is too much", "one id")
         return Place(self.root, self.found.rest[0])
 
     def _wishes(self) -> Wishes:
@@ -266,13 +170,13 @@ class _Doing:
 
         text = self.found.get("preserve_fds") or "0"
         if not text.isdecimal() or int(text) > 1000:
-            raise _misused(f"--preserve-fds {text!r} is no number", "")
+            raise misused(f"--preserve-fds {text!r} is no number", "")
         preserved = int(text)
         for fd in range(3, 3 + preserved):
             try:
                 os.set_inheritable(fd, True)
             except OSError:
-                raise _misused(f"--preserve-fds {preserved}: there is no descriptor {fd}", "") from None
+                raise misused(f"--preserve-fds {preserved}: there is no descriptor {fd}", "") from None
         pid_file = self.found.get("pid_file")
         return Wishes(
             console_socket=self.found.get("console_socket"), pid_file=os.path.abspath(pid_file) if pid_file else "",
@@ -291,7 +195,7 @@ class _Doing:
         begun = oci_life.create(place, self._bundle(), wishes, self._warn)
         if begun.master >= 0:
             oci_life.delete(place, self._warn, force=True)
-            raise _misused("process.terminal needs somebody who takes it", "--console-socket PATH")
+            raise misused("process.terminal needs somebody who takes it", "--console-socket PATH")
         return 0
 
     def _start(self) -> int:
@@ -310,7 +214,7 @@ class _Doing:
         begun = oci_life.create(place, self._bundle(), wishes, self._warn)
         try:
             if detached and begun.master >= 0:
-                raise _misused("a detached terminal needs somebody who takes it", "--console-socket PATH")
+                raise misused("a detached terminal needs somebody who takes it", "--console-socket PATH")
             return self._attended(begun, lambda: oci_life.start(place, self._warn), detached=detached)
         except BaseException:
             oci_life.delete(place, self._warn, force=True)
@@ -326,16 +230,16 @@ class _Doing:
         return 0 if detached else oci_foreground.attend(begun.pid, begun.master)
 
     def _exec(self) -> int:
-        from nbcontain.runtime import oci_foreground, oci_life
+        from nbcontain.runtime import oci_exec, oci_foreground
 
         place, wishes = self._place(more=True), self._wishes()
         process = self._process(place)
         detached = self.found.has("detach", "d")
         if process.terminal and detached and not wishes.console_socket:
-            raise _misused("a detached terminal needs somebody who takes it", "--console-socket PATH")
+            raise misused("a detached terminal needs somebody who takes it", "--console-socket PATH")
         if not detached:
             oci_foreground.adopt()
-        begun = oci_life.execute(place, process, wishes)
+        begun = oci_exec.execute(place, process, wishes)
         return 0 if detached else oci_foreground.attend(begun.pid, begun.master)
 
     def _process(self, place: Place) -> Process:
@@ -353,7 +257,7 @@ class _Doing:
                 process = replace(process, terminal=True)
             return process
         if len(found.rest) < 2:
-            raise _misused("exec needs a program", "exec ID PROGRAM …")
+            raise misused("exec needs a program", "exec ID PROGRAM …")
         place.require()
         process = place.spec().process
         changes: dict[str, Any] = {
@@ -368,7 +272,7 @@ class _Doing:
         if user := found.get("user"):
             uid, _, gid = user.partition(":")
             if not uid.isdecimal() or (gid and not gid.isdecimal()):
-                raise _misused(f"--user {user!r} is no number", "--user 1000:1000")
+                raise misused(f"--user {user!r} is no number", "--user 1000:1000")
             changes["user"] = replace(process.user, uid=int(uid), gid=int(gid or 0))
         if caps := tuple(found.lists.get("cap", ())):
             for name in ("capabilities", "effective", "permitted"):
@@ -388,7 +292,7 @@ class _Doing:
 
         words = self.found.rest[1:]
         if len(words) > 1:
-            raise _misused(f"kill: {words[1]!r} is too much", "kill ID [SIGNAL]")
+            raise misused(f"kill: {words[1]!r} is too much", "kill ID [SIGNAL]")
         number = signal_number(words[0] if words else "TERM")
         oci_life.kill(self._place(more=True), number, every=self.found.has("all", "a"))
         return 0
@@ -445,7 +349,7 @@ class _Doing:
 
         place = self._place()
         path = self.found.get("resources")
-        given = {name: self.found.values[name] for name in _LIMITS if name in self.found.values}
+        given = {name: self.found.values[name] for name in LIMITS if name in self.found.values}
         oci_report.update(place, path, given)
         return 0
 

@@ -74,5 +74,5 @@ def _hierarchy(place: str, kind: str, names: str, options: MountOptions, *, has_
         rows = [line.rstrip("\n").split(":", 2) for line in lines]
     wanted = "" if kind == "cgroup2" else names
     own = next((path for _, each, path in rows if set(each.split(",")) == set(wanted.split(","))), "/")
-    source = place + ("" if has_own else own.rstrip("/"))
-    return sources.tree(Mount("", "bind", source, ("bind",)), MountOptions(options.set))
+    there = place + ("" if has_own else own.rstrip("/"))
+    return sources.tree(Mount("", "bind", there, ("bind",)), MountOptions(options.set))

@@ -35,8 +35,12 @@ def send_console(path: str, master: int) -> None:
         os.close(master)
 
 
-def send_listener(config: Mapping[str, Any], pidfd: int, number: int, state: Mapping[str, object]) -> None:
+def send_listener(
+    config: Mapping[str, Any], pidfd: int, number: int, state: Mapping[str, object], *, taken: int
+) -> None:
     """The descriptor on which a filter tells of calls, which the process has as `number` in a moment.
+
+    `taken` is memory in which a byte says that it has been taken.
 
     Taken from outside, since the process itself may not be able to do anything any more that it does not tell of.
     """
@@ -65,6 +69,8 @@ def send_listener(config: Mapping[str, Any], pidfd: int, number: int, state: Map
         ) from error
     finally:
         os.close(listener)
+        os.pwrite(taken, b"1", 0)
+        os.close(taken)
 
 
 def _send(path: str, data: bytes, fd: int) -> None:

@@ -235,6 +235,7 @@ def _set_oom_score(number: int) -> None:
 
 
 def leave_keyring() -> None:
+    """Init and an exec's process: have no keys of whoever started us."""
     try:
         syscalls.new_session_keyring()
     except OSError:

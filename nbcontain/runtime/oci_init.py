@@ -6,6 +6,7 @@ specification wants them, and there is no supervisor: who creates it goes away, 
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Mapping
 
@@ -23,6 +24,8 @@ TYPE_CHECKING = False  # typing's own would cost every process of ours its impor
 if TYPE_CHECKING:
     pass
 
+_LONG = 300_000_000
+"""Looks, not calls: some ten seconds. Whoever should have taken it is gone by then."""
 ROOT, LISTENER = -1, -2
 """What descriptors are besides mounts by their number: the tree that is the root, and where `start` comes to."""
 
@@ -111,12 +114,23 @@ def _started(listener: int, kept: range) -> Channel:
 
 
 def tell_of_listener(program: programs.Program, channel: Channel) -> None:
-    """Say which descriptor calls will be told on, where a filter hands calls on: who waits takes it from here."""
+    """Load a filter that hands calls on, after having said which descriptor it will do that on.
+
+    Who waits takes it from here, and says so by a byte in memory: after that filter there may be no call of the kernel
+    that does not wait for somebody who has the descriptor. By then it must not have been closed by exec.
+    """
     if not program.tells:
         return
+    memory = os.memfd_create("taken", os.MFD_CLOEXEC)
+    os.write(memory, b"\0")
+    taken = mmap.mmap(memory, 1)
     number = os.open("/", os.O_PATH | os.O_CLOEXEC)
     os.close(number)
-    channel.send({"listener": number})
+    channel.send({"listener": number}, (memory,))
+    program.enforce()
+    for _ in range(_LONG):
+        if taken[0]:
+            break
 
 
 def be_process(channel: Channel, message: Message, fds: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""A container's life as the specification has it (runtime.md#lifecycle): create, start, exec, kill, delete.
+"""A container's life as the specification has it (runtime.md#lifecycle): create, start, kill, delete.
 
 Run by the command that is asked for it, which goes away afterwards: it stands where a supervisor stands otherwise, and
 has the same stage and init make the container. Its interpreter is a sealed copy, as init's has to be.
@@ -16,16 +16,16 @@ from functools import partial
 from pathlib import Path
 
 from nbcontain.errors import ContainerError, NotRunning, SetupFailed
-from nbcontain.linux import confine, device_rules, limits, more_limits, syscalls
+from nbcontain.linux import device_rules, limits, more_limits, syscalls
 from nbcontain.linux.cgroups import Group, Tree
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Process, Spec
+from nbcontain.oci.spec import Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.runtime import handover, hooks, init, namespaces, oci_init, oci_state, sources, stage
 from nbcontain.runtime.bundle import start_time
 from nbcontain.runtime.calls import raise_for
-from nbcontain.runtime.messages import Channel, Listener, Message, connect
+from nbcontain.runtime.messages import Channel, Listener, connect
 from nbcontain.runtime.oci_check import check, without_unknown
 from nbcontain.runtime.oci_state import Known, Place
 from nbcontain.values import dataclass, replace
@@ -273,7 +273,7 @@ def start(place: Place, warn: Callable[[str], None]) -> None:
         pidfd = oci_state.open_process(known)
         try:
             channel.send({"start": True})
-            _await_program(channel, pidfd, place.config(), partial(_process_state, place, known))
+            await_program(channel, pidfd, place.config(), partial(process_state, place, known))
         finally:
             os.close(pidfd)
             channel.close()
@@ -290,7 +290,7 @@ def _connected(place: Place) -> Channel:
         raise NotRunning(f"container {place.id} cannot be started", why=error.strerror or "") from error
 
 
-def _await_program(
+def await_program(
     channel: Channel, pidfd: int, config: Mapping[str, Any], state: Callable[[], Mapping[str, object]]
 ) -> int:
     """Wait until it has become its program; gives its terminal's master, or -1. Raises what hinders it."""
@@ -300,7 +300,7 @@ def _await_program(
         if answer is None:
             return master
         if "listener" in answer:
-            handover.send_listener(config, pidfd, int(answer["listener"]), state())
+            handover.send_listener(config, pidfd, int(answer["listener"]), state(), taken=fds[0])
         elif fds:
             master = fds[0]
             for fd in fds[1:]:
@@ -309,7 +309,7 @@ def _await_program(
             raise_for(answer)
 
 
-def _process_state(place: Place, known: Known, pid: int = 0) -> dict[str, object]:
+def process_state(place: Place, known: Known, pid: int = 0) -> dict[str, object]:
     """What the listener of a filter is told (config-linux.md#containerprocessstate)."""
     return {
         "ociVersion": known.version,
@@ -317,67 +317,6 @@ def _process_state(place: Place, known: Known, pid: int = 0) -> dict[str, object
         "pid": pid or known.pid,
         "state": oci_state.document(place, known),
     }
-
-
-# --- exec -------------------------------------------------------------------------------------------
-
-
-def execute(place: Place, process: Process, wishes: Wishes) -> Begun:
-    """A further program in a running container. Raises what hinders it."""
-    with place.alone():
-        known = place.known()
-        how = oci_state.status(place, known)
-        if how not in ("created", "running"):
-            raise NotRunning(f"cannot exec in container {place.id}: it is {how}")
-        spec, config, seccomp = place.spec(), place.config(), place.seccomp()
-    kept = range(3, 3 + wishes.preserved)
-    pidfd = oci_state.open_process(known)
-    flags = 0
-    for name in spec.linux.namespaces:
-        flags |= namespaces.FLAGS[name]
-    try:
-        inside = stage.join(pidfd, flags, partial(_be_further, kept=kept), (0, 1, 2), kept)
-    finally:
-        os.close(pidfd)
-    try:
-        group = oci_state.group_of(known)
-        if group is not None:
-            group.enter(inside.pid)
-        if process.oom_score_adj is not None:
-            handover.set_oom_score(inside.pid, process.oom_score_adj)
-        message: Message = {
-            "process": spec_codec.process_to_json(process), "seccomp": seccomp.hex(), "preserved": wishes.preserved,
-            "personality": spec.linux.personality,
-        }  # fmt: skip
-        inside.channel.send(message)
-        own = os.pidfd_open(inside.pid)
-        try:
-            state = partial(_process_state, place, known, inside.pid)
-            master = _await_program(inside.channel, own, config, state)
-        finally:
-            os.close(own)
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.kill(inside.pid, signal.SIGKILL)
-        raise
-    if wishes.console_socket and master >= 0:
-        handover.send_console(wishes.console_socket, master)
-        master = -1
-    if wishes.pid_file:
-        handover.write_pid(wishes.pid_file, inside.pid)
-    return Begun(inside.pid, master)
-
-
-def _be_further(channel: Channel, kept: Sequence[int]) -> None:
-    """An exec's process."""
-    message, fds = channel.receive()
-    if message is None:
-        return
-    os.setsid()
-    init.leave_keyring()
-    init.hide_words()
-    confine.default_signals()
-    oci_init.be_process(channel, message, fds)
 
 
 # --- kill and delete --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -12,13 +13,15 @@ from nbcontain.build.changed import changed
 from nbcontain.build.importer import imported_image
 from nbcontain.errors import BadReference, ImageNotFound, StoreError, UsageError
 from nbcontain.events import Emit, Notice, Progress, scope
-from nbcontain.oci import platforms
 from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform, timestamp
+from nbcontain.oci.indexes import entry_of, index_of
+from nbcontain.oci.platforms import choose
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
 from nbcontain.store import files
 from nbcontain.store.archive_reader import read_archive
 from nbcontain.store.archive_writer import Saved, layers_of, write_archive, write_directory
+from nbcontain.store.early import Early
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -37,12 +40,17 @@ class Archives:
 
     # --- images ---
 
-    def save(self, names: Sequence[str], destination: str, *, directory: bool = False) -> Task[tuple[Image, ...]]:
+    def save(
+        self, names: Sequence[str], destination: str, *, directory: bool = False, platforms: Sequence[Platform] = ()
+    ) -> Task[tuple[Image, ...]]:
         """Write images to a file that docker, podman, skopeo and umoci read, or as an OCI layout into a directory.
 
-        A repository without a tag stands for all its tags. Raises ImageNotFound.
+        A repository without a tag stands for all its tags; of an index the images for these platforms are meant, or
+        all. Raises ImageNotFound, NoSuchPlatform.
         """
         saved = self._chosen(names)
+        if platforms:
+            saved = tuple(each for one in _by_name(saved) for each in _only(one, platforms))
 
         def body(emit: Emit) -> tuple[Image, ...]:
             total = sum(layer.size for layer in layers_of(saved))
@@ -55,7 +63,7 @@ class Archives:
                     except OSError as error:
                         raise StoreError(f"cannot write to {destination}", why=error.strerror or "") from error
                 else:
-                    with _sink(destination) as write:
+                    with sink(destination) as write:
                         write_archive(saved, blobs, write, told)
             for each in saved:
                 self._engine.events.record("image", "save", str(each.image.id), {"name": str(each.image.id)})
@@ -88,26 +96,37 @@ class Archives:
         index = next((found for each in names if (found := self._engine.store.images.index(each))), None)
         return Saved(image, names, index)
 
-    def load(self, source: str) -> Task[tuple[Saved, ...]]:
+    def load(self, source: str, platforms: Sequence[Platform] = ()) -> Task[tuple[Saved, ...]]:
         """Read the images of an archive of docker's or of an OCI layout, plain or compressed, file or directory.
 
-        They are verified, unpacked and named. Raises BadArchive, BadDocument, DigestMismatch, StoreError.
+        Of an index the images for these platforms, or all. They are verified, unpacked and named. Raises BadArchive,
+        BadDocument, DigestMismatch, StoreError, NoSuchPlatform.
         """
 
         def body(emit: Emit) -> tuple[Saved, ...]:
             engine = self._engine
             with scope(emit, "load", f"load {source}"), engine.store.shared():
                 told = _teller(emit, "load", None)
-                with _opened(source) as stream:
-                    loaded = read_archive(stream, engine.store.blobs, _choose, told)
                 workshop = engine.workshop(emit)
+                with Early(workshop.stacks) if workshop.can_run else nullcontext() as early:
+                    with _opened(source) as stream:
+                        choose = partial(_chosen, platforms)
+                        loaded = read_archive(stream, engine.store.blobs, choose, told, early=early)
+                    for each in loaded:
+                        if workshop.can_run:
+                            workshop.unpack(each.image.layers, early)
                 for each in loaded:
-                    if workshop.can_run:
-                        workshop.unpack(each.image.layers)
+                    if each.index is not None and each.names:
+                        engine.store.images.keep(each.image)
+                    else:
+                        engine.store.images.put(each.image)
                 for each in loaded:
-                    engine.store.images.put(each.image)
                     for name in each.names:
-                        engine.store.images.tag(each.image, name)
+                        if each.index is None:
+                            engine.store.images.tag(each.image, name)
+                        elif engine.store.images.index(name) != each.index:
+                            # Of the images of an index, the first one here names it.
+                            engine.store.images.put_index(each.index, name)
                     shown = [name.familiar for name in each.names] or [str(each.image.id)]
                     engine.events.record("image", "load", str(each.image.id), {"name": shown[0]})
             return loaded
@@ -141,7 +160,7 @@ class Archives:
         engine = self._engine
 
         def body(emit: Emit) -> Container:
-            with scope(emit, "export", f"export {container.name}"), _sink(destination) as write:
+            with scope(emit, "export", f"export {container.name}"), sink(destination) as write:
                 active = engine.store.snapshots_of(container.id).active(container.id)
                 engine.workshop(emit).stacks.export(active, write, skip=container.bundle.stubs())
             engine.events.container(container, "export")
@@ -211,8 +230,29 @@ def _as_run(config: ImageConfig, container: Container) -> ImageConfig:
     )  # fmt: skip
 
 
-def _choose(entries: Sequence[Descriptor], name: str) -> Descriptor:
-    return platforms.choose(entries, Platform.here(), name)
+def _chosen(wanted: Sequence[Platform], entries: Sequence[Descriptor], name: str) -> Sequence[Descriptor]:
+    """Of an index's manifests those for these platforms; without any, all but what is for none, as attestations are."""
+    if wanted:
+        return [choose(entries, platform, name) for platform in wanted]
+    return [each for each in entries if each.platform is None or each.platform.os != "unknown"]
+
+
+def _by_name(saved: Sequence[Saved]) -> list[list[Saved]]:
+    """Those together that are of one index, or alone."""
+    groups: dict[Any, list[Saved]] = {}
+    for each in saved:
+        groups.setdefault(each.index.digest if each.index else each.image.digest, []).append(each)
+    return list(groups.values())
+
+
+def _only(variants: Sequence[Saved], wanted: Sequence[Platform]) -> list[Saved]:
+    """The images for these platforms under the same names: one as it is, several in an index of their own."""
+    entries = [entry_of(each.image) for each in variants]
+    name = variants[0].names[0].familiar if variants[0].names else "image"
+    chosen = {choose(entries, platform, name).digest for platform in wanted}
+    kept = [each for each in variants if each.image.digest in chosen]
+    index = index_of(entry_of(each.image) for each in kept) if len(kept) > 1 else None
+    return [replace(each, index=index) for each in kept]
 
 
 def _same_repository(one: Reference, other: Reference) -> bool:
@@ -232,7 +272,7 @@ def _teller(emit: Emit, task: str, total: int | None) -> Callable[[int], None]:
 
 
 @contextmanager
-def _sink(destination: str) -> Iterator[Callable[[bytes], None]]:
+def sink(destination: str) -> Iterator[Callable[[bytes], None]]:
     """A file that appears whole, or standard output."""
     if destination == "-":
         stream = cast(BinaryIO, getattr(sys.stdout, "buffer", None))

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 _NETWORK = "containers here have the host's network or none; bridges and published ports are not built yet"
 _LIMITS = "control groups keep memory, processors, processes and disks; this is not built"
 _CONFINEMENT = "it is not built yet; --cap-add, --security-opt and --device are"
-_VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
-_HEALTH = "health checks and restart policies are not built yet"
 _PLATFORM = "build, run and pull choose a platform; here it is not built yet"
 _NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
 _TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
@@ -53,20 +51,10 @@ _RUN = (
         "--runtime",
         "--device-cgroup-rule",
     )
-    | _all(_VOLUMES, "--mount", "--volumes-from", "--volume-driver", "--storage-opt")
-    | _all(
-        _HEALTH,
-        "--restart",
-        "--health-cmd",
-        "--health-interval",
-        "--health-retries",
-        "--health-timeout",
-        "--health-start-period",
-        "--no-healthcheck",
-    )
+    | _all("a container's layer has no size of its own; what it writes is limited by the disk", "--storage-opt")
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
-    | _all("the log is always kept as the container's journal", "--log-driver", "--log-opt")
-    | _all("it is not built yet", "--cidfile", "--label-file", "--annotation", "--domainname", "--isolation")
+    | _all("it is not built yet", "--domainname")
+    | _all("it is for Windows", "--isolation", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")
 )
 _BUILD = (
     _all(_PLATFORM, "--platform")
@@ -113,8 +101,6 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "image rm": _all("a name goes with its images for all platforms", "--platform")
     | _all("parents are shared layers here and go with their last image", "--no-prune"),
     "image import": _all(_PLATFORM, "--platform"),
-    "image save": _all(_PLATFORM, "--platform"),
-    "image load": _all(_PLATFORM, "--platform"),
     "nbcontain login": _all(
         "a password on the command line stays in histories and notebooks; it is asked for, or --password-stdin",
         "-p",
@@ -129,6 +115,10 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
 }
 
 KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
+    "volume": {
+        "update": "only volumes of a swarm can be updated, and there is none here",
+        **dict.fromkeys(("mount", "unmount", "reload"), "nothing is mounted on this machine: containers mount volumes"),
+    },
     "container": {
         "cp": "files are not copied in and out of containers yet: -v DIRECTORY:/path, image cat and export are there",
         "port": _NETWORK, "top": "%container exec NAME ps is there",
@@ -138,7 +128,7 @@ KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
         "search": "no registry is searched by words; %image search-tags NAME lists the tags of one",
         **dict.fromkeys(("swarm", "service", "node", "stack"), "there is one machine here"),
         "plugin": "there are no plugins", "trust": _TRUST, "context": _NO_DAEMON,
-        "compose": "one container at a time", "volume": _VOLUMES, "network": _NETWORK,
+        "compose": "one container at a time", "network": _NETWORK,
     },
 }  # fmt: skip
 """docker's verbs that are not here, by group ("" is the terminal's first word), each with what to tell."""

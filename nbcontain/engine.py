@@ -23,12 +23,13 @@ from nbcontain.nouns import Noun
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
-from nbcontain.profiles import Profile, choose, storage_driver
+from nbcontain.profiles import ISOLATION, Profile, choose, ids_of, storage_driver
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
 from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
 from nbcontain.task import Task
+from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.anatomy import Anatomy
@@ -45,12 +46,14 @@ if TYPE_CHECKING:
     from nbcontain.housekeeping import Housekeeping
     from nbcontain.life import Life
     from nbcontain.manifests import Manifests
+    from nbcontain.mounting import Mounter
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
     from nbcontain.runtime.launcher import Launcher
     from nbcontain.soundness import Soundness
     from nbcontain.store.stacks import Stacks
+    from nbcontain.volumes import Volumes
 
 T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
@@ -72,7 +75,9 @@ class Engine:
     housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
     life: Noun[Life] = Noun("nbcontain.life")
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
+    mounter: Noun[Mounter] = Noun("nbcontain.mounting")
     resources: Noun[Resources] = Noun("nbcontain.resources")
+    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
@@ -101,7 +106,8 @@ class Engine:
     def host(self) -> Host:
         """What this machine allows, found by trying, remembered until the next boot."""
         # In the store's own directory, since that is where overlays will have to work.
-        return Host.detect(self.store.layout.root, cache=self.layout.host_facts)
+        found = Host.detect(self.store.layout.root, cache=self.layout.host_facts)
+        return replace(found, ids=ids_of(choose(found, self.environ.get(ISOLATION, "")), found))
 
     def fresh_host(self) -> Host:
         """The same, tried again now."""
@@ -112,13 +118,13 @@ class Engine:
 
     @cached_property
     def profile(self) -> Profile:
-        return choose(self.host)
+        return choose(self.host, self.environ.get(ISOLATION, ""))
 
     @cached_property
     def store(self) -> Store:
         return Store.open(
             self.layout.root, self._remove_tree, userxattr=not is_root(), copy_tree=self._copy_tree,
-            driver=lambda: storage_driver(self.host, self.environ)[0],
+            driver=lambda: storage_driver(self.host, self.environ, self.profile)[0],
         )  # fmt: skip
 
     @cached_property
@@ -131,7 +137,7 @@ class Engine:
     def launcher(self) -> Launcher:
         from nbcontain.runtime.launcher import Launcher
 
-        return Launcher(self.host, functions=("nbcontain.build.copier",))
+        return Launcher(self.host, ("nbcontain.build.copier",), self.profile.rung)
 
     @cached_property
     def stacks(self) -> Stacks:
@@ -219,6 +225,7 @@ class Engine:
         """The keys of active snapshots that belong to a container, for gc, which holds the store's lock meanwhile."""
         self.resources.sweep()
         self._containers.sweep(self.store.overlays.remove_tree)
+        self.volumes.sweep()
         return [each.id for each in self.containers()]
 
     # --- containers ---
@@ -253,14 +260,23 @@ class Engine:
 
     def create_held(self, options: RunOptions, emit: Emit) -> Container:
         """The same, with its lock held until it is launched."""
+        from nbcontain.life import with_files
         from nbcontain.names import checked
         from nbcontain.runtime.generate import generate
+        from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
+        from nbcontain.runtime.rungs import fitted
 
+        options = with_files(options)
         self.profile.require(self.host, "run")
         image = self.bases.to_run(options, emit)
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
-        spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)
+        mounting = self.mounter.plan(options, image, container_id)
+        spec = generate(
+            image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
+            mounts=mounting.mounts,
+        )  # fmt: skip
+        spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
             id=container_id,
             name=options.name and checked(options.name),
@@ -269,24 +285,29 @@ class Engine:
             command=spec.process.args,
             created=timestamp(),
             remove=options.remove,
-            limited=bool(spec.linux.resources),
+            rung=self.profile.name, limited=bool(spec.linux.resources),
             terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
             options={"network": options.network, "platform": str(image.config.platform)},
+            restart=restart_of(options, remove=options.remove),
+            health=health_of(image.config, options),
+            log=log_of(options),
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
+            mounts=mounting.records,
         )
         with self.store.shared():
             if not self.store.snapshots.has_all(image.layers):
                 self.stacks.unpack(image.layers)
             active = self.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
             try:
-                with self._containers.naming(info) as named:
+                with mounting.held(), self._containers.naming(info) as named:
                     bundle = Bundle.write(path, spec, active.mounts, named)
+                    mounting.furnish()
             except BaseException:
                 self.store.snapshots.discard(active)
                 raise
-        self.events.container(container := Container(bundle), "create")
+        self.life.made(container := Container(bundle), options)
         return container
 
     def _shown_name(self, asked: str, image: Image) -> str:
@@ -337,9 +358,9 @@ class Engine:
         """Send the container's first process a signal. Raises NotRunning."""
         self.life.kill(container, number)
 
-    def remove_container(self, container: Container, *, force: bool = False) -> None:
+    def remove_container(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
-        self.life.remove(container, force=force)
+        self.life.remove(container, force=force, volumes=volumes)
 
     def exec(self, options: ExecOptions) -> Task[RunResult]:
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""

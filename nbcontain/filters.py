@@ -14,6 +14,7 @@ from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
+from nbcontain.truth import truth
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 Named = tuple[Reference | None, Image]
 
 IMAGES = ("dangling", "label", "label!", "before", "since", "reference", "until")
-CONTAINERS = ("id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "network", "until")
+CONTAINERS = (
+    "id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "network", "until", "volume",
+)  # fmt: skip
+VOLUMES = ("dangling", "driver", "label", "label!", "name")
 PRUNING = ("label", "label!", "until")
 _NOT_HERE = {
-    "volume": "there are no named volumes here yet", "publish": "there are no published ports here yet",
+    "publish": "there are no published ports here yet",
     "expose": "there are no published ports here yet", "health": "health checks are not built yet",
     "isolation": "that is for Windows", "is-task": "there is no swarm here",
 }  # fmt: skip
@@ -70,9 +74,9 @@ class Filters:
         """A value that is true or false, as Go reads it; None if it was not asked for. Raises UsageError."""
         found = None
         for value in self.all(name):
-            if value.lower() not in ("1", "t", "true", "0", "f", "false"):
+            found = truth(value)
+            if found is None:
                 raise UsageError(f"--filter {name}={value}: that is neither true nor false", hint=f"{name}=true")
-            found = value.lower() in ("1", "t", "true")
         return found
 
     def labels_hold(self, labels: Mapping[str, str]) -> bool:
@@ -137,6 +141,12 @@ def named(name: Reference, asked: str) -> bool:
 # --- containers ---
 
 
+def _has_mount(container: Container, wanted: str) -> bool:
+    """Whether a volume of that name is in it, or something is mounted at that path."""
+    mounts = container.info.mounts
+    return any(wanted in (each.get("Name"), each.get("Destination"), each.get("Source")) for each in mounts)
+
+
 def chosen_containers(engine: Engine, found: Sequence[Container], filters: Filters) -> list[Container]:
     """Those of `found` that all filters let pass. Raises UsageError, ContainerNotFound."""
     tests: list[Callable[[Container], bool]] = []
@@ -167,6 +177,8 @@ def chosen_containers(engine: Engine, found: Sequence[Container], filters: Filte
         tests.append(lambda each: any(moment(each.info.created) > one for one in since))
     if until := [instant(text) for text in filters.all("until")]:
         tests.append(lambda each: any(moment(each.info.created) < one for one in until))
+    if volumes := filters.all("volume"):
+        tests.append(lambda each: any(_has_mount(each, one) for one in volumes))
     if networks := filters.all("network"):
         tests.append(lambda each: each.info.options.get("network") in networks)
     return [each for each in found if all(test(each) for test in tests)]

@@ -94,6 +94,9 @@ def _shown_spec(container: Container) -> dict[str, Any]:
     return document
 
 
+_MOUNT = ("Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation")
+
+
 def container_document(engine: Engine, container: Container, *, size: bool = False) -> dict[str, Any]:
     """docker's names for what docker has too; Spec is the runtime specification's document."""
     state, info = container.state(), container.info
@@ -120,6 +123,7 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
         },
         "Labels": dict(info.labels),
         "Config": {"Image": container.image, "Labels": dict(info.labels), "Cmd": list(info.command)},
+        "Mounts": [{name: each[name] for name in _MOUNT if name in each} for each in info.mounts],
         "Bundle": str(container.bundle.path),
         "Isolation": engine.profile.describe(engine.host),
         "Spec": _shown_spec(container),
@@ -172,7 +176,7 @@ def info_document(engine: Engine) -> dict[str, Any]:
 def facts(engine: Engine) -> dict[str, str]:
     """What `%nbcontain info` tells."""
     containers = engine.containers()
-    driver, why = storage_driver(engine.host, engine.environ)
+    driver, why = storage_driver(engine.host, engine.environ, engine.profile)
     return {
         "profile": engine.profile.name,
         "isolation": engine.profile.isolation,

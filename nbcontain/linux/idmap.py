@@ -73,7 +73,11 @@ class IdMap:
         if self._write_as_root(pid):
             return
         if self.is_single:
-            _write(f"/proc/{pid}/setgroups", "deny")
+            try:
+                _write(f"/proc/{pid}/setgroups", "deny")
+            except FileNotFoundError:
+                # gVisor has no such file, and lets groups be mapped without.
+                os.stat(f"/proc/{pid}/gid_map")
             _write(f"/proc/{pid}/uid_map", _lines(self.uids))
             _write(f"/proc/{pid}/gid_map", _lines(self.gids))
             return

@@ -77,6 +77,9 @@ _SYS_FSMOUNT = 432
 _SYS_CLOSE_RANGE = 436
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
+_SYS_LANDLOCK_CREATE_RULESET = 444
+_SYS_LANDLOCK_ADD_RULE = 445
+_SYS_LANDLOCK_RESTRICT_SELF = 446
 _IS_ARM = os.uname().machine == "aarch64"
 _SYS_PIVOT_ROOT = 41 if _IS_ARM else 155
 _SYS_KEYCTL = 219 if _IS_ARM else 250
@@ -142,6 +145,9 @@ _openat2 = _numbered(_SYS_OPENAT2, _int, _text, _text, ctypes.c_size_t)
 _close_range = _numbered(_SYS_CLOSE_RANGE, _uint, _uint, _uint)
 _keyctl = _numbered(_SYS_KEYCTL, _int, _pointer)
 _seccomp = _numbered(_SYS_SECCOMP, _uint, _uint, _pointer)
+_landlock_create_ruleset = _numbered(_SYS_LANDLOCK_CREATE_RULESET, _text, ctypes.c_size_t, _uint)
+_landlock_add_rule = _numbered(_SYS_LANDLOCK_ADD_RULE, _int, _int, _text, _uint)
+_landlock_restrict_self = _numbered(_SYS_LANDLOCK_RESTRICT_SELF, _int, _uint)
 _capget = _numbered(_SYS_CAPGET, _pointer, _pointer)
 _capset = _numbered(_SYS_CAPSET, _pointer, _pointer)
 _bpf = _numbered(_SYS_BPF, _int, _text, _uint)
@@ -238,7 +244,7 @@ def setdomainname(name: str) -> None:
     _checked(_setdomainname(data, len(data)))
 
 
-def close_range(first: int, last: int = 0xFFFF_FFFF) -> None:
+def close_range(first: int, last: int = 0x7FFF_FFFF) -> None:
     """Close every file descriptor from `first` to `last`, both included (Linux 5.9)."""
     _checked(_close_range(first, last, 0))
 
@@ -276,7 +282,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 def seccomp(program: bytes, flags: int = 0) -> int:
     """Have a program of classic BPF decide on every call from here on, in all children too (seccomp(2)).
 
-    Gives a descriptor that calls are told on, if `flags` ask for one (SECCOMP_FILTER_FLAG_NEW_LISTENER).
+    With SECCOMP_FILTER_FLAG_NEW_LISTENER it gives the descriptor that tells of calls (seccomp_unotify(2)), else 0.
     """
     instructions = ctypes.create_string_buffer(program, len(program))
     wanted = struct.pack("H6xP", len(program) // 8, ctypes.addressof(instructions))
@@ -317,6 +323,29 @@ def sched_setattr(attributes: bytes) -> None:
 def pidfd_getfd(pidfd: int, number: int) -> int:
     """A descriptor of another process's (pidfd_getfd(2), Linux 5.6), close-on-exec."""
     return _checked(_pidfd_getfd(pidfd, number, 0))
+
+
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
+
+
+def landlock_version() -> int:
+    """Which version of Landlock the kernel has. Raises OSError where it has none."""
+    return _checked(_landlock_create_ruleset(None, 0, 1))
+
+
+def landlock_ruleset(attributes: bytes) -> int:
+    """A new set of rules (struct landlock_ruleset_attr), close-on-exec."""
+    return _checked(_landlock_create_ruleset(attributes, len(attributes), 0))
+
+
+def landlock_allow(rules: int, kind: int, attributes: bytes) -> None:
+    """Add one rule."""
+    _checked(_landlock_add_rule(rules, kind, attributes, 0))
+
+
+def landlock_restrict(rules: int) -> None:
+    """Have the rules hold for this thread and its children, for good."""
+    _checked(_landlock_restrict_self(rules, 0))
 
 
 # --- mounts -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import select
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from nbcontain.events import Notice
@@ -14,7 +15,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
-from nbcontain.runtime import init, namespaces, sources, stage
+from nbcontain.runtime import init, namespaces, rungs, sources, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
 from nbcontain.runtime.namespaces import Birth
@@ -23,13 +24,15 @@ OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit
 
 
 def be_program(
-    channel: Channel, pid: int, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int]
-) -> dict[int, str]:
+    channel: Channel, pid: int, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int],
+    joined: Sequence[str] = (),
+) -> dict[int, str]:  # fmt: skip
     """Tell init, which `pid` is, which container to become, with its standard streams.
 
     Gives our ends of its outputs, by descriptor.
 
-    `secrets` is the memory that `runtime.secrets` reads, if there is any.
+    `secrets` is the memory that `runtime.secrets` reads, if there is any; `joined` are namespaces that it was born into
+    although its spec has them made.
     """
     if message["terminal"]:
         # Init makes it, and hands it out when it is ready.
@@ -52,6 +55,7 @@ def be_program(
         "volatile": message["volatile"],
         # Said beforehand, so that init need not wait for our answer to its "ready".
         "start": message["start"],
+        "joined": [*joined],
     }
     channel.send(order, ends)
     for fd in ends:
@@ -62,7 +66,7 @@ def be_program(
     return {reading: stream for stream, (reading, _) in pipes.items()}
 
 
-def born_anew(inside: stage.Inside, spec: Spec, ids: IdMap) -> stage.Inside:
+def born_anew(inside: stage.Inside, spec: Spec, ids: IdMap, rung_name: str) -> stage.Inside:
     """A first process as this spec wants it, in place of one that was made beforehand. Raises SetupFailed."""
     inside.channel.close()
     os.kill(inside.pid, signal.SIGKILL)
@@ -71,7 +75,7 @@ def born_anew(inside: stage.Inside, spec: Spec, ids: IdMap) -> stage.Inside:
         ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
     birth = namespaces.birth(spec.linux, ids)
     try:
-        return stage.form(birth, init.main)
+        return stage.form(birth, partial(init.main, rung=rungs.named(rung_name)))
     finally:
         birth.close()
 
@@ -98,6 +102,22 @@ def end_limits(bundle: Bundle, ids: IdMap, journal: FileJournal) -> bool:
     return True
 
 
+def begin_mounts(bundle: Bundle, ids: IdMap) -> None:
+    """What was written to the scratches of a container (:O) is gone when it runs again."""
+    if any(each.get("Scratch") for each in bundle.info.mounts):
+        from nbcontain.runtime import volume_ends
+
+        volume_ends.renew_scratches(bundle, ids)
+
+
+def end_mounts(bundle: Bundle, ids: IdMap) -> None:
+    """The anonymous volumes of a container that is gone go with it (--rm)."""
+    if any(each.get("Anonymous") for each in bundle.info.mounts):
+        from nbcontain.runtime import volume_ends
+
+        volume_ends.release(bundle, ids)
+
+
 def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> None:
     """Have init run one of our functions, and pass its answer on; its life ends with the caller's."""
     inside.channel.send({**message, "do": "function"}, fds)
@@ -114,17 +134,55 @@ def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: li
     os.waitpid(inside.pid, 0)
 
 
-def remove_as_root(ids: IdMap, path: Path) -> None:
+def end_rest(bundle: Bundle) -> None:
+    """Where a container has no pid namespace, whose end would be the end of all its processes: end each of them.
+
+    Whoever loses its parent becomes ours, who are their subreaper; so in the end all are.
+    """
+    if "pid" in rungs.named(bundle.info.rung).namespaces:
+        return
+    while True:
+        for pid in _children():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    """Of this process, which has one thread (proc(5), /proc/pid/stat)."""
+    own, found = str(os.getpid()), []
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+                if stat.read().rpartition(b")")[2].split()[1].decode() == own:
+                    found.append(int(name))
+    return found
+
+
+def remove_as_root(ids: IdMap, path: Path, rung_name: str) -> None:
     """Remove a tree with files of subordinate ids: by a process that is root over them."""
-    inside = stage.form(Birth(ids), init.main)
+    rootfs = (Mount("/", "bind", str(path.parent), ("bind",)),)
+    call_as_root(ids, rung_name, ROOTFS, "remove_tree", rootfs, {"name": path.name})
+
+
+def call_as_root(
+    ids: IdMap, rung_name: str, module: str, function: str, rootfs: Sequence[Mount], arguments: dict[str, object]
+) -> None:
+    """Have one of our functions run, of that module, with `rootfs` as its world and root's rights over its ids."""
+    rung = rungs.named(rung_name)
+    birth = Birth(ids, namespaces.flags_of(rung.namespaces, namespaces.USUAL))
+    inside = stage.form(birth, partial(init.main, rung=rung))
     inside.channel.send(
         {
             "do": "function",
-            "modules": [ROOTFS],
-            "function": "remove_tree",
-            "rootfs": spec_codec.mounts_to_json([Mount("/", "bind", str(path.parent), ("bind",))]),
+            "modules": list(dict.fromkeys((ROOTFS, module))),
+            "function": function,
+            "rootfs": spec_codec.mounts_to_json(rootfs),
             "source": None,
-            "arguments": {"name": path.name},
+            "arguments": arguments,
         }
     )
     answer, _ = inside.channel.receive()

@@ -10,7 +10,7 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls, trees
 from nbcontain.oci.spec import Device
 
-_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -24,7 +24,7 @@ def make_usual(root_fd: int, *, by_binding: bool) -> None:
     """Init: the six devices and the links beside them, on the tmpfs that is the container's /dev."""
     dev = trees.open_in(root_fd, "/dev", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        for name, (major, minor) in _DEVICES.items():
+        for name, (major, minor) in DEVICES.items():
             if by_binding or not _make_node(dev, name, os.makedev(major, minor)):
                 _bind_device(dev, name, os.makedev(major, minor))
         for name, leads_to in _DEVICE_LINKS.items():

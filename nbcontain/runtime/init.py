@@ -19,13 +19,16 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux import confine, syscalls, trees
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
-from nbcontain.runtime import console, identity, isolation, namespaces, programs, secrets
+from nbcontain.runtime import console, identity, programs, roots
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
+from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
+from nbcontain.values import replace
 
 Body = Callable[[Channel, Message, list[int]], None]
+_FULL = Rung()
 
 
 _SAMPLE = json.dumps(
@@ -55,8 +58,8 @@ def rehearse() -> None:
     os.close(root_fd)
 
 
-def main(channel: Channel, kept: Sequence[int] = (), told: Body | None = None) -> None:
-    """Init: wait for what to be; be it.
+def main(channel: Channel, rung: Rung = _FULL, kept: Sequence[int] = (), told: Body | None = None) -> None:
+    """Init: wait for what to be; be it, shut in as `rung` says.
 
     `kept` are descriptors that go on to the program; `told` makes a container of somebody else's bundle.
     """
@@ -75,38 +78,32 @@ def main(channel: Channel, kept: Sequence[int] = (), told: Body | None = None) -
     try:
         if message["do"] == "program":
             freeze_imports()
-            _be_container(channel, message, fds)
+            _be_container(channel, message, fds, rung)
         elif message["do"] == "told" and told is not None:
             freeze_imports()
             told(channel, message, fds)
         else:
-            _be_function(channel, message, fds)
+            _be_function(channel, message, fds, rung)
     except BaseException as error:  # noqa: BLE001 - told to the supervisor, which raises it where it matters
         channel.tell(describe(error, message.get("where", "")))
 
 
-def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
+def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:
     """Init: make the container and become its program."""
     bundle = Bundle(Path(message["bundle"]))
     spec = bundle.spec
+    if joined := message.get("joined"):
+        # Of its run before: there is nothing to be made.
+        kept = {**spec.linux.paths, **dict.fromkeys(joined, "kept")}
+        spec = replace(spec, linux=replace(spec.linux, paths=kept))
     seccomp = bundle.seccomp(spec)
     if spec.process.oom_score_adj is not None:
         _set_oom_score(spec.process.oom_score_adj)
     redirect(*fds[:3])
     opened = dict(zip(message.get("opened", ()), fds[3:], strict=False))
     del fds[3 : 3 + len(opened)]
-    isolation.separate_mounts(namespaces.late(spec.linux))
-    if spec.hostname:
-        syscalls.sethostname(spec.hostname)
-    if spec.domainname:
-        syscalls.setdomainname(spec.domainname)
-    root_fd = isolation.mount_root(bundle.rootfs, volatile=message["volatile"])
-    if spec.linux.sysctl:
-        isolation.set_knobs(spec.linux.sysctl)
-    hidden = secrets.read(fds[3:])
-    made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden), opened)
-    terminal = console.furnished(root_fd, spec.process.console_size) if spec.process.terminal else None
-    isolation.pivot(root_fd)
+    volatile = message["volatile"]
+    made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], opened, volatile=volatile)
     if terminal is None:
         keep_only(channel)
     else:
@@ -128,10 +125,11 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     programs.execute(program, spec.process)
 
 
-def be_process(channel: Channel, seccomp: bytes) -> None:
+def be_process(channel: Channel, seccomp: bytes, root_fd: int = -1) -> None:
     """An exec's process, inside the container's namespaces: become the program that the channel tells of.
 
-    `seccomp` is the container's filter, which the supervisor read: in here its file cannot be seen.
+    `seccomp` is the container's filter, which the supervisor read: in here its file cannot be seen. `root_fd` is its
+    root where that is only a chroot.
     """
     message, _ = channel.receive()
     if message is None:
@@ -140,9 +138,10 @@ def be_process(channel: Channel, seccomp: bytes) -> None:
     leave_keyring()
     confine.default_signals()
     process = spec_codec.process_from_json(message["process"])
+    terminal = roots.entered_again(process, root_fd) if root_fd >= 0 else None
     if process.terminal:
         confine.reduce(process)
-        terminal = console.inside(process.console_size)
+        terminal = terminal or console.inside(process.console_size)
         redirect(terminal.peer, terminal.peer, terminal.peer)
         channel.send({"console": True}, (terminal.master, 0))
         terminal.close()
@@ -150,7 +149,7 @@ def be_process(channel: Channel, seccomp: bytes) -> None:
     programs.execute(program, process)
 
 
-def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
+def _be_function(channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:
     """Init: run one of our own functions with the given root file system as its whole world."""
     # The zygote has them already, unless this is the first thing that it is asked for.
     for name in message["modules"]:
@@ -159,14 +158,9 @@ def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     function = sys.modules[ROOTFS].FUNCTIONS[message["function"]]
     arguments = message["arguments"]
-    isolation.separate_mounts(namespaces.LATE)
-    root_fd = isolation.mount_root(spec_codec.mounts_from_json(message["rootfs"]))
-    if message["source"]:
-        source = isolation.mount_root(spec_codec.mounts_from_json(message["source"]))
-        fds.append(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source))
-        os.close(source)
-    isolation.pivot(root_fd)
-    os.close(root_fd)
+    rootfs = spec_codec.mounts_from_json(message["rootfs"])
+    source = spec_codec.mounts_from_json(message["source"]) if message["source"] else ()
+    fds += roots.made_of(rootfs, source, rung)
     os.umask(0)
     channel.send({"result": function(arguments, fds)})
 

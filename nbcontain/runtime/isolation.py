@@ -43,7 +43,7 @@ def separate_mounts(flags: int) -> None:
     if flags & syscalls.CLONE_NEWNS:
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     if flags & syscalls.CLONE_NEWNET:
-        _loopback_up()
+        bring_loopback_up()
 
 
 def mount_root(rootfs: Sequence[Mount], *, volatile: bool = False) -> int:
@@ -180,9 +180,17 @@ def propagate(word: str) -> None:
         syscalls.mount("", "/", "", propagation)
 
 
-def pivot(root_fd: int) -> None:
-    """Init: make the directory the root, and let go of the host's."""
+def pivot(root_fd: int, *, by_moving: bool = False) -> None:
+    """Init: make the directory the root, and let go of the host's.
+
+    `by_moving`, where pivot_root(2) is refused: the mount then covers the host's root, which has no name any more.
+    """
     os.fchdir(root_fd)
+    if by_moving:
+        syscalls.mount(".", "/", "", syscalls.MS_MOVE)
+        os.chroot(".")
+        os.chdir("/")
+        return
     syscalls.pivot_root(".", ".")
     # The old root is now mounted over the new one, at the same place.
     syscalls.umount(".", syscalls.MNT_DETACH)
@@ -326,7 +334,7 @@ def _mask(root_fd: int, paths: Sequence[str]) -> None:
         os.close(empty)
 
 
-def _loopback_up() -> None:
+def bring_loopback_up() -> None:
     """Bring `lo` up in a new network namespace (netdevice(7))."""
     get_flags, set_flags, up = 0x8913, 0x8914, 1
     any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -6,7 +6,7 @@ Which these are is decided from the spec, by a supervisor or whoever stands in i
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls
@@ -29,6 +29,11 @@ USUAL = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 """Made by the stage beforehand, when nobody knows the container yet: these hold nothing that could grow old."""
 LATE = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP | syscalls.CLONE_NEWNET
 """Made by init, when it knows which container it is. A copy of the mounts would miss what is mounted later."""
+
+
+def flags_of(names: Iterable[str], among: int) -> int:
+    """CLONE_NEW… of the namespaces of these names that are in USUAL, or in LATE."""
+    return sum(FLAGS[name] for name in names) & among
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,7 +237,7 @@ class _Making:
 def _be_first(channel: Channel, kept: Sequence[int]) -> None:
     """Init."""
     init.hide_words()
-    init.main(channel, kept, oci_init.be_container)
+    init.main(channel, kept=kept, told=oci_init.be_container)
 
 
 def _group_names(path: str, container_id: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls
@@ -172,7 +172,8 @@ def _enter(
     freeze_imports()
     # Before the door opens: whoever is inside must not reach into us through /proc (CVE-2016-9962).
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.setns(pidfd, flags)
+    if flags:
+        syscalls.setns(pidfd, flags)
     if flags & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
@@ -201,8 +202,13 @@ def run(body: Callable[[], None], channel: Channel | None = None) -> NoReturn:
 
 def keep_only(channel: Channel, *others: int) -> None:
     """Close every file descriptor but 0, 1, 2, the channel's and these."""
+    close_others({channel.fileno(), *others})
+
+
+def close_others(kept: Iterable[int]) -> None:
+    """Close every file descriptor but 0, 1, 2 and these."""
     start = 3
-    for fd in sorted({channel.fileno(), *others}):
+    for fd in sorted(kept):
         if fd > start:
             syscalls.close_range(start, fd - 1)
         start = max(start, fd + 1)

@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from nbcontain.errors import BadArchive, BadDocument, BadReference, StoreError
+from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, StoreError
 from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import CONFIG, INDEX, LAYER_TAR_GZIP, REF_NAME, Descriptor, Image, Manifest
+from nbcontain.oci.indexes import ImageIndex, entry_of, index_from, index_of
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
 from nbcontain.store import tar
@@ -28,14 +29,21 @@ from nbcontain.store.layer_writer import LayerWriter
 from nbcontain.store.unpack import split
 from nbcontain.values import dataclass
 
+if TYPE_CHECKING:
+    from nbcontain.store.early import Early
+    from nbcontain.store.stacks import Feed
+
 _CONTENTS = ("manifest.json", "index.json", "oci-layout", "repositories")
 _DOCUMENTS_BYTES = 128 << 20
 _BLOBS = 2000
+_EARLY_BYTES = 256 << 10
+"""A smaller layer is unpacked in no time when its turn comes."""
 _DEPTH = 3
 INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00")
-Choose = Callable[[Sequence[Descriptor], str], Descriptor]
-"""Which manifest of an index of several platforms."""
+Choose = Callable[[Sequence[Descriptor], str], Sequence[Descriptor]]
+"""Which manifests of an index of several platforms, of those that the archive holds."""
+Write = Callable[[bytes | memoryview], object]
 Wanted = Callable[[Sequence[Descriptor]], Sequence[Descriptor]]
 """Which entries of an OCI layout's index.json."""
 
@@ -56,16 +64,17 @@ class _Held:
 
 def read_archive(
     source: tar.Readable | Path, blobs: Blobs, choose: Choose, told: Callable[[int], None] = lambda size_bytes: None,
-    wanted: Wanted | None = None,
-) -> tuple[Saved, ...]:
+    wanted: Wanted | None = None, early: Early | None = None,
+) -> tuple[Saved, ...]:  # fmt: skip
     """The images of an archive, whose blobs are in the store afterwards; a directory is given as a path.
 
-    `told` is called now and then with the bytes that are through. Raises BadArchive, BadDocument, DigestMismatch,
-    DiskFull; the store is then as before. With `wanted`, of an OCI layout, there may be none.
+    What looks like a layer is unpacked `early`, while it is read, if its blob is not here. `told` is called now and
+    then with the bytes that are through. Raises BadArchive, BadDocument, DigestMismatch, DiskFull; the store is then
+    as before. With `wanted`, of an OCI layout, there may be none.
     """
     with ExitStack() as stack:
         members = _members_of_directory(source) if isinstance(source, Path) else _members_of_tar(source)
-        intake = _Intake(blobs, stack, told)
+        intake = _Intake(blobs, stack, told, early)
         for name, size, link, body in members:
             intake.take(name, size, link, body)
         images = intake.oci_images(choose, wanted) if "index.json" in intake.documents else intake.docker_images()
@@ -118,13 +127,14 @@ def _nothing() -> bytes:
 class _Intake:
     """What was read of one archive."""
 
-    def __init__(self, blobs: Blobs, stack: ExitStack, told: Callable[[int], None]) -> None:
+    def __init__(self, blobs: Blobs, stack: ExitStack, told: Callable[[int], None], early: Early | None) -> None:
         self.documents: dict[str, bytes] = {}
         self._held: dict[str, _Held] = {}
         self._links: dict[str, str] = {}
         self._blobs = blobs
         self._stack = stack
         self._told = told
+        self._early = early
         self._through = self._kept = 0
 
     def take(self, name: str, size: int, link: str, body: _Body) -> None:
@@ -141,7 +151,7 @@ class _Intake:
             self._document(name, size, first, body)
         elif size >= tar.BLOCK or (size and name.startswith("blobs/")):
             # Anything smaller is no layer: docker's old VERSION files.
-            self._large(name, first, body)
+            self._large(name, size, first, body)
 
     def _document(self, name: str, size: int, first: bytes, body: _Body) -> None:
         self._kept += size
@@ -152,17 +162,20 @@ class _Intake:
             data += piece
         self.documents[name] = bytes(data)
 
-    def _large(self, name: str, first: bytes, body: _Body) -> None:
+    def _large(self, name: str, size: int, first: bytes, body: _Body) -> None:
         if len(self._held) >= _BLOBS:
             raise BadArchive(f"the archive has more than {_BLOBS} large files")
         blob = self._stack.enter_context(self._blobs.writer())
+        feed = self._feed(name, size, first)
         if name.startswith("blobs/") or first.startswith(_COMPRESSED):
-            self._copy(first, body, blob.write)
+            self._copy(first, body, blob.write, feed)
             self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
             return
         # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.
-        layer = LayerWriter(blob)
-        self._copy(first, body, layer.write)
+        layer = self._stack.enter_context(LayerWriter(blob))
+        self._copy(first, body, layer.write, feed)
+        # Its threads end here: many layers may be held.
+        layer.finish()
 
         def commit(media_type: str) -> tuple[Descriptor, DiffID | None]:
             made = layer.commit()
@@ -170,13 +183,26 @@ class _Intake:
 
         self._held[name] = _Held(commit)
 
-    def _copy(self, first: bytes, body: _Body, write: Callable[[bytes | memoryview], object]) -> None:
+    def _feed(self, name: str, size: int, first: bytes) -> Feed | None:
+        """Where to write a member too that is worth being unpacked already."""
+        is_layer = first.startswith(_COMPRESSED) or first[257:262] == b"ustar"
+        if self._early is None or not is_layer or size < _EARLY_BYTES:
+            return None
+        with suppress(BadDigest):
+            if self._blobs.exists(Digest.parse(name.removeprefix("blobs/").replace("/", ":"))):
+                return None
+        return self._early.begin()
+
+    def _copy(self, first: bytes, body: _Body, write: Write, feed: Feed | None) -> None:
         piece: bytes | memoryview = first
-        while piece:
-            write(piece)
-            self._through += len(piece)
-            self._told(self._through)
-            piece = body()
+        with feed or nullcontext():
+            while piece:
+                if feed is not None:
+                    feed.write(piece)
+                write(piece)
+                self._through += len(piece)
+                self._told(self._through)
+                piece = body()
 
     def _place(self, name: str) -> str:
         """Where a name leads among the members."""
@@ -190,25 +216,41 @@ class _Intake:
 
     def oci_images(self, choose: Choose, wanted: Wanted | None) -> Iterator[Saved]:
         names = self._docker_names()
-        found: dict[Digest, tuple[Image, list[Reference]]] = {}
+        found: dict[Digest, tuple[list[Image], ImageIndex | None, list[Reference]]] = {}
         entries: Sequence[Descriptor] = codec.parse_index(self.documents["index.json"]).manifests
         for entry in wanted(entries) if wanted else entries:
-            image = self._oci_image(entry, choose, 0)
-            if image is None:
+            images = self._oci_images(entry, choose, 0)
+            if not images:
                 continue
-            known = found.setdefault(image.digest, (image, list(names.get(image.id, ()))))[1]
+            index = _index_of(images, self._small(entry)) if len(images) > 1 else None
+            digest = index.digest if index else images[0].digest
+            said = [name for image in images for name in names.get(image.id, ())]
+            known = found.setdefault(digest, (images, index, said))[2]
             known += [name for name in _names(entry) if name not in known]
         if not found and wanted is None:
             raise BadArchive("the archive holds no images")
-        for image, references in found.values():
-            yield Saved(image, tuple(references))
+        for images, index, references in found.values():
+            for image in images:
+                yield Saved(image, tuple(references), index)
 
-    def _oci_image(self, entry: Descriptor, choose: Choose, depth: int) -> Image | None:
+    def _oci_images(self, entry: Descriptor, choose: Choose, depth: int) -> list[Image]:
+        """The image of a manifest; those of an index that are chosen."""
+        if entry.media_type not in INDEXES:
+            image = self._oci_image(entry)
+            return [image] if image is not None else []
+        if depth >= _DEPTH:
+            raise BadArchive("the archive's indexes lead nowhere")
+        named = codec.parse_index(self._small(entry)).manifests
+        there = [each for each in named if self._place(blob_path(each.digest)) in self.documents]
+        if not there:
+            raise BadArchive(f"of the images that the index {entry.digest.short} names, none is in the archive")
+        found: dict[Digest, Image] = {}
+        for each in choose(there, "image"):
+            found |= {image.digest: image for image in self._oci_images(each, choose, depth + 1)}
+        return list(found.values())
+
+    def _oci_image(self, entry: Descriptor) -> Image | None:
         raw = self._small(entry)
-        if entry.media_type in INDEXES:
-            if depth >= _DEPTH:
-                raise BadArchive("the archive's indexes lead nowhere")
-            return self._oci_image(choose(codec.parse_index(raw).manifests, "image"), choose, depth + 1)
         manifest = codec.parse_manifest(raw)
         if not manifest.config.media_type.endswith((".config.v1+json", ".image.v1+json")):
             # A signature, an attestation: no image.
@@ -278,6 +320,14 @@ class _Intake:
                 tuple(layers[self._place(_inside(path))][0] for path in paths),
             )
             yield Saved(codec.image_from(codec.dump_manifest(manifest), raw_config), tuple(map(Reference.parse, tags)))
+
+
+def _index_of(images: Sequence[Image], raw: bytes) -> ImageIndex:
+    """The archive's index of these images, or one of them alone where it names more."""
+    index = index_from(raw)
+    if {each.digest for each in index.entries} == {image.digest for image in images}:
+        return index
+    return index_of(map(entry_of, images), index.index.annotations)
 
 
 def _inside(path: str) -> str:

@@ -227,15 +227,15 @@ def unlink(path: Path) -> bool:
 
 
 @contextmanager
-def lock(path: Path, *, exclusive: bool) -> Iterator[None]:
-    """Hold flock(2) on `path`, which is made if need be and never removed. Waits.
+def lock(path: Path, *, exclusive: bool) -> Iterator[int]:
+    """Hold flock(2) on `path`, which is made if need be and never removed. Waits. Gives the descriptor that holds it.
 
     Threads exclude each other like processes: each call has its own open file description.
     """
     fd = _open_lock(path)
     try:
         _flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, path)
-        yield
+        yield fd
     finally:
         os.close(fd)
 
@@ -408,7 +408,7 @@ def sync_filesystem_of(fd: int, path: Path) -> None:
         syscalls.syncfs(fd)
 
 
-def write(fd: int, data: bytes | memoryview) -> None:
+def write(fd: int, data: bytes | bytearray | memoryview) -> None:
     """All of `data`, however many calls it takes."""
     view = memoryview(data)
     while view:

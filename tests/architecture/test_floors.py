@@ -5,18 +5,21 @@ from __future__ import annotations
 from package_source import Module, modules
 
 FLOORS = (
-    {"errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys"},
+    {
+        "errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys",
+        "truth",
+    },
     {"host", "journal", "segments", "task"},
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
-        "happenings", "housekeeping", "inspection", "life", "manifests", "nouns", "outcomes", "profiles",
-        "resources", "soundness",
+        "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "nouns", "outcomes",
+        "profiles", "resources", "soundness", "volumes",
     },
     {"display"},
-    {"commands", "completion", "docker_words", "draw", "terminal"},
+    {"commands", "completion", "docker_words", "draw", "lessons", "terminal"},
     {"magics", "session", "__main__", "oci_runtime"},
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}

@@ -11,7 +11,8 @@ from nbcontain.engine import Engine
 from reliability import deeds, faults
 from reliability.conftest import SOAK
 
-STRIDE = {"build": 60, "import": 5, "create": 6, "run": 5, "pull": 16, "push": 6, "load": 20, "commit": 9, "save": 12}
+STRIDE = {"build": 60, "import": 5, "create": 6, "run": 5, "pull": 16, "push": 6, "load": 20, "commit": 9, "save": 12,
+          "volume_create": 11, "volume_rm": 3, "volume_use": 37}  # fmt: skip
 """In `make test` every so many-th operation; `make soak` takes each."""
 
 
@@ -24,7 +25,7 @@ def counted(deed: deeds.Deed, root: Path, inputs: Path, disk: faults.Disk | None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000 if SOAK else 120)
+@pytest.mark.timeout(20_000 if SOAK else 120)
 @pytest.mark.parametrize("name", deeds.DEEDS)
 def test_killed_at_any_operation_nothing_is_half_there_and_the_same_again_succeeds(
     name: str, template: Path, inputs: Path, place: Path

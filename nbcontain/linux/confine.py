@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls
@@ -72,22 +72,25 @@ class Last:
     needs_admin: bool
     """CAP_SYS_ADMIN is still held for the filter, and goes after it."""
 
-    def enforce(self) -> int:
-        """Load the filter; gives its descriptor if calls are told to somebody, or -1.
+    def enforce(self) -> None:
+        """Load the filter.
 
         It comes last, so that it may forbid all that comes before; but for capset(2), which takes away what loads it.
         """
-        listener = install(self.seccomp) if self.seccomp else -1
+        if self.seccomp:
+            install(self.seccomp)
         if self.needs_admin:
             syscalls.capset(*self.sets)
-        return listener
 
 
-def become(process: Process, user: User, *, seccomp: bytes = b"") -> Last:
+def become(
+    process: Process, user: User, *, seccomp: bytes = b"", before: Callable[[], None] | None = None
+) -> Last:
     """Be `user` with at most these capabilities from here on, for good. Run by init and by an exec's process.
 
     The order matters: the bounding set needs CAP_SETPCAP, groups CAP_SETGID, and changing the uid drops the rest.
-    A filter needs CAP_SYS_ADMIN, or the promise of no new privileges. Gives what is left to do.
+    A filter needs CAP_SYS_ADMIN, or the promise of no new privileges, as does what is done `before` it. Gives what is
+    left to do.
     """
     bounding = capability_set(process.capabilities)
     wanted = bounding if process.permitted is None else capability_set(process.permitted)
@@ -113,7 +116,7 @@ def become(process: Process, user: User, *, seccomp: bytes = b"") -> Last:
     kept = wanted & permitted if user.uid == 0 else ambient & wanted & permitted
     inheritable = capability_set(process.inheritable) & (permitted | bounding)
     sets = effective & kept, kept, inheritable
-    needs_admin = bool(seccomp) and not process.no_new_privileges
+    needs_admin = (bool(seccomp) or before is not None) and not process.no_new_privileges
     if needs_admin:
         syscalls.capset(sets[0] | _ADMIN, kept | _ADMIN, inheritable)
     else:
@@ -129,6 +132,8 @@ def become(process: Process, user: User, *, seccomp: bytes = b"") -> Last:
     if process.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     os.umask(user.umask)
+    if before is not None:
+        before()
     return Last(seccomp, sets, needs_admin)
 
 
@@ -209,10 +214,9 @@ def sealed(program: bytes, flags: int) -> bytes:
 
 
 def install(seccomp: bytes) -> int:
-    """Load a filter that `sealed` packed; gives the descriptor that its calls are told on, or -1."""
+    """Load a filter that `sealed` packed. Gives what `syscalls.seccomp` gives."""
     (flags,) = _FLAGS.unpack_from(seccomp)
-    fd = syscalls.seccomp(seccomp[_FLAGS.size :], flags)
-    return fd if flags & NEW_LISTENER else -1
+    return syscalls.seccomp(seccomp[_FLAGS.size :], flags)
 
 
 def tells(seccomp: bytes) -> bool:

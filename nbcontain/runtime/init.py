@@ -21,6 +21,7 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.runtime import console, identity, programs, roots
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
+from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
 from nbcontain.runtime.rungs import Rung
@@ -29,6 +30,7 @@ from nbcontain.values import replace
 
 Body = Callable[[Channel, Message, list[int]], None]
 _FULL = Rung()
+_NO_ANSWERS = Answers()
 
 
 _SAMPLE = json.dumps(
@@ -102,14 +104,15 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     redirect(*fds[:3])
     opened = dict(zip(message.get("opened", ()), fds[3:], strict=False))
     del fds[3 : 3 + len(opened)]
+    answers = Answers(message["answers"], bundle.answers(), fds.pop() if message["is_answered"] else -1)
     volatile = message["volatile"]
     made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], opened, volatile=volatile)
     if terminal is None:
-        keep_only(channel)
+        keep_only(channel, *answers.kept)
     else:
         redirect(terminal.peer, terminal.peer, terminal.peer)
-        keep_only(channel, terminal.master)
-    program = programs.prepare(spec.process, spec.annotations, seccomp)
+        keep_only(channel, terminal.master, *answers.kept)
+    program = programs.prepare(spec.process, spec.annotations, seccomp, answers)
     program.env.update(hidden.env)
     channel.send({"ready": True, "made": made}, (terminal.master, 0) if terminal else ())
     if terminal is not None:
@@ -125,7 +128,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     programs.execute(program, spec.process)
 
 
-def be_process(channel: Channel, seccomp: bytes, root_fd: int = -1) -> None:
+def be_process(channel: Channel, seccomp: bytes, root_fd: int = -1, answers: Answers = _NO_ANSWERS) -> None:
     """An exec's process, inside the container's namespaces: become the program that the channel tells of.
 
     `seccomp` is the container's filter, which the supervisor read: in here its file cannot be seen. `root_fd` is its
@@ -145,7 +148,7 @@ def be_process(channel: Channel, seccomp: bytes, root_fd: int = -1) -> None:
         redirect(terminal.peer, terminal.peer, terminal.peer)
         channel.send({"console": True}, (terminal.master, 0))
         terminal.close()
-    program = programs.prepare(process, {USER: message["user"], GROUPS: message.get("groups", "")}, seccomp)
+    program = programs.prepare(process, {USER: message["user"], GROUPS: message.get("groups", "")}, seccomp, answers)
     programs.execute(program, process)
 
 

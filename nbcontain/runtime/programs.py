@@ -9,18 +9,22 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
 from nbcontain.linux import confine
 from nbcontain.oci.spec import Process
 from nbcontain.runtime import console, identity
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, USER
+from nbcontain.runtime.answerers import Answers
+from nbcontain.values import replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
     from typing import NoReturn
 
 _FILE_LIMIT_BYTES = 1 << 20
+_NO_ANSWERS = Answers()
 
 
 class Program:
@@ -44,7 +48,13 @@ class Program:
 
 
 def prepare(
-    process: Process, annotations: Mapping[str, str], seccomp: bytes, *, path: str = DEFAULT_PATH, domain: str = ""
+    process: Process,
+    annotations: Mapping[str, str],
+    seccomp: bytes,
+    answers: Answers = _NO_ANSWERS,
+    *,
+    path: str = DEFAULT_PATH,
+    domain: str = "",
 ) -> Program:
     """Become who runs it, with what that user may do, and find it. Raises SetupFailed, CommandNotFound and the like.
 
@@ -66,7 +76,7 @@ def prepare(
     try:
         for number in (1, 2):
             # A program may open /dev/stdout anew, which asks the pipe who it belongs to.
-            if user.uid and stat.S_ISFIFO(os.fstat(number).st_mode):
+            if user.uid and not answers.stand_in and stat.S_ISFIFO(os.fstat(number).st_mode):
                 os.fchown(number, user.uid, user.gid)
         if process.terminal:
             with suppress(PermissionError):
@@ -74,7 +84,12 @@ def prepare(
                 os.fchown(0, user.uid, -1)
         _label(process)
         confine.limit(process.rlimits)
-        last = confine.become(process, user, seccomp=seccomp)
+        before = partial(answers.introduce, user) if answers.words else None
+        if answers.stand_in:
+            # All are root for the kernel; who it would be may at least not have more than it would have.
+            process = process if user.uid == 0 else replace(process, capabilities=())
+            user = replace(user, uid=0, gid=0, additional_gids=())
+        last = confine.become(process, user, seccomp=seccomp, before=before)
     except OSError as error:
         raise SetupFailed(
             f"cannot become user {words or user.uid}",

@@ -184,6 +184,16 @@ def _enter(
     channel.send({"pid": pid})
 
 
+def beside(body: Callable[[Channel], None]) -> Channel:
+    """Supervisor: have a process of its own kind forked to run `body`. Gives the channel whose other end that has."""
+    ours, theirs = Channel.pair()
+    if os.fork() == 0:
+        ours.close()
+        run(lambda: body(theirs), theirs)
+    theirs.close()
+    return ours
+
+
 def run(body: Callable[[], None], channel: Channel | None = None) -> NoReturn:
     """Any forked process: run `body` and end, without Python's farewell, which would touch what the parent shares.
 

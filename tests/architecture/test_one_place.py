@@ -43,6 +43,7 @@ INSIDE = (
     "runtime.cgroup_mounts",
     "runtime.programs",
     "runtime.rootfs",
+    "runtime.owner_answers",
     "runtime.unmounted",
     "runtime.volume_work",
 )

@@ -82,6 +82,7 @@ class Engine:
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
         self._root = Path(root).absolute() if root else None
+        self._others: dict[str, Engine] = {}
 
     def __enter__(self) -> Engine:
         return self
@@ -95,6 +96,8 @@ class Engine:
         """End the helper processes. Detached containers go on."""
         if "launcher" in self.__dict__:
             self.launcher.close()
+        for other in self._others.values():
+            other.close()
 
     # --- what there is to work with ---
 
@@ -119,6 +122,17 @@ class Engine:
     @cached_property
     def profile(self) -> Profile:
         return choose(self.host, self.environ.get(ISOLATION, ""))
+
+    def isolated(self, rung: str) -> Engine:
+        """An engine on the same store whose containers are shut in by that rung of the ladder; "" is this one itself.
+
+        What is wrong with the rung is raised by the first thing that needs to know.
+        """
+        if not rung or rung == self.profile.name:
+            return self
+        if rung not in self._others:
+            self._others[rung] = Engine(self._root, {**self.environ, ISOLATION: rung})
+        return self._others[rung]
 
     @cached_property
     def store(self) -> Store:
@@ -274,7 +288,7 @@ class Engine:
         mounting = self.mounter.plan(options, image, container_id)
         spec = generate(
             image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
-            mounts=mounting.mounts,
+            mounts=mounting.mounts, donors=self.life.donors(options),
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
@@ -289,7 +303,9 @@ class Engine:
             terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
-            options={"network": options.network, "platform": str(image.config.platform)},
+            options={
+                "network": options.network, "ipc": options.ipc or "private", "platform": str(image.config.platform)
+            },
             restart=restart_of(options, remove=options.remove),
             health=health_of(image.config, options),
             log=log_of(options),

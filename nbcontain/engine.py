@@ -82,6 +82,7 @@ class Engine:
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
         self._root = Path(root).absolute() if root else None
+        self._others: dict[str, Engine] = {}
 
     def __enter__(self) -> Engine:
         return self
@@ -95,6 +96,8 @@ class Engine:
         """End the helper processes. Detached containers go on."""
         if "launcher" in self.__dict__:
             self.launcher.close()
+        for other in self._others.values():
+            other.close()
 
     # --- what there is to work with ---
 
@@ -119,6 +122,17 @@ class Engine:
     @cached_property
     def profile(self) -> Profile:
         return choose(self.host, self.environ.get(ISOLATION, ""))
+
+    def isolated(self, rung: str) -> Engine:
+        """An engine on the same store whose containers are shut in by that rung of the ladder; "" is this one itself.
+
+        What is wrong with the rung is raised by the first thing that needs to know.
+        """
+        if not rung or rung == self.profile.name:
+            return self
+        if rung not in self._others:
+            self._others[rung] = Engine(self._root, {**self.environ, ISOLATION: rung})
+        return self._others[rung]
 
     @cached_property
     def store(self) -> Store:
@@ -260,10 +274,13 @@ class Engine:
 
     def create_held(self, options: RunOptions, emit: Emit) -> Container:
         """The same, with its lock held until it is launched."""
+        from nbcontain.life import with_files
         from nbcontain.names import checked
         from nbcontain.runtime.generate import generate
+        from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
         from nbcontain.runtime.rungs import fitted
 
+        options = with_files(options)
         self.profile.require(self.host, "run")
         image = self.bases.to_run(options, emit)
         container_id = os.urandom(32).hex()
@@ -271,7 +288,7 @@ class Engine:
         mounting = self.mounter.plan(options, image, container_id)
         spec = generate(
             image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
-            mounts=mounting.mounts,
+            mounts=mounting.mounts, donors=self.life.donors(options),
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
@@ -282,11 +299,16 @@ class Engine:
             command=spec.process.args,
             created=timestamp(),
             remove=options.remove,
-            rung=self.profile.name, limited=bool(spec.linux.resources),
+            rung=self.profile.name, answers=self.profile.rung.answers, limited=bool(spec.linux.resources),
             terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
-            options={"network": options.network, "platform": str(image.config.platform)},
+            options={
+                "network": options.network, "ipc": options.ipc or "private", "platform": str(image.config.platform)
+            },
+            restart=restart_of(options, remove=options.remove),
+            health=health_of(image.config, options),
+            log=log_of(options),
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
             mounts=mounting.records,
         )
@@ -301,7 +323,7 @@ class Engine:
             except BaseException:
                 self.store.snapshots.discard(active)
                 raise
-        self.events.container(container := Container(bundle), "create")
+        self.life.made(container := Container(bundle), options)
         return container
 
     def _shown_name(self, asked: str, image: Image) -> str:

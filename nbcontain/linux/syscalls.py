@@ -66,6 +66,7 @@ PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 _SYS_OPEN_TREE = 428
@@ -76,6 +77,7 @@ _SYS_FSMOUNT = 432
 _SYS_CLOSE_RANGE = 436
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
+_SYS_PIDFD_GETFD = 438
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _SYS_LANDLOCK_ADD_RULE = 445
 _SYS_LANDLOCK_RESTRICT_SELF = 446
@@ -85,6 +87,10 @@ _SYS_KEYCTL = 219 if _IS_ARM else 250
 _SYS_SECCOMP = 277 if _IS_ARM else 317
 _SYS_CAPGET = 90 if _IS_ARM else 125
 _SYS_CAPSET = 91 if _IS_ARM else 126
+_SYS_BPF = 280 if _IS_ARM else 321
+_SYS_PERSONALITY = 92 if _IS_ARM else 135
+_SYS_IOPRIO_SET = 30 if _IS_ARM else 251
+_SYS_SCHED_SETATTR = 274 if _IS_ARM else 314
 
 _CLOEXEC = 1
 _FSCONFIG_SET_FLAG = 0
@@ -126,6 +132,8 @@ _mount = _declare("mount", _text, _text, _text, _ulong, _text)
 _umount2 = _declare("umount2", _text, _int)
 _prctl = _declare("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _setrlimit = _declare("setrlimit", _int, ctypes.POINTER(ctypes.c_uint64 * 2))
+_setfsuid = _declare("setfsuid", _uint)
+_setfsgid = _declare("setfsgid", _uint)
 _sethostname = _declare("sethostname", _text, ctypes.c_size_t)
 _setdomainname = _declare("setdomainname", _text, ctypes.c_size_t)
 _pivot_root = _numbered(_SYS_PIVOT_ROOT, _text, _text)
@@ -142,8 +150,13 @@ _seccomp = _numbered(_SYS_SECCOMP, _uint, _uint, _pointer)
 _landlock_create_ruleset = _numbered(_SYS_LANDLOCK_CREATE_RULESET, _text, ctypes.c_size_t, _uint)
 _landlock_add_rule = _numbered(_SYS_LANDLOCK_ADD_RULE, _int, _int, _text, _uint)
 _landlock_restrict_self = _numbered(_SYS_LANDLOCK_RESTRICT_SELF, _int, _uint)
+_pidfd_getfd = _numbered(_SYS_PIDFD_GETFD, _int, _int, _uint)
 _capget = _numbered(_SYS_CAPGET, _pointer, _pointer)
 _capset = _numbered(_SYS_CAPSET, _pointer, _pointer)
+_bpf = _numbered(_SYS_BPF, _int, _text, _uint)
+_personality = _numbered(_SYS_PERSONALITY, _ulong)
+_ioprio_set = _numbered(_SYS_IOPRIO_SET, _int, _int, _int)
+_sched_setattr = _numbered(_SYS_SCHED_SETATTR, _int, _text, _uint)
 
 
 def _checked(result: int, path: str | None = None) -> int:
@@ -233,6 +246,21 @@ def setdomainname(name: str) -> None:
     _checked(_setdomainname(data, len(data)))
 
 
+def setfsuid(uid: int) -> int:
+    """Be this user for file systems, and for /proc. Gives who that was. What is refused is not told (setfsuid(2))."""
+    return int(_setfsuid(uid))
+
+
+def setfsgid(gid: int) -> int:
+    """The same for the group."""
+    return int(_setfsgid(gid))
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """A copy of what another process has open as `number`, close-on-exec (Linux 5.6)."""
+    return _checked(_pidfd_getfd(pidfd, number, 0))
+
+
 def close_range(first: int, last: int = 0x7FFF_FFFF) -> None:
     """Close every file descriptor from `first` to `last`, both included (Linux 5.9)."""
     _checked(_close_range(first, last, 0))
@@ -276,6 +304,37 @@ def seccomp(program: bytes, flags: int = 0) -> int:
     instructions = ctypes.create_string_buffer(program, len(program))
     wanted = struct.pack("H6xP", len(program) // 8, ctypes.addressof(instructions))
     return _checked(_seccomp(_SECCOMP_SET_MODE_FILTER, flags, wanted))
+
+
+def attach_device_program(group: int, program: bytes) -> None:
+    """Have a program of BPF decide on every device that is opened in this control group of version 2 (bpf(2))."""
+    instructions, licence = ctypes.create_string_buffer(program, len(program)), ctypes.create_string_buffer(b"GPL")
+    # BPF_PROG_LOAD of type BPF_PROG_TYPE_CGROUP_DEVICE.
+    wanted = struct.pack(
+        "=IIQQ104x", 15, len(program) // 8, ctypes.addressof(instructions), ctypes.addressof(licence)
+    )
+    loaded = _checked(_bpf(5, wanted, len(wanted)))
+    try:
+        # BPF_PROG_ATTACH as BPF_CGROUP_DEVICE, with BPF_F_ALLOW_MULTI: groups below may only be stricter.
+        wanted = struct.pack("=IIII", group, loaded, 6, 2)
+        _checked(_bpf(8, wanted, len(wanted)))
+    finally:
+        os.close(loaded)
+
+
+def personality(value: int) -> None:
+    """What kind of machine this process sees (personality(2))."""
+    _checked(_personality(value))
+
+
+def ioprio_set(value: int) -> None:
+    """How soon this process's reading and writing of disks is served (ioprio_set(2))."""
+    _checked(_ioprio_set(1, 0, value))
+
+
+def sched_setattr(attributes: bytes) -> None:
+    """How this thread is scheduled: a struct sched_attr (sched_setattr(2))."""
+    _checked(_sched_setattr(0, attributes, 0))
 
 
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 8

@@ -31,9 +31,9 @@ TYPE_CHECKING = False  # typing's own would cost every process of ours its impor
 if TYPE_CHECKING:
     from typing import Any, Literal
 
-    Status = Literal["creating", "created", "running", "stopped"]
+    Status = Literal["creating", "created", "running", "restarting", "stopped"]
 
-_STATUSES = ("creating", "created", "running", "stopped")
+_STATUSES = ("creating", "created", "running", "restarting", "stopped")
 _OFD_LOCK = struct.Struct("hhqqi4x")
 _LIMIT_BYTES = 8 << 20
 _ORPHAN_S = 5.0
@@ -54,6 +54,12 @@ class State:
     """Why it could not be started."""
     oom_killed: bool = False
     """One of its processes was killed, because there was no memory left for it."""
+    restart_count: int = 0
+    """How often its restart policy has started it again."""
+    stopped_by_hand: bool = False
+    """Somebody stopped it, so that `unless-stopped` leaves it alone."""
+    dropped_bytes: int = 0
+    """Output that could not be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +84,16 @@ class ContainerInfo:
     """It is no container of the user's: its snapshot belongs to a build."""
     rung: str = ""
     """How it is shut in, as `runtime.rungs` calls it."""
+    answers: str = ""
+    """Which of its calls are answered for the kernel, as `runtime.answered_calls` has it."""
     limited: bool = False
     """It has a control group of its own, with limits."""
+    restart: str = ""
+    """Its restart policy, as `restarts.Policy` reads it; "" is none."""
+    health: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    """How its health is checked, in docker's names, times in nanoseconds; nothing where it is not."""
+    log: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    """What becomes of its output: `driver`, `max_bytes`, `files`, `buffer_bytes`; nothing where all of it is kept."""
     unusual: bool = False
     """Its first process cannot be one that was made beforehand: it has other namespaces, or mounts of the host's."""
     stop_signal: str = "SIGTERM"
@@ -112,6 +126,11 @@ class Bundle:
 
         info = replace(info, unusual=is_unusual(spec))
         seccomp = filter_of(spec.linux.seccomp)
+        answers = b""
+        if info.answers:
+            from nbcontain.runtime import answered_calls
+
+            answers = answered_calls.filter_of(info.answers, os.uname().machine)
         keep = not (info.remove or info.build_step)
         files.make_directory(path, durable=keep)
         bundle = cls(path)
@@ -121,19 +140,16 @@ class Bundle:
                 files.make_new_directory(path / "rootfs")
                 # Whoever follows may do so from now on.
                 files.write_new(path / "journal.jsonl", b"")
-                for name, text in network_files(spec.hostname, spec.annotations.get(HOSTS, "")).items():
+                for name, text in network_files(_name_of(spec), spec.annotations.get(HOSTS, "")).items():
                     files.write_new(path / name, text.encode(), 0o644, durable=keep)
                 config, mounts = spec_codec.spec_to_text(spec), spec_codec.mounts_to_json(rootfs)
                 files.write_new(path / "config.json", config.encode(), durable=keep)
                 files.write_new(path / "rootfs.json", json.dumps(mounts).encode(), durable=keep)
                 if seccomp:
                     files.write_new(path / "seccomp.bpf", seccomp, durable=keep)
-                fields = asdict(replace(info, labels={}, options={}, mounts=())) | {
-                    "labels": dict(info.labels),
-                    "options": dict(info.options),
-                    "mounts": [dict(each) for each in info.mounts],
-                }
-                data = json.dumps(fields).encode()
+                if answers:
+                    files.write_new(path / "answers.bpf", answers, durable=keep)
+                data = json.dumps(_fields(info)).encode()
                 if keep:
                     # The names before the one that says that all of them are there.
                     files.sync_directory(path)
@@ -148,6 +164,11 @@ class Bundle:
         return bundle
 
     # --- reading ---
+
+    def reread(self) -> ContainerInfo:
+        """What it is called and was asked to be by now."""
+        self._info = None
+        return self.info
 
     def is_whole(self) -> bool:
         """Whether its writer came to the end. What is not, and is not alive either, is rubbish."""
@@ -189,10 +210,15 @@ class Bundle:
         """The filter that was made of the spec's profile; b"" if it has none. One that is missing is an error."""
         return files.read(self.path / "seccomp.bpf", _LIMIT_BYTES) if spec.linux.seccomp else b""
 
+    def answers(self) -> bytes:
+        """The filter for the calls that are answered for the kernel, or pretended; b"" if there is none."""
+        return files.read(self.path / "answers.bpf", _LIMIT_BYTES) if self.info.answers else b""
+
     def state(self) -> State:
         """As its supervisor last wrote it; `creating` before that."""
         try:
-            state = State(**self._read("state.json"))
+            said = self._read("state.json")
+            state = State(**{name: said[name] for name in State.__slots__ if name in said})
             return state if state.status in _STATUSES else State()
         except (FileNotFoundError, TypeError, ValueError, RecursionError):
             # Never written, or not to the end before the power went: it did not outlive that either.
@@ -315,8 +341,12 @@ class Bundle:
     def write_resources(self, spec: Spec) -> None:
         """Other limits than it had; everything else is as it was."""
         files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode())
-        fields = self._read("container.json") | {"limited": True}
-        files.replace(self.path / "container.json", json.dumps(fields).encode())
+        self.write_info(limited=True)
+
+    def write_info(self, **changes: Any) -> None:
+        """Change what it is called or asked to be, durably."""
+        fields = self._read("container.json") | changes
+        files.replace(self.path / "container.json", json.dumps(fields).encode(), durable=self._is_durable())
         self._info = None
 
     # --- writing: supervisor ---
@@ -335,6 +365,17 @@ class Bundle:
         temporary = self.path / f".{name}-{os.urandom(4).hex()}"
         files.write_new(temporary, data)
         files.move(temporary, self.path / name)
+
+
+def _name_of(spec: Spec) -> str:
+    return spec.hostname or ("" if "uts" in spec.linux.namespaces else os.uname().nodename)
+
+
+def _fields(info: ContainerInfo) -> dict[str, Any]:
+    """As container.json has it. (asdict would copy mappings that cannot be copied.)"""
+    plain = asdict(replace(info, labels={}, options={}, health={}, log={}, mounts=()))
+    mappings = {name: dict(getattr(info, name)) for name in ("labels", "options", "health", "log")}
+    return plain | mappings | {"mounts": [dict(each) for each in info.mounts]}
 
 
 def is_unusual(spec: Spec) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Callable
 from functools import partial
 
-from nbcontain.runtime import init, rungs, stage
+from nbcontain.runtime import answerers, init, rungs, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, Message
 from nbcontain.runtime.namespaces import FLAGS
@@ -28,6 +29,11 @@ class _Exec:
     """None where whoever it was has left it running."""
     left: tuple[int, int] = (-1, -1)
     """Both ends of its terminal, then."""
+    on_end: Callable[[int, str], None] | None = None
+    """Told the exit code, and what hindered it if it could not be started."""
+    error: str = ""
+    detached: bool = False
+    """Nobody will wait for it once it is started."""
 
 
 class Execs:
@@ -44,20 +50,33 @@ class Execs:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, client: Channel, message: Message, fds: list[int]) -> None:
-        """Have a process forked inside that becomes what the message says; `client` is told how that goes."""
+    def start(
+        self, client: Channel | None, message: Message, fds: list[int],
+        on_end: Callable[[int, str], None] | None = None,
+    ) -> int:  # fmt: skip
+        """Have a process forked inside that becomes what the message says; `client` is told how that goes.
+
+        Gives its pid, which is its own until `on_end` is told.
+        """
         flags, spec = 0, self._bundle.spec
         for name in spec.linux.namespaces:
             flags |= FLAGS[name]
         root_fd = -1
         if not rungs.named(self._bundle.info.rung).mounts:
             root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        body = partial(init.be_process, seccomp=self._bundle.seccomp(spec), root_fd=root_fd)
+        answered = answerers.fork_for(self._bundle, spec, self._pidfd)
+        answers = answerers.Answers(
+            self._bundle.info.answers, self._bundle.answers(), answered.fileno() if answered else -1
+        )
+        body = partial(init.be_process, seccomp=self._bundle.seccomp(spec), root_fd=root_fd, answers=answers)
+        kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
         try:
-            inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), root_fd)
+            inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
         finally:
             if root_fd >= 0:
                 os.close(root_fd)
+            if answered is not None:
+                answered.close()
         if self._bundle.info.limited:
             from nbcontain.runtime import resources
 
@@ -65,14 +84,21 @@ class Execs:
         inside.channel.send(
             {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
         )
-        running = _Exec(inside.pid, os.pidfd_open(inside.pid), inside.channel, client)
+        running = _Exec(
+            inside.pid, os.pidfd_open(inside.pid), inside.channel, client, on_end=on_end,
+            detached=bool(message.get("detach")),
+        )  # fmt: skip
         for fd in (inside.channel.fileno(), running.pidfd):
             self._running[fd] = running
             self._poll.register(fd, select.POLLIN)
+        return running.pid
 
     def serve(self, fd: int) -> None:
         """One has become its program, or failed to, or has ended; or one that was left alone says something."""
-        running = self._running[fd]
+        running = self._running.get(fd)
+        if running is None:
+            # Seen in the same round as what has ended it.
+            return
         if fd == running.left[0]:
             self._discard(fd)
             return
@@ -88,14 +114,19 @@ class Execs:
             self._drop(fd)
             running.channel.close()
             running.channel = None
+            running.error = str(answer.get("message", "")) if answer else ""
             if running.asked is not None:
                 running.asked.tell(answer or {"started": True})
+                if running.detached:
+                    running.asked = None
         elif running.channel is None:
             self._drop(fd)
             os.close(fd)
             _, status = os.waitpid(running.pid, 0)
             if running.asked is not None:
                 running.asked.tell({"exit_code": exit_code(status)})
+            if running.on_end is not None:
+                running.on_end(exit_code(status), running.error)
             if running.left[1] >= 0:
                 # Then the other end is at its end too, which is heard below.
                 os.close(running.left[1])

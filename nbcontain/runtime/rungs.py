@@ -49,9 +49,13 @@ class Rung:
         return self.root != "chroot"
 
     @property
-    def answers(self) -> bool:
-        """Whether a process answers calls of the container's (seccomp_unotify(2))."""
-        return self.serves or self.ids == "notify"
+    def answers(self) -> str:
+        """Which groups of calls are answered for the kernel, as `answered_calls` names them; "blind" where all that is
+        left is to pretend; "" for none."""
+        if self.ids == "blind":
+            return "blind"
+        found = ["ids"] * (self.ids == "notify") + ["files"] * self.serves
+        return " ".join([*found, *(["guard"] if self.serves and "user" not in self.namespaces else [])])
 
     def numbers(self) -> dict[str, Any]:
         """Itself for another process."""
@@ -87,7 +91,9 @@ def named(name: str) -> Rung:
 
 def fitted(spec: Spec, rung: Rung) -> Spec:
     """`spec` as this rung gives it. Raises Unavailable, with the reason, for what it cannot give."""
-    kept = tuple(name for name in spec.linux.namespaces if name in rung.namespaces)
+    # Who may mount, and has all the others, may have these too, where somebody asks for them.
+    asked = {"user", "time"} if rung.proc and rung.mounts else set()
+    kept = tuple(name for name in spec.linux.namespaces if name in rung.namespaces or name in asked)
     if "network" in spec.linux.namespaces and "network" not in kept:
         raise _refused(rung, "a network of its own (--network none)", "--network host")
     if (not rung.proc or not rung.mounts) and spec.linux.sysctl:

@@ -40,7 +40,10 @@ INSIDE = (
     "runtime.devices",
     "runtime.init",
     "runtime.isolation",
+    "runtime.cgroup_mounts",
+    "runtime.programs",
     "runtime.rootfs",
+    "runtime.owner_answers",
     "runtime.unmounted",
     "runtime.volume_work",
 )

@@ -31,7 +31,7 @@ LESSON = Lesson(
             "A container that knows how to go",
             (
                 "A shell can listen: trap 'exit 0' TERM",
-                "While a shell waits for a program in the foreground it does not listen. Put it behind: sleep 300 & wait",
+                "A shell does not listen while a program is in front. Put it behind: sleep 300 & wait",
                 "With --init the program is not process 1, and TERM ends it: with 143, not with 0.",
             ),
             (

@@ -12,6 +12,7 @@ _MODULES = {
     "02": "layer_cake",
     "03": "bake_it_better",
     "04": "containers_life",
+    "06": "data_in_out",
     "08": "no_container",
     "10": "locked_doors",
 }

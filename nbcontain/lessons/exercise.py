@@ -41,14 +41,14 @@ class Classroom:
         """The container of this name, if there is one."""
         return next((each for each in self.engine.containers() if each.name == name), None)
 
-    def said(self, image: str, *command: str) -> str | None:
+    def said(self, image: str, *command: str, volumes: tuple[str, ...] = ()) -> str | None:
         """What a program in a new container of the image says, or None where it fails or none can be run here."""
         from nbcontain.runtime.generate import RunOptions
 
         if not self.engine.profile.runs:
             return None
         try:
-            outcome = self.engine.run(RunOptions(image=image, command=command, remove=True)).result()
+            outcome = self.engine.run(RunOptions(image=image, command=command, volumes=volumes, remove=True)).result()
         except NbcontainError:
             return None
         return outcome.stdout if not isinstance(outcome, Container) and outcome.exit_code == 0 else None

@@ -11,7 +11,6 @@ import json
 import os
 import select
 import signal
-import struct
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     Status = Literal["creating", "created", "running", "stopped"]
 
 _STATUSES = ("creating", "created", "running", "stopped")
-_OFD_LOCK = struct.Struct("hhqqi4x")
 _LIMIT_BYTES = 8 << 20
 _ORPHAN_S = 5.0
 
@@ -214,7 +212,7 @@ class Bundle:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return self.journal().follow(from_now=task)
-        journal = FileJournal(self.path / "journal.jsonl", lambda: _is_locked(lock))
+        journal = FileJournal(self.path / "journal.jsonl", lambda: files.is_held(lock))
         return journal.follow(lambda: os.close(lock), from_now=task)
 
     def active_directory(self) -> Path | None:
@@ -248,20 +246,13 @@ class Bundle:
 
     def is_alive(self) -> bool:
         """Whether somebody holds the lock: a supervisor, or whoever is about to start one. Takes nothing."""
-        try:
-            fd = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            return _is_locked(fd)
-        finally:
-            os.close(fd)
+        return files.is_held_at(f"{self.path}/lock")
 
     def lock(self) -> None:
         """Take the lock, in `lock_fd`. Raises ContainerError if the container is alive."""
         fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, files.OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         except OSError as error:
             os.close(fd)
             if error.errno in (11, 13):
@@ -332,15 +323,6 @@ def start_time(pid: int) -> int:
     """When a process began, in clock ticks since boot (proc(5), stat, field 22). Raises FileNotFoundError."""
     with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
         return int(lines.read().rpartition(")")[2].split()[19])
-
-
-def _is_locked(fd: int) -> bool:
-    """Whether somebody else holds an open file description's lock (fcntl_locking(2)) on this file.
-
-    Such a lock can be asked for without being taken, and goes with the descriptor to another process.
-    """
-    asked = _OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    return bool(_OFD_LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
 
 
 def network_files(hostname: str, more_hosts: str = "") -> dict[str, str]:

@@ -177,6 +177,26 @@ class Layout:
         return self.containers / container_id
 
     @property
+    def networks(self) -> Path:
+        """The networks that were made: a file each, by id. `live/` says who is on them now, `run/` is their processes'."""
+        return self.root / "networks"
+
+    def network(self, network_id: str) -> Path:
+        return self.networks / f"{network_id}.json"
+
+    @property
+    def network_lives(self) -> Path:
+        """Who is on networks now, by container: addresses, ports, names of kernel objects. Void without its lock."""
+        return self.networks / "live"
+
+    def network_life(self, container_id: str) -> Path:
+        return self.network_lives / f"{container_id}.json"
+
+    def network_process(self, name: str) -> Path:
+        """One of the networks' processes: its lock, and its control socket."""
+        return self.networks / "run" / name
+
+    @property
     def host_facts(self) -> Path:
         """What this machine allows, as last tried; void after a reboot."""
         return self.root / "host.json"

@@ -6,13 +6,13 @@ from package_source import Module, modules
 
 FLOORS = (
     {"errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys"},
-    {"host", "journal", "task"},
+    {"channel", "host", "journal", "task"},
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
-        "housekeeping", "inspection", "manifests", "nouns", "outcomes", "profiles", "resources", "soundness",
+        "housekeeping", "inspection", "manifests", "networks", "nouns", "outcomes", "profiles", "resources", "soundness",
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "terminal"},

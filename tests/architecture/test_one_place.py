@@ -60,7 +60,7 @@ def test_only_one_module_makes_and_removes_what_is_in_the_store() -> None:
 def test_nothing_is_opened_for_writing_elsewhere() -> None:
     # The journal has one writer, who only ever appends; orders and secrets are handed on through memory; what
     # the host module remembers is a guess that is tried again when half of it is lost; bundles and caches have locks.
-    others = ("journal", "runtime.messages", "runtime.secrets", "host", "runtime.bundle", "store.cache_mounts")
+    others = ("journal", "channel", "runtime.secrets", "host", "runtime.bundle", "store.cache_mounts")
     found = {
         module.name: lines
         for module in modules().values()

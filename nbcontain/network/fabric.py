@@ -1,0 +1,329 @@
+"""What a store's networks are in the kernel: bridges, links, the packet filter, and the processes that serve them.
+
+`settle` makes all of it what the records say, whoever died over what was before. Run by the worker.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nbcontain.channel import Channel, Listener, Message, connect, is_readable
+from nbcontain.errors import NetworkError
+from nbcontain.linux import syscalls
+from nbcontain.network import etc, helper, ports
+from nbcontain.network.links import Links
+from nbcontain.network.model import (
+    Endpoint,
+    Life,
+    Network,
+    PortMapping,
+    bridge_name,
+    life_to_json,
+    network_to_json,
+    store_tag,
+)
+from nbcontain.network.nft import Filter
+from nbcontain.network.records import Records
+from nbcontain.network.ruleset import elements, table_name
+from nbcontain.store import files
+
+_ANSWER_S = 5.0
+_RESOLV_CONF = Path("/etc/resolv.conf")
+Wanted = Mapping[str, tuple[Message, Callable[[], Sequence[socket.socket]]]]
+"""What a helper is to hold: what it is told of each, and how its sockets are made."""
+
+
+class Serving:
+    """One helper, from the worker's side: found, started, told."""
+
+    def __init__(self, directory: Path, make: Callable[[helper.Poll], helper.Work], *, is_root: bool) -> None:
+        self._directory = directory
+        self._make = make
+        self._is_root = is_root
+        self.channel: Channel | None = None
+        self.refused: dict[str, str] = {}
+        """What could not be had, and why."""
+
+    def sync(self, wanted: Wanted, knowledge: Message | None = None) -> None:
+        """Have it hold exactly this, and know this; without anything to hold it is ended."""
+        if not wanted:
+            if self.channel is not None or (self._directory / "control.sock").exists():
+                with suppress(OSError):
+                    self._reach().send({"do": "end"})
+                self.forget()
+                files.unlink(self._directory / "control.sock")
+            return
+        for _ in range(2):
+            try:
+                channel = self._connected()
+                held = self._held(channel)
+                for key in held - wanted.keys():
+                    channel.send({"do": "drop", "key": key})
+                if knowledge is not None:
+                    channel.send({"do": "learn", **knowledge})
+                for key in wanted.keys() - held:
+                    self._hold(channel, key, *wanted[key])
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                # Somebody killed it.
+                self.forget()
+        raise NetworkError(f"the networks' process `{self._directory.name}` ends at once")
+
+    def _hold(self, channel: Channel, key: str, told: Message, make: Callable[[], Sequence[socket.socket]]) -> None:
+        try:
+            ends = make()
+        except (OSError, NetworkError) as error:
+            self.refused[key] = str(error)
+            return
+        self.refused.pop(key, None)
+        try:
+            channel.send({"do": "hold", "key": key, **told}, [end.fileno() for end in ends])
+        finally:
+            for end in ends:
+                end.close()
+
+    def _held(self, channel: Channel) -> set[str]:
+        channel.send({"do": "held"})
+        if not is_readable(channel, _ANSWER_S):
+            raise BrokenPipeError
+        answer, _ = channel.receive()
+        if answer is None:
+            raise BrokenPipeError
+        return set(answer["held"])
+
+    def forget(self) -> None:
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
+    def _reach(self) -> Channel:
+        if self.channel is None:
+            self.channel = connect(self._directory)
+        return self.channel
+
+    def _connected(self) -> Channel:
+        """A channel to the one that runs, or to a new one."""
+        try:
+            return self._reach()
+        except OSError:
+            pass
+        files.make_directory(self._directory, durable=False)
+        lock = files.try_lock(self._directory / "lock")
+        if lock is None:
+            # One that lives and cannot be reached: it was ended a moment ago.
+            with files.lock(self._directory / "lock", exclusive=True):
+                pass
+            return self._connected()
+        files.unlink(self._directory / "control.sock")
+        listener = Listener()
+        try:
+            listener.open(self._directory)
+            if os.fork() == 0:
+                self._be(listener, lock)
+        finally:
+            listener.close()
+            os.close(lock)
+        return self._reach()
+
+    def _be(self, listener: Listener, lock: int) -> None:
+        """The helper, forked from the worker: nobody's child."""
+        try:
+            os.setsid()
+            if os.fork() == 0:
+                first, second = sorted((listener.fileno(), lock))
+                for start, end in ((3, first - 1), (first + 1, second - 1), (second + 1, 0xFFFF_FFFF)):
+                    if start <= end:
+                        syscalls.close_range(start, end)
+                helper.run(os.dup(listener.fileno()), self._make, is_root=self._is_root)
+        finally:
+            os._exit(1)
+
+
+class Fabric:
+    """The networks of a store as they are in the kernel's namespace that the worker stands in."""
+
+    def __init__(self, records: Records, *, is_root: bool) -> None:
+        from nbcontain.network.forwarder import Forwarder
+        from nbcontain.network.names import Responder
+
+        self.records = records
+        self.tag = store_tag(str(records.layout.root))
+        self.links = Links(self.tag)
+        self.filter = Filter(table_name(self.tag))
+        process = records.layout.network_process
+        self.names = Serving(process("names"), Responder, is_root=is_root)
+        self.forwarder = Serving(process("forwarder"), Forwarder, is_root=is_root)
+        self.bound: dict[str, socket.socket] = {}
+        """Sockets of ports on their way to the forwarder, by key."""
+        self.servers: dict[str, tuple[str, ...]] = {}
+        """Those of --dns, by container."""
+        self._filter_refusal = ""
+
+    # --- all of it ---
+
+    def settle(self, lives: Sequence[Life], *, keep: Iterable[str] = ()) -> None:
+        """Have in the kernel what these containers need, and nothing else of ours. Raises NetworkError.
+
+        `keep` are ids of networks whose bridges may stay although nobody is on them.
+        """
+        networks = {each.id: each for each in self.records.networks()}
+        used = {each.network for life in lives for each in life.endpoints}
+        bridged = [networks[each] for each in {*used, *keep} if each in networks and networks[each].driver == "bridge"]
+        known = {bridge_name(self.tag, each.id) for each in bridged}
+        known |= {each.link for life in lives for each in life.endpoints}
+        for name in sorted(self.links.ours() - known):
+            self.links.remove(name)
+        self._filter(bridged, lives)
+        active = [each for each in bridged if each.id in used]
+        for network in active:
+            self.links.ensure_bridge(bridge_name(self.tag, network.id), network)
+        knowledge = {
+            "networks": list(map(network_to_json, active)), "lives": list(map(life_to_json, lives)),
+            "servers": self.servers,
+        }  # fmt: skip
+        self.names.sync(self._wanted_names(active), knowledge)
+        self.forwarder.sync(self._wanted_ports(lives))
+
+    def _filter(self, networks: Sequence[Network], lives: Sequence[Life]) -> None:
+        try:
+            self.filter.be(elements(self.tag, networks, lives) if networks else None)
+            self._filter_refusal = ""
+        except OSError as error:
+            # A kernel without nf_tables: then nothing leads out, and the forwarder alone leads in.
+            self._filter_refusal = error.strerror or str(error)
+
+    def notices(self, life: Life) -> list[str]:
+        """What of a container's networks is not as it should be."""
+        found = []
+        if self._filter_refusal:
+            found.append(
+                f"this kernel has no packet filter for us ({self._filter_refusal}): nothing leads out of networks"
+            )
+        networks = {each.network for each in life.endpoints}
+        for key, why in self.names.refused.items():
+            if key.partition(" ")[0] in networks:
+                found.append(f"names are not answered at {key.partition(' ')[2]}: {why}")
+        return found
+
+    # --- names ---
+
+    def needs_responder(self, network: Network) -> bool:
+        """Whether somebody has to listen for questions on a network."""
+        return network.has_names or any(map(etc.is_loopback, host_resolver().servers))
+
+    def _wanted_names(self, networks: Sequence[Network]) -> Wanted:
+        return {
+            f"{network.id} {subnet.gateway}": ({"network": network.id}, lambda at=str(subnet.gateway): _listening(at))  # type: ignore[misc]
+            for network in networks
+            if self.needs_responder(network)
+            for subnet in network.subnets
+        }
+
+    # --- ports ---
+
+    def _wanted_ports(self, lives: Sequence[Life]) -> Wanted:
+        wanted = {}
+        for life in lives:
+            for port in life.ports:
+                address = (life.address6 if ":" in port.host_address else life.address) or life.address or life.address6
+                if life.pid and address:
+                    key = f"{port_key(life, port)} {address}"
+                    wanted[key] = (
+                        {"address": address, "port": port.container_port},
+                        lambda life=life, port=port: [self._socket(life, port)],  # type: ignore[misc]
+                    )
+        return wanted
+
+    def _socket(self, life: Life, port: PortMapping) -> socket.socket:
+        end = self.bound.pop(port_key(life, port), None)
+        # Anew where a forwarder was killed: what it held is free until now.
+        return end if end is not None else ports.bound(port, ())[1]
+
+    def let_go(self, life: Life) -> None:
+        """Close what was bound for a container and never handed on."""
+        for port in life.ports:
+            end = self.bound.pop(port_key(life, port), None)
+            if end is not None:
+                end.close()
+
+    # --- containers ---
+
+    def attach(self, life: Life, netns: int) -> None:
+        """Give a container its links, as far as it does not have them. Idempotent. Raises NetworkError."""
+        networks = {each.id: each for each in self.records.networks()}
+        for endpoint in life.endpoints:
+            network = networks[endpoint.network]
+            bridge = self.links.ensure_bridge(bridge_name(self.tag, network.id), network)
+            self.links.attach(netns, endpoint, bridge, network.mtu)
+        self.links.lead_out(netns, leading(life.endpoints))
+
+    def close(self) -> None:
+        self.links.close()
+        self.filter.close()
+
+
+def leading(endpoints: Iterable[Endpoint]) -> Endpoint | None:
+    """The endpoint that the default route goes by: the first that leads out."""
+    return next((each for each in endpoints if each.gateway or each.gateway6), None)
+
+
+def port_key(life: Life, port: PortMapping) -> str:
+    return f"{life.container} {port.protocol} {port.host_address} {port.host_port} {port.container_port}"
+
+
+def host_resolver() -> etc.Resolver:
+    """What the machine's own resolv.conf says."""
+    try:
+        return etc.Resolver.parse(_RESOLV_CONF.read_text(errors="replace"))
+    except OSError:
+        return etc.Resolver()
+
+
+def _listening(address: str) -> list[socket.socket]:
+    """Sockets for questions, of UDP and of TCP. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    ends: list[socket.socket] = []
+    try:
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            end = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+            ends.append(end)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            end.bind((address, 53))
+            if kind == socket.SOCK_STREAM:
+                end.listen(64)
+    except OSError:
+        for end in ends:
+            end.close()
+        raise
+    return ends
+
+
+@contextmanager
+def netns_of(pid: int, pid_start: int) -> Iterator[int]:
+    """The network namespace of a process, which must still be the one that was meant. Raises NetworkError."""
+    try:
+        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NetworkError(
+            "the container ended before it had its network", why=os.strerror(error.errno or errno.ESRCH)
+        ) from None
+    try:
+        if start_of(pid) != pid_start:
+            raise NetworkError("the container ended before it had its network")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def start_of(pid: int) -> int:
+    """When a process began, in clock ticks since boot (proc(5), stat, field 22); 0 for one that is not there."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
+            return int(lines.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -1,0 +1,116 @@
+"""Networks, and who is on them, on disk: the worker alone writes, everybody reads."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nbcontain.errors import NetworkNotFound, StoreError
+from nbcontain.network.model import (
+    BUILT_IN,
+    Life,
+    Network,
+    built_in_id,
+    life_from_json,
+    life_to_json,
+    network_from_json,
+    network_to_json,
+)
+from nbcontain.store import files
+from nbcontain.store.layout import Layout
+
+_LIMIT_BYTES = 4 << 20
+_BROKEN = (OSError, ValueError, TypeError, KeyError, StoreError, RecursionError)
+
+
+class Records:
+    """The networks of one store."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    # --- networks ---
+
+    def networks(self) -> list[Network]:
+        """All there are, in the order of their names; those that are always there too."""
+        found = {each.name: each for each in map(_without_bridge, BUILT_IN)}
+        for name in files.names(self.layout.networks):
+            if name.endswith(".json"):
+                with suppress(*_BROKEN):
+                    network = network_from_json(_document(self.layout.networks / name))
+                    found[network.name] = network
+        return sorted(found.values(), key=lambda each: each.name)
+
+    def find(self, name: str) -> Network:
+        """A network by name, id or the beginning of its id. Raises NetworkNotFound."""
+        known = self.networks()
+        for each in known:
+            if name in (each.name, each.id):
+                return each
+        matching = [each for each in known if name and each.id.startswith(name)]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            raise NetworkNotFound(f"{name} is the beginning of {len(matching)} networks' ids", hint="give more of it")
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, [each.name for each in known], 1)
+        hint = (
+            f"did you mean {near[0]}?" if near else f"%network create {name} makes one; %network ls lists all there are"
+        )
+        raise NetworkNotFound(f"network {name} not found", hint=hint)
+
+    def write(self, network: Network) -> None:
+        files.make_directory(self.layout.networks)
+        files.replace(self.layout.network(network.id), _bytes(network_to_json(network)))
+
+    def remove(self, network: Network) -> None:
+        files.unlink(self.layout.network(network.id))
+
+    # --- who is on them ---
+
+    def lives(self) -> list[Life]:
+        """All that were written down, also of containers that have ended meanwhile."""
+        found = []
+        for name in files.names(self.layout.network_lives):
+            with suppress(*_BROKEN):
+                found.append(life_from_json(_document(self.layout.network_lives / name)))
+        return found
+
+    def living(self) -> list[Life]:
+        """Those of containers that are alive."""
+        return [each for each in self.lives() if self.is_alive(each.container)]
+
+    def life(self, container_id: str) -> Life | None:
+        try:
+            return life_from_json(_document(self.layout.network_life(container_id)))
+        except _BROKEN:
+            return None
+
+    def is_alive(self, container_id: str) -> bool:
+        """Whether somebody holds the container's lock."""
+        return files.is_held_at(self.layout.container(container_id) / "lock")
+
+    def write_life(self, life: Life) -> None:
+        """Not synced: after a power cut nothing of it is left in the kernel either."""
+        files.make_directory(self.layout.network_lives, durable=False)
+        files.replace(self.layout.network_life(life.container), _bytes(life_to_json(life)), durable=False)
+
+    def remove_life(self, container_id: str) -> None:
+        files.unlink(self.layout.network_life(container_id))
+
+
+def _without_bridge(name: str) -> Network:
+    """One that is always there; the default network has a bridge once somebody was on it."""
+    driver = "null" if name == "none" else name
+    return Network(name, built_in_id(name), driver=driver)
+
+
+def _document(path: Path) -> Any:
+    return json.loads(files.read(path, _LIMIT_BYTES))
+
+
+def _bytes(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()

@@ -1,0 +1,515 @@
+"""The process that holds pyroute2 and makes networks real: one per store, for as long as somebody needs it.
+
+Executed by whoever needs it first, a kernel or a terminal's command, and nobody's child from then on. It is asked over its
+control socket, does one thing at a time, and is the only one to write what is known of networks. When containers end, it
+takes away what was theirs; when nobody has been on a network or asked for anything for a while, it takes away all of it
+and ends. Killed at any line, it leaves what the next one settles.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nbcontain.channel import Channel, Listener, Message, describe
+from nbcontain.errors import AddressesExhausted, NetworkError, NetworkInUse, Unavailable
+from nbcontain.network import addresses, words
+from nbcontain.network.etc import changed_hosts
+from nbcontain.network.fabric import Fabric, leading, netns_of, port_key, start_of
+from nbcontain.network.model import (
+    BUILT_IN,
+    DEFAULT,
+    Attachment,
+    Endpoint,
+    Life,
+    Network,
+    Subnet,
+    attachment_from_json,
+    checked_name,
+    life_to_json,
+    link_name,
+    mac_of,
+    network_to_json,
+    wish_from_json,
+)
+from nbcontain.network.ports import bound
+from nbcontain.network.records import Records
+from nbcontain.oci.image import timestamp
+from nbcontain.store import files
+from nbcontain.store.layout import Layout
+from nbcontain.values import replace
+
+IDLE_S = 20.0
+"""Without containers on networks, and without anybody who is connected, for so long: then it ends."""
+_LOOK_S = 0.25
+"""How often it looks whether a container whose first process ended is over."""
+_CHECK_S = 5.0
+"""How often it looks whether somebody flushed the packet filter."""
+
+
+def main(root: str, ready: int, idle_s: float = IDLE_S) -> None:
+    """Become the worker of the store at `root`; a byte on `ready` says that it listens, its end that there is one."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    # Helpers are nobody's children; what they leave is reaped by the kernel.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.chdir("/")
+    os.umask(0o077)
+    layout = Layout(Path(root))
+    directory = layout.network_process("worker")
+    files.make_directory(directory, durable=False)
+    lock = files.try_lock(directory / "lock")
+    if lock is None:
+        os._exit(0)
+    files.unlink(directory / "control.sock")
+    listener = Listener()
+    listener.open(directory)
+    try:
+        Worker(layout, listener, idle_s).serve(ready)
+    finally:
+        os._exit(0)
+
+
+class Worker:
+    """Serves a store's networks."""
+
+    def __init__(self, layout: Layout, listener: Listener, idle_s: float) -> None:
+        self.records = Records(layout)
+        self.fabric = Fabric(self.records, is_root=True)
+        self._listener = listener
+        self._idle_s = idle_s
+        self._epoll = select.epoll()
+        self._clients: dict[int, Channel] = {}
+        self._watched: dict[int, str] = {}
+        """pidfds of containers' first processes."""
+        self._ending: set[str] = set()
+        """Containers whose first process has ended, and whose lock may still be held for a moment, or for another run."""
+        self._lives: dict[str, Life] = {each.container: each for each in self.records.lives()}
+        self._kept: set[str] = set()
+        """Networks whose bridges stay until it is quiet."""
+        self._last: dict[str, str] = {}
+        """Per network, the address that was given last."""
+        self._used_at = time.monotonic()
+        self._checked_at = 0.0
+
+    def serve(self, ready: int) -> None:
+        self._settle(force=True)
+        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+        gc.freeze()
+        os.write(ready, b".")
+        os.close(ready)
+        while True:
+            events = self._epoll.poll(self._wait_s())
+            for fd, _ in events:
+                if fd == self._listener.fileno():
+                    client = self._listener.accept()
+                    self._clients[client.fileno()] = client
+                    self._epoll.register(client.fileno(), select.EPOLLIN)
+                elif fd in self._clients:
+                    self._serve_client(self._clients[fd])
+                elif fd in self._watched:
+                    self._ending.add(self._watched[fd])
+                    self._unwatch(fd)
+                else:
+                    # A helper ended: what it held is held by a new one.
+                    self._lose(fd)
+            self._look()
+            if self._is_idle():
+                self._end()
+
+    # --- the loop ---
+
+    def _wait_s(self) -> float:
+        return _LOOK_S if self._ending else min(_CHECK_S, self._idle_s / 2)
+
+    def _look(self) -> None:
+        """What happened without anybody's asking."""
+        now = time.monotonic()
+        gone = {each for each in self._ending if not self.records.is_alive(each)}
+        if gone:
+            self._settle()
+        for container in list(self._ending):
+            life = self._lives.get(container)
+            if life is None or start_of(life.pid) == 0 and self._has_new_process(life):
+                self._ending.discard(container)
+        if now - self._checked_at >= _CHECK_S and self._lives:
+            self._checked_at = now
+            with suppress(NetworkError):
+                self._settle(force=True)
+
+    def _has_new_process(self, life: Life) -> bool:
+        """Whether a supervisor started its program again, in the same network namespace."""
+        import json
+
+        try:
+            state = json.loads(files.read(self.records.layout.container(life.container) / "state.json", 1 << 20))
+            pid, pid_start = int(state["pid"]), int(state["pid_start"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if pid == life.pid or start_of(pid) != pid_start:
+            return False
+        self._write(replace(life, pid=pid, pid_start=pid_start))
+        self._watch(self._lives[life.container])
+        return True
+
+    def _is_idle(self) -> bool:
+        if self._lives or self._clients:
+            self._used_at = time.monotonic()
+            return False
+        return time.monotonic() - self._used_at >= self._idle_s
+
+    def _end(self) -> None:
+        self._kept.clear()
+        self._settle(force=True)
+        self.fabric.filter.be(None)
+        files.unlink(self.records.layout.network_process("worker") / "control.sock")
+        os._exit(0)
+
+    def _serve_client(self, client: Channel) -> None:
+        try:
+            message, fds = client.receive()
+        except (ValueError, OSError, RecursionError):
+            message, fds = None, []
+        for fd in fds:
+            os.close(fd)
+        if message is None:
+            self._epoll.unregister(client.fileno())
+            self._clients.pop(client.fileno()).close()
+            return
+        self._used_at = time.monotonic()
+        try:
+            answer = self._answer(message)
+        except BaseException as error:  # noqa: BLE001 - raised where it was asked for
+            answer = describe(error)
+        client.tell(answer)
+
+    def _answer(self, message: Message) -> Message:
+        match message.get("do"):
+            case "prepare":
+                return self.prepare(message)
+            case "attach":
+                return self.attach(message)
+            case "release":
+                return self.release(str(message["container"]))
+            case "create":
+                return self.create(message)
+            case "remove":
+                return self.remove(str(message["network"]))
+            case "connect":
+                return self.connect(message)
+            case "disconnect":
+                return self.disconnect(message)
+            case "settle":
+                self._kept.clear()
+                self._settle(force=True)
+                return {"settled": True}
+            case other:
+                raise NetworkError(f"the networks' worker knows no {other!r}")
+
+    def _lose(self, fd: int) -> None:
+        with suppress(OSError, FileNotFoundError):
+            self._epoll.unregister(fd)
+        for serving in (self.fabric.names, self.fabric.forwarder):
+            if serving.channel is not None and serving.channel.fileno() == fd:
+                serving.forget()
+        with suppress(NetworkError):
+            self._settle(force=True)
+
+    # --- what is ---
+
+    def _settle(self, *, force: bool = False) -> None:
+        """Forget who has ended, and have the kernel be what the rest needs."""
+        gone = [each for each in self._lives.values() if not self.records.is_alive(each.container)]
+        for life in gone:
+            self._forget(life)
+        if gone or force:
+            self.fabric.settle(list(self._lives.values()), keep=self._kept)
+            self._hear_helpers()
+        for life in self._lives.values():
+            if life.pid and life.container not in self._watched.values() and life.container not in self._ending:
+                self._watch(life)
+
+    def _hear_helpers(self) -> None:
+        for serving in (self.fabric.names, self.fabric.forwarder):
+            if serving.channel is not None:
+                with suppress(FileExistsError):
+                    self._epoll.register(serving.channel.fileno(), select.EPOLLIN)
+
+    def _forget(self, life: Life) -> None:
+        self.fabric.let_go(life)
+        self.fabric.servers.pop(life.container, None)
+        self._ending.discard(life.container)
+        self._lives.pop(life.container, None)
+        self.records.remove_life(life.container)
+        for fd in [fd for fd, container in self._watched.items() if container == life.container]:
+            self._unwatch(fd)
+
+    def _write(self, life: Life) -> None:
+        self.records.write_life(life)
+        self._lives[life.container] = life
+
+    def _watch(self, life: Life) -> None:
+        try:
+            fd = os.pidfd_open(life.pid)
+        except OSError:
+            self._ending.add(life.container)
+            return
+        if start_of(life.pid) != life.pid_start:
+            os.close(fd)
+            self._ending.add(life.container)
+            return
+        self._watched[fd] = life.container
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        self._watched.pop(fd, None)
+        with suppress(OSError):
+            self._epoll.unregister(fd)
+        os.close(fd)
+
+    # --- containers ---
+
+    def prepare(self, message: Message) -> Message:
+        """Before a container is made: its places on networks, and its ports, which are bound from here on."""
+        self._settle()
+        wish = wish_from_json(message["wish"])
+        container = str(message["container"])
+        if (old := self._lives.get(container)) is not None:
+            self._forget(old)
+        life = Life(container, str(message["name"]), str(message["hostname"]))
+        for attachment in wish.attachments:
+            network = self._network(attachment.network)
+            if life.on(network.id) is not None:
+                raise NetworkError(f"{life.name} is asked to be on {network.name} twice")
+            life = replace(life, endpoints=(*life.endpoints, self._placed(life, network, attachment)))
+        taken: dict[str, Any] = {}
+        try:
+            others = list(self._lives.values())
+            for port in wish.published:
+                found, end = bound(port, [*others, life])
+                life = replace(life, ports=(*life.ports, found))
+                taken[port_key(life, found)] = end
+            self._write(life)
+        except BaseException:
+            for end in taken.values():
+                end.close()
+            raise
+        self.fabric.bound |= taken
+        if wish.servers:
+            self.fabric.servers[container] = wish.servers
+        return {"life": life_to_json(life), **self._shown(life)}
+
+    def _shown(self, life: Life) -> Message:
+        """What its files in /etc are made of."""
+        networks = {each.id: each for each in self.records.networks()}
+        asked = [networks[each.network] for each in life.endpoints]
+        named = [each for each in asked if each.has_names]
+        at = [each for each in (named or asked) if self.fabric.needs_responder(each)]
+        first = life.on(at[0].id) if at else None
+        gateway = _gateway(at[0], first) if at and first is not None else ""
+        out = leading(life.endpoints)
+        return {
+            "responder": gateway, "has_names": bool(named),
+            "gateway": (out.gateway or out.gateway6) if out is not None else "",
+        }  # fmt: skip
+
+    def attach(self, message: Message) -> Message:
+        """A container was made, and waits to be started: its links, its names, its ports."""
+        life = self._lives.get(str(message["container"]))
+        if life is None:
+            raise NetworkError("the container has no place on any network", why="its record is gone")
+        life = replace(life, pid=int(message["pid"]), pid_start=int(message["pid_start"]))
+        with netns_of(life.pid, life.pid_start) as netns:
+            self._write(life)
+            self._kept |= {each.network for each in life.endpoints}
+            self.fabric.settle(list(self._lives.values()), keep=self._kept)
+            self._hear_helpers()
+            self.fabric.attach(life, netns)
+        self._watch(life)
+        return {"notices": self.fabric.notices(life)}
+
+    def release(self, container: str) -> Message:
+        """A container that could not be started."""
+        if (life := self._lives.get(container)) is not None:
+            self._forget(life)
+            self._settle(force=True)
+        return {"released": True}
+
+    def _placed(self, life: Life, network: Network, attachment: Attachment) -> Endpoint:
+        """A place on a network that nobody else has. Raises AddressTaken, AddressesExhausted."""
+        if network.driver != "bridge":
+            raise NetworkError(f"{network.name} is no network that containers are put on beside others")
+        given: dict[int, str] = {}
+        for version, wanted in ((4, attachment.address), (6, attachment.address6)):
+            subnet = network.subnet(version)
+            taken = {
+                address
+                for other in self._lives.values()
+                if other.container != life.container and (there := other.on(network.id)) is not None
+                for address in (there.address, there.address6)
+                if address
+            }
+            if wanted:
+                given[version] = addresses.wanted(network, wanted, taken)
+            elif subnet is not None:
+                key = f"{network.id} {version}"
+                given[version] = addresses.given(network, subnet, taken, self._last.get(key, ""))
+                self._last[key] = given[version]
+        used = {each.device for each in life.endpoints}
+        device = next(name for name in (f"eth{number}" for number in range(1000)) if name not in used)
+        four, six = network.subnet(4), network.subnet(6)
+        address, address6 = given.get(4, ""), given.get(6, "")
+        leads = not network.internal
+        return Endpoint(
+            network.id, network.name, device, link_name(self.fabric.tag, life.container, network.id),
+            attachment.mac or mac_of(address, life.container), address, address6,
+            four.block.prefixlen if four else 0, six.block.prefixlen if six else 0,
+            str(four.gateway) if four and leads else "", str(six.gateway) if six and leads else "",
+            tuple(map(words.checked_alias, attachment.aliases)),
+        )  # fmt: skip
+
+    # --- while it runs ---
+
+    def connect(self, message: Message) -> Message:
+        """Put a running container on a further network."""
+        self._settle()
+        attachment = attachment_from_json(message["attachment"])
+        network = self._network(attachment.network)
+        container = str(message["container"])
+        old = self._lives.get(container) or Life(container, str(message["name"]), str(message["hostname"]))
+        if old.on(network.id) is not None:
+            raise NetworkError(f"{old.name} is on {network.name} already")
+        pid, pid_start = int(message["pid"]), int(message["pid_start"])
+        life = replace(
+            old, pid=pid, pid_start=pid_start, endpoints=(*old.endpoints, self._placed(old, network, attachment))
+        )
+        with netns_of(pid, pid_start) as netns:
+            self._write(life)
+            self._kept.add(network.id)
+            try:
+                self.fabric.settle(list(self._lives.values()), keep=self._kept)
+                self.fabric.attach(life, netns)
+            except BaseException:
+                self._write(old)
+                self._settle(force=True)
+                raise
+        self._hear_helpers()
+        if container not in self._watched.values():
+            self._watch(life)
+        self._rename(old, life)
+        return {"life": life_to_json(life), **self._shown(life), "notices": self.fabric.notices(life)}
+
+    def disconnect(self, message: Message) -> Message:
+        """Take a running container off a network."""
+        self._settle()
+        network = self._network(str(message["network"]))
+        old = self._lives.get(str(message["container"]))
+        if old is None or old.on(network.id) is None:
+            raise NetworkError(f"container {message['name']} is not connected to network {network.name}")
+        life = replace(old, endpoints=tuple(each for each in old.endpoints if each.network != network.id))
+        endpoint = old.on(network.id)
+        assert endpoint is not None
+        self._write(life)
+        self.fabric.links.remove(endpoint.link)
+        with netns_of(life.pid, life.pid_start) as netns:
+            self.fabric.links.lead_out(netns, leading(life.endpoints))
+        self._kept.discard(network.id)
+        self._settle(force=True)
+        self._rename(old, life)
+        return {"life": life_to_json(life), **self._shown(life)}
+
+    def _rename(self, old: Life, life: Life) -> None:
+        """The container's own lines in its /etc/hosts, where it lies and is mounted."""
+        path = self.records.layout.container(life.container) / "hosts"
+        with suppress(OSError):
+            text = path.read_text(errors="surrogateescape")
+            changed = changed_hosts(text, life.hostname, old, life)
+            files.rewrite(path, changed.encode(errors="surrogateescape"))
+
+    # --- networks ---
+
+    def _network(self, name: str) -> Network:
+        """A network; the default one is made when it is first needed. Raises NetworkNotFound."""
+        network = self.records.find(name)
+        if network.name == DEFAULT and not network.subnets:
+            block = addresses.free_block(self._taken(), large=True)
+            network = replace(network, created=timestamp(), subnets=(Subnet(block, block[1]),))
+            self.records.write(network)
+        return network
+
+    def _taken(self) -> list[Any]:
+        own = [subnet.block for each in self.records.networks() for subnet in each.subnets]
+        return [*own, *self.fabric.links.blocks()]
+
+    def create(self, message: Message) -> Message:
+        """Make a network of what was asked for: {name, subnets: [[subnet, gateway, range]], ipv6, …}."""
+        name = checked_name(str(message["name"]))
+        if name in BUILT_IN:
+            raise NetworkError(f"operation is not permitted on predefined {name} network")
+        known = self.records.networks()
+        if any(each.name == name for each in known):
+            raise NetworkError(
+                f"network with name {name} already exists", hint=f"%network inspect {name}, or another name"
+            )
+        network = Network(
+            name, os.urandom(32).hex(), timestamp(), internal=bool(message["internal"]), labels=message["labels"],
+            options=message["options"],
+        )  # fmt: skip
+        subnets = [addresses.subnet_of(*each) for each in message["subnets"]]
+        taken = self._taken()
+        for subnet in subnets:
+            if other := next(
+                (each for each in taken if each.version == subnet.version and each.overlaps(subnet.block)), None
+            ):
+                whose = next((n.name for n in known for s in n.subnets if s.block == other), "")
+                raise AddressesExhausted(
+                    f"the subnet {subnet.block} overlaps {other}",
+                    why=f"the network {whose} has that" if whose else "this machine has a route to that",
+                )  # fmt: skip
+        if not any(each.version == 4 for each in subnets):
+            block = addresses.free_block(taken)
+            subnets.insert(0, Subnet(block, block[1]))
+        if message["ipv6"] and not any(each.version == 6 for each in subnets):
+            own = addresses.own_block(network.id)
+            subnets.append(Subnet(own, own[1]))
+        network = replace(network, subnets=tuple(sorted(subnets, key=lambda each: each.version)))
+        if network.subnet(6) is not None and not Path("/proc/sys/net/ipv6").is_dir():
+            raise Unavailable("no network with IPv6 can be made", why="this kernel has IPv6 switched off")
+        self.records.write(network)
+        return {"network": network_to_json(network)}
+
+    def remove(self, name: str) -> Message:
+        """Forget a network that nobody is on. Raises NetworkInUse."""
+        self._settle()
+        network = self.records.find(name)
+        if network.is_built_in:
+            raise NetworkError(f"{network.name} is a pre-defined network and cannot be removed")
+        if on := [each.name for each in self._lives.values() if each.on(network.id) is not None]:
+            raise NetworkInUse(
+                f"network {network.name} has active endpoints", why=f"{', '.join(on)}",
+                hint=f"%network disconnect {network.name} {on[0]}, or stop what is on it",
+            )  # fmt: skip
+        self.records.remove(network)
+        self._kept.discard(network.id)
+        self._settle(force=True)
+        return {"removed": network.name}
+
+
+def _gateway(network: Network, endpoint: Endpoint) -> str:
+    """Where the responder listens for a container; its own family's."""
+    subnet = network.subnet(4 if endpoint.address else 6)
+    return str(subnet.gateway) if subnet is not None else ""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

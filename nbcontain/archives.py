@@ -57,6 +57,8 @@ class Archives:
                 else:
                     with _sink(destination) as write:
                         write_archive(saved, blobs, write, told)
+            for each in saved:
+                self._engine.events.record("image", "save", str(each.image.id), {"name": str(each.image.id)})
             return tuple(each.image for each in saved)
 
         return Task("save", body)
@@ -106,6 +108,8 @@ class Archives:
                     engine.store.images.put(each.image)
                     for name in each.names:
                         engine.store.images.tag(each.image, name)
+                    shown = [name.familiar for name in each.names] or [str(each.image.id)]
+                    engine.events.record("image", "load", str(each.image.id), {"name": shown[0]})
             return loaded
 
         return Task("load", body)
@@ -125,7 +129,8 @@ class Archives:
                 history = tuple(replace(entry, comment=message or entry.comment) for entry in image.config.history)
                 image = Image.of(replace(changed(image.config, changes), history=history), image.layers)
                 engine.store.images.put(image, reference)
-                return image
+            engine.events.record("image", "import", str(image.id), {"name": tag or str(image.id)})
+            return image
 
         return Task(f"import {source}", body)
 
@@ -139,6 +144,7 @@ class Archives:
             with scope(emit, "export", f"export {container.name}"), _sink(destination) as write:
                 active = engine.store.snapshots_of(container.id).active(container.id)
                 engine.workshop(emit).stacks.export(active, write, skip=container.bundle.stubs())
+            engine.events.container(container, "export")
             return container
 
         return Task("export", body)
@@ -173,7 +179,8 @@ class Archives:
                 )
                 image = Image.of(made, layers)
                 engine.store.images.put(image, reference)
-                return image
+            engine.events.container(container, "commit", comment=message, imageID=str(image.id), imageRef=tag)
+            return image
 
         return Task(f"commit {container.name}", body)
 

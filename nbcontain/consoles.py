@@ -196,7 +196,7 @@ class Consoles:
         leash = Leash()
         records = container.follow()
         try:
-            self._engine.launch(container, leash, 0 if options.interactive and not options.tty else None)
+            self._engine.life.launch(container, leash, 0 if options.interactive and not options.tty else None)
         except BaseException:
             records.close()
             leash.let_go()

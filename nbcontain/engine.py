@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbcontain.containers import Containers
-from nbcontain.errors import Cancelled, ContainerError, InUse, NotRunning, SetupFailed, UsageError
-from nbcontain.events import Emit, Finished, Notice, Output, Record, Started
+from nbcontain.errors import NotRunning, UsageError
+from nbcontain.events import Emit, Finished, Output, Started
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
 from nbcontain.nouns import Noun
@@ -41,13 +41,14 @@ if TYPE_CHECKING:
     from nbcontain.build.sources import Source
     from nbcontain.builder import Builder, BuildTask
     from nbcontain.consoles import Consoles
+    from nbcontain.happenings import Events
     from nbcontain.housekeeping import Housekeeping
+    from nbcontain.life import Life
     from nbcontain.manifests import Manifests
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
     from nbcontain.runtime.launcher import Launcher
-    from nbcontain.runtime.leash import Leash
     from nbcontain.soundness import Soundness
     from nbcontain.store.stacks import Stacks
 
@@ -67,7 +68,9 @@ class Engine:
     bases: Noun[Bases] = Noun("nbcontain.bases")
     builder: Noun[Builder] = Noun("nbcontain.builder")
     consoles: Noun[Consoles] = Noun("nbcontain.consoles")
+    events: Noun[Events] = Noun("nbcontain.happenings")
     housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
+    life: Noun[Life] = Noun("nbcontain.life")
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
     resources: Noun[Resources] = Noun("nbcontain.resources")
 
@@ -176,6 +179,7 @@ class Engine:
             self.store.images.put_index(index, reference)
         else:
             self.store.images.tag(self.image(source), reference)
+        self.events.record("image", "tag", str(self.image(target).id), {"name": reference.familiar})
         return reference
 
     def remove_image(self, name: str, *, force: bool = False) -> list[str]:
@@ -282,7 +286,8 @@ class Engine:
             except BaseException:
                 self.store.snapshots.discard(active)
                 raise
-        return Container(bundle)
+        self.events.container(container := Container(bundle), "create")
+        return container
 
     def _shown_name(self, asked: str, image: Image) -> str:
         """The name as it was asked for, as with docker."""
@@ -304,103 +309,37 @@ class Engine:
             container = self.create_held(options, emit)
             stdin = 0 if options.interactive and not options.tty else None
             if leash is None:
-                self.launch(container, None, stdin)
+                self.life.launch(container, None, stdin)
                 return container
             # Followed before it is started: with --rm it may be forgotten a moment later.
             with leash, closing(container.follow()) as records:
-                self.launch(container, leash, stdin)
-                return self._attend(container, records, emit)
+                self.life.launch(container, leash, stdin)
+                return self.life.attend(container, records, emit)
 
         task = Task(f"run {options.image}", body)
         if leash is not None:
             task.on_cancel(leash.let_go)
         return task
 
-    def launch(self, container: Container, leash: Leash | None, stdin: int | None) -> None:
-        """Run a container for the first time; one that cannot be started is forgotten."""
-        try:
-            container.launch(self.launcher, leash=leash, stdin=stdin, start=True)
-        except BaseException as error:
-            self.remove_container(container, force=True)
-            if isinstance(error, SetupFailed):
-                from nbcontain.runtime.emulation import explained
-
-                raise explained(error, str(container.info.options.get("platform", ""))) from error
-            raise
-
-    def _attend(self, container: Container, records: Iterable[Record], emit: Emit) -> RunResult:
-        """Pass on what a container writes until it ends, which a cancellation brings about."""
-        output = Tail()
-        code: int | None = None
-        told = Notice("", "")
-        try:
-            for record in records:
-                emit(record.event)
-                match record.event:
-                    case Output():
-                        output.add(record.event)
-                    case Notice() as told:
-                        pass
-                    case Finished(exit_code=exit_code):
-                        code = exit_code
-        except Cancelled:
-            container.settle()
-            raise
-        return result_of(container.info.id, container.info.name, code, output, told)
-
     def start(self, container: Container, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
-        if container.status == "running":
-            return
-        self.profile.require(self.host, "start")
-        container.launch(self.launcher, start=True, stdin=stdin)
+        self.life.start(container, stdin=stdin)
 
     def stop(self, container: Container, timeout_s: float | None = None) -> None:
         """Send the stop signal, and SIGKILL after `timeout_s`, which is the container's own unless given."""
-        if container.status == "running":
-            self.resources.thaw(container)
-            container.stop(timeout_s)
+        self.life.stop(container, timeout_s)
 
     def restart(self, container: Container, timeout_s: float | None = None) -> None:
-        self.stop(container, timeout_s)
-        self.start(container)
+        """Stop a container, if it runs, and run it again."""
+        self.life.restart(container, timeout_s)
 
     def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Send the container's first process a signal. Raises NotRunning."""
-        self.resources.thaw(container, number)
-        container.kill(number)
-
-    def wait_all(self, containers: Sequence[Container], wrap: Callable[[tuple[str, ...]], T]) -> Task[T]:
-        """Wait for all of them to end; the task gives their exit codes, wrapped."""
-
-        def body(emit: Emit) -> T:
-            codes = []
-            for each in containers:
-                while (code := each.wait(0.2)) is None:
-                    emit(Started(each.id, each.name))  # strikes when nobody waits any more
-                codes.append(str(code))
-            return wrap(tuple(codes))
-
-        return Task("wait", body)
+        self.life.kill(container, number)
 
     def remove_container(self, container: Container, *, force: bool = False) -> None:
         """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
-        if container.status in ("running", "created") and container.bundle.is_alive():
-            if not force:
-                raise InUse(
-                    f"{container.name} is running",
-                    hint=f"%container stop {container.name} first, or rm -f, which kills it",
-                )
-            self.resources.thaw(container)
-            with suppress(ContainerError):
-                # It may end, and with --rm be forgotten, while we ask.
-                container.kill(signal.SIGKILL)
-                container.wait(5)
-        container.bundle.end_orphan()
-        self.resources.group(container).remove(timeout_s=0.2)
-        with self.store.shared():
-            container.bundle.remove(self.store.overlays.remove_tree)
-            self.store.snapshots_of(container.id).discard(container.id)
+        self.life.remove(container, force=force)
 
     def exec(self, options: ExecOptions) -> Task[RunResult]:
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""

@@ -199,8 +199,8 @@ def moment(created: str) -> float:
         return float("-inf")
 
 
-def instant(text: str, now: float | None = None) -> float:
-    """until=: a duration before now ("24h", "1h30m", "7d"), a date or time, or seconds since the epoch.
+def instant(text: str, now: float | None = None, *, word: str = "until") -> float:
+    """`word`=: a duration before now ("24h", "1h30m", "7d"), a date or time, or seconds since the epoch.
 
     Gives seconds since the epoch. Raises UsageError.
     """
@@ -216,4 +216,4 @@ def instant(text: str, now: float | None = None) -> float:
         return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
     except (ValueError, OverflowError, OSError):
         hint = "24h, 7d, 1h30m, 2024-05-01, 2024-05-01T12:00:00Z, or seconds since 1970"
-        raise UsageError(f"until={text}: that is no time", hint=hint) from None
+        raise UsageError(f"{word}={text}: that is no time", hint=hint) from None

@@ -247,11 +247,14 @@ class Housekeeping:
         gone = [f"Untagged: {reference.familiar}" for reference in leaving]
         for reference in leaving:
             engine.store.images.remove(reference)
+            about = str(next(iter(meant.values())).id) if meant else reference.familiar
+            engine.events.record("image", "untag", about, {"name": reference.familiar})
         needed = {each.info.image_id for each in users}
         for image in gone_images:
             if str(image.id) not in needed:
                 engine.store.images.forget(image)
                 gone.append(f"Deleted: {image.id}")
+                engine.events.record("image", "delete", str(image.id), {"name": str(image.id)})
         if gone_images or not own:
             self._collect(wait=False)
         return gone

@@ -222,7 +222,7 @@ def container_kill(engine: Engine, words: KillWords) -> InProgress[Lines]:
 
 @command("container", "wait", "wait until containers end, and give their exit codes", Names, top=("wait",))
 def container_wait(engine: Engine, words: Names) -> InProgress[Lines]:
-    return InProgress(engine.wait_all([engine.container(name) for name in words.names], Lines), "work")
+    return InProgress(engine.life.wait_all([engine.container(name) for name in words.names], Lines), "work")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 
-from nbcontain.network.model import Life, Network
+from nbcontain.network.model import Sandbox, Network
 from nbcontain.values import dataclass
 
 A, PTR, AAAA, ANY = 1, 12, 28, 255
@@ -142,7 +142,7 @@ class Names:
     """Who is called what on which network. Made anew whenever that changes."""
 
     def __init__(
-        self, networks: Sequence[Network], lives: Sequence[Life], servers: Mapping[str, Sequence[str]] | None = None
+        self, networks: Sequence[Network], sandboxes: Sequence[Sandbox], servers: Mapping[str, Sequence[str]] | None = None
     ) -> None:
         """`servers` are those of --dns, by container."""
         self._networks = {each.id: each for each in networks}
@@ -151,18 +151,18 @@ class Names:
         self._pointers: dict[tuple[str, str], str] = {}
         """By network and address."""
         self._views: dict[tuple[str, str], View] = {}
-        for life in lives:
-            on = [each for each in life.endpoints if each.network in self._networks]
+        for sandbox in sandboxes:
+            on = [each for each in sandbox.endpoints if each.network in self._networks]
             view = View(
                 tuple(each.network for each in on if self._networks[each.network].has_names),
-                any(not self._networks[each.network].internal for each in on), tuple((servers or {}).get(life.container, ())),
+                any(not self._networks[each.network].internal for each in on), tuple((servers or {}).get(sandbox.container, ())),
             )  # fmt: skip
             for each in on:
                 named = self._networks[each.network].has_names
                 for address in filter(None, (each.address, each.address6)):
                     self._views[each.network, address] = view
-                    self._pointers[each.network, address] = f"{life.name}.{each.network_name}"
-                    for name in each.names(life) if named else ():
+                    self._pointers[each.network, address] = f"{sandbox.name}.{each.network_name}"
+                    for name in each.names(sandbox) if named else ():
                         for shown in (name, f"{name}.{each.network_name}"):
                             self._addresses.setdefault((each.network, shown.lower()), []).append(address)
 

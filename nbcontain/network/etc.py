@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
-from nbcontain.network.model import Life, Wish
+from nbcontain.network.model import Sandbox, Wish
 from nbcontain.values import dataclass
 
 GATEWAY = "host-gateway"
@@ -99,7 +99,7 @@ def of_host(wish: Wish, text: str) -> str:
     ).text()
 
 
-def hosts(hostname: str, life: Life | None, added: Iterable[tuple[str, str]], gateway: str) -> str:
+def hosts(hostname: str, sandbox: Sandbox | None, added: Iterable[tuple[str, str]], gateway: str) -> str:
     """/etc/hosts: loopback, --add-host, and what the container itself is called at each of its addresses.
 
     `gateway` is what host-gateway stands for; without one such lines are left out.
@@ -109,12 +109,12 @@ def hosts(hostname: str, life: Life | None, added: Iterable[tuple[str, str]], ga
         shown = gateway if address == GATEWAY else address
         if shown:
             lines.append(f"{shown}\t{name}\n")
-    for each in life.endpoints if life else ():
+    for each in sandbox.endpoints if sandbox else ():
         lines += [f"{address}\t{hostname}\n" for address in (each.address, each.address6) if address and hostname]
     return "".join(lines)
 
 
-def changed_hosts(text: str, hostname: str, before: Life, after: Life) -> str:
+def changed_hosts(text: str, hostname: str, before: Sandbox, after: Sandbox) -> str:
     """The same file when a network came or went: what else somebody wrote into it stays."""
     old = {
         f"{address}\t{hostname}" for each in before.endpoints for address in (each.address, each.address6) if address

@@ -19,11 +19,11 @@ from nbcontain.network import etc, helper, ports
 from nbcontain.network.links import Links
 from nbcontain.network.model import (
     Endpoint,
-    Life,
+    Sandbox,
     Network,
     PortMapping,
     bridge_name,
-    life_to_json,
+    sandbox_to_json,
     network_to_json,
     store_tag,
 )
@@ -166,45 +166,45 @@ class Fabric:
 
     # --- all of it ---
 
-    def settle(self, lives: Sequence[Life], *, keep: Iterable[str] = ()) -> None:
+    def settle(self, sandboxes: Sequence[Sandbox], *, keep: Iterable[str] = ()) -> None:
         """Have in the kernel what these containers need, and nothing else of ours. Raises NetworkError.
 
         `keep` are ids of networks whose bridges may stay although nobody is on them.
         """
         networks = {each.id: each for each in self.records.networks()}
-        used = {each.network for life in lives for each in life.endpoints}
+        used = {each.network for sandbox in sandboxes for each in sandbox.endpoints}
         bridged = [networks[each] for each in {*used, *keep} if each in networks and networks[each].driver == "bridge"]
         known = {bridge_name(self.tag, each.id) for each in bridged}
-        known |= {each.link for life in lives for each in life.endpoints}
+        known |= {each.link for sandbox in sandboxes for each in sandbox.endpoints}
         for name in sorted(self.links.ours() - known):
             self.links.remove(name)
-        self._filter(bridged, lives)
+        self._filter(bridged, sandboxes)
         active = [each for each in bridged if each.id in used]
         for network in active:
             self.links.ensure_bridge(bridge_name(self.tag, network.id), network)
         knowledge = {
-            "networks": list(map(network_to_json, active)), "lives": list(map(life_to_json, lives)),
+            "networks": list(map(network_to_json, active)), "sandboxes": list(map(sandbox_to_json, sandboxes)),
             "servers": self.servers,
         }  # fmt: skip
         self.names.sync(self._wanted_names(active), knowledge)
-        self.forwarder.sync(self._wanted_ports(lives))
+        self.forwarder.sync(self._wanted_ports(sandboxes))
 
-    def _filter(self, networks: Sequence[Network], lives: Sequence[Life]) -> None:
+    def _filter(self, networks: Sequence[Network], sandboxes: Sequence[Sandbox]) -> None:
         try:
-            self.filter.be(elements(self.tag, networks, lives) if networks else None)
+            self.filter.be(elements(self.tag, networks, sandboxes) if networks else None)
             self._filter_refusal = ""
         except OSError as error:
             # A kernel without nf_tables: then nothing leads out, and the forwarder alone leads in.
             self._filter_refusal = error.strerror or str(error)
 
-    def notices(self, life: Life) -> list[str]:
+    def notices(self, sandbox: Sandbox) -> list[str]:
         """What of a container's networks is not as it should be."""
         found = []
         if self._filter_refusal:
             found.append(
                 f"this kernel has no packet filter for us ({self._filter_refusal}): nothing leads out of networks"
             )
-        networks = {each.network for each in life.endpoints}
+        networks = {each.network for each in sandbox.endpoints}
         for key, why in self.names.refused.items():
             if key.partition(" ")[0] in networks:
                 found.append(f"names are not answered at {key.partition(' ')[2]}: {why}")
@@ -226,41 +226,41 @@ class Fabric:
 
     # --- ports ---
 
-    def _wanted_ports(self, lives: Sequence[Life]) -> Wanted:
+    def _wanted_ports(self, sandboxes: Sequence[Sandbox]) -> Wanted:
         wanted = {}
-        for life in lives:
-            for port in life.ports:
-                address = (life.address6 if ":" in port.host_address else life.address) or life.address or life.address6
-                if life.pid and address:
-                    key = f"{port_key(life, port)} {address}"
+        for sandbox in sandboxes:
+            for port in sandbox.ports:
+                address = (sandbox.address6 if ":" in port.host_address else sandbox.address) or sandbox.address or sandbox.address6
+                if sandbox.pid and address:
+                    key = f"{port_key(sandbox, port)} {address}"
                     wanted[key] = (
                         {"address": address, "port": port.container_port},
-                        lambda life=life, port=port: [self._socket(life, port)],  # type: ignore[misc]
+                        lambda sandbox=sandbox, port=port: [self._socket(sandbox, port)],  # type: ignore[misc]
                     )
         return wanted
 
-    def _socket(self, life: Life, port: PortMapping) -> socket.socket:
-        end = self.bound.pop(port_key(life, port), None)
+    def _socket(self, sandbox: Sandbox, port: PortMapping) -> socket.socket:
+        end = self.bound.pop(port_key(sandbox, port), None)
         # Anew where a forwarder was killed: what it held is free until now.
         return end if end is not None else ports.bound(port, ())[1]
 
-    def let_go(self, life: Life) -> None:
+    def let_go(self, sandbox: Sandbox) -> None:
         """Close what was bound for a container and never handed on."""
-        for port in life.ports:
-            end = self.bound.pop(port_key(life, port), None)
+        for port in sandbox.ports:
+            end = self.bound.pop(port_key(sandbox, port), None)
             if end is not None:
                 end.close()
 
     # --- containers ---
 
-    def attach(self, life: Life, netns: int) -> None:
+    def attach(self, sandbox: Sandbox, netns: int) -> None:
         """Give a container its links, as far as it does not have them. Idempotent. Raises NetworkError."""
         networks = {each.id: each for each in self.records.networks()}
-        for endpoint in life.endpoints:
+        for endpoint in sandbox.endpoints:
             network = networks[endpoint.network]
             bridge = self.links.ensure_bridge(bridge_name(self.tag, network.id), network)
             self.links.attach(netns, endpoint, bridge, network.mtu)
-        self.links.lead_out(netns, leading(life.endpoints))
+        self.links.lead_out(netns, leading(sandbox.endpoints))
 
     def close(self) -> None:
         self.links.close()
@@ -272,8 +272,8 @@ def leading(endpoints: Iterable[Endpoint]) -> Endpoint | None:
     return next((each for each in endpoints if each.gateway or each.gateway6), None)
 
 
-def port_key(life: Life, port: PortMapping) -> str:
-    return f"{life.container} {port.protocol} {port.host_address} {port.host_port} {port.container_port}"
+def port_key(sandbox: Sandbox, port: PortMapping) -> str:
+    return f"{sandbox.container} {port.protocol} {port.host_address} {port.host_port} {port.container_port}"
 
 
 def host_resolver() -> etc.Resolver:

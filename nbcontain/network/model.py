@@ -137,13 +137,13 @@ class Endpoint:
     gateway6: str = ""
     aliases: tuple[str, ...] = ()
 
-    def names(self, life: Life) -> tuple[str, ...]:
+    def names(self, sandbox: Sandbox) -> tuple[str, ...]:
         """What it is called on its network."""
-        return tuple(dict.fromkeys((life.name, life.container[:12], life.hostname, *self.aliases)))
+        return tuple(dict.fromkeys((sandbox.name, sandbox.container[:12], sandbox.hostname, *self.aliases)))
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class Sandbox:
     """A container on networks, for one run: written before anything is made in the kernel, void once its lock is free."""
 
     container: str
@@ -320,22 +320,22 @@ _ENDPOINT_TEXTS = (
 )  # fmt: skip
 
 
-def life_to_json(life: Life) -> dict[str, Any]:
+def sandbox_to_json(sandbox: Sandbox) -> dict[str, Any]:
     return {
-        "container": life.container, "name": life.name, "hostname": life.hostname, "pid": life.pid,
-        "pid_start": life.pid_start,
+        "container": sandbox.container, "name": sandbox.name, "hostname": sandbox.hostname, "pid": sandbox.pid,
+        "pid_start": sandbox.pid_start,
         "endpoints": [
             {name: getattr(each, name) for name in _ENDPOINT_TEXTS}
             | {"prefix": each.prefix, "prefix6": each.prefix6, "aliases": list(each.aliases)}
-            for each in life.endpoints
+            for each in sandbox.endpoints
         ],
-        "ports": list(map(port_to_json, life.ports)),
+        "ports": list(map(port_to_json, sandbox.ports)),
     }  # fmt: skip
 
 
-def life_from_json(document: Mapping[str, Any]) -> Life:
+def sandbox_from_json(document: Mapping[str, Any]) -> Sandbox:
     """Raises ValueError, TypeError or KeyError for what is none."""
-    return Life(
+    return Sandbox(
         str(document["container"]), str(document["name"]), str(document["hostname"]), int(document["pid"]),
         int(document["pid_start"]),
         tuple(

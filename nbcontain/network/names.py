@@ -18,7 +18,7 @@ from nbcontain.channel import Message
 from nbcontain.network import dns
 from nbcontain.network.etc import Resolver
 from nbcontain.network.helper import Poll
-from nbcontain.network.model import life_from_json, network_from_json
+from nbcontain.network.model import sandbox_from_json, network_from_json
 
 _RESOLV_CONF = "/etc/resolv.conf"
 _PENDING = 512
@@ -102,7 +102,7 @@ class Responder:
 
     def learn(self, told: Message) -> None:
         self._names = dns.Names(
-            [network_from_json(each) for each in told["networks"]], [life_from_json(each) for each in told["lives"]],
+            [network_from_json(each) for each in told["networks"]], [sandbox_from_json(each) for each in told["sandboxes"]],
             told["servers"],
         )  # fmt: skip
 

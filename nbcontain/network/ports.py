@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from nbcontain.errors import NetworkError, PortTaken
-from nbcontain.network.model import Life, PortMapping
+from nbcontain.network.model import Sandbox, PortMapping
 from nbcontain.values import replace
 
 _QUEUE = 4096
 
 
-def bound(port: PortMapping, lives: Iterable[Life]) -> tuple[PortMapping, socket.socket]:
+def bound(port: PortMapping, sandboxes: Iterable[Sandbox]) -> tuple[PortMapping, socket.socket]:
     """A socket at a published port, and which port it is. Raises PortTaken with its owner, NetworkError."""
     last: PortTaken | None = None
     for number in range(port.host_port, max(port.last_port, port.host_port) + 1):
@@ -30,7 +30,7 @@ def bound(port: PortMapping, lives: Iterable[Life]) -> tuple[PortMapping, socket
         raise PortTaken(
             f"no port of {port.host_address}:{port.host_port}-{port.last_port} is free", why=last.why, hint=last.hint
         )
-    owner = next((life.name for life in lives for each in life.ports if _collide(each, port)), "")
+    owner = next((sandbox.name for sandbox in sandboxes for each in sandbox.ports if _collide(each, port)), "")
     if owner:
         last.why = f"the container {owner} has it"
         last.hint = f"another port, or %container stop {owner}"

@@ -10,11 +10,11 @@ from typing import Any
 from nbcontain.errors import NetworkNotFound, StoreError
 from nbcontain.network.model import (
     BUILT_IN,
-    Life,
+    Sandbox,
     Network,
     built_in_id,
-    life_from_json,
-    life_to_json,
+    sandbox_from_json,
+    sandbox_to_json,
     network_from_json,
     network_to_json,
 )
@@ -71,21 +71,21 @@ class Records:
 
     # --- who is on them ---
 
-    def lives(self) -> list[Life]:
+    def sandboxes(self) -> list[Sandbox]:
         """All that were written down, also of containers that have ended meanwhile."""
         found = []
-        for name in files.names(self.layout.network_lives):
+        for name in files.names(self.layout.network_sandboxes):
             with suppress(*_BROKEN):
-                found.append(life_from_json(_document(self.layout.network_lives / name)))
+                found.append(sandbox_from_json(_document(self.layout.network_sandboxes / name)))
         return found
 
-    def living(self) -> list[Life]:
+    def living(self) -> list[Sandbox]:
         """Those of containers that are alive."""
-        return [each for each in self.lives() if self.is_alive(each.container)]
+        return [each for each in self.sandboxes() if self.is_alive(each.container)]
 
-    def life(self, container_id: str) -> Life | None:
+    def sandbox(self, container_id: str) -> Sandbox | None:
         try:
-            return life_from_json(_document(self.layout.network_life(container_id)))
+            return sandbox_from_json(_document(self.layout.network_sandbox(container_id)))
         except _BROKEN:
             return None
 
@@ -93,13 +93,13 @@ class Records:
         """Whether somebody holds the container's lock."""
         return files.is_held_at(self.layout.container(container_id) / "lock")
 
-    def write_life(self, life: Life) -> None:
+    def write_sandbox(self, sandbox: Sandbox) -> None:
         """Not synced: after a power cut nothing of it is left in the kernel either."""
-        files.make_directory(self.layout.network_lives, durable=False)
-        files.replace(self.layout.network_life(life.container), _bytes(life_to_json(life)), durable=False)
+        files.make_directory(self.layout.network_sandboxes, durable=False)
+        files.replace(self.layout.network_sandbox(sandbox.container), _bytes(sandbox_to_json(sandbox)), durable=False)
 
-    def remove_life(self, container_id: str) -> None:
-        files.unlink(self.layout.network_life(container_id))
+    def remove_sandbox(self, container_id: str) -> None:
+        files.unlink(self.layout.network_sandbox(container_id))
 
 
 def _without_bridge(name: str) -> Network:

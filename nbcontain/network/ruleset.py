@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Literal
 
-from nbcontain.network.model import Life, Network, bridge_name
+from nbcontain.network.model import Sandbox, Network, bridge_name
 from nbcontain.values import dataclass
 
 Register = int
@@ -205,7 +205,7 @@ def table_name(tag: str) -> str:
     return f"nbcontain_{tag}"
 
 
-def elements(tag: str, networks: Iterable[Network], lives: Iterable[Life]) -> frozenset[Element]:
+def elements(tag: str, networks: Iterable[Network], sandboxes: Iterable[Sandbox]) -> frozenset[Element]:
     """What is to be in the sets while these networks have bridges, and these containers are on them."""
     found: set[Element] = set()
     routed: set[str] = set()
@@ -222,11 +222,11 @@ def elements(tag: str, networks: Iterable[Network], lives: Iterable[Life]) -> fr
                 size = subnet.block.max_prefixlen // 8
                 last = end.to_bytes(size, "big") if end < 1 << (8 * size) else b""
                 found.add(Element(f"masq{subnet.version}", start.to_bytes(size, "big"), last))
-    for life in lives:
-        for version, address in ((4, _leading(life, routed, 4)), (6, _leading(life, routed, 6))):
+    for sandbox in sandboxes:
+        for version, address in ((4, _leading(sandbox, routed, 4)), (6, _leading(sandbox, routed, 6))):
             if not address:
                 continue
-            for port in life.ports:
+            for port in sandbox.ports:
                 at = ip_address(port.host_address)
                 if at.version != version or at.is_loopback:
                     # What is published on loopback is the forwarder's: nobody else may get there.
@@ -238,9 +238,9 @@ def elements(tag: str, networks: Iterable[Network], lives: Iterable[Life]) -> fr
     return frozenset(found)
 
 
-def _leading(life: Life, routed: set[str], version: int) -> str:
+def _leading(sandbox: Sandbox, routed: set[str], version: int) -> str:
     """The address that published ports lead to: of its first network that leads out."""
-    for each in life.endpoints:
+    for each in sandbox.endpoints:
         if each.network in routed and (address := each.address if version == 4 else each.address6):
             return address
     return ""

@@ -28,12 +28,12 @@ from nbcontain.network.model import (
     DEFAULT,
     Attachment,
     Endpoint,
-    Life,
+    Sandbox,
     Network,
     Subnet,
     attachment_from_json,
     checked_name,
-    life_to_json,
+    sandbox_to_json,
     link_name,
     mac_of,
     network_to_json,
@@ -94,7 +94,7 @@ class Worker:
         """pidfds of containers' first processes."""
         self._ending: set[str] = set()
         """Containers whose first process has ended, and whose lock may still be held for a moment, or for another run."""
-        self._lives: dict[str, Life] = {each.container: each for each in self.records.lives()}
+        self._sandboxes: dict[str, Sandbox] = {each.container: each for each in self.records.sandboxes()}
         self._kept: set[str] = set()
         """Networks whose bridges stay until it is quiet."""
         self._last: dict[str, str] = {}
@@ -139,31 +139,31 @@ class Worker:
         if gone:
             self._settle()
         for container in list(self._ending):
-            life = self._lives.get(container)
-            if life is None or start_of(life.pid) == 0 and self._has_new_process(life):
+            sandbox = self._sandboxes.get(container)
+            if sandbox is None or start_of(sandbox.pid) == 0 and self._has_new_process(sandbox):
                 self._ending.discard(container)
-        if now - self._checked_at >= _CHECK_S and self._lives:
+        if now - self._checked_at >= _CHECK_S and self._sandboxes:
             self._checked_at = now
             with suppress(NetworkError):
                 self._settle(force=True)
 
-    def _has_new_process(self, life: Life) -> bool:
+    def _has_new_process(self, sandbox: Sandbox) -> bool:
         """Whether a supervisor started its program again, in the same network namespace."""
         import json
 
         try:
-            state = json.loads(files.read(self.records.layout.container(life.container) / "state.json", 1 << 20))
+            state = json.loads(files.read(self.records.layout.container(sandbox.container) / "state.json", 1 << 20))
             pid, pid_start = int(state["pid"]), int(state["pid_start"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        if pid == life.pid or start_of(pid) != pid_start:
+        if pid == sandbox.pid or start_of(pid) != pid_start:
             return False
-        self._write(replace(life, pid=pid, pid_start=pid_start))
-        self._watch(self._lives[life.container])
+        self._write(replace(sandbox, pid=pid, pid_start=pid_start))
+        self._watch(self._sandboxes[sandbox.container])
         return True
 
     def _is_idle(self) -> bool:
-        if self._lives or self._clients:
+        if self._sandboxes or self._clients:
             self._used_at = time.monotonic()
             return False
         return time.monotonic() - self._used_at >= self._idle_s
@@ -229,15 +229,15 @@ class Worker:
 
     def _settle(self, *, force: bool = False) -> None:
         """Forget who has ended, and have the kernel be what the rest needs."""
-        gone = [each for each in self._lives.values() if not self.records.is_alive(each.container)]
-        for life in gone:
-            self._forget(life)
+        gone = [each for each in self._sandboxes.values() if not self.records.is_alive(each.container)]
+        for sandbox in gone:
+            self._forget(sandbox)
         if gone or force:
-            self.fabric.settle(list(self._lives.values()), keep=self._kept)
+            self.fabric.settle(list(self._sandboxes.values()), keep=self._kept)
             self._hear_helpers()
-        for life in self._lives.values():
-            if life.pid and life.container not in self._watched.values() and life.container not in self._ending:
-                self._watch(life)
+        for sandbox in self._sandboxes.values():
+            if sandbox.pid and sandbox.container not in self._watched.values() and sandbox.container not in self._ending:
+                self._watch(sandbox)
 
     def _hear_helpers(self) -> None:
         for serving in (self.fabric.names, self.fabric.forwarder):
@@ -245,30 +245,30 @@ class Worker:
                 with suppress(FileExistsError):
                     self._epoll.register(serving.channel.fileno(), select.EPOLLIN)
 
-    def _forget(self, life: Life) -> None:
-        self.fabric.let_go(life)
-        self.fabric.servers.pop(life.container, None)
-        self._ending.discard(life.container)
-        self._lives.pop(life.container, None)
-        self.records.remove_life(life.container)
-        for fd in [fd for fd, container in self._watched.items() if container == life.container]:
+    def _forget(self, sandbox: Sandbox) -> None:
+        self.fabric.let_go(sandbox)
+        self.fabric.servers.pop(sandbox.container, None)
+        self._ending.discard(sandbox.container)
+        self._sandboxes.pop(sandbox.container, None)
+        self.records.remove_sandbox(sandbox.container)
+        for fd in [fd for fd, container in self._watched.items() if container == sandbox.container]:
             self._unwatch(fd)
 
-    def _write(self, life: Life) -> None:
-        self.records.write_life(life)
-        self._lives[life.container] = life
+    def _write(self, sandbox: Sandbox) -> None:
+        self.records.write_sandbox(sandbox)
+        self._sandboxes[sandbox.container] = sandbox
 
-    def _watch(self, life: Life) -> None:
+    def _watch(self, sandbox: Sandbox) -> None:
         try:
-            fd = os.pidfd_open(life.pid)
+            fd = os.pidfd_open(sandbox.pid)
         except OSError:
-            self._ending.add(life.container)
+            self._ending.add(sandbox.container)
             return
-        if start_of(life.pid) != life.pid_start:
+        if start_of(sandbox.pid) != sandbox.pid_start:
             os.close(fd)
-            self._ending.add(life.container)
+            self._ending.add(sandbox.container)
             return
-        self._watched[fd] = life.container
+        self._watched[fd] = sandbox.container
         self._epoll.register(fd, select.EPOLLIN)
 
     def _unwatch(self, fd: int) -> None:
@@ -284,22 +284,22 @@ class Worker:
         self._settle()
         wish = wish_from_json(message["wish"])
         container = str(message["container"])
-        if (old := self._lives.get(container)) is not None:
+        if (old := self._sandboxes.get(container)) is not None:
             self._forget(old)
-        life = Life(container, str(message["name"]), str(message["hostname"]))
+        sandbox = Sandbox(container, str(message["name"]), str(message["hostname"]))
         for attachment in wish.attachments:
             network = self._network(attachment.network)
-            if life.on(network.id) is not None:
-                raise NetworkError(f"{life.name} is asked to be on {network.name} twice")
-            life = replace(life, endpoints=(*life.endpoints, self._placed(life, network, attachment)))
+            if sandbox.on(network.id) is not None:
+                raise NetworkError(f"{sandbox.name} is asked to be on {network.name} twice")
+            sandbox = replace(sandbox, endpoints=(*sandbox.endpoints, self._placed(sandbox, network, attachment)))
         taken: dict[str, Any] = {}
         try:
-            others = list(self._lives.values())
+            others = list(self._sandboxes.values())
             for port in wish.published:
-                found, end = bound(port, [*others, life])
-                life = replace(life, ports=(*life.ports, found))
-                taken[port_key(life, found)] = end
-            self._write(life)
+                found, end = bound(port, [*others, sandbox])
+                sandbox = replace(sandbox, ports=(*sandbox.ports, found))
+                taken[port_key(sandbox, found)] = end
+            self._write(sandbox)
         except BaseException:
             for end in taken.values():
                 end.close()
@@ -307,17 +307,17 @@ class Worker:
         self.fabric.bound |= taken
         if wish.servers:
             self.fabric.servers[container] = wish.servers
-        return {"life": life_to_json(life), **self._shown(life)}
+        return {"sandbox": sandbox_to_json(sandbox), **self._shown(sandbox)}
 
-    def _shown(self, life: Life) -> Message:
+    def _shown(self, sandbox: Sandbox) -> Message:
         """What its files in /etc are made of."""
         networks = {each.id: each for each in self.records.networks()}
-        asked = [networks[each.network] for each in life.endpoints]
+        asked = [networks[each.network] for each in sandbox.endpoints]
         named = [each for each in asked if each.has_names]
         at = [each for each in (named or asked) if self.fabric.needs_responder(each)]
-        first = life.on(at[0].id) if at else None
+        first = sandbox.on(at[0].id) if at else None
         gateway = _gateway(at[0], first) if at and first is not None else ""
-        out = leading(life.endpoints)
+        out = leading(sandbox.endpoints)
         return {
             "responder": gateway, "has_names": bool(named),
             "gateway": (out.gateway or out.gateway6) if out is not None else "",
@@ -325,27 +325,27 @@ class Worker:
 
     def attach(self, message: Message) -> Message:
         """A container was made, and waits to be started: its links, its names, its ports."""
-        life = self._lives.get(str(message["container"]))
-        if life is None:
+        sandbox = self._sandboxes.get(str(message["container"]))
+        if sandbox is None:
             raise NetworkError("the container has no place on any network", why="its record is gone")
-        life = replace(life, pid=int(message["pid"]), pid_start=int(message["pid_start"]))
-        with netns_of(life.pid, life.pid_start) as netns:
-            self._write(life)
-            self._kept |= {each.network for each in life.endpoints}
-            self.fabric.settle(list(self._lives.values()), keep=self._kept)
+        sandbox = replace(sandbox, pid=int(message["pid"]), pid_start=int(message["pid_start"]))
+        with netns_of(sandbox.pid, sandbox.pid_start) as netns:
+            self._write(sandbox)
+            self._kept |= {each.network for each in sandbox.endpoints}
+            self.fabric.settle(list(self._sandboxes.values()), keep=self._kept)
             self._hear_helpers()
-            self.fabric.attach(life, netns)
-        self._watch(life)
-        return {"notices": self.fabric.notices(life)}
+            self.fabric.attach(sandbox, netns)
+        self._watch(sandbox)
+        return {"notices": self.fabric.notices(sandbox)}
 
     def release(self, container: str) -> Message:
         """A container that could not be started."""
-        if (life := self._lives.get(container)) is not None:
-            self._forget(life)
+        if (sandbox := self._sandboxes.get(container)) is not None:
+            self._forget(sandbox)
             self._settle(force=True)
         return {"released": True}
 
-    def _placed(self, life: Life, network: Network, attachment: Attachment) -> Endpoint:
+    def _placed(self, sandbox: Sandbox, network: Network, attachment: Attachment) -> Endpoint:
         """A place on a network that nobody else has. Raises AddressTaken, AddressesExhausted."""
         if network.driver != "bridge":
             raise NetworkError(f"{network.name} is no network that containers are put on beside others")
@@ -354,8 +354,8 @@ class Worker:
             subnet = network.subnet(version)
             taken = {
                 address
-                for other in self._lives.values()
-                if other.container != life.container and (there := other.on(network.id)) is not None
+                for other in self._sandboxes.values()
+                if other.container != sandbox.container and (there := other.on(network.id)) is not None
                 for address in (there.address, there.address6)
                 if address
             }
@@ -365,14 +365,14 @@ class Worker:
                 key = f"{network.id} {version}"
                 given[version] = addresses.given(network, subnet, taken, self._last.get(key, ""))
                 self._last[key] = given[version]
-        used = {each.device for each in life.endpoints}
+        used = {each.device for each in sandbox.endpoints}
         device = next(name for name in (f"eth{number}" for number in range(1000)) if name not in used)
         four, six = network.subnet(4), network.subnet(6)
         address, address6 = given.get(4, ""), given.get(6, "")
         leads = not network.internal
         return Endpoint(
-            network.id, network.name, device, link_name(self.fabric.tag, life.container, network.id),
-            attachment.mac or mac_of(address, life.container), address, address6,
+            network.id, network.name, device, link_name(self.fabric.tag, sandbox.container, network.id),
+            attachment.mac or mac_of(address, sandbox.container), address, address6,
             four.block.prefixlen if four else 0, six.block.prefixlen if six else 0,
             str(four.gateway) if four and leads else "", str(six.gateway) if six and leads else "",
             tuple(map(words.checked_alias, attachment.aliases)),
@@ -386,54 +386,54 @@ class Worker:
         attachment = attachment_from_json(message["attachment"])
         network = self._network(attachment.network)
         container = str(message["container"])
-        old = self._lives.get(container) or Life(container, str(message["name"]), str(message["hostname"]))
+        old = self._sandboxes.get(container) or Sandbox(container, str(message["name"]), str(message["hostname"]))
         if old.on(network.id) is not None:
             raise NetworkError(f"{old.name} is on {network.name} already")
         pid, pid_start = int(message["pid"]), int(message["pid_start"])
-        life = replace(
+        sandbox = replace(
             old, pid=pid, pid_start=pid_start, endpoints=(*old.endpoints, self._placed(old, network, attachment))
         )
         with netns_of(pid, pid_start) as netns:
-            self._write(life)
+            self._write(sandbox)
             self._kept.add(network.id)
             try:
-                self.fabric.settle(list(self._lives.values()), keep=self._kept)
-                self.fabric.attach(life, netns)
+                self.fabric.settle(list(self._sandboxes.values()), keep=self._kept)
+                self.fabric.attach(sandbox, netns)
             except BaseException:
                 self._write(old)
                 self._settle(force=True)
                 raise
         self._hear_helpers()
         if container not in self._watched.values():
-            self._watch(life)
-        self._rename(old, life)
-        return {"life": life_to_json(life), **self._shown(life), "notices": self.fabric.notices(life)}
+            self._watch(sandbox)
+        self._rename(old, sandbox)
+        return {"sandbox": sandbox_to_json(sandbox), **self._shown(sandbox), "notices": self.fabric.notices(sandbox)}
 
     def disconnect(self, message: Message) -> Message:
         """Take a running container off a network."""
         self._settle()
         network = self._network(str(message["network"]))
-        old = self._lives.get(str(message["container"]))
+        old = self._sandboxes.get(str(message["container"]))
         if old is None or old.on(network.id) is None:
             raise NetworkError(f"container {message['name']} is not connected to network {network.name}")
-        life = replace(old, endpoints=tuple(each for each in old.endpoints if each.network != network.id))
+        sandbox = replace(old, endpoints=tuple(each for each in old.endpoints if each.network != network.id))
         endpoint = old.on(network.id)
         assert endpoint is not None
-        self._write(life)
+        self._write(sandbox)
         self.fabric.links.remove(endpoint.link)
-        with netns_of(life.pid, life.pid_start) as netns:
-            self.fabric.links.lead_out(netns, leading(life.endpoints))
+        with netns_of(sandbox.pid, sandbox.pid_start) as netns:
+            self.fabric.links.lead_out(netns, leading(sandbox.endpoints))
         self._kept.discard(network.id)
         self._settle(force=True)
-        self._rename(old, life)
-        return {"life": life_to_json(life), **self._shown(life)}
+        self._rename(old, sandbox)
+        return {"sandbox": sandbox_to_json(sandbox), **self._shown(sandbox)}
 
-    def _rename(self, old: Life, life: Life) -> None:
+    def _rename(self, old: Sandbox, sandbox: Sandbox) -> None:
         """The container's own lines in its /etc/hosts, where it lies and is mounted."""
-        path = self.records.layout.container(life.container) / "hosts"
+        path = self.records.layout.container(sandbox.container) / "hosts"
         with suppress(OSError):
             text = path.read_text(errors="surrogateescape")
-            changed = changed_hosts(text, life.hostname, old, life)
+            changed = changed_hosts(text, sandbox.hostname, old, sandbox)
             files.rewrite(path, changed.encode(errors="surrogateescape"))
 
     # --- networks ---
@@ -494,7 +494,7 @@ class Worker:
         network = self.records.find(name)
         if network.is_built_in:
             raise NetworkError(f"{network.name} is a pre-defined network and cannot be removed")
-        if on := [each.name for each in self._lives.values() if each.on(network.id) is not None]:
+        if on := [each.name for each in self._sandboxes.values() if each.on(network.id) is not None]:
             raise NetworkInUse(
                 f"network {network.name} has active endpoints", why=f"{', '.join(on)}",
                 hint=f"%network disconnect {network.name} {on[0]}, or stop what is on it",

@@ -181,7 +181,8 @@ class Registries:
                 ).image(reference, platform),
             )  # fmt: skip
             emit(Notice(task, f"digest: {named.digest}"))
-            return image
+        stacks.store.tell("image", "pull", reference.familiar, {"name": reference.familiar_repository})
+        return image
 
     # --- push ---
 
@@ -235,6 +236,8 @@ class Registries:
                 size = len(attested.index.raw if attested else raw)
                 emit(Notice(task, f"{each.tag or '@'}: digest: {digest} size: {size}"))
                 sent.append((each, digest))
+        for each, _ in sent:
+            store.tell("image", "push", each.familiar, {"name": each.familiar_repository})
         return tuple(sent)
 
     def _sources(self, target: Reference, digest: Digest) -> Sequence[str]:

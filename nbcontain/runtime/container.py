@@ -176,12 +176,15 @@ class Container:
         finally:
             channel.close()
 
-    def stop(self, timeout_s: float | None = None) -> None:
-        """Send its stop signal, and SIGKILL if it still runs after `timeout_s`. Nothing if it does not run."""
+    def stop(self, timeout_s: float | None = None, number: int | None = None) -> None:
+        """Send its stop signal, and SIGKILL if it still runs after `timeout_s`. Nothing if it does not run.
+
+        A negative time waits for ever; `number` is a signal in place of its own.
+        """
         timeout_s = self.info.stop_timeout_s if timeout_s is None else timeout_s
         try:
-            self.kill(signal_number(self.info.stop_signal))
-            if self.wait(timeout_s) is None:
+            self.kill(signal_number(self.info.stop_signal) if number is None else number)
+            if self.wait(timeout_s if timeout_s >= 0 else None) is None:
                 self.kill(signal.SIGKILL)
                 self.wait(10.0)
         except (NotRunning, ContainerNotFound):

@@ -25,7 +25,8 @@ from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
 from nbcontain.runtime.signals import signal_number
-from nbcontain.store import files
+from nbcontain.store import events_log, files
+from nbcontain.store.layout import Layout
 from nbcontain.values import replace
 
 GRACE_S = 0.5
@@ -392,8 +393,20 @@ class Supervisor:
             self.journal.close()
             if self.mounts_fd >= 0:
                 os.close(self.mounts_fd)
+            self._tell("die", exitCode=str(code))
+            if rubbish:
+                self._tell("destroy")
             for path in rubbish:
                 self._remove(path)
+
+    def _tell(self, action: str, **attributes: str) -> None:
+        """Tell of an event. Nobody waits for it, and a disk that takes no more keeps nobody from working."""
+        if self.info.build_step:
+            return
+        told = {**self.info.labels, "image": self.info.image, "name": self.info.name, **attributes}
+        with suppress(OSError):
+            path = Layout(self.bundle.path.parent.parent).events
+            events_log.record(path, "container", action, self.info.id, told)
 
     def _put_aside(self) -> list[Path]:
         """Free the names of what --rm removes, before anybody hears of the end; gives where it lies now.

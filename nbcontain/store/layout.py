@@ -168,6 +168,11 @@ class Layout:
         return self.root / "containers"
 
     @property
+    def events(self) -> Path:
+        """What happened to all that is here, of late: docker's events."""
+        return self.root / "events" / "events.jsonl"
+
+    @property
     def names_lock(self) -> Path:
         """Held while a container's name is chosen and its bundle written, so that names stay unique."""
         return self.root / "names.lock"
@@ -178,19 +183,19 @@ class Layout:
 
     @property
     def networks(self) -> Path:
-        """The networks that were made: a file each, by id. `live/` says who is on them now, `run/` is their processes'."""
+        """The networks that were made: a file each, by id. `sandboxes/` says who is on them now, `run/` is their processes'."""
         return self.root / "networks"
 
     def network(self, network_id: str) -> Path:
         return self.networks / f"{network_id}.json"
 
     @property
-    def network_lives(self) -> Path:
+    def network_sandboxes(self) -> Path:
         """Who is on networks now, by container: addresses, ports, names of kernel objects. Void without its lock."""
-        return self.networks / "live"
+        return self.networks / "sandboxes"
 
-    def network_life(self, container_id: str) -> Path:
-        return self.network_lives / f"{container_id}.json"
+    def network_sandbox(self, container_id: str) -> Path:
+        return self.network_sandboxes / f"{container_id}.json"
 
     def network_process(self, name: str) -> Path:
         """One of the networks' processes: its lock, and its control socket."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 from nbcontain.errors import StoreError, WrongFormatVersion
 from nbcontain.oci import codec
 from nbcontain.oci.image import Index
-from nbcontain.store import files
+from nbcontain.store import events_log, files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.builds import BuildRecords
 from nbcontain.store.cache import BuildCache
@@ -22,6 +23,7 @@ from nbcontain.store.layout import FORMAT_VERSION, Layout
 from nbcontain.store.overlay import OverlaySnapshotter
 from nbcontain.store.snapshots import Driver, Snapshotter, Worker
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -102,6 +104,11 @@ class Store:
         """The directory that the container or step of that key writes to. A whole tree holds its image's files too."""
         snapshots = self.snapshots_of(key)
         return snapshots.shelf.active(key) / "fs"
+
+    def tell(self, kind: str, action: str, object_id: str, attributes: Mapping[str, str] = _NOTHING) -> None:
+        """Tell of an event (see `events_log`). A disk that takes no more keeps nobody from working."""
+        with suppress(OSError):
+            events_log.record(self.layout.events, kind, action, object_id, attributes)
 
     def shared(self) -> AbstractContextManager[None]:
         """Held by whoever uses things, so that gc leaves them alone; waits for a running gc."""

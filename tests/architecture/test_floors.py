@@ -6,13 +6,14 @@ from package_source import Module, modules
 
 FLOORS = (
     {"errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys"},
-    {"channel", "host", "journal", "task"},
+    {"channel", "host", "journal", "segments", "task"},
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
-        "housekeeping", "inspection", "manifests", "networks", "nouns", "outcomes", "profiles", "resources", "soundness",
+        "happenings", "housekeeping", "inspection", "life", "manifests", "networks", "nouns", "outcomes", "profiles",
+        "resources", "soundness",
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "terminal"},

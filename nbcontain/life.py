@@ -1,0 +1,141 @@
+"""The life of containers from their making to their removal: starting, stopping, naming, forgetting. `engine.life`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from nbcontain.errors import Cancelled, ContainerError, InUse, SetupFailed
+from nbcontain.events import Emit, Finished, Notice, Output, Record, Started
+from nbcontain.outcomes import RunResult, Tail, result_of
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.signals import signal_number
+from nbcontain.task import Task
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+    from nbcontain.runtime.leash import Leash
+
+T = TypeVar("T")
+
+
+class Life:
+    """What can be done with an engine's containers as wholes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- running ---
+
+    def launch(self, container: Container, leash: Leash | None, stdin: int | None) -> None:
+        """Run a container for the first time; one that cannot be started is forgotten, as is what it may have left."""
+        try:
+            container.launch(self._engine.launcher, leash=leash, stdin=stdin, start=True)
+        except BaseException as error:
+            self.remove(container, force=True)
+            if isinstance(error, SetupFailed):
+                from nbcontain.runtime.emulation import explained
+
+                raise explained(error, str(container.info.options.get("platform", ""))) from error
+            raise
+        self._engine.events.container(container, "start")
+
+    def attend(self, container: Container, records: Iterable[Record], emit: Emit) -> RunResult:
+        """Pass on what a container writes until it ends, which a cancellation brings about."""
+        output = Tail()
+        code: int | None = None
+        told = Notice("", "")
+        try:
+            for record in records:
+                emit(record.event)
+                match record.event:
+                    case Output():
+                        output.add(record.event)
+                    case Notice() as told:
+                        pass
+                    case Finished(exit_code=exit_code):
+                        code = exit_code
+        except Cancelled:
+            container.settle()
+            raise
+        return result_of(container.info.id, container.info.name, code, output, told)
+
+    def start(self, container: Container, *, stdin: int | None = None) -> None:
+        """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
+        if container.status == "running":
+            return
+        self._engine.profile.require(self._engine.host, "start")
+        container.launch(self._engine.launcher, start=True, stdin=stdin)
+        self._engine.events.container(container, "start")
+
+    # --- ending ---
+
+    def stop(self, container: Container, timeout_s: float | None = None, number: int | None = None) -> None:
+        """Send the stop signal, or that `number`, and SIGKILL after `timeout_s`; the container's own unless given.
+
+        A negative time waits for ever. Nothing if it does not run.
+        """
+        if container.status != "running":
+            return
+        self._engine.resources.thaw(container)
+        number = signal_number(container.info.stop_signal) if number is None else number
+        self._told_kill(container, number)
+        container.stop(timeout_s, number)
+        with suppress(ContainerError):
+            self._engine.events.container(container, "stop")
+
+    def restart(self, container: Container, timeout_s: float | None = None, number: int | None = None) -> None:
+        """Stop a container, if it runs, and run it again."""
+        self.stop(container, timeout_s, number)
+        self.start(container)
+        self._engine.events.container(container, "restart")
+
+    def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
+        """Send the container's first process a signal. Raises NotRunning."""
+        self._engine.resources.thaw(container, number)
+        container.kill(number)
+        self._told_kill(container, number)
+
+    def _told_kill(self, container: Container, number: int) -> None:
+        self._engine.events.container(container, "kill", signal=str(number))
+
+    def wait_all(self, containers: Sequence[Container], wrap: Callable[[tuple[str, ...]], T]) -> Task[T]:
+        """Wait for all of them to end; the task gives their exit codes, wrapped."""
+
+        def body(emit: Emit) -> T:
+            codes = []
+            for each in containers:
+                while (code := each.wait(0.2)) is None:
+                    emit(Started(each.id, each.name))  # strikes when nobody waits any more
+                codes.append(str(code))
+            return wrap(tuple(codes))
+
+        return Task("wait", body)
+
+    def remove(self, container: Container, *, force: bool = False) -> None:
+        """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
+        engine = self._engine
+        if container.status in ("running", "created") and container.bundle.is_alive():
+            if not force:
+                raise InUse(
+                    f"{container.name} is running",
+                    hint=f"%container stop {container.name} first, or rm -f, which kills it",
+                )
+            engine.resources.thaw(container)
+            with suppress(ContainerError):
+                # It may end, and with --rm be forgotten, while we ask.
+                container.kill(signal.SIGKILL)
+                container.wait(5)
+        container.bundle.end_orphan()
+        engine.resources.group(container).remove(timeout_s=0.2)
+        with suppress(OSError, ValueError):
+            # Read before it goes.
+            _ = container.info
+        was_there = container.bundle.is_whole()
+        with engine.store.shared():
+            container.bundle.remove(engine.store.overlays.remove_tree)
+            engine.store.snapshots_of(container.id).discard(container.id)
+        if was_there:
+            engine.events.container(container, "destroy")

@@ -1,0 +1,50 @@
+"""A file of lines that must not grow for ever: put aside when it is large, and begun anew. `segments` reads such files.
+
+Run by whoever writes them: the supervisor of a container, and anybody who tells of an event.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nbcontain import segments
+from nbcontain.store import files
+
+
+def rotated(path: Path, keep: int) -> int:
+    """Put `path` aside under its number, begin it anew, and remove all but the `keep` newest. Gives it, open.
+
+    Only its one writer may do that, or who holds a lock for it. Raises OSError; then all is as it was, or is repaired
+    by the next `opened`.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        number = segments.number_of(fd)
+    finally:
+        os.close(fd)
+    fresh = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
+    try:
+        files.write_new(fresh, segments.head(number + 1))
+        files.move(path, path.with_name(f"{path.name}.{number}"))
+        files.move(fresh, path)
+    except OSError:
+        files.unlink(fresh)
+        raise
+    for each in segments.numbers(path.parent, path.name):
+        if each <= number + 1 - keep:
+            files.unlink(path.with_name(f"{path.name}.{each}"))
+    return opened(path)
+
+
+def opened(path: Path) -> int:
+    """`path` to append to; made, with the number that is its turn, if it is not there."""
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        except FileNotFoundError:
+            before = segments.numbers(path.parent, path.name)
+        try:
+            files.write_new(path, segments.head(before[-1] + 1) if before else b"")
+        except FileExistsError:
+            continue

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbcontain.containers import Containers
 from nbcontain.errors import NotRunning, UsageError
-from nbcontain.events import Emit, Finished, Output, Started
+from nbcontain.events import Emit, Finished, Notice, Output, Started
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
 from nbcontain.nouns import Noun
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from nbcontain.housekeeping import Housekeeping
     from nbcontain.life import Life
     from nbcontain.manifests import Manifests
+    from nbcontain.networks import Networks
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
@@ -72,6 +73,7 @@ class Engine:
     housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
     life: Noun[Life] = Noun("nbcontain.life")
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
+    networks: Noun[Networks] = Noun("nbcontain.networks")
     resources: Noun[Resources] = Noun("nbcontain.resources")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
@@ -90,6 +92,8 @@ class Engine:
         """End the helper processes. Detached containers go on."""
         if "launcher" in self.__dict__:
             self.launcher.close()
+        if "networks" in self.__dict__:
+            self.networks.close()
 
     # --- what there is to work with ---
 
@@ -157,6 +161,7 @@ class Engine:
         """Start what the first build or run would otherwise wait for. Returns at once."""
         if self.profile.runs:
             self.launcher.warm()
+            self.networks.warm()
 
     # --- images ---
 
@@ -254,10 +259,14 @@ class Engine:
     def create_held(self, options: RunOptions, emit: Emit) -> Container:
         """The same, with its lock held until it is launched."""
         from nbcontain.names import checked
+        from nbcontain.network.model import wish_to_json
         from nbcontain.runtime.generate import generate
 
         self.profile.require(self.host, "run")
         image = self.bases.to_run(options, emit)
+        options, wish, notices = self.networks.decide(options, image.config)
+        for text in notices:
+            emit(Notice("", text))
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
         spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)
@@ -273,7 +282,9 @@ class Engine:
             terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
-            options={"network": options.network, "platform": str(image.config.platform)},
+            options={
+                "network": wish.mode, "networks": wish_to_json(wish), "platform": str(image.config.platform),
+            },  # fmt: skip
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
         )
         with self.store.shared():

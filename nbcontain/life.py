@@ -32,7 +32,7 @@ class Life:
     def launch(self, container: Container, leash: Leash | None, stdin: int | None) -> None:
         """Run a container for the first time; one that cannot be started is forgotten, as is what it may have left."""
         try:
-            container.launch(self._engine.launcher, leash=leash, stdin=stdin, start=True)
+            self._engine.networks.launch(container, leash=leash, stdin=stdin)
         except BaseException as error:
             self.remove(container, force=True)
             if isinstance(error, SetupFailed):
@@ -67,7 +67,7 @@ class Life:
         if container.status == "running":
             return
         self._engine.profile.require(self._engine.host, "start")
-        container.launch(self._engine.launcher, start=True, stdin=stdin)
+        self._engine.networks.launch(container, leash=None, stdin=stdin)
         self._engine.events.container(container, "start")
 
     # --- ending ---

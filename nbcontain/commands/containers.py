@@ -32,7 +32,9 @@ PRIVILEGED = "nothing protects this machine from what runs inside"
 
 @command("container", "run", "make a container of an image and run it", RunOptions, top=("run",))
 def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Interactive:
-    facts = (("network", options.network), ("privileged", PRIVILEGED if options.privileged else ""))
+    said = (options.network,) if isinstance(options.network, str) else options.network
+    network = " ".join(said) or engine.networks.default()
+    facts = (("network", network), ("privileged", PRIVILEGED if options.privileged else ""))
     log = "" if options.remove else "%container logs shows all of it"
     keys.parse(options.detach_keys)
 

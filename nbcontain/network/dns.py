@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 
-from nbcontain.network.model import Sandbox, Network
+from nbcontain.network.model import Network, Sandbox
 from nbcontain.values import dataclass
 
 A, PTR, AAAA, ANY = 1, 12, 28, 255
@@ -142,7 +142,10 @@ class Names:
     """Who is called what on which network. Made anew whenever that changes."""
 
     def __init__(
-        self, networks: Sequence[Network], sandboxes: Sequence[Sandbox], servers: Mapping[str, Sequence[str]] | None = None
+        self,
+        networks: Sequence[Network],
+        sandboxes: Sequence[Sandbox],
+        servers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """`servers` are those of --dns, by container."""
         self._networks = {each.id: each for each in networks}
@@ -155,7 +158,8 @@ class Names:
             on = [each for each in sandbox.endpoints if each.network in self._networks]
             view = View(
                 tuple(each.network for each in on if self._networks[each.network].has_names),
-                any(not self._networks[each.network].internal for each in on), tuple((servers or {}).get(sandbox.container, ())),
+                any(not self._networks[each.network].internal for each in on),
+                tuple((servers or {}).get(sandbox.container, ())),
             )  # fmt: skip
             for each in on:
                 named = self._networks[each.network].has_names

@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from nbcontain.channel import Channel, Listener, Message, connect, is_readable
@@ -19,12 +20,12 @@ from nbcontain.network import etc, helper, ports
 from nbcontain.network.links import Links
 from nbcontain.network.model import (
     Endpoint,
-    Sandbox,
     Network,
     PortMapping,
+    Sandbox,
     bridge_name,
-    sandbox_to_json,
     network_to_json,
+    sandbox_to_json,
     store_tag,
 )
 from nbcontain.network.nft import Filter
@@ -49,9 +50,9 @@ class Serving:
         self.refused: dict[str, str] = {}
         """What could not be had, and why."""
 
-    def sync(self, wanted: Wanted, knowledge: Message | None = None) -> None:
-        """Have it hold exactly this, and know this; without anything to hold it is ended."""
-        if not wanted:
+    def sync(self, wanted: Wanted, knowledge: Message | None = None, *, ends: bool = True) -> None:
+        """Have it hold exactly this, and know this. Without anything to hold it `ends`, or there is none."""
+        if not wanted and (ends or self.channel is None):
             if self.channel is not None or (self._directory / "control.sock").exists():
                 with suppress(OSError):
                     self._reach().send({"do": "end"})
@@ -64,6 +65,9 @@ class Serving:
                 held = self._held(channel)
                 for key in held - wanted.keys():
                     channel.send({"do": "drop", "key": key})
+                if held - wanted.keys():
+                    # Until it has let go, nobody else can have them.
+                    self._held(channel)
                 if knowledge is not None:
                     channel.send({"do": "learn", **knowledge})
                 for key in wanted.keys() - held:
@@ -166,7 +170,7 @@ class Fabric:
 
     # --- all of it ---
 
-    def settle(self, sandboxes: Sequence[Sandbox], *, keep: Iterable[str] = ()) -> None:
+    def settle(self, sandboxes: Sequence[Sandbox], *, keep: Collection[str] = ()) -> None:
         """Have in the kernel what these containers need, and nothing else of ours. Raises NetworkError.
 
         `keep` are ids of networks whose bridges may stay although nobody is on them.
@@ -186,8 +190,9 @@ class Fabric:
             "networks": list(map(network_to_json, active)), "sandboxes": list(map(sandbox_to_json, sandboxes)),
             "servers": self.servers,
         }  # fmt: skip
-        self.names.sync(self._wanted_names(active), knowledge)
-        self.forwarder.sync(self._wanted_ports(sandboxes))
+        ends = not keep
+        self.names.sync(self._wanted_names(active), knowledge, ends=ends)
+        self.forwarder.sync(self._wanted_ports(sandboxes), ends=ends)
 
     def _filter(self, networks: Sequence[Network], sandboxes: Sequence[Sandbox]) -> None:
         try:
@@ -218,7 +223,7 @@ class Fabric:
 
     def _wanted_names(self, networks: Sequence[Network]) -> Wanted:
         return {
-            f"{network.id} {subnet.gateway}": ({"network": network.id}, lambda at=str(subnet.gateway): _listening(at))  # type: ignore[misc]
+            f"{network.id} {subnet.gateway}": ({"network": network.id}, partial(_listening, str(subnet.gateway)))
             for network in networks
             if self.needs_responder(network)
             for subnet in network.subnets
@@ -230,19 +235,23 @@ class Fabric:
         wanted = {}
         for sandbox in sandboxes:
             for port in sandbox.ports:
-                address = (sandbox.address6 if ":" in port.host_address else sandbox.address) or sandbox.address or sandbox.address6
+                address = (
+                    (sandbox.address6 if ":" in port.host_address else sandbox.address)
+                    or sandbox.address
+                    or sandbox.address6
+                )
                 if sandbox.pid and address:
                     key = f"{port_key(sandbox, port)} {address}"
                     wanted[key] = (
                         {"address": address, "port": port.container_port},
-                        lambda sandbox=sandbox, port=port: [self._socket(sandbox, port)],  # type: ignore[misc]
+                        partial(self._socket, sandbox, port),
                     )
         return wanted
 
-    def _socket(self, sandbox: Sandbox, port: PortMapping) -> socket.socket:
+    def _socket(self, sandbox: Sandbox, port: PortMapping) -> list[socket.socket]:
         end = self.bound.pop(port_key(sandbox, port), None)
         # Anew where a forwarder was killed: what it held is free until now.
-        return end if end is not None else ports.bound(port, ())[1]
+        return [end if end is not None else ports.bound(port, ())[1]]
 
     def let_go(self, sandbox: Sandbox) -> None:
         """Close what was bound for a container and never handed on."""
@@ -256,11 +265,12 @@ class Fabric:
     def attach(self, sandbox: Sandbox, netns: int) -> None:
         """Give a container its links, as far as it does not have them. Idempotent. Raises NetworkError."""
         networks = {each.id: each for each in self.records.networks()}
+        found = []
         for endpoint in sandbox.endpoints:
             network = networks[endpoint.network]
             bridge = self.links.ensure_bridge(bridge_name(self.tag, network.id), network)
-            self.links.attach(netns, endpoint, bridge, network.mtu)
-        self.links.lead_out(netns, leading(sandbox.endpoints))
+            found.append((endpoint, bridge, network.mtu))
+        self.links.attach(netns, found, leading(sandbox.endpoints))
 
     def close(self) -> None:
         self.links.close()

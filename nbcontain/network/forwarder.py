@@ -1,4 +1,4 @@
-"""The forwarder of published ports: what comes to a port of this machine goes to a container's, and back. Run by its own process.
+"""The forwarder: what comes to a published port of this machine goes to a container's, and back. Its own process.
 
 Used on loopback, where the packet filter does not reach, between containers, for ordinary users, and wherever there is
 no packet filter. Bytes go from socket to socket through pipes, and never through this process's memory (splice(2)).
@@ -49,7 +49,7 @@ class _Direction:
         self.has_ended = self.is_closed = False
 
     def move(self) -> bool:
-        """As much as goes without waiting, within reason: True if there may be more. Raises OSError for a broken one."""
+        """As much as goes without waiting, within reason: True if there may be more. Raises OSError if it is broken."""
         for _ in range(_ROUNDS):
             progressed = False
             if not self.has_ended and self.full < _PIPE_BYTES:

@@ -65,6 +65,7 @@ def run(listener_fd: int, make: Callable[[Poll], Work], *, is_root: bool) -> Non
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
+    silence()
     _give_up_powers(is_root=is_root)
     listener = Listener(listener_fd)
     poll = Poll()
@@ -85,6 +86,14 @@ def run(listener_fd: int, make: Callable[[Poll], Work], *, is_root: bool) -> Non
                     clients.pop(fd).close()
             else:
                 work.serve(fd, events)
+
+
+def silence() -> None:
+    """Have 0, 1 and 2 be nothing: whose pipes they were would wait for their end."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.close(null)
 
 
 def _obeyed(client: Channel, work: Work) -> bool:

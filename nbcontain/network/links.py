@@ -5,21 +5,31 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
 from nbcontain.errors import NetworkError
 from nbcontain.linux import syscalls
 from nbcontain.network.model import Block, Endpoint, Network, is_ours, mac_of
+from nbcontain.network.netlink import CREATE, EXCLUSIVE, REPLACE, ROUTE, Attribute, Netlink, encoded
 
 _IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
 _NO_DUPLICATES = 0x02
 """IFA_F_NODAD: an address that nobody else can have need not be asked around for."""
+_NEW_LINK, _NEW_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE = 16, 20, 24, 25
+_UP = 1
+_LINK = struct.Struct("=BxHiII")
+"""struct ifinfomsg."""
+_ADDRESS = struct.Struct("=BBBBI")
+"""struct ifaddrmsg."""
+_ROUTE = struct.Struct("=BBBBBBBBI")
+"""struct rtmsg."""
+Order = tuple[int, int, bytes]
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _CONF6 = Path("/proc/sys/net/ipv6/conf")
 
@@ -30,12 +40,14 @@ class Links:
     def __init__(self, tag: str) -> None:
         self._tag = tag
         self._route = IPRoute()
+        self._netlink = Netlink(ROUTE)
         self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._made: set[str] = set()
         """Bridges that are known to be as they should."""
 
     def close(self) -> None:
         self._route.close()
+        self._netlink.close()
         os.close(self._home)
 
     # --- what there is ---
@@ -73,8 +85,12 @@ class Links:
             _write(_CONF6 / name / "disable_ipv6", "0" if has_ipv6 else "1")
             _write(_CONF6 / name / "accept_ra", "0")
             for subnet in network.subnets:
+                gateway = subnet.gateway
+                flags = {"flags": _NO_DUPLICATES} if gateway.version == 6 else {}
                 with _if_not_there():
-                    self._address(self._route, index, str(subnet.gateway), subnet.block.prefixlen)
+                    self._route.addr(
+                        "add", index=index, address=str(gateway), prefixlen=subnet.block.prefixlen, **flags
+                    )
         if not network.internal:
             forward(has_ipv6=has_ipv6)
         self._made.add(name)
@@ -85,54 +101,59 @@ class Links:
         self._made.discard(name)
         try:
             index = socket.if_nametoindex(name)
+        except OSError:
+            return
+        try:
             self._route.link("del", index=index)
-        except (OSError, NetlinkError) as error:
-            if _code(error) not in (errno.ENODEV, errno.ENXIO, errno.ENOENT):
+        except NetlinkError as error:
+            if error.code != errno.ENODEV:
                 raise
 
     # --- containers ---
 
-    def attach(self, netns: int, endpoint: Endpoint, bridge: int, mtu: int) -> None:
-        """Give the container whose network namespace this is a link to a bridge, with its addresses. Idempotent.
+    def attach(self, netns: int, endpoints: Sequence[tuple[Endpoint, int, int]], leading: Endpoint | None) -> None:
+        """Give the container whose network namespace this is its links, addresses and default route. Idempotent.
 
-        Raises NetworkError.
+        `endpoints` come with the index of their bridge and an MTU, 0 being the kernel's; `leading` is the one that
+        leads out. Raises NetworkError.
         """
-        with _told(f"cannot connect to {endpoint.network_name}"):
-            size = {"mtu": mtu} if mtu else {}
-            with self._inside(netns):
-                is_there = endpoint.device in {name for _, name in socket.if_nameindex()}
-            if not is_there:
-                self.remove(endpoint.link)
-                self._route.link(
-                    "add", ifname=endpoint.link, kind="veth", master=bridge, state="up", **size,
-                    peer={"ifname": endpoint.device, "address": endpoint.mac, "net_ns_fd": netns, **size},
-                )  # fmt: skip
-                _write(_CONF6 / endpoint.link / "disable_ipv6", "1")
-            with self._inside(netns), closing(IPRoute()) as route:
-                index = socket.if_nametoindex(endpoint.device)
-                # What says that it is a router is not believed: it could be another container (CVE-2020-13401).
-                _write(_CONF6 / endpoint.device / "accept_ra", "0")
-                _write(_CONF6 / endpoint.device / "disable_ipv6", "0" if endpoint.address6 else "1")
-                route.link("set", index=index, state="up")
-                for address, prefix in ((endpoint.address, endpoint.prefix), (endpoint.address6, endpoint.prefix6)):
-                    if address:
-                        with _if_not_there():
-                            self._address(route, index, address, prefix)
+        with _told("cannot connect the container to its networks"):
+            with self.inside(netns):
+                there = {name for _, name in socket.if_nameindex()}
+                inside = Netlink(ROUTE)
+            with closing(inside):
+                for endpoint, bridge, mtu in endpoints:
+                    if endpoint.device not in there:
+                        self.remove(endpoint.link)
+                        self._netlink.ask([_new_veth(endpoint, bridge, mtu, netns)])
+                        _write(_CONF6 / endpoint.link / "disable_ipv6", "1")
+                with self.inside(netns):
+                    orders: list[Order] = []
+                    for endpoint, _, _ in endpoints:
+                        # What says that it is a router is not believed: it could be another container (CVE-2020-13401).
+                        _write(_CONF6 / endpoint.device / "accept_ra", "0")
+                        _write(_CONF6 / endpoint.device / "disable_ipv6", "0" if endpoint.address6 else "1")
+                        orders += _configured(endpoint, socket.if_nametoindex(endpoint.device))
+                    inside.ask(orders, (errno.EEXIST,))
+                    self._lead(inside, leading)
 
-    def lead_out(self, netns: int, endpoint: Endpoint | None) -> None:
+    def lead_out(self, netns: int, leading: Endpoint | None) -> None:
         """Have a container's default routes go by this endpoint; None has none. Raises NetworkError."""
-        with _told("cannot set the default route"), self._inside(netns), closing(IPRoute()) as route:
-            for family, any_of in ((_IPV4, "0.0.0.0/0"), (_IPV6, "::/0")):
-                gateway = "" if endpoint is None else endpoint.gateway if family == _IPV4 else endpoint.gateway6
-                if gateway and endpoint is not None:
-                    index = socket.if_nametoindex(endpoint.device)
-                    route.route("replace", dst=any_of, gateway=gateway, oif=index, family=family)
-                else:
-                    with suppress(NetlinkError):
-                        route.route("del", dst=any_of, family=family)
+        with _told("cannot set the default route"), self.inside(netns), closing(Netlink(ROUTE)) as inside:
+            self._lead(inside, leading)
+
+    def _lead(self, inside: Netlink, leading: Endpoint | None) -> None:
+        gateways = (leading.gateway, leading.gateway6) if leading is not None else ("", "")
+        index = socket.if_nametoindex(leading.device) if leading is not None else 0
+        for family, gateway in zip((_IPV4, _IPV6), gateways, strict=True):
+            if gateway:
+                inside.ask([_default_route(_NEW_ROUTE, CREATE | REPLACE, family, gateway, index)])
+            else:
+                gone = (errno.ESRCH, errno.ENOENT, errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+                inside.ask([_default_route(_DELETE_ROUTE, 0, family, "", 0)], gone)
 
     @contextmanager
-    def _inside(self, netns: int) -> Iterator[None]:
+    def inside(self, netns: int) -> Iterator[None]:
         """Be in another network namespace for a moment."""
         syscalls.setns(netns, syscalls.CLONE_NEWNET)
         try:
@@ -140,16 +161,53 @@ class Links:
         finally:
             syscalls.setns(self._home, syscalls.CLONE_NEWNET)
 
-    def inside(self, netns: int) -> Any:
-        return self._inside(netns)
 
-    @staticmethod
-    def _address(route: IPRoute, index: int, address: str, prefix: int) -> None:
-        if ":" in address:
-            route.addr("add", index=index, address=address, prefixlen=prefix, family=_IPV6, flags=_NO_DUPLICATES)
-        else:
-            broadcast = str(ip_network(f"{address}/{prefix}", strict=False).broadcast_address)
-            route.addr("add", index=index, address=address, prefixlen=prefix, broadcast=broadcast)
+# --- messages (rtnetlink(7), linux/if_link.h) -------------------------------------------------------
+
+
+def _number(value: int) -> bytes:
+    return struct.pack("=I", value)
+
+
+def _new_veth(endpoint: Endpoint, bridge: int, mtu: int, netns: int) -> Order:
+    """A pair of links: one end up on the bridge, the other inside."""
+    size: list[Attribute] = [(4, _number(mtu))] if mtu else []
+    mac = bytes.fromhex(endpoint.mac.replace(":", ""))
+    peer = _LINK.pack(0, 0, 0, 0, 0) + encoded([(3, endpoint.device), (1, mac), (28, _number(netns)), *size])
+    info: list[Attribute] = [(1, b"veth"), (2, [(1, peer)])]
+    body = _LINK.pack(0, 0, 0, _UP, _UP) + encoded([(3, endpoint.link), (10, _number(bridge)), (18, info), *size])
+    return _NEW_LINK, CREATE | EXCLUSIVE, body
+
+
+def _configured(endpoint: Endpoint, index: int) -> list[Order]:
+    """A link inside: up, and with its addresses."""
+    orders: list[Order] = [(_NEW_LINK, 0, _LINK.pack(0, 0, index, _UP, _UP))]
+    for text, prefix in ((endpoint.address, endpoint.prefix), (endpoint.address6, endpoint.prefix6)):
+        if text:
+            address = ip_address(text)
+            told: list[Attribute] = [(1, address.packed), (2, address.packed)]
+            if address.version == 4:
+                told.append((4, ip_network(f"{text}/{prefix}", strict=False).broadcast_address.packed))
+            else:
+                told.append((8, _number(_NO_DUPLICATES)))
+            family = _IPV4 if address.version == 4 else _IPV6
+            orders.append(
+                (_NEW_ADDRESS, CREATE | EXCLUSIVE, _ADDRESS.pack(family, prefix, 0, 0, index) + encoded(told))
+            )
+    return orders
+
+
+def _default_route(kind: int, flags: int, family: int, gateway: str, index: int) -> Order:
+    """Of the main table (254), as an administrator's (4), for single destinations (1)."""
+    told: list[Attribute] = [(5, ip_address(gateway).packed), (4, _number(index))] if gateway else []
+    return (
+        kind,
+        flags,
+        _ROUTE.pack(family, 0, 0, 0, 254, 4 if gateway else 0, 0, 1 if gateway else 0, 0) + encoded(told),
+    )
+
+
+# --- knobs ------------------------------------------------------------------------------------------
 
 
 def forward(*, has_ipv6: bool) -> None:

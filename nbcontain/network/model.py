@@ -144,7 +144,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A container on networks, for one run: written before anything is made in the kernel, void once its lock is free."""
+    """A container on networks, for one run: written before anything is made in the kernel.
+
+    Void once the container's lock is free.
+    """
 
     container: str
     name: str

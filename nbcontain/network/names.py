@@ -1,7 +1,7 @@
-"""The responder for names: asks nobody about containers, and the host's resolvers about the world. Run by its own process.
+"""The responder for names: asks nobody about containers, and the host's resolvers about the world. Its own process.
 
-It listens where the worker has it listen: on the gateway of each network, in that network's namespace. What it passes on
-goes out from where the process itself stands, which is the machine's network.
+It listens where the worker has it listen: on the gateway of each network, in that network's namespace. What it passes
+on goes out from where the process itself stands, which is the machine's network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nbcontain.channel import Message
 from nbcontain.network import dns
 from nbcontain.network.etc import Resolver
 from nbcontain.network.helper import Poll
-from nbcontain.network.model import sandbox_from_json, network_from_json
+from nbcontain.network.model import network_from_json, sandbox_from_json
 
 _RESOLV_CONF = "/etc/resolv.conf"
 _PENDING = 512
@@ -102,9 +102,10 @@ class Responder:
 
     def learn(self, told: Message) -> None:
         self._names = dns.Names(
-            [network_from_json(each) for each in told["networks"]], [sandbox_from_json(each) for each in told["sandboxes"]],
+            [network_from_json(each) for each in told["networks"]],
+            [sandbox_from_json(each) for each in told["sandboxes"]],
             told["servers"],
-        )  # fmt: skip
+        )
 
     # --- the loop ---
 

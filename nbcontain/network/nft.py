@@ -6,28 +6,22 @@ pyroute2 has classes for parts of this; what is needed here is small, and writte
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from nbcontain.network import ruleset
+from nbcontain.network.netlink import ACK, APPEND, CREATE, NETFILTER, Attribute, Netlink, encoded, packet
 from nbcontain.network.ruleset import Element, Expression
 
-_NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_ERROR = 2
-_REQUEST, _ACK, _CREATE, _APPEND, _DUMP = 0x1, 0x4, 0x400, 0x800, 0x300
-_NEW_TABLE, _GET_TABLE, _DELETE_TABLE, _NEW_CHAIN, _NEW_RULE, _NEW_SET, _NEW_ELEMENT, _DELETE_ELEMENT = (
-    0, 1, 2, 3, 6, 9, 12, 14,
-)  # fmt: skip
+(
+    _NEW_TABLE, _GET_TABLE, _DELETE_TABLE, _NEW_CHAIN, _NEW_RULE, _NEW_SET, _NEW_ELEMENT, _DELETE_ELEMENT,
+) = (0, 1, 2, 3, 6, 9, 12, 14)  # fmt: skip
 _INET = 1
-_NESTED = 0x8000
-_HEADER = struct.Struct("=IHHII")
 _GENERIC = struct.Struct("=BBH")
-_ANSWER_BYTES = 1 << 18
 _PER_MESSAGE = 200
 """How many elements: an attribute's length is sixteen bits."""
 _INTERVAL, _MAP = 0x4, 0x8
@@ -36,33 +30,10 @@ _META = {"iifname": 6, "oifname": 7, "nfproto": 15, "l4proto": 16}
 _CONNTRACK = {"state": 0, "status": 2}
 _BASES = {"network": 1, "transport": 2}
 
-Attribute = tuple[int, "bytes | int | str | Sequence[Attribute]"]
-"""A number, and bytes, a 32-bit number in network order, a text, or further attributes."""
-
-
-def encoded(attributes: Sequence[Attribute]) -> bytes:
-    """Attributes as the kernel reads them: length, type, value, and zeros up to the next multiple of four."""
-    parts = []
-    for kind, value in attributes:
-        match value:
-            case bytes():
-                data = value
-            case int():
-                data = struct.pack("!I", value & 0xFFFF_FFFF)
-            case str():
-                data = value.encode() + b"\0"
-            case _:
-                data, kind = encoded(value), kind | _NESTED
-        parts.append(struct.pack("=HH", len(data) + 4, kind) + data + bytes(-len(data) % 4))
-    return b"".join(parts)
-
 
 def message(kind: int, flags: int, attributes: Sequence[Attribute], sequence: int) -> bytes:
-    return _packet((_SUBSYSTEM << 8) | kind, flags, _GENERIC.pack(_INET, 0, 0) + encoded(attributes), sequence)
-
-
-def _packet(kind: int, flags: int, body: bytes, sequence: int) -> bytes:
-    return _HEADER.pack(_HEADER.size + len(body), kind, flags | _REQUEST, sequence, 0) + body
+    body = _GENERIC.pack(_INET, 0, 0) + encoded(attributes)
+    return packet((_SUBSYSTEM << 8) | kind, flags, body, sequence)
 
 
 # --- expressions ----------------------------------------------------------------------------------
@@ -121,9 +92,9 @@ def anew(table: str, elements: Iterable[Element]) -> list[tuple[int, int, list[A
     """The whole table, in place of one that may be there: as one transaction."""
     orders: list[tuple[int, int, list[Attribute]]] = [
         # Made first, so that there is one to delete.
-        (_NEW_TABLE, _CREATE, [(1, table), (2, 0)]),
+        (_NEW_TABLE, CREATE, [(1, table), (2, 0)]),
         (_DELETE_TABLE, 0, [(1, table)]),
-        (_NEW_TABLE, _CREATE, [(1, table), (2, 0)]),
+        (_NEW_TABLE, CREATE, [(1, table), (2, 0)]),
     ]
     for number, each in enumerate(ruleset.SETS):
         flags = (_INTERVAL if each.is_interval else 0) | (_MAP if each.data_bytes else 0)
@@ -135,13 +106,13 @@ def anew(table: str, elements: Iterable[Element]) -> list[tuple[int, int, list[A
             told.append((13, bytes([0, 4]) + _host(1)))
         if each.data_bytes:
             told += [(6, _type(each.data_types)), (7, each.data_bytes)]
-        orders.append((_NEW_SET, _CREATE, told))
+        orders.append((_NEW_SET, CREATE, told))
     for chain in ruleset.CHAINS:
-        orders.append((_NEW_CHAIN, _CREATE, [
+        orders.append((_NEW_CHAIN, CREATE, [
             (1, table), (3, chain.name), (4, [(1, chain.hook), (2, chain.priority)]), (5, 1), (7, chain.kind),
         ]))  # fmt: skip
         orders += [
-            (_NEW_RULE, _CREATE | _APPEND, [(1, table), (2, chain.name), (4, _rule(rule))]) for rule in chain.rules
+            (_NEW_RULE, CREATE | APPEND, [(1, table), (2, chain.name), (4, _rule(rule))]) for rule in chain.rules
         ]
     return orders + changed(table, elements, ())
 
@@ -149,7 +120,7 @@ def anew(table: str, elements: Iterable[Element]) -> list[tuple[int, int, list[A
 def changed(table: str, added: Iterable[Element], removed: Iterable[Element]) -> list[tuple[int, int, list[Attribute]]]:
     """The table with more elements, and without some."""
     orders: list[tuple[int, int, list[Attribute]]] = []
-    for kind, flags, found in ((_DELETE_ELEMENT, 0, removed), (_NEW_ELEMENT, _CREATE, added)):
+    for kind, flags, found in ((_DELETE_ELEMENT, 0, removed), (_NEW_ELEMENT, CREATE, added)):
         by_set: dict[str, list[Element]] = {}
         for each in sorted(found, key=lambda each: (each.set, each.key)):
             by_set.setdefault(each.set, []).append(each)
@@ -161,7 +132,7 @@ def changed(table: str, added: Iterable[Element], removed: Iterable[Element]) ->
 
 
 def deleted(table: str) -> list[tuple[int, int, list[Attribute]]]:
-    return [(_NEW_TABLE, _CREATE, [(1, table), (2, 0)]), (_DELETE_TABLE, 0, [(1, table)])]
+    return [(_NEW_TABLE, CREATE, [(1, table), (2, 0)]), (_DELETE_TABLE, 0, [(1, table)])]
 
 
 def _keys(each: Element) -> Iterator[list[Attribute]]:
@@ -190,14 +161,12 @@ class Filter:
 
     def __init__(self, table: str) -> None:
         self.table = table
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
-        self._socket.settimeout(5)
-        self._sequence = 0
+        self._netlink = Netlink(NETFILTER)
         self._known: frozenset[Element] | None = None
         """What is in the kernel; None where that is not known, or no table is there."""
 
     def close(self) -> None:
-        self._socket.close()
+        self._netlink.close()
 
     def be(self, elements: frozenset[Element] | None) -> None:
         """Have exactly these in the sets, and the rules; None takes the table away. Raises OSError."""
@@ -223,10 +192,10 @@ class Filter:
 
     def is_there(self) -> bool:
         """Whether the table is still in the kernel."""
-        self._sequence += 1
-        self._socket.send(message(_GET_TABLE, _ACK, [(1, self.table)], self._sequence))
+        number = self._netlink.number()
+        self._netlink.send(message(_GET_TABLE, ACK, [(1, self.table)], number))
         try:
-            self._hear(self._sequence)
+            self._netlink.hear({number})
         except FileNotFoundError:
             return False
         return True
@@ -236,60 +205,13 @@ class Filter:
         if not orders:
             return
         generic = _GENERIC.pack(0, 0, socket.htons(_SUBSYSTEM))
-        self._sequence += 1
-        parts = [_packet(_BATCH_BEGIN, 0, generic, self._sequence)]
-        for kind, flags, attributes in orders:
-            self._sequence += 1
-            parts.append(message(kind, flags, attributes, self._sequence))
+        parts = [packet(_BATCH_BEGIN, 0, generic, self._netlink.number())]
+        for kind, flags, attributes in orders[:-1]:
+            parts.append(message(kind, flags, attributes, self._netlink.number()))
         # Who asks of the last one only hears of it once all went well; what fails answers in any case.
         kind, flags, attributes = orders[-1]
-        parts[-1] = message(kind, flags | _ACK, attributes, self._sequence)
-        last = self._sequence
-        self._sequence += 1
-        parts.append(_packet(_BATCH_END, 0, generic, self._sequence))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self._socket.send(b"".join(parts))
-        self._hear(last)
-
-    def _hear(self, last: int) -> None:
-        """Until the answer to `last`. Raises OSError for the first thing that was refused."""
-        refused: OSError | None = None
-        while True:
-            try:
-                data = self._socket.recv(_ANSWER_BYTES)
-            except TimeoutError:
-                raise refused or TimeoutError(errno.ETIMEDOUT, "nf_tables does not answer") from None
-            for number, code in answers(data):
-                if code and refused is None:
-                    refused = OSError(code, os.strerror(code), "nf_tables")
-                if number == last:
-                    if refused is not None:
-                        raise refused
-                    return
-            if refused is not None:
-                # After a refusal the rest of the batch may stay without an answer.
-                self._drain()
-                raise refused
-
-    def _drain(self) -> None:
-        self._socket.setblocking(False)
-        try:
-            while self._socket.recv(_ANSWER_BYTES):
-                pass
-        except BlockingIOError:
-            pass
-        finally:
-            self._socket.settimeout(5)
-
-
-def answers(data: bytes) -> Iterator[tuple[int, int]]:
-    """(sequence number, errno or 0) of each acknowledgement in what was received."""
-    place = 0
-    while place + _HEADER.size <= len(data):
-        length, kind, _, sequence, _ = _HEADER.unpack_from(data, place)
-        if length < _HEADER.size:
-            return
-        if kind == _ERROR:
-            (code,) = struct.unpack_from("=i", data, place + _HEADER.size)
-            yield sequence, -code
-        place += (length + 3) & ~3
+        last = self._netlink.number()
+        parts.append(message(kind, flags | ACK, attributes, last))
+        parts.append(packet(_BATCH_END, 0, generic, self._netlink.number()))
+        self._netlink.send(b"".join(parts))
+        self._netlink.hear({last}, stops=True)

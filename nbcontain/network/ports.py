@@ -1,4 +1,4 @@
-"""Ports of this machine: bound by us as long as they are published, so that nobody else gets them. Run by the worker."""
+"""Ports of this machine: ours as long as they are published, so that nobody else gets them. Run by the worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from nbcontain.errors import NetworkError, PortTaken
-from nbcontain.network.model import Sandbox, PortMapping
+from nbcontain.network.model import PortMapping, Sandbox
 from nbcontain.values import replace
 
 _QUEUE = 4096

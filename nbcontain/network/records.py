@@ -10,13 +10,13 @@ from typing import Any
 from nbcontain.errors import NetworkNotFound, StoreError
 from nbcontain.network.model import (
     BUILT_IN,
-    Sandbox,
     Network,
+    Sandbox,
     built_in_id,
-    sandbox_from_json,
-    sandbox_to_json,
     network_from_json,
     network_to_json,
+    sandbox_from_json,
+    sandbox_to_json,
 )
 from nbcontain.store import files
 from nbcontain.store.layout import Layout

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Literal
 
-from nbcontain.network.model import Sandbox, Network, bridge_name
+from nbcontain.network.model import Network, Sandbox, bridge_name
 from nbcontain.values import dataclass
 
 Register = int
@@ -157,6 +157,7 @@ SETS = (
 _ACCEPT, _DROP = Verdict(True), Verdict(False)
 _V4, _V6 = (Meta("nfproto"), Equals(bytes([_IPV4]))), (Meta("nfproto"), Equals(bytes([_IPV6])))
 _IS_LOCAL = (DestinationType(), Equals(_LOCAL.to_bytes(4, sys.byteorder)))
+_OUT = (Meta("oifname"), Lookup("bridges", is_inverted=True))
 _FROM_BRIDGE, _TO_BRIDGE = (Meta("iifname"), Lookup("bridges")), (Meta("oifname"), Lookup("bridges"))
 
 
@@ -173,8 +174,8 @@ CHAINS = (
         (*_V6, *_IS_LOCAL, *_port_at(_FIRST), Lookup("any6", R1), ToDestination(_IPV6, _FIRST + 4)),
     )),
     Chain("postrouting", "nat", 4, 100, (
-        (*_V4, Payload("network", 12, 4), Lookup("masq4"), Meta("oifname"), Lookup("bridges", is_inverted=True), Masquerade()),
-        (*_V6, Payload("network", 8, 16), Lookup("masq6"), Meta("oifname"), Lookup("bridges", is_inverted=True), Masquerade()),
+        (*_V4, Payload("network", 12, 4), Lookup("masq4"), *_OUT, Masquerade()),
+        (*_V6, Payload("network", 8, 16), Lookup("masq6"), *_OUT, Masquerade()),
     )),
     Chain("forward", "filter", 2, 0, (
         (Conntrack("state"), HasBits(_ESTABLISHED_RELATED), _ACCEPT),

@@ -1,9 +1,9 @@
 """The process that holds pyroute2 and makes networks real: one per store, for as long as somebody needs it.
 
-Executed by whoever needs it first, a kernel or a terminal's command, and nobody's child from then on. It is asked over its
-control socket, does one thing at a time, and is the only one to write what is known of networks. When containers end, it
-takes away what was theirs; when nobody has been on a network or asked for anything for a while, it takes away all of it
-and ends. Killed at any line, it leaves what the next one settles.
+Executed by whoever needs it first, a kernel or a terminal's command, and nobody's child from then on. It is asked over
+its control socket, does one thing at a time, and is the only one to write what is known of networks. When containers
+end, it takes away what was theirs; when nobody has been on a network or asked for anything for a while, it takes away
+all of it and ends. Killed at any line, it leaves what the next one settles.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from nbcontain.channel import Channel, Listener, Message, describe
-from nbcontain.errors import AddressesExhausted, NetworkError, NetworkInUse, Unavailable
+from nbcontain.errors import AddressesExhausted, NetworkError, NetworkInUse, PortTaken, Unavailable
 from nbcontain.network import addresses, words
 from nbcontain.network.etc import changed_hosts
 from nbcontain.network.fabric import Fabric, leading, netns_of, port_key, start_of
+from nbcontain.network.helper import silence
 from nbcontain.network.model import (
     BUILT_IN,
     DEFAULT,
     Attachment,
     Endpoint,
-    Sandbox,
     Network,
+    Sandbox,
     Subnet,
     attachment_from_json,
     checked_name,
-    sandbox_to_json,
     link_name,
     mac_of,
     network_to_json,
+    sandbox_to_json,
     wish_from_json,
 )
 from nbcontain.network.ports import bound
@@ -50,6 +51,8 @@ IDLE_S = 20.0
 """Without containers on networks, and without anybody who is connected, for so long: then it ends."""
 _LOOK_S = 0.25
 """How often it looks whether a container whose first process ended is over."""
+_ENDING_S = 0.5
+"""How long somebody who wants a port or an address waits for one who is about to end."""
 _CHECK_S = 5.0
 """How often it looks whether somebody flushed the packet filter."""
 
@@ -93,7 +96,7 @@ class Worker:
         self._watched: dict[int, str] = {}
         """pidfds of containers' first processes."""
         self._ending: set[str] = set()
-        """Containers whose first process has ended, and whose lock may still be held for a moment, or for another run."""
+        """Containers whose first process has ended; their lock may be held for a moment, or for another run."""
         self._sandboxes: dict[str, Sandbox] = {each.container: each for each in self.records.sandboxes()}
         self._kept: set[str] = set()
         """Networks whose bridges stay until it is quiet."""
@@ -108,6 +111,7 @@ class Worker:
         gc.freeze()
         os.write(ready, b".")
         os.close(ready)
+        silence()
         while True:
             events = self._epoll.poll(self._wait_s())
             for fd, _ in events:
@@ -227,6 +231,16 @@ class Worker:
 
     # --- what is ---
 
+    def _wait_for_ending(self) -> None:
+        """For the locks of containers whose program has ended, as their supervisors are about to end too."""
+        deadline = time.monotonic() + _ENDING_S
+        while time.monotonic() < deadline and any(
+            each.pid and start_of(each.pid) != each.pid_start and self.records.is_alive(each.container)
+            for each in self._sandboxes.values()
+        ):
+            time.sleep(0.002)
+        self._settle()
+
     def _settle(self, *, force: bool = False) -> None:
         """Forget who has ended, and have the kernel be what the rest needs."""
         gone = [each for each in self._sandboxes.values() if not self.records.is_alive(each.container)]
@@ -236,7 +250,11 @@ class Worker:
             self.fabric.settle(list(self._sandboxes.values()), keep=self._kept)
             self._hear_helpers()
         for sandbox in self._sandboxes.values():
-            if sandbox.pid and sandbox.container not in self._watched.values() and sandbox.container not in self._ending:
+            if (
+                sandbox.pid
+                and sandbox.container not in self._watched.values()
+                and sandbox.container not in self._ending
+            ):
                 self._watch(sandbox)
 
     def _hear_helpers(self) -> None:
@@ -294,9 +312,12 @@ class Worker:
             sandbox = replace(sandbox, endpoints=(*sandbox.endpoints, self._placed(sandbox, network, attachment)))
         taken: dict[str, Any] = {}
         try:
-            others = list(self._sandboxes.values())
             for port in wish.published:
-                found, end = bound(port, [*others, sandbox])
+                try:
+                    found, end = bound(port, [*self._sandboxes.values(), sandbox])
+                except PortTaken:
+                    self._wait_for_ending()
+                    found, end = bound(port, [*self._sandboxes.values(), sandbox])
                 sandbox = replace(sandbox, ports=(*sandbox.ports, found))
                 taken[port_key(sandbox, found)] = end
             self._write(sandbox)

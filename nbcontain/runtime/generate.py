@@ -17,6 +17,7 @@ from nbcontain.runtime import hosts, limits
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
 from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, sysctls, temporary
+from nbcontain.runtime.networking import NetworkOptions, is_own, mode_of
 from nbcontain.runtime.resources import LimitOptions, ThrottleOptions, limits_of
 from nbcontain.values import dataclass
 
@@ -29,7 +30,7 @@ _QUIET = ("nosuid", "noexec", "nodev")
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, ThrottleOptions):
+class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, ThrottleOptions, NetworkOptions):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
     image: str = argument(help="an image's name or id")
@@ -48,8 +49,6 @@ class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, ThrottleOptions
     user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
     entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
     hostname: str = option("-h", "--hostname", help="what the container calls itself")
-    network: str = option("--network", "--net", help="host, or none", default="host")
-    add_hosts: tuple[str, ...] = option("--add-host", help="a line for its /etc/hosts", metavar="NAME:IP")
     shm_size: str = option("--shm-size", help="of /dev/shm (default: 64m)", metavar="SIZE")
     ulimits: tuple[str, ...] = option("--ulimit", help="a limit, as in nofile=1024:2048", metavar="TYPE=SOFT[:HARD]")
     labels: tuple[str, ...] = option("-l", "--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
@@ -87,14 +86,10 @@ def generate(
 ) -> Spec:
     """The spec of a container of an image with this config. Raises UsageError for what makes no sense.
 
-    `files` is where hosts, hostname and resolv.conf for its /etc are; `hostname` is used unless the options name one.
+    The network is one that was decided on (see `runtime.networking`). `files` is where hosts, hostname and resolv.conf
+    for its /etc are; `hostname` is used unless the options name one.
     """
-    if options.network not in ("host", "none"):
-        raise UsageError(
-            f"--network {options.network} is not here yet",
-            why="bridges and shared networks are not built yet",
-            hint="--network host (the default), or --network none",
-        )
+    has_network = is_own(mode_of(options.network))
     args = _arguments(config, options)
     environment = merged(config.env, _environment(options, environ))
     if not any(entry.startswith("PATH=") for entry in environment):
@@ -109,7 +104,7 @@ def generate(
     makes_nodes = "CAP_MKNOD" in confined.capabilities and not options.privileged
     own = _own_mounts(host, options, shm_bytes, ("nodev",) if makes_nodes else ())
     namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
-    namespaces += ["user"] * is_rootless + ["network"] * (options.network == "none")
+    namespaces += ["user"] * is_rootless + ["network"] * has_network
     annotations = {USER: options.user or config.user, GROUPS: groups(options.group_add)}
     if options.init:
         annotations[REAPER] = "true"
@@ -144,7 +139,7 @@ def generate(
             readonly_paths=confined.readonly,
             seccomp=confined.seccomp,
             resources=to_json(limits_of(options)),
-            sysctl=sysctls(options.sysctl, has_network=options.network == "none"),
+            sysctl=sysctls(options.sysctl, has_network=has_network),
         ),
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},
@@ -215,7 +210,7 @@ def _own_mounts(host: Host, options: RunOptions, shm_bytes: int, nodes: tuple[st
         proc = Mount("/proc", "bind", "/proc", ("rbind", *_QUIET))
     access = () if options.privileged else ("ro",)
     sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, *access))
-    if is_rootless and options.network == "host":
+    if is_rootless and not is_own(mode_of(options.network)):
         # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone.
         sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_QUIET, *access))
     tty = ("gid=5",) if host.ids.has_gid(5) else ()

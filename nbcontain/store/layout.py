@@ -183,7 +183,7 @@ class Layout:
 
     @property
     def networks(self) -> Path:
-        """The networks that were made: a file each, by id. `sandboxes/` says who is on them now, `run/` is their processes'."""
+        """The networks: a file each, by id. `sandboxes/` says who is on them, `run/` is their processes'."""
         return self.root / "networks"
 
     def network(self, network_id: str) -> Path:

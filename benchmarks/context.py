@@ -65,7 +65,7 @@ def main() -> None:
                 shutil.rmtree(disk / "copy", ignore_errors=True)
                 spawned(["cp", "-a", str(source), str(disk / "copy")])
 
-            times_of = interleaved(ROUNDS, {"cp": cp, "copy": copy})
+            times_of = interleaved(ROUNDS, {"cp": cp, "copy": copy}, disk)
             heading(f"COPY of {name}")
             row("cp -a", times_of["cp"])
             row("COPY", times_of["copy"], f"{ratio(times_of, 'copy', 'cp'):.1f} ×, at most {LIMITS[name]}")

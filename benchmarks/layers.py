@@ -98,7 +98,7 @@ def measure(engine: Engine, disk: Path, archive: Path, untar: Path) -> None:
         "unpack, gzip": unpack_packed,
         "commit": committed,
     }
-    found = interleaved(ROUNDS, cases)
+    found = interleaved(ROUNDS, cases, disk)
     heading(f"{archive.name}, {archive.stat().st_size / 1e6:.0f} MB")
     for name, times in found.items():
         row(name, times, f"{ratio(found, name, 'untar.c'):.2f} x untar.c")

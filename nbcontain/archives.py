@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -12,8 +13,9 @@ from nbcontain.build.changed import changed
 from nbcontain.build.importer import imported_image
 from nbcontain.errors import BadReference, ImageNotFound, StoreError, UsageError
 from nbcontain.events import Emit, Notice, Progress, scope
-from nbcontain.oci import platforms
 from nbcontain.oci.image import Descriptor, History, Image, ImageConfig, Platform, timestamp
+from nbcontain.oci.indexes import entry_of, index_of
+from nbcontain.oci.platforms import choose
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
 from nbcontain.store import files
@@ -37,12 +39,17 @@ class Archives:
 
     # --- images ---
 
-    def save(self, names: Sequence[str], destination: str, *, directory: bool = False) -> Task[tuple[Image, ...]]:
+    def save(
+        self, names: Sequence[str], destination: str, *, directory: bool = False, platforms: Sequence[Platform] = ()
+    ) -> Task[tuple[Image, ...]]:
         """Write images to a file that docker, podman, skopeo and umoci read, or as an OCI layout into a directory.
 
-        A repository without a tag stands for all its tags. Raises ImageNotFound.
+        A repository without a tag stands for all its tags; of an index the images for these platforms are meant, or
+        all. Raises ImageNotFound, NoSuchPlatform.
         """
         saved = self._chosen(names)
+        if platforms:
+            saved = tuple(each for one in _by_name(saved) for each in _only(one, platforms))
 
         def body(emit: Emit) -> tuple[Image, ...]:
             total = sum(layer.size for layer in layers_of(saved))
@@ -88,10 +95,11 @@ class Archives:
         index = next((found for each in names if (found := self._engine.store.images.index(each))), None)
         return Saved(image, names, index)
 
-    def load(self, source: str) -> Task[tuple[Saved, ...]]:
+    def load(self, source: str, platforms: Sequence[Platform] = ()) -> Task[tuple[Saved, ...]]:
         """Read the images of an archive of docker's or of an OCI layout, plain or compressed, file or directory.
 
-        They are verified, unpacked and named. Raises BadArchive, BadDocument, DigestMismatch, StoreError.
+        Of an index the images for these platforms, or all. They are verified, unpacked and named. Raises BadArchive,
+        BadDocument, DigestMismatch, StoreError, NoSuchPlatform.
         """
 
         def body(emit: Emit) -> tuple[Saved, ...]:
@@ -99,15 +107,23 @@ class Archives:
             with scope(emit, "load", f"load {source}"), engine.store.shared():
                 told = _teller(emit, "load", None)
                 with _opened(source) as stream:
-                    loaded = read_archive(stream, engine.store.blobs, _choose, told)
+                    loaded = read_archive(stream, engine.store.blobs, partial(_chosen, platforms), told)
                 workshop = engine.workshop(emit)
                 for each in loaded:
                     if workshop.can_run:
                         workshop.unpack(each.image.layers)
                 for each in loaded:
-                    engine.store.images.put(each.image)
+                    if each.index is not None and each.names:
+                        engine.store.images.keep(each.image)
+                    else:
+                        engine.store.images.put(each.image)
+                for each in loaded:
                     for name in each.names:
-                        engine.store.images.tag(each.image, name)
+                        if each.index is None:
+                            engine.store.images.tag(each.image, name)
+                        elif engine.store.images.index(name) != each.index:
+                            # Of the images of an index, the first one here names it.
+                            engine.store.images.put_index(each.index, name)
                     shown = [name.familiar for name in each.names] or [str(each.image.id)]
                     engine.events.record("image", "load", str(each.image.id), {"name": shown[0]})
             return loaded
@@ -211,8 +227,29 @@ def _as_run(config: ImageConfig, container: Container) -> ImageConfig:
     )  # fmt: skip
 
 
-def _choose(entries: Sequence[Descriptor], name: str) -> Descriptor:
-    return platforms.choose(entries, Platform.here(), name)
+def _chosen(wanted: Sequence[Platform], entries: Sequence[Descriptor], name: str) -> Sequence[Descriptor]:
+    """Of an index's manifests those for these platforms; without any, all but what is for none, as attestations are."""
+    if wanted:
+        return [choose(entries, platform, name) for platform in wanted]
+    return [each for each in entries if each.platform is None or each.platform.os != "unknown"]
+
+
+def _by_name(saved: Sequence[Saved]) -> list[list[Saved]]:
+    """Those together that are of one index, or alone."""
+    groups: dict[Any, list[Saved]] = {}
+    for each in saved:
+        groups.setdefault(each.index.digest if each.index else each.image.digest, []).append(each)
+    return list(groups.values())
+
+
+def _only(variants: Sequence[Saved], wanted: Sequence[Platform]) -> list[Saved]:
+    """The images for these platforms under the same names: one as it is, several in an index of their own."""
+    entries = [entry_of(each.image) for each in variants]
+    name = variants[0].names[0].familiar if variants[0].names else "image"
+    chosen = {choose(entries, platform, name).digest for platform in wanted}
+    kept = [each for each in variants if each.image.digest in chosen]
+    index = index_of(entry_of(each.image) for each in kept) if len(kept) > 1 else None
+    return [replace(each, index=index) for each in kept]
 
 
 def _same_repository(one: Reference, other: Reference) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nbcontain.errors import ImageNotFound
+from nbcontain.errors import ImageNotFound, NoSuchPlatform
 from nbcontain.events import BUILD, Emit, scope
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
@@ -32,12 +32,18 @@ class Bases:
     ) -> Image:
         """The image of a name, asked of its registry as the policy says; `host` is made when it is first asked for.
 
-        Without a platform any will do.
+        Without a platform any will do. Raises NoSuchPlatform for `host` on another machine than this.
         """
         if reference != HOST_IMAGE:
             engine, name = self._engine, reference.pinned
             here = local(lambda: engine.store.images.get(name, platform), policy, engine.environ)
             return here or engine.registry.ensure(reference, policy, emit, BUILD, platform)
+        if platform is not None and platform != (own := Platform.here()):
+            raise NoSuchPlatform(
+                f"there is no host for {platform}",
+                why=f"it is made of this machine's own programs, which are for {own}",
+                hint="leave --platform away",
+            )
         try:
             return self._engine.store.images.get(reference)
         except ImageNotFound:

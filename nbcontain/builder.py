@@ -30,6 +30,7 @@ from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.leash import Leash
 from nbcontain.task import Task
+from nbcontain.truth import truth
 from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from nbcontain.build.caches import Cache, CacheImport, CachePlace
     from nbcontain.build.graph import BuildGraph
     from nbcontain.build.lint import CheckReport
-    from nbcontain.build.outputs import Output
     from nbcontain.engine import Engine
 
 T = TypeVar("T")
@@ -94,13 +94,7 @@ class _Made:
     image: Image
     graph: BuildGraph
     solver: Solver
-
-
-def exports_of(output: Output, image: Image, names: Sequence[Reference], workshop: Workshop) -> None:
-    """Write an output of one image."""
-    from nbcontain.build import exports
-
-    exports.write(output, exports.Product(image, tuple(names)), workshop)
+    workshop: Workshop
 
 
 def _notice(remark: ast.Remark) -> Notice:
@@ -109,14 +103,27 @@ def _notice(remark: ast.Remark) -> Notice:
     return Notice(BUILD, name + remark.message + place, remark.hint, "warning" if remark.rule else "")
 
 
-def _checked_annotations(options: BuildOptions, tags: Sequence[Reference]) -> Annotations:
-    """What --annotation says, once all that is to be handed out can be. Raises UsageError."""
+def _checked_annotations(
+    options: BuildOptions, tags: Sequence[Reference], platforms: Sequence[Platform]
+) -> Sequence[Annotations]:
+    """What --annotation says of each platform, once all that is to be handed out can be. Raises UsageError."""
     from nbcontain.build.accounts import checked
     from nbcontain.build.annotations import annotations_of
 
-    annotations = annotations_of(options.annotations, options.platform)
-    checked(options, tags, annotations)
+    annotations = [annotations_of(options.annotations, each) for each in platforms]
+    checked(options, tags, annotations[0])
     return annotations
+
+
+def _index_of(images: Sequence[Image], annotations: Sequence[Annotations]) -> ImageIndex:
+    """The index of images for several platforms, with what --annotation says of it and of its entries."""
+    if not annotations:
+        return indexes.index_of(map(indexes.entry_of, images))
+    entries = [
+        indexes.entry_of(image, annotations=said.manifest_descriptor)
+        for image, said in zip(images, annotations, strict=True)
+    ]
+    return indexes.index_of(entries, annotations[0].index)
 
 
 class Builder:
@@ -135,13 +142,13 @@ class Builder:
         engine = self._engine
         options = replace(options, build_args=with_epoch(options.build_args, engine.environ))
         tags = [Reference.parse(tag) for tag in options.tags]
-        annotations = _checked_annotations(options, tags) if options.outputs or options.annotations else None
+        platforms = options.platforms or (options.platform,)
+        annotations: Sequence[Annotations] = ()
+        if options.outputs or options.annotations or options.id_file or options.metadata_file:
+            annotations = _checked_annotations(options, tags, platforms)
         parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
         source = options.context
         leash = Leash()
-        platforms = options.platforms or (options.platform,)
-        if len(platforms) > 1:
-            several.checked(options)
         name = tags[0].familiar if tags else str(source) if isinstance(source, Path) else ""
         chronicles = [
             Chronicle(several.record_name(name, each if number else None), lambda: engine.store, self._known)
@@ -162,34 +169,33 @@ class Builder:
                     for remark in hints_of(text, options, engine.environ):
                         emit(replace(_notice(remark), kind="hint"))
                 made = []
-                for platform, chronicle in zip(platforms, chronicles, strict=True):
+                for number, (platform, chronicle) in enumerate(zip(platforms, chronicles, strict=True)):
                     told = several.told_apart(emit, platform) if len(platforms) > 1 else emit
                     mine = replace(options, platform=platform)
                     workshop = replace(self._workshop(options, told), contexts=given.directories, leash=leash)
-                    said = annotations.manifest if annotations else {}
+                    said = annotations[number].manifest if annotations else {}
                     made.append(self._made(text, given, mine, workshop, chronicle))
                     if made[-1].graph.epoch is not None or said:
                         from nbcontain.build.finish import finished
 
                         made[-1].image = finished(made[-1].image, made[-1].graph, engine.store, told, annotations=said)
                 images = [each.image for each in made]
-                index = indexes.index_of(map(indexes.entry_of, images)) if len(images) > 1 else None
+                index = _index_of(images, annotations) if len(images) > 1 else None
                 self._named(images, index, (*tags, *(name for each in options.outputs for name in each.names_here)))
                 if options.cache_to:
                     keys = [key for each in chronicles for key in each.keys()]  # noqa: SIM118 - no dict
                     self._keep(options, keys, images, emit)
-                if index is not None:
-                    several.hand_out(
-                        images, index, tags, options,
-                        lambda output, image: exports_of(output, image, tags, workshop),
-                        lambda name, index: self._engine.registry.send(name, index, emit, BUILD),
-                    )  # fmt: skip
-                elif options.outputs or options.id_file or options.metadata_file:
-                    from nbcontain.build.accounts import account_of, delivery_of
+                if options.outputs or options.id_file or options.metadata_file:
+                    from nbcontain.build.accounts import Built, account_of, delivery_of
 
-                    layers = made[0].solver.layers()
-                    account = account_of(made[0].graph, options, given, workshop, started, layers, engine.environ)
-                    self._hand_out(delivery_of(images[0], tags, annotations, account, options), options, workshop)
+                    built = []
+                    for each, said_of in zip(made, annotations, strict=True):
+                        layers = each.solver.layers()
+                        account = account_of(
+                            each.graph, options, given, each.workshop, started, layers, engine.environ
+                        )
+                        built.append(Built(each.image, said_of, account))
+                    self._hand_out(delivery_of(built, index, tags, options), options, workshop)
                 return next((each for each in images if each.config.platform == Platform.here()), images[0])
 
         task = BuildTask("build", body, chronicles[0])
@@ -235,7 +241,7 @@ class Builder:
 
             inline = cache_document.inline_of(caches.results(chronicle.keys(), store), image)
             image = Image.of(replace(image.config, inline_cache=inline), image.layers)
-        return _Made(image, graph, solver)
+        return _Made(image, graph, solver, workshop)
 
     def _resolve(self, options: BuildOptions, emit: Emit) -> Resolve:
         """What FROM means. Where no other platform than this machine's is asked for, what is here under the name."""
@@ -288,14 +294,16 @@ class Builder:
         for output in options.outputs:
             exports.write(output, product, workshop)
             for name in output.targets(product.names) if output.push else ():
-                self._engine.registry.send(name, product.image, workshop.emit, BUILD, product.attested)
+                what = product.outermost or product.variants[0].image
+                self._engine.registry.send(name, what, workshop.emit, BUILD, product.attested)
                 pushed = True
+        carried = pushed or any(each.carries_attestations for each in options.outputs)
+        shown = product if carried else replace(product, attested=None)
         if options.id_file:
-            exports.write_text(options.id_file, str(product.image.id))
+            one = len(product.variants) == 1
+            exports.write_text(options.id_file, str(product.variants[0].image.id if one else shown.descriptor.digest))
         if options.metadata_file:
-            carried = pushed or any(each.carries_attestations for each in options.outputs)
-            shown = product if carried else replace(product, attested=None)
-            exports.write_metadata(options.metadata_file, exports.metadata_of(shown, delivery.provenance))
+            exports.write_metadata(options.metadata_file, exports.metadata_of(shown, delivery.provenances))
 
     def check(self, dockerfile: DockerfileSource, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
         """Check a Dockerfile and build nothing; the task gives the report, wrapped.
@@ -375,7 +383,7 @@ class Builder:
         return opened(
             dockerfile, options.context, options.contexts, self._workshop(options, emit), self._contents,
             ignore=options.ignore, dockerfile_name=options.dockerfile_name,
-            keeps_git_dir=keeps.lower() in ("1", "t", "true"), parent=BUILD,
+            keeps_git_dir=truth(keeps) is True, parent=BUILD,
         )  # fmt: skip
 
     def state(self, text: str) -> Image | None:

@@ -1,10 +1,14 @@
-"""What could stand at the end of a command line: commands, flags, names of images and containers."""
+"""What could stand at the cursor: in a command line commands, flags and names, in a cell what its Dockerfile takes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from nbcontain.build.sources import Source
 from nbcontain.commands.table import GROUPS, commands, find
+from nbcontain.dockerfile.completion import completions
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
 from nbcontain.filters import CONTAINERS, IMAGES, PRUNING
@@ -37,6 +41,31 @@ def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
     else:
         found = _containers(engine)
     return sorted({each for each in found if each.startswith(last)})
+
+
+def in_dockerfile(text: str, engine: Engine, source: Source) -> tuple[str, list[str]]:
+    """What the end of a Dockerfile that is being written could become, and the part that this replaces.
+
+    `source` is its build context. Reads names on the disk, and no file.
+    """
+    return completions(text, lambda: _images(engine), lambda beginning: _files(source, beginning))
+
+
+def _files(source: Source, beginning: str) -> list[str]:
+    """What is in a context under paths that begin so, one directory at a time."""
+    directory, slash, _ = beginning.rpartition("/")
+    if isinstance(source, Mapping):
+        below = [path.removeprefix(directory + slash) for path in source if path.startswith(directory + slash)]
+        names = {head + middle for head, middle, _ in (each.partition("/") for each in below)}
+    elif isinstance(source, Path) and ".." not in directory.split("/") and not directory.startswith("/"):
+        try:
+            with os.scandir(source / directory) as entries:
+                names = {each.name + "/" * each.is_dir() for each in entries if each.name[:1] != "."}
+        except OSError:
+            names = set()
+    else:
+        names = set()
+    return sorted(directory + slash + name for name in names)
 
 
 def _commands(group: str) -> list[str]:

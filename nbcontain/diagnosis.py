@@ -33,7 +33,7 @@ class Finding:
 def diagnosed(engine: Engine) -> tuple[Finding, ...]:
     """What is so now: everything is tried anew, down to a process inside."""
     host = engine.fresh_host()
-    driver, why = storage_driver(host, engine.environ)
+    driver, why = storage_driver(host, engine.environ, engine.profile)
     return findings(host, engine.profile, driver, why, _refusal(engine), user_name(host.uid))
 
 
@@ -51,8 +51,10 @@ def findings(
     host: Host, profile: Profile, driver: Driver, driver_why: str, refusal: str, user: str
 ) -> tuple[Finding, ...]:
     """The most important first. Pure. `refusal` is what went wrong when a process inside was started, "" if nothing."""
-    left_out = (Ability.USER_NAMESPACES, Ability.ID_RANGES) if host.is_root else (Ability.ADMIN,)
-    needed = [_ability(host, each, user) for each in _NEEDED if each not in left_out]
+    left_out = _NOT_FOR_ROOT if host.is_root else _FOR_ROOT
+    # What is only looked at where something better is missing is not worth a word where that is there.
+    is_first = profile.rung.root == "pivot"
+    needed = [_ability(host, each, user) for each in _NEEDED if each not in left_out + _SECOND * is_first]
     if not profile.runs:
         # Of what containers could have besides, nothing matters, and nothing that is advised about it would help.
         return (_running(profile, refusal), *needed)
@@ -60,7 +62,12 @@ def findings(
     return (_running(profile, refusal), *needed, *wanted, _storage(host, driver, driver_why), *_owners(host))
 
 
-_NEEDED = (Ability.ADMIN, Ability.USER_NAMESPACES, Ability.PIVOT)
+_NOT_FOR_ROOT = (Ability.USER_NAMESPACES, Ability.ID_RANGES, Ability.USERNS_CHROOT)
+_FOR_ROOT = (Ability.ADMIN, Ability.MOVE_ROOT, Ability.CHROOT)
+_SECOND = (Ability.MOVE_ROOT, Ability.USERNS_CHROOT, Ability.CHROOT)
+_NEEDED = (
+    Ability.ADMIN, Ability.USER_NAMESPACES, Ability.PIVOT, Ability.MOVE_ROOT, Ability.USERNS_CHROOT, Ability.CHROOT,
+)  # fmt: skip
 _WANTED = (Ability.ID_RANGES, Ability.FRESH_PROC, Ability.NET_NAMESPACE, Ability.NET_ADMIN, Ability.CGROUPS)
 
 

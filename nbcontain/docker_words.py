@@ -113,8 +113,6 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "image rm": _all("a name goes with its images for all platforms", "--platform")
     | _all("parents are shared layers here and go with their last image", "--no-prune"),
     "image import": _all(_PLATFORM, "--platform"),
-    "image save": _all(_PLATFORM, "--platform"),
-    "image load": _all(_PLATFORM, "--platform"),
     "nbcontain login": _all(
         "a password on the command line stays in histories and notebooks; it is asked for, or --password-stdin",
         "-p",

@@ -23,12 +23,13 @@ from nbcontain.nouns import Noun
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult, Tail, result_of
-from nbcontain.profiles import Profile, choose, storage_driver
+from nbcontain.profiles import ISOLATION, Profile, choose, ids_of, storage_driver
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
 from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
 from nbcontain.task import Task
+from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.anatomy import Anatomy
@@ -105,7 +106,8 @@ class Engine:
     def host(self) -> Host:
         """What this machine allows, found by trying, remembered until the next boot."""
         # In the store's own directory, since that is where overlays will have to work.
-        return Host.detect(self.store.layout.root, cache=self.layout.host_facts)
+        found = Host.detect(self.store.layout.root, cache=self.layout.host_facts)
+        return replace(found, ids=ids_of(choose(found, self.environ.get(ISOLATION, "")), found))
 
     def fresh_host(self) -> Host:
         """The same, tried again now."""
@@ -116,13 +118,13 @@ class Engine:
 
     @cached_property
     def profile(self) -> Profile:
-        return choose(self.host)
+        return choose(self.host, self.environ.get(ISOLATION, ""))
 
     @cached_property
     def store(self) -> Store:
         return Store.open(
             self.layout.root, self._remove_tree, userxattr=not is_root(), copy_tree=self._copy_tree,
-            driver=lambda: storage_driver(self.host, self.environ)[0],
+            driver=lambda: storage_driver(self.host, self.environ, self.profile)[0],
         )  # fmt: skip
 
     @cached_property
@@ -135,7 +137,7 @@ class Engine:
     def launcher(self) -> Launcher:
         from nbcontain.runtime.launcher import Launcher
 
-        return Launcher(self.host, functions=("nbcontain.build.copier",))
+        return Launcher(self.host, ("nbcontain.build.copier",), self.profile.rung)
 
     @cached_property
     def stacks(self) -> Stacks:
@@ -261,6 +263,7 @@ class Engine:
         from nbcontain.names import checked
         from nbcontain.network.model import wish_to_json
         from nbcontain.runtime.generate import generate
+        from nbcontain.runtime.rungs import fitted
 
         self.profile.require(self.host, "run")
         image = self.bases.to_run(options, emit)
@@ -270,6 +273,7 @@ class Engine:
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
         spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)
+        spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
             id=container_id,
             name=options.name and checked(options.name),
@@ -278,7 +282,7 @@ class Engine:
             command=spec.process.args,
             created=timestamp(),
             remove=options.remove,
-            limited=bool(spec.linux.resources),
+            rung=self.profile.name, limited=bool(spec.linux.resources),
             terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),

@@ -14,6 +14,7 @@ from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
+from nbcontain.truth import truth
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ class Filters:
         """A value that is true or false, as Go reads it; None if it was not asked for. Raises UsageError."""
         found = None
         for value in self.all(name):
-            if value.lower() not in ("1", "t", "true", "0", "f", "false"):
+            found = truth(value)
+            if found is None:
                 raise UsageError(f"--filter {name}={value}: that is neither true nor false", hint=f"{name}=true")
-            found = value.lower() in ("1", "t", "true")
         return found
 
     def labels_hold(self, labels: Mapping[str, str]) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import select
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -72,13 +70,12 @@ class Events:
     def _heard(
         self, begin: float | None, end: float | None, choice: _Choice, follow: bool
     ) -> Iterator[Happening | None]:
-        from nbcontain.linux.syscalls import IN_CREATE, IN_MODIFY, inotify_add_watch, inotify_init
+        from nbcontain.linux.watching import Watch
 
-        notify = inotify_init()
+        watch = Watch(self._path.parent)
         # Without --since, what was before is nobody's business, as with docker; unless it is all that is asked for.
         reader = Reader(self._path, from_now=begin is None and end is None and follow)
         try:
-            inotify_add_watch(notify, str(self._path.parent), IN_MODIFY | IN_CREATE)
             rest = b""
             while True:
                 has_come = False
@@ -98,11 +95,10 @@ class Events:
                 if not has_come:
                     yield None
                     wait_s = 0.2 if end is None else min(0.2, max(0.01, end + _LATE_S - time.time()))
-                    if select.select([notify], [], [], wait_s)[0]:
-                        os.read(notify, 1 << 16)
+                    watch.wait(wait_s)
         finally:
             reader.close()
-            os.close(notify)
+            watch.close()
 
 
 def _read(line: bytes) -> Happening | None:

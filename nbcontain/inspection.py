@@ -172,7 +172,7 @@ def info_document(engine: Engine) -> dict[str, Any]:
 def facts(engine: Engine) -> dict[str, str]:
     """What `%nbcontain info` tells."""
     containers = engine.containers()
-    driver, why = storage_driver(engine.host, engine.environ)
+    driver, why = storage_driver(engine.host, engine.environ, engine.profile)
     return {
         "profile": engine.profile.name,
         "isolation": engine.profile.isolation,

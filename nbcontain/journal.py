@@ -7,15 +7,17 @@ kind it follows.
 from __future__ import annotations
 
 import os
-import select
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbcontain.events import Event, Finished, Output, Record, decode, encode
 from nbcontain.values import replace
+
+if TYPE_CHECKING:
+    from nbcontain.linux.watching import Watch
 
 _CHUNK_BYTES = 1 << 16
 OUTPUT_BYTES_PER_RECORD = 8192
@@ -139,28 +141,15 @@ class FileJournal:
         journal: a `Finished` ends the account only where nothing comes after it. `at_end` is called then.
         `from_now` is the task of which only is wanted what comes after this call.
         """
-        from nbcontain.linux.syscalls import (
-            IN_CLOSE_WRITE,
-            IN_CREATE,
-            IN_MODIFY,
-            IN_MOVED_TO,
-            inotify_add_watch,
-            inotify_init,
-        )
+        from nbcontain.linux.watching import Watch
 
-        notify = inotify_init()
-        try:
-            # The directory, since the file may not be there yet; its files' events come too.
-            inotify_add_watch(notify, str(self.path.parent), IN_MODIFY | IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO)
-        except BaseException:
-            os.close(notify)
-            raise
+        watch = Watch(self.path.parent)
         fd = _open_if_there(self.path)
         if from_now and fd >= 0:
             os.lseek(fd, 0, os.SEEK_END)
-        return self._records(notify, fd, from_now or None, at_end)
+        return self._records(watch, fd, from_now or None, at_end)
 
-    def _records(self, notify: int, fd: int, task: str | None, at_end: Callable[[], object]) -> Generator[Record]:
+    def _records(self, watch: Watch, fd: int, task: str | None, at_end: Callable[[], object]) -> Generator[Record]:
         rest = b""
         ended = False
         try:
@@ -185,9 +174,9 @@ class FileJournal:
                 if not alive:
                     yield Record(time.time(), Finished(task or "", "lost", detail="its supervisor is gone"))
                     return
-                _wait(notify)
+                watch.wait()
         finally:
-            _close_aside(notify)
+            watch.close()
             if fd >= 0:
                 os.close(fd)
             at_end()
@@ -207,23 +196,3 @@ def _open_if_there(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return -1
-
-
-def _close_aside(notify: int) -> None:
-    """Close an inotify descriptor without waiting: the kernel takes some 10 ms until all watches are surely gone."""
-    if sys.is_finalizing():
-        # A traceback held the generator until now: a thread would never begin, and start() waits for it.
-        os.close(notify)
-        return
-    try:
-        threading.Thread(target=os.close, args=(notify,), daemon=True).start()
-    except RuntimeError:
-        # The interpreter is ending and makes no threads any more.
-        os.close(notify)
-
-
-def _wait(notify: int, timeout_s: float = 2.0) -> None:
-    """Until something changes in the watched directory. The time-out only guards against lost notifications."""
-    ready, _, _ = select.select([notify], [], [], timeout_s)
-    if ready:
-        os.read(notify, _CHUNK_BYTES)

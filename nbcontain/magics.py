@@ -30,6 +30,7 @@ _CALL = re.compile(
     r"(?P<rest>'(?:image|container|nbcontain|docker|dockerfile)',.*\)\s*)",
     re.DOTALL,
 )
+_DOCKERFILE_CELL = re.compile(r"\s*%%dockerfile(?:\s|$)")
 
 
 class Extension:
@@ -63,6 +64,25 @@ class Extension:
     def complete(self, shell: Any, event: Any) -> list[str]:
         """For the Tab key. IPython has no way to take a completer back: unloaded, it says nothing."""
         return self.session.complete(shell, event) if self.ipython.nbcontain is self else []
+
+    def complete_cell(self, context: Any) -> Any:
+        """For the Tab key in a %%dockerfile cell: a matcher of IPython's."""
+        from IPython.core.completer import SimpleCompletion
+
+        nothing: dict[str, Any] = {"completions": []}
+        if self.ipython.nbcontain is not self or _DOCKERFILE_CELL.match(context.full_text) is None:
+            return nothing
+        lines = context.full_text.split("\n")
+        before = [*lines[: context.cursor_line], lines[context.cursor_line][: context.cursor_position]]
+        try:
+            fragment, found = self.session.complete_cell("\n".join(before))
+        except (NbcontainError, OSError):
+            return nothing
+        return {
+            "completions": [SimpleCompletion(text=each, type="dockerfile") for each in found],
+            "matched_fragment": fragment,
+            "suppress": True,  # what Python would offer is not in this language
+        }
 
     def register(self, name: str) -> None:
         """Register a line magic, and what completes behind it."""
@@ -131,12 +151,24 @@ def load(ipython: Any) -> None:
         extension.register(name)
     extension.register_cell()
     extension.register_context_file()
+    _complete_cells(ipython, extension)
     if getattr(ipython, "kernel", None) is not None:
         ipython.input_transformers_post.append(_awaiting)
     ready = threading.Event()
     threading.Thread(target=extension.warm, args=(ready,), name="nbcontain warm", daemon=True).start()
     ready.wait(_LOAD_S)
     print(extension.greeting(is_known=ready.is_set()))
+
+
+def _complete_cells(ipython: Any, extension: Extension) -> None:
+    """Put a matcher for whole cells in front of IPython's own."""
+    from IPython.core.completer import context_matcher
+
+    def matcher(context: Any) -> Any:
+        return extension.complete_cell(context)
+
+    marked = context_matcher(identifier="nbcontain")(matcher)
+    ipython.Completer.custom_matchers.insert(0, marked)
 
 
 def unload(ipython: Any) -> None:
@@ -147,6 +179,8 @@ def unload(ipython: Any) -> None:
     for kind, names in (("line", (*LINE_MAGICS, "docker", "contextfile")), ("cell", ("dockerfile", "contextfile"))):
         for name in names:
             ipython.magics_manager.magics[kind].pop(name, None)
+    matchers = ipython.Completer.custom_matchers
+    matchers[:] = [each for each in matchers if getattr(each, "matcher_identifier", "") != "nbcontain"]
     if _awaiting in ipython.input_transformers_post:
         ipython.input_transformers_post.remove(_awaiting)
     extension.session.engine.close()

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from nbcontain.errors import UsageError
+from nbcontain.truth import truth
 from nbcontain.values import MISSING, Field, field, fields
 
 T = TypeVar("T")
@@ -168,7 +169,6 @@ def _switched(
         if each.type == "bool"
         for flag in each.metadata.get("flags", ())
     }
-    told = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
     while True:
         place = next((n for n, word in enumerate(left) if (w := word.partition("="))[1] and w[0] in switches), None)
         if place is None:
@@ -178,9 +178,10 @@ def _switched(
         except UsageError:
             # It is argparse that does not know them: so this one stands where flags stand.
             flag, _, text = left[place].partition("=")
-            if text.lower() not in told:
+            told = truth(text)
+            if told is None:
                 raise UsageError(f"{parser.prog}: {flag}={text}: true or false", hint=f"{parser.prog} --help") from None
-            said[switches[flag]] = told[text.lower()]
+            said[switches[flag]] = told
             del left[place]
         else:
             # It is a word of the program's that is to be run.

@@ -1,4 +1,4 @@
-"""The one table that turns what a host allows into how containers run there."""
+"""The one table that turns what a host allows into how containers run there: the ladder of isolation."""
 
 from __future__ import annotations
 
@@ -6,75 +6,147 @@ from collections.abc import Mapping
 
 from nbcontain.errors import Unavailable, UsageError
 from nbcontain.host import Ability, Host
+from nbcontain.linux.idmap import IdMap
+from nbcontain.runtime.rungs import RUNGS, Rung
 from nbcontain.store.snapshots import Driver
-from nbcontain.values import dataclass
+from nbcontain.values import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One way to run containers. The first row of `PROFILES` whose needs are met is taken."""
+    """One rung. The first row of `PROFILES` whose needs are met is taken, unless the user names another."""
 
     name: str
     needs: tuple[Ability, ...]
-    isolation: str
-    """What is real there, for people."""
+    about: str
+    """What is so there, for people."""
+    as_root: bool | None = None
+    """Only for the host's root, or only for others."""
     runs: bool = True
+    rung: Rung = field(default_factory=Rung)
+    """What processes are told of it; as the host allows, once it is chosen."""
+
+    def missing(self, host: Host) -> list[str]:
+        """What this host lacks for it, each with what the kernel answered."""
+        found = [f"{each.value}: {host.abilities[each].why}" for each in self.needs if not host.can(each)]
+        if self.as_root is not None and self.as_root is not host.is_root:
+            found.insert(0, "it is for root" if self.as_root else "it is for users other than root")
+        return found
 
     def require(self, host: Host, what: str) -> None:
-        """Raise Unavailable, naming each thing that was tried and what the kernel answered, if nothing can run here."""
+        """Raise Unavailable, naming each rung that was tried and what it lacks, if nothing can run here."""
         if self.runs:
             return
-        tried = (Ability.ADMIN, Ability.USER_NAMESPACES, Ability.PIVOT)
-        answers = [f"{each.value}: {host.abilities[each].why}" for each in tried if not host.abilities[each].ok]
+        tried = [each for each in PROFILES if each.runs and each.as_root in (None, host.is_root)]
+        answers = [f"{each.name}: {'; '.join(each.missing(host)) or 'not asked for'}" for each in tried]
         raise Unavailable(
             f"{what} needs a container, and this machine lets nobody make one here",
             why="\n".join(answers),
-            hint="from-host and import still make images that can be looked into; %nbcontain doctor tells more",
+            hint="pull, push, COPY, from-host and import work all the same; %nbcontain doctor tells more",
         )
+
+    @property
+    def isolation(self) -> str:
+        """What is real there, for people: each namespace by name."""
+        if not self.runs:
+            return self.about
+        rest = [name for name in RUNGS["rootless-range"].namespaces if name not in self.rung.namespaces]
+        own = ", ".join(self.rung.namespaces) or "none"
+        shared = f"; shared with this machine: {', '.join(rest)}" if rest else ""
+        return f"{self.about}. Namespaces of its own: {own}{shared}"
 
     def describe(self, host: Host) -> str:
         """One line: which rung this is, and what is real on it."""
-        return f"profile {self.name}: {self.isolation}"
+        return f"isolation {self.name}: {self.isolation}"
 
 
 PROFILES = (
-    Profile("root", (Ability.ADMIN, Ability.PIVOT), "own mount, pid, uts, ipc and cgroup namespaces; the host's ids"),
     Profile(
-        "rootless",
-        (Ability.USER_NAMESPACES, Ability.ID_RANGES, Ability.PIVOT),
-        "own user, mount, pid, uts, ipc and cgroup namespaces; a range of ids of your own",
+        "full", (Ability.ADMIN, Ability.PIVOT, Ability.FRESH_PROC),
+        "all that Linux has, with this machine's ids", as_root=True,
     ),
     Profile(
-        "rootless-single",
-        (Ability.USER_NAMESPACES, Ability.PIVOT),
-        "own user, mount, pid, uts, ipc and cgroup namespaces; one id only, so that files have one owner",
+        "rootless-range", (Ability.USER_NAMESPACES, Ability.ID_RANGES, Ability.PIVOT),
+        "a user namespace with a range of ids of your own", as_root=False,
     ),
-    Profile("none", (), "no containers here; images can be imported and looked into, but nothing runs", runs=False),
-)
+    Profile(
+        "rootless-single", (Ability.USER_NAMESPACES, Ability.PIVOT),
+        "a user namespace with one id", as_root=False,
+    ),
+    Profile(
+        "root-noproc", (Ability.ADMIN, Ability.MOVE_ROOT),
+        "namespaces and mounts of its own, but no /proc is mounted", as_root=True,
+    ),
+    Profile(
+        "userns-chroot", (Ability.USERNS_CHROOT,),
+        "a chroot in a user namespace with one id: nothing can be mounted", as_root=False,
+    ),
+    Profile("chroot", (Ability.CHROOT,), "a chroot and nothing else: processes and networks are shared", as_root=True),
+    Profile("none", (), "no containers here; images can be pulled, made by COPY, looked into and pushed", runs=False),
+)  # fmt: skip
+"""The ladder, from the best rung down."""
+
+ISOLATION = "NBCONTAIN_ISOLATION"
+
+
+def choose(host: Host, wanted: str = "") -> Profile:
+    """The first profile whose needs this host meets, or the one that is `wanted`, with what is real there.
+
+    Raises UsageError for a rung that there is not, Unavailable for one that this host does not allow.
+    """
+    if not wanted or wanted == "default":
+        return _settled(next(each for each in PROFILES if not each.missing(host)), host)
+    found = next((each for each in PROFILES if each.name == wanted), None)
+    if found is None:
+        raise UsageError(f"there is no isolation {wanted!r}", hint=", ".join(each.name for each in PROFILES))
+    if missing := found.missing(host):
+        best = next(each for each in PROFILES if not each.missing(host))
+        raise Unavailable(
+            f"the isolation {wanted} cannot be had here", why="\n".join(missing), hint=f"{best.name} can"
+        )
+    return _settled(found, host)
+
+
+def _settled(profile: Profile, host: Host) -> Profile:
+    """The profile with its rung as it is on this host."""
+    rung = RUNGS[profile.name]
+    namespaces = tuple(name for name in rung.namespaces if name != "network" or host.can(Ability.NET_NAMESPACE))
+    answers = host.can(Ability.NOTIFY)
+    lacks_ids = "user" in namespaces and ids_of(profile, host).is_single
+    rung = replace(
+        rung, namespaces=namespaces, serves=answers and not rung.proc,
+        ids="" if not lacks_ids else "notify" if answers else "blind",
+    )  # fmt: skip
+    return replace(profile, rung=rung)
+
+
+def ids_of(profile: Profile, host: Host) -> IdMap:
+    """How users are numbered in that profile's containers."""
+    if host.is_root or profile.name in ("rootless-range", "none"):
+        return host.ids
+    return IdMap.single(host.uid, host.gid)
 
 
 STORAGE_DRIVER = "NBCONTAIN_STORAGE_DRIVER"
 
 
-def storage_driver(host: Host, environ: Mapping[str, str]) -> tuple[Driver, str]:
+def storage_driver(host: Host, environ: Mapping[str, str], profile: Profile | None = None) -> tuple[Driver, str]:
     """How snapshots are made here, and why: as the user says, else overlay where one can be mounted.
 
     Raises UsageError for a driver that there is not, Unavailable for an overlay that cannot be.
     """
     probe = host.abilities[Ability.OVERLAY]
+    is_ok, why = probe.ok, f"no overlay can be mounted there: {probe.why}"
+    if profile is not None and profile.runs and not profile.rung.mounts:
+        is_ok, why = False, f"nothing is mounted with the isolation {profile.name}"
     match environ.get(STORAGE_DRIVER, ""):
         case "":
-            return ("overlay", "") if probe.ok else ("copy", f"no overlay can be mounted there: {probe.why}")
-        case "overlay" if not probe.ok:
+            return ("overlay", "") if is_ok else ("copy", why)
+        case "overlay" if not is_ok:
             raise Unavailable(
-                "no overlay can be mounted in the store", why=probe.why, hint=f"unset {STORAGE_DRIVER}, or make it copy"
+                "no overlay can be mounted in the store", why=why, hint=f"unset {STORAGE_DRIVER}, or make it copy"
             )
         case "overlay" | "copy" as driver:
             return driver, f"{STORAGE_DRIVER} says so"
         case other:
             raise UsageError(f"{STORAGE_DRIVER}={other} is no storage driver", hint="overlay or copy")
-
-
-def choose(host: Host) -> Profile:
-    """The first profile whose needs this host meets; the last one needs nothing."""
-    return next(each for each in PROFILES if all(host.abilities[need].ok for need in each.needs))

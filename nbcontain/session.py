@@ -12,13 +12,13 @@ from nbcontain.commands import overview, parse_words, split
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
-from nbcontain.completion import candidates
+from nbcontain.completion import candidates, in_dockerfile
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
 from nbcontain.display.values import InProgress, Interactive, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
-from nbcontain.errors import UsageError
+from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.oci.image import Image
 from nbcontain.options import HelpAsked, parse, parser_of
 from nbcontain.outcomes import RunResult
@@ -149,6 +149,20 @@ class Session:
         if not words or event.line[-1:].isspace():
             words.append("")
         return candidates(magic if magic in ("image", "container") else "", words, self.engine)
+
+    def complete_cell(self, text: str) -> tuple[str, list[str]]:
+        """What the end of a %%dockerfile cell's text could become, and the part of it that this would replace."""
+        line, newline, body = text.partition("\n")
+        if not newline:
+            words = line.split()[1:] or [""]
+            words += [""] if line[-1:].isspace() else []
+            return words[-1], candidates("image", ["build", *words], self.engine)
+        try:
+            asked = re.search(r"--context[= ](\S+)", line)
+            source = self.context_files.source(asked[1] if asked else "", self.ipython.user_ns)
+        except NbcontainError:
+            source = {}
+        return in_dockerfile(body, self.engine, source)
 
     def was_drawn(self, value: object) -> bool:
         """Whether this was just shown as the outcome of a command; the next time it is asked for, it is drawn."""

@@ -19,6 +19,7 @@ from typing import Any
 import nbformat
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
+import nbcontain
 import needs
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
@@ -28,6 +29,7 @@ SETTINGS = {
     # All cells stay in the page, so that all outputs can be read.
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none", "scrollPastEnd": False},
 }
+EXTENSION = Path(nbcontain.__file__).parent / "labextension"
 # The open notebook's panel, and what of it tells whether it is ready, and whether it is at rest.
 SCRIPT = """
 window.nb = {
@@ -95,7 +97,25 @@ class Lab:
         """Make the window that wide."""
         self.page.set_viewport_size({"width": pixels, "height": 900})
 
+    def write(self, number: int, text: str) -> None:
+        """Replace a cell's text by typing."""
+        editor = self.page.locator(".jp-Notebook .jp-Cell").nth(number).locator(".cm-content")
+        editor.click()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.press("Delete")
+        self.page.keyboard.insert_text(text)
+
     # --- as a person sees ---
+
+    def language(self, number: int) -> str:
+        """The mime type of a cell's editor."""
+        return str(self.page.evaluate("i => nb.panel().content.widgets[i].model.mimeType", number))
+
+    def coloured(self, number: int, word: str) -> str:
+        """The colour of the first word of this text in a cell's editor, as CSS says it."""
+        words = self.page.locator(".jp-Notebook .jp-Cell").nth(number).locator(".cm-line span")
+        found = words.get_by_text(word, exact=True).first
+        return str(found.evaluate("e => getComputedStyle(e).color"))
 
     def output(self, number: int) -> Locator:
         """The outputs of a cell."""
@@ -159,8 +179,12 @@ def _server(directory: Path, root: Path) -> Iterator[tuple[str, str]]:
         file = private / "settings" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value))
+    extensions = private / "data" / "labextensions"
+    extensions.mkdir(parents=True)
+    (extensions / "nbcontain").symlink_to(EXTENSION)  # the tree's own, whatever was installed
     env = dict(
         os.environ,
+        JUPYTER_PATH=str(private / "data"),
         JUPYTER_RUNTIME_DIR=str(private / "runtime"),
         JUPYTER_CONFIG_DIR=str(private / "config"),
         JUPYTERLAB_SETTINGS_DIR=str(private / "settings"),

@@ -18,13 +18,17 @@ import needs
 from archives import archive, member
 from nbcontain.archives import Archives
 from nbcontain.engine import Engine
-from nbcontain.errors import BadArchive, BadDocument, DockerfileError, NbcontainError, UsageError
-from nbcontain.oci.image import Image, ImageConfig
+from nbcontain.errors import BadArchive, BadDocument, DockerfileError, NbcontainError, NoSuchPlatform, UsageError
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import Image, ImageConfig, Platform
+from nbcontain.oci.indexes import ImageIndex, entry_of, index_of
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.store.archive_writer import Saved
 from nbcontain.store.layer_writer import layer_writer
+from registry.samples import image_of
 
+HERE, ARM, RISCV = Platform.here(), Platform("linux", "arm64"), Platform("linux", "riscv64")
 
 @pytest.fixture
 def archives(engine: Engine) -> Archives:
@@ -43,9 +47,8 @@ def add(engine: Engine, name: str, *contents: bytes, cmd: tuple[str, ...] = ("sh
 
 
 def forget(engine: Engine) -> None:
-    for name, _ in engine.images():
-        if name:
-            engine.remove_image(name.familiar, force=True)
+    for name in {name for name, _ in engine.images() if name}:
+        engine.remove_image(name.familiar, force=True)
     engine.prune()
     assert list(engine.store.blobs.walk()) == []
 
@@ -293,3 +296,76 @@ def test_our_archive_has_both_tables_of_contents(engine: Engine, archives: Archi
     assert index["manifests"][0]["annotations"] == {
         "io.containerd.image.name": "docker.io/library/one:1", "org.opencontainers.image.ref.name": "1",
     }  # fmt: skip
+
+
+# --- several platforms ---
+
+
+def add_index(engine: Engine, name: str, *platforms: Platform) -> ImageIndex:
+    images = []
+    for platform in platforms:
+        image, blobs = image_of(str(platform).encode(), platform=platform)
+        layer = image.layers[0].descriptor
+        engine.store.blobs.put([blobs[layer.digest]], layer.media_type)
+        engine.store.images.keep(image)
+        images.append(image)
+    index = index_of(map(entry_of, images), {"a": "b"})
+    engine.store.images.put_index(index, Reference.parse(name))
+    return index
+
+
+@pytest.mark.parametrize("directory", [False, True])
+def test_an_index_is_loaded_as_it_was_saved_or_only_what_is_asked_for(
+    engine: Engine, archives: Archives, tmp_path: Path, directory: bool
+) -> None:
+    index = add_index(engine, "many:1", ARM, HERE, RISCV)
+    name = Reference.parse("many:1")
+    images = {image.config.platform: image.digest for image in engine.store.images.children(index)}
+    archives.save(("many:1",), str(tmp_path / "out"), directory=directory).result()
+
+    def loaded(*platforms: Platform, source: str = "out") -> set[tuple[Platform, Digest]]:
+        forget(engine)
+        archives.load(str(tmp_path / source), platforms).result()
+        return {(image.config.platform, image.digest) for each, image in engine.images() if each == name}
+
+    assert loaded() == set(images.items())
+    assert engine.store.images.index(name) == index
+    assert loaded(ARM) == {(ARM, images[ARM])}
+    assert engine.store.images.index(name) is None
+    assert loaded(RISCV, HERE) == {(HERE, images[HERE]), (RISCV, images[RISCV])}
+    kept = engine.store.images.index(name)
+    assert kept is not None and len(kept.entries) == 2 and kept.index.annotations == {"a": "b"}
+    archives.save(("many:1",), str(tmp_path / "one"), directory=directory, platforms=(RISCV,)).result()
+    assert loaded(source="one") == {(RISCV, images[RISCV])}
+    with pytest.raises(NoSuchPlatform):
+        loaded(Platform("linux", "s390x"))
+    assert engine.images() == []
+
+
+def test_an_archive_that_holds_some_images_of_its_index_gives_those(
+    engine: Engine, archives: Archives, tmp_path: Path
+) -> None:
+    """As `docker save --platform` writes it."""
+    index = add_index(engine, "many:1", ARM, HERE)
+    archives.save(("many:1",), str(tmp_path / "out")).result()
+    with tarfile.open(tmp_path / "out") as whole, tarfile.open(tmp_path / "part", "w") as part:
+        for member in whole:
+            if member.name != f"blobs/sha256/{index.entries[0].digest.hex}":
+                part.addfile(member, whole.extractfile(member))
+    forget(engine)
+    [one] = archives.load(str(tmp_path / "part")).result()
+    assert (one.image.digest, one.index) == (index.entries[1].digest, None)
+
+
+def test_an_index_json_that_is_lost_is_made_again_with_the_indexes(engine: Engine) -> None:
+    index = add_index(engine, "many:1", ARM, HERE)
+    alone = add(engine, "one:1", b"x")
+    engine.layout.index.unlink()
+    report = engine.soundness.look(fix=True)
+    assert report.left == ()
+    [found] = [each for _, each in engine.store.images.indexes()]
+    assert found == index
+    assert {(str(name), image.digest) for name, image in engine.images() if image != alone} == {
+        (f"docker.io/recovered/{index.digest.short}:latest", each.digest) for each in index.entries
+    }
+    assert engine.image(f"recovered/{alone.digest.short}") == alone

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 from nbcontain.completion import candidates
@@ -54,3 +55,41 @@ def test_ipython_asks_us(filled: Engine, root: Path, monkeypatch: pytest.MonkeyP
         assert "hello:1" in found
     finally:
         shell.extension_manager.unload_extension("nbcontain")
+
+
+@pytest.mark.parametrize(
+    ("cell", "choices"),
+    [
+        ("%%dockerfile -t x\nFROM hel", ["hello:1"]),
+        ("%%dockerfile\nFROM x\nCOPY ap", ["app.py"]),
+        ("%%dockerfile\nFROM x\nCOPY src/", ["src/lib/", "src/main.py"]),
+        ("%%dockerfile\nFROM x\nCOPY ../", []),
+        ("%%dockerfile --context memo\nFROM x\nCOPY data/", ["data/one.txt"]),
+        ("%%dockerfile --tar", ["--target"]),
+        ("import os\n%%dockerfile", None),
+    ],
+)
+def test_ipython_asks_us_in_a_dockerfile_cell(
+    filled: Engine, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: str, choices: list[str] | None
+) -> None:
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(root))
+    monkeypatch.chdir(tmp_path)
+    for path in ("app.py", "src/main.py", "src/lib/x.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("")
+    shell = InteractiveShell()
+    shell.extension_manager.load_extension("nbcontain")
+    try:
+        shell.run_cell_magic("contextfile", "data/one.txt --context memo", "1\n")
+        with provisionalcompleter():
+            found = [each.text for each in shell.Completer.completions(cell, len(cell))]
+        if choices is None:  # what Python offers
+            assert "hello:1" not in found
+        elif not choices:
+            assert not any(each.startswith("..") for each in found)
+        else:
+            assert found == choices
+    finally:
+        shell.extension_manager.unload_extension("nbcontain")
+    with provisionalcompleter():
+        assert "FROM" not in [each.text for each in shell.Completer.completions("%%dockerfile\nFR", 15)]

@@ -15,7 +15,7 @@ from nbcontain.profiles import choose, storage_driver
 
 
 def host(*missing: Ability, uid: int = 1000, why: str = "Operation not permitted") -> Host:
-    missing = missing if uid == 0 else (*missing, Ability.ADMIN)
+    missing = (*missing, Ability.USERNS_CHROOT) if uid == 0 else (*missing, Ability.ADMIN, Ability.CHROOT)
     ids = IdMap.identity() if uid == 0 else IdMap.single(uid, uid)
     abilities = {each: Probe(each not in missing, why if each in missing else "") for each in Ability}
     return Host(uid, uid, uid == 0, "6.1", "v2", ids, abilities)
@@ -50,7 +50,8 @@ def test_with_one_id_it_is_said_what_cannot_be_and_who_can_change_that() -> None
 
 
 def test_where_nothing_runs_nothing_is_advised_that_would_not_help() -> None:
-    found = told(host(Ability.USER_NAMESPACES, Ability.OVERLAY, Ability.FRESH_PROC, why="/: Permission denied"))
+    missing = (Ability.USER_NAMESPACES, Ability.USERNS_CHROOT, Ability.OVERLAY, Ability.FRESH_PROC)
+    found = told(host(*missing, why="/: Permission denied"))
     assert found["containers"].state == "no"
     assert [what for what in found if "storage" in what or "/proc" in what] == []
     assert found[Ability.USER_NAMESPACES.value].attempt == ""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from nbcontain.errors import Cancelled, Span
 from nbcontain.events import Finished, Notice, Output, Progress, Record, Started, decode, encode, scope
 from nbcontain.journal import FileJournal, MemoryJournal
+from nbcontain.linux import watching
 from nbcontain.task import Task
 
 texts = st.text(max_size=40)
@@ -122,3 +126,43 @@ def test_what_waits_silently_is_told_of_the_cancellation() -> None:
     task.on_cancel(let_go.set)
     task.cancel()
     assert task.wait(2)
+
+
+@pytest.mark.parametrize("limit", ["instances", "watches"])
+def test_a_file_is_followed_too_where_the_kernel_watches_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Each user has 128 of these, for all their programs together."""
+
+    def refused(*_: object) -> int:
+        raise OSError(errno.EMFILE if limit == "instances" else errno.ENOSPC, "no more")
+
+    monkeypatch.setattr(watching, "inotify_init" if limit == "instances" else "inotify_add_watch", refused)
+    path = tmp_path / "journal.jsonl"
+    journal = FileJournal(path)
+    journal.open()
+    journal.append(Started("t", "t"))
+    seen: list[Record] = []
+    thread = threading.Thread(target=lambda: seen.extend(FileJournal(path, lambda: True).follow()))
+    thread.start()
+    time.sleep(0.1)
+    journal.append(Finished("t", "done"))
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [type(each.event) for each in seen] == [Started, Finished]
+
+
+def test_who_follows_and_never_reads_keeps_nothing_watched(tmp_path: Path) -> None:
+    def watches() -> int:
+        return sum("inotify" in os.readlink(f"/proc/self/fd/{fd}") for fd in open_fds())
+
+    def open_fds() -> list[str]:
+        return [fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
+
+    before = watches()
+    for _ in range(5):
+        FileJournal(tmp_path / "journal.jsonl", lambda: True).follow()
+    deadline = time.monotonic() + 10
+    while watches() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert watches() <= before

@@ -16,8 +16,9 @@ from nbcontain.build.operations import Workshop
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.provenance import Account, Material, ProvenanceOptions, image_material, predicate
 from nbcontain.errors import UsageError
-from nbcontain.oci.attestations import attested, statement
+from nbcontain.oci.attestations import Subject, attested, statement
 from nbcontain.oci.image import Descriptor, Image, Platform, timestamp
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.values import dataclass
 
@@ -53,34 +54,47 @@ def account_of(
 
 
 @dataclass(frozen=True, slots=True)
+class Built:
+    """The image for one platform, what is to be said of it, and how it came about."""
+
+    image: Image
+    annotations: Annotations
+    account: Account
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
-    """An image with what is said of it, and the account of how it came about, for --metadata-file."""
+    """Images with what is said of them, and the account of how each came about, for --metadata-file."""
 
     product: exports.Product
-    provenance: Mapping[str, Any]
+    provenances: Sequence[Mapping[str, Any]]
 
 
-def delivery_of(
-    image: Image, names: Sequence[Reference], annotations: Annotations | None, account: Account, options: BuildOptions
-) -> Delivery:
-    """What is handed out; an index with statements only if provenance was asked for."""
-    asked, said = options.provenance, annotations or Annotations()
-    told = predicate(account, asked or ProvenanceOptions())
-    about = dict(said.manifest_descriptor)
-    names = tuple(names)
+def delivery_of(built: Sequence[Built], index: ImageIndex | None, names: Sequence[Reference],
+                options: BuildOptions) -> Delivery:  # fmt: skip
+    """What is handed out; statements only if provenance was asked for. Of several images `index` names them all."""
+    names, asked, said = tuple(names), options.provenance, built[0].annotations
+    provenances = [predicate(each.account, asked or ProvenanceOptions()) for each in built]
     if asked is None:
-        return Delivery(exports.Product(image, names, entry_annotations=about), told)
-    platform = image.config.platform
-    subjects = [(image_material(name.familiar, name, image.digest, platform).uri, image.digest) for name in names]
-    text = statement(asked.predicate_type, told, subjects or [("_", image.digest)])
-    held = attested(image, [(asked.predicate_type, text)], annotations=said.index, entry_annotations=about)
-    return Delivery(exports.Product(image, names, held, text, said.index_descriptor), told)
+        # Where there is no index, the entry of index.json is the manifest's descriptor.
+        about = said.index_descriptor if index is not None else said.manifest_descriptor
+        variants = tuple(exports.Variant(each.image) for each in built)
+        return Delivery(exports.Product(variants, names, index, None, about), provenances)
+    subjects, variants = [], ()
+    for each, told in zip(built, provenances, strict=True):
+        image = each.image
+        uris = [image_material(name.familiar, name, image.digest, image.config.platform).uri for name in names]
+        text = statement(asked.predicate_type, told, [(uri, image.digest) for uri in uris or ["_"]])
+        subjects.append(Subject(image, [(asked.predicate_type, text)], each.annotations.manifest_descriptor))
+        variants = (*variants, exports.Variant(image, text))
+    held = attested(subjects, said.index)
+    return Delivery(exports.Product(variants, names, index, held, said.index_descriptor), provenances)
 
 
 def checked(options: BuildOptions, tags: Sequence[Reference], annotations: Annotations) -> None:
     """Whether all that is asked for can be handed out. Raises UsageError."""
     outputs.checked(options.outputs, tags)
-    if annotations.needs_index and options.provenance is None:
+    if annotations.needs_index and options.provenance is None and len(options.platforms) < 2:
         raise UsageError(
             "there is no index to annotate",
             why="an image for one platform is a manifest alone",

@@ -18,6 +18,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.store import Store
 from nbcontain.store.cache import CacheRecord
 from nbcontain.store.compression import uncompressed
+from nbcontain.truth import truth
 from nbcontain.values import dataclass, field
 
 if TYPE_CHECKING:
@@ -62,10 +63,10 @@ class CachePlace:
             raise UsageError(f"{flag} {text}: there is no cache of type {kind}", hint=hint)
         name = "ref" if kind == "registry" else place
         where, mode, tag = pairs.pop(name, ""), pairs.pop("mode", "min"), pairs.pop("tag", "latest")
-        may_fail = pairs.pop("ignore-error", "") == "true"
+        may_fail = truth(pairs.pop("ignore-error", "false"))
         for each in _UNUSED:
             pairs.pop(each, None)
-        if pairs or mode not in ("min", "max") or bool(where) == (kind == "inline"):
+        if pairs or may_fail is None or mode not in ("min", "max") or bool(where) == (kind == "inline"):
             raise UsageError(f"{flag} {text} cannot be read", hint=hint)
         if kind == "registry":
             Reference.parse(where)

@@ -51,8 +51,9 @@ def copy_files(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     owner = owner_of(arguments["chown"]) if arguments["chown"] or not kept else None
     keeps = not arguments["chown"]
     copy = _Copy(
-        arguments["destination"], owner, arguments["chmod"], arguments["into_directory"], keeps, ledger, source_ledger
-    )
+        arguments["destination"], owner, arguments["chmod"], arguments["into_directory"], keeps, ledger, source_ledger,
+        fds[-1] if kept else -1,
+    )  # fmt: skip
     copy.take_all(groups)
     return {"lost_owners": copy.lost_owners}
 
@@ -121,6 +122,8 @@ class _Copy:
     """Takes the owners that cannot be; without one they are lost."""
     source_ledger: Ledger | None = None
     """Knows those of another file system's files."""
+    stage_fd: int = -1
+    """Another file system's root, if something is copied from one."""
     lost_owners: int = 0
     source_fd: int = -1
     directories: list[tuple[str, int, int]] = field(default_factory=list)
@@ -228,7 +231,11 @@ class _Copy:
                 self._own(made, path, entry, source)
                 # After the owner, since changing that clears the set-id bits and capabilities.
                 for name, value in kept_xattrs(source):
-                    if self.ledger is None or name != OWNER:
+                    if name == OWNER and self.ledger is not None:
+                        continue
+                    # As with docker: what somebody's desktop noted at a file of the context, as where it was downloaded
+                    # from, is nobody else's business, and the image is the same wherever its files lay.
+                    if self.source_fd == self.stage_fd or not name.startswith(b"user."):
                         _set_xattr(made, name, value)
                 if not is_plain:
                     os.fchmod(made, mode)

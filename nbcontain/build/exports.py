@@ -7,7 +7,7 @@ import os
 import sys
 import tarfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -18,6 +18,7 @@ from nbcontain.build.sources import Writer, unpack_stream
 from nbcontain.errors import BuildError, UsageError
 from nbcontain.oci.attestations import Attested
 from nbcontain.oci.image import Descriptor, Image
+from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.store import files, tar
 from nbcontain.store.archive_writer import Saved, write_archive, write_directory
@@ -27,24 +28,44 @@ _PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
-    """An image, what it is called, and what is said of it."""
+class Variant:
+    """The image for one platform."""
 
     image: Image
-    names: tuple[Reference, ...] = ()
-    attested: Attested | None = None
     statement: bytes = b""
     """Its provenance, for what has no index to put it in."""
+
+    @property
+    def place(self) -> str:
+        """What the directory of its files is called where there are several."""
+        return str(self.image.config.platform).replace("/", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What was built, what it is called, and what is said of it."""
+
+    variants: tuple[Variant, ...]
+    """At least one."""
+    names: tuple[Reference, ...] = ()
+    index: ImageIndex | None = None
+    """Of several images."""
+    attested: Attested | None = None
     entry_annotations: Mapping[str, str] = field(default_factory=dict)
     """Of its entry in an OCI layout's index.json."""
 
     @property
+    def outermost(self) -> ImageIndex | None:
+        """What leads to all of it, if that is not the one image."""
+        return self.attested.index if self.attested else self.index
+
+    @property
     def descriptor(self) -> Descriptor:
         """Of its index if it has one, or of its manifest."""
-        if self.attested is not None:
-            return self.attested.index.descriptor
-        manifest = self.image.manifest
-        return Descriptor(manifest.media_type, self.image.digest, len(self.image.raw_manifest))
+        if (index := self.outermost) is not None:
+            return index.descriptor
+        image = self.variants[0].image
+        return Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest))
 
 
 def write(output: Output, product: Product, workshop: Workshop) -> None:
@@ -55,11 +76,7 @@ def write(output: Output, product: Product, workshop: Workshop) -> None:
         if output.kind == "local":
             _write_files(output, product, workshop)
         elif output.kind == "tar":
-            with tar_of_image(product.image, workshop) as stream, _sink(output.destination) as sink:
-                if product.statement:
-                    sink(_member(_PROVENANCE, product.statement))
-                while chunk := stream.read(1 << 20):
-                    sink(chunk)
+            _write_tar(output, product, workshop)
         else:
             _write_image(output, product, workshop)
     except OSError as error:
@@ -69,27 +86,86 @@ def write(output: Output, product: Product, workshop: Workshop) -> None:
 
 
 def _write_files(output: Output, product: Product, workshop: Workshop) -> None:
-    directory = Path(output.destination)
-    directory.mkdir(parents=True, exist_ok=True)
-    with tar_of_image(product.image, workshop) as stream, Writer.at(directory) as writer:
-        unpack_stream(stream, writer, str(directory))
-    if product.statement:
-        files.replace(directory / _PROVENANCE, product.statement, 0o644, durable=False)
+    splits = len(product.variants) > 1 if output.platform_split is None else output.platform_split
+    if not splits:
+        _refuse_twice(product, workshop)
+    for each in product.variants:
+        directory = Path(output.destination, each.place if splits else "")
+        directory.mkdir(parents=True, exist_ok=True)
+        with tar_of_image(each.image, workshop) as stream, Writer.at(directory) as writer:
+            unpack_stream(stream, writer, str(directory))
+        if each.statement:
+            # BuildKit's names: those of several in one directory are told apart.
+            name = f"provenance.{each.place}.json" if output.platform_split is False else _PROVENANCE
+            files.replace(directory / name, each.statement, 0o644, durable=False)
+
+
+def _refuse_twice(product: Product, workshop: Workshop) -> None:
+    """Files of several platforms go into one directory only where none of them is in two. Raises BuildError."""
+    owners: dict[bytes, str] = {}
+    for each in product.variants if len(product.variants) > 1 else ():
+        with tar_of_image(each.image, workshop) as stream:
+            reader = tar.Reader(cast(tar.Readable, stream))
+            while (entry := reader.next()) is not None:
+                reader.skip()
+                if entry.kind != tar.DIRECTORY and (other := owners.setdefault(entry.name, each.place)) != each.place:
+                    raise BuildError(
+                        f"{os.fsdecode(entry.name)} of {each.place} would overwrite that of {other}",
+                        hint="leave platform-split=false away: each platform has a directory of its own then",
+                    )
+
+
+def _write_tar(output: Output, product: Product, workshop: Workshop) -> None:
+    """The files of the image; those of several below the names of their platforms."""
+    [first, *others] = product.variants
+    with _sink(output.destination) as sink:
+        for each in product.variants:
+            prefix = f"{each.place}/" if others else ""
+            if prefix:
+                sink(tar.header_of(tar.Entry(prefix.encode(), tar.DIRECTORY, 0o755, 0, 0, 0, 0)))
+            if each.statement:
+                sink(_member(prefix + _PROVENANCE, each.statement))
+            with tar_of_image(each.image, workshop) as stream:
+                if prefix:
+                    _below(prefix.encode(), tar.Reader(cast(tar.Readable, stream)), sink)
+                else:
+                    while chunk := stream.read(1 << 20):
+                        sink(chunk)
+        if others:
+            sink(bytes(2 * tar.BLOCK))
+
+
+def _below(prefix: bytes, reader: tar.Reader, sink: Callable[[bytes], None]) -> None:
+    """All of an archive but for its end, below a directory."""
+    while (entry := reader.next()) is not None:
+        entry.name = prefix + entry.name
+        if entry.kind == tar.LINK:
+            entry.link = prefix + entry.link
+        sink(tar.header_of(entry))
+        size = 0
+        while piece := reader.chunk():
+            size += len(piece)
+            sink(bytes(piece))
+        sink(bytes(-size % tar.BLOCK))
+    reader.finish()
 
 
 def _write_image(output: Output, product: Product, workshop: Workshop) -> None:
     names = tuple(dict.fromkeys((*output.names, *product.names)))
     attested = product.attested if output.carries_attestations else None
-    saved = Saved(
-        product.image, names, attested.index if attested else None, attested.blobs if attested else {},
-        product.entry_annotations, with_docker_table=output.kind == "docker",
-    )  # fmt: skip
+    saved = [
+        Saved(
+            each.image, names, attested.index if attested else product.index, attested.blobs if attested else {},
+            product.entry_annotations, with_docker_table=output.kind == "docker",
+        )
+        for each in product.variants
+    ]  # fmt: skip
     blobs = workshop.store.blobs
     if output.is_directory:
-        write_directory((saved,), blobs, Path(output.destination).absolute(), lambda size: None)
+        write_directory(saved, blobs, Path(output.destination).absolute(), lambda size: None)
         return
     with _sink(output.destination) as sink:
-        write_archive((saved,), blobs, sink, lambda size: None)
+        write_archive(saved, blobs, sink, lambda size: None)
 
 
 def _member(name: str, data: bytes) -> bytes:
@@ -150,19 +226,29 @@ def tar_of_image(image: Image, workshop: Workshop) -> Iterator[IO[bytes]]:
 # --- what is told of it -----------------------------------------------------------------------
 
 
-def metadata_of(product: Product, provenance: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What buildx writes into --metadata-file, but for a reference to a builder's history, which there is not."""
-    image, descriptor = product.image, product.descriptor
-    created = {"org.opencontainers.image.created": image.config.created} if image.config.created else {}
+def metadata_of(product: Product, provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What buildx writes into --metadata-file, but for a reference to a builder's history, which there is not.
+
+    `provenances` are those of the images, or none.
+    """
+    descriptor, [first, *others] = product.descriptor, product.variants
+    images = [each.image for each in product.variants]
+    told = {
+        f"buildx.build.provenance/{image.config.platform}" if others else "buildx.build.provenance": each
+        for image, each in zip(images, provenances, strict=False)
+    }
+    document: dict[str, Any] = {"mediaType": descriptor.media_type, "digest": str(descriptor.digest)}
+    document["size"] = descriptor.size
+    one: dict[str, Any] = {}
+    if not others:
+        created = first.image.config.created
+        about = {"org.opencontainers.image.created": created} if created else {}
+        document["annotations"] = {"config.digest": str(first.image.id), **about}
+        one["containerimage.config.digest"] = str(first.image.id)
     return {
-        **({"buildx.build.provenance": provenance} if provenance is not None else {}),
-        "containerimage.config.digest": str(image.id),
-        "containerimage.descriptor": {
-            "mediaType": descriptor.media_type,
-            "digest": str(descriptor.digest),
-            "size": descriptor.size,
-            "annotations": {"config.digest": str(image.id), **created},
-        },
+        **told,
+        **one,
+        "containerimage.descriptor": document,
         "containerimage.digest": str(descriptor.digest),
         **({"image.name": ",".join(map(str, product.names))} if product.names else {}),
     }

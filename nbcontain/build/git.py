@@ -24,6 +24,7 @@ from nbcontain.errors import BuildError
 from nbcontain.events import Emit, Progress
 from nbcontain.linux import syscalls
 from nbcontain.store import files
+from nbcontain.truth import truth
 from nbcontain.values import replace
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
         ref = next((given.pop(name) for name in ("ref", "branch", "tag", "commit") if given.get(name)), ref)
         subdir = given.pop("subdir", subdir)
         checksum = given.pop("checksum", checksum)
-        keeps_git_dir = given.pop("keep-git-dir", str(keeps_git_dir)).lower() in ("true", "1", "")
-        without_submodules = given.pop("submodules", "true").lower() in ("false", "0")
+        keeps_git_dir = _truth(given, "keep-git-dir", keeps_git_dir)
+        without_submodules = not _truth(given, "submodules", True)
         if given:
             raise BuildError(f"a git URL has no {next(iter(given))}", why=redacted(source))
     if address.startswith("-") or "\0" in source or re.search(r"[\s]", address):
@@ -88,6 +89,14 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
     if checksum and not _HEX.fullmatch(checksum):
         raise BuildError(f"--checksum={checksum} is no commit", hint="Give the commit's name, in hexadecimal.")
     return Repository(address, ref, subdir.strip("/"), keeps_git_dir, checksum, without_submodules)
+
+
+def _truth(given: dict[str, str], name: str, usual: bool) -> bool:
+    """A word of a URL's query, taken out of it; without a value it is true."""
+    found = truth(given.pop(name, str(usual)) or "true")
+    if found is None:
+        raise BuildError(f"{name} of a git URL is true or false")
+    return found
 
 
 def commit_of(repository: Repository, access: Access, emit: Emit) -> str:

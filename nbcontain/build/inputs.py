@@ -235,8 +235,8 @@ def _tag_of(entry: Descriptor) -> str:
     return name.rpartition(":")[2] if "/" in name or ":" in name else name
 
 
-def _chosen(source: LayoutImage, entries: Sequence[Descriptor], name: str) -> Descriptor:
+def _chosen(source: LayoutImage, entries: Sequence[Descriptor], name: str) -> Sequence[Descriptor]:
     from nbcontain.oci import platforms
 
-    by_digest = next((each for each in entries if each.digest == source.digest), None)
-    return by_digest or platforms.choose(entries, Platform.here(), name)
+    by_digest = [each for each in entries if each.digest == source.digest]
+    return by_digest[:1] or [platforms.choose(entries, Platform.here(), name)]

@@ -15,6 +15,7 @@ from nbcontain.dockerfile import ast
 from nbcontain.errors import Span, StoreError
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
+from nbcontain.truth import truth
 from nbcontain.values import dataclass, replace
 
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
@@ -118,7 +119,7 @@ def _mounted(mounts: Sequence[tuple[Mapping[str, str | None], Span]], kind: str,
         if fields.get("type") != kind:
             continue
         name = next(filter(None, _names(fields)), usual)
-        need = "required" in fields and (fields["required"] or "true").lower() in ("true", "1")
+        need = "required" in fields and truth(fields["required"] or "true") is True
         known = found.get(name, Input(name, span))
         found[name] = replace(known, is_required=known.is_required or need)
     return tuple(found.values())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nbcontain.errors import BadReference, UsageError
 from nbcontain.oci.reference import Reference
+from nbcontain.truth import truth
 from nbcontain.values import dataclass, replace
 
 KINDS = {
@@ -21,11 +22,10 @@ _HINT = (
     "-o DIR; -o - for a tar of the files on standard output; or "
     "-o type=local|tar|oci|docker|image|registry[,dest=PATH][,tar=false][,name=NAME][,push=true]"
 )
-_TRUTH = {"true": True, "1": True, "": True, "false": False, "0": False}
 _AS_IT_IS = {
     "compression": ("gzip",), "oci-mediatypes": ("true", "1"), "rewrite-timestamp": ("true", "1", "false", "0"),
     "unpack": ("true", "1"), "store": ("true", "1"), "force-compression": ("true", "1", "false", "0"),
-    "name-canonical": ("false", "0"), "platform-split": ("false", "0"),
+    "name-canonical": ("false", "0"),
 }  # fmt: skip
 """What can only be said to be as it is anyway."""
 
@@ -45,6 +45,8 @@ class Output:
     """What it is called there, beside the build's tags."""
     by_digest: bool = False
     """Pushed without a tag."""
+    platform_split: bool | None = None
+    """Whether files of an image go below its platform's name (linux_arm64); None for where there are several."""
 
     @classmethod
     def parse(cls, text: str) -> Output:
@@ -69,7 +71,11 @@ class Output:
             push=_truth(text, "push", given.pop("push", "true" if kind == "registry" else "false")),
             names=tuple(_name(text, each) for each in given.pop("name", "").split(",") if each),
             by_digest=_truth(text, "push-by-digest", given.pop("push-by-digest", "false")),
-        )
+            platform_split=(
+                _truth(text, "platform-split", given.pop("platform-split"))
+                if kind == "local" and "platform-split" in given else None
+            ),
+        )  # fmt: skip
         output._refuse(text, given)
         return output._with_place(text)
 
@@ -123,9 +129,10 @@ def checked(outputs: Sequence[Output], tags: Sequence[Reference]) -> None:
 
 
 def _truth(text: str, name: str, value: str) -> bool:
-    if value.lower() not in _TRUTH:
+    found = truth(value or "true")
+    if found is None:
         raise UsageError(f"-o {text}: {name} is true or false", hint=_HINT)
-    return _TRUTH[value.lower()]
+    return found
 
 
 def _name(text: str, name: str) -> Reference:

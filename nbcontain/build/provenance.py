@@ -19,13 +19,13 @@ from nbcontain.errors import UsageError
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor, Platform
 from nbcontain.oci.reference import Reference
+from nbcontain.truth import truth
 from nbcontain.values import dataclass, field
 
 BUILD_TYPE = "urn:nbcontain:build:dockerfile:v1"
 """docs/building.md says what it means."""
 PREDICATES = {"v1": "https://slsa.dev/provenance/v1", "v0.2": "https://slsa.dev/provenance/v0.2"}
 _HINT = "--provenance=true, =false, or =mode=min|max[,version=v1|v0.2][,builder-id=URI][,reproducible=true]"
-_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ def provenance_of(provenance: str, attests: Sequence[str]) -> ProvenanceOptions 
         asked = _read(fields, f"--attest {word}")
     if not provenance:
         return asked
-    if provenance in _TRUTH:
-        return (asked or ProvenanceOptions()) if _TRUTH[provenance] else None
+    if (wanted := truth(provenance)) is not None:
+        return (asked or ProvenanceOptions()) if wanted else None
     return _read(dict(part.partition("=")[::2] for part in provenance.split(",")), f"--provenance={provenance}")
 
 
@@ -105,12 +105,13 @@ def refuse_sbom(what: str) -> None:
 
 def _read(fields: dict[str, str], what: str) -> ProvenanceOptions | None:
     mode, version = fields.pop("mode", "min"), fields.pop("version", "v1")
-    builder, reproducible = fields.pop("builder-id", ""), fields.pop("reproducible", "false")
-    disabled, inline = fields.pop("disabled", "false"), fields.pop("inline-only", "false")
-    flags = (reproducible, disabled, inline)
-    if fields or mode not in ("min", "max") or version not in PREDICATES or any(each not in _TRUTH for each in flags):
+    builder = fields.pop("builder-id", "")
+    reproducible, disabled, inline = (
+        truth(fields.pop(name, "false")) for name in ("reproducible", "disabled", "inline-only")
+    )
+    if fields or mode not in ("min", "max") or version not in PREDICATES or None in (reproducible, disabled, inline):
         raise UsageError(f"{what}: {next(iter(fields), 'this')} makes no sense", hint=_HINT)
-    return None if _TRUTH[disabled] else ProvenanceOptions(mode, version, builder, _TRUTH[reproducible])
+    return None if disabled else ProvenanceOptions(mode, version, builder, reproducible is True)
 
 
 # --- the predicate ----------------------------------------------------------------------------

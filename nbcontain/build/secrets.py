@@ -65,13 +65,26 @@ def _secret(word: str, environ: Mapping[str, str], variables: Mapping[str, objec
     if var:
         return Secret(name, content=_variable(name, var, variables))
     if source and kind != "env":
-        return Secret(name, Path(source).expanduser().absolute())
+        return Secret(name, _file(name, Path(source).expanduser().absolute()))
     env = env or source or (name if kind == "env" or name in environ else "")
     if not env and Path(name).is_file():
         return Secret(name, Path(name).absolute())
     if env not in environ:
         raise UsageError(f"--secret id={name}: there is no environment variable {env or name}", hint=hint)
     return Secret(name, content=environ[env].encode("utf-8", "surrogateescape"))
+
+
+def _file(name: str, path: Path) -> Path:
+    """The file of a secret, which must be there before anything is built, as for buildx. Raises UsageError."""
+    try:
+        size_bytes = path.stat().st_size
+    except OSError as error:
+        raise UsageError(f"--secret id={name}: {path} cannot be read", why=error.strerror or "") from error
+    if path.is_dir():
+        raise UsageError(f"--secret id={name}: {path} is a directory", hint="src=FILE")
+    if size_bytes > _MAX_BYTES:
+        raise UsageError(f"--secret id={name}: {path} is larger than {_MAX_BYTES >> 10} KiB")
+    return path
 
 
 def _variable(name: str, var: str, variables: Mapping[str, object] | None) -> bytes:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from nbcontain.commands.table import command
 from nbcontain.display.values import InProgress, Lines
 from nbcontain.errors import UsageError
-from nbcontain.oci.image import Image
+from nbcontain.oci.image import Image, Platform
+from nbcontain.oci.platforms import parse
 from nbcontain.options import argument, option, with_defaults
 from nbcontain.store.archive_writer import Saved
 from nbcontain.values import dataclass
@@ -23,6 +24,8 @@ class SaveWords:
     output: str = option("-o", "--output", help="the file to write (standard output unless said)", default="-")
     format: str = option("--format", help="docker-archive and oci-archive are one file, read by all; oci-dir is an "
                          "OCI layout in a directory", default="docker-archive")  # fmt: skip
+    platforms: tuple[str, ...] = option("--platform", help="of images for several platforms only this one's (again: "
+                                        "another)", metavar="OS/ARCHITECTURE")  # fmt: skip
     quiet: bool = option("-q", "--quiet", help="no progress")
 
 
@@ -33,7 +36,9 @@ def image_save(engine: Engine, words: SaveWords) -> InProgress[Lines]:
     is_directory = words.format == "oci-dir"
     if is_directory and words.output == "-":
         raise UsageError("--format oci-dir: into which directory?", hint="-o DIR")
-    task = engine.archives.save(words.names, words.output, directory=is_directory)
+    task = engine.archives.save(
+        words.names, words.output, directory=is_directory, platforms=_platforms(words.platforms)
+    )
 
     def result(images: tuple[Image, ...]) -> Lines:
         return Lines(() if words.output == "-" else (words.output,))
@@ -41,26 +46,32 @@ def image_save(engine: Engine, words: SaveWords) -> InProgress[Lines]:
     return InProgress(task.then(result), "work", words.quiet)
 
 
+def _platforms(words: tuple[str, ...]) -> tuple[Platform, ...]:
+    return tuple(dict.fromkeys(parse(name) for each in words for name in each.split(",") if name))
+
+
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class LoadWords:
     source: str = argument(help="an archive or a directory (standard input unless said)", nargs="?", metavar="FILE")
     input: str = option("-i", "--input", help="the same, as docker has it", metavar="FILE")
+    platforms: tuple[str, ...] = option("--platform", help="of images for several platforms only this one's (again: "
+                                        "another)", metavar="OS/ARCHITECTURE")  # fmt: skip
     quiet: bool = option("-q", "--quiet", help="no progress")
 
 
 @command("image", "load", "read the images of an archive: docker's, podman's, an OCI layout", LoadWords, top=("load",))
 def image_load(engine: Engine, words: LoadWords) -> InProgress[Lines]:
-    task = engine.archives.load(words.input or words.source or "-")
+    task = engine.archives.load(words.input or words.source or "-", _platforms(words.platforms))
 
     def result(loaded: tuple[Saved, ...]) -> Lines:
-        return Lines(
-            tuple(
-                f"Loaded image: {name.familiar}" if name else f"Loaded image ID: {each.image.id}"
-                for each in loaded
-                for name in (each.names or (None,))
-            )
+        # The images of an index have their names together.
+        lines = (
+            f"Loaded image: {name.familiar}" if name else f"Loaded image ID: {each.image.id}"
+            for each in loaded
+            for name in (each.names or (None,))
         )
+        return Lines(tuple(dict.fromkeys(lines)))
 
     return InProgress(task.then(result), "work", words.quiet)
 

@@ -9,6 +9,7 @@ from typing import Any
 from nbcontain.dockerfile.ast import MountFlag, RunMount
 from nbcontain.dockerfile.nearest import nearest
 from nbcontain.errors import DockerfileError
+from nbcontain.truth import truth
 
 TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 SHARINGS = ("shared", "private", "locked")
@@ -20,9 +21,6 @@ _KEYS = [
 _OWNED = ("secret", "ssh", "cache")
 """Types whose file or directory can have a mode and an owner."""
 _ONLY_OF = {"size": ("tmpfs",), "required": ("secret", "ssh"), "env": ("secret",)}
-_TRUTH = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
-    ("0", "f", "F", "FALSE", "false", "False"), False
-)
 _CSV = re.compile(r'(?:"(?:[^"]|"")*"|[^",]*)(?:,(?:"(?:[^"]|"")*"|[^",]*))*')
 """A quote inside of a field that does not begin with one is a mistake to Go's reader, and none to Python's."""
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?([kKmMgGtTpP]?)(?:i?[bB])?")
@@ -135,9 +133,9 @@ def _unsupported(what: str, value: str, known: tuple[str, ...]) -> DockerfileErr
 
 
 def _bool(key: str, value: str) -> bool:
-    if value not in _TRUTH:
+    if (found := truth(value)) is None:
         raise DockerfileError(f"invalid value for {key}: {value}", hint=f"{key}=true or {key}=false")
-    return _TRUTH[value]
+    return found
 
 
 def _number(key: str, value: str, form: str, base: int) -> int:

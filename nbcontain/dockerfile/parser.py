@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.arguments import (
@@ -109,6 +109,11 @@ def instruction(keyword: str, **flags: type[object]) -> Callable[[Read], Read]:
 def keywords() -> tuple[str, ...]:
     """Every instruction there is."""
     return tuple(_READERS)
+
+
+def flags_of(keyword: str) -> Mapping[str, type[object]]:
+    """The flags that an instruction takes, as `read_flags` knows them; none for what is no instruction."""
+    return _READERS[keyword][1] if keyword in _READERS else {}
 
 
 # --- the instructions -------------------------------------------------------------------------

@@ -10,13 +10,10 @@ from collections.abc import Iterable
 
 from nbcontain.dockerfile.ast import Remark
 from nbcontain.errors import DockerfileError, Span
+from nbcontain.truth import truth
 from nbcontain.values import dataclass, replace
 
 _DOCUMENTS = "https://docs.docker.com/go/dockerfile/rule/"
-
-_TRUTH = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
-    ("0", "f", "F", "FALSE", "false", "False"), False
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +201,8 @@ class CheckOptions:
                 case "experimental":
                     wanted = frozenset() if value == "all" else names
                     found = replace(found, experimental=wanted, all_experimental=value == "all")
-                case "error" if value in _TRUTH:
-                    found = replace(found, is_error=_TRUTH[value])
+                case "error" if (said := truth(value)) is not None:
+                    found = replace(found, is_error=said)
                 case _:
                     raise DockerfileError(
                         f"invalid check option {part!r}", hint="# check=skip=RULE,RULE;error=true, or skip=all"

@@ -70,8 +70,14 @@ class IdMap:
 
         One's own id may be mapped by oneself, ranges only by the setuid (or setcap) newuidmap.
         """
+        if self._write_as_root(pid):
+            return
         if self.is_single:
-            _write(f"/proc/{pid}/setgroups", "deny")
+            try:
+                _write(f"/proc/{pid}/setgroups", "deny")
+            except FileNotFoundError:
+                # gVisor has no such file, and lets groups be mapped without.
+                os.stat(f"/proc/{pid}/gid_map")
             _write(f"/proc/{pid}/uid_map", _lines(self.uids))
             _write(f"/proc/{pid}/gid_map", _lines(self.gids))
             return
@@ -86,6 +92,17 @@ class IdMap:
         failed = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in running]
         if any(failed):
             raise PermissionError(1, "newuidmap refused the id ranges", f"/proc/{pid}/uid_map")
+
+
+    def _write_as_root(self, pid: int) -> bool:
+        """Whether we may map anything to anything; setgroups(2) stays allowed then. False for ordinary users."""
+        try:
+            # Groups first: root may do both, others none without having given up setgroups.
+            _write(f"/proc/{pid}/gid_map", _lines(self.gids))
+        except PermissionError:
+            return False
+        _write(f"/proc/{pid}/uid_map", _lines(self.uids))
+        return True
 
 
 def newuidmap() -> str | None:

@@ -6,16 +6,20 @@ good for nothing. So what is wanted is done, where it will have to be done.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from nbcontain.linux import syscalls
+from nbcontain.linux import landlock, notify, syscalls
 from nbcontain.linux.idmap import IdMap, subordinate
 
 _FAILED = 1
+_NAMES = syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 KILLED = "the trial was killed"
 """The answer where nothing was found out."""
 
@@ -32,6 +36,13 @@ def main(words: list[str]) -> None:
         "ID_RANGES": _id_ranges(ranges, uid),
         "OVERLAY": tried(lambda: _overlay(root, userxattr=uid != 0), single, syscalls.CLONE_NEWNS),
         "PIVOT": tried(_pivot, single, syscalls.CLONE_NEWNS),
+        "MOVE_ROOT": tried(_move, single, syscalls.CLONE_NEWNS),
+        "USERNS_CHROOT": (False, "you are root") if uid == 0 else tried(
+            lambda: os.chroot(root), IdMap.single(uid, gid), syscalls.CLONE_NEWPID | _NAMES
+        ),
+        "CHROOT": tried(lambda: os.chroot(root), single, 0) if uid == 0 else (False, "you are not root"),
+        "NOTIFY": tried(_answer, single, 0),
+        "LANDLOCK": _landlock(),
         "REFLINKS": _in_store(root, _reflink),
         "ATTRIBUTES": _in_store(root, _attribute),
         "FRESH_PROC": tried(_fresh_proc, single, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID),
@@ -78,13 +89,14 @@ def _attempt(attempt: Callable[[], None], ids: IdMap, flags: int, is_ready: int,
     """The child. Gives its exit status."""
     try:
         if ids.is_identity:
-            syscalls.unshare(flags)
+            if flags:
+                syscalls.unshare(flags)
         else:
             syscalls.unshare(syscalls.CLONE_NEWUSER)
         os.write(is_ready, b".")
         if not os.read(go, 1):
             return _FAILED
-        if not ids.is_identity:
+        if not ids.is_identity and flags:
             syscalls.unshare(flags)
         if flags & syscalls.CLONE_NEWNS:
             syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
@@ -109,6 +121,77 @@ def _pivot() -> None:
     _mount_tmpfs()
     os.chdir("/tmp" if Path("/tmp").is_dir() else "/")
     syscalls.pivot_root(".", ".")
+
+
+def _move() -> None:
+    """The same without that call."""
+    place = "/tmp" if Path("/tmp").is_dir() else "/"
+    syscalls.mount("tmpfs", place, "tmpfs", 0)
+    os.chdir(place)
+    syscalls.mount(".", "/", "", syscalls.MS_MOVE)
+    os.chroot(".")
+
+
+def _landlock() -> tuple[bool, str]:
+    known = landlock.version()
+    return known > 0, "" if known else "this kernel has none"
+
+
+def _answer() -> None:
+    """As `runtime.answering` does it: a process opens a file, another one, not its parent, gives it a descriptor."""
+    ours, theirs = socket.socketpair()
+    is_arm = os.uname().machine == "aarch64"
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+    caller = os.fork()
+    if caller == 0:
+        os._exit(_called(theirs, 56 if is_arm else 257))
+    answering = os.fork()
+    if answering == 0:
+        theirs.close()
+        os._exit(_answered(ours, proc))
+    ours.close()
+    theirs.close()
+    found = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in (answering, caller)]
+    for code in found:
+        if code:
+            raise OSError(abs(code), os.strerror(abs(code)))
+
+
+def _called(channel: socket.socket, openat: int) -> int:
+    load, is_equal, give, allow, notify = 0x20, 0x15, 0x06, 0x7FFF_0000, 0x7FC0_0000
+    steps = ((load, 0, 0, 0), (is_equal, 0, 1, openat), (give, 0, 0, notify), (give, 0, 0, allow))
+    program = b"".join(struct.pack("=HBBI", *step) for step in steps)
+    try:
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        listener = syscalls.seccomp(program, syscalls.SECCOMP_FILTER_FLAG_NEW_LISTENER)
+        socket.send_fds(channel, [b"."], [listener])
+        os.close(listener)
+        channel.close()
+        return 0 if os.read(os.open("/nbcontain probe", os.O_RDONLY), 1) == b"\0" else errno.EIO
+    except OSError as error:
+        return error.errno or errno.EIO
+
+
+def _answered(channel: socket.socket, proc: int) -> int:
+    try:
+        _, fds, *_ = socket.recv_fds(channel, 1, 1)
+        if not fds:
+            return 0  # the other one tells why
+        call = notify.receive(fds[0])
+        assert call is not None
+        try:
+            memory = notify.memory(proc, call.pid)
+            if notify.text(memory, call.arguments[1]) != b"/nbcontain probe":
+                raise OSError(errno.EIO, "")
+            if not notify.is_waiting(fds[0], call):
+                raise OSError(errno.ESRCH, "")
+            notify.give(fds[0], call, os.open("/dev/zero", os.O_RDONLY), close_on_exec=True)
+        except OSError as error:
+            notify.answer(fds[0], call, error=error.errno or errno.EIO)
+            return error.errno or errno.EIO
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def _in_store(root: Path, attempt: Callable[[Path], None]) -> tuple[bool, str]:
@@ -216,8 +299,6 @@ def _cgroups() -> tuple[bool, str]:
 def _net_admin() -> tuple[bool, str]:
     """Whether an interface of the host's could be changed: lo is given the queue length that it has."""
     import fcntl
-    import socket
-    import struct
 
     get_queue, set_queue = 0x8942, 0x8943
     try:

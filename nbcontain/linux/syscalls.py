@@ -18,6 +18,7 @@ IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 _IN_CLOEXEC = 0o2000000
 
+CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -30,8 +31,12 @@ MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
+MS_MOVE = 8192
 MS_REC = 16384
+MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
 MOUNT_ATTR_RDONLY = 0x1
@@ -40,6 +45,11 @@ MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_ATIME = 0x70
+"""Which bits say one of three: relatime (0), noatime, strictatime."""
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 AT_RECURSIVE = 0x8000
 AT_EMPTY_PATH = 0x1000
@@ -66,6 +76,9 @@ _SYS_FSMOUNT = 432
 _SYS_CLOSE_RANGE = 436
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
+_SYS_LANDLOCK_CREATE_RULESET = 444
+_SYS_LANDLOCK_ADD_RULE = 445
+_SYS_LANDLOCK_RESTRICT_SELF = 446
 _IS_ARM = os.uname().machine == "aarch64"
 _SYS_PIVOT_ROOT = 41 if _IS_ARM else 155
 _SYS_KEYCTL = 219 if _IS_ARM else 250
@@ -114,6 +127,7 @@ _umount2 = _declare("umount2", _text, _int)
 _prctl = _declare("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _setrlimit = _declare("setrlimit", _int, ctypes.POINTER(ctypes.c_uint64 * 2))
 _sethostname = _declare("sethostname", _text, ctypes.c_size_t)
+_setdomainname = _declare("setdomainname", _text, ctypes.c_size_t)
 _pivot_root = _numbered(_SYS_PIVOT_ROOT, _text, _text)
 _open_tree = _numbered(_SYS_OPEN_TREE, _int, _text, _uint)
 _move_mount = _numbered(_SYS_MOVE_MOUNT, _int, _text, _int, _text, _uint)
@@ -125,6 +139,9 @@ _openat2 = _numbered(_SYS_OPENAT2, _int, _text, _text, ctypes.c_size_t)
 _close_range = _numbered(_SYS_CLOSE_RANGE, _uint, _uint, _uint)
 _keyctl = _numbered(_SYS_KEYCTL, _int, _pointer)
 _seccomp = _numbered(_SYS_SECCOMP, _uint, _uint, _pointer)
+_landlock_create_ruleset = _numbered(_SYS_LANDLOCK_CREATE_RULESET, _text, ctypes.c_size_t, _uint)
+_landlock_add_rule = _numbered(_SYS_LANDLOCK_ADD_RULE, _int, _int, _text, _uint)
+_landlock_restrict_self = _numbered(_SYS_LANDLOCK_RESTRICT_SELF, _int, _uint)
 _capget = _numbered(_SYS_CAPGET, _pointer, _pointer)
 _capset = _numbered(_SYS_CAPSET, _pointer, _pointer)
 
@@ -210,7 +227,13 @@ def sethostname(name: str) -> None:
     _checked(_sethostname(data, len(data)))
 
 
-def close_range(first: int, last: int = 0xFFFF_FFFF) -> None:
+def setdomainname(name: str) -> None:
+    """The NIS domain name of this UTS namespace."""
+    data = name.encode()
+    _checked(_setdomainname(data, len(data)))
+
+
+def close_range(first: int, last: int = 0x7FFF_FFFF) -> None:
     """Close every file descriptor from `first` to `last`, both included (Linux 5.9)."""
     _checked(_close_range(first, last, 0))
 
@@ -245,11 +268,37 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     _checked(_capset(header, ctypes.create_string_buffer(data)))
 
 
-def seccomp(program: bytes, flags: int = 0) -> None:
-    """Have a program of classic BPF decide on every call from here on, in all children too (seccomp(2))."""
+def seccomp(program: bytes, flags: int = 0) -> int:
+    """Have a program of classic BPF decide on every call from here on, in all children too (seccomp(2)).
+
+    With SECCOMP_FILTER_FLAG_NEW_LISTENER it gives the descriptor that tells of calls (seccomp_unotify(2)), else 0.
+    """
     instructions = ctypes.create_string_buffer(program, len(program))
     wanted = struct.pack("H6xP", len(program) // 8, ctypes.addressof(instructions))
-    _checked(_seccomp(_SECCOMP_SET_MODE_FILTER, flags, wanted))
+    return _checked(_seccomp(_SECCOMP_SET_MODE_FILTER, flags, wanted))
+
+
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
+
+
+def landlock_version() -> int:
+    """Which version of Landlock the kernel has. Raises OSError where it has none."""
+    return _checked(_landlock_create_ruleset(None, 0, 1))
+
+
+def landlock_ruleset(attributes: bytes) -> int:
+    """A new set of rules (struct landlock_ruleset_attr), close-on-exec."""
+    return _checked(_landlock_create_ruleset(attributes, len(attributes), 0))
+
+
+def landlock_allow(rules: int, kind: int, attributes: bytes) -> None:
+    """Add one rule."""
+    _checked(_landlock_add_rule(rules, kind, attributes, 0))
+
+
+def landlock_restrict(rules: int) -> None:
+    """Have the rules hold for this thread and its children, for good."""
+    _checked(_landlock_restrict_self(rules, 0))
 
 
 # --- mounts -----------------------------------------------------------------------------------
@@ -298,9 +347,14 @@ def move_mount(mount_fd: int, target_fd: int) -> None:
     _checked(_move_mount(mount_fd, b"", target_fd, b"", _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH))
 
 
-def mount_setattr(mount_fd: int, set_: int, *, propagation: int = 0, recursive: bool = False) -> None:
-    """Set MOUNT_ATTR_… on a mount, or on all mounts of its tree (Linux 5.12)."""
-    attributes = struct.pack("4Q", set_, 0, propagation, 0)
+def mount_setattr(
+    mount_fd: int, set_: int, clear: int = 0, *, propagation: int = 0, recursive: bool = False, user_ns: int = 0
+) -> None:
+    """Set and clear MOUNT_ATTR_… on a mount, or on all mounts of its tree (Linux 5.12).
+
+    `user_ns` is the namespace whose map MOUNT_ATTR_IDMAP takes.
+    """
+    attributes = struct.pack("4Q", set_, clear, propagation, user_ns)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     _checked(_mount_setattr(mount_fd, b"", flags, attributes, len(attributes)))
 

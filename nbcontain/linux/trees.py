@@ -97,6 +97,59 @@ def attach(mount_fd: int, target_fd: int) -> None:
         os.close(target_fd)
 
 
+def copy_into(source_fd: int, target_fd: int) -> None:
+    """Copy what a directory holds, and its own mode and owner, into an empty one; both may be O_PATH descriptors.
+
+    Of mounts below it only what they cover; device nodes and sockets are left out.
+    """
+    source = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source_fd)
+    target = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target_fd)
+    try:
+        _copy(source, target)
+    finally:
+        os.close(source)
+        os.close(target)
+
+
+def _copy(source: int, target: int) -> None:
+    for name in os.listdir(source):
+        status = os.stat(name, dir_fd=source, follow_symlinks=False)
+        if stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+            os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            os.mkdir(name, 0o700, dir_fd=target)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            copy_each, new = _copy, os.open(name, flags, dir_fd=target)
+        elif stat.S_ISREG(status.st_mode):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            new = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
+            copy_each = _copy_bytes
+        else:
+            continue
+        old = os.open(name, flags, dir_fd=source)
+        try:
+            copy_each(old, new)
+        finally:
+            os.close(old)
+            os.close(new)
+    status = os.fstat(source)
+    _be_like(target, status)
+
+
+def _copy_bytes(source: int, target: int) -> None:
+    while os.sendfile(target, source, None, 1 << 30):
+        pass
+    _be_like(target, os.fstat(source))
+
+
+def _be_like(fd: int, status: os.stat_result) -> None:
+    os.fchown(fd, status.st_uid, status.st_gid)
+    os.fchmod(fd, stat.S_IMODE(status.st_mode))
+    os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def is_directory(fd: int) -> bool:
     """Whether an fd is a directory."""
     return stat.S_ISDIR(os.fstat(fd).st_mode)

@@ -22,13 +22,24 @@ _UNKNOWN = Platform("unknown", "unknown")
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """An image in an index with what is said of it."""
+    """Images in an index with what is said of them."""
 
     index: ImageIndex
-    manifest: Descriptor
-    """The statements' manifest."""
+    manifests: tuple[Descriptor, ...]
+    """Those of the statements, one for each image."""
     blobs: Mapping[Digest, bytes] = field(repr=False)
-    """The statements, their config and their manifest, by digest."""
+    """The statements, their configs and their manifests, by digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An image, and what is said of it."""
+
+    image: Image
+    statements: Sequence[tuple[str, bytes]]
+    """Each with the type of its predicate."""
+    entry_annotations: Mapping[str, str] = field(default_factory=dict)
+    """Of the image's entry in the index."""
 
 
 def statement(predicate_type: str, predicate: Mapping[str, object], subjects: Sequence[tuple[str, Digest]]) -> bytes:
@@ -42,14 +53,23 @@ def statement(predicate_type: str, predicate: Mapping[str, object], subjects: Se
     return json.dumps(document, indent=2).encode()
 
 
-def attested(
-    image: Image, statements: Sequence[tuple[str, bytes]], *, annotations: Mapping[str, str] | None = None,
-    entry_annotations: Mapping[str, str] | None = None,
-) -> Attested:  # fmt: skip
-    """The index of an image and these statements, each with the type of its predicate."""
+def attested(subjects: Sequence[Subject], annotations: Mapping[str, str] | None = None) -> Attested:
+    """The index of these images and of what is said of each: first all images, as BuildKit has it."""
+    entries: list[Descriptor] = []
+    blobs: dict[Digest, bytes] = {}
+    for subject in subjects:
+        entry, documents = _manifest_of(subject)
+        entries.append(entry)
+        blobs |= {Digest.of(data): data for data in documents}
+    images = [entry_of(each.image, annotations=each.entry_annotations) for each in subjects]
+    return Attested(index_of((*images, *entries), annotations), tuple(entries), blobs)
+
+
+def _manifest_of(subject: Subject) -> tuple[Descriptor, list[bytes]]:
+    """The manifest of the statements about an image, as an entry; and all documents that it leads to, with itself."""
     layers = tuple(
         Descriptor(STATEMENT, Digest.of(data), len(data), {"in-toto.io/predicate-type": kind})
-        for kind, data in statements
+        for kind, data in subject.statements
     )
     config = codec.dump_document(
         {
@@ -61,9 +81,8 @@ def attested(
     )
     manifest = codec.dump_manifest(Manifest(Descriptor(CONFIG, Digest.of(config), len(config)), layers))
     about = {
-        "vnd.docker.reference.digest": str(image.digest),
+        "vnd.docker.reference.digest": str(subject.image.digest),
         "vnd.docker.reference.type": "attestation-manifest",
     }
     entry = Descriptor(MANIFEST, Digest.of(manifest), len(manifest), about, _UNKNOWN)
-    index = index_of((entry_of(image, annotations=entry_annotations), entry), annotations)
-    return Attested(index, entry, {Digest.of(data): data for data in (*(d for _, d in statements), config, manifest)})
+    return entry, [*(data for _, data in subject.statements), config, manifest]

@@ -51,7 +51,11 @@ class Process:
     console_size: tuple[int, int] = (0, 0)
     """Rows and columns of the terminal; zeros where nobody knows."""
     capabilities: tuple[str, ...] = ()
-    """Bounding, permitted and effective set alike ("CAP_CHOWN"); inheritable and ambient stay empty."""
+    """The bounding set ("CAP_CHOWN"), and permitted and effective ones alike where those are None."""
+    permitted: tuple[str, ...] | None = None
+    effective: tuple[str, ...] | None = None
+    inheritable: tuple[str, ...] = ()
+    ambient: tuple[str, ...] = ()
     no_new_privileges: bool = False
     apparmor: str = ""
     """The profile to run under, where the kernel has AppArmor."""
@@ -59,16 +63,10 @@ class Process:
     """SELinux's, where the kernel has that."""
     oom_score_adj: int | None = None
     rlimits: tuple[Rlimit, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A mount inside the container; options as in fstab, with OCI's ro, rbind, nosuid …"""
-
-    destination: str
-    type: str = ""
-    source: str = ""
-    options: tuple[str, ...] = ()
+    scheduler: Mapping[str, object] = field(default_factory=lambda: _NOTHING, hash=False)
+    """As in config.json: `policy`, `nice`, `priority`, `flags`, `runtime`, `deadline`, `period` (sched_setattr(2))."""
+    io_priority: tuple[str, int] | None = None
+    """Class (IOPRIO_CLASS_BE) and number (ioprio_set(2))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +79,66 @@ class IdMapping:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A mount inside the container; options as in fstab, with OCI's ro, rbind, nosuid … (`linux.mount_options`)."""
+
+    destination: str
+    type: str = ""
+    source: str = ""
+    options: tuple[str, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    """Who files belong to as seen through it (config.md#posix-platform-mounts); with "idmap" and none of these, as in
+    the container's user namespace."""
+    gid_mappings: tuple[IdMapping, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device node that the container has besides the usual ones (config-linux.md#devices)."""
+
+    path: str
+    type: str
+    """c, u, b or p."""
+    major: int = 0
+    minor: int = 0
+    mode: int | None = None
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A program that is run at a point of a container's life (config.md#posix-platform-hooks)."""
+
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    timeout_s: int = 0
+    """0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Linux:
     """What only Linux has."""
 
     namespaces: tuple[str, ...] = ()
-    """OCI's words: mount pid network ipc uts user cgroup."""
+    """OCI's words: mount pid network ipc uts user cgroup time."""
+    paths: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    """Where the files of those are that exist already and are joined, by the same words (/proc/123/ns/net)."""
+    time_offsets: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    """How far its clocks "monotonic" and "boottime" are from the machine's, in seconds and nanoseconds."""
     uid_mappings: tuple[IdMapping, ...] = ()
     gid_mappings: tuple[IdMapping, ...] = ()
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
+    rootfs_propagation: str = ""
+    """shared, slave, private or unbindable: what becomes of mounts in its root."""
+    devices: tuple[Device, ...] = ()
+    cgroups_path: str = ""
+    mount_label: str = ""
+    """SELinux's, of the file systems that are made."""
+    personality: str = ""
+    """LINUX32 makes the machine call itself a 32-bit one (personality(2))."""
     sysctl: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     resources: Mapping[str, object] = field(default_factory=lambda: _NOTHING, hash=False)
     """As in config.json (`linux.cgroups` reads it)."""
@@ -103,7 +152,12 @@ class Spec:
 
     process: Process
     hostname: str = ""
+    domainname: str = ""
     mounts: tuple[Mount, ...] = ()
     linux: Linux = Linux()
+    root: str = "rootfs"
+    """The directory of its root file system, in the bundle or anywhere."""
     root_readonly: bool = False
+    hooks: Mapping[str, tuple[Hook, ...]] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    """By the names of config.json: prestart, createRuntime, createContainer, startContainer, poststart, poststop."""
     annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)

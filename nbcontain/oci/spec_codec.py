@@ -6,7 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from nbcontain.oci.spec import OCI_VERSION, IdMapping, Linux, Mount, Process, Rlimit, SharedDocument, Spec, User
+from nbcontain.errors import BadDocument
+from nbcontain.oci.spec import (
+    OCI_VERSION,
+    Device,
+    Hook,
+    IdMapping,
+    Linux,
+    Mount,
+    Process,
+    Rlimit,
+    SharedDocument,
+    Spec,
+    User,
+)  # fmt: skip
 from nbcontain.oci.strict_json import Fields
 from nbcontain.values import replace
 
@@ -29,11 +42,19 @@ def _text_of(document: SharedDocument) -> str:
 def spec_to_json(spec: Spec) -> dict[str, object]:
     """config.json of a bundle (runtime-spec config.md), ready for json.dumps."""
     linux: dict[str, object] = {
-        "namespaces": [{"type": namespace} for namespace in spec.linux.namespaces],
+        "namespaces": [_namespace_json(each, spec.linux.paths) for each in spec.linux.namespaces],
         "uidMappings": [_mapping_json(mapping) for mapping in spec.linux.uid_mappings],
         "gidMappings": [_mapping_json(mapping) for mapping in spec.linux.gid_mappings],
         "maskedPaths": list(spec.linux.masked_paths),
         "readonlyPaths": list(spec.linux.readonly_paths),
+        "timeOffsets": {
+            name: {"secs": offset[0], "nanosecs": offset[1]} for name, offset in spec.linux.time_offsets.items()
+        },
+        "rootfsPropagation": spec.linux.rootfs_propagation,
+        "devices": [_device_json(each) for each in spec.linux.devices],
+        "cgroupsPath": spec.linux.cgroups_path,
+        "mountLabel": spec.linux.mount_label,
+        "personality": {"domain": spec.linux.personality} if spec.linux.personality else None,
         "sysctl": dict(spec.linux.sysctl),
         "resources": dict(spec.linux.resources),
         "seccomp": spec.linux.seccomp,
@@ -41,10 +62,12 @@ def spec_to_json(spec: Spec) -> dict[str, object]:
     document: dict[str, object] = {
         "ociVersion": OCI_VERSION,
         "process": process_to_json(spec.process),
-        "root": {"path": "rootfs", "readonly": spec.root_readonly},
+        "root": {"path": spec.root, "readonly": spec.root_readonly},
         "hostname": spec.hostname,
+        "domainname": spec.domainname,
         "mounts": [_mount_json(mount) for mount in spec.mounts],
         "linux": {key: value for key, value in linux.items() if value},
+        "hooks": {name: [_hook_json(each) for each in hooks] for name, hooks in spec.hooks.items()},
         "annotations": dict(spec.annotations),
     }
     return {key: value for key, value in document.items() if value or key == "linux"}
@@ -53,22 +76,35 @@ def spec_to_json(spec: Spec) -> dict[str, object]:
 def spec_from_json(document: Mapping[str, object]) -> Spec:
     """The inverse of `spec_to_json`; raises BadDocument."""
     top = Fields(document, "config.json")
-    linux, root = top.object("linux"), top.object("root")
+    linux, root, hooks = top.object("linux"), top.object("root"), top.object("hooks")
+    namespaces = linux.objects("namespaces")
     return Spec(
         process=process_from_json(top.object("process", required=True).values),
         hostname=top.text("hostname"),
+        domainname=top.text("domainname"),
         mounts=tuple(_mount(fields) for fields in top.objects("mounts")),
         linux=Linux(
-            namespaces=tuple(fields.text("type", required=True) for fields in linux.objects("namespaces")),
+            namespaces=tuple(fields.text("type", required=True) for fields in namespaces),
+            paths={fields.text("type"): path for fields in namespaces if (path := fields.text("path"))},
+            time_offsets={
+                name: _offset(linux.object("timeOffsets").object(name)) for name in linux.values_of("timeOffsets")
+            },
             uid_mappings=tuple(_mapping(fields) for fields in linux.objects("uidMappings")),
             gid_mappings=tuple(_mapping(fields) for fields in linux.objects("gidMappings")),
             masked_paths=linux.texts("maskedPaths") or (),
             readonly_paths=linux.texts("readonlyPaths") or (),
+            rootfs_propagation=linux.text("rootfsPropagation"),
+            devices=tuple(_device(fields) for fields in linux.objects("devices")),
+            cgroups_path=linux.text("cgroupsPath"),
+            mount_label=linux.text("mountLabel"),
+            personality=linux.object("personality").text("domain"),
             sysctl=linux.texts_by_name("sysctl"),
             resources=linux.values_of("resources"),
             seccomp=linux.values_of("seccomp"),
         ),
+        root=root.text("path") or "rootfs",
         root_readonly=root.flag("readonly"),
+        hooks={name: tuple(_hook(each) for each in hooks.objects(name)) for name in hooks.values},
         annotations=top.texts_by_name("annotations"),
     )
 
@@ -89,10 +125,10 @@ def process_to_json(process: Process) -> dict[str, object]:
         "cwd": process.cwd,
         "capabilities": {
             "bounding": capabilities,
-            "effective": capabilities,
-            "permitted": capabilities,
-            "inheritable": [],
-            "ambient": [],
+            "effective": capabilities if process.effective is None else list(process.effective),
+            "permitted": capabilities if process.permitted is None else list(process.permitted),
+            "inheritable": list(process.inheritable),
+            "ambient": list(process.ambient),
         },
         "noNewPrivileges": process.no_new_privileges,
         **({"rlimits": [_rlimit_json(each) for each in process.rlimits]} if process.rlimits else {}),
@@ -103,6 +139,10 @@ def process_to_json(process: Process) -> dict[str, object]:
         document["selinuxLabel"] = process.label
     if process.oom_score_adj is not None:
         document["oomScoreAdj"] = process.oom_score_adj
+    if process.scheduler:
+        document["scheduler"] = dict(process.scheduler)
+    if process.io_priority:
+        document["ioPriority"] = {"class": process.io_priority[0], "priority": process.io_priority[1]}
     return document
 
 
@@ -110,6 +150,8 @@ def process_from_json(document: Mapping[str, object]) -> Process:
     """The inverse of `process_to_json`; raises BadDocument."""
     fields = Fields(document, "process")
     user, size = fields.object("user"), fields.object("consoleSize")
+    sets, io = fields.object("capabilities"), fields.object("ioPriority")
+    bounding = sets.texts("bounding") or ()
     return Process(
         args=fields.texts("args") or (),
         env=fields.texts("env") or (),
@@ -122,7 +164,11 @@ def process_from_json(document: Mapping[str, object]) -> Process:
         ),
         terminal=fields.flag("terminal"),
         console_size=(size.count("height"), size.count("width")),
-        capabilities=fields.object("capabilities").texts("bounding") or (),
+        capabilities=bounding,
+        permitted=_other(sets.texts("permitted"), bounding),
+        effective=_other(sets.texts("effective"), bounding),
+        inheritable=sets.texts("inheritable") or (),
+        ambient=sets.texts("ambient") or (),
         no_new_privileges=fields.flag("noNewPrivileges"),
         apparmor=fields.text("apparmorProfile"),
         label=fields.text("selinuxLabel"),
@@ -133,7 +179,14 @@ def process_from_json(document: Mapping[str, object]) -> Process:
             )
             for each in fields.objects("rlimits")
         ),
+        scheduler=fields.values_of("scheduler"),
+        io_priority=(io.text("class", required=True), io.count("priority")) if io.values else None,
     )
+
+
+def _other(given: tuple[str, ...] | None, bounding: tuple[str, ...]) -> tuple[str, ...] | None:
+    """A set of capabilities; None where it is the bounding one."""
+    return None if given == bounding else given or ()
 
 
 def _rlimit_json(limit: Rlimit) -> dict[str, object]:
@@ -156,6 +209,8 @@ def _mount_json(mount: Mount) -> dict[str, object]:
         "type": mount.type,
         "source": mount.source,
         "options": list(mount.options),
+        "uidMappings": [_mapping_json(each) for each in mount.uid_mappings],
+        "gidMappings": [_mapping_json(each) for each in mount.gid_mappings],
     }
     return {key: value for key, value in values.items() if value}
 
@@ -166,7 +221,49 @@ def _mount(fields: Fields) -> Mount:
         fields.text("type"),
         fields.text("source"),
         fields.texts("options") or (),
+        tuple(_mapping(each) for each in fields.objects("uidMappings")),
+        tuple(_mapping(each) for each in fields.objects("gidMappings")),
     )
+
+
+def _namespace_json(name: str, paths: Mapping[str, str]) -> dict[str, object]:
+    return {"type": name, "path": paths[name]} if name in paths else {"type": name}
+
+
+def _offset(fields: Fields) -> tuple[int, int]:
+    values = [fields.values.get(name, 0) for name in ("secs", "nanosecs")]
+    if not all(isinstance(each, int) for each in values):
+        raise BadDocument(f"{fields.place} must be numbers")
+    return int(values[0]), int(values[1])
+
+
+def _device_json(device: Device) -> dict[str, object]:
+    document: dict[str, object] = {"path": device.path, "type": device.type, "uid": device.uid, "gid": device.gid}
+    if device.type != "p":
+        document |= {"major": device.major, "minor": device.minor}
+    return document if device.mode is None else document | {"fileMode": device.mode}
+
+
+def _device(fields: Fields) -> Device:
+    return Device(
+        fields.text("path", required=True),
+        fields.text("type", required=True),
+        fields.count("major"),
+        fields.count("minor"),
+        fields.count("fileMode") if "fileMode" in fields.values else None,
+        fields.count("uid"),
+        fields.count("gid"),
+    )
+
+
+def _hook_json(hook: Hook) -> dict[str, object]:
+    document = {"path": hook.path, "args": list(hook.args), "env": list(hook.env), "timeout": hook.timeout_s}
+    return {key: value for key, value in document.items() if value}
+
+
+def _hook(fields: Fields) -> Hook:
+    path = fields.text("path", required=True)
+    return Hook(path, fields.texts("args") or (), fields.texts("env") or (), fields.count("timeout"))
 
 
 def _mapping_json(mapping: IdMapping) -> dict[str, object]:

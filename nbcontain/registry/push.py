@@ -42,10 +42,16 @@ class Push:
         self, what: Image | ImageIndex, reference: Reference, sources: Callable[[Digest], Sequence[str]],
         attested: Attested | None = None,
     ) -> Digest:  # fmt: skip
-        """Send an image, or an index and every image in it, under a name. Raises ImageNotFound for what is not here."""
+        """Send an image, or an index and every image in it, under a name. Raises ImageNotFound for what is not here.
+
+        What the index says of its images is no image, and comes in `attested`.
+        """
         if isinstance(what, Image):
-            return self.image(what, reference, sources, attested)
+            return self.image(what, reference, sources)
+        statements = attested.blobs if attested else {}
         for entry in what.entries:
+            if entry.digest in statements:
+                continue
             image = self.store.images.child(entry)
             if image is None:
                 raise ImageNotFound(
@@ -54,15 +60,14 @@ class Push:
                     hint="pull that platform, or build the index again",
                 )
             self.image(image, replace(reference, tag=None, digest=entry.digest), sources)
+        if attested:
+            self._attest(attested, reference.repository)
         return self.client.put_manifest(
             reference.repository, reference.tag or str(what.digest), what.media_type, what.raw
         )
 
-    def image(
-        self, image: Image, reference: Reference, sources: Callable[[Digest], Sequence[str]],
-        attested: Attested | None = None,
-    ) -> Digest:  # fmt: skip
-        """Send an image under a name, or with statements an index of both.
+    def image(self, image: Image, reference: Reference, sources: Callable[[Digest], Sequence[str]]) -> Digest:
+        """Send an image under a name.
 
         `sources` are repositories of the same registry that may have a blob already.
         """
@@ -80,19 +85,18 @@ class Push:
                 self.client.wire.shut()
                 raise
         self._send(repository, image.manifest.config, (), lambda size: None)
-        name = str(reference.tag or image.digest) if attested is None else str(image.digest)
-        digest = self.client.put_manifest(repository, name, image.manifest.media_type, image.raw_manifest)
-        return digest if attested is None else self._attest(attested, reference)
+        name = str(reference.tag or image.digest)
+        return self.client.put_manifest(repository, name, image.manifest.media_type, image.raw_manifest)
 
-    def _attest(self, attested: Attested, reference: Reference) -> Digest:
-        """What is said of an image, and the index of both; the image itself is there."""
-        repository, index, entry = reference.repository, attested.index, attested.manifest
+    def _attest(self, attested: Attested, repository: str) -> None:
+        """What is said of images that are there: what the manifests need first, then these."""
+        manifests = {entry.digest for entry in attested.manifests}
         for digest, data in attested.blobs.items():
             descriptor = Descriptor("application/octet-stream", digest, len(data))
-            if digest != entry.digest and not self.client.has_blob(repository, descriptor):
+            if digest not in manifests and not self.client.has_blob(repository, descriptor):
                 self._upload_bytes(repository, descriptor, data)
-        self.client.put_manifest(repository, str(entry.digest), entry.media_type, attested.blobs[entry.digest])
-        return self.client.put_manifest(repository, reference.tag or str(index.digest), index.media_type, index.raw)
+        for entry in attested.manifests:
+            self.client.put_manifest(repository, str(entry.digest), entry.media_type, attested.blobs[entry.digest])
 
     def _upload_bytes(self, repository: str, descriptor: Descriptor, data: bytes) -> None:
         # It is in no store here: a file in memory can be sent again as well.

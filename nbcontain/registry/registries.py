@@ -215,7 +215,7 @@ class Registries:
         self, name: Reference, image: Image | ImageIndex, emit: Emit, parent: str | None = None,
         attested: Attested | None = None,
     ) -> Digest:  # fmt: skip
-        """Push, now and on this thread; with statements, an index of the image and them. Gives what is there then."""
+        """Push, now and on this thread; with the statements that an index leads to. Gives what is there then."""
         with self._wire(None) as wire:
             return self._sent(name, [(name, image)], emit, wire, parent, attested)[0][1]
 
@@ -233,8 +233,7 @@ class Registries:
                 push = Push(client, store, _struck(emit, wire), task)
                 digest = push.named(image, each, partial(self._sources, each), attested)
                 raw = image.raw_manifest if isinstance(image, Image) else image.raw
-                size = len(attested.index.raw if attested else raw)
-                emit(Notice(task, f"{each.tag or '@'}: digest: {digest} size: {size}"))
+                emit(Notice(task, f"{each.tag or '@'}: digest: {digest} size: {len(raw)}"))
                 sent.append((each, digest))
         for each, _ in sent:
             store.tell("image", "push", each.familiar, {"name": each.familiar_repository})

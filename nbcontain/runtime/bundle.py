@@ -74,8 +74,12 @@ class ContainerInfo:
     """Its program has a terminal, and no pipes."""
     build_step: bool = False
     """It is no container of the user's: its snapshot belongs to a build."""
+    rung: str = ""
+    """How it is shut in, as `runtime.rungs` calls it."""
     limited: bool = False
     """It has a control group of its own, with limits."""
+    unusual: bool = False
+    """Its first process cannot be one that was made beforehand: it has other namespaces, or mounts of the host's."""
     stop_signal: str = "SIGTERM"
     stop_timeout_s: float = 10.0
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
@@ -102,6 +106,7 @@ class Bundle:
         # Only here, in the kernel: the processes that containers are forked from never compile one.
         from nbcontain.runtime.confinement import filter_of
 
+        info = replace(info, unusual=is_unusual(spec))
         seccomp = filter_of(spec.linux.seccomp)
         keep = not (info.remove or info.build_step)
         files.make_directory(path, durable=keep)
@@ -317,6 +322,18 @@ class Bundle:
         temporary = self.path / f".{name}-{os.urandom(4).hex()}"
         files.write_new(temporary, data)
         files.move(temporary, self.path / name)
+
+
+def is_unusual(spec: Spec) -> bool:
+    """Whether a supervisor has more to do for a first process than to tell one that waits what to be."""
+    linux = spec.linux
+    crossing = {"shared", "rshared", "slave", "rslave", "idmap", "ridmap"}
+    return bool(
+        linux.paths
+        or {"pid", "ipc", "uts"} - {*linux.namespaces}
+        or "time" in linux.namespaces
+        or any(each.uid_mappings or crossing & {*each.options} for each in spec.mounts)
+    )
 
 
 def start_time(pid: int) -> int:

@@ -7,24 +7,28 @@ import select
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from nbcontain.events import Notice
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Mount
-from nbcontain.runtime import init, stage
+from nbcontain.oci.spec import Mount, Spec
+from nbcontain.runtime import init, namespaces, rungs, sources, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
+from nbcontain.runtime.namespaces import Birth
 
 OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit"
 
 
 def be_program(
-    channel: Channel, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int]
+    channel: Channel, pid: int, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int]
 ) -> dict[int, str]:
-    """Tell init which container to become, with its standard streams. Gives our ends of its outputs, by descriptor.
+    """Tell init, which `pid` is, which container to become, with its standard streams.
+
+    Gives our ends of its outputs, by descriptor.
 
     `secrets` is the memory that `runtime.secrets` reads, if there is any.
     """
@@ -38,9 +42,14 @@ def be_program(
             stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
         ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
+    opened: dict[int, int] = {}
+    if bundle.info.unusual and sources.need_host(bundle.spec):
+        opened = sources.opened(bundle.spec, stage.user_namespace, own_map=f"/proc/{pid}/ns/user")
+        ends[3:3] = opened.values()
     order = {
         "do": "program",
         "bundle": str(bundle.path),
+        "opened": [*opened],
         "volatile": message["volatile"],
         # Said beforehand, so that init need not wait for our answer to its "ready".
         "start": message["start"],
@@ -52,6 +61,20 @@ def be_program(
         # The container can open its pipe by /proc/self/fd/1 and take away what poll saw.
         os.set_blocking(reading, False)
     return {reading: stream for stream, (reading, _) in pipes.items()}
+
+
+def born_anew(inside: stage.Inside, spec: Spec, ids: IdMap, rung_name: str) -> stage.Inside:
+    """A first process as this spec wants it, in place of one that was made beforehand. Raises SetupFailed."""
+    inside.channel.close()
+    os.kill(inside.pid, signal.SIGKILL)
+    os.waitpid(inside.pid, 0)
+    if "user" in spec.linux.namespaces and ids.is_identity:
+        ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
+    birth = namespaces.birth(spec.linux, ids)
+    try:
+        return stage.form(birth, partial(init.main, rung=rungs.named(rung_name)))
+    finally:
+        birth.close()
 
 
 def begin_limits(bundle: Bundle, pid: int, ids: IdMap) -> None:
@@ -92,9 +115,39 @@ def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: li
     os.waitpid(inside.pid, 0)
 
 
-def remove_as_root(ids: IdMap, path: Path) -> None:
+def end_rest(bundle: Bundle) -> None:
+    """Where a container has no pid namespace, whose end would be the end of all its processes: end each of them.
+
+    Whoever loses its parent becomes ours, who are their subreaper; so in the end all are.
+    """
+    if "pid" in rungs.named(bundle.info.rung).namespaces:
+        return
+    while True:
+        for pid in _children():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    """Of this process, which has one thread (proc(5), /proc/pid/stat)."""
+    own, found = str(os.getpid()), []
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+                if stat.read().rpartition(b")")[2].split()[1].decode() == own:
+                    found.append(int(name))
+    return found
+
+
+def remove_as_root(ids: IdMap, path: Path, rung_name: str) -> None:
     """Remove a tree with files of subordinate ids: by a process that is root over them."""
-    inside = stage.form(ids, init.main)
+    rung = rungs.named(rung_name)
+    birth = Birth(ids, namespaces.flags_of(rung.namespaces, namespaces.USUAL))
+    inside = stage.form(birth, partial(init.main, rung=rung))
     inside.channel.send(
         {
             "do": "function",

@@ -7,21 +7,11 @@ import select
 import signal
 from functools import partial
 
-from nbcontain.linux import syscalls
-from nbcontain.runtime import init, stage
+from nbcontain.runtime import init, rungs, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, Message
+from nbcontain.runtime.namespaces import FLAGS
 from nbcontain.values import dataclass
-
-_JOINED = {
-    "mount": syscalls.CLONE_NEWNS,
-    "pid": syscalls.CLONE_NEWPID,
-    "ipc": syscalls.CLONE_NEWIPC,
-    "uts": syscalls.CLONE_NEWUTS,
-    "cgroup": syscalls.CLONE_NEWCGROUP,
-    "user": syscalls.CLONE_NEWUSER,
-    "network": syscalls.CLONE_NEWNET,
-}
 
 _READ_BYTES = 1 << 16
 
@@ -43,7 +33,9 @@ class _Exec:
 class Execs:
     """Those of one container, by the descriptors that tell of them in `poll`."""
 
-    def __init__(self, bundle: Bundle, pidfd: int, poll: select.poll) -> None:
+    def __init__(self, bundle: Bundle, pidfd: int, poll: select.poll, *, is_root: bool) -> None:
+        """`is_root` of the machine, and not of a user namespace only."""
+        self._is_root = is_root
         self._bundle = bundle
         self._pidfd = pidfd
         self._poll = poll
@@ -56,13 +48,20 @@ class Execs:
         """Have a process forked inside that becomes what the message says; `client` is told how that goes."""
         flags, spec = 0, self._bundle.spec
         for name in spec.linux.namespaces:
-            flags |= _JOINED[name]
-        body = partial(init.be_process, seccomp=self._bundle.seccomp(spec))
-        inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]))
+            flags |= FLAGS[name]
+        root_fd = -1
+        if not rungs.named(self._bundle.info.rung).mounts:
+            root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        body = partial(init.be_process, seccomp=self._bundle.seccomp(spec), root_fd=root_fd)
+        try:
+            inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), root_fd)
+        finally:
+            if root_fd >= 0:
+                os.close(root_fd)
         if self._bundle.info.limited:
             from nbcontain.runtime import resources
 
-            resources.enter(self._bundle, inside.pid, is_root="user" not in spec.linux.namespaces)
+            resources.enter(self._bundle, inside.pid, is_root=self._is_root)
         inside.channel.send(
             {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
         )

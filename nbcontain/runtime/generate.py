@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SHM_BYTES = 64 << 20
 _QUIET = ("nosuid", "noexec", "nodev")
+_ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
+"""Of every mount below, where a tree of the host's is mounted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,12 +209,12 @@ def _own_mounts(host: Host, options: RunOptions, shm_bytes: int, nodes: tuple[st
     is_rootless = not host.ids.is_identity
     proc = Mount("/proc", "proc", "proc", _QUIET)
     if not host.can(Ability.FRESH_PROC):
-        proc = Mount("/proc", "bind", "/proc", ("rbind", *_QUIET))
+        proc = Mount("/proc", "bind", "/proc", ("rbind", *_ALL_QUIET))
     access = () if options.privileged else ("ro",)
     sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, *access))
     if is_rootless and not is_own(mode_of(options.network)):
         # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone.
-        sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_QUIET, *access))
+        sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_ALL_QUIET, *(f"r{each}" for each in access)))
     tty = ("gid=5",) if host.ids.has_gid(5) else ()
     return (
         proc,
@@ -254,5 +256,5 @@ def _volume(text: str) -> Mount:
     if target == "/" or target.split("/")[1] in ("proc", "sys"):
         raise UsageError(f"-v {text}: {target} cannot be covered", why="/, /proc and /sys are the container's own")
     return Mount(
-        target, "bind", str(source.resolve()), ("rbind", "nosuid", "nodev", *(["ro"] if "ro" in access else []))
+        target, "bind", str(source.resolve()), ("rbind", "rnosuid", "rnodev", *(["rro"] if "ro" in access else []))
     )

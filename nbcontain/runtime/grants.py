@@ -163,6 +163,10 @@ def groups(words: Sequence[str]) -> str:
     return ",".join(words)
 
 
+OWN_NETWORK = {"net.ipv4.ping_group_range": "0 2147483647", "net.ipv4.ip_unprivileged_port_start": "0"}
+"""What everybody may do in a network of a container's own, as with docker: ping, and listen at any port."""
+
+
 def sysctls(words: Sequence[str], *, has_network: bool) -> dict[str, str]:
     """The knobs of --sysctl: those of namespaces that are the container's own. Raises UsageError."""
     found = {}

@@ -21,10 +21,11 @@ from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
 from nbcontain.linux import confine, syscalls, trees
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
-from nbcontain.runtime import console, identity, isolation, secrets
+from nbcontain.runtime import console, identity, roots
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
+from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _FILE_LIMIT_BYTES = 1 << 20
+_FULL = Rung()
 
 
 _SAMPLE = json.dumps(
@@ -61,8 +63,8 @@ def rehearse() -> None:
     os.close(root_fd)
 
 
-def main(channel: Channel) -> None:
-    """Init: wait for what to be; be it."""
+def main(channel: Channel, rung: Rung = _FULL) -> None:
+    """Init: wait for what to be; be it, shut in as `rung` says."""
     keep_only(channel)
     os.setsid()
     _leave_keyring()
@@ -78,14 +80,14 @@ def main(channel: Channel) -> None:
     try:
         if message["do"] == "program":
             freeze_imports()
-            _be_container(channel, message, fds)
+            _be_container(channel, message, fds, rung)
         else:
-            _be_function(channel, message, fds)
+            _be_function(channel, message, fds, rung)
     except BaseException as error:  # noqa: BLE001 - told to the supervisor, which raises it where it matters
         channel.tell(describe(error, message.get("where", "")))
 
 
-def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
+def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:
     """Init: make the container and become its program."""
     bundle = Bundle(Path(message["bundle"]))
     spec = bundle.spec
@@ -93,16 +95,10 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     if spec.process.oom_score_adj is not None:
         _set_oom_score(spec.process.oom_score_adj)
     redirect(*fds[:3])
-    isolation.separate_mounts(network="network" in spec.linux.namespaces)
-    if spec.hostname:
-        syscalls.sethostname(spec.hostname)
-    root_fd = isolation.mount_root(bundle.rootfs, volatile=message["volatile"])
-    if spec.linux.sysctl:
-        isolation.set_knobs(spec.linux.sysctl)
-    hidden = secrets.read(fds[3:])
-    made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden))
-    terminal = console.furnished(root_fd, spec.process.console_size) if spec.process.terminal else None
-    isolation.pivot(root_fd)
+    opened = dict(zip(message.get("opened", ()), fds[3:], strict=False))
+    del fds[3 : 3 + len(opened)]
+    volatile = message["volatile"]
+    made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], opened, volatile=volatile)
     if terminal is None:
         keep_only(channel)
     else:
@@ -123,10 +119,11 @@ def _be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     _execute(program, spec.process)
 
 
-def be_process(channel: Channel, seccomp: bytes) -> None:
+def be_process(channel: Channel, seccomp: bytes, root_fd: int = -1) -> None:
     """An exec's process, inside the container's namespaces: become the program that the channel tells of.
 
-    `seccomp` is the container's filter, which the supervisor read: in here its file cannot be seen.
+    `seccomp` is the container's filter, which the supervisor read: in here its file cannot be seen. `root_fd` is its
+    root where that is only a chroot.
     """
     message, _ = channel.receive()
     if message is None:
@@ -135,9 +132,10 @@ def be_process(channel: Channel, seccomp: bytes) -> None:
     _leave_keyring()
     confine.default_signals()
     process = spec_codec.process_from_json(message["process"])
+    terminal = roots.entered_again(process, root_fd) if root_fd >= 0 else None
     if process.terminal:
         confine.reduce(process.capabilities, limits=bool(process.rlimits))
-        terminal = console.inside(process.console_size)
+        terminal = terminal or console.inside(process.console_size)
         redirect(terminal.peer, terminal.peer, terminal.peer)
         channel.send({"console": True}, (terminal.master, 0))
         terminal.close()
@@ -145,7 +143,7 @@ def be_process(channel: Channel, seccomp: bytes) -> None:
     _execute(program, process)
 
 
-def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
+def _be_function(channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:
     """Init: run one of our own functions with the given root file system as its whole world."""
     # The zygote has them already, unless this is the first thing that it is asked for.
     for name in message["modules"]:
@@ -154,14 +152,9 @@ def _be_function(channel: Channel, message: Message, fds: list[int]) -> None:
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     function = sys.modules[ROOTFS].FUNCTIONS[message["function"]]
     arguments = message["arguments"]
-    isolation.separate_mounts(network=True)
-    root_fd = isolation.mount_root(spec_codec.mounts_from_json(message["rootfs"]))
-    if message["source"]:
-        source = isolation.mount_root(spec_codec.mounts_from_json(message["source"]))
-        fds.append(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source))
-        os.close(source)
-    isolation.pivot(root_fd)
-    os.close(root_fd)
+    rootfs = spec_codec.mounts_from_json(message["rootfs"])
+    source = spec_codec.mounts_from_json(message["source"]) if message["source"] else ()
+    fds += roots.made_of(rootfs, source, rung)
     os.umask(0)
     channel.send({"result": function(arguments, fds)})
 

@@ -16,50 +16,34 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from nbcontain.errors import SetupFailed
-from nbcontain.linux import syscalls, trees
+from nbcontain.linux import mount_options, syscalls, trees
+from nbcontain.linux.mount_options import MountOptions
 from nbcontain.oci.spec import Mount, Spec
-from nbcontain.values import replace
+from nbcontain.runtime import devices, sources
+from nbcontain.runtime.sources import PART as PART
+from nbcontain.values import dataclass, replace
 
 DETACHED = "detached"
 """The type of a mount that is handed over as a descriptor; its source is a number."""
-PART = "x-nbcontain.part="
-"""An option of binds and overlays: mount this path of the tree only, with its symlinks resolved inside the tree."""
-
-AT_BIRTH = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
-"""Made by the stage beforehand: these hold nothing of the host's that could grow old."""
-
 _PLAIN = frozenset({"/proc", "/sys", "/dev"})
-_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
-_DEVICE_LINKS = {
-    "fd": "/proc/self/fd",
-    "stdin": "/proc/self/fd/0",
-    "stdout": "/proc/self/fd/1",
-    "stderr": "/proc/self/fd/2",
-    "ptmx": "pts/ptmx",
-}
-_ATTRIBUTES = {
-    "ro": syscalls.MOUNT_ATTR_RDONLY,
-    "nosuid": syscalls.MOUNT_ATTR_NOSUID,
-    "nodev": syscalls.MOUNT_ATTR_NODEV,
-    "noexec": syscalls.MOUNT_ATTR_NOEXEC,
-    "noatime": syscalls.MOUNT_ATTR_NOATIME,
-    "strictatime": syscalls.MOUNT_ATTR_STRICTATIME,
-}
-_NOT_OPTIONS = frozenset({"rw", "suid", "dev", "exec", "relatime", "bind", "rbind", "private", "rprivate", "defaults"})
+_STATISTICS = frozenset(
+    f"/proc/{name}"
+    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev")
+)
+"""What may be covered in there: files that only tell how much there is of something."""
 
 
-def separate_mounts(*, network: bool) -> None:
-    """Init: leave the host's mount and cgroup (and network) namespaces, only now that the container is known.
+def separate_mounts(flags: int) -> None:
+    """Init: leave the host's namespaces of CLONE_NEW… `flags`, only now that the container is known.
 
     Not done beforehand: a copy of the mounts would miss what is mounted later, and keep the host from unmounting.
     """
-    flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP
-    if network:
-        flags |= syscalls.CLONE_NEWNET
-    syscalls.unshare(flags)
-    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-    if network:
-        _loopback_up()
+    if flags:
+        syscalls.unshare(flags)
+    if flags & syscalls.CLONE_NEWNS:
+        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    if flags & syscalls.CLONE_NEWNET:
+        bring_loopback_up()
 
 
 def mount_root(rootfs: Sequence[Mount], *, volatile: bool = False) -> int:
@@ -112,11 +96,20 @@ def _mount_overlay(root: Mount, *, volatile: bool) -> int:
             os.close(fd)
 
 
-def furnish(root_fd: int, spec: Spec, detached: Sequence[int] = ()) -> list[str]:
+def furnish(
+    root_fd: int,
+    spec: Spec,
+    detached: Sequence[int] = (),
+    opened: Mapping[int, int] | None = None,
+    *,
+    may_cover: bool = False,
+) -> list[str]:
     """Init: everything mounted into the root, while the host's paths can still be seen.
 
-    `detached` are mounts that exist already, which mounts of the type DETACHED name by their number. Gives the paths
-    that had to be made for it, which are no changes of the container's.
+    `detached` are mounts that exist already, which mounts of the type DETACHED name by their number; `opened` are those
+    that `sources.opened` took, by the place of the mount in the spec. `may_cover`: what is said to be
+    mounted in /sys, and over some files of /proc, is. Gives the paths that had to be made for it, which are no changes
+    of the container's.
     """
     made: list[str] = []
     # Who may make device nodes must find no place where one can be opened: not even /dev, whose own are mounts then.
@@ -124,18 +117,26 @@ def furnish(root_fd: int, spec: Spec, detached: Sequence[int] = ()) -> list[str]
     makes_nodes = "CAP_MKNOD" in spec.process.capabilities and "CAP_SYS_ADMIN" not in spec.process.capabilities
     by_binding = "user" in spec.linux.namespaces or makes_nodes
     kernel_devices: set[int] = set()
-    for mount in spec.mounts:
+    opened = opened or {}
+    for number, mount in enumerate(spec.mounts):
         if by_binding and mount.destination == "/dev":
             mount = replace(mount, options=(*mount.options, "nodev"))
-        _mount_into(root_fd, mount, made, kernel_devices, detached)
+        ready = detached[int(mount.source)] if mount.type == DETACHED else opened.get(number, -1)
+        place = _Place(root_fd, mount.destination, may_cover and _may_be_covered(mount.destination))
+        _mount_into(place, mount, made, kernel_devices, ready)
         if mount.destination == "/dev":
-            _make_devices(root_fd, by_binding=by_binding or "nodev" in mount.options)
+            devices.make_usual(root_fd, by_binding=by_binding or "nodev" in mount.options)
+    restrict(root_fd, spec)
+    return made
+
+
+def restrict(root_fd: int, spec: Spec) -> None:
+    """Init: what is hidden in the root, and what cannot be written there."""
     for path in spec.linux.readonly_paths:
         _make_readonly(root_fd, path)
     _mask(root_fd, spec.linux.masked_paths)
     if spec.root_readonly:
         syscalls.mount_setattr(root_fd, syscalls.MOUNT_ATTR_RDONLY)
-    return made
 
 
 def set_knobs(sysctl: Mapping[str, str]) -> None:
@@ -156,37 +157,44 @@ def set_knobs(sysctl: Mapping[str, str]) -> None:
         os.close(proc)
 
 
-def pivot(root_fd: int) -> None:
-    """Init: make the directory the root, and let go of the host's."""
+def pivot(root_fd: int, *, by_moving: bool = False) -> None:
+    """Init: make the directory the root, and let go of the host's.
+
+    `by_moving`, where pivot_root(2) is refused: the mount then covers the host's root, which has no name any more.
+    """
     os.fchdir(root_fd)
+    if by_moving:
+        syscalls.mount(".", "/", "", syscalls.MS_MOVE)
+        os.chroot(".")
+        os.chdir("/")
+        return
     syscalls.pivot_root(".", ".")
     # The old root is now mounted over the new one, at the same place.
     syscalls.umount(".", syscalls.MNT_DETACH)
     os.chdir("/")
 
 
-def _mount_into(root_fd: int, mount: Mount, made: list[str], kernel_devices: set[int], detached: Sequence[int]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a mount is to be, and whether that may be inside /proc or /sys."""
+
+    root_fd: int
+    path: str
+    may_cover: bool
+
+
+def _mount_into(place: _Place, mount: Mount, made: list[str], kernel_devices: set[int], ready: int) -> None:
     """Perform one mount. `kernel_devices` are the device numbers of the proc and sysfs mounted so far."""
-    attributes = 0
-    for option in mount.options:
-        attributes |= _ATTRIBUTES.get(option, 0)
+    options = mount_options.parse(mount.options, PART)
     try:
-        if mount.type == DETACHED:
-            mount_fd = detached[int(mount.source)]
+        if ready >= 0:
+            mount_fd = ready
         elif mount.type == "overlay":
-            tree = tuple(
-                option for option in mount.options if option not in _ATTRIBUTES and not option.startswith(PART)
-            )
-            mount_fd = _part_of(mount_root((replace(mount, options=tree),), volatile=True), mount, attributes)
-        elif mount.type == "bind":
-            mount_fd = _bind(mount, attributes)
+            mount_fd = _overlaid(mount, options)
+        elif mount.type == "bind" or options.is_bind:
+            mount_fd = sources.tree(mount, options)
         else:
-            data = tuple(
-                (name, value if separator else None)
-                for name, separator, value in (option.partition("=") for option in mount.options)
-                if name not in _ATTRIBUTES and name not in _NOT_OPTIONS
-            )
-            mount_fd = syscalls.new_mount(mount.type, data, attributes)
+            mount_fd = syscalls.new_mount(mount.type, options.data, options.set)
     except OSError as error:
         raise SetupFailed(
             f"cannot mount {mount.source or mount.type} for {mount.destination}",
@@ -194,14 +202,25 @@ def _mount_into(root_fd: int, mount: Mount, made: list[str], kernel_devices: set
             path=mount.source,
             why=f"{os.fsdecode(error.filename or mount.type)}: {error.strerror}",
         ) from error
+    target = _target(place, mount, made, kernel_devices, directory=trees.is_directory(mount_fd))
+    if mount.destination in ("/proc", "/sys"):
+        kernel_devices.add(os.fstat(mount_fd).st_dev)
+    if "tmpcopyup" in options.words:
+        trees.copy_into(target, mount_fd)
+    trees.attach(mount_fd, target)
+
+
+def _target(place: _Place, mount: Mount, made: list[str], kernel_devices: set[int], *, directory: bool) -> int:
+    """The place of a mount in the root, made if it is missing, as an O_PATH fd. Raises SetupFailed."""
+    root_fd = place.root_fd
     if mount.destination in _PLAIN:
         _refuse_symlink(root_fd, mount.destination)
-    target = trees.make_target(root_fd, mount.destination, made, directory=trees.is_directory(mount_fd))
+    target = trees.make_target(root_fd, mount.destination, made, directory=directory)
     if os.path.samestat(os.fstat(target), os.fstat(root_fd)):
         # What is mounted over the root is reached by /.. only, where nothing would be masked.
         what = mount.source or mount.type
         raise SetupFailed(f"cannot mount {what} at {mount.destination}", why="that is the root itself")
-    if trees.is_directory(target) != trees.is_directory(mount_fd):
+    if trees.is_directory(target) != directory:
         raise SetupFailed(
             f"cannot mount {mount.source} at {mount.destination}",
             errno=errno.ENOTDIR,
@@ -209,11 +228,14 @@ def _mount_into(root_fd: int, mount: Mount, made: list[str], kernel_devices: set
             why="one is a directory and the other is not",
         )
     # A symlink of the image's must not lead a mount into /proc, where paths mean power (CVE-2019-19921).
-    if os.fstat(target).st_dev in kernel_devices and mount.destination != "/sys/fs/cgroup":
+    if os.fstat(target).st_dev in kernel_devices and not place.may_cover and mount.destination != "/sys/fs/cgroup":
         raise SetupFailed(f"cannot mount {mount.source} at {mount.destination}", why="that is inside /proc or /sys")
-    if mount.destination in ("/proc", "/sys"):
-        kernel_devices.add(os.fstat(mount_fd).st_dev)
-    trees.attach(mount_fd, target)
+    return target
+
+
+def _may_be_covered(path: str) -> bool:
+    """Whether a mount may be told to be at this place of /sys or /proc, which the kernel's own mounts are."""
+    return os.path.normpath(path).startswith("/sys/") or path in _STATISTICS
 
 
 def _refuse_symlink(root_fd: int, path: str) -> None:
@@ -229,71 +251,10 @@ def _refuse_symlink(root_fd: int, path: str) -> None:
         os.close(place)
 
 
-def _part_of(tree_fd: int, mount: Mount, attributes: int) -> int:
-    """A copy of the mount at `tree_fd`, from the path in it on that the option PART names."""
-    part = next((option.removeprefix(PART) for option in mount.options if option.startswith(PART)), "/")
-    try:
-        source = trees.open_in(tree_fd, part)
-    finally:
-        os.close(tree_fd)
-    try:
-        fd = syscalls.open_tree(source)
-    finally:
-        os.close(source)
-    syscalls.mount_setattr(fd, attributes)
-    return fd
-
-
-def _bind(mount: Mount, attributes: int) -> int:
-    recursive = "rbind" in mount.options
-    source = os.open(mount.source, os.O_PATH | os.O_CLOEXEC)
-    if any(option.startswith(PART) for option in mount.options):
-        return _part_of(source, mount, attributes)
-    try:
-        fd = syscalls.open_tree(source, recursive=recursive)
-    finally:
-        os.close(source)
-    if attributes:
-        syscalls.mount_setattr(fd, attributes, recursive=recursive)
-    return fd
-
-
-def _make_devices(root_fd: int, *, by_binding: bool) -> None:
-    """The six devices and the links beside them, on the tmpfs that is the container's /dev."""
-    dev = trees.open_in(root_fd, "/dev", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for name, (major, minor) in _DEVICES.items():
-            if by_binding or not _make_node(dev, name, os.makedev(major, minor)):
-                _bind_device(dev, name, os.makedev(major, minor))
-        for name, leads_to in _DEVICE_LINKS.items():
-            os.symlink(leads_to, name, dir_fd=dev)
-    finally:
-        os.close(dev)
-
-
-def _make_node(dev: int, name: str, device: int) -> bool:
-    """False where mknod(2) is not allowed, as in a root without CAP_MKNOD."""
-    try:
-        os.mknod(name, 0o666 | stat.S_IFCHR, device, dir_fd=dev)
-    except PermissionError:
-        return False
-    os.chmod(name, 0o666, dir_fd=dev)
-    return True
-
-
-def _bind_device(dev: int, name: str, device: int) -> None:
-    source = os.open(f"/dev/{name}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        status = os.fstat(source)
-        if not stat.S_ISCHR(status.st_mode) or status.st_rdev != device:
-            raise SetupFailed(f"/dev/{name} of this machine is not what it is called", path=f"/dev/{name}")
-        node = syscalls.open_tree(source)
-        # One can still write to the device, but not change the host's node: its mode, its owner.
-        syscalls.mount_setattr(node, syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOEXEC)
-    finally:
-        os.close(source)
-    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=dev))
-    trees.attach(node, os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dev))
+def _overlaid(mount: Mount, options: MountOptions) -> int:
+    words = [name if value is None else f"{name}={value}" for name, value in options.data]
+    tree = mount_root((replace(mount, options=tuple(words)),), volatile=True)
+    return sources.part(tree, mount, options)
 
 
 def _make_readonly(root_fd: int, path: str) -> None:
@@ -331,7 +292,7 @@ def _mask(root_fd: int, paths: Sequence[str]) -> None:
         os.close(empty)
 
 
-def _loopback_up() -> None:
+def bring_loopback_up() -> None:
     """Bring `lo` up in a new network namespace (netdevice(7))."""
     get_flags, set_flags, up = 0x8913, 0x8914, 1
     any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -20,6 +20,7 @@ from nbcontain.oci.spec import Mount
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.leash import Leash
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, answer_of, is_readable
+from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.sealed import ENVIRONMENT, command, environment, sealed_copy
 from nbcontain.store import files
 
@@ -39,10 +40,14 @@ _PROGRAM = (
 class Launcher:
     """Makes containers' processes. Starts a zygote on first use, and again if it is gone. Any thread may use it."""
 
-    def __init__(self, host: Host, functions: Sequence[str] = ()) -> None:
-        """`functions` names further modules whose functions `call` can run: those of the floors above."""
+    def __init__(self, host: Host, functions: Sequence[str] = (), rung: Rung | None = None) -> None:
+        """`functions` names further modules whose functions `call` can run: those of the floors above.
+
+        `rung` is how containers are shut in.
+        """
         self._host = host
         self._functions = (ROOTFS, *functions)
+        self._rung = rung or Rung()
         self._lock = threading.Lock()
         self._zygote: _Process | None = None
         self._orders: Channel | None = None
@@ -230,7 +235,7 @@ class Launcher:
             os.close(copy)
         self._zygote, self._orders = zygote, ours
         with contextlib.suppress(BrokenPipeError):
-            ours.send({**self._host.ids.numbers(), "functions": self._functions})
+            ours.send({**self._host.ids.numbers(), "functions": self._functions, "rung": self._rung.numbers()})
 
     def _wait_until_ready(self) -> None:
         zygote, orders = self._zygote, self._orders

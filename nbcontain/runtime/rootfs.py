@@ -19,6 +19,7 @@ from nbcontain.linux import syscalls
 from nbcontain.store import files, layers
 from nbcontain.store.clone import clone
 from nbcontain.store.owners import LIMIT_BYTES, Ledger
+from nbcontain.store.pack import Pipe
 from nbcontain.store.tree_changes import Comparison, TreePacker, tree_changes
 from nbcontain.store.unpack_tree import TreeTarget
 
@@ -84,18 +85,18 @@ def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     for stub in sorted(arguments["stubs"], reverse=True):
         _remove_stub(stub, fds[1] if len(fds) > 1 and form == "overlay" else -1)
 
-    def write(data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fds[0], view) :]
-
+    pipe = Pipe(fds[0])
     skip = frozenset(arguments.get("skip", ()))
     if form == "tree":
         with _compared(arguments, fds[1:]) as (_, comparison):
             quiet = frozenset(_above(arguments["stubs"]))
-            return {"entries": TreePacker("/", write, ledger, comparison, quiet).finish(skip)}
-    overlay = form == "overlay"
-    entries = layers.tar_of("/", write, overlay=overlay, userxattr=arguments["userxattr"], skip=skip, ledger=ledger)
+            entries = TreePacker("/", pipe.write, ledger, comparison, quiet, pipe.send).finish(skip)
+    else:
+        entries = layers.tar_of(
+            "/", pipe.write, overlay=form == "overlay", userxattr=arguments["userxattr"], skip=skip, ledger=ledger,
+            send=pipe.send,
+        )  # fmt: skip
+    pipe.flush()
     return {"entries": entries}
 
 

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import init, stage
 from nbcontain.runtime.calls import answer_call
 from nbcontain.runtime.messages import Channel, describe, is_readable
+from nbcontain.runtime.namespaces import USUAL, Birth, flags_of
+from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.supervisor import Supervisor
 
+_FULL = Rung()
 
-def main(orders: Channel, ids: IdMap) -> None:
+
+def main(orders: Channel, ids: IdMap, rung: Rung = _FULL) -> None:
     """Supervisor: wait, then do what the order says. The end of `orders` is the zygote's end, and a spare's too."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTOU, signal.SIGTSTP, signal.SIGPIPE):
@@ -27,7 +32,8 @@ def main(orders: Channel, ids: IdMap) -> None:
     stage.keep_only(orders)
     inside: stage.Inside | BaseException
     try:
-        inside = stage.form(ids, init.main, lambda: is_readable(orders, 0))
+        birth = Birth(ids, flags_of(rung.namespaces, USUAL))
+        inside = stage.form(birth, partial(init.main, rung=rung), lambda: is_readable(orders, 0))
     except BaseException as error:  # noqa: BLE001 - told to whoever gives the order
         inside = error
     message, fds = orders.receive()

@@ -10,12 +10,14 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import isolation
+from nbcontain.runtime import namespaces
 from nbcontain.runtime.messages import Channel, describe, error_of
+from nbcontain.runtime.namespaces import Birth
 from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -31,23 +33,39 @@ class Inside:
     channel: Channel
 
 
-def form(ids: IdMap, init: Callable[[Channel], None], is_awaited: Callable[[], bool] = lambda: True) -> Inside:
-    """Supervisor: have a process forked in new pid, ipc, uts (and user) namespaces, to run `init`.
+def form(
+    birth: Birth,
+    init: Callable[[Channel], None],
+    is_awaited: Callable[[], bool] = lambda: True,
+    prepared: Callable[[int], None] = lambda _: None,
+    kept: Sequence[int] = (),
+) -> Inside:
+    """Supervisor: have a process forked in new namespaces, or in those that are there, to run `init`.
 
     The pid namespace's first process waits for messages: it does not know yet what it will be. Unless somebody awaits
-    it already, it has time to rehearse.
+    it already, it has time to rehearse. `prepared` is called with the stage's pid before it does anything, so that
+    it and all that it forks are in a control group. `kept` are descriptors that are not closed in there.
     """
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _separate(ids, init, theirs), theirs)
+        run(lambda: _separate(birth, init, theirs, kept), theirs)
     theirs.close()
     try:
-        if not ids.is_identity:
+        prepared(stage)
+        ours.send({"go": True})
+        if not birth.ids.is_identity:
             _expect(ours, "separated")
-            ids.write(stage)
+            birth.ids.write(stage)
             ours.send({"mapped": True})
+        if birth.time_offsets:
+            _expect(ours, "timed")
+            _set_clocks(stage, birth.time_offsets)
+            ours.send({"set": True})
         pid = int(str(_expect(ours, "pid")))
+    except BaseException:
+        ours.close()
+        raise
     finally:
         os.waitpid(stage, 0)
     # The stage is gone, so the subreaper, which is us, is now init's parent, and init may tie its life to ours.
@@ -55,31 +73,85 @@ def form(ids: IdMap, init: Callable[[Channel], None], is_awaited: Callable[[], b
     return Inside(pid, ours)
 
 
-def _separate(ids: IdMap, init: Callable[[Channel], None], channel: Channel) -> None:
+def _separate(birth: Birth, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int]) -> None:
     """Stage: leave the host's namespaces, fork init there, report its pid."""
-    keep_only(channel)
+    keep_only(channel, *birth.joined.values(), *kept)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if not ids.is_identity:
+    _expect(channel, "go")
+    if birth.joined:
+        # Whoever is in there already must not reach into us through /proc.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        namespaces.enter(birth.joined)
+    if not birth.ids.is_identity:
+        # Nobody but root may give us our map unless we can be looked at.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
         syscalls.unshare(syscalls.CLONE_NEWUSER)
         channel.send({"separated": True})
         _expect(channel, "mapped")
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        if not ids.is_single:
+        if not birth.ids.is_single:
             os.setgroups(())
-    syscalls.unshare(isolation.AT_BIRTH)
+    if birth.made:
+        syscalls.unshare(birth.made)
+    if birth.time_offsets:
+        channel.send({"timed": True})
+        _expect(channel, "set")
+    for fd in birth.joined.values():
+        os.close(fd)
     pid = os.fork()
     if pid == 0:
         run(lambda: init(channel), channel)
     channel.send({"pid": pid})
 
 
-def join(pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int]) -> Inside:
-    """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`."""
+def _set_clocks(pid: int, offsets: str) -> None:
+    try:
+        fd = os.open(f"/proc/{pid}/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, offsets.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise SetupFailed(
+            "cannot set the clocks of its time namespace", errno=error.errno, why=error.strerror or ""
+        ) from error
+
+
+def user_namespace(ids: IdMap) -> int:
+    """Supervisor: a user namespace with this map and nobody in it, as a descriptor; for mounts with a map of ids."""
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _enter(pidfd, flags, body, stdio, theirs), theirs)
+        run(lambda: _hold_user_namespace(theirs), theirs)
+    theirs.close()
+    try:
+        _expect(ours, "separated")
+        ids.write(stage)
+        return os.open(f"/proc/{stage}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        ours.close()
+        os.waitpid(stage, 0)
+
+
+def _hold_user_namespace(channel: Channel) -> None:
+    keep_only(channel)
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
+    channel.send({"separated": True})
+    channel.receive()
+
+
+def join(
+    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], root_fd: int = -1
+) -> Inside:
+    """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`.
+
+    It keeps `root_fd` open.
+    """
+    ours, theirs = Channel.pair()
+    stage = os.fork()
+    if stage == 0:
+        run(lambda: _enter(pidfd, flags, body, stdio, theirs, root_fd), theirs)
     theirs.close()
     try:
         return Inside(int(str(_expect(ours, "pid"))), ours)
@@ -88,18 +160,24 @@ def join(pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[i
 
 
 def _enter(
-    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], channel: Channel
+    pidfd: int,
+    flags: int,
+    body: Callable[[Channel], None],
+    stdio: tuple[int, int, int],
+    channel: Channel,
+    root_fd: int,
 ) -> None:
     """Stage of an exec: become part of a running container, fork there, report the pid."""
     redirect(*stdio)
     freeze_imports()
     # Before the door opens: whoever is inside must not reach into us through /proc (CVE-2016-9962).
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.setns(pidfd, flags)
+    if flags:
+        syscalls.setns(pidfd, flags)
     if flags & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    keep_only(channel)
+    keep_only(channel, *((root_fd,) if root_fd >= 0 else ()))
     pid = os.fork()
     if pid == 0:
         run(lambda: body(channel), channel)

@@ -20,7 +20,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import idle, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.calls import be_program, begin_limits, end_limits, raise_for, remove_as_root
+from nbcontain.runtime.calls import be_program, begin_limits, born_anew, end_limits, end_rest, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
@@ -60,7 +60,7 @@ class Supervisor:
         self.clients: dict[int, Channel] = {}
         self.waiting: list[Channel] = []
         self.poll = select.poll()
-        self.execs = Execs(bundle, pidfd, self.poll)
+        self.execs = Execs(bundle, pidfd, self.poll, is_root=ids.is_identity)
         self.may_sleep = idle.is_possible()
         self.quiet_since = time.monotonic()
 
@@ -71,9 +71,11 @@ class Supervisor:
         bundle.lock_fd = fds.pop(0)
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
+        if bundle.info.unusual:
+            inside = born_anew(inside, bundle.spec, ids, bundle.info.rung)
         begin_limits(bundle, inside.pid, ids)
         # First of all, so that init makes its root while the rest happens here.
-        ends = be_program(inside.channel, bundle, message, stdin, fds if message["secrets"] else ())
+        ends = be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
         made.inside, made.report, made.leash = inside.channel, report, leash
         made.outputs.are(ends)
@@ -372,6 +374,7 @@ class Supervisor:
         """What is left of the output, the exit code, and for --rm the removal."""
         _, status = os.waitpid(self.pid, 0)
         code = exit_code(status)
+        end_rest(self.bundle)
         if self.state.exit_code is not None and self.state.error:
             code = self.state.exit_code
         self.outputs.drain()
@@ -428,7 +431,7 @@ class Supervisor:
         try:
             files.remove_tree(path)
         except PermissionError:
-            remove_as_root(self.ids, path)
+            remove_as_root(self.ids, path, self.info.rung)
 
 
 def resume() -> None:

@@ -19,6 +19,7 @@ import sys
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import stage
 from nbcontain.runtime.messages import Channel, Message
+from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.spare import main as be_spare
 
 _SPARES = 2
@@ -39,11 +40,12 @@ def main(fd: int) -> None:
     if message is None:
         return
     ids, functions = IdMap.from_numbers(message), message["functions"]
+    rung = Rung.from_numbers(message["rung"])
     gc.disable()
     # Nothing is collected yet: whoever started us waits.
     gc.freeze()
     orders.send({"ready": True})
-    spares = [_fork_spare(orders, ids, [])]
+    spares = [_fork_spare(orders, ids, rung, [])]
     poll = select.poll()
     poll.register(orders, select.POLLIN)
     while True:
@@ -51,12 +53,12 @@ def main(fd: int) -> None:
             while functions:
                 importlib.import_module(functions.pop())
                 _share()
-            spares.append(_fork_spare(orders, ids, spares))
+            spares.append(_fork_spare(orders, ids, rung, spares))
             continue
         message, fds = orders.receive()
         if message is None:
             return
-        while not _hand_over(spares.pop(0) if spares else _fork_spare(orders, ids, spares), message, fds):
+        while not _hand_over(spares.pop(0) if spares else _fork_spare(orders, ids, rung, spares), message, fds):
             # That one was killed meanwhile; another is as good.
             pass
         for fd in fds:
@@ -81,7 +83,7 @@ def _hand_over(spare: Channel, message: Message, fds: list[int]) -> bool:
     return True
 
 
-def _fork_spare(orders: Channel, ids: IdMap, spares: list[Channel]) -> Channel:
+def _fork_spare(orders: Channel, ids: IdMap, rung: Rung, spares: list[Channel]) -> Channel:
     """Zygote: fork twice, so that the supervisor is nobody's child who could end before it."""
     ours, theirs = Channel.pair()
     middle = os.fork()
@@ -90,7 +92,7 @@ def _fork_spare(orders: Channel, ids: IdMap, spares: list[Channel]) -> Channel:
             # A spare ends when the zygote does: only the zygote may hold the other ends.
             for channel in (ours, orders, *spares):
                 channel.close()
-            stage.run(lambda: be_spare(theirs, ids))
+            stage.run(lambda: be_spare(theirs, ids, rung))
         os._exit(0)
     theirs.close()
     os.waitpid(middle, 0)

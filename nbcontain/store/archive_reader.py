@@ -18,6 +18,7 @@ from nbcontain.errors import BadArchive, BadDocument, BadReference, StoreError
 from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import CONFIG, INDEX, LAYER_TAR_GZIP, REF_NAME, Descriptor, Image, Manifest
+from nbcontain.oci.indexes import ImageIndex, entry_of, index_from, index_of
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
 from nbcontain.store import tar
@@ -34,8 +35,8 @@ _BLOBS = 2000
 _DEPTH = 3
 INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00")
-Choose = Callable[[Sequence[Descriptor], str], Descriptor]
-"""Which manifest of an index of several platforms."""
+Choose = Callable[[Sequence[Descriptor], str], Sequence[Descriptor]]
+"""Which manifests of an index of several platforms, of those that the archive holds."""
 Wanted = Callable[[Sequence[Descriptor]], Sequence[Descriptor]]
 """Which entries of an OCI layout's index.json."""
 
@@ -161,8 +162,10 @@ class _Intake:
             self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
             return
         # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.
-        layer = LayerWriter(blob)
+        layer = self._stack.enter_context(LayerWriter(blob))
         self._copy(first, body, layer.write)
+        # Its threads end here: many layers may be held.
+        layer.finish()
 
         def commit(media_type: str) -> tuple[Descriptor, DiffID | None]:
             made = layer.commit()
@@ -190,25 +193,41 @@ class _Intake:
 
     def oci_images(self, choose: Choose, wanted: Wanted | None) -> Iterator[Saved]:
         names = self._docker_names()
-        found: dict[Digest, tuple[Image, list[Reference]]] = {}
+        found: dict[Digest, tuple[list[Image], ImageIndex | None, list[Reference]]] = {}
         entries: Sequence[Descriptor] = codec.parse_index(self.documents["index.json"]).manifests
         for entry in wanted(entries) if wanted else entries:
-            image = self._oci_image(entry, choose, 0)
-            if image is None:
+            images = self._oci_images(entry, choose, 0)
+            if not images:
                 continue
-            known = found.setdefault(image.digest, (image, list(names.get(image.id, ()))))[1]
+            index = _index_of(images, self._small(entry)) if len(images) > 1 else None
+            digest = index.digest if index else images[0].digest
+            said = [name for image in images for name in names.get(image.id, ())]
+            known = found.setdefault(digest, (images, index, said))[2]
             known += [name for name in _names(entry) if name not in known]
         if not found and wanted is None:
             raise BadArchive("the archive holds no images")
-        for image, references in found.values():
-            yield Saved(image, tuple(references))
+        for images, index, references in found.values():
+            for image in images:
+                yield Saved(image, tuple(references), index)
 
-    def _oci_image(self, entry: Descriptor, choose: Choose, depth: int) -> Image | None:
+    def _oci_images(self, entry: Descriptor, choose: Choose, depth: int) -> list[Image]:
+        """The image of a manifest; those of an index that are chosen."""
+        if entry.media_type not in INDEXES:
+            image = self._oci_image(entry)
+            return [image] if image is not None else []
+        if depth >= _DEPTH:
+            raise BadArchive("the archive's indexes lead nowhere")
+        named = codec.parse_index(self._small(entry)).manifests
+        there = [each for each in named if self._place(blob_path(each.digest)) in self.documents]
+        if not there:
+            raise BadArchive(f"of the images that the index {entry.digest.short} names, none is in the archive")
+        found: dict[Digest, Image] = {}
+        for each in choose(there, "image"):
+            found |= {image.digest: image for image in self._oci_images(each, choose, depth + 1)}
+        return list(found.values())
+
+    def _oci_image(self, entry: Descriptor) -> Image | None:
         raw = self._small(entry)
-        if entry.media_type in INDEXES:
-            if depth >= _DEPTH:
-                raise BadArchive("the archive's indexes lead nowhere")
-            return self._oci_image(choose(codec.parse_index(raw).manifests, "image"), choose, depth + 1)
         manifest = codec.parse_manifest(raw)
         if not manifest.config.media_type.endswith((".config.v1+json", ".image.v1+json")):
             # A signature, an attestation: no image.
@@ -278,6 +297,14 @@ class _Intake:
                 tuple(layers[self._place(_inside(path))][0] for path in paths),
             )
             yield Saved(codec.image_from(codec.dump_manifest(manifest), raw_config), tuple(map(Reference.parse, tags)))
+
+
+def _index_of(images: Sequence[Image], raw: bytes) -> ImageIndex:
+    """The archive's index of these images, or one of them alone where it names more."""
+    index = index_from(raw)
+    if {each.digest for each in index.entries} == {image.digest for image in images}:
+        return index
+    return index_of(map(entry_of, images), index.index.annotations)
 
 
 def _inside(path: str) -> str:

@@ -110,7 +110,7 @@ class BlobWriter:
         self._begun = 0
         self.size = 0
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self._sum.update(data)
         files.write(self._fd, data)
         self.size += len(data)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nbcontain.errors import BadDigest, DigestMismatch, StoreError
+from nbcontain.errors import BadDigest, BadDocument, DigestMismatch, StoreError
 from nbcontain.oci import codec
 from nbcontain.oci.digest import ChainID, Digest, chain_id
 from nbcontain.oci.image import MANIFEST, REF_NAME, Descriptor, Image, Index
@@ -54,7 +54,7 @@ class Meaning:
 MEANINGS: dict[Kind, Meaning] = {
     "index-damaged": Meaning(
         "the list of images cannot be read", "rewrite",
-        "sets the file aside and lists every image found among the blobs anew, as recovered/<id>",
+        "sets the file aside and lists every image and index found among the blobs anew, as recovered/<id>",
     ),
     "layout-damaged": Meaning("a file that says what is here is missing or wrong", "rewrite", "writes it anew"),
     "name-twice": Meaning("two images have one name", "drop", "keeps the later one; the other stays without a name"),
@@ -314,14 +314,34 @@ class Check:
                         yield from self._whole(each)
 
     def manifests(self) -> Iterator[Descriptor]:
-        """Every blob that is the manifest of an image, for an index that was lost."""
-        for digest in sorted(self._store.blobs.walk(), key=str):
+        """Every blob that is the manifest of an image, or an index of such, for an index.json that was lost.
+
+        What an index names is not told besides.
+        """
+        images: dict[Digest, Descriptor] = {}
+        indexes: list[Index] = []
+        entries: list[Descriptor] = []
+        within: set[Digest] = set()
+        blobs = self._store.blobs
+        for digest in sorted(blobs.walk(), key=str):
             with suppress(OSError, StoreError, DigestMismatch):
-                size_bytes = self._store.blobs.size(digest)
-                if size_bytes <= DOCUMENT_LIMIT:
-                    manifest = codec.parse_manifest(self._store.blobs.read(digest, DOCUMENT_LIMIT))
-                    if self._store.blobs.has(manifest.config):
-                        yield Descriptor(manifest.media_type, digest, size_bytes)
+                size_bytes = blobs.size(digest)
+                if size_bytes > DOCUMENT_LIMIT:
+                    continue
+                raw = blobs.read(digest, DOCUMENT_LIMIT)
+                try:
+                    manifest = codec.parse_manifest(raw)
+                except BadDocument:
+                    indexes.append(codec.parse_index(raw))
+                    entries.append(Descriptor(indexes[-1].media_type, digest, size_bytes))
+                    continue
+                if blobs.has(manifest.config):
+                    images[digest] = Descriptor(manifest.media_type, digest, size_bytes)
+        for index, entry in zip(indexes, entries, strict=True):
+            if named := [each.digest for each in index.manifests if each.digest in images]:
+                yield entry
+                within.update(named)
+        yield from (entry for digest, entry in images.items() if digest not in within)
 
     # --- snapshots, cache, leftovers ---
 

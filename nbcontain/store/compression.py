@@ -9,11 +9,16 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from nbcontain.errors import BadArchive
 from nbcontain.store.tar import BLOCK, Readable
 
+FREE_BYTES = 4 << 30
+"""So much may come of any stream, as empty as it is."""
+RATIO = 200
+"""Beyond that, so many bytes of one that was compressed. Of zeros gzip makes 1,030, zstd and bzip2 tens of thousands;
+of the files of images three, of text ten."""
 _READ_BYTES = 256 << 10
 _CHUNK_BYTES = 256 << 10
 """What the processor's cache holds: uncompressed, hashed and handed on before it is forgotten."""
@@ -159,6 +164,7 @@ class Uncompressed:
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._input = b""
         self._waiting = memoryview(b"")
+        self._taken_bytes = self._given_bytes = 0
 
     def readinto(self, buffer: memoryview, /) -> int | None:
         if self._make is None and not self._waiting:
@@ -192,6 +198,9 @@ class Uncompressed:
                 self._input = self._inner.unused_data
                 self._inner = None
             if data:
+                self._given_bytes += len(data)
+                if self._given_bytes > FREE_BYTES + RATIO * self._taken_bytes:
+                    self._refuse()
                 return data
 
     _is_over = False
@@ -199,7 +208,15 @@ class Uncompressed:
     def _more(self) -> bytes:
         count = self._stream.readinto(self._buffer) or 0
         self._is_over = not count
+        self._taken_bytes += count
         return bytes(self._buffer[:count])
+
+    def _refuse(self) -> NoReturn:
+        raise BadArchive(
+            f"the {self.compression} data is a bomb",
+            why=f"{self._taken_bytes} bytes of it unpack to more than {self._given_bytes}",
+            hint=f"Beyond {FREE_BYTES >> 30} GiB it may be {RATIO} times as large as it is compressed, and no larger.",
+        )
 
     def _decompressed(self, inner: Decompressor, limit: int) -> bytes:
         given, self._input = self._input, b""

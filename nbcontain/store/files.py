@@ -443,7 +443,7 @@ def sync_filesystem_of(fd: int, path: Path) -> None:
         syscalls.syncfs(fd)
 
 
-def write(fd: int, data: bytes | memoryview) -> None:
+def write(fd: int, data: bytes | bytearray | memoryview) -> None:
     """All of `data`, however many calls it takes."""
     view = memoryview(data)
     while view:

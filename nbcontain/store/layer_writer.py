@@ -4,13 +4,19 @@ Compressed once, when it is made, so that its digest is the same here and in eve
 lies on the disk. gzip and not zstd, since docker before 23 reads no other. By ISA-L, level 1: six times as fast as
 zlib's level 1 for the same size. The same tar gives the same bytes, on one machine: the compressor is fed blocks of
 one size whatever pieces the tar comes in, since ISA-L's output depends on them; and the header has no name and no time.
+
+A layer of more than a block is worked on by three: whoever writes reads and hashes, one thread compresses, and one
+hashes and writes what comes of that. Each gives up Python's lock meanwhile, so all processors have work.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import queue
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,57 +25,150 @@ from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
 from nbcontain.store.blobs import Blobs, BlobWriter
 
 _BLOCK_BYTES = 1 << 20
+_AHEAD = 4
+"""So many blocks may wait for a thread."""
 _LEVEL = 1
 _GZIP = 31
 """zlib's word for a window of 32 KiB in gzip's wrapping."""
+
+Block = bytes | bytearray | memoryview
 
 
 @contextmanager
 def layer_writer(blobs: Blobs) -> Iterator[LayerWriter]:
     """Something to write a layer's tar to; what is not committed leaves nothing behind."""
-    with blobs.writer() as writer:
-        yield LayerWriter(writer)
+    with blobs.writer() as blob, LayerWriter(blob) as writer:
+        yield writer
 
 
 class LayerWriter:
-    """The tar of one layer, on its way to being a blob."""
+    """The tar of one layer, on its way to being a blob. Written by one thread; a context, for it may have threads."""
 
     def __init__(self, blob: BlobWriter) -> None:
         self._blob = blob
         self._sum = hashlib.sha256()
         self._compressor = _compressor()
-        self._waiting = bytearray()
-        self.size_bytes = 0
-        """Of the tar, so far."""
+        self._block = bytearray()
+        self._filled = 0
+        self._compressing: _Stage | None = None
+        self._writing: _Stage | None = None
+        self._is_whole = False
+
+    def __enter__(self) -> LayerWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stage in (self._compressing, self._writing):
+            if stage is not None:
+                stage.abandon()
 
     def write(self, data: bytes | memoryview) -> None:
-        self._sum.update(data)
-        self.size_bytes += len(data)
+        """Some more of the tar, which may change as soon as this has returned. Raises what writing the blob raises."""
         view = memoryview(data)
-        if self._waiting or len(view) < _BLOCK_BYTES:
-            taken = min(len(view), _BLOCK_BYTES - len(self._waiting))
-            self._waiting += view[:taken]
-            view = view[taken:]
-            if len(self._waiting) < _BLOCK_BYTES:
-                return
-            self._compress(self._waiting)
-            self._waiting = bytearray()
-        while len(view) >= _BLOCK_BYTES:
-            self._compress(view[:_BLOCK_BYTES])
-            view = view[_BLOCK_BYTES:]
-        self._waiting += view
+        while view:
+            if not self._filled and len(view) >= _BLOCK_BYTES and isinstance(data, bytes):
+                self._take(view[:_BLOCK_BYTES])
+                view = view[_BLOCK_BYTES:]
+                continue
+            count = min(len(view), _BLOCK_BYTES - self._filled)
+            self._room()[:count] = view[:count]
+            self._fill(count)
+            view = view[count:]
+
+    def read_from(self, fd: int) -> None:
+        """The same, of all that there is to be read from a pipe."""
+        while count := os.readv(fd, [self._room()]):
+            self._fill(count)
+
+    def finish(self) -> None:
+        """That was all of the tar: compress and write what is left. Idempotent."""
+        if self._is_whole:
+            return
+        self._is_whole = True
+        if self._filled:
+            self._take(memoryview(self._block)[: self._filled])
+        if self._compressing is not None and self._writing is not None:
+            self._compressing.finish()
+            self._writing.finish()
+        self._blob.write(self._compressor.flush())
 
     def commit(self) -> Layer:
         """Sync it and give it its name."""
-        if self._waiting:
-            self._compress(self._waiting)
-        self._blob.write(self._compressor.flush())
+        self.finish()
         descriptor = self._blob.commit(LAYER_TAR_GZIP)
         return Layer(descriptor, DiffID(Digest("sha256", self._sum.hexdigest())))
 
-    def _compress(self, block: bytearray | memoryview) -> None:
-        if packed := self._compressor.compress(block):
-            self._blob.write(packed)
+    def _room(self) -> memoryview:
+        """Where the next bytes of the tar go."""
+        if not self._block:
+            self._block = bytearray(_BLOCK_BYTES)
+        return memoryview(self._block)[self._filled :]
+
+    def _fill(self, count: int) -> None:
+        self._filled += count
+        if self._filled == _BLOCK_BYTES:
+            # It belongs to the threads from here on.
+            block, self._block, self._filled = self._block, bytearray(), 0
+            self._take(block)
+
+    def _take(self, block: Block) -> None:
+        """A block that nobody changes any more."""
+        if self._compressing is None:
+            if len(block) < _BLOCK_BYTES:
+                self._sum.update(block)
+                self._blob.write(self._compressor.compress(block))
+                return
+            self._writing = _Stage(self._blob.write)
+            self._compressing = _Stage(self._compress)
+        # Before it is hashed here: the other thread has something to do meanwhile.
+        self._compressing.put(block)
+        self._sum.update(block)
+
+    def _compress(self, block: Block) -> None:
+        if (packed := self._compressor.compress(block)) and self._writing is not None:
+            self._writing.put(packed)
+
+
+class _Stage:
+    """A thread that does one thing with each block, in their order."""
+
+    def __init__(self, work: Callable[[Block], object]) -> None:
+        self._work = work
+        self._blocks: queue.Queue[Block | None] = queue.Queue(_AHEAD)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="nbcontain layer", daemon=True)
+        self._thread.start()
+
+    def put(self, block: Block) -> None:
+        """Have it done, or wait until there is room. Raises what went wrong with an earlier one."""
+        if self._error is not None:
+            raise self._error
+        self._blocks.put(block)
+
+    def finish(self) -> None:
+        """Wait until all is done; raises what went wrong."""
+        self._end()
+        if self._error is not None:
+            raise self._error
+
+    def abandon(self) -> None:
+        """Nobody wants what is not done yet. Idempotent, also after `finish`; the thread is over then."""
+        if self._thread.is_alive():
+            self._error = self._error or RuntimeError("nobody wants this layer any more")
+            self._end()
+
+    def _end(self) -> None:
+        self._blocks.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        # After an error the rest is thrown away, so that whoever puts something in never waits for good.
+        while (block := self._blocks.get()) is not None:
+            if self._error is None:
+                try:
+                    self._work(block)
+                except BaseException as error:  # noqa: BLE001 - raised again by whoever puts the next one in
+                    self._error = error
 
 
 def _compressor() -> Any:

@@ -7,13 +7,55 @@ import os
 import stat
 from collections.abc import Callable
 
-from nbcontain.store import tar
+from nbcontain.store import files, tar
 from nbcontain.store.owners import NODE, OWNER, Ledger
 from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, is_kept_xattr, is_opaque, is_whiteout, join, opaque_xattr
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _READ_BYTES = 1 << 20
+_SMALL_BYTES = 128 << 10
+"""Files of more than that go into a pipe by reference."""
+_TOGETHER_BYTES = 256 << 10
+
+
+Send = Callable[[int, int], int]
+"""Takes so many bytes of an open file from where it stands, or fewer: how many; 0 where it cannot, and at the end."""
+
+
+class Pipe:
+    """Where a tar goes: few writes for many small things, and large files by reference to the kernel's pages of them
+    (splice(2)), so that their bytes are copied once, by whoever reads them."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._waiting = bytearray()
+        self._can_splice = True
+
+    def write(self, data: bytes) -> None:
+        """Some more; it may wait for what follows."""
+        self._waiting += data
+        if len(self._waiting) >= _TOGETHER_BYTES:
+            self.flush()
+
+    def send(self, file: int, count: int) -> int:
+        """See `Send`."""
+        if not self._can_splice:
+            return 0
+        self.flush()
+        try:
+            return os.splice(file, self._fd, count)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # A file system whose files cannot be, or no pipe.
+            self._can_splice = False
+            return 0
+
+    def flush(self) -> None:
+        """Write what waits."""
+        files.write(self._fd, self._waiting)
+        self._waiting = bytearray()
 
 
 def tar_of(
@@ -24,16 +66,18 @@ def tar_of(
     userxattr: bool,
     skip: frozenset[str] = frozenset(),
     ledger: Ledger | None = None,
+    send: Send | None = None,
 ) -> int:
     """Write what is in `root` as a layer; the number of entries. The same tree always gives the same bytes.
 
-    With a `ledger` the owners and devices that were recorded are the true ones.
+    With a `ledger` the owners and devices that were recorded are the true ones. `send` may take the bytes of large
+    files (see `Pipe`).
 
     `overlay` says that whiteouts are in overlayfs' form; else a device 0/0 is just that. `skip` are
     paths to leave out, directories only if nothing else is in them. Ids are as the caller sees
     them. Times are whole seconds, sockets are left out, and the root itself has no entry.
     """
-    packer = Packer(root, write, opaque_xattr(userxattr=userxattr), overlay, ledger)
+    packer = Packer(root, write, opaque_xattr(userxattr=userxattr), overlay, ledger, send)
     return packer.finish(skip)
 
 
@@ -41,11 +85,13 @@ class Packer:
     """One run of `tar_of`. `tree_changes` has one that leaves out what is as it was."""
 
     def __init__(
-        self, root: str, write: Callable[[bytes], object], opaque: bytes, overlay: bool, ledger: Ledger | None
-    ) -> None:
+        self, root: str, write: Callable[[bytes], object], opaque: bytes, overlay: bool, ledger: Ledger | None,
+        send: Send | None = None,
+    ) -> None:  # fmt: skip
         self._ledger = ledger
         self._root = root
         self._write = write
+        self._send = send
         self._opaque_xattr = opaque
         self._overlay = overlay
         self._names: dict[tuple[int, int], bytes] = {}
@@ -176,7 +222,7 @@ class Packer:
                 return
             entry.size = left = status.st_size
             header = tar.header_of(entry)
-            if left <= _READ_BYTES:
+            if left <= (_SMALL_BYTES if self._send else _READ_BYTES):
                 data = os.read(fd, left) if left else b""
                 left -= len(data)
                 self._emit(header + data + (bytes(-len(data) % tar.BLOCK) if not left else b""), held)
@@ -184,6 +230,8 @@ class Packer:
                     return
             else:
                 self._emit(header, held)
+                while self._send and left and (count := self._send(fd, left)):
+                    left -= count
             while left:
                 # A file that somebody cut meanwhile is filled up: the header has promised its size.
                 data = os.read(fd, min(left, _READ_BYTES)) or bytes(min(left, _READ_BYTES))

@@ -88,7 +88,7 @@ class Stacks:
     def _packed(self, active: Active, stubs: Sequence[str], *, is_used: bool) -> Layer | None:
         changes = self.store.snapshots_of(active.key).changes(active, stubs, is_used=is_used)
         with layer_writer(self.store.blobs) as writer, self.ledger(active) as ledger, changes.opened() as more:
-            entries = self._tar(changes, writer.write, ledger, more)
+            entries = self._tar(changes, writer.read_from, ledger, more)
             return writer.commit() if entries else None
 
     def export(self, shown: Active | ChainID, write: Callable[[bytes], object], skip: Sequence[str] = ()) -> int:
@@ -97,8 +97,13 @@ class Stacks:
             mounts = self.store.snapshots_of(shown.key).look(shown)
         else:
             mounts = self.store.snapshots.view(shown)
+
+        def pour(source: int) -> None:
+            while chunk := os.read(source, _READ_BYTES):
+                write(chunk)
+
         with self.ledger(shown) as ledger:
-            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), write, ledger, ())
+            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), pour, ledger, ())
 
     @property
     def records(self) -> bool:
@@ -121,10 +126,10 @@ class Stacks:
             os.close(memory)
 
     def _tar(
-        self, changes: Changes, write: Callable[[bytes], object], ledger: Sequence[int], more: Sequence[int]
+        self, changes: Changes, read: Callable[[int], object], ledger: Sequence[int], more: Sequence[int]
     ) -> int:
-        """A worker packs into a pipe, and here it is read; the number of entries."""
-        source, sink = os.pipe2(os.O_CLOEXEC)
+        """A worker packs into a pipe, which `read` reads to its end; the number of entries."""
+        source, sink = _pipe()
         answers: list[dict[str, Any] | BaseException] = []
         fields = {
             "userxattr": self.store.snapshots.userxattr, "stubs": [], "skip": [], "ledger": bool(ledger),
@@ -143,8 +148,7 @@ class Stacks:
         thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
         thread.start()
         try:
-            while chunk := os.read(source, _READ_BYTES):
-                write(chunk)
+            read(source)
         finally:
             os.close(source)
             thread.join()

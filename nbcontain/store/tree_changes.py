@@ -12,7 +12,7 @@ from nbcontain.linux import syscalls
 from nbcontain.store import tar
 from nbcontain.store.changes import Added, Change, Deleted, Modified
 from nbcontain.store.owners import Ledger
-from nbcontain.store.pack import Packer, empty, kept_xattrs
+from nbcontain.store.pack import Packer, Send, empty, kept_xattrs
 from nbcontain.store.tree_index import Noted, TreeIndex, noted
 from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, join
 
@@ -170,10 +170,10 @@ class TreePacker(Packer):
 
     def __init__(
         self, root: str, write: Callable[[bytes], object], ledger: Ledger | None, comparison: Comparison,
-        quiet: frozenset[bytes],
+        quiet: frozenset[bytes], send: Send | None = None,
     ) -> None:  # fmt: skip
         """`quiet` are directories whose time may have changed since something of ours was made in them."""
-        super().__init__(root, write, b"", False, ledger)
+        super().__init__(root, write, b"", False, ledger, send)
         self._comparison = comparison
         self._quiet = quiet
         self._states: dict[bytes, State] = {b"": "same"}

@@ -5,7 +5,10 @@ from __future__ import annotations
 from package_source import Module, modules
 
 FLOORS = (
-    {"errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys"},
+    {
+        "errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys",
+        "truth",
+    },
     {"channel", "host", "journal", "segments", "task"},
     {"store"},
     {"registry", "runtime", "network"},

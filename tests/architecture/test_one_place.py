@@ -37,9 +37,11 @@ INSIDE = (
     "linux.trees",
     "linux.probe",
     "runtime.console",
+    "runtime.devices",
     "runtime.init",
     "runtime.isolation",
     "runtime.rootfs",
+    "runtime.unmounted",
 )
 """What writes into a layer or a container's root, by file descriptors and names below it: the store's part is
 to give the whole of it a name. And the probe, which tries things out in a directory of its own."""

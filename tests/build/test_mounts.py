@@ -241,6 +241,13 @@ def test_secrets_come_from_files_the_environment_and_python(tmp_path: Path) -> N
             secrets_of((word,), {})
 
 
+def test_a_secrets_file_that_is_not_there_is_told_before_anything_is_built(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(600 << 10))
+    for name, why in (("none", "cannot be read"), ("", "is a directory"), ("large", "larger than 500 KiB")):
+        with pytest.raises(UsageError, match=why):
+            secrets_of((f"id=a,src={tmp_path / name}",), {})
+
+
 def asked_of(path: Path, *kinds: int) -> list[int]:
     """The kinds of an agent's answers to messages that are nothing but a kind."""
     answers = []

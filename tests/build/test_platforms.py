@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +14,21 @@ import pytest
 import emulators
 import needs
 from nbcontain.build.arguments import parse_platform
+from nbcontain.build.caches import CachePlace
+from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
+from nbcontain.build.provenance import provenance_of
 from nbcontain.commands import parse_words
+from nbcontain.commands.inputs import BuildInputs
 from nbcontain.engine import Engine
-from nbcontain.errors import BuildError, CommandNotExecutable, ImageNotFound
+from nbcontain.errors import BuildError, CommandNotExecutable, DockerfileError, ImageNotFound
+from nbcontain.events import Finished, Started
 from nbcontain.linux import foreign
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.generate import RunOptions
+from registry.samples import new_engine
+from registry.server import Registry
 
 HERE = Platform.here()
 OTHER = Platform("linux", emulators.ARCHITECTURE)
@@ -143,6 +151,61 @@ def test_from_with_another_platform_takes_the_image_that_is_for_it(engine: Engin
         engine.store.images.get(Reference.parse("made"), Platform("linux", "s390x"))
 
 
+def test_no_image_is_taken_for_a_platform_that_it_is_not_for(engine: Engine, context: Path) -> None:
+    text = "FROM scratch\nARG TARGETARCH\nCOPY busybox-$TARGETARCH /busybox\n"
+    made(engine, context, HERE, text=text)
+    for name in ("made", "host"):
+        with pytest.raises(DockerfileError, match="for linux/sparc9"):
+            engine.build(f"FROM --platform=linux/sparc9 {name}\nENV A=b\n", BuildOptions(pull="never")).result()
+
+
+def test_a_platform_named_twice_is_one() -> None:
+    """testDuplicatePlatformProvenance"""
+    command, options = parse_words("", ["build", "--platform", f"{HERE},{HERE}", "--platform", str(HERE), "."])
+    built = options.build_options(BuildInputs("FROM scratch", None))  # type: ignore[attr-defined]
+    assert built.platforms == (HERE,)
+
+
+def test_a_context_by_name_is_taken_for_each_platform(engine: Engine, context: Path) -> None:
+    """testNamedImageContextPlatform"""
+    made(engine, context, HERE, OTHER, text="FROM scratch\nARG TARGETARCH\nCOPY busybox-$TARGETARCH /busybox\n")
+    text = "FROM base\nENV A=b\n"
+    made(engine, context, HERE, OTHER, text=text, contexts={"base": Reference.parse("made")})
+    index = engine.store.images.index(Reference.parse("made"))
+    assert index is not None and index.platforms == (HERE, OTHER)
+    children = [engine.store.images.child(entry) for entry in index.entries]
+    assert [each and (each.config.platform, each.config.env[-1]) for each in children] == [
+        (HERE, "A=b"), (OTHER, "A=b"),
+    ]  # fmt: skip
+
+
+def test_a_cache_holds_the_steps_of_all_platforms(engine: Engine, context: Path, root: Path, tmp_path: Path) -> None:
+    """testImageManifestCacheImportExport, testCacheMultiPlatformImportExport"""
+    registry = Registry()
+    try:
+        ref = f"{registry.host}/team/cache:1"
+        places = (f"type=registry,ref={ref},mode=max", "type=inline")
+        to, inline = (CachePlace.parse(text, "--cache-to") for text in places)
+        first = made(engine, context, HERE, OTHER, text=PLAIN, cache_to=(to, inline))
+        name = f"{registry.host}/team/app:1"
+        engine.tag("made", name)
+        engine.registry.push(name).result()
+        for number, source in enumerate((ref, name)):
+            with new_engine(root / f"another{number}", tmp_path) as another:
+                options = BuildOptions(
+                    context=context, platforms=(HERE, OTHER), platform=HERE,
+                    cache_from=(CachePlace.parse(source, "--cache-from"),),
+                )  # fmt: skip
+                task = another.build(PLAIN, options)
+                assert task.result().layers == first.layers
+                events = [each.event for each in task.journal.read()]
+                copies = {each.task for each in events if isinstance(each, Started) and " COPY " in each.name}
+                ends = {each.task: each.outcome for each in events if isinstance(each, Finished)}
+                assert [ends[each] for each in copies] == ["cached", "cached"], source
+    finally:
+        registry.close()
+
+
 def test_the_same_step_for_another_platform_is_another_step(engine: Engine, context: Path, emulator: None) -> None:
     """On scratch nothing else tells the two apart."""
     text = f'FROM scratch\nCOPY . /\nRUN ["/busybox-{HERE.architecture}", "touch", "/x"]\n'
@@ -185,3 +248,111 @@ def test_a_platform_may_be_said_in_other_words() -> None:
     assert [str(parse_platform(each)) for each in ("x86_64", "linux/aarch64", "arm", "linux/arm64/v8")] == [
         "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm64",
     ]  # fmt: skip
+
+
+# --- what several platforms are handed out as -------------------------------------------------
+
+PLAIN = "FROM scratch\nARG TARGETARCH\nCOPY busybox-$TARGETARCH /bin/program\n"
+
+
+def outputs_of(*words: str) -> tuple[Output, ...]:
+    return tuple(map(Output.parse, words))
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as archive:
+        return {each.name: file.read() if (file := archive.extractfile(each)) else b"" for each in archive}
+
+
+def test_archives_of_several_platforms_hold_the_index_and_what_is_said_of_each_image(
+    engine: Engine, context: Path, tmp_path: Path
+) -> None:
+    """testExportMultiPlatform, testMultiPlatformProvenance"""
+    made(
+        engine, context, HERE, OTHER, text=PLAIN, provenance=provenance_of("mode=max", ()),
+        annotations=("index:a=b", f"manifest-descriptor[{OTHER}]:c=d", "e=f"),
+        outputs=outputs_of(f"type=oci,dest={tmp_path / 'oci.tar'}", f"type=docker,dest={tmp_path / 'docker.tar'}"),
+        metadata_file=str(tmp_path / "told.json"), id_file=str(tmp_path / "id"),
+    )  # fmt: skip
+    held = members(tmp_path / "oci.tar")
+    [entry] = json.loads(held["index.json"])["manifests"]
+    index = json.loads(held["blobs/" + entry["digest"].replace(":", "/")])
+    images, said = index["manifests"][:2], index["manifests"][2:]
+    assert [each["platform"]["architecture"] for each in index["manifests"]] == [
+        HERE.architecture, OTHER.architecture, "unknown", "unknown",
+    ]  # fmt: skip
+    assert index["annotations"] == {"a": "b"}
+    assert ["annotations" in each for each in images] == [False, True]
+    for image, statement in zip(images, said, strict=True):
+        assert statement["annotations"]["vnd.docker.reference.digest"] == image["digest"]
+        manifest = json.loads(held["blobs/" + statement["digest"].replace(":", "/")])
+        [layer] = manifest["layers"]
+        document = json.loads(held["blobs/" + layer["digest"].replace(":", "/")])
+        assert document["subject"][0]["digest"]["sha256"] == image["digest"].removeprefix("sha256:")
+        assert image["platform"]["architecture"] in document["subject"][0]["name"]
+        assert json.loads(held["blobs/" + image["digest"].replace(":", "/")])["annotations"] == {"e": "f"}
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["containerimage.digest"] == entry["digest"] == (tmp_path / "id").read_text()
+    assert {f"buildx.build.provenance/{each}" for each in (HERE, OTHER)} < set(told)
+    # The archive for docker has the index of the images alone, which is that of the store.
+    index_here = engine.store.images.index(Reference.parse("made"))
+    assert index_here is not None
+    held = members(tmp_path / "docker.tar")
+    assert json.loads(held["index.json"])["manifests"][0]["digest"] == str(index_here.digest)
+    assert [each["RepoTags"] for each in json.loads(held["manifest.json"])] == [["made:latest"], None]
+    skopeo = needs.program("skopeo")
+    for platform in (HERE, OTHER):
+        words = [skopeo, "--override-arch", platform.architecture, "inspect", "--config"]
+        seen = subprocess.run([*words, f"oci-archive:{tmp_path / 'oci.tar'}"], capture_output=True, check=True).stdout
+        assert json.loads(seen)["architecture"] == platform.architecture
+
+
+def test_files_of_several_platforms_are_kept_apart(engine: Engine, context: Path, tmp_path: Path) -> None:
+    """testTarExporterMulti, testProvenanceExportLocalMultiPlatform"""
+    made(
+        engine, context, HERE, OTHER, text=PLAIN, provenance=provenance_of("true", ()),
+        outputs=outputs_of(f"type=tar,dest={tmp_path / 'files.tar'}", str(tmp_path / "files")),
+    )  # fmt: skip
+    held = members(tmp_path / "files.tar")
+    for platform in (HERE, OTHER):
+        place = str(platform).replace("/", "_")
+        program = (context / f"busybox-{platform.architecture}").read_bytes()
+        assert held[f"{place}/bin/program"] == program == (tmp_path / "files" / place / "bin/program").read_bytes()
+        assert f"{place}/provenance.json" in held
+        assert (tmp_path / "files" / place / "provenance.json").exists()
+
+
+def test_files_of_several_platforms_go_together_only_where_none_is_lost(
+    engine: Engine, context: Path, tmp_path: Path
+) -> None:
+    """testProvenanceExportLocalMultiPlatformNoSplit, testProvenanceExportLocalForceSplit, testProvenanceExportLocal"""
+    together = outputs_of(f"type=local,dest={tmp_path / 'files'},platform-split=false")
+    with pytest.raises(BuildError, match="bin/program of .* would overwrite"):
+        made(engine, context, HERE, OTHER, text=PLAIN, outputs=together)
+    assert not (tmp_path / "files").exists()
+    text = "FROM scratch\nARG TARGETARCH\nCOPY busybox-$TARGETARCH /bin/\n"
+    made(engine, context, HERE, OTHER, text=text, provenance=provenance_of("true", ()), outputs=together)
+    assert {each.name for each in (tmp_path / "files").iterdir()} == {
+        "bin", *(f"provenance.{str(each).replace('/', '_')}.json" for each in (HERE, OTHER)),
+    }  # fmt: skip
+    assert len(list((tmp_path / "files/bin").iterdir())) == 2
+    made(engine, context, HERE, text=text, outputs=outputs_of(f"type=local,dest={tmp_path / 'one'},platform-split=1"))
+    assert [each.name for each in (tmp_path / "one").iterdir()] == [str(HERE).replace("/", "_")]
+
+
+def test_an_index_is_pushed_with_what_is_said_of_its_images(engine: Engine, context: Path) -> None:
+    registry = Registry()
+    try:
+        name = f"{registry.host}/team/app:1"
+        made(
+            engine, context, HERE, OTHER, text=PLAIN, provenance=provenance_of("true", ()),
+            outputs=outputs_of(f"type=image,name={name},push=true"),
+        )  # fmt: skip
+        index = json.loads(registry.manifests["team/app", "1"][1])
+        assert len(index["manifests"]) == 4
+        for entry in index["manifests"]:
+            manifest = json.loads(registry.manifests["team/app", entry["digest"]][1])
+            for blob in (manifest["config"], *manifest["layers"]):
+                assert blob["digest"] in registry.blobs
+    finally:
+        registry.close()

@@ -6,6 +6,7 @@ other layers are what they were. docs/hostile-images.md says which test is for w
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import sys
@@ -19,10 +20,10 @@ import pytest
 
 from archives import archive, directory, layer_of, link, member, symlink
 from machine import Machine
-from nbcontain.errors import NbcontainError
+from nbcontain.errors import BadArchive, NbcontainError
 from nbcontain.oci.digest import DiffID, Digest
-from nbcontain.oci.image import Image, ImageConfig
-from nbcontain.store import tar
+from nbcontain.oci.image import LAYER_TAR_GZIP, Descriptor, Image, ImageConfig, Layer
+from nbcontain.store import compression, tar
 
 sys.path.insert(1, str(Path(__file__).parent.parent / "registry"))
 
@@ -224,6 +225,30 @@ def test_a_manifest_that_contradicts_itself_is_refused(
     before = {str(name) for name, _ in machine.engine.images()}
     assert pulled(machine, registry, archive(member("x", data=b"x")), change=change) is None
     assert {str(name) for name, _ in machine.engine.images()} == before
+
+
+def test_a_layer_that_unpacks_to_hundreds_of_times_its_size_is_refused_and_the_room_is_given_back(
+    machine: Machine, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T6: the limit is lower here, so that nothing large has to be written."""
+    monkeypatch.setattr(compression, "FREE_BYTES", 1 << 20)
+    bomb = archive(member("zeros", data=bytes(64 << 20)))
+    packed = gzip.compress(bomb)
+    image = Image.of(ImageConfig(cmd=("true",)), [layer_of(GOOD), Layer(
+        Descriptor(LAYER_TAR_GZIP, Digest.of(packed), len(packed)), DiffID(Digest.of(bomb)))])  # fmt: skip
+    registry.add("bomb", "1", image, {Digest.of(data): data for data in (GOOD, packed, image.raw_config)})
+    engine = machine.engine
+
+    def used() -> int:
+        return sum(path.lstat().st_blocks for path in engine.layout.root.rglob("*")) * 512
+
+    engine.prune()
+    before = used()
+    with pytest.raises(BadArchive, match="is a bomb"):
+        engine.registry.pull(f"{registry.host}/bomb:1").result()
+    engine.prune()
+    assert used() < before + (1 << 20)
+    assert engine.soundness.look().is_clean
 
 
 def test_other_addresses_of_a_layer_are_never_asked(machine: Machine, registry: Registry) -> None:

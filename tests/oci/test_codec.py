@@ -24,7 +24,7 @@ from nbcontain.oci.image import (
     Manifest,
     Platform,
 )
-from nbcontain.oci.spec import IdMapping, Linux, Mount, Process, Rlimit, Spec, User
+from nbcontain.oci.spec import Device, Hook, IdMapping, Linux, Mount, Process, Rlimit, Spec, User
 
 ZERO = "sha256:" + "0" * 64
 DESCRIPTOR = {"mediaType": "application/x", "digest": ZERO, "size": 1}
@@ -59,26 +59,49 @@ configs = st.builds(
 )
 descriptors = st.builds(Descriptor, names, digests, counts, labels)
 mappings = st.lists(st.builds(IdMapping, counts, counts, counts), max_size=2).map(tuple)
+hooks = st.builds(Hook, names, tuples, tuples, counts)
+devices = st.builds(Device, names, names, counts, counts, st.none() | counts, counts, counts)
 specs = st.builds(
     Spec,
     process=st.builds(
         Process,
         tuples,
-        tuples,
-        names,
-        st.builds(User, counts, counts, st.lists(counts, max_size=2).map(tuple), counts),
-        st.booleans(),
-        st.tuples(counts, counts),
-        tuples,
-        st.booleans(),
-        st.just("") | names,
-        st.just("") | names,
-        st.none() | st.integers(-1000, 1000),
-        st.lists(st.builds(Rlimit, names, counts, st.just(2**64 - 1)), max_size=2).map(tuple),
+        env=tuples,
+        cwd=names,
+        user=st.builds(User, counts, counts, st.lists(counts, max_size=2).map(tuple), counts),
+        terminal=st.booleans(),
+        console_size=st.tuples(counts, counts),
+        capabilities=tuples,
+        inheritable=tuples,
+        ambient=tuples,
+        no_new_privileges=st.booleans(),
+        apparmor=st.just("") | names,
+        label=st.just("") | names,
+        oom_score_adj=st.none() | st.integers(-1000, 1000),
+        rlimits=st.lists(st.builds(Rlimit, names, counts, st.just(2**64 - 1)), max_size=2).map(tuple),
+        scheduler=st.dictionaries(names, texts, max_size=2),
+        io_priority=st.none() | st.tuples(names, counts),
     ),
     hostname=texts,
-    mounts=st.lists(st.builds(Mount, names, texts, texts, tuples), max_size=2).map(tuple),
-    linux=st.builds(Linux, st.lists(names, max_size=2).map(tuple), mappings, mappings, tuples, tuples),
+    domainname=texts,
+    mounts=st.lists(st.builds(Mount, names, texts, texts, tuples, mappings, mappings), max_size=2).map(tuple),
+    root=names,
+    hooks=st.dictionaries(names, st.lists(hooks, max_size=2).map(tuple), max_size=2),
+    linux=st.builds(
+        Linux,
+        st.just(("mount", "network")),
+        paths=st.just({}) | st.just({"network": "/proc/1/ns/net"}),
+        time_offsets=st.dictionaries(names, st.tuples(st.integers(-9, 9), counts), max_size=2),
+        uid_mappings=mappings,
+        gid_mappings=mappings,
+        masked_paths=tuples,
+        readonly_paths=tuples,
+        rootfs_propagation=texts,
+        devices=st.lists(devices, max_size=2).map(tuple),
+        cgroups_path=texts,
+        mount_label=texts,
+        personality=texts,
+    ),
     root_readonly=st.booleans(),
     annotations=labels,
 )

@@ -243,6 +243,11 @@ def elsewhere(body: Callable[[], object]) -> Ended:
 
 def copied(source: Path, target: Path) -> Path:
     """A store's copy, in place of what was there."""
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        # A thread of the engine that was there may still be writing out.
+        gone = target.with_name(f"{target.name}-gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        target.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
     shutil.copytree(source, target, symlinks=True, copy_function=shutil.copy2)
     return target

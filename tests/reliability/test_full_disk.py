@@ -27,7 +27,7 @@ STRIDE = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000 if SOAK else 120)
+@pytest.mark.timeout(20_000 if SOAK else 120)
 @pytest.mark.parametrize("name", GROWING)
 @pytest.mark.parametrize("number", ERRORS)
 def test_a_write_that_fails_is_one_clear_error_and_no_damage(
@@ -73,7 +73,7 @@ SIZES_KIB = [*range(256, 65536, 326)] if SOAK else [1024, 3000, 5000, 16384]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000 if SOAK else 120)
+@pytest.mark.timeout(20_000 if SOAK else 120)
 @pytest.mark.parametrize("name", ["import", "build"])
 def test_a_small_disk_holds_it_or_says_that_it_is_full_and_gives_the_room_back(
     name: str, inputs: Path, place: Path

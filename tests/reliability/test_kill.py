@@ -24,7 +24,7 @@ def counted(deed: deeds.Deed, root: Path, inputs: Path, disk: faults.Disk | None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000 if SOAK else 120)
+@pytest.mark.timeout(20_000 if SOAK else 120)
 @pytest.mark.parametrize("name", deeds.DEEDS)
 def test_killed_at_any_operation_nothing_is_half_there_and_the_same_again_succeeds(
     name: str, template: Path, inputs: Path, place: Path

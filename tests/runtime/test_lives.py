@@ -363,4 +363,4 @@ def test_without_user_namespaces_the_error_says_what_was_tried(profile: str, mac
 def test_what_is_asked_of_the_machine_is_remembered(profile: str, machine: Machine) -> None:
     facts = json.loads(machine.engine.layout.host_facts.read_text())
     assert set(facts["abilities"]) >= {"OVERLAY", "USER_NAMESPACES"}
-    assert machine.engine.profile.name == {"rootless-range": "rootless"}.get(profile, profile)
+    assert machine.engine.profile.name == {"root": "full"}.get(profile, profile)

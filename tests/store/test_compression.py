@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import io
 import lzma
+import os
 import random
 import sys
+import threading
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbcontain.errors import BadArchive
+from nbcontain.errors import BadArchive, DiskFull
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
-from nbcontain.store import Store
+from nbcontain.store import Store, compression, files
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import layer_writer
 
@@ -111,7 +114,65 @@ def test_a_layers_bytes_do_not_depend_on_the_pieces_it_came_in(store_of_the_sess
     assert written(store_of_the_session, pieces) == written(store_of_the_session, [DATA])
 
 
+def test_a_layer_read_from_a_pipe_is_the_one_that_is_written(store: Store) -> None:
+    reading, writing = os.pipe()
+    data = random.Random(2).randbytes(5_500_000)
+
+    def feed() -> None:
+        with open(writing, "wb") as sink:
+            sink.write(data)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with layer_writer(store.blobs) as writer:
+        writer.read_from(reading)
+        read = writer.commit()
+    feeder.join()
+    os.close(reading)
+    assert read == written(store, [data])
+    assert gzip.decompress(store.blobs.path(read.descriptor.digest).read_bytes()) == data
+
+
+def test_a_full_disk_ends_a_large_layer_and_its_threads(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, wrote = threading.active_count(), 0
+    write = files.write
+
+    def fills_up(fd: int, data: bytes | memoryview) -> None:
+        nonlocal wrote
+        wrote += len(data)
+        if wrote > 3_000_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(fd, data)
+
+    monkeypatch.setattr(files, "write", fills_up)
+    with pytest.raises(DiskFull):
+        written(store, [random.Random(3).randbytes(1_000_000) for _ in range(30)])
+    assert threading.active_count() == threads
+    assert not list(store.layout.tmp.iterdir())
+
+
+def test_a_large_layer_that_is_given_up_leaves_no_thread(store: Store) -> None:
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), layer_writer(store.blobs) as writer:
+        writer.write(bytes(20_000_000))
+        raise KeyboardInterrupt
+    assert threading.active_count() == threads
+    assert not list(store.layout.tmp.iterdir())
+
+
 def test_a_layers_bytes_hold_no_time_and_no_name(store: Store) -> None:
     layer = written(store, [b"tar"])
     header = store.blobs.path(layer.descriptor.digest).read_bytes()[:10]
     assert header[3:8] == bytes(5)
+
+
+@pytest.mark.parametrize("packer", ["gzip", "bzip2", "xz", "zstd"])
+def test_a_bomb_is_told_by_how_much_it_is_of_how_little(packer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "FREE_BYTES", 1 << 20)
+    bomb = PACKERS[packer](bytes(64 << 20))
+    with pytest.raises(BadArchive, match=f"the {packer} data is a bomb") as caught:
+        read(bomb)
+    assert "unpack to more than" in caught.value.why
+    # What is no bomb may be as large as it likes.
+    data = random.Random(2).randbytes(3 << 20)
+    assert read(PACKERS[packer](data)) == data

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import os
+import random
 import socket
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from archives import Member, archive, directory, link, listing, member, symlink,
 from nbcontain.errors import BadArchive
 from nbcontain.store import tar
 from nbcontain.store.layers import Added, Deleted, Modified, changes, tar_of
+from nbcontain.store.pack import Pipe
 
 
 @pytest.fixture
@@ -298,6 +302,33 @@ def test_the_same_tree_gives_the_same_bytes_whatever_the_order_of_its_making(tmp
         place.mkdir()
         unpack(place, archive(*order))
     assert pack(one) == pack(two)
+
+
+@pytest.mark.parametrize("can_splice", [True, False])
+def test_what_goes_through_a_pipe_by_reference_is_the_same_tar(
+    root: Path, can_splice: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> int:
+        raise OSError(errno.EINVAL, "no splice here")
+
+    if not can_splice:
+        monkeypatch.setattr(os, "splice", refused)
+    for number in range(200):
+        (root / f"small{number:03}").write_bytes(b"%d" % number * number)
+    (root / "large").write_bytes(random.Random(1).randbytes(3_000_001))
+    (root / "sparse").touch()
+    os.truncate(root / "sparse", 700_000)
+    reading, writing = os.pipe()
+    found: list[bytes] = []
+    with open(reading, "rb") as stream:
+        reader = threading.Thread(target=lambda: found.append(stream.read()))
+        reader.start()
+        pipe = Pipe(writing)
+        tar_of(str(root), pipe.write, overlay=True, userxattr=True, send=pipe.send)
+        pipe.flush()
+        os.close(writing)
+        reader.join()
+    assert found == [pack(root)]
 
 
 def test_a_deleted_directory_becomes_one_whiteout(root: Path) -> None:

@@ -35,9 +35,7 @@ def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) ->
                 "sources": () if operation.from_context else operation.sources,
                 "entries": [[entry.to_json() for entry in entries] for _, entries in groups],
             }  # fmt: skip
-            source = workshop.view(inputs[-1]) if not operation.from_context and operation.sources else ()
-            if not operation.from_context and operation.sources and not source:
-                raise BuildError(f"no /{operation.sources[0]} in that stage", why="it is empty: FROM scratch")
+            source = workshop.view(inputs[-1]) if arguments["sources"] else ()
             fds = [fd for fd, _ in groups]
             if workshop.stacks.records:
                 ledgers = [*stack.enter_context(workshop.ledger(active))]
@@ -45,6 +43,8 @@ def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) ->
                     ledgers += [*stack.enter_context(workshop.stacks.ledger(inputs[-1].chain_id))]
                 arguments["ledgers"] = list(range(len(fds), len(fds) + len(ledgers)))
                 fds += ledgers
+            if arguments["sources"] and not source:
+                fds.append(_nothing(workshop, stack))
             has_archives = any(entry.is_archive for _, entries in groups for entry in entries)
             workshop.launcher.call(
                 "copy_files", active.mounts, arguments, fds, source=source,
@@ -119,6 +119,17 @@ def _made(
         else [entry for entry in [walk.entry(source.name, source.name)] if entry is not None]
     )
     return fd, unpacker.with_archives(fd, entries) if unpack else entries
+
+
+def _nothing(workshop: Workshop, stack: ExitStack) -> int:
+    """The files of FROM scratch: an empty root directory, as for BuildKit."""
+    directory = stack.enter_context(files.temporary_directory(workshop.store.layout.tmp))
+    stack.callback(files.remove_tree, directory)
+    # Its mode is that of what is copied.
+    files.set_mode(directory, 0o755)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
 
 
 def _gone(walk: Walk, path: str) -> BuildError:

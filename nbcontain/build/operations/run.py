@@ -16,6 +16,7 @@ from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.emulation import explained
 from nbcontain.runtime.generate import RunOptions, generate
+from nbcontain.runtime.rungs import fitted
 from nbcontain.store.snapshots import Active
 from nbcontain.values import replace
 
@@ -45,8 +46,11 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
             )  # fmt: skip
             spec = generate(config, options, workshop.host, files=path, hostname=operation.hostname or _HOSTNAME)
             process = replace(spec.process, capabilities=(*spec.process.capabilities, *_more_capabilities(spec)))
-            spec = replace(spec, process=process, mounts=(*spec.mounts, *mounting.mounts))
-            info = ContainerInfo(id=active.key, name=active.key, image="", command=operation.args, build_step=True)
+            spec = fitted(replace(spec, process=process, mounts=(*spec.mounts, *mounting.mounts)), workshop.rung)
+            info = ContainerInfo(
+                id=active.key, name=active.key, image="", command=operation.args, build_step=True,
+                rung=workshop.rung.name,
+            )  # fmt: skip
             bundle = Bundle.write(path, spec, active.mounts, info)
             container = Container(bundle)
             with closing(container.follow()) as records:

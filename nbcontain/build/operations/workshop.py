@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nbcontain.oci.spec import Mount
     from nbcontain.runtime.launcher import Launcher
     from nbcontain.runtime.leash import Leash
+    from nbcontain.runtime.rungs import Rung
     from nbcontain.store import Store
     from nbcontain.store.snapshots import Active
     from nbcontain.store.stacks import Stacks
@@ -73,6 +74,8 @@ class Requirements(Protocol):
 
     @property
     def runs(self) -> bool: ...
+    @property
+    def rung(self) -> Rung: ...
     def require(self, host: Host, what: str, /) -> None: ...
 
 
@@ -117,6 +120,11 @@ class Workshop:
     @property
     def host(self) -> Host:
         return self.means.host
+
+    @property
+    def rung(self) -> Rung:
+        """How containers are shut in here."""
+        return self.means.profile.rung
 
     @property
     def can_run(self) -> bool:

@@ -1,0 +1,86 @@
+"""From a description of a root file system to standing in it, on every rung of the ladder. Run by init."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from nbcontain.linux import syscalls
+from nbcontain.oci.spec import Mount, Process, Spec
+from nbcontain.runtime import isolation, namespaces, secrets, unmounted
+from nbcontain.runtime.bundle import Bundle
+from nbcontain.runtime.console import Console, furnished
+from nbcontain.runtime.rungs import Rung
+
+
+def made_for(
+    bundle: Bundle, spec: Spec, rung: Rung, fds: Sequence[int], opened: Mapping[int, int], *, volatile: bool
+) -> tuple[list[str], Console | None, secrets.Hidden]:
+    """Init: make the container's root and go there. Gives what had to be made, its terminal, and what it is told.
+
+    `fds` is the memory that `secrets` reads, if there is any; `opened` are mounts that `sources.opened` took.
+    """
+    own = namespaces.late(spec.linux)
+    hidden = secrets.read(fds)
+    terminal = None
+    if rung.mounts:
+        isolation.separate_mounts(own)
+    else:
+        unmounted.separate(network=bool(own & syscalls.CLONE_NEWNET))
+    if spec.hostname:
+        syscalls.sethostname(spec.hostname)
+    if spec.domainname:
+        syscalls.setdomainname(spec.domainname)
+    if not rung.mounts:
+        root_fd = unmounted.root_of(bundle.rootfs)
+        made = unmounted.furnish(root_fd, spec, hidden.files, served=rung.serves)
+        if spec.process.terminal:
+            terminal = unmounted.terminal(spec.process.console_size)
+        _go(root_fd, rung, spec.process)
+        return made, terminal, hidden
+    root_fd = isolation.mount_root(bundle.rootfs, volatile=volatile)
+    if spec.linux.sysctl:
+        isolation.set_knobs(spec.linux.sysctl)
+    made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden), opened)
+    if spec.process.terminal:
+        terminal = furnished(root_fd, spec.process.console_size)
+    _go(root_fd, rung, spec.process)
+    return made, terminal, hidden
+
+
+def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung) -> list[int]:
+    """Init: the root of one of our own functions. Gives the directory of a second one, if there is a `source`."""
+    mounted = isolation.mount_root if rung.mounts else unmounted.root_of
+    if rung.mounts:
+        isolation.separate_mounts(namespaces.flags_of(rung.namespaces, namespaces.LATE))
+    root_fd = mounted(rootfs)
+    fds = []
+    if source:
+        source_fd = mounted(source)
+        fds.append(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source_fd))
+        os.close(source_fd)
+    _go(root_fd, rung, None)
+    os.close(root_fd)
+    return fds
+
+
+def entered_again(process: Process, root_fd: int) -> Console | None:
+    """An exec's process: go to the root of a container without mounts. Gives the terminal, if there is to be one."""
+    terminal = unmounted.terminal(process.console_size) if process.terminal else None
+    _confine(root_fd, process)
+    os.close(root_fd)
+    return terminal
+
+
+def _go(root_fd: int, rung: Rung, process: Process | None) -> None:
+    if rung.mounts:
+        isolation.pivot(root_fd, by_moving=rung.root == "move")
+    else:
+        _confine(root_fd, process)
+
+
+def _confine(root_fd: int, process: Process | None) -> None:
+    if process is not None and process.no_new_privileges:
+        # Now, since Landlock takes it where there is no CAP_SYS_ADMIN.
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    unmounted.enter(root_fd)

@@ -1,0 +1,137 @@
+"""The ladder of isolation: how a container is shut in where less is allowed than everything. Pure.
+
+A rung is a value that the kernel chooses (`profiles`) and the stage and init obey. What a rung cannot give is refused
+here, with the reason, before anything is made.
+"""
+
+from __future__ import annotations
+
+from nbcontain.errors import Unavailable
+from nbcontain.oci.spec import Spec
+from nbcontain.values import dataclass, replace
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Literal
+
+    Root = Literal["pivot", "move", "chroot"]
+
+_NO_ESCAPE = frozenset({"CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"})
+"""What would lead out of a root that is only a chroot (chroot(2)), or to the host's devices."""
+_KERNELS_OWN = frozenset({"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys"})
+FURNITURE = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
+DOCUMENTS = "/dev/pipes/"
+"""Where the documents of RUN <<EOF are seen (BuildKit's place for them)."""
+RUNG = "org.nbcontain.isolation"
+"""The annotation that names the rung a container was made for, for whoever reads its spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """How containers are shut in on one rung."""
+
+    name: str = "full"
+    namespaces: tuple[str, ...] = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
+    """Those that can be real, in the words of the runtime specification."""
+    root: Root = "pivot"
+    """pivot_root(2); a mount that is moved over the root; or a chroot(2), and nothing can be mounted at all."""
+    proc: bool = True
+    """/proc is mounted."""
+    ids: Literal["", "notify", "blind"] = ""
+    """Users other than root: real; or kept in mind by a process that answers for the kernel; or only pretended."""
+    serves: bool = False
+    """That process opens files of /proc and /dev for the container, which has none mounted."""
+
+    @property
+    def mounts(self) -> bool:
+        """Whether anything can be mounted."""
+        return self.root != "chroot"
+
+    @property
+    def answers(self) -> bool:
+        """Whether a process answers calls of the container's (seccomp_unotify(2))."""
+        return self.serves or self.ids == "notify"
+
+    def numbers(self) -> dict[str, Any]:
+        """Itself for another process."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_numbers(cls, numbers: Mapping[str, Any]) -> Rung:
+        """The rung whose `numbers` these are."""
+        return cls(**{**numbers, "namespaces": tuple(numbers["namespaces"])})
+
+
+_USERS = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
+_ROOTS = tuple(name for name in _USERS if name != "user")
+RUNGS = {
+    each.name: each
+    for each in (
+        Rung("full", _ROOTS),
+        Rung("rootless-range", _USERS),
+        Rung("rootless-single", _USERS),
+        Rung("root-noproc", _ROOTS, "move", proc=False),
+        Rung("userns-chroot", ("pid", "ipc", "uts", "user", "network"), "chroot", proc=False),
+        Rung("chroot", (), "chroot", proc=False),
+        Rung("none", (), "chroot", proc=False),
+    )
+}
+"""From the best one down, each as it is where all that it can have is allowed."""
+
+
+def named(name: str) -> Rung:
+    """The rung of this name; for a container that was made before they had names, the first one."""
+    return RUNGS.get(name) or RUNGS["full"]
+
+
+def fitted(spec: Spec, rung: Rung) -> Spec:
+    """`spec` as this rung gives it. Raises Unavailable, with the reason, for what it cannot give."""
+    kept = tuple(name for name in spec.linux.namespaces if name in rung.namespaces)
+    if "network" in spec.linux.namespaces and "network" not in kept:
+        raise _refused(rung, "a network of its own (--network none)", "--network host")
+    if (not rung.proc or not rung.mounts) and spec.linux.sysctl:
+        raise _refused(rung, "--sysctl")
+    spec = replace(
+        spec, annotations={**spec.annotations, RUNG: rung.name}, linux=replace(spec.linux, namespaces=kept),
+        hostname=spec.hostname if "uts" in rung.namespaces else "",
+    )  # fmt: skip
+    if not rung.proc:
+        spec = _without_proc(spec)
+    return spec if rung.mounts else _unmounted(spec, rung)
+
+
+def _without_proc(spec: Spec) -> Spec:
+    def elsewhere(paths: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(path for path in paths if not path.startswith("/proc/"))
+
+    linux = replace(
+        spec.linux, masked_paths=elsewhere(spec.linux.masked_paths), readonly_paths=elsewhere(spec.linux.readonly_paths)
+    )
+    return replace(spec, linux=linux, mounts=tuple(each for each in spec.mounts if each.destination != "/proc"))
+
+
+def _unmounted(spec: Spec, rung: Rung) -> Spec:
+    wanted = [each for each in spec.mounts if each.destination not in _KERNELS_OWN | FURNITURE]
+    for each in wanted:
+        if not each.destination.startswith(DOCUMENTS):
+            what = f"a mount at {each.destination} (-v, --mount, --tmpfs, --device)"
+            raise _refused(rung, what, "COPY the files into the image, or cp them before and after")
+    if spec.root_readonly:
+        raise _refused(rung, "--read-only")
+    process = replace(
+        spec.process,
+        capabilities=tuple(each for each in spec.process.capabilities if each not in _NO_ESCAPE),
+        # Without CAP_SYS_ADMIN that is what a filter takes.
+        no_new_privileges=spec.process.no_new_privileges or "user" not in rung.namespaces,
+    )
+    mounts = tuple(each for each in spec.mounts if each in wanted or each.destination in FURNITURE)
+    linux = replace(spec.linux, masked_paths=(), readonly_paths=())
+    return replace(spec, process=process, linux=linux, mounts=mounts)
+
+
+def _refused(rung: Rung, what: str, hint: str = "") -> Unavailable:
+    why = "this machine lets nobody make one"
+    if "network" not in what:
+        why = "nothing can be mounted here" if not rung.mounts else "no /proc can be mounted here"
+    return Unavailable(f"{what} cannot be had with isolation {rung.name}", why=why, hint=hint)

@@ -1,0 +1,130 @@
+"""A container's root where nothing can be mounted: a tree of its own, a chroot, and Landlock on top. Run by init.
+
+What `isolation` does with mounts is done here as far as it can be without; `rungs.fitted` has refused the rest. What
+is made in the tree for it is told to the supervisor, like the mount points of others, and is no part of any layer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Sequence
+
+from nbcontain.errors import SetupFailed
+from nbcontain.linux import landlock, syscalls, trees
+from nbcontain.oci.spec import Mount, Spec
+from nbcontain.runtime.console import Console, resize
+from nbcontain.runtime.devices import DEVICES
+from nbcontain.runtime.isolation import bring_loopback_up
+from nbcontain.runtime.rungs import DOCUMENTS
+from nbcontain.runtime.secrets import SecretFile
+
+_DIRECTORIES = {"/proc": 0o555, "/sys": 0o555, "/dev": 0o755, "/dev/pts": 0o755, "/dev/shm": 0o1777}
+_UNLOCK, _OPEN_PEER = 0x40045431, 0x5441
+_LIMIT_BYTES = 1 << 20
+
+
+def separate(*, network: bool) -> None:
+    """Init: leave the host's network namespace, where that is asked for and can be."""
+    if network:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        bring_loopback_up()
+
+
+def root_of(rootfs: Sequence[Mount]) -> int:
+    """Init: the tree that is going to be the root, as an O_PATH fd."""
+    (root,) = rootfs
+    if root.type != "bind":
+        raise SetupFailed("a root file system of layers cannot be put together here", why="nothing can be mounted")
+    return os.open(root.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def furnish(root_fd: int, spec: Spec, documents: Sequence[SecretFile], *, served: bool) -> list[str]:
+    """Init: the directories that programs expect, and files for the devices. Gives the paths that had to be made.
+
+    `served` says that a process will open devices and /etc/hosts for the container: then a name is enough.
+    """
+    made: list[str] = []
+    for path, mode in _DIRECTORIES.items():
+        known = len(made)
+        fd = trees.make_target(root_fd, path, made, directory=True)
+        if len(made) > known:
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+        os.close(fd)
+    _make_devices(root_fd, made)
+    for mount in spec.mounts:
+        if mount.destination.startswith(DOCUMENTS):
+            document = documents[int(mount.source)]
+            _write(root_fd, mount.destination, document.data, document.mode, made)
+        elif not served:
+            with open(mount.source, "rb") as source:
+                _write(root_fd, mount.destination, source.read(_LIMIT_BYTES), 0o644, made)
+    return made
+
+
+def _make_devices(root_fd: int, made: list[str]) -> None:
+    """Nodes where they can be made, which takes the host's root; otherwise files that bear their names."""
+    dev = trees.open_in(root_fd, "/dev", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name, (major, minor) in DEVICES.items():
+            try:
+                status = os.stat(name, dir_fd=dev, follow_symlinks=False)
+            except FileNotFoundError:
+                made.append(f"/dev/{name}")
+            else:
+                if stat.S_ISCHR(status.st_mode) or not stat.S_ISREG(status.st_mode):
+                    continue
+            try:
+                node = f".{name}.nbcontain"
+                os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(major, minor), dir_fd=dev)
+                os.chmod(node, 0o666, dir_fd=dev)
+            except OSError:
+                if f"/dev/{name}" in made:
+                    os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=dev))
+                    os.chmod(name, 0o666, dir_fd=dev)
+            else:
+                if f"/dev/{name}" in made:
+                    os.link(node, name, src_dir_fd=dev, dst_dir_fd=dev)
+                os.unlink(node, dir_fd=dev)
+    finally:
+        os.close(dev)
+
+
+def _write(root_fd: int, path: str, data: bytes, mode: int, made: list[str]) -> None:
+    """A file of ours where the image has none, or an empty one: what it says itself stays."""
+    known = len(made)
+    place = trees.make_target(root_fd, path, made, directory=False)
+    os.close(place)
+    fd = trees.open_in(root_fd, path, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        if len(made) > known:
+            os.write(fd, data)
+            os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def enter(root_fd: int) -> None:
+    """Init, and an exec's process: make the directory the root, for good.
+
+    What leads out of a chroot takes CAP_SYS_CHROOT, which goes next. Where the kernel has Landlock, nothing beyond this
+    root can be reached in any other way either, nor signalled. Takes CAP_SYS_ADMIN, or no_new_privs.
+    """
+    os.fchdir(root_fd)
+    os.chroot(".")
+    os.chdir("/")
+    landlock.confine_to("/")
+
+
+def terminal(size: tuple[int, int]) -> Console:
+    """Init, before the root changes: a terminal of the host's, which has no name inside."""
+    try:
+        master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        fcntl.ioctl(master, _UNLOCK, struct.pack("i", 0))
+        peer = fcntl.ioctl(master, _OPEN_PEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SetupFailed("cannot make a terminal", errno=error.errno, why=error.strerror or "") from error
+    resize(master, size)
+    return Console(master, peer)

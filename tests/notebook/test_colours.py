@@ -1,0 +1,79 @@
+"""The extension of JupyterLab: cells of ours are coloured as what they hold."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import nbcontain
+from lab import EXTENSION, opened
+
+DOCKERFILE = "text/x-ipython-dockerfile"
+CELL = """%%dockerfile -t hello
+# a comment
+FROM --platform=$P host AS base
+RUN echo 'don"t' && \\
+    # another comment
+    echo "${X}"
+COPY <<EOF /etc/conf
+FROM is text here
+EOF
+CMD ["true"]"""
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_cells_are_coloured_as_what_they_hold(tmp_path: Path, root: Path) -> None:
+    held = {
+        CELL: DOCKERFILE,
+        "%%contextfile --chmod 755 src/app.py\nprint(1)": "text/x-python",
+        "%%contextfile conf.yaml\na: 1": "text/x-yaml",
+        "%%contextfile Dockerfile.dev\nFROM host": DOCKERFILE,
+        "%%contextfile LICENSE\nas it is": "text/plain",
+        "%%container run hello\necho hi": "text/x-sh",
+        "%%container exec web\n#!/usr/bin/env python3\nprint(1)": "text/x-ipython",
+        "%%container run --interpreter node hello\nlet a = 1": "text/javascript",
+        "x = 1  # %%dockerfile": "text/x-ipython",
+    }
+    with opened(list(held), tmp_path, root=root) as lab:
+        lab.page.wait_for_function(f"nb.panel().content.widgets[0].model.mimeType === '{DOCKERFILE}'")
+        lab.page.wait_for_function("nb.panel().content.widgets[8].model.mimeType === 'text/x-ipython'")
+        assert {source: lab.language(number) for number, source in enumerate(held)} == held
+
+        colour = {word: lab.coloured(0, word) for word in ("FROM", "RUN", "CMD", "# a comment", "# another comment")}
+        assert colour["FROM"] == colour["RUN"] == colour["CMD"] != colour["# a comment"] == colour["# another comment"]
+        assert lab.coloured(0, "FROM is text here") not in (colour["FROM"], colour["# a comment"])
+
+        # typed, and taken back; what is saved says nothing of it
+        lab.write(8, "%%dockerfile\nFROM host")
+        lab.page.wait_for_function(f"nb.panel().content.widgets[8].model.mimeType === '{DOCKERFILE}'")
+        lab.write(8, "FROM = 1")
+        lab.page.wait_for_function("nb.panel().content.widgets[8].model.mimeType === 'text/x-ipython'")
+        lab.reload()
+        assert DOCKERFILE not in lab.path.read_text()
+        assert lab.complaints == []
+
+
+def test_the_extension_says_the_package_s_name_and_version() -> None:
+    package = json.loads((EXTENSION / "package.json").read_text())
+    assert (package["name"], package["version"]) == ("nbcontain", nbcontain.__version__)
+    assert (EXTENSION / package["jupyterlab"]["_build"]["load"]).exists()
+
+
+@pytest.mark.network
+def test_a_wheel_puts_the_extension_where_jupyterlab_looks(tmp_path: Path) -> None:
+    tree = EXTENSION.parent.parent
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, tree],
+        check=True, timeout=110,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("nbcontain-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    place = f"nbcontain-{nbcontain.__version__}.data/data/share/jupyter/labextensions/nbcontain/"
+    assert {place + "package.json", place + "install.json", place + "static/remoteEntry.js"} <= set(names)

@@ -1,0 +1,155 @@
+"""What a first process is born into when that is not the usual: other namespaces, and mounts shared with the host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from machine import Machine
+from nbcontain.oci.spec import IdMapping, Mount, Spec
+from nbcontain.runtime.container import Container
+from nbcontain.values import replace
+
+Change = Callable[[Spec], Spec]
+
+
+@pytest.fixture
+def changed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Change], None]]:
+    """Has every spec from now on be changed like this."""
+    from nbcontain.runtime import generate as module
+
+    generate = module.generate
+
+    def change(how: Change) -> None:
+        monkeypatch.setattr(module, "generate", lambda *given, **named: how(generate(*given, **named)))
+
+    yield change
+
+
+def joining(**paths: str) -> Change:
+    def change(spec: Spec) -> Spec:
+        names = (*spec.linux.namespaces, *(name for name in paths if name not in spec.linux.namespaces))
+        return replace(spec, linux=replace(spec.linux, namespaces=names, paths=paths))
+
+    return change
+
+
+def without(*names: str) -> Change:
+    def change(spec: Spec) -> Spec:
+        kept = tuple(name for name in spec.linux.namespaces if name not in names)
+        return replace(spec, linux=replace(spec.linux, namespaces=kept))
+
+    return change
+
+
+def mounting(mount: Mount) -> Change:
+    return lambda spec: replace(spec, mounts=(*spec.mounts, mount))
+
+
+def namespace(container: Container, name: str) -> str:
+    return os.readlink(f"/proc/{container.pid}/ns/{name}")
+
+
+def test_namespaces_of_another_container_are_joined(machine: Machine, changed: Callable[[Change], None]) -> None:
+    first = machine.start("echo ready; sleep 60", network="none")
+    files = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net", "cgroup": "cgroup"}
+    changed(joining(**{name: f"/proc/{first.pid}/ns/{file}" for name, file in files.items()}))
+    second = machine.start("echo ready; sleep 61")
+    for file in files.values():
+        assert namespace(second, file) == namespace(first, file)
+    assert namespace(second, "mnt") != namespace(first, "mnt")
+    assert "sleep 60" in machine.execute(second, "ps")[1]
+    assert machine.execute(second, "ps")[0] == 0
+
+
+def test_namespaces_of_the_machine_are_kept(machine: Machine, changed: Callable[[Change], None]) -> None:
+    changed(without("pid", "ipc", "uts"))
+    container = machine.start("echo ready; sleep 60")
+    for name in ("pid", "ipc", "uts"):
+        assert namespace(container, name) == os.readlink(f"/proc/self/ns/{name}")
+    assert machine.execute(container, "sh", "-c", "readlink /proc/self")[1].strip().isdecimal()
+    machine.engine.remove_container(container, force=True)
+    assert not Path(f"/proc/{container.pid}").exists()
+
+
+def test_a_namespace_that_is_not_there_is_one_clear_error(machine: Machine, changed: Callable[[Change], None]) -> None:
+    changed(joining(ipc="/proc/1/ns/nothing"))
+    with pytest.raises(Exception, match="cannot join the ipc namespace /proc/1/ns/nothing"):
+        machine.run("true")
+
+
+def test_its_clocks_may_be_others(machine: Machine, changed: Callable[[Change], None]) -> None:
+    def change(spec: Spec) -> Spec:
+        names = (*spec.linux.namespaces, "time")
+        return replace(spec, linux=replace(spec.linux, namespaces=names, time_offsets={"boottime": (1_000_000, 0)}))
+
+    changed(change)
+    assert float(machine.sh("cat /proc/uptime").split()[0]) > 1_000_000
+    container = machine.start("echo ready; sleep 60")
+    assert float(machine.execute(container, "cat", "/proc/uptime")[1].split()[0]) > 1_000_000
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """A mount of the host's whose mounts are shared with others."""
+    place = tmp_path / "shared"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "shared", place], check=True)
+    subprocess.run(["mount", "--make-shared", place], check=True)
+    (place / "sub").mkdir()
+    yield place
+    subprocess.run(["umount", "-R", place], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts on the host")
+@pytest.mark.parametrize("word", ["rprivate", "rslave", "rshared"])
+def test_mounts_cross_as_far_as_the_propagation_says(
+    machine: Machine, changed: Callable[[Change], None], shared: Path, word: str
+) -> None:
+    changed(mounting(Mount("/data", "bind", str(shared), ("rbind", word))))
+    container = machine.start("echo ready; sleep 60", cap_add=("SYS_ADMIN",), security_opt=("seccomp=unconfined",))
+    subprocess.run(["mount", "-t", "tmpfs", "late", shared / "sub"], check=True)
+    (shared / "sub" / "file").touch()
+    seen = "file" in machine.execute(container, "ls", "/data/sub")[1]
+    assert seen == (word != "rprivate")
+    subprocess.run(["umount", shared / "sub"], check=True)
+    machine.execute(container, "mount", "-t", "tmpfs", "inside", "/data/sub")
+    assert os.path.ismount(shared / "sub") == (word == "rshared")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="maps any id")
+def test_a_mount_may_show_other_ids(machine: Machine, changed: Callable[[Change], None], shared: Path) -> None:
+    os.chown(shared / "sub", 5, 6)
+    ids = (IdMapping(0, 1000, 10),)
+    changed(mounting(Mount("/data", "bind", str(shared), ("bind", "idmap"), ids, ids)))
+    assert machine.sh("stat -c %u:%g /data/sub") == "1005:1006\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts on the host")
+def test_read_only_reaches_as_deep_as_it_is_said(
+    machine: Machine, changed: Callable[[Change], None], shared: Path
+) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "below", shared / "sub"], check=True)
+    script = "touch /data/top; touch /data/sub/deep; ls /data /data/sub"
+    for word, deep in (("ro", True), ("rro", False)):
+        changed(mounting(Mount("/data", "bind", str(shared), ("rbind", word))))
+        found = machine.sh(script).split()
+        assert "top" not in found
+        assert ("deep" in found) == deep
+        (shared / "sub" / "deep").unlink(missing_ok=True)
+
+
+def test_a_tmpfs_may_begin_with_what_was_there(machine: Machine, changed: Callable[[Change], None]) -> None:
+    changed(mounting(Mount("/etc", "tmpfs", "tmpfs", ("tmpcopyup", "mode=755"))))
+    assert "app:x:1000" in machine.sh("cat /etc/passwd; touch /etc/new")
+
+
+def test_the_capabilities_of_admin_do_not_reach_the_host(machine: Machine) -> None:
+    container = machine.start("echo ready; sleep 60", cap_add=("SYS_ADMIN",), security_opt=("seccomp=unconfined",))
+    before = Path("/proc/self/mountinfo").read_text()
+    machine.execute(container, "mount", "-t", "tmpfs", "x", "/tmp")
+    assert Path("/proc/self/mountinfo").read_text() == before

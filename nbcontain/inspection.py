@@ -120,6 +120,7 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
         },
         "Labels": dict(info.labels),
         "Config": {"Image": container.image, "Labels": dict(info.labels), "Cmd": list(info.command)},
+        "NetworkSettings": engine.networks.settings(container),
         "Bundle": str(container.bundle.path),
         "Isolation": engine.profile.describe(engine.host),
         "Spec": _shown_spec(container),

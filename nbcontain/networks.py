@@ -14,6 +14,7 @@ from nbcontain.events import Emit, Notice
 from nbcontain.host import Ability
 from nbcontain.network import etc, words
 from nbcontain.network.client import Client
+from nbcontain.network.documents import settings, shown_ports
 from nbcontain.network.model import (
     DEFAULT,
     Attachment,
@@ -32,7 +33,7 @@ from nbcontain.network.wishes import wish
 from nbcontain.oci.image import ImageConfig
 from nbcontain.runtime import hosts
 from nbcontain.runtime.container import Container
-from nbcontain.runtime.networking import mode_of
+from nbcontain.runtime.networking import JOINED, mode_of
 from nbcontain.store import files
 from nbcontain.values import dataclass, replace
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 VARIABLE = "NBCONTAIN_NETWORK"
 """The network of who names none, in place of what is best here."""
 _WISH = "network.json"
+_KERNEL = {"network": "net"}
 _OPTIONS = (
     "com.docker.network.driver.mtu", "mtu", "com.docker.network.bridge.enable_ip_masquerade",
 )  # fmt: skip
@@ -114,7 +116,9 @@ class Networks:
     def can_bridge(self) -> bool:
         """Whether networks with bridges can be made here."""
         host = self._engine.host
-        return host.is_root and host.can(Ability.NET_ADMIN) and host.can(Ability.NET_NAMESPACE)
+        rung = self._engine.profile.rung
+        is_whole = "network" in rung.namespaces and rung.proc
+        return host.is_root and is_whole and host.can(Ability.NET_ADMIN) and host.can(Ability.NET_NAMESPACE)
 
     def default(self) -> str:
         """The network of a container that names none: the default bridge where there can be one, else the host's."""
@@ -138,10 +142,41 @@ class Networks:
         found = self.records.sandbox(container.id)
         return found if found is not None and container.bundle.is_alive() else None
 
+    def settings(self, container: Container) -> dict[str, Any]:
+        """NetworkSettings of `container inspect`."""
+        return settings(self.wish_of(container), self.sandbox(container))
+
     def ports(self, container: Container) -> tuple[PortMapping, ...]:
         """The published ports of a running container."""
         found = self.sandbox(container)
         return found.ports if found is not None else ()
+
+    def reach(self, container: Container) -> tuple[str, str]:
+        """docker's PORTS and NETWORKS of a container."""
+        wished = self.wish_of(container)
+        names = [each.network for each in wished.attachments] or [wished.mode]
+        if not (wished.exposed or wished.published):
+            return "", ",".join(names)
+        is_running = container.status == "running"
+        text = shown_ports(wished.exposed, self.ports(container)) if is_running else ""
+        return text, ",".join(names)
+
+    def names(self, container: Container) -> set[str]:
+        """The names and ids of the networks that a container is to be on."""
+        wished = self.wish_of(container)
+        found = {wished.mode, *(each.network for each in wished.attachments)}
+        return found | {each.id for each in self.all() if each.name in found}
+
+    def publishes(self, container: Container, port: str) -> bool:
+        """docker's filter publish: a container's port, or this machine's, as in 80 or 80/tcp, or a range."""
+        wanted = words.exposed(port)
+        ports = self.ports(container) or self.wish_of(container).published
+        shown = {f"{number}/{each.protocol}" for each in ports for number in (each.container_port, each.host_port)}
+        return bool(shown & set(wanted))
+
+    def exposes(self, container: Container, port: str) -> bool:
+        """docker's filter expose."""
+        return bool(set(self.wish_of(container).exposed) & set(words.exposed(port)))
 
     # --- making and removing ---
 
@@ -167,16 +202,20 @@ class Networks:
         """Forget a network. Raises NetworkNotFound, NetworkInUse."""
         self._ask({"do": "remove", "network": name})
 
-    def prune(self, keeps: Sequence[str] = ()) -> list[str]:
-        """Remove every network that no container is on or will be started on; gives their names."""
-        wanted = set(keeps)
+    def unused(self, filters: Sequence[str] = ()) -> list[Network]:
+        """The networks that no container is on, nor will be when it is started. Filters are docker's, of labels."""
+        wanted: set[str] = set()
         for container in self._engine.containers():
             wanted |= {each.network for each in self.wish_of(container).attachments}
+        found = [each for each in self.all() if not each.is_built_in and not wanted & {each.name, each.id}]
+        return [each for each in found if not self.on(each) and _has_labels(each, filters)]
+
+    def prune(self, filters: Sequence[str] = ()) -> list[str]:
+        """Remove those; gives their names."""
         gone: list[str] = []
-        for network in self.all():
-            if not network.is_built_in and not wanted & {network.name, network.id} and not self.on(network):
-                self.remove(network.id)
-                gone.append(network.name)
+        for network in self.unused(filters):
+            self.remove(network.id)
+            gone.append(network.name)
         return gone
 
     def settle(self) -> None:
@@ -194,8 +233,8 @@ class Networks:
         added = [hosts.added(each) for each in options.add_hosts]
         wished, notices = wish(options, sorted(config.exposed_ports), added, self.default())
         mode = wished.mode
-        if mode.startswith("container:"):
-            other = self._engine.container(mode.removeprefix("container:"))
+        if mode.startswith(JOINED):
+            other = self._engine.container(mode.removeprefix(JOINED))
             mode = f"container:{other.id}"
             wished = replace(wished, mode=mode)
         if wished.is_networked:
@@ -226,6 +265,8 @@ class Networks:
         launcher = self._engine.launcher
         wished = self.wish_of(container)
         if not wished.is_networked:
+            if wished.mode.startswith(JOINED):
+                self._join(container, wished.mode.removeprefix(JOINED))
             self._write_files(container, wished)
             container.launch(launcher, leash=leash, stdin=stdin, start=True)
             return
@@ -251,12 +292,30 @@ class Networks:
                 self._client.ask({"do": "release", "container": container.id})
             raise
 
+    def _join(self, container: Container, other_id: str) -> None:
+        """Have a container be born into another's network namespace, and see that one's files of names."""
+        other = self._engine.running(other_id)
+        joined = ["network", *(["user"] if not self._engine.host.ids.is_identity else [])]
+        spec = container.bundle.spec
+        linux = replace(
+            spec.linux, namespaces=tuple(dict.fromkeys((*spec.linux.namespaces, *joined))),
+            paths={**spec.linux.paths, **{each: f"/proc/{other.pid}/ns/{_KERNEL.get(each, each)}" for each in joined}},
+        )  # fmt: skip
+        own, others = str(container.bundle.path), str(other.bundle.path)
+        mounts = tuple(
+            replace(each, source=each.source.replace(own, others))
+            if each.destination in ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf") and each.source.startswith(own)
+            else each
+            for each in spec.mounts
+        )
+        container.bundle.write_spec(replace(spec, linux=linux, mounts=mounts))
+
     def _hostname(self, container: Container) -> str:
         return container.bundle.spec.hostname
 
     def _write_files(self, container: Container, wished: Wish) -> None:
         """resolv.conf of a container without networks, where something was asked for it."""
-        if not (wished.servers or wished.search or wished.resolver_options) or wished.mode.startswith("container:"):
+        if not (wished.servers or wished.search or wished.resolver_options) or wished.mode.startswith(JOINED):
             return
         with suppress(OSError):
             text = Path("/etc/resolv.conf").read_text(errors="replace")
@@ -329,6 +388,19 @@ class Networks:
             files.rewrite(container.bundle.path / "resolv.conf", resolver.text().encode())
 
 
+def _has_labels(network: Network, filters: Sequence[str]) -> bool:
+    """Raises UsageError for another filter than label and label!."""
+    for text in filters:
+        name, sign, value = text.partition("=")
+        if not sign or name not in ("label", "label!"):
+            raise UsageError(f"network prune: invalid filter {text!r}", hint="label=NAME[=VALUE], label!=NAME[=VALUE]")
+        key, has_value, wanted = value.partition("=")
+        has = key in network.labels and (not has_value or network.labels[key] == wanted)
+        if has == name.endswith("!"):
+            return False
+    return True
+
+
 def _shown_mode(mode: str) -> str:
     return "this machine's" if mode == "host" else f"that of {mode.removeprefix('container:')[:12]}"
 
@@ -370,4 +442,5 @@ def _subnets(request: NetworkRequest) -> list[list[str]]:
 
 
 def ip_version(block: str) -> int:
+    """Of a block, as text."""
     return 6 if ":" in block else 4

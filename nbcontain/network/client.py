@@ -18,7 +18,7 @@ _ANSWER_S = 60.0
 _READY_S = 30.0
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAM = (
-    "import sys; sys.path.extend(sys.argv[3:]); from nbcontain.network.worker import main; "
+    "import sys; sys.path.extend(sys.argv[3:]); from nbcontain.network.process import main; "
     "main(sys.argv[1], int(sys.argv[2]))"
 )
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}

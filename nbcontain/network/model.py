@@ -218,6 +218,7 @@ def store_tag(root: str) -> str:
 
 
 def bridge_name(tag: str, network_id: str) -> str:
+    """What a network's bridge is called."""
     return f"nb{tag}b{network_id[:7]}"[:_LINK_BYTES]
 
 
@@ -227,6 +228,7 @@ def link_name(tag: str, container_id: str, network_id: str) -> str:
 
 
 def is_ours(tag: str, link: str) -> bool:
+    """Whether a link of that name is one that the store with this tag made."""
     return re.fullmatch(rf"nb{tag}[bv][0-9a-f]{{7}}", link) is not None
 
 
@@ -243,6 +245,7 @@ def mac_of(address: str, seed: str = "") -> str:
 
 
 def network_to_json(network: Network) -> dict[str, Any]:
+    """As it is kept on disk, and told to helpers."""
     return {
         "name": network.name, "id": network.id, "created": network.created, "driver": network.driver,
         "internal": network.internal, "labels": dict(network.labels), "options": dict(network.options),
@@ -270,6 +273,7 @@ def network_from_json(document: Mapping[str, Any]) -> Network:
 
 
 def port_to_json(port: PortMapping) -> dict[str, Any]:
+    """As it is kept on disk."""
     return {
         "container_port": port.container_port, "protocol": port.protocol,
         "host_address": port.host_address, "host_port": port.host_port, "last_port": port.last_port,
@@ -277,6 +281,7 @@ def port_to_json(port: PortMapping) -> dict[str, Any]:
 
 
 def port_from_json(document: Mapping[str, Any]) -> PortMapping:
+    """Raises ValueError, TypeError or KeyError for what is none."""
     return PortMapping(
         int(document["container_port"]), str(document["protocol"]), str(document["host_address"]),
         int(document["host_port"]), int(document.get("last_port", 0)),
@@ -284,6 +289,7 @@ def port_from_json(document: Mapping[str, Any]) -> PortMapping:
 
 
 def attachment_to_json(attachment: Attachment) -> dict[str, Any]:
+    """As it is kept on disk."""
     return {
         "network": attachment.network, "address": attachment.address, "address6": attachment.address6,
         "mac": attachment.mac, "aliases": list(attachment.aliases),
@@ -291,6 +297,7 @@ def attachment_to_json(attachment: Attachment) -> dict[str, Any]:
 
 
 def attachment_from_json(document: Mapping[str, Any]) -> Attachment:
+    """Raises ValueError, TypeError or KeyError for what is none."""
     return Attachment(
         str(document["network"]), str(document["address"]), str(document["address6"]), str(document["mac"]),
         tuple(map(str, document["aliases"])),
@@ -298,6 +305,7 @@ def attachment_from_json(document: Mapping[str, Any]) -> Attachment:
 
 
 def wish_to_json(wish: Wish) -> dict[str, Any]:
+    """As it is kept on disk."""
     return {
         "mode": wish.mode,
         "attachments": list(map(attachment_to_json, wish.attachments)),
@@ -308,6 +316,7 @@ def wish_to_json(wish: Wish) -> dict[str, Any]:
 
 
 def wish_from_json(document: Mapping[str, Any]) -> Wish:
+    """Raises ValueError, TypeError or KeyError for what is none."""
     return Wish(
         mode=str(document["mode"]),
         attachments=tuple(map(attachment_from_json, document["attachments"])),
@@ -324,6 +333,7 @@ _ENDPOINT_TEXTS = (
 
 
 def sandbox_to_json(sandbox: Sandbox) -> dict[str, Any]:
+    """As it is kept on disk, and told to helpers."""
     return {
         "container": sandbox.container, "name": sandbox.name, "hostname": sandbox.hostname, "pid": sandbox.pid,
         "pid_start": sandbox.pid_start,

@@ -32,6 +32,7 @@ _BASES = {"network": 1, "transport": 2}
 
 
 def message(kind: int, flags: int, attributes: Sequence[Attribute], sequence: int) -> bytes:
+    """One order to nf_tables, in the family inet."""
     body = _GENERIC.pack(_INET, 0, 0) + encoded(attributes)
     return packet((_SUBSYSTEM << 8) | kind, flags, body, sequence)
 
@@ -132,6 +133,7 @@ def changed(table: str, added: Iterable[Element], removed: Iterable[Element]) ->
 
 
 def deleted(table: str) -> list[tuple[int, int, list[Attribute]]]:
+    """No table any more, whether there was one or not."""
     return [(_NEW_TABLE, CREATE, [(1, table), (2, 0)]), (_DELETE_TABLE, 0, [(1, table)])]
 
 
@@ -175,15 +177,16 @@ class Filter:
                 self._transaction(deleted(self.table))
             self._known = None
             return
-        if self._known == elements and self.is_there():
+        # Somebody may have flushed it: docker, firewalld, or an administrator.
+        is_there = self._known is not None and self.is_there()
+        if is_there and self._known == elements:
             return
-        if self._known is not None:
+        if is_there and self._known is not None:
             try:
                 self._transaction(changed(self.table, elements - self._known, self._known - elements))
                 self._known = elements
                 return
             except OSError as error:
-                # Somebody flushed it: docker's, firewalld's, or an administrator's doing.
                 if error.errno not in (errno.ENOENT, errno.EEXIST):
                     raise
         self._known = None

@@ -18,7 +18,7 @@ from nbcontain.network.model import (
     sandbox_from_json,
     sandbox_to_json,
 )
-from nbcontain.store import files
+from nbcontain.store import files, holds
 from nbcontain.store.layout import Layout
 
 _LIMIT_BYTES = 4 << 20
@@ -91,7 +91,15 @@ class Records:
 
     def is_alive(self, container_id: str) -> bool:
         """Whether somebody holds the container's lock."""
-        return files.is_held_at(self.layout.container(container_id) / "lock")
+        return holds.is_held_at(self.layout.container(container_id) / "lock")
+
+    def process_of(self, container_id: str) -> tuple[int, int]:
+        """A container's first process as its supervisor last wrote it, and when that began; zeros for none."""
+        try:
+            state = _document(self.layout.container(container_id) / "state.json")
+            return int(state["pid"]), int(state["pid_start"])
+        except _BROKEN:
+            return 0, 0
 
     def write_sandbox(self, sandbox: Sandbox) -> None:
         """Not synced: after a power cut nothing of it is left in the kernel either."""

@@ -203,6 +203,7 @@ class Element:
 
 
 def table_name(tag: str) -> str:
+    """What the table of a store is called."""
     return f"nbcontain_{tag}"
 
 

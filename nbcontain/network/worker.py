@@ -11,21 +11,18 @@ from __future__ import annotations
 import gc
 import os
 import select
-import signal
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nbcontain.channel import Channel, Listener, Message, describe
-from nbcontain.errors import AddressesExhausted, NetworkError, NetworkInUse, PortTaken, Unavailable
-from nbcontain.network import addresses, words
+from nbcontain.errors import NetworkError, NetworkInUse, PortTaken
+from nbcontain.network import addresses, places
 from nbcontain.network.etc import changed_hosts
 from nbcontain.network.fabric import Fabric, leading, netns_of, port_key, start_of
 from nbcontain.network.helper import silence
 from nbcontain.network.model import (
-    BUILT_IN,
     DEFAULT,
     Attachment,
     Endpoint,
@@ -33,9 +30,6 @@ from nbcontain.network.model import (
     Sandbox,
     Subnet,
     attachment_from_json,
-    checked_name,
-    link_name,
-    mac_of,
     network_to_json,
     sandbox_to_json,
     wish_from_json,
@@ -47,40 +41,12 @@ from nbcontain.store import files
 from nbcontain.store.layout import Layout
 from nbcontain.values import replace
 
-IDLE_S = 20.0
-"""Without containers on networks, and without anybody who is connected, for so long: then it ends."""
 _LOOK_S = 0.25
 """How often it looks whether a container whose first process ended is over."""
 _ENDING_S = 0.5
 """How long somebody who wants a port or an address waits for one who is about to end."""
 _CHECK_S = 5.0
 """How often it looks whether somebody flushed the packet filter."""
-
-
-def main(root: str, ready: int, idle_s: float = IDLE_S) -> None:
-    """Become the worker of the store at `root`; a byte on `ready` says that it listens, its end that there is one."""
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    # Helpers are nobody's children; what they leave is reaped by the kernel.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    os.chdir("/")
-    os.umask(0o077)
-    layout = Layout(Path(root))
-    directory = layout.network_process("worker")
-    files.make_directory(directory, durable=False)
-    lock = files.try_lock(directory / "lock")
-    if lock is None:
-        os._exit(0)
-    files.unlink(directory / "control.sock")
-    listener = Listener()
-    listener.open(directory)
-    try:
-        Worker(layout, listener, idle_s).serve(ready)
-    finally:
-        os._exit(0)
 
 
 class Worker:
@@ -153,14 +119,8 @@ class Worker:
 
     def _has_new_process(self, sandbox: Sandbox) -> bool:
         """Whether a supervisor started its program again, in the same network namespace."""
-        import json
-
-        try:
-            state = json.loads(files.read(self.records.layout.container(sandbox.container) / "state.json", 1 << 20))
-            pid, pid_start = int(state["pid"]), int(state["pid_start"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        if pid == sandbox.pid or start_of(pid) != pid_start:
+        pid, pid_start = self.records.process_of(sandbox.container)
+        if pid == sandbox.pid or not pid or start_of(pid) != pid_start:
             return False
         self._write(replace(sandbox, pid=pid, pid_start=pid_start))
         self._watch(self._sandboxes[sandbox.container])
@@ -367,37 +327,8 @@ class Worker:
         return {"released": True}
 
     def _placed(self, sandbox: Sandbox, network: Network, attachment: Attachment) -> Endpoint:
-        """A place on a network that nobody else has. Raises AddressTaken, AddressesExhausted."""
-        if network.driver != "bridge":
-            raise NetworkError(f"{network.name} is no network that containers are put on beside others")
-        given: dict[int, str] = {}
-        for version, wanted in ((4, attachment.address), (6, attachment.address6)):
-            subnet = network.subnet(version)
-            taken = {
-                address
-                for other in self._sandboxes.values()
-                if other.container != sandbox.container and (there := other.on(network.id)) is not None
-                for address in (there.address, there.address6)
-                if address
-            }
-            if wanted:
-                given[version] = addresses.wanted(network, wanted, taken)
-            elif subnet is not None:
-                key = f"{network.id} {version}"
-                given[version] = addresses.given(network, subnet, taken, self._last.get(key, ""))
-                self._last[key] = given[version]
-        used = {each.device for each in sandbox.endpoints}
-        device = next(name for name in (f"eth{number}" for number in range(1000)) if name not in used)
-        four, six = network.subnet(4), network.subnet(6)
-        address, address6 = given.get(4, ""), given.get(6, "")
-        leads = not network.internal
-        return Endpoint(
-            network.id, network.name, device, link_name(self.fabric.tag, sandbox.container, network.id),
-            attachment.mac or mac_of(address, sandbox.container), address, address6,
-            four.block.prefixlen if four else 0, six.block.prefixlen if six else 0,
-            str(four.gateway) if four and leads else "", str(six.gateway) if six and leads else "",
-            tuple(map(words.checked_alias, attachment.aliases)),
-        )  # fmt: skip
+        others = [each for each in self._sandboxes.values() if each.container != sandbox.container]
+        return places.placed(self.fabric.tag, sandbox, network, attachment, others, self._last)
 
     # --- while it runs ---
 
@@ -473,39 +404,9 @@ class Worker:
         return [*own, *self.fabric.links.blocks()]
 
     def create(self, message: Message) -> Message:
-        """Make a network of what was asked for: {name, subnets: [[subnet, gateway, range]], ipv6, …}."""
-        name = checked_name(str(message["name"]))
-        if name in BUILT_IN:
-            raise NetworkError(f"operation is not permitted on predefined {name} network")
-        known = self.records.networks()
-        if any(each.name == name for each in known):
-            raise NetworkError(
-                f"network with name {name} already exists", hint=f"%network inspect {name}, or another name"
-            )
-        network = Network(
-            name, os.urandom(32).hex(), timestamp(), internal=bool(message["internal"]), labels=message["labels"],
-            options=message["options"],
-        )  # fmt: skip
-        subnets = [addresses.subnet_of(*each) for each in message["subnets"]]
-        taken = self._taken()
-        for subnet in subnets:
-            if other := next(
-                (each for each in taken if each.version == subnet.version and each.overlaps(subnet.block)), None
-            ):
-                whose = next((n.name for n in known for s in n.subnets if s.block == other), "")
-                raise AddressesExhausted(
-                    f"the subnet {subnet.block} overlaps {other}",
-                    why=f"the network {whose} has that" if whose else "this machine has a route to that",
-                )  # fmt: skip
-        if not any(each.version == 4 for each in subnets):
-            block = addresses.free_block(taken)
-            subnets.insert(0, Subnet(block, block[1]))
-        if message["ipv6"] and not any(each.version == 6 for each in subnets):
-            own = addresses.own_block(network.id)
-            subnets.append(Subnet(own, own[1]))
-        network = replace(network, subnets=tuple(sorted(subnets, key=lambda each: each.version)))
-        if network.subnet(6) is not None and not Path("/proc/sys/net/ipv6").is_dir():
-            raise Unavailable("no network with IPv6 can be made", why="this kernel has IPv6 switched off")
+        """Make a network of what was asked for (see `places.founded`)."""
+        has_ipv6 = Path("/proc/sys/net/ipv6").is_dir()
+        network = places.founded(message, self.records.networks(), self._taken(), has_ipv6=has_ipv6)
         self.records.write(network)
         return {"network": network_to_json(network)}
 
@@ -531,6 +432,3 @@ def _gateway(network: Network, endpoint: Endpoint) -> str:
     subnet = network.subnet(4 if endpoint.address else 6)
     return str(subnet.gateway) if subnet is not None else ""
 
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

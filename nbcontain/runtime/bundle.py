@@ -23,7 +23,7 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.runtime.hosts import HOSTS
-from nbcontain.store import files
+from nbcontain.store import files, holds
 from nbcontain.values import asdict, dataclass, field, replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -217,7 +217,7 @@ class Bundle:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return self.journal().follow(from_now=task)
-        journal = FileJournal(self.path / "journal.jsonl", lambda: files.is_held(lock))
+        journal = FileJournal(self.path / "journal.jsonl", lambda: holds.is_held(lock))
         return journal.follow(lambda: os.close(lock), from_now=task)
 
     def active_directory(self) -> Path | None:
@@ -251,13 +251,13 @@ class Bundle:
 
     def is_alive(self) -> bool:
         """Whether somebody holds the lock: a supervisor, or whoever is about to start one. Takes nothing."""
-        return files.is_held_at(f"{self.path}/lock")
+        return holds.is_held_at(f"{self.path}/lock")
 
     def lock(self) -> None:
         """Take the lock, in `lock_fd`. Raises ContainerError if the container is alive."""
         fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, files.OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, holds.OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         except OSError as error:
             os.close(fd)
             if error.errno in (11, 13):
@@ -298,6 +298,15 @@ class Bundle:
             files.unlink(self.path / "paused")
         elif not self.is_paused():
             files.write_new(self.path / "paused", b"")
+
+    def write_spec(self, spec: Spec) -> None:
+        """Another spec for its next start."""
+        durable = self._is_durable()
+        files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode(), durable=durable)
+        if is_unusual(spec) != self.info.unusual:
+            fields = self._read("container.json") | {"unusual": is_unusual(spec)}
+            files.replace(self.path / "container.json", json.dumps(fields).encode(), durable=durable)
+            self._info = None
 
     def write_resources(self, spec: Spec) -> None:
         """Other limits than it had; everything else is as it was."""

@@ -16,7 +16,7 @@ from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime import hosts, limits
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
-from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, sysctls, temporary
+from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, own_network, sysctls, temporary
 from nbcontain.runtime.networking import NetworkOptions, is_own, mode_of
 from nbcontain.runtime.resources import LimitOptions, ThrottleOptions, limits_of
 from nbcontain.values import dataclass
@@ -91,7 +91,7 @@ def generate(
     The network is one that was decided on (see `runtime.networking`). `files` is where hosts, hostname and resolv.conf
     for its /etc are; `hostname` is used unless the options name one.
     """
-    has_network = is_own(mode_of(options.network))
+    has_network, is_empty = is_own(mode_of(options.network)), mode_of(options.network) == "none"
     args = _arguments(config, options)
     environment = merged(config.env, _environment(options, environ))
     if not any(entry.startswith("PATH=") for entry in environment):
@@ -141,7 +141,10 @@ def generate(
             readonly_paths=confined.readonly,
             seccomp=confined.seccomp,
             resources=to_json(limits_of(options)),
-            sysctl=sysctls(options.sysctl, has_network=has_network),
+            sysctl={
+                **(own_network(sum(each.size for each in host.ids.gids)) if has_network and not is_empty else {}),
+                **sysctls(options.sysctl, has_network=has_network),
+            },
         ),
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},

@@ -163,8 +163,13 @@ def groups(words: Sequence[str]) -> str:
     return ",".join(words)
 
 
-OWN_NETWORK = {"net.ipv4.ping_group_range": "0 2147483647", "net.ipv4.ip_unprivileged_port_start": "0"}
-"""What everybody may do in a network of a container's own, as with docker: ping, and listen at any port."""
+def own_network(groups: int) -> dict[str, str]:
+    """What everybody may do in a network of a container's own, as with docker: ping, and listen at any port.
+
+    `groups` is how many of them exist inside.
+    """
+    last = min(groups, 1 << 31) - 1
+    return {"net.ipv4.ping_group_range": f"0 {last}", "net.ipv4.ip_unprivileged_port_start": "0"}
 
 
 def sysctls(words: Sequence[str], *, has_network: bool) -> dict[str, str]:

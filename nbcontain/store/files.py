@@ -11,16 +11,12 @@ import errno
 import fcntl
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nbcontain.errors import DiskFailed, DiskFull, StoreError
 
-OFD_LOCK = struct.Struct("hhqqi4x")
-"""What fcntl(2) is told of a lock that belongs to an open file description."""
-_TRIES = 100
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
@@ -276,29 +272,8 @@ def _flock(fd: int, operation: int, path: Path) -> None:
         ) from error
 
 
-def is_held(fd: int) -> bool:
-    """Whether somebody else holds an open file description's lock (fcntl_locking(2)) on this file.
-
-    Such a lock can be asked for without being taken, and goes with the descriptor to another process.
-    """
-    asked = OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    return bool(OFD_LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
-
-
-def is_held_at(path: str | Path) -> bool:
-    """The same of a file by its name; one that is not there is nobody's."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return is_held(fd)
-    finally:
-        os.close(fd)
-
-
 def rewrite(path: Path, data: bytes) -> None:
-    """Other bytes in the same file, for whoever has it open, or mounted: a reader may see the middle of it."""
+    """Other bytes in the same file, for whoever has it mounted: a reader may see the middle of it."""
     with disk(path.parent):
         fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

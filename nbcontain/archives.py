@@ -21,6 +21,7 @@ from nbcontain.runtime.container import Container
 from nbcontain.store import files
 from nbcontain.store.archive_reader import read_archive
 from nbcontain.store.archive_writer import Saved, layers_of, write_archive, write_directory
+from nbcontain.store.early import Early
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -62,7 +63,7 @@ class Archives:
                     except OSError as error:
                         raise StoreError(f"cannot write to {destination}", why=error.strerror or "") from error
                 else:
-                    with _sink(destination) as write:
+                    with sink(destination) as write:
                         write_archive(saved, blobs, write, told)
             for each in saved:
                 self._engine.events.record("image", "save", str(each.image.id), {"name": str(each.image.id)})
@@ -106,12 +107,14 @@ class Archives:
             engine = self._engine
             with scope(emit, "load", f"load {source}"), engine.store.shared():
                 told = _teller(emit, "load", None)
-                with _opened(source) as stream:
-                    loaded = read_archive(stream, engine.store.blobs, partial(_chosen, platforms), told)
                 workshop = engine.workshop(emit)
-                for each in loaded:
-                    if workshop.can_run:
-                        workshop.unpack(each.image.layers)
+                with Early(workshop.stacks) if workshop.can_run else nullcontext() as early:
+                    with _opened(source) as stream:
+                        choose = partial(_chosen, platforms)
+                        loaded = read_archive(stream, engine.store.blobs, choose, told, early=early)
+                    for each in loaded:
+                        if workshop.can_run:
+                            workshop.unpack(each.image.layers, early)
                 for each in loaded:
                     if each.index is not None and each.names:
                         engine.store.images.keep(each.image)
@@ -131,9 +134,11 @@ class Archives:
         return Task("load", body)
 
     def import_image(
-        self, source: str, tag: str = "", *, changes: Sequence[str] = (), message: str = ""
-    ) -> Task[Image]:
-        """Make an image of one layer out of a tar file, standard input (-), or a directory."""
+        self, source: str, tag: str = "", *, changes: Sequence[str] = (), message: str = "",
+        platform: Platform | None = None,
+    ) -> Task[Image]:  # fmt: skip
+        """Make an image of one layer out of a tar file, standard input (-), or a directory; for this machine unless
+        another platform is said."""
         reference = Reference.parse(tag) if tag else None
         changed(ImageConfig(), changes)
 
@@ -143,7 +148,8 @@ class Archives:
                 with scope(emit, "import", f"layer of {source}", "build"):
                     image = imported_image(source, engine.workshop(emit), "import")
                 history = tuple(replace(entry, comment=message or entry.comment) for entry in image.config.history)
-                image = Image.of(replace(changed(image.config, changes), history=history), image.layers)
+                config = replace(image.config, platform=platform or image.config.platform)
+                image = Image.of(replace(changed(config, changes), history=history), image.layers)
                 engine.store.images.put(image, reference)
             engine.events.record("image", "import", str(image.id), {"name": tag or str(image.id)})
             return image
@@ -157,7 +163,7 @@ class Archives:
         engine = self._engine
 
         def body(emit: Emit) -> Container:
-            with scope(emit, "export", f"export {container.name}"), _sink(destination) as write:
+            with scope(emit, "export", f"export {container.name}"), sink(destination) as write:
                 active = engine.store.snapshots_of(container.id).active(container.id)
                 engine.workshop(emit).stacks.export(active, write, skip=container.bundle.stubs())
             engine.events.container(container, "export")
@@ -269,7 +275,7 @@ def _teller(emit: Emit, task: str, total: int | None) -> Callable[[int], None]:
 
 
 @contextmanager
-def _sink(destination: str) -> Iterator[Callable[[bytes], None]]:
+def sink(destination: str) -> Iterator[Callable[[bytes], None]]:
     """A file that appears whole, or standard output."""
     if destination == "-":
         stream = cast(BinaryIO, getattr(sys.stdout, "buffer", None))

@@ -11,7 +11,7 @@ from nbcontain.commands.table import GROUPS, commands, find
 from nbcontain.dockerfile.completion import completions
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
-from nbcontain.filters import CONTAINERS, IMAGES, PRUNING
+from nbcontain.filters import CONTAINERS, IMAGES, PRUNING, VOLUMES
 from nbcontain.options import flags_of
 
 
@@ -28,7 +28,8 @@ def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
     elif (command := find(group, before[0])) is None:
         found = []
     elif before[-1] == "--filter":
-        known = {"image ls": IMAGES, "container ps": CONTAINERS}.get(f"{command.group} {command.name}", PRUNING)
+        names = {"image ls": IMAGES, "container ps": CONTAINERS, "volume ls": VOLUMES}
+        known = names.get(f"{command.group} {command.name}", PRUNING)
         found = [f"{name}=" for name in known]
     elif before[-1] == "--format":
         found = ["json", "table"]
@@ -36,6 +37,8 @@ def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
         found = flags_of(command.options)
     elif command.group in ("system", "builder"):
         found = []
+    elif command.group == "volume":
+        found = _volumes(engine)
     elif command.group == "image" or command.name in ("run", "create"):
         found = _images(engine)
     else:
@@ -86,5 +89,12 @@ def _images(engine: Engine) -> list[str]:
 def _containers(engine: Engine) -> list[str]:
     try:
         return [each.name for each in engine.containers()]
+    except (NbcontainError, OSError):
+        return []
+
+
+def _volumes(engine: Engine) -> list[str]:
+    try:
+        return [each.name for each in engine.volumes]
     except (NbcontainError, OSError):
         return []

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 
 _LIMITS = "control groups keep memory, processors, processes and disks; this is not built"
 _CONFINEMENT = "it is not built yet; --cap-add, --security-opt and --device are"
-_VOLUMES = "-v HOST_DIRECTORY:/path[:ro] is what there is; named volumes and --mount are not built yet"
-_HEALTH = "health checks and restart policies are not built yet"
-_PLATFORM = "build, run and pull choose a platform; here it is not built yet"
 _NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
 _TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
 
@@ -41,31 +38,14 @@ _RUN = (
         "--runtime",
         "--device-cgroup-rule",
     )
-    | _all(_VOLUMES, "--mount", "--volumes-from", "--volume-driver", "--storage-opt")
-    | _all(
-        _HEALTH,
-        "--restart",
-        "--health-cmd",
-        "--health-interval",
-        "--health-retries",
-        "--health-timeout",
-        "--health-start-period",
-        "--no-healthcheck",
-    )
+    | _all("a container's layer has no size of its own; what it writes is limited by the disk", "--storage-opt")
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
-    | _all("the log is always kept as the container's journal", "--log-driver", "--log-opt")
-    | _all("it is not built yet", "--cidfile", "--label-file", "--annotation", "--domainname", "--isolation")
+    | _all("it is not built yet", "--domainname")
+    | _all("it is for Windows", "--isolation", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")
 )
 _BUILD = (
-    _all(_PLATFORM, "--platform")
-    | _all(
-        "it is not built yet",
-        "--squash",
-        "--compress",
-        "--rm",
-        "--force-rm",
-        "--isolation",
-    )
+    _all("BuildKit does not have it either: a last stage FROM scratch with COPY --from=… / / does it", "--squash")
+    | _all("it is for Windows", "--isolation")
     | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--cgroup-parent", "--cpu-quota")
 )
 _TLS = "name the registry in [registries] insecure of ~/.config/nbcontain/config.toml, or `insecure` in registries.conf"
@@ -96,11 +76,8 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "manifest inspect": _TRANSFER,
     "manifest push": _TRANSFER
     | _all("a list is pushed in its own format", "--format", "-f", "--compression-format", "--add-compression"),
-    "image inspect": _all(_PLATFORM, "--platform"),
-    "image history": _all(_PLATFORM, "--platform"),
     "image rm": _all("a name goes with its images for all platforms", "--platform")
     | _all("parents are shared layers here and go with their last image", "--no-prune"),
-    "image import": _all(_PLATFORM, "--platform"),
     "nbcontain login": _all(
         "a password on the command line stays in histories and notebooks; it is asked for, or --password-stdin",
         "-p",
@@ -115,6 +92,10 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
 }
 
 KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
+    "volume": {
+        "update": "only volumes of a swarm can be updated, and there is none here",
+        **dict.fromkeys(("mount", "unmount", "reload"), "nothing is mounted on this machine: containers mount volumes"),
+    },
     "container": {
         "cp": "files are not copied in and out of containers yet: -v DIRECTORY:/path, image cat and export are there",
         "top": "%container exec NAME ps is there",
@@ -124,7 +105,7 @@ KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
         "search": "no registry is searched by words; %image search-tags NAME lists the tags of one",
         **dict.fromkeys(("swarm", "service", "node", "stack"), "there is one machine here"),
         "plugin": "there are no plugins", "trust": _TRUST, "context": _NO_DAEMON,
-        "compose": "one container at a time", "volume": _VOLUMES,
+        "compose": "one container at a time",
     },
 }  # fmt: skip
 """docker's verbs that are not here, by group ("" is the terminal's first word), each with what to tell."""

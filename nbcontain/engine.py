@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from nbcontain.housekeeping import Housekeeping
     from nbcontain.life import Life
     from nbcontain.manifests import Manifests
+    from nbcontain.mounting import Mounter
     from nbcontain.networks import Networks
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from nbcontain.runtime.launcher import Launcher
     from nbcontain.soundness import Soundness
     from nbcontain.store.stacks import Stacks
+    from nbcontain.volumes import Volumes
 
 T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
@@ -74,8 +76,10 @@ class Engine:
     housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
     life: Noun[Life] = Noun("nbcontain.life")
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
+    mounter: Noun[Mounter] = Noun("nbcontain.mounting")
     networks: Noun[Networks] = Noun("nbcontain.networks")
     resources: Noun[Resources] = Noun("nbcontain.resources")
+    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
@@ -226,6 +230,7 @@ class Engine:
         """The keys of active snapshots that belong to a container, for gc, which holds the store's lock meanwhile."""
         self.resources.sweep()
         self._containers.sweep(self.store.overlays.remove_tree)
+        self.volumes.sweep()
         return [each.id for each in self.containers()]
 
     # --- containers ---
@@ -260,11 +265,14 @@ class Engine:
 
     def create_held(self, options: RunOptions, emit: Emit) -> Container:
         """The same, with its lock held until it is launched."""
+        from nbcontain.life import with_files
         from nbcontain.names import checked
         from nbcontain.network.model import wish_to_json
         from nbcontain.runtime.generate import generate
+        from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
         from nbcontain.runtime.rungs import fitted
 
+        options = with_files(options)
         self.profile.require(self.host, "run")
         image = self.bases.to_run(options, emit)
         options, wish, notices = self.networks.decide(options, image.config)
@@ -272,7 +280,11 @@ class Engine:
             emit(Notice("", text))
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
-        spec = generate(image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ)
+        mounting = self.mounter.plan(options, image, container_id)
+        spec = generate(
+            image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
+            mounts=mounting.mounts,
+        )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
             id=container_id,
@@ -289,19 +301,24 @@ class Engine:
             options={
                 "network": wish.mode, "networks": wish_to_json(wish), "platform": str(image.config.platform),
             },  # fmt: skip
+            restart=restart_of(options, remove=options.remove),
+            health=health_of(image.config, options),
+            log=log_of(options),
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
+            mounts=mounting.records,
         )
         with self.store.shared():
             if not self.store.snapshots.has_all(image.layers):
                 self.stacks.unpack(image.layers)
             active = self.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
             try:
-                with self._containers.naming(info) as named:
+                with mounting.held(), self._containers.naming(info) as named:
                     bundle = Bundle.write(path, spec, active.mounts, named)
+                    mounting.furnish()
             except BaseException:
                 self.store.snapshots.discard(active)
                 raise
-        self.events.container(container := Container(bundle), "create")
+        self.life.made(container := Container(bundle), options)
         return container
 
     def _shown_name(self, asked: str, image: Image) -> str:
@@ -352,9 +369,9 @@ class Engine:
         """Send the container's first process a signal. Raises NotRunning."""
         self.life.kill(container, number)
 
-    def remove_container(self, container: Container, *, force: bool = False) -> None:
+    def remove_container(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
-        self.life.remove(container, force=force)
+        self.life.remove(container, force=force, volumes=volumes)
 
     def exec(self, options: ExecOptions) -> Task[RunResult]:
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""

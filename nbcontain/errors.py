@@ -168,6 +168,10 @@ class ImageNotFound(StoreError):
     exit_status = 125
 
 
+class VolumeNotFound(StoreError):
+    """There is no such volume."""
+
+
 class InUse(StoreError):
     """Something cannot go, because something else needs it."""
 

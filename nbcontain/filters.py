@@ -26,11 +26,12 @@ Named = tuple[Reference | None, Image]
 IMAGES = ("dangling", "label", "label!", "before", "since", "reference", "until")
 CONTAINERS = (
     "id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "network", "publish", "expose",
-    "until",
+    "until", "volume",
 )  # fmt: skip
+VOLUMES = ("dangling", "driver", "label", "label!", "name")
 PRUNING = ("label", "label!", "until")
 _NOT_HERE = {
-    "volume": "there are no named volumes here yet", "health": "health checks are not built yet",
+    "health": "health checks are not built yet",
     "isolation": "that is for Windows", "is-task": "there is no swarm here",
 }  # fmt: skip
 _STATUSES = ("created", "running", "exited", "lost", "dead", "paused", "restarting", "removing")
@@ -140,6 +141,12 @@ def named(name: Reference, asked: str) -> bool:
 # --- containers ---
 
 
+def _has_mount(container: Container, wanted: str) -> bool:
+    """Whether a volume of that name is in it, or something is mounted at that path."""
+    mounts = container.info.mounts
+    return any(wanted in (each.get("Name"), each.get("Destination"), each.get("Source")) for each in mounts)
+
+
 def chosen_containers(engine: Engine, found: Sequence[Container], filters: Filters) -> list[Container]:
     """Those of `found` that all filters let pass. Raises UsageError, ContainerNotFound."""
     tests: list[Callable[[Container], bool]] = []
@@ -170,6 +177,8 @@ def chosen_containers(engine: Engine, found: Sequence[Container], filters: Filte
         tests.append(lambda each: any(moment(each.info.created) > one for one in since))
     if until := [instant(text) for text in filters.all("until")]:
         tests.append(lambda each: any(moment(each.info.created) < one for one in until))
+    if volumes := filters.all("volume"):
+        tests.append(lambda each: any(_has_mount(each, one) for one in volumes))
     if networks := filters.all("network"):
         tests.append(lambda each: bool(set(networks) & engine.networks.names(each)))
     if published := filters.all("publish"):

@@ -15,6 +15,7 @@ from nbcontain.store import events_log, files
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.linux.watching import Watch
     from nbcontain.runtime.container import Container
 
 FILTERS = (
@@ -65,16 +66,17 @@ class Events:
         begin = instant(since, word="--since") if since else None
         end = instant(until, word="--until") if until else None
         files.make_directory(self._path.parent, durable=False)
-        return self._heard(begin, end, _Choice(chosen), follow)
-
-    def _heard(
-        self, begin: float | None, end: float | None, choice: _Choice, follow: bool
-    ) -> Iterator[Happening | None]:
         from nbcontain.linux.watching import Watch
 
         watch = Watch(self._path.parent)
         # Without --since, what was before is nobody's business, as with docker; unless it is all that is asked for.
+        # Opened now, so that what happens from here on is heard whenever somebody begins to listen.
         reader = Reader(self._path, from_now=begin is None and end is None and follow)
+        return self._heard(watch, reader, begin, end, _Choice(chosen), follow)
+
+    def _heard(
+        self, watch: Watch, reader: Reader, begin: float | None, end: float | None, choice: _Choice, follow: bool
+    ) -> Iterator[Happening | None]:
         try:
             rest = b""
             while True:

@@ -16,6 +16,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
 from nbcontain.store import gc
 from nbcontain.store.gc import size_on_disk, written_bytes
+from nbcontain.store.volumes import Volume
 from nbcontain.task import Task
 from nbcontain.values import dataclass
 
@@ -46,6 +47,8 @@ class Usage:
     """Container, status, and the bytes that it wrote."""
     free_bytes: int
     """That the file system has left."""
+    volumes: tuple[tuple[Volume, int, int], ...] = ()
+    """Volume, how many containers have it, and its bytes."""
 
     @property
     def size_bytes(self) -> int:
@@ -59,6 +62,7 @@ class Pruned:
     containers: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     size_bytes: int = 0
+    volumes: tuple[str, ...] = ()
 
 
 class Housekeeping:
@@ -100,12 +104,17 @@ class Housekeeping:
         cached = _sum(sizes, by_builds) + mounts
         records = sum(1 for _ in store.cache.walk())
         unique = {image.id for _, image in images}
+        uses = engine.volumes.uses()
+        volumes = tuple(
+            (each, len(uses.get(each.name, ())), engine.volumes.size_bytes(each)) for each in engine.volumes
+        )
         shares = [
             Share("Images", len(unique), sum(1 for each in unique if counts.get(str(each))),
                   _sum(sizes, by_images | (in_use & sizes.keys())), _sum(sizes, by_images - in_use)),
             Share("Containers", len(wrote), sum(status == "running" for _, status, _ in wrote),
                   sum(size for *_, size in wrote), sum(size for _, status, size in wrote if status != "running")),
-            Share("Local Volumes", 0, 0, 0, 0),
+            Share("Local Volumes", len(volumes), sum(links > 0 for _, links, _ in volumes),
+                  sum(size for *_, size in volumes), sum(size for _, links, size in volumes if not links)),
             Share("Build Cache", records, 0, cached, cached),
         ]  # fmt: skip
         if leftover := _sum(sizes, rest):
@@ -121,7 +130,7 @@ class Housekeeping:
             for name, image in images
         )  # fmt: skip
         free = os.statvfs(engine.layout.root)
-        return Usage(tuple(shares), listed, tuple(wrote), free.f_bavail * free.f_frsize)
+        return Usage(tuple(shares), listed, tuple(wrote), free.f_bavail * free.f_frsize, volumes)
 
     def _below(self, container: Container) -> set[object]:
         """The snapshots that a container stands on."""
@@ -169,12 +178,12 @@ class Housekeeping:
 
     def prune(
         self, *, images: bool = True, containers: bool = True, all_images: bool = False, builds: bool = False,
-        filters: Sequence[str] = (),
+        volumes: bool = False, filters: Sequence[str] = (),
     ) -> Task[Pruned]:  # fmt: skip
         """Remove stopped containers, then images that nothing needs: those without a name, or `all_images` unused.
 
         With `builds` also what builds keep: what was not used for a week, or with `all_images` everything. Otherwise
-        layers that builds may use again stay.
+        layers that builds may use again stay. `volumes`: the anonymous ones too, that no container has afterwards.
         """
         Filters.parse(filters, PRUNING)
 
@@ -189,12 +198,14 @@ class Housekeeping:
                         self._engine.remove_container(container)
                         gone.append(container.id)
                         freed += size_bytes
+                removed = self._engine.volumes.prune(filters=_of_labels(filters)) if volumes else None
+                freed += removed.size_bytes if removed else 0
                 lines = self._prune_images(all_images, filters) if images else []
                 if builds:
                     freed += self._engine.builder.prune(0.0 if all_images else 7 * 86400.0)
                 elif images:
                     freed += self._collect()
-                return Pruned(tuple(gone), tuple(lines), freed)
+                return Pruned(tuple(gone), tuple(lines), freed, removed.volumes if removed else ())
 
         return Task("prune", body)
 
@@ -261,6 +272,11 @@ class Housekeeping:
 
     def _collect(self, *, wait: bool = True) -> int:
         return gc.collect(self._engine.store, self._engine.owners, dangling=False, wait=wait).size_bytes
+
+
+def _of_labels(filters: Sequence[str]) -> list[str]:
+    """Of a prune's filters those that speak of volumes."""
+    return [each for each in filters if each.lower().startswith("label")]
 
 
 def _refuse_used(name: str, users: Sequence[Container], *, force: bool, by_name: bool) -> None:

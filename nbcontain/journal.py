@@ -6,6 +6,7 @@ kind it follows.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -13,7 +14,8 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbcontain.events import Event, Finished, Output, Record, decode, encode
+from nbcontain.events import Event, Finished, Notice, Output, Record, decode, encode
+from nbcontain.segments import Reader
 from nbcontain.values import replace
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ _CHUNK_BYTES = 1 << 16
 OUTPUT_BYTES_PER_RECORD = 8192
 """Longer output is cut into several records, so that one line stays one write of moderate size."""
 
+_MISSING = "output is missing here: it was removed, as --log-opt says, before it was read"
 KEPT_OUTPUT_BYTES = 64 << 20
 """What a kernel keeps of a foreground container's output; the whole of a detached one's is on disk."""
 
@@ -88,8 +91,12 @@ class FileJournal:
 
     def __init__(self, path: Path, is_alive: Callable[[], bool] = lambda: False) -> None:
         self.path = path
+        self.limit_bytes = 0
+        """From this size on `begin_anew` is asked for another file; 0 is never."""
+        self.begin_anew: Callable[[], int] | None = None
         self._is_alive = is_alive
         self._fd: int | None = None
+        self._is_torn = False
 
     # --- writing: supervisor ---
 
@@ -109,15 +116,38 @@ class FileJournal:
         return self._fd
 
     def append(self, event: Event) -> None:
-        self.open()
-        assert self._fd is not None
+        """Write it down. Raises OSError where the disk takes no more; the next one begins on a line of its own."""
         now = time.time()
         if isinstance(event, Output) and len(event.data) > OUTPUT_BYTES_PER_RECORD:
             for start in range(0, len(event.data), OUTPUT_BYTES_PER_RECORD):
                 piece = event.data[start : start + OUTPUT_BYTES_PER_RECORD]
-                os.write(self._fd, encode(Record(now, Output(event.task, event.stream, piece))))
+                self._write(encode(Record(now, Output(event.task, event.stream, piece))))
         else:
-            os.write(self._fd, encode(Record(now, event)))
+            self._write(encode(Record(now, event)))
+
+    def _write(self, line: bytes) -> None:
+        fd = self.fileno()
+        if self._is_torn:
+            line = b"\n" + line
+        written = os.write(fd, line)
+        self._is_torn = written < len(line)
+        if self._is_torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        if self.limit_bytes:
+            self.make_room()
+
+    def make_room(self) -> None:
+        """Begin another file, if this one is as large as it may be."""
+        # Appending has moved the position to the end.
+        if self.begin_anew is None or os.lseek(self.fileno(), 0, os.SEEK_CUR) < self.limit_bytes:
+            return
+        try:
+            fresh = self.begin_anew()
+        except OSError:
+            # No room for a new one: the old one grows on, and is tried again.
+            return
+        self.close()
+        self._fd = fresh
 
     def close(self) -> None:
         if self._fd is not None:
@@ -128,40 +158,59 @@ class FileJournal:
 
     def read(self) -> list[Record]:
         """What is there now; does not wait. A last line that is not whole is left out."""
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
-            return []
-        return list(_decoded(data.split(b"\n")[:-1]))
+        return list(self.records())
 
-    def follow(self, at_end: Callable[[], object] = lambda: None, *, from_now: str = "") -> Generator[Record]:
-        """Every record from the first; waits for more; ends when the run that is going on, or the last one, ends.
+    def records(self) -> Iterator[Record]:
+        """The same, one after the other: a log may be larger than memory."""
+        try:
+            reader = Reader(self.path)
+        except FileNotFoundError:
+            return
+        rest = b""
+        try:
+            for chunk in reader.chunks():
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from _decoded(lines)
+        finally:
+            reader.close()
+
+    def follow(
+        self, at_end: Callable[[], object] = lambda: None, *, from_now: str = "", to_the_last: bool = False
+    ) -> Generator[Record]:
+        """Every record from the first that is kept; waits for more; ends when the run that is going on, or was, ends.
 
         The file is opened before this returns. A container that was restarted has several runs in its
-        journal: a `Finished` ends the account only where nothing comes after it. `at_end` is called then.
-        `from_now` is the task of which only is wanted what comes after this call.
+        journal: a `Finished` ends the account only where nothing comes after it, or `to_the_last` only when nobody
+        writes any more. `at_end` is called then. `from_now` is the task of which only is wanted what comes after this
+        call.
         """
         from nbcontain.linux.watching import Watch
 
         watch = Watch(self.path.parent)
-        fd = _open_if_there(self.path)
-        if from_now and fd >= 0:
-            os.lseek(fd, 0, os.SEEK_END)
-        return self._records(watch, fd, from_now or None, at_end)
+        try:
+            reader = Reader(self.path, from_now=bool(from_now))
+        except BaseException:
+            watch.close()
+            raise
+        return self._records(watch, reader, from_now or None, at_end, to_the_last)
 
-    def _records(self, watch: Watch, fd: int, task: str | None, at_end: Callable[[], object]) -> Generator[Record]:
+    def _records(
+        self, watch: Watch, reader: Reader, task: str | None, at_end: Callable[[], object], to_the_last: bool
+    ) -> Generator[Record]:
         rest = b""
         ended = False
+        missed = 0
         try:
             while True:
                 # Asked before reading: whatever the writer wrote before it died is then read below.
                 alive = self._is_alive()
-                if fd < 0:
-                    fd = _open_if_there(self.path)
                 grown = False
-                while fd >= 0 and (chunk := os.read(fd, _CHUNK_BYTES)):
+                while chunk := reader.chunk():
                     grown = True
                     *lines, rest = (rest + chunk).split(b"\n")
+                    if reader.missed > missed:
+                        missed = reader.missed
+                        yield Record(time.time(), Notice(task or "", _MISSING))
                     for record in _decoded(lines):
                         if task is None:
                             task = record.event.task
@@ -169,16 +218,15 @@ class FileJournal:
                         yield record
                 if grown:
                     continue
-                if ended:
+                if ended and not (to_the_last and alive):
                     return
                 if not alive:
                     yield Record(time.time(), Finished(task or "", "lost", detail="its supervisor is gone"))
                     return
-                watch.wait()
+                watch.wait(0.05 if ended else 2.0)
         finally:
             watch.close()
-            if fd >= 0:
-                os.close(fd)
+            reader.close()
             at_end()
 
 
@@ -189,10 +237,3 @@ def _decoded(lines: list[bytes]) -> Iterator[Record]:
         except ValueError:
             # A torn line, from a disk that filled up or a writer that was killed: what follows is still good.
             continue
-
-
-def _open_if_there(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return -1

@@ -5,17 +5,22 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from nbcontain.errors import Cancelled, ContainerError, InUse, SetupFailed
+from nbcontain.errors import Cancelled, ContainerError, InUse, SetupFailed, UsageError
 from nbcontain.events import Emit, Finished, Notice, Output, Record, Started
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.runtime.container import Container
+from nbcontain.runtime.restarts import Policy
 from nbcontain.runtime.signals import signal_number
+from nbcontain.store import files
 from nbcontain.task import Task
+from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.runtime.generate import RunOptions
     from nbcontain.runtime.leash import Leash
 
 T = TypeVar("T")
@@ -27,6 +32,17 @@ class Life:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def made(self, container: Container, options: RunOptions) -> None:
+        """It was just made: tell everybody, and write --cidfile. Raises UsageError; then it is gone again."""
+        self._engine.events.container(container, "create")
+        if options.cidfile:
+            try:
+                files.write_new(Path(options.cidfile).absolute(), container.id.encode(), 0o644)
+            except OSError as error:
+                container.bundle.unlock()
+                self.remove(container, force=True)
+                raise UsageError(f"cannot write --cidfile {options.cidfile}", why=error.strerror or "") from error
+
     # --- running ---
 
     def launch(self, container: Container, leash: Leash | None, stdin: int | None) -> None:
@@ -34,7 +50,7 @@ class Life:
         try:
             self._engine.networks.launch(container, leash=leash, stdin=stdin)
         except BaseException as error:
-            self.remove(container, force=True)
+            self.remove(container, force=True, volumes=True)
             if isinstance(error, SetupFailed):
                 from nbcontain.runtime.emulation import explained
 
@@ -64,11 +80,19 @@ class Life:
 
     def start(self, container: Container, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
-        if container.status == "running":
+        if container.is_active:
             return
         self._engine.profile.require(self._engine.host, "start")
         self._engine.networks.launch(container, leash=None, stdin=stdin)
         self._engine.events.container(container, "start")
+
+    def change_restart(self, container: Container, text: str) -> None:
+        """Give a container another restart policy, now and for its next starts. Raises UsageError."""
+        policy = Policy.parse(text)
+        if policy.name != "no" and container.info.remove:
+            raise UsageError("--restart and --rm exclude each other", why="what is started again cannot be forgotten")
+        container.bundle.write_info(restart="" if policy.name == "no" else str(policy))
+        container.reread()
 
     # --- ending ---
 
@@ -77,7 +101,7 @@ class Life:
 
         A negative time waits for ever. Nothing if it does not run.
         """
-        if container.status != "running":
+        if not container.is_active:
             return
         self._engine.resources.thaw(container)
         number = signal_number(container.info.stop_signal) if number is None else number
@@ -114,10 +138,13 @@ class Life:
 
         return Task("wait", body)
 
-    def remove(self, container: Container, *, force: bool = False) -> None:
-        """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
+    def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed.
+
+        With `volumes`, and always with --rm, its anonymous volumes go too, unless other containers have them.
+        """
         engine = self._engine
-        if container.status in ("running", "created") and container.bundle.is_alive():
+        if container.status in ("running", "restarting", "created") and container.bundle.is_alive():
             if not force:
                 raise InUse(
                     f"{container.name} is running",
@@ -138,4 +165,27 @@ class Life:
             container.bundle.remove(engine.store.overlays.remove_tree)
             engine.store.snapshots_of(container.id).discard(container.id)
         if was_there:
+            if (volumes or container.info.remove) and any(each.get("Anonymous") for each in container.info.mounts):
+                engine.volumes.release(container)
             engine.events.container(container, "destroy")
+
+
+def with_files(options: RunOptions) -> RunOptions:
+    """The options with what the files say that they name. Raises UsageError, also for a --cidfile that is there."""
+    if options.cidfile and Path(options.cidfile).exists():
+        raise UsageError(
+            f"--cidfile {options.cidfile} is there already", why="another container may have written it",
+            hint=f"make sure that it does not run any more, and delete {options.cidfile}",
+        )  # fmt: skip
+    if not options.label_file:
+        return options
+    labels: list[str] = []
+    for name in options.label_file:
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read --label-file {name}", why=str(error)) from error
+        lines = (line.lstrip() for line in text.splitlines())
+        labels += [line for line in lines if line and not line.startswith("#")]
+    # Those on the command line win.
+    return replace(options, labels=(*labels, *options.labels))

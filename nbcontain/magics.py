@@ -1,4 +1,4 @@
-"""%%dockerfile, %image, %container and %nbcontain: the commands, at home in a notebook.
+"""%%dockerfile, %image, %container, %volume and %nbcontain: the commands, at home in a notebook.
 
 A top-level magic that takes a while is rewritten to an `await`, so that the kernel's loop is free
 while it waits: then a click on Stop is served during the cell. Where that is not possible (in a
@@ -21,13 +21,14 @@ from nbcontain.errors import NbcontainError
 if TYPE_CHECKING:
     from nbcontain.session import Session
 
-LINE_MAGICS = ("image", "container", "network", "nbcontain")
+LESSON_MAGICS = ("check", "hint", "solution", "quiz")
+LINE_MAGICS = ("image", "container", "network", "volume", "nbcontain")
 _LOAD_S = 0.08
 """How long %load_ext waits for the first look at the host before it says less."""
 
 _CALL = re.compile(
     r"(?P<target>(?:[A-Za-z_][\w.\[\]'\", ]*\s*=\s*)?)get_ipython\(\)\.run_(?P<kind>line|cell)_magic\("
-    r"(?P<rest>'(?:image|container|network|nbcontain|docker|dockerfile)',.*\)\s*)",
+    r"(?P<rest>'(?:image|container|network|volume|nbcontain|docker|dockerfile)',.*\)\s*)",
     re.DOTALL,
 )
 _DOCKERFILE_CELL = re.compile(r"\s*%%dockerfile(?:\s|$)")
@@ -54,6 +55,11 @@ class Extension:
         for name, magic in self._magics.items():
             magic.__doc__ = documentation(name)
         return Session(self.ipython)
+
+    @property
+    def owned(self) -> frozenset[str]:
+        """The magics that are ours."""
+        return frozenset(self._magics)
 
     def await_line_magic(self, magic: str, line: str) -> Any:
         return self.session.await_line_magic(magic, line)
@@ -96,6 +102,21 @@ class Extension:
         # IPython would rewrite {x} and $x before we see them, and docker's --format '{{.Names}}' with them.
         self.ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "line", name)
         self.ipython.set_hook("complete_command", self.complete, str_key=f"%{name}")
+
+    def register_lessons(self) -> None:
+        """Register %check, %hint, %solution and %quiz, where nobody else has the name."""
+        from IPython.core.magic import needs_local_scope, no_var_expand
+
+        def lesson(name: str) -> Callable[..., object]:
+            def magic(line: str, local_ns: Mapping[str, Any] | None = None) -> object:
+                return self.session.lesson(name, line, local_ns)
+
+            return magic
+
+        for name in LESSON_MAGICS:
+            if name not in self.ipython.magics_manager.magics["line"]:
+                self._magics[name] = magic = lesson(name)
+                self.ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "line", name)
 
     def register_cell(self) -> None:
         """Register %%dockerfile."""
@@ -151,6 +172,7 @@ def load(ipython: Any) -> None:
         extension.register(name)
     extension.register_cell()
     extension.register_context_file()
+    extension.register_lessons()
     _complete_cells(ipython, extension)
     if getattr(ipython, "kernel", None) is not None:
         ipython.input_transformers_post.append(_awaiting)
@@ -176,7 +198,8 @@ def unload(ipython: Any) -> None:
     extension = getattr(ipython, "nbcontain", None)
     if extension is None:
         return
-    for kind, names in (("line", (*LINE_MAGICS, "docker", "contextfile")), ("cell", ("dockerfile", "contextfile"))):
+    lines = (*LINE_MAGICS, "docker", "contextfile", *(each for each in LESSON_MAGICS if each in extension.owned))
+    for kind, names in (("line", lines), ("cell", ("dockerfile", "contextfile"))):
         for name in names:
             ipython.magics_manager.magics[kind].pop(name, None)
     matchers = ipython.Completer.custom_matchers

@@ -45,9 +45,9 @@ class Reader:
         self.missed = 0
         """How many segments were gone before they could be read."""
         self._name = path.name
+        self._fd = self._directory = -1
         self._directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._number = -1
-        self._fd = -1
         try:
             if from_now:
                 self._fd = self._opened(self._name)
@@ -65,6 +65,9 @@ class Reader:
             if fd >= 0:
                 os.close(fd)
         self._fd = self._directory = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def chunk(self) -> bytes:
         """What comes next; b"" if there is nothing now."""

@@ -6,7 +6,8 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.commands import overview, parse_words, split
 from nbcontain.commands.builds import DockerfileWords
@@ -25,6 +26,11 @@ from nbcontain.outcomes import RunResult
 from nbcontain.runtime.container import Container
 from nbcontain.task import Task
 
+if TYPE_CHECKING:
+    from nbcontain.lessons.teacher import Teacher
+
+GROUP_MAGICS = ("image", "container", "volume")
+"""Those whose words are a group of commands."""
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 
 
@@ -71,7 +77,7 @@ class Session:
         words = [self._expanded(word, names) for word in split(line)]
         if magic == "nbcontain" and words[:1] == ["alias"]:
             return self._make_alias(words[1:])
-        group = magic if magic in ("image", "container") else "nbcontain"
+        group = magic if magic in GROUP_MAGICS else "nbcontain"
         try:
             if not words:
                 raise HelpAsked(overview("" if group == "nbcontain" else group) + "\n")
@@ -115,6 +121,22 @@ class Session:
             print(asked, end="")
             return None
 
+    def lesson(self, magic: str, line: str, names: Mapping[str, Any] | None = None) -> object:
+        """%check, %hint, %solution and %quiz."""
+        words = [self._expanded(word, names) for word in split(line)]
+        try:
+            return self.teacher.magic(magic, words, {**self.ipython.user_ns, **(names or {})})
+        except HelpAsked as asked:
+            print(asked, end="")
+            return None
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """What the tutorials' exercises are judged by."""
+        from nbcontain.lessons.teacher import Teacher
+
+        return Teacher(self.engine)
+
     def _built(self, image: Image | Verdict, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
         if isinstance(image, Verdict):
             from IPython.display import display
@@ -148,7 +170,7 @@ class Session:
         magic, *words = event.line.lstrip().lstrip("%").split()
         if not words or event.line[-1:].isspace():
             words.append("")
-        return candidates(magic if magic in ("image", "container") else "", words, self.engine)
+        return candidates(magic if magic in GROUP_MAGICS else "", words, self.engine)
 
     def complete_cell(self, text: str) -> tuple[str, list[str]]:
         """What the end of a %%dockerfile cell's text could become, and the part of it that this would replace."""
@@ -235,5 +257,9 @@ def documentation(magic: str) -> str:
         ).format_help()
     if magic == "contextfile":
         return help_text()
-    group = magic if magic in ("image", "container") else ""
+    if magic in ("check", "hint", "solution", "quiz"):
+        from nbcontain.lessons import teacher
+
+        return teacher.documentation(magic)
+    group = magic if magic in GROUP_MAGICS else ""
     return f"%{magic} COMMAND [OPTIONS]\n\n{overview(group)}\n\n%{magic} COMMAND --help tells more."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,20 +125,33 @@ class Soundness:
                 continue
             if status == "lost":
                 yield Finding("container-lost", shown, "it was running, and nobody holds its lock", bundle.path)
-            for finding in check.standing(name, shown):
+            for finding in (*check.standing(name, shown), *self._its_volumes(bundle, shown)):
                 if bundle.is_whole():
                     yield finding
 
+    def _its_volumes(self, bundle: Bundle, shown: str) -> Iterator[Finding]:
+        for each in bundle.info.mounts:
+            name = str(each.get("Name", ""))
+            if each.get("Type") == "volume" and not self._store.layout.volume(name).is_dir():
+                yield Finding("volume-missing", shown, f"{name} at {each.get('Destination')}", bundle.path)
+
     def _alone(self, check: Check) -> Iterator[Finding]:
         """What can be judged only while nobody else works here."""
-        owners = []
+        owners: list[str] = []
+        used: set[str] = set()
         for name in self._ids():
             bundle = Bundle(self._store.layout.container(name))
             owners.append(name)
             if not bundle.is_whole() and not bundle.is_alive():
                 yield Finding("container-unfinished", name[:12], "its maker is dead", bundle.path)
                 owners.pop()
+            else:
+                with suppress(OSError, ValueError, StoreError, AttributeError):
+                    used |= {str(each.get("Name")) for each in bundle.info.mounts}
         yield from check.alone(owners)
+        for volume in self._store.volumes.all():
+            if volume.container and volume.container not in owners and volume.name not in used:
+                yield Finding("volume-of-nobody", volume.name, "its container is gone", volume.directory)
 
 
 def _end(path: Path) -> None:

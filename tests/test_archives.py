@@ -6,8 +6,10 @@ import gzip
 import hashlib
 import io
 import json
+import random
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ from nbcontain.oci.image import Image, ImageConfig, Platform
 from nbcontain.oci.indexes import ImageIndex, entry_of, index_of
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.generate import RunOptions
+from nbcontain.runtime.launcher import Launcher
 from nbcontain.store.archive_writer import Saved
+from nbcontain.store.blobs import Blobs
 from nbcontain.store.layer_writer import layer_writer
 from registry.samples import image_of
 
@@ -99,6 +103,72 @@ def test_what_is_saved_is_loaded_with_the_same_digests_and_names(
     archives.load(str(tmp_path / "out")).result()
     found = {name.familiar: image.digest for name, image in engine.images() if name}
     assert found == {"one:1": one.digest, "registry.example/team/one:3": one.digest, "two:2": two.digest}
+
+
+@pytest.fixture
+def unpackings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The functions that workers were called for."""
+    calls: list[str] = []
+    call = Launcher.call
+
+    def noted(self: Launcher, function: str, *args: Any, **options: Any) -> Any:
+        calls.append(function)
+        return call(self, function, *args, **options)
+
+    monkeypatch.setattr(Launcher, "call", noted)
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["oci", "old docker"])
+def test_large_layers_are_unpacked_once_while_the_archive_is_read(
+    engine: Engine, archives: Archives, tmp_path: Path, unpackings: list[str], kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    layers = [random.Random(number).randbytes(400_000) for number in range(4)]
+    image = add(engine, "app:1", *layers)
+    archives.save(("app:1",), str(tmp_path / "out")).result()
+    forget(engine)
+    if kind == "old docker":
+        tars = [archive(member(f"file{number}", data=content)) for number, content in enumerate(layers)]
+        config = {"architecture": "amd64", "os": "linux",
+                  "rootfs": {"type": "layers", "diff_ids": [str(each) for each in image.config.diff_ids]}}  # fmt: skip
+        entry = {"Config": "c.json", "RepoTags": ["app:1"], "Layers": [f"{number}/layer.tar" for number in range(4)]}
+        files: dict[str, bytes | str] = {f"{number}/layer.tar": data for number, data in enumerate(tars)}
+        files |= {"c.json": json.dumps(config).encode(), "manifest.json": json.dumps([entry]).encode()}
+        (tmp_path / "out").write_bytes(packed(files))
+    unpackings.clear()
+
+    def is_not_needed(*_: object) -> None:
+        raise AssertionError("a blob is read for what was unpacked already")
+
+    monkeypatch.setattr(Blobs, "opened", is_not_needed)
+    archives.load(str(tmp_path / "out")).result()
+    assert unpackings.count("apply_tar") == 4
+    found = engine.image("app:1")
+    assert found.config.diff_ids == image.config.diff_ids
+    assert found.chain_id is not None
+    shown = {path.name: path.read_bytes() for place in engine.store.snapshots.chain(found.chain_id)
+             for path in place.rglob("file*")}  # fmt: skip
+    assert shown == {f"file{number}": content for number, content in enumerate(layers)}
+    assert list(engine.store.layout.tmp.iterdir()) == []
+
+
+def test_a_large_layer_that_is_not_what_its_image_says_leaves_nothing(
+    engine: Engine, archives: Archives, tmp_path: Path
+) -> None:
+    data = archive(member("file", data=random.Random(5).randbytes(500_000)))
+    lies = docker_archive(data, ["lies:1"])
+    config = json.loads(lies["c0ffee.json"])
+    config["rootfs"]["diff_ids"] = ["sha256:" + "a" * 64]
+    lies["c0ffee.json"] = json.dumps(config).encode()
+    threads = threading.active_count()
+    with pytest.raises(BadArchive):
+        load(archives, tmp_path, packed(lies))
+    with pytest.raises(BadArchive):
+        load(archives, tmp_path, packed(docker_archive(data, ["cut:1"]))[:400_000])
+    assert list(engine.store.snapshots.walk()) == []
+    assert list(engine.store.layout.tmp.iterdir()) == []
+    assert threading.active_count() <= threads + 1  # the task's own may take a moment to end
 
 
 def test_the_same_images_give_the_same_archive(engine: Engine, archives: Archives, tmp_path: Path) -> None:

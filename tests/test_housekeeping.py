@@ -201,7 +201,7 @@ def test_df_tells_what_takes_room_and_what_may_go(engine: Engine, container: Con
     whole = typed("system df -v")
     assert isinstance(whole, Sections)
     assert "holder" in repr(whole)
-    assert whole._repr_html_().count("<table") == 4
+    assert whole._repr_html_().count("<table") == 5
     with pytest.raises(UsageError):
         typed("system df -v --format json")
     engine.store.images.forget(engine.image("one"))

@@ -236,12 +236,15 @@ def container_wait(engine: Engine, words: Names) -> InProgress[Lines]:
 @with_defaults
 class RemoveWords(Names):
     force: bool = option("-f", "--force", help="running ones too: they are killed")
-    volumes: bool = option("-v", "--volumes", help="with their anonymous volumes (there are none yet)")
+    volumes: bool = option("-v", "--volumes", help="with their anonymous volumes")
 
 
 @command("container", "rm", "remove containers, and what they wrote", RemoveWords, aliases=("remove",), top=("rm",))
 def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
-    return on_each(engine, words.names, "rm", lambda container: engine.remove_container(container, force=words.force))
+    def remove(container: Container) -> None:
+        engine.remove_container(container, force=words.force, volumes=words.volumes)
+
+    return on_each(engine, words.names, "rm", remove)
 
 
 def on_each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object]) -> InProgress[Lines]:

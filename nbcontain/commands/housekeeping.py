@@ -101,7 +101,12 @@ def _verbose(engine: Engine, usage: Usage) -> Sections:
         [(each.key, each.created_by, each.size_bytes, each.used) for each in steps], "", "build cache",
         "Build cache usage",
     )  # fmt: skip
-    return Sections((images, containers, builds, replace(_shares_table(engine, usage), title="All together")))
+    volumes = Table(
+        (Column("VOLUME NAME", look="code"), Column("LINKS", look="num"), Column("SIZE", size, "num")),
+        [(each.name, links, size_bytes) for each, links, size_bytes in usage.volumes], "", "volumes",
+        "Local Volumes space usage",
+    )  # fmt: skip
+    return Sections((images, containers, volumes, builds, replace(_shares_table(engine, usage), title="All together")))
 
 
 # --- prunes ---
@@ -143,7 +148,7 @@ def container_prune(engine: Engine, words: PruneWords) -> Confirm | InProgress[L
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class SystemPruneWords(ImagePruneWords):
-    volumes: bool = option("--volumes", help="anonymous volumes too (there are none yet)")
+    volumes: bool = option("--volumes", help="anonymous volumes that no container has, too")
 
 
 @command("system", "prune", "remove stopped containers, images that nothing needs, and old results of builds",
@@ -152,16 +157,23 @@ def system_prune(engine: Engine, words: SystemPruneWords) -> Confirm | InProgres
     def act() -> InProgress[Lines]:
         # docker too lets filters speak of containers and images, and leaves the rest alone.
         builds = not words.filters
-        task = engine.housekeeping.prune(all_images=words.all, builds=builds, filters=words.filters)
+        task = engine.housekeeping.prune(
+            all_images=words.all, builds=builds, volumes=words.volumes, filters=words.filters
+        )
         return InProgress(task.then(_told), "work")
 
     images = "all images without at least one container associated to them" if words.all else "all dangling images"
     warning = ["WARNING! This will remove:", "  - all stopped containers", f"  - {images}"]
+    if words.volumes:
+        warning.insert(2, "  - all anonymous volumes not used by at least one container")
     if not words.filters:
         warning.append("  - all build cache" if words.all else "  - build cache that was not used for a week")
     else:
         warning += ["", "  Items to be pruned will be filtered with:", *(f"  - {each}" for each in words.filters)]
-    plan = lambda: [*_container_plan(engine, words), *_image_plan(engine, words)]  # noqa: E731
+    def plan() -> list[tuple[str, str, str, int | None]]:
+        volumes = _volume_plan(engine, words) if words.volumes else []
+        return [*_container_plan(engine, words), *volumes, *_image_plan(engine, words)]
+
     return _asked(words, act, (*warning, ""), plan, "system prune")
 
 
@@ -173,7 +185,8 @@ def _asked(
         return act()
     rows = plan()
     columns = ("WHAT", "NAME", Column("ABOUT", look="wide"), Column("SIZE", size, "num"))
-    flags = " -a" * bool(getattr(words, "all", False)) + "".join(f" --filter {each}" for each in words.filters)
+    switches = "".join(flag * bool(getattr(words, flag.strip(" -"), False)) for flag in (" --all", " --volumes"))
+    flags = switches.replace("--all", "-a") + "".join(f" --filter {each}" for each in words.filters)
     again = f"%{verb}{flags} -f" if not verb.startswith("system") else f"%nbcontain {verb}{flags} -f"
     footer = f"{count(len(rows), 'thing')} would go. Nothing was removed: {again} does it without asking."
     if not rows:
@@ -198,11 +211,24 @@ def _container_plan(engine: Engine, words: PruneWords) -> list[tuple[str, str, s
     ]
 
 
+def _volume_plan(engine: Engine, words: PruneWords) -> list[tuple[str, str, str, int | None]]:
+    """Those that are unused already, and those whose last containers are going."""
+    going = {each.id for each in engine.housekeeping.stopped_containers(words.filters)}
+    uses = engine.volumes.uses()
+    return [
+        ("volume", each.name[:12], f"made {ago(each.created)}", engine.volumes.size_bytes(each))
+        for each in engine.volumes
+        if each.is_anonymous and all(use.container.id in going for use in uses.get(each.name, ()))
+    ]  # fmt: skip
+
+
 def _told(pruned: Pruned) -> Lines:
     """docker's account of it."""
     lines: list[str] = []
     if pruned.containers:
         lines += ["Deleted Containers:", *pruned.containers, ""]
+    if pruned.volumes:
+        lines += ["Deleted Volumes:", *pruned.volumes, ""]
     if pruned.images:
         lines += ["Deleted Images:", *pruned.images, ""]
     return Lines((*lines, f"Total reclaimed space: {size_shown(pruned.size_bytes, 4)}"))

@@ -184,9 +184,10 @@ def framed(inside: str, label: str) -> str:
     return element("div", f"\n{style(inside)}\n{inside}\n", _ROOT, role="group", aria_label=label)
 
 
-def opening(tag: str, content: str, *, is_open: bool) -> str:
+def opening(tag: str, content: str, *, is_open: bool, classes: str = "") -> str:
     """An element that opens on a click, without a script: details."""
-    return f"<{tag}{' open' * is_open}>{content}</{tag}>"
+    looks = f' class="{classes}"' if classes else ""
+    return f"<{tag}{looks}{' open' * is_open}>{content}</{tag}>"
 
 
 def style(content: str) -> str:
@@ -203,6 +204,8 @@ def style(content: str) -> str:
         wanted.append("table")
     if "nbc-files" in content:
         wanted.append("files")
+    if "nbc-choices" in content:
+        wanted.append("choices")
     return element("style", "".join(sections[name] for name in wanted))
 
 

@@ -30,9 +30,9 @@ TYPE_CHECKING = False  # typing's own would cost every process of ours its impor
 if TYPE_CHECKING:
     from typing import Any, Literal
 
-    Status = Literal["creating", "created", "running", "stopped"]
+    Status = Literal["creating", "created", "running", "restarting", "stopped"]
 
-_STATUSES = ("creating", "created", "running", "stopped")
+_STATUSES = ("creating", "created", "running", "restarting", "stopped")
 _LIMIT_BYTES = 8 << 20
 _ORPHAN_S = 5.0
 
@@ -52,6 +52,12 @@ class State:
     """Why it could not be started."""
     oom_killed: bool = False
     """One of its processes was killed, because there was no memory left for it."""
+    restart_count: int = 0
+    """How often its restart policy has started it again."""
+    stopped_by_hand: bool = False
+    """Somebody stopped it, so that `unless-stopped` leaves it alone."""
+    dropped_bytes: int = 0
+    """Output that could not be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,12 @@ class ContainerInfo:
     """How it is shut in, as `runtime.rungs` calls it."""
     limited: bool = False
     """It has a control group of its own, with limits."""
+    restart: str = ""
+    """Its restart policy, as `restarts.Policy` reads it; "" is none."""
+    health: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    """How its health is checked, in docker's names, times in nanoseconds; nothing where it is not."""
+    log: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    """What becomes of its output: `driver`, `max_bytes`, `files`, `buffer_bytes`; nothing where all of it is kept."""
     unusual: bool = False
     """Its first process cannot be one that was made beforehand: it has other namespaces, or mounts of the host's."""
     stop_signal: str = "SIGTERM"
@@ -85,6 +97,8 @@ class ContainerInfo:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     """What `run` was told, for inspect."""
+    mounts: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """Volumes, directories and the like, in docker's names (`runtime.mounts.record`)."""
 
 
 class Bundle:
@@ -124,11 +138,7 @@ class Bundle:
                 files.write_new(path / "rootfs.json", json.dumps(mounts).encode(), durable=keep)
                 if seccomp:
                     files.write_new(path / "seccomp.bpf", seccomp, durable=keep)
-                fields = asdict(replace(info, labels={}, options={})) | {
-                    "labels": dict(info.labels),
-                    "options": dict(info.options),
-                }
-                data = json.dumps(fields).encode()
+                data = json.dumps(_fields(info)).encode()
                 if keep:
                     # The names before the one that says that all of them are there.
                     files.sync_directory(path)
@@ -143,6 +153,11 @@ class Bundle:
         return bundle
 
     # --- reading ---
+
+    def reread(self) -> ContainerInfo:
+        """What it is called and was asked to be by now."""
+        self._info = None
+        return self.info
 
     def is_whole(self) -> bool:
         """Whether its writer came to the end. What is not, and is not alive either, is rubbish."""
@@ -168,6 +183,7 @@ class Bundle:
             # What everything else relies on; the rest is only ever shown.
             known |= {name: fields.text(name) for name in ("id", "name", "image", "image_id", "created")}
             known |= {"command": fields.texts("command") or (), "labels": fields.texts_by_name("labels")}
+            known |= {"mounts": tuple(each.values for each in fields.objects("mounts"))}
             self._info = ContainerInfo(**known)
         return self._info
 
@@ -186,7 +202,8 @@ class Bundle:
     def state(self) -> State:
         """As its supervisor last wrote it; `creating` before that."""
         try:
-            state = State(**self._read("state.json"))
+            said = self._read("state.json")
+            state = State(**{name: said[name] for name in State.__slots__ if name in said})
             return state if state.status in _STATUSES else State()
         except (FileNotFoundError, TypeError, ValueError, RecursionError):
             # Never written, or not to the end before the power went: it did not outlive that either.
@@ -311,8 +328,12 @@ class Bundle:
     def write_resources(self, spec: Spec) -> None:
         """Other limits than it had; everything else is as it was."""
         files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode())
-        fields = self._read("container.json") | {"limited": True}
-        files.replace(self.path / "container.json", json.dumps(fields).encode())
+        self.write_info(limited=True)
+
+    def write_info(self, **changes: Any) -> None:
+        """Change what it is called or asked to be, durably."""
+        fields = self._read("container.json") | changes
+        files.replace(self.path / "container.json", json.dumps(fields).encode(), durable=self._is_durable())
         self._info = None
 
     # --- writing: supervisor ---
@@ -331,6 +352,13 @@ class Bundle:
         temporary = self.path / f".{name}-{os.urandom(4).hex()}"
         files.write_new(temporary, data)
         files.move(temporary, self.path / name)
+
+
+def _fields(info: ContainerInfo) -> dict[str, Any]:
+    """As container.json has it. (asdict would copy mappings that cannot be copied.)"""
+    plain = asdict(replace(info, labels={}, options={}, health={}, log={}, mounts=()))
+    mappings = {name: dict(getattr(info, name)) for name in ("labels", "options", "health", "log")}
+    return plain | mappings | {"mounts": [dict(each) for each in info.mounts]}
 
 
 def is_unusual(spec: Spec) -> bool:

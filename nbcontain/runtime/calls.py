@@ -24,13 +24,15 @@ OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit
 
 
 def be_program(
-    channel: Channel, pid: int, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int]
-) -> dict[int, str]:
+    channel: Channel, pid: int, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int],
+    joined: Sequence[str] = (),
+) -> dict[int, str]:  # fmt: skip
     """Tell init, which `pid` is, which container to become, with its standard streams.
 
     Gives our ends of its outputs, by descriptor.
 
-    `secrets` is the memory that `runtime.secrets` reads, if there is any.
+    `secrets` is the memory that `runtime.secrets` reads, if there is any; `joined` are namespaces that it was born into
+    although its spec has them made.
     """
     if message["terminal"]:
         # Init makes it, and hands it out when it is ready.
@@ -53,6 +55,7 @@ def be_program(
         "volatile": message["volatile"],
         # Said beforehand, so that init need not wait for our answer to its "ready".
         "start": message["start"],
+        "joined": [*joined],
     }
     channel.send(order, ends)
     for fd in ends:
@@ -97,6 +100,22 @@ def end_limits(bundle: Bundle, ids: IdMap, journal: FileJournal) -> bool:
     with suppress(OSError):
         journal.append(Notice(bundle.path.name, OUT_OF_MEMORY, "a higher --memory, or a program that needs less"))
     return True
+
+
+def begin_mounts(bundle: Bundle, ids: IdMap) -> None:
+    """What was written to the scratches of a container (:O) is gone when it runs again."""
+    if any(each.get("Scratch") for each in bundle.info.mounts):
+        from nbcontain.runtime import volume_ends
+
+        volume_ends.renew_scratches(bundle, ids)
+
+
+def end_mounts(bundle: Bundle, ids: IdMap) -> None:
+    """The anonymous volumes of a container that is gone go with it (--rm)."""
+    if any(each.get("Anonymous") for each in bundle.info.mounts):
+        from nbcontain.runtime import volume_ends
+
+        volume_ends.release(bundle, ids)
 
 
 def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: list[int]) -> None:
@@ -145,17 +164,25 @@ def _children() -> list[int]:
 
 def remove_as_root(ids: IdMap, path: Path, rung_name: str) -> None:
     """Remove a tree with files of subordinate ids: by a process that is root over them."""
+    rootfs = (Mount("/", "bind", str(path.parent), ("bind",)),)
+    call_as_root(ids, rung_name, ROOTFS, "remove_tree", rootfs, {"name": path.name})
+
+
+def call_as_root(
+    ids: IdMap, rung_name: str, module: str, function: str, rootfs: Sequence[Mount], arguments: dict[str, object]
+) -> None:
+    """Have one of our functions run, of that module, with `rootfs` as its world and root's rights over its ids."""
     rung = rungs.named(rung_name)
     birth = Birth(ids, namespaces.flags_of(rung.namespaces, namespaces.USUAL))
     inside = stage.form(birth, partial(init.main, rung=rung))
     inside.channel.send(
         {
             "do": "function",
-            "modules": [ROOTFS],
-            "function": "remove_tree",
-            "rootfs": spec_codec.mounts_to_json([Mount("/", "bind", str(path.parent), ("bind",))]),
+            "modules": list(dict.fromkeys((ROOTFS, module))),
+            "function": function,
+            "rootfs": spec_codec.mounts_to_json(rootfs),
             "source": None,
-            "arguments": {"name": path.name},
+            "arguments": arguments,
         }
     )
     answer, _ = inside.channel.receive()

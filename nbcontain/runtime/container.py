@@ -7,6 +7,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from nbcontain.errors import ContainerError, ContainerNotFound, NotRunning, SetupFailed
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from nbcontain.runtime.launcher import Launcher
     from nbcontain.runtime.leash import Leash
 
-Status = Literal["created", "running", "exited", "lost"]
+Status = Literal["created", "running", "restarting", "exited", "lost"]
 Stream = Literal["stdout", "stderr"]
 _READ_BYTES = 1 << 16
 _START_S = 60.0
@@ -77,10 +78,18 @@ class Container:
             case "running":
                 # Asked again: it may have ended between the two looks.
                 return "running" if is_alive else "exited" if self.state().status == "stopped" else "lost"
+            case "restarting":
+                # Without its supervisor nobody starts it again: then it just ended.
+                return "restarting" if is_alive else "exited"
             case "stopped":
                 return "exited"
             case _:
                 return "created"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs, or is about to again."""
+        return self.status in ("running", "restarting")
 
     @property
     def is_paused(self) -> bool:
@@ -121,7 +130,7 @@ class Container:
         secrets: int | None = None,
     ) -> None:
         """Create it: everything but the start, unless that is asked for too. Raises what hindered it."""
-        if self.bundle.lock_fd is None and self.state().status == "stopped":
+        if self.bundle.lock_fd is None and self.state().status in ("stopped", "restarting"):
             # The supervisor of the run before has said all it has to say, and is about to go.
             self.settle()
         channel = launcher.launch(self.bundle, leash=leash, stdin=stdin, start=start, secrets=secrets)
@@ -156,7 +165,8 @@ class Container:
                 return None
             message, _ = channel.receive()
             if message is not None:
-                self.settle()
+                if not message.get("again"):
+                    self.settle()
                 return int(message["exit_code"])
         except (BrokenPipeError, ConnectionResetError):
             pass
@@ -181,11 +191,16 @@ class Container:
             raise ContainerError(f"{self.name} has no exit code", why=f"it is {self.status}")
         return code
 
-    def kill(self, number: int = signal.SIGTERM) -> None:
-        """Send its first process a signal. Raises NotRunning."""
+    def kill(self, number: int = signal.SIGTERM, *, final: bool | None = None) -> None:
+        """Send its first process a signal. Raises NotRunning.
+
+        A `final` one ends its restart policy too, as SIGKILL and its stop signal do unless told.
+        """
+        if final is None:
+            final = number in (signal.SIGKILL, signal_number(self.info.stop_signal))
         channel = self._connected()
         try:
-            channel.send({"do": "kill", "signal": number})
+            channel.send({"do": "kill", "signal": number, "final": final})
             answer_of(channel, 10.0, f"sending {self.name} a signal")
         except (BrokenPipeError, ConnectionResetError, SetupFailed):
             # It ended while we asked.
@@ -200,7 +215,7 @@ class Container:
         """
         timeout_s = self.info.stop_timeout_s if timeout_s is None else timeout_s
         try:
-            self.kill(signal_number(self.info.stop_signal) if number is None else number)
+            self.kill(signal_number(self.info.stop_signal) if number is None else number, final=True)
             if self.wait(timeout_s if timeout_s >= 0 else None) is None:
                 self.kill(signal.SIGKILL)
                 self.wait(10.0)
@@ -301,6 +316,20 @@ class Container:
         Raises NotRunning, also where it has none.
         """
         return self._asked({"do": "console"}, "asking for the terminal")[0]
+
+    def check(self) -> dict[str, object]:
+        """Check its health now, and give docker's result, with its Status. Raises ContainerError, NotRunning."""
+        channel = self._connected()
+        try:
+            channel.send({"do": "check"})
+            return answer_of(channel, None, f"checking {self.name}")
+        finally:
+            channel.close()
+
+    def reread(self) -> None:
+        """Have its supervisor, if it has one, see what has been changed in its container.json."""
+        with suppress(NotRunning):
+            self._asked({"do": "reread"}, "telling of a change")
 
     def keep(self) -> None:
         """Let it live on although who wanted it goes: its leash is cut. Raises NotRunning."""

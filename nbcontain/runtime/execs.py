@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Callable
 from functools import partial
 
 from nbcontain.runtime import init, rungs, stage
@@ -28,6 +29,11 @@ class _Exec:
     """None where whoever it was has left it running."""
     left: tuple[int, int] = (-1, -1)
     """Both ends of its terminal, then."""
+    on_end: Callable[[int, str], None] | None = None
+    """Told the exit code, and what hindered it if it could not be started."""
+    error: str = ""
+    detached: bool = False
+    """Nobody will wait for it once it is started."""
 
 
 class Execs:
@@ -44,8 +50,14 @@ class Execs:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, client: Channel, message: Message, fds: list[int]) -> None:
-        """Have a process forked inside that becomes what the message says; `client` is told how that goes."""
+    def start(
+        self, client: Channel | None, message: Message, fds: list[int],
+        on_end: Callable[[int, str], None] | None = None,
+    ) -> int:  # fmt: skip
+        """Have a process forked inside that becomes what the message says; `client` is told how that goes.
+
+        Gives its pid, which is its own until `on_end` is told.
+        """
         flags, spec = 0, self._bundle.spec
         for name in spec.linux.namespaces:
             flags |= FLAGS[name]
@@ -65,14 +77,21 @@ class Execs:
         inside.channel.send(
             {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
         )
-        running = _Exec(inside.pid, os.pidfd_open(inside.pid), inside.channel, client)
+        running = _Exec(
+            inside.pid, os.pidfd_open(inside.pid), inside.channel, client, on_end=on_end,
+            detached=bool(message.get("detach")),
+        )  # fmt: skip
         for fd in (inside.channel.fileno(), running.pidfd):
             self._running[fd] = running
             self._poll.register(fd, select.POLLIN)
+        return running.pid
 
     def serve(self, fd: int) -> None:
         """One has become its program, or failed to, or has ended; or one that was left alone says something."""
-        running = self._running[fd]
+        running = self._running.get(fd)
+        if running is None:
+            # Seen in the same round as what has ended it.
+            return
         if fd == running.left[0]:
             self._discard(fd)
             return
@@ -88,14 +107,19 @@ class Execs:
             self._drop(fd)
             running.channel.close()
             running.channel = None
+            running.error = str(answer.get("message", "")) if answer else ""
             if running.asked is not None:
                 running.asked.tell(answer or {"started": True})
+                if running.detached:
+                    running.asked = None
         elif running.channel is None:
             self._drop(fd)
             os.close(fd)
             _, status = os.waitpid(running.pid, 0)
             if running.asked is not None:
                 running.asked.tell({"exit_code": exit_code(status)})
+            if running.on_end is not None:
+                running.on_end(exit_code(status), running.error)
             if running.left[1] >= 0:
                 # Then the other end is at its end too, which is heard below.
                 os.close(running.left[1])

@@ -16,7 +16,9 @@ from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime import hosts, limits
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
-from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, own_network, sysctls, temporary
+from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, own_network, sysctls
+from nbcontain.runtime.lifetimes import LifeOptions
+from nbcontain.runtime.mounts import MountOptions
 from nbcontain.runtime.networking import NetworkOptions, is_own, mode_of
 from nbcontain.runtime.resources import LimitOptions, ThrottleOptions, limits_of
 from nbcontain.values import dataclass
@@ -32,7 +34,9 @@ _ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, ThrottleOptions, NetworkOptions):
+class RunOptions(
+    ConfinementOptions, GrantOptions, LimitOptions, MountOptions, ThrottleOptions, LifeOptions, NetworkOptions
+):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
     image: str = argument(help="an image's name or id")
@@ -46,7 +50,6 @@ class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, ThrottleOptions
     console_size: tuple[int, int] = (0, 0)
     environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
     env_file: tuple[str, ...] = option("--env-file", help="a file of NAME=value lines", metavar="FILE")
-    volumes: tuple[str, ...] = option("-v", "--volume", help="HOST:CONTAINER[:ro]", metavar="HOST:CONTAINER")
     workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
     user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
     entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
@@ -85,11 +88,13 @@ def generate(
     files: Path | None = None,
     hostname: str = "",
     environ: Mapping[str, str] = os.environ,
+    mounts: Sequence[Mount] = (),
 ) -> Spec:
     """The spec of a container of an image with this config. Raises UsageError for what makes no sense.
 
     The network is one that was decided on (see `runtime.networking`). `files` is where hosts, hostname and resolv.conf
     for its /etc are; `hostname` is used unless the options name one.
+    `mounts` is what else it sees: volumes and the like.
     """
     has_network, is_empty = is_own(mode_of(options.network)), mode_of(options.network) == "none"
     args = _arguments(config, options)
@@ -107,7 +112,9 @@ def generate(
     own = _own_mounts(host, options, shm_bytes, ("nodev",) if makes_nodes else ())
     namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
     namespaces += ["user"] * is_rootless + ["network"] * has_network
-    annotations = {USER: options.user or config.user, GROUPS: groups(options.group_add)}
+    annotations = {
+        **_annotations(options.annotations), USER: options.user or config.user, GROUPS: groups(options.group_add),
+    }  # fmt: skip
     if options.init:
         annotations[REAPER] = "true"
     annotations[hosts.HOSTS] = hosts.lines(tuple(map(hosts.added, options.add_hosts)))
@@ -128,10 +135,9 @@ def generate(
         hostname=name,
         mounts=(
             *own,
-            *_network_mounts(files),
             *devices(options.device, privileged=options.privileged),
-            *temporary(options.tmpfs),
-            *map(_volume, options.volumes),
+            # What lies inside of another comes after it, whoever asked for that.
+            *sorted((*_network_mounts(files), *mounts), key=lambda each: each.destination.count("/")),
         ),
         linux=Linux(
             namespaces=tuple(namespaces),
@@ -149,6 +155,15 @@ def generate(
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},
     )
+
+
+def _annotations(entries: Sequence[str]) -> dict[str, str]:
+    """--annotation: NAME=value each; names of ours mean something and are not to be had. Raises UsageError."""
+    found = dict(entry.partition("=")[::2] for entry in entries)
+    for name in found:
+        if not name or name.startswith("org.nbcontain."):
+            raise UsageError(f"--annotation {name}={found[name]}: that is no name for one", hint="--annotation a.b=c")
+    return found
 
 
 def _arguments(config: ImageConfig, options: RunOptions) -> tuple[str, ...]:
@@ -235,29 +250,4 @@ def _network_mounts(files: Path | None) -> tuple[Mount, ...]:
     return tuple(
         Mount(f"/etc/{name}", "bind", str(files / name), ("bind", "nosuid", "nodev"))
         for name in ("hosts", "hostname", "resolv.conf")
-    )
-
-
-def _volume(text: str) -> Mount:
-    """HOST:CONTAINER[:ro|rw]. Raises UsageError."""
-    parts = text.split(":")
-    if len(parts) not in (2, 3) or not parts[1].startswith("/"):
-        raise UsageError(f"-v {text}: that is no volume", hint="-v /host/directory:/container/directory[:ro]")
-    access = parts[2].split(",") if len(parts) == 3 else []
-    if unknown := [word for word in access if word not in ("ro", "rw")]:
-        raise UsageError(f"-v {text}: {unknown[0]!r} is not here yet", hint="ro or rw")
-    source = Path(parts[0]).expanduser()
-    if "/" not in parts[0] and parts[0] not in (".", ".."):
-        raise UsageError(
-            f"-v {text}: named volumes are not here yet",
-            hint=f"a directory has a slash in it: -v ./{parts[0]}:{parts[1]}",
-        )
-    if not source.exists():
-        raise UsageError(f"-v {text}: there is no {parts[0]} here", hint=f"mkdir -p {parts[0]}")
-    # normpath keeps two slashes at the beginning.
-    target = "/" + os.path.normpath(parts[1]).lstrip("/")
-    if target == "/" or target.split("/")[1] in ("proc", "sys"):
-        raise UsageError(f"-v {text}: {target} cannot be covered", why="/, /proc and /sys are the container's own")
-    return Mount(
-        target, "bind", str(source.resolve()), ("rbind", "rnosuid", "rnodev", *(["rro"] if "ro" in access else []))
     )

@@ -28,7 +28,7 @@ _TMPFS_WORDS = {
     "rw": "ro",
 }
 """What may be said of one, and what it takes back."""
-_SIZE = re.compile(r"(\d+)([kmg%]?)b?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+)([kmgt%]?)b?", re.IGNORECASE)
 _OWN_SYSCTLS = frozenset(
     f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
@@ -42,9 +42,6 @@ _NOT_DEVICES = ("pts", "shm", "mqueue", "fd", "hugepages", "console", "ptmx", "s
 class GrantOptions:
     """What `run` and `create` can be told of it."""
 
-    tmpfs: tuple[str, ...] = option(
-        "--tmpfs", help="a directory in memory: /path[:size=64m,mode=1777,exec]", metavar="PATH"
-    )
     device: tuple[str, ...] = option(
         "--device", help="/dev/…[:/dev/… inside]: a device of this machine", metavar="DEVICE"
     )
@@ -55,21 +52,11 @@ class GrantOptions:
     )
 
 
-def temporary(words: Sequence[str]) -> tuple[Mount, ...]:
-    """The mounts of --tmpfs. Raises UsageError."""
-    return tuple(map(_tmpfs, words))
-
-
-def _tmpfs(word: str) -> Mount:
-    path, _, text = word.partition(":")
-    target = "/" + os.path.normpath(path).lstrip("/")
-    if not path.startswith("/") or "\0" in path:
-        raise UsageError(f"--tmpfs {word}: {path!r} is not absolute", hint="--tmpfs /run:size=64m")
-    if target == "/" or target.split("/")[1] in ("proc", "sys"):
-        raise UsageError(f"--tmpfs {word}: {target} cannot be covered", why="/, /proc and /sys are the container's own")
+def tmpfs_options(words: Sequence[str], said: str) -> tuple[str, ...]:
+    """The options of a directory in memory, of which some words were said. Raises UsageError."""
     options = dict.fromkeys(_TMPFS, "")
     options["mode"] = "1777"
-    for each in filter(None, text.split(",")):
+    for each in words:
         name, _, value = each.partition("=")
         if name in _TMPFS_WORDS and not value:
             options.pop(_TMPFS_WORDS[name], None)
@@ -84,12 +71,8 @@ def _tmpfs(word: str) -> Mount:
         ):
             options[name] = value
         else:
-            raise UsageError(
-                f"--tmpfs {word}: {each!r} is not known", hint="size=64m mode=1777 uid= gid= ro exec suid dev"
-            )
-    return Mount(
-        target, "tmpfs", "tmpfs", tuple(name + (f"={value}" if value else "") for name, value in options.items())
-    )
+            raise UsageError(f"{said}: {each!r} is not known", hint="size=64m mode=1777 uid= gid= ro exec suid dev")
+    return tuple(name + (f"={value}" if value else "") for name, value in options.items())
 
 
 def devices(words: Sequence[str], *, privileged: bool = False) -> tuple[Mount, ...]:

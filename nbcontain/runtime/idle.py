@@ -36,30 +36,51 @@ class Idle:
     master: int = -1
     """The terminal, which is among the outputs, and its other end."""
     peer: int = -1
-    lost: bool = False
-    """Output was lost meanwhile."""
+    network: int = -1
+    """The network and the user namespace that it keeps for its next run."""
+    user: int = -1
+    silent: int = -1
+    """Where output goes that nobody wants: /dev/null."""
+    lost: int = 0
+    """How many bytes of output were lost so far."""
+    wake: float = 0.0
+    """When to awake by itself, by the monotonic clock; 0 is never."""
+    limit: int = 0
+    """How large the journal may become, in bytes; 0 is no limit."""
+    delay: float = 0.0
+    """What the restart policy waited for the last time, in seconds."""
 
     def words(self) -> list[str]:
         """Itself as the arguments of a program; the first ones are all that the pump reads."""
         outputs = " ".join(f"{fd}:{stream}" for fd, stream in self.outputs.items())
         watched = f"{self.pidfd} {self.listener}"
+        sink = self.silent if self.silent >= 0 else self.journal
         rest = {name: getattr(self, name) for name in _REST} | {"ids": dict(self.ids)}
-        return [str(_PACKAGE), self.task, str(self.journal), outputs, watched, str(int(self.lost)), json.dumps(rest)]
+        return [
+            str(_PACKAGE), self.task, str(sink), outputs, watched, str(self.lost), repr(self.wake) if self.wake else "",
+            "0" if self.silent >= 0 else str(self.limit), json.dumps(rest),
+        ]  # fmt: skip
 
     @classmethod
     def of(cls, words: list[str]) -> Idle:
         """The one whose `words` these are."""
-        _, task, journal, outputs, _, lost, rest = words
+        _, task, _, outputs, _, lost, _, _, rest = words
         streams = {int(fd): stream for fd, _, stream in (word.partition(":") for word in outputs.split())}
-        return cls(task=task, journal=int(journal), outputs=streams, lost=lost == "1", **json.loads(rest))
+        return cls(task=task, outputs=streams, lost=int(lost), **json.loads(rest))
 
     def descriptors(self) -> list[int]:
         """Every descriptor it keeps."""
-        ends = (self.lock, self.pidfd, self.listener, self.journal, self.mounts, self.peer, *self.outputs)
+        ends = (
+            self.lock, self.pidfd, self.listener, self.journal, self.mounts, self.peer, self.network, self.user,
+            self.silent, *self.outputs,
+        )  # fmt: skip
         return [fd for fd in ends if fd >= 0]
 
 
-_REST = ("bundle", "pid", "lock", "pidfd", "listener", "mounts", "master", "peer")
+_REST = (
+    "bundle", "pid", "lock", "pidfd", "listener", "journal", "mounts", "master", "peer", "network", "user", "silent",
+    "wake", "limit", "delay",
+)  # fmt: skip
 
 
 def is_possible() -> bool:

@@ -27,6 +27,7 @@ from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
 from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
+from nbcontain.values import replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
@@ -91,6 +92,10 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     """Init: make the container and become its program."""
     bundle = Bundle(Path(message["bundle"]))
     spec = bundle.spec
+    if joined := message.get("joined"):
+        # Of its run before: there is nothing to be made.
+        kept = {**spec.linux.paths, **dict.fromkeys(joined, "kept")}
+        spec = replace(spec, linux=replace(spec.linux, paths=kept))
     seccomp = bundle.seccomp(spec)
     if spec.process.oom_score_adj is not None:
         _set_oom_score(spec.process.oom_score_adj)

@@ -6,9 +6,18 @@ import os
 import select
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from nbcontain.events import Output
-from nbcontain.journal import FileJournal
+from nbcontain.journal import OUTPUT_BYTES_PER_RECORD, FileJournal
+from nbcontain.runtime.bundle import ContainerInfo
+from nbcontain.store.rotation import rotated
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Stream = Literal["stdout", "stderr"]
 
 LOST = "output was lost: the disk is full"
 _READ_BYTES = 1 << 16
@@ -25,7 +34,10 @@ class Outputs:
         """The terminal's other end. As long as we hold it, nobody inside can be the last to close it."""
         self.master = -1
         """The terminal, if it is one: it is among the ends."""
-        self.has_lost = False
+        self.lost_bytes = 0
+        """What the disk had no room for."""
+        self.is_unheard = False
+        """Nobody wants to hear it, and it is not to be kept."""
         self._task = task
         self._journal = journal
 
@@ -36,6 +48,13 @@ class Outputs:
         if master >= 0:
             self.ends[master] = "stdout"
             os.set_blocking(master, False)
+
+    def choose(self, info: ContainerInfo, *, leashed: bool, heard: bool) -> None:
+        """Where it goes, as --log-driver says; and how large the journal may become, as --log-opt says."""
+        self.is_unheard = info.log.get("driver") == "none" and not (leashed or heard)
+        # Who sees --rm to its end holds this file open, and could not find another one behind it.
+        self._journal.limit_bytes = 0 if info.remove and leashed else int(info.log.get("max_bytes", 0))
+        self._journal.begin_anew = partial(rotated, self._journal.path, int(info.log.get("files", 1)))
 
     def watch(self, poll: select.poll) -> None:
         for fd in self.ends:
@@ -58,11 +77,15 @@ class Outputs:
             if fd == self.master:
                 self.master = -1
             return False
-        try:
-            self._journal.append(Output(self._task, "stdout" if self.ends[fd] == "stdout" else "stderr", data))
-        except OSError:
-            # A full disk must not stop the container: it is drained on, and what was lost is lost.
-            self.has_lost = True
+        if not self.is_unheard:
+            stream: Stream = "stdout" if self.ends[fd] == "stdout" else "stderr"
+            for start in range(0, len(data), OUTPUT_BYTES_PER_RECORD):
+                piece = data[start : start + OUTPUT_BYTES_PER_RECORD]
+                try:
+                    self._journal.append(Output(self._task, stream, piece))
+                except OSError:
+                    # A full disk must not stop the container: it is drained on, and what was lost is counted.
+                    self.lost_bytes += len(piece)
         return True
 
     def drain(self) -> None:

@@ -19,6 +19,8 @@ _WHOLE = (
 )
 _READ_BYTES = 1 << 16
 _MADV_DONTNEED = 4
+_NEVER = float("inf")
+_DAY_MS = 86400000.0
 _RECORD_BYTES = 8192
 """As in `journal.OUTPUT_BYTES_PER_RECORD`."""
 
@@ -32,7 +34,7 @@ def line(now: float, task: str, stream: str, data: bytes) -> bytes:
 
 def main() -> None:
     """Supervisor, idle: `sys.argv` is what `idle.Idle.words` gave."""
-    package, task, journal, outputs, watched, lost, rest = sys.argv[1:]
+    package, task, journal, outputs, watched, lost, wake, limit, rest = sys.argv[1:]
     poll = select.poll()
     streams = {}
     for word in outputs.split():
@@ -44,11 +46,11 @@ def main() -> None:
     sys.path.append(package)
     give_back()
     while True:
-        ready, has_lost = pump(poll, streams, task, int(journal))
-        lost = "1" if has_lost else lost
+        ready, more = pump(poll, streams, task, int(journal), float(wake or "inf"), int(limit))
+        lost = str(int(lost) + more)
         outputs = " ".join(f"{fd}:{stream}" for fd, stream in streams.items())
         try:
-            awaken([package, task, journal, outputs, watched, lost, rest])
+            awaken([package, task, journal, outputs, watched, lost, wake, limit, rest])
         except (OSError, ImportError, MemoryError):
             # No memory, or no interpreter any more. The container is worth another try, unless it has ended.
             if ready == int(watched.split()[0]):
@@ -115,12 +117,21 @@ def awaken(words: list[str]) -> None:
         posix.close(copy)
 
 
-def pump(poll: select.poll, streams: dict[int, str], task: str, journal: int) -> tuple[int, bool]:
-    """Until something is to be done that is not output: gives its descriptor, and whether output was lost."""
-    lost = False
+def pump(
+    poll: select.poll, streams: dict[int, str], task: str, journal: int, wake: float, limit: int
+) -> tuple[int, int]:
+    """Until something is to be done that is not output: gives its descriptor, and how many bytes of output were lost.
+
+    -1 stands for the moment `wake` of the monotonic clock, and for a journal of `limit` bytes (0 is no limit).
+    """
+    lost = 0
+    gap = b""
     while True:
-        other = -1
-        for fd, _ in poll.poll():
+        other = -2
+        left_ms = None if wake == _NEVER else max(0.0, wake - time.monotonic()) * 1000
+        if left_ms == 0:
+            return -1, lost
+        for fd, _ in poll.poll(left_ms if left_ms is None else min(left_ms, _DAY_MS)):
             if fd not in streams:
                 # Seen to last: what was written before the end is read first.
                 other = fd
@@ -138,11 +149,19 @@ def pump(poll: select.poll, streams: dict[int, str], task: str, journal: int) ->
                 del streams[fd]
                 continue
             now = time.time()
-            try:
-                for start in range(0, len(data), _RECORD_BYTES):
-                    posix.write(journal, line(now, task, streams[fd], data[start : start + _RECORD_BYTES]))
-            except OSError:
-                # A full disk must not stop the container: it is drained on, and what was lost is lost.
-                lost = True
-        if other >= 0:
+            for start in range(0, len(data), _RECORD_BYTES):
+                piece = data[start : start + _RECORD_BYTES]
+                try:
+                    said = gap + line(now, task, streams[fd], piece)
+                    is_whole = posix.write(journal, said) == len(said)
+                    # Half a line: the next one begins on a line of its own.
+                    gap = b"" if is_whole else b"\n"
+                except OSError:
+                    is_whole = False
+                if not is_whole:
+                    # A full disk must not stop the container: it is drained on, and what was lost is counted.
+                    lost += len(piece)
+        if other != -2:
             return other, lost
+        if limit and posix.lseek(journal, 0, 1) >= limit:
+            return -1, lost

@@ -14,53 +14,63 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from nbcontain.errors import NotRunning
+from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import idle, stage
+from nbcontain.runtime import calls, endings, idle, requests, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.calls import be_program, begin_limits, born_anew, end_limits, end_rest, raise_for, remove_as_root
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
 from nbcontain.runtime.signals import signal_number
-from nbcontain.store import events_log, files
+from nbcontain.store import events_log
 from nbcontain.store.layout import Layout
+from nbcontain.store.rotation import opened
 from nbcontain.values import replace
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nbcontain.runtime.health import Health
 
 GRACE_S = 0.5
 """What a container is given to end by itself when its leash is let go."""
 
 _QUIET_S = 2.0
 """Without a wish for so long, a supervisor becomes small."""
+_DAY_S = 86400.0
+_REAPED_S = 2.0
+"""So long the further programs of a container that has ended are waited for; they are dead."""
 
 
 class Supervisor:
-    """One run of one container."""
+    """A container from its start to its end: one run, and those that its restart policy makes of it."""
 
-    def __init__(self, ids: IdMap, bundle: Bundle, pid: int, pidfd: int) -> None:
+    def __init__(self, ids: IdMap, bundle: Bundle, pid: int, pidfd: int, listener: Listener | None = None) -> None:
         self.ids = ids
         self.bundle = bundle
         self.info = bundle.info
         self.pid = pid
         self.pidfd = pidfd
+        """-1 between two runs."""
         self.inside: Channel | None = None
         """To init, until it has become the program."""
         self.report: Channel | None = None
         """To the launcher, until it has heard of the start."""
-        self.listener = Listener()
-        self.leash = -1
-        self.mounts_fd = -1
+        self.leash = self.mounts_fd = self.network_fd = self.user_fd = -1
+        """The leash's end; and namespaces that are kept beyond init's end."""
         self.journal = FileJournal(bundle.path / "journal.jsonl")
         self.outputs = Outputs(self.info.id, self.journal)
         self.state = State()
-        self.kill_at = 0.0
-        self.starts_at_once = self.is_started = False
-        self.clients: dict[int, Channel] = {}
-        self.waiting: list[Channel] = []
+        self.kill_at = self.delay_s = 0.0
+        self.starts_at_once = self.is_started = self.is_ending = False
+        """`is_ending`: it is not to be started again by itself."""
         self.poll = select.poll()
+        self.clients = requests.Clients(self, listener or Listener())
         self.execs = Execs(bundle, pidfd, self.poll, is_root=ids.is_identity)
+        self.health: Health | None = None
         self.may_sleep = idle.is_possible()
         self.quiet_since = time.monotonic()
 
@@ -72,14 +82,16 @@ class Supervisor:
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
         if bundle.info.unusual:
-            inside = born_anew(inside, bundle.spec, ids, bundle.info.rung)
-        begin_limits(bundle, inside.pid, ids)
+            inside = calls.born_anew(inside, bundle.spec, ids, bundle.info.rung)
+        calls.begin_limits(bundle, inside.pid, ids)
+        calls.begin_mounts(bundle, ids)
         # First of all, so that init makes its root while the rest happens here.
-        ends = be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
+        ends = calls.be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
         made.inside, made.report, made.leash = inside.channel, report, leash
         made.outputs.are(ends)
         made.starts_at_once = message["start"]
+        made.choose_sink()
         return made
 
     @classmethod
@@ -87,98 +99,99 @@ class Supervisor:
         """The supervisor that was idle."""
         bundle = Bundle(Path(was.bundle))
         bundle.lock_fd = was.lock
-        made = cls(IdMap.from_numbers(was.ids), bundle, was.pid, was.pidfd)
-        made.listener.close()
-        made.listener = Listener(was.listener)
-        made.mounts_fd = was.mounts
+        made = cls(IdMap.from_numbers(was.ids), bundle, was.pid, was.pidfd, Listener(was.listener))
+        made.mounts_fd, made.network_fd, made.user_fd = was.mounts, was.network, was.user
         made.outputs.are(was.outputs, was.master, was.peer)
+        made.outputs.lost_bytes = was.lost
         made.journal.adopt(was.journal)
+        made.delay_s = was.delay
+        if was.silent >= 0:
+            os.close(was.silent)
         made.state = bundle.state()
         made.is_started = True
-        made.outputs.has_lost = was.lost or made.state.error == LOST
+        made.choose_sink()
         made.outputs.watch(made.poll)
         for fd in (was.pidfd, was.listener):
             made.poll.register(fd, select.POLLIN)
+        made._watch_health(resumed=True)
         return made
 
     def run(self) -> None:
         try:
-            self._create()
+            self.clients.open()
+            if self.info.log:
+                self.journal.adopt(opened(self.journal.path))
+            else:
+                self.journal.open()
+            self.create()
         except BaseException as error:  # noqa: BLE001 - told to whoever launched it
             # Whoever launched it raises this; the container stays, stopped, for another try.
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self.bundle.write_state(
-                replace(
-                    self.state,
-                    status="stopped",
-                    exit_code=_exit_code_of(error),
-                    error=str(error),
-                    finished_at=time.time(),
-                )
-            )
-            self._hang_up(describe(error))
+            self.abort(error)
+            self.bundle.write_state(replace(self.state, status="stopped", finished_at=time.time()))
+            requests.hang_up(self, describe(error))
             return
         if self.starts_at_once:
-            self._start_for_launcher()
+            requests.start_for_launcher(self)
         self.attend()
 
     def attend(self) -> None:
         """To the end of the container."""
-        self._watch()
+        while True:
+            if self.pidfd >= 0:
+                self._watch()
+                self._reap()
+            if not endings.runs_again(self):
+                break
         self._finish()
 
     # --- create -------------------------------------------------------------------------------
 
-    def _create(self) -> None:
-        """Everything up to the start: OCI's `created`."""
-        self._listen()
-        self.journal.open()
+    def adopt(self, inside: stage.Inside) -> None:
+        """Another first process, for another run."""
+        self.pid, self.pidfd, self.inside = inside.pid, os.pidfd_open(inside.pid), inside.channel
+        self.execs = Execs(self.bundle, self.pidfd, self.poll, is_root=self.ids.is_identity)
+        self.starts_at_once, self.is_started = True, False
+
+    def create(self) -> None:
+        """Everything up to the start: OCI's `created`. Raises what hindered it."""
         self.outputs.watch(self.poll)
-        self.state = State(status="created", pid=self.pid, pid_start=start_time(self.pid))
+        self.state = replace(self.state, status="created", pid=self.pid, pid_start=start_time(self.pid))
         if not self.starts_at_once:
             self.bundle.write_state(self.state)
         assert self.inside is not None
-        assert self.report is not None
         answer, console = self.inside.receive()
-        raise_for(answer)
+        calls.raise_for(answer)
         if console:
             self.outputs.are({}, *console)
             self.outputs.watch(self.poll)
-        if not self.starts_at_once:
-            self.report.send({"created": True})
+        if self.report is not None:
+            if not self.starts_at_once:
+                self.report.send({"created": True})
+            self.poll.register(self.report, select.POLLIN)
         self.bundle.write_stubs(answer["made"] if answer else ())
         if self.info.remove:
-            self._hold_mounts()
-        self.poll.register(self.report, select.POLLIN)
+            # Unmounting takes a while, and nobody needs to wait for it. Only where the layer is thrown away, so that
+            # nothing else ever uses it while it is still mounted.
+            self.mounts_fd = endings.hold_namespace(self.pid, "mnt")
+        endings.hold_network(self)
         self.poll.register(self.pidfd, select.POLLIN)
         if self.leash >= 0:
             self.poll.register(self.leash, select.POLLIN)
 
-    def _hold_mounts(self) -> None:
-        """Keep the mount namespace beyond init's end: unmounting takes a while, and nobody needs to wait for it.
-
-        Only where the layer is thrown away, so that nothing else ever uses it while it is still mounted.
-        """
-        with suppress(PermissionError, FileNotFoundError, ProcessLookupError):
-            # Refused where the user is another inside, without being root here, or too late: then init's end takes
-            # a little longer.
-            self.mounts_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-
-    def _listen(self) -> None:
-        """The control socket."""
-        files.unlink(self.bundle.path / "control.sock")
-        self.listener.open(self.bundle.path)
-        self.poll.register(self.listener, select.POLLIN)
+    def choose_sink(self) -> None:
+        """Where output goes, now that somebody listens or nobody does; and how large its file may become."""
+        if self.info.log:
+            self.outputs.choose(self.info, leashed=self.leash >= 0, heard=bool(self.clients.listening))
 
     # --- start --------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def start(self) -> None:
         """Let init become the program. Raises what hindered it."""
         if self.is_started:
             return
         assert self.inside is not None
-        self.journal.append(Started(self.info.id, self.info.name))
+        with suppress(OSError):
+            self.journal.append(Started(self.info.id, self.info.name))
         if not self.starts_at_once:
             self.inside.send({"start": True})
         # End-of-file means that exec succeeded: the channel is close-on-exec. A packet is the error that stopped it.
@@ -187,63 +200,102 @@ class Supervisor:
         self.is_started = True
         if answer is not None:
             error = error_of(answer)
-            code = _exit_code_of(error)
+            self.is_ending = True
+            code = int(getattr(error, "exit_status", 125))
             self.state = replace(self.state, status="stopped", error=error.message, exit_code=code)
             # Before anybody hears of the error, so that whoever asks then is told the same.
             self.bundle.write_state(self.state)
-            self.journal.append(Notice(self.info.id, error.message, error.why))
+            with suppress(OSError):
+                self.journal.append(Notice(self.info.id, error.message, error.why))
             raise error
         self.state = replace(self.state, status="running", started_at=time.time())
         self.bundle.write_state(self.state)
+        if self.info.health:
+            self._watch_health(resumed=False)
+
+    def _watch_health(self, *, resumed: bool) -> None:
+        if not self.info.health:
+            return
+        # Only now: what most containers have no use for, no supervisor carries with it.
+        from nbcontain.runtime.health import Health
+
+        self.health = Health(
+            self.bundle, self.info.health, self.execs, self.poll,
+            lambda status: self.tell(f"health_status: {status}"), resumed=resumed,
+        )  # fmt: skip
 
     # --- the loop -----------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Serve output, requests, execs and the leash until init has ended."""
-        while True:
-            timeout_ms = None
-            if self.kill_at:
-                timeout_ms = max(0.0, self.kill_at - time.monotonic()) * 1000
-            elif self._is_idle():
-                timeout_ms = max(0.0, self.quiet_since + _QUIET_S - time.monotonic()) * 1000
-                if timeout_ms == 0:
-                    self._sleep()
-            ready = self.poll.poll(timeout_ms)
-            if self.kill_at and time.monotonic() >= self.kill_at:
-                self.kill_at = 0.0
-                self._signal(signal.SIGKILL)
-            has_ended = False
-            for fd, _ in ready:
-                if fd == self.pidfd:
-                    # Served last: what was written before the end is read first.
-                    has_ended = True
-                else:
-                    self._serve(fd)
-            if has_ended:
-                return
+        """Serve output, requests, execs, checks and the leash until init has ended."""
+        while not self.serve_for(None):
+            pass
+
+    def serve_for(self, longest_s: float | None) -> bool:
+        """Serve what comes next, waiting so long at most; True once init has ended."""
+        now = time.monotonic()
+        moments = [now + longest_s] if longest_s is not None else []
+        if self.kill_at:
+            moments.append(self.kill_at)
+        if self.health is not None:
+            moments.append(self.health.due_at)
+        if self._is_idle():
+            if now >= self.quiet_since + _QUIET_S:
+                self._sleep()
+            else:
+                moments.append(self.quiet_since + _QUIET_S)
+        # poll(2) counts milliseconds in 31 bits.
+        ready = self.poll.poll(min(_DAY_S, max(0.0, min(moments) - now)) * 1000 if moments else None)
+        if self.kill_at and time.monotonic() >= self.kill_at:
+            self.kill_at = 0.0
+            self.signal(signal.SIGKILL)
+        if self.health is not None:
+            self.health.attend()
+        has_ended = False
+        for fd, _ in ready:
+            if fd == self.pidfd:
+                # Served last: what was written before the end is read first.
+                has_ended = True
+            else:
+                self._serve(fd)
+        return has_ended
 
     def _is_idle(self) -> bool:
         """Whether nobody wants anything but that the output is kept.
 
         Whoever holds a leash waits for the end, which awakening would delay by what an interpreter's start takes.
         """
-        busy = self.report or self.clients or self.execs or self.kill_at or self.leash >= 0
+        busy = self.report or self.clients or self.execs or self.kill_at or self.leash >= 0 or self.pidfd < 0
+        if self.health is not None and self.health.due_at - time.monotonic() < _QUIET_S:
+            return False
         return self.may_sleep and self.is_started and not busy
 
     def _sleep(self) -> None:
         """Become small, until something happens. Returns only where that cannot be."""
-        if self.outputs.has_lost:
-            self.bundle.write_state(replace(self.state, error=LOST))
+        if self.outputs.lost_bytes:
+            self._write_lost()
         self.may_sleep = False
         assert self.bundle.lock_fd is not None
+        silent = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC) if self.outputs.is_unheard else -1
         idle.fall_asleep(
             idle.Idle(
                 bundle=str(self.bundle.path), task=self.info.id, pid=self.pid, lock=self.bundle.lock_fd,
-                pidfd=self.pidfd, listener=self.listener.fileno(), journal=self.journal.fileno(),
+                pidfd=self.pidfd, listener=self.clients.listener.fileno(), journal=self.journal.fileno(),
                 mounts=self.mounts_fd, outputs=self.outputs.ends, ids=self.ids.numbers(),
-                master=self.outputs.master, peer=self.outputs.peer,
+                master=self.outputs.master, peer=self.outputs.peer, network=self.network_fd, user=self.user_fd,
+                silent=silent, lost=self.outputs.lost_bytes, wake=self.health.due_at if self.health else 0.0,
+                limit=self.journal.limit_bytes, delay=self.delay_s,
             )
         )  # fmt: skip
+        if silent >= 0:
+            os.close(silent)
+
+    def _write_lost(self) -> None:
+        """That output was lost, and how much, for who looks while it runs."""
+        if self.state.dropped_bytes != self.outputs.lost_bytes:
+            self.state = replace(self.state, error=LOST, dropped_bytes=self.outputs.lost_bytes)
+            with suppress(OSError, NbcontainError):
+                self.bundle.write_state(self.state)
 
     def _serve(self, fd: int) -> None:
         if fd in self.outputs.ends:
@@ -251,158 +303,127 @@ class Supervisor:
             return
         self.quiet_since = time.monotonic()
         if self.report is not None and fd == self.report.fileno():
-            self._serve_report()
+            requests.serve_report(self)
         elif fd == self.leash:
             self.poll.unregister(fd)
             self._end_softly()
-        elif fd == self.listener.fileno():
-            self._accept()
-        elif fd in self.clients:
-            self._serve_client(self.clients[fd])
-        else:
+        elif not (self.clients.serve(fd) or (self.health is not None and self.health.reads(fd))):
             self.execs.serve(fd)
 
-    def _serve_report(self) -> None:
-        """The launcher: a request to start, or its end."""
-        assert self.report is not None
-        message, _ = self.report.receive()
-        if message is not None and message.get("do") == "start":
-            self._start_for_launcher()
-        elif message is None:
-            self._hang_up(None)
-            if not self.is_started:
-                self._signal(signal.SIGKILL)
+    # --- what can be asked of it --------------------------------------------------------------
 
-    def _start_for_launcher(self) -> None:
-        try:
-            self._start()
-        except BaseException as error:  # noqa: BLE001 - raised where the start was asked for
-            self._hang_up(describe(error))
-        else:
-            self._hang_up({"started": True})
+    def kill(self, number: int, *, final: bool) -> None:
+        """Send the first process a signal; a `final` one is somebody's wish that it ends, and stays so."""
+        if final:
+            self.is_ending = True
+            self.state = replace(self.state, stopped_by_hand=True)
+        self.signal(number)
 
-    def _hang_up(self, message: Message | None) -> None:
-        """The launcher's last word."""
-        if self.report is None:
+    def signal(self, number: int) -> None:
+        """To the first process, if there is one."""
+        if self.pidfd < 0:
             return
-        if message is not None:
-            self.report.tell(message)
-        if self.is_started or message is None:
-            try:
-                self.poll.unregister(self.report)
-            except KeyError:
-                pass
-        self.report.close()
-        self.report = None
-
-    def _accept(self) -> None:
-        client = self.listener.accept()
-        if client.peer_uid() not in (0, self.bundle.path.stat().st_uid):
-            client.close()
-            return
-        self.clients[client.fileno()] = client
-        self.poll.register(client, select.POLLIN)
-
-    def _forget(self, client: Channel) -> None:
-        fd = client.fileno()
-        self.clients.pop(fd, None)
-        if client in self.waiting:
-            self.waiting.remove(client)
-        self.execs.abandon(client)
-        self.poll.unregister(fd)
-        client.close()
-
-    def _serve_client(self, client: Channel) -> None:
-        try:
-            message, fds = client.receive()
-        except (ValueError, LookupError, OSError, RecursionError, MemoryError):
-            # Whoever sends what is no message is not worth the container's life.
-            message, fds = None, []
-        if message is None:
-            self._forget(client)
-            return
-        try:
-            match message.get("do"):
-                case "start":
-                    self._start()
-                    client.tell({"started": True})
-                case "kill":
-                    self._signal(int(message["signal"]))
-                    client.tell({"done": True})
-                case "wait":
-                    self.waiting.append(client)
-                case "console":
-                    if self.outputs.master < 0:
-                        raise NotRunning(f"{self.info.name} has no terminal")
-                    client.tell({"console": True}, (self.outputs.master,))
-                case "keep" if fds:
-                    self.execs.keep(client, fds)
-                case "keep":
-                    self._cut_leash()
-                    client.tell({"done": True})
-                case "exec":
-                    if not self.is_started:
-                        raise NotRunning(f"{self.info.name} has not been started")
-                    self.execs.start(client, message, fds)
-        except BaseException as error:  # noqa: BLE001 - raised where it was asked for
-            client.tell(describe(error))
-        finally:
-            for fd in fds:
-                os.close(fd)
-
-    def _signal(self, number: int) -> None:
         try:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             pass
 
-    def _cut_leash(self) -> None:
+    def reread(self) -> None:
+        """What it is called, or asked to be, has been changed."""
+        self.info = self.bundle.reread()
+        endings.hold_network(self)
+
+    def told_exec(self, message: Message) -> Callable[[int, str], None]:
+        """What is to be told of the end of a further program."""
+        words = str(message.get("id", ""))
+        return lambda code, _: self.tell("exec_die", execID=words, exitCode=str(code))
+
+    def cut_leash(self) -> None:
         """Whoever wanted the container lets it live on without them."""
         if self.leash >= 0:
-            self.poll.unregister(self.leash)
+            with suppress(KeyError):
+                self.poll.unregister(self.leash)
             os.close(self.leash)
             self.leash = -1
+            self.choose_sink()
 
     def _end_softly(self) -> None:
         """The leash was let go: ask, then kill. With init the whole pid namespace ends."""
-        self._signal(signal_number(self.info.stop_signal) if self.is_started else signal.SIGKILL)
+        self.is_ending = True
+        self.signal(signal_number(self.info.stop_signal) if self.is_started else signal.SIGKILL)
         self.kill_at = time.monotonic() + GRACE_S
 
     # --- the end ------------------------------------------------------------------------------
 
-    def _finish(self) -> None:
-        """What is left of the output, the exit code, and for --rm the removal."""
+    def abort(self, error: BaseException) -> None:
+        """End what could not be started."""
+        if self.pidfd >= 0:
+            self.signal(signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self._forget_pidfd()
+        code = int(getattr(error, "exit_status", 125))
+        self.state = replace(self.state, exit_code=code, error=str(error))
+
+    def _forget_pidfd(self) -> None:
+        with suppress(KeyError):
+            self.poll.unregister(self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd = -1
+
+    def _reap(self) -> None:
+        """Init has ended, and everything inside with it: what is left of the output, and how it went."""
         _, status = os.waitpid(self.pid, 0)
         code = exit_code(status)
-        end_rest(self.bundle)
-        if self.state.exit_code is not None and self.state.error:
+        calls.end_rest(self.bundle)
+        if self.state.exit_code is not None and self.state.error and self.state.status == "stopped":
             code = self.state.exit_code
+        self.kill_at = 0.0
+        self._forget_pidfd()
         self.outputs.drain()
-        if end_limits(self.bundle, self.ids, self.journal):
+        if self.health is not None:
+            self.health.end()
+            self.health = None
+        if self.info.restart:
+            until = time.monotonic() + _REAPED_S
+            while self.execs and time.monotonic() < until:
+                self.serve_for(0.1)
+        if calls.end_limits(self.bundle, self.ids, self.journal):
             self.state = replace(self.state, oom_killed=True)
-        if self.outputs.has_lost:
-            self.state = replace(self.state, error=LOST)
-        self.state = replace(self.state, status="stopped", exit_code=code, finished_at=time.time())
+            self.tell("oom")
+        if self.outputs.lost_bytes:
+            self.state = replace(self.state, error=LOST, dropped_bytes=self.outputs.lost_bytes)
+        self.state = replace(self.state, exit_code=code, finished_at=time.time())
+
+    def write_state(self) -> None:
+        """A full disk keeps nobody from going on."""
+        with suppress(OSError, NbcontainError):
+            self.bundle.write_state(self.state)
+
+    def _finish(self) -> None:
+        """The exit code, and for --rm the removal."""
+        self.state = replace(self.state, status="stopped")
+        code = self.state.exit_code or 0
         try:
             self.bundle.write_state(self.state)
         finally:
-            rubbish = self._put_aside() if self.info.remove else []
+            rubbish = endings.put_aside(self.bundle) if self.info.remove else []
             try:
                 self.journal.append(Finished(self.info.id, "done" if code == 0 else "failed", exit_code=code))
             except OSError:
                 pass
-            for client in self.waiting:
-                client.tell({"exit_code": code})
+            self.clients.tell_end(code)
             self.journal.close()
             if self.mounts_fd >= 0:
                 os.close(self.mounts_fd)
-            self._tell("die", exitCode=str(code))
+            self.tell("die", exitCode=str(code))
             if rubbish:
-                self._tell("destroy")
+                self.tell("destroy")
             for path in rubbish:
-                self._remove(path)
+                endings.remove(self.ids, path, self.info.rung)
+            if self.info.remove:
+                calls.end_mounts(self.bundle, self.ids)
 
-    def _tell(self, action: str, **attributes: str) -> None:
+    def tell(self, action: str, **attributes: str) -> None:
         """Tell of an event. Nobody waits for it, and a disk that takes no more keeps nobody from working."""
         if self.info.build_step:
             return
@@ -411,38 +432,12 @@ class Supervisor:
             path = Layout(self.bundle.path.parent.parent).events
             events_log.record(path, "container", action, self.info.id, told)
 
-    def _put_aside(self) -> list[Path]:
-        """Free the names of what --rm removes, before anybody hears of the end; gives where it lies now.
-
-        Followers, who hold the files open, still read what comes.
-        """
-        tmp = self.bundle.path.parent.parent / "tmp"
-        aside: list[Path] = []
-        with suppress(FileNotFoundError):
-            # Somebody may be removing it at the same time: rm -f.
-            # The container before its layer: nobody may see one without, also if we die in between.
-            for path in filter(None, (self.bundle.path, self.bundle.active_directory())):
-                target = tmp / f".tmp-{len(aside)}-{self.info.id}"
-                files.move(path, target)
-                aside.append(target)
-        return aside
-
-    def _remove(self, path: Path) -> None:
-        try:
-            files.remove_tree(path)
-        except PermissionError:
-            remove_as_root(self.ids, path, self.info.rung)
-
 
 def resume() -> None:
     """A supervisor that was idle, executed again: go on where it was."""
     was = idle.Idle.of(sys.argv[1:])
     idle.hold(was)
+    stage.close_others(was.descriptors())
     os.environ.clear()
     gc.disable()
     stage.run(Supervisor.resumed(was).attend)
-
-
-def _exit_code_of(error: BaseException) -> int:
-    return int(getattr(error, "exit_status", 125))
-

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from nbcontain.errors import BadArchive, BadDocument, BadReference, StoreError
+from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, StoreError
 from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import CONFIG, INDEX, LAYER_TAR_GZIP, REF_NAME, Descriptor, Image, Manifest
@@ -29,14 +29,21 @@ from nbcontain.store.layer_writer import LayerWriter
 from nbcontain.store.unpack import split
 from nbcontain.values import dataclass
 
+if TYPE_CHECKING:
+    from nbcontain.store.early import Early
+    from nbcontain.store.stacks import Feed
+
 _CONTENTS = ("manifest.json", "index.json", "oci-layout", "repositories")
 _DOCUMENTS_BYTES = 128 << 20
 _BLOBS = 2000
+_EARLY_BYTES = 256 << 10
+"""A smaller layer is unpacked in no time when its turn comes."""
 _DEPTH = 3
 INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00")
 Choose = Callable[[Sequence[Descriptor], str], Sequence[Descriptor]]
 """Which manifests of an index of several platforms, of those that the archive holds."""
+Write = Callable[[bytes | memoryview], object]
 Wanted = Callable[[Sequence[Descriptor]], Sequence[Descriptor]]
 """Which entries of an OCI layout's index.json."""
 
@@ -57,16 +64,17 @@ class _Held:
 
 def read_archive(
     source: tar.Readable | Path, blobs: Blobs, choose: Choose, told: Callable[[int], None] = lambda size_bytes: None,
-    wanted: Wanted | None = None,
-) -> tuple[Saved, ...]:
+    wanted: Wanted | None = None, early: Early | None = None,
+) -> tuple[Saved, ...]:  # fmt: skip
     """The images of an archive, whose blobs are in the store afterwards; a directory is given as a path.
 
-    `told` is called now and then with the bytes that are through. Raises BadArchive, BadDocument, DigestMismatch,
-    DiskFull; the store is then as before. With `wanted`, of an OCI layout, there may be none.
+    What looks like a layer is unpacked `early`, while it is read, if its blob is not here. `told` is called now and
+    then with the bytes that are through. Raises BadArchive, BadDocument, DigestMismatch, DiskFull; the store is then
+    as before. With `wanted`, of an OCI layout, there may be none.
     """
     with ExitStack() as stack:
         members = _members_of_directory(source) if isinstance(source, Path) else _members_of_tar(source)
-        intake = _Intake(blobs, stack, told)
+        intake = _Intake(blobs, stack, told, early)
         for name, size, link, body in members:
             intake.take(name, size, link, body)
         images = intake.oci_images(choose, wanted) if "index.json" in intake.documents else intake.docker_images()
@@ -119,13 +127,14 @@ def _nothing() -> bytes:
 class _Intake:
     """What was read of one archive."""
 
-    def __init__(self, blobs: Blobs, stack: ExitStack, told: Callable[[int], None]) -> None:
+    def __init__(self, blobs: Blobs, stack: ExitStack, told: Callable[[int], None], early: Early | None) -> None:
         self.documents: dict[str, bytes] = {}
         self._held: dict[str, _Held] = {}
         self._links: dict[str, str] = {}
         self._blobs = blobs
         self._stack = stack
         self._told = told
+        self._early = early
         self._through = self._kept = 0
 
     def take(self, name: str, size: int, link: str, body: _Body) -> None:
@@ -142,7 +151,7 @@ class _Intake:
             self._document(name, size, first, body)
         elif size >= tar.BLOCK or (size and name.startswith("blobs/")):
             # Anything smaller is no layer: docker's old VERSION files.
-            self._large(name, first, body)
+            self._large(name, size, first, body)
 
     def _document(self, name: str, size: int, first: bytes, body: _Body) -> None:
         self._kept += size
@@ -153,17 +162,18 @@ class _Intake:
             data += piece
         self.documents[name] = bytes(data)
 
-    def _large(self, name: str, first: bytes, body: _Body) -> None:
+    def _large(self, name: str, size: int, first: bytes, body: _Body) -> None:
         if len(self._held) >= _BLOBS:
             raise BadArchive(f"the archive has more than {_BLOBS} large files")
         blob = self._stack.enter_context(self._blobs.writer())
+        feed = self._feed(name, size, first)
         if name.startswith("blobs/") or first.startswith(_COMPRESSED):
-            self._copy(first, body, blob.write)
+            self._copy(first, body, blob.write, feed)
             self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
             return
         # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.
         layer = self._stack.enter_context(LayerWriter(blob))
-        self._copy(first, body, layer.write)
+        self._copy(first, body, layer.write, feed)
         # Its threads end here: many layers may be held.
         layer.finish()
 
@@ -173,13 +183,26 @@ class _Intake:
 
         self._held[name] = _Held(commit)
 
-    def _copy(self, first: bytes, body: _Body, write: Callable[[bytes | memoryview], object]) -> None:
+    def _feed(self, name: str, size: int, first: bytes) -> Feed | None:
+        """Where to write a member too that is worth being unpacked already."""
+        is_layer = first.startswith(_COMPRESSED) or first[257:262] == b"ustar"
+        if self._early is None or not is_layer or size < _EARLY_BYTES:
+            return None
+        with suppress(BadDigest):
+            if self._blobs.exists(Digest.parse(name.removeprefix("blobs/").replace("/", ":"))):
+                return None
+        return self._early.begin()
+
+    def _copy(self, first: bytes, body: _Body, write: Write, feed: Feed | None) -> None:
         piece: bytes | memoryview = first
-        while piece:
-            write(piece)
-            self._through += len(piece)
-            self._told(self._through)
-            piece = body()
+        with feed or nullcontext():
+            while piece:
+                if feed is not None:
+                    feed.write(piece)
+                write(piece)
+                self._through += len(piece)
+                self._told(self._through)
+                piece = body()
 
     def _place(self, name: str) -> str:
         """Where a name leads among the members."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nbcontain.errors import BadDigest, BadDocument, DigestMismatch, StoreError
+from nbcontain.errors import BadDigest, BadDocument, DigestMismatch, StoreError, VolumeNotFound
 from nbcontain.oci import codec
 from nbcontain.oci.digest import ChainID, Digest, chain_id
 from nbcontain.oci.image import MANIFEST, REF_NAME, Descriptor, Image, Index
@@ -34,6 +34,7 @@ Kind = Literal[
     "image-incomplete",
     "snapshot-damaged", "snapshot-on-nothing", "layer-of-nobody", "layer-on-nothing", "cache-useless", "leftover",
     "permissions", "container-damaged", "container-unfinished", "container-without-layer", "container-lost",
+    "volume-damaged", "volume-missing", "volume-of-nobody",
 ]  # fmt: skip
 Remedy = Literal["quarantine", "remove", "rewrite", "close", "drop", "end", "none"]
 _INDEX_LIMIT = 64 << 20
@@ -84,6 +85,11 @@ MEANINGS: dict[Kind, Meaning] = {
     "container-without-layer": Meaning(
         "a container's writable layer is gone", "quarantine", "sets its directory aside: it cannot be started",
     ),
+    "volume-damaged": Meaning("a volume's record cannot be read", "quarantine", "sets it aside, with its files"),
+    "volume-missing": Meaning(
+        "a container has a volume that is gone", "none", "nothing: remove the container, or make the volume anew",
+    ),
+    "volume-of-nobody": Meaning("a volume that should have gone with its container", "remove", "removes it"),
     "container-lost": Meaning(
         "a container's supervisor died and could not say how it ended", "end", "records that it ended",
     ),
@@ -142,6 +148,7 @@ class Check:
         for snapshots in self._store.snapshotters:
             yield from self._snapshots(snapshots)
         yield from self._cache()
+        yield from self._volumes()
         yield from self._leftovers()
 
     def alone(self, owners: Collection[str]) -> Iterator[Finding]:
@@ -387,6 +394,16 @@ class Check:
             self.records += 1
             if not self._store.cache.is_sound(key) and path.exists():
                 yield Finding("cache-useless", key.short, "it cannot be read, or layers that it names are gone", path)
+
+    def _volumes(self) -> Iterator[Finding]:
+        volumes = self._store.volumes
+        for name in volumes.names():
+            try:
+                volumes.get(name)
+            except VolumeNotFound:
+                continue
+            except StoreError as error:
+                yield Finding("volume-damaged", name, _said(error), self._layout.volume(name))
 
     def _leftovers(self) -> Iterator[Finding]:
         layout = self._layout

@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 from nbcontain.linux import syscalls
+from nbcontain.linux.boot import boot_id
 from nbcontain.store import files
 from nbcontain.store.tree_index import write_index
 from nbcontain.store.whiteouts import is_kept_xattr, join
@@ -31,17 +32,18 @@ def copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, lin
     """See `copying.CopyTree`: here and now, by whom all of the files belong to."""
     fd = files.open_to_append(index) if index is not None else -1
     try:
-        clone(str(root), str(source.relative_to(root)), str(target.relative_to(root)), fd, linked=linked)
+        clone(str(root), str(source.relative_to(root)), str(target.relative_to(root)), fd, linked=linked,
+              boot=boot_id())  # fmt: skip
     finally:
         if fd >= 0:
             os.close(fd)
 
 
-def clone(root: str, source: str, target: str, index: int, *, linked: bool) -> int:
+def clone(root: str, source: str, target: str, index: int, *, linked: bool, boot: str) -> int:
     """Make the empty directory `target` what `source` is; both are paths below `root`. The number of entries.
 
     `linked` makes hard links of regular files, where that can be. `index`, unless it is -1, is a file that takes what
-    was made; once this returns, whatever is changed can be told by it. Sockets are left out.
+    was made in this boot; once this returns, whatever is changed can be told by it. Sockets are left out.
     """
     old_umask = os.umask(0)
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -53,7 +55,7 @@ def clone(root: str, source: str, target: str, index: int, *, linked: bool) -> i
                 copy = _Clone(found, made, linked)
                 copy.run()
                 if index >= 0:
-                    write_index(made, index, linked=linked)
+                    write_index(made, index, linked=linked, boot=boot)
                 return copy.entries
             finally:
                 os.close(made)
@@ -62,6 +64,23 @@ def clone(root: str, source: str, target: str, index: int, *, linked: bool) -> i
     finally:
         os.close(top)
         os.umask(old_umask)
+
+
+def clone_between(source: int, target: int) -> int:
+    """Make an empty directory what another one is, both open. The number of entries. Nobody writes to either."""
+    old_umask = os.umask(0)
+    try:
+        copy = _Clone(source, target, linked=False)
+        copy.run()
+        return copy.entries
+    finally:
+        os.umask(old_umask)
+
+
+def copy_attributes(source: int, target: int) -> None:
+    """Give an open directory the owner, mode, times and extended attributes of another."""
+    status, made = os.fstat(source), os.fstat(target)
+    _finish(source, target, status, (made.st_uid, made.st_gid))
 
 
 class _Clone:
@@ -150,7 +169,7 @@ class _Clone:
             try:
                 if status.st_size:
                     copy_content(source, target, status)
-                self._finish(source, target, status)
+                _finish(source, target, status, self._own)
             finally:
                 os.close(target)
         finally:
@@ -173,23 +192,25 @@ class _Clone:
         try:
             made = self._open(self._target, path)
             try:
-                self._finish(found, made, os.fstat(found))
+                _finish(found, made, os.fstat(found), self._own)
             finally:
                 os.close(made)
         finally:
             os.close(found)
 
-    def _finish(self, source: int, target: int, status: os.stat_result) -> None:
-        if (status.st_uid, status.st_gid) != self._own:
-            os.fchown(target, status.st_uid, status.st_gid)
-        for name in _xattrs(source):
-            try:
-                os.setxattr(target, name, os.getxattr(source, name))
-            except OSError as error:
-                if error.errno not in _XATTR_REFUSED:
-                    raise
-        os.fchmod(target, stat.S_IMODE(status.st_mode))
-        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+def _finish(source: int, target: int, status: os.stat_result, own: tuple[int, int]) -> None:
+    """All that a file or directory is besides its content. `own` is whom the new one belongs to already."""
+    if (status.st_uid, status.st_gid) != own:
+        os.fchown(target, status.st_uid, status.st_gid)
+    for name in _xattrs(source):
+        try:
+            os.setxattr(target, name, os.getxattr(source, name))
+        except OSError as error:
+            if error.errno not in _XATTR_REFUSED:
+                raise
+    os.fchmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _xattrs(fd: int) -> list[bytes]:

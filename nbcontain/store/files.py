@@ -226,15 +226,15 @@ def unlink(path: Path) -> bool:
 
 
 @contextmanager
-def lock(path: Path, *, exclusive: bool) -> Iterator[None]:
-    """Hold flock(2) on `path`, which is made if need be and never removed. Waits.
+def lock(path: Path, *, exclusive: bool) -> Iterator[int]:
+    """Hold flock(2) on `path`, which is made if need be and never removed. Waits. Gives the descriptor that holds it.
 
     Threads exclude each other like processes: each call has its own open file description.
     """
     fd = _open_lock(path)
     try:
         _flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, path)
-        yield
+        yield fd
     finally:
         os.close(fd)
 
@@ -274,13 +274,9 @@ def _flock(fd: int, operation: int, path: Path) -> None:
 
 def rewrite(path: Path, data: bytes) -> None:
     """Other bytes in the same file, for whoever has it mounted: a reader may see the middle of it."""
-    with disk(path.parent):
-        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            write(fd, data)
-            os.truncate(fd, len(data))
-        finally:
-            os.close(fd)
+    with disk(path.parent), os.fdopen(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "wb", 0) as file:
+        write(file.fileno(), data)
+        file.truncate(len(data))
 
 
 def read(path: Path | str, limit: int) -> bytes:

@@ -164,6 +164,14 @@ class Layout:
         return self.root / "downloads"
 
     @property
+    def volumes(self) -> Path:
+        return self.root / "volumes"
+
+    def volume(self, name: str) -> Path:
+        """One volume: `volume.json`, `lock`, `_data/` with its files, and `filling/` if a copy was cut off."""
+        return self.volumes / name
+
+    @property
     def containers(self) -> Path:
         return self.root / "containers"
 

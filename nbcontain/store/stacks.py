@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import BadArchive, StoreError
 from nbcontain.linux.idmap import IdMap
@@ -24,6 +24,9 @@ from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.snapshots import Active, Changes, Staging, Worker
 from nbcontain.store.store import Store
 from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.store.early import Early
 
 _READ_BYTES = 1 << 20
 _PIPE_BYTES = 1 << 20
@@ -47,23 +50,27 @@ class Stacks:
     can_unpack: bool = True
     """Whether the worker can do anything here: where nothing can run, images are blobs only."""
 
-    def unpack(self, layers: Sequence[Layer], strike: Callable[[], None] = _nothing) -> None:
+    def unpack(
+        self, layers: Sequence[Layer], strike: Callable[[], None] = _nothing, early: Early | None = None
+    ) -> None:
         """Make the snapshots of this stack exist, some layers at a time; the blobs are in the store.
 
-        Idempotent; what another process unpacks meanwhile is taken. `strike` is called now and then, and
-        raises when nobody wants this any more. Raises BadArchive, StoreError, DiskFull.
+        Idempotent; what another process unpacks meanwhile is taken, and what was unpacked `early`. `strike` is called
+        now and then, and raises when nobody wants this any more. Raises BadArchive, StoreError, DiskFull.
         """
-        with self.arriving(layers, strike):
+        with self.arriving(layers, strike, early):
             pass
 
     @contextmanager
-    def arriving(self, layers: Sequence[Layer], strike: Callable[[], None] = _nothing) -> Iterator[Arrivals]:
+    def arriving(
+        self, layers: Sequence[Layer], strike: Callable[[], None] = _nothing, early: Early | None = None
+    ) -> Iterator[Arrivals]:
         """The same for a stack whose layers come in one by one, in any order.
 
         Each can be unpacked while it is being written (`Arrivals.feed`), or once its blob is there
         (`Arrivals.stored`). At the end all of them are waited for; what nobody told of is taken from the blobs.
         """
-        arrivals = Arrivals(self, layers)
+        arrivals = Arrivals(self, layers, early)
         try:
             yield arrivals
             for layer in layers:
@@ -97,13 +104,8 @@ class Stacks:
             mounts = self.store.snapshots_of(shown.key).look(shown)
         else:
             mounts = self.store.snapshots.view(shown)
-
-        def pour(source: int) -> None:
-            while chunk := os.read(source, _READ_BYTES):
-                write(chunk)
-
         with self.ledger(shown) as ledger:
-            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), pour, ledger, ())
+            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), poured(write), ledger, ())
 
     @property
     def records(self) -> bool:
@@ -129,45 +131,63 @@ class Stacks:
         self, changes: Changes, read: Callable[[int], object], ledger: Sequence[int], more: Sequence[int]
     ) -> int:
         """A worker packs into a pipe, which `read` reads to its end; the number of entries."""
-        source, sink = _pipe()
-        answers: list[dict[str, Any] | BaseException] = []
         fields = {
             "userxattr": self.store.snapshots.userxattr, "stubs": [], "skip": [], "ledger": bool(ledger),
             **changes.arguments,
         }  # fmt: skip
 
-        def pack() -> None:
-            try:
-                fds = (sink, *ledger, *more)
-                answers.append(self.worker.call("tar_of", changes.root, fields, fds, source=changes.below))
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                answers.append(error)
-            finally:
-                os.close(sink)
+        def pack(sink: int) -> dict[str, Any]:
+            return self.worker.call("tar_of", changes.root, fields, (sink, *ledger, *more), source=changes.below)
 
-        thread = threading.Thread(target=pack, name="nbcontain pack", daemon=True)
-        thread.start()
+        return int(piped(pack, read)["entries"])
+
+
+def piped(work: Callable[[int], dict[str, Any]], read: Callable[[int], object]) -> dict[str, Any]:
+    """Have `work`, on a thread of its own, write to a pipe, which `read` reads to its end. Gives what `work` gives."""
+    source, sink = pipe()
+    answers: list[dict[str, Any] | BaseException] = []
+
+    def working() -> None:
         try:
-            read(source)
+            answers.append(work(sink))
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            answers.append(error)
         finally:
-            os.close(source)
-            thread.join()
-        [answer] = answers
-        if isinstance(answer, BaseException):
-            raise answer
-        return int(answer["entries"])
+            os.close(sink)
+
+    thread = threading.Thread(target=working, name="nbcontain pack", daemon=True)
+    thread.start()
+    try:
+        read(source)
+    finally:
+        os.close(source)
+        thread.join()
+    [answer] = answers
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def poured(write: Callable[[bytes], object]) -> Callable[[int], None]:
+    """Reads a pipe to its end, for `piped`: all of it goes to `write`."""
+
+    def pour(source: int) -> None:
+        while chunk := os.read(source, _READ_BYTES):
+            write(chunk)
+
+    return pour
 
 
 class Arrivals:
     """The layers of one stack on their way to being snapshots."""
 
-    def __init__(self, stacks: Stacks, layers: Sequence[Layer]) -> None:
+    def __init__(self, stacks: Stacks, layers: Sequence[Layer], early: Early | None = None) -> None:
         # Two unpackings keep two processors busy: each has a process that writes and a thread that unzips.
         self._slots = threading.Semaphore(max(1, min(4, os.cpu_count() or 1)))
         self._jobs: list[_Job] = []
         below: _Job | None = None
         for layer in layers:
-            below = _Job(stacks, layer, below, self._slots)
+            below = _Job(stacks, layer, below, self._slots, early)
             self._jobs.append(below)
 
     def stored(self, layer: Layer) -> None:
@@ -180,7 +200,7 @@ class Arrivals:
         """Something to write this layer's bytes to as they come; None if its snapshot is there already."""
         for job in self._jobs:
             if job.layer == layer and not job.is_started and not job.must_wait:
-                reading, writing = _pipe()
+                reading, writing = pipe()
                 if job.start(reading):
                     return Feed(writing)
                 os.close(reading)
@@ -232,7 +252,9 @@ class Feed:
 class _Job:
     """One layer, unpacked by a thread of its own. It gets its name once the layers below have theirs."""
 
-    def __init__(self, stacks: Stacks, layer: Layer, below: _Job | None, slots: threading.Semaphore) -> None:
+    def __init__(
+        self, stacks: Stacks, layer: Layer, below: _Job | None, slots: threading.Semaphore, early: Early | None
+    ) -> None:
         self.layer = layer
         self.name: ChainID = chain_id(below.name if below else None, layer.diff_id)
         self.done = threading.Event()
@@ -240,6 +262,7 @@ class _Job:
         self._stacks = stacks
         self._below = below
         self._slots = slots
+        self._early = early
         self._lock = threading.Lock()
         self.is_started = False
         self.is_here = False
@@ -278,6 +301,10 @@ class _Job:
         try:
             if self.must_wait:
                 self._wait_for_below()
+            if self._early is not None and (ready := self._early.take(self.layer.diff_id)) is not None:
+                self._wait_for_below()
+                ready.commit(self.name, self._below.name if self._below else None)
+                return
             with self._stacks.store.snapshots.staging(self._below.name if self._below else None) as staging:
                 if stream is not None:
                     with os.fdopen(stream, "rb", buffering=0) as raw:
@@ -300,35 +327,41 @@ class _Job:
                 raise StoreError(f"the layer below {self.layer.descriptor.digest.short} is missing")
 
     def _apply(self, staging: Staging, source: Any) -> None:
-        """Unzipped here, by a thread, and written by the worker: that way two processors have work."""
-        stacks = self._stacks
-        reading, writing = _pipe()
-        pump = _Pump(source, writing)
-        try:
-            with staging.ledger(wanted=stacks.records) as ledger:
-                stacks.worker.call(
-                    "apply_tar",
-                    (Mount("/", "bind", str(staging.fs), ("bind",)),),
-                    {
-                        "userxattr": stacks.store.snapshots.userxattr, "form": stacks.store.snapshots.form,
-                        "ids": "single" if stacks.ids.is_single else "all",
-                    },  # fmt: skip
-                    (reading, *ledger),
-                )
-        except BadArchive:
-            os.close(reading)
-            pump.finish()
-            raise
-        except BaseException:
-            os.close(reading)
-            raise
-        os.close(reading)
-        diff_id = pump.finish()
+        diff_id = unpacked(self._stacks, staging, source)
         if diff_id != self.layer.diff_id:
             raise BadArchive(
                 f"layer {self.layer.descriptor.digest.short} is not what its image says",
                 why=f"it unpacks to {diff_id}, and the config says {self.layer.diff_id}",
             )
+
+
+def unpacked(stacks: Stacks, staging: Staging, source: Any) -> DiffID:
+    """Unpack the layer that `source` reads, compressed or not, into a directory; the diff ID. Raises BadArchive.
+
+    Unzipped here, by a thread, and written by the worker: that way two processors have work.
+    """
+    reading, writing = pipe()
+    pump = _Pump(source, writing)
+    try:
+        with staging.ledger(wanted=stacks.records) as ledger:
+            stacks.worker.call(
+                "apply_tar",
+                (Mount("/", "bind", str(staging.fs), ("bind",)),),
+                {
+                    "userxattr": stacks.store.snapshots.userxattr, "form": stacks.store.snapshots.form,
+                    "ids": "single" if stacks.ids.is_single else "all",
+                },  # fmt: skip
+                (reading, *ledger),
+            )
+    except BadArchive:
+        os.close(reading)
+        pump.finish()
+        raise
+    except BaseException:
+        os.close(reading)
+        raise
+    os.close(reading)
+    return pump.finish()
 
 
 class _Pump:
@@ -364,7 +397,7 @@ class _Pump:
             os.close(self._sink)
 
 
-def _pipe() -> tuple[int, int]:
+def pipe() -> tuple[int, int]:
     """A pipe that holds a megabyte, where that may be: fewer changes between who downloads and who unpacks."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:

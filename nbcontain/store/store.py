@@ -22,6 +22,7 @@ from nbcontain.store.images import Images
 from nbcontain.store.layout import FORMAT_VERSION, Layout
 from nbcontain.store.overlay import OverlaySnapshotter
 from nbcontain.store.snapshots import Driver, Snapshotter, Worker
+from nbcontain.store.volumes import Volumes
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -50,6 +51,7 @@ class Store:
         self.cache = BuildCache(layout, self.blobs)
         self.cache_mounts = CacheMounts(layout)
         self.builds = BuildRecords(layout)
+        self.volumes = Volumes(layout, remove_tree)
 
     @cached_property
     def snapshots(self) -> Snapshotter:
@@ -110,7 +112,7 @@ class Store:
         with suppress(OSError):
             events_log.record(self.layout.events, kind, action, object_id, attributes)
 
-    def shared(self) -> AbstractContextManager[None]:
+    def shared(self) -> AbstractContextManager[object]:
         """Held by whoever uses things, so that gc leaves them alone; waits for a running gc."""
         return files.lock(self.layout.lock, exclusive=False)
 

@@ -79,14 +79,17 @@ def add_tar(
     owner: tuple[int, int] | None,
     limits: tar.Limits = tar.DEFAULT_LIMITS,
     ledger: Ledger | None = None,
+    whole: bool = False,
 ) -> Applied:
     """Unpack an archive that is no layer onto a directory with things in it, plain or compressed; they are merged.
 
-    Everything becomes `owner`'s, if that is given. Raises like `apply_tar`.
+    Everything becomes `owner`'s, if that is given. `whole` says that the directory will be in no layer, as a volume is
+    not: what looks like a whiteout is a file, and the archive's own directory tells of the one it is unpacked to.
+    Raises like `apply_tar`.
     """
     old_umask = os.umask(0)
     try:
-        with Target(root, False, "all", ledger, is_layer=False) as target:
+        with Target(root, False, "all", ledger, is_layer=False, is_whole=whole) as target:
             reader = tar.Reader(uncompressed(stream), limits, hashes=False)
             while (entry := reader.next()) is not None:
                 if owner is not None:
@@ -102,8 +105,12 @@ def add_tar(
 class Target:
     """The directory that a layer is unpacked into. Paths are relative bytes without `.` and `..`; b"" is the root."""
 
-    def __init__(self, root: str, userxattr: bool, ids: Ids, ledger: Ledger | None, *, is_layer: bool = True) -> None:
+    def __init__(
+        self, root: str, userxattr: bool, ids: Ids, ledger: Ledger | None, *, is_layer: bool = True,
+        is_whole: bool = False,
+    ) -> None:  # fmt: skip
         self._is_layer = is_layer
+        self._is_whole = is_whole
         self._metadata = Metadata(keeps_owners=ids == "all", ledger=ledger)
         self.size_bytes = self.skipped = 0
         self._opaque_xattr = opaque_xattr(userxattr=userxattr)
@@ -141,13 +148,13 @@ class Target:
         if not parts:
             if entry.kind != tar.DIRECTORY:
                 raise BadArchive("the archive replaces the root directory by something else")
-            if self._is_layer:
+            if self._is_layer or self._is_whole:
                 self._directories[b""] = entry
             return
         leaf = parts.pop()
         asked = b"/".join(parts)
         parent, path = self._open.get(asked) or self._directory(parts, asked)
-        if leaf.startswith(WHITEOUT):
+        if leaf.startswith(WHITEOUT) and not self._is_whole:
             if self._is_layer:
                 self._whiteout(parent, path, leaf)
             else:

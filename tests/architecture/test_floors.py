@@ -15,11 +15,11 @@ FLOORS = (
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
-        "happenings", "housekeeping", "inspection", "life", "manifests", "networks", "nouns", "outcomes", "profiles",
-        "resources", "soundness",
+        "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "networks", "nouns", "outcomes",
+        "profiles", "resources", "soundness", "volumes",
     },
     {"display"},
-    {"commands", "completion", "docker_words", "draw", "terminal"},
+    {"commands", "completion", "docker_words", "draw", "lessons", "terminal"},
     {"magics", "session", "__main__"},
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}

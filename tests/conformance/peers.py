@@ -201,8 +201,9 @@ class Docker:
 
 
 @contextmanager
-def docker(directory: Path) -> Iterator[Docker]:
-    """A daemon while this is open. Ends the test where there is none to start."""
+def docker(directory: Path, *, sees_loopback: bool = False) -> Iterator[Docker]:
+    """A daemon while this is open, which may see this machine's registries. Ends the test where there is none to start.
+    """
     needs.program("dockerd", "docker.io")
     needs.program("unshare", "util-linux")
     if os.geteuid():
@@ -213,7 +214,7 @@ def docker(directory: Path) -> Iterator[Docker]:
     peer = Docker(directory)
     # Mounts of its own, which go with it, and a network without a way out.
     command = [
-        "unshare", "--mount", "--net", "--propagation=private",
+        "unshare", "--mount", *(() if sees_loopback else ("--net",)), "--propagation=private",
         shutil.which("dockerd") or "dockerd", "--host", f"unix://{peer.socket}",
         "--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"),
         "--pidfile", str(directory / "pid"), "--config-file", str(directory / "no-config.json"),

@@ -28,9 +28,10 @@ def named() -> dict[str, dict[str, str]]:
 
 
 def write_page(
-    cases: Sequence[Case], states: Mapping[str, str], of_buildah: Counter[str], everywhere: Sequence[tuple[str, ...]]
-) -> None:
-    """Write the page from one run of all builders."""
+    cases: Sequence[Case], states: Mapping[str, str], of_buildah: Counter[str], everywhere: Sequence[tuple[str, ...]],
+    suite: Mapping[str, bool],
+) -> None:  # fmt: skip
+    """Write the page from one run of all builders; `suite` says of peers' cases whether they are strictly the same."""
     counts = Counter(states.values())
     topics = sorted({case.topic for case in cases})
     kinds = ("agree", "explained", "documented", "open")
@@ -62,12 +63,14 @@ def write_page(
     lines += [f"- {reason} ({', '.join(names)})" for reason, names in reasons.items()]
     still_open = [f"- {name}" for name, state in states.items() if state == "open"]
     lines += ["", "## Open", "", *(still_open or ["None."])]
-    for suite, names in named().items():
-        lines += _suite(suite, names, cases, states)
+    for name, names in named().items():
+        lines += _suite(name, names, cases, states, suite)
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
 
 
-def _suite(suite: str, names: Mapping[str, str], cases: Sequence[Case], states: Mapping[str, str]) -> list[str]:
+def _suite(
+    suite: str, names: Mapping[str, str], cases: Sequence[Case], states: Mapping[str, str], same: Mapping[str, bool]
+) -> list[str]:
     prefix = "" if suite == "buildkit" else f"{suite}:"
     shown: dict[str, list[str]] = {}
     for case in cases:
@@ -92,4 +95,14 @@ def _suite(suite: str, names: Mapping[str, str], cases: Sequence[Case], states: 
         rows.append(f"| {name} | {state} | {where} |")
     told = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     title = "BuildKit's integration tests" if suite == "buildkit" else "buildah's conformance cases"
-    return ["", f"## {title}", "", f"{len(names)} names: {told}.", "", "| name | | by |", "|---|---|---|", *rows]
+    lines = ["", f"## {title}", "", f"{len(names)} names: {told}.", ""]
+    if prefix:
+        agreed = [same[prefix + name] for name in names if prefix + name in same]
+        others = ", ".join(name for name in names if not same.get(prefix + name, True))
+        lines += [
+            "Compared as that suite does it, strictly and without any reason given: config and the metadata of every",
+            "file, neither history nor, of directories that were copied, their times (docker 20.10 does not keep them,",
+            f"and newer BuildKit does): **{sum(agreed)} of {len(agreed)} agree with docker,",
+            f"{sum(agreed) / len(agreed):.1%}**. The others: {others or 'none'}.", "",
+        ]  # fmt: skip
+    return [*lines, "| name | | by |", "|---|---|---|", *rows]

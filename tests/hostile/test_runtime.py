@@ -17,9 +17,10 @@ import pytest
 from machine import Machine, said, until
 from nbcontain.errors import NbcontainError, SetupFailed
 from nbcontain.runtime.bundle import State
-from nbcontain.runtime.generate import RunOptions, _volume
+from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.identity import resolve
 from nbcontain.runtime.messages import connect
+from nbcontain.runtime.mounts import asked
 
 STOLEN = "stolen"
 
@@ -214,7 +215,7 @@ def test_exec_into_a_directory_by_descriptor_does_not_lead_out(machine: Machine)
 )
 def test_a_volume_covers_neither_the_root_nor_proc_nor_sys(target: str) -> None:
     with pytest.raises(NbcontainError):
-        _volume(f"/tmp:{target}")
+        asked(RunOptions(image="x", command=(), volumes=(f"/tmp:{target}",)))
 
 
 def test_modules_of_the_image_are_never_imported(machine: Machine, tmp_path: Path) -> None:

@@ -1,25 +1,44 @@
-"""The tutorial notebooks, executed: in both displays, twice in one store, under every profile; and what they leave."""
+"""The tutorial notebooks, executed under every profile: what they prove, judge and leave."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 from nbcontain.engine import Engine
+from nbcontain.lessons import course
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+FIRST = CHECKOUT / "notebooks" / "01-image-or-container.ipynb"
+OTHERS = [path for path in NOTEBOOKS if path != FIRST]
 
 
-def execute(path: Path, directory: Path, root: Path, display: str) -> nbformat.NotebookNode:
-    """The notebook with its outputs; raises CellExecutionError where a cell fails."""
-    notebook = nbformat.read(path, as_version=4)
+def solved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with each exercise's starter replaced by its solution."""
+    cells = []
+    for cell in notebook.cells:
+        if wanted := cell.metadata.get("exercise"):
+            cells += [nbformat.v4.new_code_cell(source) for source in course.exercise(wanted).solution]
+        else:
+            cells.append(cell)
+    notebook.cells = cells
+    return notebook
+
+
+def execute(
+    path: Path, directory: Path, root: Path, display: str, change: Callable[[Any], Any] = lambda notebook: notebook
+) -> nbformat.NotebookNode:
+    """The notebook with its outputs, perhaps changed before; raises CellExecutionError where a cell fails."""
+    notebook = change(nbformat.read(path, as_version=4))
     env = {**os.environ, "NBCONTAIN_ROOT": str(root), "NBCONTAIN_DISPLAY": display}
     env.update(IPYTHONDIR=str(directory / "ipython"), JUPYTER_RUNTIME_DIR=str(directory / "runtime"))
     client = NotebookClient(notebook, timeout=90, kernel_name="python3", resources={"metadata": {"path": directory}})
@@ -49,12 +68,11 @@ def printed(notebook: nbformat.NotebookNode) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("display", ["card", "plain"])
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_twice_in_one_store_and_leaves_no_container(
-    profile: str, root: Path, tmp_path: Path, path: Path, display: str
+def test_the_first_notebook_runs_twice_in_one_store_and_leaves_no_container(
+    profile: str, root: Path, tmp_path: Path, display: str
 ) -> None:
-    first = execute(path, tmp_path, root, display)
-    second = execute(path, tmp_path, root, display)
+    first = execute(FIRST, tmp_path, root, display)
+    second = execute(FIRST, tmp_path, root, display)
     checks = re.findall(r"^✔ .*", printed(first), re.M)
     assert len(checks) >= 11
     assert re.findall(r"^✔ .*", printed(second), re.M) == checks
@@ -64,13 +82,42 @@ def test_a_notebook_runs_twice_in_one_store_and_leaves_no_container(
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_a_notebook_stores_can_be_read_without_widgets_and_is_harmless(
-    root: Path, tmp_path: Path, path: Path
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
+def test_a_notebook_runs_as_it_is_and_then_with_its_exercises_solved(
+    profile: str, root: Path, tmp_path: Path, path: Path
 ) -> None:
-    notebook = execute(path, tmp_path, root, "card")
+    begun = execute(path, tmp_path, root, "card")
+    assert_harmless(begun, root)
+    done = execute(path, tmp_path, root, "plain", solved)
+    wanted = [cell.metadata["exercise"] for cell in begun.cells if "exercise" in cell.metadata]
+    assert verdicts(begun) == dict.fromkeys(wanted, False)
+    assert verdicts(done) == dict.fromkeys(wanted, True)
+    assert len(re.findall(r"^✔ .*", printed(begun), re.M)) >= 5
+    with Engine(root) as engine:
+        assert engine.containers() == []
+
+
+def verdicts(notebook: nbformat.NotebookNode) -> dict[str, bool]:
+    """How the exercises of an executed notebook were judged."""
+    found = {}
+    for shown in displays(notebook):
+        if judged := re.match(r"(\d\d-\d) .*: (done|\d of \d)", shown.get("text/plain", "")):
+            found[judged[1]] = judged[2] == "done"
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_what_the_first_notebook_stores_can_be_read_without_widgets_and_is_harmless(
+    root: Path, tmp_path: Path
+) -> None:
+    assert_harmless(execute(FIRST, tmp_path, root, "card"), root)
+
+
+def assert_harmless(notebook: nbformat.NotebookNode, root: Path) -> None:
+    """An executed notebook as it would be saved: readable without a kernel, small, and nothing in it runs."""
     shown = displays(notebook)
-    assert len(shown) >= 5
+    assert shown
     assert [sorted(data) for data in shown if "text/plain" not in data] == []
     assert [tag for data in shown for tag in forbidden(data.get("text/html", ""))] == []
     stored = nbformat.writes(notebook)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from samples import image_of, new_engine
@@ -215,3 +220,116 @@ def _another_ca(openssl: str, tmp_path: Path) -> bytes:
     subprocess.run([openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=other",
                     "-keyout", tmp_path / "k2.pem", "-out", tmp_path / "c2.pem"], check=True, capture_output=True)  # fmt: skip  # noqa: E501
     return (tmp_path / "c2.pem").read_bytes()
+
+
+@pytest.mark.slow
+def test_docker_pulls_what_we_push_and_we_pull_what_it_pushes(
+    engine: Engine, root: Path, tmp_path: Path, serve: Any, sample: Any
+) -> None:
+    sys.path.insert(1, str(Path(__file__).parent.parent / "conformance"))
+    import peers
+
+    host = serve()
+    server = Registry()
+    server.add("team/app", "1", *sample)
+    engine.registry.pull(f"{server.host}/team/app:1").result()
+    server.close()
+    engine.tag(f"{server.host}/team/app:1", f"{host}/ours:1")
+    engine.registry.push(f"{host}/ours:1").result()
+    with (
+        tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch(), ignore_cleanup_errors=True) as name,
+        peers.docker(Path(name, "docker"), sees_loopback=True) as docker,
+    ):
+        assert f"Digest: {sample[0].digest}" in docker("pull", f"{host}/ours:1")
+        [seen] = json.loads(docker("image", "inspect", f"{host}/ours:1"))
+        assert seen["Id"] == str(sample[0].id)
+        docker("tag", f"{host}/ours:1", f"{host}/theirs:2")
+        docker("push", f"{host}/theirs:2")
+    with new_engine(root / "second", tmp_path) as second:
+        [image] = second.registry.pull(f"{host}/theirs:2").result()
+        assert (image.id, image.config.diff_ids) == (sample[0].id, sample[0].config.diff_ids)
+
+
+class TokenServer:
+    """Gives who says the right password a token for docker-registry: a JWT, signed by openssl (RFC 7519, RS256)."""
+
+    def __init__(self, directory: Path) -> None:
+        self.key, self.certificate = directory / "token-key.pem", directory / "token-cert.pem"
+        self.scopes: list[str] = []
+        words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tokens", "-keyout",
+                 str(self.key), "-out", str(self.certificate))  # fmt: skip
+        self._openssl(*words)
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                query = parse_qs(urlsplit(self.path).query)
+                known = "Basic " + base64.b64encode(b"anna:geheim").decode()
+                scopes = query.get("scope", [])
+                outer.scopes += scopes
+                said = self.headers.get("Authorization")
+                body = json.dumps({"token": outer.token(query["service"][0], scopes)}).encode()
+                if said != known:
+                    body = b"{}"
+                self.send_response(200 if said == known else 401)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.realm = f"http://127.0.0.1:{self._server.server_address[1]}/token"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def _openssl(self, *words: str, stdin: bytes = b"") -> bytes:
+        return subprocess.run([needs.program("openssl"), *words], input=stdin, capture_output=True, check=True).stdout
+
+    def token(self, service: str, scopes: list[str]) -> str:
+        access = [
+            {"type": kind, "name": name, "actions": actions.split(",")}
+            for kind, _, rest in (each.partition(":") for each in scopes)
+            for name, _, actions in [rest.rpartition(":")]
+        ]
+        now = int(time.time())
+        chain = base64.b64encode(self._openssl("x509", "-in", str(self.certificate), "-outform", "DER")).decode()
+        parts = (
+            {"typ": "JWT", "alg": "RS256", "x5c": [chain]},
+            {"iss": "tests", "sub": "anna", "aud": service, "exp": now + 300, "nbf": now - 10, "iat": now, "jti": "1",
+             "access": access},
+        )  # fmt: skip
+        signed = b".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=") for each in parts)
+        signature = self._openssl("dgst", "-sha256", "-sign", str(self.key), stdin=signed)
+        return (signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_a_registry_behind_a_token_server(engine: Engine, root: Path, tmp_path: Path, serve: Any, sample: Any) -> None:
+    tokens, server = TokenServer(tmp_path), Registry()
+    server.add("team/app", "1", *sample)
+    engine.registry.pull(f"{server.host}/team/app:1").result()
+    server.close()
+    host = serve(
+        f"auth: {{token: {{realm: '{tokens.realm}', service: tests, issuer: tests, "
+        f"rootcertbundle: {tokens.certificate}}}}}\n"
+    )
+    name = f"{host}/ours:1"
+    engine.tag(f"{server.host}/team/app:1", name)
+    with pytest.raises(Unauthorized):
+        engine.registry.push(name).result()
+    engine.registry.login(host, "anna", "geheim")
+    engine.registry.push(name).result()
+    assert any("push" in each for each in tokens.scopes)
+    engine.registry.logout(host)
+    with new_engine(root / "second", tmp_path) as second:
+        with pytest.raises(Unauthorized):
+            second.registry.pull(name).result()
+        second.registry.login(host, "anna", "geheim")
+        assert second.registry.pull(name).result()[0].digest == sample[0].digest
+        assert second.registry.tags(name) == ["1"]
+        second.registry.logout(host)
+    tokens.close()

@@ -256,6 +256,41 @@ def test_a_stalled_pull_is_cancelled_within_a_second(engine: Engine, registry: R
     over.set()
 
 
+def test_the_next_pull_goes_on_where_a_cancelled_one_was(engine: Engine, registry: Registry, sample: Any) -> None:
+    registry.add("team/app", "1", *sample)
+    big = sample[0].manifest.layers[1]
+    half, over = threading.Event(), threading.Event()
+
+    def half_of_it(handler: Any) -> bool:
+        data = sample[1][big.digest]
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data[: len(data) // 2])
+        handler.wfile.flush()
+        half.set()
+        over.wait(10)
+        handler.close_connection = True
+        return True
+
+    registry.fault(f"GET .*{big.digest}", half_of_it, 1)
+    task = engine.registry.pull(f"{registry.host}/team/app:1")
+    assert half.wait(5)
+    deadline = time.monotonic() + 5
+    partial = engine.store.layout.partial(big.digest)
+    while (not partial.exists() or partial.stat().st_size < big.size // 4) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    before = time.monotonic()
+    task.cancel()
+    with pytest.raises(Cancelled):
+        task.result()
+    assert time.monotonic() - before < 1
+    over.set()
+    registry.sent_bytes = 0
+    assert pulled(engine, registry).digest == sample[0].digest
+    assert registry.sent_bytes < big.size * 3 // 4
+
+
 def test_what_was_pushed_is_what_is_pulled(engine: Engine, registry: Registry, sample: Any) -> None:
     registry.add("team/app", "1", *sample)
     image = pulled(engine, registry)

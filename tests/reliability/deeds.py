@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
-from nbcontain.errors import ContainerNotFound, ImageNotFound, NbcontainError
+from nbcontain.errors import ContainerNotFound, ImageNotFound, NbcontainError, VolumeNotFound
 from nbcontain.runtime.generate import RunOptions
 
 sys.path.insert(1, str(Path(__file__).parent.parent / "registry"))
@@ -70,6 +70,7 @@ def template(root: Path, context: Path) -> None:
         kept = engine.create(RunOptions(image="box", name="kept"))
         (engine.store.snapshots.upper(engine.store.snapshots.active(kept.id)) / "changed").write_text("changed\n" * 99)
         engine.create(RunOptions(image="box", name="going"))
+        (engine.volumes.create("data").data / "old").write_text("old\n")
         # So old that the next collection takes them, and what only they hold.
         for record in engine.layout.cache.iterdir():
             os.utime(record, (0, 0))
@@ -170,6 +171,24 @@ def torn(root: Path) -> str:
     return ""
 
 
+def volume_create(engine: Engine, inputs: Path) -> None:
+    engine.volumes.create("made", labels={"of": "a deed"})
+
+
+def volume_rm(engine: Engine, inputs: Path) -> None:
+    try:
+        engine.volumes.remove("data")
+    except VolumeNotFound:
+        pass
+
+
+def volume_use(engine: Engine, inputs: Path) -> None:
+    """A container with a volume that is filled from the image, and an anonymous one."""
+    if not any(each.name == "with-volumes" for each in engine.containers()):
+        engine.create(RunOptions(image="box", name="with-volumes", volumes=("filled:/bin", "/anonymous")))
+        engine.volumes.prune()
+
+
 def repair(engine: Engine, inputs: Path) -> None:
     engine.soundness.look(fix=True, full=True)
 
@@ -178,6 +197,7 @@ DEEDS: dict[str, Deed] = {
     each.__name__.rstrip("_"): each
     for each in (
         import_, build, tag, move_tag, rmi, prune, create, run, rm, pull, push, load, commit, save,
+        volume_create, volume_rm, volume_use,
     )
 }  # fmt: skip
 
@@ -195,7 +215,16 @@ def seen(root: Path) -> tuple[object, ...]:
             if name is not None and not any(word in str(name) for word in MADE)
         )
         names = sorted(str(name) for name, _ in engine.images() if name is not None)
-        return (images, names, sorted((each.name, each.status) for each in engine.containers()))
+        volumes = sorted(
+            ("" if each.is_anonymous else each.name, walk(each.data))
+            for each in engine.volumes
+        )  # fmt: skip
+        return (images, names, sorted((each.name, each.status) for each in engine.containers()), volumes)
+
+
+def walk(directory: Path) -> list[str]:
+    """All that is in a directory, by its path in there."""
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
 
 def problems(root: Path, *, fix: bool) -> list[str]:

@@ -38,6 +38,10 @@ def lowest_snapshot(engine: Engine) -> Path:
     return engine.store.snapshots.shelf.root / engine.image("box").layers[0].diff_id.hex
 
 
+def a_volume(engine: Engine) -> Path:
+    return engine.volumes.create("hurt").directory
+
+
 def record(engine: Engine) -> Path:
     return next(engine.layout.cache.glob("*.json"))
 
@@ -81,6 +85,10 @@ DAMAGES: dict[str, tuple[str, Damage]] = {
     "a container that is no container": (
         "container-damaged",
         lambda e: (e.container("going").bundle.path / "container.json").write_text("[1]"),
+    ),
+    "a volume whose record is empty": ("volume-damaged", lambda e: write(a_volume(e) / "volume.json", b"")),
+    "a volume of a container that is gone": (
+        "volume-of-nobody", lambda e: e.store.volumes.create(created="", container="0" * 64),
     ),
     "a container whose supervisor died": (
         "container-lost",
@@ -145,7 +153,9 @@ def test_work_that_goes_on_is_no_finding(template: Path, place: Path) -> None:
 
 
 def test_every_kind_of_finding_is_provoked_by_a_test() -> None:
-    assert set(MEANINGS) - {kind for kind, _ in DAMAGES.values()} == {"name-twice", "layer-on-nothing"}
+    assert set(MEANINGS) - {kind for kind, _ in DAMAGES.values()} == {
+        "name-twice", "layer-on-nothing", "volume-missing",
+    }  # fmt: skip
 
 
 def test_two_images_of_one_name_are_told_apart(template: Path, place: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_pump_that_cannot_become_whole_goes_on_pumping_and_tries_again(
     monkeypatch.setattr(pump, "awaken", awaken)
     monkeypatch.setattr(pump.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    words = ["/package", "0123", str(journal), f"{output}:stdout", f"{ended} {wish}", "0", "{}"]
+    words = ["/package", "0123", str(journal), f"{output}:stdout", f"{ended} {wish}", "0", "", "0", "{}"]
     monkeypatch.setattr(sys, "argv", ["-c", *words])
     with pytest.raises(Awake):
         pump.main()
@@ -161,7 +161,7 @@ def test_the_pump_writes_the_lines_that_everybody_else_writes(data: bytes, strea
 def test_what_a_supervisor_remembers_survives_as_words() -> None:
     state = Idle(
         bundle="/a b/{}", task="0123", pid=5, lock=3, pidfd=4, listener=5, journal=6, mounts=-1,
-        outputs={7: "stdout", 8: "stderr"}, ids={"uids": [[0, 0, 1]], "gids": [[0, 0, 1]]}, lost=True,
+        outputs={7: "stdout", 8: "stderr"}, ids={"uids": [[0, 0, 1]], "gids": [[0, 0, 1]]}, lost=7, wake=12.5, limit=9,
     )  # fmt: skip
     assert Idle.of(state.words()) == state
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nbcontain.runtime.leash import Leash
     from nbcontain.runtime.rungs import Rung
     from nbcontain.store import Store
+    from nbcontain.store.early import Early
     from nbcontain.store.snapshots import Active
     from nbcontain.store.stacks import Stacks
 
@@ -139,10 +140,10 @@ class Workshop:
         """An active snapshot's own ledger, where owners may have to be recorded."""
         return self.store.snapshots.open_ledger(active, wanted=self.stacks.records)
 
-    def unpack(self, layers: Sequence[Layer]) -> None:
+    def unpack(self, layers: Sequence[Layer], early: Early | None = None) -> None:
         """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""
         if not self.store.snapshots.has_all(layers):
-            self.stacks.unpack(layers)
+            self.stacks.unpack(layers, early=early)
 
     def view(self, filesystem: Filesystem) -> tuple[Mount, ...]:
         """The mounts that show a file system read-only; none for scratch."""

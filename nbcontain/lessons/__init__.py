@@ -1,0 +1,1 @@
+"""The tutorials' exercises and questions: what %check, %hint, %solution and %quiz know."""

@@ -1,0 +1,98 @@
+"""Exercises and questions: each has hints, a solution and one right answer, and %check says what is missing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from nbcontain.engine import Engine
+from nbcontain.errors import UsageError
+from nbcontain.lessons import course
+from nbcontain.lessons.exercise import Lesson
+from nbcontain.lessons.teacher import Teacher
+from nbcontain.oci.image import Image, ImageConfig
+from nbcontain.oci.reference import Reference
+
+LESSONS = [course.lesson(number) for number in course.numbers()]
+NOTEBOOKS = {path.name[:2]: path for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.number)
+def test_a_lesson_is_whole_and_its_notebook_uses_all_of_it(lesson: Lesson) -> None:
+    notebook = nbformat.read(NOTEBOOKS[lesson.number], as_version=4)
+    sources = [cell.source for cell in notebook.cells]
+    assert lesson.title in sources[0]
+    for exercise in lesson.exercises:
+        assert exercise.id.startswith(f"{lesson.number}-") and len(exercise.hints) >= 2 and exercise.solution
+        assert f"%check {exercise.id}" in sources
+        assert [cell for cell in notebook.cells if cell.metadata.get("exercise") == exercise.id]
+        assert any(f"**Exercise {exercise.id}.**" in source for source in sources)
+    for question in lesson.questions:
+        assert question.id.startswith(f"{lesson.number}-")
+        assert [choice.is_right for choice in question.choices].count(True) == 1
+        assert all(choice.because for choice in question.choices)
+        assert f"%quiz {question.id}" in sources
+
+
+def test_what_is_missing_is_said_with_what_to_try(engine: Engine) -> None:
+    judged = Teacher(engine).check("03-2", {})
+    assert not judged.ok
+    assert "✘ there is an image humble" in str(judged) and "try: %%dockerfile -t humble" in repr(judged)
+    assert "1 claim" in repr(judged) and "humble" in judged._repr_html_()
+
+
+def test_an_image_is_judged_by_what_is_in_it(engine: Engine) -> None:
+    image = Image.of(ImageConfig(user="0"), ())
+    engine.store.images.put(image, Reference.parse("humble"))
+    claims = {claim.text: claim.holds for claim in Teacher(engine).check("03-2", {}).claims}
+    assert claims["it says which user runs it"] and not claims["that user is not root"]
+
+
+def test_hints_come_one_by_one_and_a_solution_when_it_is_wanted(engine: Engine) -> None:
+    teacher = Teacher(engine)
+    exercise = course.exercise("02-2")
+    assert list(teacher.hint("02-2").lines)[:-1] == [exercise.hints[0]]
+    assert list(teacher.hint("02-2").lines)[:-1] == list(exercise.hints[:2])
+    for _ in range(3):
+        last = teacher.hint("02-2")
+    assert list(last.lines)[:-1] == list(exercise.hints) and "%solution 02-2 --yes" in last.lines[-1]
+    assert exercise.solution[0] not in repr(teacher.solution("02-2", shown=False))
+    assert "grep -q tomato" in repr(teacher.solution("02-2", shown=True))
+
+
+def test_a_question_opens_what_there_is_to_say_without_a_kernel(engine: Engine) -> None:
+    asked = Teacher(engine).quiz("02-a")
+    html = asked._repr_html_()
+    assert html.count("<details") == 3 and " open>" not in html and "<script" not in html
+    assert "✔" not in repr(asked) and not asked.ok
+    assert "✔ right" in repr(Teacher(engine).quiz("02-a", "b")) and "✘ no" in repr(Teacher(engine).quiz("02-a", "A)"))
+    with pytest.raises(UsageError, match="none of the choices"):
+        Teacher(engine).quiz("02-a", "z")
+
+
+@pytest.mark.parametrize(("words", "said"), [("99-1", "no lesson 99"), ("02-9", "02-1, 02-2, 02-3"), ("", "ID")])
+def test_what_is_no_exercise_is_said(engine: Engine, words: str, said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        Teacher(engine).magic("check", words.split(), {})
+    assert said in "\n".join(raised.value.lines())
+
+
+def test_the_magics_are_there_and_leave_those_of_others_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(root))
+    shell = InteractiveShell()
+    shell.register_magic_function(lambda line: "somebody else's", "line", "hint")
+    shell.extension_manager.load_extension("nbcontain")
+    try:
+        assert shell.run_line_magic("hint", "02-1") == "somebody else's"
+        shell.user_ns["answer"] = "tomato-42"
+        judged = shell.run_line_magic("check", "02-1")
+        assert judged is not None and judged.ok
+        assert re.search(r"02-a .*disk", repr(shell.run_line_magic("quiz", "02-a")))
+    finally:
+        shell.extension_manager.unload_extension("nbcontain")
+    assert "check" not in shell.magics_manager.magics["line"]
+    assert shell.run_line_magic("hint", "") == "somebody else's"

@@ -294,7 +294,7 @@ class Engine:
             command=spec.process.args,
             created=timestamp(),
             remove=options.remove,
-            rung=self.profile.name, limited=bool(spec.linux.resources),
+            rung=self.profile.name, answers=self.profile.rung.answers, limited=bool(spec.linux.resources),
             terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),

@@ -82,6 +82,8 @@ class ContainerInfo:
     """It is no container of the user's: its snapshot belongs to a build."""
     rung: str = ""
     """How it is shut in, as `runtime.rungs` calls it."""
+    answers: str = ""
+    """Which of its calls are answered for the kernel, as `runtime.answered_calls` has it."""
     limited: bool = False
     """It has a control group of its own, with limits."""
     restart: str = ""
@@ -122,6 +124,11 @@ class Bundle:
 
         info = replace(info, unusual=is_unusual(spec))
         seccomp = filter_of(spec.linux.seccomp)
+        answers = b""
+        if info.answers:
+            from nbcontain.runtime import answered_calls
+
+            answers = answered_calls.filter_of(info.answers, os.uname().machine)
         keep = not (info.remove or info.build_step)
         files.make_directory(path, durable=keep)
         bundle = cls(path)
@@ -138,6 +145,8 @@ class Bundle:
                 files.write_new(path / "rootfs.json", json.dumps(mounts).encode(), durable=keep)
                 if seccomp:
                     files.write_new(path / "seccomp.bpf", seccomp, durable=keep)
+                if answers:
+                    files.write_new(path / "answers.bpf", answers, durable=keep)
                 data = json.dumps(_fields(info)).encode()
                 if keep:
                     # The names before the one that says that all of them are there.
@@ -198,6 +207,10 @@ class Bundle:
     def seccomp(self, spec: Spec) -> bytes:
         """The filter that was made of the spec's profile; b"" if it has none. One that is missing is an error."""
         return files.read(self.path / "seccomp.bpf", _LIMIT_BYTES) if spec.linux.seccomp else b""
+
+    def answers(self) -> bytes:
+        """The filter for the calls that are answered for the kernel, or pretended; b"" if there is none."""
+        return files.read(self.path / "answers.bpf", _LIMIT_BYTES) if self.info.answers else b""
 
     def state(self) -> State:
         """As its supervisor last wrote it; `creating` before that."""

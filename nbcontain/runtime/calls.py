@@ -15,7 +15,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
-from nbcontain.runtime import init, namespaces, rungs, sources, stage
+from nbcontain.runtime import answerers, init, namespaces, rungs, sources, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
 from nbcontain.runtime.namespaces import Birth
@@ -48,8 +48,17 @@ def be_program(
     if bundle.info.unusual and sources.need_host(bundle.spec):
         opened = sources.opened(bundle.spec, stage.user_namespace, own_map=f"/proc/{pid}/ns/user")
         ends[3:3] = opened.values()
+    answered = None
+    if bundle.info.answers:
+        pidfd = os.pidfd_open(pid)
+        answered = answerers.fork_for(bundle, bundle.spec, pidfd)
+        os.close(pidfd)
+    if answered is not None:
+        ends.append(answered.fileno())
     order = {
         "do": "program",
+        "answers": bundle.info.answers,
+        "is_answered": answered is not None,
         "bundle": str(bundle.path),
         "opened": [*opened],
         "volatile": message["volatile"],
@@ -58,6 +67,9 @@ def be_program(
         "joined": [*joined],
     }
     channel.send(order, ends)
+    if answered is not None:
+        answered.close()
+        ends.pop()
     for fd in ends:
         os.close(fd)
     for reading, _ in pipes.values():
@@ -135,11 +147,12 @@ def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: li
 
 
 def end_rest(bundle: Bundle) -> None:
-    """Where a container has no pid namespace, whose end would be the end of all its processes: end each of them.
+    """End what a container's first process has left behind: all that it started, where it has no pid namespace of its
+    own that ended with it; and who answered its calls.
 
     Whoever loses its parent becomes ours, who are their subreaper; so in the end all are.
     """
-    if "pid" in rungs.named(bundle.info.rung).namespaces:
+    if "pid" in rungs.named(bundle.info.rung).namespaces and not bundle.info.answers:
         return
     while True:
         for pid in _children():

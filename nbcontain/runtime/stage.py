@@ -142,16 +142,16 @@ def _hold_user_namespace(channel: Channel) -> None:
 
 
 def join(
-    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], root_fd: int = -1
+    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], kept: Sequence[int] = ()
 ) -> Inside:
     """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`.
 
-    It keeps `root_fd` open.
+    `kept` are descriptors that are not closed in there.
     """
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _enter(pidfd, flags, body, stdio, theirs, root_fd), theirs)
+        run(lambda: _enter(pidfd, flags, body, stdio, theirs, kept), theirs)
     theirs.close()
     try:
         return Inside(int(str(_expect(ours, "pid"))), ours)
@@ -165,7 +165,7 @@ def _enter(
     body: Callable[[Channel], None],
     stdio: tuple[int, int, int],
     channel: Channel,
-    root_fd: int,
+    kept: Sequence[int],
 ) -> None:
     """Stage of an exec: become part of a running container, fork there, report the pid."""
     redirect(*stdio)
@@ -177,11 +177,21 @@ def _enter(
     if flags & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    keep_only(channel, *((root_fd,) if root_fd >= 0 else ()))
+    keep_only(channel, *kept)
     pid = os.fork()
     if pid == 0:
         run(lambda: body(channel), channel)
     channel.send({"pid": pid})
+
+
+def beside(body: Callable[[Channel], None]) -> Channel:
+    """Supervisor: have a process of its own kind forked to run `body`. Gives the channel whose other end that has."""
+    ours, theirs = Channel.pair()
+    if os.fork() == 0:
+        ours.close()
+        run(lambda: body(theirs), theirs)
+    theirs.close()
+    return ours
 
 
 def run(body: Callable[[], None], channel: Channel | None = None) -> NoReturn:

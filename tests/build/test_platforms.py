@@ -15,6 +15,7 @@ import emulators
 import needs
 from nbcontain.build.arguments import parse_platform
 from nbcontain.build.caches import CachePlace
+from nbcontain.build.named import LayoutImage
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.provenance import provenance_of
@@ -173,11 +174,21 @@ def test_a_platform_named_twice_is_one() -> None:
     assert built.platforms == (HERE,)
 
 
-def test_a_context_by_name_is_taken_for_each_platform(engine: Engine, context: Path) -> None:
+@pytest.mark.parametrize("kind", ["image", "layout"])
+def test_a_context_by_name_is_taken_for_each_platform(
+    engine: Engine, context: Path, tmp_path: Path, kind: str
+) -> None:
     """testNamedImageContextPlatform"""
     made(engine, context, HERE, OTHER, text="FROM scratch\nARG TARGETARCH\nCOPY busybox-$TARGETARCH /busybox\n")
     text = "FROM base\nENV A=b\n"
-    made(engine, context, HERE, OTHER, text=text, contexts={"base": Reference.parse("made")})
+    if kind == "image":
+        base: object = Reference.parse("made")
+    else:
+        engine.archives.save(["made"], str(tmp_path / "layout"), directory=True).result()
+        base = LayoutImage(tmp_path / "layout")
+        alone = made(engine, context, OTHER, text=text, contexts={"base": base})
+        assert alone.config.platform == OTHER
+    made(engine, context, HERE, OTHER, text=text, contexts={"base": base})
     index = engine.store.images.index(Reference.parse("made"))
     assert index is not None and index.platforms == (HERE, OTHER)
     children = [engine.store.images.child(entry) for entry in index.entries]

@@ -30,11 +30,6 @@ _RUN = (
     | _all(
         _CONFINEMENT,
         "--gpus",
-        "--userns",
-        "--pid",
-        "--ipc",
-        "--uts",
-        "--cgroupns",
         "--runtime",
         "--device-cgroup-rule",
     )

@@ -283,7 +283,7 @@ class Engine:
         mounting = self.mounter.plan(options, image, container_id)
         spec = generate(
             image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
-            mounts=mounting.mounts,
+            mounts=mounting.mounts, donors=self.life.donors(options),
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
@@ -299,7 +299,8 @@ class Engine:
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
             options={
-                "network": wish.mode, "networks": wish_to_json(wish), "platform": str(image.config.platform),
+                "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
+                "platform": str(image.config.platform),
             },  # fmt: skip
             restart=restart_of(options, remove=options.remove),
             health=health_of(image.config, options),

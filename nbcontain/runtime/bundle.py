@@ -138,7 +138,7 @@ class Bundle:
                 files.make_new_directory(path / "rootfs")
                 # Whoever follows may do so from now on.
                 files.write_new(path / "journal.jsonl", b"")
-                for name, text in network_files(spec.hostname, spec.annotations.get(HOSTS, "")).items():
+                for name, text in network_files(_name_of(spec), spec.annotations.get(HOSTS, "")).items():
                     files.write_new(path / name, text.encode(), 0o644, durable=keep)
                 config, mounts = spec_codec.spec_to_text(spec), spec_codec.mounts_to_json(rootfs)
                 files.write_new(path / "config.json", config.encode(), durable=keep)
@@ -365,6 +365,10 @@ class Bundle:
         temporary = self.path / f".{name}-{os.urandom(4).hex()}"
         files.write_new(temporary, data)
         files.move(temporary, self.path / name)
+
+
+def _name_of(spec: Spec) -> str:
+    return spec.hostname or ("" if "uts" in spec.linux.namespaces else os.uname().nodename)
 
 
 def _fields(info: ContainerInfo) -> dict[str, Any]:

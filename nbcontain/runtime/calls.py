@@ -14,8 +14,9 @@ from nbcontain.events import Notice
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Mount, Spec
+from nbcontain.oci.spec import Mount
 from nbcontain.runtime import answerers, init, namespaces, rungs, sources, stage
+from nbcontain.runtime.annotations import JOINS
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
 from nbcontain.runtime.namespaces import Birth
@@ -78,16 +79,23 @@ def be_program(
     return {reading: stream for stream, (reading, _) in pipes.items()}
 
 
-def born_anew(inside: stage.Inside, spec: Spec, ids: IdMap, rung_name: str) -> stage.Inside:
-    """A first process as this spec wants it, in place of one that was made beforehand. Raises SetupFailed."""
+def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
+    """A first process as this bundle wants it, in place of one that was made beforehand. Raises SetupFailed."""
     inside.channel.close()
     os.kill(inside.pid, signal.SIGKILL)
     os.waitpid(inside.pid, 0)
+    spec, linux = bundle.spec, bundle.spec.linux
+    if JOINS in spec.annotations:
+        from nbcontain.runtime import joins
+
+        linux = joins.resolved(bundle, spec)
     if "user" in spec.linux.namespaces and ids.is_identity:
         ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
-    birth = namespaces.birth(spec.linux, ids)
+    birth = namespaces.birth(linux, ids)
     try:
-        return stage.form(birth, partial(init.main, rung=rungs.named(rung_name)))
+        if JOINS in spec.annotations:
+            joins.check(bundle, spec)
+        return stage.form(birth, partial(init.main, rung=rungs.named(bundle.info.rung)))
     finally:
         birth.close()
 
@@ -152,7 +160,8 @@ def end_rest(bundle: Bundle) -> None:
 
     Whoever loses its parent becomes ours, who are their subreaper; so in the end all are.
     """
-    if "pid" in rungs.named(bundle.info.rung).namespaces and not bundle.info.answers:
+    names = bundle.spec.linux.namespaces if bundle.info.unusual else rungs.named(bundle.info.rung).namespaces
+    if "pid" in names and not bundle.info.answers:
         return
     while True:
         for pid in _children():

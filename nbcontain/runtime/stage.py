@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+_TMPFS = 0x01021994
+"""statfs(2)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inside:
     """A process that was forked inside: its pid as the host counts, and the channel to it."""
@@ -139,6 +143,42 @@ def _hold_user_namespace(channel: Channel) -> None:
     syscalls.unshare(syscalls.CLONE_NEWUSER)
     channel.send({"separated": True})
     channel.receive()
+
+
+def tree_inside(pidfd: int, flags: int, path: str, attributes: int) -> int:
+    """Supervisor: a detached copy of the mount at `path` in the container that `pidfd` is, as a descriptor.
+
+    With MOUNT_ATTR_… `attributes`, which only who is of its user namespace may set.
+    """
+    ours, theirs = Channel.pair()
+    stage = os.fork()
+    if stage == 0:
+        run(lambda: _take_tree(pidfd, flags, path, attributes, theirs), theirs)
+    theirs.close()
+    try:
+        message, fds = ours.receive()
+        if message is None or "error" in message or not fds:
+            raise error_of(message or {"error": "SetupFailed", "message": f"{path} of a container cannot be taken"})
+        return fds[0]
+    finally:
+        ours.close()
+        os.waitpid(stage, 0)
+
+
+def _take_tree(pidfd: int, flags: int, path: str, attributes: int, channel: Channel) -> None:
+    freeze_imports()
+    # Whoever is inside must not reach into us through /proc (CVE-2016-9962).
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.setns(pidfd, flags)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Its program may have put a symlink there, or something else.
+    plain = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
+    found = syscalls.openat2(root, path.lstrip("/"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, plain)
+    if syscalls.file_system_type(found) != _TMPFS:
+        raise SetupFailed(f"{path} of that container is no memory", path=path)
+    copy = syscalls.open_tree(found)
+    syscalls.mount_setattr(copy, attributes)
+    channel.send({"tree": True}, [copy])
 
 
 def join(

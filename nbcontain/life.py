@@ -100,7 +100,9 @@ class Life:
         if container.is_active:
             return
         self._engine.profile.require(self._engine.host, "start")
-        self._engine.networks.launch(container, leash=None, stdin=stdin)
+        # As it was made: by then this engine, or this machine, may be another.
+        other = self._engine.isolated(container.info.rung)
+        self._engine.networks.launch(container, leash=None, stdin=stdin, launcher=other.launcher)
         self._engine.events.container(container, "start")
 
     def change_restart(self, container: Container, text: str) -> None:

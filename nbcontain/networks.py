@@ -40,6 +40,7 @@ from nbcontain.values import dataclass, replace
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
     from nbcontain.runtime.generate import RunOptions
+    from nbcontain.runtime.launcher import Launcher
     from nbcontain.runtime.leash import Leash
 
 VARIABLE = "NBCONTAIN_NETWORK"
@@ -259,10 +260,11 @@ class Networks:
     # --- starting ---
 
     def launch(
-        self, container: Container, *, leash: Leash | None, stdin: int | None, emit: Emit = lambda event: None
-    ) -> None:
+        self, container: Container, *, leash: Leash | None, stdin: int | None, launcher: Launcher | None = None,
+        emit: Emit = lambda event: None,
+    ) -> None:  # fmt: skip
         """Start a container, on its networks if it has any. Raises what hindered it, typed."""
-        launcher = self._engine.launcher
+        launcher = launcher or self._engine.launcher
         wished = self.wish_of(container)
         if not wished.is_networked:
             if wished.mode.startswith(JOINED):

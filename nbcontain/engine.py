@@ -149,7 +149,7 @@ class Engine:
     def soundness(self) -> Soundness:
         from nbcontain.soundness import Soundness
 
-        return Soundness(self.store, lambda layers, _: self.stacks.unpack(layers))
+        return Soundness(self.store, lambda layers, _: self.stacks.unpack(layers), lambda: self.networks.settle())
 
     @cached_property
     def launcher(self) -> Launcher:

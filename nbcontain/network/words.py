@@ -76,6 +76,8 @@ def _parts(text: str, whole: str) -> tuple[str, str, str]:
         raise UsageError(f"no port specified: {whole}<empty>", hint=_PUBLISH_HINT)
     if not has_address:
         return LOOPBACK, host, container
+    if ":" in address and not whole.startswith("["):
+        raise UsageError(f"-p {whole}: an IPv6 address stands in brackets", hint="-p [::1]:8080:80")
     try:
         if address == "localhost":
             address = LOOPBACK

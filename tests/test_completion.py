@@ -96,3 +96,13 @@ def test_ipython_asks_us_in_a_dockerfile_cell(
         shell.extension_manager.unload_extension("nbcontain")
     with provisionalcompleter():
         assert "FROM" not in [each.text for each in shell.Completer.completions("%%dockerfile\nFR", 15)]
+
+
+def test_each_magic_with_verbs_of_its_own_is_read_as_such() -> None:
+    from nbcontain.commands.table import GROUPS
+    from nbcontain.magics import _CALL, LINE_MAGICS
+    from nbcontain.session import GROUP_MAGICS
+
+    assert set(GROUP_MAGICS) == set(LINE_MAGICS) - {"nbcontain"} <= set(GROUPS)
+    for magic in LINE_MAGICS:
+        assert _CALL.fullmatch(f"get_ipython().run_line_magic('{magic}', 'ls')"), f"%{magic} is not awaited"

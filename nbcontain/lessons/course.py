@@ -13,6 +13,7 @@ _MODULES = {
     "03": "bake_it_better",
     "04": "containers_life",
     "06": "data_in_out",
+    "07": "two_containers",
     "08": "no_container",
     "10": "locked_doors",
 }

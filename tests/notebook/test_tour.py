@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+
+import needs
 
 from nbcontain.engine import Engine
 from nbcontain.lessons import course
+from nbcontain.linux import syscalls
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+NETWORKED = {CHECKOUT / "notebooks" / "07-two-containers-talk.ipynb"}
 FIRST = CHECKOUT / "notebooks" / "01-image-or-container.ipynb"
 OTHERS = [path for path in NOTEBOOKS if path != FIRST]
 
@@ -41,8 +48,26 @@ def execute(
     notebook = change(nbformat.read(path, as_version=4))
     env = {**os.environ, "NBCONTAIN_ROOT": str(root), "NBCONTAIN_DISPLAY": display}
     env.update(IPYTHONDIR=str(directory / "ipython"), JUPYTER_RUNTIME_DIR=str(directory / "runtime"))
-    client = NotebookClient(notebook, timeout=90, kernel_name="python3", resources={"metadata": {"path": directory}})
-    return client.execute(env=env)
+    manager = AsyncKernelManager(kernel_name="python3", transport="ipc" if path in NETWORKED else "tcp")
+    client = NotebookClient(notebook, timeout=90, km=manager, resources={"metadata": {"path": directory}})
+    with own_network() if path in NETWORKED else nullcontext():
+        return client.execute(env={**env, "NBCONTAIN_NETWORK": ""} if path in NETWORKED else env)
+
+
+@contextmanager
+def own_network() -> Iterator[None]:
+    """As root: this thread, and all that it starts, in a network namespace of its own: no bridge is the machine's."""
+    if os.geteuid():
+        yield
+        return
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    try:
+        subprocess.run([needs.program("ip", "iproute2"), "link", "set", "lo", "up"], check=True)
+        yield
+    finally:
+        syscalls.setns(home, syscalls.CLONE_NEWNET)
+        os.close(home)
 
 
 def displays(notebook: nbformat.NotebookNode) -> list[dict[str, str]]:
@@ -91,7 +116,8 @@ def test_a_notebook_runs_as_it_is_and_then_with_its_exercises_solved(
     done = execute(path, tmp_path, root, "plain", solved)
     wanted = [cell.metadata["exercise"] for cell in begun.cells if "exercise" in cell.metadata]
     assert verdicts(begun) == dict.fromkeys(wanted, False)
-    assert verdicts(done) == dict.fromkeys(wanted, True)
+    # Networks are root's: as somebody else the notebook says so, and goes on.
+    assert verdicts(done) == dict.fromkeys(wanted, path not in NETWORKED or profile == "root")
     assert len(re.findall(r"^✔ .*", printed(begun), re.M)) >= 5
     with Engine(root) as engine:
         assert engine.containers() == []

@@ -106,12 +106,8 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
         "-p",
         "--password",
     ),
-    "container logs": _all("it is not built yet", "--since", "--until", "--details"),
-    "container exec": _all("it is not built yet", "-d", "--detach", "--env-file", "--privileged"),
     "container attach": _all("ctrl-C is always passed on to a container without a terminal", "--sig-proxy"),
     "container rm": _all("there are no links between containers", "-l", "--link"),
-    "container stop": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
-    "container restart": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
 }
 
 KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
@@ -121,8 +117,7 @@ KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
     },
     "container": {
         "cp": "files are not copied in and out of containers yet: -v DIRECTORY:/path, image cat and export are there",
-        "port": _NETWORK, "top": "%container exec NAME ps is there",
-        "rename": "a container keeps its name: create another one with --name",
+        "port": _NETWORK,
     },
     "": {
         "search": "no registry is searched by words; %image search-tags NAME lists the tags of one",

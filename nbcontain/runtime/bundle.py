@@ -226,8 +226,10 @@ class Bundle:
         """What happened in it."""
         return FileJournal(self.path / "journal.jsonl", self.is_alive)
 
-    def follow(self, *, from_now: bool = False) -> Generator[Record]:
+    def follow(self, *, from_now: bool = False, **wanted: Any) -> Generator[Record]:
         """Its journal from the first record, or from its end on, to the end of the run that is going on.
+
+        What else is `wanted` is as `FileJournal.follow` has it.
 
         The files are opened now: what is followed is read to its end, also when --rm takes the names away.
         """
@@ -235,9 +237,9 @@ class Bundle:
         try:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return self.journal().follow(from_now=task)
+            return self.journal().follow(from_now=task, **wanted)
         journal = FileJournal(self.path / "journal.jsonl", lambda: _is_locked(lock))
-        return journal.follow(lambda: os.close(lock), from_now=task)
+        return journal.follow(lambda: os.close(lock), from_now=task, **wanted)
 
     def active_directory(self) -> Path | None:
         """The directory of its writable snapshot, or None if it has none of its own."""
@@ -339,8 +341,15 @@ class Bundle:
     # --- writing: supervisor ---
 
     def write_state(self, state: State) -> None:
-        """Make `state` what everybody sees, at once. Not synced: after a power cut the container is gone anyway."""
-        self.replace_quickly("state.json", json.dumps(asdict(state)).encode())
+        """Make `state` what everybody sees, at once.
+
+        Not synced, since after a power cut the container is gone anyway; unless it is to be started again then.
+        """
+        data = json.dumps(asdict(state)).encode()
+        if self.info.restart:
+            files.replace(self.path / "state.json", data)
+        else:
+            self.replace_quickly("state.json", data)
 
     def write_stubs(self, made: Sequence[str]) -> None:
         known = {*self.stubs(), *made}

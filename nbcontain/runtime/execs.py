@@ -64,7 +64,8 @@ class Execs:
         root_fd = -1
         if not rungs.named(self._bundle.info.rung).mounts:
             root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        body = partial(init.be_process, seccomp=self._bundle.seccomp(spec), root_fd=root_fd)
+        seccomp = b"" if message.get("privileged") else self._bundle.seccomp(spec)
+        body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd)
         try:
             inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), root_fd)
         finally:

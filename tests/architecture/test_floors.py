@@ -15,7 +15,7 @@ FLOORS = (
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
-        "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "nouns", "outcomes",
+        "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "nouns", "outcomes", "processes",
         "profiles", "resources", "soundness", "volumes",
     },
     {"display"},

@@ -43,12 +43,15 @@ def _humble(room: Classroom) -> Iterator[Claim]:
     yield Claim("it says which user runs it", bool(user), "USER 1000")
     yield Claim("that user is not root", user not in ("", "0", "root"), "any number but 0 will do")
     yield Claim("it comes from thin or has its bread", room.file("humble", "/bread") is not None, "FROM thin")
-    if room.engine.profile.runs:
-        said = room.said("humble", "sh", "-c", "id -u; cat /bread; echo x > /bread 2>/dev/null || echo refused")
-        lines = (said or "").split("\n")
-        yield Claim("a container of it is not root", bool(lines[0]) and lines[0] != "0", "USER decides that")
-        yield Claim("it can read the bread and not change it", lines[1:3] == [GREETING, "refused"],
-                    "root owns /bread; leave it so")  # fmt: skip
+    said = room.said("humble", "sh", "-c", "id -u; cat /bread; echo x > /bread 2>/dev/null || echo refused")
+    if said is not None:  # where a user has no other id than his own, nobody else can be started
+        who, *lines = said.split("\n")
+        yield Claim("a container of it is not root", who != "0", "USER decides that")
+        yield Claim(
+            "it can read the bread and not change it",
+            lines[:2] == [GREETING, "refused"],
+            "root owns /bread; leave it so",
+        )
 
 
 def _ignores(room: Classroom) -> Iterator[Claim]:

@@ -11,6 +11,7 @@ _MODULES = {
     "00": "can_it_hold",
     "02": "layer_cake",
     "03": "bake_it_better",
+    "08": "no_container",
 }
 
 

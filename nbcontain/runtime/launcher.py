@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import SetupFailed
+from nbcontain.linux.boot import boot_id
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.bundle import Bundle
@@ -157,6 +158,7 @@ class Launcher:
         """Copy a tree of the store at `root` into an empty directory of it; see `store.copying.CopyTree`."""
         arguments = {
             "source": str(source.relative_to(root)), "target": str(target.relative_to(root)), "linked": linked,
+            "boot": boot_id(),
         }  # fmt: skip
         fds = [files.open_to_append(index)] if index is not None else []
         try:

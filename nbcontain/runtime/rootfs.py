@@ -109,7 +109,7 @@ def _compared(arguments: Arguments, fds: list[int]) -> Iterator[tuple[int, Compa
             index = stream.read(LIMIT_BYTES)
     root = os.open("/", _DIRECTORY | os.O_CLOEXEC)
     try:
-        yield root, Comparison(root, fds[-1] if fds else -1, index)
+        yield root, Comparison(root, fds[-1] if fds else -1, index, arguments.get("boot", ""))
     finally:
         os.close(root)
 
@@ -128,7 +128,8 @@ def copy_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     fds[0], if it is there, takes the index of the copy.
     """
     index = fds[0] if fds else -1
-    return {"entries": clone("/", arguments["source"], arguments["target"], index, linked=arguments["linked"])}
+    return {"entries": clone("/", arguments["source"], arguments["target"], index, linked=arguments["linked"],
+                             boot=arguments["boot"])}  # fmt: skip
 
 
 def ledger_from(fd: int) -> Ledger:

@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 from nbcontain.linux import syscalls
+from nbcontain.linux.boot import boot_id
 from nbcontain.store import files
 from nbcontain.store.tree_index import write_index
 from nbcontain.store.whiteouts import is_kept_xattr, join
@@ -31,17 +32,18 @@ def copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, lin
     """See `copying.CopyTree`: here and now, by whom all of the files belong to."""
     fd = files.open_to_append(index) if index is not None else -1
     try:
-        clone(str(root), str(source.relative_to(root)), str(target.relative_to(root)), fd, linked=linked)
+        clone(str(root), str(source.relative_to(root)), str(target.relative_to(root)), fd, linked=linked,
+              boot=boot_id())  # fmt: skip
     finally:
         if fd >= 0:
             os.close(fd)
 
 
-def clone(root: str, source: str, target: str, index: int, *, linked: bool) -> int:
+def clone(root: str, source: str, target: str, index: int, *, linked: bool, boot: str) -> int:
     """Make the empty directory `target` what `source` is; both are paths below `root`. The number of entries.
 
     `linked` makes hard links of regular files, where that can be. `index`, unless it is -1, is a file that takes what
-    was made; once this returns, whatever is changed can be told by it. Sockets are left out.
+    was made in this boot; once this returns, whatever is changed can be told by it. Sockets are left out.
     """
     old_umask = os.umask(0)
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -53,7 +55,7 @@ def clone(root: str, source: str, target: str, index: int, *, linked: bool) -> i
                 copy = _Clone(found, made, linked)
                 copy.run()
                 if index >= 0:
-                    write_index(made, index, linked=linked)
+                    write_index(made, index, linked=linked, boot=boot)
                 return copy.entries
             finally:
                 os.close(made)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nbcontain.errors import StoreError
+from nbcontain.linux.boot import boot_id
 from nbcontain.oci.digest import ChainID
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
@@ -97,7 +98,8 @@ class CopySnapshotter(Snapshotter):
             return Changes(root, {"form": "tree", **arguments})
         index = self.shelf.active(active.key) / INDEX
         found = (index,) if index.exists() else ()
-        return Changes(root, {"form": "tree", "index": len(found), **arguments}, self.view(active.parent), found)
+        told = {"form": "tree", "index": len(found), "boot": boot_id(), **arguments}
+        return Changes(root, told, self.view(active.parent), found)
 
     def _begin(self, fs: Path, parent: ChainID | None) -> None:
         if parent is not None:

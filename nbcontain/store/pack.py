@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 
+from nbcontain.errors import StoreError
 from nbcontain.store import files, tar
 from nbcontain.store.owners import NODE, OWNER, Ledger
 from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, is_kept_xattr, is_opaque, is_whiteout, join, opaque_xattr
@@ -185,6 +186,12 @@ class Packer:
             entry.link = os.readlink(name, dir_fd=parent)
         elif stat.S_ISFIFO(mode):
             entry = self._entry_of(path, tar.FIFO, status)
+        elif is_whiteout(status):
+            # Overlays refuse to make one. In a layer it would hide what is below on some machines and not on others.
+            raise StoreError(
+                f"/{os.fsdecode(path)} is a device with the number 0/0",
+                why="that stands for a removed file: no layer can hold one",
+            )
         else:
             entry = self._entry_of(path, tar.CHARACTER if stat.S_ISCHR(mode) else tar.BLOCK_DEVICE, status)
             entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)

@@ -29,16 +29,16 @@ _READ_BYTES = 1 << 20
 class Comparison:
     """A tree beside the one that it was copied from. Paths are relative bytes, b"" is the root.
 
-    `below` is the original's directory, -1 where there is none: then everything is new. Without a usable index files
-    are compared as such, with their contents.
+    `below` is the original's directory, -1 where there is none: then everything is new. Without a usable index, which
+    is one of this `boot`, files are compared as such, with their contents.
     """
 
-    def __init__(self, root: int, below: int, index: bytes | None) -> None:
+    def __init__(self, root: int, below: int, index: bytes | None, boot: str) -> None:
         self._below = below
         self._index: TreeIndex | None = None
         if index is not None:
             try:
-                self._index = TreeIndex(index, root)
+                self._index = TreeIndex(index, root, boot)
             except (ValueError, TypeError, KeyError, RecursionError):
                 self._index = None
 

@@ -17,7 +17,6 @@ import time
 from typing import Any
 
 from nbcontain.linux import syscalls
-from nbcontain.linux.boot import boot_id
 from nbcontain.store import files
 from nbcontain.store.whiteouts import join
 
@@ -45,14 +44,14 @@ def noted(status: os.stat_result) -> Noted:
 class TreeIndex:
     """An index as it was read. Raises ValueError where it is none, is damaged, or is of another boot or disk."""
 
-    def __init__(self, data: bytes, root: int) -> None:
+    def __init__(self, data: bytes, root: int, boot: str) -> None:
         lines = data.splitlines()
         if len(lines) < 2 or lines[-1] != b'"end"':
             raise ValueError("the index is not whole")
         head = json.loads(lines[0])
         if not isinstance(head, dict) or head.get("version") != _VERSION:
             raise ValueError("the index is of another version")
-        if head.get("boot") != boot_id() or not head["boot"] or head.get("device") != os.fstat(root).st_dev:
+        if head.get("boot") != boot or not head["boot"] or head.get("device") != os.fstat(root).st_dev:
             raise ValueError("inodes may have other numbers by now")
         self.is_trusted = head.get("trusted") is True
         self.is_linked = head.get("linked") is True
@@ -60,8 +59,11 @@ class TreeIndex:
         self.directories: dict[bytes, dict[bytes, Noted]] = dict(map(_parsed, lines[1:-1]))
 
 
-def write_index(root: int, fd: int, *, linked: bool) -> None:
-    """Note the tree `root` in the open, empty file `fd` of the same file system; waits until a change would show."""
+def write_index(root: int, fd: int, *, linked: bool, boot: str) -> None:
+    """Note the tree `root` in the open, empty file `fd` of the same file system; waits until a change would show.
+
+    `boot` is this boot's id: who runs where the tree is the root cannot find it out there.
+    """
     latest = 0
     body: list[bytes] = []
     waiting = [b""]
@@ -82,7 +84,7 @@ def write_index(root: int, fd: int, *, linked: bool) -> None:
     is_later = _wait_until_later(fd, latest)
     trusted = is_later and syscalls.file_system_type(root) in _TELLS_OF_CHANGES
     head = {
-        "version": _VERSION, "boot": boot_id(), "device": os.fstat(root).st_dev, "trusted": trusted, "linked": linked,
+        "version": _VERSION, "boot": boot, "device": os.fstat(root).st_dev, "trusted": trusted, "linked": linked,
     }  # fmt: skip
     files.write(fd, b"\n".join((json.dumps(head).encode(), *body, b'"end"\n')))
 

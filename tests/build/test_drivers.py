@@ -100,6 +100,15 @@ def test_the_same_layers_are_made_and_shown(
     until(lambda: not engine.soundness.look(full=True).findings)
 
 
+def test_a_file_that_a_step_replaced_is_in_its_layer_though_it_is_the_same(
+    machine: Machine, busybox_context: Path, tmp_path: Path
+) -> None:
+    """As with docker. Whole trees tell by their index, which is of this boot though its writer saw no /proc."""
+    (tmp_path / "same").write_text("same\n")
+    machine.build("FROM box\nCOPY same /x\nCOPY same /x\n", "twice", tmp_path)
+    assert [each.split()[0] for each in entries(machine.engine, machine.engine.image("twice"))[-2:]] == ["x", "x"]
+
+
 def test_what_a_container_changed_is_seen_committed_and_kept(machine: Machine) -> None:
     engine = machine.engine
     script = "echo n >> /new; rm -f /etc/group; echo x >> /etc/passwd; mkdir -p /d/e; chmod 711 /etc; cat /new"

@@ -45,6 +45,7 @@ def test_arguments_are_read_as_buildkit_reads_them(keyword: str, argument: str) 
     assert difference(f"FROM a\n{keyword} {argument}\n") == ""
 
 
+@pytest.mark.timeout(120 + COUNT // 100)
 def test_made_up_dockerfiles_are_read_as_buildkit_reads_them() -> None:
     texts = corpus()
     for number in range(SOAK_SEED, SOAK_SEED + COUNT):

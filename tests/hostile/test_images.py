@@ -66,7 +66,8 @@ def pulled(
         found = None
     report = engine.soundness.look()
     assert report.is_clean, report.findings
-    [below] = [engine.layout.snapshot(DiffID(Digest.of(GOOD)))] if found else [None]  # type: ignore[arg-type]
+    shelf = engine.store.snapshots.shelf
+    [below] = [shelf.snapshot(DiffID(Digest.of(GOOD)))] if found else [None]  # type: ignore[arg-type]
     if below is not None:
         assert (below / "fs/d/below").read_bytes() == b"of the layer below"
         assert (below / "fs/kept").read_bytes() == b"kept"

@@ -117,7 +117,7 @@ def test_what_the_first_notebook_stores_can_be_read_without_widgets_and_is_harml
 def assert_harmless(notebook: nbformat.NotebookNode, root: Path) -> None:
     """An executed notebook as it would be saved: readable without a kernel, small, and nothing in it runs."""
     shown = displays(notebook)
-    assert len(shown) >= 4
+    assert shown
     assert [sorted(data) for data in shown if "text/plain" not in data] == []
     assert [tag for data in shown for tag in forbidden(data.get("text/html", ""))] == []
     stored = nbformat.writes(notebook)

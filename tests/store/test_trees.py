@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from archives import archive, directory, link, listing, member, symlink, unpack
 from nbcontain.errors import BadArchive
+from nbcontain.linux.boot import boot_id
 from nbcontain.store import clone, tar, tree_index
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.tree_changes import Comparison, TreePacker, tree_changes
@@ -47,7 +48,7 @@ def changes_of(target: Path, original: Path, index: bytes | None, quiet: tuple[s
     out = bytearray()
     root, below = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (target, original))
     try:
-        comparison = Comparison(root, below, index)
+        comparison = Comparison(root, below, index, boot_id())
         TreePacker(str(target), out.extend, None, comparison, frozenset(map(os.fsencode, quiet))).finish(frozenset())
     finally:
         os.close(root)
@@ -156,7 +157,8 @@ def test_what_is_gone_or_another_is_said_as_an_overlay_would(original: Path) -> 
     assert names_in(changes_of(target, original, index)) == expected
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     below = os.open(original, os.O_RDONLY | os.O_DIRECTORY)
-    told = [f"{type(each).__name__[0]} {each.path}" for each in tree_changes(root, Comparison(root, below, index))]
+    comparison = Comparison(root, below, index, boot_id())
+    told = [f"{type(each).__name__[0]} {each.path}" for each in tree_changes(root, comparison)]
     os.close(root)
     os.close(below)
     assert sorted(told) == [

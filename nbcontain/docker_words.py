@@ -116,7 +116,6 @@ KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("mount", "unmount", "reload"), "nothing is mounted on this machine: containers mount volumes"),
     },
     "container": {
-        "cp": "files are not copied in and out of containers yet: -v DIRECTORY:/path, image cat and export are there",
         "port": _NETWORK,
     },
     "": {

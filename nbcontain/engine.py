@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from nbcontain.runtime.launcher import Launcher
     from nbcontain.soundness import Soundness
     from nbcontain.store.stacks import Stacks
+    from nbcontain.transfers import Transfers
     from nbcontain.volumes import Volumes
 
 T = TypeVar("T")
@@ -80,6 +81,8 @@ class Engine:
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
+
+    transfers: Noun[Transfers] = Noun("nbcontain.transfers")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ

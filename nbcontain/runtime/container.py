@@ -7,15 +7,16 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nbcontain.errors import ContainerError, ContainerNotFound, NotRunning, SetupFailed
 from nbcontain.events import Output, Record
 from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.oci import spec_codec
 from nbcontain.runtime.annotations import GROUPS, USER
+from nbcontain.runtime.attending import Stream, attend
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
 from nbcontain.runtime.messages import Channel, Message, answer_of, connect, error_of
 from nbcontain.runtime.signals import signal_number
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from nbcontain.runtime.leash import Leash
 
 Status = Literal["created", "running", "restarting", "exited", "lost"]
-Stream = Literal["stdout", "stderr"]
-_READ_BYTES = 1 << 16
 _START_S = 60.0
 
 
@@ -247,7 +246,7 @@ class Container:
             poll.register(channel, select.POLLIN)
             if end >= 0:
                 poll.register(end, select.POLLIN)
-            return self._attend(poll, channel, streams, end, on_output)
+            return attend(poll, channel, streams, end, on_output)
         finally:
             # The end of the channel is the end of the program, if it still runs.
             channel.close()
@@ -334,6 +333,18 @@ class Container:
         finally:
             channel.close()
 
+    def call(
+        self, module: str, function: str, arguments: Mapping[str, object], fds: Sequence[int]
+    ) -> dict[str, Any]:
+        """Run one of our own functions in its mount namespace, with its root as the world. Raises what it raised."""
+        channel = self._connected()
+        try:
+            channel.send({"do": "call", "module": module, "function": function, "arguments": {**arguments}}, fds)
+            result: dict[str, Any] = answer_of(channel, None, function)["result"]
+            return result
+        finally:
+            channel.close()
+
     def reread(self) -> None:
         """Have its supervisor, if it has one, see what has been changed in its container.json."""
         with suppress(NotRunning):
@@ -358,46 +369,6 @@ class Container:
         if "error" in answer:
             raise error_of(answer)
         return fds
-
-    def _attend(
-        self,
-        poll: select.poll,
-        channel: Channel,
-        streams: dict[int, Stream],
-        end: int,
-        on_output: Callable[[Stream, bytes], None],
-    ) -> int:
-        code: int | None = None
-        while code is None or streams:
-            # A grandchild may keep the pipes open after the end: what is there now is all that is waited for.
-            ready = poll.poll(None if code is None else 200)
-            if not ready and code is not None:
-                break
-            for fd, _ in ready:
-                if fd in streams:
-                    try:
-                        data = os.read(fd, _READ_BYTES)
-                    except BlockingIOError:
-                        continue
-                    if data:
-                        on_output(streams[fd], data)
-                    else:
-                        poll.unregister(fd)
-                        os.close(fd)
-                        del streams[fd]
-                elif fd == end:
-                    return 128 + signal.SIGKILL
-                else:
-                    message, _ = channel.receive()
-                    if message is None:
-                        poll.unregister(channel)
-                        code = 128 + signal.SIGKILL if code is None else code
-                    elif "error" in message:
-                        raise error_of(message)
-                    elif "exit_code" in message:
-                        poll.unregister(channel)
-                        code = int(message["exit_code"])
-        return code
 
     # --- what it says ---
 

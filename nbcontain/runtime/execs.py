@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
 import signal
@@ -10,7 +11,7 @@ from functools import partial
 
 from nbcontain.runtime import init, rungs, stage
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import Channel, Message
+from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import FLAGS
 from nbcontain.values import dataclass
 
@@ -86,6 +87,28 @@ class Execs:
             self._running[fd] = running
             self._poll.register(fd, select.POLLIN)
         return running.pid
+
+    def call(self, client: Channel, message: Message, fds: list[int]) -> None:
+        """Have one of our own functions run where the container's files are; `client` is told what it gives.
+
+        It is in the container's mount namespace and in no other, so that nobody inside sees its process.
+        """
+        for name in (ROOTFS, message["module"]):
+            # Before the fork: in there nothing can be imported any more.
+            importlib.import_module(name)
+        flags = FLAGS["mount"]
+        if "user" in self._bundle.spec.linux.namespaces:
+            flags |= FLAGS["user"]
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            inside = stage.join(self._pidfd, flags, init.be_caller, (null, null, null))
+        finally:
+            os.close(null)
+        inside.channel.send({"function": message["function"], "arguments": message["arguments"]}, fds)
+        running = _Exec(inside.pid, os.pidfd_open(inside.pid), inside.channel, client)
+        for fd in (inside.channel.fileno(), running.pidfd):
+            self._running[fd] = running
+            self._poll.register(fd, select.POLLIN)
 
     def serve(self, fd: int) -> None:
         """One has become its program, or failed to, or has ended; or one that was left alone says something."""

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _FILE_LIMIT_BYTES = 1 << 20
+_FILE_CAPABILITIES = tuple(
+    f"CAP_{name}" for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
+)
+"""What files can ask for."""
 _FULL = Rung()
 
 
@@ -162,6 +166,18 @@ def _be_function(channel: Channel, message: Message, fds: list[int], rung: Rung)
     fds += roots.made_of(rootfs, source, rung)
     os.umask(0)
     channel.send({"result": function(arguments, fds)})
+
+
+def be_caller(channel: Channel) -> None:
+    """A supervisor's, in the mount namespace of its container: run one of our own functions there."""
+    message, fds = channel.receive()
+    if message is None:
+        return
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    confine.reduce(_FILE_CAPABILITIES, limits=False)
+    os.chdir("/")
+    os.umask(0)
+    channel.send({"result": sys.modules[ROOTFS].FUNCTIONS[message["function"]](message["arguments"], fds)})
 
 
 # --- becoming a program ---------------------------------------------------------------------------

@@ -134,9 +134,11 @@ class Archives:
         return Task("load", body)
 
     def import_image(
-        self, source: str, tag: str = "", *, changes: Sequence[str] = (), message: str = ""
-    ) -> Task[Image]:
-        """Make an image of one layer out of a tar file, standard input (-), or a directory."""
+        self, source: str, tag: str = "", *, changes: Sequence[str] = (), message: str = "",
+        platform: Platform | None = None,
+    ) -> Task[Image]:  # fmt: skip
+        """Make an image of one layer out of a tar file, standard input (-), or a directory; for this machine unless
+        another platform is said."""
         reference = Reference.parse(tag) if tag else None
         changed(ImageConfig(), changes)
 
@@ -146,7 +148,8 @@ class Archives:
                 with scope(emit, "import", f"layer of {source}", "build"):
                     image = imported_image(source, engine.workshop(emit), "import")
                 history = tuple(replace(entry, comment=message or entry.comment) for entry in image.config.history)
-                image = Image.of(replace(changed(image.config, changes), history=history), image.layers)
+                config = replace(image.config, platform=platform or image.config.platform)
+                image = Image.of(replace(changed(config, changes), history=history), image.layers)
                 engine.store.images.put(image, reference)
             engine.events.record("image", "import", str(image.id), {"name": tag or str(image.id)})
             return image

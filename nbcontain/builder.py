@@ -217,7 +217,8 @@ class Builder:
         """The image for one platform; not named yet."""
         emit, store = workshop.emit, self._engine.store
         graph = plan(
-            parsed, options, self._resolve(options, emit), is_ignored=given.is_ignored, contexts=given.names,
+            parsed, options, self._resolve(options, emit), is_ignored=given.is_ignored,
+            contexts=given.names(options.platform),
             dated=partial(self._last_change, options, emit),
         )  # fmt: skip
         for remark in (*options.remarks, *graph.remarks):
@@ -317,7 +318,7 @@ class Builder:
         def look(parsed: ast.Dockerfile, given: Inputs, emit: Emit) -> T:
             return wrap(check(
                 parsed, options, self._resolve(options, emit),
-                engine.environ, given.is_ignored, given.names,
+                engine.environ, given.is_ignored, given.names(options.platform),
             ))  # fmt: skip
 
         return self._examined("check", dockerfile, options, look)
@@ -384,6 +385,7 @@ class Builder:
             dockerfile, options.context, options.contexts, self._workshop(options, emit), self._contents,
             ignore=options.ignore, dockerfile_name=options.dockerfile_name,
             keeps_git_dir=truth(keeps) is True, parent=BUILD,
+            platforms=options.platforms or (options.platform,),
         )  # fmt: skip
 
     def state(self, text: str) -> Image | None:

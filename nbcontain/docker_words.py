@@ -7,7 +7,6 @@ from collections.abc import Mapping
 _NETWORK = "containers here have the host's network or none; bridges and published ports are not built yet"
 _LIMITS = "control groups keep memory, processors, processes and disks; this is not built"
 _CONFINEMENT = "it is not built yet; --cap-add, --security-opt and --device are"
-_PLATFORM = "build, run and pull choose a platform; here it is not built yet"
 _NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
 _TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
 
@@ -43,11 +42,6 @@ _RUN = (
     | _all(
         _CONFINEMENT,
         "--gpus",
-        "--userns",
-        "--pid",
-        "--ipc",
-        "--uts",
-        "--cgroupns",
         "--runtime",
         "--device-cgroup-rule",
     )
@@ -57,15 +51,8 @@ _RUN = (
     | _all("it is for Windows", "--isolation", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")
 )
 _BUILD = (
-    _all(_PLATFORM, "--platform")
-    | _all(
-        "it is not built yet",
-        "--squash",
-        "--compress",
-        "--rm",
-        "--force-rm",
-        "--isolation",
-    )
+    _all("BuildKit does not have it either: a last stage FROM scratch with COPY --from=… / / does it", "--squash")
+    | _all("it is for Windows", "--isolation")
     | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--cgroup-parent", "--cpu-quota")
 )
 _TLS = "name the registry in [registries] insecure of ~/.config/nbcontain/config.toml, or `insecure` in registries.conf"
@@ -96,11 +83,8 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
     "manifest inspect": _TRANSFER,
     "manifest push": _TRANSFER
     | _all("a list is pushed in its own format", "--format", "-f", "--compression-format", "--add-compression"),
-    "image inspect": _all(_PLATFORM, "--platform"),
-    "image history": _all(_PLATFORM, "--platform"),
     "image rm": _all("a name goes with its images for all platforms", "--platform")
     | _all("parents are shared layers here and go with their last image", "--no-prune"),
-    "image import": _all(_PLATFORM, "--platform"),
     "nbcontain login": _all(
         "a password on the command line stays in histories and notebooks; it is asked for, or --password-stdin",
         "-p",

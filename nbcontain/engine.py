@@ -279,7 +279,7 @@ class Engine:
         mounting = self.mounter.plan(options, image, container_id)
         spec = generate(
             image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
-            mounts=mounting.mounts,
+            mounts=mounting.mounts, donors=self.life.donors(options),
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
@@ -290,11 +290,13 @@ class Engine:
             command=spec.process.args,
             created=timestamp(),
             remove=options.remove,
-            rung=self.profile.name, limited=bool(spec.linux.resources),
+            rung=self.profile.name, answers=self.profile.rung.answers, limited=bool(spec.linux.resources),
             terminal=options.tty,
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
-            options={"network": options.network, "platform": str(image.config.platform)},
+            options={
+                "network": options.network, "ipc": options.ipc or "private", "platform": str(image.config.platform)
+            },
             restart=restart_of(options, remove=options.remove),
             health=health_of(image.config, options),
             log=log_of(options),

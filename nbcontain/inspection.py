@@ -8,10 +8,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
-from nbcontain.errors import NoSuchPlatform
+from nbcontain.errors import BadReference, NoSuchPlatform
 from nbcontain.oci import codec, spec_codec
-from nbcontain.oci.image import Platform
+from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.indexes import ImageIndex
+from nbcontain.oci.platforms import normal, parse
+from nbcontain.oci.reference import Reference
 from nbcontain.profiles import storage_driver
 from nbcontain.runtime.container import Container
 from nbcontain.values import replace
@@ -20,14 +22,28 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
 
 
-def image_document(engine: Engine, name: str) -> dict[str, Any]:
+def image_for(engine: Engine, name: str, platform: str) -> Image:
+    """The image of a name, for this platform if one is said. Raises ImageNotFound, NoSuchPlatform, UsageError."""
+    if not platform:
+        return engine.image(name)
+    wanted = parse(platform)
+    try:
+        return engine.store.images.get(Reference.parse(name), wanted)
+    except BadReference:
+        image = engine.image(name)
+    if normal(image.config.platform) != wanted:
+        raise NoSuchPlatform(f"there is no {name} for {wanted}", why=f"it is for {image.config.platform}")
+    return image
+
+
+def image_document(engine: Engine, name: str, platform: str = "") -> dict[str, Any]:
     """docker's names for what docker has too. Size is that of the layers as they are stored."""
     index = engine.store.images.find_index(name)
     try:
-        image = engine.image(name)
+        image = image_for(engine, name, platform)
     except NoSuchPlatform:
         # An index for other machines is still to be seen.
-        if index is None or not (children := engine.store.images.children(index)):
+        if platform or index is None or not (children := engine.store.images.children(index)):
             raise
         image = children[0]
     config = codec.config_to_json(image.config)

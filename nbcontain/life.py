@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
     from nbcontain.runtime.generate import RunOptions
     from nbcontain.runtime.leash import Leash
+    from nbcontain.runtime.sharing import Donor
 
 T = TypeVar("T")
 CONDITIONS = ("not-running", "next-exit", "removed", "created", "running", "paused", "exited", "stopped", "healthy",
@@ -44,6 +45,22 @@ class Life:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def donors(self, options: RunOptions) -> dict[str, Donor]:
+        """The containers whose namespaces these options ask for, by "pid" and "ipc". Raises NotRunning, UsageError."""
+        from nbcontain.runtime.sharing import Donor, donor
+
+        found: dict[str, Donor] = {}
+        for kind, mode in (("pid", options.pid), ("ipc", options.ipc)):
+            if name := donor(mode):
+                container = self._engine.running(name)
+                if kind == "ipc" and container.info.options.get("ipc") not in ("shareable", "host"):
+                    raise UsageError(
+                        f"--ipc {mode}: non-shareable IPC", why=f"{name} keeps its memory to itself",
+                        hint=f"run {name} with --ipc shareable",
+                    )  # fmt: skip
+                found[kind] = Donor(container.id, str(container.bundle.path), container.pid or 0)
+        return found
+
     def made(self, container: Container, options: RunOptions) -> None:
         """It was just made: tell everybody, and write --cidfile. Raises UsageError; then it is gone again."""
         self._engine.events.container(container, "create")
@@ -52,7 +69,7 @@ class Life:
                 files.write_new(Path(options.cidfile).absolute(), container.id.encode(), 0o644)
             except OSError as error:
                 container.bundle.unlock()
-                self.remove(container, force=True)
+                self.remove(container, force=True, volumes=True)
                 raise UsageError(f"cannot write --cidfile {options.cidfile}", why=error.strerror or "") from error
 
     # --- running ---

@@ -46,7 +46,9 @@ class Mounter:
         shared = [each for each in self._from_others(options) if each.target not in taken]
         taken |= {each.target for each in shared}
         points = [*shared, *own]
-        points += asking.of_image(image.config.volumes, tuple(taken))
+        if self.engine.profile.rung.mounts:
+            # Where nothing can be mounted, what an image calls volumes is a directory like others.
+            points += asking.of_image(image.config.volumes, tuple(taken))
         for each in points:
             if each.type == "volume" and each.source:
                 checked_name(each.source)

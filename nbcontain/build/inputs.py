@@ -46,7 +46,8 @@ class Inputs:
     """Its text."""
     directories: Mapping[str, Context] = field(default_factory=dict)
     """By name; "" is the build's own context."""
-    images: Mapping[str, Image | Reference] = field(default_factory=dict)
+    images: Mapping[str, Image | Reference | tuple[Image, ...]] = field(default_factory=dict)
+    """By name; several of one name are for several platforms."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """Where directories were fetched, by name."""
 
@@ -55,10 +56,10 @@ class Inputs:
         """Where the build's own context was fetched."""
         return self.origins.get("")
 
-    @property
-    def names(self) -> dict[str, Image | Reference | None]:
-        """What each name stands for; None for a directory."""
-        return {**{name: None for name in self.directories if name}, **self.images}
+    def names(self, platform: Platform) -> dict[str, Image | Reference | None]:
+        """What each name stands for in a build for this platform; None for a directory."""
+        images = {name: _for(platform, each) for name, each in self.images.items()}
+        return {**{name: None for name in self.directories if name}, **images}
 
     def is_ignored(self, path: str) -> bool:
         """Whether .dockerignore leaves out a path of the build's own context, for sure."""
@@ -70,9 +71,10 @@ class Inputs:
 def opened(
     dockerfile: DockerfileSource, context: Source | None, named: Mapping[str, NamedSource], workshop: Workshop,
     contents: ContentCache, *, ignore: str | None = None, dockerfile_name: str = "Dockerfile",
-    keeps_git_dir: bool = False, parent: str | None = None,
+    keeps_git_dir: bool = False, parent: str | None = None, platforms: Sequence[Platform] = (),
 ) -> Iterator[Inputs]:  # fmt: skip
-    """Fetch and unpack what has to be. `ignore` stands for the context's .dockerignore; `parent` is the build's task.
+    """Fetch and unpack what has to be. `ignore` stands for the context's .dockerignore; `parent` is the build's task,
+    `platforms` are what it is for.
 
     Raises BuildError, UsageError, and what the store raises for a layout.
     """
@@ -97,13 +99,13 @@ def opened(
             case RemoteFile():
                 root, _ = opening.root(dockerfile, "dockerfile:", unpack=False)
                 text = _text(CONTEXT_FILE, Context(root), None)
-        images: dict[str, Image | Reference] = {}
+        images: dict[str, Image | Reference | tuple[Image, ...]] = {}
         for name, source in named.items():
             match source:
                 case Reference() | Image():
                     images[name] = source
                 case LayoutImage():
-                    images[name] = opening.layout(name, source)
+                    images[name] = opening.layout(name, source, platforms or (Platform.here(),))
                 case _:
                     is_own = isinstance(source, Path) and is_directory(source)
                     root, _ = opening.root(source, name, unpack=False)
@@ -192,20 +194,21 @@ class _Opening:
             write_out(found.path, root)
             return root, False
 
-    def layout(self, name: str, source: LayoutImage) -> Image:
-        """An image of an OCI layout, in the store. Raises BuildError, and what is wrong with the layout."""
+    def layout(self, name: str, source: LayoutImage, platforms: Sequence[Platform]) -> tuple[Image, ...]:
+        """An image of an OCI layout, of an index one for each platform, in the store. Raises BuildError, and what is
+        wrong with the layout."""
         from nbcontain.store.archive_reader import read_archive
 
-        wanted = _wanted(source)
+        chosen, wanted = partial(_chosen, source, platforms), _wanted(source)
         with scope(self._workshop.emit, _task(name), f"load {source.path}", self._parent):
-            found = read_archive(source.path, self._workshop.store.blobs, partial(_chosen, source), wanted=wanted)
-        if len(found) != 1:
+            found = read_archive(source.path, self._workshop.store.blobs, chosen, wanted=wanted)
+        if not found or (len(found) > 1 and any(each.index != found[0].index or not each.index for each in found)):
             what = str(source.digest or source.tag or "latest")
             raise BuildError(
                 f"the layout {source.path} has no {what}" if not found else f"{source.path} has several images",
                 hint=f"--build-context {name}=oci-layout://{source.path}:TAG, or @sha256:…",
             )
-        return found[0].image
+        return tuple(each.image for each in found)
 
 
 def _task(name: str) -> str:
@@ -235,8 +238,23 @@ def _tag_of(entry: Descriptor) -> str:
     return name.rpartition(":")[2] if "/" in name or ":" in name else name
 
 
-def _chosen(source: LayoutImage, entries: Sequence[Descriptor], name: str) -> Sequence[Descriptor]:
-    from nbcontain.oci import platforms
+def _chosen(
+    source: LayoutImage, platforms: Sequence[Platform], entries: Sequence[Descriptor], name: str
+) -> Sequence[Descriptor]:
+    from nbcontain.oci.platforms import choose
 
     by_digest = [each for each in entries if each.digest == source.digest]
-    return by_digest[:1] or [platforms.choose(entries, Platform.here(), name)]
+    return by_digest[:1] or [choose(entries, each, name) for each in platforms]
+
+
+def _for(platform: Platform, found: Image | Reference | tuple[Image, ...]) -> Image | Reference:
+    """Of the images of one name that for this platform; one alone is meant whatever it is for."""
+    if not isinstance(found, tuple):
+        return found
+    if len(found) == 1:
+        return found[0]
+    from nbcontain.oci.indexes import entry_of
+    from nbcontain.oci.platforms import choose
+
+    entries = [entry_of(each) for each in found]
+    return found[entries.index(choose(entries, platform, "image"))]

@@ -87,6 +87,8 @@ class ImportWords:
     changes: tuple[str, ...] = option("-c", "--change", help="an instruction for its config, as in 'CMD [\"sh\"]'",
                                       metavar="INSTRUCTION")  # fmt: skip
     message: str = option("-m", "--message", help="a comment for its history", metavar="TEXT")
+    platform: str = option("--platform", help="what its programs are for (this machine unless said)",
+                           metavar="OS/ARCHITECTURE")  # fmt: skip
 
 
 @command("image", "import", "make an image of one layer out of a root file system", ImportWords, top=("import",))
@@ -96,7 +98,10 @@ def image_import(engine: Engine, words: ImportWords) -> InProgress[Image]:
             f"import {words.source}: a URL is not read here",
             hint=f"curl -L {words.source} | nbcontain import - {words.name}",
         )
-    task = engine.archives.import_image(words.source, words.name, changes=words.changes, message=words.message)
+    platform = parse(words.platform) if words.platform else None
+    task = engine.archives.import_image(
+        words.source, words.name, changes=words.changes, message=words.message, platform=platform
+    )
     return InProgress(task, "build")
 
 

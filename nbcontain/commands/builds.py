@@ -60,6 +60,9 @@ class BuildWords:
     allow: tuple[str, ...] = option("--allow", help="network.host, onbuild.secrets", metavar="WHAT")
     pull: bool = option("--pull", help="ask the registry for newer base images")
     no_cache: bool = option("--no-cache", help="run every step again")
+    rm: bool = option("--rm", help="nothing, as with buildx: steps leave no containers", default=True)
+    force_rm: bool = option("--force-rm", help="the same")
+    compress: bool = option("--compress", help="nothing, as with buildx: no context is sent anywhere")
     no_cache_stages: tuple[str, ...] = option("--no-cache-filter", help="only those of this stage", metavar="STAGE")
     outputs: tuple[str, ...] = option(
         "-o", "--output", help="the result too: DIR, - for a tar, or type=local|tar|oci|docker|registry,dest=PATH",

@@ -78,5 +78,5 @@ def _outline(call: Call, engine: Engine, options: BuildOptions, parsed: ast.Dock
     from nbcontain.build.outline import outline_of
     from nbcontain.display.outlines import OutlineDrawing, outline_document
 
-    outline = outline_of(parsed, options, engine.environ, given.names)
+    outline = outline_of(parsed, options, engine.environ, given.names(options.platform))
     return Document(outline_document(outline, parsed.source)) if call.is_json else OutlineDrawing(outline)

@@ -23,7 +23,7 @@ from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import ago, count, size
 from nbcontain.errors import ImageNotFound, NbcontainError, UsageError
 from nbcontain.filters import IMAGES, Named, named
-from nbcontain.inspection import image_document
+from nbcontain.inspection import image_document, image_for
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.options import argument, option, with_defaults
@@ -146,11 +146,12 @@ def _id(image: Image, full: bool = False) -> str:
 @with_defaults
 class ImageInspectWords(Names):
     format: str = option("-f", "--format", help="json, or a template for each", metavar="json|TEMPLATE")
+    platform: str = option("--platform", help="of images for several platforms this one's", metavar="OS/ARCHITECTURE")
 
 
 @command("image", "inspect", "everything that is known of images, as JSON", ImageInspectWords)
 def image_inspect(engine: Engine, words: ImageInspectWords) -> Document | Lines:
-    return inspected([image_document(engine, name) for name in words.names], words.format)
+    return inspected([image_document(engine, name, words.platform) for name in words.names], words.format)
 
 
 def inspected(documents: Sequence[Mapping[str, object]], format: str) -> Document | Lines:
@@ -175,11 +176,12 @@ class HistoryWords:
     quiet: bool = option("-q", "--quiet", help="only ids")
     human: bool = option("-H", "--human", help="sizes and times for people; -H=false: bytes and dates", default=True)
     format: str = option("--format", help=FORMAT_HELP, metavar=_FORMAT)
+    platform: str = option("--platform", help="of images for several platforms this one's", metavar="OS/ARCHITECTURE")
 
 
 @command("image", "history", "which instruction made which layer", HistoryWords, top=("history",))
 def image_history(engine: Engine, words: HistoryWords) -> object:
-    image = engine.image(words.image)
+    image = image_for(engine, words.image, words.platform)
     wanted = Format.parse(words.format)
     if wanted.template is not None:
         rows = history_rows(image, full=words.no_trunc, human=words.human)

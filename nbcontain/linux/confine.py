@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls
@@ -57,7 +57,14 @@ def reduce(capabilities: Iterable[str], *, limits: bool = False) -> None:
     syscalls.capset(kept, kept | _ADMIN & permitted, 0)
 
 
-def become(user: User, capabilities: Iterable[str], *, no_new_privileges: bool, seccomp: bytes = b"") -> None:
+def become(
+    user: User,
+    capabilities: Iterable[str],
+    *,
+    no_new_privileges: bool,
+    seccomp: bytes = b"",
+    before: Callable[[], None] | None = None,
+) -> None:
     """Be `user` with at most these capabilities from here on, for good. Run by init and by an exec's process.
 
     The order matters: the bounding set needs CAP_SETPCAP, groups CAP_SETGID, and changing the uid drops the rest.
@@ -82,7 +89,7 @@ def become(user: User, capabilities: Iterable[str], *, no_new_privileges: bool, 
     os.setresuid(user.uid, user.uid, user.uid)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
     kept = wanted & permitted if user.uid == 0 else 0
-    needs_admin = bool(seccomp) and not no_new_privileges
+    needs_admin = (bool(seccomp) or before is not None) and not no_new_privileges
     if needs_admin:
         syscalls.capset(kept | _ADMIN, kept | _ADMIN, 0)
     else:
@@ -95,6 +102,8 @@ def become(user: User, capabilities: Iterable[str], *, no_new_privileges: bool, 
     if no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     os.umask(user.umask)
+    if before is not None:
+        before()
     if seccomp:
         install(seccomp)
     if needs_admin:
@@ -129,10 +138,10 @@ def sealed(program: bytes, flags: int) -> bytes:
     return _FLAGS.pack(flags) + program
 
 
-def install(seccomp: bytes) -> None:
-    """Load a filter that `sealed` packed."""
+def install(seccomp: bytes) -> int:
+    """Load a filter that `sealed` packed. Gives what `syscalls.seccomp` gives."""
     (flags,) = _FLAGS.unpack_from(seccomp)
-    syscalls.seccomp(seccomp[_FLAGS.size :], flags)
+    return syscalls.seccomp(seccomp[_FLAGS.size :], flags)
 
 
 def _set_groups(user: User) -> None:

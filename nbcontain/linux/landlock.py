@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 
 from nbcontain.linux import syscalls
 
@@ -21,8 +22,10 @@ def version() -> int:
         return 0
 
 
-def confine_to(path: str) -> bool:
+def confine_to(path: str, others: Sequence[int] = ()) -> bool:
     """From here on: only files below `path`, and, from version 6 on, signals and abstract sockets of one's own alone.
+
+    `others` are directories, open, of which the same holds as of `path`.
 
     What is open stays open. False where the kernel has nothing of it. Takes no_new_privs, or CAP_SYS_ADMIN.
     """
@@ -37,7 +40,8 @@ def confine_to(path: str) -> bool:
     try:
         place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            syscalls.landlock_allow(rules, _BENEATH, struct.pack("=Qi", files, place))
+            for each in (place, *others):
+                syscalls.landlock_allow(rules, _BENEATH, struct.pack("=Qi", files, each))
         finally:
             os.close(place)
         syscalls.landlock_restrict(rules)

@@ -76,6 +76,7 @@ _SYS_FSMOUNT = 432
 _SYS_CLOSE_RANGE = 436
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
+_SYS_PIDFD_GETFD = 438
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _SYS_LANDLOCK_ADD_RULE = 445
 _SYS_LANDLOCK_RESTRICT_SELF = 446
@@ -126,6 +127,8 @@ _mount = _declare("mount", _text, _text, _text, _ulong, _text)
 _umount2 = _declare("umount2", _text, _int)
 _prctl = _declare("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _setrlimit = _declare("setrlimit", _int, ctypes.POINTER(ctypes.c_uint64 * 2))
+_setfsuid = _declare("setfsuid", _uint)
+_setfsgid = _declare("setfsgid", _uint)
 _sethostname = _declare("sethostname", _text, ctypes.c_size_t)
 _setdomainname = _declare("setdomainname", _text, ctypes.c_size_t)
 _pivot_root = _numbered(_SYS_PIVOT_ROOT, _text, _text)
@@ -142,6 +145,7 @@ _seccomp = _numbered(_SYS_SECCOMP, _uint, _uint, _pointer)
 _landlock_create_ruleset = _numbered(_SYS_LANDLOCK_CREATE_RULESET, _text, ctypes.c_size_t, _uint)
 _landlock_add_rule = _numbered(_SYS_LANDLOCK_ADD_RULE, _int, _int, _text, _uint)
 _landlock_restrict_self = _numbered(_SYS_LANDLOCK_RESTRICT_SELF, _int, _uint)
+_pidfd_getfd = _numbered(_SYS_PIDFD_GETFD, _int, _int, _uint)
 _capget = _numbered(_SYS_CAPGET, _pointer, _pointer)
 _capset = _numbered(_SYS_CAPSET, _pointer, _pointer)
 
@@ -231,6 +235,21 @@ def setdomainname(name: str) -> None:
     """The NIS domain name of this UTS namespace."""
     data = name.encode()
     _checked(_setdomainname(data, len(data)))
+
+
+def setfsuid(uid: int) -> int:
+    """Be this user for file systems, and for /proc. Gives who that was. What is refused is not told (setfsuid(2))."""
+    return int(_setfsuid(uid))
+
+
+def setfsgid(gid: int) -> int:
+    """The same for the group."""
+    return int(_setfsgid(gid))
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """A copy of what another process has open as `number`, close-on-exec (Linux 5.6)."""
+    return _checked(_pidfd_getfd(pidfd, number, 0))
 
 
 def close_range(first: int, last: int = 0x7FFF_FFFF) -> None:

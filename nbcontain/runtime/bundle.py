@@ -84,6 +84,8 @@ class ContainerInfo:
     """It is no container of the user's: its snapshot belongs to a build."""
     rung: str = ""
     """How it is shut in, as `runtime.rungs` calls it."""
+    answers: str = ""
+    """Which of its calls are answered for the kernel, as `runtime.answered_calls` has it."""
     limited: bool = False
     """It has a control group of its own, with limits."""
     restart: str = ""
@@ -124,6 +126,11 @@ class Bundle:
 
         info = replace(info, unusual=is_unusual(spec))
         seccomp = filter_of(spec.linux.seccomp)
+        answers = b""
+        if info.answers:
+            from nbcontain.runtime import answered_calls
+
+            answers = answered_calls.filter_of(info.answers, os.uname().machine)
         keep = not (info.remove or info.build_step)
         files.make_directory(path, durable=keep)
         bundle = cls(path)
@@ -133,13 +140,15 @@ class Bundle:
                 files.make_new_directory(path / "rootfs")
                 # Whoever follows may do so from now on.
                 files.write_new(path / "journal.jsonl", b"")
-                for name, text in network_files(spec.hostname, spec.annotations.get(HOSTS, "")).items():
+                for name, text in network_files(_name_of(spec), spec.annotations.get(HOSTS, "")).items():
                     files.write_new(path / name, text.encode(), 0o644, durable=keep)
                 config, mounts = spec_codec.spec_to_text(spec), spec_codec.mounts_to_json(rootfs)
                 files.write_new(path / "config.json", config.encode(), durable=keep)
                 files.write_new(path / "rootfs.json", json.dumps(mounts).encode(), durable=keep)
                 if seccomp:
                     files.write_new(path / "seccomp.bpf", seccomp, durable=keep)
+                if answers:
+                    files.write_new(path / "answers.bpf", answers, durable=keep)
                 data = json.dumps(_fields(info)).encode()
                 if keep:
                     # The names before the one that says that all of them are there.
@@ -200,6 +209,10 @@ class Bundle:
     def seccomp(self, spec: Spec) -> bytes:
         """The filter that was made of the spec's profile; b"" if it has none. One that is missing is an error."""
         return files.read(self.path / "seccomp.bpf", _LIMIT_BYTES) if spec.linux.seccomp else b""
+
+    def answers(self) -> bytes:
+        """The filter for the calls that are answered for the kernel, or pretended; b"" if there is none."""
+        return files.read(self.path / "answers.bpf", _LIMIT_BYTES) if self.info.answers else b""
 
     def state(self) -> State:
         """As its supervisor last wrote it; `creating` before that."""
@@ -361,6 +374,10 @@ class Bundle:
         temporary = self.path / f".{name}-{os.urandom(4).hex()}"
         files.write_new(temporary, data)
         files.move(temporary, self.path / name)
+
+
+def _name_of(spec: Spec) -> str:
+    return spec.hostname or ("" if "uts" in spec.linux.namespaces else os.uname().nodename)
 
 
 def _fields(info: ContainerInfo) -> dict[str, Any]:

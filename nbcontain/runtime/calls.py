@@ -14,8 +14,9 @@ from nbcontain.events import Notice
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Mount, Spec
-from nbcontain.runtime import init, namespaces, rungs, sources, stage
+from nbcontain.oci.spec import Mount
+from nbcontain.runtime import answerers, init, namespaces, rungs, sources, stage
+from nbcontain.runtime.annotations import JOINS
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
 from nbcontain.runtime.namespaces import Birth
@@ -48,8 +49,17 @@ def be_program(
     if bundle.info.unusual and sources.need_host(bundle.spec):
         opened = sources.opened(bundle.spec, stage.user_namespace, own_map=f"/proc/{pid}/ns/user")
         ends[3:3] = opened.values()
+    answered = None
+    if bundle.info.answers:
+        pidfd = os.pidfd_open(pid)
+        answered = answerers.fork_for(bundle, bundle.spec, pidfd)
+        os.close(pidfd)
+    if answered is not None:
+        ends.append(answered.fileno())
     order = {
         "do": "program",
+        "answers": bundle.info.answers,
+        "is_answered": answered is not None,
         "bundle": str(bundle.path),
         "opened": [*opened],
         "volatile": message["volatile"],
@@ -58,6 +68,9 @@ def be_program(
         "joined": [*joined],
     }
     channel.send(order, ends)
+    if answered is not None:
+        answered.close()
+        ends.pop()
     for fd in ends:
         os.close(fd)
     for reading, _ in pipes.values():
@@ -66,16 +79,23 @@ def be_program(
     return {reading: stream for stream, (reading, _) in pipes.items()}
 
 
-def born_anew(inside: stage.Inside, spec: Spec, ids: IdMap, rung_name: str) -> stage.Inside:
-    """A first process as this spec wants it, in place of one that was made beforehand. Raises SetupFailed."""
+def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
+    """A first process as this bundle wants it, in place of one that was made beforehand. Raises SetupFailed."""
     inside.channel.close()
     os.kill(inside.pid, signal.SIGKILL)
     os.waitpid(inside.pid, 0)
+    spec, linux = bundle.spec, bundle.spec.linux
+    if JOINS in spec.annotations:
+        from nbcontain.runtime import joins
+
+        linux = joins.resolved(bundle, spec)
     if "user" in spec.linux.namespaces and ids.is_identity:
         ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
-    birth = namespaces.birth(spec.linux, ids)
+    birth = namespaces.birth(linux, ids)
     try:
-        return stage.form(birth, partial(init.main, rung=rungs.named(rung_name)))
+        if JOINS in spec.annotations:
+            joins.check(bundle, spec)
+        return stage.form(birth, partial(init.main, rung=rungs.named(bundle.info.rung)))
     finally:
         birth.close()
 
@@ -135,11 +155,13 @@ def answer_call(inside: stage.Inside, report: Channel, message: Message, fds: li
 
 
 def end_rest(bundle: Bundle) -> None:
-    """Where a container has no pid namespace, whose end would be the end of all its processes: end each of them.
+    """End what a container's first process has left behind: all that it started, where it has no pid namespace of its
+    own that ended with it; and who answered its calls.
 
     Whoever loses its parent becomes ours, who are their subreaper; so in the end all are.
     """
-    if "pid" in rungs.named(bundle.info.rung).namespaces:
+    names = bundle.spec.linux.namespaces if bundle.info.unusual else rungs.named(bundle.info.rung).namespaces
+    if "pid" in names and not bundle.info.answers:
         return
     while True:
         for pid in _children():

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 from functools import partial
 
-from nbcontain.runtime import init, rungs, stage
+from nbcontain.runtime import answerers, init, rungs, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import FLAGS
@@ -65,13 +65,20 @@ class Execs:
         root_fd = -1
         if not rungs.named(self._bundle.info.rung).mounts:
             root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        answered = answerers.fork_for(self._bundle, spec, self._pidfd)
+        answers = answerers.Answers(
+            self._bundle.info.answers, self._bundle.answers(), answered.fileno() if answered else -1
+        )
         seccomp = b"" if message.get("privileged") else self._bundle.seccomp(spec)
-        body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd)
+        body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd, answers=answers)
+        kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
         try:
-            inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), root_fd)
+            inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
         finally:
             if root_fd >= 0:
                 os.close(root_fd)
+            if answered is not None:
+                answered.close()
         if self._bundle.info.limited:
             from nbcontain.runtime import resources
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from nbcontain import detach_keys
@@ -13,19 +14,21 @@ from nbcontain.linux.limits import to_json
 from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.options import REST, argument, option, with_defaults
-from nbcontain.runtime import hosts, limits
+from nbcontain.runtime import hosts, limits, sharing
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
 from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, sysctls
 from nbcontain.runtime.lifetimes import LifeOptions
 from nbcontain.runtime.mounts import MountOptions
 from nbcontain.runtime.resources import LimitOptions, ThrottleOptions, limits_of
+from nbcontain.runtime.sharing import Donor, NamespaceOptions
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.host import Host
 
 _SHM_BYTES = 64 << 20
+_NO_DONORS: Mapping[str, Donor] = MappingProxyType({})
 _QUIET = ("nosuid", "noexec", "nodev")
 _ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
 """Of every mount below, where a tree of the host's is mounted."""
@@ -33,7 +36,9 @@ _ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class RunOptions(ConfinementOptions, GrantOptions, LimitOptions, MountOptions, ThrottleOptions, LifeOptions):
+class RunOptions(
+    ConfinementOptions, GrantOptions, LifeOptions, LimitOptions, MountOptions, NamespaceOptions, ThrottleOptions
+):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
     image: str = argument(help="an image's name or id")
@@ -91,11 +96,13 @@ def generate(
     hostname: str = "",
     environ: Mapping[str, str] = os.environ,
     mounts: Sequence[Mount] = (),
+    donors: Mapping[str, Donor] = _NO_DONORS,
 ) -> Spec:
     """The spec of a container of an image with this config. Raises UsageError for what makes no sense.
 
     `files` is where hosts, hostname and resolv.conf for its /etc are; `hostname` is used unless the options name one.
-    `mounts` is what else it sees: volumes and the like.
+    `mounts` is what else it sees: volumes and the like. `donors` are the containers whose namespaces it joins, by "pid"
+    and "ipc".
     """
     if options.network not in ("host", "none"):
         raise UsageError(
@@ -109,17 +116,22 @@ def generate(
         environment = (f"PATH={DEFAULT_PATH}", *environment)
     if options.tty and not any(entry.startswith("TERM=") for entry in environment):
         environment = ("TERM=xterm", *environment)
-    name = options.hostname or hostname
-    confined = confinement(options, config.platform.architecture, host.kernel)
     is_rootless = not host.ids.is_identity
+    sharing.checked(options, options.hostname, is_rootless=is_rootless)
+    shared = sharing.shared(options, host, donors=donors, own_network=options.network == "none")
+    has_name = "uts" in shared.namespaces
+    name = options.hostname or hostname if has_name else os.uname().nodename
+    confined = confinement(options, config.platform.architecture, host.kernel)
     shm_bytes = limits.size_bytes(options.shm_size, "--shm-size") if options.shm_size else _SHM_BYTES
     # Who may make nodes must not be able to open what they stand for: then devices are mounts, and nothing else.
     makes_nodes = "CAP_MKNOD" in confined.capabilities and not options.privileged
-    own = _own_mounts(host, options, shm_bytes, ("nodev",) if makes_nodes else ())
-    namespaces = ["mount", "pid", "ipc", "uts", "cgroup"]
-    namespaces += ["user"] * is_rootless + ["network"] * (options.network == "none")
+    own = _own_mounts(
+        host, options, sharing.memory(options, shm_bytes, donors, is_rootless=is_rootless),
+        ("nodev",) if makes_nodes else (),
+    )  # fmt: skip
     annotations = {
-        **_annotations(options.annotations), USER: options.user or config.user, GROUPS: groups(options.group_add),
+        **_annotations(options.annotations), **shared.annotations, USER: options.user or config.user,
+        GROUPS: groups(options.group_add),
     }  # fmt: skip
     if options.init:
         annotations[REAPER] = "true"
@@ -138,7 +150,7 @@ def generate(
             oom_score_adj=oom_score(options.oom_score_adj),
             rlimits=limits.ulimits(options.ulimits),
         ),
-        hostname=name,
+        hostname=name if has_name else "",
         mounts=(
             *own,
             *devices(options.device, privileged=options.privileged),
@@ -146,14 +158,19 @@ def generate(
             *sorted((*_network_mounts(files), *mounts), key=lambda each: each.destination.count("/")),
         ),
         linux=Linux(
-            namespaces=tuple(namespaces),
+            namespaces=shared.namespaces,
+            paths=shared.paths,
             uid_mappings=host.ids.uids if is_rootless else (),
             gid_mappings=host.ids.gids if is_rootless else (),
             masked_paths=confined.masked,
             readonly_paths=confined.readonly,
             seccomp=confined.seccomp,
             resources=to_json(limits_of(options)),
-            sysctl=sysctls(options.sysctl, has_network=options.network == "none"),
+            rootfs_propagation=_propagation(mounts),
+            sysctl=sysctls(
+                options.sysctl, has_network=options.network == "none",
+                has_ipc="ipc" in shared.namespaces and "ipc" not in shared.paths,
+            ),
         ),
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},
@@ -224,13 +241,21 @@ def _directory(path: str) -> str:
     return path
 
 
-def _own_mounts(host: Host, options: RunOptions, shm_bytes: int, nodes: tuple[str, ...]) -> tuple[Mount, ...]:
+def _propagation(mounts: Sequence[Mount]) -> str:
+    """What the root has to be for the mounts in it that are shared with the host, or follow it, to be that."""
+    words = {word.removeprefix("r") for each in mounts for word in each.options}
+    return "shared" if "shared" in words else "slave" if "slave" in words else ""
+
+
+def _own_mounts(
+    host: Host, options: RunOptions, memory: tuple[Mount, ...], nodes: tuple[str, ...]
+) -> tuple[Mount, ...]:
     """/proc, /dev, /sys and what is in them."""
     from nbcontain.host import Ability
 
     is_rootless = not host.ids.is_identity
     proc = Mount("/proc", "proc", "proc", _QUIET)
-    if not host.can(Ability.FRESH_PROC):
+    if not host.can(Ability.FRESH_PROC) or (is_rootless and options.pid == "host"):
         proc = Mount("/proc", "bind", "/proc", ("rbind", *_ALL_QUIET))
     access = () if options.privileged else ("ro",)
     sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, *access))
@@ -242,8 +267,7 @@ def _own_mounts(host: Host, options: RunOptions, shm_bytes: int, nodes: tuple[st
         proc,
         Mount("/dev", "tmpfs", "tmpfs", ("nosuid", *nodes, "noexec", "strictatime", "mode=755", "size=65536k")),
         Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty)),
-        Mount("/dev/shm", "tmpfs", "shm", (*_QUIET, "mode=1777", f"size={shm_bytes >> 10}k")),
-        Mount("/dev/mqueue", "mqueue", "mqueue", _QUIET),
+        *memory,
         sys_,
     )
 

@@ -146,7 +146,7 @@ def groups(words: Sequence[str]) -> str:
     return ",".join(words)
 
 
-def sysctls(words: Sequence[str], *, has_network: bool) -> dict[str, str]:
+def sysctls(words: Sequence[str], *, has_network: bool, has_ipc: bool = True) -> dict[str, str]:
     """The knobs of --sysctl: those of namespaces that are the container's own. Raises UsageError."""
     found = {}
     for word in words:
@@ -155,6 +155,11 @@ def sysctls(words: Sequence[str], *, has_network: bool) -> dict[str, str]:
             raise UsageError(f"--sysctl {word!r}: that is no setting", hint="--sysctl kernel.shmmax=1048576")
         dotted = name.replace("/", ".") if name.find("/") >= 0 and "." not in name.split("/")[0] else name
         if dotted in _OWN_SYSCTLS or dotted.startswith("fs.mqueue."):
+            if not has_ipc:
+                raise UsageError(
+                    f"--sysctl {name}: the ipc namespace is not its own", why="--ipc shares it",
+                    hint="--ipc private",
+                )  # fmt: skip
             found[dotted] = value
         elif dotted.startswith("net."):
             if not has_network:

@@ -15,6 +15,7 @@ import stat
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
@@ -23,6 +24,7 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.runtime import console, identity, roots
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
+from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
 from nbcontain.runtime.rungs import Rung
@@ -39,6 +41,7 @@ _FILE_CAPABILITIES = tuple(
 )
 """What files can ask for."""
 _FULL = Rung()
+_NO_ANSWERS = Answers()
 
 
 _SAMPLE = json.dumps(
@@ -106,14 +109,15 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     redirect(*fds[:3])
     opened = dict(zip(message.get("opened", ()), fds[3:], strict=False))
     del fds[3 : 3 + len(opened)]
+    answers = Answers(message["answers"], bundle.answers(), fds.pop() if message["is_answered"] else -1)
     volatile = message["volatile"]
     made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], opened, volatile=volatile)
     if terminal is None:
-        keep_only(channel)
+        keep_only(channel, *answers.kept)
     else:
         redirect(terminal.peer, terminal.peer, terminal.peer)
-        keep_only(channel, terminal.master)
-    program = _prepare(spec.process, spec.annotations, seccomp)
+        keep_only(channel, terminal.master, *answers.kept)
+    program = _prepare(spec.process, spec.annotations, seccomp, answers)
     program.env.update(hidden.env)
     channel.send({"ready": True, "made": made}, (terminal.master, 0) if terminal else ())
     if terminal is not None:
@@ -128,7 +132,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     _execute(program, spec.process)
 
 
-def be_process(channel: Channel, seccomp: bytes, root_fd: int = -1) -> None:
+def be_process(channel: Channel, seccomp: bytes, root_fd: int = -1, answers: Answers = _NO_ANSWERS) -> None:
     """An exec's process, inside the container's namespaces: become the program that the channel tells of.
 
     `seccomp` is the container's filter, which the supervisor read: in here its file cannot be seen. `root_fd` is its
@@ -148,7 +152,7 @@ def be_process(channel: Channel, seccomp: bytes, root_fd: int = -1) -> None:
         redirect(terminal.peer, terminal.peer, terminal.peer)
         channel.send({"console": True}, (terminal.master, 0))
         terminal.close()
-    program = _prepare(process, {USER: message["user"], GROUPS: message.get("groups", "")}, seccomp)
+    program = _prepare(process, {USER: message["user"], GROUPS: message.get("groups", "")}, seccomp, answers)
     _execute(program, process)
 
 
@@ -191,7 +195,7 @@ class _Program:
         self.env = env
 
 
-def _prepare(process: Process, annotations: Mapping[str, str], seccomp: bytes) -> _Program:
+def _prepare(process: Process, annotations: Mapping[str, str], seccomp: bytes, answers: Answers) -> _Program:
     """Everything between the pivot and exec; from here on only what the user may do can be done."""
     # The files that are read below may be symlinks to what only the host's root may open, such as /proc/kmsg.
     confine.reduce(process.capabilities, limits=bool(process.rlimits))
@@ -206,7 +210,7 @@ def _prepare(process: Process, annotations: Mapping[str, str], seccomp: bytes) -
     try:
         for number in (1, 2):
             # A program may open /dev/stdout anew, which asks the pipe who it belongs to.
-            if user.uid and stat.S_ISFIFO(os.fstat(number).st_mode):
+            if user.uid and not answers.stand_in and stat.S_ISFIFO(os.fstat(number).st_mode):
                 os.fchown(number, user.uid, user.gid)
         if process.terminal:
             with suppress(PermissionError):
@@ -214,7 +218,13 @@ def _prepare(process: Process, annotations: Mapping[str, str], seccomp: bytes) -
                 os.fchown(0, user.uid, -1)
         _label(process)
         confine.limit(process.rlimits)
-        confine.become(user, process.capabilities, no_new_privileges=process.no_new_privileges, seccomp=seccomp)
+        capabilities = process.capabilities if user.uid == 0 else ()
+        confine.become(
+            replace(user, uid=0, gid=0, additional_gids=()) if answers.stand_in else user,
+            capabilities if answers.stand_in else process.capabilities,
+            no_new_privileges=process.no_new_privileges, seccomp=seccomp,
+            before=partial(answers.introduce, user) if answers.words else None,
+        )  # fmt: skip
     except OSError as error:
         raise SetupFailed(
             f"cannot become user {words or user.uid}",

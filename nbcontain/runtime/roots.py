@@ -33,7 +33,7 @@ def made_for(
         syscalls.setdomainname(spec.domainname)
     if not rung.mounts:
         root_fd = unmounted.root_of(bundle.rootfs)
-        made = unmounted.furnish(root_fd, spec, hidden.files, served=rung.serves)
+        made = unmounted.furnish(root_fd, spec, hidden.files, served="files" in bundle.info.answers.split())
         if spec.process.terminal:
             terminal = unmounted.terminal(spec.process.console_size)
         _go(root_fd, rung, spec.process)
@@ -59,7 +59,7 @@ def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung) -> lis
         source_fd = mounted(source)
         fds.append(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source_fd))
         os.close(source_fd)
-    _go(root_fd, rung, None)
+    _go(root_fd, rung, None, fds)
     os.close(root_fd)
     return fds
 
@@ -72,15 +72,15 @@ def entered_again(process: Process, root_fd: int) -> Console | None:
     return terminal
 
 
-def _go(root_fd: int, rung: Rung, process: Process | None) -> None:
+def _go(root_fd: int, rung: Rung, process: Process | None, others: Sequence[int] = ()) -> None:
     if rung.mounts:
         isolation.pivot(root_fd, by_moving=rung.root == "move")
     else:
-        _confine(root_fd, process)
+        _confine(root_fd, process, others)
 
 
-def _confine(root_fd: int, process: Process | None) -> None:
+def _confine(root_fd: int, process: Process | None, others: Sequence[int] = ()) -> None:
     if process is not None and process.no_new_privileges:
         # Now, since Landlock takes it where there is no CAP_SYS_ADMIN.
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    unmounted.enter(root_fd)
+    unmounted.enter(root_fd, others)

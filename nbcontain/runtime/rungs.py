@@ -49,9 +49,13 @@ class Rung:
         return self.root != "chroot"
 
     @property
-    def answers(self) -> bool:
-        """Whether a process answers calls of the container's (seccomp_unotify(2))."""
-        return self.serves or self.ids == "notify"
+    def answers(self) -> str:
+        """Which groups of calls are answered for the kernel, as `answered_calls` names them; "blind" where all that is
+        left is to pretend; "" for none."""
+        if self.ids == "blind":
+            return "blind"
+        found = ["ids"] * (self.ids == "notify") + ["files"] * self.serves
+        return " ".join([*found, *(["guard"] if self.serves and "user" not in self.namespaces else [])])
 
     def numbers(self) -> dict[str, Any]:
         """Itself for another process."""

@@ -14,6 +14,7 @@ from nbcontain.linux import mount_options, syscalls, trees
 from nbcontain.linux.idmap import IdMap
 from nbcontain.linux.mount_options import MountOptions
 from nbcontain.oci.spec import Mount, Spec
+from nbcontain.runtime.annotations import OF
 
 PART = "x-nbcontain.part="
 """An option of binds and overlays: mount this path of the tree only, with its symlinks resolved inside the tree."""
@@ -99,13 +100,18 @@ def opened(
 
 def _needs_host(mount: Mount) -> bool:
     return bool(mount.uid_mappings) or any(
-        word in ("idmap", "ridmap", "shared", "rshared", "slave", "rslave") for word in mount.options
+        word in ("idmap", "ridmap", "shared", "rshared", "slave", "rslave") or word.startswith(OF)
+        for word in mount.options
     )
 
 
 def _opened(mount: Mount, options: MountOptions, user_namespace: Callable[[IdMap], int], own_map: str) -> int:
     user_ns = -1
     try:
+        if owner := next((word.removeprefix(OF) for word in mount.options if word.startswith(OF)), ""):
+            from nbcontain.runtime import joins
+
+            return joins.tree_of(owner, mount.source, options.set)
         if mount.uid_mappings:
             user_ns = user_namespace(IdMap(mount.uid_mappings, mount.gid_mappings))
         elif options.words & {"idmap", "ridmap"}:

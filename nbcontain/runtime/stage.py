@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+_TMPFS = 0x01021994
+"""statfs(2)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inside:
     """A process that was forked inside: its pid as the host counts, and the channel to it."""
@@ -141,17 +145,53 @@ def _hold_user_namespace(channel: Channel) -> None:
     channel.receive()
 
 
-def join(
-    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], root_fd: int = -1
-) -> Inside:
-    """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`.
+def tree_inside(pidfd: int, flags: int, path: str, attributes: int) -> int:
+    """Supervisor: a detached copy of the mount at `path` in the container that `pidfd` is, as a descriptor.
 
-    It keeps `root_fd` open.
+    With MOUNT_ATTR_… `attributes`, which only who is of its user namespace may set.
     """
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _enter(pidfd, flags, body, stdio, theirs, root_fd), theirs)
+        run(lambda: _take_tree(pidfd, flags, path, attributes, theirs), theirs)
+    theirs.close()
+    try:
+        message, fds = ours.receive()
+        if message is None or "error" in message or not fds:
+            raise error_of(message or {"error": "SetupFailed", "message": f"{path} of a container cannot be taken"})
+        return fds[0]
+    finally:
+        ours.close()
+        os.waitpid(stage, 0)
+
+
+def _take_tree(pidfd: int, flags: int, path: str, attributes: int, channel: Channel) -> None:
+    freeze_imports()
+    # Whoever is inside must not reach into us through /proc (CVE-2016-9962).
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.setns(pidfd, flags)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Its program may have put a symlink there, or something else.
+    plain = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
+    found = syscalls.openat2(root, path.lstrip("/"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, plain)
+    if syscalls.file_system_type(found) != _TMPFS:
+        raise SetupFailed(f"{path} of that container is no memory", path=path)
+    copy = syscalls.open_tree(found)
+    syscalls.mount_setattr(copy, attributes)
+    channel.send({"tree": True}, [copy])
+
+
+def join(
+    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], kept: Sequence[int] = ()
+) -> Inside:
+    """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`.
+
+    `kept` are descriptors that are not closed in there.
+    """
+    ours, theirs = Channel.pair()
+    stage = os.fork()
+    if stage == 0:
+        run(lambda: _enter(pidfd, flags, body, stdio, theirs, kept), theirs)
     theirs.close()
     try:
         return Inside(int(str(_expect(ours, "pid"))), ours)
@@ -165,7 +205,7 @@ def _enter(
     body: Callable[[Channel], None],
     stdio: tuple[int, int, int],
     channel: Channel,
-    root_fd: int,
+    kept: Sequence[int],
 ) -> None:
     """Stage of an exec: become part of a running container, fork there, report the pid."""
     redirect(*stdio)
@@ -177,11 +217,21 @@ def _enter(
     if flags & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    keep_only(channel, *((root_fd,) if root_fd >= 0 else ()))
+    keep_only(channel, *kept)
     pid = os.fork()
     if pid == 0:
         run(lambda: body(channel), channel)
     channel.send({"pid": pid})
+
+
+def beside(body: Callable[[Channel], None]) -> Channel:
+    """Supervisor: have a process of its own kind forked to run `body`. Gives the channel whose other end that has."""
+    ours, theirs = Channel.pair()
+    if os.fork() == 0:
+        ours.close()
+        run(lambda: body(theirs), theirs)
+    theirs.close()
+    return ours
 
 
 def run(body: Callable[[], None], channel: Channel | None = None) -> NoReturn:

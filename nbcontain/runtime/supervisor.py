@@ -82,7 +82,7 @@ class Supervisor:
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
         if bundle.info.unusual:
-            inside = calls.born_anew(inside, bundle.spec, ids, bundle.info.rung)
+            inside = calls.born_anew(inside, bundle, ids)
         calls.begin_limits(bundle, inside.pid, ids)
         calls.begin_mounts(bundle, ids)
         # First of all, so that init makes its root while the rest happens here.

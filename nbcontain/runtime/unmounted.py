@@ -106,16 +106,17 @@ def _write(root_fd: int, path: str, data: bytes, mode: int, made: list[str]) -> 
         os.close(fd)
 
 
-def enter(root_fd: int) -> None:
+def enter(root_fd: int, others: Sequence[int] = ()) -> None:
     """Init, and an exec's process: make the directory the root, for good.
 
     What leads out of a chroot takes CAP_SYS_CHROOT, which goes next. Where the kernel has Landlock, nothing beyond this
-    root can be reached in any other way either, nor signalled. Takes CAP_SYS_ADMIN, or no_new_privs.
+    root can be reached in any other way either, but by the directories `others`; nor signalled. Takes CAP_SYS_ADMIN,
+    or no_new_privs.
     """
     os.fchdir(root_fd)
     os.chroot(".")
     os.chdir("/")
-    landlock.confine_to("/")
+    landlock.confine_to("/", others)
 
 
 def terminal(size: tuple[int, int]) -> Console:

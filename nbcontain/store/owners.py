@@ -129,7 +129,7 @@ class Ledger:
         if self._known.pop(path, None) is not None and self._write is not None:
             self._write(_line(path, Record(0, 0)))
 
-    def owner(self, place: int | None, path: bytes, status: os.stat_result) -> tuple[int, int]:
+    def owner(self, place: int | str | None, path: bytes, status: os.stat_result) -> tuple[int, int]:
         """Whose it is. What the disk says holds where it names anybody but root: then somebody was allowed to."""
         on_disk = (status.st_uid, status.st_gid)
         if on_disk != (0, 0):
@@ -158,7 +158,7 @@ class Ledger:
         return None if known is None or known.mtime_ns not in (None, status.st_mtime_ns) else known
 
 
-def _attribute(place: int, name: bytes) -> bytes | None:
+def _attribute(place: int | str, name: bytes) -> bytes | None:
     try:
         return os.getxattr(place, name)
     except OSError as error:

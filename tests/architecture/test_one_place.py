@@ -41,6 +41,7 @@ INSIDE = (
     "runtime.init",
     "runtime.isolation",
     "runtime.rootfs",
+    "runtime.owner_answers",
     "runtime.unmounted",
     "runtime.volume_work",
 )

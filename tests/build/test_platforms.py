@@ -15,13 +15,21 @@ import emulators
 import needs
 from nbcontain.build.arguments import parse_platform
 from nbcontain.build.caches import CachePlace
+from nbcontain.build.named import LayoutImage
 from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.provenance import provenance_of
 from nbcontain.commands import parse_words
 from nbcontain.commands.inputs import BuildInputs
 from nbcontain.engine import Engine
-from nbcontain.errors import BuildError, CommandNotExecutable, DockerfileError, ImageNotFound
+from nbcontain.errors import (
+    BuildError,
+    CommandNotExecutable,
+    DockerfileError,
+    ImageNotFound,
+    NbcontainError,
+    UsageError,
+)
 from nbcontain.events import Finished, Started
 from nbcontain.linux import foreign
 from nbcontain.oci.image import Image, Platform
@@ -166,11 +174,21 @@ def test_a_platform_named_twice_is_one() -> None:
     assert built.platforms == (HERE,)
 
 
-def test_a_context_by_name_is_taken_for_each_platform(engine: Engine, context: Path) -> None:
+@pytest.mark.parametrize("kind", ["image", "layout"])
+def test_a_context_by_name_is_taken_for_each_platform(
+    engine: Engine, context: Path, tmp_path: Path, kind: str
+) -> None:
     """testNamedImageContextPlatform"""
     made(engine, context, HERE, OTHER, text="FROM scratch\nARG TARGETARCH\nCOPY busybox-$TARGETARCH /busybox\n")
     text = "FROM base\nENV A=b\n"
-    made(engine, context, HERE, OTHER, text=text, contexts={"base": Reference.parse("made")})
+    if kind == "image":
+        base: object = Reference.parse("made")
+    else:
+        engine.archives.save(["made"], str(tmp_path / "layout"), directory=True).result()
+        base = LayoutImage(tmp_path / "layout")
+        alone = made(engine, context, OTHER, text=text, contexts={"base": base})
+        assert alone.config.platform == OTHER
+    made(engine, context, HERE, OTHER, text=text, contexts={"base": base})
     index = engine.store.images.index(Reference.parse("made"))
     assert index is not None and index.platforms == (HERE, OTHER)
     children = [engine.store.images.child(entry) for entry in index.entries]
@@ -356,3 +374,27 @@ def test_an_index_is_pushed_with_what_is_said_of_its_images(engine: Engine, cont
                 assert blob["digest"] in registry.blobs
     finally:
         registry.close()
+
+
+def test_one_platforms_image_is_inspected_and_imported(engine: Engine, context: Path, tmp_path: Path) -> None:
+    made(engine, context, HERE, OTHER, text=PLAIN)
+    [document] = printed(engine, "image", "inspect", "--platform", str(OTHER), "made").value  # type: ignore[attr-defined]
+    assert document["Architecture"] == OTHER.architecture
+    assert "COPY" in str(printed(engine, "history", "--platform", str(OTHER), "made"))
+    for words in (("image", "inspect"), ("history",)):
+        with pytest.raises(NbcontainError, match="s390x"):
+            printed(engine, *words, "--platform", "s390x", "made")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_text("x")
+    printed(engine, "import", "--platform", str(OTHER), str(tmp_path / "tree"), "alone").task.result()  # type: ignore[attr-defined]
+    assert engine.image("alone").config.platform == OTHER
+    with pytest.raises(NbcontainError, match=f"for {HERE}"):
+        printed(engine, "image", "inspect", "--platform", str(HERE), "alone")
+
+
+def test_what_docker_builds_were_once_told_does_nothing(engine: Engine, context: Path) -> None:
+    """Scripts say `docker build --rm`; buildx takes these and does nothing either."""
+    for words in (("--rm",), ("--rm=false", "--force-rm"), ("--compress",)):
+        parse_words("", ["build", *words, "."])
+    with pytest.raises(UsageError, match="squash"):
+        parse_words("", ["build", "--squash", "."])

@@ -49,7 +49,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
             spec = fitted(replace(spec, process=process, mounts=(*spec.mounts, *mounting.mounts)), workshop.rung)
             info = ContainerInfo(
                 id=active.key, name=active.key, image="", command=operation.args, build_step=True,
-                rung=workshop.rung.name,
+                rung=workshop.rung.name, answers=workshop.rung.answers,
             )  # fmt: skip
             bundle = Bundle.write(path, spec, active.mounts, info)
             container = Container(bundle)

@@ -1,0 +1,53 @@
+"""Which of a container's calls are answered for the kernel, or pretended, and the filter that says so. Pure; kernel.
+
+There are three groups: `ids`, users and owners, where only one id exists; `files`, opens of what a mounted /proc and
+/dev would give; `guard`, changes to the devices of the host that are handed in, where the caller is the host's root.
+"blind" stands for a filter that only pretends.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from nbcontain.linux import confine, seccomp
+from nbcontain.oci.seccomp import Argument, Rule, Seccomp
+
+GET_IDS = ("getuid", "geteuid", "getresuid", "getgid", "getegid", "getresgid", "getgroups")
+SET_IDS = (
+    "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups",
+)  # fmt: skip
+OWNERS = ("chown", "lchown", "fchown", "fchownat")
+NODES = ("mknod", "mknodat")
+OPENS = ("open", "openat")
+GUARDED = ("fchmod", "fchown")
+NAMES = {"ids": (*GET_IDS, *SET_IDS, *OWNERS), "files": OPENS, "guard": GUARDED}
+_TYPE, _DEVICES = 0o170000, (0o020000, 0o060000)
+
+
+@cache
+def filter_of(words: str, machine: str) -> bytes:
+    """The filter for these groups, as `confine.install` takes it."""
+    named = words.split()
+    rules = []
+    if "blind" in named:
+        # Success, and nothing happens; mostly that is what programs want to hear (as Charliecloud does it).
+        rules.append(Rule((*SET_IDS, *OWNERS), "SCMP_ACT_ERRNO", 0))
+        rules += _nodes("SCMP_ACT_ERRNO", 0)
+    for group, names in NAMES.items():
+        if group in named:
+            rules.append(Rule(names, "SCMP_ACT_NOTIFY"))
+    if "ids" in named:
+        rules += _nodes("SCMP_ACT_NOTIFY", None)
+    own, others = seccomp.MACHINES[machine]
+    profile = Seccomp("SCMP_ACT_ALLOW", None, (own, *others), (), tuple(rules))
+    flags = 0 if "blind" in named else 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER
+    return confine.sealed(seccomp.program(profile, machine), flags)
+
+
+def _nodes(action: str, errno: int | None) -> list[Rule]:
+    """Device nodes only: pipes, sockets and files can be made anyway."""
+    return [
+        Rule((name,), action, errno, (Argument(index, _TYPE, "SCMP_CMP_MASKED_EQ", kind),))
+        for name, index in (("mknod", 1), ("mknodat", 2))
+        for kind in _DEVICES
+    ]

@@ -1,0 +1,128 @@
+"""The process that answers calls of one container's programs for the kernel (seccomp_unotify(2)). Run by the answerer.
+
+It stands in the container's user namespace and root, with the host's /proc in hand, and keeps in mind whom each process
+has become and whom each file was given to (`store.owners`). Where no /proc and /dev are mounted it opens what is on
+`served`'s list and hands the descriptor over. It gives no permission: what it lets through the kernel decides, and what
+it does itself it does to an open descriptor, so that nothing can be put in the place of what was looked at.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+from collections.abc import Callable, Mapping, Sequence
+
+from nbcontain.linux import notify, syscalls
+from nbcontain.linux.notify import Call
+from nbcontain.runtime.asked import Asked
+from nbcontain.runtime.id_answers import IdAnswers
+from nbcontain.runtime.kept_ids import Ids, People, looker
+from nbcontain.runtime.messages import Channel
+from nbcontain.runtime.open_answers import OpenAnswers
+from nbcontain.runtime.owner_answers import OwnerAnswers
+from nbcontain.runtime.stage import freeze_imports, keep_only
+from nbcontain.store import files
+from nbcontain.store.owners import Ledger
+
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_NUMBERS = {
+    "getuid": (102, 174), "getgid": (104, 176), "setuid": (105, 146), "setgid": (106, 144), "geteuid": (107, 175),
+    "getegid": (108, 177), "setreuid": (113, 145), "setregid": (114, 143), "getgroups": (115, 158),
+    "setgroups": (116, 159), "setresuid": (117, 147), "getresuid": (118, 148), "setresgid": (119, 149),
+    "getresgid": (120, 150), "setfsuid": (122, 151), "setfsgid": (123, 152), "chown": (92, -1), "fchown": (93, 55),
+    "lchown": (94, -1), "fchownat": (260, 54), "mknod": (133, -1), "mknodat": (259, 33), "open": (2, -1),
+    "openat": (257, 56), "fchmod": (91, 52),
+}  # fmt: skip
+
+
+def main(
+    channel: Channel, pidfd: int, namespaces: int, opened: Mapping[str, int], ledger_fd: int, lines: bytes
+) -> None:
+    """Answerer: learn whom to answer, go where they are, and answer until the last of them has ended.
+
+    `namespaces` are CLONE_NEW… of the container that `pidfd` is, whose root its first process sends along. `opened`
+    are files of ours by their paths inside; `ledger_fd` takes what no attribute can hold, -1 for nothing; `lines` it
+    has already.
+    """
+    freeze_imports()
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    outside = {name: os.open(f"/{name}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for name in ("dev", "sys")}
+    keep_only(channel, pidfd, proc, *outside.values(), *opened.values(), *((ledger_fd,) if ledger_fd >= 0 else ()))
+    message, fds = channel.receive()
+    if message is None:
+        return
+    listener, root = fds
+    # Before the door opens: whoever is inside must not look into us, or write.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    if namespaces:
+        syscalls.setns(pidfd, namespaces)
+    if namespaces & syscalls.CLONE_NEWUSER:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    if not namespaces & syscalls.CLONE_NEWNS:
+        os.fchdir(root)
+        os.chroot(".")
+    os.close(root)
+    os.close(pidfd)
+    # So that "self/fd/7" names what is open here.
+    os.fchdir(proc)
+    os.umask(0)
+    notify.hurry(listener)
+    first = Ids.of(message["uid"], message["gid"], tuple(message["groups"]))
+    asked, people = Asked(listener, proc), People(first, looker(proc))
+    ledger = Ledger(lines, (lambda line: files.write(ledger_fd, line)) if ledger_fd >= 0 else None)
+    words = message["words"].split()
+    parts = (
+        IdAnswers(asked, people),
+        OwnerAnswers(asked, people, ledger, has_ids="ids" in words, is_guarded="guard" in words),
+        OpenAnswers(asked, people, outside, opened),
+    )
+    channel.send({"answering": True})
+    channel.close()
+    answer_all(asked, table(parts))
+
+
+def table(parts: Sequence[object]) -> tuple[int, dict[int, Callable[[Call], None]]]:
+    """What this machine is called, and who answers which of its calls."""
+    machine = os.uname().machine
+    column = list(_ARCHITECTURES).index(machine)
+    doing = {}
+    for name, numbers in _NUMBERS.items():
+        for part in parts:
+            if numbers[column] >= 0 and hasattr(part, name):
+                doing[numbers[column]] = getattr(part, name)
+    return _ARCHITECTURES[machine], doing
+
+
+def answer_all(asked: Asked, known: tuple[int, Mapping[int, Callable[[Call], None]]]) -> None:
+    """Until nobody is left who could ask."""
+    machine, doing = known
+    poll = select.poll()
+    poll.register(asked.listener, select.POLLIN)
+    while True:
+        for _, event in poll.poll():
+            if not event & select.POLLIN:
+                return
+            call = notify.receive(asked.listener)
+            if call is not None:
+                _answer(asked, call, doing.get(call.number) if call.machine == machine else None)
+
+
+def _answer(asked: Asked, call: Call, doing: Callable[[Call], None] | None) -> None:
+    """One answer, whatever happens: who is left without one waits for ever."""
+    if doing is None:
+        asked.let_through(call)
+        return
+    try:
+        doing(call)
+    except OSError as error:
+        asked.fail(call, error.errno or errno.EIO)
+    except ValueError:
+        asked.fail(call, errno.EINVAL)
+    except Exception:  # noqa: BLE001 - an answerer that ends takes the container with it
+        asked.fail(call, errno.EIO)

@@ -1,0 +1,169 @@
+"""Answers to chown(2) and mknod(2), where the kernel cannot do it: it is kept in mind. Run by the answerer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from nbcontain.linux.notify import Call
+from nbcontain.runtime.asked import CWD, MASK, Asked, numbers
+from nbcontain.runtime.kept_ids import KEEP, Ids, People
+from nbcontain.store.owners import Ledger, Record
+
+_NO_FOLLOW, _EMPTY_PATH = 0x100, 0x1000
+
+
+class OwnerAnswers:
+    """Each method answers the call that it is called after. What is recorded is what is open, never what has a name."""
+
+    def __init__(self, asked: Asked, people: People, ledger: Ledger, *, has_ids: bool, is_guarded: bool) -> None:
+        """`has_ids`: owners are kept; `is_guarded`: the host's devices are not to be changed."""
+        self._asked, self._people, self._ledger = asked, people, ledger
+        self._has_ids, self._is_guarded = has_ids, is_guarded
+        self._root_mount = asked.mount_of(os.open("/", os.O_PATH | os.O_CLOEXEC), close=True)
+
+    def chown(self, call: Call) -> None:
+        self._give_away(call, CWD, call.arguments[0], *numbers(call, 2, 1), follow=True)
+
+    def lchown(self, call: Call) -> None:
+        self._give_away(call, CWD, call.arguments[0], *numbers(call, 2, 1), follow=False)
+
+    def fchownat(self, call: Call) -> None:
+        flags = call.arguments[4]
+        directory = call.arguments[0] & MASK
+        if flags & _EMPTY_PATH and not self._asked.path(call, call.arguments[1]):
+            self._give_away_open(call, directory, *numbers(call, 2, 2))
+            return
+        self._give_away(call, directory, call.arguments[1], *numbers(call, 2, 2), follow=not flags & _NO_FOLLOW)
+
+    def fchown(self, call: Call) -> None:
+        if not self._has_ids:
+            self._guard(call, owner=True)
+            return
+        self._give_away_open(call, call.arguments[0] & MASK, *numbers(call, 2, 1))
+
+    def _give_away(self, call: Call, directory: int, address: int, uid: int, gid: int, *, follow: bool) -> None:
+        path = self._asked.path(call, address)
+        try:
+            place = self._asked.place(call, directory, path, follow=follow)
+        except OSError as error:
+            if error.errno == errno.ELOOP and path.startswith((b"/dev/std", b"/dev/fd/", b"/proc/")):
+                # A pipe or a terminal, by a link of the kernel's: nothing of it is kept.
+                self._asked.give(call)
+                return
+            raise
+        try:
+            self._record(call, place, uid, gid)
+        finally:
+            os.close(place)
+
+    def _give_away_open(self, call: Call, fd: int, uid: int, gid: int) -> None:
+        place = self._asked.of_caller(call, fd)
+        try:
+            self._record(call, place, uid, gid)
+        finally:
+            os.close(place)
+
+    def _record(self, call: Call, place: int, uid: int, gid: int) -> None:
+        """Keep whom what is open as `place` is given to."""
+        ids = self._people.who(call.pid)
+        status = os.fstat(place)
+        path = self._asked.path_of(place)
+        if self._asked.mount_of(place) != self._root_mount or not path.startswith(b"/"):
+            # Another file system's: a volume, a pipe, shared memory. Nothing of it is kept beyond its end.
+            self._asked.check(call)
+            self._asked.give(call)
+            return
+        name = f"self/fd/{place}"
+        can_hold = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+        before = self._ledger.owner(name if can_hold else None, path[1:], status)
+        after = (before[0] if uid == KEEP else uid, before[1] if gid == KEEP else gid)
+        if not ids.is_root and not _may_give(ids, before, after):
+            raise PermissionError(errno.EPERM, "")
+        self._asked.check(call)
+        if after != before:
+            if after == (0, 0) and can_hold:
+                self._ledger.forget(name, path[1:])
+            else:
+                time_ns = None if can_hold else status.st_mtime_ns
+                self._ledger.record(name if can_hold else None, path[1:], Record(*after, mtime_ns=time_ns))
+                if not can_hold:
+                    # It is to be part of the layer, as what is given away on a disk would be.
+                    os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns))
+        if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+            # As the kernel does it (chown(2)).
+            kept = status.st_mode & ~stat.S_ISUID
+            os.chmod(name, stat.S_IMODE(kept & ~stat.S_ISGID if kept & stat.S_IXGRP else kept))
+        self._asked.give(call)
+
+    def mknod(self, call: Call) -> None:
+        self._make_node(call, CWD, *call.arguments[:3])
+
+    def mknodat(self, call: Call) -> None:
+        self._make_node(call, call.arguments[0] & MASK, *call.arguments[1:4])
+
+    def _make_node(self, call: Call, directory: int, address: int, mode: int, device: int) -> None:
+        """A device node: an empty file, and what it stands for."""
+        kind = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}.get(stat.S_IFMT(mode & 0xFFFF))
+        major, minor = os.major(device & MASK), os.minor(device & MASK)
+        if kind is None or not (major or minor):
+            self._asked.let_through(call)
+            return
+        ids = self._people.who(call.pid)
+        if not ids.is_root:
+            raise PermissionError(errno.EPERM, "")
+        parent, slash, name = self._asked.path(call, address).rpartition(b"/")
+        if name in (b"", b".", b".."):
+            raise FileExistsError(errno.EEXIST, "")
+        place = self._asked.place(call, directory, parent + slash or b".", follow=True)
+        try:
+            if self._asked.mount_of(place) != self._root_mount:
+                raise PermissionError(errno.EPERM, "")
+            mask = self._asked.umask(call.pid)
+            self._asked.check(call)
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            made = os.open(name, flags, stat.S_IMODE(mode) & ~mask, dir_fd=place)
+            try:
+                record = Record(ids.file_uid, ids.file_gid, (kind, major, minor))
+                self._ledger.record(made, self._asked.path_of(made)[1:], record)
+            finally:
+                os.close(made)
+        finally:
+            os.close(place)
+        self._asked.give(call)
+
+    def fchmod(self, call: Call) -> None:
+        """Whoever is the host's root must not change the host's devices, which were handed in."""
+        self._guard(call, owner=False)
+
+    def _guard(self, call: Call, *, owner: bool) -> None:
+        if not self._is_guarded or self._asked.effective_uid(call.pid) != 0:
+            self._asked.let_through(call)
+            return
+        try:
+            place = self._asked.of_caller(call, call.arguments[0] & MASK)
+        except PermissionError:
+            # It has been another user before, and may not be looked into without CAP_SYS_PTRACE.
+            self._asked.let_through(call)
+            return
+        try:
+            status = os.fstat(place)
+            self._asked.check(call)
+            if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+                raise PermissionError(errno.EPERM, "")
+            # Not the kernel: it would take whatever has the number by then.
+            name = f"self/fd/{place}"
+            if not owner:
+                os.chmod(name, stat.S_IMODE(call.arguments[1] & 0xFFFF))
+            else:
+                uid, gid = (-1 if number == KEEP else number for number in numbers(call, 2, 1))
+                os.chown(name, uid, gid)
+        finally:
+            os.close(place)
+        self._asked.give(call)
+
+
+def _may_give(ids: Ids, before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Whether one who is not root may: only a group of one's own, of a file of one's own (chown(2))."""
+    return after[0] == before[0] == ids.file_uid and after[1] in (before[1], ids.file_gid, *ids.groups)

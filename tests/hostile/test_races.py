@@ -1,0 +1,150 @@
+"""Races for mount targets: who shares a directory with a container swaps what leads there while that one starts (E5).
+
+CVE-2021-30465, CVE-2024-45310. Swapped is by one call (renameat2(2), RENAME_EXCHANGE), as fast as the kernel does it;
+where from makes no difference to whoever walks there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from machine import Machine
+from nbcontain.errors import NbcontainError
+
+SOAK = os.environ.get("NBCONTAIN_SOAK", "") not in ("", "0")
+ROUNDS = 10_000 if SOAK else 300
+"""Of all attacks of this page together; an ordinary user makes a few of them."""
+
+SWAP = """\
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+one, other = (os.fsencode(each) for each in sys.argv[1:])
+print("ready", flush=True)
+while True:
+    libc.syscall({number}, -100, one, -100, other, 2)
+"""
+
+
+@contextmanager
+def swapped(one: Path, other: Path) -> Iterator[None]:
+    """The two exchange their names all the time."""
+    number = {"x86_64": 316, "aarch64": 276}[os.uname().machine]
+    words = [sys.executable, "-I", "-S", "-c", SWAP.format(number=number), str(one), str(other)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as swapper:
+        assert swapper.stdout is not None
+        swapper.stdout.readline()
+        try:
+            yield
+            assert swapper.poll() is None
+        finally:
+            swapper.kill()
+
+
+def rounds(machine: Machine, count: int, **options: object) -> int:
+    """Start a container so often; how often it did start."""
+    started = 0
+    for _ in range(count):
+        try:
+            machine.run("/bin/true", **options)
+            started += 1
+        except NbcontainError:
+            # It may be refused, as long as nothing happens outside.
+            continue
+    return started
+
+
+@pytest.fixture
+def anyone(_hostile_machine: Machine) -> Iterator[Machine]:
+    yield _hostile_machine
+    _hostile_machine.clear()
+    _hostile_machine.engine.volumes.prune(all=True)
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """A directory of the host's where nothing may appear, and over which nothing may be mounted."""
+    directory = tmp_path / "outside"
+    (directory / "deep").mkdir(parents=True)
+    (directory / "deep/canary").write_text("do not touch\n")
+    before = Path("/proc/self/mountinfo").read_text().count("\n")
+    yield directory
+    found = sorted(str(each.relative_to(directory)) for each in directory.rglob("*"))
+    assert found == ["deep", "deep/canary"]
+    assert (directory / "deep/canary").read_text() == "do not touch\n"
+    assert Path("/proc/self/mountinfo").read_text().count("\n") <= before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000 if SOAK else 120)
+def test_targets_in_a_shared_volume_that_are_swapped_with_symlinks_stay_inside(
+    profile: str, anyone: Machine, tmp_path: Path, outside: Path
+) -> None:
+    anyone.engine.volumes.create("shared")
+    data = anyone.engine.volumes["shared"].data
+    (data / "a").mkdir()
+    up = "../" * 40
+    (data / "b").symlink_to(f"{up}{outside}")
+    (data / "c").mkdir()
+    (data / "d").symlink_to("/proc/self/root/../../..")
+    count = ROUNDS // 12 if profile == "root" or SOAK else ROUNDS // 60
+    started = 0
+    for one, other in (("a", "b"), ("c", "d")):
+        with swapped(data / one, data / other):
+            for target in (f"/v/{one}/deep", f"/v/{one}/deep/new/er"):
+                started += rounds(anyone, count, volumes=("shared:/v",), tmpfs=(target,))
+            started += rounds(anyone, count, volumes=("shared:/v", f"{tmp_path}/{one}-made:/v/{one}/deep/file"))
+    assert started
+    # Not one of the made directories is a mount or outside; what is inside is the volume's.
+    assert set(os.listdir(data)) == {"a", "b", "c", "d"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000 if SOAK else 120)
+def test_a_part_of_a_volume_that_is_swapped_with_a_symlink_shows_nothing_of_the_hosts(
+    profile: str, anyone: Machine, outside: Path
+) -> None:
+    anyone.engine.volumes.create("shared")
+    data = anyone.engine.volumes["shared"].data
+    (data / "a").mkdir()
+    (data / "b").symlink_to(f"{'../' * 40}{outside}/deep")
+    mount = ("type=volume,source=shared,target=/part,volume-subpath=a",)
+    shown = 0
+    with swapped(data / "a", data / "b"):
+        for _ in range(ROUNDS // 3 if profile == "root" or SOAK else ROUNDS // 30):
+            try:
+                seen = anyone.sh("ls -A /part; cat /part/canary 2>/dev/null; touch /part/evil; true", mount=mount)
+            except NbcontainError:
+                continue
+            assert "canary" not in seen and "do not touch" not in seen
+            shown += 1
+    assert shown
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000 if SOAK else 120)
+def test_a_volume_that_is_filled_while_it_is_swapped_reaches_nothing_outside(
+    profile: str, anyone: Machine, tmp_path: Path, outside: Path
+) -> None:
+    """:U and copy-up walk a tree that somebody changes meanwhile: by descriptors, following no symlink."""
+    given = tmp_path / "given"
+    (given / "a").mkdir(parents=True)
+    (given / "a/x").write_text("x")
+    (given / "b").symlink_to(outside / "deep")
+    before = os.stat(outside / "deep/canary")
+    user = "1000:1001" if profile != "rootless-single" else "0"
+    with swapped(given / "a", given / "b"):
+        for _ in range(ROUNDS // 12 if profile == "root" or SOAK else ROUNDS // 60):
+            for each in (user, "0:0"):
+                try:
+                    anyone.run("/bin/true", volumes=(f"{given}:/d:U",), user=each)
+                except (NbcontainError, OSError):
+                    continue
+    after = os.stat(outside / "deep/canary")
+    assert (before.st_uid, before.st_gid, before.st_ctime_ns) == (after.st_uid, after.st_gid, after.st_ctime_ns)

@@ -1,0 +1,43 @@
+"""Each verb on images and the store is a terminal's command, a magic, and a method."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+
+import pytest
+
+from nbcontain.commands import parse_words
+from nbcontain.engine import Engine
+
+VERBS: dict[str, tuple[str, str]] = {
+    "image pull x": ("pull x", "registry.pull"), "image push x": ("push x", "registry.push"),
+    "nbcontain login r": ("login r", "registry.login"), "nbcontain logout r": ("logout r", "registry.logout"),
+    "image ls": ("images", "images"), "image inspect x": ("inspect x", "image"),
+    "image history x": ("history x", "image"), "image layers x": ("image layers x", "anatomy.layers"),
+    "image diff a b": ("image diff a b", "anatomy.diff"), "image tree x": ("image tree x", "anatomy.tree"),
+    "image cat x /f": ("image cat x /f", "anatomy.read"), "image verify x": ("image verify x", "anatomy.verify"),
+    "image tag a b": ("tag a b", "tag"), "image rm x": ("rmi x", "remove_image"),
+    "image save x": ("save x", "archives.save"), "image load": ("load", "archives.load"),
+    "image import f": ("import f", "archives.import_image"), "container export c": ("export c", "archives.export"),
+    "container commit c": ("commit c", "archives.commit"), "image prune": ("image prune", "housekeeping.prune"),
+    "image search-tags x": ("image search-tags x", "registry.tags"),
+    "image referrers x": ("image referrers x", "registry.referrers"),
+    "nbcontain system df": ("system df", "housekeeping.usage"),
+    "nbcontain system prune": ("system prune", "housekeeping.prune"),
+    "nbcontain system check --repair": ("system check --repair", "soundness.check"),
+    "nbcontain manifest create a b": ("manifest create a b", "manifests.create"),
+    "nbcontain manifest add a b": ("manifest add a b", "manifests.add"),
+    "nbcontain manifest inspect a": ("manifest inspect a", "manifests.document"),
+    "nbcontain manifest push a": ("manifest push a", "registry.push"),
+}
+"""By what stands behind the % of a magic: what a terminal is told, and the method."""
+
+
+@pytest.mark.parametrize("magic", VERBS)
+def test_a_verb_is_a_magic_a_command_and_a_method(engine: Engine, magic: str) -> None:
+    terminal, method = VERBS[magic]
+    name, *words = magic.split()
+    by_magic, _ = parse_words("" if name == "nbcontain" else name, words)
+    by_terminal, _ = parse_words("", terminal.split())
+    assert by_magic.name == by_terminal.name
+    assert callable(attrgetter(method)(engine))

@@ -287,7 +287,8 @@ class Container:
         )
         if privileged:
             every = tuple(f"CAP_{name}" for name in CAPABILITIES)
-            process = replace(process, capabilities=every, no_new_privileges=False, apparmor="")
+            process = replace(process, capabilities=every, permitted=None, effective=None,
+                              no_new_privileges=False, apparmor="")  # fmt: skip
         user = user or spec.annotations.get(USER, "")
         groups = spec.annotations.get(GROUPS, "")
         return {"do": "exec", "process": spec_codec.process_to_json(process), "user": user, "groups": groups,

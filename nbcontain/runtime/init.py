@@ -178,7 +178,8 @@ def be_caller(channel: Channel) -> None:
     if message is None:
         return
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    confine.reduce(_FILE_CAPABILITIES, limits=False)
+    kept = confine.capability_set(_FILE_CAPABILITIES) & syscalls.capget()[1]
+    syscalls.capset(kept, kept, 0)
     os.chdir("/")
     os.umask(0)
     channel.send({"result": sys.modules[ROOTFS].FUNCTIONS[message["function"]](message["arguments"], fds)})

@@ -36,6 +36,7 @@ GROUPS = {
     "image": "images: make, list, look into, remove",
     "container": "containers: run, watch, stop, remove",
     "healthcheck": "health: check a container now",
+    "network": "networks: make, join, look at",
     "volume": "volumes: directories that have names and outlive containers",
     "manifest": "manifest lists: one name for an image's platforms",
     "builder": "builder: what builds keep",

@@ -91,7 +91,7 @@ class ContainerInfo:
     health: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     """How its health is checked, in docker's names, times in nanoseconds; nothing where it is not."""
     log: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
-    """What becomes of its output: `driver`, `max_bytes`, `files`, `buffer_bytes`; nothing where all of it is kept."""
+    """What becomes of its output: `driver`, `max_bytes`, `files`; nothing where all of it is kept."""
     unusual: bool = False
     """Its first process cannot be one that was made beforehand: it has other namespaces, or mounts of the host's."""
     stop_signal: str = "SIGTERM"

@@ -92,7 +92,7 @@ class Transfers:
                     place = placed(path, found["kind"], dest, _looked(dest))
                     if place.make:
                         _make(place.directory)
-                    owner = None if archive and is_root() else (os.geteuid(), os.getegid())
+                    owner = None if archive and is_root() else (self._engine.host.uid, os.getegid())
                     self._received(container, order | {"name": place.name}, lambda fd: _unpack(fd, place, owner))
                 self._engine.events.container(container, "archive-path", path=path)
 

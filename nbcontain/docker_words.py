@@ -47,11 +47,10 @@ _RUN = (
     | _all("a container's layer has no size of its own; what it writes is limited by the disk", "--storage-opt")
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
     | _all("it is not built yet", "--domainname")
-    | _all("it is for Windows", "--isolation", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")
+    | _all("it is for Windows", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")
 )
 _BUILD = (
     _all("BuildKit does not have it either: a last stage FROM scratch with COPY --from=… / / does it", "--squash")
-    | _all("it is for Windows", "--isolation")
     | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--cgroup-parent", "--cpu-quota")
 )
 _TLS = "name the registry in [registries] insecure of ~/.config/nbcontain/config.toml, or `insecure` in registries.conf"

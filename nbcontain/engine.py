@@ -82,6 +82,7 @@ class Engine:
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
         self._root = Path(root).absolute() if root else None
+        self._others: dict[str, Engine] = {}
 
     def __enter__(self) -> Engine:
         return self
@@ -95,6 +96,8 @@ class Engine:
         """End the helper processes. Detached containers go on."""
         if "launcher" in self.__dict__:
             self.launcher.close()
+        for other in self._others.values():
+            other.close()
 
     # --- what there is to work with ---
 
@@ -119,6 +122,17 @@ class Engine:
     @cached_property
     def profile(self) -> Profile:
         return choose(self.host, self.environ.get(ISOLATION, ""))
+
+    def isolated(self, rung: str) -> Engine:
+        """An engine on the same store whose containers are shut in by that rung of the ladder; "" is this one itself.
+
+        What is wrong with the rung is raised by the first thing that needs to know.
+        """
+        if not rung or rung == self.profile.name:
+            return self
+        if rung not in self._others:
+            self._others[rung] = Engine(self._root, {**self.environ, ISOLATION: rung})
+        return self._others[rung]
 
     @cached_property
     def store(self) -> Store:

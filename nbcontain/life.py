@@ -100,7 +100,9 @@ class Life:
         if container.is_active:
             return
         self._engine.profile.require(self._engine.host, "start")
-        container.launch(self._engine.launcher, start=True, stdin=stdin)
+        # As it was made: by then this engine, or this machine, may be another.
+        launcher = self._engine.isolated(container.info.rung).launcher
+        container.launch(launcher, start=True, stdin=stdin)
         self._engine.events.container(container, "start")
 
     def change_restart(self, container: Container, text: str) -> None:

@@ -46,6 +46,7 @@ class BuildWords:
     labels: tuple[str, ...] = option("--label", help="K=V, a label for the image", metavar="K=V")
     annotations: tuple[str, ...] = option("--annotation", help="for the manifest, or for LEVEL", metavar="[LEVEL:]K=V")
     network: str = option("--network", help="default, host or none, for RUN", default="default")
+    isolation: str = option("--isolation", help="how RUN is shut in: %nbcontain doctor lists the rungs", metavar="RUNG")
     add_hosts: tuple[str, ...] = option("--add-host", help="a line for the /etc/hosts of RUN", metavar="NAME:IP")
     shm_size: str = option("--shm-size", help="of /dev/shm in RUN (default: 64m)", metavar="SIZE")
     ulimits: tuple[str, ...] = option("--ulimit", help="a limit for RUN", metavar="TYPE=SOFT[:HARD]")
@@ -110,7 +111,7 @@ class BuildWords:
 
             if call := call_of(self.call, is_check=self.check):
                 return called(engine, call, given.dockerfile, options)
-        return self.in_progress(engine.build(given.dockerfile, options))
+        return self.in_progress(engine.isolated(self.isolation).build(given.dockerfile, options))
 
     def _outputs(self) -> tuple[Output, ...]:
         found = tuple(Output.parse(each) for each in self.outputs)

@@ -37,19 +37,19 @@ def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Inte
     keys.parse(options.detach_keys)
 
     def in_progress() -> InProgress[Any]:
-        return InProgress(engine.run(options), "run", facts=facts, whole_log=log)
+        return InProgress(engine.isolated(options.isolation).run(options), "run", facts=facts, whole_log=log)
 
     if options.detach or not options.tty:
         return in_progress()
     return Interactive(
-        lambda size, emit: engine.consoles.run(options, size, emit), options.detach_keys,
+        lambda size, emit: engine.isolated(options.isolation).consoles.run(options, size, emit), options.detach_keys,
         types=options.interactive, is_raw=True, elsewhere=None if options.interactive else in_progress,
     )  # fmt: skip
 
 
 @command("container", "create", "make a container of an image, to be started later", RunOptions, top=("create",))
 def container_create(engine: Engine, options: RunOptions) -> Lines:
-    return Lines((engine.create(replace(options, detach=True)).id,))
+    return Lines((engine.isolated(options.isolation).create(replace(options, detach=True)).id,))
 
 
 @dataclass(frozen=True, kw_only=True)

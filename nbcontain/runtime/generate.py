@@ -66,6 +66,7 @@ class RunOptions(
     stop_signal: str = option("--stop-signal", help="what stop sends", metavar="SIGNAL")
     pull: str = option("--pull", help="always, missing, never or newer", default="missing", metavar="POLICY")
     platform: str = option("--platform", help="of the image, as in linux/arm64", metavar="PLATFORM")
+    isolation: str = option("--isolation", help="how it is shut in: %nbcontain doctor lists the rungs", metavar="RUNG")
     stop_timeout: int = option("--stop-timeout", help="how long stop waits", default=10, metavar="SECONDS")
 
 

@@ -1,0 +1,114 @@
+"""Ways out of the lower rungs: through what is served, what is handed in, and whoever answers for the kernel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from machine import Machine, until
+
+LADDER = {
+    "root": ("root-noproc", "chroot"),
+    "rootless-range": ("userns-chroot",),
+    "rootless-single": ("userns-chroot", "rootless-single"),
+}
+
+
+@pytest.fixture(params=("root-noproc", "chroot", "userns-chroot", "rootless-single"))
+def rung(request: pytest.FixtureRequest, profile: str, _hostile_machine: Machine) -> Iterator[Machine]:
+    if request.param not in LADDER[profile]:
+        pytest.skip(f"{request.param} is not for {profile}")
+    machine = Machine.__new__(Machine)
+    machine.engine = _hostile_machine.engine.isolated(request.param)
+    yield machine
+    _hostile_machine.clear()
+
+
+def test_nothing_served_leads_out(rung: Machine, canary: Path) -> None:
+    secret = canary / "secret"
+    ways = [
+        f"/proc/self/root{secret}", f"/proc/1/root{secret}", f"/proc/self/cwd/../../../../..{secret}",
+        f"/proc/self/../self/root{secret}", f"/proc/{os.getpid()}/root{secret}", f"/proc/self/task/../root{secret}",
+        f"/dev/../..{secret}", f"/dev/fd/../../..{secret}", f"/proc/thread-self/root{secret}",
+        f"/proc/{os.getpid()}/environ", f"/proc/{os.getpid()}/maps", f"/sys/../..{secret}", "/proc/kcore", "/proc/kmsg",
+        f"/etc/hosts/../../../..{secret}",
+    ]  # fmt: skip
+    script = "; ".join(f"cat {way} >/dev/null 2>&1 && echo {way}" for way in ways)
+    said = [line for line in rung.sh(f"{script}; true").splitlines() if str(canary) in line or "/environ" in line]
+    assert said == []
+
+
+def test_a_descriptor_that_was_handed_in_is_no_way_out_either(rung: Machine, canary: Path) -> None:
+    script = (
+        "exec 5</proc/self/status; exec 6</dev/zero; exec 7</etc/hosts; for n in 5 6 7; do"
+        f" cat /proc/self/fd/$n/../../../..{canary}/secret /dev/fd/$n/..{canary}/secret 2>/dev/null;"
+        " cd /dev/fd/$n 2>/dev/null && echo went; done; (echo x >/dev/fd/5) 2>/dev/null && echo wrote; true"
+    )
+    before = Path("/etc/hosts").read_bytes()
+    assert rung.sh(script) == ""
+    assert Path("/etc/hosts").read_bytes() == before
+
+
+def test_the_hosts_settings_cannot_be_written(rung: Machine) -> None:
+    before = Path("/proc/sys/kernel/ostype").read_text(), Path("/proc/sys/vm/swappiness").read_text()
+    script = "for n in /proc/sys/vm/swappiness /proc/self/oom_score_adj; do (echo 1 > $n) 2>/dev/null; done; true"
+    rung.sh(script)
+    script = "exec 5</proc/sys/vm/swappiness; (echo 1 >/proc/self/fd/5) 2>/dev/null && echo wrote; true"
+    assert rung.sh(script) == ""
+    assert (Path("/proc/sys/kernel/ostype").read_text(), Path("/proc/sys/vm/swappiness").read_text()) == before
+
+
+def test_the_hosts_devices_stay_as_they_are(rung: Machine) -> None:
+    before = os.stat("/dev/null")
+    rung.sh("chmod 600 /dev/null /dev/fd/0 2>/dev/null; chown 1:1 /dev/null 2>/dev/null; rm -f /dev/null; true")
+    after = os.stat("/dev/null")
+    assert (before.st_mode, before.st_uid, before.st_gid) == (after.st_mode, after.st_uid, after.st_gid)
+
+
+def test_a_root_that_is_only_a_chroot_is_not_left_by_another_one(rung: Machine, canary: Path) -> None:
+    if rung.engine.profile.rung.mounts:
+        pytest.skip("the root is a mount here")
+    assert rung.exit_code("sh", "-c", "mkdir -p /x && chroot /x /bin/true") != 0
+    assert rung.exit_code("sh", "-c", "mkdir -p /x && unshare -Ur true") != 0
+    assert rung.exit_code("sh", "-c", "mkdir -p /x && mknod /x/disk b 8 0 && cat /x/disk | head -c 1 | grep .") != 0
+
+
+def test_nobody_outside_is_signalled_or_looked_into(rung: Machine) -> None:
+    if "pid" in rung.engine.profile.rung.namespaces and not rung.engine.profile.rung.serves:
+        pytest.skip("others are not even visible here")
+    child = os.spawnvp(os.P_NOWAIT, "sleep", ["sleep", "60"])
+    try:
+        said = rung.sh(f"kill -9 {child} 2>/dev/null && echo killed; cat /proc/{child}/cmdline 2>/dev/null; true")
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        assert "sleep" not in said
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_a_path_that_changes_while_it_is_looked_at_changes_nothing_outside(rung: Machine, canary: Path) -> None:
+    script = (
+        "mkdir /r; echo x > /r/inside; (while :; do ln -sfn /r/inside /r/l; ln -sfn ../../../../../.."
+        f"{canary}/secret /r/l; done) & loop=$!; n=0; while [ $n -lt 150 ]; do chown 7:7 /r/l; cat /r/l; n=$((n+1));"
+        " done 2>/dev/null; kill $loop"
+    )
+    said = rung.sh(script)
+    assert "do not touch" not in said
+    assert not os.listxattr(canary / "secret")
+
+
+def test_who_answers_is_starved_by_nobody_and_outlives_what_is_wrong(rung: Machine) -> None:
+    """Many at once, calls with addresses that are nowhere, and callers that are killed while they wait."""
+    container = rung.start(
+        "echo ready; for n in 1 2 3 4 5 6; do (while :; do cat /proc/meminfo /proc/self/maps >/dev/null;"
+        " chown 1:1 /bin/none; done) 2>/dev/null & done;"
+        " while :; do (cat /proc/self/status & kill -9 $!) >/dev/null 2>&1; sleep 0.05; done"
+    )
+    for _ in range(5):
+        assert rung.execute(container, "sh", "-c", "chown 7:7 /tmp; id -u") == (0, "0\n")
+    assert container.status == "running"
+    rung.engine.remove_container(container, force=True)
+    until(lambda: not rung.engine.containers())

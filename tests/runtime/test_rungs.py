@@ -1,0 +1,141 @@
+"""The ladder of isolation: on every rung that this user can be put on, programs find what they expect, or a reason."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from machine import SLEEP, Machine
+from nbcontain.build.plan import BuildOptions
+from nbcontain.engine import Engine
+from nbcontain.errors import BuildError, Unavailable, UsageError
+from nbcontain.runtime.rungs import RUNGS
+
+LADDER = {
+    "root": ("root-noproc", "chroot"),
+    "rootless-range": ("rootless-single", "userns-chroot"),
+    "rootless-single": ("userns-chroot",),
+}
+
+
+@pytest.fixture(scope="session")
+def rungs(shared_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Machine]:
+    return {}
+
+
+@pytest.fixture(params=("root-noproc", "chroot", "rootless-single", "userns-chroot"))
+def rung(
+    request: pytest.FixtureRequest, profile: str, machine: Machine, rungs: dict[str, Machine]
+) -> Iterator[Machine]:
+    """The machine on one rung; those that are for other users are left out."""
+    name: str = request.param
+    if name not in LADDER[profile]:
+        pytest.skip(f"{name} is not for {profile}")
+    if name not in rungs:
+        made = Machine.__new__(Machine)
+        made.engine = machine.engine.isolated(name)
+        rungs[name] = made
+    yield rungs[name]
+
+
+def test_programs_find_proc_and_devices_on_every_rung(rung: Machine) -> None:
+    said = rung.sh(
+        "grep -c ^MemTotal /proc/meminfo; grep ^Name /proc/self/status; head -c 3 /dev/zero | wc -c; "
+        "head -c 3 /dev/urandom | wc -c; echo lost > /dev/null && echo kept; head -c 1 /dev/null | wc -c; "
+        "grep -c localhost /etc/hosts; echo x | cat /dev/stdin"
+    )
+    assert said.split() == ["1", "Name:", "grep", "3", "3", "kept", "0", "2", "x"]
+
+
+def test_what_is_real_is_told(rung: Machine) -> None:
+    profile = rung.engine.profile
+    assert profile.rung.name == profile.name
+    for name in profile.rung.namespaces:
+        assert name in profile.describe(rung.engine.host)
+    container = rung.start(SLEEP)
+    assert container.info.rung == profile.name
+    assert container.bundle.spec.annotations["org.nbcontain.isolation"] == profile.name
+    assert set(container.bundle.spec.linux.namespaces) <= set(RUNGS[profile.name].namespaces)
+
+
+def test_a_further_program_is_where_the_container_is(rung: Machine) -> None:
+    container = rung.start(f"echo here > /mark; {SLEEP}")
+    code, said = rung.execute(container, "sh", "-c", "cat /mark; grep -c ^Name /proc/self/status; id -u", user="app")
+    assert (code, said.split()) == (0, ["here", "1", "1000"])
+
+
+def test_users_and_owners_are_as_docker_has_them(rung: Machine, tmp_path: Path) -> None:
+    dockerfile = (
+        "FROM box\n"
+        "RUN mkdir /d && echo x > /d/f && ln -s f /d/l && chown 7:50 /d /d/f && chown -h app:audio /d/l"
+        " && chmod 4711 /d/f && test $(id -u) = 0 && su -s /bin/sh app -c 'id -u' | grep -x 1000\n"
+        "USER app\n"
+        "RUN test $(id -u) = 1000 && test $(id -g) = 1001 && ! chown 0:0 /d 2>/dev/null\n"
+    )
+    rung.engine.build(dockerfile, BuildOptions(tags=("owned",), context=tmp_path)).result()
+    found = owners(rung.engine, "owned")
+    assert found["d"] == (7, 50, "755")
+    assert found["d/f"] == (7, 50, "4711")
+    assert found["d/l"][:2] == (1000, 29)
+
+
+def owners(engine: Engine, name: str) -> dict[str, tuple[int, int, str]]:
+    """Of the layers on top of the first three, which are the box's."""
+    found = {}
+    for layer in engine.image(name).layers[3:]:
+        with engine.store.blobs.open(layer.descriptor.digest) as blob:
+            data = gzip.decompress(blob.read())
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            found.update({each.name: (each.uid, each.gid, f"{each.mode:o}") for each in archive})
+    return found
+
+
+def test_what_was_made_for_the_container_is_in_no_layer(rung: Machine, tmp_path: Path) -> None:
+    rung.engine.build("FROM box\nRUN echo x > /made\n", BuildOptions(tags=("made",), context=tmp_path)).result()
+    assert owners(rung.engine, "made").keys() == {"made"}
+
+
+def test_all_that_was_started_ends_with_the_container(rung: Machine, tmp_path: Path) -> None:
+    """Also where no namespace's end is theirs."""
+    rung.run("sh", "-c", "(setsid sh -c 'sleep 1; echo x > /late' &) ; true", remove=False, name="ends")
+    container = next(each for each in rung.engine.containers() if each.name == "ends")
+    assert not rung.engine.diff(container) or ("A", "/late") not in rung.engine.diff(container)
+    import time
+
+    time.sleep(1.5)
+    assert ("A", "/late") not in rung.engine.diff(container)
+
+
+def test_what_a_rung_cannot_give_is_refused_with_the_reason(rung: Machine, tmp_path: Path) -> None:
+    if rung.engine.profile.rung.mounts:
+        pytest.skip("here things can be mounted")
+    name = rung.engine.profile.name
+    for options in ({"volumes": (f"{tmp_path}:/v",)}, {"read_only": True}, {"sysctl": ("kernel.msgmax=9000",)}):
+        with pytest.raises(Unavailable, match=name) as error:
+            rung.run("true", **{"network": "host", **options})
+        assert "mounted" in error.value.why
+    if "network" not in rung.engine.profile.rung.namespaces:
+        with pytest.raises(Unavailable, match="network"):
+            rung.run("true", network="none")
+
+
+def test_a_rung_that_cannot_be_had_is_one_error(profile: str, machine: Machine) -> None:
+    other = "rootless-range" if profile == "root" else "full"
+    with pytest.raises(Unavailable, match=f"the isolation {other}"):
+        machine.engine.isolated(other).profile  # noqa: B018
+    with pytest.raises(UsageError, match="nowhere"):
+        machine.engine.isolated("nowhere").profile  # noqa: B018
+
+
+def test_on_the_last_rung_all_but_programs_work(profile: str, machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    engine = machine.engine.isolated("none")
+    engine.build("FROM scratch\nENV A=b\n", BuildOptions(tags=("plain",), context=tmp_path)).result()
+    with pytest.raises(BuildError) as error:
+        engine.build("FROM box\nRUN true && false\n", BuildOptions(tags=("x",), context=tmp_path)).result()
+    assert "RUN needs a container" in str(error.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import signal
 import tempfile
@@ -82,7 +83,10 @@ def well(container: Container) -> None:
 
 
 def health_of(container: Container) -> str:
-    return str(container.health()["Status"])
+    try:
+        return str(json.loads((container.bundle.path / "health.json").read_text())["Status"])
+    except (FileNotFoundError, ValueError):
+        return "starting"
 
 
 def said(container: Container) -> str:
@@ -118,7 +122,7 @@ def test_postgresql(services: Engine) -> None:
     database = make()
     bench = "/usr/lib/postgresql/15/bin/pgbench -h /tmp"
     inside(services, database, f"{bench} -q -i -s 2 postgres 2>&1", "postgres")
-    told = inside(services, database, f"{bench} -c 4 -T 3 postgres 2>&1", "postgres")
+    told = inside(services, database, f"{bench} -c 4 -T 2 postgres 2>&1", "postgres")
     assert "number of failed transactions: 0" in told
     count = "psql -h /tmp -Atc 'select count(*), sum(delta) from pgbench_history' postgres"
     before = inside(services, database, count, "postgres")
@@ -138,16 +142,17 @@ def test_redis(services: Engine) -> None:
         return start(services, "redis", script, "redis-cli ping | grep -q PONG", volumes=("redis:/data",))
 
     store = make()
-    told = inside(services, store, "redis-benchmark -q -n 20000 -t set,get,incr 2>&1")
+    told = inside(services, store, "redis-benchmark -q -n 4000 -t set,get,incr 2>&1")
     assert "requests per second" in told
     inside(services, store, "redis-cli set kept 'this is kept'")
     before = inside(services, store, "redis-cli get kept; redis-cli get counter:__rand_int__; redis-cli dbsize")
     store = made_anew(services, store, make)
     assert inside(services, store, "redis-cli get kept; redis-cli get counter:__rand_int__; redis-cli dbsize") == before
-    assert "20000" in before
+    assert "this is kept" in before
 
 
 def test_nginx(services: Engine, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
     (tmp_path / "hello.txt").write_text("hello from this machine\n")
 
     def make() -> Container:
@@ -158,10 +163,10 @@ def test_nginx(services: Engine, tmp_path: Path) -> None:
         )  # fmt: skip
 
     web = make()
-    told = inside(services, web, "ab -q -n 5000 -c 16 http://127.0.0.1/hello.txt")
+    told = inside(services, web, "ab -q -n 2000 -c 16 http://127.0.0.1/hello.txt")
     assert "Failed requests:        0" in told and "Non-2xx" not in told
     lines = int(inside(services, web, "grep -c 'GET /hello.txt' /var/log/nginx/access.log"))
-    assert lines >= 5000
+    assert lines >= 2000
     web = made_anew(services, web, make)
     assert int(inside(services, web, "grep -c 'GET /hello.txt' /var/log/nginx/access.log")) > lines
     (tmp_path / "hello.txt").write_text("changed meanwhile\n")

@@ -22,7 +22,7 @@ demo: ## the first notebook's story in the terminal
 
 test: ## the whole test suite (TESTS="tests/store -k tar" for a part of it)
 	@tools/setup test
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python tools/tests.py $(TESTS)
 
 soak: ## reliability at full count: every kill point, power cut, disk size, and long fuzzing (some hours)
 	@tools/setup test

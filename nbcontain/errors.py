@@ -288,11 +288,14 @@ class CommandNotExecutable(SetupFailed):
 
 
 class ContainerFailed(ContainerError):
-    """A foreground container that ended with another exit code than 0."""
+    """A foreground container that ended otherwise than with 0; `result` is its RunResult, where there is one."""
 
-    def __init__(self, message: str, exit_code: int, *, why: str = "", hint: str = "") -> None:
+    def __init__(
+        self, message: str, exit_code: int, *, why: str = "", hint: str = "", result: Any = None
+    ) -> None:
         super().__init__(message, why=why, hint=hint)
         self.exit_code = exit_code
+        self.result = result
         self.exit_status = exit_code
 
 

@@ -66,6 +66,7 @@ def result_of(
 
     `told` is what was said about it last, and why it failed.
     """
+    result = RunResult(container_id, name, -1 if exit_code is None else exit_code, tuple(output.kept))
     if exit_code is None:
         hint = "%container ps -a shows what is left"
         raise ContainerError(f"{name} was lost", why="its supervisor was killed", hint=hint)
@@ -74,8 +75,8 @@ def result_of(
         if exit_code > 128:
             with suppress(ValueError):
                 meaning = f"it was ended by {signal.Signals(exit_code - 128).name}"
-        error = ContainerFailed(f"{name} ended with exit code {exit_code}", exit_code, why=meaning)
+        error = ContainerFailed(f"{name} ended with exit code {exit_code}", exit_code, why=meaning, result=result)
         if told is not None and told.message:
             error.why, error.hint = told.message, told.hint
         raise error
-    return RunResult(container_id, name, exit_code, tuple(output.kept))
+    return result

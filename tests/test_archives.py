@@ -10,6 +10,7 @@ import random
 import subprocess
 import tarfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from archives import archive, member
 from nbcontain.archives import Archives
 from nbcontain.engine import Engine
 from nbcontain.errors import BadArchive, BadDocument, DockerfileError, NbcontainError, NoSuchPlatform, UsageError
+from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
-from nbcontain.oci.image import Image, ImageConfig, Platform
+from nbcontain.oci.image import Image, ImageConfig, Index, Platform
 from nbcontain.oci.indexes import ImageIndex, entry_of, index_of
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.launcher import Launcher
-from nbcontain.store.archive_writer import Saved
+from nbcontain.store.archive_writer import OCI_LAYOUT, Saved
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.layer_writer import layer_writer
 from registry.samples import image_of
@@ -439,3 +441,21 @@ def test_an_index_json_that_is_lost_is_made_again_with_the_indexes(engine: Engin
         (f"docker.io/recovered/{index.digest.short}:latest", each.digest) for each in index.entries
     }
     assert engine.image(f"recovered/{alone.digest.short}") == alone
+
+
+def test_indexes_that_name_each_other_a_thousand_times_are_read_once(archives: Archives, tmp_path: Path) -> None:
+    """T10: three floors of a thousand entries would be a billion images."""
+    image, blobs = image_of(b"x")
+    files: dict[str, bytes | str] = {"oci-layout": OCI_LAYOUT}
+    for digest, data in (*blobs.items(), (image.digest, image.raw_manifest), (image.id, image.raw_config)):
+        files[f"blobs/sha256/{digest.hex}"] = data
+    entry = entry_of(image)
+    for _ in range(3):
+        index = ImageIndex(Index((entry,) * 1000), codec.dump_index(Index((entry,) * 1000)))
+        files[f"blobs/sha256/{index.digest.hex}"] = index.raw
+        entry = index.descriptor
+    files["index.json"] = codec.dump_index(Index((entry,) * 1000))
+    before = time.monotonic()
+    [loaded] = load(archives, tmp_path, packed(files))
+    assert loaded.image.digest == image.digest
+    assert time.monotonic() - before < 20

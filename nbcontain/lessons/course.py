@@ -12,6 +12,7 @@ _MODULES = {
     "02": "layer_cake",
     "03": "bake_it_better",
     "08": "no_container",
+    "10": "locked_doors",
 }
 
 

@@ -131,6 +131,7 @@ class _Intake:
         self.documents: dict[str, bytes] = {}
         self._held: dict[str, _Held] = {}
         self._links: dict[str, str] = {}
+        self._read: dict[Digest, list[Image]] = {}
         self._blobs = blobs
         self._stack = stack
         self._told = told
@@ -234,12 +235,18 @@ class _Intake:
                 yield Saved(image, tuple(references), index)
 
     def _oci_images(self, entry: Descriptor, choose: Choose, depth: int) -> list[Image]:
-        """The image of a manifest; those of an index that are chosen."""
-        if entry.media_type not in INDEXES:
-            image = self._oci_image(entry)
-            return [image] if image is not None else []
-        if depth >= _DEPTH:
-            raise BadArchive("the archive's indexes lead nowhere")
+        """The image of a manifest; those of an index that are chosen. Each is read once, however often it is named."""
+        if entry.digest not in self._read:
+            if entry.media_type not in INDEXES:
+                image = self._oci_image(entry)
+                self._read[entry.digest] = [image] if image is not None else []
+            elif depth >= _DEPTH:
+                raise BadArchive("the archive's indexes lead nowhere")
+            else:
+                self._read[entry.digest] = self._of_index(entry, choose, depth)
+        return self._read[entry.digest]
+
+    def _of_index(self, entry: Descriptor, choose: Choose, depth: int) -> list[Image]:
         named = codec.parse_index(self._small(entry)).manifests
         there = [each for each in named if self._place(blob_path(each.digest)) in self.documents]
         if not there:

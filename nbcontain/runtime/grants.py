@@ -147,6 +147,15 @@ def groups(words: Sequence[str]) -> str:
     return ",".join(words)
 
 
+def own_network(groups: int) -> dict[str, str]:
+    """What everybody may do in a network of a container's own, as with docker: ping, and listen at any port.
+
+    `groups` is how many of them exist inside.
+    """
+    last = min(groups, 1 << 31) - 1
+    return {"net.ipv4.ping_group_range": f"0 {last}", "net.ipv4.ip_unprivileged_port_start": "0"}
+
+
 def sysctls(words: Sequence[str], *, has_network: bool, has_ipc: bool = True) -> dict[str, str]:
     """The knobs of --sysctl: those of namespaces that are the container's own. Raises UsageError."""
     found = {}

@@ -29,7 +29,6 @@ _RUN = (
     | _all("a container's streams are all attached, or none with -d", "-a", "--attach", "--sig-proxy")
     | _all(
         _CONFINEMENT,
-        "--gpus",
         "--runtime",
         "--device-cgroup-rule",
     )

@@ -294,10 +294,11 @@ class Engine:
             emit(Notice("", text))
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
+        options, brought = self.mounter.with_devices(options, emit)
         mounting = self.mounter.plan(options, image, container_id)
         spec = generate(
             image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
-            mounts=mounting.mounts, donors=self.life.donors(options),
+            mounts=(*mounting.mounts, *brought), donors=self.life.donors(options),
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(

@@ -26,7 +26,7 @@ from reliability.conftest import SOAK
 
 SEEDS = range(int(os.environ.get("NBCONTAIN_SOAK_SEEDS", "40"))) if SOAK else range(1)
 SLOWEST_S = 60.0
-IDLE_S = 0.6 if SOAK else 0.15
+IDLE_S = 2.0 if SOAK else 0.15
 """How long nothing may come. A soak shares its machine, where a byte may take its time without being lost."""
 Fault = Callable[[Any, random.Random], bool]
 

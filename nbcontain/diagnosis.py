@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from nbcontain import __version__
 from nbcontain.errors import NbcontainError
 from nbcontain.host import Ability, Host, user_name
 from nbcontain.oci.spec import Mount
-from nbcontain.profiles import Profile, storage_driver
+from nbcontain.profiles import PROFILES, Profile, storage_driver
 from nbcontain.store.snapshots import Driver
 from nbcontain.values import dataclass
 
@@ -59,7 +63,49 @@ def findings(
         # Of what containers could have besides, nothing matters, and nothing that is advised about it would help.
         return (_running(profile, refusal), *needed)
     wanted = [_ability(host, each, user) for each in _WANTED if each not in left_out]
-    return (_running(profile, refusal), *needed, *wanted, _storage(host, driver, driver_why), *_owners(host))
+    storage = _storage(host, driver, driver_why)
+    return (_running(profile, refusal), *needed, *wanted, storage, *_owners(host, profile), *_served(profile))
+
+
+def ladder(host: Host, profile: Profile) -> tuple[Finding, ...]:
+    """Every rung for this user, from the best one down: whether it can be had, and what it lacks. Pure."""
+    found = []
+    for each in PROFILES:
+        if each.as_root not in (None, host.is_root):
+            continue
+        lacking = each.missing(host)
+        what = f"isolation {each.name}" + (" (taken)" if each.name == profile.name else "")
+        found.append(Finding("no" if lacking else "yes", what, "; ".join(lacking) or each.about))
+    return tuple(found)
+
+
+def probe_document(engine: Engine) -> dict[str, object]:
+    """All that was found out, for a report to others: no names of users, hosts or directories are in it."""
+    host, profile = engine.fresh_host(), engine.profile
+    driver, why = storage_driver(host, engine.environ, profile)
+    private = {str(engine.layout.root): "STORE", str(Path.home()): "~", os.uname().nodename: "HOST"}
+
+    def plain(text: str) -> str:
+        for name, stands_for in private.items():
+            text = text.replace(name, stands_for) if len(name) > 1 else text
+        return text
+
+    return {
+        "nbcontain": __version__,
+        "python": sys.version.split()[0],
+        "kernel": host.kernel,
+        "machine": os.uname().machine,
+        "is_root": host.is_root,
+        "isolation": profile.name,
+        "namespaces": list(profile.rung.namespaces),
+        "answers": profile.rung.answers,
+        "storage_driver": driver,
+        "storage_why": plain(why),
+        "cgroup": host.cgroup,
+        "containers": plain(_refusal(engine)) or ("yes" if profile.runs else "no"),
+        "abilities": {each.name: [host.can(each), plain(host.abilities[each].why)] for each in Ability},
+        "ladder": {each.what: [each.state, plain(each.why)] for each in ladder(host, profile)},
+    }
 
 
 _NOT_FOR_ROOT = (Ability.USER_NAMESPACES, Ability.ID_RANGES, Ability.USERNS_CHROOT)
@@ -128,12 +174,26 @@ def _storage(host: Host, driver: Driver, why: str) -> Finding:
     return Finding("partly", "storage driver copy: whole trees", f"{why}; {cost}", attempt)
 
 
-def _owners(host: Host) -> Iterator[Finding]:
+def _owners(host: Host, profile: Profile) -> Iterator[Finding]:
     if not host.ids.is_single or host.is_root:
         return
-    why = "there is one id only; what COPY --chown and layers from elsewhere say is kept"
-    attempt = "COPY --chown in place of RUN chown; a range of ids"
-    yield Finding("no", "RUN chown, and users other than root inside", why, attempt)
+    what = "RUN chown, and users other than root inside"
+    if profile.rung.ids == "notify":
+        why = "there is one id only: a process keeps in mind who is who and whose is what; ls shows root inside"
+        yield Finding("partly", what, why)
+    else:
+        why = f"there is one id only, and nobody can answer for the kernel: {host.abilities[Ability.NOTIFY].why}; "
+        why += "RUN chown is only pretended; what COPY --chown and layers from elsewhere say is kept"
+        yield Finding("no", what, why, "COPY --chown in place of RUN chown; a range of ids")
     if not host.can(Ability.ATTRIBUTES):
         why = f"{host.abilities[Ability.ATTRIBUTES].why}; owners are recorded beside the files"
         yield Finding("partly", Ability.ATTRIBUTES.value, why, "NBCONTAIN_ROOT on another disk")
+
+
+def _served(profile: Profile) -> Iterator[Finding]:
+    if not profile.runs or profile.rung.proc:
+        return
+    if profile.rung.serves:
+        yield Finding("partly", "files of /proc, /dev and /sys", "those on a list are opened by a process outside")
+    else:
+        yield Finding("no", "files of /proc, /dev and /sys", "nothing is mounted, and nobody can open them")

@@ -21,7 +21,7 @@ from nbcontain.errors import BadArchive, BuildError
 from nbcontain.linux import syscalls
 from nbcontain.oci.spec import User
 from nbcontain.runtime.identity import resolve
-from nbcontain.runtime.init import text_of
+from nbcontain.runtime.programs import text_of
 from nbcontain.runtime.rootfs import Arguments, function, ledger_from, ledger_to
 from nbcontain.store.clone import copy_content
 from nbcontain.store.owners import OWNER, Ledger, Record

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from nbcontain.build.patterns import Ignore, Matched
-from nbcontain.build.walk import Entry, Stat, opened_directory, opened_file, stat_key, unreadable
+from nbcontain.build.walk import Entry, Stat, opened_directory, opened_name, stat_key, unreadable
 from nbcontain.oci.digest import sha256
 from nbcontain.store.whiteouts import is_kept_xattr
 from nbcontain.values import dataclass
@@ -155,19 +156,35 @@ class Fingerprint:
         known = self._cache.get(key, seen)
         if known is not None:
             return known
+        try:
+            if parent >= 0:
+                return self._read_file(path, key, seen, parent, name)
+            above, name = os.path.split(path)
+            with opened_directory(self._root_fd, above or ".", os.O_PATH) as directory:
+                return self._read_file(path, key, seen, directory, name)
+        except OSError as error:
+            raise unreadable(path, error) from error
+
+    def _read_file(self, path: str, key: str, seen: Stat, parent: int, name: str) -> str:
+        """The digest of a file that was looked at a moment ago, in its directory, which is open."""
         hasher = _hasher(seen[2])
         started_ns = time.time_ns()
-        # With its directory open, the name alone leads to it.
-        with opened_file(parent if parent >= 0 else self._root_fd, name or path, path) as fd:
-            before = stat_key(os.fstat(fd))
-            while chunk := os.read(fd, _CHUNK):
+        fd, status = opened_name(parent, name, path)
+        try:
+            # A byte more than there was: less than that is the end, and no second call has to say so.
+            step = min(_CHUNK, seen[2] + 1)
+            while chunk := os.read(fd, step):
                 hasher.update(chunk)
                 if len(chunk) == _CHUNK:
                     self._on_read(_CHUNK)
+                elif len(chunk) == seen[2] < step:
+                    break
             for attribute, value in sorted(kept_xattrs(fd)):
                 _update(hasher, b"xattr", attribute, value)
-            if stat_key(os.fstat(fd)) == before == seen:
-                self._cache.put(key, before, hasher.hexdigest(), started_ns)
+            if stat_key(os.fstat(fd)) == stat_key(status) == seen:
+                self._cache.put(key, seen, hasher.hexdigest(), started_ns)
+        finally:
+            os.close(fd)
         return hasher.hexdigest()
 
 
@@ -198,8 +215,8 @@ def _listing(fd: int) -> Listing:
 
 
 def _hasher(size_bytes: int) -> _Hash:
-    """OpenSSL's is several times as fast, and is loaded where that matters."""
-    if size_bytes < _CHUNK:
+    """OpenSSL's is several times as fast, and is loaded where that matters; or taken where it is loaded already."""
+    if size_bytes < _CHUNK and "hashlib" not in sys.modules:
         return sha256()
     import hashlib
 

@@ -289,22 +289,33 @@ def opened_directory(root_fd: int, path: str, how: int = os.O_RDONLY) -> Iterato
 
 
 @contextmanager
-def opened_file(root_fd: int, path: str, shown: str = "") -> Iterator[int]:
-    """A descriptor of a regular file beneath the root. Raises BuildError, which calls it `shown`."""
-    shown = shown or path
+def opened_file(root_fd: int, path: str) -> Iterator[int]:
+    """A descriptor of a regular file beneath the root. Raises BuildError."""
     parent, name = os.path.split(path)
     try:
         with opened_directory(root_fd, parent or ".", os.O_PATH) as directory:
-            # Non-blocking, for it may have become a pipe; a regular file does not mind.
-            fd = os.open(name, _OPEN | os.O_RDONLY | os.O_NONBLOCK, dir_fd=directory)
+            fd, _ = opened_name(directory, name, path)
     except OSError as error:
-        raise unreadable(shown, error) from error
+        raise unreadable(path, error) from error
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise BuildError(f"{shown} in the build context changed while it was read")
         yield fd
     finally:
         os.close(fd)
+
+
+def opened_name(directory: int, name: str, shown: str) -> tuple[int, os.stat_result]:
+    """A regular file that an open directory has, for the caller to close. Raises OSError; BuildError, which calls it
+    `shown`, if it is something else by now."""
+    # Non-blocking, for it may have become a pipe; a regular file does not mind.
+    fd = os.open(name, _OPEN | os.O_RDONLY | os.O_NONBLOCK, dir_fd=directory)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise BuildError(f"{shown} in the build context changed while it was read")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, status
 
 
 def unreadable(path: str, error: OSError) -> BuildError:

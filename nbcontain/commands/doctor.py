@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from nbcontain.commands.table import Nothing, command
-from nbcontain.diagnosis import diagnosed
+from nbcontain.commands.table import command
+from nbcontain.diagnosis import Finding, diagnosed, ladder, probe_document
 from nbcontain.display.table import Column, Table
+from nbcontain.display.values import Document
 from nbcontain.engine import Engine
+from nbcontain.errors import UsageError
+from nbcontain.options import option, with_defaults
+from nbcontain.values import dataclass
 
 
-@command("nbcontain", "doctor", "what this machine allows, why not, and what to try", Nothing)
-def doctor(engine: Engine, _: Nothing) -> Table:
-    rows = tuple((each.state, each.what, each.why, each.attempt) for each in diagnosed(engine))
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class DoctorWords:
+    cached: bool = option("--cached", help="the rungs of the ladder, as last found out: nothing is tried")
+    format: str = option(
+        "--format", help="json, or table (the default); json has no names of users, hosts and directories in it",
+        metavar="FORMAT",
+    )  # fmt: skip
+
+
+@command("nbcontain", "doctor", "what this machine allows, why not, and what to try", DoctorWords)
+def doctor(engine: Engine, words: DoctorWords) -> Table | Document:
+    if words.format not in ("", "json", "table"):
+        raise UsageError(f"doctor: --format {words.format}", hint="--format json or --format table")
+    if words.format == "json":
+        return Document(probe_document(engine))
+    if words.cached:
+        found: tuple[Finding, ...] = ladder(engine.host, engine.profile)
+    else:
+        found = (*diagnosed(engine), *ladder(engine.host, engine.profile))
+    rows = tuple((each.state, each.what, each.why, each.attempt) for each in found)
     columns = ("HERE", Column("WHAT", look="wide"), Column("WHY", look="wide"), Column("TRY", look="wide"))
     return Table(columns, rows, engine.profile.describe(engine.host))

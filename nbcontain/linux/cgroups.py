@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,13 +16,22 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux.limits import Limits, Setting, settings
 from nbcontain.values import dataclass
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.linux.device_rules import DeviceRule
+
 PARENT = "nbcontain"
 """The group that ours are in."""
 _REMOVAL_S = 2.0
 _YOUNG_S = 10.0
 """A group that is empty for longer belongs to nobody any more: processes enter theirs at once."""
-_CONTROLLERS = frozenset({"cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "freezer"})
-"""Of version 1, as far as they are used here."""
+_CONTROLLERS = frozenset(
+    {
+        *("cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "freezer", "devices", "hugetlb"),
+        *("net_cls", "net_prio", "perf_event", "rdma", "misc", "name=systemd"),
+    }
+)
+"""Of version 1, as far as they are used here; the last one is a hierarchy without a controller."""
 _OLD_NAMES = {"io": "blkio"}
 """Of controllers of version 2."""
 _HINT = (
@@ -96,26 +105,67 @@ def _delegated(root: Path, path: str) -> Path | None:
 class Group:
     """A container's directories in the hierarchies. Equal handles may live in many processes."""
 
-    def __init__(self, tree: Tree, name: str) -> None:
+    def __init__(self, tree: Tree, name: str, parent: str = PARENT) -> None:
+        """`parent` is the group that it is in, below the root of each hierarchy; "" for the root itself."""
         self._tree, self._name = tree, name
+        self._parts = (*filter(None, parent.split("/")), name)
 
     def __bool__(self) -> bool:
         return any(self._directories())
 
-    def limit(self, limits: Limits) -> None:
-        """Make the group where it is missing, and have these limits from now on. Raises SetupFailed."""
+    def hold(self) -> None:
+        """Make it in every hierarchy that there is. Raises SetupFailed."""
         try:
-            self._limit_first([each for each in settings(limits, 1) if each.controller in self._tree.first])
-            for setting in settings(limits, 2):
+            for controller in self._tree.first:
+                self._first(controller)
+            if self._tree.second is not None:
+                self._made(self._tree.second)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def limit(
+        self, limits: Limits, devices: Sequence[DeviceRule] = (), more: Callable[[int], list[Setting]] | None = None
+    ) -> None:
+        """Make the group where it is missing, and have these limits from now on. Raises SetupFailed.
+
+        `devices` are rules about them, and `more` are further settings of a version.
+        """
+        first, second = ([*settings(limits, version), *(more(version) if more else ())] for version in (1, 2))
+        try:
+            self._limit_first([each for each in first if each.controller in self._tree.first])
+            for setting in second:
                 if _OLD_NAMES.get(setting.controller, setting.controller) not in self._tree.first:
                     self._set(self._second(setting.controller), setting)
+            if devices:
+                self._allow(devices)
         except OSError as error:
-            raise SetupFailed(
-                f"cannot limit it: {error.filename or self._name}",
-                errno=error.errno,
-                why=error.strerror or str(error),
-                hint=_HINT if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT) else "",
-            ) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> SetupFailed:
+        return SetupFailed(
+            f"cannot limit it: {error.filename or self._name}",
+            errno=error.errno,
+            why=error.strerror or str(error),
+            hint=_HINT if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT) else "",
+        )
+
+    def _allow(self, rules: Sequence[DeviceRule]) -> None:
+        """Keep its processes from all other devices: by files in version 1, by a program of ours in version 2."""
+        if "devices" in self._tree.first:
+            directory = self._first("devices")
+            for rule in rules:
+                _write(directory / ("devices.allow" if rule.allow else "devices.deny"), rule.line())
+        elif self._tree.second is not None:
+            from nbcontain.linux import device_rules, syscalls
+
+            directory = self._made(self._tree.second)
+            group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                syscalls.attach_device_program(group, device_rules.program(rules))
+            finally:
+                os.close(group)
+        else:
+            raise SetupFailed("nothing here can keep it from devices", why="there is no control group", hint=_HINT)
 
     def enter(self, pid: int) -> None:
         """Move a process into all parts of it. Raises SetupFailed; nothing for one that is gone."""
@@ -128,6 +178,15 @@ class Group:
                 raise SetupFailed(
                     "cannot limit it", errno=error.errno, path=str(directory), why=error.strerror or ""
                 ) from error
+
+    def processes(self) -> list[int]:
+        """All that are in it now, and in groups below it."""
+        found: set[int] = set()
+        for directory in self._directories():
+            for place, _, _ in os.walk(directory):
+                with suppress(OSError), open(f"{place}/cgroup.procs", encoding="ascii") as file:
+                    found.update(map(int, file.read().split()))
+        return sorted(found)
 
     def freezer(self) -> Path:
         """Its part that can be stopped as a whole, made if it is missing."""
@@ -193,7 +252,7 @@ class Group:
         for directory in list(self._directories()):
             while True:
                 try:
-                    os.rmdir(directory)
+                    _remove_with_those_below(directory)
                 except FileNotFoundError:
                     break
                 except OSError as error:
@@ -221,7 +280,8 @@ class Group:
     def _first(self, controller: str) -> Path:
         directory = self._made(self._tree.first[controller])
         if controller == "cpuset":
-            for part in (directory.parent, directory):
+            parts = [directory, *directory.parents]
+            for part in reversed(parts[: len(self._parts)]):
                 for name in ("cpuset.cpus", "cpuset.mems"):
                     if not (part / name).read_text().strip():
                         _write(part / name, (part.parent / name).read_text().strip())
@@ -234,16 +294,17 @@ class Group:
                 why=f"{self._tree.second or 'no group'} has been handed over to this user without it",
                 hint=_HINT,
             )
-        for part in (self._tree.second, self._tree.second / PARENT):
+        for number in range(len(self._parts)):
+            part = self._tree.second.joinpath(*self._parts[:number])
             part.mkdir(exist_ok=True)
             if controller not in (part / "cgroup.subtree_control").read_text().split():
                 _write(part / "cgroup.subtree_control", f"+{controller}")
         return self._made(self._tree.second)
 
     def _made(self, root: Path) -> Path:
-        directory = root / PARENT / self._name
-        directory.parent.mkdir(exist_ok=True)
-        directory.mkdir(exist_ok=True)
+        directory = root.joinpath(*self._parts)
+        if not directory.is_dir():
+            directory.mkdir(parents=True, exist_ok=True)
         return directory
 
     def _set(self, directory: Path, setting: Setting) -> None:
@@ -261,8 +322,17 @@ class Group:
         roots = {*self._tree.first.values(), *([self._tree.second] if self._tree.second else [])}
         for root in sorted(roots):
             # Of other users' groups one hears nothing at all.
-            if os.path.isdir(directory := root / PARENT / self._name):
+            if os.path.isdir(directory := root.joinpath(*self._parts)):
                 yield directory
+
+
+def _remove_with_those_below(directory: Path) -> None:
+    """A container may have made groups in its own."""
+    for place, names, _ in os.walk(directory, topdown=False):
+        for name in names:
+            with suppress(FileNotFoundError):
+                os.rmdir(f"{place}/{name}")
+    os.rmdir(directory)
 
 
 def sweep(tree: Tree, *, now: float | None = None) -> list[Path]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls
 from nbcontain.linux.capabilities import CAPABILITIES
-from nbcontain.oci.spec import Rlimit, User
+from nbcontain.oci.spec import Process, Rlimit, User
+from nbcontain.values import dataclass
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any
 
 _NUMBERS = {f"CAP_{name}": number for number, name in enumerate(CAPABILITIES)}
 
@@ -48,33 +53,52 @@ _FOR_BECOMING = ("CAP_SETPCAP", "CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_DA
 _ADMIN = 1 << _NUMBERS["CAP_SYS_ADMIN"]
 
 
-def reduce(capabilities: Iterable[str], *, limits: bool = False) -> None:
-    """Keep only these, and what `become` (and `limit`) need. Run by init and an exec before they read files."""
+def reduce(process: Process) -> None:
+    """Keep only its capabilities, and what `become` and `limit` need. Run before any file is read."""
     _, permitted, _ = syscalls.capget()
-    more = ("CAP_SYS_RESOURCE",) if limits else ()
-    kept = capability_set((*capabilities, *_FOR_BECOMING, *more)) & permitted
+    more = ("CAP_SYS_RESOURCE",) if process.rlimits else ()
+    kept = capability_set((*process.capabilities, *_FOR_BECOMING, *more)) & permitted
     # That of a filter is not in effect until then: an admin may open what root of the container must not read.
     syscalls.capset(kept, kept | _ADMIN & permitted, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Last:
+    """What is done last of all, right before a program is executed."""
+
+    seccomp: bytes
+    sets: tuple[int, int, int]
+    """Effective, permitted and inheritable capabilities."""
+    needs_admin: bool
+    """CAP_SYS_ADMIN is still held for the filter, and goes after it."""
+
+    def enforce(self) -> None:
+        """Load the filter.
+
+        It comes last, so that it may forbid all that comes before; but for capset(2), which takes away what loads it.
+        """
+        if self.seccomp:
+            install(self.seccomp)
+        if self.needs_admin:
+            syscalls.capset(*self.sets)
+
+
 def become(
-    user: User,
-    capabilities: Iterable[str],
-    *,
-    no_new_privileges: bool,
-    seccomp: bytes = b"",
-    before: Callable[[], None] | None = None,
-) -> None:
+    process: Process, user: User, *, seccomp: bytes = b"", before: Callable[[], None] | None = None
+) -> Last:
     """Be `user` with at most these capabilities from here on, for good. Run by init and by an exec's process.
 
     The order matters: the bounding set needs CAP_SETPCAP, groups CAP_SETGID, and changing the uid drops the rest.
-    A filter needs CAP_SYS_ADMIN, or the promise of no new privileges. It comes last, so that it may forbid all of
-    that; but for capset(2), which takes that capability away again.
+    A filter needs CAP_SYS_ADMIN, or the promise of no new privileges, as does what is done `before` it. Gives what is
+    left to do.
     """
-    wanted = capability_set(capabilities)
+    bounding = capability_set(process.capabilities)
+    wanted = bounding if process.permitted is None else capability_set(process.permitted)
+    effective = wanted if process.effective is None else capability_set(process.effective)
+    ambient = capability_set(process.ambient)
     _, permitted, _ = syscalls.capget()
     for number in range(64):
-        if wanted >> number & 1:
+        if bounding >> number & 1:
             continue
         try:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
@@ -88,26 +112,75 @@ def become(
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.setresuid(user.uid, user.uid, user.uid)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
-    kept = wanted & permitted if user.uid == 0 else 0
-    needs_admin = (bool(seccomp) or before is not None) and not no_new_privileges
+    # Another user loses them all by executing a program, but for what is inherited and ambient.
+    kept = wanted & permitted if user.uid == 0 else ambient & wanted & permitted
+    inheritable = capability_set(process.inheritable) & (permitted | bounding)
+    sets = effective & kept, kept, inheritable
+    needs_admin = (bool(seccomp) or before is not None) and not process.no_new_privileges
     if needs_admin:
-        syscalls.capset(kept | _ADMIN, kept | _ADMIN, 0)
+        syscalls.capset(sets[0] | _ADMIN, kept | _ADMIN, inheritable)
     else:
-        syscalls.capset(kept, kept, 0)
+        syscalls.capset(*sets)
     try:
         syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
+        for number in range(64):
+            if ambient & kept & inheritable & 1 << number:
+                syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
     except OSError as error:
         if error.errno != 22:
             raise
-    if no_new_privileges:
+    if process.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     os.umask(user.umask)
     if before is not None:
         before()
-    if seccomp:
-        install(seccomp)
-    if needs_admin:
-        syscalls.capset(kept, kept, 0)
+    return Last(seccomp, sets, needs_admin)
+
+
+_POLICIES = ("SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE")
+_SCHED_FLAGS = {
+    "SCHED_FLAG_RESET_ON_FORK": 1, "SCHED_FLAG_RECLAIM": 2, "SCHED_FLAG_DL_OVERRUN": 4,
+    "SCHED_FLAG_KEEP_POLICY": 8, "SCHED_FLAG_KEEP_PARAMS": 16, "SCHED_FLAG_UTIL_CLAMP_MIN": 32,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 64,
+}  # fmt: skip
+_IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+_PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
+
+
+def schedule(process: Process) -> None:
+    """How soon it is served, by processors and disks. Raises SetupFailed. Run before power is given up."""
+    if process.scheduler:
+        given: Mapping[str, Any] = process.scheduler
+        try:
+            flags = sum(_SCHED_FLAGS[name] for name in given.get("flags") or ())
+            attributes = struct.pack(
+                "=IIQiIQQQ", 48, _POLICIES.index(str(given.get("policy"))), flags, int(given.get("nice") or 0),
+                int(given.get("priority") or 0),
+                *(int(given.get(name) or 0) for name in ("runtime", "deadline", "period")),
+            )  # fmt: skip
+            syscalls.sched_setattr(attributes)
+        except (OSError, LookupError, ValueError, struct.error) as error:
+            raise _cannot("schedule it as its scheduler says", error) from error
+    if process.io_priority:
+        name, number = process.io_priority
+        try:
+            syscalls.ioprio_set(_IO_CLASSES[name] << 13 | number)
+        except (OSError, LookupError) as error:
+            raise _cannot(f"give it the priority {name} {number} at disks", error) from error
+
+
+def appear_as(domain: str) -> None:
+    """The kind of machine that it sees (runtime-spec config-linux.md#personality). Raises SetupFailed."""
+    if domain:
+        try:
+            syscalls.personality(_PERSONALITIES[domain])
+        except (OSError, LookupError) as error:
+            raise _cannot(f"make it see a machine of {domain}", error) from error
+
+
+def _cannot(what: str, error: Exception) -> SetupFailed:
+    why = getattr(error, "strerror", None) or f"there is no {error}"
+    return SetupFailed(f"cannot {what}", errno=getattr(error, "errno", None), why=why)
 
 
 def label_at_exec(apparmor: str, selinux: str) -> None:
@@ -131,6 +204,8 @@ def _tell(path: str, text: str) -> None:
 
 
 _FLAGS = struct.Struct("=Q")
+NEW_LISTENER = 8
+"""SECCOMP_FILTER_FLAG_NEW_LISTENER: calls are told on a descriptor, which loading it gives."""
 
 
 def sealed(program: bytes, flags: int) -> bytes:
@@ -142,6 +217,11 @@ def install(seccomp: bytes) -> int:
     """Load a filter that `sealed` packed. Gives what `syscalls.seccomp` gives."""
     (flags,) = _FLAGS.unpack_from(seccomp)
     return syscalls.seccomp(seccomp[_FLAGS.size :], flags)
+
+
+def tells(seccomp: bytes) -> bool:
+    """Whether somebody has to listen to what this filter hands on."""
+    return bool(seccomp) and bool(_FLAGS.unpack_from(seccomp)[0] & NEW_LISTENER)
 
 
 def _set_groups(user: User) -> None:

@@ -48,6 +48,12 @@ _IGNORED = frozenset(
     {"defaults", "silent", "loud", "iversion", "noiversion", "remount", "acl", "user", "nofail", "_netdev"}
 )
 
+KNOWN = frozenset(
+    {*_ATTRIBUTES, *_TIMES, *_PROPAGATION, *_WORDS, "defaults", *(f"r{name}" for name in (*_ATTRIBUTES, *_TIMES))}
+    | {"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"}
+)
+"""All that mean something by themselves, whatever the file system; those of the last line are its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:

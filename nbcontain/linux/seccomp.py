@@ -16,6 +16,8 @@ from pathlib import Path
 from nbcontain.errors import UsageError
 from nbcontain.oci.seccomp import FLAGS, Argument, Rule, Seccomp
 
+NEW_LISTENER = 8
+"""SECCOMP_FILTER_FLAG_NEW_LISTENER: calls are told on a descriptor, which loading it gives."""
 MAX_INSTRUCTIONS = 4096
 """More the kernel does not take (BPF_MAXINSNS)."""
 
@@ -82,7 +84,10 @@ def program(profile: Seccomp, machine: str) -> bytes:
 
 def flags(profile: Seccomp) -> int:
     """The bits that go with it to seccomp(2)."""
-    return sum(FLAGS[flag] for flag in profile.flags)
+    bits = sum(FLAGS[flag] for flag in profile.flags)
+    actions = (profile.default_action, *(rule.action for rule in profile.rules))
+    # A program of one thread has nobody to be in step with, which does not go together with a listener.
+    return bits & ~FLAGS["SECCOMP_FILTER_FLAG_TSYNC"] | NEW_LISTENER if "SCMP_ACT_NOTIFY" in actions else bits
 
 
 @cache

@@ -66,6 +66,7 @@ PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 _SYS_OPEN_TREE = 428
@@ -86,6 +87,10 @@ _SYS_KEYCTL = 219 if _IS_ARM else 250
 _SYS_SECCOMP = 277 if _IS_ARM else 317
 _SYS_CAPGET = 90 if _IS_ARM else 125
 _SYS_CAPSET = 91 if _IS_ARM else 126
+_SYS_BPF = 280 if _IS_ARM else 321
+_SYS_PERSONALITY = 92 if _IS_ARM else 135
+_SYS_IOPRIO_SET = 30 if _IS_ARM else 251
+_SYS_SCHED_SETATTR = 274 if _IS_ARM else 314
 
 _CLOEXEC = 1
 _FSCONFIG_SET_FLAG = 0
@@ -148,6 +153,10 @@ _landlock_restrict_self = _numbered(_SYS_LANDLOCK_RESTRICT_SELF, _int, _uint)
 _pidfd_getfd = _numbered(_SYS_PIDFD_GETFD, _int, _int, _uint)
 _capget = _numbered(_SYS_CAPGET, _pointer, _pointer)
 _capset = _numbered(_SYS_CAPSET, _pointer, _pointer)
+_bpf = _numbered(_SYS_BPF, _int, _text, _uint)
+_personality = _numbered(_SYS_PERSONALITY, _ulong)
+_ioprio_set = _numbered(_SYS_IOPRIO_SET, _int, _int, _int)
+_sched_setattr = _numbered(_SYS_SCHED_SETATTR, _int, _text, _uint)
 
 
 def _checked(result: int, path: str | None = None) -> int:
@@ -295,6 +304,37 @@ def seccomp(program: bytes, flags: int = 0) -> int:
     instructions = ctypes.create_string_buffer(program, len(program))
     wanted = struct.pack("H6xP", len(program) // 8, ctypes.addressof(instructions))
     return _checked(_seccomp(_SECCOMP_SET_MODE_FILTER, flags, wanted))
+
+
+def attach_device_program(group: int, program: bytes) -> None:
+    """Have a program of BPF decide on every device that is opened in this control group of version 2 (bpf(2))."""
+    instructions, licence = ctypes.create_string_buffer(program, len(program)), ctypes.create_string_buffer(b"GPL")
+    # BPF_PROG_LOAD of type BPF_PROG_TYPE_CGROUP_DEVICE.
+    wanted = struct.pack(
+        "=IIQQ104x", 15, len(program) // 8, ctypes.addressof(instructions), ctypes.addressof(licence)
+    )
+    loaded = _checked(_bpf(5, wanted, len(wanted)))
+    try:
+        # BPF_PROG_ATTACH as BPF_CGROUP_DEVICE, with BPF_F_ALLOW_MULTI: groups below may only be stricter.
+        wanted = struct.pack("=IIII", group, loaded, 6, 2)
+        _checked(_bpf(8, wanted, len(wanted)))
+    finally:
+        os.close(loaded)
+
+
+def personality(value: int) -> None:
+    """What kind of machine this process sees (personality(2))."""
+    _checked(_personality(value))
+
+
+def ioprio_set(value: int) -> None:
+    """How soon this process's reading and writing of disks is served (ioprio_set(2))."""
+    _checked(_ioprio_set(1, 0, value))
+
+
+def sched_setattr(attributes: bytes) -> None:
+    """How this thread is scheduled: a struct sched_attr (sched_setattr(2))."""
+    _checked(_sched_setattr(0, attributes, 0))
 
 
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 8

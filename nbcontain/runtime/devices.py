@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls, trees
+from nbcontain.oci.spec import Device
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _DEVICE_LINKS = {
@@ -26,9 +28,44 @@ def make_usual(root_fd: int, *, by_binding: bool) -> None:
             if by_binding or not _make_node(dev, name, os.makedev(major, minor)):
                 _bind_device(dev, name, os.makedev(major, minor))
         for name, leads_to in _DEVICE_LINKS.items():
-            os.symlink(leads_to, name, dir_fd=dev)
+            # A root without a tmpfs at /dev may have it already.
+            with suppress(FileExistsError):
+                os.symlink(leads_to, name, dir_fd=dev)
     finally:
         os.close(dev)
+
+
+def make(root_fd: int, device: Device, *, by_binding: bool) -> None:
+    """Init: a device that a bundle has besides; the host's own of that path where none can be made. """
+    kinds = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+    path = "/" + os.path.normpath(device.path).lstrip("/")
+    parent, name = os.path.split(path)
+    if device.type not in kinds or not name:
+        raise SetupFailed(f"cannot make the device {device.path}", why=f"there is no type {device.type!r}")
+    number = os.makedev(device.major, device.minor)
+    mode = 0o666 if device.mode is None else stat.S_IMODE(device.mode)
+    try:
+        place = trees.make_target(root_fd, parent, [], directory=True)
+        directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+        os.close(place)
+        try:
+            if by_binding and device.type != "p":
+                _bind_device(directory, name, number, path, kinds[device.type])
+                return
+            try:
+                os.mknod(name, mode | kinds[device.type], number, dir_fd=directory)
+            except FileExistsError:
+                there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if stat.S_IFMT(there.st_mode) != kinds[device.type] or there.st_rdev != number:
+                    raise
+            os.chown(name, device.uid, device.gid, dir_fd=directory, follow_symlinks=False)
+            os.chmod(name, mode, dir_fd=directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise SetupFailed(
+            f"cannot make the device {device.path}", errno=error.errno, path=device.path, why=error.strerror or ""
+        ) from error
 
 
 def _make_node(dev: int, name: str, device: int) -> bool:
@@ -37,16 +74,22 @@ def _make_node(dev: int, name: str, device: int) -> bool:
         os.mknod(name, 0o666 | stat.S_IFCHR, device, dir_fd=dev)
     except PermissionError:
         return False
+    except FileExistsError:
+        there = os.stat(name, dir_fd=dev, follow_symlinks=False)
+        if not stat.S_ISCHR(there.st_mode) or there.st_rdev != device:
+            raise
+        return True
     os.chmod(name, 0o666, dir_fd=dev)
     return True
 
 
-def _bind_device(dev: int, name: str, device: int) -> None:
-    source = os.open(f"/dev/{name}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _bind_device(dev: int, name: str, device: int, path: str = "", kind: int = stat.S_IFCHR) -> None:
+    path = path or f"/dev/{name}"
+    source = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         status = os.fstat(source)
-        if not stat.S_ISCHR(status.st_mode) or status.st_rdev != device:
-            raise SetupFailed(f"/dev/{name} of this machine is not what it is called", path=f"/dev/{name}")
+        if stat.S_IFMT(status.st_mode) != kind or status.st_rdev != device:
+            raise SetupFailed(f"{path} of this machine is not what it is called", path=path)
         node = syscalls.open_tree(source)
         # One can still write to the device, but not change the host's node: its mode, its owner.
         syscalls.mount_setattr(node, syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOEXEC)

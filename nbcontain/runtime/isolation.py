@@ -101,15 +101,12 @@ def furnish(
     spec: Spec,
     detached: Sequence[int] = (),
     opened: Mapping[int, int] | None = None,
-    *,
-    may_cover: bool = False,
 ) -> list[str]:
     """Init: everything mounted into the root, while the host's paths can still be seen.
 
     `detached` are mounts that exist already, which mounts of the type DETACHED name by their number; `opened` are those
-    that `sources.opened` took, by the place of the mount in the spec. `may_cover`: what is said to be
-    mounted in /sys, and over some files of /proc, is. Gives the paths that had to be made for it, which are no changes
-    of the container's.
+    that `sources.opened` took, by the place of the mount in the spec. Gives the paths that had to be made for it, which
+    are no changes of the container's.
     """
     made: list[str] = []
     # Who may make device nodes must find no place where one can be opened: not even /dev, whose own are mounts then.
@@ -122,8 +119,8 @@ def furnish(
         if by_binding and mount.destination == "/dev":
             mount = replace(mount, options=(*mount.options, "nodev"))
         ready = detached[int(mount.source)] if mount.type == DETACHED else opened.get(number, -1)
-        place = _Place(root_fd, mount.destination, may_cover and _may_be_covered(mount.destination))
-        _mount_into(place, mount, made, kernel_devices, ready)
+        place = Place(root_fd, mount.destination)
+        mount_into(place, mount, made, kernel_devices, ready)
         if mount.destination == "/dev":
             devices.make_usual(root_fd, by_binding=by_binding or "nodev" in mount.options)
     restrict(root_fd, spec)
@@ -157,6 +154,32 @@ def set_knobs(sysctl: Mapping[str, str]) -> None:
         os.close(proc)
 
 
+def lay_root(tree_fd: int) -> int:
+    """Init: mount a detached tree, which is to be the root, over the root that is there; gives its directory.
+
+    Nobody who walks from the old root sees it, so that no place needs to be found for it.
+    """
+    over = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    trees.attach(os.dup(tree_fd), over)
+    return tree_fd
+
+
+def change_root(root_fd: int) -> None:
+    """Init: make the directory the root, where the host's mounts stay (as on a ramdisk, which pivot_root refuses)."""
+    os.fchdir(root_fd)
+    os.chroot(".")
+    os.chdir("/")
+
+
+def propagate(word: str) -> None:
+    """Init: what becomes of mounts in the root, now that it is one (config-linux.md#rootfs-mount-propagation)."""
+    if word:
+        propagation = mount_options.parse((word,)).propagation
+        if not propagation:
+            raise SetupFailed(f"there is no propagation {word!r}", hint="shared, slave, private or unbindable")
+        syscalls.mount("", "/", "", propagation)
+
+
 def pivot(root_fd: int, *, by_moving: bool = False) -> None:
     """Init: make the directory the root, and let go of the host's.
 
@@ -175,15 +198,15 @@ def pivot(root_fd: int, *, by_moving: bool = False) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where a mount is to be, and whether that may be inside /proc or /sys."""
 
     root_fd: int
     path: str
-    may_cover: bool
+    may_cover: bool = False
 
 
-def _mount_into(place: _Place, mount: Mount, made: list[str], kernel_devices: set[int], ready: int) -> None:
+def mount_into(place: Place, mount: Mount, made: list[str], kernel_devices: set[int], ready: int) -> None:
     """Perform one mount. `kernel_devices` are the device numbers of the proc and sysfs mounted so far."""
     options = mount_options.parse(mount.options, PART)
     try:
@@ -194,7 +217,7 @@ def _mount_into(place: _Place, mount: Mount, made: list[str], kernel_devices: se
         elif mount.type == "bind" or options.is_bind:
             mount_fd = sources.tree(mount, options)
         else:
-            mount_fd = syscalls.new_mount(mount.type, options.data, options.set)
+            mount_fd = _new(mount, options)
     except OSError as error:
         raise SetupFailed(
             f"cannot mount {mount.source or mount.type} for {mount.destination}",
@@ -210,7 +233,7 @@ def _mount_into(place: _Place, mount: Mount, made: list[str], kernel_devices: se
     trees.attach(mount_fd, target)
 
 
-def _target(place: _Place, mount: Mount, made: list[str], kernel_devices: set[int], *, directory: bool) -> int:
+def _target(place: Place, mount: Mount, made: list[str], kernel_devices: set[int], *, directory: bool) -> int:
     """The place of a mount in the root, made if it is missing, as an O_PATH fd. Raises SetupFailed."""
     root_fd = place.root_fd
     if mount.destination in _PLAIN:
@@ -233,7 +256,7 @@ def _target(place: _Place, mount: Mount, made: list[str], kernel_devices: set[in
     return target
 
 
-def _may_be_covered(path: str) -> bool:
+def may_be_covered(path: str) -> bool:
     """Whether a mount may be told to be at this place of /sys or /proc, which the kernel's own mounts are."""
     return os.path.normpath(path).startswith("/sys/") or path in _STATISTICS
 
@@ -249,6 +272,25 @@ def _refuse_symlink(root_fd: int, path: str) -> None:
             raise SetupFailed(f"{path} of the image is a symlink", path=path, why="the container's own has to be there")
     finally:
         os.close(place)
+
+
+def _new(mount: Mount, options: MountOptions) -> int:
+    """A new mount of a file system. A sysfs that shows a network of somebody else's is the one that is there."""
+    try:
+        fd = syscalls.new_mount(mount.type, _with_source(mount, options), options.set)
+    except PermissionError:
+        if mount.type != "sysfs":
+            raise
+        deep = MountOptions(deep_set=options.set, words=frozenset({"rbind"}))
+        return sources.tree(replace(mount, source="/sys", options=()), deep)
+    if options.propagation:
+        syscalls.mount_setattr(fd, 0, propagation=options.propagation & ~syscalls.MS_REC)
+    return fd
+
+
+def _with_source(mount: Mount, options: MountOptions) -> tuple[tuple[str, str | None], ...]:
+    # What it is called in mountinfo, and for a disk where it is.
+    return (("source", mount.source), *options.data) if mount.source else options.data
 
 
 def _overlaid(mount: Mount, options: MountOptions) -> int:

@@ -91,7 +91,9 @@ def named(name: str) -> Rung:
 
 def fitted(spec: Spec, rung: Rung) -> Spec:
     """`spec` as this rung gives it. Raises Unavailable, with the reason, for what it cannot give."""
-    kept = tuple(name for name in spec.linux.namespaces if name in rung.namespaces)
+    # Who may mount, and has all the others, may have these too, where somebody asks for them.
+    asked = {"user", "time"} if rung.proc and rung.mounts else set()
+    kept = tuple(name for name in spec.linux.namespaces if name in rung.namespaces or name in asked)
     if "network" in spec.linux.namespaces and "network" not in kept:
         raise _refused(rung, "a network of its own (--network none)", "--network host")
     if (not rung.proc or not rung.mounts) and spec.linux.sysctl:

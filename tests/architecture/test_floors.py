@@ -20,7 +20,7 @@ FLOORS = (
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "lessons", "terminal"},
-    {"magics", "session", "__main__"},
+    {"magics", "session", "__main__", "oci_runtime"},
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}
 

@@ -40,6 +40,8 @@ INSIDE = (
     "runtime.devices",
     "runtime.init",
     "runtime.isolation",
+    "runtime.cgroup_mounts",
+    "runtime.programs",
     "runtime.rootfs",
     "runtime.owner_answers",
     "runtime.unmounted",

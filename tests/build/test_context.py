@@ -368,8 +368,8 @@ def test_unchanged_files_are_not_read_again_and_any_change_is_seen(
     (context.root / "d" / "deep" / "file").write_text("deep")
     aged(context.root)
     cache, read = ContentCache(), list[str]()
-    opened = fingerprint.opened_file
-    monkeypatch.setattr(fingerprint, "opened_file", lambda *a: (read.append(a[-1]), opened(*a))[1])
+    opened = fingerprint.opened_name
+    monkeypatch.setattr(fingerprint, "opened_name", lambda *a: (read.append(a[-1]), opened(*a))[1])
 
     def now() -> str:
         found = str(Context(context.root, cache).digest(Wanted(("d",))))

@@ -1,0 +1,83 @@
+"""Fixtures of the tests of `nbcontain-runtime`: bundles, and the runtimes that they are run with.
+
+By itself the suite asks ours alone. With NBCONTAIN_SOAK every check is put to crun and runc as well, so that what is
+said to be a MUST is one that a peer passes, or is explained.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import needs
+from bundles import OURS, Bundle, Runtime
+
+PEERS = ("crun", "runc")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and os.getuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="containers of whole machines need root"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "runtime" in metafunc.fixturenames:
+        names = (OURS, *PEERS) if os.environ.get("NBCONTAIN_SOAK") else (OURS,)
+        metafunc.parametrize("runtime", names, indirect=True)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="nbcontain-oci-", dir=needs.scratch()))
+    yield path
+    subprocess.run(["rm", "-rf", path], check=False)
+
+
+@pytest.fixture
+def runtime(request: pytest.FixtureRequest, directory: Path) -> Iterator[Runtime]:
+    made = Runtime(request.param, directory)
+    yield made
+    made.clear()
+
+
+@pytest.fixture
+def ours(directory: Path) -> Iterator[Runtime]:
+    made = Runtime(OURS, directory)
+    yield made
+    made.clear()
+
+
+@pytest.fixture
+def runtimes(directory: Path) -> Iterator[list[Runtime]]:
+    """Ours and those of its peers that are installed."""
+    made = [Runtime(name, directory) for name in (OURS, *PEERS)]
+    yield made
+    for each in made:
+        each.clear()
+
+
+@pytest.fixture
+def make(directory: Path, busybox: Path) -> Callable[[], Bundle]:
+    count = iter(range(1000))
+    return lambda: Bundle(directory / f"bundle{next(count)}", busybox)
+
+
+@pytest.fixture
+def bundle(make: Callable[[], Bundle]) -> Bundle:
+    return make()
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A static program that makes calls of the kernel, and says how each went."""
+    compiler = needs.program("cc", "gcc")
+    path = tmp_path_factory.mktemp("probe") / "probe"
+    source = Path(__file__).with_name("probe.c")
+    subprocess.run([compiler, "-static", "-O1", "-o", path, source], check=True)
+    return path

@@ -1,0 +1,90 @@
+"""What answers for the kernel knows: the list of what is served, and the rules of who may become whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from nbcontain.runtime.kept_ids import KEEP, Ids, People, Seen
+from nbcontain.runtime.served import served
+
+ROOT, APP = Ids(), Ids.of(1000, 1001, (1001, 50))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/proc/1/root/etc/shadow", "/proc/self/root", "/proc/self/cwd/x", "/proc/self/../1/status", "/proc/self/mem",
+        "/proc/self/fd", "/proc/self/fd/", "/proc/self/fd/../root", "/proc/99/status", "/proc/kcore", "/proc/kmsg",
+        "/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/proc/self/map_files/0-1", "/proc/self/ns/pid",
+        "/proc", "/proc/self", "/proc/self/task", "/dev/sda", "/dev/fd/1/x", "/dev/fd/-1", "/dev/mem", "/dev",
+        "/sys/kernel/debug/x", "/etc/passwd",
+        "/proc/self/status/", "/proc/self\0/status", "/proc/sélf/status", "/dev/shm/x", "/dev/pts/0",
+    ],
+)  # fmt: skip
+def test_what_is_not_on_the_list_is_not_served(path: str) -> None:
+    assert served(path.encode(), (7,)) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "name"),
+    [
+        ("/proc/self/status", "process", "status"), ("//proc/./self//status", "process", "status"),
+        ("/proc/7/maps", "process", "maps"), ("/proc/thread-self/stat", "task", "stat"),
+        ("/proc/meminfo", "proc", "meminfo"), ("/dev/tty", "tty", ""),
+        ("/proc/net/dev", "process", "net/dev"), ("/proc/mounts", "mounts", "mounts"), ("/proc/self/exe", "exe", ""),
+        ("/dev/null", "device", "null"), ("/dev/stderr", "fd", ""), ("/proc/self/fd/63", "fd", ""),
+        ("/sys/devices/system/cpu/online", "sys", "devices/system/cpu/online"),
+    ],
+)  # fmt: skip
+def test_what_is_on_it_is(path: str, kind: str, name: str) -> None:
+    found = served(path.encode(), (7,))
+    assert found is not None
+    assert (found.kind, found.name) == (kind, name)
+
+
+def test_root_may_become_anybody_and_nobody_else_may() -> None:
+    assert ROOT.with_three("uid", 5, 5, 5).uids == (5, 5, 5)
+    assert ROOT.with_three("uid", KEEP, 5, KEEP).uids == (0, 5, 0)
+    assert ROOT.with_one("uid", 9) == ROOT.with_three("uid", 9, 9, 9)
+    for change in (
+        lambda: APP.with_three("uid", 0, 0, 0), lambda: APP.with_one("uid", 0), lambda: APP.with_two("gid", KEEP, 0),
+        lambda: APP.with_groups(()),
+    ):  # fmt: skip
+        with pytest.raises(PermissionError):
+            change()
+    with pytest.raises(ValueError, match="4294967295"):
+        ROOT.with_one("uid", KEEP)
+
+
+def test_who_came_back_by_the_saved_id_is_root_again() -> None:
+    away = ROOT.with_three("uid", KEEP, 33, KEEP)
+    assert not away.is_root
+    assert away.with_one("uid", 0).uids == (0, 0, 0)
+    gone = ROOT.with_two("uid", 33, 33)
+    with pytest.raises(PermissionError):
+        gone.with_one("uid", 0)
+
+
+def test_file_ids_follow_and_refuse_in_silence() -> None:
+    assert ROOT.with_three("uid", KEEP, 33, KEEP).file_uid == 33
+    assert APP.with_files("uid", 0) == APP
+    assert ROOT.with_files("gid", 5).file_gid == 5
+
+
+def test_a_child_is_who_its_parent_was_also_when_that_has_gone() -> None:
+    seen = {10: Seen(10, 1, 10, 10, 100), 11: Seen(11, 10, 10, 10, 101), 12: Seen(12, 11, 10, 10, 102)}
+
+    def look(thread: int) -> Seen:
+        if thread not in seen:
+            raise ProcessLookupError(3, "")
+        return seen[thread]
+
+    people = People(ROOT, look)
+    assert people.who(12) == ROOT
+    people.become(10, APP)
+    assert people.who(10) == people.who(11) == people.who(12) == APP
+    del seen[10], seen[11]
+    assert people.who(12) == APP
+    # Another one with its number has nothing to do with it.
+    seen[10] = Seen(10, 1, 99, 99, 500)
+    assert people.who(10) == ROOT

@@ -1,0 +1,97 @@
+"""The table of docs/environments.md: python tools/environments.py PLACES [--debian TAR] [NAME…]
+
+PLACES is a directory of programs, each of which runs a command in an imitation of one kind of place:
+`PLACES/NAME --copy DIRECTORY -- COMMAND…`. In each of them a wheel of this checkout is installed by pip and
+`tools/trial.py` is run. With --table FILE… only the table is made, of results that were kept (one JSON object a file,
+named after the place), such as those of real hosted notebooks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PAGE = CHECKOUT / "docs" / "environments.md"
+BEGIN, END = "<!-- results: tools/environments.py -->", "<!-- end of results -->"
+_INSIDE = (
+    "cd ~ && python3 -m venv v >/dev/null && v/bin/pip install -q {wheel} >&2 && python3 {trial} v/bin/python {tar}"
+)
+Results = dict[str, dict[str, object]]
+
+
+def main() -> None:
+    """Run what is asked for, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("places", nargs="?")
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--debian", default="")
+    parser.add_argument("--keep", default="", help="a directory for the results")
+    parser.add_argument("--table", nargs="*", default=[])
+    given = parser.parse_args()
+    results: Results = {Path(file).stem: json.loads(Path(file).read_text()) for file in given.table}
+    if given.places:
+        places = Path(given.places)
+        names = given.names or sorted(each.name for each in places.iterdir() if each.is_symlink())
+        results |= {name: tried(places / name, given.debian, given.keep) for name in names}
+    text = PAGE.read_text()
+    before, _, rest = text.partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table(results)}\n{END}{rest.partition(END)[2]}")
+
+
+def tried(place: Path, debian: str, keep: str) -> dict[str, object]:
+    """What came of it in one place."""
+    with tempfile.TemporaryDirectory() as directory:
+        parcel = Path(directory, "parcel")
+        parcel.mkdir()
+        subprocess.run(
+            [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(parcel), str(CHECKOUT)], check=True
+        )
+        shutil.copy2(CHECKOUT / "tools" / "trial.py", parcel)
+        if debian:
+            shutil.copy2(debian, parcel / "debian.tar")
+        inside = _INSIDE.format(
+            wheel="./parcel/nbcontain-*.whl", trial="parcel/trial.py", tar="parcel/debian.tar" if debian else ""
+        )
+        done = subprocess.run(
+            [str(place), "--copy", str(parcel), "--", "sh", "-c", inside], capture_output=True, text=True, check=False
+        )
+    try:
+        found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        found = {"doctor": {"isolation": "?", "why": (done.stderr + done.stdout)[-300:]}}
+    if keep:
+        Path(keep, f"{place.name}.json").write_text(json.dumps(found))
+    return found
+
+
+def table(results: Results) -> str:
+    """Markdown."""
+    lines = ["| place | isolation | own namespaces | store | run | exec | apt-get, useradd | owners in the image |"]
+    lines.append("|---" * 8 + "|")
+    for name, found in sorted(results.items()):
+        doctor = found["doctor"]
+        assert isinstance(doctor, dict)
+        namespaces = " ".join(doctor.get("namespaces", ())) or "–"
+        apt = str(found.get("apt", "–"))
+        cells = [
+            name, doctor["isolation"], namespaces, doctor.get("storage_driver", "?"), _mark(found.get("run")),
+            _mark(found.get("exec")), f"yes, {found['apt_s']} s" if apt == "fine" else _mark(apt),
+            _mark(found.get("owners")),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mark(said: object) -> str:
+    text = str(said or "")
+    return "yes" if text.endswith("fine") else "–" if text in ("", "–") else "no"
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_NETWORK = "containers here have the host's network or none; bridges and published ports are not built yet"
 _LIMITS = "control groups keep memory, processors, processes and disks; this is not built"
 _CONFINEMENT = "it is not built yet; --cap-add, --security-opt and --device are"
 _NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
@@ -17,20 +16,9 @@ def _all(reason: str, *flags: str) -> dict[str, str]:
 
 _RUN = (
     _all(
-        _NETWORK,
-        "-p",
-        "--publish",
-        "-P",
-        "--publish-all",
-        "--expose",
-        "--dns",
-        "--dns-search",
-        "--dns-option",
-        "--ip",
-        "--ip6",
-        "--mac-address",
-        "--network-alias",
+        "containers find each other by name on a network: %network create lab, and --network lab for both",
         "--link",
+        "--link-local-ip",
     )
     | _all(
         _LIMITS,
@@ -41,7 +29,6 @@ _RUN = (
     | _all("a container's streams are all attached, or none with -d", "-a", "--attach", "--sig-proxy")
     | _all(
         _CONFINEMENT,
-        "--gpus",
         "--runtime",
         "--device-cgroup-rule",
     )
@@ -104,14 +91,14 @@ KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
     },
     "container": {
         "cp": "files are not copied in and out of containers yet: -v DIRECTORY:/path, image cat and export are there",
-        "port": _NETWORK, "top": "%container exec NAME ps is there",
+        "top": "%container exec NAME ps is there",
         "rename": "a container keeps its name: create another one with --name",
     },
     "": {
         "search": "no registry is searched by words; %image search-tags NAME lists the tags of one",
         **dict.fromkeys(("swarm", "service", "node", "stack"), "there is one machine here"),
         "plugin": "there are no plugins", "trust": _TRUST, "context": _NO_DAEMON,
-        "compose": "one container at a time", "network": _NETWORK,
+        "compose": "one container at a time",
     },
 }  # fmt: skip
 """docker's verbs that are not here, by group ("" is the terminal's first word), each with what to tell."""

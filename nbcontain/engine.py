@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbcontain.containers import Containers
 from nbcontain.errors import NotRunning, UsageError
-from nbcontain.events import Emit, Finished, Output, Started
+from nbcontain.events import Emit, Finished, Notice, Output, Started
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
 from nbcontain.nouns import Noun
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from nbcontain.life import Life
     from nbcontain.manifests import Manifests
     from nbcontain.mounting import Mounter
+    from nbcontain.networks import Networks
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
@@ -76,6 +77,7 @@ class Engine:
     life: Noun[Life] = Noun("nbcontain.life")
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
     mounter: Noun[Mounter] = Noun("nbcontain.mounting")
+    networks: Noun[Networks] = Noun("nbcontain.networks")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
@@ -96,6 +98,8 @@ class Engine:
         """End the helper processes. Detached containers go on."""
         if "launcher" in self.__dict__:
             self.launcher.close()
+        if "networks" in self.__dict__:
+            self.networks.close()
         for other in self._others.values():
             other.close()
 
@@ -145,7 +149,7 @@ class Engine:
     def soundness(self) -> Soundness:
         from nbcontain.soundness import Soundness
 
-        return Soundness(self.store, lambda layers, _: self.stacks.unpack(layers))
+        return Soundness(self.store, lambda layers, _: self.stacks.unpack(layers), lambda: self.networks.settle())
 
     @cached_property
     def launcher(self) -> Launcher:
@@ -177,6 +181,7 @@ class Engine:
         """Start what the first build or run would otherwise wait for. Returns at once."""
         if self.profile.runs:
             self.launcher.warm()
+            self.networks.warm()
 
     # --- images ---
 
@@ -276,6 +281,7 @@ class Engine:
         """The same, with its lock held until it is launched."""
         from nbcontain.life import with_files
         from nbcontain.names import checked
+        from nbcontain.network.model import wish_to_json
         from nbcontain.runtime.generate import generate
         from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
         from nbcontain.runtime.rungs import fitted
@@ -283,12 +289,16 @@ class Engine:
         options = with_files(options)
         self.profile.require(self.host, "run")
         image = self.bases.to_run(options, emit)
+        options, wish, notices = self.networks.decide(options, image.config)
+        for text in notices:
+            emit(Notice("", text))
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
+        options, brought = self.mounter.with_devices(options, emit)
         mounting = self.mounter.plan(options, image, container_id)
         spec = generate(
             image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
-            mounts=mounting.mounts, donors=self.life.donors(options),
+            mounts=(*mounting.mounts, *brought), donors=self.life.donors(options),
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
@@ -304,8 +314,9 @@ class Engine:
             labels={**image.config.labels, **_pairs(options.labels)},
             stop_timeout_s=float(options.stop_timeout),
             options={
-                "network": options.network, "ipc": options.ipc or "private", "platform": str(image.config.platform)
-            },
+                "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
+                "platform": str(image.config.platform),
+            },  # fmt: skip
             restart=restart_of(options, remove=options.remove),
             health=health_of(image.config, options),
             log=log_of(options),

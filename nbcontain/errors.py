@@ -299,6 +299,39 @@ class ContainerFailed(ContainerError):
         self.exit_status = exit_code
 
 
+# --- networks ---------------------------------------------------------------------------------
+
+
+class NetworkError(NbcontainError):
+    """A network, an address or a port that cannot be had."""
+
+    exit_status = 125
+
+
+class NetworkNotFound(NetworkError):
+    """No network of that name or id."""
+
+    exit_status = 1
+
+
+class NetworkInUse(NetworkError):
+    """A network cannot go, because containers are on it."""
+
+    exit_status = 1
+
+
+class AddressesExhausted(NetworkError):
+    """No address, or no subnet, is left."""
+
+
+class AddressTaken(NetworkError):
+    """Somebody else has that address, or a network that overlaps."""
+
+
+class PortTaken(NetworkError):
+    """A port of this machine is somebody else's."""
+
+
 # --- the rest ---------------------------------------------------------------------------------
 
 

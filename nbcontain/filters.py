@@ -25,13 +25,13 @@ Named = tuple[Reference | None, Image]
 
 IMAGES = ("dangling", "label", "label!", "before", "since", "reference", "until")
 CONTAINERS = (
-    "id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "network", "until", "volume",
+    "id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "network", "publish", "expose",
+    "until", "volume",
 )  # fmt: skip
 VOLUMES = ("dangling", "driver", "label", "label!", "name")
 PRUNING = ("label", "label!", "until")
 _NOT_HERE = {
-    "publish": "there are no published ports here yet",
-    "expose": "there are no published ports here yet", "health": "health checks are not built yet",
+    "health": "health checks are not built yet",
     "isolation": "that is for Windows", "is-task": "there is no swarm here",
 }  # fmt: skip
 _STATUSES = ("created", "running", "exited", "lost", "dead", "paused", "restarting", "removing")
@@ -180,7 +180,11 @@ def chosen_containers(engine: Engine, found: Sequence[Container], filters: Filte
     if volumes := filters.all("volume"):
         tests.append(lambda each: any(_has_mount(each, one) for one in volumes))
     if networks := filters.all("network"):
-        tests.append(lambda each: each.info.options.get("network") in networks)
+        tests.append(lambda each: bool(set(networks) & engine.networks.names(each)))
+    if published := filters.all("publish"):
+        tests.append(lambda each: any(engine.networks.publishes(each, one) for one in published))
+    if exposed := filters.all("expose"):
+        tests.append(lambda each: any(engine.networks.exposes(each, one) for one in exposed))
     return [each for each in found if all(test(each) for test in tests)]
 
 

@@ -139,6 +139,7 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
         },
         "Labels": dict(info.labels),
         "Config": {"Image": container.image, "Labels": dict(info.labels), "Cmd": list(info.command)},
+        "NetworkSettings": engine.networks.settings(container),
         "Mounts": [{name: each[name] for name in _MOUNT if name in each} for each in info.mounts],
         "Bundle": str(container.bundle.path),
         "Isolation": engine.profile.describe(engine.host),

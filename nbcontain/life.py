@@ -65,7 +65,7 @@ class Life:
     def launch(self, container: Container, leash: Leash | None, stdin: int | None) -> None:
         """Run a container for the first time; one that cannot be started is forgotten, as is what it may have left."""
         try:
-            container.launch(self._engine.launcher, leash=leash, stdin=stdin, start=True)
+            self._engine.networks.launch(container, leash=leash, stdin=stdin)
         except BaseException as error:
             self.remove(container, force=True, volumes=True)
             if isinstance(error, SetupFailed):
@@ -101,8 +101,8 @@ class Life:
             return
         self._engine.profile.require(self._engine.host, "start")
         # As it was made: by then this engine, or this machine, may be another.
-        launcher = self._engine.isolated(container.info.rung).launcher
-        container.launch(launcher, start=True, stdin=stdin)
+        other = self._engine.isolated(container.info.rung)
+        self._engine.networks.launch(container, leash=None, stdin=stdin, launcher=other.launcher)
         self._engine.events.container(container, "start")
 
     def change_restart(self, container: Container, text: str) -> None:

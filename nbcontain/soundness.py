@@ -44,9 +44,13 @@ class Report:
 class Soundness:
     """Checks one store. `unpack` makes the snapshots of some layers exist again."""
 
-    def __init__(self, store: Store, unpack: Callable[[Sequence[Layer], Emit], None]) -> None:
+    def __init__(
+        self, store: Store, unpack: Callable[[Sequence[Layer], Emit], None], settle: Callable[[], None] = lambda: None
+    ) -> None:
+        """`settle` puts right what the dead left of networks."""
         self._store = store
         self._unpack = unpack
+        self._settle = settle
 
     def check(self, wrap: Callable[[Report], T], *, full: bool = False, fix: bool = False) -> Task[T]:
         """Look at everything; `full` reads every blob, `fix` waits until the store is idle and repairs.
@@ -78,6 +82,7 @@ class Soundness:
             # What somebody was removing meanwhile is gone by now.
             found = tuple(each for each in found if each.kind != "leftover" or each.path.exists())
             return Report(found, found, _looked(check, self._ids(), not is_alone), time.monotonic() - begun)
+        self._settle()
         with self._store.exclusive():
             check = Check(self._store, full=full, strike=told)
             found = left = self._everything(check)

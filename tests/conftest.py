@@ -30,6 +30,8 @@ def _own_environment() -> Iterator[None]:
         # A name that is not here is not looked for elsewhere: tests of registries say whom they ask.
         patch.setenv("NBCONTAIN_PULL", "never")
         patch.setenv("PYTHONUTF8", "1")
+        # Nor this machine's network: tests of networks make namespaces of their own, and say which network they mean.
+        patch.setenv("NBCONTAIN_NETWORK", "host")
         yield
 
 

@@ -32,7 +32,9 @@ PRIVILEGED = "nothing protects this machine from what runs inside"
 
 @command("container", "run", "make a container of an image and run it", RunOptions, top=("run",))
 def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Interactive:
-    facts = (("network", options.network), ("privileged", PRIVILEGED if options.privileged else ""))
+    said = (options.network,) if isinstance(options.network, str) else options.network
+    network = " ".join(said) or engine.networks.default()
+    facts = (("network", network), ("privileged", PRIVILEGED if options.privileged else ""))
     log = "" if options.remove else "%container logs shows all of it"
     keys.parse(options.detach_keys)
 
@@ -81,10 +83,14 @@ def container_ps(engine: Engine, words: PsWords) -> object:
         return Lines(tuple(each.id if words.no_trunc else each.id[:12] for each, _ in shown))
     sizes = _sizes(engine, shown) if words.size or wanted.asks("Size") else {}
     if wanted.template is not None:
-        rows = [container_row(each, status, sizes.get(each.id), full=words.no_trunc) for each, status in shown]
+        rows = [container_row(each, status, sizes.get(each.id), engine.networks.reach(each), full=words.no_trunc)
+                for each, status in shown]
         return wanted.of(rows, CONTAINER_TITLES, "containers")
+    reached = [engine.networks.reach(each)[0] if status == "running" else "" for each, status in shown]
+    has_ports = any(reached)
     drawn = tuple(
-        (*_ps_row(each, status, words.no_trunc), *sizes.get(each.id, ())[: words.size]) for each, status in shown
+        (*_ps_row(each, status, words.no_trunc), *([ports] if has_ports else []), *sizes.get(each.id, ())[: words.size])
+        for (each, status), ports in zip(shown, reached, strict=True)
     )
     running = sum(status == "running" for _, status in found)
     rest = len(found) - running
@@ -92,6 +98,7 @@ def container_ps(engine: Engine, words: PsWords) -> object:
     code = [Column(title, look="code") for title in ("ID", "COMMAND")]
     columns = (
         code[0], "IMAGE", code[1], Column("CREATED", ago), "STATUS", "NAME",
+        *((Column("PORTS", look="code"),) if has_ports else ()),
         *((Column("WROTE", size, "num"),) if words.size else ()),
     )  # fmt: skip
     return Table(columns, drawn, footer, "containers")

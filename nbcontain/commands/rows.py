@@ -54,8 +54,11 @@ def image_row(
     }
 
 
-def container_row(container: Container, status: str, size_bytes: tuple[int, int] | None, *, full: bool) -> Row:
-    """One line of `ps`. `size_bytes` is what it wrote, and that with its image's layers."""
+def container_row(
+    container: Container, status: str, size_bytes: tuple[int, int] | None, reach: tuple[str, str], *, full: bool
+) -> Row:
+    """One line of `ps`. `size_bytes` is what it wrote, and that with its image; `reach` its ports and networks."""
+    ports, networks = reach
     info = container.info
     # docker's own quoting, of blanks only.
     command = " ".join(f"'{word}'" if " " in word else word for word in info.command)
@@ -72,7 +75,7 @@ def container_row(container: Container, status: str, size_bytes: tuple[int, int]
         "Command": f'"{command if full else shortened(command, 20)}"',
         "CreatedAt": timestamp_shown(info.created),
         "RunningFor": since(info.created),
-        "Ports": "",
+        "Ports": ports,
         "State": "dead" if status == "lost" else status,
         "Status": status_shown(container, status),
         "Size": size,
@@ -80,7 +83,7 @@ def container_row(container: Container, status: str, size_bytes: tuple[int, int]
         "Label": Method(lambda name: info.labels.get(name, "") if isinstance(name, str) else ""),
         "Mounts": text if full else ",".join(shortened(each, 15) for each in mounts),
         "LocalVolumes": "0",
-        "Networks": str(info.options.get("network", "")),
+        "Networks": networks,
     }
 
 

@@ -226,7 +226,7 @@ def tells(seccomp: bytes) -> bool:
 
 def _set_groups(user: User) -> None:
     try:
-        os.setgroups((user.gid, *(each for each in user.additional_gids if each != user.gid)))
+        os.setgroups(user.additional_gids)
     except PermissionError:
         # A map of one id denies setgroups(2): then there are no other groups to have, and those of the host stay.
         if _may_set_groups():

@@ -11,7 +11,6 @@ import json
 import os
 import select
 import signal
-import struct
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +23,7 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.runtime.hosts import HOSTS
-from nbcontain.store import files
+from nbcontain.store import files, holds
 from nbcontain.values import asdict, dataclass, field, replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     Status = Literal["creating", "created", "running", "restarting", "stopped"]
 
 _STATUSES = ("creating", "created", "running", "restarting", "stopped")
-_OFD_LOCK = struct.Struct("hhqqi4x")
 _LIMIT_BYTES = 8 << 20
 _ORPHAN_S = 5.0
 
@@ -249,7 +247,7 @@ class Bundle:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return self.journal().follow(from_now=task)
-        journal = FileJournal(self.path / "journal.jsonl", lambda: _is_locked(lock))
+        journal = FileJournal(self.path / "journal.jsonl", lambda: holds.is_held(lock))
         return journal.follow(lambda: os.close(lock), from_now=task)
 
     def active_directory(self) -> Path | None:
@@ -283,20 +281,13 @@ class Bundle:
 
     def is_alive(self) -> bool:
         """Whether somebody holds the lock: a supervisor, or whoever is about to start one. Takes nothing."""
-        try:
-            fd = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            return _is_locked(fd)
-        finally:
-            os.close(fd)
+        return holds.is_held_at(f"{self.path}/lock")
 
     def lock(self) -> None:
         """Take the lock, in `lock_fd`. Raises ContainerError if the container is alive."""
         fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, holds.OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         except OSError as error:
             os.close(fd)
             if error.errno in (11, 13):
@@ -337,6 +328,15 @@ class Bundle:
             files.unlink(self.path / "paused")
         elif not self.is_paused():
             files.write_new(self.path / "paused", b"")
+
+    def write_spec(self, spec: Spec) -> None:
+        """Another spec for its next start."""
+        durable = self._is_durable()
+        files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode(), durable=durable)
+        if is_unusual(spec) != self.info.unusual:
+            fields = self._read("container.json") | {"unusual": is_unusual(spec)}
+            files.replace(self.path / "container.json", json.dumps(fields).encode(), durable=durable)
+            self._info = None
 
     def write_resources(self, spec: Spec) -> None:
         """Other limits than it had; everything else is as it was."""
@@ -394,15 +394,6 @@ def start_time(pid: int) -> int:
     """When a process began, in clock ticks since boot (proc(5), stat, field 22). Raises FileNotFoundError."""
     with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
         return int(lines.read().rpartition(")")[2].split()[19])
-
-
-def _is_locked(fd: int) -> bool:
-    """Whether somebody else holds an open file description's lock (fcntl_locking(2)) on this file.
-
-    Such a lock can be asked for without being taken, and goes with the descriptor to another process.
-    """
-    asked = _OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    return bool(_OFD_LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
 
 
 def network_files(hostname: str, more_hosts: str = "") -> dict[str, str]:

@@ -103,6 +103,23 @@ class Container:
 
     # --- what can be asked of it ---
 
+    def hold(self) -> None:
+        """Take its lock, for a start that has something to do first. Raises ContainerError if it is alive."""
+        if self.bundle.lock_fd is None:
+            if self.state().status == "stopped":
+                self.settle()
+            self.bundle.lock()
+            self.bundle.end_orphan()
+            self.bundle.mark_paused(paused=False)
+
+    def abandon(self) -> None:
+        """It was created, and is not to be started after all: its first process is killed."""
+        channel, self._launched = self._launched, None
+        if channel is not None:
+            channel.close()
+            self.settle()
+        self.bundle.unlock()
+
     def launch(
         self,
         launcher: Launcher,

@@ -17,9 +17,10 @@ from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime import hosts, limits, sharing
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
-from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, sysctls
+from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, own_network, sysctls
 from nbcontain.runtime.lifetimes import LifeOptions
 from nbcontain.runtime.mounts import MountOptions
+from nbcontain.runtime.networking import NetworkOptions, is_own, mode_of
 from nbcontain.runtime.resources import LimitOptions, ThrottleOptions, limits_of
 from nbcontain.runtime.sharing import Donor, NamespaceOptions
 from nbcontain.values import dataclass
@@ -37,7 +38,8 @@ _ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class RunOptions(
-    ConfinementOptions, GrantOptions, LifeOptions, LimitOptions, MountOptions, NamespaceOptions, ThrottleOptions
+    ConfinementOptions, GrantOptions, LifeOptions, LimitOptions, MountOptions, NamespaceOptions, NetworkOptions,
+    ThrottleOptions
 ):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
@@ -56,8 +58,6 @@ class RunOptions(
     user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
     entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
     hostname: str = option("-h", "--hostname", help="what the container calls itself")
-    network: str = option("--network", "--net", help="host, or none", default="host")
-    add_hosts: tuple[str, ...] = option("--add-host", help="a line for its /etc/hosts", metavar="NAME:IP")
     shm_size: str = option("--shm-size", help="of /dev/shm (default: 64m)", metavar="SIZE")
     ulimits: tuple[str, ...] = option("--ulimit", help="a limit, as in nofile=1024:2048", metavar="TYPE=SOFT[:HARD]")
     labels: tuple[str, ...] = option("-l", "--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
@@ -98,16 +98,12 @@ def generate(
 ) -> Spec:
     """The spec of a container of an image with this config. Raises UsageError for what makes no sense.
 
-    `files` is where hosts, hostname and resolv.conf for its /etc are; `hostname` is used unless the options name one.
+    The network is one that was decided on (see `runtime.networking`). `files` is where hosts, hostname and resolv.conf
+    for its /etc are; `hostname` is used unless the options name one.
     `mounts` is what else it sees: volumes and the like. `donors` are the containers whose namespaces it joins, by "pid"
     and "ipc".
     """
-    if options.network not in ("host", "none"):
-        raise UsageError(
-            f"--network {options.network} is not here yet",
-            why="bridges and shared networks are not built yet",
-            hint="--network host (the default), or --network none",
-        )
+    has_network, is_empty = is_own(mode_of(options.network)), mode_of(options.network) == "none"
     args = _arguments(config, options)
     environment = merged(config.env, _environment(options, environ))
     if not any(entry.startswith("PATH=") for entry in environment):
@@ -116,7 +112,7 @@ def generate(
         environment = ("TERM=xterm", *environment)
     is_rootless = not host.ids.is_identity
     sharing.checked(options, options.hostname, is_rootless=is_rootless)
-    shared = sharing.shared(options, host, donors=donors, own_network=options.network == "none")
+    shared = sharing.shared(options, host, donors=donors, own_network=has_network)
     has_name = "uts" in shared.namespaces
     name = options.hostname or hostname if has_name else os.uname().nodename
     confined = confinement(options, config.platform.architecture, host.kernel)
@@ -165,10 +161,13 @@ def generate(
             seccomp=confined.seccomp,
             resources=to_json(limits_of(options)),
             rootfs_propagation=_propagation(mounts),
-            sysctl=sysctls(
-                options.sysctl, has_network=options.network == "none",
-                has_ipc="ipc" in shared.namespaces and "ipc" not in shared.paths,
-            ),
+            sysctl={
+                **(own_network(sum(each.size for each in host.ids.gids)) if has_network and not is_empty else {}),
+                **sysctls(
+                    options.sysctl, has_network=has_network,
+                    has_ipc="ipc" in shared.namespaces and "ipc" not in shared.paths,
+                ),
+            },
         ),
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},
@@ -256,7 +255,7 @@ def _own_mounts(
         proc = Mount("/proc", "bind", "/proc", ("rbind", *_ALL_QUIET))
     access = () if options.privileged else ("ro",)
     sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, *access))
-    if is_rootless and (options.network == "host" or not host.can(Ability.FRESH_PROC)):
+    if is_rootless and (not is_own(mode_of(options.network)) or not host.can(Ability.FRESH_PROC)):
         # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone; and
         # like a procfs not at all where parts of this machine's are covered.
         sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_ALL_QUIET, *(f"r{each}" for each in access)))

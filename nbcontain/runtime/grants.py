@@ -43,8 +43,9 @@ class GrantOptions:
     """What `run` and `create` can be told of it."""
 
     device: tuple[str, ...] = option(
-        "--device", help="/dev/…[:/dev/… inside]: a device of this machine", metavar="DEVICE"
+        "--device", help="/dev/…[:/dev/… inside], or vendor.com/class=name of a CDI file", metavar="DEVICE"
     )
+    gpus: str = option("--gpus", help="all, how many, or device=0,1: NVIDIA's, by their CDI file", metavar="GPUS")
     group_add: tuple[str, ...] = option("--group-add", help="a group more, by name or number", metavar="GROUP")
     sysctl: tuple[str, ...] = option("--sysctl", help="NAME=value of its own namespaces", metavar="NAME=VALUE")
     oom_score_adj: int | None = option(
@@ -144,6 +145,15 @@ def groups(words: Sequence[str]) -> str:
         if not word or set(word) & set(",:\n\0"):
             raise UsageError(f"--group-add {word!r} is no group", hint="--group-add audio, or a number")
     return ",".join(words)
+
+
+def own_network(groups: int) -> dict[str, str]:
+    """What everybody may do in a network of a container's own, as with docker: ping, and listen at any port.
+
+    `groups` is how many of them exist inside.
+    """
+    last = min(groups, 1 << 31) - 1
+    return {"net.ipv4.ping_group_range": f"0 {last}", "net.ipv4.ip_unprivileged_port_start": "0"}
 
 
 def sysctls(words: Sequence[str], *, has_network: bool, has_ipc: bool = True) -> dict[str, str]:

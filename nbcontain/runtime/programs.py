@@ -68,6 +68,9 @@ def prepare(
     words, groups = annotations.get(USER, ""), annotations.get(GROUPS, "")
     who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"), groups)
     user = who.user if words or groups else process.user
+    if path:
+        # Whoever is in a group is in it also where the primary one is changed (CVE-2022-36109).
+        user = replace(user, additional_gids=tuple(dict.fromkeys((user.gid, *user.additional_gids))))
     env = dict(entry.partition("=")[::2] for entry in process.env)
     if path:
         env.setdefault("PATH", path)
@@ -88,7 +91,7 @@ def prepare(
         if answers.stand_in:
             # All are root for the kernel; who it would be may at least not have more than it would have.
             process = process if user.uid == 0 else replace(process, capabilities=())
-            user = replace(user, uid=0, gid=0, additional_gids=())
+            user = replace(user, uid=0, gid=0, additional_gids=(0,))
         last = confine.become(process, user, seccomp=seccomp, before=before)
     except OSError as error:
         raise SetupFailed(

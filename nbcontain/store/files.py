@@ -17,7 +17,6 @@ from pathlib import Path
 
 from nbcontain.errors import DiskFailed, DiskFull, StoreError
 
-_TRIES = 100
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
@@ -271,6 +270,13 @@ def _flock(fd: int, operation: int, path: Path) -> None:
             why=f"flock says: {error.strerror}",
             hint="Set NBCONTAIN_ROOT to a directory on a local disk.",
         ) from error
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """Other bytes in the same file, for whoever has it mounted: a reader may see the middle of it."""
+    with disk(path.parent), os.fdopen(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "wb", 0) as file:
+        write(file.fileno(), data)
+        file.truncate(len(data))
 
 
 def read(path: Path | str, limit: int) -> bytes:

@@ -190,6 +190,26 @@ class Layout:
         return self.containers / container_id
 
     @property
+    def networks(self) -> Path:
+        """The networks: a file each, by id. `sandboxes/` says who is on them, `run/` is their processes'."""
+        return self.root / "networks"
+
+    def network(self, network_id: str) -> Path:
+        return self.networks / f"{network_id}.json"
+
+    @property
+    def network_sandboxes(self) -> Path:
+        """Who is on networks now, by container: addresses, ports, names of kernel objects. Void without its lock."""
+        return self.networks / "sandboxes"
+
+    def network_sandbox(self, container_id: str) -> Path:
+        return self.network_sandboxes / f"{container_id}.json"
+
+    def network_process(self, name: str) -> Path:
+        """One of the networks' processes: its lock, and its control socket."""
+        return self.networks / "run" / name
+
+    @property
     def host_facts(self) -> Path:
         """What this machine allows, as last tried; void after a reboot."""
         return self.root / "host.json"

@@ -22,7 +22,7 @@ def test_only_the_host_module_asks_who_we_are() -> None:
 
 def test_only_the_runtime_forks() -> None:
     # The probe is a program of its own, executed by the host module to try things out.
-    places = ("runtime.zygote", "runtime.supervisor", "runtime.stage", "runtime.init", "linux.probe")
+    places = ("runtime.zygote", "runtime.supervisor", "runtime.stage", "runtime.init", "linux.probe", "network.process")
     assert allowed(naming("os.fork", "os.forkpty", "multiprocessing", "pty.fork"), *places) == {}
 
 
@@ -66,7 +66,7 @@ def test_only_one_module_makes_and_removes_what_is_in_the_store() -> None:
 def test_nothing_is_opened_for_writing_elsewhere() -> None:
     # The journal has one writer, who only ever appends; orders and secrets are handed on through memory; what
     # the host module remembers is a guess that is tried again when half of it is lost; bundles and caches have locks.
-    others = ("journal", "runtime.messages", "runtime.secrets", "host", "runtime.bundle", "store.cache_mounts")
+    others = ("journal", "channel", "runtime.secrets", "host", "runtime.bundle", "store.cache_mounts")
     found = {
         module.name: lines
         for module in modules().values()

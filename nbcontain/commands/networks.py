@@ -1,0 +1,290 @@
+"""The commands on networks: docker's words, and `draw`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nbcontain.commands.images import inspected
+from nbcontain.commands.table import Names, OneName, command
+from nbcontain.display.formats import Format, timestamp_shown
+from nbcontain.display.table import Column, Table
+from nbcontain.display.topology import Topology
+from nbcontain.display.values import Confirm, Document, InProgress, Lines
+from nbcontain.display.words import count
+from nbcontain.errors import NbcontainError, UsageError
+from nbcontain.events import Emit
+from nbcontain.network import words as docker
+from nbcontain.network.documents import network_document
+from nbcontain.network.model import Attachment, Network
+from nbcontain.networks import NetworkRequest
+from nbcontain.options import argument, option, with_defaults
+from nbcontain.task import Task
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+
+TITLES = {
+    "ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "IPv4": "IPV4", "IPv6": "IPV6",
+    "Internal": "INTERNAL", "Labels": "LABELS", "CreatedAt": "CREATED AT",
+}  # fmt: skip
+FILTERS = ("name", "id", "driver", "label", "scope", "type", "dangling")
+
+
+def _done(verb: str, act: Callable[[], Lines]) -> InProgress[Lines]:
+    def body(emit: Emit) -> Lines:
+        return act()
+
+    return InProgress(Task(verb, body), "work")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class CreateWords:
+    name: str = argument(help="what to call it", metavar="NETWORK")
+    driver: str = option("-d", "--driver", help="bridge", default="bridge")
+    subnet: tuple[str, ...] = option("--subnet", help="its addresses, as in 10.5.0.0/24", metavar="CIDR")
+    gateway: tuple[str, ...] = option("--gateway", help="this machine's address in it", metavar="ADDRESS")
+    ip_range: tuple[str, ...] = option("--ip-range", help="the part that addresses are given from", metavar="CIDR")
+    internal: bool = option("--internal", help="nothing leads out of it")
+    ipv6: bool = option("--ipv6", help="with IPv6 too")
+    labels: tuple[str, ...] = option("--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
+    options: tuple[str, ...] = option("-o", "--opt", help="mtu=1400, and docker's names of it", metavar="NAME=VALUE")
+
+
+@command("network", "create", "make a network", CreateWords)
+def network_create(engine: Engine, words: CreateWords) -> InProgress[Lines]:
+    request = NetworkRequest(
+        name=words.name, driver=words.driver, subnets=words.subnet, gateways=words.gateway, ranges=words.ip_range,
+        internal=words.internal, ipv6=words.ipv6, labels=words.labels, options=words.options,
+    )  # fmt: skip
+    return _done("network create", lambda: Lines((engine.networks.create(request).id,)))
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ListWords:
+    quiet: bool = option("-q", "--quiet", help="only ids")
+    no_trunc: bool = option("--no-trunc", help="ids in full")
+    filters: tuple[str, ...] = option("-f", "--filter", help=f"only those: {', '.join(FILTERS)}", metavar="NAME=VALUE")
+    format: str = option("--format", help="a table of these columns, or a text for each",
+                         metavar="table {{.Name}}…|json|TEMPLATE")  # fmt: skip
+
+
+@command("network", "ls", "list networks", ListWords, aliases=("list",))
+def network_ls(engine: Engine, words: ListWords) -> object:
+    wanted = Format.parse(words.format)
+    found = [each for each in engine.networks.all() if _is_meant(engine, each, words.filters)]
+    if words.quiet and wanted.template is None:
+        return Lines(tuple(each.id if words.no_trunc else each.id[:12] for each in found))
+    if wanted.template is not None:
+        return wanted.of([_row(each, full=words.no_trunc) for each in found], TITLES, "networks")
+    living = engine.networks.records.living()
+    rows = [
+        (
+            each.id if words.no_trunc else each.id[:12], each.name, each.driver,
+            " · ".join(str(subnet.block) for subnet in each.subnets), "internal" if each.internal else "",
+            sum(one.on(each.id) is not None for one in living),
+        )
+        for each in found
+    ]  # fmt: skip
+    columns = (
+        Column("NETWORK ID", look="code"), "NAME", "DRIVER", Column("SUBNET", look="code"), "",
+        Column("CONTAINERS", look="num"),
+    )  # fmt: skip
+    return Table(columns, rows, f"{count(len(rows), 'network')} · {_default(engine)}", "networks")
+
+
+def _default(engine: Engine) -> str:
+    return f"containers that name none are on {engine.networks.default()}"
+
+
+def _row(network: Network, *, full: bool) -> dict[str, object]:
+    return {
+        "ID": network.id if full else network.id[:12], "Name": network.name, "Driver": network.driver, "Scope": "local",
+        "IPv4": "true", "IPv6": str(network.subnet(6) is not None).lower(), "Internal": str(network.internal).lower(),
+        "Labels": ",".join(f"{name}={value}" for name, value in sorted(network.labels.items())),
+        "CreatedAt": timestamp_shown(network.created) if network.created else "",
+    }  # fmt: skip
+
+
+def _is_meant(engine: Engine, network: Network, filters: tuple[str, ...]) -> bool:
+    """docker's: values of one name are alternatives, names are conditions. Raises UsageError."""
+    by_name: dict[str, list[str]] = {}
+    for text in filters:
+        name, sign, value = text.partition("=")
+        if not sign or name not in FILTERS:
+            raise UsageError(f"network ls: invalid filter {text!r}", hint=f"{', '.join(FILTERS)}")
+        by_name.setdefault(name, []).append(value)
+
+    def meets(name: str, value: str) -> bool:
+        match name:
+            case "name":
+                return value in network.name
+            case "id":
+                return network.id.startswith(value)
+            case "driver":
+                return network.driver == value
+            case "label":
+                key, sign, wanted = value.partition("=")
+                return key in network.labels and (not sign or network.labels[key] == wanted)
+            case "scope":
+                return value == "local"
+            case "type":
+                return value == ("builtin" if network.is_built_in else "custom")
+            case _:
+                return (value in ("true", "1")) == (not network.is_built_in and not engine.networks.on(network))
+
+    return all(any(meets(name, value) for value in values) for name, values in by_name.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class RemoveWords(Names):
+    force: bool = option("-f", "--force", help="say nothing of those that are not there")
+
+
+@command("network", "rm", "remove networks", RemoveWords, aliases=("remove",))
+def network_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
+    def act() -> Lines:
+        errors: list[NbcontainError] = []
+        gone = []
+        for name in words.names:
+            try:
+                engine.networks.remove(name)
+                gone.append(name)
+            except NbcontainError as error:
+                if not (words.force and type(error).__name__ == "NetworkNotFound"):
+                    errors.append(error)
+        if errors:
+            raise errors[0]
+        return Lines(tuple(gone))
+
+    return _done("network rm", act)
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class InspectWords(Names):
+    format: str = option("-f", "--format", help="json, or a template for each", metavar="json|TEMPLATE")
+    verbose: bool = option("-v", "--verbose", help="docker's, for swarms: nothing more here")
+
+
+@command("network", "inspect", "everything that is known of networks, as JSON", InspectWords)
+def network_inspect(engine: Engine, words: InspectWords) -> Document | Lines:
+    found = [engine.networks.get(name) for name in words.names]
+    documents = [network_document(each, engine.networks.on(each)) for each in found]
+    return inspected(documents, words.format)
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ConnectWords:
+    network: str = argument(help="a network", metavar="NETWORK")
+    container: str = argument(help="a container, running or not", metavar="CONTAINER")
+    alias: tuple[str, ...] = option("--alias", help="a further name there", metavar="NAME")
+    ip: str = option("--ip", help="a certain IPv4 address", metavar="ADDRESS")
+    ip6: str = option("--ip6", help="a certain IPv6 address", metavar="ADDRESS")
+    mac_address: str = option("--mac-address", help="a certain MAC", metavar="MAC")
+
+
+@command("network", "connect", "put a container on a further network", ConnectWords)
+def network_connect(engine: Engine, words: ConnectWords) -> InProgress[Lines]:
+    asked = Attachment(
+        words.network,
+        docker.address_of(words.ip, 4, "--ip") if words.ip else "",
+        docker.address_of(words.ip6, 6, "--ip6") if words.ip6 else "",
+        docker.mac_address(words.mac_address) if words.mac_address else "",
+        tuple(map(docker.checked_alias, words.alias)),
+    )
+
+    def act() -> Lines:
+        engine.networks.connect(words.network, engine.container(words.container), asked)
+        return Lines(())
+
+    return _done("network connect", act)
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class DisconnectWords:
+    network: str = argument(help="a network", metavar="NETWORK")
+    container: str = argument(help="a container, running or not", metavar="CONTAINER")
+    force: bool = option("-f", "--force", help="whatever is in the way")
+
+
+@command("network", "disconnect", "take a container off a network", DisconnectWords)
+def network_disconnect(engine: Engine, words: DisconnectWords) -> InProgress[Lines]:
+    def act() -> Lines:
+        engine.networks.disconnect(words.network, engine.container(words.container), force=words.force)
+        return Lines(())
+
+    return _done("network disconnect", act)
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class PruneWords:
+    force: bool = option("-f", "--force", help="without asking")
+    filters: tuple[str, ...] = option("--filter", help="only those: label, label!", metavar="NAME=VALUE")
+
+
+@command("network", "prune", "remove the networks that no container is on", PruneWords)
+def network_prune(engine: Engine, words: PruneWords) -> Confirm | InProgress[Lines]:
+    meant = engine.networks.unused(words.filters)
+
+    def act() -> InProgress[Lines]:
+        def body() -> Lines:
+            gone = engine.networks.prune(words.filters)
+            return Lines(("Deleted Networks:", *gone) if gone else ())
+
+        return _done("network prune", body)
+
+    if words.force:
+        return act()
+    rows = [("network", each.name, ", ".join(str(subnet.block) for subnet in each.subnets)) for each in meant]
+    again = "%network prune -f"
+    footer = f"{count(len(rows), 'thing')} would go. Nothing was removed: {again} does it without asking."
+    table = Table(("WHAT", "NAME", Column("ABOUT", look="wide")), rows, footer, "what network prune would remove")
+    warning = ("WARNING! This will remove all custom networks not used by at least one container.",)
+    return Confirm(warning, table, act, "network prune")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class DrawWords:
+    names: tuple[str, ...] = argument(help="networks; without any, all that somebody is on or that were made",
+                                      nargs="*", metavar="NETWORK")  # fmt: skip
+
+
+@command("network", "draw", "networks as a picture: who is on them, at which addresses, behind which ports", DrawWords)
+def network_draw(engine: Engine, words: DrawWords) -> Topology:
+    living = tuple(engine.networks.records.living())
+    if words.names:
+        shown = [engine.networks.get(name) for name in words.names]
+    else:
+        shown = [
+            each for each in engine.networks.all()
+            if each.driver == "bridge" and (not each.is_built_in or any(one.on(each.id) for one in living))
+        ]  # fmt: skip
+    return Topology(tuple(shown), living)
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class PortWords(OneName):
+    port: str = argument(help="one of its ports, as in 80/tcp", nargs="?", default="", metavar="PORT[/PROTOCOL]")
+
+
+@command("container", "port", "which ports of this machine lead to a container's", PortWords, top=("port",))
+def container_port(engine: Engine, words: PortWords) -> Lines:
+    container = engine.container(words.name)
+    found = engine.networks.ports(container)
+    shown = [(f"{each.container_port}/{each.protocol}", str(each).partition("->")[0]) for each in found]
+    if not words.port:
+        return Lines(tuple(f"{inside} -> {outside}" for inside, outside in shown))
+    wanted = words.port if "/" in words.port else f"{words.port}/tcp"
+    if not (lines := tuple(outside for inside, outside in shown if inside == wanted)):
+        raise UsageError(f"no public port '{wanted}' published for {container.name}")
+    return Lines(lines)

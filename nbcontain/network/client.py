@@ -1,0 +1,136 @@
+"""Asking the worker of a store's networks, and starting one where there is none. Run by whoever wants something."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import select
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from nbcontain.channel import Channel, Message, answer_of, connect
+from nbcontain.errors import NetworkError, Unavailable
+from nbcontain.store.layout import Layout
+
+_ANSWER_S = 60.0
+_READY_S = 30.0
+_PACKAGE = Path(__file__).resolve().parents[2]
+_PROGRAM = (
+    "import sys; sys.path.extend(sys.argv[3:]); from nbcontain.network.process import main; "
+    "main(sys.argv[1], int(sys.argv[2]))"
+)
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
+class Client:
+    """One connection to the worker of a store. Any thread may use it."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._lock = threading.Lock()
+        self._channel: Channel | None = None
+
+    def ask(self, message: Message) -> Message:
+        """What the worker answers. Raises what it raised, typed."""
+        with self._lock:
+            for attempt in (1, 2):
+                channel = self._connected()
+                try:
+                    channel.send(message)
+                    return answer_of(channel, _ANSWER_S, "the networks' worker")
+                except (BrokenPipeError, ConnectionResetError):
+                    # It ended because nobody wanted anything of it, or somebody killed it.
+                    self._close()
+                    if attempt == 2:
+                        raise NetworkError("the networks' worker ends at once") from None
+                except BaseException as error:
+                    if not isinstance(error, NetworkError):
+                        # What is still to come would be taken for the next one's answer.
+                        self._close()
+                    raise
+        raise AssertionError
+
+    def warm(self) -> None:
+        """Have a worker started. Whatever is wrong is told when it matters."""
+        with self._lock, suppress(NetworkError, Unavailable, OSError):
+            self._connected()
+
+    def close(self) -> None:
+        """Hang up; the worker goes on as long as somebody needs it."""
+        with self._lock:
+            self._close()
+
+    def is_there(self) -> bool:
+        """Whether one runs already."""
+        return (self._layout.network_process("worker") / "control.sock").exists()
+
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _connected(self) -> Channel:
+        if self._channel is None:
+            for _ in range(3):
+                with suppress(OSError):
+                    self._channel = connect(self._layout.network_process("worker"))
+                    break
+                _start(self._layout)
+            else:
+                raise NetworkError("the networks' worker cannot be reached")
+        return self._channel
+
+
+def _start(layout: Layout) -> None:
+    """Execute one, and wait until it listens, or ends because there is another. Raises NetworkError, Unavailable."""
+    found = importlib.util.find_spec("pyroute2")
+    if found is None or found.origin is None:
+        raise Unavailable(
+            "there are no networks here", why="the package pyroute2 is not installed", hint="pip install pyroute2"
+        )
+    ready, told = os.pipe2(os.O_CLOEXEC)
+    complaints, complaining = os.pipe2(os.O_CLOEXEC)
+    paths = dict.fromkeys((str(_PACKAGE), str(Path(found.origin).parents[1])))
+    executable = os.path.realpath(sys.executable)
+    words = [
+        executable,
+        "-I",
+        "-S",
+        *(["-B"] if sys.dont_write_bytecode else []),
+        "-c",
+        _PROGRAM,
+        str(layout.root),
+        "3",
+        *paths,
+    ]
+    quiet = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in (0, 1)]
+    try:
+        # A descriptor that is duplicated onto itself would stay close-on-exec.
+        high = os.dup(told)
+        pid = os.posix_spawn(
+            executable, words, _ENVIRONMENT,
+            file_actions=[*quiet, (os.POSIX_SPAWN_DUP2, complaining, 2), (os.POSIX_SPAWN_DUP2, high, 3)],
+        )  # fmt: skip
+        os.close(high)
+    finally:
+        os.close(told)
+        os.close(complaining)
+    try:
+        with suppress(ChildProcessError):
+            # It forks at once, so that what follows is nobody's child.
+            os.waitpid(pid, 0)
+        poll = select.poll()
+        poll.register(ready, select.POLLIN)
+        if not poll.poll(_READY_S * 1000):
+            raise NetworkError(f"the networks' worker is not ready after {_READY_S:.0f} s")
+        if os.read(ready, 1):
+            return
+        os.set_blocking(complaints, False)
+        with suppress(BlockingIOError):
+            if text := os.read(complaints, 1 << 16).decode(errors="replace").strip():
+                raise NetworkError("the networks' worker did not start", why=text.splitlines()[-1][-500:])
+    finally:
+        os.close(ready)
+        os.close(complaints)

@@ -1,0 +1,266 @@
+"""Links, addresses and routes, with pyroute2. Run by the worker, which is single-threaded: it changes namespaces."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+from pyroute2 import IPRoute, NetlinkError
+
+from nbcontain.errors import NetworkError
+from nbcontain.linux import syscalls
+from nbcontain.network.model import Block, Endpoint, Network, is_ours, mac_of
+from nbcontain.network.netlink import CREATE, EXCLUSIVE, REPLACE, ROUTE, Attribute, Netlink, encoded
+
+_IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
+_NO_DUPLICATES = 0x02
+"""IFA_F_NODAD: an address that nobody else can have need not be asked around for."""
+_NEW_LINK, _NEW_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE = 16, 20, 24, 25
+_UP = 1
+_LINK = struct.Struct("=BxHiII")
+"""struct ifinfomsg."""
+_ADDRESS = struct.Struct("=BBBBI")
+"""struct ifaddrmsg."""
+_ROUTE = struct.Struct("=BBBBBBBBI")
+"""struct rtmsg."""
+Order = tuple[int, int, bytes]
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_CONF6 = Path("/proc/sys/net/ipv6/conf")
+
+
+class Links:
+    """The links of the network namespace that this process stood in when it made one of these."""
+
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+        self._route = IPRoute()
+        self._netlink = Netlink(ROUTE)
+        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._made: set[str] = set()
+        """Bridges that are known to be as they should."""
+
+    def close(self) -> None:
+        self._route.close()
+        self._netlink.close()
+        os.close(self._home)
+
+    # --- what there is ---
+
+    def ours(self) -> set[str]:
+        """The names of the links that this store made."""
+        return {name for _, name in socket.if_nameindex() if is_ours(self._tag, name)}
+
+    def blocks(self) -> list[Block]:
+        """What this machine has routes to, but for its default ones and those of our own bridges."""
+        own = {socket.if_nametoindex(name) for name in self.ours()}
+        found: list[Block] = []
+        for family in (_IPV4, _IPV6):
+            for route in self._route.get_routes(family=family, table=254):
+                target, device = route.get_attr("RTA_DST"), route.get_attr("RTA_OIF")
+                if target and route["dst_len"] and device not in own:
+                    found.append(ip_network(f"{target}/{route['dst_len']}", strict=False))
+        return found
+
+    # --- bridges ---
+
+    def ensure_bridge(self, name: str, network: Network) -> int:
+        """A network's bridge, up, with the gateways' addresses; gives its index. Idempotent. Raises NetworkError."""
+        with suppress(OSError):
+            index = socket.if_nametoindex(name)
+            if name in self._made:
+                return index
+        with _told(f"cannot make the bridge of {network.name}"):
+            # With a MAC of its own: it would take the lowest of its ports', and change it whenever one comes or goes.
+            with _if_not_there():
+                self._route.link("add", ifname=name, kind="bridge", address=mac_of("", network.id))
+            index = socket.if_nametoindex(name)
+            self._route.link("set", index=index, state="up", **({"mtu": network.mtu} if network.mtu else {}))
+            has_ipv6 = network.subnet(6) is not None
+            _write(_CONF6 / name / "disable_ipv6", "0" if has_ipv6 else "1")
+            _write(_CONF6 / name / "accept_ra", "0")
+            for subnet in network.subnets:
+                gateway = subnet.gateway
+                flags = {"flags": _NO_DUPLICATES} if gateway.version == 6 else {}
+                with _if_not_there():
+                    self._route.addr(
+                        "add", index=index, address=str(gateway), prefixlen=subnet.block.prefixlen, **flags
+                    )
+        if not network.internal:
+            forward(has_ipv6=has_ipv6)
+        self._made.add(name)
+        return index
+
+    def remove(self, name: str) -> None:
+        """Remove a link of ours; a veth goes with its other end. Idempotent."""
+        self._made.discard(name)
+        try:
+            index = socket.if_nametoindex(name)
+        except OSError:
+            return
+        try:
+            self._route.link("del", index=index)
+        except NetlinkError as error:
+            if error.code != errno.ENODEV:
+                raise
+
+    # --- containers ---
+
+    def attach(self, netns: int, endpoints: Sequence[tuple[Endpoint, int, int]], leading: Endpoint | None) -> None:
+        """Give the container whose network namespace this is its links, addresses and default route. Idempotent.
+
+        `endpoints` come with the index of their bridge and an MTU, 0 being the kernel's; `leading` is the one that
+        leads out. Raises NetworkError.
+        """
+        with _told("cannot connect the container to its networks"):
+            with self.inside(netns):
+                there = {name for _, name in socket.if_nameindex()}
+                inside = Netlink(ROUTE)
+            with closing(inside):
+                for endpoint, bridge, mtu in endpoints:
+                    if endpoint.device not in there:
+                        self.remove(endpoint.link)
+                        self._netlink.ask([_new_veth(endpoint, bridge, mtu, netns)])
+                        _write(_CONF6 / endpoint.link / "disable_ipv6", "1")
+                with self.inside(netns):
+                    orders: list[Order] = []
+                    for endpoint, _, _ in endpoints:
+                        # What says that it is a router is not believed: it could be another container (CVE-2020-13401).
+                        _write(_CONF6 / endpoint.device / "accept_ra", "0")
+                        _write(_CONF6 / endpoint.device / "disable_ipv6", "0" if endpoint.address6 else "1")
+                        orders += _configured(endpoint, socket.if_nametoindex(endpoint.device))
+                    inside.ask(orders, (errno.EEXIST,))
+                    self._lead(inside, leading)
+
+    def lead_out(self, netns: int, leading: Endpoint | None) -> None:
+        """Have a container's default routes go by this endpoint; None has none. Raises NetworkError."""
+        with _told("cannot set the default route"), self.inside(netns), closing(Netlink(ROUTE)) as inside:
+            self._lead(inside, leading)
+
+    def _lead(self, inside: Netlink, leading: Endpoint | None) -> None:
+        gateways = (leading.gateway, leading.gateway6) if leading is not None else ("", "")
+        index = socket.if_nametoindex(leading.device) if leading is not None else 0
+        for family, gateway in zip((_IPV4, _IPV6), gateways, strict=True):
+            if gateway:
+                inside.ask([_default_route(_NEW_ROUTE, CREATE | REPLACE, family, gateway, index)])
+            else:
+                gone = (errno.ESRCH, errno.ENOENT, errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+                inside.ask([_default_route(_DELETE_ROUTE, 0, family, "", 0)], gone)
+
+    @contextmanager
+    def inside(self, netns: int) -> Iterator[None]:
+        """Be in another network namespace for a moment."""
+        syscalls.setns(netns, syscalls.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            syscalls.setns(self._home, syscalls.CLONE_NEWNET)
+
+
+# --- messages (rtnetlink(7), linux/if_link.h) -------------------------------------------------------
+
+
+def _number(value: int) -> bytes:
+    return struct.pack("=I", value)
+
+
+def _new_veth(endpoint: Endpoint, bridge: int, mtu: int, netns: int) -> Order:
+    """A pair of links: one end up on the bridge, the other inside."""
+    size: list[Attribute] = [(4, _number(mtu))] if mtu else []
+    mac = bytes.fromhex(endpoint.mac.replace(":", ""))
+    peer = _LINK.pack(0, 0, 0, 0, 0) + encoded([(3, endpoint.device), (1, mac), (28, _number(netns)), *size])
+    info: list[Attribute] = [(1, b"veth"), (2, [(1, peer)])]
+    body = _LINK.pack(0, 0, 0, _UP, _UP) + encoded([(3, endpoint.link), (10, _number(bridge)), (18, info), *size])
+    return _NEW_LINK, CREATE | EXCLUSIVE, body
+
+
+def _configured(endpoint: Endpoint, index: int) -> list[Order]:
+    """A link inside: up, and with its addresses."""
+    orders: list[Order] = [(_NEW_LINK, 0, _LINK.pack(0, 0, index, _UP, _UP))]
+    for text, prefix in ((endpoint.address, endpoint.prefix), (endpoint.address6, endpoint.prefix6)):
+        if text:
+            address = ip_address(text)
+            told: list[Attribute] = [(1, address.packed), (2, address.packed)]
+            if address.version == 4:
+                told.append((4, ip_network(f"{text}/{prefix}", strict=False).broadcast_address.packed))
+            else:
+                told.append((8, _number(_NO_DUPLICATES)))
+            family = _IPV4 if address.version == 4 else _IPV6
+            orders.append(
+                (_NEW_ADDRESS, CREATE | EXCLUSIVE, _ADDRESS.pack(family, prefix, 0, 0, index) + encoded(told))
+            )
+    return orders
+
+
+def _default_route(kind: int, flags: int, family: int, gateway: str, index: int) -> Order:
+    """Of the main table (254), as an administrator's (4), for single destinations (1)."""
+    told: list[Attribute] = [(5, ip_address(gateway).packed), (4, _number(index))] if gateway else []
+    return (
+        kind,
+        flags,
+        _ROUTE.pack(family, 0, 0, 0, 254, 4 if gateway else 0, 0, 1 if gateway else 0, 0) + encoded(told),
+    )
+
+
+# --- knobs ------------------------------------------------------------------------------------------
+
+
+def forward(*, has_ipv6: bool) -> None:
+    """Have this machine pass packets on, as every container engine does, and nobody switches off again."""
+    _write(_FORWARDING, "1")
+    if has_ipv6 and _read(_CONF6 / "all" / "forwarding") == "0":
+        # Who forwards listens to no router any more, unless told to: the machine would lose its own IPv6.
+        for name in os.listdir(_CONF6) if _CONF6.is_dir() else ():
+            if name not in ("all", "default") and _read(_CONF6 / name / "accept_ra") == "1":
+                _write(_CONF6 / name / "accept_ra", "2")
+        _write(_CONF6 / "all" / "forwarding", "1")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _write(path: Path, value: str) -> None:
+    """Set a knob of the kernel; without IPv6, or where /proc/sys is read-only, it stays as it is."""
+    if _read(path) in (value, ""):
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(fd, value.encode())
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _if_not_there() -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
+
+
+def _code(error: BaseException) -> int:
+    return int(getattr(error, "code", 0) or getattr(error, "errno", 0) or 0)
+
+
+@contextmanager
+def _told(message: str) -> Iterator[None]:
+    """The kernel's refusals, as NetworkError."""
+    try:
+        yield
+    except (OSError, NetlinkError) as error:
+        raise NetworkError(message, why=os.strerror(_code(error)) if _code(error) else str(error)) from error

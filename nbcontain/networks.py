@@ -1,0 +1,448 @@
+"""Networks of an engine, and who is on them: made, listed, joined and left. `engine.networks`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbcontain.errors import ContainerError, NetworkError, NotRunning, UsageError
+from nbcontain.events import Emit, Notice
+from nbcontain.host import Ability
+from nbcontain.network import etc, words
+from nbcontain.network.client import Client
+from nbcontain.network.documents import settings, shown_ports
+from nbcontain.network.model import (
+    DEFAULT,
+    Attachment,
+    Network,
+    PortMapping,
+    Sandbox,
+    Wish,
+    attachment_to_json,
+    network_from_json,
+    sandbox_from_json,
+    wish_from_json,
+    wish_to_json,
+)
+from nbcontain.network.records import Records
+from nbcontain.network.wishes import wish
+from nbcontain.oci.image import ImageConfig
+from nbcontain.runtime import hosts
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.networking import JOINED, mode_of
+from nbcontain.store import files
+from nbcontain.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+    from nbcontain.runtime.generate import RunOptions
+    from nbcontain.runtime.launcher import Launcher
+    from nbcontain.runtime.leash import Leash
+
+VARIABLE = "NBCONTAIN_NETWORK"
+"""The network of who names none, in place of what is best here."""
+_WISH = "network.json"
+_KERNEL = {"network": "net"}
+_OPTIONS = (
+    "com.docker.network.driver.mtu", "mtu", "com.docker.network.bridge.enable_ip_masquerade",
+)  # fmt: skip
+_DRIVERS = {
+    "overlay": "there is one machine here", "macvlan": "bridges are what there is",
+    "ipvlan": "bridges are what there is",
+    "host": "there is one already: --network host", "none": "there is one already: --network none",
+    "null": "there is one already: --network none",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkRequest:
+    """A network to be made."""
+
+    name: str
+    driver: str = "bridge"
+    subnets: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = ()
+    internal: bool = False
+    ipv6: bool = False
+    labels: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+class Networks:
+    """The networks of one engine's store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @cached_property
+    def records(self) -> Records:
+        return Records(self._engine.layout)
+
+    @cached_property
+    def _client(self) -> Client:
+        return Client(self._engine.layout)
+
+    def close(self) -> None:
+        """Hang up on the worker, which ends when nobody needs it any more."""
+        if "_client" in self.__dict__:
+            self._client.close()
+
+    def warm(self) -> None:
+        """Have a worker started, where containers will need one."""
+        if self.default() == DEFAULT:
+            self._client.warm()
+
+    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        self._require("networks")
+        return self._client.ask(message)
+
+    def _require(self, what: str) -> None:
+        host = self._engine.host
+        if not self.can_bridge():
+            from nbcontain.errors import Unavailable
+
+            probe = host.abilities[Ability.NET_ADMIN]
+            raise Unavailable(
+                f"{what} with bridges cannot be had here", why=probe.why or "this machine's network cannot be changed",
+                hint="--network host, or --network none",
+            )  # fmt: skip
+
+    # --- what there is ---
+
+    def can_bridge(self) -> bool:
+        """Whether networks with bridges can be made here."""
+        host = self._engine.host
+        rung = self._engine.profile.rung
+        is_whole = "network" in rung.namespaces and rung.proc
+        return host.is_root and is_whole and host.can(Ability.NET_ADMIN) and host.can(Ability.NET_NAMESPACE)
+
+    def default(self) -> str:
+        """The network of a container that names none: the default bridge where there can be one, else the host's."""
+        chosen = self._engine.environ.get(VARIABLE, "")
+        return chosen or (DEFAULT if self.can_bridge() else "host")
+
+    def all(self) -> list[Network]:
+        """All networks, by name; bridge, host and none are always there."""
+        return self.records.networks()
+
+    def get(self, name: str) -> Network:
+        """A network by name, id or the beginning of its id. Raises NetworkNotFound."""
+        return self.records.find(name)
+
+    def on(self, network: Network) -> list[Sandbox]:
+        """The running containers on a network."""
+        return [each for each in self.records.living() if each.on(network.id) is not None]
+
+    def sandbox(self, container: Container) -> Sandbox | None:
+        """Where a running container is on networks; None for one that is on none."""
+        found = self.records.sandbox(container.id)
+        return found if found is not None and container.bundle.is_alive() else None
+
+    def settings(self, container: Container) -> dict[str, Any]:
+        """NetworkSettings of `container inspect`."""
+        return settings(self.wish_of(container), self.sandbox(container))
+
+    def ports(self, container: Container) -> tuple[PortMapping, ...]:
+        """The published ports of a running container."""
+        found = self.sandbox(container)
+        return found.ports if found is not None else ()
+
+    def reach(self, container: Container) -> tuple[str, str]:
+        """docker's PORTS and NETWORKS of a container."""
+        wished = self.wish_of(container)
+        names = [each.network for each in wished.attachments] or [wished.mode]
+        if not (wished.exposed or wished.published):
+            return "", ",".join(names)
+        is_running = container.status == "running"
+        text = shown_ports(wished.exposed, self.ports(container)) if is_running else ""
+        return text, ",".join(names)
+
+    def names(self, container: Container) -> set[str]:
+        """The names and ids of the networks that a container is to be on."""
+        wished = self.wish_of(container)
+        found = {wished.mode, *(each.network for each in wished.attachments)}
+        return found | {each.id for each in self.all() if each.name in found}
+
+    def publishes(self, container: Container, port: str) -> bool:
+        """docker's filter publish: a container's port, or this machine's, as in 80 or 80/tcp, or a range."""
+        wanted = words.exposed(port)
+        ports = self.ports(container) or self.wish_of(container).published
+        shown = {f"{number}/{each.protocol}" for each in ports for number in (each.container_port, each.host_port)}
+        return bool(shown & set(wanted))
+
+    def exposes(self, container: Container, port: str) -> bool:
+        """docker's filter expose."""
+        return bool(set(self.wish_of(container).exposed) & set(words.exposed(port)))
+
+    # --- making and removing ---
+
+    def create(self, request: NetworkRequest) -> Network:
+        """Make a network. Raises NetworkError and its kin, UsageError."""
+        if request.driver != "bridge":
+            why = _DRIVERS.get(request.driver, "there are no plugins")
+            raise UsageError(
+                f"network create: the driver {request.driver} is not here", why=why, hint="--driver bridge"
+            )
+        options = words.pairs(request.options)
+        for name in options:
+            if name not in _OPTIONS:
+                raise UsageError(f"network create: the option {name} is not here", hint=f"{', '.join(_OPTIONS)}")
+        _check_mtu(options)
+        answer = self._ask({
+            "do": "create", "name": request.name, "internal": request.internal, "ipv6": request.ipv6,
+            "labels": words.pairs(request.labels), "options": options, "subnets": _subnets(request),
+        })  # fmt: skip
+        return network_from_json(answer["network"])
+
+    def remove(self, name: str) -> None:
+        """Forget a network. Raises NetworkNotFound, NetworkInUse."""
+        self._ask({"do": "remove", "network": name})
+
+    def unused(self, filters: Sequence[str] = ()) -> list[Network]:
+        """The networks that no container is on, nor will be when it is started. Filters are docker's, of labels."""
+        wanted: set[str] = set()
+        for container in self._engine.containers():
+            wanted |= {each.network for each in self.wish_of(container).attachments}
+        found = [each for each in self.all() if not each.is_built_in and not wanted & {each.name, each.id}]
+        return [each for each in found if not self.on(each) and _has_labels(each, filters)]
+
+    def prune(self, filters: Sequence[str] = ()) -> list[str]:
+        """Remove those; gives their names."""
+        gone: list[str] = []
+        for network in self.unused(filters):
+            self.remove(network.id)
+            gone.append(network.name)
+        return gone
+
+    def settle(self) -> None:
+        """Put right what the dead left: links, rules, addresses, ports."""
+        if self.can_bridge() and (self._client.is_there() or self._engine.layout.networks.exists()):
+            self._ask({"do": "settle"})
+
+    # --- wishes ---
+
+    def decide(self, options: RunOptions, config: ImageConfig) -> tuple[RunOptions, Wish, tuple[str, ...]]:
+        """The same options with a network that was decided on, what is wished of networks, and what of it cannot be.
+
+        Raises UsageError and ContainerNotFound.
+        """
+        added = [hosts.added(each) for each in options.add_hosts]
+        wished, notices = wish(options, sorted(config.exposed_ports), added, self.default())
+        mode = wished.mode
+        if mode.startswith(JOINED):
+            other = self._engine.container(mode.removeprefix(JOINED))
+            mode = f"container:{other.id}"
+            wished = replace(wished, mode=mode)
+        if wished.is_networked:
+            self._require(f"--network {mode}")
+            for each in wished.attachments:
+                self.get(each.network)
+        return replace(options, network=mode), wished, notices
+
+    def wish_of(self, container: Container) -> Wish:
+        """What a container was asked to have, and what was changed since."""
+        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
+            return wish_from_json(json.loads(files.read(container.bundle.path / _WISH, 1 << 20)))
+        said = container.info.options.get("networks")
+        if isinstance(said, Mapping):
+            with suppress(ValueError, TypeError, KeyError):
+                return wish_from_json(said)
+        return Wish(mode_of(str(container.info.options.get("network", "host"))))
+
+    def _change(self, container: Container, wished: Wish) -> None:
+        files.replace(container.bundle.path / _WISH, json.dumps(wish_to_json(wished)).encode())
+
+    # --- starting ---
+
+    def launch(
+        self, container: Container, *, leash: Leash | None, stdin: int | None, launcher: Launcher | None = None,
+        emit: Emit = lambda event: None,
+    ) -> None:  # fmt: skip
+        """Start a container, on its networks if it has any. Raises what hindered it, typed."""
+        launcher = launcher or self._engine.launcher
+        wished = self.wish_of(container)
+        if not wished.is_networked:
+            if wished.mode.startswith(JOINED):
+                self._join(container, wished.mode.removeprefix(JOINED))
+            self._write_files(container, wished)
+            container.launch(launcher, leash=leash, stdin=stdin, start=True)
+            return
+        container.hold()
+        try:
+            prepared = self._ask({
+                "do": "prepare", "container": container.id, "name": container.name,
+                "hostname": self._hostname(container),
+                "wish": wish_to_json(wished),
+            })  # fmt: skip
+            self._write_networked_files(container, wished, prepared)
+            container.launch(launcher, leash=leash, stdin=stdin, start=False)
+            state = container.state()
+            attached = self._ask(
+                {"do": "attach", "container": container.id, "pid": state.pid, "pid_start": state.pid_start}
+            )
+            for text in attached["notices"]:
+                emit(Notice("", text))
+            container.start()
+        except BaseException:
+            container.abandon()
+            with suppress(NetworkError, ContainerError, OSError):
+                self._client.ask({"do": "release", "container": container.id})
+            raise
+
+    def _join(self, container: Container, other_id: str) -> None:
+        """Have a container be born into another's network namespace, and see that one's files of names."""
+        other = self._engine.running(other_id)
+        joined = ["network", *(["user"] if not self._engine.host.ids.is_identity else [])]
+        spec = container.bundle.spec
+        linux = replace(
+            spec.linux, namespaces=tuple(dict.fromkeys((*spec.linux.namespaces, *joined))),
+            paths={**spec.linux.paths, **{each: f"/proc/{other.pid}/ns/{_KERNEL.get(each, each)}" for each in joined}},
+        )  # fmt: skip
+        own, others = str(container.bundle.path), str(other.bundle.path)
+        mounts = tuple(
+            replace(each, source=each.source.replace(own, others))
+            if each.destination in ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf") and each.source.startswith(own)
+            else each
+            for each in spec.mounts
+        )
+        container.bundle.write_spec(replace(spec, linux=linux, mounts=mounts))
+
+    def _hostname(self, container: Container) -> str:
+        return container.bundle.spec.hostname
+
+    def _write_files(self, container: Container, wished: Wish) -> None:
+        """resolv.conf of a container without networks, where something was asked for it."""
+        if not (wished.servers or wished.search or wished.resolver_options) or wished.mode.startswith(JOINED):
+            return
+        with suppress(OSError):
+            text = Path("/etc/resolv.conf").read_text(errors="replace")
+            files.replace(
+                container.bundle.path / "resolv.conf", etc.of_host(wished, text).encode(), 0o644, durable=False
+            )
+
+    def _write_networked_files(self, container: Container, wished: Wish, prepared: Mapping[str, Any]) -> None:
+        sandbox = sandbox_from_json(prepared["sandbox"])
+        hosts_text = etc.hosts(sandbox.hostname, sandbox, wished.hosts, str(prepared["gateway"]))
+        responder = [prepared["responder"]] if prepared["responder"] else []
+        resolver = etc.resolver(wished, _host_resolver(), responder, has_names=bool(prepared["has_names"]))
+        for name, text in (("hosts", hosts_text), ("resolv.conf", resolver.text())):
+            files.replace(container.bundle.path / name, text.encode(), 0o644, durable=False)
+
+    # --- joining and leaving ---
+
+    def connect(self, network: str, container: Container, attachment: Attachment | None = None) -> None:
+        """Put a container on a further network, at once if it runs. Raises NetworkError and its kin."""
+        found = self.get(network)
+        wished = self.wish_of(container)
+        if not wished.is_networked and wished.mode != "none":
+            raise NetworkError(
+                f"{container.name} cannot be connected to {found.name}",
+                why=f"its network is {_shown_mode(wished.mode)}",
+                hint="a container with --network none, or on other networks, can",
+            )  # fmt: skip
+        if found.driver != "bridge":
+            raise NetworkError(f"container cannot be connected to {found.name} network")
+        if any(each.network in (found.name, found.id) for each in wished.attachments):
+            raise NetworkError(f"{container.name} is on {found.name} already")
+        asked = replace(attachment or Attachment(""), network=found.name)
+        if found.name == DEFAULT and (asked.aliases or asked.address or asked.address6):
+            raise UsageError("user specified IP address and alias are supported on user defined networks only")
+        if container.status == "running":
+            state = container.state()
+            answer = self._ask({
+                "do": "connect", "container": container.id, "name": container.name,
+                "hostname": self._hostname(container),
+                "pid": state.pid, "pid_start": state.pid_start, "attachment": attachment_to_json(asked),
+            })  # fmt: skip
+            self._write_resolver(container, wished, answer)
+        mode = found.name if wished.mode == "none" else wished.mode
+        self._change(container, replace(wished, mode=mode, attachments=(*wished.attachments, asked)))
+
+    def disconnect(self, network: str, container: Container, *, force: bool = False) -> None:
+        """Take a container off a network, at once if it runs. Raises NetworkError."""
+        found = self.get(network)
+        wished = self.wish_of(container)
+        left = tuple(each for each in wished.attachments if each.network not in (found.name, found.id))
+        if len(left) == len(wished.attachments):
+            raise NetworkError(f"container {container.name} is not connected to network {found.name}")
+        if container.status == "running":
+            try:
+                answer = self._ask(
+                    {"do": "disconnect", "container": container.id, "name": container.name, "network": found.id}
+                )
+                self._write_resolver(container, wished, answer)
+            except (NetworkError, NotRunning):
+                if not force:
+                    raise
+        mode = left[0].network if left else "none"
+        self._change(container, replace(wished, mode=mode, attachments=left))
+
+    def _write_resolver(self, container: Container, wished: Wish, answer: Mapping[str, Any]) -> None:
+        """Whom a running container asks for names from now on; into the very file that it sees."""
+        responder = [answer["responder"]] if answer["responder"] else []
+        resolver = etc.resolver(wished, _host_resolver(), responder, has_names=bool(answer["has_names"]))
+        with suppress(OSError):
+            files.rewrite(container.bundle.path / "resolv.conf", resolver.text().encode())
+
+
+def _has_labels(network: Network, filters: Sequence[str]) -> bool:
+    """Raises UsageError for another filter than label and label!."""
+    for text in filters:
+        name, sign, value = text.partition("=")
+        if not sign or name not in ("label", "label!"):
+            raise UsageError(f"network prune: invalid filter {text!r}", hint="label=NAME[=VALUE], label!=NAME[=VALUE]")
+        key, has_value, wanted = value.partition("=")
+        has = key in network.labels and (not has_value or network.labels[key] == wanted)
+        if has == name.endswith("!"):
+            return False
+    return True
+
+
+def _shown_mode(mode: str) -> str:
+    return "this machine's" if mode == "host" else f"that of {mode.removeprefix('container:')[:12]}"
+
+
+def _host_resolver() -> etc.Resolver:
+    try:
+        return etc.Resolver.parse(Path("/etc/resolv.conf").read_text(errors="replace"))
+    except OSError:
+        return etc.Resolver()
+
+
+def _check_mtu(options: Mapping[str, str]) -> None:
+    for name in ("com.docker.network.driver.mtu", "mtu"):
+        text = options.get(name, "1500")
+        if not text.isdigit() or not 68 <= int(text) <= 65535:
+            raise UsageError(f"network create: {name}={text} is no MTU", hint=f"-o {name}=1400")
+
+
+def _subnets(request: NetworkRequest) -> list[list[str]]:
+    """Each subnet with its gateway and range, as they were given beside each other. Raises UsageError."""
+    from ipaddress import ip_address, ip_network
+
+    found = [[each, "", ""] for each in request.subnets]
+    for place, what, texts in ((1, "gateway", request.gateways), (2, "range", request.ranges)):
+        for text in texts:
+            for each in found:
+                with suppress(ValueError):
+                    block = ip_network(each[0], strict=False)
+                    address = ip_address(text.partition("/")[0])
+                    if not each[place] and address.version == block.version and address in block:
+                        each[place] = text
+                        break
+            else:
+                raise UsageError(f"network create: no matching subnet for {what} {text}", hint="--subnet 10.5.0.0/24")
+    versions = [ip_version(each[0]) for each in found]
+    if len(set(versions)) < len(versions):
+        raise UsageError("network create: one subnet of each kind, IPv4 and IPv6", hint="a second network, and connect")
+    return found
+
+
+def ip_version(block: str) -> int:
+    """Of a block, as text."""
+    return 6 if ":" in block else 4

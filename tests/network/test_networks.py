@@ -1,0 +1,473 @@
+"""Networks as root: who reaches whom, by which name, through which port; and what is left of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import needs
+from lan import Lan, picture
+from machine import Machine, said, until
+from nbcontain.commands.table import parse_words
+from nbcontain.errors import (
+    AddressesExhausted,
+    AddressTaken,
+    NetworkError,
+    NetworkInUse,
+    NetworkNotFound,
+    PortTaken,
+    UsageError,
+)
+from nbcontain.networks import NetworkRequest
+from nbcontain.runtime.container import Container
+
+WAIT = "trap exit TERM; echo ready; while :; do sleep 0.1; done"
+WEB = "mkdir /web; echo hello from $HOSTNAME > /web/index.html; echo ready; exec httpd -f -p 80 -h /web"
+
+
+def fetch(url: str) -> str:
+    """What an address of this namespace answers over http."""
+    done = subprocess.run(["curl", "-gsS", "--max-time", "5", url], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+ECHO = """
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <sys/socket.h>
+int main(void) {
+    struct sockaddr_in at = {AF_INET, htons(7)}, from;
+    int end = socket(AF_INET, SOCK_DGRAM, 0);
+    bind(end, (void *)&at, sizeof at);
+    puts("ready"), fflush(stdout);
+    for (char data[2048];;) {
+        socklen_t size = sizeof from;
+        ssize_t came = recvfrom(end, data, sizeof data, 0, (void *)&from, &size);
+        sendto(end, data, came, 0, (void *)&from, size);
+    }
+}
+"""
+
+
+def get(address: str, port: int) -> str:
+    """A script that asks a web server: the tests' busybox has a wget that dies where there is no nsswitch.conf."""
+    return f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {address} {port}"
+
+
+def pings(machine: Machine, container: Container, target: str) -> bool:
+    """Whether a container gets an answer."""
+    return machine.execute(container, "ping", "-c", "1", "-W", "1", target)[0] == 0
+
+
+def address(machine: Machine, container: Container, network: str) -> str:
+    sandbox = machine.engine.networks.sandbox(container)
+    assert sandbox is not None
+    return next(each.address for each in sandbox.endpoints if each.network_name == network)
+
+
+def make(machine: Machine, name: str, **said: object) -> None:
+    machine.engine.networks.create(NetworkRequest(name=name, **said))  # type: ignore[arg-type]
+
+
+def wait_for_web(container: Container) -> None:
+    until(lambda: "ready" in said(container))
+    until(lambda: b":0050 " in Path(f"/proc/{container.pid}/net/tcp6").read_bytes())
+
+
+def test_who_names_no_network_is_on_the_default_one_with_its_own_address_and_a_way_out(
+    machine: Machine, lan: Lan
+) -> None:
+    shown = machine.sh("ip -o -4 addr show eth0; ip route; cat /etc/hosts; hostname; ping -c 1 -W 2 192.0.2.2")
+    assert "10.210.0." in shown and "default via 10.210.0.1" in shown
+    lines = shown.splitlines()
+    assert any(line.startswith("10.210.0.") and line.split()[-1] in lines for line in lines)
+    assert "1 packets received" in shown
+
+
+def test_a_container_is_reached_by_its_name_its_alias_and_the_beginning_of_its_id(machine: Machine, lan: Lan) -> None:
+    make(machine, "lab")
+    db = machine.start(WAIT, name="db", network="lab", network_alias=("store", "cache.local"))
+    for name in ("db", "store", "cache.local", db.id[:12], "db.lab", "DB"):
+        assert f"Address: {address(machine, db, 'lab')}" in machine.sh(f"nslookup {name}", network="lab"), name
+    assert "ping" in machine.sh("ping -c 1 db", network="lab").lower()
+
+
+def test_names_are_told_backwards_and_by_search_domains_and_unknown_ones_are_not_there(
+    machine: Machine, lan: Lan
+) -> None:
+    make(machine, "lab", internal=True)
+    db = machine.start(WAIT, name="db", network="lab")
+    assert "name = db.lab" in machine.sh(f"nslookup {address(machine, db, 'lab')}", network="lab")
+    assert "search lab" in machine.sh("cat /etc/resolv.conf", network="lab", dns_search=("lab",))
+    result = machine.run("sh", "-c", "nslookup nowhere; :", network="lab")
+    assert "NXDOMAIN" in result.stdout + result.stderr
+
+
+def test_the_world_is_asked_for_other_names_but_never_from_an_internal_network(machine: Machine, lan: Lan) -> None:
+    with server_of_names() as (asked, port53):
+        make(machine, "open")
+        make(machine, "shut", internal=True)
+        out = machine.sh("nslookup -type=a example.test; :", network="open", dns=(port53,))
+        assert "198.51.100.7" in out and asked
+        del asked[:]
+        out = machine.sh("nslookup -type=a example.test; :", network="shut", dns=(port53,))
+        assert "198.51.100.7" not in out and asked == []
+
+
+@contextlib.contextmanager
+def server_of_names():  # type: ignore[no-untyped-def]
+    """A resolver on this machine that knows one address for everything."""
+    import threading
+
+    end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    end.bind(("192.0.2.1", 53))
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                data, client = end.recvfrom(4096)
+                if not data:
+                    return
+                asked.append(data)
+                answer = data[:2] + b"\x81\x80" + data[4:6] + b"\0\1\0\0\0\0" + data[12:]
+                end.sendto(answer + b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + bytes([198, 51, 100, 7]), client)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield asked, "192.0.2.1"
+    finally:
+        end.close()
+
+
+@pytest.mark.parametrize("size", [2, 10])
+def test_who_reaches_whom(machine: Machine, lan: Lan, size: int) -> None:
+    """Containers on two networks, and one on both: within a network everybody, across nobody."""
+    make(machine, "one")
+    make(machine, "two")
+    containers = [machine.start(WAIT, name=f"c{n}", network=("one", "two")[n % 2]) for n in range(size)]
+    for n, each in enumerate(containers):
+        own = ("one", "two")[n % 2]
+        targets = [(m, other) for m, other in enumerate(containers) if m != n]
+        for m, other in targets[:4]:
+            there = ("one", "two")[m % 2]
+            # By address, since a name that cannot be known cannot be reached either.
+            assert pings(machine, each, address(machine, other, there)) == (own == there), (n, m)
+            code, _ = machine.execute(each, "nslookup", f"c{m}.{there}")
+            assert (code == 0) == (own == there)
+    both = machine.start(WAIT, name="both", network=("one", "two"))
+    assert all(pings(machine, both, f"c{n}") for n in range(min(size, 4)))
+
+
+def test_nothing_leads_into_or_out_of_an_internal_network(machine: Machine, lan: Lan) -> None:
+    make(machine, "shut", internal=True)
+    one = machine.start(WAIT, name="one", network="shut")
+    two = machine.start(WAIT, name="two", network="shut")
+    assert pings(machine, one, "two")
+    assert not pings(machine, one, "192.0.2.2")
+    assert "default" not in machine.execute(one, "ip", "route")[1]
+    lan.there("ip", "route", "add", f"{address(machine, two, 'shut')}/32", "via", "192.0.2.1")
+    assert not lan.reaches("ping", "-c", "1", "-W", "1", address(machine, two, "shut"))
+
+
+def test_who_is_outside_reaches_published_ports_only(machine: Machine, lan: Lan) -> None:
+    make(machine, "lab")
+    web = machine.start(WEB, name="web", network="lab", publish=("0.0.0.0:8080:80", "8081:80"))
+    wait_for_web(web)
+    inside = address(machine, web, "lab")
+    assert "hello" in fetch("http://127.0.0.1:8080/") == fetch("http://192.0.2.1:8080/")
+    assert "hello" in fetch("http://127.0.0.1:8081/")
+    assert "hello" in lan.there("curl", "-sS", "--max-time", "3", "http://192.0.2.1:8080/")
+    # 127.0.0.1 is this machine's alone, even for who claims to have a way there.
+    lan.there("ip", "route", "replace", f"{inside}/32", "via", "192.0.2.1")
+    assert not lan.reaches("curl", "-sS", "--max-time", "1", "http://192.0.2.1:8081/")
+    assert not lan.reaches("curl", "-sS", "--max-time", "1", f"http://{inside}/")
+    lan.there("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
+    lan.reaches("ip", "route", "add", "127.0.0.2/32", "via", "192.0.2.1")
+    assert not lan.reaches("curl", "-sS", "--max-time", "1", "http://127.0.0.2:8081/")
+    assert machine.engine.networks.ports(web)[0].host_port == 8080
+
+
+def test_a_container_reaches_a_published_port_by_this_machine_and_even_its_own(machine: Machine, lan: Lan) -> None:
+    make(machine, "one")
+    make(machine, "two")
+    web = machine.start(WEB, name="web", network="one", publish=("0.0.0.0:8080:80",))
+    wait_for_web(web)
+    for network in ("two", "one", "container:web"):
+        assert "hello" in machine.sh(get("192.0.2.1", 8080), network=network)
+
+
+def test_udp_goes_through_the_filter_and_through_the_forwarder(machine: Machine, lan: Lan, tmp_path: Path) -> None:
+    (tmp_path / "echo.c").write_text(ECHO)
+    subprocess.run([needs.program("cc", "gcc"), "-static", "-o", tmp_path / "echo", tmp_path / "echo.c"], check=True)
+    machine.build("FROM box\nCOPY echo /bin/echod\n", "echo", tmp_path)
+    machine.start("exec echod", image="echo", name="echo", publish=("0.0.0.0:9007:7/udp",))
+    end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    end.settimeout(3)
+    end.sendto(b"by the forwarder", ("127.0.0.1", 9007))
+    assert end.recv(100) == b"by the forwarder"
+    end.close()
+    program = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1)\n"
+        "s.connect(('192.0.2.1', 9007))\n"
+        "for n in range(8):\n"
+        "    s.send(b'by the filter')\n"
+        "    try: print(s.recv(100)); break\n"
+        "    except TimeoutError: pass"
+    )
+    assert "by the filter" in lan.there("python3", "-c", program, timeout=20)
+
+
+def test_ipv6_within_a_network_and_through_a_published_port(machine: Machine, lan: Lan) -> None:
+    make(machine, "six", ipv6=True, subnets=("fd42:1::/64",))
+    web = machine.start(WEB, name="web", network="six", ip6="fd42:1::99", publish=("[::]:8086:80", "[::1]:8087:80"))
+    wait_for_web(web)
+    shown = machine.sh(
+        "ip -6 route; cat /proc/sys/net/ipv6/conf/eth0/accept_ra; ping6 -c 1 -W 2 fd42:1::99", network="six"
+    )
+    assert "default via fd42:1::1" in shown and "1 packets received" in shown and "\n0\n" in shown
+    assert "fd42:1::99" in machine.sh("nslookup -type=aaaa web", network="six")
+    assert "hello" in fetch("http://[::1]:8087/") == fetch("http://[::1]:8086/")
+    assert "hello" in lan.there("curl", "-gsS", "--max-time", "3", "http://[fd99::1]:8086/")
+
+
+def test_an_address_a_mac_and_what_cannot_be_had(machine: Machine, lan: Lan) -> None:
+    make(machine, "lab", subnets=("10.77.0.0/24",), ranges=("10.77.0.128/25",), gateways=("10.77.0.254",))
+    words = {"network": "lab", "ip": "10.77.0.9", "mac_address": "92:d0:c6:0a:29:33"}
+    shown = machine.sh("ip addr show eth0; ip route", **words)
+    assert "10.77.0.9/24" in shown and "92:d0:c6:0a:29:33" in shown and "default via 10.77.0.254" in shown
+    assert "10.77.0.12" in machine.sh("ip addr show eth0", network="lab")
+    machine.start(WAIT, name="nine", **words)
+    with pytest.raises(AddressTaken, match="10.77.0.9 is taken"):
+        machine.run("true", network="lab", ip="10.77.0.9")
+    with pytest.raises(AddressTaken):
+        machine.run("true", network="lab", mac_address="92:d0:c6:0a:29:33")
+    with pytest.raises(NetworkError, match="no address of the network lab"):
+        machine.run("true", network="lab", ip="10.78.0.9")
+    with pytest.raises(UsageError, match="user defined networks only"):
+        machine.run("true", ip="10.77.0.9")
+    with pytest.raises(NetworkNotFound, match="network lap not found"):
+        machine.run("true", network="lap")
+    assert [each.name for each in machine.engine.containers()] == ["nine"]
+
+
+def test_addresses_run_out_and_come_back(machine: Machine, lan: Lan) -> None:
+    make(machine, "tiny", subnets=("10.77.1.0/29",))
+    on = [machine.start(WAIT, network="tiny") for _ in range(5)]
+    with pytest.raises(AddressesExhausted, match="no address is left in 10.77.1.0/29"):
+        machine.run("true", network="tiny")
+    machine.engine.remove_container(on[2], force=True)
+    machine.run("true", network="tiny")
+
+
+def test_a_taken_port_is_told_with_its_owner(machine: Machine, lan: Lan) -> None:
+    machine.start(WAIT, name="first", publish=("8085:80",))
+    with pytest.raises(PortTaken) as told:
+        machine.run("true", publish=("8085:80",))
+    assert "the container first has it" in told.value.why
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 8086))
+        other.listen()
+        with pytest.raises(PortTaken) as told:
+            machine.run("true", publish=("8086:80",))
+        assert f"process {os.getpid()}" in told.value.why
+        container = machine.start(WAIT, publish=("8085-8088:80",))
+        assert [each.host_port for each in machine.engine.networks.ports(container)] == [8087]
+    assert len(machine.engine.containers()) == 2
+
+
+def test_ports_of_an_image_are_published_where_there_is_room(machine: Machine, lan: Lan) -> None:
+    machine.build("FROM box\nEXPOSE 80 53/udp\n", "exposing")
+    container = machine.start(WAIT, image="exposing", publish_all=True, expose=("90-91",))
+    ports = machine.engine.networks.ports(container)
+    assert {(each.container_port, each.protocol) for each in ports} == {
+        (80, "tcp"),
+        (53, "udp"),
+        (90, "tcp"),
+        (91, "tcp"),
+    }
+    assert all(each.host_port for each in ports)
+
+
+def test_joining_and_leaving_while_it_runs(machine: Machine, lan: Lan) -> None:
+    engine = machine.engine
+    make(machine, "one")
+    make(machine, "two")
+    a, b = machine.start(WAIT, name="a", network="one"), machine.start(WAIT, name="b", network="two")
+    assert not pings(machine, a, "b")
+    engine.networks.connect("two", a)
+    assert pings(machine, a, "b") and pings(machine, b, "a")
+    assert machine.execute(a, "cat", "/etc/hosts")[1].count(a.id[:12]) == 2
+    with pytest.raises(NetworkError, match="on two already"):
+        engine.networks.connect("two", a)
+    with pytest.raises(NetworkInUse):
+        engine.networks.remove("two")
+    engine.networks.disconnect("one", a)
+    assert pings(machine, a, "b")
+    assert machine.execute(a, "cat", "/etc/hosts")[1].count(a.id[:12]) == 1
+    assert "default" in machine.execute(a, "ip", "route")[1]
+    engine.networks.disconnect("two", a)
+    assert not pings(machine, a, address(machine, b, "two"))
+    # What it is on is what it will be on.
+    engine.networks.connect("two", a)
+    engine.stop(a, 0)
+    engine.start(a)
+    until(lambda: pings(machine, a, "b"))
+
+
+def test_the_network_of_another_container_and_none_and_the_hosts(machine: Machine, lan: Lan) -> None:
+    web = machine.start(WEB, name="web")
+    wait_for_web(web)
+    assert "hello" in machine.sh(get("127.0.0.1", 80), network="container:web")
+    assert machine.sh("cat /etc/hosts", network="container:web") == machine.execute(web, "cat", "/etc/hosts")[1]
+    assert "eth0" not in machine.sh("ip addr", network="none")
+    assert "192.0.2.1" in machine.sh("ip addr", network="host")
+
+
+def test_what_ends_by_itself_leaves_nothing(machine: Machine, lan: Lan) -> None:
+    before = picture()
+    machine.run("true", publish=("8090:80",))
+    machine.run("true", publish=("8090:80",))
+    machine.engine.networks.settle()
+    assert picture() == before
+
+
+def test_many_starts_and_ends_leave_the_machine_as_it_was(machine: Machine, lan: Lan) -> None:
+    before = picture()
+    make(machine, "lab")
+    rounds = 1000 if os.environ.get("NBCONTAIN_SOAK") else 12
+    for n in range(rounds):
+        machine.run("true", network="lab", publish=(f"{9100 + n % 50}:80",))
+    machine.engine.networks.remove("lab")
+    machine.engine.networks.settle()
+    assert picture() == before
+
+
+def processes_of(machine: Machine) -> dict[str, int]:
+    """The networks' processes, by what they do."""
+    found = {}
+    for name in ("worker", "names", "forwarder"):
+        path = machine.engine.layout.network_process(name)
+        with contextlib.suppress(OSError):
+            from nbcontain.channel import connect
+
+            channel = connect(path)
+            data = channel.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            found[name] = int.from_bytes(data[:4], "little")
+            channel.close()
+    return found
+
+
+@pytest.mark.parametrize("victim", ["names", "forwarder", "worker"])
+def test_a_killed_process_is_replaced_and_containers_keep_their_network(
+    machine: Machine, lan: Lan, victim: str
+) -> None:
+    make(machine, "lab")
+    web = machine.start(WEB, name="web", network="lab", publish=("8080:80",))
+    other = machine.start(WAIT, name="other", network="lab")
+    wait_for_web(web)
+    os.kill(processes_of(machine)[victim], signal.SIGKILL)
+    if victim == "worker":
+        # The others go on without it.
+        assert "hello" in fetch("http://127.0.0.1:8080/") and pings(machine, other, "web")
+        machine.engine.networks.settle()
+    until(lambda: set(processes_of(machine)) == {"worker", "names", "forwarder"})
+    until(lambda: pings(machine, other, "web"))
+    assert "hello" in fetch("http://127.0.0.1:8080/")
+
+
+def test_a_flushed_packet_filter_is_filled_again(machine: Machine, lan: Lan) -> None:
+    make(machine, "lab")
+    machine.start(WAIT, network="lab")
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    machine.run("true", network="lab")
+    assert "masquerade" in picture()
+
+
+def test_what_a_killed_container_left_is_taken_away(machine: Machine, lan: Lan) -> None:
+    make(machine, "lab")
+    web = machine.start(WEB, name="web", network="lab", publish=("0.0.0.0:8080:80",))
+    wait_for_web(web)
+    assert "8080" in picture()
+    channel_pid = processes_of(machine)["worker"]
+    os.kill(channel_pid, signal.SIGKILL)
+    os.kill(web.state().pid, signal.SIGKILL)
+    web.settle()
+    machine.engine.networks.settle()
+    assert "8080" not in picture() and "master" not in picture()
+
+
+def test_the_verbs(machine: Machine, lan: Lan) -> None:
+    engine = machine.engine
+
+    def do(*words: str) -> object:
+        command, options = parse_words("", words)
+        value = command.function(engine, options)
+        task = getattr(value, "task", None)
+        return task.result() if task is not None else value
+
+    made = do("network", "create", "--subnet", "10.88.9.0/24", "--label", "team=a", "-o", "mtu=1400", "lab")
+    assert len(str(made)) == 64
+    assert (
+        "lab" in repr(do("network", "ls"))
+        and str(do("network", "ls", "-q", "--filter", "label=team=a"))[:12] == str(made)[:12]
+    )
+    web = machine.start(WAIT, name="web", network="lab", network_alias=("www",), publish=("8080:80", "8081:81/udp"))
+    (document,) = do("network", "inspect", "lab").value  # type: ignore[attr-defined]
+    assert document["IPAM"]["Config"] == [{"Subnet": "10.88.9.0/24", "Gateway": "10.88.9.1"}]
+    assert document["Containers"][web.id]["IPv4Address"] == "10.88.9.2/24"
+    assert document["Options"] == {"mtu": "1400"} and document["Labels"] == {"team": "a"}
+    assert "mtu 1400" in machine.execute(web, "ip", "addr", "show", "eth0")[1]
+    (inspected,) = do("container", "inspect", "web").value  # type: ignore[attr-defined]
+    settings = inspected["NetworkSettings"]
+    assert settings["Networks"]["lab"]["Aliases"] == ["www"] and settings["IPAddress"] == "10.88.9.2"
+    assert settings["Ports"] == {
+        "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}],
+        "81/udp": [{"HostIp": "127.0.0.1", "HostPort": "8081"}],
+    }  # fmt: skip
+    assert str(do("port", "web")).splitlines() == ["80/tcp -> 127.0.0.1:8080", "81/udp -> 127.0.0.1:8081"]
+    assert str(do("port", "web", "80")) == "127.0.0.1:8080"
+    assert "127.0.0.1:8080->80/tcp" in repr(do("ps")) and "127.0.0.1:8081->81/udp" in repr(do("ps"))
+    assert (
+        str(do("ps", "-q", "--filter", "network=lab")) == web.id[:12] == str(do("ps", "-q", "--filter", "publish=80"))
+    )
+    drawn = do("network", "draw")
+    assert "lab  10.88.9.0/24" in repr(drawn) and "127.0.0.1:8080 → 80/tcp" in repr(drawn)
+    assert "<svg" in drawn._repr_html_()  # type: ignore[attr-defined]
+    with pytest.raises(NetworkInUse):
+        do("network", "rm", "lab")
+    do("network", "disconnect", "lab", "web")
+    do("network", "connect", "--ip", "10.88.9.77", "--alias", "again", "lab", "web")
+    assert "10.88.9.77" in json.dumps(do("network", "inspect", "lab").value)  # type: ignore[attr-defined]
+    engine.remove_container(web, force=True)
+    assert str(do("network", "rm", "lab")) == "lab"
+    for words, told in (
+        (("network", "create", "-d", "overlay", "x"), "overlay"),
+        (("network", "create", "-o", "nothing=1", "x"), "nothing"),
+        (("network", "create", "bridge"), "predefined"), (("network", "rm", "host"), "pre-defined"),
+        (("network", "create", "--subnet", "10.1.0.1/24", "x"), "invalid subnet"),
+        (("network", "create", "a b"), "no name"),
+        (("network", "create", "--subnet", "192.0.2.0/25", "x"), "overlaps"),
+        (("network", "inspect", "x"), "not found"),
+    ):  # fmt: skip
+        with pytest.raises(Exception, match=told):
+            do(*words)
+
+
+def test_two_stores_do_not_touch_each_others(machine: Machine, lan: Lan, tmp_path: Path) -> None:
+    from nbcontain.engine import Engine
+
+    machine.start(WAIT, name="mine")
+    with Engine(tmp_path / "other") as other:
+        other.networks.create(NetworkRequest(name="lab"))
+        other.networks.settle()
+    assert machine.sh("ping -c 1 -W 1 10.210.0.1")
+    assert "nbcontain_" in picture()

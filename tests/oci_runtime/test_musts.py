@@ -36,7 +36,8 @@ EXPLAINED |= {
             "resources_are_limited",
         ),
         "runc": (
-            "a_life_has_its_states", "hooks_are_run_in_their_order_where_they_belong", "user_namespaces_have_their_maps",
+            "a_life_has_its_states", "hooks_are_run_in_their_order_where_they_belong",
+            "user_namespaces_have_their_maps",
             "a_user_namespace_may_be_joined", "devices_are_used_as_they_are_allowed", "the_root_may_be_shared",
             "every_action_of_a_filter", "every_operator_of_a_filter", "a_filter_may_tell_somebody_of_calls",
         ),

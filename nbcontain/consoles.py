@@ -10,16 +10,17 @@ import select
 import signal
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nbcontain.errors import ContainerFailed, NbcontainError, NotRunning, SetupFailed, UsageError
-from nbcontain.events import Emit, Finished, Output, Record
-from nbcontain.outcomes import Tail, result_of
+from nbcontain.events import Emit, Finished, Output, Record, Started
+from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.runtime.console import resize
 from nbcontain.runtime.container import Container
-from nbcontain.runtime.generate import ExecOptions, RunOptions, passed_on
+from nbcontain.runtime.generate import ExecOptions, RunOptions, environment_of
 from nbcontain.runtime.leash import Leash
 from nbcontain.runtime.messages import Channel, error_of
+from nbcontain.task import Task
 from nbcontain.values import replace
 
 if TYPE_CHECKING:
@@ -225,14 +226,63 @@ class Consoles:
         session.resize(size)
         return session
 
+    def exec_task(self, options: ExecOptions) -> Task[RunResult]:
+        """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
+        engine = self._engine
+        container = engine.running(options.name)
+        if not options.command:
+            raise UsageError(f"exec {options.name}: which program?", hint=f"%container exec {options.name} ls /")
+        env = environment_of(options, engine.environ)
+        exec_id = self._told(container, options)
+
+        def body(emit: Emit) -> RunResult:
+            output = Tail()
+            task = f"exec-{exec_id[:8]}"
+
+            def on_output(stream: Any, data: bytes) -> None:
+                event = Output(task, stream, data)
+                output.add(event)
+                emit(event)
+
+            emit(Started(task, " ".join(options.command)))
+            code = container.exec(
+                options.command, env=env, cwd=options.workdir, user=options.user, on_output=on_output,
+                stdin=0 if options.interactive else None, leash=leash, privileged=options.privileged, exec_id=exec_id,
+            )  # fmt: skip
+            emit(Finished(task, "done" if code == 0 else "failed", exit_code=code))
+            return result_of(container.id, container.name, code, output)
+
+        leash = Leash()
+        task = Task(f"exec {options.name}", body)
+        task.on_cancel(leash.let_go)
+        return task
+
+    def exec_detached(self, options: ExecOptions) -> None:
+        """Start a further program in a running container and leave it alone. Raises as `exec_task`'s does."""
+        container = self._engine.running(options.name)
+        if not options.command:
+            raise UsageError(f"exec {options.name}: which program?", hint=f"%container exec -d {options.name} sh -c …")
+        container.exec_detached(
+            options.command, env=environment_of(options, self._engine.environ), cwd=options.workdir, user=options.user,
+            privileged=options.privileged, exec_id=self._told(container, options),
+        )  # fmt: skip
+
+    def _told(self, container: Container, options: ExecOptions) -> str:
+        """Tell of the program, and give it docker's kind of id."""
+        exec_id = os.urandom(32).hex()
+        words = " ".join(options.command)
+        for action in (f"exec_create: {words}", f"exec_start: {words}"):
+            self._engine.events.container(container, action, execID=exec_id)
+        return exec_id
+
     def exec(self, options: ExecOptions, size: Size) -> Session:
         """Run a further program in a running container, at a terminal of its own. Raises NotRunning."""
         container = self._engine.running(options.name)
         if not options.command:
             raise UsageError(f"exec {options.name}: which program?", hint=f"%container exec -it {options.name} sh")
         channel, ends = container.exec_terminal(
-            options.command, env=("TERM=xterm", *passed_on(options.environment, self._engine.environ)),
-            cwd=options.workdir, user=options.user, size=size,
+            options.command, env=("TERM=xterm", *environment_of(options, self._engine.environ)),
+            cwd=options.workdir, user=options.user, size=size, privileged=options.privileged,
         )  # fmt: skip
         if len(ends) != 2:
             channel.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,17 +101,26 @@ class Containers:
                 if not bundle.is_whole():
                     bundle.remove(remove_tree)
 
+    def rename(self, container: Container, name: str) -> None:
+        """Give it a name that no other has. Raises NameTaken."""
+        with files.lock(self._layout.names_lock, exclusive=True):
+            self._refuse_taken(name, {each.name: each for each in self.all()})
+            container.bundle.write_info(name=name)
+
+    def _refuse_taken(self, name: str, taken: Mapping[str, Container]) -> None:
+        if name in taken:
+            raise NameTaken(
+                f"there is a container named {name} already",
+                why=f"{taken[name].id[:12]} of {taken[name].image}, {taken[name].status}",
+                hint=f"%container rm {name}, or choose another --name",
+            )
+
     @contextmanager
     def naming(self, info: ContainerInfo) -> Iterator[ContainerInfo]:
         """Hold the lock under which no other container takes the same name, and give the info its name."""
         with files.lock(self._layout.names_lock, exclusive=True):
             taken = {each.name: each for each in self.all()}
-            if info.name in taken:
-                raise NameTaken(
-                    f"there is a container named {info.name} already",
-                    why=f"{taken[info.name].id[:12]} of {taken[info.name].image}, {taken[info.name].status}",
-                    hint=f"%container rm {info.name}, or choose another --name",
-                )
+            self._refuse_taken(info.name, taken)
             from nbcontain import names
 
             name = info.name

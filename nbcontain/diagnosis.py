@@ -59,6 +59,8 @@ def findings(
     # What is only looked at where something better is missing is not worth a word where that is there.
     is_first = profile.rung.root == "pivot"
     needed = [_ability(host, each, user) for each in _NEEDED if each not in left_out + _SECOND * is_first]
+    if not host.can(Ability.KERNEL):
+        needed = [_ability(host, Ability.KERNEL, user), *needed]
     if not profile.runs:
         # Of what containers could have besides, nothing matters, and nothing that is advised about it would help.
         return (_running(profile, refusal), *needed)

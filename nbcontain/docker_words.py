@@ -29,7 +29,6 @@ _RUN = (
     | _all("a container's streams are all attached, or none with -d", "-a", "--attach", "--sig-proxy")
     | _all(
         _CONFINEMENT,
-        "--gpus",
         "--runtime",
         "--device-cgroup-rule",
     )
@@ -77,12 +76,8 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
         "-p",
         "--password",
     ),
-    "container logs": _all("it is not built yet", "--since", "--until", "--details"),
-    "container exec": _all("it is not built yet", "-d", "--detach", "--env-file", "--privileged"),
     "container attach": _all("ctrl-C is always passed on to a container without a terminal", "--sig-proxy"),
     "container rm": _all("there are no links between containers", "-l", "--link"),
-    "container stop": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
-    "container restart": _all("the signal is the image's STOPSIGNAL, or kill -s", "-s", "--signal"),
 }
 
 KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
@@ -90,11 +85,7 @@ KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {
         "update": "only volumes of a swarm can be updated, and there is none here",
         **dict.fromkeys(("mount", "unmount", "reload"), "nothing is mounted on this machine: containers mount volumes"),
     },
-    "container": {
-        "cp": "files are not copied in and out of containers yet: -v DIRECTORY:/path, image cat and export are there",
-        "top": "%container exec NAME ps is there",
-        "rename": "a container keeps its name: create another one with --name",
-    },
+    "container": {},
     "": {
         "search": "no registry is searched by words; %image search-tags NAME lists the tags of one",
         **dict.fromkeys(("swarm", "service", "node", "stack"), "there is one machine here"),

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
-from nbcontain.display.values import Confirm, Document, InProgress, Interactive, Lines, Log, Raw, Verdict
+from nbcontain.display.values import Confirm, Document, InProgress, Interactive, Lines, Live, Log, Raw, Verdict
 from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Notice, Output, Started, encode
 from nbcontain.oci.image import Image
@@ -42,6 +42,8 @@ def draw(value: object) -> int:
         case Raw(chunks=chunks):
             for chunk in chunks():
                 _write(Output("", "stdout", chunk))
+        case Live():
+            _again_and_again(value)
         case Verdict():
             draw(value.value)
             return value.exit_status
@@ -73,6 +75,21 @@ def _ask(question: Confirm) -> int:
         print(f"{question.verb} was cancelled", file=sys.stderr)
         return 1
     return draw(question.act())
+
+
+def _again_and_again(live: Live) -> None:
+    """In place on a terminal, one after the other elsewhere; ctrl-C is how one has seen enough."""
+    in_place = sys.stdout.isatty()
+    try:
+        while True:
+            shown = live.look()
+            if in_place:
+                sys.stdout.write("\x1b[H\x1b[2J")
+            draw(shown)
+            sys.stdout.flush()
+            time.sleep(live.every_s)
+    except KeyboardInterrupt:
+        return
 
 
 def _warn(facts: Mapping[str, str]) -> None:

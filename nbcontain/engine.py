@@ -12,17 +12,17 @@ from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from nbcontain.containers import Containers
-from nbcontain.errors import NotRunning, UsageError
-from nbcontain.events import Emit, Finished, Notice, Output, Started
+from nbcontain.errors import NotRunning
+from nbcontain.events import Emit, Notice
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.host import Host, is_root
 from nbcontain.nouns import Noun
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.reference import Reference
-from nbcontain.outcomes import RunResult, Tail, result_of
+from nbcontain.outcomes import RunResult
 from nbcontain.profiles import ISOLATION, Profile, choose, ids_of, storage_driver
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
@@ -48,12 +48,14 @@ if TYPE_CHECKING:
     from nbcontain.manifests import Manifests
     from nbcontain.mounting import Mounter
     from nbcontain.networks import Networks
+    from nbcontain.processes import Processes
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
     from nbcontain.runtime.launcher import Launcher
     from nbcontain.soundness import Soundness
     from nbcontain.store.stacks import Stacks
+    from nbcontain.transfers import Transfers
     from nbcontain.volumes import Volumes
 
 T = TypeVar("T")
@@ -78,8 +80,11 @@ class Engine:
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
     mounter: Noun[Mounter] = Noun("nbcontain.mounting")
     networks: Noun[Networks] = Noun("nbcontain.networks")
+    processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
+
+    transfers: Noun[Transfers] = Noun("nbcontain.transfers")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
@@ -294,10 +299,11 @@ class Engine:
             emit(Notice("", text))
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
+        options, brought = self.mounter.with_devices(options, emit)
         mounting = self.mounter.plan(options, image, container_id)
         spec = generate(
             image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
-            mounts=mounting.mounts, donors=self.life.donors(options),
+            mounts=(*mounting.mounts, *brought), donors=self.life.donors(options),
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
@@ -390,34 +396,7 @@ class Engine:
 
     def exec(self, options: ExecOptions) -> Task[RunResult]:
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
-        from nbcontain.runtime.generate import passed_on
-        from nbcontain.runtime.leash import Leash
-
-        container = self.running(options.name)
-        if not options.command:
-            raise UsageError(f"exec {options.name}: which program?", hint=f"%container exec {options.name} ls /")
-
-        def body(emit: Emit) -> RunResult:
-            output = Tail()
-            task = f"exec-{os.urandom(4).hex()}"
-
-            def on_output(stream: Any, data: bytes) -> None:
-                event = Output(task, stream, data)
-                output.add(event)
-                emit(event)
-
-            emit(Started(task, " ".join(options.command)))
-            code = container.exec(
-                options.command, env=passed_on(options.environment, self.environ), cwd=options.workdir,
-                user=options.user, on_output=on_output, stdin=0 if options.interactive else None, leash=leash,
-            )  # fmt: skip
-            emit(Finished(task, "done" if code == 0 else "failed", exit_code=code))
-            return result_of(container.id, container.name, code, output)
-
-        leash = Leash()
-        task = Task(f"exec {options.name}", body)
-        task.on_cancel(leash.let_go)
-        return task
+        return self.consoles.exec_task(options)
 
     def diff(self, container: Container) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""

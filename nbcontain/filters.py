@@ -26,15 +26,15 @@ Named = tuple[Reference | None, Image]
 IMAGES = ("dangling", "label", "label!", "before", "since", "reference", "until")
 CONTAINERS = (
     "id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "network", "publish", "expose",
-    "until", "volume",
+    "until", "volume", "health",
 )  # fmt: skip
 VOLUMES = ("dangling", "driver", "label", "label!", "name")
 PRUNING = ("label", "label!", "until")
 _NOT_HERE = {
-    "health": "health checks are not built yet",
     "isolation": "that is for Windows", "is-task": "there is no swarm here",
 }  # fmt: skip
 _STATUSES = ("created", "running", "exited", "lost", "dead", "paused", "restarting", "removing")
+_HEALTH = ("starting", "healthy", "unhealthy", "none")
 _DURATION = re.compile(r"([+-]?)((?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h|d|w))+")
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d|w)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -147,6 +147,14 @@ def _has_mount(container: Container, wanted: str) -> bool:
     return any(wanted in (each.get("Name"), each.get("Destination"), each.get("Source")) for each in mounts)
 
 
+def _is_one_of(container: Container, statuses: Sequence[str]) -> bool:
+    """docker counts a paused one as paused, and not as running."""
+    status = container.status
+    if status == "running" and container.is_paused:
+        return "paused" in statuses
+    return status in statuses or (status == "lost" and "dead" in statuses)
+
+
 def chosen_containers(engine: Engine, found: Sequence[Container], filters: Filters) -> list[Container]:
     """Those of `found` that all filters let pass. Raises UsageError, ContainerNotFound."""
     tests: list[Callable[[Container], bool]] = []
@@ -163,7 +171,12 @@ def chosen_containers(engine: Engine, found: Sequence[Container], filters: Filte
         for status in statuses:
             if status not in _STATUSES:
                 raise UsageError(f"--filter status={status}: there is no such status", hint=", ".join(_STATUSES))
-        tests.append(lambda each: each.status in statuses or (each.status == "lost" and "dead" in statuses))
+        tests.append(lambda each: _is_one_of(each, statuses))
+    if conditions := filters.all("health"):
+        for one in conditions:
+            if one not in _HEALTH:
+                raise UsageError(f"--filter health={one}: there is no such health", hint=", ".join(_HEALTH))
+        tests.append(lambda each: str((each.health() or {"Status": "none"})["Status"]) in conditions)
     if ancestors := filters.all("ancestor"):
         stacks = [engine.image(name).config.diff_ids for name in ancestors]
         standing = {

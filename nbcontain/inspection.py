@@ -113,6 +113,11 @@ def _shown_spec(container: Container) -> dict[str, Any]:
 _MOUNT = ("Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation")
 
 
+def _policy(text: str) -> dict[str, Any]:
+    name, _, most = (text or "no").partition(":")
+    return {"Name": name, "MaximumRetryCount": int(most or 0)}
+
+
 def container_document(engine: Engine, container: Container, *, size: bool = False) -> dict[str, Any]:
     """docker's names for what docker has too; Spec is the runtime specification's document."""
     state, info = container.state(), container.info
@@ -129,6 +134,7 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
             "Status": status,
             "Running": status == "running",
             "Paused": container.is_paused,
+            "Restarting": status == "restarting",
             "Dead": status == "lost",
             "Pid": state.pid if status == "running" else 0,
             "ExitCode": state.exit_code,
@@ -136,6 +142,14 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
             "FinishedAt": state.finished_at,
             "Error": state.error,
             "OOMKilled": state.oom_killed,
+            **({"Health": health} if (health := container.health()) is not None else {}),
+        },
+        "RestartCount": state.restart_count,
+        "DroppedBytes": state.dropped_bytes,
+        "HostConfig": {
+            "RestartPolicy": _policy(info.restart),
+            "LogConfig": {"Type": info.log.get("driver", "json-file"), "Config": dict(info.log.get("options", {}))},
+            "AutoRemove": info.remove,
         },
         "Labels": dict(info.labels),
         "Config": {"Image": container.image, "Labels": dict(info.labels), "Cmd": list(info.command)},

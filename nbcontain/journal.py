@@ -10,6 +10,7 @@ import errno
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,14 +176,15 @@ class FileJournal:
             reader.close()
 
     def follow(
-        self, at_end: Callable[[], object] = lambda: None, *, from_now: str = "", to_the_last: bool = False
-    ) -> Generator[Record]:
+        self, at_end: Callable[[], object] = lambda: None, *, from_now: str = "", to_the_last: bool = False,
+        tail: int | None = None, until: float | None = None,
+    ) -> Generator[Record]:  # fmt: skip
         """Every record from the first that is kept; waits for more; ends when the run that is going on, or was, ends.
 
         The file is opened before this returns. A container that was restarted has several runs in its
         journal: a `Finished` ends the account only where nothing comes after it, or `to_the_last` only when nobody
         writes any more. `at_end` is called then. `from_now` is the task of which only is wanted what comes after this
-        call.
+        call; of what is there already, `tail` is how many lines of output are wanted. At the time `until` it ends.
         """
         from nbcontain.linux.watching import Watch
 
@@ -192,14 +194,16 @@ class FileJournal:
         except BaseException:
             watch.close()
             raise
-        return self._records(watch, reader, from_now or None, at_end, to_the_last)
+        return self._records(watch, reader, from_now or None, at_end, to_the_last, tail, until)
 
     def _records(
-        self, watch: Watch, reader: Reader, task: str | None, at_end: Callable[[], object], to_the_last: bool
-    ) -> Generator[Record]:
+        self, watch: Watch, reader: Reader, task: str | None, at_end: Callable[[], object], to_the_last: bool,
+        tail: int | None, until: float | None,
+    ) -> Generator[Record]:  # fmt: skip
         rest = b""
         ended = False
         missed = 0
+        last = Tail(tail) if tail is not None else None
         try:
             while True:
                 # Asked before reading: whatever the writer wrote before it died is then read below.
@@ -215,19 +219,74 @@ class FileJournal:
                         if task is None:
                             task = record.event.task
                         ended = isinstance(record.event, Finished) and record.event.task == task
-                        yield record
+                        if last is None:
+                            yield record
+                        else:
+                            last.add(record)
+                if last is not None:
+                    yield from last.records()
+                    last = None
                 if grown:
                     continue
+                if until is not None and time.time() > until:
+                    return
                 if ended and not (to_the_last and alive):
                     return
                 if not alive:
                     yield Record(time.time(), Finished(task or "", "lost", detail="its supervisor is gone"))
                     return
-                watch.wait(0.05 if ended else 2.0)
+                longest_s = 0.05 if ended else 2.0
+                watch.wait(longest_s if until is None else max(0.0, min(longest_s, until - time.time())))
         finally:
             watch.close()
             reader.close()
             at_end()
+
+
+class Tail:
+    """The records that hold the last `count` lines of both streams together, the first one cut to fit."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._kept: deque[tuple[Record, int]] = deque()
+        """Each with how many lines begin in it."""
+        self._lines = 0
+        self._is_within = {"stdout": False, "stderr": False}
+
+    def add(self, record: Record) -> None:
+        event = record.event
+        if not isinstance(event, Output) or not event.data:
+            return
+        begun = len(_lines(event.data)) - self._is_within[event.stream]
+        self._is_within[event.stream] = not event.data.endswith(b"\n")
+        self._kept.append((record, begun))
+        self._lines += begun
+        # Those before, of which nothing is wanted; the rest of a line that began in one goes below.
+        while self._kept and self._lines - self._kept[0][1] > self._count:
+            self._lines -= self._kept.popleft()[1]
+
+    def records(self) -> Iterator[Record]:
+        too_many = max(0, self._lines - self._count)
+        is_wanted = {"stdout": False, "stderr": False}
+        for record, begun in self._kept:
+            event = record.event
+            assert isinstance(event, Output)
+            lines = _lines(event.data)
+            kept = []
+            for number, line in enumerate(lines):
+                if number >= len(lines) - begun:
+                    is_wanted[event.stream] = too_many <= 0
+                    too_many -= 1
+                if is_wanted[event.stream]:
+                    kept.append(line)
+            if kept:
+                yield replace(record, event=replace(event, data=b"".join(kept)))
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Each with its line feed; the last may have none."""
+    *lines, rest = data.split(b"\n")
+    return [line + b"\n" for line in lines] + ([rest] if rest else [])
 
 
 def _decoded(lines: list[bytes]) -> Iterator[Record]:

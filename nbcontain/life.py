@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from nbcontain.errors import Cancelled, ContainerError, InUse, SetupFailed, UsageError
+from nbcontain.errors import (
+    Cancelled,
+    ContainerError,
+    ContainerNotFound,
+    InUse,
+    NbcontainError,
+    SetupFailed,
+    UsageError,
+)
 from nbcontain.events import Emit, Finished, Notice, Output, Record, Started
 from nbcontain.outcomes import RunResult, Tail, result_of
 from nbcontain.runtime.container import Container
@@ -25,6 +34,9 @@ if TYPE_CHECKING:
     from nbcontain.runtime.sharing import Donor
 
 T = TypeVar("T")
+CONDITIONS = ("not-running", "next-exit", "removed", "created", "running", "paused", "exited", "stopped", "healthy",
+              "unhealthy")  # fmt: skip
+_LOOK_S = 0.05
 
 
 class Life:
@@ -113,6 +125,36 @@ class Life:
         container.bundle.write_info(restart="" if policy.name == "no" else str(policy))
         container.reread()
 
+    def rename(self, container: Container, name: str) -> None:
+        """Call it otherwise. Raises NameTaken, UsageError."""
+        from nbcontain.names import checked
+
+        old = container.name
+        if checked(name.removeprefix("/")) == old:
+            raise UsageError(f"{old} is its name already", why="renaming a container with the same name as its own")
+        self._engine._containers.rename(container, name.removeprefix("/"))
+        container.reread()
+        self._engine.events.container(container, "rename", oldName=f"/{old}")
+
+    def boot(self) -> list[Container]:
+        """Start what its restart policy wants to run after the machine's start; gives those that run now.
+
+        Containers that were to be forgotten (--rm) and did not live to see that are removed.
+        """
+        started = []
+        for container in reversed(self._engine.containers()):
+            if container.bundle.is_alive():
+                continue
+            state, info = container.state(), container.info
+            if info.remove and state.status != "creating":
+                self.remove(container, force=True)
+            elif info.restart and state.started_at and Policy.parse(info.restart).boots(by_hand=state.stopped_by_hand):
+                with suppress(NbcontainError):
+                    # One that cannot be started keeps no other from it; its state says why.
+                    self.start(container)
+                    started.append(container)
+        return started
+
     # --- ending ---
 
     def stop(self, container: Container, timeout_s: float | None = None, number: int | None = None) -> None:
@@ -144,16 +186,28 @@ class Life:
     def _told_kill(self, container: Container, number: int) -> None:
         self._engine.events.container(container, "kill", signal=str(number))
 
-    def wait_all(self, containers: Sequence[Container], wrap: Callable[[tuple[str, ...]], T]) -> Task[T]:
-        """Wait for all of them to end; the task gives their exit codes, wrapped."""
+    def wait(
+        self, names: Sequence[str], condition: str, wrap: Callable[[tuple[str, ...]], T], *, ignore: bool = False
+    ) -> Task[T]:
+        """Wait until each of them is as `condition` says; the task gives their exit codes, wrapped.
+
+        docker's conditions not-running, next-exit and removed, and podman's states and healths. With `ignore`, -1
+        stands for one that is not there. Raises UsageError, ContainerNotFound.
+        """
+        if condition not in CONDITIONS:
+            raise UsageError(f"wait --condition {condition}: there is no such condition", hint=", ".join(CONDITIONS))
+        meant: list[tuple[Container, float] | None] = []
+        for name in names:
+            try:
+                container = self._engine.container(name)
+                meant.append((container, container.state().finished_at))
+            except ContainerNotFound:
+                if not ignore:
+                    raise
+                meant.append(None)
 
         def body(emit: Emit) -> T:
-            codes = []
-            for each in containers:
-                while (code := each.wait(0.2)) is None:
-                    emit(Started(each.id, each.name))  # strikes when nobody waits any more
-                codes.append(str(code))
-            return wrap(tuple(codes))
+            return wrap(tuple(_code(each, condition, emit) for each in meant))
 
         return Task("wait", body)
 
@@ -187,6 +241,39 @@ class Life:
             if (volumes or container.info.remove) and any(each.get("Anonymous") for each in container.info.mounts):
                 engine.volumes.release(container)
             engine.events.container(container, "destroy")
+
+
+def _code(meant: tuple[Container, float] | None, condition: str, emit: Emit) -> str:
+    """Wait for one; -1 stands for one that has no exit code."""
+    if meant is None:
+        return "-1"
+    container, ended_at = meant
+    code = container.state().exit_code
+    while True:
+        if condition in ("not-running", "exited", "stopped") and (found := container.wait(0.2)) is not None:
+            return str(found)
+        try:
+            is_there = container.bundle.is_whole()
+            known = container.state().exit_code if is_there else None
+            code = known if known is not None else code
+            if condition == "removed":
+                is_so = not is_there
+            elif not is_there:
+                raise ContainerNotFound(f"{container.name} is gone", why="it was removed meanwhile")
+            elif condition == "next-exit":
+                is_so = container.state().finished_at > ended_at
+            elif condition in ("healthy", "unhealthy"):
+                is_so = (container.health() or {}).get("Status") == condition
+            else:
+                status = container.status
+                is_so = condition == ("paused" if status == "running" and container.is_paused else status)
+        except FileNotFoundError:
+            is_so = condition == "removed"
+        if is_so:
+            return str(-1 if code is None else code)
+        emit(Started(container.id, condition))  # strikes when nobody waits any more
+        if condition not in ("not-running", "exited", "stopped"):
+            time.sleep(_LOOK_S)
 
 
 def with_files(options: RunOptions) -> RunOptions:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbcontain.errors import InUse, Unavailable, UsageError, VolumeNotFound
+from nbcontain.events import Emit, Notice
 from nbcontain.host import Ability
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.spec import Mount
@@ -56,6 +57,27 @@ class Mounter:
                 _check_source(each)
             _check_label(each)
         return Mounting(self, options, image, asking.checked(points), container_id)
+
+    def with_devices(self, options: RunOptions, emit: Emit) -> tuple[RunOptions, tuple[Mount, ...]]:
+        """The options without --gpus and devices that CDI files describe, and what those bring along.
+
+        Says what of it was left out. Raises UsageError for a device that no file has.
+        """
+        from nbcontain.runtime import cdi
+
+        named = tuple(each for each in options.device if cdi.is_name(each))
+        gpus = cdi.of_gpus(options.gpus)
+        mounts: tuple[Mount, ...] = ()
+        for names, asked in ((gpus, "--gpus"), (named, "--device")):
+            found = cdi.edits(names, self.engine.environ, asked=asked)
+            for remark in found.remarks:
+                emit(Notice(options.image, remark))
+            mounts += found.mounts
+            options = replace(
+                options, environment=(*found.env, *options.environment), group_add=(*options.group_add, *found.groups)
+            )
+        rest = tuple(each for each in options.device if each not in named)
+        return replace(options, device=rest, gpus=""), mounts
 
     def _from_others(self, options: RunOptions) -> list[MountPoint]:
         found: dict[str, MountPoint] = {}

@@ -28,7 +28,8 @@ class Profile:
 
     def missing(self, host: Host) -> list[str]:
         """What this host lacks for it, each with what the kernel answered."""
-        found = [f"{each.value}: {host.abilities[each].why}" for each in self.needs if not host.can(each)]
+        needs = (*self.needs, *((Ability.KERNEL,) if self.runs else ()))
+        found = [f"{each.value}: {host.abilities[each].why}" for each in needs if not host.can(each)]
         if self.as_root is not None and self.as_root is not host.is_root:
             found.insert(0, "it is for root" if self.as_root else "it is for users other than root")
         return found

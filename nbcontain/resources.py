@@ -40,6 +40,9 @@ class Usage:
     read: int | None = None
     written: int | None = None
     """Bytes, from and to disks."""
+    received: int | None = None
+    sent: int | None = None
+    """Bytes, from and to its network; None where it is the host's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class Resources:
         """Move every process of the container into its group, also those that are forked meanwhile."""
         known: set[int] = set()
         for _ in range(100):
-            new = set(self._pids(container)) - known
+            new = set(self.pids(container)) - known
             if not new:
                 return
             for pid in new:
@@ -132,7 +135,7 @@ class Resources:
             known |= new
         raise ContainerError(f"{container.name} makes processes faster than they can be moved", hint="try again")
 
-    def _pids(self, container: Container) -> Iterator[int]:
+    def pids(self, container: Container) -> Iterator[int]:
         """All processes in a running container, as this machine counts."""
         wanted = os.stat(f"/proc/{container.pid}/ns/pid").st_ino
         for name in os.listdir("/proc"):
@@ -172,7 +175,7 @@ class Resources:
     def _usage(self, container: Container) -> Usage | None:
         """Now; None for one that does not run."""
         try:
-            pids = list(self._pids(container))
+            pids = list(self.pids(container))
         except OSError:
             return None
         group = self.group(container)
@@ -189,6 +192,7 @@ class Resources:
             pids=len(pids),
             read=_sum([each[2] for each in own]),
             written=_sum([each[3] for each in own]),
+            **_traffic(container.pid),
         )
 
     def _limit(self, group: Group) -> int | None:
@@ -210,6 +214,18 @@ def _of_process(pid: int) -> tuple[float, int, int | None, int | None] | None:
         read, written = int(words["read_bytes"]), int(words["write_bytes"])
     # With what its children that were waited for have used.
     return sum(map(int, times[11:15])) / _TICKS, resident, read, written
+
+
+def _traffic(pid: int | None) -> dict[str, int]:
+    """Bytes from and to the interfaces of a network namespace, but for lo; {} where it is this one, or gone."""
+    try:
+        if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
+            return {}
+        lines = Path(f"/proc/{pid}/net/dev").read_text(errors="replace").splitlines()[2:]
+        words = [line.partition(":")[2].split() for line in lines if line.partition(":")[0].strip() != "lo"]
+        return {"received": sum(int(each[0]) for each in words), "sent": sum(int(each[8]) for each in words)}
+    except (OSError, ValueError, IndexError):
+        return {}
 
 
 def _sum(numbers: Sequence[int | None]) -> int | None:

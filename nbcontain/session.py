@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from nbcontain.commands.inputs import BuildInputs
 from nbcontain.completion import candidates, in_dockerfile
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
-from nbcontain.display.values import InProgress, Interactive, Log, Verdict
+from nbcontain.display.values import InProgress, Interactive, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
@@ -57,6 +59,9 @@ class Session:
         value = self._value(magic, line, None)
         if isinstance(value, InProgress):
             return self._kept(await present_async(value.task, value.kind, **self._look(value)))
+        if isinstance(value, Live):
+            await self._live_async(value)
+            return None
         return self._kept(value)
 
     def run_cell_magic(self, magic: str, line: str, body: str, names: Mapping[str, Any] | None = None) -> None:
@@ -152,7 +157,21 @@ class Session:
     def _shown(self, value: Any, show: Callable[..., Any]) -> object:
         if isinstance(value, InProgress):
             value = show(value.task, value.kind, **self._look(value))
+        if isinstance(value, Live):
+            with suppress(KeyboardInterrupt):
+                for _ in _drawn(value):
+                    time.sleep(value.every_s)
+            return None
         return self._kept(value)
+
+    async def _live_async(self, live: Live) -> None:
+        """With the loop left free; an interrupt is how one has seen enough, and cancels the cell."""
+        import asyncio
+
+        with suppress(KeyboardInterrupt, asyncio.CancelledError):
+            for _ in _drawn(live):
+                for _ in range(round(live.every_s / 0.1)):
+                    await asyncio.sleep(0.1)
 
     def _kept(self, value: object) -> object:
         """Remember the last objects as _image, _container and _run; what was just drawn is not drawn again."""
@@ -239,6 +258,20 @@ def _on_a_terminal(group: str, words: Sequence[str], environ: Mapping[str, str])
     root = environ.get("NBCONTAIN_ROOT", "")
     prefix = [f"NBCONTAIN_ROOT={shlex.quote(root)}"] if root else []
     return " ".join([*prefix, "nbcontain", *([] if group == "nbcontain" else [group]), shlex.join(words)])
+
+
+def _drawn(live: Live) -> Iterator[None]:
+    """Look again and again, and draw it in one place of the cell's output, which keeps the last."""
+    from IPython.display import display
+
+    handle: Any = None
+    while True:
+        shown = live.look()
+        if handle is None:
+            handle = display(shown, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            handle.update(shown)
+        yield
 
 
 def _log_task(log: Log) -> Task[None]:

@@ -96,7 +96,7 @@ def said(container: Container) -> str:
     return b"".join(record.event.data for record in container.logs()).decode()  # type: ignore[union-attr]
 
 
-def until(holds: Callable[[], bool], timeout_s: float = 10, what: Callable[[], str] = str) -> None:
+def until(holds: Callable[[], bool], timeout_s: float = 30, what: Callable[[], str] = str) -> None:
     """Wait for something that happens in another process."""
     deadline = time.monotonic() + timeout_s
     while not holds():

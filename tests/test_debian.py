@@ -50,8 +50,6 @@ def minbase(checkout: Path, directory: Path) -> Path:
 def test_a_debian_root_is_imported_and_a_package_is_installed_in_it(
     profile: str, engine: Engine, request: pytest.FixtureRequest
 ) -> None:
-    if profile == "rootless-single":
-        pytest.skip("apt gives its downloads to a user of its own, for which one id is not enough (no range of ids)")
     debian: Path = request.getfixturevalue("debian")
     imported = engine.archives.import_image(str(debian), "debian").result()
     assert len(imported.layers) == 1
@@ -62,6 +60,7 @@ def test_a_debian_root_is_imported_and_a_package_is_installed_in_it(
     owners = engine.run(
         RunOptions(image="hello", remove=True, command=("stat", "-c", "%U", "/var/cache/apt/archives/partial"))
     )
-    assert owners.result().stdout == "_apt\n"
+    # With one id owners are kept for the image; what a program is told of a file is what the disk says.
+    assert owners.result().stdout == ("root\n" if profile == "rootless-single" else "_apt\n")
     again = engine.build(HELLO, BuildOptions(tags=("hello",))).result()
     assert again.id == image.id

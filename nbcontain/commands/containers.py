@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from nbcontain import detach_keys as keys
 from nbcontain.commands.images import inspected
-from nbcontain.commands.rows import CONTAINER_TITLES, container_row
+from nbcontain.commands.rows import CONTAINER_TITLES, condition, container_row
 from nbcontain.commands.table import Names, OneName, command
 from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table
-from nbcontain.display.values import Document, InProgress, Interactive, Lines, Log
+from nbcontain.display.values import Document, InProgress, Interactive, Lines
 from nbcontain.display.words import ago, command_line, count, size
 from nbcontain.errors import NbcontainError, UsageError
-from nbcontain.events import Emit, Output, Record
+from nbcontain.events import Emit
 from nbcontain.filters import CONTAINERS
 from nbcontain.inspection import container_document
-from nbcontain.options import argument, option, with_defaults
+from nbcontain.options import option, with_defaults
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.runtime.signals import signal_number
@@ -77,7 +77,7 @@ def container_ps(engine: Engine, words: PsWords) -> object:
     asked = [each.partition("=")[0].strip().lower() for each in words.filters]
     shows_all = words.all or last > 0 or "status" in asked or "exited" in asked
     found = [(each, each.status) for each in engine.containers(words.filters)]
-    shown = [(each, status) for each, status in found if shows_all or status == "running"]
+    shown = [(each, status) for each, status in found if shows_all or status in ("running", "restarting")]
     shown = shown[:last] if last > 0 else shown
     if words.quiet and wanted.template is None:
         return Lines(tuple(each.id if words.no_trunc else each.id[:12] for each, _ in shown))
@@ -130,7 +130,9 @@ def describe_status(container: Container, status: str) -> str:
     state = container.state()
     match status:
         case "running":
-            return f"Up {ago(state.started_at).removesuffix(' ago')}" + (" (Paused)" if container.is_paused else "")
+            return f"Up {ago(state.started_at).removesuffix(' ago')}{condition(container)}"
+        case "restarting":
+            return f"Restarting ({state.exit_code}) {ago(state.finished_at)}"
         case "exited":
             return f"Exited ({state.exit_code}) {ago(state.finished_at)}"
         case "lost":
@@ -141,49 +143,22 @@ def describe_status(container: Container, status: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class LogsWords:
-    name: str = argument(help="a container")
-    follow: bool = option("-f", "--follow", help="go on until it ends")
-    timestamps: bool = option("-t", "--timestamps", help="when each piece came")
-    tail: str = option("-n", "--tail", help="only the last so many lines", default="all", metavar="N")
-
-
-@command("container", "logs", "what a container wrote, from its first line", LogsWords, top=("logs",))
-def container_logs(engine: Engine, words: LogsWords) -> Log:
-    container = engine.container(words.name)
-    if words.tail != "all" and not words.tail.isdigit():
-        raise UsageError(f"--tail {words.tail}: that is no number of lines", hint="--tail 20, or --tail all")
-    if words.follow and words.tail == "all":
-        return Log(container.follow(), words.timestamps)
-    records = container.logs()
-    if words.tail != "all":
-        records = last_lines(records, int(words.tail))
-    return Log(iter(records), words.timestamps)
-
-
-def last_lines(records: Sequence[Record], count: int) -> list[Record]:
-    """The records that hold the last `count` lines of both streams together, the first one cut to fit."""
-    kept: list[Record] = []
-    missing = count
-    for record in reversed(records):
-        if not isinstance(record.event, Output) or missing <= 0:
-            continue
-        lines = record.event.data.splitlines(keepends=True)
-        taken = lines[-missing:]
-        missing -= len(taken)
-        kept.append(replace(record, event=replace(record.event, data=b"".join(taken))))
-    return kept[::-1]
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
 class StopWords(Names):
-    time: int | None = option("-t", "--time", help="seconds to wait before SIGKILL", default=None, metavar="SECONDS")
+    time: int | None = option("-t", "--time", "--timeout", help="seconds to wait before SIGKILL; -1 waits for ever",
+                              default=None, metavar="SECONDS")  # fmt: skip
+    signal: str = option("-s", "--signal", help="which signal, in place of its own", metavar="SIGNAL")
+
+    @property
+    def number(self) -> int | None:
+        """The signal. Raises UsageError."""
+        return number_of(self.signal) if self.signal else None
 
 
 @command("container", "stop", "ask containers to end, kill them when they do not", StopWords, top=("stop",))
 def container_stop(engine: Engine, words: StopWords) -> InProgress[Lines]:
-    return on_each(engine, words.names, "stop", lambda container: engine.stop(container, words.time))
+    number = words.number
+    return on_each(engine, words.names, "stop",
+                   lambda container: engine.life.stop(container, words.time, number))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +184,17 @@ def container_start(engine: Engine, words: StartWords) -> InProgress[Lines] | In
 
 @command("container", "restart", "stop containers and run them again", StopWords, top=("restart",))
 def container_restart(engine: Engine, words: StopWords) -> InProgress[Lines]:
-    return on_each(engine, words.names, "restart", lambda container: engine.restart(container, words.time))
+    number = words.number
+    return on_each(engine, words.names, "restart",
+                   lambda container: engine.life.restart(container, words.time, number))  # fmt: skip
+
+
+def number_of(text: str) -> int:
+    """A signal by name or number. Raises UsageError."""
+    try:
+        return signal_number(text)
+    except ValueError as error:
+        raise UsageError(str(error), hint="TERM, KILL, INT, HUP, USR1 … or a number") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,16 +205,8 @@ class KillWords(Names):
 
 @command("container", "kill", "send containers a signal, SIGKILL unless told", KillWords, top=("kill",))
 def container_kill(engine: Engine, words: KillWords) -> InProgress[Lines]:
-    try:
-        number = signal_number(words.signal)
-    except ValueError as error:
-        raise UsageError(str(error), hint="TERM, KILL, INT, HUP, USR1 … or a number") from None
+    number = number_of(words.signal)
     return on_each(engine, words.names, "kill", lambda container: engine.kill(container, number))
-
-
-@command("container", "wait", "wait until containers end, and give their exit codes", Names, top=("wait",))
-def container_wait(engine: Engine, words: Names) -> InProgress[Lines]:
-    return InProgress(engine.life.wait_all([engine.container(name) for name in words.names], Lines), "work")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,8 +242,11 @@ def on_each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Cont
 
 
 @command("container", "exec", "run a further program in a running container", ExecOptions, top=("exec",))
-def container_exec(engine: Engine, options: ExecOptions) -> InProgress[Any] | Interactive:
+def container_exec(engine: Engine, options: ExecOptions) -> InProgress[Any] | Interactive | None:
     keys.parse(options.detach_keys)
+    if options.detach:
+        engine.consoles.exec_detached(options)
+        return None
     if not options.tty:
         return InProgress(engine.exec(options), "exec")
     return Interactive(

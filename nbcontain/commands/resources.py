@@ -1,17 +1,23 @@
-"""Commands about what containers use of the machine: stats, update, pause and unpause."""
+"""Commands about what containers use of the machine: stats, top, update, pause and unpause."""
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from nbcontain.commands.containers import on_each
 from nbcontain.commands.table import Names, command
+from nbcontain.display.formats import Columns, Format, size_shown
 from nbcontain.display.table import Table
-from nbcontain.display.values import InProgress, Lines
+from nbcontain.display.values import InProgress, Lines, Live
 from nbcontain.display.words import size
 from nbcontain.engine import Engine
-from nbcontain.events import Emit
-from nbcontain.options import argument, option, with_defaults
+from nbcontain.options import REST, argument, option, with_defaults
+from nbcontain.processes import columns
 from nbcontain.resources import Look
-from nbcontain.runtime.resources import LimitOptions
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.resources import LimitOptions, limits_of
+from nbcontain.runtime.restarts import Policy
 from nbcontain.task import Task
 from nbcontain.values import dataclass
 
@@ -22,34 +28,117 @@ class StatsWords:
     """What `stats` can be told."""
 
     names: tuple[str, ...] = argument(help="containers; all that run unless named", nargs="*", metavar="CONTAINER")
-    no_stream: bool = option("--no-stream", help="one look, which is what there is")
+    all: bool = option("-a", "--all", help="those that do not run, too")
+    format: str = option("--format", help="a table of these columns, or a text for each: Go's templates, as docker's",
+                         metavar="table {{.Name}}…|json|TEMPLATE")  # fmt: skip
+    no_stream: bool = option("--no-stream", help="one look, and no more")
     no_trunc: bool = option("--no-trunc", help="ids in full")
 
 
-@command("container", "stats", "what running containers use of the machine, at one look", StatsWords, top=("stats",))
-def container_stats(engine: Engine, words: StatsWords) -> InProgress[Table]:
-    def body(emit: Emit) -> Table:
+STATS_TITLES = {
+    "Container": "CONTAINER", "ID": "CONTAINER ID", "Name": "NAME", "CPUPerc": "CPU %", "MemUsage": "MEM USAGE / LIMIT",
+    "MemPerc": "MEM %", "NetIO": "NET I/O", "BlockIO": "BLOCK I/O", "PIDs": "PIDS",
+}  # fmt: skip
+
+
+@command("container", "stats", "what containers use of the machine, again and again", StatsWords, top=("stats",))
+def container_stats(engine: Engine, words: StatsWords) -> InProgress[Any] | Live:
+    wanted = Format.parse(words.format)
+    for name in words.names:
+        # What is not there is said at once.
+        engine.container(name)
+
+    def look() -> Table | Lines | Columns:
         found = [engine.container(name) for name in words.names] or engine.containers()
-        looks = engine.resources.look([each for each in found if each.status == "running"])
-        rows = tuple(_row(each, full=words.no_trunc) for each in looks)
-        columns = ("ID", "NAME", "CPU", "MEMORY", "LIMIT", "DISK IN / OUT", "PROCESSES")
-        return Table(columns, rows, f"{len(rows)} running; CPU is of one processor", "stats")
+        looks = {each.container: each for each in engine.resources.look([one for one in found if _runs(one)])}
+        shown = [each for each in found if each in looks or words.all or words.names]
+        if wanted.template is not None:
+            rows = [_record(each, looks.get(each), full=words.no_trunc) for each in shown]
+            return wanted.of(rows, STATS_TITLES, "stats")
+        drawn = tuple(_row(each, looks.get(each), full=words.no_trunc) for each in shown)
+        columns = ("ID", "NAME", "CPU", "MEMORY", "LIMIT", "NETWORK IN / OUT", "DISK IN / OUT", "PROCESSES")
+        return Table(columns, drawn, f"{len(looks)} running; CPU is of one processor", "stats")
 
-    return InProgress(Task("stats", body), "work")
+    if not words.no_stream:
+        return Live(look)
+    return InProgress(Task("stats", lambda emit: look()), "work")
 
 
-def _row(look: Look, *, full: bool) -> tuple[str, ...]:
+def _runs(container: Container) -> bool:
+    return container.status == "running"
+
+
+def _row(container: Container, look: Look | None, *, full: bool) -> tuple[str, ...]:
+    names = (container.id if full else container.id[:12], container.name)
+    if look is None:
+        return (*names, *["–"] * 6)
     now = look.after
-    disk = "–" if now.read is None or now.written is None else f"{size(now.read)} / {size(now.written)}"
     return (
-        look.container.id if full else look.container.id[:12],
-        look.container.name,
+        *names,
         f"{look.cpu_percent:.1f} %",
         size(now.memory),
         size(now.memory_limit) if now.memory_limit is not None else "none",
-        disk,
+        _both(now.received, now.sent),
+        _both(now.read, now.written),
         str(now.pids),
     )
+
+
+def _both(one: int | None, other: int | None) -> str:
+    return "–" if one is None or other is None else f"{size(one)} / {size(other)}"
+
+
+def _record(container: Container, look: Look | None, *, full: bool) -> dict[str, object]:
+    """docker's fields, in docker's units."""
+    names = {"Container": container.id if full else container.id[:12], "Name": container.name,
+             "ID": container.id if full else container.id[:12]}  # fmt: skip
+    if look is None:
+        return {**names, "CPUPerc": "--", "MemUsage": "-- / --", "MemPerc": "--", "NetIO": "--", "BlockIO": "--",
+                "PIDs": "--"}  # fmt: skip
+    now = look.after
+    limit = now.memory_limit if now.memory_limit is not None else engine_memory()
+    return {
+        **names,
+        "CPUPerc": f"{look.cpu_percent:.2f}%",
+        "MemUsage": f"{binary_size(now.memory)} / {binary_size(limit)}",
+        "MemPerc": f"{100 * now.memory / limit:.2f}%",
+        "NetIO": f"{size_shown(now.received or 0)} / {size_shown(now.sent or 0)}",
+        "BlockIO": f"{size_shown(now.read or 0)} / {size_shown(now.written or 0)}",
+        "PIDs": str(now.pids),
+    }
+
+
+def engine_memory() -> int:
+    """All memory of this machine, in bytes: the limit of what has none."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
+
+
+def binary_size(size_bytes: int) -> str:
+    """go-units' BytesSize: "1.5MiB"."""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{value:.4g}{unit}"
+        value /= 1024
+    raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class TopWords:
+    """What `top` can be told."""
+
+    name: str = argument(help="a running container", metavar="CONTAINER")
+    columns: tuple[str, ...] = argument(help="options of ps (-ef, aux, -o pid,args), or columns (user pid args)",
+                                        nargs=REST, metavar="COLUMN")  # fmt: skip
+
+
+@command("container", "top", "the processes of a container, as this machine sees them", TopWords, top=("top",))
+def container_top(engine: Engine, words: TopWords) -> Table:
+    chosen = columns(words.columns)
+    found = engine.processes.of(engine.container(words.name))
+    rows = tuple(tuple(value(each) for _, value in chosen) for each in found)
+    return Table(tuple(title for title, _ in chosen), rows, "", "processes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +146,7 @@ def _row(look: Look, *, full: bool) -> tuple[str, ...]:
 class UpdateWords(LimitOptions):
     """What `update` can be told."""
 
+    restart: str = option("--restart", help="another restart policy", metavar="POLICY")
     names: tuple[str, ...] = argument(help="containers", nargs="+", metavar="CONTAINER")
 
 
@@ -64,14 +154,29 @@ class UpdateWords(LimitOptions):
     "container", "update", "change what containers may use, now and at their next start", UpdateWords, top=("update",)
 )
 def container_update(engine: Engine, words: UpdateWords) -> InProgress[Lines]:
-    return on_each(engine, words.names, "update", lambda container: engine.resources.update(container, words))
+    if words.restart:
+        Policy.parse(words.restart)
+
+    def update(container: Container) -> None:
+        if limits_of(words) or not words.restart:
+            engine.resources.update(container, words)
+        if words.restart:
+            engine.life.change_restart(container, words.restart)
+        engine.events.container(container, "update")
+
+    return on_each(engine, words.names, "update", update)
 
 
 @command("container", "pause", "stop all processes of containers where they are", Names, top=("pause",))
 def container_pause(engine: Engine, words: Names) -> InProgress[Lines]:
-    return on_each(engine, words.names, "pause", engine.resources.pause)
+    return on_each(engine, words.names, "pause", lambda each: _told(engine, each, "pause"))
 
 
 @command("container", "unpause", "let paused containers go on", Names, top=("unpause",))
 def container_unpause(engine: Engine, words: Names) -> InProgress[Lines]:
-    return on_each(engine, words.names, "unpause", engine.resources.unpause)
+    return on_each(engine, words.names, "unpause", lambda each: _told(engine, each, "unpause"))
+
+
+def _told(engine: Engine, container: Container, action: str) -> None:
+    getattr(engine.resources, action)(container)
+    engine.events.container(container, action)

@@ -76,7 +76,7 @@ def container_row(
         "CreatedAt": timestamp_shown(info.created),
         "RunningFor": since(info.created),
         "Ports": ports,
-        "State": "dead" if status == "lost" else status,
+        "State": "dead" if status == "lost" else "paused" if status == "running" and container.is_paused else status,
         "Status": status_shown(container, status),
         "Size": size,
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(info.labels.items())),
@@ -94,7 +94,9 @@ def status_shown(container: Container, status: str) -> str:
     state, now = container.state(), time.time()
     match status:
         case "running":
-            return f"Up {lasting(now - (state.started_at or now))}"
+            return f"Up {lasting(now - (state.started_at or now))}{condition(container)}"
+        case "restarting":
+            return f"Restarting ({state.exit_code or 0}) {lasting(now - (state.finished_at or now))} ago"
         case "exited":
             code = 255 if state.exit_code is None else state.exit_code
             return f"Exited ({code}) {lasting(now - (state.finished_at or now))} ago"
@@ -102,6 +104,16 @@ def status_shown(container: Container, status: str) -> str:
             return "Dead"
         case _:
             return "Created"
+
+
+def condition(container: Container) -> str:
+    """What docker says of a running one behind how long it has been up: paused, or how its health is."""
+    if container.is_paused:
+        return " (Paused)"
+    health = container.health()
+    if health is None:
+        return ""
+    return " (health: starting)" if health["Status"] == "starting" else f" ({health['Status']})"
 
 
 def history_rows(image: Image, *, full: bool, human: bool) -> list[Row]:

@@ -140,6 +140,14 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """Something that is looked at again and again, until whoever looks has seen enough."""
+
+    look: Callable[[], object] = field(compare=False)
+    every_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What a container wrote. Following, it goes on until the container ends."""
 

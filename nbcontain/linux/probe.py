@@ -36,6 +36,7 @@ def main(words: list[str]) -> None:
         "ID_RANGES": _id_ranges(ranges, uid),
         "OVERLAY": tried(lambda: _overlay(root, userxattr=uid != 0), single, syscalls.CLONE_NEWNS),
         "PIVOT": tried(_pivot, single, syscalls.CLONE_NEWNS),
+        "KERNEL": _kernel(),
         "MOVE_ROOT": tried(_move, single, syscalls.CLONE_NEWNS),
         "USERNS_CHROOT": (False, "you are root") if uid == 0 else tried(
             lambda: os.chroot(root), IdMap.single(uid, gid), syscalls.CLONE_NEWPID | _NAMES
@@ -130,6 +131,23 @@ def _move() -> None:
     os.chdir(place)
     syscalls.mount(".", "/", "", syscalls.MS_MOVE)
     os.chroot(".")
+
+
+def _kernel() -> tuple[bool, str]:
+    """gVisor, for one, calls itself Linux and has not all of it."""
+    doing = "pidfd_open"
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        doing = "openat2"
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY)
+        os.close(syscalls.openat2(root, ".", os.O_PATH, 0, syscalls.RESOLVE_IN_ROOT))
+        os.close(root)
+        doing = "PR_SET_CHILD_SUBREAPER"
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
+    except OSError as error:
+        return False, f"{doing}: {error.strerror}"
+    return True, ""
 
 
 def _landlock() -> tuple[bool, str]:

@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from nbcontain.channel import Channel, Message, answer_of, connect
+from nbcontain.channel import Channel, Message, connect, error_of, is_readable
 from nbcontain.errors import NetworkError, Unavailable
 from nbcontain.store.layout import Layout
 
@@ -39,7 +39,7 @@ class Client:
                 channel = self._connected()
                 try:
                     channel.send(message)
-                    return answer_of(channel, _ANSWER_S, "the networks' worker")
+                    return _answer(channel)
                 except (BrokenPipeError, ConnectionResetError):
                     # It ended because nobody wanted anything of it, or somebody killed it.
                     self._close()
@@ -81,6 +81,20 @@ class Client:
             else:
                 raise NetworkError("the networks' worker cannot be reached")
         return self._channel
+
+
+def _answer(channel: Channel) -> Message:
+    """Raises what the worker raised, typed; BrokenPipeError if it is gone: what is asked for can be asked for again."""
+    if not is_readable(channel, _ANSWER_S):
+        raise NetworkError(f"the networks' worker has no answer after {_ANSWER_S:.0f} s")
+    message, fds = channel.receive()
+    for fd in fds:
+        os.close(fd)
+    if message is None:
+        raise BrokenPipeError
+    if "error" in message:
+        raise error_of(message)
+    return message
 
 
 def _start(layout: Layout) -> None:

@@ -91,7 +91,7 @@ class ContainerInfo:
     health: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     """How its health is checked, in docker's names, times in nanoseconds; nothing where it is not."""
     log: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
-    """What becomes of its output: `driver`, `max_bytes`, `files`, `buffer_bytes`; nothing where all of it is kept."""
+    """What becomes of its output: `driver`, `max_bytes`, `files`; nothing where all of it is kept."""
     unusual: bool = False
     """Its first process cannot be one that was made beforehand: it has other namespaces, or mounts of the host's."""
     stop_signal: str = "SIGTERM"
@@ -237,8 +237,10 @@ class Bundle:
         """What happened in it."""
         return FileJournal(self.path / "journal.jsonl", self.is_alive)
 
-    def follow(self, *, from_now: bool = False) -> Generator[Record]:
+    def follow(self, *, from_now: bool = False, **wanted: Any) -> Generator[Record]:
         """Its journal from the first record, or from its end on, to the end of the run that is going on.
+
+        What else is `wanted` is as `FileJournal.follow` has it.
 
         The files are opened now: what is followed is read to its end, also when --rm takes the names away.
         """
@@ -246,9 +248,9 @@ class Bundle:
         try:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return self.journal().follow(from_now=task)
+            return self.journal().follow(from_now=task, **wanted)
         journal = FileJournal(self.path / "journal.jsonl", lambda: holds.is_held(lock))
-        return journal.follow(lambda: os.close(lock), from_now=task)
+        return journal.follow(lambda: os.close(lock), from_now=task, **wanted)
 
     def active_directory(self) -> Path | None:
         """The directory of its writable snapshot, or None if it has none of its own."""
@@ -352,8 +354,15 @@ class Bundle:
     # --- writing: supervisor ---
 
     def write_state(self, state: State) -> None:
-        """Make `state` what everybody sees, at once. Not synced: after a power cut the container is gone anyway."""
-        self.replace_quickly("state.json", json.dumps(asdict(state)).encode())
+        """Make `state` what everybody sees, at once.
+
+        Not synced, since after a power cut the container is gone anyway; unless it is to be started again then.
+        """
+        data = json.dumps(asdict(state)).encode()
+        if self.info.restart:
+            files.replace(self.path / "state.json", data)
+        else:
+            self.replace_quickly("state.json", data)
 
     def write_stubs(self, made: Sequence[str]) -> None:
         known = {*self.stubs(), *made}

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nbcontain.errors import ContainerError, ContainerNotFound, NotRunning, SetupFailed
 from nbcontain.events import Output, Record
+from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.oci import spec_codec
 from nbcontain.runtime.annotations import GROUPS, USER
+from nbcontain.runtime.attending import Stream, attend
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
 from nbcontain.runtime.messages import Channel, Message, answer_of, connect, error_of
 from nbcontain.runtime.signals import signal_number
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
     from nbcontain.runtime.leash import Leash
 
 Status = Literal["created", "running", "restarting", "exited", "lost"]
-Stream = Literal["stdout", "stderr"]
-_READ_BYTES = 1 << 16
 _START_S = 60.0
 
 
@@ -232,6 +233,8 @@ class Container:
         on_output: Callable[[Stream, bytes], None] = lambda stream, data: None,
         stdin: int | None = None,
         leash: Leash | None = None,
+        privileged: bool = False,
+        exec_id: str = "",
     ) -> int:
         """Run a further program in it and give its exit code. Raises NotRunning, CommandNotFound and the like.
 
@@ -240,7 +243,7 @@ class Container:
         """
         from nbcontain.runtime.launcher import piped
 
-        order = self._exec_order(args, env, cwd, user)
+        order = self._exec_order(args, env, cwd, user, privileged=privileged) | {"id": exec_id}
         channel = self._connected()
         streams: dict[int, Stream] = {}
         theirs = [piped(stdin) if stdin is not None else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
@@ -260,16 +263,32 @@ class Container:
             poll.register(channel, select.POLLIN)
             if end >= 0:
                 poll.register(end, select.POLLIN)
-            return self._attend(poll, channel, streams, end, on_output)
+            return attend(poll, channel, streams, end, on_output)
         finally:
             # The end of the channel is the end of the program, if it still runs.
             channel.close()
             for fd in (*theirs, *streams, *([end] if end >= 0 else [])):
                 os.close(fd)
 
+    def exec_detached(
+        self, args: Sequence[str], *, env: Sequence[str] = (), cwd: str = "", user: str = "", privileged: bool = False,
+        exec_id: str = "",
+    ) -> None:  # fmt: skip
+        """Start a further program in it that nobody waits for; what it says is lost. Raises as `exec` does."""
+        order = self._exec_order(args, env, cwd, user, privileged=privileged) | {"detach": True, "id": exec_id}
+        channel = self._connected()
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            channel.send(order, [null, null, null])
+            answer_of(channel, _START_S, f"starting a program in {self.name}")
+        finally:
+            os.close(null)
+            channel.close()
+
     def _exec_order(
-        self, args: Sequence[str], env: Sequence[str], cwd: str, user: str, size: tuple[int, int] | None = None
-    ) -> Message:
+        self, args: Sequence[str], env: Sequence[str], cwd: str, user: str, size: tuple[int, int] | None = None,
+        *, privileged: bool = False,
+    ) -> Message:  # fmt: skip
         if self.is_paused:
             raise ContainerError(f"{self.name} is paused", hint=f"%container unpause {self.name}")
         from nbcontain.runtime.generate import merged
@@ -283,13 +302,19 @@ class Container:
             terminal=size is not None,
             console_size=size or (0, 0),
         )
+        if privileged:
+            every = tuple(f"CAP_{name}" for name in CAPABILITIES)
+            process = replace(process, capabilities=every, permitted=None, effective=None,
+                              no_new_privileges=False, apparmor="")  # fmt: skip
         user = user or spec.annotations.get(USER, "")
         groups = spec.annotations.get(GROUPS, "")
-        return {"do": "exec", "process": spec_codec.process_to_json(process), "user": user, "groups": groups}
+        return {"do": "exec", "process": spec_codec.process_to_json(process), "user": user, "groups": groups,
+                "privileged": privileged}  # fmt: skip
 
     def exec_terminal(
-        self, args: Sequence[str], *, env: Sequence[str] = (), cwd: str = "", user: str = "", size: tuple[int, int]
-    ) -> tuple[Channel, list[int]]:
+        self, args: Sequence[str], *, env: Sequence[str] = (), cwd: str = "", user: str = "", size: tuple[int, int],
+        privileged: bool = False,
+    ) -> tuple[Channel, list[int]]:  # fmt: skip
         """Run a further program at a terminal of its own: gives both ends of that, and the channel it hangs on.
 
         What comes on the channel next is an error, or that it was started, and then its exit code.
@@ -297,7 +322,7 @@ class Container:
         channel = self._connected()
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            channel.send(self._exec_order(args, env, cwd, user, size), [null, null, null])
+            channel.send(self._exec_order(args, env, cwd, user, size, privileged=privileged), [null, null, null])
             message, ends = channel.receive()
             if message is None:
                 raise NotRunning(f"{self.name} has ended")
@@ -326,6 +351,18 @@ class Container:
         finally:
             channel.close()
 
+    def call(
+        self, module: str, function: str, arguments: Mapping[str, object], fds: Sequence[int]
+    ) -> dict[str, Any]:
+        """Run one of our own functions in its mount namespace, with its root as the world. Raises what it raised."""
+        channel = self._connected()
+        try:
+            channel.send({"do": "call", "module": module, "function": function, "arguments": {**arguments}}, fds)
+            result: dict[str, Any] = answer_of(channel, None, function)["result"]
+            return result
+        finally:
+            channel.close()
+
     def reread(self) -> None:
         """Have its supervisor, if it has one, see what has been changed in its container.json."""
         with suppress(NotRunning):
@@ -351,51 +388,41 @@ class Container:
             raise error_of(answer)
         return fds
 
-    def _attend(
-        self,
-        poll: select.poll,
-        channel: Channel,
-        streams: dict[int, Stream],
-        end: int,
-        on_output: Callable[[Stream, bytes], None],
-    ) -> int:
-        code: int | None = None
-        while code is None or streams:
-            # A grandchild may keep the pipes open after the end: what is there now is all that is waited for.
-            ready = poll.poll(None if code is None else 200)
-            if not ready and code is not None:
-                break
-            for fd, _ in ready:
-                if fd in streams:
-                    try:
-                        data = os.read(fd, _READ_BYTES)
-                    except BlockingIOError:
-                        continue
-                    if data:
-                        on_output(streams[fd], data)
-                    else:
-                        poll.unregister(fd)
-                        os.close(fd)
-                        del streams[fd]
-                elif fd == end:
-                    return 128 + signal.SIGKILL
-                else:
-                    message, _ = channel.receive()
-                    if message is None:
-                        poll.unregister(channel)
-                        code = 128 + signal.SIGKILL if code is None else code
-                    elif "error" in message:
-                        raise error_of(message)
-                    elif "exit_code" in message:
-                        poll.unregister(channel)
-                        code = int(message["exit_code"])
-        return code
-
     # --- what it says ---
 
     def follow(self, *, from_now: bool = False) -> Generator[Record]:
         """Every record of its journal from the first, or of what comes from now on; waits for more until it ends."""
         return self.bundle.follow(from_now=from_now)
+
+    def output(
+        self, *, follow: bool = False, tail: int | None = None, since: float | None = None, until: float | None = None
+    ) -> Iterator[Record]:
+        """What it wrote, between two times; with `follow` also what it is going to, over restarts, to its end.
+
+        `tail` is how many lines are wanted of what is there already.
+        """
+        if follow:
+            records: Iterator[Record] = self.bundle.follow(to_the_last=True, tail=tail, until=until)
+        else:
+            records = self.bundle.journal().records()
+            if tail is not None:
+                from nbcontain.journal import Tail
+
+                last = Tail(tail)
+                for record in _between(records, since, until):
+                    last.add(record)
+                return last.records()
+        return _between(records, since, until)
+
+    def health(self) -> dict[str, object] | None:
+        """docker's State.Health: Status, FailingStreak and Log; None where nobody checks it, or it never ran."""
+        if not self.info.health:
+            return None
+        try:
+            said = json.loads((self.bundle.path / "health.json").read_bytes())
+            return {name: said[name] for name in ("Status", "FailingStreak", "Log")}
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
     def logs(self) -> list[Record]:
         """What it has written so far."""
@@ -407,3 +434,11 @@ class Container:
             return connect(self.bundle.path)
         except OSError as error:
             raise NotRunning(f"{self.info.name} is not running", hint=f"%container start {self.info.name}") from error
+
+
+def _between(records: Iterator[Record], since: float | None, until: float | None) -> Iterator[Record]:
+    for record in records:
+        if until is not None and record.time > until:
+            return
+        if isinstance(record.event, Output) and (since is None or record.time >= since):
+            yield record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
 import signal
@@ -10,7 +11,7 @@ from functools import partial
 
 from nbcontain.runtime import answerers, init, rungs, stage
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import Channel, Message
+from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import FLAGS
 from nbcontain.values import dataclass
 
@@ -68,7 +69,8 @@ class Execs:
         answers = answerers.Answers(
             self._bundle.info.answers, self._bundle.answers(), answered.fileno() if answered else -1
         )
-        body = partial(init.be_process, seccomp=self._bundle.seccomp(spec), root_fd=root_fd, answers=answers)
+        seccomp = b"" if message.get("privileged") else self._bundle.seccomp(spec)
+        body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd, answers=answers)
         kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
         try:
             inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
@@ -92,6 +94,28 @@ class Execs:
             self._running[fd] = running
             self._poll.register(fd, select.POLLIN)
         return running.pid
+
+    def call(self, client: Channel, message: Message, fds: list[int]) -> None:
+        """Have one of our own functions run where the container's files are; `client` is told what it gives.
+
+        It is in the container's mount namespace and in no other, so that nobody inside sees its process.
+        """
+        for name in (ROOTFS, message["module"]):
+            # Before the fork: in there nothing can be imported any more.
+            importlib.import_module(name)
+        flags = FLAGS["mount"]
+        if "user" in self._bundle.spec.linux.namespaces:
+            flags |= FLAGS["user"]
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            inside = stage.join(self._pidfd, flags, init.be_caller, (null, null, null))
+        finally:
+            os.close(null)
+        inside.channel.send({"function": message["function"], "arguments": message["arguments"]}, fds)
+        running = _Exec(inside.pid, os.pidfd_open(inside.pid), inside.channel, client)
+        for fd in (inside.channel.fileno(), running.pidfd):
+            self._running[fd] = running
+            self._poll.register(fd, select.POLLIN)
 
     def serve(self, fd: int) -> None:
         """One has become its program, or failed to, or has ended; or one that was left alone says something."""

@@ -77,7 +77,10 @@ class ExecOptions:
 
     name: str = argument(help="a running container", metavar="CONTAINER")
     command: tuple[str, ...] = argument(help="the program and its arguments", nargs=REST, metavar="COMMAND")
+    detach: bool = option("-d", "--detach", help="leave it running and return at once")
     environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
+    env_file: tuple[str, ...] = option("--env-file", help="a file of NAME=value lines", metavar="FILE")
+    privileged: bool = option("--privileged", help="with all capabilities, and every call of the kernel's")
     workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
     user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
@@ -105,7 +108,7 @@ def generate(
     """
     has_network, is_empty = is_own(mode_of(options.network)), mode_of(options.network) == "none"
     args = _arguments(config, options)
-    environment = merged(config.env, _environment(options, environ))
+    environment = merged(config.env, environment_of(options, environ))
     if not any(entry.startswith("PATH=") for entry in environment):
         environment = (f"PATH={DEFAULT_PATH}", *environment)
     if options.tty and not any(entry.startswith("TERM=") for entry in environment):
@@ -216,7 +219,8 @@ def passed_on(entries: Sequence[str], environ: Mapping[str, str]) -> tuple[str, 
     return tuple(given)
 
 
-def _environment(options: RunOptions, environ: Mapping[str, str]) -> tuple[str, ...]:
+def environment_of(options: RunOptions | ExecOptions, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What --env-file and -e say, those of -e last. Raises UsageError."""
     entries: list[str] = []
     for name in options.env_file:
         try:
@@ -255,8 +259,9 @@ def _own_mounts(
         proc = Mount("/proc", "bind", "/proc", ("rbind", *_ALL_QUIET))
     access = () if options.privileged else ("ro",)
     sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, *access))
-    if is_rootless and not is_own(mode_of(options.network)):
-        # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone.
+    if is_rootless and (not is_own(mode_of(options.network)) or not host.can(Ability.FRESH_PROC)):
+        # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone; and
+        # like a procfs not at all where parts of this machine's are covered.
         sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_ALL_QUIET, *(f"r{each}" for each in access)))
     tty = ("gid=5",) if host.ids.has_gid(5) else ()
     return (

@@ -43,8 +43,9 @@ class GrantOptions:
     """What `run` and `create` can be told of it."""
 
     device: tuple[str, ...] = option(
-        "--device", help="/dev/…[:/dev/… inside]: a device of this machine", metavar="DEVICE"
+        "--device", help="/dev/…[:/dev/… inside], or vendor.com/class=name of a CDI file", metavar="DEVICE"
     )
+    gpus: str = option("--gpus", help="all, how many, or device=0,1: NVIDIA's, by their CDI file", metavar="GPUS")
     group_add: tuple[str, ...] = option("--group-add", help="a group more, by name or number", metavar="GROUP")
     sysctl: tuple[str, ...] = option("--sysctl", help="NAME=value of its own namespaces", metavar="NAME=VALUE")
     oom_score_adj: int | None = option(

@@ -29,6 +29,10 @@ from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
 from nbcontain.values import replace
 
 Body = Callable[[Channel, Message, list[int]], None]
+_FILE_CAPABILITIES = tuple(
+    f"CAP_{name}" for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
+)
+"""What files can ask for."""
 _FULL = Rung()
 _NO_ANSWERS = Answers()
 
@@ -166,6 +170,19 @@ def _be_function(channel: Channel, message: Message, fds: list[int], rung: Rung)
     fds += roots.made_of(rootfs, source, rung)
     os.umask(0)
     channel.send({"result": function(arguments, fds)})
+
+
+def be_caller(channel: Channel) -> None:
+    """A supervisor's, in the mount namespace of its container: run one of our own functions there."""
+    message, fds = channel.receive()
+    if message is None:
+        return
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    kept = confine.capability_set(_FILE_CAPABILITIES) & syscalls.capget()[1]
+    syscalls.capset(kept, kept, 0)
+    os.chdir("/")
+    os.umask(0)
+    channel.send({"result": sys.modules[ROOTFS].FUNCTIONS[message["function"]](message["arguments"], fds)})
 
 
 def hide_words() -> None:

@@ -19,7 +19,6 @@ _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": _N
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _LOG_OPTS = ("max-size", "max-file", "mode", "max-buffer-size", "labels", "labels-regex", "env", "env-regex", "tag",
              "compress")  # fmt: skip
-_BUFFER_BYTES = 1 << 20
 _LOCAL = {"max-size": "20m", "max-file": "5"}
 """What docker's driver `local` does unless told."""
 _MILLISECOND = 10**6
@@ -114,7 +113,7 @@ def health_of(config: ImageConfig, options: LifeOptions) -> dict[str, Any]:
 
 
 def log_of(options: LifeOptions) -> dict[str, Any]:
-    """What becomes of the output: `driver`, `options` as told, `max_bytes`, `files`, `buffer_bytes`.
+    """What becomes of the output: `driver`, `options` as told, `max_bytes`, `files`.
 
     {} where nothing was told: all of it is kept. Raises UsageError.
     """
@@ -145,13 +144,13 @@ def log_of(options: LifeOptions) -> dict[str, Any]:
             raise UsageError("--log-opt max-file cannot be less than 1")
         found["files"] = int(files)
     mode = told.get("mode", "blocking")
-    if mode not in ("blocking", "non-blocking"):
+    if mode == "non-blocking" or "max-buffer-size" in told:
+        raise UsageError(
+            "--log-opt mode=non-blocking is not here", why="output goes to a file, and waits for nobody but the disk",
+            hint="leave it out",
+        )  # fmt: skip
+    if mode != "blocking":
         raise UsageError(f"--log-opt mode={mode}: blocking or non-blocking")
-    if "max-buffer-size" in told and mode != "non-blocking":
-        raise UsageError("--log-opt max-buffer-size is for mode=non-blocking")
-    if mode == "non-blocking":
-        size = told.get("max-buffer-size", "")
-        found["buffer_bytes"] = limits.size_bytes(size, "--log-opt max-buffer-size") if size else _BUFFER_BYTES
     if told.get("compress", "false").lower() not in ("false", "0", "f"):
         raise UsageError("--log-opt compress is not here", why="rotated logs stay readable as they are")
     return found

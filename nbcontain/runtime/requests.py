@@ -121,6 +121,10 @@ class Clients:
                     hint = "--health-cmd of run, or HEALTHCHECK of a Dockerfile"
                     raise ContainerError(f"{run.info.name} has no health check", hint=hint)
                 run.health.check_now(client.tell)
+            case "call":
+                if not run.is_started or run.pidfd < 0:
+                    raise NotRunning(f"{run.info.name} is not running")
+                run.execs.call(client, message, fds)
             case "exec":
                 if not run.is_started or run.pidfd < 0:
                     raise NotRunning(f"{run.info.name} is not running")

@@ -160,7 +160,7 @@ def _remove_stub(path: str, below_fd: int) -> None:
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             os.rmdir(name, dir_fd=fd)
-        elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
+        elif (stat.S_ISREG(status.st_mode) and status.st_size == 0) or (parent == "/dev" and _is_stand_in(status)):
             os.unlink(name, dir_fd=fd)
         else:
             return
@@ -171,6 +171,11 @@ def _remove_stub(path: str, below_fd: int) -> None:
         os.close(fd)
     if below_fd >= 0:
         _remove_unchanged(parent, below_fd)
+
+
+def _is_stand_in(status: os.stat_result) -> bool:
+    """A node or a file for a device, made where no /dev could be mounted: whatever was written to it, it is no file."""
+    return stat.S_ISCHR(status.st_mode) or stat.S_ISREG(status.st_mode)
 
 
 def _remove_unchanged(path: str, below_fd: int) -> None:

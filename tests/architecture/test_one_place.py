@@ -42,6 +42,7 @@ INSIDE = (
     "runtime.isolation",
     "runtime.cgroup_mounts",
     "runtime.programs",
+    "runtime.paths_inside",
     "runtime.rootfs",
     "runtime.owner_answers",
     "runtime.unmounted",

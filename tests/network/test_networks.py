@@ -471,3 +471,34 @@ def test_two_stores_do_not_touch_each_others(machine: Machine, lan: Lan, tmp_pat
         other.networks.settle()
     assert machine.sh("ping -c 1 -W 1 10.210.0.1")
     assert "nbcontain_" in picture()
+
+
+def test_whatever_is_killed_whenever_one_settling_leaves_nothing(machine: Machine, lan: Lan) -> None:
+    """A process of the networks', or the container's supervisor and with it the container, at a random moment."""
+    import random
+    import threading
+
+    from nbcontain.errors import NbcontainError
+
+    make(machine, "lab")
+    machine.engine.networks.settle()
+    before, chance = picture(), random.Random(7)
+    for number in range(300 if os.environ.get("NBCONTAIN_SOAK") else 8):
+        victim, delay_s = chance.choice(("worker", "names", "forwarder", "init")), chance.random() * 0.3
+
+        def kill(victim: str = victim, delay_s: float = delay_s) -> None:
+            threading.Event().wait(delay_s)
+            pids = [each.pid for each in machine.engine.containers()] if victim == "init" else []
+            for pid in pids or [processes_of(machine).get(victim)]:
+                if pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with contextlib.suppress(NbcontainError):
+            machine.run("sleep", "0.1", network="lab", publish=(f"{9300 + number}:80",), name=f"r{number}")
+        killer.join()
+        machine.clear()
+        machine.engine.networks.settle()
+        assert picture() == before, (number, victim, delay_s)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = r"""
 echo '== status'
-grep -E '^(Uid|Gid|Groups|Umask|NoNewPrivs|Seccomp|Cap|Sig|CoreDumping|THP|Speculation)' /proc/self/status
+grep -E '^(Uid|Gid|Groups|Umask|NoNewPrivs|Seccomp|Cap|Sig(Blk|Ign|Cgt)|CoreDumping|THP|Speculation)' /proc/self/status
 echo '== limits'; cat /proc/self/limits
 echo '== mounts'; cut -d' ' -f4- /proc/self/mountinfo
 echo '== dev'; cd /dev

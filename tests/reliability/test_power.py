@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from reliability import deeds, faults, power
 from reliability.conftest import SOAK
 from reliability.faults import Step
 
-STATES = 10_000 if SOAK else 30
+STATES = int(os.environ.get("NBCONTAIN_SOAK_STATES", "10000")) if SOAK else 30
 AGAIN = 20
 """After every so many-th state the command is given again."""
 

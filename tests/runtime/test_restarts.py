@@ -111,7 +111,7 @@ def test_stop_and_kill_end_a_policy_and_a_crash_does_not(profile: str, machine: 
     assert container.state().restart_count == 0
     until(lambda: said(container).count("ready") == 3)
     container.kill(signal.SIGKILL)
-    assert container.wait(5) == 137
+    assert container.wait(30) == 137
     time.sleep(0.3)
     assert container.status == "exited"
 
@@ -124,7 +124,7 @@ def test_a_signal_that_ends_nothing_leaves_the_policy_alone(machine: Machine) ->
 
 def test_everybody_who_waits_hears_of_the_first_end(machine: Machine) -> None:
     container = machine.start("echo ready; sleep 0.3; exit 6", restart="always")
-    assert container.wait(5) == 6
+    assert container.wait(30) == 6
 
 
 def test_an_idle_supervisor_awakes_to_start_it_again(profile: str, machine: Machine) -> None:
@@ -174,7 +174,7 @@ def test_what_cannot_be_started_again_is_given_up(machine: Machine) -> None:
 
 # --- health ---------------------------------------------------------------------------------------
 
-SOON = {"health_interval": "100ms", "health_timeout": "2s"}
+SOON = {"health_interval": "100ms"}
 
 
 def test_a_container_becomes_healthy_and_unhealthy(profile: str, machine: Machine) -> None:

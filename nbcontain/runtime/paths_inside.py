@@ -1,0 +1,91 @@
+"""Looking at a container's paths and copying from and to them: functions of ours that run inside its root file system.
+
+A symlink of the container's leads to where it leads inside; there is no outside, and nothing of the container's is
+loaded or run for it (CVE-2018-15664, CVE-2019-14271). Run by init, and by a process that a supervisor forks into the
+container's mount namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from nbcontain.errors import SetupFailed
+from nbcontain.linux import trees
+from nbcontain.runtime.rootfs import Arguments, function
+from nbcontain.store import files
+from nbcontain.store.tree_tar import write_tree
+from nbcontain.store.unpack import add_tar
+
+
+@function
+def look_at(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
+    """What `path` is: kind ("file", "directory", "link", "other", "" for nothing), and whether its parent is there.
+
+    With `follow` a symlink is what it leads to.
+    """
+    return _looked(arguments["path"], follow=arguments["follow"])
+
+
+def _looked(path: str, *, follow: bool) -> dict[str, Any]:
+    try:
+        status = os.stat(path) if follow or path.endswith("/") else os.lstat(path)
+    except FileNotFoundError:
+        parent = os.path.dirname(path.rstrip("/")) or "/"
+        # A link that leads to nothing yet: something can be made where it leads.
+        leads_to = os.path.realpath(path) if os.path.islink(path.rstrip("/")) else ""
+        if leads_to:
+            return {"kind": "", "parent": os.path.isdir(os.path.dirname(leads_to)), "path": leads_to}
+        return {"kind": "", "parent": os.path.isdir(parent), "path": path}
+    except NotADirectoryError:
+        return {"kind": "", "parent": False, "path": path}
+    mode = status.st_mode
+    kind = (
+        "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "link" if stat.S_ISLNK(mode)
+        else "other"
+    )  # fmt: skip
+    return {"kind": kind, "parent": True, "path": path}
+
+
+@function
+def send_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Write what is at `path` to fds[0] as a tar, called `name`; `follow` and `owner` as `tree_tar` has them."""
+    path = arguments["path"]
+    # What is behind a symlink is named by where that leads.
+    path = os.path.realpath(path) if arguments["follow"] else os.path.join(
+        os.path.realpath(os.path.dirname(path.rstrip("/")) or "/"), os.path.basename(path.rstrip("/"))
+    )  # fmt: skip
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent, leaf = os.path.split(path.rstrip("/"))
+    try:
+        fd = trees.open_in(root, parent or "/", os.O_RDONLY | os.O_DIRECTORY)
+    finally:
+        os.close(root)
+    owner = arguments.get("owner")
+    try:
+        count = write_tree(
+            fd, os.fsencode(leaf or "."), os.fsencode(arguments["name"]), lambda data: files.write(fds[0], data),
+            owner=tuple(owner) if owner else None,
+        )  # fmt: skip
+    finally:
+        os.close(fd)
+    return {"entries": count}
+
+
+@function
+def take_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Unpack the tar that fds[0] reads into the directory `path`, which is made with `make`; all of it is `owner`'s.
+
+    Raises SetupFailed where a directory would take the place of something else, or the other way round.
+    """
+    path, owner = arguments["path"], arguments.get("owner")
+    if arguments.get("make") and not os.path.isdir(path):
+        os.mkdir(path, 0o755)
+        if owner:
+            os.chown(path, *owner)
+    if not os.path.isdir(path):
+        raise SetupFailed(f"{path} is no directory", path=path)
+    with os.fdopen(os.dup(fds[0]), "rb", buffering=0) as raw:
+        applied = add_tar(raw, path, owner=tuple(owner) if owner else None, whole=True)
+    return {"entries": applied.entries, "lost_owners": applied.lost_owners}

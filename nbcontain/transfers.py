@@ -1,0 +1,260 @@
+"""Files in and out of containers: docker's cp, with docker's rules of what goes where. `engine.transfers`."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbcontain.errors import ContainerError, NbcontainError, SetupFailed, UsageError
+from nbcontain.events import Emit, scope
+from nbcontain.host import is_root
+from nbcontain.oci.spec import Mount
+from nbcontain.store import files
+from nbcontain.store.tree_tar import write_tree
+from nbcontain.store.unpack import add_tar
+from nbcontain.task import Task
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+    from nbcontain.runtime.container import Container
+
+_MODULE = "nbcontain.runtime.paths_inside"
+_CHUNK_BYTES = 1 << 18
+_OWN = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something goes: into this directory, under this name ("." is: what is in it)."""
+
+    directory: str
+    name: str
+    make: bool = False
+    """The directory is to be made."""
+
+
+def placed(source: str, source_kind: str, dest: str, looked: Mapping[str, Any]) -> Place:
+    """docker's rules (docs: docker container cp). `looked` is what is at `dest`. Raises UsageError."""
+    base = os.path.basename(os.path.normpath(source)) if not source.endswith("/.") else "."
+    is_directory = source_kind == "directory"
+    content = is_directory and (source.endswith("/.") or source == ".")
+    match looked["kind"]:
+        case "directory":
+            return Place(dest, "." if content else base)
+        case "":
+            if not looked["parent"]:
+                raise UsageError(f"cp: {os.path.dirname(dest.rstrip('/')) or '/'} is not there", hint="make it first")
+            if is_directory:
+                return Place(str(looked["path"]), ".", make=True)
+            if dest.endswith("/"):
+                raise UsageError(f"cp: destination directory must exist: {dest}")
+        case _:
+            if is_directory:
+                raise UsageError(f"cp: cannot copy a directory to a file: {dest}")
+            if dest.endswith("/"):
+                raise UsageError(f"cp: {dest} is no directory", why="not a directory")
+    parent, name = os.path.split(str(looked["path"]))
+    return Place(parent or "/", name)
+
+
+class Transfers:
+    """Copies between an engine's containers and this machine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def out(self, container: Container, path: str, dest: str, *, archive: bool = False, follow: bool = False) -> Task[
+        None
+    ]:
+        """Copy a path of a container to this machine, or as a tar to standard output ("-"). Runs or not.
+
+        All of it belongs to whoever asks; with `archive` to whom it belongs inside, where that can be.
+        """
+        path = _absolute(path)
+
+        def body(emit: Emit) -> None:
+            with scope(emit, "cp", f"cp {container.name}:{path}"):
+                found = self._call(container, "look_at", {"path": path, "follow": follow})
+                if not found["kind"]:
+                    raise ContainerError(f"there is no {path} in {container.name}")
+                order = {"path": path, "follow": follow or path.endswith("/.")}
+                if dest == "-":
+                    name = os.path.basename(os.path.normpath(path)) or "."
+                    self._received(container, order | {"name": name}, _to_stdout)
+                else:
+                    place = placed(path, found["kind"], dest, _looked(dest))
+                    if place.make:
+                        _make(place.directory)
+                    owner = None if archive and is_root() else (self._engine.host.uid, os.getegid())
+                    self._received(container, order | {"name": place.name}, lambda fd: _unpack(fd, place, owner))
+                self._engine.events.container(container, "archive-path", path=path)
+
+        return Task("cp", body)
+
+    def into(
+        self, source: str, container: Container, path: str, *, archive: bool = False, follow: bool = False
+    ) -> Task[None]:
+        """Copy a path of this machine, or a tar from standard input ("-"), into a container. Runs or not.
+
+        All of it belongs to root inside; with `archive`, as all of a tar's, to whom it belongs here.
+        """
+        path = _absolute(path)
+
+        def body(emit: Emit) -> None:
+            with scope(emit, "cp", f"cp {container.name}:{path}"):
+                looked = self._call(container, "look_at", {"path": path, "follow": True})
+                if source == "-":
+                    if looked["kind"] != "directory":
+                        raise UsageError(f"cp -: {path} is no directory of {container.name}",
+                                         why="a tar is unpacked into a directory")  # fmt: skip
+                    place = Place(path, ".")
+                    self._sent(container, place, None, _from_stdin)
+                else:
+                    kind = _kind(source, follow=follow)
+                    place = placed(source, kind, path, looked)
+                    owner = None if archive else (0, 0)
+                    self._sent(container, place, owner, lambda fd: _pack(fd, source, place.name, follow=follow))
+                self._engine.events.container(container, "extract-to-dir", path=place.directory)
+
+        return Task("cp", body)
+
+    # --- both ends of a pipe ---
+
+    def _received(self, container: Container, order: Mapping[str, Any], take: Callable[[int], None]) -> None:
+        """Have a tree sent, and taken here at the same time."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        with _aside(lambda: take(reading), reading) as errors:
+            try:
+                self._call(container, "send_tree", order, [writing])
+            finally:
+                os.close(writing)
+        if errors:
+            raise errors[0]
+
+    def _sent(
+        self, container: Container, place: Place, owner: tuple[int, int] | None, send: Callable[[int], None]
+    ) -> None:
+        """Have a tree taken inside, and sent from here at the same time."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        order = {"path": place.directory, "make": place.make, "owner": owner}
+        with _aside(lambda: send(writing), writing) as errors:
+            try:
+                self._call(container, "take_tree", order, [reading])
+            finally:
+                os.close(reading)
+        if errors and not isinstance(errors[0], BrokenPipeError):
+            raise errors[0]
+
+    def _call(
+        self, container: Container, name: str, arguments: Mapping[str, Any], fds: Sequence[int] = ()
+    ) -> dict[str, Any]:
+        """Run one of `runtime.paths_inside`' functions where the container's files are."""
+        spec = container.bundle.spec
+        if container.status == "running" and "mount" in spec.linux.namespaces:
+            return container.call(_MODULE, name, arguments, fds)
+        root: Sequence[Mount] = container.bundle.rootfs
+        path = str(arguments["path"])
+        for mount in sorted(spec.mounts, key=lambda each: -len(each.destination)):
+            # A volume of a container that does not run, whose mounts nobody has made.
+            inside = mount.destination.rstrip("/")
+            if mount.type == "bind" and mount.destination not in _OWN and (path + "/").startswith(inside + "/"):
+                if os.path.isdir(mount.source):
+                    root = (Mount("/", "bind", mount.source, ("bind",)),)
+                    arguments = {**arguments, "path": path[len(inside) :] or "/"}
+                break
+        with self._engine.store.shared():
+            return self._engine.launcher.call(name, root, arguments, fds, imports=(_MODULE,))
+
+
+@contextmanager
+def _aside(work: Callable[[], None], fd: int) -> Iterator[list[BaseException]]:
+    """Do something with one end of a pipe on a thread of its own meanwhile, and close it; gives what went wrong."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            errors.append(error)
+        finally:
+            os.close(fd)
+
+    thread = threading.Thread(target=run, name="nbcontain cp", daemon=True)
+    thread.start()
+    try:
+        yield errors
+    finally:
+        thread.join()
+
+
+def _absolute(path: str) -> str:
+    """A container's paths begin at its root, as docker's; a trailing / or /. keeps its meaning."""
+    ending = "/." if path.endswith("/.") or path == "." else "/" if path.endswith("/") and path.strip("/") else ""
+    found = "/" + os.path.normpath("/" + path).lstrip("/")
+    return found.rstrip("/") + ending if ending else found
+
+
+def _kind(path: str, *, follow: bool) -> str:
+    try:
+        mode = (os.stat if follow or path.endswith(("/", "/.")) else os.lstat)(path).st_mode
+    except OSError as error:
+        raise UsageError(f"cp: cannot read {path}", why=error.strerror or "") from error
+    return "directory" if stat.S_ISDIR(mode) else "link" if stat.S_ISLNK(mode) else "file"
+
+
+def _looked(path: str) -> dict[str, Any]:
+    """What is at a path of this machine, as `look_at` says it."""
+    real = os.path.realpath(path)
+    kind = "directory" if os.path.isdir(real) else "file" if os.path.exists(real) else ""
+    return {"kind": kind, "parent": os.path.isdir(os.path.dirname(real)), "path": real}
+
+
+def _make(path: str) -> None:
+    try:
+        files.make_directory(Path(path), 0o755, durable=False)
+    except OSError as error:
+        raise UsageError(f"cp: cannot make {path}", why=error.strerror or "") from error
+
+
+def _pack(fd: int, source: str, name: str, *, follow: bool) -> None:
+    path = os.path.realpath(source) if follow or source.endswith(("/", "/.")) else os.path.join(
+        os.path.realpath(os.path.dirname(source) or "."), os.path.basename(source)
+    )  # fmt: skip
+    parent, leaf = os.path.split(path)
+    directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        write_tree(directory, os.fsencode(leaf or "."), os.fsencode(name), lambda data: files.write(fd, data))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"cp: cannot read {error.filename or source}", why=error.strerror or "") from error
+    finally:
+        os.close(directory)
+
+
+def _unpack(fd: int, place: Place, owner: tuple[int, int] | None) -> None:
+    try:
+        with os.fdopen(os.dup(fd), "rb", buffering=0) as raw:
+            add_tar(raw, place.directory, owner=owner, whole=True)
+    except NbcontainError:
+        raise
+    except OSError as error:
+        raise SetupFailed(f"cp: cannot write to {place.directory}", why=error.strerror or "") from error
+
+
+def _to_stdout(fd: int) -> None:
+    sys.stdout.flush()
+    while data := os.read(fd, _CHUNK_BYTES):
+        files.write(1, data)
+
+
+def _from_stdin(fd: int) -> None:
+    while data := os.read(0, _CHUNK_BYTES):
+        files.write(fd, data)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 import needs
-
 from nbcontain.engine import Engine
 from nbcontain.lessons import course
 from nbcontain.linux import syscalls
@@ -45,13 +45,25 @@ def execute(
     path: Path, directory: Path, root: Path, display: str, change: Callable[[Any], Any] = lambda notebook: notebook
 ) -> nbformat.NotebookNode:
     """The notebook with its outputs, perhaps changed before; raises CellExecutionError where a cell fails."""
+    with ExitStack() as stack:
+        return _execute(path, directory, root, display, change, stack)
+
+
+def _execute(
+    path: Path, directory: Path, root: Path, display: str, change: Callable[[Any], Any], stack: ExitStack
+) -> nbformat.NotebookNode:
     notebook = change(nbformat.read(path, as_version=4))
     env = {**os.environ, "NBCONTAIN_ROOT": str(root), "NBCONTAIN_DISPLAY": display}
     env.update(IPYTHONDIR=str(directory / "ipython"), JUPYTER_RUNTIME_DIR=str(directory / "runtime"))
-    manager = AsyncKernelManager(kernel_name="python3", transport="ipc" if path in NETWORKED else "tcp")
+    manager = AsyncKernelManager(kernel_name="python3")
+    if path in NETWORKED:  # it will not be on our network; and a socket's path must be short
+        sockets = stack.enter_context(tempfile.TemporaryDirectory())
+        manager.transport, manager.ip = "ipc", f"{sockets}/k"
     client = NotebookClient(notebook, timeout=90, km=manager, resources={"metadata": {"path": directory}})
-    with own_network() if path in NETWORKED else nullcontext():
-        return client.execute(env={**env, "NBCONTAIN_NETWORK": ""} if path in NETWORKED else env)
+    if path in NETWORKED:
+        stack.enter_context(own_network())
+        env["NBCONTAIN_NETWORK"] = ""
+    return client.execute(env=env)
 
 
 @contextmanager

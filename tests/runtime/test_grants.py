@@ -10,7 +10,8 @@ import pytest
 from machine import SLEEP, Machine
 from nbcontain.errors import SetupFailed, UsageError
 from nbcontain.linux.capabilities import CAPABILITIES
-from nbcontain.runtime import grants
+from nbcontain.runtime import grants, mounts
+from nbcontain.runtime.generate import RunOptions
 
 
 def test_a_directory_in_memory(profile: str, machine: Machine) -> None:
@@ -31,7 +32,7 @@ def test_a_directory_in_memory_is_full_when_it_is(profile: str, machine: Machine
 @pytest.mark.parametrize("word", ["run", "/", "/proc/x", "/sys", "/run:size=lots", "/run:mode=9", "/run:magic", "/a\0"])
 def test_a_directory_in_memory_that_is_none_is_one_clear_error(word: str) -> None:
     with pytest.raises(UsageError, match="--tmpfs"):
-        grants.temporary((word,))
+        mounts.asked(RunOptions(image="box", tmpfs=(word,)))
 
 
 def test_a_device_of_this_machine(profile: str, machine: Machine) -> None:

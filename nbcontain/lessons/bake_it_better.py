@@ -44,14 +44,12 @@ def _humble(room: Classroom) -> Iterator[Claim]:
     yield Claim("that user is not root", user not in ("", "0", "root"), "any number but 0 will do")
     yield Claim("it comes from thin or has its bread", room.file("humble", "/bread") is not None, "FROM thin")
     said = room.said("humble", "sh", "-c", "id -u; cat /bread; echo x > /bread 2>/dev/null || echo refused")
-    if said is not None:  # where a user has no other id than his own, nobody else can be started
+    if said is not None:  # where a user has no other id than his own, perhaps nobody else can be started
         who, *lines = said.split("\n")
         yield Claim("a container of it is not root", who != "0", "USER decides that")
-        yield Claim(
-            "it can read the bread and not change it",
-            lines[:2] == [GREETING, "refused"],
-            "root owns /bread; leave it so",
-        )
+        yield Claim("it can read the bread", lines[:1] == [GREETING], "chmod a+r /bread")
+        if not room.engine.profile.rung.ids:  # else others than root are only kept in mind there
+            yield Claim("and not change it", lines[1:2] == ["refused"], "root owns /bread; leave it so")
 
 
 def _ignores(room: Classroom) -> Iterator[Claim]:

@@ -195,9 +195,13 @@ class Group:
                 directory = self._made(self._tree.second)
                 if (directory / "cgroup.freeze").exists():
                     return directory
+        why = "this machine gives no control group"
         if "freezer" in self._tree.first:
-            return self._first("freezer")
-        raise SetupFailed("nothing can be paused here", why="this machine gives no control group", hint=_HINT)
+            try:
+                return self._first("freezer")
+            except OSError as error:
+                why = f"{error.strerror or error}: {error.filename}"
+        raise SetupFailed("nothing can be paused here", why=why, hint=_HINT)
 
     def freeze(self, *, frozen: bool, timeout_s: float = 5.0) -> None:
         """Stop all its processes where they are, or let them go on. Raises SetupFailed."""

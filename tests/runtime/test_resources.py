@@ -98,6 +98,17 @@ def test_limits_are_changed_while_it_runs(machine: Machine, roots: list[Path]) -
         machine.engine.resources.update(container, LimitOptions())
 
 
+def test_whoever_may_pause_nothing_is_told_so(profile: str, machine: Machine) -> None:
+    container = machine.start(SLEEP)
+    try:
+        machine.engine.resources.pause(container)
+    except SetupFailed as error:
+        assert "nothing can be paused here" in str(error) and error.why and error.hint
+        assert not container.is_paused
+    else:
+        machine.engine.resources.unpause(container)
+
+
 def test_a_paused_container_does_nothing_until_it_goes_on(machine: Machine, roots: list[Path]) -> None:
     container = machine.start("while :; do date +%s%N; sleep 0.02; done")
     resources = machine.engine.resources

@@ -19,6 +19,9 @@ from nbcontain.runtime.rungs import FURNITURE, named
 from nbcontain.store import files
 from nbcontain.values import dataclass
 
+_LINKS = {"user": "user", "mount": "mnt"}
+"""The namespaces that the answerer enters, in this order, with their names in /proc/PID/ns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -29,6 +32,10 @@ class Answers:
     seccomp: bytes = b""
     fd: int = -1
     """Where to introduce itself; -1 where its calls are only pretended."""
+    spaces: int = -1
+    """Init's own /proc/self/ns, opened while the host's /proc can be seen; -1 for an exec's process."""
+    names: tuple[str, ...] = ()
+    """What to hand over of it, in the order in which it is entered."""
 
     @property
     def stand_in(self) -> bool:
@@ -37,8 +44,17 @@ class Answers:
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """The descriptor, if there is one."""
-        return (self.fd,) if self.fd >= 0 else ()
+        """The descriptors, if there are any."""
+        return tuple(fd for fd in (self.fd, self.spaces) if fd >= 0)
+
+    @classmethod
+    def of_init(cls, bundle: Bundle, spec: Spec, fd: int) -> Answers:
+        """Init, before it leaves the host's root: those of its program; `fd` as above."""
+        if fd < 0:
+            return cls(bundle.info.answers, bundle.answers())
+        spaces = os.open("/proc/self/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        names = tuple(link for name, link in _LINKS.items() if name in spec.linux.namespaces)
+        return cls(bundle.info.answers, bundle.answers(), fd, spaces, names)
 
     def introduce(self, user: User) -> None:
         """Init, and an exec's process: have this process's calls answered from here on, as those of `user`."""
@@ -46,13 +62,17 @@ class Answers:
             confine.install(self.seccomp)
             return
         channel = Channel.of(self.fd)
+        # All that is opened is opened now: from the filter on nobody answers until the message has arrived.
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Whoever was born into a namespace that others are in may not be looked at by anybody, nor followed by its
+        # pidfd, until it has executed its program: so it says itself where it is.
+        spaces = [os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.spaces) for name in self.names]
         listener = confine.install(self.seccomp)
         groups = list(dict.fromkeys((user.gid, *user.additional_gids)))
         message = {"uid": user.uid, "gid": user.gid, "groups": groups, "words": self.words}
-        channel.send(message, [listener, root])
-        os.close(listener)
-        os.close(root)
+        channel.send(message, [listener, root, *spaces])
+        for fd in (listener, root, *spaces, *self.kept[1:]):
+            os.close(fd)
         answer, _ = channel.receive()
         channel.close()
         if answer is None:
@@ -61,10 +81,11 @@ class Answers:
             raise error_of(answer)
 
 
-def fork_for(bundle: Bundle, spec: Spec, pidfd: int) -> Channel | None:
+def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | None:
     """Supervisor: an answerer for a program in the container that `pidfd` is; None where none is needed.
 
-    Gives the channel on which the program is to introduce itself.
+    Without one it is for the container's first program, which says where it is. Gives the channel on which the program
+    is to introduce itself.
     """
     if bundle.info.answers in ("", "blind"):
         return None
@@ -72,7 +93,7 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int) -> Channel | None:
     from nbcontain.runtime import answering
     from nbcontain.store.snapshots import OWNERS, ledger_in
 
-    flags = sum(FLAGS[name] for name in ("user", "mount") if name in spec.linux.namespaces)
+    flags = sum(FLAGS[name] for name in _LINKS if name in spec.linux.namespaces)
     opened: dict[str, int] = {}
     ledger, lines = -1, b""
     try:

@@ -42,7 +42,8 @@ def main(
 ) -> None:
     """Answerer: learn whom to answer, go where they are, and answer until the last of them has ended.
 
-    `namespaces` are CLONE_NEW… of the container that `pidfd` is, whose root its first process sends along. `opened`
+    `namespaces` are CLONE_NEW… of the container that `pidfd` is; where that is -1, its first process sends them along,
+    as whoever asks sends its root. `opened`
     are files of ours by their paths inside; `ledger_fd` takes what no attribute can hold, -1 for nothing; `lines` it
     has already.
     """
@@ -52,15 +53,23 @@ def main(
         signal.signal(number, signal.SIG_IGN)
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     outside = {name: os.open(f"/{name}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for name in ("dev", "sys")}
-    keep_only(channel, pidfd, proc, *outside.values(), *opened.values(), *((ledger_fd,) if ledger_fd >= 0 else ()))
+    kept = (fd for fd in (pidfd, ledger_fd) if fd >= 0)
+    keep_only(channel, proc, *outside.values(), *opened.values(), *kept)
     message, fds = channel.receive()
     if message is None:
         return
-    listener, root = fds
+    listener, root, *spaces = fds
     # Before the door opens: whoever is inside must not look into us, or write.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    if namespaces:
-        syscalls.setns(pidfd, namespaces)
+    if pidfd < 0:
+        for fd in spaces:
+            # Of whatever kind it is: their owner comes first.
+            syscalls.setns(fd, 0)
+            os.close(fd)
+    else:
+        if namespaces:
+            syscalls.setns(pidfd, namespaces)
+        os.close(pidfd)
     if namespaces & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
@@ -68,7 +77,6 @@ def main(
         os.fchdir(root)
         os.chroot(".")
     os.close(root)
-    os.close(pidfd)
     # So that "self/fd/7" names what is open here.
     os.fchdir(proc)
     os.umask(0)

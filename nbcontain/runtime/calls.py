@@ -51,14 +51,11 @@ def be_program(
         ends[3:3] = opened.values()
     answered = None
     if bundle.info.answers:
-        pidfd = os.pidfd_open(pid)
-        answered = answerers.fork_for(bundle, bundle.spec, pidfd)
-        os.close(pidfd)
+        answered = answerers.fork_for(bundle, bundle.spec)
     if answered is not None:
         ends.append(answered.fileno())
     order = {
         "do": "program",
-        "answers": bundle.info.answers,
         "is_answered": answered is not None,
         "bundle": str(bundle.path),
         "opened": [*opened],

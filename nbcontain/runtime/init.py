@@ -108,7 +108,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     redirect(*fds[:3])
     opened = dict(zip(message.get("opened", ()), fds[3:], strict=False))
     del fds[3 : 3 + len(opened)]
-    answers = Answers(message["answers"], bundle.answers(), fds.pop() if message["is_answered"] else -1)
+    answers = Answers.of_init(bundle, spec, fds.pop() if message["is_answered"] else -1)
     volatile = message["volatile"]
     made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], opened, volatile=volatile)
     if terminal is None:
@@ -198,11 +198,11 @@ def _hide_reaper(*, is_root: bool) -> None:
     """What stays behind is not to be looked into.
 
     Without a user namespace nobody inside may look at this process at all from here on. In one, the supervisor of an
-    ordinary user could not either, and would not get in for an exec.
+    ordinary user could not either, and would not get in for an exec; a change of user, and birth into a namespace that
+    others are in, have forbidden it until now.
     """
     hide_words()
-    if is_root:
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0 if is_root else 1)
 
 
 def _fork_and_reap(channel: Channel, *, is_root: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 from machine import SLEEP, Machine, said, until
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, ContainerFailed, SetupFailed, UsageError
 from nbcontain.events import Output
+from nbcontain.runtime.answered_calls import filter_of
+from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 
 
@@ -124,11 +127,45 @@ def test_root_has_no_groups_of_the_hosts(profile: str, machine: Machine) -> None
     assert groups <= ({"0", "65534"} if profile == "rootless-single" else {"0"})
 
 
-def test_where_there_is_one_id_another_user_is_refused_with_a_reason(profile: str, machine: Machine) -> None:
+def test_where_there_is_one_id_another_user_is_kept_in_mind(profile: str, machine: Machine) -> None:
     if profile != "rootless-single":
         pytest.skip("here other users exist")
+    if machine.engine.profile.rung.ids != "notify":
+        pytest.skip("this kernel lets nobody answer for it")
+    assert machine.sh("id -u; id -g", user="app") == "1000\n1001\n"
+    # It has none of root's powers, and does not come back.
+    script = "chown 0 /bin 2> /dev/null || echo refused; su -c true 2> /dev/null || echo stays"
+    assert machine.sh(script, user="app") == "refused\nstays\n"
+    assert machine.run("grep", "^CapEff", "/proc/self/status", user="app").stdout.split()[1] == f"{0:016x}"
+
+
+def made_for(machine: Machine, answers: str) -> Container:
+    """One that is made as where these calls are answered for the kernel: its record and its filter say so."""
+    command = ("sh", "-c", "id -u; su app -c 'echo told' 2> /dev/null; grep ^CapEff /proc/self/status")
+    path = machine.engine.create(RunOptions(image="box", command=command, user="app", name="other")).bundle.path
+    document = json.loads((path / "container.json").read_text())
+    (path / "container.json").write_text(json.dumps({**document, "answers": answers}))
+    (path / "answers.bpf").unlink()
+    if answers:
+        (path / "answers.bpf").write_bytes(filter_of(answers, os.uname().machine))
+    return machine.engine.container("other")
+
+
+def test_where_users_are_only_pretended_they_are_all_root_without_power(profile: str, machine: Machine) -> None:
+    if profile != "rootless-single":
+        pytest.skip("here other users exist")
+    container = made_for(machine, "blind")
+    machine.engine.start(container)
+    assert container.wait(30) == 0
+    assert said(container).split() == ["0", "told", "CapEff:", f"{0:016x}"]
+
+
+def test_where_nobody_answers_another_user_is_refused_with_a_reason(profile: str, machine: Machine) -> None:
+    if profile != "rootless-single":
+        pytest.skip("here other users exist")
+    container = made_for(machine, "")
     with pytest.raises(SetupFailed, match="cannot become user app") as caught:
-        machine.run("true", user="app")
+        machine.engine.start(container)
     assert "ids" in caught.value.why
 
 

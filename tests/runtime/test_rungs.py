@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import signal
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from machine import SLEEP, Machine
+from machine import SLEEP, Machine, said, until
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, Unavailable, UsageError
@@ -67,6 +69,17 @@ def test_a_further_program_is_where_the_container_is(rung: Machine) -> None:
     container = rung.start(f"echo here > /mark; {SLEEP}")
     code, said = rung.execute(container, "sh", "-c", "cat /mark; grep -c ^Name /proc/self/status; id -u", user="app")
     assert (code, said.split()) == (0, ["here", "1", "1000"])
+
+
+def test_after_a_restart_users_are_what_they_were(rung: Machine) -> None:
+    """Also in the network of the run before, which is born into that and its owner."""
+    network = "none" if "network" in rung.engine.profile.rung.namespaces else "host"
+    container = rung.start("id -u; sleep 60", user="app", restart="always", network=network)
+    first = container.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    until(lambda: said(container) == "1000\n1000\n", what=lambda: container.state().error)
+    assert rung.execute(container, "id", "-u") == (0, "1000\n")
 
 
 def test_users_and_owners_are_as_docker_has_them(rung: Machine, tmp_path: Path) -> None:

@@ -80,6 +80,14 @@ def test_the_processes_of_another_container_can_be_joined(profile: str, machine:
     assert "sleep 4712" in machine.execute(joined, "ps")[1]
 
 
+def test_who_joins_another_container_can_be_anybody_and_have_further_programs(profile: str, machine: Machine) -> None:
+    machine.start("echo ready; sleep 60", name="donor")
+    assert machine.sh("id -u", pid="container:donor", user="app") == "1000\n"
+    # Whose first process is ours, too, which executes nothing.
+    joined = machine.start("echo ready; exec sleep 4714", pid="container:donor", init=True, user="app")
+    assert machine.execute(joined, "sh", "-c", "id -u; ps | grep -c '[s]leep 4714'") == (0, "1000\n1\n")
+
+
 def test_memory_is_shared_with_who_is_willing(profile: str, machine: Machine) -> None:
     willing = machine.start("echo one > /dev/shm/one; echo ready; sleep 60", name="willing", ipc="shareable")
     machine.start("echo ready; sleep 60", name="unwilling")

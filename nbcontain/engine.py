@@ -207,9 +207,11 @@ class Engine:
         reference = Reference.parse(target)
         if (index := self.store.images.find_index(source)) is not None:
             self.store.images.put_index(index, reference)
+            tagged = index.digest
         else:
-            self.store.images.tag(self.image(source), reference)
-        self.events.record("image", "tag", str(self.image(target).id), {"name": reference.familiar})
+            self.store.images.tag(image := self.image(source), reference)
+            tagged = image.id
+        self.events.record("image", "tag", str(tagged), {"name": reference.familiar})
         return reference
 
     def remove_image(self, name: str, *, force: bool = False) -> list[str]:

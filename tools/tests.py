@@ -11,7 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-PATIENT = ("tests/reliability", "tests/store", "tests/test_debian.py", "tests/test_real.py")
+PATIENT = (
+    "tests/oci_runtime", "tests/registry", "tests/reliability", "tests/store", "tests/test_debian.py",
+    "tests/test_real.py", "tests/test_services.py",
+)  # fmt: skip
 """About half of the time: kills, power cuts, full disks, and packages that are fetched and installed."""
 
 

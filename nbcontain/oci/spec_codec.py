@@ -186,7 +186,7 @@ def process_from_json(document: Mapping[str, object]) -> Process:
 
 def _other(given: tuple[str, ...] | None, bounding: tuple[str, ...]) -> tuple[str, ...] | None:
     """A set of capabilities; None where it is the bounding one."""
-    return None if given == bounding else given or ()
+    return None if (given or ()) == bounding else given or ()
 
 
 def _rlimit_json(limit: Rlimit) -> dict[str, object]:

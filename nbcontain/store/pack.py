@@ -74,7 +74,7 @@ def tar_of(
     With a `ledger` the owners and devices that were recorded are the true ones. `send` may take the bytes of large
     files (see `Pipe`).
 
-    `overlay` says that whiteouts are in overlayfs' form; else a device 0/0 is just that. `skip` are
+    `overlay` says that whiteouts are in overlayfs' form; else a device 0/0 is an error. `skip` are
     paths to leave out, directories only if nothing else is in them. Ids are as the caller sees
     them. Times are whole seconds, sockets are left out, and the root itself has no entry.
     """

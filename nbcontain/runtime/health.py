@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nbcontain.errors import NbcontainError
 from nbcontain.oci import spec_codec
 from nbcontain.runtime.annotations import GROUPS, USER
 from nbcontain.runtime.bundle import Bundle
@@ -119,9 +120,10 @@ class Health:
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._pid = self._execs.start(None, order, [null, writing, writing], on_end=self._ended)
-        except OSError as error:
+        except (OSError, NbcontainError) as error:
+            # Also where the container ends just now, and there is nothing left to get into.
             os.close(reading)
-            self._result(-1, error.strerror or str(error))
+            self._result(-1, getattr(error, "strerror", "") or str(error))
             return
         finally:
             os.close(writing)

@@ -213,6 +213,15 @@ def test_a_check_that_takes_too_long_is_ended_and_counts_as_failed(machine: Mach
     container.stop(5)
 
 
+def test_a_container_that_ends_while_a_check_begins_has_its_exit_code(machine: Machine) -> None:
+    for turn in range(10):
+        container = machine.start(SLEEP, health_cmd="true", health_interval="1ms", health_retries=1)
+        time.sleep(0.1 + turn / 1000)
+        assert container.pid is not None
+        os.kill(container.pid, signal.SIGKILL)
+        assert container.wait(20) == 137
+
+
 def test_a_check_that_says_much_is_cut_and_one_that_is_missing_told(machine: Machine) -> None:
     loud = machine.start(SLEEP, health_cmd="yes | head -c 100000; exit 3", health_retries=1, **SOON)
     until(lambda: len(health(loud)["Log"]) > 0)

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from nbcontain.runtime import answerers, init, rungs, stage
@@ -83,9 +84,11 @@ class Execs:
             from nbcontain.runtime import resources
 
             resources.enter(self._bundle, inside.pid, is_root=self._is_root)
-        inside.channel.send(
-            {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
-        )
+        # Where the container ends just now it has been killed. It is waited for all the same, as init waits for it.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            inside.channel.send(
+                {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
+            )
         running = _Exec(
             inside.pid, os.pidfd_open(inside.pid), inside.channel, client, on_end=on_end,
             detached=bool(message.get("detach")),

@@ -7,6 +7,7 @@ began when its record says.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.errors import NbcontainError, SetupFailed
@@ -41,10 +42,12 @@ def check(bundle: Bundle, spec: Spec) -> None:
 
 def _running(path: Path, what: str) -> Bundle:
     donor = Bundle(path)
-    try:
+    # It may end while it is looked at.
+    with suppress(OSError, ValueError, NbcontainError):
         state = donor.state()
         if donor.is_alive() and state.status == "running" and start_time(state.pid) == state.pid_start:
             return donor
+    try:
         name = donor.info.name
     except (OSError, ValueError, NbcontainError):
         name = path.name[:12]

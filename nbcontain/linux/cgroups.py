@@ -184,7 +184,7 @@ class Group:
         found: set[int] = set()
         for directory in self._directories():
             for place, _, _ in os.walk(directory):
-                with suppress(OSError), open(f"{place}/cgroup.procs", encoding="ascii") as file:
+                with suppress(OSError), open(f"{place}/cgroup.procs", encoding="utf-8") as file:
                     found.update(map(int, file.read().split()))
         return sorted(found)
 

@@ -401,7 +401,7 @@ def is_unusual(spec: Spec) -> bool:
 
 def start_time(pid: int) -> int:
     """When a process began, in clock ticks since boot (proc(5), stat, field 22). Raises FileNotFoundError."""
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as lines:  # ascii would be imported each time
         return int(lines.read().rpartition(")")[2].split()[19])
 
 

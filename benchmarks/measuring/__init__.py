@@ -19,7 +19,7 @@ WHERE = "NBCONTAIN_BENCH_DIR"
 # environment that is put together before anything is measured.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# Networks have a benchmark of their own; elsewhere their processes would hold the disk, and run beside what is measured.
+# Networks have a benchmark of their own; elsewhere their processes would hold the disk and run beside what is measured.
 os.environ.setdefault("NBCONTAIN_NETWORK", "host")
 # What is measured is this checkout, whatever is installed: whoever imports nbcontain does so after this.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))

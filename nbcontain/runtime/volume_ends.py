@@ -67,6 +67,11 @@ def _named(layout: Layout) -> Iterator[tuple[str, set[str]]]:
 def renew_scratches(bundle: Bundle, ids: IdMap) -> None:
     """Before a container runs again: what was written to its scratches is gone."""
     scratch = bundle.path / SCRATCH
-    if any(scratch.glob("*/work/*")):
+    try:
+        overlays = os.listdir(scratch)
+    except FileNotFoundError:
+        return
+    # The kernel has its own directory in the work directory of what was mounted once.
+    if any(os.listdir(scratch / each / "work") for each in overlays):
         call_as_root(ids, bundle.info.rung, _WORK, "empty_scratch", (Mount("/", "bind", str(scratch), ("bind",)),), {})
 

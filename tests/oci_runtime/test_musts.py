@@ -21,29 +21,32 @@ import pytest
 from bundles import OURS, Bundle, Runtime, until
 
 EXPLAINED = {
-    ("runc", "test_only_what_has_stopped_is_deleted"): "runc 1.1 deletes what is only created",
-    ("crun", "test_only_what_has_stopped_is_deleted"): "crun 1.8 deletes what is only created",
-    ("runc", "test_time_namespaces_have_their_own_clocks"): "runc 1.1 knows no time namespaces",
-    ("runc", "test_the_machine_may_be_a_smaller_one"): "runc 1.1 knows no personality",
-}
-# What the peers were seen to do otherwise here, and nobody has looked into yet: theirs, or the test's view of them.
-EXPLAINED |= {
-    (name, f"test_{each}"): "does otherwise; why has not been looked into"
-    for name, tests in {
-        "crun": (
-            "a_life_has_its_states", "an_id_is_no_path", "hooks_are_run_in_their_order_where_they_belong",
-            "a_poststop_hook_that_fails_hinders_nothing", "time_namespaces_have_their_own_clocks",
-            "resources_are_limited",
-        ),
-        "runc": (
-            "a_life_has_its_states", "hooks_are_run_in_their_order_where_they_belong",
-            "user_namespaces_have_their_maps",
-            "a_user_namespace_may_be_joined", "devices_are_used_as_they_are_allowed", "the_root_may_be_shared",
-            "every_action_of_a_filter", "every_operator_of_a_filter", "a_filter_may_tell_somebody_of_calls",
-        ),
-    }.items()
-    for each in tests
+    "test_only_what_has_stopped_is_deleted[runc]": "runc 1.1 deletes what is only created",
+    "test_only_what_has_stopped_is_deleted[crun]": "crun 1.8 deletes what is only created",
+    "test_time_namespaces_have_their_own_clocks[runc]": "runc 1.1 knows no time namespaces",
+    "test_time_namespaces_have_their_own_clocks[crun]": "crun 1.8 ends with: write to sync socket",
+    "test_the_machine_may_be_a_smaller_one[runc]": "runc 1.1 knows no personality",
+    "test_an_id_is_no_path[crun-a b]": "crun 1.8 takes an id with a blank in it",
+    "test_a_user_namespace_may_be_joined[runc]": "runc 1.1 wants id mappings of a namespace that has its own",
+    "test_devices_are_used_as_they_are_allowed[runc]": "runc 1.1 allows /dev/net/tun to everybody",
+    "test_the_root_may_be_shared[runc]": "runc 1.1 does not make the root itself shared",
+    # Seen, and not looked into: theirs, or the test's view of them.
+    "test_hooks_are_run_in_their_order_where_they_belong[crun]": "another state is told to a hook, or another order",
+    "test_hooks_are_run_in_their_order_where_they_belong[runc]": "another state is told to a hook, or another order",
+    "test_resources_are_limited[crun]": "it cannot create that container",
+    **{
+        f"test_{each}[runc{case}]": "its own calls after the filter was loaded end it, with a panic or in silence"
+        for each, cases in {
+            "every_action_of_a_filter": (
+                "-SCMP_ACT_ERRNO", "-SCMP_ACT_KILL_PROCESS", "-SCMP_ACT_TRAP", "-SCMP_ACT_TRACE",
+            ),
+            "every_operator_of_a_filter": ("",),
+            "a_filter_may_tell_somebody_of_calls": ("",),
+        }.items()
+        for case in cases
+    },
 }  # fmt: skip
+"""What peers do otherwise than the test wants, by its name."""
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +54,7 @@ def _explained(request: pytest.FixtureRequest) -> None:
     """What a peer is known to do otherwise is asked of it all the same: once it does not, this table is out of date."""
     if "runtime" in request.fixturenames:
         name = request.getfixturevalue("runtime").name
-        why = EXPLAINED.get((name, request.function.__name__))
+        why = EXPLAINED.get(request.node.name)
         if why is not None:
             request.applymarker(pytest.mark.xfail(reason=f"{name}: {why}", strict=True))
 
@@ -64,7 +67,8 @@ def test_a_life_has_its_states(runtime: Runtime, bundle: Bundle) -> None:
     bundle.sh("echo begun; sleep 100")
     runtime.create(bundle)
     state = json.loads(runtime("state", bundle.name).stdout)
-    assert state["ociVersion"] == "1.0.2"
+    # The version of the specification that the runtime keeps to: of the major one that the bundle asks for.
+    assert state["ociVersion"].startswith("1.") and (runtime.name != OURS or state["ociVersion"] == "1.0.2")
     assert state["id"] == bundle.name
     assert state["status"] == "created"
     assert state["bundle"] == str(bundle.path)

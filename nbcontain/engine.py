@@ -360,7 +360,8 @@ class Engine:
         leash = None if options.detach else Leash()
 
         def body(emit: Emit) -> RunResult | Container:
-            self.warm()
+            if self.profile.runs:
+                self.launcher.warm()
             container = self.create_held(options, emit)
             stdin = 0 if options.interactive and not options.tty else None
             if leash is None:

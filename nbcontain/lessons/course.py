@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
+from typing import TypeVar
 
 from nbcontain.errors import UsageError
 from nbcontain.lessons.exercise import Exercise, Lesson, Question
+
+Part = TypeVar("Part", Exercise, Question)
 
 _MODULES = {
     "00": "can_it_hold",
@@ -34,21 +38,22 @@ def numbers() -> tuple[str, ...]:
 
 def exercise(name: str) -> Exercise:
     """The exercise of that id. Raises UsageError, which names those that there are."""
-    number, _, _ = name.partition("-")
-    found = lesson(number)
-    for each in found.exercises:
-        if each.id == name:
-            return each
-    known = ", ".join(each.id for each in found.exercises) or "none"
-    raise UsageError(f"there is no exercise {name}", hint=f"Exercises of lesson {number}: {known}.")
+    return _named(name, "exercise", lesson(_number(name)).exercises)
 
 
 def question(name: str) -> Question:
     """The question of that id. Raises UsageError, which names those that there are."""
-    number, _, _ = name.partition("-")
-    found = lesson(number)
-    for each in found.questions:
+    return _named(name, "question", lesson(_number(name)).questions)
+
+
+def _number(name: str) -> str:
+    """The lesson's, out of an id like 02-1."""
+    return name.partition("-")[0]
+
+
+def _named(name: str, what: str, known: Sequence[Part]) -> Part:
+    for each in known:
         if each.id == name:
             return each
-    known = ", ".join(each.id for each in found.questions) or "none"
-    raise UsageError(f"there is no question {name}", hint=f"Questions of lesson {number}: {known}.")
+    listed = ", ".join(each.id for each in known) or "none"
+    raise UsageError(f"there is no {what} {name}", hint=f"Those of lesson {_number(name)}: {listed}.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Iterable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -264,6 +265,16 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
 def close_range(first: int, last: int = 0x7FFF_FFFF) -> None:
     """Close every file descriptor from `first` to `last`, both included (Linux 5.9)."""
     _checked(_close_range(first, last, 0))
+
+
+def close_others(kept: Iterable[int]) -> None:
+    """Close every file descriptor but 0, 1, 2 and these."""
+    start = 3
+    for fd in sorted(kept):
+        if fd > start:
+            close_range(start, fd - 1)
+        start = max(start, fd + 1)
+    close_range(start)
 
 
 def new_session_keyring() -> None:

@@ -48,12 +48,7 @@ def fork_off(body: Callable[[], None], *kept: int) -> None:
     try:
         os.setsid()
         if os.fork() == 0:
-            start = 3
-            for fd in sorted(kept):
-                if fd > start:
-                    syscalls.close_range(start, fd - 1)
-                start = max(start, fd + 1)
-            syscalls.close_range(start)
+            syscalls.close_others(kept)
             body()
     finally:
         os._exit(1)

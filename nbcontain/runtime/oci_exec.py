@@ -14,7 +14,7 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Process
 from nbcontain.runtime import handover, init, namespaces, oci_init, oci_state, stage
 from nbcontain.runtime.messages import Channel, Message
-from nbcontain.runtime.oci_life import Begun, Wishes, await_program, process_state
+from nbcontain.runtime.oci_life import Begun, Wishes, await_program, handed_out, process_state
 from nbcontain.runtime.oci_state import Place
 
 
@@ -56,12 +56,7 @@ def execute(place: Place, process: Process, wishes: Wishes) -> Begun:
         with suppress(ProcessLookupError):
             os.kill(inside.pid, signal.SIGKILL)
         raise
-    if wishes.console_socket and master >= 0:
-        handover.send_console(wishes.console_socket, master)
-        master = -1
-    if wishes.pid_file:
-        handover.write_pid(wishes.pid_file, inside.pid)
-    return Begun(inside.pid, master)
+    return handed_out(wishes, inside.pid, master)
 
 
 def _be_further(channel: Channel, kept: Sequence[int]) -> None:

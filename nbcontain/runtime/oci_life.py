@@ -61,6 +61,16 @@ class Begun:
     master: int = -1
 
 
+def handed_out(wishes: Wishes, pid: int, master: int) -> Begun:
+    """A process whose terminal and pid are where they were wanted. Raises SetupFailed."""
+    if wishes.console_socket and master >= 0:
+        handover.send_console(wishes.console_socket, master)
+        master = -1
+    if wishes.pid_file:
+        handover.write_pid(wishes.pid_file, pid)
+    return Begun(pid, master)
+
+
 # --- create -----------------------------------------------------------------------------------------
 
 
@@ -147,12 +157,7 @@ class _Making:
         master = console[0] if console else -1
         for fd in console[1:]:
             os.close(fd)
-        if wishes.console_socket and master >= 0:
-            handover.send_console(wishes.console_socket, master)
-            master = -1
-        if wishes.pid_file:
-            handover.write_pid(wishes.pid_file, inside.pid)
-        return Begun(inside.pid, master)
+        return handed_out(wishes, inside.pid, master)
 
     def _open_root(self, rootfs: str, opened: dict[int, int]) -> bool:
         """The tree that is to be its root; the directory alone, and False, where only init may make one of it."""

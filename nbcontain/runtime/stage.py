@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls
@@ -252,17 +252,7 @@ def run(body: Callable[[], None], channel: Channel | None = None) -> NoReturn:
 
 def keep_only(channel: Channel, *others: int) -> None:
     """Close every file descriptor but 0, 1, 2, the channel's and these."""
-    close_others({channel.fileno(), *others})
-
-
-def close_others(kept: Iterable[int]) -> None:
-    """Close every file descriptor but 0, 1, 2 and these."""
-    start = 3
-    for fd in sorted(kept):
-        if fd > start:
-            syscalls.close_range(start, fd - 1)
-        start = max(start, fd + 1)
-    syscalls.close_range(start)
+    syscalls.close_others({channel.fileno(), *others})
 
 
 def redirect(stdin: int, stdout: int, stderr: int) -> None:

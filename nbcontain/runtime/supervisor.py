@@ -17,6 +17,7 @@ from pathlib import Path
 from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
+from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import calls, endings, idle, requests, stage
 from nbcontain.runtime.bundle import Bundle, State, start_time
@@ -437,7 +438,7 @@ def resume() -> None:
     """A supervisor that was idle, executed again: go on where it was."""
     was = idle.Idle.of(sys.argv[1:])
     idle.hold(was)
-    stage.close_others(was.descriptors())
+    syscalls.close_others(was.descriptors())
     os.environ.clear()
     gc.disable()
     stage.run(Supervisor.resumed(was).attend)

@@ -197,7 +197,7 @@ class Consoles:
         leash = Leash()
         records = container.follow()
         try:
-            self._engine.life.launch(container, leash, 0 if options.interactive and not options.tty else None)
+            self._engine.life.launch(container, leash, 0 if options.interactive and not options.tty else None, emit)
         except BaseException:
             records.close()
             leash.let_go()

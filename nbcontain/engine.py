@@ -365,11 +365,11 @@ class Engine:
             container = self.create_held(options, emit)
             stdin = 0 if options.interactive and not options.tty else None
             if leash is None:
-                self.life.launch(container, None, stdin)
+                self.life.launch(container, None, stdin, emit)
                 return container
             # Followed before it is started: with --rm it may be forgotten a moment later.
             with leash, closing(container.follow()) as records:
-                self.life.launch(container, leash, stdin)
+                self.life.launch(container, leash, stdin, emit)
                 return self.life.attend(container, records, emit)
 
         task = Task(f"run {options.image}", body)

@@ -74,10 +74,10 @@ class Life:
 
     # --- running ---
 
-    def launch(self, container: Container, leash: Leash | None, stdin: int | None) -> None:
+    def launch(self, container: Container, leash: Leash | None, stdin: int | None, emit: Emit) -> None:
         """Run a container for the first time; one that cannot be started is forgotten, as is what it may have left."""
         try:
-            self._engine.networks.launch(container, leash=leash, stdin=stdin)
+            self._engine.networks.launch(container, leash=leash, stdin=stdin, emit=emit)
         except BaseException as error:
             self.remove(container, force=True, volumes=True)
             if isinstance(error, SetupFailed):

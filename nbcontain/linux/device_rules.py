@@ -70,7 +70,7 @@ def from_json(entries: Iterable[Fields]) -> tuple[DeviceRule, ...]:
 
 def _rule(fields: Fields) -> DeviceRule:
     kind, access = fields.text("type") or "a", fields.text("access") or "rwm"
-    if kind not in ("a", "b", "c", "u", "p"):
+    if kind not in ("a", "b", "c", "u"):
         raise BadDocument(f"{fields.place}.type must be a, b or c")
     if set(access) - set(_ACCESS):
         raise BadDocument(f"{fields.place}.access must be of r, w and m")

@@ -212,6 +212,6 @@ def pointed(labels: Sequence[bytes]) -> str | None:
             return str(ip_address(".".join(label.decode("ascii") for label in labels[3::-1])))
         if labels[-2:] == (b"ip6", b"arpa") and len(labels) == 34:
             return str(ip_address(int(b"".join(labels[31::-1]).decode("ascii"), 16).to_bytes(16, "big")))
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, OverflowError):  # more than four bits to a label, or a sign
         return None
     return None

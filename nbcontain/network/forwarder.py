@@ -86,7 +86,12 @@ class _Pair:
 
     def __init__(self, client: socket.socket, inside: socket.socket) -> None:
         self.client, self.inside = client, inside
-        self.forth, self.back = _Direction(client, inside), _Direction(inside, client)
+        self.forth = _Direction(client, inside)
+        try:
+            self.back = _Direction(inside, client)
+        except OSError:
+            self.forth.close()
+            raise
         self.is_connected = False
 
     @property
@@ -193,7 +198,12 @@ class Forwarder:
             except OSError:
                 return
             client.setblocking(False)
-            inside = _socket(port.target[0], socket.SOCK_STREAM)
+            try:
+                inside = _socket(port.target[0], socket.SOCK_STREAM)
+            except OSError:
+                # No descriptor is left: whoever came is hung up on, and the others go on.
+                client.close()
+                return
             inside.connect_ex(port.target)
             for each in (client, inside):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -6,14 +6,14 @@ import importlib
 import os
 import select
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from nbcontain.runtime import answerers, init, rungs, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message
-from nbcontain.runtime.namespaces import FLAGS
+from nbcontain.runtime.namespaces import FLAGS, flags_of
 from nbcontain.values import dataclass
 
 _READ_BYTES = 1 << 16
@@ -38,6 +38,20 @@ class _Exec:
     """Nobody will wait for it once it is started."""
 
 
+@contextmanager
+def _ended_on_error(running: _Exec) -> Iterator[None]:
+    """End a process that cannot be told what to be. Whoever asked is told of the error, and of nothing else.
+
+    It is not waited for here, since it may be frozen: it is reaped like the others.
+    """
+    try:
+        yield
+    except BaseException:
+        running.asked = running.on_end = None
+        signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+        raise
+
+
 class Execs:
     """Those of one container, by the descriptors that tell of them in `poll`."""
 
@@ -60,42 +74,37 @@ class Execs:
 
         Gives its pid, which is its own until `on_end` is told.
         """
-        flags, spec = 0, self._bundle.spec
-        for name in spec.linux.namespaces:
-            flags |= FLAGS[name]
-        root_fd = -1
-        if not rungs.named(self._bundle.info.rung).mounts:
-            root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        answered = answerers.fork_for(self._bundle, spec, self._pidfd)
-        answers = answerers.Answers(
-            self._bundle.info.answers, self._bundle.answers(), answered.fileno() if answered else -1
-        )
-        seccomp = b"" if message.get("privileged") else self._bundle.seccomp(spec)
-        body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd, answers=answers)
-        kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
+        spec = self._bundle.spec
+        root_fd, answered = -1, None
         try:
+            if not rungs.named(self._bundle.info.rung).mounts:
+                root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            answered = answerers.fork_for(self._bundle, spec, self._pidfd)
+            answers = answerers.Answers(
+                self._bundle.info.answers, self._bundle.answers(), answered.fileno() if answered else -1
+            )
+            seccomp = b"" if message.get("privileged") else self._bundle.seccomp(spec)
+            body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd, answers=answers)
+            kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
+            flags = flags_of(spec.linux.namespaces)
             inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
         finally:
             if root_fd >= 0:
                 os.close(root_fd)
             if answered is not None:
                 answered.close()
-        if self._bundle.info.limited:
-            from nbcontain.runtime import resources
+        running = self._followed(inside, client)
+        running.on_end, running.detached = on_end, bool(message.get("detach"))
+        with _ended_on_error(running):
+            if self._bundle.info.limited:
+                from nbcontain.runtime import resources
 
-            resources.enter(self._bundle, inside.pid, is_root=self._is_root)
-        # Where the container ends just now it has been killed. It is waited for all the same, as init waits for it.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            inside.channel.send(
-                {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
-            )
-        running = _Exec(
-            inside.pid, os.pidfd_open(inside.pid), inside.channel, client, on_end=on_end,
-            detached=bool(message.get("detach")),
-        )  # fmt: skip
-        for fd in (inside.channel.fileno(), running.pidfd):
-            self._running[fd] = running
-            self._poll.register(fd, select.POLLIN)
+                resources.enter(self._bundle, inside.pid, is_root=self._is_root)
+            # Where the container ends just now it has been killed. It is waited for all the same, as init waits for it.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                inside.channel.send(
+                    {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
+                )
         return running.pid
 
     def call(self, client: Channel, message: Message, fds: list[int]) -> None:
@@ -106,19 +115,29 @@ class Execs:
         for name in (ROOTFS, message["module"]):
             # Before the fork: in there nothing can be imported any more.
             importlib.import_module(name)
-        flags = FLAGS["mount"]
-        if "user" in self._bundle.spec.linux.namespaces:
-            flags |= FLAGS["user"]
+        flags = flags_of(self._bundle.spec.linux.namespaces, FLAGS["user"]) | FLAGS["mount"]
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             inside = stage.join(self._pidfd, flags, init.be_caller, (null, null, null))
         finally:
             os.close(null)
-        inside.channel.send({"function": message["function"], "arguments": message["arguments"]}, fds)
-        running = _Exec(inside.pid, os.pidfd_open(inside.pid), inside.channel, client)
-        for fd in (inside.channel.fileno(), running.pidfd):
+        with _ended_on_error(self._followed(inside, client)):
+            inside.channel.send({"function": message["function"], "arguments": message["arguments"]}, fds)
+
+    def _followed(self, inside: stage.Inside, client: Channel | None) -> _Exec:
+        """What was forked inside, which is served and reaped from here on."""
+        try:
+            pidfd = os.pidfd_open(inside.pid)
+        except BaseException:
+            # It waits for its first message, and ends at the channel's end.
+            inside.channel.close()
+            os.waitpid(inside.pid, 0)
+            raise
+        running = _Exec(inside.pid, pidfd, inside.channel, client)
+        for fd in (inside.channel.fileno(), pidfd):
             self._running[fd] = running
             self._poll.register(fd, select.POLLIN)
+        return running
 
     def serve(self, fd: int) -> None:
         """One has become its program, or failed to, or has ended; or one that was left alone says something."""
@@ -149,7 +168,11 @@ class Execs:
         elif running.channel is None:
             self._drop(fd)
             os.close(fd)
-            _, status = os.waitpid(running.pid, 0)
+            try:
+                _, status = os.waitpid(running.pid, 0)
+            except ChildProcessError:
+                # `calls.end_rest` has killed it with the rest, and has waited for it.
+                status = signal.SIGKILL
             if running.asked is not None:
                 running.asked.tell({"exit_code": exit_code(status)})
             if running.on_end is not None:

@@ -31,8 +31,8 @@ LATE = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP | syscalls.CLONE_NEWNET
 """Made by init, when it knows which container it is. A copy of the mounts would miss what is mounted later."""
 
 
-def flags_of(names: Iterable[str], among: int) -> int:
-    """CLONE_NEW… of the namespaces of these names that are in USUAL, or in LATE."""
+def flags_of(names: Iterable[str], among: int = -1) -> int:
+    """CLONE_NEW… of the namespaces of these names; of those only that are `among` USUAL, or LATE, if that is said."""
     return sum(FLAGS[name] for name in names) & among
 
 

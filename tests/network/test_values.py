@@ -220,3 +220,9 @@ def test_the_picture_and_its_twin_show_hostile_names_as_text() -> None:
     drawn = Topology((LAB, SHUT), (bad,))
     assert "<script>" not in drawn.html() and "\x1b" not in drawn.html() + drawn.text()
     assert "&lt;script&gt;" in drawn.html() and "nobody" in drawn.text() and "10.5.0.3" in drawn.text()
+
+
+@pytest.mark.parametrize("label", [b"ff", b"-1", b"x", "é".encode(), b""])
+def test_what_only_looks_like_an_address_backwards_is_none(label: bytes) -> None:
+    assert dns.pointed([label] * 32 + [b"ip6", b"arpa"]) is None
+    assert dns.pointed([label] * 4 + [b"in-addr", b"arpa"]) is None

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundles import OURS, Bundle, Runtime
-from nbcontain.linux.device_rules import ANY, USUAL, DeviceRule, program, settled
+from nbcontain.errors import BadDocument
+from nbcontain.linux.device_rules import ANY, USUAL, DeviceRule, from_json, program, settled
+from nbcontain.oci.strict_json import Fields
 
 numbers = st.sampled_from([ANY, 1, 3, 5])
 rules = st.builds(
@@ -98,3 +100,8 @@ def test_version_2_keeps_a_container_from_devices(in_version_2: Runtime, bundle:
     said = in_version_2.run(bundle.sh(f"{script}; true"))
     assert said.splitlines()[0] == "1"
     assert "not permitted" in said
+
+
+def test_a_pipe_is_no_device_that_can_be_allowed() -> None:
+    with pytest.raises(BadDocument, match="must be a, b or c"):
+        from_json([Fields({"allow": True, "type": "p"}, "devices[0]")])

@@ -15,12 +15,13 @@ FLOORS = (
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
-        "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "networks", "nouns", "outcomes",
+        "happenings", "housekeeping", "inspection", "kernel_places", "kernels", "kernelspecs", "life", "manifests",
+        "mounting", "networks", "nouns", "outcomes",
         "processes", "profiles", "resources", "soundness", "transfers", "volumes",
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "lessons", "terminal"},
-    {"magics", "session", "__main__", "oci_runtime"},
+    {"magics", "session", "__main__", "oci_runtime", "provisioner"},
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}
 

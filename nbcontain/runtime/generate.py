@@ -68,6 +68,7 @@ class RunOptions(
     platform: str = option("--platform", help="of the image, as in linux/arm64", metavar="PLATFORM")
     isolation: str = option("--isolation", help="how it is shut in: %nbcontain doctor lists the rungs", metavar="RUNG")
     stop_timeout: int = option("--stop-timeout", help="how long stop waits", default=10, metavar="SECONDS")
+    no_raise: bool = option("--no-raise", help="an exit code other than 0 is no error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ class ExecOptions:
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
     tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
     detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
+    no_raise: bool = option("--no-raise", help="an exit code other than 0 is no error")
 
 
 def generate(

@@ -16,7 +16,7 @@ FLOORS = (
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
         "handles", "happenings", "housekeeping", "images", "inspection", "life", "logbook", "manifests", "mounting",
-        "networks", "nouns", "outcomes", "places", "processes", "profiles", "resources", "soundness",
+        "networks", "nouns", "outcomes", "places", "processes", "profiles", "resources", "serving", "soundness",
         "standard_input", "transfers", "volumes",
     },
     {"display"},

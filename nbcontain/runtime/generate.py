@@ -75,6 +75,7 @@ class RunOptions(
     init: bool = option("--init", help="a small first process that reaps and passes signals on")
     stop_signal: str = option("--stop-signal", help="what stop sends", metavar="SIGNAL")
     stop_timeout: int = option("--stop-timeout", help="how long stop waits", default=10, metavar="SECONDS")
+    no_raise: bool = option("--no-raise", help="an exit code other than 0 is no error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,7 @@ class ExecOptions:
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
     tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
     detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
+    no_raise: bool = option("--no-raise", help="an exit code other than 0 is no error")
 
 
 def generate(

@@ -16,8 +16,8 @@ FLOORS = (
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
         "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places", "kernels", "kernelspecs",
-        "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes", "places", "processes", "profiles", "resources", "serving", "soundness",
-        "standard_input", "transfers", "volumes",
+        "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes", "places", "processes",
+        "profiles", "resources", "serving", "soundness", "standard_input", "transfers", "volumes",
     },
     {"display"},
     {"commands", "completion", "draw", "lessons", "terminal"},

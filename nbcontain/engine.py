@@ -361,7 +361,7 @@ class Engine:
 
         def body(emit: Emit) -> RunResult | Container:
             if self.profile.runs:
-                self.launcher.warm()
+                self.launcher.expect()
             container = self.create_held(options, emit)
             stdin = 0 if options.interactive and not options.tty else None
             if leash is None:

@@ -63,7 +63,7 @@ def test_a_container_is_renamed_while_it_runs_and_events_know(machine: Machine) 
 def test_logs_between_times_with_stamps_and_the_last_lines(machine: Machine) -> None:
     container = machine.start("echo one; echo two >&2; sleep 0.4; printf three; sleep 0.2; echo ' more'", name="l")
     container.wait(5)
-    middle = container.logs()[-2].time - 0.1
+    middle = list(container.output())[-2].time - 0.1
     assert written(command(machine, "logs", "l")) == "one\ntwo\nthree more\n"
     assert written(command(machine, "logs", "--since", str(round(middle, 6)), "l")) == "three more\n"
     assert written(command(machine, "logs", "--until", str(round(middle, 6)), "l")) == "one\ntwo\n"

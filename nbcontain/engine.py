@@ -373,7 +373,7 @@ class Engine:
 
         def body(emit: Emit) -> RunResult | Container:
             if self.profile.runs:
-                self.launcher.warm()
+                self.launcher.expect()
             container = self.create_held(options, emit)
             reads = options.interactive and not options.tty
             with around(container), standard_input.opened(stdin, interactive=reads) as fd:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from nbcontain.build.sources import Source
     from nbcontain.builder import Builder, BuildTask
     from nbcontain.consoles import Consoles
+    from nbcontain.explorer import Explorer
     from nbcontain.happenings import Events
     from nbcontain.housekeeping import Housekeeping
     from nbcontain.life import Life
@@ -75,6 +76,7 @@ class Engine:
     builder: Noun[Builder] = Noun("nbcontain.builder")
     consoles: Noun[Consoles] = Noun("nbcontain.consoles")
     events: Noun[Events] = Noun("nbcontain.happenings")
+    explorer: Noun[Explorer] = Noun("nbcontain.explorer")
     housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
     life: Noun[Life] = Noun("nbcontain.life")
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")

@@ -125,14 +125,27 @@ class Transfers:
 
         return Task("cp", body)
 
+    def peek(self, container: Container, path: str, limit_bytes: int) -> bytes:
+        """The beginning of a file of a container, runs or not. Raises SetupFailed, OSError."""
+        found = bytearray()
+
+        def take(fd: int) -> None:
+            while data := os.read(fd, _CHUNK_BYTES):
+                found.extend(data)
+
+        self._received(container, {"path": path, "limit": limit_bytes}, take, "send_file")
+        return bytes(found)
+
     # --- both ends of a pipe ---
 
-    def _received(self, container: Container, order: Mapping[str, Any], take: Callable[[int], None]) -> None:
+    def _received(
+        self, container: Container, order: Mapping[str, Any], take: Callable[[int], None], name: str = "send_tree"
+    ) -> None:
         """Have a tree sent, and taken here at the same time."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
         with _aside(lambda: take(reading), reading) as errors:
             try:
-                self._call(container, "send_tree", order, [writing])
+                self._call(container, name, order, [writing])
             finally:
                 os.close(writing)
         if errors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from nbcontain.display import words
@@ -52,14 +52,7 @@ class Table:
     @property
     def df(self) -> Any:
         """The raw values as a pandas DataFrame; `Unavailable` where pandas is not installed."""
-        try:
-            import pandas  # type: ignore[import-untyped,unused-ignore]
-        except ImportError as error:
-            raise Unavailable(
-                "a DataFrame needs pandas", why=str(error), hint="%pip install pandas, or use .records()"
-            ) from error
-        columns = [_key(column.title) for column in self._columns() if column.look != "graph"]
-        return pandas.DataFrame(self.records(), columns=columns)
+        return frame(self.records(), [_key(column.title) for column in self._columns() if column.look != "graph"])
 
     def text(self) -> str:
         """As docker draws it: capital titles, columns two blanks apart."""
@@ -109,6 +102,17 @@ class Table:
             ]
             for row in self.rows
         ]
+
+
+def frame(records: Sequence[Mapping[str, object]], columns: Sequence[str]) -> Any:
+    """Records as a pandas DataFrame. Raises Unavailable where pandas is not installed."""
+    try:
+        import pandas  # type: ignore[import-untyped,unused-ignore]
+    except ImportError as error:
+        raise Unavailable(
+            "a DataFrame needs pandas", why=str(error), hint="%pip install pandas, or use .records()"
+        ) from error
+    return pandas.DataFrame(records, columns=list(columns))
 
 
 def _cell(column: Column, value: Any) -> str:

@@ -49,6 +49,29 @@ def _looked(path: str, *, follow: bool) -> dict[str, Any]:
 
 
 @function
+def send_file(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Write the first `limit` bytes of the file at `path`, links on the way followed inside, to fds[0].
+
+    Raises SetupFailed for what is no file: to read a device or a fifo could take for ever.
+    """
+    path, left = arguments["path"], int(arguments["limit"])
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = trees.open_in(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    finally:
+        os.close(root)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise SetupFailed(f"{path} is no file now", path=path)
+        while left and (chunk := os.read(fd, min(left, 1 << 16))):
+            files.write(fds[0], chunk)
+            left -= len(chunk)
+    finally:
+        os.close(fd)
+    return {}
+
+
+@function
 def send_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """Write what is at `path` to fds[0] as a tar, called `name`; `follow` and `owner` as `tree_tar` has them."""
     path = arguments["path"]

@@ -14,7 +14,7 @@ FLOORS = (
     {"registry", "runtime", "network"},
     {"build"},
     {
-        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
+        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "explorer", "filters",
         "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "networks", "nouns", "outcomes",
         "processes", "profiles", "resources", "soundness", "transfers", "volumes",
     },

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
     from nbcontain.runtime.launcher import Launcher
+    from nbcontain.serving import Serving
     from nbcontain.soundness import Soundness
     from nbcontain.store.stacks import Stacks
     from nbcontain.transfers import Transfers
@@ -84,6 +85,7 @@ class Engine:
     networks: Noun[Networks] = Noun("nbcontain.networks")
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
+    serving: Noun[Serving] = Noun("nbcontain.serving")
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")

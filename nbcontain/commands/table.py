@@ -40,6 +40,7 @@ GROUPS = {
     "volume": "volumes: directories that have names and outlive containers",
     "manifest": "manifest lists: one name for an image's platforms",
     "builder": "builder: what builds keep",
+    "registry": "a registry of your own: a server for images, on this machine",
     "system": "the store itself: is it sound",
 }
 

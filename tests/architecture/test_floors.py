@@ -16,7 +16,7 @@ FLOORS = (
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "explorer", "filters",
         "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "networks", "nouns", "outcomes",
-        "processes", "profiles", "resources", "soundness", "transfers", "volumes",
+        "processes", "profiles", "resources", "serving", "soundness", "transfers", "volumes",
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "lessons", "terminal"},

@@ -175,7 +175,7 @@ def matcher(text: str) -> Callable[[str], bool]:
     """Whether a path is meant by what somebody typed: a part of it, or with * and ? a pattern for its name or for all
     of it, whatever the case."""
     wanted = text.strip().lower()
-    if not any(character in wanted for character in "*?["):
+    if "*" not in wanted and "?" not in wanted:
         return lambda path: wanted in path.lower()
     pattern = re.compile(fnmatch.translate(wanted))
     return lambda path: bool(pattern.match(path.lower()) or pattern.match(path.lower().rpartition("/")[2]))

@@ -14,9 +14,9 @@ FLOORS = (
     {"registry", "runtime", "network"},
     {"build"},
     {
-        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "explorer", "filters",
-        "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "networks", "nouns", "outcomes",
-        "processes", "profiles", "resources", "serving", "soundness", "transfers", "volumes",
+        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "explorer",
+        "filters", "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "networks", "nouns",
+        "outcomes", "processes", "profiles", "resources", "serving", "soundness", "transfers", "volumes",
     },
     {"display"},
     {"commands", "completion", "docker_words", "draw", "lessons", "terminal"},

@@ -21,7 +21,7 @@ FLOORS = (
     },
     {"display"},
     {"commands", "completion", "draw", "lessons", "terminal"},
-    {"magics", "session", "__main__", "oci_runtime"},
+    {"aio", "api", "listing", "magics", "pool", "session", "__main__", "oci_runtime"},
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}
 

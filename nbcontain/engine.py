@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from nbcontain.consoles import Consoles
     from nbcontain.happenings import Events
     from nbcontain.housekeeping import Housekeeping
+    from nbcontain.kernels import Kernels
     from nbcontain.life import Life
     from nbcontain.manifests import Manifests
     from nbcontain.mounting import Mounter
@@ -78,6 +79,7 @@ class Engine:
     consoles: Noun[Consoles] = Noun("nbcontain.consoles")
     events: Noun[Events] = Noun("nbcontain.happenings")
     housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
+    kernels: Noun[Kernels] = Noun("nbcontain.kernels")
     life: Noun[Life] = Noun("nbcontain.life")
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
     mounter: Noun[Mounter] = Noun("nbcontain.mounting")
@@ -221,9 +223,11 @@ class Engine:
         """Take a name away, and the image with its last name. Says what went, as docker does. Raises InUse."""
         return self.housekeeping.remove_image(name, force=force)
 
-    def from_host(self, tag: str = "host", programs: Sequence[str] = ()) -> Task[Image]:
-        """Make a small image out of this machine's own shell, coreutils and Python, and of `programs`."""
-        return self.bases.from_host(tag, programs)
+    def from_host(
+        self, tag: str = "host", programs: Sequence[str] = (), packages: Sequence[str] = ()
+    ) -> Task[Image]:
+        """Make a small image out of this machine's own shell, coreutils and Python, of `programs` and `packages`."""
+        return self.bases.from_host(tag, programs, packages)
 
     def build(
         self, dockerfile: DockerfileSource, options: BuildOptions | None = None, *, context: Source | None = None,
@@ -369,7 +373,7 @@ class Engine:
 
         def body(emit: Emit) -> RunResult | Container:
             if self.profile.runs:
-                self.launcher.warm()
+                self.launcher.expect()
             container = self.create_held(options, emit)
             reads = options.interactive and not options.tty
             with around(container), standard_input.opened(stdin, interactive=reads) as fd:

@@ -98,7 +98,8 @@ def test_files_are_put_before_the_program_begins(box: str, tmp_path: Path) -> No
 
 
 def test_an_image_is_built_of_text_and_of_files_in_memory(box: str) -> None:
-    image = nb.build(dockerfile="FROM box\nCOPY a.txt /\nENV N=1", context={"a.txt": "hello"}, tag="made", labels={"k": "v"})
+    text = "FROM box\nCOPY a.txt /\nENV N=1"
+    image = nb.build(dockerfile=text, context={"a.txt": "hello"}, tag="made", labels={"k": "v"})
     assert (image.tags, image.labels, image["/a.txt"].text) == (["made:latest"], {"k": "v"}, "hello")
     assert image == nb.images["made"] == nb.Engine.image(nb.api.engine(), "made")
     image.remove()
@@ -220,9 +221,9 @@ def test_a_container_is_ready_when_somebody_listens(box: str) -> None:
 
 
 def test_a_container_that_ends_is_never_ready(box: str) -> None:
-    with nb.container(box, "sh -c 'echo no luck; exit 4'") as container:
-        with pytest.raises(ContainerFailed, match="ended before") as caught:
-            container.wait_ready(port=1)
+    container = nb.run(box, "sh -c 'echo no luck; exit 4'", detach=True)
+    with pytest.raises(ContainerFailed, match="ended before") as caught:
+        container.wait_ready(port=1)
     assert "no luck" in caught.value.why
 
 
@@ -258,7 +259,7 @@ def test_lists_are_looked_up_anew_and_know_their_names(web: nb.Container) -> Non
     assert nb.containers.keys() == ["web"]
     assert "web" in nb.containers
     assert repr(nb.containers) == "<Containers 1: web>"
-    assert "box" in nb.images.keys()
+    assert "box" in nb.images
     assert nb.containers.list(filters={"status": "exited"}) == []
     bundle = nb.containers._repr_mimebundle_()
     assert "web" in bundle["text/plain"]

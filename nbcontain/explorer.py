@@ -119,7 +119,7 @@ class Exploration:
     def again(self) -> Task[Exploration]:
         """The same, opened now: a container may have written more."""
         if self.container is None:
-            return self._engine.explorer.image(self.name)
+            return self._engine.explorer.image(str(self.layers.image.id), self.name)
         return self._engine.explorer.container(self.container)
 
     # --- places ---
@@ -230,7 +230,7 @@ class Exploration:
         try:
             if file.layer is WRITTEN:
                 assert self.container is not None
-                return self._engine.transfers.peek(self.container, path, SHOWN_BYTES + 1), ""
+                return self._engine.transfers.read(self.container, path, SHOWN_BYTES + 1), ""
             found = b""
             with self._engine.store.shared():
                 for chunk in read_file(self._engine.store.blobs, file.layer, file.place):
@@ -249,14 +249,14 @@ class Explorer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def image(self, name: str) -> Task[Exploration]:
-        """An image's layers. Raises ImageNotFound at once."""
+    def image(self, name: str, title: str = "") -> Task[Exploration]:
+        """An image's layers, perhaps under another title than the name that finds it. Raises ImageNotFound at once."""
         image = self._engine.image(name)
 
         def body(emit: Emit) -> Exploration:
             with _many_values():
                 contents = self._engine.anatomy.contents(image.layers, emit)
-                return Exploration(self._engine, name, layers_of(image, contents), contents)
+                return Exploration(self._engine, title or name, layers_of(image, contents), contents)
 
         return Task(f"layers of {name}", body)
 

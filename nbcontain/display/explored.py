@@ -12,7 +12,7 @@ from typing import Any
 from nbcontain.anatomy import LayerPart, Layers
 from nbcontain.display import html
 from nbcontain.display.ansi import visible
-from nbcontain.display.table import Column, Table, frame
+from nbcontain.display.table import Column, Table
 from nbcontain.display.words import count, size
 from nbcontain.errors import NbcontainError
 from nbcontain.explorer import Exploration, Look, Row, Sort
@@ -55,7 +55,9 @@ class Explored:
     def df(self) -> Any:
         """The same as a pandas DataFrame; `Unavailable` where pandas is not installed."""
         columns = ("path", "layer", "size", "mode", "owner", "kind", "target", "changed")
-        return frame(self.records(), columns)
+        from nbcontain import objects
+
+        return objects.frame(self.records(), columns)
 
     def __repr__(self) -> str:
         return self.table.text()

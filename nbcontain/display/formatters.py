@@ -46,7 +46,13 @@ def register(ipython: Any, mode: Mode, actions: Actions, drawn: Callable[[object
 
         show_explored(value, mode)
 
+    def layers(value: Any) -> None:
+        from nbcontain.display.looking import show_layers
+
+        show_layers(value, mode)
+
     own.for_type(Container, show_live)
+    own.for_type_by_name("nbcontain.images", "Layers", layers)
     own.for_type_by_name("nbcontain.display.explored", "Explored", explored)
     own.for_type(Image, show)
     own.for_type(RunResult, show)

@@ -15,6 +15,7 @@ from nbcontain.display.surface import WIDGET
 
 if TYPE_CHECKING:
     from nbcontain.display.explored import Explored
+    from nbcontain.images import Layers
 
 
 def show_explored(value: Explored, mode: Mode) -> None:
@@ -30,6 +31,17 @@ def show_explored(value: Explored, mode: Mode) -> None:
         return ExplorerWidget(exploration, lambda: exploration.again().result())
 
     show(made, static, mode)
+
+
+def show_layers(layers: Layers, mode: Mode) -> None:
+    """Show an image's layers, `image.layers`, as the command does."""
+    if not layers:
+        show(lambda: None, {"text/plain": repr(layers)}, "plain")
+        return
+    from nbcontain.display.explored import Explored
+
+    image = layers[0].image
+    show_explored(Explored(image.engine.explorer.image(str(image.id), image.name).result()), mode)
 
 
 def show(make: Callable[[], Any], static: Mapping[str, str], mode: Mode) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from nbcontain.display import words
 from nbcontain.display.ansi import visible
-from nbcontain.errors import Unavailable
 from nbcontain.values import dataclass
 
 Look = Literal["", "num", "code", "wide", "graph", "tree", "mark"]
@@ -52,7 +51,10 @@ class Table:
     @property
     def df(self) -> Any:
         """The raw values as a pandas DataFrame; `Unavailable` where pandas is not installed."""
-        return frame(self.records(), [_key(column.title) for column in self._columns() if column.look != "graph"])
+        from nbcontain import objects
+
+        columns = [_key(column.title) for column in self._columns() if column.look != "graph"]
+        return objects.frame(self.records(), columns)
 
     def text(self) -> str:
         """As docker draws it: capital titles, columns two blanks apart."""
@@ -102,17 +104,6 @@ class Table:
             ]
             for row in self.rows
         ]
-
-
-def frame(records: Sequence[Mapping[str, object]], columns: Sequence[str]) -> Any:
-    """Records as a pandas DataFrame. Raises Unavailable where pandas is not installed."""
-    try:
-        import pandas  # type: ignore[import-untyped,unused-ignore]
-    except ImportError as error:
-        raise Unavailable(
-            "a DataFrame needs pandas", why=str(error), hint="%pip install pandas, or use .records()"
-        ) from error
-    return pandas.DataFrame(records, columns=list(columns))
 
 
 def _cell(column: Column, value: Any) -> str:

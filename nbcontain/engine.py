@@ -87,9 +87,8 @@ class Engine:
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     serving: Noun[Serving] = Noun("nbcontain.serving")
-    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
-
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")
+    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
@@ -331,7 +330,7 @@ class Engine:
                 "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
                 "platform": str(image.config.platform),
             },  # fmt: skip
-            restart=restart_of(options, remove=options.remove),
+            restart=restart_of(options.restart, remove=options.remove),
             health=health_of(image.config, options),
             log=log_of(options),
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",

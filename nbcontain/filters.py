@@ -87,6 +87,15 @@ class Filters:
         )
 
 
+def texts_of(given: Mapping[str, object] | Sequence[str]) -> list[str]:
+    """Filters as `name=value` each, also where they are docker-py's: {"status": "exited", "label": ["a", "b"]}."""
+    if not isinstance(given, Mapping):
+        return [given] if isinstance(given, str) else [*given]
+    several = {name: value if isinstance(value, list | tuple) else [value] for name, value in given.items()}
+    return [f"{name}={str(each).lower() if isinstance(each, bool) else each}"
+            for name, values in several.items() for each in values]  # fmt: skip
+
+
 def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
     name, equals, value = wanted.partition("=")
     return name in labels and (not equals or labels[name] == value)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nbcontain.errors import ContainerError, ContainerFailed, ContainerNotFound, NetworkError, NotRunning, UsageError
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.container import Container as Handle
+from nbcontain.runtime.signals import signal_number
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
@@ -70,8 +71,17 @@ class Container(Handle):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with suppress(ContainerNotFound, FileNotFoundError):
-            self.stop()
+            self.stop(None if self._heeds_its_stop_signal() else 0)
             self.remove(force=True, v=True)
+
+    def _heeds_its_stop_signal(self) -> bool:
+        """Whether its first process has a handler for it: without one, the kernel keeps it from that process."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(errors="replace")
+            caught = int(status.partition("\nSigCgt:")[2].split()[0], 16)
+            return bool(caught >> (signal_number(self.info.stop_signal) - 1) & 1)
+        except (OSError, ValueError, IndexError):
+            return False
 
     # --- its life ---
 
@@ -89,8 +99,6 @@ class Container(Handle):
 
     def kill(self, signal: int | str = signal.SIGKILL) -> None:
         """Send its first process a signal, by number or name. Raises NotRunning, UsageError."""
-        from nbcontain.runtime.signals import signal_number
-
         try:
             number = signal_number(str(int(signal) if isinstance(signal, int) else signal))
         except ValueError as error:

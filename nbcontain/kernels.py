@@ -257,7 +257,7 @@ class RunningKernel:
     def signal(self, number: int) -> None:
         """Send the kernel, and nobody else, a signal. Nothing if it is gone."""
         with suppress(NotRunning):
-            self.container.kill(number)
+            self.container.send_signal(number)
 
     def end(self) -> None:
         """Let it go: its container is killed if it still runs, and removed."""

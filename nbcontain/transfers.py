@@ -128,8 +128,8 @@ class Transfers:
 
     # --- single files, from and to memory ---
 
-    def read(self, container: Container, path: str) -> bytes:
-        """What is in a file of a container, which runs or not. Raises ContainerError."""
+    def read(self, container: Container, path: str, limit: int | None = None) -> bytes:
+        """What is in a file of a container, which runs or not, at most `limit` bytes of it. Raises ContainerError."""
         received = bytearray()
 
         def take(fd: int) -> None:
@@ -138,9 +138,9 @@ class Transfers:
 
         path = _absolute(path)
         try:
-            self._received(container, {"path": path}, take, "send_file")
-        except OSError as error:
-            raise ContainerError(f"cannot read {path} of {container.name}", why=error.strerror or "") from error
+            self._received(container, {"path": path, "limit": limit}, take, "send_file")
+        except SetupFailed as error:
+            raise ContainerError(f"cannot read {path} of {container.name}", why=_reason(error)) from error
         return bytes(received)
 
     def write(self, container: Container, path: str, data: bytes, mode: int = 0o644) -> None:
@@ -161,8 +161,8 @@ class Transfers:
         path = _absolute(path)
         try:
             found = self._call(container, "list_directory", {"path": path, "limit": limit})["entries"]
-        except OSError as error:
-            raise ContainerError(f"cannot list {path} of {container.name}", why=error.strerror or "") from error
+        except SetupFailed as error:
+            raise ContainerError(f"cannot list {path} of {container.name}", why=_reason(error)) from error
         return [(name, kind) for name, kind in found]
 
     def kind(self, container: Container, path: str) -> str:
@@ -218,6 +218,10 @@ class Transfers:
                 break
         with self._engine.store.shared():
             return self._engine.launcher.call(name, root, arguments, fds, imports=(_MODULE,))
+
+
+def _reason(error: SetupFailed) -> str:
+    return os.strerror(error.errno) if error.errno else error.why or error.message
 
 
 def _absolute(path: str) -> str:

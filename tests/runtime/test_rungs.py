@@ -108,9 +108,13 @@ def owners(engine: Engine, name: str) -> dict[str, tuple[int, int, str]]:
     return found
 
 
-def test_what_was_made_for_the_container_is_in_no_layer(rung: Machine, tmp_path: Path) -> None:
-    rung.engine.build("FROM box\nRUN echo x > /made\n", BuildOptions(tags=("made",), context=tmp_path)).result()
-    assert owners(rung.engine, "made").keys() == {"made"}
+def test_files_of_the_context_are_copied_and_what_was_made_for_the_container_is_in_no_layer(
+    rung: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "given").write_text("x")
+    dockerfile = "FROM box\nCOPY given /copied\nRUN cat /copied > /made\n"
+    rung.engine.build(dockerfile, BuildOptions(tags=("made",), context=tmp_path)).result()
+    assert owners(rung.engine, "made").keys() == {"copied", "made"}
 
 
 def test_all_that_was_started_ends_with_the_container(rung: Machine, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from nbcontain.errors import Unavailable, UsageError
+from nbcontain.errors import StoreError, Unavailable, UsageError
+from nbcontain.store import files
 from nbcontain.values import dataclass
 
 DIRECTORY = "nbcontain-tutorials"
@@ -38,11 +39,11 @@ def originals() -> tuple[Path, ...]:
 def copy_to(directory: Path) -> Iterator[Copy]:
     """Copies of all of them, one after the other. What somebody may have worked in is never written over.
 
-    Raises UsageError where nothing can be written there.
+    Raises UsageError where nothing can be written there, DiskFull.
     """
     found = originals()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        files.make_directory(directory, 0o755, durable=False)
         for original in found:
             data, path = original.read_bytes(), directory / original.name
             yield Copy(path, title_of(data), _made(path, data))
@@ -59,11 +60,10 @@ def title_of(notebook: bytes) -> str:
 
 def _made(path: Path, data: bytes) -> bool:
     try:
-        with open(path, "xb") as file:
-            file.write(data)
+        files.write_new(path, data, 0o644)
     except FileExistsError:
         return False
-    except OSError:
-        path.unlink(missing_ok=True)
+    except (OSError, StoreError):
+        files.unlink(path)
         raise
     return True

@@ -22,7 +22,7 @@ PAGE = CHECKOUT / "docs" / "environments.md"
 BEGIN, END = "<!-- results: tools/environments.py -->", "<!-- end of results -->"
 _INSIDE = (
     "cd ~ && python3 -m venv v >/dev/null && v/bin/pip install -q parcel/nbcontain-*.whl nbclient nbformat pytest"
-    " pytest-timeout hypothesis >&2 && python3 parcel/trial.py v/bin/python --tests parcel {debian}"
+    " pytest-timeout hypothesis dockerfile >&2 && python3 parcel/trial.py v/bin/python --tests parcel {debian}"
 )
 Results = dict[str, dict[str, object]]
 

@@ -167,7 +167,7 @@ def _be_function(channel: Channel, message: Message, fds: list[int], rung: Rung)
     arguments = message["arguments"]
     rootfs = spec_codec.mounts_from_json(message["rootfs"])
     source = spec_codec.mounts_from_json(message["source"]) if message["source"] else ()
-    fds += roots.made_of(rootfs, source, rung)
+    fds += roots.made_of(rootfs, source, rung, fds)
     os.umask(0)
     channel.send({"result": function(arguments, fds)})
 

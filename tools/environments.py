@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--debian", default="")
     parser.add_argument("--keep", default="", help="a directory for the results; those that are there are in the table too")
+    parser.add_argument("--page", type=Path, default=PAGE, help="where to write the table, beside what is there")
     parser.add_argument("--table", nargs="*", default=[])
     given = parser.parse_args()
     kept = [*given.table, *(Path(given.keep).glob("*.json") if given.keep else ())]
@@ -42,9 +43,9 @@ def main() -> None:
         places = Path(given.places)
         names = given.names or sorted(each.name for each in places.iterdir() if each.is_symlink())
         results |= {name: tried(places / name, given.debian, given.keep) for name in names}
-    text = PAGE.read_text()
+    text = given.page.read_text()
     before, _, rest = text.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(results)}\n{END}{rest.partition(END)[2]}")
+    given.page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n{END}{rest.partition(END)[2]}")
 
 
 def tried(place: Path, debian: str, keep: str) -> dict[str, object]:

@@ -31,6 +31,13 @@ class Place:
 
     layout: Layout
     why: str = ""
+    is_new: bool = False
+    """It was made just now, elsewhere than one would look for it."""
+
+    @property
+    def notice(self) -> str:
+        """One line for people; "" where there is nothing to tell."""
+        return f"{self.why}: images and containers are kept in {self.layout.root}" if self.why else ""
 
 
 def place(environ: Mapping[str, str], uid: int, disks: tuple[str, ...] = OF_THIS_MACHINE) -> Place:
@@ -46,8 +53,9 @@ def place(environ: Mapping[str, str], uid: int, disks: tuple[str, ...] = OF_THIS
         return Place(usual)
     for disk in disks:
         root = Path(disk, f"nbcontain-{uid}")
+        is_new = not os.path.lexists(root)
         if not networked(root, mounts) and _is_own(root, uid):
-            return Place(Layout(root), f"{usual.root} is on a file system of a network ({kind})")
+            return Place(Layout(root), f"{usual.root} is on a file system of a network ({kind})", is_new)
     return Place(usual)
 
 

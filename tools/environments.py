@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("places", nargs="?")
     parser.add_argument("names", nargs="*")
     parser.add_argument("--debian", default="")
-    parser.add_argument("--keep", default="", help="a directory for the results; those that are there are in the table too")
+    parser.add_argument("--keep", default="", help="a directory of results, old and new")
     parser.add_argument("--page", type=Path, default=PAGE, help="where to write the table, beside what is there")
     parser.add_argument("--table", nargs="*", default=[])
     given = parser.parse_args()

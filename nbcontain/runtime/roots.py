@@ -49,10 +49,10 @@ def made_for(
     return made, terminal, hidden
 
 
-def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung, given: Sequence[int] = ()) -> list[int]:
+def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung, handed: Sequence[int]) -> list[int]:
     """Init: the root of one of our own functions. Gives the directory of a second one, if there is a `source`.
 
-    Directories among `given`, what the function was handed, stay within its reach.
+    It may go on with what it was handed, a build's context for one: of directories, with what is below them.
     """
     mounted = isolation.mount_root if rung.mounts else unmounted.root_of
     if rung.mounts:
@@ -63,13 +63,9 @@ def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung, given:
         source_fd = mounted(source)
         fds.append(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source_fd))
         os.close(source_fd)
-    _go(root_fd, rung, None, (*filter(_is_directory, given), *fds))
+    _go(root_fd, rung, None, [*fds, *(fd for fd in handed if stat.S_ISDIR(os.fstat(fd).st_mode))])
     os.close(root_fd)
     return fds
-
-
-def _is_directory(fd: int) -> bool:
-    return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
 def entered_again(process: Process, root_fd: int) -> Console | None:

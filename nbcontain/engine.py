@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from nbcontain.build.sources import Source
     from nbcontain.builder import Builder, BuildTask
     from nbcontain.consoles import Consoles
+    from nbcontain.explorer import Explorer
     from nbcontain.happenings import Events
     from nbcontain.housekeeping import Housekeeping
     from nbcontain.kernels import Kernels
@@ -79,6 +80,7 @@ class Engine:
     builder: Noun[Builder] = Noun("nbcontain.builder")
     consoles: Noun[Consoles] = Noun("nbcontain.consoles")
     events: Noun[Events] = Noun("nbcontain.happenings")
+    explorer: Noun[Explorer] = Noun("nbcontain.explorer")
     housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
     kernels: Noun[Kernels] = Noun("nbcontain.kernels")
     life: Noun[Life] = Noun("nbcontain.life")

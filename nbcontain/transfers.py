@@ -128,8 +128,8 @@ class Transfers:
 
     # --- single files, from and to memory ---
 
-    def read(self, container: Container, path: str) -> bytes:
-        """What is in a file of a container, which runs or not. Raises ContainerError."""
+    def read(self, container: Container, path: str, limit: int | None = None) -> bytes:
+        """What is in a file of a container, which runs or not, at most `limit` bytes of it. Raises ContainerError."""
         received = bytearray()
 
         def take(fd: int) -> None:
@@ -138,7 +138,7 @@ class Transfers:
 
         path = _absolute(path)
         try:
-            self._received(container, {"path": path}, take, "send_file")
+            self._received(container, {"path": path, "limit": limit}, take, "send_file")
         except SetupFailed as error:
             raise ContainerError(f"cannot read {path} of {container.name}", why=_reason(error)) from error
         return bytes(received)

@@ -18,6 +18,7 @@ INDEX = {
     "container export": "archives",
     "container inspect": "containers",
     "container kill": "containers",
+    "container layers": "anatomy",
     "container list": "containers",
     "container logs": "logs",
     "container ls": "containers",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nbcontain.display.widgets import Card
 
 _HTML_EVERY_S = 0.5
-_WIDGET = "application/vnd.jupyter.widget-view+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Surface:
@@ -56,7 +56,7 @@ class Surface:
         if self._kind == "card":
             self._card = _card(picture, actions, self._on_action)
         if self._card is not None:
-            bundle[_WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": self._card.model_id}
+            bundle[WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": self._card.model_id}
         self._handle = _display(bundle)
         atexit.register(self.close)
         self._ticker.keep(self._redraw)

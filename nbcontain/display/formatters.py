@@ -41,7 +41,19 @@ def register(ipython: Any, mode: Mode, around: Around, drawn: Callable[[object],
             bundle["text/html"] = table.html()
         display(bundle, raw=True)  # type: ignore[no-untyped-call]
 
+    def explored(value: Any) -> None:
+        from nbcontain.display.looking import show_explored
+
+        show_explored(value, mode)
+
+    def layers(value: Any) -> None:
+        from nbcontain.display.looking import show_layers
+
+        show_layers(value, mode)
+
     own.for_type(Container, show_live)
+    own.for_type_by_name("nbcontain.images", "Layers", layers)
+    own.for_type_by_name("nbcontain.display.explored", "Explored", explored)
     own.for_type(Image, show)
     own.for_type(RunResult, show)
     formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(document_text(value)))

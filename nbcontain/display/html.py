@@ -260,21 +260,23 @@ def style(content: str) -> str:
         wanted.append("files")
     if "nbc-choices" in content:
         wanted.append("choices")
+    if "nbx-layers" in content:
+        wanted.append("layers")
     return element("style", "".join(sections[name] for name in wanted))
 
 
 @cache
-def style_sheet() -> str:
-    """The whole style sheet, for live cards."""
+def style_sheet(name: str = "style.css") -> str:
+    """A whole style sheet, for what is live: that of all cards, or what those that look inside have besides."""
     from importlib.resources import files
 
-    return (files("nbcontain.display") / "static" / "style.css").read_text("utf-8")
+    return (files("nbcontain.display") / "static" / name).read_text("utf-8")
 
 
 @cache
 def _sections() -> dict[str, str]:
-    """The style sheet cut at its `/*# name */` marks, without needless blanks."""
-    _, *parts = re.split(r"/\*# (\w+) \*/", style_sheet())
+    """The style sheets cut at their `/*# name */` marks, without needless blanks."""
+    _, *parts = re.split(r"/\*# (\w+) \*/", style_sheet() + style_sheet("looking.css"))
     squeezed = [re.sub(r"\s+", " ", re.sub(r"\s*([{};,])\s*", r"\1", part)).strip() for part in parts[1::2]]
     return dict(zip(parts[0::2], squeezed, strict=True))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Send = Callable[[dict[str, Any], list[bytes]], None]
 """A message to the page, with bytes beside it."""
 _HTML_EVERY_S = 0.5
-_WIDGET = "application/vnd.jupyter.widget-view+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Surface:
@@ -59,7 +59,7 @@ class Surface:
         if self._kind == "card":
             self._card = _card(drawn, self._on_action, self._on_message)
         if self._card is not None:
-            bundle[_WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": self._card.model_id}
+            bundle[WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": self._card.model_id}
         self._handle = _display(bundle)
         atexit.register(self.close)
         if self._card is None:

@@ -13,6 +13,7 @@ Part = TypeVar("Part", Exercise, Question)
 
 _MODULES = {
     "00": "can_it_hold",
+    "01": "image_or_container",
     "02": "layer_cake",
     "03": "bake_it_better",
     "04": "containers_life",

@@ -98,6 +98,12 @@ class Stacks:
             entries = self._tar(changes, writer.read_from, ledger, more)
             return writer.commit() if entries else None
 
+    def read_copy(self, active: Active, skip: Sequence[str], read: Callable[[int], object]) -> None:
+        """The same as a tar that is kept nowhere: `read` reads it from a pipe."""
+        changes = self.store.snapshots_of(active.key).changes(active, skip, is_used=True)
+        with self.ledger(active) as ledger, changes.opened() as more:
+            self._tar(changes, read, ledger, more)
+
     def export(self, shown: Active | ChainID, write: Callable[[bytes], object], skip: Sequence[str] = ()) -> int:
         """Write all the files of a snapshot, which may be in use, as one tar, without `skip`; the number of entries."""
         if isinstance(shown, Active):

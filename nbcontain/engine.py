@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from nbcontain.build.plan import BuildOptions
     from nbcontain.build.sources import Source
     from nbcontain.builder import Builder, BuildTask
+    from nbcontain.compose.projects import Compose
     from nbcontain.consoles import Consoles
     from nbcontain.explorer import Explorer
     from nbcontain.happenings import Events
@@ -78,6 +79,7 @@ class Engine:
     archives: Noun[Archives] = Noun("nbcontain.archives")
     bases: Noun[Bases] = Noun("nbcontain.bases")
     builder: Noun[Builder] = Noun("nbcontain.builder")
+    compose: Noun[Compose] = Noun("nbcontain.compose.projects")
     consoles: Noun[Consoles] = Noun("nbcontain.consoles")
     events: Noun[Events] = Noun("nbcontain.happenings")
     explorer: Noun[Explorer] = Noun("nbcontain.explorer")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nbcontain.display.lookout import Lookout
     from nbcontain.lessons.teacher import Teacher
 
-GROUP_MAGICS = ("image", "container", "kernel", "network", "volume")
+GROUP_MAGICS = ("compose", "image", "container", "kernel", "network", "volume")
 """Those whose words are a group of commands."""
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 

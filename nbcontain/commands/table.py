@@ -35,6 +35,7 @@ _COMMANDS: list[Command] = []
 GROUPS = {
     "image": "images: make, list, look into, remove",
     "container": "containers: run, watch, stop, remove",
+    "compose": "compose: several containers, described in one file",
     "kernel": "kernels: Jupyter's, run inside of images",
     "healthcheck": "health: check a container now",
     "network": "networks: make, join, look at",

@@ -32,6 +32,8 @@ class LifeOptions:
     restart: str = option("--restart", help="when it ends: no, on-failure[:n], always or unless-stopped",
                           metavar="POLICY")  # fmt: skip
     health_cmd: str = option("--health-cmd", help="a shell's command that says whether it is well", metavar="COMMAND")
+    health_test: tuple[str, ...] = ()
+    """docker's Test of a health check in place of a shell's command: CMD and words, or CMD-SHELL and a text."""
     health_interval: str = option("--health-interval", help="how often (30s)", metavar="DURATION")
     health_timeout: str = option("--health-timeout", help="how long one check may take (30s)", metavar="DURATION")
     health_retries: int = option("--health-retries", help="so many failures in a row make it unhealthy (3)")
@@ -89,7 +91,7 @@ def health_of(config: ImageConfig, options: LifeOptions) -> dict[str, Any]:
         if 0 < value < _MILLISECOND:
             raise UsageError(f"--{name.replace('_', '-')} cannot be less than 1ms")
     image = config.healthcheck or Healthcheck()
-    test = ("CMD-SHELL", options.health_cmd) if options.health_cmd else image.test
+    test = options.health_test or (("CMD-SHELL", options.health_cmd) if options.health_cmd else image.test)
     if not test or test[0] == "NONE":
         return {}
     if test[0] == "CMD-SHELL":

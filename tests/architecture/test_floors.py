@@ -14,7 +14,7 @@ FLOORS = (
     {"registry", "runtime", "network"},
     {"build"},
     {
-        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "explorer",
+        "anatomy", "archives", "bases", "builder", "compose", "consoles", "containers", "diagnosis", "engine", "explorer",
         "filters", "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places", "kernels",
         "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes", "places",
         "processes", "profiles", "resources", "serving", "soundness", "standard_input", "transfers", "volumes",

@@ -1,0 +1,378 @@
+"""The commands on compose projects: docker compose's words."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nbcontain.commands.containers import container_exec, describe_status
+from nbcontain.commands.table import command
+from nbcontain.compose import model
+from nbcontain.compose.document import written
+from nbcontain.compose.projects import Source
+from nbcontain.display.table import Column, Table
+from nbcontain.display.values import InProgress, Lines, Log, Raw
+from nbcontain.display.words import ago, command_line, count
+from nbcontain.errors import Cancelled, UsageError
+from nbcontain.events import Emit, Output, Record
+from nbcontain.options import REST, argument, option, with_defaults
+from nbcontain.runtime.generate import ExecOptions
+from nbcontain.task import Task
+from nbcontain.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+    from nbcontain.handles import Container
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ComposeWords:
+    """What every command on a project can be told; docker writes these before the command, and so can you."""
+
+    file: str = option("--file", help="the compose file; without it compose.yaml here or above", metavar="FILE")
+    project: str = option("-p", "--project-name", help="the project's name", metavar="NAME")
+    directory: str = option("--project-directory", help="what paths in the file are seen from", metavar="DIR")
+    profiles: tuple[str, ...] = option("--profile", help="services of this profile too; * is all", metavar="NAME")
+    env_files: tuple[str, ...] = option("--env-file", help="variables, in place of .env", metavar="FILE")
+    text: str | None = None
+    """The file itself, where it is a notebook's cell."""
+
+    @property
+    def source(self) -> Source:
+        """Where the project is read from."""
+        return Source(
+            text=self.text, file=self.file, directory=self.directory, name=self.project, env_files=self.env_files
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ServiceWords(ComposeWords):
+    services: tuple[str, ...] = argument(help="only these services", nargs="*", default=(), metavar="SERVICE")
+
+
+def _profiles(engine: Engine, words: ComposeWords) -> tuple[str, ...]:
+    return (*words.profiles, *filter(None, engine.environ.get("COMPOSE_PROFILES", "").split(",")))
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class UpWords(ServiceWords):
+    detach: bool = option("-d", "--detach", help="leave them running and return")
+    build: bool = option("--build", help="build images before, also those that are here")
+    force_recreate: bool = option("--force-recreate", help="make containers anew, though nothing changed")
+    no_recreate: bool = option("--no-recreate", help="leave those that are there, though something changed")
+    no_start: bool = option("--no-start", help="only create them")
+    remove_orphans: bool = option("--remove-orphans", help="remove what the file does not have any more")
+    wait: bool = option("--wait", help="until those with a health check are healthy; implies -d")
+
+
+@command("compose", "up", "have a project's services run as its file says", UpWords)
+def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
+    project, _ = engine.compose.read(words.source)
+    services = project.chosen(words.services, _profiles(engine, words))
+    if words.force_recreate and words.no_recreate:
+        raise UsageError("--force-recreate and --no-recreate are incompatible")
+
+    def bring_up(emit: Emit) -> list[Container]:
+        return engine.compose.up(
+            project, services, emit, build=words.build, remove_orphans=words.remove_orphans, wait=words.wait,
+            recreate="always" if words.force_recreate else "never" if words.no_recreate else "",
+            start=not words.no_start,
+        )  # fmt: skip
+
+    if words.detach or words.wait or words.no_start:
+        return InProgress(
+            Task(f"up {project.name}", lambda emit: _table(engine, project.name, bring_up(emit))), "build",
+        )  # fmt: skip
+
+    def attached(emit: Emit) -> Table:
+        containers = bring_up(emit)
+        try:
+            for record in _followed(containers, tail=None):
+                emit(record.event)
+        except Cancelled:
+            engine.compose.each(project.name, (), engine.stop, last_first=True)
+            raise
+        return _table(engine, project.name, engine.compose.containers(project.name))
+
+    return InProgress(Task(f"up {project.name}", attached), "exec")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class DownWords(ComposeWords):
+    volumes: bool = option("-v", "--volumes", help="the project's volumes too, with all their files")
+    timeout: int | None = option("-t", "--timeout", help="seconds to wait before SIGKILL", default=None)
+    remove_orphans: bool = option("--remove-orphans", help="docker's; all that has the project's label goes anyway")
+
+
+@command("compose", "down", "remove a project's containers and networks", DownWords)
+def compose_down(engine: Engine, words: DownWords) -> InProgress[Lines]:
+    name = engine.compose.name(words.source)
+    return InProgress(
+        Task(f"down {name}", lambda emit: Lines(tuple(
+            engine.compose.down(name, emit, volumes=words.volumes, timeout_s=words.timeout)
+        ))), "work",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ConfigWords(ComposeWords):
+    quiet: bool = option("-q", "--quiet", help="only check it")
+    services: bool = option("--services", help="the services' names alone")
+    volumes: bool = option("--volumes", help="the volumes' names alone")
+    images: bool = option("--images", help="the images' names alone")
+    hash: str = option("--hash", help="what a service's container is made of, as a number; * for all",
+                       metavar="SERVICE")  # fmt: skip
+
+
+@command("compose", "config", "check a compose file, and show it with its variables filled in", ConfigWords)
+def compose_config(engine: Engine, words: ConfigWords) -> Lines | Raw:
+    project, tree = engine.compose.read(words.source)
+    services = project.chosen((), _profiles(engine, words))
+    if words.quiet:
+        return Lines(())
+    if words.hash:
+        meant = services if words.hash == "*" else (project.service(words.hash),)
+        return Lines(tuple(f"{each.name} {each.digest()}" for each in meant))
+    if words.services or words.volumes or words.images:
+        names = (
+            [each.name for each in services] if words.services else [each.key for each in project.volumes]
+            if words.volumes else [each.image for each in services]
+        )  # fmt: skip
+        return Lines(tuple(names))
+    rest = {key: value for key, value in tree.plain().items() if key not in ("name", "version")}
+    shown: dict[str, Any] = {"name": project.name, **rest}
+    shown["services"] = {each.name: shown["services"][each.name] for each in services}
+    text = "".join(f"# {each}\n" for each in project.warnings) + written(shown)
+    return Raw(lambda: iter((text.encode(),)), "compose.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class PsWords(ServiceWords):
+    all: bool = option("-a", "--all", help="stopped ones too")
+    quiet: bool = option("-q", "--quiet", help="only ids")
+    only_services: bool = option("--services", help="only the services' names")
+
+
+@command("compose", "ps", "list a project's containers", PsWords)
+def compose_ps(engine: Engine, words: PsWords) -> Table | Lines:
+    name = engine.compose.name(words.source)
+    found = [
+        each for each in engine.compose.containers(name, words.services)
+        if words.all or words.services or each.status in ("running", "restarting")
+    ]  # fmt: skip
+    if words.quiet:
+        return Lines(tuple(each.id for each in found))
+    if words.only_services:
+        return Lines(tuple(each.info.labels[model.SERVICE] for each in found))
+    return _table(engine, name, found)
+
+
+def _table(engine: Engine, project: str, containers: Sequence[Container]) -> Table:
+    rows = tuple(
+        (
+            each.name, each.image, command_line(each.info.command)[:32], each.info.labels.get(model.SERVICE, ""),
+            each.info.created, describe_status(each, each.status), engine.networks.reach(each)[0],
+        )
+        for each in containers
+    )  # fmt: skip
+    code = [Column(title, look="code") for title in ("COMMAND", "PORTS")]
+    columns = ("NAME", "IMAGE", code[0], "SERVICE", Column("CREATED", ago), "STATUS", code[1])
+    return Table(columns, rows, f"{count(len(rows), 'service')} of the project {project}", "services")
+
+
+@command("compose", "ls", "list the projects that have containers", ComposeWords)
+def compose_ls(engine: Engine, words: ComposeWords) -> Table:
+    rows = []
+    for name, containers in engine.compose.all().items():
+        running = sum(each.status == "running" for each in containers)
+        files = containers[0].info.labels.get(model.FILES, "") or "a notebook's cell"
+        rows.append((name, f"running({running}) of {len(containers)}", files))
+    return Table(("NAME", "STATUS", Column("CONFIG FILES", look="wide")), tuple(rows), count(len(rows), "project"))
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class LogsWords(ServiceWords):
+    follow: bool = option("-f", "--follow", help="and what comes from now on")
+    tail: str = option("-n", "--tail", help="only so many lines of each", default="all", metavar="NUMBER")
+    no_log_prefix: bool = option("--no-log-prefix", help="without the service's name before each line")
+
+
+@command("compose", "logs", "what a project's services said", LogsWords)
+def compose_logs(engine: Engine, words: LogsWords) -> Log:
+    name = engine.compose.name(words.source)
+    if not words.tail.isdecimal() and words.tail != "all":
+        raise UsageError(f"--tail {words.tail}: that is no number of lines", hint="--tail 20, or --tail all")
+    tail = int(words.tail) if words.tail.isdecimal() else None
+    containers = engine.compose.containers(name, words.services)
+    if words.follow:
+        return Log(_followed(containers, tail=tail, prefix=not words.no_log_prefix))
+    return Log(_merged(containers, tail=tail, prefix=not words.no_log_prefix))
+
+
+def _merged(containers: Sequence[Container], *, tail: int | None, prefix: bool) -> Iterator[Record]:
+    import heapq
+
+    width = _width(containers)
+    told = [_prefixed(each, width, each.output(tail=tail), prefix=prefix) for each in containers]
+    return iter(heapq.merge(*told, key=lambda record: record.time))
+
+
+def _followed(containers: Sequence[Container], *, tail: int | None, prefix: bool = True) -> Iterator[Record]:
+    """What they say until all have ended; each is listened to on a thread of its own."""
+    told: queue.Queue[Record | None] = queue.Queue(maxsize=1000)
+    width = _width(containers)
+
+    def listen(container: Container) -> None:
+        try:
+            for record in _prefixed(container, width, container.output(follow=True, tail=tail), prefix=prefix):
+                told.put(record)
+        finally:
+            told.put(None)
+
+    for each in containers:
+        threading.Thread(target=listen, args=(each,), name=f"nbcontain logs {each.name}", daemon=True).start()
+    left = len(containers)
+    while left:
+        try:
+            record = told.get(timeout=0.2)
+        except queue.Empty:
+            # An event strikes where nobody wants any more.
+            yield Record(0.0, Output("compose", "stdout", b""))
+            continue
+        if record is None:
+            left -= 1
+        else:
+            yield record
+
+
+def _width(containers: Sequence[Container]) -> int:
+    return max((len(_shown(each)) for each in containers), default=0)
+
+
+def _shown(container: Container) -> str:
+    return f"{container.info.labels.get(model.SERVICE, container.name)}-1"
+
+
+def _prefixed(container: Container, width: int, records: Iterator[Record], *, prefix: bool) -> Iterator[Record]:
+    """Each whole line with its service before it."""
+    head = f"{_shown(container):<{width}}  | ".encode() if prefix else b""
+    rest: dict[str, bytes] = {}
+    last = 0.0
+    for record in records:
+        event = record.event
+        if not isinstance(event, Output):
+            continue
+        last = record.time
+        *lines, rest[event.stream] = (rest.get(event.stream, b"") + event.data).split(b"\n")
+        if lines:
+            data = b"".join(head + line + b"\n" for line in lines)
+            yield replace(record, event=replace(event, data=data))
+    for stream, data in rest.items():
+        if data:
+            yield Record(last, Output(container.id, "stderr" if stream == "stderr" else "stdout", head + data + b"\n"))
+
+
+def _on_each(
+    engine: Engine, words: ServiceWords, verb: str, *, last_first: bool = False, **how: Any
+) -> InProgress[Lines]:
+    name = engine.compose.name(words.source)
+    acts: dict[str, Any] = {"start": engine.start, "stop": engine.stop, "restart": engine.restart, "kill": engine.kill}
+
+    def body(emit: Emit) -> Lines:
+        return Lines(tuple(engine.compose.each(
+            name, words.services, lambda each: acts[verb](each, **how), last_first=last_first
+        )))  # fmt: skip
+
+    return InProgress(Task(f"{verb} {name}", body), "work")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class StopWords(ServiceWords):
+    timeout: int | None = option("-t", "--timeout", help="seconds to wait before SIGKILL", default=None)
+
+
+@command("compose", "start", "start a project's containers that are there", ServiceWords)
+def compose_start(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
+    return _on_each(engine, words, "start")
+
+
+@command("compose", "stop", "stop a project's containers, and leave them there", StopWords)
+def compose_stop(engine: Engine, words: StopWords) -> InProgress[Lines]:
+    return _on_each(engine, words, "stop", last_first=True, timeout_s=words.timeout)
+
+
+@command("compose", "restart", "stop a project's containers and start them again", StopWords)
+def compose_restart(engine: Engine, words: StopWords) -> InProgress[Lines]:
+    return _on_each(engine, words, "restart", timeout_s=words.timeout)
+
+
+@command("compose", "kill", "kill a project's containers", ServiceWords)
+def compose_kill(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
+    return _on_each(engine, words, "kill", last_first=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class BuildWords(ServiceWords):
+    no_cache: bool = option("--no-cache", help="run every step")
+
+
+@command("compose", "build", "build the images of a project's services", BuildWords)
+def compose_build(engine: Engine, words: BuildWords) -> InProgress[Lines]:
+    project, _ = engine.compose.read(words.source)
+    services = project.chosen(words.services, _profiles(engine, words))
+
+    def body(emit: Emit) -> Lines:
+        from nbcontain.events import scope
+
+        with scope(emit, "compose", f"build {project.name}"):
+            engine.compose.build(project, services, emit, no_cache=words.no_cache)
+        return Lines(tuple(each.image for each in services if each.build is not None))
+
+    return InProgress(Task(f"build {project.name}", body), "build")
+
+
+@command("compose", "pull", "pull the images of a project's services", ServiceWords)
+def compose_pull(engine: Engine, words: ServiceWords) -> InProgress[Lines]:
+    project, _ = engine.compose.read(words.source)
+    services = project.chosen(words.services, _profiles(engine, words))
+
+    def body(emit: Emit) -> Lines:
+        engine.compose.pull(services, emit)
+        return Lines(tuple(each.image for each in services if each.build is None))
+
+    return InProgress(Task(f"pull {project.name}", body), "pull")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ExecWords(ComposeWords):
+    no_tty: bool = option("-T", "--no-tty", "--no-TTY", help="without a terminal")
+    detach: bool = option("-d", "--detach", help="leave it running and return at once")
+    environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
+    user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
+    workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
+    service: str = argument(help="a service", metavar="SERVICE")
+    command: tuple[str, ...] = argument(help="the program and its arguments", nargs=REST, metavar="COMMAND")
+
+
+@command("compose", "exec", "run a further program in a service's container", ExecWords)
+def compose_exec(engine: Engine, words: ExecWords) -> object:
+    import sys
+
+    container = engine.compose.container(engine.compose.name(words.source), words.service)
+    has_terminal = not words.no_tty and not words.detach and sys.stdin is not None and sys.stdin.isatty()
+    return container_exec(engine, ExecOptions(
+        name=container.id, command=words.command, environment=words.environment, user=words.user, detach=words.detach,
+        workdir=words.workdir, tty=has_terminal, interactive=has_terminal,
+    ))  # fmt: skip

@@ -1,0 +1,434 @@
+"""From a compose file's tree to a project: each key that means something here has one line in a table. Pure.
+
+A key that is not known is an error with its line; one that cannot be had here is an error, or a warning where leaving
+it out changes nothing that can be seen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nbcontain.compose import values
+from nbcontain.compose.document import Node, parse
+from nbcontain.compose.interpolation import env_file, filled
+from nbcontain.compose.model import CONDITIONS, Build, Dependency, Given, Joined, Project, Service, Shared
+from nbcontain.compose.mounts import volume
+from nbcontain.dockerfile.nearest import nearest
+from nbcontain.errors import UsageError
+from nbcontain.runtime.generate import RunOptions
+
+_NONE: Mapping[str, str] = {}
+_TEXTS = {
+    "cpuset": "cpuset_cpus", "domainname": "", "hostname": "hostname", "mem_limit": "memory",
+    "mem_reservation": "memory_reservation", "memswap_limit": "memory_swap", "cpus": "cpus", "pid": "pid", "ipc": "ipc",
+    "platform": "platform", "restart": "restart", "shm_size": "shm_size", "stop_signal": "stop_signal", "user": "user",
+    "working_dir": "workdir", "mac_address": "mac_address",
+}  # fmt: skip
+_BOOLEANS = {"init": "init", "privileged": "privileged", "read_only": "read_only", "tty": "tty"}
+_INTEGERS = {"cpu_shares": "cpu_shares", "pids_limit": "pids_limit", "oom_score_adj": "oom_score_adj"}
+_LISTS = {
+    "cap_add": "cap_add", "cap_drop": "cap_drop", "devices": "device", "dns": "dns", "dns_opt": "dns_option",
+    "dns_search": "dns_search", "expose": "expose", "group_add": "group_add", "security_opt": "security_opt",
+    "tmpfs": "tmpfs",
+}  # fmt: skip
+_PAIRS = {"annotations": "annotations", "labels": "labels", "sysctls": "sysctl"}
+_OTHERS = (
+    "build", "command", "configs", "container_name", "depends_on", "deploy", "entrypoint", "env_file", "environment",
+    "extra_hosts", "healthcheck", "image", "logging", "network_mode", "networks", "ports", "profiles", "pull_policy",
+    "scale", "secrets", "stop_grace_period", "ulimits", "volumes",
+)  # fmt: skip
+_WITHOUT_EFFECT = {
+    "attach": "output is asked for by name", "develop": "nothing is watched here", "stdin_open": "nobody types into it",
+    "storage_opt": "there are no such options", "cgroup_parent": "its control group is nbcontain's own",
+    "domainname": "", "links": "services on a network find each other by name", "runtime": "there is one runtime here",
+}  # fmt: skip
+_REFUSED = {
+    "extends": "write the keys out, or share them with an anchor and <<", "provider": "there are no plugins",
+    "volumes_from": "name the volume in both services", "external_links": "put both on one external network",
+    "userns_mode": "containers have one map of ids here", "uts": "", "blkio_config": "", "device_cgroup_rules": "",
+    "credential_spec": "that is for Windows", "isolation": "that is for Windows", "gpus": "",
+    "post_start": "", "pre_stop": "", "models": "", "use_api_socket": "there is no daemon", "cpu_quota": "use cpus",
+    "cpu_period": "use cpus", "cpu_percent": "", "cpu_count": "", "cpu_rt_runtime": "", "cpu_rt_period": "",
+    "mem_swappiness": "", "oom_kill_disable": "", "label_file": "write labels", "cgroup": "", "pre_start": "",
+}  # fmt: skip
+_SERVICE_KEYS = frozenset((*_TEXTS, *_BOOLEANS, *_INTEGERS, *_LISTS, *_PAIRS, *_OTHERS, *_WITHOUT_EFFECT, *_REFUSED))
+
+
+class Reader:
+    """Reads one file: the project's name and directory, and what was remarked on the way."""
+
+    def __init__(self, directory: Path, environ: Mapping[str, str], read: Callable[[Path], str]) -> None:
+        self.directory, self.environ, self._read = directory, environ, read
+        self.warnings: list[str] = []
+        self.name = ""
+        self.volumes: dict[str, Shared] = {}
+        self.networks: dict[str, Shared] = {}
+        self.files: dict[tuple[str, str], tuple[str, str]] = {}
+        """Secrets and configs: ("file", its path) or ("text", what is in it)."""
+
+    # --- the whole ---
+
+    def project(self, text: str, name: str, files: str) -> tuple[Project, Node]:
+        """The project of the text of a file, and the text's tree. Raises UsageError."""
+        unset: dict[str, None] = {}
+
+        def fill(text: str, node: Node) -> str:
+            try:
+                return filled(text, self.environ, lambda name: unset.setdefault(name))
+            except UsageError as error:
+                node.wrong(error.message + (f": {error.why}" if error.why else ""), error.hint)
+
+        root = parse(text, fill)
+        self.warnings += [f'the variable "{each}" is not set: a blank text stands for it' for each in unset]
+        top = root.members()
+        self._known(root, ("name", "version", "services", "networks", "volumes", "configs", "secrets"),
+                    {"include": "put all services into one file", "models": ""})  # fmt: skip
+        if "version" in top:
+            self.warnings.append(f"line {top['version'].line}: version is obsolete, and means nothing")
+        given = name or (top["name"].text() if "name" in top else "") or values.project_name(self.directory.name)
+        if given != values.project_name(given):
+            raise UsageError(
+                f"the project name {given!r} is none", why="it has lower-case letters, digits, - and _, a letter first",
+                hint=f"-p {values.project_name(given) or 'NAME'}",
+            )  # fmt: skip
+        self.name = given
+        self._shared(top, "networks", self.networks)
+        self._shared(top, "volumes", self.volumes)
+        for kind in ("configs", "secrets"):
+            for key, node in top[kind].members().items() if kind in top else ():
+                self.files[kind, key] = self._source(node)
+        described = top["services"].members() if "services" in top else {}
+        services = [self._service(key, each) for key, each in described.items()]
+        if not services:
+            root.wrong("there are no services", "services:\n  web:\n    image: NAME")
+        if any(each.key == "default" for service in services for each in service.networks):
+            self.networks.setdefault("default", Shared("default", f"{given}_default", settings={}))
+        by_name = {each.name for each in services}
+        for service in services:
+            for each in service.depends_on:
+                if each.service not in by_name and each.required:
+                    described[service.name].wrong(
+                        f"depends on {each.service}, and there is no such service"
+                    )
+        project = Project(
+            given, self.directory, tuple(services), tuple(self.networks.values()), tuple(self.volumes.values()),
+            tuple(self.warnings), files,
+        )  # fmt: skip
+        return project, root
+
+    def _known(self, node: Node, keys: tuple[str, ...] | frozenset[str], refused: Mapping[str, str] = _NONE) -> None:
+        for key, each in node.members().items():
+            if key.startswith("x-"):
+                continue
+            if key in refused:
+                each.wrong("is not here", refused[key])
+            if key not in keys:
+                near = nearest(key, keys)
+                each.wrong("there is no such key", f"did you mean {near}?" if near else "")
+
+    # --- networks, volumes, secrets ---
+
+    def _shared(self, top: Mapping[str, Node], kind: str, into: dict[str, Shared]) -> None:
+        for key, node in top[kind].members().items() if kind in top else ():
+            own = {
+                "networks": ("driver", "driver_opts", "internal", "enable_ipv6", "enable_ipv4", "ipam", "attachable"),
+                "volumes": ("driver", "driver_opts"),
+            }[kind]
+            self._known(node, ("name", "external", "labels", *own))
+            said = node.members()
+            external = "external" in said and said["external"].boolean()
+            default = key if external else f"{self.name}_{key}"
+            settings = self._network(said) if kind == "networks" else values.options(said.get("driver_opts"))
+            if (driver := said.get("driver")) is not None and driver.text() not in ("bridge", "local", ""):
+                driver.wrong(f"the driver {driver.text()} is not here")
+            into[key] = Shared(
+                key, said["name"].text() if "name" in said else default, external,
+                values.labels(said.get("labels")), settings,
+            )
+
+    def _network(self, said: Mapping[str, Node]) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "internal": "internal" in said and said["internal"].boolean(),
+            "ipv6": "enable_ipv6" in said and said["enable_ipv6"].boolean(),
+            "options": tuple(f"{name}={value}" for name, value in values.options(said.get("driver_opts")).items()),
+        }
+        if (ipam := said.get("ipam")) is not None:
+            self._known(ipam, ("driver", "config", "options"))
+            config = ipam.members().get("config")
+            for each in config.items() if config else ():
+                self._known(each, ("subnet", "gateway", "ip_range", "aux_addresses"))
+                for key, name in (("subnet", "subnets"), ("gateway", "gateways"), ("ip_range", "ranges")):
+                    if (value := each.members().get(key)) is not None:
+                        found[name] = (*found.get(name, ()), value.text())
+        return found
+
+    def _source(self, node: Node) -> tuple[str, str]:  # noqa: RET503 - `wrong` raises
+        """Where a secret or config is from."""
+        self._known(node, ("file", "environment", "content", "name", "labels", "template_driver"),
+                    {"external": "it is a file, a variable, or written here", "driver": ""})  # fmt: skip
+        said = node.members()
+        if "file" in said:
+            return "file", str(self._path(said["file"].text()))
+        if "environment" in said:
+            name = said["environment"].text()
+            if name not in self.environ:
+                node.wrong(f"the variable {name} is not set")
+            return "text", self.environ[name]
+        if "content" in said:
+            return "text", said["content"].text()
+        node.wrong("says nothing of where it is from", "file: PATH, environment: NAME or content: TEXT")
+
+    def _path(self, text: str) -> Path:
+        return self.directory / Path(text).expanduser()
+
+    # --- a service ---
+
+    def _service(self, name: str, node: Node) -> Service:
+        if not re.fullmatch(r"[a-zA-Z0-9._-]+", name):
+            node.wrong("a service's name has letters, digits, - . and _ alone")
+        self._known(node, _SERVICE_KEYS, _REFUSED)
+        said = node.members()
+        for key in _WITHOUT_EFFECT:
+            if key in said and not (key == "stdin_open" and not said[key].boolean()):
+                self.warnings.append(f"line {said[key].line}: {said[key].place} has no effect: {_WITHOUT_EFFECT[key]}")
+        run: dict[str, Any] = {}
+        for key, field in _TEXTS.items():
+            if key in said and field:
+                run[field] = said[key].text()
+        for key, field in _BOOLEANS.items():
+            if key in said:
+                run[field] = said[key].boolean()
+        for key, field in _INTEGERS.items():
+            if key in said:
+                run[field] = said[key].integer()
+        for key, field in _LISTS.items():
+            if key in said:
+                run[field] = said[key].texts()
+        for key, field in _PAIRS.items():
+            if key in said:
+                run[field] = tuple(f"{key}={value or ''}" for key, value in said[key].pairs().items())
+        run |= self._program(said) | self._environment(said) | self._life(said) | self._limits(said)
+        run |= self._mounts(said)
+        if "ports" in said:
+            run["publish"] = tuple(each for port in said["ports"].items() for each in self._port(port))
+        if "extra_hosts" in said:
+            run["add_hosts"] = values.hosts(said["extra_hosts"])
+        build = self._build(said["build"]) if "build" in said else None
+        image = said["image"].text() if "image" in said else ""
+        if not image and build is None:
+            node.wrong("has neither an image nor a build context specified", "image: NAME, or build: DIRECTORY")
+        networks, mode = self._networks(said)
+        if mode:
+            run["network"] = (mode,)
+        run["image"] = image or f"{self.name}-{name}"
+        policy = said["pull_policy"].text() if "pull_policy" in said else ""
+        run["pull"] = {"": "missing", "if_not_present": "missing", "build": "missing"}.get(policy, policy)
+        return Service(
+            name=name, image=run["image"], run=RunOptions(detach=True, **run), build=build,
+            container_name=said["container_name"].text() if "container_name" in said else "", networks=networks,
+            depends_on=self._depends(said["depends_on"]) if "depends_on" in said else (),
+            profiles=said["profiles"].texts() if "profiles" in said else (),
+            given=tuple(self._given(said)),
+        )  # fmt: skip
+
+    def _program(self, said: Mapping[str, Node]) -> dict[str, Any]:
+        command = values.words(said["command"]) if "command" in said and not said["command"].is_null else ()
+        if "entrypoint" not in said or said["entrypoint"].is_null:
+            return {"command": command}
+        first, *rest = values.words(said["entrypoint"]) or ("",)
+        return {"entrypoint": first, "command": (*rest, *command)}
+
+    def _environment(self, said: Mapping[str, Node]) -> dict[str, Any]:
+        found: dict[str, str | None] = {}
+        for each in values.env_files(said["env_file"]) if "env_file" in said else ():
+            path, required, node = each
+            try:
+                found |= env_file(self._read(self._path(path)), self.environ)
+            except (OSError, UnicodeDecodeError) as error:
+                if required:
+                    node.wrong(f"cannot read {path}", str(error))
+        if "environment" in said:
+            found |= said["environment"].pairs()
+        resolved = {name: self.environ.get(name) if value is None else value for name, value in found.items()}
+        return {"environment": tuple(f"{name}={value}" for name, value in resolved.items() if value is not None)}
+
+    def _life(self, said: Mapping[str, Node]) -> dict[str, Any]:
+        run: dict[str, Any] = {}
+        if "stop_grace_period" in said:
+            run["stop_timeout"] = round(values.duration(said["stop_grace_period"]) / 1e9)
+        if "logging" in said:
+            self._known(said["logging"], ("driver", "options"))
+            logging = said["logging"].members()
+            run["log_driver"] = logging["driver"].text() if "driver" in logging else ""
+            run["log_opts"] = tuple(f"{name}={value}" for name, value in values.options(logging.get("options")).items())
+        if "ulimits" in said:
+            run["ulimits"] = tuple(values.ulimit(name, each) for name, each in said["ulimits"].members().items())
+        if "healthcheck" not in said:
+            return run
+        check = said["healthcheck"]
+        self._known(check, ("test", "interval", "timeout", "retries", "start_period", "start_interval", "disable"))
+        told = check.members()
+        if "disable" in told and told["disable"].boolean():
+            return {**run, "no_healthcheck": True}
+        if "test" in told:
+            test = told["test"]
+            words = ("CMD-SHELL", test.text()) if isinstance(test.value, str) else test.texts()
+            if not words or words[0] not in ("NONE", "CMD", "CMD-SHELL"):
+                test.wrong("a list begins with CMD, CMD-SHELL or NONE", 'test: ["CMD", "program", "argument"]')
+            run |= {"no_healthcheck": True} if words[0] == "NONE" else {"health_test": words}
+        for key in ("interval", "timeout", "start_period", "start_interval"):
+            if key in told:
+                values.duration(told[key])
+                run[f"health_{key}"] = told[key].text()
+        if "retries" in told:
+            run["health_retries"] = told["retries"].integer()
+        return run
+
+    def _limits(self, said: Mapping[str, Node]) -> dict[str, Any]:
+        if "scale" in said and said["scale"].integer() != 1:
+            said["scale"].wrong("a service has one container here")
+        if "deploy" not in said:
+            return {}
+        self._known(said["deploy"], ("resources", "replicas", "mode", "labels", "restart_policy", "update_config",
+                                     "rollback_config", "placement", "endpoint_mode"))  # fmt: skip
+        deploy = said["deploy"].members()
+        if "replicas" in deploy and deploy["replicas"].integer() != 1:
+            deploy["replicas"].wrong("a service has one container here")
+        for key in ("restart_policy", "update_config", "rollback_config", "placement", "endpoint_mode", "mode"):
+            if key in deploy:
+                self.warnings.append(f"line {deploy[key].line}: {deploy[key].place} has no effect: that is for a swarm")
+        run: dict[str, Any] = {}
+        if "resources" in deploy:
+            self._known(deploy["resources"], ("limits", "reservations"))
+            resources = deploy["resources"].members()
+            limits = resources["limits"].members() if "limits" in resources else {}
+            for key, field in (("cpus", "cpus"), ("memory", "memory")):
+                if key in limits:
+                    run[field] = limits[key].text()
+            if "pids" in limits:
+                run["pids_limit"] = limits["pids"].integer()
+            reserved = resources["reservations"].members() if "reservations" in resources else {}
+            if "memory" in reserved:
+                run["memory_reservation"] = reserved["memory"].text()
+            if "devices" in reserved:
+                reserved["devices"].wrong("is not here", "%container run --gpus runs one container with a GPU")
+        return run
+
+    def _mounts(self, said: Mapping[str, Node]) -> dict[str, Any]:
+        volumes: list[str] = []
+        mounts: list[str] = []
+        for node in said["volumes"].items() if "volumes" in said else ():
+            word, text = volume(node, self._path, self._volume)
+            (volumes if word == "volumes" else mounts).append(text)
+        for kind in ("configs", "secrets"):
+            for source, target, node in self._uses(kind, said):
+                where, what = self.files.get((kind, source)) or node.wrong(f"there is no {source} among the {kind}")
+                if where == "file":
+                    mounts.append(f"type=bind,source={what},target={target},readonly")
+        return {"volumes": tuple(volumes), "mount": tuple(mounts)}
+
+    def _volume(self, key: str, node: Node) -> str:
+        """The name of the project's volume; all have to be named at the top."""
+        if key not in self.volumes:
+            node.wrong(f"refers to undefined volume {key}", f"volumes:\n  {key}:\nat the top of the file, or ./{key}")
+        return self.volumes[key].name
+
+    def _uses(self, kind: str, said: Mapping[str, Node]) -> list[tuple[str, str, Node]]:
+        found = []
+        for node in said[kind].items() if kind in said else ():
+            home = "/run/secrets/" if kind == "secrets" else "/"
+            if isinstance(node.value, str):
+                found.append((node.text(), home + node.text(), node))
+                continue
+            self._known(node, ("source", "target", "uid", "gid", "mode"))
+            told = node.members()
+            source = told["source"].text() if "source" in told else node.wrong("source is missing")
+            target = told["target"].text() if "target" in told else source
+            found.append((source, target if target.startswith("/") else home + target, node))
+            if {"uid", "gid", "mode"} & set(told):
+                self.warnings.append(f"line {node.line}: {node.place}: uid, gid and mode have no effect: it is a file")
+        return found
+
+    def _given(self, said: Mapping[str, Node]) -> list[Given]:
+        return [
+            Given(target, what)
+            for kind in ("configs", "secrets") for source, target, _ in self._uses(kind, said)
+            for where, what in [self.files[kind, source]] if where == "text"
+        ]  # fmt: skip
+
+    def _networks(self, said: Mapping[str, Node]) -> tuple[tuple[Joined, ...], str]:
+        """The networks of the project that it is on, or the mode of another kind."""
+        if "network_mode" in said:
+            mode = said["network_mode"].text()
+            if "networks" in said:
+                said["networks"].wrong("network_mode and networks exclude each other")
+            if mode.startswith("service:"):
+                said["network_mode"].wrong("is not here", "put both on one network")
+            return (), mode
+        if "networks" not in said or said["networks"].is_null:
+            return (Joined("default"),), ""
+        node = said["networks"]
+        if isinstance(node.value, list):
+            return tuple(Joined(self._network_key(each.text(), each)) for each in node.items()), ""
+        found = []
+        for key, each in node.members().items():
+            self._known(each, ("aliases", "ipv4_address", "ipv6_address", "mac_address", "priority", "gw_priority"))
+            told = each.members()
+            words = [f"alias={alias}" for alias in told["aliases"].texts()] if "aliases" in told else []
+            for name, word in (("ipv4_address", "ip"), ("ipv6_address", "ip6"), ("mac_address", "mac-address")):
+                if name in told:
+                    words.append(f"{word}={told[name].text()}")
+            found.append(Joined(self._network_key(key, each), tuple(words)))
+        return tuple(found), ""
+
+    def _network_key(self, key: str, node: Node) -> str:
+        if key != "default" and key not in self.networks:
+            node.wrong(f"refers to undefined network {key}", f"networks:\n  {key}:\nat the top of the file")
+        return key
+
+    def _depends(self, node: Node) -> tuple[Dependency, ...]:
+        if isinstance(node.value, list):
+            return tuple(map(Dependency, node.texts()))
+        found = []
+        for name, each in node.members().items():
+            self._known(each, ("condition", "required", "restart"))
+            told = each.members()
+            condition = told["condition"].text() if "condition" in told else CONDITIONS[0]
+            if condition not in CONDITIONS:
+                told["condition"].wrong(f"there is no condition {condition}", ", ".join(CONDITIONS))
+            found.append(Dependency(name, condition, told["required"].boolean() if "required" in told else True))
+        return tuple(found)
+
+    def _port(self, node: Node) -> list[str]:
+        if isinstance(node.value, str):
+            return [node.text()]
+        self._known(node, ("target", "published", "host_ip", "protocol", "mode", "name", "app_protocol"))
+        told = {name: each.text() for name, each in node.members().items()}
+        if "target" not in told:
+            node.wrong("target is missing", "target: 80, the port inside")
+        address = f"{told['host_ip']}:" if "host_ip" in told else ""
+        outside = f"{told.get('published', '')}:" if "published" in told or address else ""
+        return [f"{address}{outside}{told['target']}/{told.get('protocol', 'tcp')}"]
+
+    def _build(self, node: Node) -> Build:
+        if isinstance(node.value, str):
+            return Build(self._path(node.text()))
+        self._known(node, ("context", "dockerfile", "dockerfile_inline", "args", "target", "labels", "no_cache", "tags",
+                           "pull"),
+                    dict.fromkeys(("additional_contexts", "cache_from", "cache_to", "entitlements", "extra_hosts",
+                                   "isolation", "network", "platforms", "privileged", "provenance", "sbom", "secrets",
+                                   "shm_size", "ssh", "ulimits"), "nbcontain build can"))  # fmt: skip
+        told = node.members()
+        texts = {name: told[name].text() for name in ("dockerfile", "dockerfile_inline", "target") if name in told}
+        args = told["args"].pairs() if "args" in told else {}
+        return Build(
+            self._path(told["context"].text() if "context" in told else "."), texts.get("dockerfile", "Dockerfile"),
+            texts.get("dockerfile_inline", ""),
+            tuple(name if value is None else f"{name}={value}" for name, value in args.items()),
+            texts.get("target", ""), values.labels(told.get("labels")),
+            "no_cache" in told and told["no_cache"].boolean(),
+            told["tags"].texts() if "tags" in told else (),
+        )  # fmt: skip

@@ -1,0 +1,77 @@
+"""What single values of a compose file mean, in the words of `run`. Pure."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from nbcontain.compose.document import Node
+from nbcontain.errors import UsageError
+from nbcontain.runtime.lifetimes import nanoseconds
+
+
+def project_name(text: str) -> str:
+    """The name that compose makes of a directory's: lower-case letters, digits, - and _, none of the last two first."""
+    return re.sub(r"[^a-z0-9_-]", "", text.lower()).lstrip("_-")
+
+
+def words(node: Node) -> tuple[str, ...]:
+    """A program and its arguments: a list, or a text that is split as a shell does."""
+    if not isinstance(node.value, str):
+        return node.texts()
+    try:
+        return tuple(shlex.split(node.text()))
+    except ValueError as error:
+        node.wrong(str(error), "or a list of words")
+
+
+def labels(node: Node | None) -> tuple[str, ...]:
+    """NAME=value each."""
+    return tuple(f"{name}={value or ''}" for name, value in node.pairs().items()) if node is not None else ()
+
+
+def options(node: Node | None) -> dict[str, str]:
+    """Values by name."""
+    return {name: value or "" for name, value in node.pairs().items()} if node is not None else {}
+
+
+def duration(node: Node) -> int:
+    """Nanoseconds."""
+    try:
+        return nanoseconds(node.text(), node.place)
+    except UsageError:
+        node.wrong(f"{node.text()!r} is no duration", "30s, 1m30s or 500ms")
+
+
+def ulimit(name: str, node: Node) -> str:
+    """--ulimit's word."""
+    if isinstance(node.value, str):
+        return f"{name}={node.integer()}"
+    told = node.members()
+    if set(told) != {"soft", "hard"}:
+        node.wrong("must be a number, or soft and hard")
+    return f"{name}={told['soft'].integer()}:{told['hard'].integer()}"
+
+
+def hosts(node: Node) -> tuple[str, ...]:
+    """--add-host's words."""
+    if isinstance(node.value, dict):
+        return tuple(f"{name}:{address}" for name, each in node.members().items() for address in each.texts())
+    # As in run, or with = in place of the first colon.
+    return tuple(re.sub(r"^([^=:]+)=", r"\1:", each) for each in node.texts())
+
+
+def env_files(node: Node) -> list[tuple[str, bool, Node]]:
+    """Each file, whether it has to be there, and where it is named."""
+    if isinstance(node.value, str):
+        return [(node.text(), True, node)]
+    found = []
+    for each in node.items():
+        if isinstance(each.value, str):
+            found.append((each.text(), True, each))
+            continue
+        told = each.members()
+        if "path" not in told:
+            each.wrong("path is missing")
+        found.append((told["path"].text(), told["required"].boolean() if "required" in told else True, each))
+    return found

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from nbcontain.store.stacks import Stacks
     from nbcontain.transfers import Transfers
     from nbcontain.volumes import Volumes
+    from nbcontain.xray import Sides
 
 T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
@@ -89,6 +90,7 @@ class Engine:
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     serving: Noun[Serving] = Noun("nbcontain.serving")
+    sides: Noun[Sides] = Noun("nbcontain.xray")
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")

@@ -17,7 +17,7 @@ FLOORS = (
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "explorer",
         "filters", "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places", "kernels",
         "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes", "places",
-        "processes", "profiles", "resources", "serving", "soundness", "standard_input", "transfers", "volumes",
+        "processes", "profiles", "resources", "serving", "soundness", "standard_input", "transfers", "volumes", "xray",
     },
     {"display"},
     {"commands", "completion", "draw", "lessons", "terminal"},

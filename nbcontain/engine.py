@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -376,7 +376,7 @@ class Engine:
                 self.launcher.expect()
             container = self.create_held(options, emit)
             reads = options.interactive and not options.tty
-            with around(container), standard_input.opened(stdin, interactive=reads) as fd:
+            with self._entered(container, around), standard_input.opened(stdin, interactive=reads) as fd:
                 if leash is None:
                     self.life.launch(container, None, fd, emit)
                     return container
@@ -389,6 +389,19 @@ class Engine:
         if leash is not None:
             task.on_cancel(leash.let_go)
         return task
+
+    @contextmanager
+    def _entered(
+        self, container: Container, around: Callable[[Container], AbstractContextManager[object]]
+    ) -> Iterator[None]:
+        """Enter it; a container for which that cannot be is forgotten."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(around(container))
+            except BaseException:
+                self.life.remove(container, force=True, volumes=True)
+                raise
+            yield
 
     def start(self, container: Handle, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
@@ -410,12 +423,15 @@ class Engine:
         """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
         self.life.remove(container, force=force, volumes=volumes)
 
-    def exec(self, options: ExecOptions, *, stdin: Any = None) -> Task[RunResult]:
+    def exec(
+        self, options: ExecOptions, *, stdin: Any = None,
+        around: Callable[[Container], AbstractContextManager[object]] = nullcontext,
+    ) -> Task[RunResult]:  # fmt: skip
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed.
 
-        `stdin` is text, bytes or a Path.
+        `stdin` is text, bytes or a Path; `around` is entered before the program begins, and left when it has ended.
         """
-        return self.consoles.exec_task(options, stdin)
+        return self.consoles.exec_task(options, stdin, around)
 
     def diff(self, container: Handle) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""

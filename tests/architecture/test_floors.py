@@ -14,13 +14,13 @@ FLOORS = (
     {"registry", "runtime", "network"},
     {"build"},
     {
-        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
+        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "exchange", "filters",
         "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places", "kernels", "kernelspecs",
         "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes", "places", "processes",
         "profiles", "resources", "serving", "soundness", "standard_input", "transfers", "volumes",
     },
     {"display"},
-    {"commands", "completion", "draw", "lessons", "terminal"},
+    {"cells", "commands", "completion", "draw", "lessons", "terminal", "variables"},
     {"aio", "api", "listing", "magics", "pool", "session", "__main__", "oci_runtime", "provisioner"},
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}

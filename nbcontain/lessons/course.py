@@ -21,6 +21,7 @@ _MODULES = {
     "06": "data_in_out",
     "07": "two_containers",
     "08": "no_container",
+    "09": "notebook_inside",
     "10": "locked_doors",
 }
 

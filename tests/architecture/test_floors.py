@@ -15,8 +15,8 @@ FLOORS = (
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "exchange",
-        "explorer", "filters", "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places", "kernels",
-        "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes", "places",
+        "explorer", "filters", "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places",
+        "kernels", "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes", "places",
         "processes", "profiles", "resources", "serving", "soundness", "standard_input", "transfers", "volumes",
     },
     {"display"},

@@ -27,8 +27,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except NbcontainError as error:
         # Errors name commands as one types them in a cell.
         text = "\n".join(error.lines())
-        for magic in ("%nbcontain ", "%container ", "%image "):
-            text = text.replace(magic, "nbcontain " if magic != "%image " else "nbcontain image ")
+        for magic in ("nbcontain", "container", "image", "kernel", "network", "volume"):
+            said = "nbcontain" if magic in ("nbcontain", "container") else f"nbcontain {magic}"
+            text = text.replace(f"%{magic} ", f"{said} ")
         print(text, file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ Read from the stored layers, without unpacking, running or being anybody in part
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -205,6 +206,23 @@ class Anatomy:
             raise StoreError(f"{found} is a {kind}", hint=hint)
         return read_file(self._engine.store.blobs, node.file.layer, node.file.place)
 
+    def names(self, name: str, path: str) -> list[tuple[str, str]]:
+        """What is in a directory of an image: names and kinds, of symlinks what they lead to. Raises StoreError."""
+        tree, (found, node) = self._found(name, path)
+        if not node.is_directory:
+            raise StoreError(f"{found} is no directory")
+        return [(os.fsdecode(each), _kind(tree, f"{found}/{os.fsdecode(each)}")) for each in sorted(node.children)]
+
+    def kind(self, name: str, path: str) -> str:
+        """What a path of an image leads to: "file", "directory", "other". Raises StoreError for nothing."""
+        tree, (found, _) = self._found(name, path)
+        return _kind(tree, found)
+
+    def _found(self, name: str, path: str) -> tuple[Node, tuple[str, Node]]:
+        image, number = self._layer_of(name)
+        tree = all_of(self._contents(image.layers[:number], lambda event: None))
+        return tree, resolve(tree, path)
+
     def _layer_of(self, name: str) -> tuple[Image, int | None]:
         """The image, and the number after @layer."""
         match = _LAYER.fullmatch(name)
@@ -310,6 +328,14 @@ class Anatomy:
         return "" if found == layer.diff_id else f"it unpacks to {found}, and the config says {layer.diff_id}"
 
 
+def _kind(tree: Node, path: str) -> str:
+    try:
+        node = resolve(tree, path)[1]
+    except StoreError:
+        return "other"  # a symlink that leads nowhere
+    return "directory" if node.is_directory else "file" if node.file and node.file.kind == "file" else "other"
+
+
 def _teller(emit: Emit, done: int, total: int) -> Callable[[int], None]:
     """Tells that somebody is at work, and is struck if nobody wants it."""
     return lambda read_bytes: emit(Progress("read", done, total))
@@ -323,8 +349,6 @@ def _entries_of(image: Image) -> list[History]:
 
 def _changed_only(root: Node, below: Node, changes: Sequence[Change]) -> Node:
     """The tree of these paths alone; what was removed is taken from the tree below."""
-    import os
-
     kept = Node(root.file)
     for change in changes:
         node, source, older = kept, root, below

@@ -37,9 +37,11 @@ def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
         found = flags_of(command.options)
     elif command.group in ("system", "builder"):
         found = []
+    elif command.group == "kernel" and command.name == "rm":
+        found = [each.name for each in engine.kernels.all()]
     elif command.group == "volume":
         found = _volumes(engine)
-    elif command.group == "image" or command.name in ("run", "create"):
+    elif command.group in ("image", "kernel") or command.name in ("run", "create"):
         found = _images(engine)
     else:
         found = _containers(engine)

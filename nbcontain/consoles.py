@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nbcontain import standard_input
 from nbcontain.errors import ContainerFailed, NbcontainError, NotRunning, SetupFailed, UsageError
 from nbcontain.events import Emit, Finished, Output, Record, Started
 from nbcontain.outcomes import RunResult, Tail, result_of
@@ -116,7 +117,7 @@ class ContainerSession(_Terminal):
 
     def interrupt(self) -> None:
         with suppress(NbcontainError):
-            self.container.kill(signal.SIGINT)
+            self.container.send_signal(signal.SIGINT)
 
     def close(self) -> None:
         super().close()
@@ -226,7 +227,7 @@ class Consoles:
         session.resize(size)
         return session
 
-    def exec_task(self, options: ExecOptions) -> Task[RunResult]:
+    def exec_task(self, options: ExecOptions, stdin: Any = None) -> Task[RunResult]:
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
         engine = self._engine
         container = engine.running(options.name)
@@ -245,12 +246,13 @@ class Consoles:
                 emit(event)
 
             emit(Started(task, " ".join(options.command)))
-            code = container.exec(
-                options.command, env=env, cwd=options.workdir, user=options.user, on_output=on_output,
-                stdin=0 if options.interactive else None, leash=leash, privileged=options.privileged, exec_id=exec_id,
-            )  # fmt: skip
+            with standard_input.opened(stdin, interactive=options.interactive) as fd:
+                code = container.execute(
+                    options.command, env=env, cwd=options.workdir, user=options.user, on_output=on_output,
+                    stdin=fd, leash=leash, privileged=options.privileged, exec_id=exec_id,
+                )  # fmt: skip
             emit(Finished(task, "done" if code == 0 else "failed", exit_code=code))
-            return result_of(container.id, container.name, code, output)
+            return result_of(container.id, container.name, code, output, check=not options.no_raise)
 
         leash = Leash()
         task = Task(f"exec {options.name}", body)

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbcontain.containers import Containers
 from nbcontain.errors import NotRunning
 from nbcontain.events import Emit, Notice
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
+from nbcontain.handles import Container
 from nbcontain.host import Host, is_root
 from nbcontain.nouns import Noun
 from nbcontain.oci.image import Image, timestamp
@@ -25,7 +26,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult
 from nbcontain.profiles import ISOLATION, Profile, choose, ids_of, storage_driver
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
-from nbcontain.runtime.container import Container
+from nbcontain.runtime.container import Container as Handle
 from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
 from nbcontain.task import Task
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from nbcontain.consoles import Consoles
     from nbcontain.happenings import Events
     from nbcontain.housekeeping import Housekeeping
+    from nbcontain.kernels import Kernels
     from nbcontain.life import Life
     from nbcontain.manifests import Manifests
     from nbcontain.mounting import Mounter
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
     from nbcontain.runtime.launcher import Launcher
+    from nbcontain.serving import Serving
     from nbcontain.soundness import Soundness
     from nbcontain.store.stacks import Stacks
     from nbcontain.transfers import Transfers
@@ -76,12 +79,14 @@ class Engine:
     consoles: Noun[Consoles] = Noun("nbcontain.consoles")
     events: Noun[Events] = Noun("nbcontain.happenings")
     housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
+    kernels: Noun[Kernels] = Noun("nbcontain.kernels")
     life: Noun[Life] = Noun("nbcontain.life")
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
     mounter: Noun[Mounter] = Noun("nbcontain.mounting")
     networks: Noun[Networks] = Noun("nbcontain.networks")
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
+    serving: Noun[Serving] = Noun("nbcontain.serving")
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")
@@ -218,9 +223,11 @@ class Engine:
         """Take a name away, and the image with its last name. Says what went, as docker does. Raises InUse."""
         return self.housekeeping.remove_image(name, force=force)
 
-    def from_host(self, tag: str = "host", programs: Sequence[str] = ()) -> Task[Image]:
-        """Make a small image out of this machine's own shell, coreutils and Python, and of `programs`."""
-        return self.bases.from_host(tag, programs)
+    def from_host(
+        self, tag: str = "host", programs: Sequence[str] = (), packages: Sequence[str] = ()
+    ) -> Task[Image]:
+        """Make a small image out of this machine's own shell, coreutils and Python, of `programs` and `packages`."""
+        return self.bases.from_host(tag, programs, packages)
 
     def build(
         self, dockerfile: DockerfileSource, options: BuildOptions | None = None, *, context: Source | None = None,
@@ -274,8 +281,8 @@ class Engine:
         return container
 
     @cached_property
-    def _containers(self) -> Containers:
-        return Containers(self.layout)
+    def _containers(self) -> Containers[Container]:
+        return Containers(self.layout, lambda bundle: Container(bundle, self))
 
     def create(self, options: RunOptions) -> Container:
         """A container that is not started: its bundle and its writable layer. Raises ImageNotFound, NameTaken."""
@@ -341,7 +348,7 @@ class Engine:
             except BaseException:
                 self.store.snapshots.discard(active)
                 raise
-        self.life.made(container := Container(bundle), options)
+        self.life.made(container := Container(bundle, self), options)
         return container
 
     def _shown_name(self, asked: str, image: Image) -> str:
@@ -349,59 +356,68 @@ class Engine:
         names = self.store.images.names(image.digest)
         return asked if any(_means(asked, each) for each in names) else image.id.short
 
-    def run(self, options: RunOptions) -> Task[RunResult | Container]:
+    def run(
+        self, options: RunOptions, *, stdin: Any = None,
+        around: Callable[[Container], AbstractContextManager[object]] = nullcontext,
+    ) -> Task[RunResult | Container]:  # fmt: skip
         """Make a container and run it. Detached, the task ends when it runs and gives the Container.
 
         Otherwise it ends with the container and gives a RunResult; it raises ContainerFailed unless the
-        exit code is 0. Cancelling it ends the container.
+        exit code is 0, or that is no error. Cancelling it ends the container. `stdin` is text, bytes or a Path.
+        `around` is entered when the container is made and has not been started, and left when the task ends.
         """
+        from nbcontain import standard_input
         from nbcontain.runtime.leash import Leash
 
         leash = None if options.detach else Leash()
 
         def body(emit: Emit) -> RunResult | Container:
             if self.profile.runs:
-                self.launcher.warm()
+                self.launcher.expect()
             container = self.create_held(options, emit)
-            stdin = 0 if options.interactive and not options.tty else None
-            if leash is None:
-                self.life.launch(container, None, stdin, emit)
-                return container
-            # Followed before it is started: with --rm it may be forgotten a moment later.
-            with leash, closing(container.follow()) as records:
-                self.life.launch(container, leash, stdin, emit)
-                return self.life.attend(container, records, emit)
+            reads = options.interactive and not options.tty
+            with around(container), standard_input.opened(stdin, interactive=reads) as fd:
+                if leash is None:
+                    self.life.launch(container, None, fd, emit)
+                    return container
+                # Followed before it is started: with --rm it may be forgotten a moment later.
+                with leash, closing(container.follow()) as records:
+                    self.life.launch(container, leash, fd, emit)
+                    return self.life.attend(container, records, emit, check=not options.no_raise)
 
         task = Task(f"run {options.image}", body)
         if leash is not None:
             task.on_cancel(leash.let_go)
         return task
 
-    def start(self, container: Container, *, stdin: int | None = None) -> None:
+    def start(self, container: Handle, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
         self.life.start(container, stdin=stdin)
 
-    def stop(self, container: Container, timeout_s: float | None = None) -> None:
+    def stop(self, container: Handle, timeout_s: float | None = None) -> None:
         """Send the stop signal, and SIGKILL after `timeout_s`, which is the container's own unless given."""
         self.life.stop(container, timeout_s)
 
-    def restart(self, container: Container, timeout_s: float | None = None) -> None:
+    def restart(self, container: Handle, timeout_s: float | None = None) -> None:
         """Stop a container, if it runs, and run it again."""
         self.life.restart(container, timeout_s)
 
-    def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
+    def kill(self, container: Handle, number: int = signal.SIGKILL) -> None:
         """Send the container's first process a signal. Raises NotRunning."""
         self.life.kill(container, number)
 
-    def remove_container(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
+    def remove_container(self, container: Handle, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
         self.life.remove(container, force=force, volumes=volumes)
 
-    def exec(self, options: ExecOptions) -> Task[RunResult]:
-        """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
-        return self.consoles.exec_task(options)
+    def exec(self, options: ExecOptions, *, stdin: Any = None) -> Task[RunResult]:
+        """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed.
 
-    def diff(self, container: Container) -> list[tuple[str, str]]:
+        `stdin` is text, bytes or a Path.
+        """
+        return self.consoles.exec_task(options, stdin)
+
+    def diff(self, container: Handle) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""
         return self.store.changes(container.id, self.launcher, skip=container.bundle.stubs())
 

@@ -15,6 +15,7 @@ from nbcontain.errors import (
     ContainerNotFound,
     InUse,
     NbcontainError,
+    NotRunning,
     SetupFailed,
     UsageError,
 )
@@ -87,8 +88,10 @@ class Life:
             raise
         self._engine.events.container(container, "start")
 
-    def attend(self, container: Container, records: Iterable[Record], emit: Emit) -> RunResult:
-        """Pass on what a container writes until it ends, which a cancellation brings about."""
+    def attend(
+        self, container: Container, records: Iterable[Record], emit: Emit, *, check: bool = True
+    ) -> RunResult:
+        """Pass on what a container writes until it ends, which a cancellation brings about. `check` as `result_of`."""
         output = Tail()
         code: int | None = None
         told = Notice("", "")
@@ -105,7 +108,7 @@ class Life:
         except Cancelled:
             container.settle()
             raise
-        return result_of(container.info.id, container.info.name, code, output, told)
+        return result_of(container.info.id, container.info.name, code, output, told, check=check)
 
     def start(self, container: Container, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
@@ -136,7 +139,7 @@ class Life:
         container.reread()
         self._engine.events.container(container, "rename", oldName=f"/{old}")
 
-    def boot(self) -> list[Container]:
+    def boot(self) -> Sequence[Container]:
         """Start what its restart policy wants to run after the machine's start; gives those that run now.
 
         Containers that were to be forgotten (--rm) and did not live to see that are removed.
@@ -167,7 +170,12 @@ class Life:
         self._engine.resources.thaw(container)
         number = signal_number(container.info.stop_signal) if number is None else number
         self._told_kill(container, number)
-        container.stop(timeout_s, number)
+        timeout_s = container.info.stop_timeout_s if timeout_s is None else timeout_s
+        with suppress(NotRunning, ContainerNotFound):
+            container.send_signal(number, final=True)
+            if container.wait(timeout_s if timeout_s >= 0 else None) is None:
+                container.send_signal(signal.SIGKILL)
+                container.wait(10.0)
         with suppress(ContainerError):
             self._engine.events.container(container, "stop")
 
@@ -180,7 +188,7 @@ class Life:
     def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Send the container's first process a signal. Raises NotRunning."""
         self._engine.resources.thaw(container, number)
-        container.kill(number)
+        container.send_signal(number)
         self._told_kill(container, number)
 
     def _told_kill(self, container: Container, number: int) -> None:
@@ -226,7 +234,7 @@ class Life:
             engine.resources.thaw(container)
             with suppress(ContainerError):
                 # It may end, and with --rm be forgotten, while we ask.
-                container.kill(signal.SIGKILL)
+                container.send_signal(signal.SIGKILL)
                 container.wait(5)
         container.bundle.end_orphan()
         engine.resources.group(container).remove(timeout_s=0.2)

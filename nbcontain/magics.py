@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from nbcontain.session import Session
 
 LESSON_MAGICS = ("check", "hint", "solution", "quiz")
-LINE_MAGICS = ("image", "container", "network", "volume", "nbcontain")
+LINE_MAGICS = ("image", "container", "kernel", "network", "volume", "nbcontain")
 _LOAD_S = 0.08
 """How long %load_ext waits for the first look at the host before it says less."""
 
 _CALL = re.compile(
     r"(?P<target>(?:[A-Za-z_][\w.\[\]'\", ]*\s*=\s*)?)get_ipython\(\)\.run_(?P<kind>line|cell)_magic\("
-    r"(?P<rest>'(?:image|container|network|volume|nbcontain|docker|dockerfile)',.*\)\s*)",
+    r"(?P<rest>'(?:image|container|kernel|network|volume|nbcontain|docker|dockerfile)',.*\)\s*)",
     re.DOTALL,
 )
 _DOCKERFILE_CELL = re.compile(r"\s*%%dockerfile(?:\s|$)")

@@ -31,7 +31,7 @@ from nbcontain.task import Task
 if TYPE_CHECKING:
     from nbcontain.lessons.teacher import Teacher
 
-GROUP_MAGICS = ("image", "container", "network", "volume")
+GROUP_MAGICS = ("image", "container", "kernel", "network", "volume")
 """Those whose words are a group of commands."""
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 

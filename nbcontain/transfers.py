@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from nbcontain.errors import ContainerError, NbcontainError, SetupFailed, UsageE
 from nbcontain.events import Emit, scope
 from nbcontain.host import is_root
 from nbcontain.oci.spec import Mount
-from nbcontain.store import files
+from nbcontain.store import files, tar
 from nbcontain.store.tree_tar import write_tree
 from nbcontain.store.unpack import add_tar
 from nbcontain.task import Task
@@ -125,14 +126,67 @@ class Transfers:
 
         return Task("cp", body)
 
+    # --- single files, from and to memory ---
+
+    def read(self, container: Container, path: str) -> bytes:
+        """What is in a file of a container, which runs or not. Raises ContainerError."""
+        received = bytearray()
+
+        def take(fd: int) -> None:
+            while data := os.read(fd, _CHUNK_BYTES):
+                received.extend(data)
+
+        path = _absolute(path)
+        try:
+            self._received(container, {"path": path}, take, "send_file")
+        except SetupFailed as error:
+            raise ContainerError(f"cannot read {path} of {container.name}", why=_reason(error)) from error
+        return bytes(received)
+
+    def write(self, container: Container, path: str, data: bytes, mode: int = 0o644) -> None:
+        """Put a file into a container, which runs or not; directories above it are made. It belongs to root inside."""
+        directory, name = os.path.split(_absolute(path))
+        if not name or name == ".":
+            raise UsageError(f"{path} names no file", hint="/data/in.csv")
+        entry = tar.Entry(os.fsencode(name), b"0", mode, 0, 0, len(data), time.time_ns())
+
+        def send(fd: int) -> None:
+            for part in (tar.header_of(entry), data, bytes(-len(data) % tar.BLOCK + 2 * tar.BLOCK)):
+                files.write(fd, part)
+
+        self._sent(container, Place(directory, name, make=True), (0, 0), send)
+
+    def names(self, container: Container, path: str, limit: int = 10_000) -> list[tuple[str, str]]:
+        """What is in a directory of a container: names and kinds ("file", "directory", "other"). Raises as `read`."""
+        path = _absolute(path)
+        try:
+            found = self._call(container, "list_directory", {"path": path, "limit": limit})["entries"]
+        except SetupFailed as error:
+            raise ContainerError(f"cannot list {path} of {container.name}", why=_reason(error)) from error
+        return [(name, kind) for name, kind in found]
+
+    def kind(self, container: Container, path: str) -> str:
+        """What a path of a container leads to: "file", "directory", "other", or "" for nothing."""
+        return str(self._call(container, "look_at", {"path": _absolute(path), "follow": True})["kind"])
+
+    def first_there(self, container: Container, paths: Sequence[str]) -> str:
+        """The first of these programs that a container has; "" if none."""
+        return str(self._call(container, "first_there", {"path": "/", "paths": list(paths)})["path"])
+
+    def remove(self, container: Container, path: str) -> None:
+        """Remove a file of a container, if it is there."""
+        self._call(container, "remove_file", {"path": _absolute(path)})
+
     # --- both ends of a pipe ---
 
-    def _received(self, container: Container, order: Mapping[str, Any], take: Callable[[int], None]) -> None:
-        """Have a tree sent, and taken here at the same time."""
+    def _received(
+        self, container: Container, order: Mapping[str, Any], take: Callable[[int], None], how: str = "send_tree"
+    ) -> None:
+        """Have a tree sent, or a file, and taken here at the same time."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
         with _aside(lambda: take(reading), reading) as errors:
             try:
-                self._call(container, "send_tree", order, [writing])
+                self._call(container, how, order, [writing])
             finally:
                 os.close(writing)
         if errors:
@@ -192,6 +246,10 @@ def _aside(work: Callable[[], None], fd: int) -> Iterator[list[BaseException]]:
         yield errors
     finally:
         thread.join()
+
+
+def _reason(error: SetupFailed) -> str:
+    return os.strerror(error.errno) if error.errno else error.why or error.message
 
 
 def _absolute(path: str) -> str:

@@ -56,7 +56,11 @@ def be_program(
         ends.append(answered.fileno())
     order = {
         "do": "program",
+        "answers": bundle.info.answers,
         "is_answered": answered is not None,
+        # Unmounting takes a while, and nobody needs to wait for it. Only where the layer is thrown away, so that
+        # nothing else ever uses it while it is still mounted.
+        "holds_mounts": bundle.info.remove,
         "bundle": str(bundle.path),
         "opened": [*opened],
         "volatile": message["volatile"],

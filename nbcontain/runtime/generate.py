@@ -37,9 +37,28 @@ _ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
+class ProgramOptions:
+    """What whoever starts a program in a new container can say of it, and of what it finds there."""
+
+    environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
+    env_file: tuple[str, ...] = option("--env-file", help="a file of NAME=value lines", metavar="FILE")
+    workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
+    user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
+    hostname: str = option("-h", "--hostname", help="what the container calls itself")
+    shm_size: str = option("--shm-size", help="of /dev/shm (default: 64m)", metavar="SIZE")
+    ulimits: tuple[str, ...] = option("--ulimit", help="a limit, as in nofile=1024:2048", metavar="TYPE=SOFT[:HARD]")
+    labels: tuple[str, ...] = option("-l", "--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
+    read_only: bool = option("--read-only", help="nothing in its root can be changed")
+    pull: str = option("--pull", help="always, missing, never or newer", default="missing", metavar="POLICY")
+    platform: str = option("--platform", help="of the image, as in linux/arm64", metavar="PLATFORM")
+    isolation: str = option("--isolation", help="how it is shut in: %nbcontain doctor lists the rungs", metavar="RUNG")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
 class RunOptions(
     ConfinementOptions, GrantOptions, LifeOptions, LimitOptions, MountOptions, NamespaceOptions, NetworkOptions,
-    ThrottleOptions
+    ProgramOptions, ThrottleOptions
 ):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
@@ -52,22 +71,11 @@ class RunOptions(
     tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
     detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
     console_size: tuple[int, int] = (0, 0)
-    environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
-    env_file: tuple[str, ...] = option("--env-file", help="a file of NAME=value lines", metavar="FILE")
-    workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
-    user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
     entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
-    hostname: str = option("-h", "--hostname", help="what the container calls itself")
-    shm_size: str = option("--shm-size", help="of /dev/shm (default: 64m)", metavar="SIZE")
-    ulimits: tuple[str, ...] = option("--ulimit", help="a limit, as in nofile=1024:2048", metavar="TYPE=SOFT[:HARD]")
-    labels: tuple[str, ...] = option("-l", "--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
-    read_only: bool = option("--read-only", help="nothing in its root can be changed")
     init: bool = option("--init", help="a small first process that reaps and passes signals on")
     stop_signal: str = option("--stop-signal", help="what stop sends", metavar="SIGNAL")
-    pull: str = option("--pull", help="always, missing, never or newer", default="missing", metavar="POLICY")
-    platform: str = option("--platform", help="of the image, as in linux/arm64", metavar="PLATFORM")
-    isolation: str = option("--isolation", help="how it is shut in: %nbcontain doctor lists the rungs", metavar="RUNG")
     stop_timeout: int = option("--stop-timeout", help="how long stop waits", default=10, metavar="SECONDS")
+    no_raise: bool = option("--no-raise", help="an exit code other than 0 is no error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +94,7 @@ class ExecOptions:
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
     tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
     detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
+    no_raise: bool = option("--no-raise", help="an exit code other than 0 is no error")
 
 
 def generate(

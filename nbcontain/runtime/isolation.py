@@ -25,6 +25,7 @@ from nbcontain.values import dataclass, replace
 
 DETACHED = "detached"
 """The type of a mount that is handed over as a descriptor; its source is a number."""
+_BETWEEN_LAYERS = re.compile(r"(?<!\\):")
 _PLAIN = frozenset({"/proc", "/sys", "/dev"})
 _STATISTICS = frozenset(
     f"/proc/{name}"
@@ -66,7 +67,7 @@ def mount_root(rootfs: Sequence[Mount], *, volatile: bool = False) -> int:
 
 def _mount_overlay(root: Mount, *, volatile: bool) -> int:
     given = dict(option.partition("=")[::2] for option in root.options)
-    lowers = [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", given.pop("lowerdir"))]
+    lowers = [part.replace("\\:", ":") for part in _BETWEEN_LAYERS.split(given.pop("lowerdir"))]
     upper, work = given.pop("upperdir", ""), given.pop("workdir", "")
     fds: list[int] = []
 

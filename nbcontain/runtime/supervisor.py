@@ -159,9 +159,15 @@ class Supervisor:
         self.state = replace(self.state, status="created", pid=self.pid, pid_start=start_time(self.pid))
         if not self.starts_at_once:
             self.bundle.write_state(self.state)
+        if self.info.remove:
+            # Looked up now, while init works, and not when somebody waits for the end.
+            _ = self.bundle.active_directory
         assert self.inside is not None
         answer, console = self.inside.receive()
         calls.raise_for(answer)
+        assert answer is not None
+        if answer["held"]:
+            self.mounts_fd = console.pop(0)
         if console:
             self.outputs.are({}, *console)
             self.outputs.watch(self.poll)
@@ -169,11 +175,7 @@ class Supervisor:
             if not self.starts_at_once:
                 self.report.send({"created": True})
             self.poll.register(self.report, select.POLLIN)
-        self.bundle.write_stubs(answer["made"] if answer else ())
-        if self.info.remove:
-            # Unmounting takes a while, and nobody needs to wait for it. Only where the layer is thrown away, so that
-            # nothing else ever uses it while it is still mounted.
-            self.mounts_fd = endings.hold_namespace(self.pid, "mnt")
+        self.bundle.write_stubs(answer["made"])
         endings.hold_network(self)
         self.poll.register(self.pidfd, select.POLLIN)
         if self.leash >= 0:
@@ -404,10 +406,14 @@ class Supervisor:
         """The exit code, and for --rm the removal."""
         self.state = replace(self.state, status="stopped")
         code = self.state.exit_code or 0
+        rubbish: list[Path] = []
         try:
-            self.bundle.write_state(self.state)
+            if self.info.remove:
+                # What has no name any more needs no state.
+                rubbish = endings.put_aside(self.bundle)
+            else:
+                self.bundle.write_state(self.state)
         finally:
-            rubbish = endings.put_aside(self.bundle) if self.info.remove else []
             try:
                 self.journal.append(Finished(self.info.id, "done" if code == 0 else "failed", exit_code=code))
             except OSError:

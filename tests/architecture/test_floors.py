@@ -7,7 +7,7 @@ from package_source import Module, modules
 FLOORS = (
     {
         "errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys",
-        "truth",
+        "truth", "docker_words", "keywords", "objects",
     },
     {"channel", "host", "journal", "segments", "task"},
     {"store"},
@@ -15,12 +15,13 @@ FLOORS = (
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
-        "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "networks", "nouns", "outcomes",
-        "processes", "profiles", "resources", "soundness", "transfers", "volumes",
+        "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places", "kernels", "kernelspecs",
+        "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes", "places", "processes",
+        "profiles", "resources", "serving", "soundness", "standard_input", "transfers", "volumes",
     },
     {"display"},
-    {"commands", "completion", "docker_words", "draw", "lessons", "terminal"},
-    {"magics", "session", "__main__", "oci_runtime"},
+    {"commands", "completion", "draw", "lessons", "terminal"},
+    {"aio", "api", "listing", "magics", "pool", "session", "__main__", "oci_runtime", "provisioner"},
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}
 

@@ -19,7 +19,7 @@ from nbcontain.errors import NotRunning
 from nbcontain.events import Emit, Notice
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.handles import Container
-from nbcontain.host import Host, is_root
+from nbcontain.host import Host, is_root, user
 from nbcontain.nouns import Noun
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.reference import Reference
@@ -29,6 +29,7 @@ from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container as Handle
 from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
+from nbcontain.store.place import Place, place
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from nbcontain.build.sources import Source
     from nbcontain.builder import Builder, BuildTask
     from nbcontain.consoles import Consoles
+    from nbcontain.explorer import Explorer
     from nbcontain.happenings import Events
     from nbcontain.housekeeping import Housekeeping
     from nbcontain.kernels import Kernels
@@ -78,6 +80,7 @@ class Engine:
     builder: Noun[Builder] = Noun("nbcontain.builder")
     consoles: Noun[Consoles] = Noun("nbcontain.consoles")
     events: Noun[Events] = Noun("nbcontain.happenings")
+    explorer: Noun[Explorer] = Noun("nbcontain.explorer")
     housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
     kernels: Noun[Kernels] = Noun("nbcontain.kernels")
     life: Noun[Life] = Noun("nbcontain.life")
@@ -87,9 +90,8 @@ class Engine:
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     serving: Noun[Serving] = Noun("nbcontain.serving")
-    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
-
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")
+    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
@@ -116,8 +118,13 @@ class Engine:
     # --- what there is to work with ---
 
     @cached_property
+    def place(self) -> Place:
+        """Where the store is, and why not where one would look for it."""
+        return Place(Layout(self._root)) if self._root else place(self.environ, user())
+
+    @cached_property
     def layout(self) -> Layout:
-        return Layout(self._root) if self._root else Layout.default(self.environ, is_root=is_root())
+        return self.place.layout
 
     @cached_property
     def host(self) -> Host:
@@ -331,7 +338,7 @@ class Engine:
                 "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
                 "platform": str(image.config.platform),
             },  # fmt: skip
-            restart=restart_of(options, remove=options.remove),
+            restart=restart_of(options.restart, remove=options.remove),
             health=health_of(image.config, options),
             log=log_of(options),
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",

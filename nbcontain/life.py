@@ -122,10 +122,9 @@ class Life:
 
     def change_restart(self, container: Container, text: str) -> None:
         """Give a container another restart policy, now and for its next starts. Raises UsageError."""
-        policy = Policy.parse(text)
-        if policy.name != "no" and container.info.remove:
-            raise UsageError("--restart and --rm exclude each other", why="what is started again cannot be forgotten")
-        container.bundle.write_info(restart="" if policy.name == "no" else str(policy))
+        from nbcontain.runtime.lifetimes import restart_of
+
+        container.bundle.write_info(restart=restart_of(text, remove=container.info.remove))
         container.reread()
 
     def rename(self, container: Container, name: str) -> None:
@@ -246,7 +245,7 @@ class Life:
             container.bundle.remove(engine.store.overlays.remove_tree)
             engine.store.snapshots_of(container.id).discard(container.id)
         if was_there:
-            if (volumes or container.info.remove) and any(each.get("Anonymous") for each in container.info.mounts):
+            if (volumes or container.info.remove) and container.info.anonymous_volumes:
                 engine.volumes.release(container)
             engine.events.container(container, "destroy")
 

@@ -158,6 +158,7 @@ class Extension:
             try:
                 engine = self.session.engine
                 parts.append(engine.profile.describe(engine.host))
+                parts += filter(None, [engine.place.notice])
             except (NbcontainError, OSError) as error:
                 parts.append(f"not ready: {error}")
         return " · ".join([*parts, "%nbcontain doctor"])

@@ -29,6 +29,8 @@ from nbcontain.runtime.container import Container
 from nbcontain.task import Task
 
 if TYPE_CHECKING:
+    from nbcontain.display.live import Surroundings
+    from nbcontain.display.lookout import Lookout
     from nbcontain.lessons.teacher import Teacher
 
 GROUP_MAGICS = ("image", "container", "kernel", "network", "volume")
@@ -46,7 +48,7 @@ class Session:
         self.context_files = ContextFiles()
         self._alias: str | None = None
         self._last_drawn: object = None
-        formatters.register(ipython, self.mode, self.actions, self.was_drawn)
+        formatters.register(ipython, self.mode, self.around, self.was_drawn)
 
     # --- what the magics do ---
 
@@ -211,13 +213,18 @@ class Session:
         self._last_drawn = None
         return was
 
-    def actions(self, container: Container) -> Mapping[str, Callable[[], object]]:
-        """The buttons of a container's card. Each runs on a thread of its own."""
-        return {
-            "stop": lambda: self.engine.stop(container),
-            "restart": lambda: self.engine.restart(container),
-            "remove": lambda: self.engine.remove_container(container, force=True),
-        }
+    def around(self, container: Container) -> Surroundings:
+        """What a container's card knows and can do."""
+        from nbcontain.commands.cards import surroundings
+
+        return surroundings(self.engine, container, self.lookout)
+
+    @cached_property
+    def lookout(self) -> Lookout:
+        """Looks at the containers that are on show, all in one."""
+        from nbcontain.display.lookout import Lookout
+
+        return Lookout(lambda containers: self.engine.resources.sample(containers))
 
     def _look(self, progress: InProgress[Any]) -> dict[str, Any]:
         """How to show something in progress. In a cell, the events themselves are nothing to look at."""

@@ -62,7 +62,7 @@ def test_every_command_says_what_it_does() -> None:
 
 
 def registered(node: ast.AST) -> bool:
-    """Whether this is a command, or the words of one: their help is their description. Or an overload of what has one."""
+    """Whether this is a command, or the words of one: their help is their description; or an overload."""
     decorators = {ast.unparse(each).split("(")[0] for each in getattr(node, "decorator_list", [])}
     return bool(decorators & {"command", "with_defaults", "overload"})
 

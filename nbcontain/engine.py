@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -383,7 +383,7 @@ class Engine:
                 self.launcher.expect()
             container = self.create_held(options, emit)
             reads = options.interactive and not options.tty
-            with self._entered(container, around), standard_input.opened(stdin, interactive=reads) as fd:
+            with self.life.entered(around, container), standard_input.opened(stdin, interactive=reads) as fd:
                 if leash is None:
                     self.life.launch(container, None, fd, emit)
                     return container
@@ -396,19 +396,6 @@ class Engine:
         if leash is not None:
             task.on_cancel(leash.let_go)
         return task
-
-    @contextmanager
-    def _entered(
-        self, container: Container, around: Callable[[Container], AbstractContextManager[object]]
-    ) -> Iterator[None]:
-        """Enter it; a container for which that cannot be is forgotten."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(around(container))
-            except BaseException:
-                self.life.remove(container, force=True, volumes=True)
-                raise
-            yield
 
     def start(self, container: Handle, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""

@@ -58,7 +58,10 @@ def _run(words: list[str]) -> int:
     gc.freeze()
     gc.enable()
     with Engine() as engine:
-        return draw(command.function(engine, options))
+        code = draw(command.function(engine, options))
+        if engine.place.is_new:
+            print(f"{engine.place.notice}; NBCONTAIN_ROOT names another place", file=sys.stderr)
+        return code
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from nbcontain.errors import NbcontainError
 from nbcontain.host import Ability, Host, user_name
 from nbcontain.oci.spec import Mount
 from nbcontain.profiles import PROFILES, Profile, storage_driver
+from nbcontain.store.place import Place
 from nbcontain.store.snapshots import Driver
 from nbcontain.values import dataclass
 
@@ -38,7 +39,8 @@ def diagnosed(engine: Engine) -> tuple[Finding, ...]:
     """What is so now: everything is tried anew, down to a process inside."""
     host = engine.fresh_host()
     driver, why = storage_driver(host, engine.environ, engine.profile)
-    return findings(host, engine.profile, driver, why, _refusal(engine), user_name(host.uid))
+    found = findings(host, engine.profile, driver, why, _refusal(engine), user_name(host.uid))
+    return (*found, *_moved(engine.place))
 
 
 def _refusal(engine: Engine) -> str:
@@ -174,6 +176,12 @@ def _storage(host: Host, driver: Driver, why: str) -> Finding:
     cost = "copies share their blocks" if shared else "a container or RUN copies all files of its image"
     attempt = "" if shared else "NBCONTAIN_ROOT on another disk, or in /dev/shm"
     return Finding("partly", "storage driver copy: whole trees", f"{why}; {cost}", attempt)
+
+
+def _moved(place: Place) -> Iterator[Finding]:
+    if place.why:
+        why = f"{place.why}; it is in {place.layout.root}"
+        yield Finding("partly", "a store in its usual place", why, "NBCONTAIN_ROOT names another place")
 
 
 def _owners(host: Host, profile: Profile) -> Iterator[Finding]:

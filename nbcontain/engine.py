@@ -19,7 +19,7 @@ from nbcontain.errors import NotRunning
 from nbcontain.events import Emit, Notice
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.handles import Container
-from nbcontain.host import Host, is_root
+from nbcontain.host import Host, is_root, user
 from nbcontain.nouns import Noun
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.reference import Reference
@@ -29,6 +29,7 @@ from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container as Handle
 from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
+from nbcontain.store.place import Place, place
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -91,9 +92,8 @@ class Engine:
     resources: Noun[Resources] = Noun("nbcontain.resources")
     serving: Noun[Serving] = Noun("nbcontain.serving")
     sides: Noun[Sides] = Noun("nbcontain.xray")
-    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
-
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")
+    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
@@ -120,8 +120,13 @@ class Engine:
     # --- what there is to work with ---
 
     @cached_property
+    def place(self) -> Place:
+        """Where the store is, and why not where one would look for it."""
+        return Place(Layout(self._root)) if self._root else place(self.environ, user())
+
+    @cached_property
     def layout(self) -> Layout:
-        return Layout(self._root) if self._root else Layout.default(self.environ, is_root=is_root())
+        return self.place.layout
 
     @cached_property
     def host(self) -> Host:
@@ -335,7 +340,7 @@ class Engine:
                 "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
                 "platform": str(image.config.platform),
             },  # fmt: skip
-            restart=restart_of(options, remove=options.remove),
+            restart=restart_of(options.restart, remove=options.remove),
             health=health_of(image.config, options),
             log=log_of(options),
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
@@ -380,7 +385,7 @@ class Engine:
                 self.launcher.expect()
             container = self.create_held(options, emit)
             reads = options.interactive and not options.tty
-            with around(container), standard_input.opened(stdin, interactive=reads) as fd:
+            with self.life.entered(around, container), standard_input.opened(stdin, interactive=reads) as fd:
                 if leash is None:
                     self.life.launch(container, None, fd, emit)
                     return container
@@ -414,12 +419,15 @@ class Engine:
         """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
         self.life.remove(container, force=force, volumes=volumes)
 
-    def exec(self, options: ExecOptions, *, stdin: Any = None) -> Task[RunResult]:
+    def exec(
+        self, options: ExecOptions, *, stdin: Any = None,
+        around: Callable[[Container], AbstractContextManager[object]] = nullcontext,
+    ) -> Task[RunResult]:  # fmt: skip
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed.
 
-        `stdin` is text, bytes or a Path.
+        `stdin` is text, bytes or a Path; `around` is entered before the program begins, and left when it has ended.
         """
-        return self.consoles.exec_task(options, stdin)
+        return self.consoles.exec_task(options, stdin, around)
 
     def diff(self, container: Handle) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""

@@ -211,7 +211,7 @@ def facts(engine: Engine) -> dict[str, str]:
     return {
         "profile": engine.profile.name,
         "isolation": engine.profile.isolation,
-        "store": str(engine.layout.root),
+        "store": str(engine.layout.root) + (f" ({engine.place.why})" if engine.place.why else ""),
         "storage driver": driver + (f" ({why})" if why else ""),
         "images": str(len({image.digest for _, image in engine.images()})),
         "containers": f"{len(containers)} ({sum(each.status == 'running' for each in containers)} running)",

@@ -43,7 +43,7 @@ class Profile:
         raise Unavailable(
             f"{what} needs a container, and this machine lets nobody make one here",
             why="\n".join(answers),
-            hint="pull, push, tag, from-host and import work all the same; %nbcontain doctor tells more",
+            hint="pull, push, COPY, from-host and import work all the same; %nbcontain doctor tells more",
         )
 
     @property
@@ -83,7 +83,7 @@ PROFILES = (
         "a chroot in a user namespace with one id: nothing can be mounted", as_root=False,
     ),
     Profile("chroot", (Ability.CHROOT,), "a chroot and nothing else: processes and networks are shared", as_root=True),
-    Profile("none", (), "no containers here; images can be pulled, looked into, tagged and pushed", runs=False),
+    Profile("none", (), "no containers here; images can be pulled, made by COPY, looked into and pushed", runs=False),
 )  # fmt: skip
 """The ladder, from the best rung down."""
 

@@ -236,7 +236,7 @@ class Sides:
                 return f"isolation {rung.name} has none"
             case "time":
                 return "clocks are this machine's; nobody asked for others"
-        return f"--{'uts' if kind == 'uts' else kind} host"
+        return f"--{'cgroupns' if kind == 'cgroup' else kind} host"
 
     def _meters(
         self, container: Container, spec: Spec, info: ContainerInfo, found: Sequence[Process]

@@ -89,4 +89,5 @@ def test_the_command_tries_everything_down_to_a_process_inside(engine: Engine) -
     command, options = parse_words("", ["doctor"])
     table = command.function(engine, options)
     assert isinstance(table, Table)
-    assert list(table)[0] == {"here": "yes", "what": "containers", "why": "", "try": ""}
+    assert list(table)[0]["what"] == "containers"
+    assert list(table)[0]["here"] == ("yes" if engine.profile.runs else "no")

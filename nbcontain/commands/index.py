@@ -137,6 +137,7 @@ INDEX = {
     "system prune": "housekeeping",
     "tag": "images",
     "top": "resources",
+    "tutorials": "tutorials",
     "unpause": "resources",
     "update": "resources",
     "version": "system",

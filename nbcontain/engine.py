@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from nbcontain.store.stacks import Stacks
     from nbcontain.transfers import Transfers
     from nbcontain.volumes import Volumes
+    from nbcontain.xray import Sides
 
 T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
@@ -90,6 +91,7 @@ class Engine:
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     serving: Noun[Serving] = Noun("nbcontain.serving")
+    sides: Noun[Sides] = Noun("nbcontain.xray")
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 

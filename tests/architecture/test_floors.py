@@ -16,8 +16,9 @@ FLOORS = (
     {
         "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "exchange",
         "explorer", "filters", "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places",
-        "kernels", "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes", "places",
-        "processes", "profiles", "resources", "serving", "soundness", "standard_input", "transfers", "volumes",
+        "kernels", "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes",
+        "places", "processes", "profiles", "resources", "serving", "soundness", "standard_input", "transfers",
+        "volumes", "xray",
     },
     {"display"},
     {"cells", "commands", "completion", "draw", "lessons", "terminal", "variables"},

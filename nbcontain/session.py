@@ -16,7 +16,7 @@ from nbcontain.commands import overview, parse_words
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
-from nbcontain.completion import candidates, in_dockerfile
+from nbcontain.completion import candidates, in_code, in_dockerfile
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
 from nbcontain.display.values import Begun, InProgress, Interactive, Live, Log, Verdict
@@ -229,6 +229,10 @@ class Session:
         if not words or event.line[-1:].isspace():
             words.append("")
         return candidates(magic if magic in GROUP_MAGICS else "", words, self.engine)
+
+    def complete_line(self, line: str) -> tuple[str, list[str]]:
+        """What the end of a line could become, in a magic's and in Python's words, and what this replaces."""
+        return in_code(line, self.engine, self.ipython.user_ns)
 
     def complete_cell(self, text: str) -> tuple[str, list[str]]:
         """What the end of a %%dockerfile cell's text could become, and the part of it that this would replace."""

@@ -87,6 +87,8 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
         group, prog, words = words[0], f"nbcontain {words[0]}", words[1:]
     if group == "nbcontain":
         group = ""
+    if group == "compose":
+        words = _behind(words)
     if not words or words[0].startswith("-"):
         if words and words[0] in ("--help", "-h"):
             raise HelpAsked(overview(group) + "\n")
@@ -109,6 +111,24 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
         found.options, f"{prog} {words[0]}", found.help, words[1:], KNOWN_FLAGS.get(f"{found.group} {found.name}", {})
     )
     return found, options
+
+
+_BEFORE = {"-f": "--file", "-p": "--project-name"}
+_ALSO_BEFORE = ("--file", "--project-name", "--project-directory", "--profile", "--env-file")
+
+
+def _behind(words: Sequence[str]) -> list[str]:
+    """docker compose takes the flags that say which project before the command: here they come behind it."""
+    rest, moved = list(words), []
+    while rest and rest[0].startswith("-"):
+        flag, sign, value = rest[0].partition("=")
+        if flag not in _BEFORE and flag not in _ALSO_BEFORE:
+            break
+        if not sign and len(rest) < 2:
+            break
+        moved.append(f"{_BEFORE.get(flag, flag)}={value if sign else rest[1]}")
+        del rest[: 1 if sign else 2]
+    return [*rest[:1], *moved, *rest[1:]]
 
 
 def _spellings(group: str) -> dict[str, str]:

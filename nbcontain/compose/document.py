@@ -30,6 +30,9 @@ _CORE = (
 """YAML 1.2's core schema (10.3.2), which compose reads: in it `on` is a word, and 22:22 is no number."""
 
 
+_TAGS = ("str", "map", "seq", *(name for name, _, _ in _CORE))
+
+
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, Any] = {}
 
@@ -155,7 +158,7 @@ def _node(
     if next(counter, None) is None or depth > _DEEPEST:
         raise UsageError(f"compose file, line {line}: it means more than can be read", why="anchors in anchors")
     tag = node.tag.removeprefix("tag:yaml.org,2002:")
-    if tag.startswith("!"):
+    if tag not in _TAGS:
         raise UsageError(f"compose file, line {line}: {place}: {tag} is not here", hint="write the whole value")
     if isinstance(node, yaml.MappingNode):
         _refuse_twice(node, place)

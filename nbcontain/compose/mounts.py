@@ -55,16 +55,11 @@ def volume(
     elif kind == "volume" and source:
         source = named(source, node)
     words += [f"source={source}"] * bool(source) + [f"target={target}"] + ["readonly"] * is_readonly
-    if kind == "bind" and "propagation" in own:
-        words.append(f"bind-propagation={own['propagation'].text()}")
-    if kind == "volume":
-        words += ["volume-nocopy"] * ("nocopy" in own and own["nocopy"].boolean())
-        words += [f"volume-subpath={own['subpath'].text()}"] * ("subpath" in own)
-    if kind == "tmpfs":
-        words += [f"tmpfs-size={own['size'].text()}"] * ("size" in own)
-        words += [f"tmpfs-mode={own['mode'].text()}"] * ("mode" in own)
-    if kind == "image" and "subpath" in own:
-        words.append(f"image-subpath={own['subpath'].text()}")
+    for key in ("propagation", "subpath", "size", "mode"):
+        if key in own:
+            words.append(f"{kind}-{key}={own[key].text()}")
+    if kind == "volume" and "nocopy" in own and own["nocopy"].boolean():
+        words.append("volume-nocopy")
     return "mount", ",".join(words)
 
 

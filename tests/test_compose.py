@@ -1,0 +1,255 @@
+"""compose files: what they say, what is to be done, and services that run; variables as the specification has them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbcontain.compose import model
+from nbcontain.compose.document import parse
+from nbcontain.compose.interpolation import env_file, filled
+from nbcontain.compose.model import Project
+from nbcontain.compose.plan import Existing, planned, run_options
+from nbcontain.compose.projects import Source
+from nbcontain.compose.reading import Reader
+from nbcontain.compose_cells import _has_verb
+from nbcontain.engine import Engine
+from nbcontain.errors import ContainerFailed, NbcontainError, UsageError
+
+SHOP = """\
+name: shop
+services:
+  web:
+    image: busybox
+    init: true
+    command: sh -c 'cat /run/secrets/key; echo; exec sleep 600'
+    secrets: [key]
+    labels: {tier: front}
+    depends_on:
+      migrate: {condition: service_completed_successfully}
+  cache:
+    image: busybox
+    init: true
+    command: ["sh", "-c", "echo cache is up; touch /ok; exec sleep ${SECONDS_UP:-600}"]
+    healthcheck: {test: ["CMD", "test", "-e", "/ok"], interval: 200ms}
+    volumes: ["data:/data"]
+  migrate:
+    image: busybox
+    command: sh -c 'echo migrated'
+    depends_on: {cache: {condition: service_healthy}}
+secrets: {key: {content: hidden}}
+volumes: {data: }
+"""
+
+
+def read(text: str, environ: dict[str, str] | None = None, name: str = "shop") -> Project:
+    """A project in /srv whose files are all the same."""
+    reader = Reader(Path("/srv"), environ or {}, lambda path: "FROM_FILE=1\nB=file\n")
+    return reader.project(text, name, "")[0]
+
+
+def one(yaml: str, **environ: str) -> Any:
+    """How the container of a service with these keys is run."""
+    indented = "".join(f"    {line}\n" for line in yaml.splitlines())
+    return read(f"services:\n  s:\n    image: i\n{indented}volumes: {{v: }}\n", environ).services[0].run
+
+
+# --- the language ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("$A ${A}b $$A", "1 1b $A"), ("${N}", ""), ("${N:-d}", "d"), ("${N-d}", "d"), ("${E:-d}", "d"), ("${E-d}", ""),
+        ("${A:+x}${E:+y}${E+z}${N+w}", "xz"), ("${N:-${A}-${M:-m}}", "1-m"), ("${A:?no}", "1"), ("${A-${N:?x}}", "1"),
+    ],
+)  # fmt: skip
+def test_variables_are_filled_in_as_the_specification_says(text: str, means: str) -> None:
+    assert filled(text, {"A": "1", "E": ""}) == means
+
+
+@pytest.mark.parametrize("text", ["$1", "${", "${A", "${A!b}", "a $", "${N:?is needed}", "${E:?is needed}"])
+def test_what_is_no_variable_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        filled(text, {"A": "1", "E": ""})
+
+
+def test_env_files_have_quotes_comments_and_variables() -> None:
+    text = "# no\nA=1 # one\nexport B='$A #'\nC=\"x\\ny\"\nD=${A}2\nE\n"
+    assert env_file(text, {}) == {"A": "1", "B": "$A #", "C": "x\ny", "D": "12", "E": None}
+
+
+def test_yaml_is_read_as_compose_reads_it() -> None:
+    tree = parse("a: on\nb: 22:22\nc: &x {d: 0x10}\ne: {<<: *x, f: ~}\n")
+    assert tree.plain() == {"a": "on", "b": "22:22", "c": {"d": "0x10"}, "e": {"d": "0x10", "f": None}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("services:\n  a: {imagee: x}", "line 2: services.a.imagee: there is no such key"),
+        ("services:\n  a:\n    image: x\n    extends: b", "line 4: services.a.extends: is not here"),
+        ("services:\n  a: {}", "neither an image nor a build context"),
+        ("services:\n  a: {image: x, volumes: [v:/v]}", "refers to undefined volume v"),
+        ("services:\n  a: {image: x, networks: [n]}", "refers to undefined network n"),
+        ("services:\n  a: {image: x, depends_on: [b]}", "depends on b"),
+        ("services:\n  a: {image: x, init: perhaps}", "must be true or false"),
+        ("services:\n  a: {image: x, scale: 2}", "one container here"),
+        ("services:\n  a: {image: $1}", "begins no variable"),
+        ("services: [", "line 1: "), ("a: 1\na: 2", "line 2: : a is there twice"), ("", "is empty"),
+        ("a: &a [*a]", "more than can be read"), ("a: !!python/object:os.system x", "is not here"),
+        ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+            f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)
+        ), "more than can be read"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_with_its_line(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(text)
+    assert said in "\n".join(caught.value.lines())
+
+
+def test_what_has_no_effect_is_remarked_and_unset_variables_too() -> None:
+    project = read("version: '3'\nservices:\n  a: {image: 'x$NONE', stdin_open: true, x-mine: 1}\n")
+    about = [each.partition(":")[0] for each in project.warnings]
+    assert about == ['the variable "NONE" is not set', "line 1", "line 3"]
+
+
+# --- what it means ---------------------------------------------------------------------------------
+
+
+def test_a_service_is_run_in_the_words_of_run() -> None:
+    run = one(
+        "command: a 'b c'\nentrypoint: [e, f]\nports: [80, '8080:80', {target: 1, published: 2, protocol: udp}]\n"
+        "volumes: ['v:/v', './d:/d:ro', {type: tmpfs, target: /t, tmpfs: {size: 1m}}]\nenv_file: e\n"
+        "environment: {B: $X, C: , D: 4}\ndeploy: {resources: {limits: {cpus: '.5', memory: 64M}}}\n"
+        "ulimits: {nofile: {soft: 1, hard: 2}}\nstop_grace_period: 1m30s\nextra_hosts: ['a=1.2.3.4']",
+        X="mine", C="passed",
+    )  # fmt: skip
+    assert (run.entrypoint, run.command) == ("e", ("f", "a", "b c"))
+    assert run.publish == ("80", "8080:80", "2:1/udp")
+    assert (run.volumes, run.mount) == (("shop_v:/v", "/srv/d:/d:ro"), ("type=tmpfs,target=/t,tmpfs-size=1m",))
+    assert run.environment == ("FROM_FILE=1", "B=mine", "C=passed", "D=4")
+    assert (run.cpus, run.memory, run.ulimits, run.stop_timeout) == (".5", "64M", ("nofile=1:2",), 90)
+    assert run.add_hosts == ("a:1.2.3.4",)
+
+
+def test_services_come_after_what_they_depend_on_and_profiles_are_asked_for() -> None:
+    project = read(SHOP)
+    assert [each.name for each in project.chosen((), ())] == ["cache", "migrate", "web"]
+    assert [each.name for each in project.chosen(("migrate",), ())] == ["cache", "migrate"]
+    some = read("services: {a: {image: i}, b: {image: i, profiles: [debug]}}")
+    assert [len(some.chosen((), each)) for each in ((), ("debug",), ("*",))] == [1, 2, 2]
+    with pytest.raises(UsageError, match="a -> b -> a"):
+        read("services: {a: {image: i, depends_on: [b]}, b: {image: i, depends_on: [a]}}").chosen((), ())
+
+
+def test_only_what_changed_is_made_anew() -> None:
+    project = read(SHOP)
+    services = project.chosen((), ())
+    there = [Existing(each.name, each.name, each.digest(), "sha256:1", True) for each in services]
+    there.append(Existing("old", "old", "", "sha256:1", True))
+    images = {each.name: "sha256:1" for each in services}
+
+    def verbs(project: Project, **changed: Any) -> list[str]:
+        plan = planned(project, project.chosen((), ()), there, images | changed.pop("images", {}), [], [], **changed)
+        assert [each.service for each in plan.orphans] == ["old"]
+        return [each.verb for each in plan.steps]
+
+    assert verbs(project) == ["keep", "keep", "keep"]
+    assert verbs(read(SHOP, {"SECONDS_UP": "5"})) == ["recreate", "keep", "keep"]
+    assert verbs(project, images={"web": "sha256:2"}) == ["keep", "keep", "recreate"]
+    assert verbs(project, recreate="always") == ["recreate"] * 3
+    assert verbs(read(SHOP, {"SECONDS_UP": "5"}), recreate="never") == ["keep"] * 3
+
+
+def test_containers_have_dockers_labels_and_names_of_their_services() -> None:
+    project = read(SHOP)
+    web = run_options(project, project.service("web"), "sha256:1", bridges=True)
+    assert (web.name, web.network) == ("shop-web-1", ("name=shop_default,alias=web",))
+    assert {"com.docker.compose.project=shop", "com.docker.compose.service=web", "tier=front",
+            "com.docker.compose.container-number=1"} <= set(web.labels)  # fmt: skip
+    alone = run_options(project, project.service("web"), "sha256:1", bridges=False)
+    assert (alone.network, alone.add_hosts) == (("host",), ("web:127.0.0.1", "cache:127.0.0.1", "migrate:127.0.0.1"))
+
+
+def test_a_cell_without_a_command_is_brought_up() -> None:
+    assert [_has_verb(words.split()) for words in ("", "-p x", "-p x up", "--profile=a", "down")] == [
+        False, False, True, False, True,
+    ]  # fmt: skip
+
+
+# --- services that run -----------------------------------------------------------------------------
+
+
+def test_a_project_comes_up_in_order_changes_where_it_changed_and_leaves_nothing(
+    engine: Engine, busybox_image: str
+) -> None:
+    told: list[Any] = []
+
+    def up(text: str) -> dict[str, str]:
+        project, _ = engine.compose.read(Source(text=text))
+        engine.compose.up(project, project.chosen((), ()), told.append)
+        return {each.info.labels[model.SERVICE]: each.id for each in engine.compose.containers("shop")}
+
+    first = up(SHOP)
+    began = {name: engine.container(each).state().started_at for name, each in first.items()}
+    assert began["cache"] < began["migrate"] < began["web"]
+    web = engine.container("shop-web-1")
+    end = time.monotonic() + 5
+    while not (said := b"".join(getattr(each.event, "data", b"") for each in web.output())) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert said == b"hidden\n"
+    assert any("no networks can be made here" in getattr(each, "message", "") for each in told)
+    second = up(SHOP.replace("cat /run", "cat  /run"))
+    assert (second["cache"], second["migrate"]) == (first["cache"], first["migrate"])
+    assert second["web"] != first["web"]
+    assert [each.name for each in engine.containers(("label=com.docker.compose.project=shop",))]
+    gone = engine.compose.down("shop", told.append, volumes=True, timeout_s=5)
+    assert gone == ["shop-web-1", "shop-migrate-1", "shop-cache-1", "shop_data"]
+    assert (engine.containers(), list(engine.volumes)) == ([], [])
+
+
+def test_a_failure_halfway_says_what_is_up(engine: Engine, busybox_image: str) -> None:
+    text = SHOP.replace("echo migrated", "exit 4")
+    project, _ = engine.compose.read(Source(text=text))
+    with pytest.raises(ContainerFailed, match="migrate didn't complete successfully: exit 4") as caught:
+        engine.compose.up(project, project.chosen((), ()), lambda event: None)
+    assert "up already: cache, migrate" in caught.value.why
+    assert [each.name for each in engine.compose.containers("shop")] == ["shop-cache-1", "shop-migrate-1"]
+
+
+def test_an_image_that_is_not_here_stops_before_anything_is_made(engine: Engine) -> None:
+    project, _ = engine.compose.read(Source(text="name: x\nservices: {a: {image: nothing-here}}"))
+    with pytest.raises(NbcontainError):
+        engine.compose.up(project, project.chosen((), ()), lambda event: None)
+    assert engine.containers() == []
+
+
+def test_the_terminal_has_docker_composes_words(engine: Engine, busybox_image: str, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(SHOP)
+    (tmp_path / ".env").write_text("SECONDS_UP=700\n")
+    environ = {**os.environ, "NBCONTAIN_ROOT": str(engine.layout.root)}
+
+    def compose(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nbcontain", "compose", *words]
+        return subprocess.run(command, capture_output=True, text=True, env=environ, cwd=tmp_path, check=False)
+
+    assert "sleep 700" in compose("config").stdout
+    assert compose("config", "--services").stdout.split() == ["cache", "migrate", "web"]
+    up = compose("-f", "compose.yaml", "-p", "other", "up", "-d", "cache")
+    assert up.returncode == 0, up.stderr
+    assert "other-cache-1" in compose("-p", "other", "ps").stdout
+    assert compose("-p", "other", "logs").stdout == "cache-1  | cache is up\n"
+    assert compose("-p", "other", "exec", "-T", "cache", "echo", "hi").stdout == "hi\n"
+    assert "running(1)" in compose("ls").stdout
+    assert compose("-p", "other", "stop", "-t", "1").returncode == 0
+    assert compose("-p", "other", "down", "-v").returncode == 0
+    assert engine.containers() == []
+    assert "no such service: nobody" in compose("up", "nobody").stderr

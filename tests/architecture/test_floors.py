@@ -14,8 +14,8 @@ FLOORS = (
     {"registry", "runtime", "network"},
     {"build"},
     {
-        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "explorer",
-        "filters", "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places", "kernels",
+        "anatomy", "archives", "bases", "builder", "consoles", "container_facts", "containers", "diagnosis", "engine",
+        "explorer", "filters", "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places", "kernels",
         "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes", "places",
         "processes", "profiles", "resources", "serving", "soundness", "standard_input", "transfers", "volumes",
     },

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbcontain import standard_input
@@ -26,6 +26,7 @@ from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.handles import Container as Held
 
 Size = tuple[int, int]
 """Rows and columns; zeros where nobody knows."""
@@ -227,7 +228,10 @@ class Consoles:
         session.resize(size)
         return session
 
-    def exec_task(self, options: ExecOptions, stdin: Any = None) -> Task[RunResult]:
+    def exec_task(
+        self, options: ExecOptions, stdin: Any = None,
+        around: Callable[[Held], AbstractContextManager[object]] = nullcontext,
+    ) -> Task[RunResult]:  # fmt: skip
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
         engine = self._engine
         container = engine.running(options.name)
@@ -246,13 +250,13 @@ class Consoles:
                 emit(event)
 
             emit(Started(task, " ".join(options.command)))
-            with standard_input.opened(stdin, interactive=options.interactive) as fd:
+            with around(container), standard_input.opened(stdin, interactive=options.interactive) as fd:
                 code = container.execute(
                     options.command, env=env, cwd=options.workdir, user=options.user, on_output=on_output,
                     stdin=fd, leash=leash, privileged=options.privileged, exec_id=exec_id,
                 )  # fmt: skip
-            emit(Finished(task, "done" if code == 0 else "failed", exit_code=code))
-            return result_of(container.id, container.name, code, output, check=not options.no_raise)
+                emit(Finished(task, "done" if code == 0 else "failed", exit_code=code))
+                return result_of(container.id, container.name, code, output, check=not options.no_raise)
 
         leash = Leash()
         task = Task(f"exec {options.name}", body)

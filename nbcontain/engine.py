@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from nbcontain.store.stacks import Stacks
     from nbcontain.transfers import Transfers
     from nbcontain.volumes import Volumes
+    from nbcontain.xray import Sides
 
 T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
@@ -90,6 +91,7 @@ class Engine:
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     serving: Noun[Serving] = Noun("nbcontain.serving")
+    sides: Noun[Sides] = Noun("nbcontain.xray")
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
@@ -385,7 +387,7 @@ class Engine:
                 self.launcher.expect()
             container = self.create_held(options, emit)
             reads = options.interactive and not options.tty and "stdin" in seen
-            with around(container), standard_input.opened(stdin, interactive=reads) as fd:
+            with self.life.entered(around, container), standard_input.opened(stdin, interactive=reads) as fd:
                 if leash is None:
                     self.life.launch(container, None, fd, emit)
                     return container
@@ -419,12 +421,15 @@ class Engine:
         """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
         self.life.remove(container, force=force, volumes=volumes)
 
-    def exec(self, options: ExecOptions, *, stdin: Any = None) -> Task[RunResult]:
+    def exec(
+        self, options: ExecOptions, *, stdin: Any = None,
+        around: Callable[[Container], AbstractContextManager[object]] = nullcontext,
+    ) -> Task[RunResult]:  # fmt: skip
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed.
 
-        `stdin` is text, bytes or a Path.
+        `stdin` is text, bytes or a Path; `around` is entered before the program begins, and left when it has ended.
         """
-        return self.consoles.exec_task(options, stdin)
+        return self.consoles.exec_task(options, stdin, around)
 
     def diff(self, container: Handle) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""

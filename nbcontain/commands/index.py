@@ -15,6 +15,7 @@ INDEX = {
     "container create": "containers",
     "container diff": "containers",
     "container exec": "containers",
+    "container explain": "explain",
     "container export": "archives",
     "container inspect": "containers",
     "container kill": "containers",

@@ -275,7 +275,8 @@ def test_files_about_a_container(machine: Machine, tmp_path: Path) -> None:
 def test_inspect_has_dockers_words_for_what_it_was_asked_to_be(machine: Machine) -> None:
     container = machine.start(
         SLEEP, name="asked", hostname="h", environment=("A=b",), user="5:6", group_add=("7",), read_only=True,
-        init=True, ulimits=("nofile=64:128",), shm_size="32m", tmpfs=("/run:size=1m",), restart="on-failure:3", network="none",
+        init=True, ulimits=("nofile=64:128",), shm_size="32m", tmpfs=("/run:size=1m",),
+        restart="on-failure:3", network="none",
     )  # fmt: skip
     [document] = json.loads("\n".join(command(machine, "inspect", container.name, "--format", "[{{json .}}]").lines))
     config, host = document["Config"], document["HostConfig"]

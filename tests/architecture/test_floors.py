@@ -16,8 +16,8 @@ FLOORS = (
     {
         "anatomy", "archives", "bases", "builder", "consoles", "container_facts", "containers", "diagnosis",
         "engine", "exchange", "explorer", "filters", "handles", "happenings", "housekeeping", "images", "inspection",
-        "kernel_places", "kernels", "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes",
-        "places", "processes", "profiles", "resources", "serving", "soundness", "standard_input", "transfers",
+        "kernel_places", "kernels", "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns",
+        "outcomes", "places", "processes", "profiles", "resources", "serving", "soundness", "standard_input", "transfers",
         "volumes", "xray",
     },
     {"display"},

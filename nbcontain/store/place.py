@@ -61,11 +61,16 @@ def place(environ: Mapping[str, str], uid: int, disks: tuple[str, ...] = OF_THIS
 
 def networked(path: Path, mounts: str) -> str:
     """The type of the file system that holds `path`, if it is not this machine's own; `mounts` as in mountinfo."""
-    there = next(each for each in (path, *path.parents) if os.path.exists(each))
-    device = os.stat(there).st_dev
-    kind = file_systems(mounts).get(f"{os.major(device)}:{os.minor(device)}", "")
+    kind = file_system_of(path, mounts)
     is_foreign = kind in _NETWORKED or (kind.startswith("fuse") and kind not in _AS_GOOD)
     return kind if is_foreign else ""
+
+
+def file_system_of(path: Path, mounts: str | None = None) -> str:
+    """The type of the file system that holds `path`, or what is there above it; "" where the kernel does not tell."""
+    there = next(each for each in (path, *path.parents) if os.path.exists(each))
+    device = os.stat(there).st_dev
+    return file_systems(_mounts() if mounts is None else mounts).get(f"{os.major(device)}:{os.minor(device)}", "")
 
 
 def file_systems(mounts: str) -> dict[str, str]:

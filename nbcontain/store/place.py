@@ -40,13 +40,18 @@ class Place:
         return f"{self.why}: images and containers are kept in {self.layout.root}" if self.why else ""
 
 
-def place(environ: Mapping[str, str], uid: int, disks: tuple[str, ...] = OF_THIS_MACHINE) -> Place:
+def place(environ: Mapping[str, str], uid: int) -> Place:
     """The store of this user. A directory elsewhere is made at once, and taken only if nobody else can write to it.
 
     Raises StoreError where nobody says where it is to be.
     """
     usual = Layout.default(environ, is_root=uid == 0)
-    if environ.get("NBCONTAIN_ROOT") or os.path.exists(usual.version):
+    return Place(usual) if environ.get("NBCONTAIN_ROOT") else unless_networked(usual, uid, OF_THIS_MACHINE)
+
+
+def unless_networked(usual: Layout, uid: int, disks: tuple[str, ...]) -> Place:
+    """The usual place if a store is there, or its file system is this machine's own; else one on these disks."""
+    if os.path.exists(usual.version):
         return Place(usual)
     mounts = _mounts()
     if not (kind := networked(usual.root, mounts)):

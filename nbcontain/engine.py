@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from nbcontain.store.stacks import Stacks
     from nbcontain.transfers import Transfers
     from nbcontain.volumes import Volumes
+    from nbcontain.xray import Sides
 
 T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
@@ -90,9 +91,9 @@ class Engine:
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     serving: Noun[Serving] = Noun("nbcontain.serving")
-    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
-
+    sides: Noun[Sides] = Noun("nbcontain.xray")
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")
+    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
@@ -342,7 +343,7 @@ class Engine:
                 "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
                 "platform": str(image.config.platform),
             },  # fmt: skip
-            restart=restart_of(options, remove=options.remove),
+            restart=restart_of(options.restart, remove=options.remove),
             health=health_of(image.config, options),
             log=log_of(options),
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
@@ -387,7 +388,7 @@ class Engine:
                 self.launcher.expect()
             container = self.create_held(options, emit)
             reads = options.interactive and not options.tty
-            with around(container), standard_input.opened(stdin, interactive=reads) as fd:
+            with self.life.entered(around, container), standard_input.opened(stdin, interactive=reads) as fd:
                 if leash is None:
                     self.life.launch(container, None, fd, emit)
                     return container
@@ -421,12 +422,15 @@ class Engine:
         """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
         self.life.remove(container, force=force, volumes=volumes)
 
-    def exec(self, options: ExecOptions, *, stdin: Any = None) -> Task[RunResult]:
+    def exec(
+        self, options: ExecOptions, *, stdin: Any = None,
+        around: Callable[[Container], AbstractContextManager[object]] = nullcontext,
+    ) -> Task[RunResult]:  # fmt: skip
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed.
 
-        `stdin` is text, bytes or a Path.
+        `stdin` is text, bytes or a Path; `around` is entered before the program begins, and left when it has ended.
         """
-        return self.consoles.exec_task(options, stdin)
+        return self.consoles.exec_task(options, stdin, around)
 
     def diff(self, container: Handle) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""

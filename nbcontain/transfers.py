@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from nbcontain.events import Emit, scope
 from nbcontain.host import is_root
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files, tar
+from nbcontain.store.pipes import piped
 from nbcontain.store.tree_tar import write_tree
 from nbcontain.store.unpack import add_tar
 from nbcontain.task import Task
@@ -183,28 +183,21 @@ class Transfers:
         self, container: Container, order: Mapping[str, Any], take: Callable[[int], None], how: str = "send_tree"
     ) -> None:
         """Have a tree sent, or a file, and taken here at the same time."""
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        with _aside(lambda: take(reading), reading) as errors:
-            try:
-                self._call(container, how, order, [writing])
-            finally:
-                os.close(writing)
-        if errors:
-            raise errors[0]
+        piped(lambda sink: self._call(container, how, order, [sink]), take)
 
     def _sent(
         self, container: Container, place: Place, owner: tuple[int, int] | None, send: Callable[[int], None]
     ) -> None:
         """Have a tree taken inside, and sent from here at the same time."""
-        reading, writing = os.pipe2(os.O_CLOEXEC)
         order = {"path": place.directory, "make": place.make, "owner": owner}
-        with _aside(lambda: send(writing), writing) as errors:
-            try:
-                self._call(container, "take_tree", order, [reading])
-            finally:
-                os.close(reading)
-        if errors and not isinstance(errors[0], BrokenPipeError):
-            raise errors[0]
+
+        def write(sink: int) -> Mapping[str, Any]:
+            # Who takes it may have all that it wants before the end.
+            with suppress(BrokenPipeError):
+                send(sink)
+            return {}
+
+        piped(write, lambda source: self._call(container, "take_tree", order, [source]))
 
     def _call(
         self, container: Container, name: str, arguments: Mapping[str, Any], fds: Sequence[int] = ()
@@ -225,27 +218,6 @@ class Transfers:
                 break
         with self._engine.store.shared():
             return self._engine.launcher.call(name, root, arguments, fds, imports=(_MODULE,))
-
-
-@contextmanager
-def _aside(work: Callable[[], None], fd: int) -> Iterator[list[BaseException]]:
-    """Do something with one end of a pipe on a thread of its own meanwhile, and close it; gives what went wrong."""
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            errors.append(error)
-        finally:
-            os.close(fd)
-
-    thread = threading.Thread(target=run, name="nbcontain cp", daemon=True)
-    thread.start()
-    try:
-        yield errors
-    finally:
-        thread.join()
 
 
 def _reason(error: SetupFailed) -> str:

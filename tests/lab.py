@@ -218,6 +218,24 @@ class Lab:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=str(path))
 
+    def cell_picture(self, numbers: Sequence[int], path: Path) -> None:
+        """A PNG of these cells, which stand below each other."""
+        self.page.evaluate("() => { nb.panel().content.activeCellIndex = nb.panel().content.widgets.length - 1; }")
+        first = self.page.locator(".jp-Notebook .jp-Cell").nth(numbers[0])
+        size = self.page.viewport_size
+        assert size is not None
+        # As tall as they are: what is scrolled out of sight is in no picture.
+        self.page.set_viewport_size({"width": size["width"], "height": 2400})
+        first.scroll_into_view_if_needed()
+        cells = self.page.locator(".jp-Notebook .jp-Cell")
+        boxes = [box for number in numbers if (box := cells.nth(number).bounding_box())]
+        left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
+        right, bottom = (max(box[a] + box[b] for box in boxes) for a, b in (("x", "width"), ("y", "height")))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clip = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+        self.page.screenshot(path=str(path), clip=clip)  # type: ignore[arg-type]
+        self.page.set_viewport_size(size)
+
 
 class Desk:
     """A server and a browser, for notebooks one after the other."""

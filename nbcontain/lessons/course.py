@@ -17,9 +17,11 @@ _MODULES = {
     "02": "layer_cake",
     "03": "bake_it_better",
     "04": "containers_life",
+    "05": "ship_it",
     "06": "data_in_out",
     "07": "two_containers",
     "08": "no_container",
+    "09": "notebook_inside",
     "10": "locked_doors",
 }
 

@@ -91,7 +91,7 @@ class Street:
 def street(engine: Engine, image: str, names: Sequence[str] = ()) -> Street:
     """An image as it is now, with all of its containers, or those of these names. Raises ImageNotFound."""
     found = engine.image(image)
-    made_by = [each.created_by for each in found.config.history if not each.empty_layer]
+    made_by = [each.created_by.removesuffix(" # buildkit") for each in found.config.history if not each.empty_layer]
     sheets = tuple(Sheet(text, each.descriptor.size) for text, each in zip(made_by, found.layers, strict=False))
     houses = tuple(
         House(each.name, each.status, len(engine.diff(each)))

@@ -14,7 +14,7 @@ from nbcontain.oci.spec import Spec, User
 from nbcontain.runtime import stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, error_of
-from nbcontain.runtime.namespaces import FLAGS
+from nbcontain.runtime.namespaces import flags_of
 from nbcontain.runtime.rungs import FURNITURE, named
 from nbcontain.store import files
 from nbcontain.values import dataclass
@@ -95,7 +95,7 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | None:
     from nbcontain.runtime import answering
     from nbcontain.store.snapshots import OWNERS, ledger_in
 
-    flags = sum(FLAGS[name] for name in _LINKS if name in spec.linux.namespaces)
+    flags = flags_of(name for name in _LINKS if name in spec.linux.namespaces)
     opened: dict[str, int] = {}
     ledger, lines = -1, b""
     try:

@@ -6,6 +6,7 @@ and handed on to the supervisor, so that there is no moment at which a living co
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -102,6 +103,11 @@ class ContainerInfo:
     """What `run` was told, for inspect."""
     mounts: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     """Volumes, directories and the like, in docker's names (`runtime.mounts.record`)."""
+
+    @property
+    def anonymous_volumes(self) -> list[str]:
+        """The names of the volumes that were made for it and go with it."""
+        return [str(each["Name"]) for each in self.mounts if each.get("Anonymous")]
 
 
 class Bundle:
@@ -289,7 +295,7 @@ class Bundle:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, holds.OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         except OSError as error:
             os.close(fd)
-            if error.errno in (11, 13):
+            if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise ContainerError(f"container {self.path.name[:12]} is running already") from None
             raise
         self.lock_fd = fd

@@ -72,6 +72,11 @@ class Container:
         return self.bundle.state()
 
     @property
+    def exists(self) -> bool:
+        """Whether nobody has removed it."""
+        return self.bundle.is_whole()
+
+    @property
     def status(self) -> Status:
         """How it is now. *lost* is one whose supervisor was killed, and the container with it."""
         is_alive = self.bundle.is_alive()

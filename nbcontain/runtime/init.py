@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nbcontain.errors import SetupFailed
 from nbcontain.linux import confine, syscalls
 from nbcontain.oci import spec_codec
 from nbcontain.runtime import console, programs, roots
@@ -82,7 +81,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
         spec = replace(spec, linux=replace(spec.linux, paths=kept))
     seccomp = bundle.seccomp(spec)
     if spec.process.oom_score_adj is not None:
-        _set_oom_score(spec.process.oom_score_adj)
+        confine.set_oom_score(spec.process.oom_score_adj)
     redirect(*fds[:3])
     opened = dict(zip(message.get("opened", ()), fds[3:], strict=False))
     del fds[3 : 3 + len(opened)]
@@ -223,19 +222,6 @@ def _fork_and_reap(channel: Channel, *, is_root: bool) -> None:
             if pid == child:
                 code = os.waitstatus_to_exitcode(status)
                 os._exit(code if code >= 0 else 128 - code)
-
-
-def _set_oom_score(number: int) -> None:
-    try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"%d" % number)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise SetupFailed(
-            f"cannot make the oom score {number}", errno=error.errno, why="only root of the machine may lower it"
-        ) from error
 
 
 def leave_keyring() -> None:

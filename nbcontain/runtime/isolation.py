@@ -20,7 +20,7 @@ from nbcontain.linux import mount_options, syscalls, trees
 from nbcontain.linux.mount_options import MountOptions
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import devices, sources
-from nbcontain.runtime.sources import PART as PART
+from nbcontain.runtime.annotations import PART
 from nbcontain.values import dataclass, replace
 
 DETACHED = "detached"
@@ -34,7 +34,7 @@ _STATISTICS = frozenset(
 """What may be covered in there: files that only tell how much there is of something."""
 
 
-def separate_mounts(flags: int) -> None:
+def separate(flags: int) -> None:
     """Init: leave the host's namespaces of CLONE_NEW… `flags`, only now that the container is known.
 
     Not done beforehand: a copy of the mounts would miss what is mounted later, and keep the host from unmounting.

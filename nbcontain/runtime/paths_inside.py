@@ -53,7 +53,7 @@ def _looked(path: str, *, follow: bool) -> dict[str, Any]:
 
 @function
 def send_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Write what is at `path` to fds[0] as a tar, called `name`; `follow` and `owner` as `tree_tar` has them."""
+    """Write what is at `path` to fds[0] as a tar, called `name`; with `follow` what a symlink there leads to."""
     path = arguments["path"]
     # What is behind a symlink is named by where that leads.
     path = os.path.realpath(path) if arguments["follow"] else os.path.join(
@@ -65,12 +65,10 @@ def send_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
         fd = trees.open_in(root, parent or "/", os.O_RDONLY | os.O_DIRECTORY)
     finally:
         os.close(root)
-    owner = arguments.get("owner")
     try:
         count = write_tree(
-            fd, os.fsencode(leaf or "."), os.fsencode(arguments["name"]), lambda data: files.write(fds[0], data),
-            owner=tuple(owner) if owner else None,
-        )  # fmt: skip
+            fd, os.fsencode(leaf or "."), os.fsencode(arguments["name"]), lambda data: files.write(fds[0], data)
+        )
     finally:
         os.close(fd)
     return {"entries": count}

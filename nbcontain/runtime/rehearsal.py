@@ -18,9 +18,8 @@ from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.runtime import identity, rungs
-from nbcontain.runtime.annotations import DEFAULT_PATH, USER
+from nbcontain.runtime.annotations import DEFAULT_PATH, PART, USER
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, info_of, info_to_json
-from nbcontain.runtime.sources import PART
 from nbcontain.runtime.supervisor import Supervisor
 from nbcontain.store import files
 from nbcontain.values import asdict, replace

@@ -24,10 +24,7 @@ def made_for(
     own = namespaces.late(spec.linux)
     hidden = secrets.read(fds)
     terminal = None
-    if rung.mounts:
-        isolation.separate_mounts(own)
-    else:
-        unmounted.separate(network=bool(own & syscalls.CLONE_NEWNET))
+    isolation.separate(own if rung.mounts else own & syscalls.CLONE_NEWNET)
     if spec.hostname:
         syscalls.sethostname(spec.hostname)
     if spec.domainname:
@@ -56,7 +53,7 @@ def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung, handed
     """
     mounted = isolation.mount_root if rung.mounts else unmounted.root_of
     if rung.mounts:
-        isolation.separate_mounts(namespaces.flags_of(rung.namespaces, namespaces.LATE))
+        isolation.separate(namespaces.flags_of(rung.namespaces, namespaces.LATE))
     root_fd = mounted(rootfs)
     fds = []
     if source:

@@ -213,8 +213,7 @@ class Supervisor:
             raise error
         self.state = replace(self.state, status="running", started_at=time.time())
         self.bundle.write_state(self.state)
-        if self.info.health:
-            self._watch_health(resumed=False)
+        self._watch_health(resumed=False)
 
     def _watch_health(self, *, resumed: bool) -> None:
         if not self.info.health:
@@ -297,8 +296,7 @@ class Supervisor:
         """That output was lost, and how much, for who looks while it runs."""
         if self.state.dropped_bytes != self.outputs.lost_bytes:
             self.state = replace(self.state, error=LOST, dropped_bytes=self.outputs.lost_bytes)
-            with suppress(OSError, NbcontainError):
-                self.bundle.write_state(self.state)
+            self.write_state()
 
     def _serve(self, fd: int) -> None:
         if fd in self.outputs.ends:
@@ -326,10 +324,8 @@ class Supervisor:
         """To the first process, if there is one."""
         if self.pidfd < 0:
             return
-        try:
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            pass
 
     def reread(self) -> None:
         """What it is called, or asked to be, has been changed."""
@@ -414,10 +410,8 @@ class Supervisor:
             else:
                 self.bundle.write_state(self.state)
         finally:
-            try:
+            with suppress(OSError):
                 self.journal.append(Finished(self.info.id, "done" if code == 0 else "failed", exit_code=code))
-            except OSError:
-                pass
             self.clients.tell_end(code)
             self.journal.close()
             if self.mounts_fd >= 0:

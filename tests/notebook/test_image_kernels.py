@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,16 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import AsyncKernelManager, KernelManager
 
-import needs
+from conftest import store_directory
 from kernels import CHECKOUT, Kernel
+from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import NameTaken, Unavailable, UsageError
 from nbcontain.kernel_places import KernelPlace
 from nbcontain.kernels import KernelEntry, KernelOptions, kernel_options, run_options
 from nbcontain.kernelspecs import chosen, kernelspec, logo, searched
 from nbcontain.options import words_of
+from provisioning import declared
 
 pytestmark = pytest.mark.slow
 WITH_USER = "FROM hostpy\nUSER user\n"
@@ -52,16 +53,11 @@ time.sleep(60)
 def jupyter() -> Iterator[dict[str, str]]:
     """An environment whose Jupyter has no kernels of its own and knows the provisioner that pyproject.toml declares."""
     with tempfile.TemporaryDirectory(prefix="nbcontain-jupyter-") as directory, pytest.MonkeyPatch.context() as patch:
-        declared = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["entry-points"]
-        installed = Path(directory, "path", "nbcontain-0.dist-info")
-        installed.mkdir(parents=True)
-        (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: nbcontain\nVersion: 0\n")
-        lines = [f"[{group}]\n{name} = {value}" for group, each in declared.items() for name, value in each.items()]
-        (installed / "entry_points.txt").write_text("\n".join(lines) + "\n")
-        patch.syspath_prepend(installed.parent)
+        path = declared(Path(directory))
+        patch.syspath_prepend(path)
         environ = {
             "JUPYTER_DATA_DIR": f"{directory}/data", "JUPYTER_RUNTIME_DIR": f"{directory}/runtime",
-            "XDG_RUNTIME_DIR": directory, "PYTHONPATH": f"{installed.parent}:{CHECKOUT}",
+            "XDG_RUNTIME_DIR": directory, "PYTHONPATH": f"{path}:{CHECKOUT}",
         }  # fmt: skip
         for name, value in environ.items():
             patch.setenv(name, value)
@@ -71,16 +67,10 @@ def jupyter() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def store(jupyter: dict[str, str]) -> Iterator[Engine]:
     """A store with an image of this machine's Python and ipykernel, and one whose user is not root."""
-    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
-    with Engine(directory) as engine:
+    with store_directory() as directory, Engine(directory) as engine:
         engine.from_host("hostpy", packages=("ipykernel",)).result()
-        from nbcontain.build.plan import BuildOptions
-
         engine.build(WITH_USER, BuildOptions(tags=("hostpy-user",))).result()
         yield engine
-        for container in engine.containers():
-            engine.remove_container(container, force=True)
-        engine.launcher.remove_tree(directory)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import needs
 from nbcontain.engine import Engine
 from nbcontain.lessons import course
 from nbcontain.linux import syscalls
+from provisioning import declared
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
@@ -58,6 +59,9 @@ def _execute(
     notebook = change(nbformat.read(path, as_version=4))
     env = {**os.environ, "NBCONTAIN_ROOT": str(root), "NBCONTAIN_DISPLAY": display}
     env.update(IPYTHONDIR=str(directory / "ipython"), JUPYTER_RUNTIME_DIR=str(directory / "runtime"))
+    # Kernels that a notebook makes known are not this user's.
+    env["JUPYTER_DATA_DIR"] = str(directory / "jupyter")
+    env["PYTHONPATH"] = f"{declared(directory)}:{CHECKOUT}"
     manager = AsyncKernelManager(kernel_name="python3")
     if path in NETWORKED:  # it will not be on our network; and a socket's path must be short
         sockets = stack.enter_context(tempfile.TemporaryDirectory())

@@ -305,6 +305,7 @@ class Engine:
         from nbcontain.life import with_files
         from nbcontain.names import checked
         from nbcontain.network.model import wish_to_json
+        from nbcontain.proxies import proxies
         from nbcontain.runtime.generate import generate
         from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
         from nbcontain.runtime.rungs import fitted
@@ -319,9 +320,11 @@ class Engine:
         path = self.layout.container(container_id)
         options, brought = self.mounter.with_devices(options, emit)
         mounting = self.mounter.plan(options, image, container_id)
+        told = proxies(self.environ, shares_network=wish.mode == "host")
         spec = generate(
-            image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
-            mounts=(*mounting.mounts, *brought), donors=self.life.donors(options),
+            replace(image.config, env=(*image.config.env, *told)), options, self.host, files=path,
+            hostname=container_id[:12], environ=self.environ, mounts=(*mounting.mounts, *brought),
+            donors=self.life.donors(options),
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(

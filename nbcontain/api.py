@@ -52,16 +52,12 @@ def _shell() -> Any:
 def _own_engine() -> Engine:
     made = Engine()
     if (shell := _shell()) is not None:
+        from nbcontain.commands.cards import Cards
         from nbcontain.display import formatters
         from nbcontain.display.present import mode
 
-        formatters.register(shell, mode(os.environ, shell), _actions, lambda value: False)
+        formatters.register(shell, mode(os.environ, shell), Cards(made).around, lambda value: False)
     return made
-
-
-def _actions(container: Any) -> Mapping[str, Callable[[], object]]:
-    """The buttons of a container's card."""
-    return {"stop": container.stop, "restart": container.restart, "remove": lambda: container.remove(force=True)}
 
 
 def shown(task: Task[T], kind: Kind) -> T:

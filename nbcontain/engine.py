@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from nbcontain.store.stacks import Stacks
     from nbcontain.transfers import Transfers
     from nbcontain.volumes import Volumes
+    from nbcontain.xray import Sides
 
 T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
@@ -90,6 +91,7 @@ class Engine:
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     serving: Noun[Serving] = Noun("nbcontain.serving")
+    sides: Noun[Sides] = Noun("nbcontain.xray")
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
@@ -303,6 +305,7 @@ class Engine:
         from nbcontain.life import with_files
         from nbcontain.names import checked
         from nbcontain.network.model import wish_to_json
+        from nbcontain.proxies import proxies
         from nbcontain.runtime.generate import generate
         from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
         from nbcontain.runtime.rungs import fitted
@@ -317,9 +320,11 @@ class Engine:
         path = self.layout.container(container_id)
         options, brought = self.mounter.with_devices(options, emit)
         mounting = self.mounter.plan(options, image, container_id)
+        told = proxies(self.environ, shares_network=wish.mode == "host")
         spec = generate(
-            image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
-            mounts=(*mounting.mounts, *brought), donors=self.life.donors(options),
+            replace(image.config, env=(*image.config.env, *told)), options, self.host, files=path,
+            hostname=container_id[:12], environ=self.environ, mounts=(*mounting.mounts, *brought),
+            donors=self.life.donors(options),
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
@@ -383,7 +388,7 @@ class Engine:
                 self.launcher.expect()
             container = self.create_held(options, emit)
             reads = options.interactive and not options.tty
-            with around(container), standard_input.opened(stdin, interactive=reads) as fd:
+            with self.life.entered(around, container), standard_input.opened(stdin, interactive=reads) as fd:
                 if leash is None:
                     self.life.launch(container, None, fd, emit)
                     return container
@@ -417,12 +422,15 @@ class Engine:
         """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
         self.life.remove(container, force=force, volumes=volumes)
 
-    def exec(self, options: ExecOptions, *, stdin: Any = None) -> Task[RunResult]:
+    def exec(
+        self, options: ExecOptions, *, stdin: Any = None,
+        around: Callable[[Container], AbstractContextManager[object]] = nullcontext,
+    ) -> Task[RunResult]:  # fmt: skip
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed.
 
-        `stdin` is text, bytes or a Path.
+        `stdin` is text, bytes or a Path; `around` is entered before the program begins, and left when it has ended.
         """
-        return self.consoles.exec_task(options, stdin)
+        return self.consoles.exec_task(options, stdin, around)
 
     def diff(self, container: Handle) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nbcontain.runtime.sharing import Donor
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Container)
 CONDITIONS = ("not-running", "next-exit", "removed", "created", "running", "paused", "exited", "stopped", "healthy",
               "unhealthy")  # fmt: skip
 _LOOK_S = 0.05
@@ -74,6 +75,17 @@ class Life:
                 raise UsageError(f"cannot write --cidfile {options.cidfile}", why=error.strerror or "") from error
 
     # --- running ---
+
+    @contextmanager
+    def entered(self, around: Callable[[C], AbstractContextManager[object]], container: C) -> Iterator[None]:
+        """Enter what is to be around a container that was made; one for which that cannot be is forgotten."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(around(container))
+            except BaseException:
+                self.remove(container, force=True, volumes=True)
+                raise
+            yield
 
     def launch(self, container: Container, leash: Leash | None, stdin: int | None, emit: Emit) -> None:
         """Run a container for the first time; one that cannot be started is forgotten, as is what it may have left."""

@@ -72,7 +72,7 @@ def read(name: str, data: bytes) -> Any:
     if suffix in _TABLES and (suffix == ".parquet" or _library()):
         return table(name, data)
     try:
-        return data.decode()
+        return data if b"\0" in data else data.decode()
     except UnicodeDecodeError:
         return data
 

@@ -51,7 +51,13 @@ def register(ipython: Any, mode: Mode, around: Around, drawn: Callable[[object],
 
         show_layers(value, mode)
 
+    def xrayed(value: Any) -> None:
+        from nbcontain.display.looking import show_xray
+
+        show_xray(value, mode)
+
     own.for_type(Container, show_live)
+    own.for_type_by_name("nbcontain.display.xrayed", "Xrayed", xrayed)
     own.for_type_by_name("nbcontain.images", "Layers", layers)
     own.for_type_by_name("nbcontain.display.explored", "Explored", explored)
     own.for_type(Image, show)

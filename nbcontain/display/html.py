@@ -262,6 +262,8 @@ def style(content: str) -> str:
         wanted.append("choices")
     if "nbx-layers" in content:
         wanted.append("layers")
+    if "nbx-section" in content:
+        wanted.append("sides")
     return element("style", "".join(sections[name] for name in wanted))
 
 

@@ -15,6 +15,7 @@ from nbcontain.display.surface import WIDGET
 
 if TYPE_CHECKING:
     from nbcontain.display.explored import Explored
+    from nbcontain.display.xrayed import Xrayed
     from nbcontain.images import Layers
 
 
@@ -42,6 +43,20 @@ def show_layers(layers: Layers, mode: Mode) -> None:
 
     image = layers[0].image
     show_explored(Explored(image.engine.explorer.image(str(image.id), image.name).result()), mode)
+
+
+def show_xray(value: Xrayed, mode: Mode) -> None:
+    """Show both sides of a container; its meters move while it runs."""
+    static = {"text/plain": repr(value)}
+    if mode != "plain":
+        static["text/html"] = value._repr_html_()
+
+    def made() -> Any:
+        from nbcontain.display.xray_widget import XrayWidget
+
+        return XrayWidget(value)
+
+    show(made, static, mode)
 
 
 def show(make: Callable[[], Any], static: Mapping[str, str], mode: Mode) -> Any:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbcontain import detach_keys
 from nbcontain.errors import UsageError
@@ -56,9 +56,24 @@ class ProgramOptions:
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
+class ExchangeOptions:
+    """What `run` and `exec` can be told of what goes in and comes out. docker has none of it."""
+
+    put: tuple[str, ...] = option("--put", help="a variable of the notebook, or a file, to be there at the beginning",
+                                  metavar="NAME:/PATH")  # fmt: skip
+    get: tuple[str, ...] = option("--get", help="a file to be had at the end, in a variable or a file",
+                                  metavar="NAME=/PATH")  # fmt: skip
+    stdin: str = option("--stdin", help="a variable of the notebook, or a file, for it to read", metavar="NAME")
+    exchange: Any = None
+    """What these three say (`nbcontain.exchange`), where that is known already."""
+    no_raise: bool = option("--no-raise", help="an exit code other than 0 is no error")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
 class RunOptions(
-    ConfinementOptions, GrantOptions, LifeOptions, LimitOptions, MountOptions, NamespaceOptions, NetworkOptions,
-    ProgramOptions, ThrottleOptions
+    ConfinementOptions, ExchangeOptions, GrantOptions, LifeOptions, LimitOptions, MountOptions, NamespaceOptions,
+    NetworkOptions, ProgramOptions, ThrottleOptions
 ):
     """What `run` and `create` can be told. Flags, help and completion are made from this."""
 
@@ -75,12 +90,11 @@ class RunOptions(
     init: bool = option("--init", help="a small first process that reaps and passes signals on")
     stop_signal: str = option("--stop-signal", help="what stop sends", metavar="SIGNAL")
     stop_timeout: int = option("--stop-timeout", help="how long stop waits", default=10, metavar="SECONDS")
-    no_raise: bool = option("--no-raise", help="an exit code other than 0 is no error")
 
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
-class ExecOptions:
+class ExecOptions(ExchangeOptions):
     """What `exec` can be told."""
 
     name: str = argument(help="a running container", metavar="CONTAINER")
@@ -94,7 +108,6 @@ class ExecOptions:
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
     tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
     detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
-    no_raise: bool = option("--no-raise", help="an exit code other than 0 is no error")
 
 
 def generate(

@@ -14,13 +14,14 @@ FLOORS = (
     {"registry", "runtime", "network"},
     {"build"},
     {
-        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "explorer",
-        "filters", "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places", "kernels",
-        "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes", "places",
-        "processes", "profiles", "resources", "serving", "soundness", "standard_input", "transfers", "volumes",
+        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "exchange",
+        "explorer", "filters", "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places",
+        "kernels", "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes",
+        "places", "probe_file", "processes", "profiles", "proxies", "resources", "serving", "soundness",
+        "standard_input", "transfers", "volumes", "xray",
     },
     {"display"},
-    {"commands", "completion", "draw", "lessons", "terminal"},
+    {"cells", "commands", "completion", "draw", "lessons", "terminal", "variables"},
     {"aio", "api", "listing", "magics", "pool", "session", "__main__", "oci_runtime", "provisioner"},
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}

@@ -198,10 +198,11 @@ class Networks:
         for name in options:
             if name not in _OPTIONS:
                 raise UsageError(f"network create: the option {name} is not here", hint=f"{', '.join(_OPTIONS)}")
-        _check_mtu(options)
+        words.check_mtu(options)
         answer = self._ask({
             "do": "create", "name": request.name, "internal": request.internal, "ipv6": request.ipv6,
-            "labels": words.pairs(request.labels), "options": options, "subnets": _subnets(request),
+            "labels": words.pairs(request.labels), "options": options,
+            "subnets": words.subnets(request.subnets, request.gateways, request.ranges),
         })  # fmt: skip
         return network_from_json(answer["network"])
 
@@ -428,37 +429,3 @@ def _be_born(container: Container, *, within: str) -> None:
         others = {name: text for name, text in spec.annotations.items() if name != WITHIN}
         said = {WITHIN: within} if within else {}
         container.bundle.write_spec(replace(spec, annotations={**others, **said}))
-
-
-def _check_mtu(options: Mapping[str, str]) -> None:
-    for name in ("com.docker.network.driver.mtu", "mtu"):
-        text = options.get(name, "1500")
-        if not text.isdigit() or not 68 <= int(text) <= 65535:
-            raise UsageError(f"network create: {name}={text} is no MTU", hint=f"-o {name}=1400")
-
-
-def _subnets(request: NetworkRequest) -> list[list[str]]:
-    """Each subnet with its gateway and range, as they were given beside each other. Raises UsageError."""
-    from ipaddress import ip_address, ip_network
-
-    found = [[each, "", ""] for each in request.subnets]
-    for place, what, texts in ((1, "gateway", request.gateways), (2, "range", request.ranges)):
-        for text in texts:
-            for each in found:
-                with suppress(ValueError):
-                    block = ip_network(each[0], strict=False)
-                    address = ip_address(text.partition("/")[0])
-                    if not each[place] and address.version == block.version and address in block:
-                        each[place] = text
-                        break
-            else:
-                raise UsageError(f"network create: no matching subnet for {what} {text}", hint="--subnet 10.5.0.0/24")
-    versions = [ip_version(each[0]) for each in found]
-    if len(set(versions)) < len(versions):
-        raise UsageError("network create: one subnet of each kind, IPv4 and IPv6", hint="a second network, and connect")
-    return found
-
-
-def ip_version(block: str) -> int:
-    """Of a block, as text."""
-    return 6 if ":" in block else 4

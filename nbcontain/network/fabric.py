@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,23 +28,10 @@ from nbcontain.network.model import (
     store_tag,
 )
 from nbcontain.network.nft import Filter
-from nbcontain.network.outside import Outside
+from nbcontain.network.own import Own
 from nbcontain.network.records import Records, start_of
 from nbcontain.network.ruleset import elements, table_name
 from nbcontain.network.serving import Serving, Wanted
-from nbcontain.network.space import Space
-from nbcontain.network.uplink import Uplink
-from nbcontain.values import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Own:
-    """What an ordinary user's networks have instead of this machine's."""
-
-    space: Space
-    """The namespaces that the worker has entered."""
-    outside: Outside
-    uplink: Uplink
 
 
 class Fabric:
@@ -190,6 +177,14 @@ class Fabric:
             bridge = self.links.ensure_bridge(bridge_name(self.tag, network.id), network)
             found.append((endpoint, bridge, network.mtu))
         self.links.attach(netns, found, leading(sandbox.endpoints))
+
+    def attach_again(self, sandboxes: Sequence[Sandbox]) -> None:
+        """Containers that live and have lost their links: somebody removed those, or all who held them were killed."""
+        there = self.links.ours()
+        for sandbox in sandboxes:
+            if sandbox.pid and any(each.link not in there for each in sandbox.endpoints):
+                with suppress(NetworkError), netns_of(sandbox.pid, sandbox.pid_start) as netns:
+                    self.attach(sandbox, netns)
 
     def end(self) -> None:
         """Nobody needs networks any more: leave nothing."""

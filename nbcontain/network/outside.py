@@ -55,9 +55,9 @@ class Outside:
         """Begin a responder, which has these descriptors."""
         self._ask({"do": "respond", "directory": str(directory)}, listener, lock)
 
-    def spawn(self, words: list[str], log: Path) -> int:
-        """Execute a program outside; gives its pid. Raises SetupFailed."""
-        return int(self._ask({"do": "spawn", "words": words, "log": str(log)})[0]["pid"])
+    def spawn(self, words: list[str], log: int) -> int:
+        """Execute a program outside, which writes to this descriptor; gives its pid. Raises SetupFailed."""
+        return int(self._ask({"do": "spawn", "words": words}, log)[0]["pid"])
 
 
 def _serve(channel: Channel) -> None:
@@ -95,13 +95,9 @@ def _done(message: Message, fds: list[int]) -> tuple[Message, list[int]]:
             fork_off(Path(message["directory"]), lambda: helper.run(listener, Responder, is_root=False), listener, lock)
             return {}, []
         case _:
-            return {"pid": _spawned(message["words"], message["log"])}, []
+            return {"pid": _spawned(message["words"], *fds)}, []
 
 
-def _spawned(words: list[str], log: str) -> int:
-    files = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
-        (os.POSIX_SPAWN_DUP2, 1, 2),
-    ]
+def _spawned(words: list[str], log: int) -> int:
+    files = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), *((os.POSIX_SPAWN_DUP2, log, n) for n in (1, 2))]
     return os.posix_spawn(words[0], words, {"PATH": "/usr/bin:/bin"}, file_actions=files, setsigdef=_DEFAULT_SIGNALS)

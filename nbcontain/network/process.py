@@ -44,7 +44,8 @@ def main(root: str, ready: int, ids: str, idle_s: float = IDLE_S) -> None:
     listener = Listener()
     listener.open(directory)
     # Only here: who finds that there is one already has not imported what makes networks.
-    from nbcontain.network.worker import Worker, apart
+    from nbcontain.network.own import apart
+    from nbcontain.network.worker import Worker
 
     own = apart(layout, here, IdMap.from_numbers(json.loads(ids))) if ids else None
     Worker(layout, here, listener, idle_s, own).serve(ready)

@@ -59,8 +59,7 @@ class Uplink:
         for name, program in there().items():
             try:
                 files.make_directory(self._directory, durable=False)
-                log = self._directory / "log"
-                pid = self._outside.spawn([program, *_words(name, holder)], log)
+                pid = self._spawned([program, *_words(name, holder)])
                 record = {"pid": pid, "start": start_of(pid), "netns": _netns()}
                 files.replace(self._directory / "uplink.json", json.dumps(record).encode(), durable=False)
                 if _is_ready(pid, record["start"]):
@@ -68,11 +67,23 @@ class Uplink:
                     return ""
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
-                lines = files.read(log, 1 << 16).decode(errors="replace").split("\n")
+                lines = files.read(self._log, 1 << 16).decode(errors="replace").split("\n")
                 why = f"{name}: {next((each for each in reversed(lines) if each.strip()), 'it ended')}"
             except (OSError, NbcontainError) as error:
                 why = f"{name}: {error}"
         return why
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "log"
+
+    def _spawned(self, words: list[str]) -> int:
+        files.unlink(self._log)
+        log = files.open_to_append(self._log)
+        try:
+            return self._outside.spawn(words, log)
+        finally:
+            os.close(log)
 
     def _record(self) -> dict[str, int] | None:
         try:

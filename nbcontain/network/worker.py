@@ -14,16 +14,14 @@ import select
 import socket
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nbcontain.channel import Channel, Listener, Message, describe
 from nbcontain.errors import NetworkError, NetworkInUse, PortTaken
-from nbcontain.linux.idmap import IdMap
 from nbcontain.network import addresses, places
 from nbcontain.network.etc import changed_hosts
-from nbcontain.network.fabric import Fabric, Own, leading, netns_of, port_key
+from nbcontain.network.fabric import Fabric, leading, netns_of, port_key
 from nbcontain.network.helper import silence
 from nbcontain.network.model import (
     DEFAULT,
@@ -38,11 +36,10 @@ from nbcontain.network.model import (
     sandbox_to_json,
     wish_from_json,
 )
-from nbcontain.network.outside import Outside
+from nbcontain.network.own import Own, Vigil
 from nbcontain.network.ports import owned
+from nbcontain.network.programs import Programs
 from nbcontain.network.records import Records, start_of
-from nbcontain.network.space import Space, entered
-from nbcontain.network.uplink import Uplink
 from nbcontain.oci.image import timestamp
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
@@ -68,8 +65,7 @@ class Worker:
         self._idle_s = idle_s
         self._epoll = select.epoll()
         self._clients: dict[int, Channel] = {}
-        self._watched: dict[int, str] = {}
-        """pidfds of containers' first processes."""
+        self._programs = Programs(self._epoll)
         self._ending: set[str] = set()
         """Containers whose first process has ended; their lock may be held for a moment, or for another run."""
         self._sandboxes: dict[str, Sandbox] = {
@@ -81,12 +77,11 @@ class Worker:
         """Per network, the address that was given last."""
         self._used_at = time.monotonic()
         self._checked_at = 0.0
-        self._holder = self._outside = -1
 
     def serve(self, ready: int) -> None:
         self._settle(force=True)
-        self._attach_again()
-        self._watch_own()
+        self.fabric.attach_again(list(self._sandboxes.values()))
+        self._vigil = Vigil(self._epoll, self.fabric.own)
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         gc.freeze()
         os.write(ready, b".")
@@ -101,48 +96,14 @@ class Worker:
                     self._epoll.register(client.fileno(), select.EPOLLIN)
                 elif fd in self._clients:
                     self._serve_client(self._clients[fd])
-                elif fd in self._watched:
-                    self._ending.add(self._watched[fd])
-                    self._unwatch(fd)
-                elif fd == self._holder:
-                    self._hold_again()
-                elif fd == self._outside:
-                    # The next worker has another one.
-                    os._exit(1)
-                else:
+                elif container := self._programs.ended(fd):
+                    self._ending.add(container)
+                elif not self._vigil.serves(fd):
                     # A helper ended: what it held is held by a new one.
                     self._lose(fd)
             self._look()
             if self._is_idle():
                 self._end()
-
-    # --- an ordinary user's own ---
-
-    def _watch_own(self) -> None:
-        """Hear of the end of the holder, and of the process outside."""
-        if self.fabric.own is not None:
-            self._outside = self.fabric.own.outside.channel.fileno()
-            self._epoll.register(self._outside, select.EPOLLRDHUP)
-            self._watch_holder(self.fabric.own.space)
-
-    def _watch_holder(self, space: Space) -> None:
-        self._holder = os.pidfd_open(space.holder)
-        self._epoll.register(self._holder, select.EPOLLIN)
-
-    def _hold_again(self) -> None:
-        self._epoll.unregister(self._holder)
-        os.close(self._holder)
-        assert self.fabric.own is not None
-        self.fabric.own.space.keep()
-        self._watch_holder(self.fabric.own.space)
-
-    def _attach_again(self) -> None:
-        """Containers that live and have lost their links: somebody removed those, or all who held them were killed."""
-        there = self.fabric.links.ours()
-        for sandbox in self._sandboxes.values():
-            if sandbox.pid and any(each.link not in there for each in sandbox.endpoints):
-                with suppress(NetworkError), netns_of(sandbox.pid, sandbox.pid_start) as netns:
-                    self.fabric.attach(sandbox, netns)
 
     # --- the loop ---
 
@@ -225,7 +186,7 @@ class Worker:
             case "settle":
                 self._kept.clear()
                 self._settle(force=True)
-                self._attach_again()
+                self.fabric.attach_again(list(self._sandboxes.values()))
                 return {}
             case other:
                 raise NetworkError(f"the networks' worker knows no {other!r}")
@@ -264,7 +225,7 @@ class Worker:
         for sandbox in self._sandboxes.values():
             if (
                 sandbox.pid
-                and sandbox.container not in self._watched.values()
+                and not self._programs.has(sandbox.container)
                 and sandbox.container not in self._ending
             ):
                 self._watch(sandbox)
@@ -287,31 +248,15 @@ class Worker:
         self._ending.discard(sandbox.container)
         self._sandboxes.pop(sandbox.container, None)
         self.records.remove_sandbox(sandbox.container)
-        for fd in [fd for fd, container in self._watched.items() if container == sandbox.container]:
-            self._unwatch(fd)
+        self._programs.forget(sandbox.container)
 
     def _write(self, sandbox: Sandbox) -> None:
         self.records.write_sandbox(sandbox)
         self._sandboxes[sandbox.container] = sandbox
 
     def _watch(self, sandbox: Sandbox) -> None:
-        try:
-            fd = os.pidfd_open(sandbox.pid)
-        except OSError:
+        if not self._programs.watch(sandbox):
             self._ending.add(sandbox.container)
-            return
-        if start_of(sandbox.pid) != sandbox.pid_start:
-            os.close(fd)
-            self._ending.add(sandbox.container)
-            return
-        self._watched[fd] = sandbox.container
-        self._epoll.register(fd, select.EPOLLIN)
-
-    def _unwatch(self, fd: int) -> None:
-        self._watched.pop(fd, None)
-        with suppress(OSError):
-            self._epoll.unregister(fd)
-        os.close(fd)
 
     # --- containers ---
 
@@ -426,7 +371,7 @@ class Worker:
                 self._settle(force=True)
                 raise
         self._hear_helpers()
-        if container not in self._watched.values():
+        if not self._programs.has(container):
             self._watch(sandbox)
         self._rename(old, sandbox)
         return {"sandbox": sandbox_to_json(sandbox), **self._shown(sandbox), "notices": self.fabric.notices(sandbox)}
@@ -495,15 +440,6 @@ class Worker:
         self.records.remove(network)
         self._kept.discard(network.id)
         self._settle(force=True)
-
-
-def apart(layout: Layout, place: str, ids: IdMap) -> Own:
-    """Enter an ordinary user's own namespaces, and have a process stay outside. Raises NetworkError."""
-    directory = partial(layout.network_process, place)
-    outside = Outside(directory("outside"))
-    living = [each.pid for each in Records(layout).living() if each.pid and each.place == place]
-    space = entered(directory("space"), ids, living)
-    return Own(space, outside, Uplink(directory("uplink"), outside))
 
 
 def _gateway(network: Network, endpoint: Endpoint) -> str:

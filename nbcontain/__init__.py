@@ -6,42 +6,74 @@ Everything is imported when it is first used, so that `import nbcontain` costs n
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import Any
 
+    from nbcontain import aio as aio
+    from nbcontain.api import build as build
+    from nbcontain.api import container as container
+    from nbcontain.api import create as create
+    from nbcontain.api import engine as engine
+    from nbcontain.api import pull as pull
+    from nbcontain.api import push as push
+    from nbcontain.api import run as run
     from nbcontain.build.plan import BuildOptions as BuildOptions
     from nbcontain.builder import BuildResult as BuildResult
     from nbcontain.engine import Engine as Engine
     from nbcontain.errors import NbcontainError as NbcontainError
-    from nbcontain.oci.image import Image as Image
+    from nbcontain.handles import Container as Container
+    from nbcontain.images import Image as Image
+    from nbcontain.listing import containers as containers
+    from nbcontain.listing import images as images
+    from nbcontain.listing import networks as networks
+    from nbcontain.listing import volumes as volumes
     from nbcontain.outcomes import RunResult as RunResult
-    from nbcontain.runtime.container import Container as Container
+    from nbcontain.pool import map as map
     from nbcontain.runtime.generate import RunOptions as RunOptions
     from nbcontain.task import Task as Task
+
+else:
+    ModuleType = type(sys)
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BuildOptions": "nbcontain.build.plan",
-    "BuildResult": "nbcontain.builder",
-    "Container": "nbcontain.runtime.container",
-    "Engine": "nbcontain.engine",
-    "Image": "nbcontain.oci.image",
-    "NbcontainError": "nbcontain.errors",
-    "RunOptions": "nbcontain.runtime.generate",
-    "RunResult": "nbcontain.outcomes",
-    "Task": "nbcontain.task",
-}
+    "BuildOptions": "build.plan", "BuildResult": "builder", "Container": "handles", "Engine": "engine",
+    "Image": "images", "NbcontainError": "errors", "RunOptions": "runtime.generate", "RunResult": "outcomes",
+    "Task": "task", "build": "api", "container": "api", "containers": "listing", "create": "api", "engine": "api",
+    "images": "listing", "map": "pool", "networks": "listing", "pull": "api", "push": "api", "run": "api",
+    "volumes": "listing",
+}  # fmt: skip
+"""Public names, and the modules that have them."""
 
-__all__ = [*sorted(_HOMES), "__version__", "load_ipython_extension", "unload_ipython_extension"]
+__all__ = [*sorted(_HOMES), "__version__", "aio", "load_ipython_extension", "unload_ipython_extension"]
+
+
+class _Package(ModuleType):
+    """This package. Some of its public names are those of modules in it too: `nbcontain.build` is the function.
+
+    The import system sets every module that it has loaded as an attribute; what has been imported by its full name
+    does not need that.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in _HOMES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name == "aio":
+        return import_module(f"{__name__}.aio")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

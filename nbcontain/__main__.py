@@ -27,8 +27,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except NbcontainError as error:
         # Errors name commands as one types them in a cell.
         text = "\n".join(error.lines())
-        for magic in ("%nbcontain ", "%container ", "%image "):
-            text = text.replace(magic, "nbcontain " if magic != "%image " else "nbcontain image ")
+        for magic in ("nbcontain", "container", "image", "kernel", "network", "volume"):
+            said = "nbcontain" if magic in ("nbcontain", "container") else f"nbcontain {magic}"
+            text = text.replace(f"%{magic} ", f"{said} ")
         print(text, file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
@@ -57,7 +58,10 @@ def _run(words: list[str]) -> int:
     gc.freeze()
     gc.enable()
     with Engine() as engine:
-        return draw(command.function(engine, options))
+        code = draw(command.function(engine, options))
+        if engine.place.is_new:
+            print(f"{engine.place.notice}; NBCONTAIN_ROOT names another place", file=sys.stderr)
+        return code
 
 
 if __name__ == "__main__":

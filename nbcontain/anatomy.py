@@ -6,6 +6,7 @@ Read from the stored layers, without unpacking, running or being anybody in part
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from nbcontain.errors import ImageNotFound, StoreError, UsageError
 from nbcontain.events import Emit, Progress, scope
 from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest, chain_id
-from nbcontain.oci.image import History, Image, Layer
+from nbcontain.oci.image import Descriptor, History, Image, Layer
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.contents import (
     Change,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _KEPT_ENTRIES = 300_000
 """How many files' descriptions stay in memory for the next question."""
+WRITTEN = Layer(Descriptor("", Digest.of(b"what a container wrote"), 0), DiffID(Digest.of(b"what a container wrote")))
+"""Stands for the layer that a container writes to, which is stored under no digest."""
 _LAYER = re.compile(r"(.+)@layer(\d+)")
 
 
@@ -58,6 +61,17 @@ class LayerPart:
     def wasted_bytes(self) -> int:
         return sum(size_bytes for _, size_bytes in self.wasted)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is a layer of an image, and not what a container wrote."""
+        return self.layer is not WRITTEN
+
+    @property
+    def instruction(self) -> str:
+        """What made it, in the words of its Dockerfile: without what every line of a history has in common."""
+        text = self.entry.created_by or self.entry.comment
+        return text.removesuffix(" # buildkit").replace("RUN /bin/sh -c ", "RUN ", 1)
+
     def count(self, letter: str) -> int:
         """How many paths it adds (A), changes (C) or removes (D)."""
         return sum(change.letter == letter for change in self.changes)
@@ -69,6 +83,7 @@ class Layers:
 
     image: Image
     parts: tuple[LayerPart, ...]
+    """Of a container the last one is what it wrote itself (`WRITTEN`)."""
 
     @property
     def files_bytes(self) -> int:
@@ -137,34 +152,9 @@ class Anatomy:
 
         def body(emit: Emit) -> Layers:
             image = self._engine.image(name)
-            return self._layers(image, self._contents(image.layers, emit))
+            return layers_of(image, self.contents(image.layers, emit))
 
         return Task(f"layers of {name}", body)
-
-    def _layers(self, image: Image, contents: Sequence[Contents]) -> Layers:
-        root = Node()
-        found: list[list[Change]] = []
-        index = {layer.descriptor.digest: number for number, layer in enumerate(image.layers)}
-        hidden_at: dict[File, str] = {}
-        for each in contents:
-            changes, hidden = apply(root, each)
-            found.append(changes)
-            for path, file in hidden:
-                if file.size_bytes:
-                    hidden_at.setdefault(file, path)
-        # A file of which another name is still to be seen is not wasted.
-        shown = {node.file for _, node in root.walk()}
-        wasted: list[list[tuple[str, int]]] = [[] for _ in contents]
-        for file, path in hidden_at.items():
-            if file not in shown:
-                wasted[index[file.layer.descriptor.digest]].append((path, file.size_bytes))
-        parts = []
-        entries = _entries_of(image)
-        for number, (layer, entry, each, changes) in enumerate(
-            zip(image.layers, entries, contents, found, strict=True)
-        ):
-            parts.append(LayerPart(number + 1, layer, entry, each.size_bytes, tuple(changes), tuple(wasted[number])))
-        return Layers(image, tuple(parts))
 
     def diff(self, first: str, second: str, *, times: bool = False) -> Task[Difference]:
         """What the second image has otherwise than the first; `times` says whether modification times count."""
@@ -172,7 +162,7 @@ class Anatomy:
         def body(emit: Emit) -> Difference:
             old, new = self._engine.image(first), self._engine.image(second)
             # What both stand on is read once, and its files are the same values in both trees.
-            before, after = (all_of(self._contents(image.layers, emit)) for image in (old, new))
+            before, after = (all_of(self.contents(image.layers, emit)) for image in (old, new))
             return Difference(tuple(_config_differences(old, new)), tuple(compare(before, after, times=times)))
 
         return Task(f"diff {first} {second}", body)
@@ -182,7 +172,7 @@ class Anatomy:
 
         def body(emit: Emit) -> TreeAt:
             image, number = self._layer_of(name)
-            contents = self._contents(image.layers[:number], emit)
+            contents = self.contents(image.layers[:number], emit)
             if number is None:
                 found, node = resolve(all_of(contents), path)
                 return TreeAt(name, found, node)
@@ -198,12 +188,29 @@ class Anatomy:
     def read(self, name: str, path: str) -> Iterator[bytes]:
         """The bytes of a file of an image, symbolic links followed inside of it. Raises StoreError, ImageNotFound."""
         image, number = self._layer_of(name)
-        found, node = resolve(all_of(self._contents(image.layers[:number], lambda event: None)), path)
+        found, node = resolve(all_of(self.contents(image.layers[:number], lambda event: None)), path)
         if node.file is None or node.file.kind != "file":
             kind = node.file.kind if node.file else "directory"
             hint = f"%image tree {name} {found}" if node.is_directory else ""
             raise StoreError(f"{found} is a {kind}", hint=hint)
         return read_file(self._engine.store.blobs, node.file.layer, node.file.place)
+
+    def names(self, name: str, path: str) -> list[tuple[str, str]]:
+        """What is in a directory of an image: names and kinds, of symlinks what they lead to. Raises StoreError."""
+        tree, (found, node) = self._found(name, path)
+        if not node.is_directory:
+            raise StoreError(f"{found} is no directory")
+        return [(os.fsdecode(each), _kind(tree, f"{found}/{os.fsdecode(each)}")) for each in sorted(node.children)]
+
+    def kind(self, name: str, path: str) -> str:
+        """What a path of an image leads to: "file", "directory", "other". Raises StoreError for nothing."""
+        tree, (found, _) = self._found(name, path)
+        return _kind(tree, found)
+
+    def _found(self, name: str, path: str) -> tuple[Node, tuple[str, Node]]:
+        image, number = self._layer_of(name)
+        tree = all_of(self.contents(image.layers[:number], lambda event: None))
+        return tree, resolve(tree, path)
 
     def _layer_of(self, name: str) -> tuple[Image, int | None]:
         """The image, and the number after @layer."""
@@ -219,7 +226,7 @@ class Anatomy:
             )  # fmt: skip
         return image, number
 
-    def _contents(self, layers: Sequence[Layer], emit: Emit) -> list[Contents]:
+    def contents(self, layers: Sequence[Layer], emit: Emit) -> list[Contents]:
         """What is in these layers, lowest first."""
         found = []
         done, total = 0, sum(layer.descriptor.size for layer in layers)
@@ -310,6 +317,40 @@ class Anatomy:
         return "" if found == layer.diff_id else f"it unpacks to {found}, and the config says {layer.diff_id}"
 
 
+def layers_of(image: Image, contents: Sequence[Contents], writer: History | None = None) -> Layers:
+    """An image's layers from what is in them, lowest first; with one more that a container wrote, which is `writer`."""
+    layers = [*image.layers, *([WRITTEN] if writer else [])]
+    entries = [*_entries_of(image), *([writer] if writer else [])]
+    root = Node()
+    found: list[list[Change]] = []
+    index = {layer.descriptor.digest: number for number, layer in enumerate(layers)}
+    hidden_at: dict[File, str] = {}
+    for each in contents:
+        changes, hidden = apply(root, each)
+        found.append(changes)
+        for path, file in hidden:
+            if file.size_bytes:
+                hidden_at.setdefault(file, path)
+    # A file of which another name is still to be seen is not wasted.
+    shown = {node.file for _, node in root.walk()}
+    wasted: list[list[tuple[str, int]]] = [[] for _ in contents]
+    for file, path in hidden_at.items():
+        if file not in shown:
+            wasted[index[file.layer.descriptor.digest]].append((path, file.size_bytes))
+    parts = []
+    for number, (layer, entry, each, changes) in enumerate(zip(layers, entries, contents, found, strict=True)):
+        parts.append(LayerPart(number + 1, layer, entry, each.size_bytes, tuple(changes), tuple(wasted[number])))
+    return Layers(image, tuple(parts))
+
+
+def _kind(tree: Node, path: str) -> str:
+    try:
+        node = resolve(tree, path)[1]
+    except StoreError:
+        return "other"  # a symlink that leads nowhere
+    return "directory" if node.is_directory else "file" if node.file and node.file.kind == "file" else "other"
+
+
 def _teller(emit: Emit, done: int, total: int) -> Callable[[int], None]:
     """Tells that somebody is at work, and is struck if nobody wants it."""
     return lambda read_bytes: emit(Progress("read", done, total))
@@ -323,8 +364,6 @@ def _entries_of(image: Image) -> list[History]:
 
 def _changed_only(root: Node, below: Node, changes: Sequence[Change]) -> Node:
     """The tree of these paths alone; what was removed is taken from the tree below."""
-    import os
-
     kept = Node(root.file)
     for change in changes:
         node, source, older = kept, root, below

@@ -182,7 +182,7 @@ class Archives:
         """
         engine = self._engine
         reference = Reference.parse(tag) if tag else None
-        base = self._image_of(container)
+        base = self.image_of(container)
         config = changed(_as_run(base.config, container), changes)
 
         def body(emit: Emit) -> Image:
@@ -206,7 +206,8 @@ class Archives:
 
         return Task(f"commit {container.name}", body)
 
-    def _image_of(self, container: Container) -> Image:
+    def image_of(self, container: Container) -> Image:
+        """The image that a container is made of. Raises ImageNotFound."""
         for _, image in self._engine.images():
             if str(image.id) == container.info.image_id:
                 return image

@@ -68,21 +68,24 @@ class Bases:
                     return here
         return engine.registry.to_run(options, emit)
 
-    def from_host(self, tag: str, programs: Sequence[str]) -> Task[Image]:
-        """Make an image out of this machine's own shell, coreutils and Python, and of `programs`."""
+    def from_host(self, tag: str, programs: Sequence[str], packages: Sequence[str] = ()) -> Task[Image]:
+        """Make an image out of this machine's own shell, coreutils and Python, of `programs` and Python `packages`."""
         reference = Reference.parse(tag)
 
         def body(emit: Emit) -> Image:
             name = f"{reference.familiar} from this machine's programs"
             with scope(emit, BUILD, name), self._engine.store.shared():
-                return self._host(emit, reference, programs)
+                return self._host(emit, reference, programs, packages)
 
         return Task(f"from-host {tag}", body)
 
-    def _host(self, emit: Emit, reference: Reference, programs: Sequence[str]) -> Image:
+    def _host(
+        self, emit: Emit, reference: Reference, programs: Sequence[str], packages: Sequence[str] = ()
+    ) -> Image:
         from nbcontain.build.importer import host_image
 
-        with scope(emit, _TASK, "shell, coreutils, Python" + "".join(f", {each}" for each in programs), BUILD):
-            image = host_image(programs, self._engine.workshop(emit), _TASK)
+        what = ", ".join(("shell, coreutils, Python", *programs, *packages))
+        with scope(emit, _TASK, what, BUILD):
+            image = host_image(programs, self._engine.workshop(emit), _TASK, packages)
         self._engine.store.images.put(image, reference)
         return image

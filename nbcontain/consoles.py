@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+import socket
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nbcontain import standard_input
 from nbcontain.errors import ContainerFailed, NbcontainError, NotRunning, SetupFailed, UsageError
 from nbcontain.events import Emit, Finished, Output, Record, Started
 from nbcontain.outcomes import RunResult, Tail, result_of
@@ -25,6 +27,7 @@ from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.handles import Container as Held
 
 Size = tuple[int, int]
 """Rows and columns; zeros where nobody knows."""
@@ -54,6 +57,10 @@ class Session(Protocol):
 
     def interrupt(self) -> None:
         """ctrl-C, where no terminal of its own turned it into a signal."""
+        ...
+
+    def end(self) -> bool:
+        """Have what lives for who listens ended: its `output` then comes to an end. False where nothing does."""
         ...
 
     def close(self) -> None:
@@ -116,12 +123,16 @@ class ContainerSession(_Terminal):
 
     def interrupt(self) -> None:
         with suppress(NbcontainError):
-            self.container.kill(signal.SIGINT)
+            self.container.send_signal(signal.SIGINT)
+
+    def end(self) -> bool:
+        if self._leash is not None:
+            self._leash.let_go()
+        return self._leash is not None
 
     def close(self) -> None:
         super().close()
-        if self._leash is not None:
-            self._leash.let_go()
+        self.end()
 
 
 class ExecSession(_Terminal):
@@ -177,6 +188,11 @@ class ExecSession(_Terminal):
     def interrupt(self) -> None:
         self.close()
 
+    def end(self) -> bool:
+        with suppress(OSError):
+            self._channel.socket.shutdown(socket.SHUT_RDWR)
+        return True
+
     def close(self) -> None:
         super().close()
         self._channel.close()
@@ -226,7 +242,10 @@ class Consoles:
         session.resize(size)
         return session
 
-    def exec_task(self, options: ExecOptions) -> Task[RunResult]:
+    def exec_task(
+        self, options: ExecOptions, stdin: Any = None,
+        around: Callable[[Held], AbstractContextManager[object]] = nullcontext,
+    ) -> Task[RunResult]:  # fmt: skip
         """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
         engine = self._engine
         container = engine.running(options.name)
@@ -245,12 +264,13 @@ class Consoles:
                 emit(event)
 
             emit(Started(task, " ".join(options.command)))
-            code = container.exec(
-                options.command, env=env, cwd=options.workdir, user=options.user, on_output=on_output,
-                stdin=0 if options.interactive else None, leash=leash, privileged=options.privileged, exec_id=exec_id,
-            )  # fmt: skip
-            emit(Finished(task, "done" if code == 0 else "failed", exit_code=code))
-            return result_of(container.id, container.name, code, output)
+            with around(container), standard_input.opened(stdin, interactive=options.interactive) as fd:
+                code = container.execute(
+                    options.command, env=env, cwd=options.workdir, user=options.user, on_output=on_output,
+                    stdin=fd, leash=leash, privileged=options.privileged, exec_id=exec_id,
+                )  # fmt: skip
+                emit(Finished(task, "done" if code == 0 else "failed", exit_code=code))
+                return result_of(container.id, container.name, code, output, check=not options.no_raise)
 
         leash = Leash()
         task = Task(f"exec {options.name}", body)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from nbcontain.errors import ContainerNotFound, NameTaken, StoreError
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
@@ -15,6 +16,7 @@ from nbcontain.store import files
 from nbcontain.store.layout import Layout
 from nbcontain.values import dataclass, replace
 
+C = TypeVar("C", bound=Container)
 _RACY_NS = 2_000_000_000
 """A file changed this shortly before it was read may change again within its time stamp's grain."""
 
@@ -28,15 +30,16 @@ class _Known:
     info: ContainerInfo
 
 
-class Containers:
+class Containers(Generic[C]):
     """Finds containers, and keeps their names unique, among any number of processes."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, handle: Callable[[Bundle], C]) -> None:
         self._layout = layout
+        self._handle = handle
         self._known: dict[str, _Known] = {}
         """What container.json of each said. Only what can no longer change without a trace is kept."""
 
-    def all(self) -> list[Container]:
+    def all(self) -> list[C]:
         """Every container that is whole, newest first."""
         try:
             ids = os.listdir(self._layout.containers)
@@ -47,7 +50,7 @@ class Containers:
         self._known = {container_id: known for container_id in ids if (known := self._known.get(container_id))}
         return sorted(found, key=lambda each: each.info.created, reverse=True)
 
-    def _container(self, container_id: str, now_ns: int) -> Container | None:
+    def _container(self, container_id: str, now_ns: int) -> C | None:
         """The container of that directory; None if it is not whole, or is being removed while we look."""
         known = self._known.get(container_id)
         path = known.path if known else self._layout.container(container_id)
@@ -57,15 +60,15 @@ class Containers:
             return None
         seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if known is not None and known.seen == seen:
-            return Container(Bundle(path, known.info))
-        container = Container(Bundle(path))
+            return self._handle(Bundle(path, known.info))
+        container = self._handle(Bundle(path))
         if not _is_there(container):
             return None
         if now_ns - status.st_ctime_ns > _RACY_NS:
             self._known[container_id] = _Known(path, seen, container.info)
         return container
 
-    def get(self, name: str) -> Container:
+    def get(self, name: str) -> C:
         """A container by name, id or the beginning of its id. Raises ContainerNotFound."""
         for container_id, each in list(self._known.items()):
             # It has the name still if its file is what it was; and no other can have it meanwhile.
@@ -107,7 +110,7 @@ class Containers:
             self._refuse_taken(name, {each.name: each for each in self.all()})
             container.bundle.write_info(name=name)
 
-    def _refuse_taken(self, name: str, taken: Mapping[str, Container]) -> None:
+    def _refuse_taken(self, name: str, taken: Mapping[str, C]) -> None:
         if name in taken:
             raise NameTaken(
                 f"there is a container named {name} already",

@@ -137,7 +137,7 @@ def _attend(progress: InProgress[object]) -> int:
         task.wait(10)
         raise Interrupted(f"{task.name} was interrupted") from None
     if progress.is_mute or (progress.kind in ("run", "exec") and not isinstance(result, Container)):
-        return 0
+        return getattr(result, "exit_code", 0)
     return draw(result)
 
 

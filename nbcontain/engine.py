@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbcontain.containers import Containers
 from nbcontain.errors import NotRunning
 from nbcontain.events import Emit, Notice
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
-from nbcontain.host import Host, is_root
+from nbcontain.handles import Container
+from nbcontain.host import Host, is_root, user
 from nbcontain.nouns import Noun
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult
 from nbcontain.profiles import ISOLATION, Profile, choose, ids_of, storage_driver
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
-from nbcontain.runtime.container import Container
+from nbcontain.runtime.container import Container as Handle
 from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
+from nbcontain.store.place import Place, place
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
     from nbcontain.build.sources import Source
     from nbcontain.builder import Builder, BuildTask
     from nbcontain.consoles import Consoles
+    from nbcontain.explorer import Explorer
     from nbcontain.happenings import Events
     from nbcontain.housekeeping import Housekeeping
+    from nbcontain.kernels import Kernels
     from nbcontain.life import Life
     from nbcontain.manifests import Manifests
     from nbcontain.mounting import Mounter
@@ -53,10 +57,12 @@ if TYPE_CHECKING:
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
     from nbcontain.runtime.launcher import Launcher
+    from nbcontain.serving import Serving
     from nbcontain.soundness import Soundness
     from nbcontain.store.stacks import Stacks
     from nbcontain.transfers import Transfers
     from nbcontain.volumes import Volumes
+    from nbcontain.xray import Sides
 
 T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
@@ -75,16 +81,19 @@ class Engine:
     builder: Noun[Builder] = Noun("nbcontain.builder")
     consoles: Noun[Consoles] = Noun("nbcontain.consoles")
     events: Noun[Events] = Noun("nbcontain.happenings")
+    explorer: Noun[Explorer] = Noun("nbcontain.explorer")
     housekeeping: Noun[Housekeeping] = Noun("nbcontain.housekeeping")
+    kernels: Noun[Kernels] = Noun("nbcontain.kernels")
     life: Noun[Life] = Noun("nbcontain.life")
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
     mounter: Noun[Mounter] = Noun("nbcontain.mounting")
     networks: Noun[Networks] = Noun("nbcontain.networks")
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
-    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
-
+    serving: Noun[Serving] = Noun("nbcontain.serving")
+    sides: Noun[Sides] = Noun("nbcontain.xray")
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")
+    volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.environ = os.environ if environ is None else environ
@@ -111,8 +120,13 @@ class Engine:
     # --- what there is to work with ---
 
     @cached_property
+    def place(self) -> Place:
+        """Where the store is, and why not where one would look for it."""
+        return Place(Layout(self._root)) if self._root else place(self.environ, user())
+
+    @cached_property
     def layout(self) -> Layout:
-        return Layout(self._root) if self._root else Layout.default(self.environ, is_root=is_root())
+        return self.place.layout
 
     @cached_property
     def host(self) -> Host:
@@ -218,9 +232,11 @@ class Engine:
         """Take a name away, and the image with its last name. Says what went, as docker does. Raises InUse."""
         return self.housekeeping.remove_image(name, force=force)
 
-    def from_host(self, tag: str = "host", programs: Sequence[str] = ()) -> Task[Image]:
-        """Make a small image out of this machine's own shell, coreutils and Python, and of `programs`."""
-        return self.bases.from_host(tag, programs)
+    def from_host(
+        self, tag: str = "host", programs: Sequence[str] = (), packages: Sequence[str] = ()
+    ) -> Task[Image]:
+        """Make a small image out of this machine's own shell, coreutils and Python, of `programs` and `packages`."""
+        return self.bases.from_host(tag, programs, packages)
 
     def build(
         self, dockerfile: DockerfileSource, options: BuildOptions | None = None, *, context: Source | None = None,
@@ -274,8 +290,8 @@ class Engine:
         return container
 
     @cached_property
-    def _containers(self) -> Containers:
-        return Containers(self.layout)
+    def _containers(self) -> Containers[Container]:
+        return Containers(self.layout, lambda bundle: Container(bundle, self))
 
     def create(self, options: RunOptions) -> Container:
         """A container that is not started: its bundle and its writable layer. Raises ImageNotFound, NameTaken."""
@@ -289,6 +305,7 @@ class Engine:
         from nbcontain.life import with_files
         from nbcontain.names import checked
         from nbcontain.network.model import wish_to_json
+        from nbcontain.proxies import proxies
         from nbcontain.runtime.generate import generate
         from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
         from nbcontain.runtime.rungs import fitted
@@ -303,9 +320,11 @@ class Engine:
         path = self.layout.container(container_id)
         options, brought = self.mounter.with_devices(options, emit)
         mounting = self.mounter.plan(options, image, container_id)
+        told = proxies(self.environ, shares_network=wish.mode == "host")
         spec = generate(
-            image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
-            mounts=(*mounting.mounts, *brought), donors=self.life.donors(options),
+            replace(image.config, env=(*image.config.env, *told)), options, self.host, files=path,
+            hostname=container_id[:12], environ=self.environ, mounts=(*mounting.mounts, *brought),
+            donors=self.life.donors(options),
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
@@ -324,7 +343,7 @@ class Engine:
                 "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
                 "platform": str(image.config.platform),
             },  # fmt: skip
-            restart=restart_of(options, remove=options.remove),
+            restart=restart_of(options.restart, remove=options.remove),
             health=health_of(image.config, options),
             log=log_of(options),
             stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
@@ -341,7 +360,7 @@ class Engine:
             except BaseException:
                 self.store.snapshots.discard(active)
                 raise
-        self.life.made(container := Container(bundle), options)
+        self.life.made(container := Container(bundle, self), options)
         return container
 
     def _shown_name(self, asked: str, image: Image) -> str:
@@ -349,59 +368,73 @@ class Engine:
         names = self.store.images.names(image.digest)
         return asked if any(_means(asked, each) for each in names) else image.id.short
 
-    def run(self, options: RunOptions) -> Task[RunResult | Container]:
+    def run(
+        self, options: RunOptions, *, stdin: Any = None,
+        around: Callable[[Container], AbstractContextManager[object]] = nullcontext,
+    ) -> Task[RunResult | Container]:  # fmt: skip
         """Make a container and run it. Detached, the task ends when it runs and gives the Container.
 
         Otherwise it ends with the container and gives a RunResult; it raises ContainerFailed unless the
-        exit code is 0. Cancelling it ends the container.
+        exit code is 0, or that is no error. Cancelling it ends the container. `stdin` is text, bytes or a Path.
+        `around` is entered when the container is made and has not been started, and left when the task ends.
         """
+        from nbcontain import standard_input
+        from nbcontain.runtime.generate import streams
         from nbcontain.runtime.leash import Leash
 
         leash = None if options.detach else Leash()
+        seen = streams(options)
 
         def body(emit: Emit) -> RunResult | Container:
             if self.profile.runs:
-                self.launcher.warm()
+                self.launcher.expect()
             container = self.create_held(options, emit)
-            stdin = 0 if options.interactive and not options.tty else None
-            if leash is None:
-                self.life.launch(container, None, stdin, emit)
-                return container
-            # Followed before it is started: with --rm it may be forgotten a moment later.
-            with leash, closing(container.follow()) as records:
-                self.life.launch(container, leash, stdin, emit)
-                return self.life.attend(container, records, emit)
+            reads = options.interactive and not options.tty and "stdin" in seen
+            with self.life.entered(around, container), standard_input.opened(stdin, interactive=reads) as fd:
+                if leash is None:
+                    self.life.launch(container, None, fd, emit)
+                    return container
+                # Followed before it is started: with --rm it may be forgotten a moment later.
+                with leash, closing(container.follow()) as records:
+                    self.life.launch(container, leash, fd, emit)
+                    return self.life.attend(container, records, emit, check=not options.no_raise, seen=seen)
 
         task = Task(f"run {options.image}", body)
         if leash is not None:
             task.on_cancel(leash.let_go)
         return task
 
-    def start(self, container: Container, *, stdin: int | None = None) -> None:
+    def start(self, container: Handle, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
         self.life.start(container, stdin=stdin)
 
-    def stop(self, container: Container, timeout_s: float | None = None) -> None:
+    def stop(self, container: Handle, timeout_s: float | None = None) -> None:
         """Send the stop signal, and SIGKILL after `timeout_s`, which is the container's own unless given."""
         self.life.stop(container, timeout_s)
 
-    def restart(self, container: Container, timeout_s: float | None = None) -> None:
+    def restart(self, container: Handle, timeout_s: float | None = None) -> None:
         """Stop a container, if it runs, and run it again."""
         self.life.restart(container, timeout_s)
 
-    def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
+    def kill(self, container: Handle, number: int = signal.SIGKILL) -> None:
         """Send the container's first process a signal. Raises NotRunning."""
         self.life.kill(container, number)
 
-    def remove_container(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
+    def remove_container(self, container: Handle, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container and its layer. Raises InUse for a running one unless forced: then it is killed."""
         self.life.remove(container, force=force, volumes=volumes)
 
-    def exec(self, options: ExecOptions) -> Task[RunResult]:
-        """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed."""
-        return self.consoles.exec_task(options)
+    def exec(
+        self, options: ExecOptions, *, stdin: Any = None,
+        around: Callable[[Container], AbstractContextManager[object]] = nullcontext,
+    ) -> Task[RunResult]:  # fmt: skip
+        """Run a further program in a running container. Raises NotRunning, CommandNotFound, ContainerFailed.
 
-    def diff(self, container: Container) -> list[tuple[str, str]]:
+        `stdin` is text, bytes or a Path; `around` is entered before the program begins, and left when it has ended.
+        """
+        return self.consoles.exec_task(options, stdin, around)
+
+    def diff(self, container: Handle) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""
         return self.store.changes(container.id, self.launcher, skip=container.bundle.stubs())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import Image
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nbcontain.build.patterns import Glob
     from nbcontain.engine import Engine
 
+C = TypeVar("C", bound=Container)
 Named = tuple[Reference | None, Image]
 
 IMAGES = ("dangling", "label", "label!", "before", "since", "reference", "until")
@@ -84,6 +85,15 @@ class Filters:
         return all(_has_label(labels, each) for each in self.all("label")) and not any(
             _has_label(labels, each) for each in self.all("label!")
         )
+
+
+def texts_of(given: Mapping[str, object] | Sequence[str]) -> list[str]:
+    """Filters as `name=value` each, also where they are docker-py's: {"status": "exited", "label": ["a", "b"]}."""
+    if not isinstance(given, Mapping):
+        return [given] if isinstance(given, str) else [*given]
+    several = {name: value if isinstance(value, list | tuple) else [value] for name, value in given.items()}
+    return [f"{name}={str(each).lower() if isinstance(each, bool) else each}"
+            for name, values in several.items() for each in values]  # fmt: skip
 
 
 def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
@@ -155,7 +165,7 @@ def _is_one_of(container: Container, statuses: Sequence[str]) -> bool:
     return status in statuses or (status == "lost" and "dead" in statuses)
 
 
-def chosen_containers(engine: Engine, found: Sequence[Container], filters: Filters) -> list[Container]:
+def chosen_containers(engine: Engine, found: Sequence[C], filters: Filters) -> list[C]:
     """Those of `found` that all filters let pass. Raises UsageError, ContainerNotFound."""
     tests: list[Callable[[Container], bool]] = []
     if ids := filters.all("id"):

@@ -14,6 +14,8 @@ from nbcontain.segments import Reader
 from nbcontain.store import events_log, files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nbcontain.engine import Engine
     from nbcontain.linux.watching import Watch
     from nbcontain.runtime.container import Container
@@ -36,7 +38,7 @@ class Events:
         self._engine = engine
 
     @property
-    def _path(self) -> Any:
+    def _path(self) -> Path:
         return self._engine.layout.events
 
     def record(self, kind: str, action: str, object_id: str, attributes: Mapping[str, str] | None = None) -> None:

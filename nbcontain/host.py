@@ -95,7 +95,12 @@ def _is_passing(answers: Mapping[str, list[object]]) -> bool:
 
 def is_root() -> bool:
     """Whether this process is the user with number 0 here, which may be a container's."""
-    return os.geteuid() == 0
+    return user() == 0
+
+
+def user() -> int:
+    """The number of the user that this process is."""
+    return os.geteuid()
 
 
 def _ids(uid: int, gid: int, abilities: Mapping[Ability, Probe]) -> IdMap:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +15,7 @@ from nbcontain.errors import (
     ContainerNotFound,
     InUse,
     NbcontainError,
+    NotRunning,
     SetupFailed,
     UsageError,
 )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from nbcontain.runtime.sharing import Donor
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Container)
 CONDITIONS = ("not-running", "next-exit", "removed", "created", "running", "paused", "exited", "stopped", "healthy",
               "unhealthy")  # fmt: skip
 _LOOK_S = 0.05
@@ -74,6 +76,17 @@ class Life:
 
     # --- running ---
 
+    @contextmanager
+    def entered(self, around: Callable[[C], AbstractContextManager[object]], container: C) -> Iterator[None]:
+        """Enter what is to be around a container that was made; one for which that cannot be is forgotten."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(around(container))
+            except BaseException:
+                self.remove(container, force=True, volumes=True)
+                raise
+            yield
+
     def launch(self, container: Container, leash: Leash | None, stdin: int | None, emit: Emit) -> None:
         """Run a container for the first time; one that cannot be started is forgotten, as is what it may have left."""
         try:
@@ -87,13 +100,21 @@ class Life:
             raise
         self._engine.events.container(container, "start")
 
-    def attend(self, container: Container, records: Iterable[Record], emit: Emit) -> RunResult:
-        """Pass on what a container writes until it ends, which a cancellation brings about."""
+    def attend(
+        self, container: Container, records: Iterable[Record], emit: Emit, *, check: bool = True,
+        seen: Set[str] = frozenset({"stdout", "stderr"}),
+    ) -> RunResult:  # fmt: skip
+        """Pass on what a container writes until it ends, which a cancellation brings about. `check` as `result_of`.
+
+        Of its output only the streams that are to be `seen`.
+        """
         output = Tail()
         code: int | None = None
         told = Notice("", "")
         try:
             for record in records:
+                if isinstance(record.event, Output) and record.event.stream not in seen:
+                    continue
                 emit(record.event)
                 match record.event:
                     case Output():
@@ -105,7 +126,7 @@ class Life:
         except Cancelled:
             container.settle()
             raise
-        return result_of(container.info.id, container.info.name, code, output, told)
+        return result_of(container.info.id, container.info.name, code, output, told, check=check)
 
     def start(self, container: Container, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
@@ -119,10 +140,9 @@ class Life:
 
     def change_restart(self, container: Container, text: str) -> None:
         """Give a container another restart policy, now and for its next starts. Raises UsageError."""
-        policy = Policy.parse(text)
-        if policy.name != "no" and container.info.remove:
-            raise UsageError("--restart and --rm exclude each other", why="what is started again cannot be forgotten")
-        container.bundle.write_info(restart="" if policy.name == "no" else str(policy))
+        from nbcontain.runtime.lifetimes import restart_of
+
+        container.bundle.write_info(restart=restart_of(text, remove=container.info.remove))
         container.reread()
 
     def rename(self, container: Container, name: str) -> None:
@@ -136,7 +156,7 @@ class Life:
         container.reread()
         self._engine.events.container(container, "rename", oldName=f"/{old}")
 
-    def boot(self) -> list[Container]:
+    def boot(self) -> Sequence[Container]:
         """Start what its restart policy wants to run after the machine's start; gives those that run now.
 
         Containers that were to be forgotten (--rm) and did not live to see that are removed.
@@ -167,7 +187,12 @@ class Life:
         self._engine.resources.thaw(container)
         number = signal_number(container.info.stop_signal) if number is None else number
         self._told_kill(container, number)
-        container.stop(timeout_s, number)
+        timeout_s = container.info.stop_timeout_s if timeout_s is None else timeout_s
+        with suppress(NotRunning, ContainerNotFound):
+            container.send_signal(number, final=True)
+            if container.wait(timeout_s if timeout_s >= 0 else None) is None:
+                container.send_signal(signal.SIGKILL)
+                container.wait(10.0)
         with suppress(ContainerError):
             self._engine.events.container(container, "stop")
 
@@ -180,7 +205,7 @@ class Life:
     def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Send the container's first process a signal. Raises NotRunning."""
         self._engine.resources.thaw(container, number)
-        container.kill(number)
+        container.send_signal(number)
         self._told_kill(container, number)
 
     def _told_kill(self, container: Container, number: int) -> None:
@@ -226,7 +251,7 @@ class Life:
             engine.resources.thaw(container)
             with suppress(ContainerError):
                 # It may end, and with --rm be forgotten, while we ask.
-                container.kill(signal.SIGKILL)
+                container.send_signal(signal.SIGKILL)
                 container.wait(5)
         container.bundle.end_orphan()
         engine.resources.group(container).remove(timeout_s=0.2)
@@ -238,7 +263,7 @@ class Life:
             container.bundle.remove(engine.store.overlays.remove_tree)
             engine.store.snapshots_of(container.id).discard(container.id)
         if was_there:
-            if (volumes or container.info.remove) and any(each.get("Anonymous") for each in container.info.mounts):
+            if (volumes or container.info.remove) and container.info.anonymous_volumes:
                 engine.volumes.release(container)
             engine.events.container(container, "destroy")
 

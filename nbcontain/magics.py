@@ -22,15 +22,18 @@ if TYPE_CHECKING:
     from nbcontain.session import Session
 
 LESSON_MAGICS = ("check", "hint", "solution", "quiz")
-LINE_MAGICS = ("image", "container", "network", "volume", "nbcontain")
+LINE_MAGICS = ("image", "container", "kernel", "network", "volume", "nbcontain")
+CELL_MAGICS = ("container", "dockerfile")
 _LOAD_S = 0.08
 """How long %load_ext waits for the first look at the host before it says less."""
 
 _CALL = re.compile(
     r"(?P<target>(?:[A-Za-z_][\w.\[\]'\", ]*\s*=\s*)?)get_ipython\(\)\.run_(?P<kind>line|cell)_magic\("
-    r"(?P<rest>'(?:image|container|network|volume|nbcontain|docker|dockerfile)',.*\)\s*)",
+    r"(?P<rest>'(?:image|container|kernel|network|volume|nbcontain|docker|dockerfile)',.*\)\s*)",
     re.DOTALL,
 )
+_SILENCED = re.compile(r";\s*(['\"]\))\s*$")
+_WORTH_ASKING = re.compile(r"""\[["']/|%""")
 _DOCKERFILE_CELL = re.compile(r"\s*%%dockerfile(?:\s|$)")
 
 
@@ -72,16 +75,23 @@ class Extension:
         return self.session.complete(shell, event) if self.ipython.nbcontain is self else []
 
     def complete_cell(self, context: Any) -> Any:
-        """For the Tab key in a %%dockerfile cell: a matcher of IPython's."""
+        """For the Tab key in a %%dockerfile cell, and where a line names what is in containers: IPython's matcher."""
         from IPython.core.completer import SimpleCompletion
 
         nothing: dict[str, Any] = {"completions": []}
-        if self.ipython.nbcontain is not self or _DOCKERFILE_CELL.match(context.full_text) is None:
+        if self.ipython.nbcontain is not self:
             return nothing
         lines = context.full_text.split("\n")
-        before = [*lines[: context.cursor_line], lines[context.cursor_line][: context.cursor_position]]
+        line = lines[context.cursor_line][: context.cursor_position]
         try:
-            fragment, found = self.session.complete_cell("\n".join(before))
+            if _DOCKERFILE_CELL.match(context.full_text) is not None:
+                fragment, found = self.session.complete_cell("\n".join([*lines[: context.cursor_line], line]))
+            elif _WORTH_ASKING.search(line) is not None:
+                fragment, found = self.session.complete_line(line)
+                if not found:
+                    return nothing
+            else:
+                return nothing
         except (NbcontainError, OSError):
             return nothing
         return {
@@ -92,15 +102,16 @@ class Extension:
 
     def register(self, name: str) -> None:
         """Register a line magic, and what completes behind it."""
-        from IPython.core.magic import needs_local_scope, no_var_expand
+        from IPython.core.magic import needs_local_scope, no_var_expand, output_can_be_silenced
 
         def magic(line: str, local_ns: Mapping[str, Any] | None = None) -> object:
-            return self.session.run_line_magic(name, line, local_ns)
+            return self.session.run_line_magic(name, line.rstrip().removesuffix(";"), local_ns)
 
         magic.__name__ = name
         self._magics[name] = magic
         # IPython would rewrite {x} and $x before we see them, and docker's --format '{{.Names}}' with them.
-        self.ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "line", name)
+        marked = output_can_be_silenced(no_var_expand(needs_local_scope(magic)))
+        self.ipython.register_magic_function(marked, "line", name)
         self.ipython.set_hook("complete_command", self.complete, str_key=f"%{name}")
 
     def register_lessons(self) -> None:
@@ -118,15 +129,16 @@ class Extension:
                 self._magics[name] = magic = lesson(name)
                 self.ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "line", name)
 
-    def register_cell(self) -> None:
-        """Register %%dockerfile."""
+    def register_cell(self, name: str) -> None:
+        """Register a cell magic whose cell is shown while it does something."""
         from IPython.core.magic import needs_local_scope, no_var_expand
 
-        def dockerfile(line: str, cell: str, local_ns: Mapping[str, Any] | None = None) -> None:
-            self.session.run_cell_magic("dockerfile", line, cell, local_ns)
+        def magic(line: str, cell: str, local_ns: Mapping[str, Any] | None = None) -> object:
+            return self.session.run_cell_magic(name, line, cell, local_ns)
 
-        self._magics["dockerfile"] = dockerfile
-        self.ipython.register_magic_function(no_var_expand(needs_local_scope(dockerfile)), "cell", "dockerfile")
+        magic.__name__ = name
+        self._magics.setdefault(name, magic)
+        self.ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "cell", name)
 
     def register_context_file(self) -> None:
         """Register %%contextfile, and %contextfile, which lists and clears."""
@@ -158,6 +170,7 @@ class Extension:
             try:
                 engine = self.session.engine
                 parts.append(engine.profile.describe(engine.host))
+                parts += filter(None, [engine.place.notice])
             except (NbcontainError, OSError) as error:
                 parts.append(f"not ready: {error}")
         return " · ".join([*parts, "%nbcontain doctor"])
@@ -170,7 +183,8 @@ def load(ipython: Any) -> None:
     extension = ipython.nbcontain = Extension(ipython)
     for name in LINE_MAGICS:
         extension.register(name)
-    extension.register_cell()
+    for name in CELL_MAGICS:
+        extension.register_cell(name)
     extension.register_context_file()
     extension.register_lessons()
     _complete_cells(ipython, extension)
@@ -199,7 +213,7 @@ def unload(ipython: Any) -> None:
     if extension is None:
         return
     lines = (*LINE_MAGICS, "docker", "contextfile", *(each for each in LESSON_MAGICS if each in extension.owned))
-    for kind, names in (("line", lines), ("cell", ("dockerfile", "contextfile"))):
+    for kind, names in (("line", lines), ("cell", (*CELL_MAGICS, "docker", "contextfile"))):
         for name in names:
             ipython.magics_manager.magics[kind].pop(name, None)
     matchers = ipython.Completer.custom_matchers
@@ -221,4 +235,8 @@ def _rewritten(line: str) -> str:
     match = _CALL.fullmatch(line)
     if match is None:
         return line
-    return f"{match['target']}await get_ipython().nbcontain.await_{match['kind']}_magic({match['rest']}"
+    arguments, silence = match["rest"], ""
+    if match["kind"] == "line" and (ending := _SILENCED.search(arguments)):
+        # What is at the end of a line for IPython is at the end of a text by now.
+        arguments, silence = arguments[: ending.start()] + ending[1], ";\n"
+    return f"{match['target']}await get_ipython().nbcontain.await_{match['kind']}_magic({arguments}{silence}"

@@ -18,13 +18,11 @@ from nbcontain.host import Ability
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime import mounts as asking
-from nbcontain.runtime.isolation import PART
-from nbcontain.runtime.mount_points import MountPoint
-from nbcontain.runtime.volume_ends import SCRATCH
+from nbcontain.runtime.annotations import PART
+from nbcontain.runtime.mount_points import SCRATCH, WORK, MountPoint
 from nbcontain.store import files
 from nbcontain.store.volumes import ANONYMOUS, FILLING, Volume, checked_name, checked_options, options_shown
 from nbcontain.values import replace
-from nbcontain.volumes import WORK
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
@@ -63,6 +61,8 @@ class Mounter:
 
         Says what of it was left out. Raises UsageError for a device that no file has.
         """
+        if not options.device and not options.gpus:
+            return options, ()
         from nbcontain.runtime import cdi
 
         named = tuple(each for each in options.device if cdi.is_name(each))
@@ -334,11 +334,10 @@ def _prepare_source(point: MountPoint) -> None:
     path = Path(point.source).absolute()
     if point.makes_source and not path.exists():
         try:
-            for each in (*reversed(path.parents), path):
-                if not each.exists():
-                    files.make_new_directory(each, 0o755)
+            files.make_directory(path, 0o755, durable=False)
         except OSError as error:
-            raise UsageError(f"{point.said}: cannot make {each}", why=error.strerror or "") from error
+            missing = error.filename or path
+            raise UsageError(f"{point.said}: cannot make {missing}", why=error.strerror or "") from error
 
 
 def _check_label(point: MountPoint) -> None:

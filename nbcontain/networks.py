@@ -296,7 +296,7 @@ class Networks:
             )
             for text in attached["notices"]:
                 emit(Notice("", text))
-            container.start()
+            container.begin()
         except BaseException:
             container.abandon()
             with suppress(NetworkError, ContainerError, OSError):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nbcontain.oci.spec import Process
-    from nbcontain.runtime.oci_life import Begun, Wishes
+    from nbcontain.runtime.oci_life import Wishes
     from nbcontain.runtime.oci_state import Place
 
 _SEALED = "create", "run", "exec"
@@ -29,6 +29,8 @@ _PROGRAM = (
     "from nbcontain.oci_runtime import main; sys.exit(main(sys.argv[2:], sealed=True))"
 )
 _PASSED_ON = ("XDG_RUNTIME_DIR", "LISTEN_FDS", "NOTIFY_SOCKET")
+
+
 def main(words: Sequence[str] | None = None, *, sealed: bool = False) -> int:
     """Do one thing and give the exit status: 0, the container's own of `run` and `exec`, or 1 (of those, 125 …)."""
     words = sys.argv[1:] if words is None else words
@@ -180,7 +182,7 @@ class _Doing:
         pid_file = self.found.get("pid_file")
         return Wishes(
             console_socket=self.found.get("console_socket"), pid_file=os.path.abspath(pid_file) if pid_file else "",
-            preserved=preserved, pivot=not self.found.has("no-pivot"),
+            preserved=preserved, pivot=not self.found.has("no-pivot"), group=self.found.get("cgroup"),
         )  # fmt: skip
 
     def _bundle(self) -> Path:
@@ -215,19 +217,14 @@ class _Doing:
         try:
             if detached and begun.master >= 0:
                 raise misused("a detached terminal needs somebody who takes it", "--console-socket PATH")
-            return self._attended(begun, lambda: oci_life.start(place, self._warn), detached=detached)
+            oci_life.start(place, self._warn)
+            return 0 if detached else oci_foreground.attend(begun.pid, begun.master)
         except BaseException:
             oci_life.delete(place, self._warn, force=True)
             raise
         finally:
             if not detached and not self.found.has("keep") and (place.path / "state.json").exists():
                 oci_life.delete(place, self._warn, force=True)
-
-    def _attended(self, begun: Begun, start: Callable[[], None], *, detached: bool) -> int:
-        from nbcontain.runtime import oci_foreground
-
-        start()
-        return 0 if detached else oci_foreground.attend(begun.pid, begun.master)
 
     def _exec(self) -> int:
         from nbcontain.runtime import oci_exec, oci_foreground
@@ -274,6 +271,12 @@ class _Doing:
             if not uid.isdecimal() or (gid and not gid.isdecimal()):
                 raise misused(f"--user {user!r} is no number", "--user 1000:1000")
             changes["user"] = replace(process.user, uid=int(uid), gid=int(gid or 0))
+        if gids := [each for text in found.lists.get("gids", ()) for each in text.split(",")]:
+            if not all(each.isdecimal() for each in gids):
+                raise misused(f"--additional-gids {','.join(gids)!r}: these are no numbers", "--additional-gids 5")
+            user_now = changes.get("user", process.user)
+            groups = (*user_now.additional_gids, *map(int, gids))
+            changes["user"] = replace(user_now, additional_gids=tuple(dict.fromkeys(groups)))
         if caps := tuple(found.lists.get("cap", ())):
             for name in ("capabilities", "effective", "permitted"):
                 if (names := getattr(process, name)) is not None:

@@ -65,6 +65,19 @@ def flags_of(options_type: type) -> list[str]:
     return [flag for each in fields(options_type) for flag in each.metadata.get("flags", ())] + ["--help"]
 
 
+def words_of(options: Any) -> tuple[str, ...]:
+    """The flags that say what these options say, as `parse` takes them; defaults and positionals are left out."""
+    words: list[str] = []
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if "flags" not in each.metadata or value == each.default:
+            continue
+        flag = max(each.metadata["flags"], key=len)
+        values = value if isinstance(value, tuple) else (value,)
+        words += [flag] if value is True else [f"{flag}={one}" for one in values]
+    return tuple(words)
+
+
 class HelpAsked(Exception):
     """--help was among the words; the text is its argument."""
 

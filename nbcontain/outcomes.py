@@ -5,12 +5,17 @@ from __future__ import annotations
 import signal
 from collections import deque
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from nbcontain.errors import ContainerError, ContainerFailed
 from nbcontain.events import Notice, Output
 from nbcontain.journal import KEPT_OUTPUT_BYTES
+from nbcontain.task import Task
 from nbcontain.values import dataclass, field
 
+T = TypeVar("T")
+
+_ENDING_S = 15.0
 _MEANINGS = {125: "the engine failed", 126: "the command cannot be executed", 127: "the command was not found"}
 
 
@@ -44,6 +49,34 @@ class RunResult:
     def __str__(self) -> str:
         return self._text("stdout", "stderr")
 
+    def __repr__(self) -> str:
+        return f"<RunResult of {self.name}  exit code {self.exit_code}  {len(self.lines)} lines>"
+
+    def __bool__(self) -> bool:
+        """Whether it went well."""
+        return self.exit_code == 0
+
+    def df(self, **how: Any) -> Any:
+        """Standard output as a DataFrame: CSV, or JSON if it looks like that. `how` goes to the library's reader."""
+        from nbcontain import objects
+
+        return objects.table("stdout", b"".join(each.data for each in self.output if each.stream == "stdout"), **how)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that is known of it."""
+        return {"name": self.name, "container_id": self.container_id, "exit_code": self.exit_code,
+                "stdout": self.stdout, "stderr": self.stderr}  # fmt: skip
+
+
+def waited(task: Task[T]) -> T:
+    """What a task gives, or raises; an interrupt cancels it, and goes on when it has ended."""
+    try:
+        return task.result()
+    except KeyboardInterrupt:
+        task.cancel()
+        task.wait(_ENDING_S)
+        raise
+
 
 class Tail:
     """The last of what a program wrote, as much as a journal in memory keeps."""
@@ -60,17 +93,18 @@ class Tail:
 
 
 def result_of(
-    container_id: str, name: str, exit_code: int | None, output: Tail, told: Notice | None = None
-) -> RunResult:
+    container_id: str, name: str, exit_code: int | None, output: Tail, told: Notice | None = None, *,
+    check: bool = True,
+) -> RunResult:  # fmt: skip
     """The result of a program that ended well; raises ContainerFailed for another, ContainerError for a lost one.
 
-    `told` is what was said about it last, and why it failed.
+    `told` is what was said about it last, and why it failed. Unless `check`, every exit code is well.
     """
     result = RunResult(container_id, name, -1 if exit_code is None else exit_code, tuple(output.kept))
     if exit_code is None:
         hint = "%container ps -a shows what is left"
         raise ContainerError(f"{name} was lost", why="its supervisor was killed", hint=hint)
-    if exit_code != 0:
+    if exit_code != 0 and check:
         meaning = _MEANINGS.get(exit_code, "")
         if exit_code > 128:
             with suppress(ValueError):

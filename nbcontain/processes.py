@@ -200,7 +200,7 @@ def columns(words: Sequence[str]) -> list[tuple[str, Callable[[Process], str]]]:
             )
     if words and set("".join(words)) <= set("auxw"):
         base = _BSD
-    return [(title, BY_NAME[name][1]) for name, title in chosen or base or _PLAIN]
+    return [(title, BY_NAME[name][1]) for name, title in chosen or base]
 
 
 def _listed(text: str) -> list[tuple[str, str]]:

@@ -137,12 +137,8 @@ class Resources:
 
     def pids(self, container: Container) -> Iterator[int]:
         """All processes in a running container, as this machine counts."""
-        wanted = os.stat(f"/proc/{container.pid}/ns/pid").st_ino
-        for name in os.listdir("/proc"):
-            if name.isdecimal():
-                with suppress(OSError):
-                    if os.stat(f"/proc/{name}/ns/pid").st_ino == wanted:
-                        yield int(name)
+        first = container.pid
+        yield from _Processes().of(first) if first else ()
 
     # --- limits ---
 
@@ -160,24 +156,31 @@ class Resources:
             group = self.group(container)
             group.limit(changed if not known else replace(Limits(), **{name: getattr(changed, name) for name in named}))
             self._adopt(container, group)
-        bundle.write_resources(replace(spec, linux=replace(spec.linux, resources=limits.to_json(changed))))
+        kept = {name: given for name, given in spec.linux.resources.items() if name == "devices"}
+        bundle.write_resources(replace(spec, linux=replace(spec.linux, resources=kept | limits.to_json(changed))))
         return changed
 
     # --- looking ---
 
     def look(self, containers: Sequence[Container]) -> list[Look]:
         """What running containers use, over a quarter of a second; without those that end meanwhile."""
-        before = {each: usage for each in containers if (usage := self._usage(each))}
+        before = self.sample(containers)
         if before:
             time.sleep(_SAMPLE_S)
-        return [Look(each, usage, after) for each, usage in before.items() if (after := self._usage(each))]
+        now = self.sample(list(before))
+        return [Look(each, usage, now[each]) for each, usage in before.items() if each in now]
 
-    def _usage(self, container: Container) -> Usage | None:
-        """Now; None for one that does not run."""
-        try:
-            pids = list(self.pids(container))
-        except OSError:
-            return None
+    def sample(self, containers: Sequence[Container]) -> dict[Container, Usage]:
+        """What containers have used until now; without those that do not run. This machine is looked over once."""
+        firsts = {each: pid for each in containers if (pid := each.pid)}
+        if not firsts:
+            return {}
+        processes = _Processes()
+        usages = {each: self._usage(each, first, processes.of(first)) for each, first in firsts.items()}
+        return {each: usage for each, usage in usages.items() if usage is not None}
+
+    def _usage(self, container: Container, first: int, pids: Sequence[int]) -> Usage | None:
+        """Of these processes and their group; None where there are none any more."""
         group = self.group(container)
         if not pids:
             return None
@@ -192,13 +195,51 @@ class Resources:
             pids=len(pids),
             read=_sum([each[2] for each in own]),
             written=_sum([each[3] for each in own]),
-            **_traffic(container.pid),
+            **_traffic(first),
         )
 
     def _limit(self, group: Group) -> int | None:
         found = group.number("memory.limit_in_bytes", "memory.max")
         # "No limit" is the highest multiple of a page in version 1, and a word in version 2.
         return found if found is not None and found < 1 << 60 else None
+
+
+class _Processes:
+    """The processes of this machine that can be seen, at one moment."""
+
+    def __init__(self) -> None:
+        self._by_namespace: dict[int, list[int]] = {}
+        for name in os.listdir("/proc"):
+            if name.isdecimal() and (inode := _namespace(name)):
+                self._by_namespace.setdefault(inode, []).append(int(name))
+
+    def of(self, first: int) -> list[int]:
+        """Those of the container whose first process this is; none if it is gone."""
+        inode = _namespace(first)
+        found = self._by_namespace.get(inode, [])
+        if inode != _namespace("self"):
+            return found
+        # It has no namespace of its own: then they are its descendants, and not all that runs here.
+        parents = {pid: _parent(pid) for pid in found}
+        family = {first}
+        while fresh := {pid for pid, parent in parents.items() if parent in family} - family:
+            family |= fresh
+        return sorted(family)
+
+
+def _namespace(pid: int | str) -> int:
+    """The inode of its pid namespace; 0 if it is gone, or hidden."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def _of_process(pid: int) -> tuple[float, int, int | None, int | None] | None:
@@ -216,7 +257,7 @@ def _of_process(pid: int) -> tuple[float, int, int | None, int | None] | None:
     return sum(map(int, times[11:15])) / _TICKS, resident, read, written
 
 
-def _traffic(pid: int | None) -> dict[str, int]:
+def _traffic(pid: int) -> dict[str, int]:
     """Bytes from and to the interfaces of a network namespace, but for lo; {} where it is this one, or gone."""
     try:
         if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:

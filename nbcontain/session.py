@@ -11,29 +11,37 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from nbcontain.commands import overview, parse_words, split
+from nbcontain.cells import Cell, cell_of
+from nbcontain.commands import overview, parse_words
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
-from nbcontain.completion import candidates, in_dockerfile
+from nbcontain.completion import candidates, in_code, in_dockerfile
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
-from nbcontain.display.values import InProgress, Interactive, Live, Log, Verdict
+from nbcontain.display.values import Begun, InProgress, Interactive, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
+from nbcontain.exchange import Exchange
+from nbcontain.images import Image as HeldImage
 from nbcontain.oci.image import Image
 from nbcontain.options import HelpAsked, parse, parser_of
 from nbcontain.outcomes import RunResult
 from nbcontain.runtime.container import Container
+from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.task import Task
+from nbcontain.values import replace
+from nbcontain.variables import Variables
 
 if TYPE_CHECKING:
+    from nbcontain.commands.cards import Cards
+    from nbcontain.display.live import Surroundings
+    from nbcontain.events import Emit
     from nbcontain.lessons.teacher import Teacher
 
-GROUP_MAGICS = ("image", "container", "network", "volume")
+GROUP_MAGICS = ("image", "container", "kernel", "network", "volume")
 """Those whose words are a group of commands."""
-_BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 
 
 class Session:
@@ -46,7 +54,7 @@ class Session:
         self.context_files = ContextFiles()
         self._alias: str | None = None
         self._last_drawn: object = None
-        formatters.register(ipython, self.mode, self.actions, self.was_drawn)
+        formatters.register(ipython, self.mode, self.around, self.was_drawn)
 
     # --- what the magics do ---
 
@@ -64,22 +72,29 @@ class Session:
             return None
         return self._kept(value)
 
-    def run_cell_magic(self, magic: str, line: str, body: str, names: Mapping[str, Any] | None = None) -> None:
-        progress, words = self._build(line, body, names)
-        self.ipython.user_ns["_build"] = progress.task
-        image = present(progress.task, progress.kind, **self._look(progress))
-        self._built(image, words, names)
+    def run_cell_magic(self, magic: str, line: str, body: str, names: Mapping[str, Any] | None = None) -> object:
+        """A cell magic on the cell's own thread."""
+        if (begun := self._cell(magic, line, body, names)) is None:
+            return None
+        cell, done = begun
+        with cell.pointing():
+            value = present(cell.progress.task, cell.progress.kind, **self._look(cell.progress))
+        return done(value)
 
-    async def await_cell_magic(self, magic: str, line: str, body: str) -> None:
-        progress, words = self._build(line, body, None)
-        self.ipython.user_ns["_build"] = progress.task
-        image = await present_async(progress.task, progress.kind, **self._look(progress))
-        self._built(image, words, None)
+    async def await_cell_magic(self, magic: str, line: str, body: str) -> object:
+        """The same with the loop left free."""
+        if (begun := self._cell(magic, line, body, None)) is None:
+            return None
+        cell, done = begun
+        with cell.pointing():
+            value = await present_async(cell.progress.task, cell.progress.kind, **self._look(cell.progress))
+        return done(value)
 
     # --- in parts ---
 
     def _value(self, magic: str, line: str, names: Mapping[str, Any] | None) -> Any:
-        words = [self._expanded(word, names) for word in split(line)]
+        variables = self._variables(names)
+        words = variables.words(line)
         if magic == "nbcontain" and words[:1] == ["alias"]:
             return self._make_alias(words[1:])
         group = magic if magic in GROUP_MAGICS else "nbcontain"
@@ -90,10 +105,14 @@ class Session:
         except HelpAsked as asked:
             print(asked, end="")
             return None
+        if isinstance(options, RunOptions | ExecOptions):
+            options = replace(options, exchange=Exchange.of(options, variables.named, variables.give))
         value = command.function(self.engine, options)
         match value:
             case Log():
                 return InProgress(_log_task(value), "exec")
+            case Interactive(elsewhere=None, is_raw=True) if self.mode == "card" and _has_widgets():
+                return InProgress(Task(words[0], lambda emit: _begun(value, words, emit)), "work")
             case Interactive(elsewhere=None):
                 raise UsageError(
                     f"{words[0]} asks for a terminal, and a cell is none",
@@ -105,12 +124,26 @@ class Session:
                 return elsewhere()
         return value
 
+    def _cell(
+        self, magic: str, line: str, body: str, names: Mapping[str, Any] | None
+    ) -> tuple[Cell, Callable[[Any], object]] | None:
+        """What a cell begins, and what is to be done with what comes of it; None where it only asked for help."""
+        try:
+            if magic in ("container", "docker"):
+                return cell_of(self.engine, line, body, self._variables(names)), self._kept
+            progress, words = self._build(line, body, names)
+        except HelpAsked as asked:
+            print(asked, end="")
+            return None
+        self.ipython.user_ns["_build"] = progress.task
+        return Cell(progress), lambda image: self._built(image, words)
+
     def _build(
         self, line: str, body: str, names: Mapping[str, Any] | None
     ) -> tuple[InProgress[Any], DockerfileWords]:
         words = parse(
             DockerfileWords, "%%dockerfile", "make an image from the Dockerfile in this cell",
-            [self._expanded(word, names) for word in split(line)], KNOWN_FLAGS["image build"],
+            self._variables(names).words(line), KNOWN_FLAGS["image build"],
         )  # fmt: skip
         context = self.context_files.source(words.context, self.ipython.user_ns)
         _ = words.checked_display
@@ -119,7 +152,7 @@ class Session:
 
     def context_file(self, line: str, body: str | None, names: Mapping[str, Any] | None = None) -> object:
         """%%contextfile and %contextfile."""
-        words = [self._expanded(word, names) for word in split(line)]
+        words = self._variables(names).words(line)
         try:
             return self.context_files.write(words, body) if body is not None else self.context_files.look(words)
         except HelpAsked as asked:
@@ -128,7 +161,7 @@ class Session:
 
     def lesson(self, magic: str, line: str, names: Mapping[str, Any] | None = None) -> object:
         """%check, %hint, %solution and %quiz."""
-        words = [self._expanded(word, names) for word in split(line)]
+        words = self._variables(names).words(line)
         try:
             return self.teacher.magic(magic, words, {**self.ipython.user_ns, **(names or {})})
         except HelpAsked as asked:
@@ -142,13 +175,13 @@ class Session:
 
         return Teacher(self.engine)
 
-    def _built(self, image: Image | Verdict, words: DockerfileWords, names: Mapping[str, Any] | None) -> None:
+    def _built(self, image: Image | Verdict, words: DockerfileWords) -> None:
         if isinstance(image, Verdict):
             from IPython.display import display
 
             display(image)  # type: ignore[no-untyped-call]
             return
-        self.ipython.user_ns["_image"] = image
+        self.ipython.user_ns["_image"] = image = HeldImage.held(image, self.engine)
         if words.into:
             self.ipython.user_ns[words.into] = image
         if words.quiet or words.display == "quiet":
@@ -177,11 +210,17 @@ class Session:
         """Remember the last objects as _image, _container and _run; what was just drawn is not drawn again."""
         match value:
             case Image():
+                value = HeldImage.held(value, self.engine)
                 self.ipython.user_ns["_image"] = self._last_drawn = value
             case RunResult():
                 self.ipython.user_ns["_run"] = self._last_drawn = value
             case Container():
                 self.ipython.user_ns["_container"] = value
+            case Begun():
+                from nbcontain.display.terminals import Terminal
+
+                Terminal(value.session, value.title, value.detach_keys).show()
+                return None
         return value
 
     def complete(self, _: Any, event: Any) -> list[str]:
@@ -190,6 +229,10 @@ class Session:
         if not words or event.line[-1:].isspace():
             words.append("")
         return candidates(magic if magic in GROUP_MAGICS else "", words, self.engine)
+
+    def complete_line(self, line: str) -> tuple[str, list[str]]:
+        """What the end of a line could become, in a magic's and in Python's words, and what this replaces."""
+        return in_code(line, self.engine, self.ipython.user_ns)
 
     def complete_cell(self, text: str) -> tuple[str, list[str]]:
         """What the end of a %%dockerfile cell's text could become, and the part of it that this would replace."""
@@ -211,34 +254,25 @@ class Session:
         self._last_drawn = None
         return was
 
-    def actions(self, container: Container) -> Mapping[str, Callable[[], object]]:
-        """The buttons of a container's card. Each runs on a thread of its own."""
-        return {
-            "stop": lambda: self.engine.stop(container),
-            "restart": lambda: self.engine.restart(container),
-            "remove": lambda: self.engine.remove_container(container, force=True),
-        }
+    def around(self, container: Container) -> Surroundings:
+        """What a container's card knows and can do."""
+        return self.cards.around(container)
+
+    @cached_property
+    def cards(self) -> Cards:
+        """What this kernel's cards are made of."""
+        from nbcontain.commands.cards import Cards
+
+        return Cards(self.engine)
 
     def _look(self, progress: InProgress[Any]) -> dict[str, Any]:
         """How to show something in progress. In a cell, the events themselves are nothing to look at."""
         shown = "plain" if progress.display == "rawjson" else progress.display or self.mode
         return {"mode": shown, "facts": progress.facts, "whole_log": progress.whole_log}
 
-    def _expanded(self, word: str, names: Mapping[str, Any] | None) -> str:
-        """{name} becomes that variable's text, in this one word; {{ and }} and $ are left alone (docker's formats)."""
-
-        def value(match: re.Match[str]) -> str:
-            expression = match[1]
-            if expression is None:
-                return match[0]
-            scope = {**self.ipython.user_ns, **(names or {})}
-            try:
-                return str(eval(expression, {"__builtins__": {}}, scope))  # noqa: S307 - names, attributes and items only
-            except Exception as error:  # noqa: BLE001 - whatever the user's own object raised
-                hint = f"define it in a cell before, or write {{{{{expression}}}}} to mean the braces"
-                raise UsageError(f"{{{expression}}}: {error}", hint=hint) from None
-
-        return _BRACES.sub(value, word)
+    def _variables(self, names: Mapping[str, Any] | None) -> Variables:
+        """The notebook's variables, and those of the function that a magic stands in."""
+        return Variables(self.ipython.user_ns, names)
 
     def _make_alias(self, words: list[str]) -> None:
         """%nbcontain alias docker: docker's own words as a magic, if nobody else has the name."""
@@ -250,7 +284,23 @@ class Session:
             )
         self._alias = "docker"
         self.ipython.nbcontain.register("docker")
+        self.ipython.nbcontain.register_cell("docker")
         print("%docker build|run|ps|images|… now means nbcontain's commands")
+
+
+_CELL_SIZE = (18, 80)
+"""Of a cell's terminal, until the page says how much room there is."""
+
+
+def _begun(wanted: Interactive, words: Sequence[str], emit: Emit) -> Begun:
+    """Begin what wants a terminal, for the one that a cell has."""
+    return Begun(wanted.begin(_CELL_SIZE, emit), shlex.join(words), wanted.detach_keys)
+
+
+def _has_widgets() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("anywidget") is not None
 
 
 def _on_a_terminal(group: str, words: Sequence[str], environ: Mapping[str, str]) -> str:

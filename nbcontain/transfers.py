@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from nbcontain.errors import ContainerError, NbcontainError, SetupFailed, UsageE
 from nbcontain.events import Emit, scope
 from nbcontain.host import is_root
 from nbcontain.oci.spec import Mount
-from nbcontain.store import files
+from nbcontain.store import files, tar
+from nbcontain.store.pipes import piped
 from nbcontain.store.tree_tar import write_tree
 from nbcontain.store.unpack import add_tar
 from nbcontain.task import Task
@@ -125,32 +126,78 @@ class Transfers:
 
         return Task("cp", body)
 
+    # --- single files, from and to memory ---
+
+    def read(self, container: Container, path: str, limit: int | None = None) -> bytes:
+        """What is in a file of a container, which runs or not, at most `limit` bytes of it. Raises ContainerError."""
+        received = bytearray()
+
+        def take(fd: int) -> None:
+            while data := os.read(fd, _CHUNK_BYTES):
+                received.extend(data)
+
+        path = _absolute(path)
+        try:
+            self._received(container, {"path": path, "limit": limit}, take, "send_file")
+        except SetupFailed as error:
+            raise ContainerError(f"cannot read {path} of {container.name}", why=_reason(error)) from error
+        return bytes(received)
+
+    def write(self, container: Container, path: str, data: bytes, mode: int = 0o644) -> None:
+        """Put a file into a container, which runs or not; directories above it are made. It belongs to root inside."""
+        directory, name = os.path.split(_absolute(path))
+        if not name or name == ".":
+            raise UsageError(f"{path} names no file", hint="/data/in.csv")
+        entry = tar.Entry(os.fsencode(name), b"0", mode, 0, 0, len(data), time.time_ns())
+
+        def send(fd: int) -> None:
+            for part in (tar.header_of(entry), data, bytes(-len(data) % tar.BLOCK + 2 * tar.BLOCK)):
+                files.write(fd, part)
+
+        self._sent(container, Place(directory, name, make=True), (0, 0), send)
+
+    def names(self, container: Container, path: str, limit: int = 10_000) -> list[tuple[str, str]]:
+        """What is in a directory of a container: names and kinds ("file", "directory", "other"). Raises as `read`."""
+        path = _absolute(path)
+        try:
+            found = self._call(container, "list_directory", {"path": path, "limit": limit})["entries"]
+        except SetupFailed as error:
+            raise ContainerError(f"cannot list {path} of {container.name}", why=_reason(error)) from error
+        return [(name, kind) for name, kind in found]
+
+    def kind(self, container: Container, path: str) -> str:
+        """What a path of a container leads to: "file", "directory", "other", or "" for nothing."""
+        return str(self._call(container, "look_at", {"path": _absolute(path), "follow": True})["kind"])
+
+    def first_there(self, container: Container, paths: Sequence[str]) -> str:
+        """The first of these programs that a container has; "" if none."""
+        return str(self._call(container, "first_there", {"path": "/", "paths": list(paths)})["path"])
+
+    def remove(self, container: Container, path: str) -> None:
+        """Remove a file of a container, if it is there."""
+        self._call(container, "remove_file", {"path": _absolute(path)})
+
     # --- both ends of a pipe ---
 
-    def _received(self, container: Container, order: Mapping[str, Any], take: Callable[[int], None]) -> None:
-        """Have a tree sent, and taken here at the same time."""
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        with _aside(lambda: take(reading), reading) as errors:
-            try:
-                self._call(container, "send_tree", order, [writing])
-            finally:
-                os.close(writing)
-        if errors:
-            raise errors[0]
+    def _received(
+        self, container: Container, order: Mapping[str, Any], take: Callable[[int], None], how: str = "send_tree"
+    ) -> None:
+        """Have a tree sent, or a file, and taken here at the same time."""
+        piped(lambda sink: self._call(container, how, order, [sink]), take)
 
     def _sent(
         self, container: Container, place: Place, owner: tuple[int, int] | None, send: Callable[[int], None]
     ) -> None:
         """Have a tree taken inside, and sent from here at the same time."""
-        reading, writing = os.pipe2(os.O_CLOEXEC)
         order = {"path": place.directory, "make": place.make, "owner": owner}
-        with _aside(lambda: send(writing), writing) as errors:
-            try:
-                self._call(container, "take_tree", order, [reading])
-            finally:
-                os.close(reading)
-        if errors and not isinstance(errors[0], BrokenPipeError):
-            raise errors[0]
+
+        def write(sink: int) -> Mapping[str, Any]:
+            # Who takes it may have all that it wants before the end.
+            with suppress(BrokenPipeError):
+                send(sink)
+            return {}
+
+        piped(write, lambda source: self._call(container, "take_tree", order, [source]))
 
     def _call(
         self, container: Container, name: str, arguments: Mapping[str, Any], fds: Sequence[int] = ()
@@ -173,25 +220,8 @@ class Transfers:
             return self._engine.launcher.call(name, root, arguments, fds, imports=(_MODULE,))
 
 
-@contextmanager
-def _aside(work: Callable[[], None], fd: int) -> Iterator[list[BaseException]]:
-    """Do something with one end of a pipe on a thread of its own meanwhile, and close it; gives what went wrong."""
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            errors.append(error)
-        finally:
-            os.close(fd)
-
-    thread = threading.Thread(target=run, name="nbcontain cp", daemon=True)
-    thread.start()
-    try:
-        yield errors
-    finally:
-        thread.join()
+def _reason(error: SetupFailed) -> str:
+    return os.strerror(error.errno) if error.errno else error.why or error.message
 
 
 def _absolute(path: str) -> str:

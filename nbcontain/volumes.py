@@ -14,8 +14,7 @@ from nbcontain.filters import VOLUMES, Filters
 from nbcontain.oci.image import timestamp
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.container import Container
-from nbcontain.runtime.mount_points import checked_driver
-from nbcontain.runtime.volume_ends import anonymous
+from nbcontain.runtime.mount_points import WORK, checked_driver
 from nbcontain.store.gc import size_on_disk
 from nbcontain.store.volumes import Volume, checked_name, checked_options, options_shown
 from nbcontain.task import Task
@@ -23,9 +22,6 @@ from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
-
-WORK = "nbcontain.runtime.volume_work"
-"""Whose functions are run where the owners of a volume's files are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +142,7 @@ class Volumes:
 
         def body(emit: Emit) -> Volume:
             from nbcontain.archives import sink
-            from nbcontain.store.stacks import piped, poured
+            from nbcontain.store.pipes import piped, poured
 
             volume = self._with_files(name, "exported")
             engine = self.engine
@@ -190,7 +186,7 @@ class Volumes:
     def release(self, container: Container) -> list[str]:
         """Remove the anonymous volumes of a container that was removed, but for those that others use."""
         gone = []
-        for name in anonymous(container.info):
+        for name in container.info.anonymous_volumes:
             with suppress(InUse, VolumeNotFound, StoreError):
                 self.remove(name)
                 gone.append(name)

@@ -16,6 +16,7 @@ import needs
 from images import BUSYBOX
 
 if TYPE_CHECKING:
+    from lab import Desk, Lab, OpenLab
     from nbcontain.engine import Engine
 
 pytest_plugins = ["profile_runs"]
@@ -35,9 +36,8 @@ def _own_environment() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """A fresh directory for a store, where overlays work; its containers are ended and it is removed afterwards."""
+@contextlib.contextmanager
+def store_directory() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
     yield directory
     with contextlib.suppress(ImportError):
@@ -47,6 +47,13 @@ def root() -> Iterator[Path]:
             for container in engine.containers():
                 engine.remove_container(container, force=True)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A fresh directory for a store, where overlays work; its containers are ended and it is removed afterwards."""
+    with store_directory() as directory:
+        yield directory
 
 
 @pytest.fixture
@@ -81,5 +88,54 @@ def busybox_image(engine: Engine, busybox_context: Path) -> str:
     """The name of an image with nothing but busybox, in the store of `engine`."""
     from nbcontain.build.plan import BuildOptions
 
+    if not engine.profile.runs:
+        needs.missing("nobody may make a container on this machine")
     engine.build(BUSYBOX, BuildOptions(tags=("busybox",), context=busybox_context)).result()
     return "busybox"
+
+
+@pytest.fixture(scope="session")
+def desk(busybox_context: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """One JupyterLab server and one browser for all browser tests, on a store in which the image `box` is (lab.py)."""
+    import lab
+    from nbcontain.build.plan import BuildOptions
+    from nbcontain.engine import Engine
+
+    needs.chromium()
+    with store_directory() as root:
+        with Engine(root) as engine:
+            engine.build(BUSYBOX, BuildOptions(tags=("box",), context=busybox_context)).result()
+        with lab.desk(tmp_path_factory.mktemp("notebooks"), root=root) as opened:
+            yield opened
+
+
+@pytest.fixture
+def desk_engine(desk: Desk) -> Iterator[Engine]:
+    """An engine on the store of the browser tests."""
+    from nbcontain.engine import Engine
+
+    with Engine(desk.root) as engine:
+        yield engine
+
+
+@pytest.fixture
+def open_lab(desk: Desk, desk_engine: Engine) -> Iterator[OpenLab]:
+    """Open a notebook of some cells; what its page complains about fails the test, its containers are removed."""
+    labs: list[Lab] = []
+    with contextlib.ExitStack() as stack:
+
+        def open_(*cells: str, width: int = 1100) -> Lab:
+            labs.append(stack.enter_context(desk.open(cells, width=width, name=f"test{len(labs)}.ipynb")))
+            return labs[-1]
+
+        yield open_
+        complaints = [complaint for lab in labs for complaint in lab.complaints]
+    for container in desk_engine.containers():
+        desk_engine.remove_container(container, force=True)
+    assert complaints == []
+
+
+@pytest.fixture(scope="session")
+def pictures(request: pytest.FixtureRequest) -> Path:
+    """Where tests leave what they saw, for whoever wants to look."""
+    return request.config.rootpath / ".cache" / "pictures"

@@ -46,6 +46,8 @@ class FakeContainer:
     def __init__(self, name: str = "web") -> None:
         self.id, self.name, self.image, self.status = CONTAINER_ID, name, "hello:latest", "running"
         self.pid: int | None = 4711
+        self.is_paused = False
+        self.exists = True
         self.journal = MemoryJournal()
         self.journal.append(Started(self.id, name))
 

@@ -1,4 +1,22 @@
-"""JupyterLab in Chromium, as a person sees it: a private server, one notebook, and hands to use it."""
+"""JupyterLab in Chromium, as a person sees it: one private server and one browser, notebooks, and hands to use them.
+
+A browser test asks for `open_lab` (tests/conftest.py) and never starts a server of its own:
+
+    pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+    def test_stop_is_clicked(open_lab: OpenLab, desk_engine: Engine) -> None:
+        lab = open_lab(LOAD, "%container run -d --name web box sh -c 'echo hi; sleep 60'")
+        lab.run_all()
+        expect(lab.card(1)).to_contain_text("hi")
+        lab.button(1, "Stop").click()
+
+`box` (busybox with a shell) is there already. The store is one for all tests of a session, `desk_engine` is an engine
+on it, and the containers that a test leaves are removed after it. At a test's end the page must not have complained:
+no console error, no exception, no address of another host asked for; `lab.complaints.clear()` forgives what a test
+provoked. `lab.theme("dark")`, `lab.width(420)`, `lab.reload()`, `lab.another_tab()` and `lab.reopen()`, which opens the
+saved notebook on a new kernel, are what else a person does. Opening a notebook costs a second, reloading a page three:
+look at several things in one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +29,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +51,9 @@ EXTENSION = Path(nbcontain.__file__).parent / "labextension"
 # The open notebook's panel, and what of it tells whether it is ready, and whether it is at rest.
 SCRIPT = """
 window.nb = {
-  panel: () => [...(window.jupyterapp?.shell.widgets('main') ?? [])].find(w => w.content?.widgets && w.sessionContext),
+  main: () => [...(window.jupyterapp?.shell.widgets('main') ?? [])],
+  panels: () => nb.main().filter(w => w.content?.widgets && w.sessionContext),
+  panel: () => nb.panels().at(-1),
   status: () => nb.panel()?.sessionContext.session?.kernel?.status,
   isReady: () => !!nb.panel()?.context.isReady && ['idle', 'busy'].includes(nb.status())
       && !!nb.panel().sessionContext.session.kernel.info && nb.panel().content.widgets.length > 0,
@@ -43,34 +63,62 @@ window.nb = {
     nb.panel().content.deselectAll();
     await window.jupyterapp.commands.execute('notebook:run-cell');
   },
+  // As much room for the notebook as there is.
+  bare: () => {
+    const { shell, commands } = window.jupyterapp;
+    shell.mode = 'single-document';
+    shell.collapseLeft();
+    shell.collapseRight();
+    for (const side of ['left', 'right']) if (commands.isToggled('application:toggle-side-tabbar', { side }))
+      void commands.execute('application:toggle-side-tabbar', { side });
+  },
+  open: async (path) => {
+    for (const panel of nb.panels()) { panel.context.model.dirty = false; panel.dispose(); }
+    await window.jupyterapp.commands.execute('docmanager:open', { path, factory: 'Notebook' });
+    nb.bare();
+  },
   command: (name, args) => { void window.jupyterapp.commands.execute(name, args); },
 };
 """
 
 
+OpenLab = Callable[..., "Lab"]
+"""open_lab(*cells, width=1100)"""
+
+
 class Lab:
     """A notebook that is open in JupyterLab."""
 
-    def __init__(self, page: Page, url: str, path: Path) -> None:
-        self.page, self._url, self.path = page, url, path
+    def __init__(self, desk: Desk, page: Page, path: Path) -> None:
+        self.page, self.path, self._desk = page, path, desk
         self.complaints: list[str] = []
         """Errors that the page reported, and addresses of other hosts that it asked for."""
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
-        page.route(lambda asked: not asked.startswith(("data:", "blob:", self._url_base())), self._refuse)
-        page.add_init_script(SCRIPT)
+        self._listeners = {
+            "pageerror": lambda error: self.complaints.append(str(error)),
+            "console": lambda message: message.type == "error" and self.complaints.append(message.text),
+            "requestfailed": self._refused,
+        }
+        for event, listener in self._listeners.items():
+            page.on(event, listener)  # type: ignore[call-overload]
         self._open()
 
-    def _url_base(self) -> str:
-        return self._url.split("/doc/")[0]
+    def _refused(self, request: Any) -> None:
+        """Of other hosts, that is; what a reload cuts short is none of ours."""
+        if not request.url.startswith(self._desk.url):
+            self.complaints.append(f"asked for {request.url}")
 
-    def _refuse(self, route: Any) -> None:
-        self.complaints.append(f"asked for {route.request.url}")
-        route.abort()
+    def leave(self) -> None:
+        """Nobody looks at it any more; the page can show another one."""
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
 
     def _open(self) -> None:
-        self.page.goto(self._url, wait_until="domcontentloaded")
+        if self.page.evaluate("() => !!window.nb?.bare && !!window.jupyterapp"):
+            self.page.evaluate("path => nb.open(path)", str(self.path.relative_to(self._desk.directory)))
+        else:
+            self.page.goto(self._desk.address(self.path), wait_until="domcontentloaded")
         self.page.wait_for_function("window.nb && nb.isReady()", timeout=60_000)
+        self.page.evaluate("() => nb.bare()")
 
     # --- as a person does ---
 
@@ -83,10 +131,38 @@ class Lab:
         """Run a code cell without waiting for it."""
         self.page.evaluate("i => { window.ran = false; nb.run(i).finally(() => { window.ran = true; }); }", number)
 
+    def run_all(self) -> None:
+        """Run the code cells one after the other."""
+        for number in range(self.page.locator(".jp-Notebook .jp-CodeCell").count()):
+            self.run(number)
+
+    def save(self) -> None:
+        """Ctrl-S."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+
     def reload(self) -> None:
         """Ctrl-S, then the browser's reload button."""
-        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        self.save()
+        self.page.goto("about:blank")
         self._open()
+
+    def reopen(self) -> None:
+        """Ctrl-S, shut the kernel down, and open the saved notebook again, on a kernel that knows nothing of it."""
+        self.save()
+        self.page.goto("about:blank")
+        self._desk.end_kernels()
+        self._open()
+
+    @contextmanager
+    def another_tab(self) -> Iterator[Lab]:
+        """The same notebook, with its kernel, in a second tab of the browser."""
+        page = self._desk.page()
+        try:
+            other = Lab(self._desk, page, self.path)
+            yield other
+            self.complaints += other.complaints
+        finally:
+            page.close()
 
     def theme(self, name: str) -> None:
         """Settings → Theme: light or dark."""
@@ -142,31 +218,99 @@ class Lab:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=str(path))
 
+    def cell_picture(self, numbers: Sequence[int], path: Path) -> None:
+        """A PNG of these cells, which stand below each other."""
+        self.page.evaluate("() => { nb.panel().content.activeCellIndex = nb.panel().content.widgets.length - 1; }")
+        first = self.page.locator(".jp-Notebook .jp-Cell").nth(numbers[0])
+        size = self.page.viewport_size
+        assert size is not None
+        # As tall as they are: what is scrolled out of sight is in no picture.
+        self.page.set_viewport_size({"width": size["width"], "height": 2400})
+        first.scroll_into_view_if_needed()
+        cells = self.page.locator(".jp-Notebook .jp-Cell")
+        boxes = [box for number in numbers if (box := cells.nth(number).bounding_box())]
+        left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
+        right, bottom = (max(box[a] + box[b] for box in boxes) for a, b in (("x", "width"), ("y", "height")))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clip = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+        self.page.screenshot(path=str(path), clip=clip)  # type: ignore[arg-type]
+        self.page.set_viewport_size(size)
+
+
+class Desk:
+    """A server and a browser, for notebooks one after the other."""
+
+    def __init__(self, url: str, token: str, directory: Path, root: Path, browser: Browser) -> None:
+        self.url, self._token, self.directory, self.root = url, token, directory, root
+        self._context = browser.new_context(reduced_motion="reduce", accept_downloads=True)
+        self._context.set_default_timeout(20_000)
+        self._context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+        self._context.route(lambda asked: not asked.startswith(("data:", "blob:", url)), lambda route: route.abort())
+        self._page = self.page()
+        """Lab is loaded once, as that takes longer than all else; each notebook is opened in it."""
+
+    def address(self, path: Path) -> str:
+        """Where the browser finds a notebook."""
+        return f"{self.url}/lab/tree/{path.relative_to(self.directory)}?reset&token={self._token}"
+
+    def page(self) -> Page:
+        """Another tab, in which nothing is open."""
+        page = self._context.new_page()
+        page.add_init_script(SCRIPT)
+        return page
+
+    @contextmanager
+    def open(self, cells: Sequence[str], *, width: int = 1100, name: str = "test.ipynb") -> Iterator[Lab]:
+        """A notebook of these code cells, made and opened; its kernel ends with the context."""
+        path = self.directory / name
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, path)
+        self._page.set_viewport_size({"width": width, "height": 900})
+        lab = Lab(self, self._page, path)
+        try:
+            yield lab
+        finally:
+            lab.leave()
+            self.end_kernels()
+
+    def end_kernels(self) -> None:
+        """What "Shut Down All" does."""
+        for session in self._asked("GET", "/api/sessions"):
+            self._asked("DELETE", f"/api/sessions/{session['id']}")
+
+    def _asked(self, method: str, path: str) -> Any:
+        headers = {"Authorization": f"token {self._token}"}
+        request = urllib.request.Request(self.url + path, method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+
+@contextmanager
+def desk(directory: Path, *, root: Path) -> Iterator[Desk]:
+    """A server whose notebooks lie in `directory` and whose kernels use the store at `root`, and a browser."""
+    with ExitStack() as stack:
+        url, token = stack.enter_context(_server(directory, root))
+        yield Desk(url, token, directory, root, stack.enter_context(_browser()))
+
 
 @contextmanager
 def opened(cells: Sequence[str], directory: Path, *, root: Path, width: int = 1100) -> Iterator[Lab]:
-    """A notebook of these code cells, made in `directory` and opened; its server and kernel end with the context."""
-    path = directory / "test.ipynb"
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, path)
-    with ExitStack() as stack:
-        url, token = stack.enter_context(_server(directory, root))
-        page = stack.enter_context(_page(width))
-        yield Lab(page, f"{url}/doc/tree/{path.name}?token={token}", path)
+    """One notebook on a desk of its own: for whoever runs no other."""
+    with desk(directory, root=root) as own, own.open(cells, width=width) as lab:
+        yield lab
 
 
 @contextmanager
-def _page(width: int) -> Iterator[Page]:
+def _browser() -> Iterator[Browser]:
     executable = needs.chromium()
     # Chromium refuses its own sandbox to root.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser: Browser = playwright.chromium.launch(executable_path=executable, args=arguments)
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         try:
-            context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
-            context.set_default_timeout(20_000)
-            yield context.new_page()
+            yield browser
         finally:
             browser.close()
 

@@ -69,13 +69,13 @@ class Machine:
         chosen = RunOptions(image=image, command=command, detach=True, **options)  # type: ignore[arg-type]
         container = self.engine.run(chosen).result()
         assert isinstance(container, Container)
-        until(lambda: bool(container.logs()))
+        until(lambda: any(container.output()))
         return container
 
     def execute(self, container: Container, *command: str, **options: object) -> tuple[int, str]:
         """Run a further program in a container: its exit code, and what it wrote to standard output."""
         said: list[bytes] = []
-        code = container.exec(
+        code = container.execute(
             command, on_output=lambda stream, data: said.append(data) if stream == "stdout" else None, **options
         )  # type: ignore[arg-type]
         return code, b"".join(said).decode()
@@ -105,7 +105,7 @@ def network_processes(root: Path) -> dict[int, str]:
 
 def said(container: Container) -> str:
     """All that a container wrote so far, both streams."""
-    return b"".join(record.event.data for record in container.logs()).decode()  # type: ignore[union-attr]
+    return b"".join(record.event.data for record in container.output()).decode()  # type: ignore[union-attr]
 
 
 def until(holds: Callable[[], bool], timeout_s: float = 30, what: Callable[[], str] = str) -> None:

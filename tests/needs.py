@@ -61,10 +61,15 @@ def debian_mirror() -> str:
     return sites[0]
 
 
-def scratch() -> str:
-    """A directory whose file system can hold an overlay's upper directory: not itself an overlay."""
+def scratch(*, runs: bool = True) -> str:
+    """A directory whose file system can hold an overlay's upper directory: not itself an overlay.
+
+    Programs can be run from it, unless it is for files that nobody `runs`: containers' /dev/shm often forbids that.
+    """
     for candidate in (os.environ.get("NBCONTAIN_TEST_DIR", ""), tempfile.gettempdir(), "/var/tmp", "/dev/shm"):
-        if candidate and Path(candidate).is_dir() and file_system_of(Path(candidate)) != "overlay":
+        if not candidate or not Path(candidate).is_dir() or file_system_of(Path(candidate)) == "overlay":
+            continue
+        if not runs or not os.statvfs(candidate).f_flag & os.ST_NOEXEC:
             return candidate
     return tempfile.gettempdir()
 

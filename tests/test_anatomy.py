@@ -14,6 +14,7 @@ from archives import archive, directory, link, member, symlink
 from nbcontain.anatomy import Layers
 from nbcontain.build.plan import BuildOptions
 from nbcontain.commands import parse_words, split
+from nbcontain.display.explored import Explored
 from nbcontain.display.filetree import FileTree
 from nbcontain.display.table import Table
 from nbcontain.display.values import InProgress, Raw, Verdict
@@ -56,6 +57,7 @@ def typed(engine: Engine) -> Typed:
 
 
 def table(value: object) -> Table:
+    value = value.table if isinstance(value, Explored) else value
     assert isinstance(value, Table)
     return value
 

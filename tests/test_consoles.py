@@ -74,7 +74,7 @@ def sits(environment: dict[str, str]) -> Iterator[Sits]:
 
 
 def journal_of(container: Container) -> str:
-    return b"".join(getattr(each.event, "data", b"") for each in container.logs()).decode()
+    return b"".join(getattr(each.event, "data", b"") for each in container.output()).decode()
 
 
 def test_a_shell_has_a_terminal_of_the_containers_own(profile: str, box: Engine, sits: Sits) -> None:

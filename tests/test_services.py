@@ -90,13 +90,13 @@ def health_of(container: Container) -> str:
 
 
 def said(container: Container) -> str:
-    return b"".join(getattr(each.event, "data", b"") for each in container.logs()).decode()[-2000:]
+    return b"".join(getattr(each.event, "data", b"") for each in container.output()).decode()[-2000:]
 
 
 def inside(engine: Engine, container: Container, script: str, user: str = "") -> str:
     """What a client that is run in the same container writes."""
     said: list[bytes] = []
-    code = container.exec(("sh", "-c", script), user=user, on_output=lambda stream, data: said.append(data))
+    code = container.execute(("sh", "-c", script), user=user, on_output=lambda stream, data: said.append(data))
     text = b"".join(said).decode()
     assert code == 0, text
     return text

@@ -29,6 +29,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "nbcontain manifest add a b": ("manifest add a b", "manifests.add"),
     "nbcontain manifest inspect a": ("manifest inspect a", "manifests.document"),
     "nbcontain manifest push a": ("manifest push a", "registry.push"),
+    "nbcontain registry start": ("registry start", "serving.start"),
+    "nbcontain registry stop": ("registry stop", "serving.stop"),
+    "nbcontain registry serve": ("registry serve", "serving.open"),
+    "nbcontain registry ls": ("registry ls", "serving.repositories.listed"),
+    "nbcontain registry logs": ("registry logs", "serving.heard"),
 }
 """By what stands behind the % of a magic: what a terminal is told, and the method."""
 

@@ -2,8 +2,9 @@
 
 PLACES is a directory of programs, each of which runs a command in an imitation of one kind of place:
 `PLACES/NAME --copy DIRECTORY -- COMMAND…`. In each of them a wheel of this checkout is installed by pip and
-`tools/trial.py` is run. With --table FILE… only the table is made, of results that were kept (one JSON object a file,
-named after the place), such as those of real hosted notebooks.
+`tools/trial.py` is run, with a copy of the tests; nothing else of the checkout is there. With --table FILE… only the
+table is made, of results that were kept (one JSON object a file, named after the place), such as those of real hosted
+notebooks.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PAGE = CHECKOUT / "docs" / "environments.md"
 BEGIN, END = "<!-- results: tools/environments.py -->", "<!-- end of results -->"
 _INSIDE = (
-    "cd ~ && python3 -m venv v >/dev/null && v/bin/pip install -q {wheel} >&2 && python3 {trial} v/bin/python {tar}"
+    "cd ~ && python3 -m venv v >/dev/null && v/bin/pip install -q parcel/nbcontain-*.whl nbclient nbformat pytest"
+    " pytest-timeout hypothesis dockerfile >&2 && {sudo} python3 parcel/trial.py v/bin/python --tests parcel {debian}"
 )
 Results = dict[str, dict[str, object]]
 
@@ -31,21 +33,24 @@ def main() -> None:
     parser.add_argument("places", nargs="?")
     parser.add_argument("names", nargs="*")
     parser.add_argument("--debian", default="")
-    parser.add_argument("--keep", default="", help="a directory for the results")
+    parser.add_argument("--keep", default="", help="a directory of results, old and new")
+    parser.add_argument("--page", type=Path, default=PAGE, help="where to write the table, beside what is there")
     parser.add_argument("--table", nargs="*", default=[])
     given = parser.parse_args()
-    results: Results = {Path(file).stem: json.loads(Path(file).read_text()) for file in given.table}
+    kept = [*given.table, *(Path(given.keep).glob("*.json") if given.keep else ())]
+    results: Results = {Path(file).stem: json.loads(Path(file).read_text()) for file in kept}
     if given.places:
         places = Path(given.places)
         names = given.names or sorted(each.name for each in places.iterdir() if each.is_symlink())
-        results |= {name: tried(places / name, given.debian, given.keep) for name in names}
-    text = PAGE.read_text()
+        results |= {name: tried(places, name, given.debian, given.keep) for name in names}
+    text = given.page.read_text()
     before, _, rest = text.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(results)}\n{END}{rest.partition(END)[2]}")
+    given.page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n{END}{rest.partition(END)[2]}")
 
 
-def tried(place: Path, debian: str, keep: str) -> dict[str, object]:
-    """What came of it in one place."""
+def tried(places: Path, name: str, debian: str, keep: str) -> dict[str, object]:
+    """What came of it in one place; a name that ends in +sudo is for root, as sudo makes one there."""
+    place, _, sudo = name.partition("+")
     with tempfile.TemporaryDirectory() as directory:
         parcel = Path(directory, "parcel")
         parcel.mkdir()
@@ -53,27 +58,29 @@ def tried(place: Path, debian: str, keep: str) -> dict[str, object]:
             [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(parcel), str(CHECKOUT)], check=True
         )
         shutil.copy2(CHECKOUT / "tools" / "trial.py", parcel)
+        shutil.copy2(CHECKOUT / "pyproject.toml", parcel)
+        shutil.copytree(CHECKOUT / "tests", parcel / "tests", ignore=shutil.ignore_patterns("__pycache__"))
         if debian:
             shutil.copy2(debian, parcel / "debian.tar")
-        inside = _INSIDE.format(
-            wheel="./parcel/nbcontain-*.whl", trial="parcel/trial.py", tar="parcel/debian.tar" if debian else ""
-        )
-        done = subprocess.run(
-            [str(place), "--copy", str(parcel), "--", "sh", "-c", inside], capture_output=True, text=True, check=False
-        )
+        inside = _INSIDE.format(debian="--debian parcel/debian.tar" if debian else "", sudo=sudo)
+        command = [str(places / place), "--copy", str(parcel), "--", "sh", "-c", inside]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         found = {"doctor": {"isolation": "?", "why": (done.stderr + done.stdout)[-300:]}}
     if keep:
-        Path(keep, f"{place.name}.json").write_text(json.dumps(found))
+        Path(keep, f"{name}.json").write_text(json.dumps(found))
     return found
 
 
 def table(results: Results) -> str:
     """Markdown."""
-    lines = ["| place | isolation | own namespaces | store | run | exec | apt-get, useradd | owners in the image |"]
-    lines.append("|---" * 8 + "|")
+    titles = (
+        "place", "isolation", "own namespaces", "store", "run", "exec", "two containers talk", "notebook 01", "tests",
+        "apt-get, useradd", "owners in the image",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, found in sorted(results.items()):
         doctor = found["doctor"]
         assert isinstance(doctor, dict)
@@ -81,7 +88,9 @@ def table(results: Results) -> str:
         apt = str(found.get("apt", "–"))
         cells = [
             name, doctor["isolation"], namespaces, doctor.get("storage_driver", "?"), _mark(found.get("run")),
-            _mark(found.get("exec")), f"yes, {found['apt_s']} s" if apt == "fine" else _mark(apt),
+            _mark(found.get("exec")), _mark(found.get("network")), _mark(found.get("notebook")),
+            str(found.get("tests", "–")),
+            f"yes, {found['apt_s']} s" if apt == "fine" else _mark(apt),
             _mark(found.get("owners")),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")

@@ -1,15 +1,17 @@
-"""What nbcontain can do in this very place, as one JSON object: python trial.py PYTHON [DEBIAN.tar]
+"""What nbcontain can do in this very place, as JSON: python trial.py PYTHON [--debian TAR] [--tests CHECKOUT]
 
-PYTHON is one that has nbcontain installed, DEBIAN.tar the root of a minimal Debian. Nothing else is needed, so that it
-can be run in any hosted notebook. `tools/environments.py` makes the table of docs/environments.md of it.
+PYTHON is one that has nbcontain installed, TAR the root of a minimal Debian, CHECKOUT has the project's tests in it.
+Nothing else is needed, so that it can be run in any hosted notebook; where PYTHON has nbclient too, the first notebook
+is run from top to bottom. `tools/environments.py` makes the table of docs/environments.md of it.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
+import re
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -20,19 +22,31 @@ FROM debian
 RUN apt-get update -qq && apt-get install -y -qq openssh-client hello && hello && useradd -m alice
 """
 OWNERS = {"usr/bin/ssh-agent": (0, 101), "home/alice": (1000, 1000)}
+PORTABLE = (
+    "tests/dockerfile", "tests/display", "tests/oci", "tests/store", "tests/build/test_plan.py",
+    "tests/build/test_patterns.py", "tests/build/test_context.py", "tests/registry/test_parsing.py",
+    "tests/test_diagnosis.py", "tests/test_options.py", "tests/test_journal.py", "tests/test_events.py",
+)  # fmt: skip
+"""Tests that ask for nothing but Python and a disk."""
 
 
-def main(python: str, debian: str = "") -> None:
+def main() -> None:
     """Try everything, in a store of its own; print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("python")
+    parser.add_argument("--debian", default="")
+    parser.add_argument("--tests", default="")
+    given = parser.parse_args()
 
-    def nbcontain(*words: str, timeout_s: float = 400) -> tuple[bool, str]:
+    def run(*command: str, timeout_s: float = 400) -> tuple[bool, str]:
         try:
-            done = subprocess.run(
-                [python, "-m", "nbcontain", *words], capture_output=True, text=True, timeout=timeout_s, check=False
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
         except subprocess.TimeoutExpired:
             return False, "it took too long"
         return done.returncode == 0, (done.stdout if done.returncode == 0 else done.stderr + done.stdout).strip()
+
+    def nbcontain(*words: str) -> tuple[bool, str]:
+        return run(given.python, "-m", "nbcontain", *words)
 
     found: dict[str, object] = {}
     began = time.perf_counter()
@@ -46,9 +60,46 @@ def main(python: str, debian: str = "") -> None:
     found["exec"] = nbcontain("exec", "trial", "sh", "-c", "echo fine")[1][-300:] if ok else ""
     nbcontain("rm", "-f", "trial")
     found["network_none"] = nbcontain("run", "--rm", "--network", "none", "host", "echo", "fine")[1][-300:]
-    if debian:
-        found.update(_debian(nbcontain, debian))
+    found["network"] = _network(nbcontain)
+    with tempfile.TemporaryDirectory() as directory:
+        if not nbcontain("tutorials", directory)[0]:
+            found["notebook"] = "no notebooks"
+        elif run(given.python, "-c", "import nbclient")[0]:
+            notebook = str(Path(directory, "01-image-or-container.ipynb"))
+            ok, said = run(given.python, "-c", "from nbclient.cli import main; main()", "--timeout=120", notebook)
+            found["notebook"] = "fine" if ok else said[-600:]
+    if given.tests:
+        words = ("-q", "-p", "no:cacheprovider", "--rootdir", given.tests, "-m", "not slow and not network")
+        tests = [str(Path(given.tests, each)) for each in PORTABLE]
+        ok, said = run(given.python, "-m", "pytest", *words, *tests, timeout_s=590)
+        found["tests"] = _counts(said)
+        found["tests_said"] = "" if ok else said[-3000:]
+    if given.debian:
+        found.update(_debian(nbcontain, given.debian))
     print(json.dumps(found))
+
+
+def _counts(said: str) -> str:
+    """How many tests passed, "of" how many where some did not."""
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", said.splitlines()[-1])}
+    passed, ran = counts.get("passed", 0), sum(counts.values())
+    return str(passed) if passed == ran else f"{passed} of {ran}"
+
+
+def _network(nbcontain: object) -> str:
+    """Whether two containers on a network find each other by name and talk."""
+    assert callable(nbcontain)
+    ok, said = nbcontain("network", "create", "trial")
+    if ok:
+        server = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=80, bind='0.0.0.0')"
+        client = "import urllib.request as u; u.urlopen('http://server/', timeout=20).close(); print('fine')"
+        ok, said = nbcontain("run", "-d", "--name", "server", "--network", "trial", "host", "python3", "-c", server)
+    if ok:
+        time.sleep(2)
+        _, said = nbcontain("run", "--rm", "--network", "trial", "host", "python3", "-c", client)
+    nbcontain("rm", "-f", "server")
+    nbcontain("network", "rm", "trial")
+    return str(said[-300:])
 
 
 def _debian(nbcontain: object, debian: str) -> dict[str, object]:
@@ -81,4 +132,4 @@ def _owners(archive: str) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from nbcontain.build.elf import Loader, expand, parse_cache, read_elf
+from nbcontain.build.host_packages import HostPackages, packages_directory
 from nbcontain.build.host_python import HostPython, standard_library
 from nbcontain.build.host_tree import Directory, HostTree, Link, Text
 from nbcontain.errors import BuildError
@@ -99,19 +100,22 @@ class HostImage:
 
 
 def make_host_tar(
-    programs: Sequence[str], write: Callable[[bytes], object], *, python: Path | None = None
-) -> HostImage:
+    programs: Sequence[str], write: Callable[[bytes], object], *, python: Path | None = None,
+    packages: Sequence[str] = (),
+) -> HostImage:  # fmt: skip
     """Write the layer tar of a small image out of this machine's shell, coreutils, Python and `programs`.
 
     The Python is the running one's base, or `python`, which is executed once to ask it. The same files give
-    the same bytes. Raises BuildError for a program that is not there or cannot be read, before anything is
-    written, and blocks while it reads some 50 MB.
+    the same bytes. `packages` are Python's, of the running environment. Raises BuildError for a program or package
+    that is not there or cannot be read, before anything is written, and blocks while it reads some 50 MB.
     """
     made = _Survey()
     made.add_python(HostPython.running() if python is None else HostPython.of(str(python)))
     made.add_basics()
     for program in programs:
         made.add_named(program)
+    if packages:
+        made.add_packages(HostPackages.of(packages))
     made.add_files()
     made.add_what_libc_opens()
     made.mend_searches()
@@ -163,6 +167,29 @@ class _Survey:
             for path in [each for each in tree.sources if python.owns(each)]:
                 if elf := loader.read(path):
                     tree.strip(path, elf)
+
+    def add_packages(self, packages: HostPackages) -> None:
+        """Put in packages of the running Python, which is the first one, and the libraries of their extension modules.
+
+        They lie where the Python in the image looks for them, whatever environment they are in here.
+        """
+        python, tree = HostPython.running(), self.tree
+        loader = self._add_file(python.executable)
+        passed_on = loader.passed_on(python.executable) if loader else ()
+        home = tree.place(packages_directory(os.path.realpath(python.stdlib)))
+        prefix = os.path.dirname(os.path.dirname(tree.sources[os.path.realpath(python.executable)]))
+        tree.notices += packages.notices
+        own = {source for source, _ in packages.files}
+        for root in packages.roots:
+            tree.move(root, home)
+        for source, place in packages.files:
+            tree.add(source, place and f"{prefix}/{place}")
+        for source in sorted(own):
+            if loader is None or ".so" not in os.path.basename(source):
+                continue
+            if lacking := loader.lacking(source, passed_on):
+                tree.notices.append(f"{os.path.basename(source)}: this machine has no {', '.join(lacking)}")
+            self._add_libraries([each for each in loader.follow(source, passed_on) if each not in own])
 
     def add_basics(self) -> None:
         """Put in the shell, coreutils and their companions, or as much of them as busybox has."""

@@ -95,9 +95,10 @@ class HostTree:
         path = self._resolved(path)
         return not (self._moved_to(path) or _below(path, _SYSTEM))
 
-    def add(self, path: str) -> str:
+    def add(self, path: str, place: str = "") -> str:
         """Put the file at `path` in, with the links on the way to it; gives its place in the image.
 
+        That is as for all files, or `place`.
         Raises OSError if it is not there, BuildError if it is no regular file or cannot be read.
         """
         first = path
@@ -116,7 +117,7 @@ class HostTree:
         # No set-user-ID bits, and nothing that only the owner on the host could read.
         mode = 0o755 if info.st_mode & 0o111 else 0o644
         inode = (info.st_dev, info.st_ino) if info.st_nlink > 1 else None
-        place = self.place(path)
+        place = place or self.place(path)
         self.sources[path] = place
         self._put(place, HostFile(path, mode, inode))
         return place

@@ -46,20 +46,21 @@ def imported_image(source: str, workshop: Workshop, task: str) -> Image:
         return _stored(workshop, task, f"import of {'standard input' if source == '-' else path.name}", copy)
 
 
-def host_image(programs: Sequence[str], workshop: Workshop, task: str) -> Image:
-    """A small image of this machine's own shell, coreutils and Python, and of these programs."""
+def host_image(programs: Sequence[str], workshop: Workshop, task: str, packages: Sequence[str] = ()) -> Image:
+    """A small image of this machine's own shell, coreutils and Python, and of these programs and Python packages."""
     # Here, since %load_ext imports this module, and few sessions make the image.
     from nbcontain.build.host_image import make_host_tar
 
     config: list[ImageConfig] = []
 
     def make(write: Write) -> None:
-        made = make_host_tar(programs, write)
+        made = make_host_tar(programs, write, packages=packages)
         for notice in made.notices:
             workshop.emit(Notice(task, notice))
         config.append(ImageConfig(env=made.env, cmd=made.cmd))
 
-    return _stored(workshop, task, "from-host " + " ".join(programs), make, config)
+    created_by = " ".join(("from-host", *programs, *(f"--package {each}" for each in packages)))
+    return _stored(workshop, task, created_by, make, config)
 
 
 def _stored(

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 _READ_BYTES = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_TABLES = {".csv": ("to_csv", "write_csv"), ".parquet": ("to_parquet", "write_parquet"),
-           ".json": ("to_json", "write_json")}  # fmt: skip
-"""How a table is written, by the suffix of its name: pandas' method, then polars'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,37 +69,6 @@ def checked(name: str) -> str:
     return "/".join(parts)
 
 
-def content(name: str, value: Any) -> bytes:
-    """What a file of that name has in it: text, bytes, or a table by the name's suffix. Raises UsageError."""
-    match value:
-        case str():
-            return value.encode()
-        case bytes() | bytearray() | memoryview():
-            return bytes(value)
-    suffix = PurePosixPath(name).suffix.lower()
-    for method in _TABLES.get(suffix, ()):
-        if hasattr(value, method):
-            return _table(value, method)
-    kind = type(value).__name__
-    if any(hasattr(value, method) for methods in _TABLES.values() for method in methods):
-        raise UsageError(f"{name}: how is a {kind} to be written?", hint="Call it .csv, .parquet or .json")
-    raise UsageError(f"{name}: a {kind} is no file", hint="Text, bytes, a pathlib.Path, or a DataFrame")
-
-
-def _table(value: Any, method: str) -> bytes:
-    buffer = io.BytesIO()
-    match method:
-        case "to_csv":
-            buffer.write(value.to_csv(index=False).encode())
-        case "to_json":
-            buffer.write(value.to_json(orient="records").encode())
-        case "to_parquet":
-            value.to_parquet(buffer, index=False)
-        case _:
-            getattr(value, method)(buffer)
-    return buffer.getvalue()
-
-
 def _write(writer: Writer, name: str, value: Any) -> None:
     path = checked(name)
     if isinstance(value, MemoryFile):
@@ -110,6 +76,8 @@ def _write(writer: Writer, name: str, value: Any) -> None:
     elif isinstance(value, Path):
         _copy(writer, path, value)
     else:
+        from nbcontain.objects import content
+
         writer.file(path, io.BytesIO(content(name, value)), 0o644)
 
 

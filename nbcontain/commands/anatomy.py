@@ -1,27 +1,28 @@
-"""The commands that look into images: layers, diff, tree, cat, verify."""
+"""The commands that look into images, and a container's layers: layers, diff, tree, cat, verify."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nbcontain.anatomy import Difference, Examined, LayerPart, Layers, TreeAt
 from nbcontain.commands.table import command
+from nbcontain.display.explored import MARKS, Explored
 from nbcontain.display.filetree import FileTree, of_layer
 from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Raw, Verdict
 from nbcontain.display.words import count, size
 from nbcontain.errors import UsageError
+from nbcontain.explorer import Exploration
 from nbcontain.options import argument, option, with_defaults
 from nbcontain.store.contents import Change
+from nbcontain.task import Task
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
 
-_WORST = 3
-_MARK = {"A": "+", "C": "~", "D": "−"}
 LAYER_TITLES = {
     "Number": "#", "Layer": "LAYER", "DiffID": "DIFF ID", "CreatedBy": "CREATED BY", "Size": "SIZE", "Files": "FILES",
     "Added": "ADDED", "Changed": "CHANGED", "Removed": "REMOVED", "Wasted": "WASTED",
@@ -31,7 +32,7 @@ LAYER_TITLES = {
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class LayersWords:
-    image: str = argument(help="an image")
+    name: str = argument(help="which")
     wasted: bool = option("--wasted", help="the files on which bytes are wasted: overwritten or removed later")
     no_trunc: bool = option("--no-trunc", help="instructions in full")
     format: str = option("--format", help="a table of these columns, or a text for each layer",
@@ -40,57 +41,35 @@ class LayersWords:
 
 @command("image", "layers", "what each layer adds, changes and removes, and which bytes are wasted", LayersWords)
 def image_layers(engine: Engine, words: LayersWords) -> InProgress[object]:
+    return _layers(words, lambda: engine.explorer.image(words.name))
+
+
+@command("container", "layers", "its image's layers, and on top what it has written itself", LayersWords)
+def container_layers(engine: Engine, words: LayersWords) -> InProgress[object]:
+    return _layers(words, lambda: engine.explorer.container(engine.container(words.name)))
+
+
+def _layers(words: LayersWords, explored: Callable[[], Task[Exploration]]) -> InProgress[object]:
     wanted = Format.parse(words.format)
 
-    def drawn(layers: Layers) -> object:
+    def drawn(found: Exploration) -> object:
         if wanted.template is not None:
-            rows = [_layer_row(part, full=words.no_trunc) for part in layers.parts]
-            return wanted.of(rows, LAYER_TITLES, f"layers of {words.image}")
-        return _wasted_table(layers, words.image) if words.wasted else _layers_table(layers, words)
+            rows = [_layer_row(part, full=words.no_trunc) for part in found.layers.parts]
+            return wanted.of(rows, LAYER_TITLES, f"layers of {found.name}")
+        return _wasted_table(found.layers, found.name) if words.wasted else Explored(found, words.no_trunc)
 
-    return InProgress(engine.anatomy.layers(words.image).then(drawn), "work")
+    return InProgress(explored().then(drawn), "work")
 
 
 def _layer_row(part: LayerPart, *, full: bool) -> dict[str, object]:
     digest = part.layer.descriptor.digest
+    layer, diff_id = (str(digest) if full else digest.short, str(part.layer.diff_id)) if part.is_stored else ("", "")
     return {
-        "Number": part.number, "Layer": str(digest) if full else digest.short, "DiffID": str(part.layer.diff_id),
+        "Number": part.number, "Layer": layer, "DiffID": diff_id,
         "CreatedBy": part.entry.created_by or part.entry.comment, "Size": part.layer.descriptor.size,
         "Files": part.files_bytes, "Added": part.count("A"), "Changed": part.count("C"), "Removed": part.count("D"),
         "Wasted": part.wasted_bytes,
     }  # fmt: skip
-
-
-def _layers_table(layers: Layers, words: LayersWords) -> Table:
-    rows = []
-    for part in layers.parts:
-        text = part.entry.created_by or part.entry.comment
-        # What every line of a history has in common says nothing.
-        short = text.removesuffix(" # buildkit").replace("RUN /bin/sh -c ", "RUN ", 1)
-        changes = [f"{_MARK[letter]}{count}" for letter in "ACD" if (count := part.count(letter))]
-        rows.append((
-            part.number, part.layer.descriptor.digest.short,
-            text if words.no_trunc else short if len(short) <= 72 else short[:71] + "…",
-            part.layer.descriptor.size, part.files_bytes, " ".join(changes), part.wasted_bytes or None,
-            part.files_bytes,
-        ))  # fmt: skip
-    columns = (
-        Column("#", look="num"), Column("LAYER", look="code"), Column("CREATED BY", look="wide"),
-        Column("STORED", size, "num"), Column("FILES", size, "num"), Column("CHANGES"), Column("WASTED", size, "num"),
-        Column("", look="graph"),
-    )  # fmt: skip
-    return Table(columns, rows, _layers_footer(layers), f"layers of {words.image}")
-
-
-def _layers_footer(layers: Layers) -> str:
-    stored, files = size(layers.image.size_bytes), size(layers.files_bytes)
-    text = f"{count(len(layers.parts), 'layer')} · {stored} stored · {files} of files"
-    if not layers.wasted_bytes:
-        return f"{text} · nothing is wasted"
-    worst = layers.wasted()
-    named = ", ".join(f"{path} {size(size_bytes)}" for path, size_bytes, _ in worst[:_WORST])
-    more = f" and {len(worst) - _WORST} more (--wasted)" if len(worst) > _WORST else ""
-    return f"{text} · {size(layers.wasted_bytes)} wasted ({1 - layers.efficiency:.0%}): {named}{more}"
 
 
 def _wasted_table(layers: Layers, name: str) -> Table:
@@ -153,7 +132,7 @@ def _difference_table(found: Difference, words: ImageDiffWords) -> Table:
     rows: list[tuple[object, ...]] = [
         ("~", what, f"{before or '(none)'} → {after or '(none)'}", None) for what, before, after in found.config
     ]
-    rows += [(_MARK[each.letter], _path_of(each), ", ".join(each.what), _delta(each)) for each in shown]
+    rows += [(MARKS[each.letter], _path_of(each), ", ".join(each.what), _delta(each)) for each in shown]
     total = sum(map(_delta, found.changes))
     counts = {letter: sum(each.letter == letter for each in found.changes) for letter in "ACD"}
     footer = f"{counts['A']} added · {counts['C']} changed · {counts['D']} removed · {_signed(total)}"

@@ -15,6 +15,7 @@ from nbcontain.display.values import Document, InProgress, Interactive, Lines
 from nbcontain.display.words import ago, command_line, count, size
 from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.events import Emit
+from nbcontain.exchange import Exchange
 from nbcontain.filters import CONTAINERS
 from nbcontain.inspection import container_document
 from nbcontain.options import option, with_defaults
@@ -38,11 +39,15 @@ def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Inte
     log = "" if options.remove else "%container logs shows all of it"
     keys.parse(options.detach_keys)
 
+    exchange = options.exchange or Exchange.of(options)
+
     def in_progress() -> InProgress[Any]:
-        return InProgress(engine.isolated(options.isolation).run(options), "run", facts=facts, whole_log=log)
+        task = exchange.run(engine.isolated(options.isolation), options)
+        return InProgress(task, "run", facts=facts, whole_log=log)
 
     if options.detach or not options.tty:
         return in_progress()
+    exchange.refuse("a terminal (-t)")
     return Interactive(
         lambda size, emit: engine.isolated(options.isolation).consoles.run(options, size, emit), options.detach_keys,
         types=options.interactive, is_raw=True, elsewhere=None if options.interactive else in_progress,
@@ -51,7 +56,11 @@ def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Inte
 
 @command("container", "create", "make a container of an image, to be started later", RunOptions, top=("create",))
 def container_create(engine: Engine, options: RunOptions) -> Lines:
-    return Lines((engine.isolated(options.isolation).create(replace(options, detach=True)).id,))
+    exchange = options.exchange or Exchange.of(options)
+    exchange.refuse("a container that is only made", puts=True)
+    container = engine.isolated(options.isolation).create(replace(options, detach=True))
+    exchange.fill(container)
+    return Lines((container.id,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,11 +253,13 @@ def on_each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Cont
 @command("container", "exec", "run a further program in a running container", ExecOptions, top=("exec",))
 def container_exec(engine: Engine, options: ExecOptions) -> InProgress[Any] | Interactive | None:
     keys.parse(options.detach_keys)
+    exchange = options.exchange or Exchange.of(options)
+    if not options.detach and not options.tty:
+        return InProgress(engine.exec(options, stdin=exchange.stdin, around=exchange.around), "exec")
+    exchange.refuse("a program that is left alone (-d)" if options.detach else "a terminal (-t)")
     if options.detach:
         engine.consoles.exec_detached(options)
         return None
-    if not options.tty:
-        return InProgress(engine.exec(options), "exec")
     return Interactive(
         lambda size, _: engine.consoles.exec(options, size), options.detach_keys,
         types=options.interactive, is_raw=True,

@@ -249,9 +249,11 @@ def image_rm(engine: Engine, words: ImageRemoveWords) -> Lines:
 @with_defaults
 class FromHostWords:
     tag: str = option("-t", "--tag", help="what to call it", default="host")
+    packages: tuple[str, ...] = option("--package", help="a Python package of here, with what it requires",
+                                       metavar="NAME")  # fmt: skip
     programs: tuple[str, ...] = argument(help="further programs of here", nargs="*", default=(), metavar="PROGRAM")
 
 
 @command("image", "from-host", "make a small image of this machine's shell, coreutils and Python", FromHostWords)
 def image_from_host(engine: Engine, words: FromHostWords) -> InProgress[Image]:
-    return InProgress(engine.from_host(words.tag, words.programs), "build")
+    return InProgress(engine.from_host(words.tag, words.programs, words.packages), "build")

@@ -52,14 +52,17 @@ class CreateWords:
     labels: tuple[str, ...] = option("--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
     options: tuple[str, ...] = option("-o", "--opt", help="mtu=1400, and docker's names of it", metavar="NAME=VALUE")
 
+    def request(self) -> NetworkRequest:
+        """What is asked for."""
+        return NetworkRequest(
+            name=self.name, driver=self.driver, subnets=self.subnet, gateways=self.gateway, ranges=self.ip_range,
+            internal=self.internal, ipv6=self.ipv6, labels=self.labels, options=self.options,
+        )  # fmt: skip
+
 
 @command("network", "create", "make a network", CreateWords)
 def network_create(engine: Engine, words: CreateWords) -> InProgress[Lines]:
-    request = NetworkRequest(
-        name=words.name, driver=words.driver, subnets=words.subnet, gateways=words.gateway, ranges=words.ip_range,
-        internal=words.internal, ipv6=words.ipv6, labels=words.labels, options=words.options,
-    )  # fmt: skip
-    return _done("network create", lambda: Lines((engine.networks.create(request).id,)))
+    return _done("network create", lambda: Lines((engine.networks.create(words.request()).id,)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,11 +35,13 @@ _COMMANDS: list[Command] = []
 GROUPS = {
     "image": "images: make, list, look into, remove",
     "container": "containers: run, watch, stop, remove",
+    "kernel": "kernels: Jupyter's, run inside of images",
     "healthcheck": "health: check a container now",
     "network": "networks: make, join, look at",
     "volume": "volumes: directories that have names and outlive containers",
     "manifest": "manifest lists: one name for an image's platforms",
     "builder": "builder: what builds keep",
+    "registry": "a registry of your own: a server for images, on this machine",
     "system": "the store itself: is it sound",
 }
 

@@ -11,7 +11,7 @@ from nbcontain.display.formats import Format, size_shown
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Confirm, Document, InProgress, Lines
 from nbcontain.display.words import ago, count, size
-from nbcontain.errors import NbcontainError, UsageError
+from nbcontain.errors import NbcontainError, UsageError, VolumeNotFound
 from nbcontain.events import Emit
 from nbcontain.filters import VOLUMES
 from nbcontain.options import argument, option, with_defaults
@@ -139,8 +139,6 @@ class RemoveWords(VolumeNames):
 
 @command("volume", "rm", "remove volumes, and all their files", RemoveWords, aliases=("remove",))
 def volume_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
-    from nbcontain.errors import VolumeNotFound
-
     def body(emit: Emit) -> Lines:
         errors: list[NbcontainError] = []
         gone = []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from nbcontain.display.live import Shown, show_container
+from nbcontain.display.live import Surroundings, show_container
 from nbcontain.display.present import Mode
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, Verdict
@@ -15,20 +15,20 @@ from nbcontain.oci.image import Image
 from nbcontain.outcomes import RunResult
 from nbcontain.runtime.container import Container
 
-Actions = Callable[[Container], Mapping[str, Callable[[], object]]]
+Around = Callable[[Container], Surroundings]
 
 
-def register(ipython: Any, mode: Mode, actions: Actions, drawn: Callable[[object], bool]) -> None:
+def register(ipython: Any, mode: Mode, around: Around, drawn: Callable[[object], bool]) -> None:
     """Hand our drawings to IPython's formatters.
 
-    `actions` gives a container's buttons. `drawn` tells whether an object was just shown as the outcome of
-    a command, so that a cell does not show it a second time as its value.
+    `around` gives what a container's card knows and can do. `drawn` tells whether an object was just shown as the
+    outcome of a command, so that a cell does not show it a second time as its value.
     """
     formatters = ipython.display_formatter.formatters
     own = ipython.display_formatter.ipython_display_formatter
 
     def show_live(container: Container) -> None:
-        show_container(container, actions(container), mode=mode, facts=_facts(container))
+        show_container(container, around(container), mode=mode)
 
     def show(value: Any) -> None:
         if drawn(value):
@@ -41,7 +41,25 @@ def register(ipython: Any, mode: Mode, actions: Actions, drawn: Callable[[object
             bundle["text/html"] = table.html()
         display(bundle, raw=True)  # type: ignore[no-untyped-call]
 
+    def explored(value: Any) -> None:
+        from nbcontain.display.looking import show_explored
+
+        show_explored(value, mode)
+
+    def layers(value: Any) -> None:
+        from nbcontain.display.looking import show_layers
+
+        show_layers(value, mode)
+
+    def xrayed(value: Any) -> None:
+        from nbcontain.display.looking import show_xray
+
+        show_xray(value, mode)
+
     own.for_type(Container, show_live)
+    own.for_type_by_name("nbcontain.display.xrayed", "Xrayed", xrayed)
+    own.for_type_by_name("nbcontain.images", "Layers", layers)
+    own.for_type_by_name("nbcontain.display.explored", "Explored", explored)
     own.for_type(Image, show)
     own.for_type(RunResult, show)
     formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(document_text(value)))
@@ -86,7 +104,3 @@ def image_table(image: Image) -> Table:
     )
     return Table(columns, rows, " · ".join(facts), f"layers of image {image.id.short}")
 
-
-def _facts(container: Shown) -> dict[str, str]:
-    info = container.info  # type: ignore[attr-defined]
-    return {"network": info.options.get("network", ""), "command": command_line(info.command)}

@@ -1,8 +1,8 @@
 """Static HTML as pure functions: what is saved in a notebook, and what a live card is filled with.
 
 Every leaf of text goes through `escape`; class names come from closed sets; there is no script, no
-link and no inline style but a number. The words are there without the style sheet too, since GitHub
-and untrusted notebooks drop it.
+link but to a published port, and no inline style but a number. The words are there without the style
+sheet too, since GitHub and untrusted notebooks drop it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ GLYPHS = {
     "waiting": "○",
     "running": "▶",
     "up": "●",
+    "paused": "‖",
     "done": "✓",
     "cached": "◆",
     "failed": "✗",
@@ -43,6 +44,8 @@ class Picture:
     """For assistive technology, and the title of the card's group."""
     head: str
     """HTML: state, name, figures."""
+    meters: str = ""
+    """HTML: what it uses just now, which changes more often than the rest."""
     body: str = ""
     """HTML: facts, steps, notices."""
     log: tuple[Line, ...] = ()
@@ -63,6 +66,53 @@ class Action:
     """What it acts on, for its accessible name."""
     enabled: bool = True
     confirm: str = ""
+    command: str = ""
+    """What one would type to do the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawer:
+    """What a card shows below itself because somebody asked for it; one without a title is closed."""
+
+    title: str = ""
+    html: str = ""
+    model_id: str = ""
+    """A widget that is shown in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A live card as it is now."""
+
+    picture: Picture
+    actions: Sequence[Action] = ()
+    log: Sequence[Line] = ()
+    """The last lines, more than the picture saves."""
+    log_end: int = 0
+    """How many there were in all."""
+    begun: Sequence[Line] = ()
+    """Lines that may still change."""
+    drawer: Drawer = Drawer()
+    command: str = ""
+    """What one would type to see the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """A time that passes: the page of a live card counts on by itself, a saved one keeps what is said here."""
+
+    at: float
+    """Seconds since the epoch, by this machine's clock."""
+    now: float
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.prefix}{words.duration(max(0.0, self.now - self.at))}"
+
+    def html(self) -> str:
+        """As HTML; what stands in the inner element changes by itself."""
+        counted = words.duration(max(0.0, self.now - self.at))
+        return escape(self.prefix) + element("span", counted, "nbc-since", data_since=f"{self.at:.3f}")
 
 
 def escape(text: object) -> str:
@@ -80,6 +130,8 @@ def element(tag: str, content: str, classes: str = "", **attributes: str) -> str
 def card(picture: Picture, with_style: bool = True) -> str:
     """The whole card, as it is saved."""
     parts = [element("div", element("div", picture.head, "nbc-head"), "nbc-top")]
+    if picture.meters:
+        parts.append(picture.meters)
     if picture.body:
         parts.append(element("div", picture.body, "nbc-body"))
     if picture.log:
@@ -89,12 +141,12 @@ def card(picture: Picture, with_style: bool = True) -> str:
     return element("div", f"\n{sheet}{inside}\n", _ROOT, role="group", aria_label=picture.label)
 
 
-def heading(state: str, word: str, title: str, about: Sequence[str]) -> str:
+def heading(state: str, word: str, title: str, about: Sequence[str | Since]) -> str:
     """The first line of a card: how it is, what it is, and its figures."""
     parts = [state_mark(state, word), element("strong", escape(title), "nbc-title")]
-    said = [fact for fact in about if fact]
+    said = [fact.html() if isinstance(fact, Since) else escape(fact) for fact in about if fact]
     if said:
-        parts.append(element("span", " · ".join(escape(fact) for fact in said), "nbc-about"))
+        parts.append(element("span", " · ".join(said), "nbc-about"))
     return " ".join(parts)
 
 
@@ -200,27 +252,33 @@ def style(content: str) -> str:
         wanted.append("log")
     if re.search(r"nbc-(fg|bg|bold|dim|italic|underline|strike|inverse)", content):
         wanted.append("color")
+    if "nbc-meter" in content or "nbc-spark" in content:
+        wanted.append("meters")
     if "nbc-table" in content:
         wanted.append("table")
     if "nbc-files" in content:
         wanted.append("files")
     if "nbc-choices" in content:
         wanted.append("choices")
+    if "nbx-layers" in content:
+        wanted.append("layers")
+    if "nbx-section" in content:
+        wanted.append("sides")
     return element("style", "".join(sections[name] for name in wanted))
 
 
 @cache
-def style_sheet() -> str:
-    """The whole style sheet, for live cards."""
+def style_sheet(name: str = "style.css") -> str:
+    """A whole style sheet, for what is live: that of all cards, or what those that look inside have besides."""
     from importlib.resources import files
 
-    return (files("nbcontain.display") / "static" / "style.css").read_text("utf-8")
+    return (files("nbcontain.display") / "static" / name).read_text("utf-8")
 
 
 @cache
 def _sections() -> dict[str, str]:
-    """The style sheet cut at its `/*# name */` marks, without needless blanks."""
-    _, *parts = re.split(r"/\*# (\w+) \*/", style_sheet())
+    """The style sheets cut at their `/*# name */` marks, without needless blanks."""
+    _, *parts = re.split(r"/\*# (\w+) \*/", style_sheet() + style_sheet("looking.css"))
     squeezed = [re.sub(r"\s+", " ", re.sub(r"\s*([{};,])\s*", r"\1", part)).strip() for part in parts[1::2]]
     return dict(zip(parts[0::2], squeezed, strict=True))
 

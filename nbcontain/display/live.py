@@ -5,20 +5,30 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+from nbcontain.display import drawer
 from nbcontain.display.ansi import Line
-from nbcontain.display.html import Action, Picture
-from nbcontain.display.pictures import ContainerFacts, container_picture
+from nbcontain.display.buttons import Button
+from nbcontain.display.downloads import Download
+from nbcontain.display.html import Action, Drawn, Picture
+from nbcontain.display.lookout import Lookout
+from nbcontain.display.meters import Meters
+from nbcontain.display.pictures import ContainerFacts, Port, container_picture
 from nbcontain.display.present import Mode
 from nbcontain.display.surface import Surface
 from nbcontain.display.view import View, update
 from nbcontain.errors import NbcontainError
-from nbcontain.events import Record
+from nbcontain.events import Finished, Record, Started
+from nbcontain.resources import Usage
+from nbcontain.values import dataclass, field, replace
 
 _GRACE_S = 2.0
 """So long a container that ended is given to be started again before its card becomes a snapshot."""
+KEPT_LINES = 2000
+"""So many last lines a live card holds, to be searched; the page draws a part of them."""
 
 
 class Shown(Protocol):
@@ -31,30 +41,38 @@ class Shown(Protocol):
     @property
     def image(self) -> str: ...
     @property
+    def exists(self) -> bool: ...
+    @property
     def status(self) -> str: ...
+    @property
+    def is_paused(self) -> bool: ...
     @property
     def pid(self) -> int | None: ...
 
     def follow(self) -> Iterator[Record]: ...
 
 
-def show_container(
-    container: Shown,
-    actions: Mapping[str, Callable[[], object]],
-    *,
-    mode: Mode,
-    facts: Mapping[str, str] | None = None,
-) -> None:
-    """Show a container and return at once; its card goes on living until the container has ended.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a container's card knows and can do beside the container's own account."""
 
-    `actions` are buttons in their order ("stop", "restart", "remove"), each run on a thread of its own when
-    pressed. `facts` may hold "network" and "command".
-    """
-    card = LiveContainer(container, actions, dict(facts or {}))
+    buttons: Sequence[Button] = ()
+    """In their order."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """network, command, isolation."""
+    ports: Callable[[], Sequence[Port]] = field(default=lambda: (), compare=False)
+    log: Callable[[], Iterator[Record]] | None = field(default=None, compare=False)
+    """All that it wrote, read anew."""
+    lookout: Lookout | None = None
+
+
+def show_container(container: Shown, around: Surroundings, *, mode: Mode) -> None:
+    """Show a container and return at once; its card goes on living until the container has ended."""
+    card = LiveContainer(container, around)
     if mode == "plain":
         print(card.picture().text)
         return
-    surface = Surface(card.draw, card.act, mode)
+    surface = Surface(card.draw, card.act, mode, card.take)
     card.surface = surface
     surface.open()
     context = contextvars.copy_context()
@@ -65,72 +83,136 @@ def show_container(
 class LiveContainer:
     """What the card of one container knows. Drawn by the ticker's thread, fed by its own, clicked in any."""
 
-    def __init__(
-        self, container: Shown, actions: Mapping[str, Callable[[], object]], facts: dict[str, str]
-    ) -> None:
+    def __init__(self, container: Shown, around: Surroundings) -> None:
         self.surface: Surface | None = None
         self._container = container
-        self._actions = actions
-        self._facts = facts
+        self._around = around
         self._view = View()
-        self._busy: frozenset[str] = frozenset()
+        self._lines: deque[Line] = deque(maxlen=KEPT_LINES)
+        self._meters = Meters()
+        self._busy = ""
         self._messages: tuple[str, ...] = ()
+        self._drawer = drawer.NOTHING
+        self._held: object = None
         self._lock = threading.Lock()
         self._idle = threading.Event()
         self._idle.set()
+        self._facts = self._asked()
 
     def picture(self) -> Picture:
-        return container_picture(self._asked(), self._view, time.time(), self._messages)
+        """As it is saved."""
+        return container_picture(self._with_meters(), self._view, time.time(), self._messages)
 
-    def draw(self) -> tuple[Picture, Sequence[Line], Sequence[Action]]:
+    def draw(self) -> Drawn:
         """For the surface: the picture, the unfinished lines, and the buttons that make sense now."""
-        view, container = self._view, self._asked()
-        picture = container_picture(container, view, time.time(), self._messages, with_begun=False)
-        root = view.tasks.get(container.id)
-        begun = root.begun_lines() if root is not None else ()
-        return picture, begun, [self._button(name, container) for name in self._actions]
+        facts = self._with_meters()
+        with self._lock:
+            view, lines = self._view, tuple(self._lines)
+        picture = container_picture(facts, view, time.time(), self._messages)
+        root = view.tasks.get(facts.id)
+        if root is None:
+            return Drawn(picture, self._actions(facts), drawer=self._drawer)
+        command = f"docker logs -f {facts.name}" if self._around.log is not None else ""
+        return Drawn(picture, self._actions(facts), lines, root.line_count, root.begun_lines(), self._drawer, command)
 
     def follow(self) -> None:
         """Fold the journal until the container has ended for good, then leave the snapshot. A thread of its own."""
+        lookout = self._around.lookout
+        if lookout is not None:
+            lookout.watch(self._container, self._look)
         seen = 0
         while True:
             count = 0
             try:
                 for count, record in enumerate(self._container.follow(), 1):
                     if count > seen:
-                        self._view = update(self._view, record)
-                        self._mark()
+                        self._take_record(record)
             except (NbcontainError, OSError):
                 break  # its directory is gone
             seen = max(seen, count)
             if not self._runs_again():
                 break
+        if lookout is not None:
+            lookout.forget(self._look)
+        self._facts = self._asked()
         if self.surface is not None:
-            self.surface.close()
+            self.surface.close(self.picture())
+
+    def _take_record(self, record: Record) -> None:
+        view = update(self._view, record)
+        of_container = record.event.task == self._container.id
+        with self._lock:
+            if of_container:
+                self._lines.extend(view.fresh)
+            self._view = view
+        if of_container and isinstance(record.event, Started | Finished):
+            self._facts = self._asked()
+        self._mark()
+
+    def _look(self, usage: Usage | None) -> None:
+        """What the lookout saw; its thread, once a second."""
+        facts = self._asked()
+        if usage is not None:
+            self._meters = self._meters.after(usage)
+        if usage is not None or facts != self._facts:
+            self._facts = facts
+            self._mark()
+
+    # --- buttons ---
 
     def act(self, name: str) -> None:
         """A click; main or subshell thread. The work gets a thread of its own, as a stop may take seconds."""
+        button = next((each for each in self._around.buttons if each.id == name), None)
         with self._lock:
-            if name not in self._actions or self._busy:
+            if button is None or self._busy:
                 return
-            self._busy = frozenset({name})
+            self._busy = name
             self._messages = ()
             self._idle.clear()
         self._mark()
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._do, name), name=f"nbcontain {name}", daemon=True).start()
+        threading.Thread(target=context.run, args=(self._do, button), name=f"nbcontain {name}", daemon=True).start()
 
-    def _do(self, name: str) -> None:
+    def take(self, content: Mapping[str, Any], send: Callable[[dict[str, Any], list[bytes]], None]) -> None:
+        """Another message of the page: a drawer that is to close, a download that is wanted. Any thread."""
+        if "close" in content:
+            self._put_away()
+            self._mark()
+        elif isinstance(view := content.get("download"), str) and self._around.log is not None:
+            Download(self._around.log, view, send)
+
+    def _put_away(self) -> None:
+        """Close the drawer, and end what lived for it."""
+        held, self._held, self._drawer = self._held, None, drawer.NOTHING
+        close = getattr(held, "close", None)
+        if callable(close):
+            close()
+
+    def _do(self, button: Button) -> None:
         try:
-            self._actions[name]()
+            given = button.act()
+            if given is not None:
+                self._put_away()
+                self._drawer, self._held = drawer.holding(button.label, given), given
         except NbcontainError as error:
-            self._messages = (f"{name}: {error.message}", *((error.hint,) if error.hint else ()))
+            self._messages = (f"{button.id}: {error.message}", *((error.hint,) if error.hint else ()))
         except Exception as error:  # noqa: BLE001 - nobody waits for this thread: the card has to say it
-            self._messages = (f"{name}: {type(error).__name__}: {error}",)
+            self._messages = (f"{button.id}: {type(error).__name__}: {error}",)
         finally:
-            self._busy = frozenset()
+            self._facts = self._asked()
+            self._busy = ""
             self._idle.set()
             self._mark()
+
+    def _actions(self, facts: ContainerFacts) -> list[Action]:
+        busy = self._busy
+        return [
+            button.action(facts.name, facts.status, is_busy=button.id == busy, is_free=not busy)
+            for button in self._around.buttons
+            if facts.status in button.states or button.id == busy
+        ]
+
+    # --- what there is to know ---
 
     def _runs_again(self) -> bool:
         """Whether it was started again, by a button here or by somebody else, soon after it ended."""
@@ -138,34 +220,34 @@ class LiveContainer:
         self._idle.wait()
         until = time.monotonic() + _GRACE_S
         while time.monotonic() < until:
-            if self._asked().status in ("running", "created"):
+            if self._asked().status in ("running", "created", "restarting"):
                 return True
             time.sleep(0.1)
             self._idle.wait()
         return False
 
-    def _asked(self) -> ContainerFacts:
-        container = self._container
-        pid = None
-        try:
-            status = container.status
-            if status == "running":
-                pid = container.pid
-        except (NbcontainError, OSError):
-            status = "removed"
-        return ContainerFacts(
-            container.id, container.name, str(container.image), status, pid, self._facts.get("network", ""),
-            self._facts.get("command", ""),
-        )  # fmt: skip
+    def _with_meters(self) -> ContainerFacts:
+        return replace(self._facts, meters=self._meters)
 
-    def _button(self, name: str, container: ContainerFacts) -> Action:
-        runs = container.status in ("running", "created")
-        label = name.capitalize()
-        if name in self._busy:
-            label = {"stop": "Stopping…", "restart": "Restarting…", "remove": "Removing…"}.get(name, f"{label}…")
-        enabled = not self._busy and container.status != "removed" and (runs or name != "stop")
-        confirm = "Stop and remove?" if name == "remove" and runs else ""
-        return Action(name, label, container.name, enabled, confirm)
+    def _asked(self) -> ContainerFacts:
+        container, said = self._container, self._around.facts
+        name = image = ""
+        pid = None
+        ports: Sequence[Port] = ()
+        try:
+            name, image = container.name, str(container.image)
+            status = container.status if container.exists else "removed"
+            if status == "running":
+                pid, ports = container.pid, self._around.ports()
+                status = "paused" if container.is_paused else status
+        except (NbcontainError, OSError, ValueError):
+            status = "removed"
+            before: ContainerFacts | None = getattr(self, "_facts", None)
+            name, image = (before.name, before.image) if before is not None else (name, image)
+        return ContainerFacts(
+            container.id, name, image, status, pid, said.get("network", ""), said.get("command", ""),
+            said.get("isolation", ""), tuple(ports),
+        )  # fmt: skip
 
     def _mark(self) -> None:
         if self.surface is not None:

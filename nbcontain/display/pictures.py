@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from nbcontain.display import html, words
 from nbcontain.display.ansi import Line, visible
-from nbcontain.display.html import Picture
+from nbcontain.display.html import Picture, Since
+from nbcontain.display.meters import Meters, meters_html, meters_text
 from nbcontain.display.text import notice_lines, one_line, summary, tail_lines
 from nbcontain.display.transfers import pace, total_text
 from nbcontain.display.view import TaskView, View
@@ -40,6 +41,26 @@ WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Port:
+    """A port of this machine that leads into a container."""
+
+    address: str
+    number: int
+    inside: str
+    """As in 80/tcp."""
+
+    def html(self) -> str:
+        """A link, for what a browser could open; the page takes it away where it would lead to another machine."""
+        shown = html.escape(f"{self.number} → {self.inside}")
+        if not self.inside.endswith("/tcp"):
+            return html.element("span", shown)
+        address = "127.0.0.1" if self.address in ("0.0.0.0", "") else self.address
+        where = f"[{address}]" if ":" in address else address
+        return html.element("a", shown, "nbc-port", href=f"http://{where}:{self.number}/", target="_blank",
+                            rel="noopener noreferrer")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerFacts:
     """What a container's card says beside its journal."""
 
@@ -47,10 +68,13 @@ class ContainerFacts:
     name: str
     image: str
     status: str
-    """created, running, exited or lost."""
+    """created, running, paused, restarting, exited, lost or removed."""
     pid: int | None = None
     network: str = ""
     command: str = ""
+    isolation: str = ""
+    ports: tuple[Port, ...] = ()
+    meters: Meters = Meters()
 
 
 def steps_picture(view: View, now: float, kind: str = "build", title: str = "") -> Picture:
@@ -68,7 +92,7 @@ def steps_picture(view: View, now: float, kind: str = "build", title: str = "") 
         counted if is_over or not steps else f"{over} of {words.count(len(steps), 'step')}",
         _progress_text(root) if not steps else "",
         total_text(view, root, now) if kind in ("pull", "push") else "",
-        words.duration(root.seconds(now)),
+        _took(root, now),
         one_line(root.detail) if is_over else "",
     ]
     body = ""
@@ -78,8 +102,8 @@ def steps_picture(view: View, now: float, kind: str = "build", title: str = "") 
     elif not is_over and root.total:
         body += html.progress(root.done, root.total)
     body += _remarks(root)
-    text = " ".join(part for part in (word, name, "·", " · ".join(a for a in about if a)) if part).rstrip(" ·")
-    return Picture(f"{kind} {name}: {word}", html.heading(root.state, word, name, about), body,
+    text = " ".join(part for part in (word, name, "·", " · ".join(str(a) for a in about if a)) if part).rstrip(" ·")
+    return Picture(f"{kind} {name}: {word}", html.heading(root.state, word, name, about), body=body,
                    text=_with_steps_text(view, root, text))  # fmt: skip
 
 
@@ -88,58 +112,77 @@ def run_picture(view: View, now: float, title: str = "", facts: Sequence[tuple[s
     root = view.root()
     name = title or (one_line(root.name) if root else "")
     if root is None:
-        return Picture(f"container {name}", html.heading("waiting", "starting", name, ()), html.facts(facts))
+        return Picture(f"container {name}", html.heading("waiting", "starting", name, ()),
+                       body=html.facts(facts))  # fmt: skip
     state, word = _run_state(root)
     lines = words.count(root.line_count, "line") if root.line_count else ""
-    about = [words.duration(root.seconds(now)), lines]
+    about = [_took(root, now), lines]
     if root.is_finished and root.detail:
         about.append(one_line(root.detail))
     body = html.facts(facts) + html.notes(_notices(root))
     if not root.is_finished:
         body += _steps_table(view, root, now) if view.children(root.task) else ""
-    text = " · ".join(part for part in (f"{word} {name}".strip(), *about) if part)
-    return Picture(f"container {name}: {word}", html.heading(state, word, name, about), body, text=text)
+    text = " · ".join(str(part) for part in (f"{word} {name}".strip(), *about) if part)
+    return Picture(f"container {name}: {word}", html.heading(state, word, name, about), body=body, text=text)
 
 
 def container_picture(
-    container: ContainerFacts, view: View, now: float, messages: Sequence[str] = (), with_begun: bool = True
+    container: ContainerFacts, view: View, now: float, messages: Sequence[str] = ()
 ) -> Picture:
-    """A container as it is now: state, uptime, last lines."""
+    """A container as it is now: state, uptime, what it uses, its last lines."""
     root = view.tasks.get(container.id) or view.root()
     state, word = _container_state(container, root)
-    since = ""
+    is_up = state in ("up", "paused")
+    since: Since | str = ""
     if root is not None and root.started_at is not None:
-        if state == "up":
-            since = f"up {words.duration(root.seconds(now))}"
+        if is_up:
+            since = Since(root.started_at, now, "up ")
         elif root.finished_at is not None:
             since = f"ran {words.duration(root.seconds(now))}"
     about = [one_line(container.image), since]
     pairs = [
         ("id", container.id[:12]),
-        ("pid", str(container.pid) if container.pid and state == "up" else ""),
+        ("pid", str(container.pid) if container.pid and is_up else ""),
         ("network", container.network),
         ("command", one_line(container.command, 120)),
+        ("isolation", container.isolation),
         ("started", f"{root.runs} times" if root is not None and root.runs > 1 else ""),
     ]
     name = visible(container.name)
     said = [*(_notices(root) if root else ()), *messages]
     shown = _within(root.tail) if root is not None else ()
     hidden = root.line_count - len(shown) if root is not None else 0
-    if root is not None and with_begun:
+    if root is not None:
         shown += root.begun_lines()
-    text = [" · ".join(part for part in (f"{word} {name}", *about, f"id {container.id[:12]}") if part)]
+    text = [" · ".join(str(part) for part in (f"{word} {name}", *about, f"id {container.id[:12]}") if part)]
+    meters = meters_text(container.meters, is_over=not is_up)
+    text += [meters] if meters else []
+    text += [f"ports {', '.join(f'{each.number} → {each.inside}' for each in container.ports)}"] * bool(container.ports)
     text += said
     text += [f"  {line}" for line in (tail_lines(root, _TEXT_LINES) if root is not None else ())]
     return Picture(
         f"container {name}: {word}",
         html.heading(state, word, name, about),
-        html.facts(pairs) + html.notes(said),
+        meters=meters_html(container.meters, is_over=not is_up),
+        body=_ports(container.ports if is_up else ()) + html.facts(pairs) + html.notes(said),
         log=shown,
         log_label=f"last lines of {name}",
         hidden_lines=hidden,
         whole_log=f"%container logs {name}",
         text="\n".join(text),
     )
+
+
+def _ports(ports: Sequence[Port]) -> str:
+    drawn = " ".join(each.html() for each in ports)
+    return html.element("div", f"{html.element('span', 'ports', 'nbc-quiet')} {drawn}", "nbc-facts") if drawn else ""
+
+
+def _took(task: TaskView, now: float) -> Since | str:
+    """How long it took; of what goes on a time that passes."""
+    if task.started_at is not None and task.finished_at is None:
+        return Since(task.started_at, now)
+    return words.duration(task.seconds(now))
 
 
 # --- states -----------------------------------------------------------------------------------
@@ -162,6 +205,8 @@ def _container_state(container: ContainerFacts, root: TaskView | None) -> tuple[
     """The engine's word where it and the journal differ, as between a death and its record."""
     if container.status == "removed":
         return "gone", "removed"
+    if container.status == "paused":
+        return "paused", "paused"
     if container.status == "running" and (root is None or not root.is_finished):
         return "up", "running"
     if root is not None and root.is_finished:
@@ -249,12 +294,12 @@ def _step_row(depth: int, step: TaskView, now: float) -> str:
     if step.state == "cached" and step.unit == "bytes" and step.detail:
         # A layer that nobody had to fetch.
         size = one_line(step.detail)
-    time = words.duration(step.seconds(now)) if step.state not in ("waiting", "cached") else ""
+    time = _took(step, now) if step.state not in ("waiting", "cached") else ""
     cells = [
         html.state_mark(step.state, step.state, "td"),
         html.element("th", inside, "nbc-name", scope="row"),
         html.element("td", html.escape(size), "nbc-num nbc-size"),
-        html.element("td", html.escape(time), "nbc-num"),
+        html.element("td", time.html() if isinstance(time, Since) else html.escape(time), "nbc-num"),
     ]
     row = html.element("tr", "".join(cells), f"nbc-step-{step.state}")
     if shown:

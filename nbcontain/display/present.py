@@ -10,8 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Generic, Literal, TypeVar
 
-from nbcontain.display.ansi import Line
-from nbcontain.display.html import Action, Picture
+from nbcontain.display.html import Action, Drawn
 from nbcontain.display.pictures import run_picture, steps_picture
 from nbcontain.display.streams import Writer, writer
 from nbcontain.display.surface import Surface
@@ -33,7 +32,8 @@ Kind = Literal["build", "run", "exec", "work", "pull", "push", "import"]
 _STREAMING = ("run", "exec")
 _BRIEF = ("exec", "work")
 
-TICK_S = 0.1
+TICK_S = 0.02
+"""How often is looked whether there is something new: so soon what a program writes is seen."""
 GRACE_S = 0.2
 """What is over by then is shown as it ended, without a live card before."""
 
@@ -96,7 +96,7 @@ async def present_async(
 ) -> T:
     """`present` for a cell that leaves the kernel's loop free, so that buttons answer on every kernel.
 
-    Wakes at least ten times a second, as an interrupt cancels the cell's future but does not wake the loop.
+    Wakes many times a second, as an interrupt cancels the cell's future but does not wake the loop.
     """
     shown = Presentation(task, kind, mode, title, facts, whole_log)
     try:
@@ -106,12 +106,12 @@ async def present_async(
             await asyncio.sleep(0.01)
         while not task.is_done:
             shown.tick()
-            await asyncio.sleep(TICK_S / 2)
+            await asyncio.sleep(TICK_S)
     except (asyncio.CancelledError, KeyboardInterrupt):
         task.cancel()
         try:
             while not task.is_done:
-                await asyncio.sleep(TICK_S / 2)
+                await asyncio.sleep(TICK_S)
                 shown.tick()
         except (asyncio.CancelledError, KeyboardInterrupt):
             raise Interrupted(f"{task.name} was interrupted") from None
@@ -138,12 +138,12 @@ class Presentation(Generic[T]):
 
     def tick(self) -> None:
         """Take what was told since the last tick, print what is to be printed, have the card redrawn."""
-        self._fold()
+        is_new = self._fold()
         if self._surface is not None and not self._is_open and self._view.root() is not None:
             self._is_open = True
             self._surface.open()
         self._writer.flush()
-        if self._surface is not None:
+        if self._surface is not None and is_new:
             self._surface.mark()
 
     def close(self) -> None:
@@ -156,12 +156,14 @@ class Presentation(Generic[T]):
             self._surface.close()
         self._writer.flush(is_last=True)
 
-    def _fold(self) -> None:
+    def _fold(self) -> bool:
+        """Whether there was anything new."""
         records = self._task.journal.read(self._position)
         for record in records:
             self._view = update(self._view, record)
             self._position += 1
             self._write(record)
+        return bool(records)
 
     def _write(self, record: Record) -> None:
         event = record.event
@@ -186,7 +188,7 @@ class Presentation(Generic[T]):
             outcome, detail = "failed", error.message if isinstance(error, NbcontainError) else type(error).__name__
         self._view = update(self._view, Record(self._view.time, Finished(root.task, outcome, detail)))
 
-    def _draw(self) -> tuple[Picture, Sequence[Line], Sequence[Action]]:
+    def _draw(self) -> Drawn:
         """Any thread: a view is a value."""
         view, now = self._view, time.time()
         if self._kind in _STREAMING:
@@ -197,7 +199,7 @@ class Presentation(Generic[T]):
         now_label, then_label = ("Stop", "Stopping…") if self._kind in _STREAMING else ("Cancel", "Cancelling…")
         label = then_label if is_stopping else now_label
         action = Action("stop", label, self._title or self._task.name, not is_stopping)
-        return picture, (), (action,)
+        return Drawn(picture, (action,))
 
     def _act(self, action: str) -> None:
         """A click; main or subshell thread."""

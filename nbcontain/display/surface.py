@@ -9,38 +9,41 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from nbcontain.display import html
-from nbcontain.display.ansi import Line
-from nbcontain.display.html import Action, Picture
+from nbcontain.display.html import Drawn, Picture
 from nbcontain.display.ticker import Ticker, shared_ticker
 
 if TYPE_CHECKING:
     from nbcontain.display.widgets import Card
 
+Send = Callable[[dict[str, Any], list[bytes]], None]
+"""A message to the page, with bytes beside it."""
 _HTML_EVERY_S = 0.5
-_WIDGET = "application/vnd.jupyter.widget-view+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Surface:
     """An output of the current cell.
 
-    `draw` gives the picture, the lines still being written and the actions as they are now; it is called in
-    the ticker's thread and has to be safe there. `open` and, if it comes first, `close` belong into the
-    cell's thread.
+    `draw` gives what it looks like now; it is called in the ticker's thread and has to be safe there. `on_action`
+    is told of clicks, `on_message` of what else the page says, with a way to answer. `open` and, if it comes first,
+    `close` belong into the cell's thread.
     """
 
     def __init__(
         self,
-        draw: Callable[[], tuple[Picture, Sequence[Line], Sequence[Action]]],
+        draw: Callable[[], Drawn],
         on_action: Callable[[str], None],
         kind: Literal["card", "html"] = "card",
+        on_message: Callable[[Mapping[str, Any], Send], None] = lambda content, send: None,
         ticker: Ticker | None = None,
     ) -> None:
         self._draw = draw
         self._on_action = on_action
+        self._on_message = on_message
         self._kind = kind
         self._ticker = ticker or shared_ticker()
         self._handle: Any = None
@@ -50,23 +53,21 @@ class Surface:
         self._shown_at = 0.0
 
     def open(self) -> None:
-        """Show it; from now on it follows `mark`, and redraws itself every second."""
-        picture, _, actions = self._draw()
-        bundle = snapshot(picture)
+        """Show it; from now on it follows `mark`. What is no widget is redrawn every second too, for its times."""
+        drawn = self._draw()
         if self._kind == "card":
-            self._card = _card(picture, actions, self._on_action)
-        if self._card is not None:
-            bundle[_WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": self._card.model_id}
-        self._handle = _display(bundle)
+            self._card = _card(drawn, self._on_action, self._on_message)
+        self._handle = display(widget_bundle(drawn.picture, self._card))
         atexit.register(self.close)
-        self._ticker.keep(self._redraw)
+        if self._card is None:
+            self._ticker.keep(self._redraw)
 
     def mark(self) -> None:
         """Something changed. Any thread, any number of times."""
         if self._handle is not None and not self._is_closed:
             self._ticker.mark(self._redraw)
 
-    def close(self) -> None:
+    def close(self, last: Picture | None = None) -> None:
         """Replace it by the last picture, which stays."""
         with self._lock:
             if self._is_closed:
@@ -74,12 +75,12 @@ class Surface:
             self._is_closed = True
         self._ticker.drop(self._redraw)
         atexit.unregister(self.close)
-        picture = self._draw()[0]
+        picture = last or self._draw().picture
         if self._card is not None:
             # A page that was reloaded forgot the display id and goes on showing the widget: it has to end, too.
-            self._card.redraw(picture, ())
+            self._card.redraw(Drawn(picture))
         if self._handle is None:
-            _display(snapshot(picture))
+            display(snapshot(picture))
         else:
             self._handle.update(snapshot(picture), raw=True)
 
@@ -88,12 +89,11 @@ class Surface:
             if self._is_closed:
                 return 0
             if self._card is not None:
-                picture, begun, actions = self._draw()
-                return self._card.redraw(picture, actions, begun)
+                return self._card.redraw(self._draw())
             if time.monotonic() - self._shown_at < _HTML_EVERY_S:
                 return 0
             self._shown_at = time.monotonic()
-            bundle = snapshot(self._draw()[0])
+            bundle = snapshot(self._draw().picture)
             self._handle.update(bundle, raw=True)
             return len(bundle["text/html"])
 
@@ -103,17 +103,27 @@ def snapshot(picture: Picture) -> dict[str, Any]:
     return {"text/plain": picture.text, "text/html": html.card(picture)}
 
 
-def _card(picture: Picture, actions: Sequence[Action], on_action: Callable[[str], None]) -> Card | None:
+def widget_bundle(picture: Picture, widget: Any) -> dict[str, Any]:
+    """The same with a widget beside it, if there is one."""
+    bundle = snapshot(picture)
+    if widget is not None:
+        bundle[WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    return bundle
+
+
+def _card(
+    drawn: Drawn, on_action: Callable[[str], None], on_message: Callable[[Mapping[str, Any], Send], None]
+) -> Card | None:
     """A live card, or None where widgets are not installed: then HTML has to do."""
     try:
         from nbcontain.display.widgets import Card
     except ImportError:
         return None
-    return Card(picture, actions, on_action)
+    return Card(drawn, on_action, on_message)
 
 
-def _display(bundle: dict[str, Any]) -> Any:
+def display(bundle: dict[str, Any]) -> Any:
     """Publish in the current cell; the handle replaces it later."""
-    from IPython.display import display
+    from IPython.display import display as publish
 
-    return display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    return publish(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from nbcontain.display import words
 from nbcontain.display.ansi import visible
-from nbcontain.errors import Unavailable
 from nbcontain.values import dataclass
 
 Look = Literal["", "num", "code", "wide", "graph", "tree", "mark"]
@@ -52,14 +51,10 @@ class Table:
     @property
     def df(self) -> Any:
         """The raw values as a pandas DataFrame; `Unavailable` where pandas is not installed."""
-        try:
-            import pandas  # type: ignore[import-untyped,unused-ignore]
-        except ImportError as error:
-            raise Unavailable(
-                "a DataFrame needs pandas", why=str(error), hint="%pip install pandas, or use .records()"
-            ) from error
+        from nbcontain import objects
+
         columns = [_key(column.title) for column in self._columns() if column.look != "graph"]
-        return pandas.DataFrame(self.records(), columns=columns)
+        return objects.frame(self.records(), columns)
 
     def text(self) -> str:
         """As docker draws it: capital titles, columns two blanks apart."""

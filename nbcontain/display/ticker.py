@@ -1,7 +1,8 @@
-"""One thread that redraws everything live, at most ten times a second and only what changed.
+"""One thread that redraws everything live: what changed, at once where it can be, and never too much of it.
 
-A thread of its own per card would send more messages than a notebook server lets through (1000 a second,
-all cards together), and would do so in bursts that the kernel's socket drops silently.
+The first change after a pause is drawn at once; what follows it closely waits for the next drawing. A thread of its
+own per card would send more messages than a notebook server lets through (1000 a second, all cards together), and
+would do so in bursts that the kernel's socket drops silently.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-INTERVAL_S = 0.1
-BYTES_PER_S = 1_000_000
-"""What all cards together may send; a tick that sent more is followed by a longer pause."""
+INTERVAL_S = 0.03
+"""Between two drawings of one thing, at least."""
+DRAWINGS_PER_S = 100
+BYTES_PER_S = 2_000_000
+"""What all cards together may send: more is followed by a longer pause."""
+_SHARE = 0.25
+"""Of the thread's time that may go into drawing: the cells' own work comes first."""
 
 Redraw = Callable[[], int]
 """Draws what is due and says about how many bytes it sent."""
@@ -28,16 +33,18 @@ class Ticker:
         self._changed = threading.Condition()
         self._marked: dict[Redraw, None] = {}
         self._every_second: dict[Redraw, None] = {}
+        self._drawn_at: dict[Redraw, float] = {}
         self._thread: threading.Thread | None = None
 
     def mark(self, redraw: Redraw) -> None:
-        """Redraw this at the next tick. Any thread; never waits for a drawing."""
+        """Redraw this as soon as may be. Any thread; never waits for a drawing."""
         with self._changed:
-            self._marked[redraw] = None
-            self._wake()
+            if redraw not in self._marked:
+                self._marked[redraw] = None
+                self._wake()
 
     def keep(self, redraw: Redraw) -> None:
-        """Redraw this every second too, for what shows a duration."""
+        """Redraw this every second too, for what shows a duration and cannot count by itself."""
         with self._changed:
             self._every_second[redraw] = None
             self._wake()
@@ -45,8 +52,8 @@ class Ticker:
     def drop(self, redraw: Redraw) -> None:
         """Forget it; a drawing that has begun is not waited for."""
         with self._changed:
-            self._every_second.pop(redraw, None)
-            self._marked.pop(redraw, None)
+            for known in (self._every_second, self._marked, self._drawn_at):
+                known.pop(redraw, None)
 
     def _wake(self) -> None:
         if self._thread is None:
@@ -56,23 +63,34 @@ class Ticker:
         self._changed.notify()
 
     def _run(self) -> None:
-        second = time.monotonic()
+        free_at = 0.0
         while True:
             with self._changed:
-                if not self._marked and not self._every_second:
-                    self._changed.wait(5.0)
-                    if not self._marked and not self._every_second:
+                now = time.monotonic()
+                at = self._next()
+                if at is None:
+                    if not self._changed.wait(5.0) and self._next() is None:
                         self._thread = None
                         return
-                elif not self._marked:
-                    self._changed.wait(max(0.0, second + 1.0 - time.monotonic()))
-                now = time.monotonic()
-                due, self._marked = self._marked, {}
-                if now - second >= 1.0:
-                    second = now
-                    due = {**self._every_second, **due}
+                    continue
+                if (wait_s := max(at, free_at) - now) > 0:
+                    self._changed.wait(wait_s)
+                    continue
+                due = [redraw for redraw in {**self._marked, **self._every_second} if self._due_at(redraw) <= now]
+                for redraw in due:
+                    self._marked.pop(redraw, None)
+                    self._drawn_at[redraw] = now
             sent = sum(self._drawn(redraw) for redraw in due)
-            time.sleep(max(self.interval_s, sent / BYTES_PER_S))
+            took = time.monotonic() - now
+            free_at = now + max(len(due) / DRAWINGS_PER_S, sent / BYTES_PER_S, took / _SHARE)
+
+    def _next(self) -> float | None:
+        """When something is due; None if nothing ever is."""
+        known = {**self._marked, **self._every_second}
+        return min(map(self._due_at, known)) if known else None
+
+    def _due_at(self, redraw: Redraw) -> float:
+        return self._drawn_at.get(redraw, 0.0) + (self.interval_s if redraw in self._marked else 1.0)
 
     def _drawn(self, redraw: Redraw) -> int:
         try:

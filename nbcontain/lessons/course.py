@@ -13,12 +13,15 @@ Part = TypeVar("Part", Exercise, Question)
 
 _MODULES = {
     "00": "can_it_hold",
+    "01": "image_or_container",
     "02": "layer_cake",
     "03": "bake_it_better",
     "04": "containers_life",
+    "05": "ship_it",
     "06": "data_in_out",
     "07": "two_containers",
     "08": "no_container",
+    "09": "notebook_inside",
     "10": "locked_doors",
 }
 

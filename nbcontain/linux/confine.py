@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import struct
@@ -47,6 +48,16 @@ def capability_set(names: Iterable[str]) -> int:
     for name in names:
         bits |= 1 << _NUMBERS[name]
     return bits
+
+
+def set_oom_score(number: int, pid: int | str = "self") -> None:
+    """How soon a process is killed when there is no memory left (proc(5), oom_score_adj). Raises SetupFailed."""
+    try:
+        _tell(f"/proc/{pid}/oom_score_adj", str(number))
+    except OSError as error:
+        raise SetupFailed(
+            f"cannot make the oom score {number}", errno=error.errno, why="only root of the machine may lower it"
+        ) from error
 
 
 _FOR_BECOMING = ("CAP_SETPCAP", "CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_DAC_OVERRIDE")
@@ -103,7 +114,7 @@ def become(
         try:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
         except OSError as error:
-            if error.errno != 22:
+            if error.errno != errno.EINVAL:
                 raise
             break  # EINVAL: this kernel has no more
     _set_groups(user)
@@ -127,7 +138,7 @@ def become(
             if ambient & kept & inheritable & 1 << number:
                 syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
     except OSError as error:
-        if error.errno != 22:
+        if error.errno != errno.EINVAL:
             raise
     if process.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
@@ -204,9 +215,6 @@ def _tell(path: str, text: str) -> None:
 
 
 _FLAGS = struct.Struct("=Q")
-NEW_LISTENER = 8
-"""SECCOMP_FILTER_FLAG_NEW_LISTENER: calls are told on a descriptor, which loading it gives."""
-
 
 def sealed(program: bytes, flags: int) -> bytes:
     """A filter and how it is to be loaded, as one piece of memory."""
@@ -221,7 +229,7 @@ def install(seccomp: bytes) -> int:
 
 def tells(seccomp: bytes) -> bool:
     """Whether somebody has to listen to what this filter hands on."""
-    return bool(seccomp) and bool(_FLAGS.unpack_from(seccomp)[0] & NEW_LISTENER)
+    return bool(seccomp) and bool(_FLAGS.unpack_from(seccomp)[0] & syscalls.SECCOMP_FILTER_FLAG_NEW_LISTENER)
 
 
 def _set_groups(user: User) -> None:

@@ -77,3 +77,13 @@ class Reference:
         if self.registry != DEFAULT_REGISTRY:
             return f"{self.registry}/{self.repository}"
         return self.repository.removeprefix("library/")
+
+
+def is_repository(text: str) -> bool:
+    """Whether a registry may call a repository so (distribution-spec, pulling manifests): also fit to be a path."""
+    return len(text) <= 255 and _REPOSITORY.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    """Whether that is a tag's name."""
+    return _TAG.fullmatch(text) is not None

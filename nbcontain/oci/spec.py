@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from nbcontain.values import dataclass, field
@@ -18,6 +19,32 @@ class SharedDocument(dict[str, object]):
     """A JSON object that many specs share and nobody changes: what is made of it is made once, by its identity."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+class LateDocument(Mapping[str, object]):
+    """A JSON object that is read when somebody looks into it, which a container's own processes have no need to."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._values: Mapping[str, object] | None = None
+
+    def _read(self) -> Mapping[str, object]:
+        if self._values is None:
+            self._values = json.loads(self.text)
+            assert self._values is not None
+        return self._values
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, name: str) -> object:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from nbcontain.oci.spec import (
     Device,
     Hook,
     IdMapping,
+    LateDocument,
     Linux,
     Mount,
     Process,
@@ -23,15 +24,38 @@ from nbcontain.oci.spec import (
 from nbcontain.oci.strict_json import Fields
 from nbcontain.values import replace
 
+_PROFILE = '"seccomp": '
+
 
 def spec_to_text(spec: Spec) -> str:
-    """The same as `json.dumps(spec_to_json(spec))`, but quicker where many specs share a seccomp profile."""
+    """config.json of a bundle: the seccomp profile, which is most of it, on a line of its own, and the rest before."""
     profile = spec.linux.seccomp
-    if not isinstance(profile, SharedDocument):
-        return json.dumps(spec_to_json(spec))
     document = spec_to_json(replace(spec, linux=replace(spec.linux, seccomp={})))
-    linux = json.dumps(document.pop("linux") | {"seccomp": None})  # type: ignore[operator]
-    return f'{json.dumps(document)[:-1]}, "linux": {linux.removesuffix("null}")}{_text_of(profile)}}}}}'
+    if not profile:
+        return json.dumps(document)
+    linux = json.dumps(document.pop("linux"))[:-1]
+    comma = "," if linux != "{" else ""
+    match profile:
+        case LateDocument():
+            text = profile.text
+        case SharedDocument():
+            text = _text_of(profile)
+        case _:
+            text = json.dumps(dict(profile))
+    return f'{json.dumps(document)[:-1]}, "linux": {linux}{comma}\n{_PROFILE}{text}}}}}'
+
+
+def spec_from_text(text: str) -> Spec:
+    """The inverse, and that of all that is JSON; raises BadDocument, and ValueError for what is not.
+
+    A profile on a line of its own is read when somebody asks for it.
+    """
+    # Nothing else in there is a line feed: within texts they are written \\n.
+    head, _, line = text.partition("\n")
+    if not line.startswith(_PROFILE):
+        return spec_from_json(json.loads(text))
+    profile = LateDocument(line.removeprefix(_PROFILE).removesuffix("}}"))
+    return spec_from_json(json.loads(head.removesuffix(",") + "}}"), profile)
 
 
 @lru_cache(16)
@@ -57,7 +81,7 @@ def spec_to_json(spec: Spec) -> dict[str, object]:
         "personality": {"domain": spec.linux.personality} if spec.linux.personality else None,
         "sysctl": dict(spec.linux.sysctl),
         "resources": dict(spec.linux.resources),
-        "seccomp": spec.linux.seccomp,
+        "seccomp": dict(spec.linux.seccomp),
     }
     document: dict[str, object] = {
         "ociVersion": OCI_VERSION,
@@ -73,8 +97,8 @@ def spec_to_json(spec: Spec) -> dict[str, object]:
     return {key: value for key, value in document.items() if value or key == "linux"}
 
 
-def spec_from_json(document: Mapping[str, object]) -> Spec:
-    """The inverse of `spec_to_json`; raises BadDocument."""
+def spec_from_json(document: Mapping[str, object], seccomp: LateDocument | None = None) -> Spec:
+    """The inverse of `spec_to_json`, but for a `seccomp` profile that comes by itself; raises BadDocument."""
     top = Fields(document, "config.json")
     linux, root, hooks = top.object("linux"), top.object("root"), top.object("hooks")
     namespaces = linux.objects("namespaces")
@@ -100,7 +124,7 @@ def spec_from_json(document: Mapping[str, object]) -> Spec:
             personality=linux.object("personality").text("domain"),
             sysctl=linux.texts_by_name("sysctl"),
             resources=linux.values_of("resources"),
-            seccomp=linux.values_of("seccomp"),
+            seccomp=seccomp or linux.values_of("seccomp"),
         ),
         root=root.text("path") or "rootfs",
         root_readonly=root.flag("readonly"),

@@ -40,7 +40,7 @@ def filter_of(words: str, machine: str) -> bytes:
         rules += _nodes("SCMP_ACT_NOTIFY", None)
     own, others = seccomp.MACHINES[machine]
     profile = Seccomp("SCMP_ACT_ALLOW", None, (own, *others), (), tuple(rules))
-    flags = 0 if "blind" in named else 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER
+    flags = 0 if "blind" in named else seccomp.NEW_LISTENER
     return confine.sealed(seccomp.program(profile, machine), flags)
 
 

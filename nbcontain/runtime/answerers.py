@@ -14,7 +14,7 @@ from nbcontain.oci.spec import Spec, User
 from nbcontain.runtime import stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, error_of
-from nbcontain.runtime.namespaces import FLAGS
+from nbcontain.runtime.namespaces import flags_of
 from nbcontain.runtime.rungs import FURNITURE, named
 from nbcontain.store import files
 from nbcontain.values import dataclass
@@ -48,13 +48,15 @@ class Answers:
         return tuple(fd for fd in (self.fd, self.spaces) if fd >= 0)
 
     @classmethod
-    def of_init(cls, bundle: Bundle, spec: Spec, fd: int) -> Answers:
-        """Init, before it leaves the host's root: those of its program; `fd` as above."""
+    def of_init(cls, bundle: Bundle, words: str, spec: Spec, fd: int) -> Answers:
+        """Init, before it leaves the host's root: those of its program; `words` and `fd` as above."""
+        if not words:
+            return cls()
         if fd < 0:
-            return cls(bundle.info.answers, bundle.answers())
+            return cls(words, bundle.answers())
         spaces = os.open("/proc/self/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         names = tuple(link for name, link in _LINKS.items() if name in spec.linux.namespaces)
-        return cls(bundle.info.answers, bundle.answers(), fd, spaces, names)
+        return cls(words, bundle.answers(), fd, spaces, names)
 
     def introduce(self, user: User) -> None:
         """Init, and an exec's process: have this process's calls answered from here on, as those of `user`."""
@@ -93,7 +95,7 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | None:
     from nbcontain.runtime import answering
     from nbcontain.store.snapshots import OWNERS, ledger_in
 
-    flags = sum(FLAGS[name] for name in _LINKS if name in spec.linux.namespaces)
+    flags = flags_of(name for name in _LINKS if name in spec.linux.namespaces)
     opened: dict[str, int] = {}
     ledger, lines = -1, b""
     try:
@@ -101,7 +103,7 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | None:
             for mount in spec.mounts:
                 if mount.destination in FURNITURE:
                     opened[mount.destination] = os.open(mount.source, os.O_RDONLY | os.O_CLOEXEC)
-        directory = bundle.active_directory()
+        directory = bundle.active_directory
         if directory is not None and "ids" in bundle.info.answers.split():
             ledger, lines = files.open_to_append(directory / OWNERS), ledger_in(directory)
         body = partial(answering.main, pidfd=pidfd, namespaces=flags, opened=opened, ledger_fd=ledger, lines=lines)

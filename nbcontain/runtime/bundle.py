@@ -6,6 +6,7 @@ and handed on to the supervisor, so that there is no moment at which a living co
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ import select
 import signal
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -103,6 +105,11 @@ class ContainerInfo:
     mounts: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     """Volumes, directories and the like, in docker's names (`runtime.mounts.record`)."""
 
+    @property
+    def anonymous_volumes(self) -> list[str]:
+        """The names of the volumes that were made for it and go with it."""
+        return [str(each["Name"]) for each in self.mounts if each.get("Anonymous")]
+
 
 class Bundle:
     """A container's directory. Equal handles may live in many processes."""
@@ -148,7 +155,7 @@ class Bundle:
                     files.write_new(path / "seccomp.bpf", seccomp, durable=keep)
                 if answers:
                     files.write_new(path / "answers.bpf", answers, durable=keep)
-                data = json.dumps(_fields(info)).encode()
+                data = json.dumps(info_to_json(info)).encode()
                 if keep:
                     # The names before the one that says that all of them are there.
                     files.sync_directory(path)
@@ -186,20 +193,12 @@ class Bundle:
     @property
     def info(self) -> ContainerInfo:
         if self._info is None:
-            fields = Fields(self._read("container.json"), "container.json")
-            known: dict[str, Any] = {
-                name: fields.values[name] for name in ContainerInfo.__slots__ if name in fields.values
-            }
-            # What everything else relies on; the rest is only ever shown.
-            known |= {name: fields.text(name) for name in ("id", "name", "image", "image_id", "created")}
-            known |= {"command": fields.texts("command") or (), "labels": fields.texts_by_name("labels")}
-            known |= {"mounts": tuple(each.values for each in fields.objects("mounts"))}
-            self._info = ContainerInfo(**known)
+            self._info = info_of(self._read("container.json"))
         return self._info
 
     @property
     def spec(self) -> Spec:
-        return spec_codec.spec_from_json(self._read("config.json"))
+        return spec_codec.spec_from_text(self._text("config.json"))
 
     @property
     def rootfs(self) -> tuple[Mount, ...]:
@@ -253,6 +252,7 @@ class Bundle:
         journal = FileJournal(self.path / "journal.jsonl", lambda: holds.is_held(lock))
         return journal.follow(lambda: os.close(lock), from_now=task, **wanted)
 
+    @cached_property
     def active_directory(self) -> Path | None:
         """The directory of its writable snapshot, or None if it has none of its own."""
         for mount in self.rootfs:
@@ -277,8 +277,11 @@ class Bundle:
         remove_tree(rubbish)
 
     def _read(self, name: str) -> Any:
-        # As text: a listing of many containers would spend its time on joining paths.
-        return json.loads(files.read(f"{self.path}/{name}", _LIMIT_BYTES))
+        return json.loads(self._text(name))
+
+    def _text(self, name: str) -> str:
+        # The path as text: a listing of many containers would spend its time on joining paths.
+        return files.read(f"{self.path}/{name}", _LIMIT_BYTES).decode()
 
     # --- the lock ---
 
@@ -293,7 +296,7 @@ class Bundle:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, holds.OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         except OSError as error:
             os.close(fd)
-            if error.errno in (11, 13):
+            if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise ContainerError(f"container {self.path.name[:12]} is running already") from None
             raise
         self.lock_fd = fd
@@ -381,7 +384,18 @@ def _name_of(spec: Spec) -> str:
     return spec.hostname or ("" if "uts" in spec.linux.namespaces else os.uname().nodename)
 
 
-def _fields(info: ContainerInfo) -> dict[str, Any]:
+def info_of(document: object) -> ContainerInfo:
+    """What a container.json says. Raises BadDocument."""
+    fields = Fields(document, "container.json")
+    known: dict[str, Any] = {name: fields.values[name] for name in ContainerInfo.__slots__ if name in fields.values}
+    # What everything else relies on; the rest is only ever shown.
+    known |= {name: fields.text(name) for name in ("id", "name", "image", "image_id", "created")}
+    known |= {"command": fields.texts("command") or (), "labels": fields.texts_by_name("labels")}
+    known |= {"mounts": tuple(each.values for each in fields.objects("mounts"))}
+    return ContainerInfo(**known)
+
+
+def info_to_json(info: ContainerInfo) -> dict[str, Any]:
     """As container.json has it. (asdict would copy mappings that cannot be copied.)"""
     plain = asdict(replace(info, labels={}, options={}, health={}, log={}, mounts=()))
     mappings = {name: dict(getattr(info, name)) for name in ("labels", "options", "health", "log")}

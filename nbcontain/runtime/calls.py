@@ -56,7 +56,11 @@ def be_program(
         ends.append(answered.fileno())
     order = {
         "do": "program",
+        "answers": bundle.info.answers,
         "is_answered": answered is not None,
+        # Unmounting takes a while, and nobody needs to wait for it. Only where the layer is thrown away, so that
+        # nothing else ever uses it while it is still mounted.
+        "holds_mounts": bundle.info.remove,
         "bundle": str(bundle.path),
         "opened": [*opened],
         "volatile": message["volatile"],
@@ -120,7 +124,7 @@ def end_limits(bundle: Bundle, ids: IdMap, journal: FileJournal) -> bool:
 
 
 def begin_mounts(bundle: Bundle, ids: IdMap) -> None:
-    """What was written to the scratches of a container (:O) is gone when it runs again."""
+    """Empty the scratches of a container (:O): what was written to them is gone when it runs again."""
     if any(each.get("Scratch") for each in bundle.info.mounts):
         from nbcontain.runtime import volume_ends
 
@@ -129,7 +133,7 @@ def begin_mounts(bundle: Bundle, ids: IdMap) -> None:
 
 def end_mounts(bundle: Bundle, ids: IdMap) -> None:
     """The anonymous volumes of a container that is gone go with it (--rm)."""
-    if any(each.get("Anonymous") for each in bundle.info.mounts):
+    if bundle.info.anonymous_volumes:
         from nbcontain.runtime import volume_ends
 
         volume_ends.release(bundle, ids)

@@ -72,6 +72,11 @@ class Container:
         return self.bundle.state()
 
     @property
+    def exists(self) -> bool:
+        """Whether nobody has removed it."""
+        return self.bundle.is_whole()
+
+    @property
     def status(self) -> Status:
         """How it is now. *lost* is one whose supervisor was killed, and the container with it."""
         is_alive = self.bundle.is_alive()
@@ -140,7 +145,7 @@ class Container:
         else:
             self._launched = channel
 
-    def start(self) -> None:
+    def begin(self) -> None:
         """Have the program executed. Raises CommandNotFound and the like."""
         channel, self._launched = self._launched, None
         if channel is None:
@@ -192,7 +197,7 @@ class Container:
             raise ContainerError(f"{self.name} has no exit code", why=f"it is {self.status}")
         return code
 
-    def kill(self, number: int = signal.SIGTERM, *, final: bool | None = None) -> None:
+    def send_signal(self, number: int, *, final: bool | None = None) -> None:
         """Send its first process a signal. Raises NotRunning.
 
         A `final` one ends its restart policy too, as SIGKILL and its stop signal do unless told.
@@ -209,21 +214,7 @@ class Container:
         finally:
             channel.close()
 
-    def stop(self, timeout_s: float | None = None, number: int | None = None) -> None:
-        """Send its stop signal, and SIGKILL if it still runs after `timeout_s`. Nothing if it does not run.
-
-        A negative time waits for ever; `number` is a signal in place of its own.
-        """
-        timeout_s = self.info.stop_timeout_s if timeout_s is None else timeout_s
-        try:
-            self.kill(signal_number(self.info.stop_signal) if number is None else number, final=True)
-            if self.wait(timeout_s if timeout_s >= 0 else None) is None:
-                self.kill(signal.SIGKILL)
-                self.wait(10.0)
-        except (NotRunning, ContainerNotFound):
-            return
-
-    def exec(
+    def execute(
         self,
         args: Sequence[str],
         *,
@@ -274,7 +265,7 @@ class Container:
         self, args: Sequence[str], *, env: Sequence[str] = (), cwd: str = "", user: str = "", privileged: bool = False,
         exec_id: str = "",
     ) -> None:  # fmt: skip
-        """Start a further program in it that nobody waits for; what it says is lost. Raises as `exec` does."""
+        """Start a further program in it that nobody waits for; what it says is lost. Raises as `execute` does."""
         order = self._exec_order(args, env, cwd, user, privileged=privileged) | {"detach": True, "id": exec_id}
         channel = self._connected()
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -423,10 +414,6 @@ class Container:
             return {name: said[name] for name in ("Status", "FailingStreak", "Log")}
         except (OSError, ValueError, LookupError, TypeError):
             return None
-
-    def logs(self) -> list[Record]:
-        """What it has written so far."""
-        return [record for record in self.bundle.journal().read() if isinstance(record.event, Output)]
 
     def _connected(self) -> Channel:
         """A channel to its supervisor. Raises NotRunning."""

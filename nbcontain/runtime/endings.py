@@ -104,7 +104,7 @@ def put_aside(bundle: Bundle) -> list[Path]:
     with suppress(FileNotFoundError):
         # Somebody may be removing it at the same time: rm -f.
         # The container before its layer: nobody may see one without, also if we die in between.
-        for path in filter(None, (bundle.path, bundle.active_directory())):
+        for path in filter(None, (bundle.path, bundle.active_directory)):
             target = tmp / f".tmp-{len(aside)}-{bundle.path.name}"
             files.move(path, target)
             aside.append(target)

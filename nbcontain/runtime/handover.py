@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket as socket
 import array
+import errno
 import json
 import os
 import time
@@ -54,7 +55,7 @@ def send_listener(
                 break
             os.close(listener)
         except OSError as error:
-            if error.errno != 9:
+            if error.errno != errno.EBADF:
                 what = "cannot take the filter's listener"
                 raise SetupFailed(what, errno=error.errno, why=error.strerror or "") from error
         if time.monotonic() > deadline:
@@ -96,18 +97,6 @@ def write_pid(path: str, pid: int) -> None:
 def forget(path: Path) -> None:
     """Take a file away, if it is there."""
     files.unlink(path)
-
-
-def set_oom_score(pid: int, number: int) -> None:
-    """How soon it is killed when there is no memory left. Raises SetupFailed."""
-    try:
-        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"%d" % number)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise SetupFailed(f"cannot make its oom score {number}", errno=error.errno, why=error.strerror or "") from error
 
 
 def limit(pid: int, rlimits: Sequence[Rlimit]) -> None:

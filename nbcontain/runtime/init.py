@@ -8,19 +8,16 @@ power away comes last.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nbcontain.errors import SetupFailed
-from nbcontain.linux import confine, syscalls, trees
+from nbcontain.linux import confine, syscalls
 from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Linux, Mount, Process, Spec
-from nbcontain.runtime import console, identity, programs, roots
-from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
+from nbcontain.runtime import console, programs, roots
+from nbcontain.runtime.annotations import GROUPS, REAPER, USER
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
@@ -37,37 +34,17 @@ _FULL = Rung()
 _NO_ANSWERS = Answers()
 
 
-_SAMPLE = json.dumps(
-    spec_codec.spec_to_json(
-        Spec(
-            Process(("true",), (f"PATH={DEFAULT_PATH}",), capabilities=("CAP_CHOWN",)),
-            mounts=(Mount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),) * 8,
-            linux=Linux(("mount", "pid"), masked_paths=("/proc/kcore",)),
-            annotations={USER: "root"},
-        )
-    )
-)
-
-
-def rehearse() -> None:
-    """Init and supervisor, while they wait: do once, without effect, what a start will do.
-
-    Memory is shared with the zygote until it is written to, and Python writes to what it merely looks at:
-    the kernel copies some hundred pages now, instead of while somebody waits.
-    """
-    spec = spec_codec.spec_from_json(json.loads(_SAMPLE))
-    identity.resolve("root", "root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n")
-    confine.capability_set(spec.process.capabilities)
-    syscalls.capget()
-    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    os.close(trees.make_target(root_fd, "/", [], directory=True))
-    os.close(root_fd)
-
-
-def main(channel: Channel, rung: Rung = _FULL, kept: Sequence[int] = (), told: Body | None = None) -> None:
+def main(
+    channel: Channel,
+    rung: Rung = _FULL,
+    kept: Sequence[int] = (),
+    told: Body | None = None,
+    rehearse: Callable[[], None] = lambda: None,
+) -> None:
     """Init: wait for what to be; be it, shut in as `rung` says.
 
-    `kept` are descriptors that go on to the program; `told` makes a container of somebody else's bundle.
+    `kept` are descriptors that go on to the program; `told` makes a container of somebody else's bundle; `rehearse` is
+    done where there is time for it.
     """
     keep_only(channel, *kept)
     os.setsid()
@@ -104,23 +81,27 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
         spec = replace(spec, linux=replace(spec.linux, paths=kept))
     seccomp = bundle.seccomp(spec)
     if spec.process.oom_score_adj is not None:
-        _set_oom_score(spec.process.oom_score_adj)
+        confine.set_oom_score(spec.process.oom_score_adj)
     redirect(*fds[:3])
     opened = dict(zip(message.get("opened", ()), fds[3:], strict=False))
     del fds[3 : 3 + len(opened)]
-    answers = Answers.of_init(bundle, spec, fds.pop() if message["is_answered"] else -1)
+    answers = Answers.of_init(bundle, message["answers"], spec, fds.pop() if message["is_answered"] else -1)
     volatile = message["volatile"]
+    spaces = _open_spaces() if message["holds_mounts"] else -1
     made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], opened, volatile=volatile)
+    held = [os.open("mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=spaces)] if spaces >= 0 else []
     if terminal is None:
-        keep_only(channel, *answers.kept)
+        keep_only(channel, *answers.kept, *held)
     else:
         redirect(terminal.peer, terminal.peer, terminal.peer)
-        keep_only(channel, terminal.master, *answers.kept)
+        keep_only(channel, terminal.master, *answers.kept, *held)
     program = programs.prepare(spec.process, spec.annotations, seccomp, answers)
     program.env.update(hidden.env)
-    channel.send({"ready": True, "made": made}, (terminal.master, 0) if terminal else ())
-    if terminal is not None:
-        os.close(terminal.master)
+    handed = [*held, *((terminal.master, 0) if terminal else ())]
+    channel.send({"ready": True, "made": made, "held": len(held)}, handed)
+    for fd in handed:
+        if fd:
+            os.close(fd)
     if not message["start"] and channel.receive()[0] is None:
         return
     # A change of ids clears it, and so does fork.
@@ -130,6 +111,14 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
         _fork_and_reap(channel, is_root="user" not in spec.linux.namespaces)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     programs.execute(program, spec.process)
+
+
+def _open_spaces() -> int:
+    """The own namespaces, as a directory that can be opened while the host's /proc is there; -1 where it is not."""
+    try:
+        return os.open("/proc/self/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (PermissionError, FileNotFoundError):
+        return -1
 
 
 def be_process(channel: Channel, seccomp: bytes, root_fd: int = -1, answers: Answers = _NO_ANSWERS) -> None:
@@ -167,7 +156,7 @@ def _be_function(channel: Channel, message: Message, fds: list[int], rung: Rung)
     arguments = message["arguments"]
     rootfs = spec_codec.mounts_from_json(message["rootfs"])
     source = spec_codec.mounts_from_json(message["source"]) if message["source"] else ()
-    fds += roots.made_of(rootfs, source, rung)
+    fds += roots.made_of(rootfs, source, rung, fds)
     os.umask(0)
     channel.send({"result": function(arguments, fds)})
 
@@ -233,19 +222,6 @@ def _fork_and_reap(channel: Channel, *, is_root: bool) -> None:
             if pid == child:
                 code = os.waitstatus_to_exitcode(status)
                 os._exit(code if code >= 0 else 128 - code)
-
-
-def _set_oom_score(number: int) -> None:
-    try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"%d" % number)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise SetupFailed(
-            f"cannot make the oom score {number}", errno=error.errno, why="only root of the machine may lower it"
-        ) from error
 
 
 def leave_keyring() -> None:

@@ -20,11 +20,12 @@ from nbcontain.linux import mount_options, syscalls, trees
 from nbcontain.linux.mount_options import MountOptions
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import devices, sources
-from nbcontain.runtime.sources import PART as PART
+from nbcontain.runtime.annotations import PART
 from nbcontain.values import dataclass, replace
 
 DETACHED = "detached"
 """The type of a mount that is handed over as a descriptor; its source is a number."""
+_BETWEEN_LAYERS = re.compile(r"(?<!\\):")
 _PLAIN = frozenset({"/proc", "/sys", "/dev"})
 _STATISTICS = frozenset(
     f"/proc/{name}"
@@ -33,7 +34,7 @@ _STATISTICS = frozenset(
 """What may be covered in there: files that only tell how much there is of something."""
 
 
-def separate_mounts(flags: int) -> None:
+def separate(flags: int) -> None:
     """Init: leave the host's namespaces of CLONE_NEW… `flags`, only now that the container is known.
 
     Not done beforehand: a copy of the mounts would miss what is mounted later, and keep the host from unmounting.
@@ -66,7 +67,7 @@ def mount_root(rootfs: Sequence[Mount], *, volatile: bool = False) -> int:
 
 def _mount_overlay(root: Mount, *, volatile: bool) -> int:
     given = dict(option.partition("=")[::2] for option in root.options)
-    lowers = [part.replace("\\:", ":") for part in re.split(r"(?<!\\):", given.pop("lowerdir"))]
+    lowers = [part.replace("\\:", ":") for part in _BETWEEN_LAYERS.split(given.pop("lowerdir"))]
     upper, work = given.pop("upperdir", ""), given.pop("workdir", "")
     fds: list[int] = []
 

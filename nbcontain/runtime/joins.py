@@ -15,7 +15,7 @@ from nbcontain.oci.spec import Linux, Spec
 from nbcontain.runtime import stage
 from nbcontain.runtime.annotations import JOINS
 from nbcontain.runtime.bundle import Bundle, start_time
-from nbcontain.runtime.namespaces import FLAGS
+from nbcontain.runtime.namespaces import FLAGS, flags_of
 from nbcontain.values import replace
 
 
@@ -65,8 +65,7 @@ def tree_of(container: str, path: str, attributes: int) -> int:
     pidfd = os.pidfd_open(donor.state().pid)
     try:
         _running(donor.path, "ipc")
-        names = donor.spec.linux.namespaces
-        flags = sum(FLAGS[name] for name in names if name in ("user", "mount"))
+        flags = flags_of(donor.spec.linux.namespaces, FLAGS["user"] | FLAGS["mount"])
         return stage.tree_inside(pidfd, flags, path, attributes)
     finally:
         os.close(pidfd)

@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,8 @@ class Launcher:
         self._zygote: _Process | None = None
         self._orders: Channel | None = None
         self._is_ready = False
+        self._expecting: list[Channel] = []
+        """To spares that wait for an order already."""
 
     def warm(self) -> None:
         """Have a zygote started; returns at once, and the first launch waits until it is ready."""
@@ -61,6 +63,13 @@ class Launcher:
                 # What is wrong is told by the first launch that needs it.
                 with contextlib.suppress(OSError):
                     self._execute(sealed=True)
+
+    def expect(self) -> None:
+        """An order is about to come: have a spare awake for it. Returns at once, and is no harm if none comes."""
+        self.warm()
+        with self._lock:
+            if self._is_ready and self._orders is not None and not self._expecting:
+                self._expecting.append(_spare_of(self._orders))
 
     def close(self) -> None:
         """End the zygote; containers go on."""
@@ -170,31 +179,38 @@ class Launcher:
     # --- the zygote ---
 
     def _ordered(self, message: Message, fds: Sequence[int]) -> Channel:
-        """Send an order, and again if a zygote that was ended from outside took it to its grave.
+        """Send an order, and again if whoever it was for is dead, also because a zygote was ended from outside.
 
         Gives the channel that its answers come on. A spare says at once that it has taken an order: without that
         word nothing has been done.
         """
-        for _ in range(2):
-            ours, theirs = Channel.pair()
+        for orders, channel in self._spares():
             try:
-                orders = self._connected()
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    orders.send(message, [theirs.fileno(), *fds])
-                theirs.close()
-                if not is_readable(ours, _CREATED_S):
+                    channel.send(message, fds)
+                if not is_readable(channel, _CREATED_S):
                     raise SetupFailed(f"nobody takes an order for {_CREATED_S:.0f} s", why="the machine is very busy")
-                if ours.receive()[0] is not None:
-                    return ours
+                if channel.receive()[0] is not None:
+                    return channel
             except BaseException:
-                ours.close()
-                theirs.close()
+                channel.close()
                 raise
-            ours.close()
+            channel.close()
             with self._lock:
-                if self._orders is orders:
+                if orders is not None and self._orders is orders:
                     self._end()
         raise SetupFailed("the process that starts containers ends at once")
+
+    def _spares(self) -> Iterator[tuple[Channel | None, Channel]]:
+        """Whom to give an order to, one after the other: the zygote's channel, and one to a spare of that zygote."""
+        with self._lock:
+            expecting = self._expecting.pop() if self._expecting else None
+        if expecting is not None:
+            # Should it be dead, that says nothing of its zygote.
+            yield None, expecting
+        for _ in range(2):
+            orders = self._connected()
+            yield orders, _spare_of(orders)
 
     def _connected(self) -> Channel:
         with self._lock:
@@ -261,6 +277,8 @@ class Launcher:
         zygote, orders = self._zygote, self._orders
         self._zygote = self._orders = None
         self._is_ready = False
+        while self._expecting:
+            self._expecting.pop().close()
         if orders is not None:
             orders.close()
         return zygote.end() if zygote is not None else ""
@@ -328,6 +346,15 @@ def piped(stdin: int) -> int:
 
     threading.Thread(target=pump, name="nbcontain stdin", daemon=True).start()
     return reading
+
+
+def _spare_of(orders: Channel) -> Channel:
+    """Have the zygote turn a spare to us; gives the channel to it, whose other end is closed if the zygote is dead."""
+    ours, theirs = Channel.pair()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        orders.send({}, [theirs.fileno()])
+    theirs.close()
+    return ours
 
 
 def _interpreter() -> Path:

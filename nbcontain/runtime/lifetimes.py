@@ -49,9 +49,9 @@ class LifeOptions:
                                           metavar="NAME=VALUE")  # fmt: skip
 
 
-def restart_of(options: LifeOptions, *, remove: bool) -> str:
-    """The policy as container.json has it; "" for none. Raises UsageError."""
-    policy = Policy.parse(options.restart)
+def restart_of(text: str, *, remove: bool) -> str:
+    """The policy as container.json has it, of what --restart was told; "" for none. Raises UsageError."""
+    policy = Policy.parse(text)
     if policy.name == "no":
         return ""
     if remove:

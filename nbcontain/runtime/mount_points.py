@@ -9,6 +9,10 @@ from types import MappingProxyType
 from nbcontain.errors import UsageError
 from nbcontain.values import dataclass, field, replace
 
+SCRATCH = "scratch"
+"""The directory of a bundle that holds what is written to its scratches (:O)."""
+WORK = "nbcontain.runtime.volume_work"
+"""Whose functions are run where the owners of a volume's files are known."""
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 FLAGS = {
     "exec": "noexec", "noexec": "exec", "suid": "nosuid", "nosuid": "suid", "dev": "nodev", "nodev": "dev",
@@ -52,8 +56,6 @@ class MountPoint:
     labels: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
     tmpfs: tuple[str, ...] = ()
     """Options of a tmpfs."""
-    of_image: bool = False
-    """It is a VOLUME of the image."""
 
     @property
     def is_anonymous(self) -> bool:

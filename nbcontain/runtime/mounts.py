@@ -1,6 +1,6 @@
 """What a container sees besides its image: -v, --mount, --tmpfs and --volumes-from, read as docker reads them. Pure.
 
-Whether what they name is there is looked up by the engine (`nbcontain.volumes`), which makes mounts of them.
+Whether what they name is there is looked up by the engine (`nbcontain.mounting`), which makes mounts of them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def of_image(volumes: Sequence[str], taken: Sequence[str]) -> tuple[MountPoint, 
         said = f"the image's VOLUME {text!r}"
         target = checked_target(text, said)
         if target not in taken and target not in (each.target for each in found):
-            found.append(MountPoint(said=said, type="volume", target=target, of_image=True))
+            found.append(MountPoint(said=said, type="volume", target=target))
     return tuple(found)
 
 

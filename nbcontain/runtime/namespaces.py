@@ -86,11 +86,7 @@ def birth(linux: Linux, ids: IdMap, within: str = "") -> Birth:
 
 def late(linux: Linux) -> int:
     """Those that init makes."""
-    flags = 0
-    for name in linux.namespaces:
-        if name not in linux.paths:
-            flags |= FLAGS[name] & LATE
-    return flags
+    return flags_of((name for name in linux.namespaces if name not in linux.paths), LATE)
 
 
 def _opened(name: str, path: str) -> int:

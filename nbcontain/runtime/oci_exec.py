@@ -12,7 +12,7 @@ from nbcontain.errors import NotRunning
 from nbcontain.linux import confine
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Process
-from nbcontain.runtime import handover, init, namespaces, oci_init, oci_state, stage
+from nbcontain.runtime import init, namespaces, oci_init, oci_state, stage
 from nbcontain.runtime.messages import Channel, Message
 from nbcontain.runtime.oci_life import Begun, Wishes, await_program, handed_out, process_state
 from nbcontain.runtime.oci_state import Place
@@ -28,19 +28,17 @@ def execute(place: Place, process: Process, wishes: Wishes) -> Begun:
         spec, config, seccomp = place.spec(), place.config(), place.seccomp()
     kept = range(3, 3 + wishes.preserved)
     pidfd = oci_state.open_process(known)
-    flags = 0
-    for name in spec.linux.namespaces:
-        flags |= namespaces.FLAGS[name]
+    flags = namespaces.flags_of(spec.linux.namespaces)
     try:
         inside = stage.join(pidfd, flags, partial(_be_further, kept=kept), (0, 1, 2), kept)
     finally:
         os.close(pidfd)
     try:
-        group = oci_state.group_of(known)
+        group = oci_state.group_of(known, wishes.group)
         if group is not None:
             group.enter(inside.pid)
         if process.oom_score_adj is not None:
-            handover.set_oom_score(inside.pid, process.oom_score_adj)
+            confine.set_oom_score(process.oom_score_adj, inside.pid)
         message: Message = {
             "process": spec_codec.process_to_json(process), "seccomp": seccomp.hex(), "preserved": wishes.preserved,
             "personality": spec.linux.personality,

@@ -15,14 +15,10 @@ from nbcontain.linux import confine, mount_options, syscalls, trees
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import cgroup_mounts, console, devices, hooks, isolation, namespaces, programs
+from nbcontain.runtime.annotations import PART
 from nbcontain.runtime.messages import Channel, Listener, Message, describe
-from nbcontain.runtime.sources import PART
 from nbcontain.runtime.stage import keep_only
 from nbcontain.values import replace
-
-TYPE_CHECKING = False  # typing's own would cost every process of ours its import
-if TYPE_CHECKING:
-    pass
 
 _LONG = 300_000_000
 """Looks, not calls: some ten seconds. Whoever should have taken it is gone by then."""
@@ -42,7 +38,7 @@ def be_container(channel: Channel, message: Message, fds: list[int]) -> None:
     opened = dict(zip(message["opened"], fds, strict=True))
     listener, kept = opened.pop(LISTENER), range(3, 3 + message["preserved"])
     late = namespaces.late(spec.linux)
-    isolation.separate_mounts(late)
+    isolation.separate(late)
     has_mounts = bool(late & syscalls.CLONE_NEWNS)
     if spec.hostname:
         syscalls.sethostname(spec.hostname)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from nbcontain.errors import ContainerError, NotRunning, SetupFailed
-from nbcontain.linux import device_rules, limits, more_limits, syscalls
+from nbcontain.linux import confine, device_rules, limits, more_limits, syscalls
 from nbcontain.linux.cgroups import Group, Tree
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
@@ -49,8 +49,8 @@ class Wishes:
     preserved: int = 0
     """How many descriptors from 3 on the program gets."""
     pivot: bool = True
-    new_keyring: bool = True
-    """Kept for callers that say otherwise: a new one it always is."""
+    group: str = ""
+    """Where in the container's control group the program is to be; for `exec`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ class _Making:
             self.group.enter(pid)
         process = self.spec.process
         if process.oom_score_adj is not None:
-            handover.set_oom_score(pid, process.oom_score_adj)
+            confine.set_oom_score(process.oom_score_adj, pid)
         if "user" in self.spec.linux.namespaces:
             # Only somebody of the host may raise a hard limit.
             handover.limit(pid, process.rlimits)
@@ -284,8 +284,7 @@ def start(place: Place, warn: Callable[[str], None]) -> None:
             channel.close()
         handover.forget(place.path / "control.sock")
         state = oci_state.document(place, known, "running")
-    for error in hooks.run_all("poststart", spec.hooks.get("poststart", ()), state):
-        warn(f"{error.message}{f': {error.why}' if error.why else ''}")
+    _run_hooks("poststart", spec, state, warn)
 
 
 def _connected(place: Place) -> Channel:
@@ -370,7 +369,12 @@ def delete(place: Place, warn: Callable[[str], None], *, force: bool = False) ->
             group.remove()
         state = oci_state.document(place, known, "stopped")
         place.remove()
-    for error in hooks.run_all("poststop", spec.hooks.get("poststop", ()), state):
+    _run_hooks("poststop", spec, state, warn)
+
+
+def _run_hooks(name: str, spec: Spec, state: Mapping[str, object], warn: Callable[[str], None]) -> None:
+    """Those that cannot hinder anything any more: what goes wrong is told."""
+    for error in hooks.run_all(name, spec.hooks.get(name, ()), state):
         warn(f"{error.message}{f': {error.why}' if error.why else ''}")
 
 

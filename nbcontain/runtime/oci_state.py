@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nbcontain.errors import BadDocument, ContainerError, ContainerNotFound, NotRunning
+from nbcontain.errors import BadDocument, ContainerError, ContainerNotFound, NotRunning, SetupFailed
 from nbcontain.linux.cgroups import Group, Tree
 from nbcontain.oci import spec_codec, strict_json
 from nbcontain.oci.spec import Spec
@@ -68,6 +68,7 @@ class Place:
         if not _ID.fullmatch(name) or name in (".", ".."):
             raise ContainerError(f"invalid id {name!r}", hint="letters, digits and _ + . -")
         self.id, self.path = name, root / name
+        self._config: dict[str, Any] | None = None
 
     # --- its life ---
 
@@ -118,8 +119,11 @@ class Place:
         return Known(**{**fields, "group": tuple(fields["group"])})
 
     def config(self) -> dict[str, Any]:
-        config: dict[str, Any] = json.loads(files.read(self.path / "config.json", _LIMIT_BYTES))
-        return config
+        """Its config.json, which never changes."""
+        if self._config is None:
+            self._config = json.loads(files.read(self.path / "config.json", _LIMIT_BYTES))
+            assert self._config is not None
+        return self._config
 
     def spec(self) -> Spec:
         return spec_codec.spec_from_json(self.config())
@@ -140,9 +144,16 @@ def places(root: Path) -> list[Place]:
     return [Place(root, name) for name in names if (root / name / "state.json").exists()]
 
 
-def group_of(known: Known) -> Group | None:
-    """Its control group."""
+def group_of(known: Known, below: str = "") -> Group | None:
+    """Its control group, or one that is `below` in it. Raises SetupFailed where there is none of that name."""
     parent, name = known.group
+    parts = [part for part in below.split("/") if part]
+    if parts:
+        whole = [*filter(None, (parent, name)), *parts]
+        group = Group(Tree.here(is_root=True), whole[-1], "/".join(whole[:-1]))
+        if not name or {".", ".."} & {*parts} or not group:
+            raise SetupFailed(f"container {known.id} has no control group {below!r}")
+        return group
     return Group(Tree.here(is_root=True), name, parent) if name else None
 
 

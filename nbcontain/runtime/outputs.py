@@ -42,7 +42,7 @@ class Outputs:
         self._journal = journal
 
     def are(self, ends: Mapping[int, str], master: int = -1, peer: int = -1) -> None:
-        """These."""
+        """Read these from now on: descriptors with their names, or a terminal's `master`, and its `peer` held open."""
         self.ends = dict(ends)
         self.master, self.peer = master, peer
         if master >= 0:

@@ -5,6 +5,7 @@ From here on only what the user may do can be done: power goes first, and the ke
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -199,7 +200,7 @@ def _find(args: tuple[str, ...], path: str) -> str:
     if unusable:
         raise CommandNotExecutable(f"{name} cannot be executed", path=name, why=unusable)
     where = "" if "/" in name else f"not in PATH={path}"
-    raise CommandNotFound(f"there is no command {name} in the container", errno=2, path=name, why=where)
+    raise CommandNotFound(f"there is no command {name} in the container", errno=errno.ENOENT, path=name, why=where)
 
 
 def execute(program: Program, process: Process) -> NoReturn:
@@ -210,14 +211,15 @@ def execute(program: Program, process: Process) -> NoReturn:
     try:
         os.execve(program.path, process.args, program.env)
     except OSError as error:
-        if error.errno == 2:
+        if error.errno == errno.ENOENT:
             raise CommandNotFound(
                 f"{process.args[0]} cannot be started",
-                errno=2,
+                errno=errno.ENOENT,
                 path=program.path,
                 why="the file is there, but not the interpreter or loader that it names",
             ) from error
-        reason = "it is no program for this machine (exec format error)" if error.errno == 8 else error.strerror or ""
+        is_foreign = error.errno == errno.ENOEXEC
+        reason = "it is no program for this machine (exec format error)" if is_foreign else error.strerror or ""
         raise CommandNotExecutable(
             f"{process.args[0]} cannot be executed", errno=error.errno, path=program.path, why=reason
         ) from error

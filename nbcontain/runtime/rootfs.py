@@ -20,7 +20,7 @@ from nbcontain.store import files, layers
 from nbcontain.store.clone import clone
 from nbcontain.store.owners import LIMIT_BYTES, Ledger
 from nbcontain.store.pack import Pipe
-from nbcontain.store.tree_changes import Comparison, TreePacker, tree_changes
+from nbcontain.store.tree_changes import Comparison, TreePacker, above, tree_changes
 from nbcontain.store.unpack_tree import TreeTarget
 
 Arguments = dict[str, Any]
@@ -89,7 +89,7 @@ def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     skip = frozenset(arguments.get("skip", ()))
     if form == "tree":
         with _compared(arguments, fds[1:]) as (_, comparison):
-            quiet = frozenset(_above(arguments["stubs"]))
+            quiet = frozenset(above(arguments["stubs"]))
             entries = TreePacker("/", pipe.write, ledger, comparison, quiet, pipe.send).finish(skip)
     else:
         entries = layers.tar_of(
@@ -112,13 +112,6 @@ def _compared(arguments: Arguments, fds: list[int]) -> Iterator[tuple[int, Compa
         yield root, Comparison(root, fds[-1] if fds else -1, index, arguments.get("boot", ""))
     finally:
         os.close(root)
-
-
-def _above(paths: list[str]) -> Iterator[bytes]:
-    """The directories above these paths, as `tree_changes` names them."""
-    for path in paths:
-        while path := os.path.dirname(path).rstrip("/"):
-            yield os.fsencode(path.strip("/"))
 
 
 @function

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 
 from nbcontain.linux import syscalls
@@ -23,10 +24,7 @@ def made_for(
     own = namespaces.late(spec.linux)
     hidden = secrets.read(fds)
     terminal = None
-    if rung.mounts:
-        isolation.separate_mounts(own)
-    else:
-        unmounted.separate(network=bool(own & syscalls.CLONE_NEWNET))
+    isolation.separate(own if rung.mounts else own & syscalls.CLONE_NEWNET)
     if spec.hostname:
         syscalls.sethostname(spec.hostname)
     if spec.domainname:
@@ -48,18 +46,21 @@ def made_for(
     return made, terminal, hidden
 
 
-def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung) -> list[int]:
-    """Init: the root of one of our own functions. Gives the directory of a second one, if there is a `source`."""
+def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung, handed: Sequence[int]) -> list[int]:
+    """Init: the root of one of our own functions. Gives the directory of a second one, if there is a `source`.
+
+    It may go on with what it was handed, a build's context for one: of directories, with what is below them.
+    """
     mounted = isolation.mount_root if rung.mounts else unmounted.root_of
     if rung.mounts:
-        isolation.separate_mounts(namespaces.flags_of(rung.namespaces, namespaces.LATE))
+        isolation.separate(namespaces.flags_of(rung.namespaces, namespaces.LATE))
     root_fd = mounted(rootfs)
     fds = []
     if source:
         source_fd = mounted(source)
         fds.append(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source_fd))
         os.close(source_fd)
-    _go(root_fd, rung, None, fds)
+    _go(root_fd, rung, None, [*fds, *(fd for fd in handed if stat.S_ISDIR(os.fstat(fd).st_mode))])
     os.close(root_fd)
     return fds
 

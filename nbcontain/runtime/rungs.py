@@ -23,6 +23,7 @@ _KERNELS_OWN = frozenset({"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"
 FURNITURE = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
 DOCUMENTS = "/dev/pipes/"
 """Where the documents of RUN <<EOF are seen (BuildKit's place for them)."""
+_EVERY = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
 RUNG = "org.nbcontain.isolation"
 """The annotation that names the rung a container was made for, for whoever reads its spec."""
 
@@ -32,7 +33,7 @@ class Rung:
     """How containers are shut in on one rung."""
 
     name: str = "full"
-    namespaces: tuple[str, ...] = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
+    namespaces: tuple[str, ...] = _EVERY
     """Those that can be real, in the words of the runtime specification."""
     root: Root = "pivot"
     """pivot_root(2); a mount that is moved over the root; or a chroot(2), and nothing can be mounted at all."""
@@ -67,14 +68,13 @@ class Rung:
         return cls(**{**numbers, "namespaces": tuple(numbers["namespaces"])})
 
 
-_USERS = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
-_ROOTS = tuple(name for name in _USERS if name != "user")
+_ROOTS = tuple(name for name in _EVERY if name != "user")
 RUNGS = {
     each.name: each
     for each in (
         Rung("full", _ROOTS),
-        Rung("rootless-range", _USERS),
-        Rung("rootless-single", _USERS),
+        Rung("rootless-range", _EVERY),
+        Rung("rootless-single", _EVERY),
         Rung("root-noproc", _ROOTS, "move", proc=False),
         Rung("userns-chroot", ("pid", "ipc", "uts", "user", "network"), "chroot", proc=False),
         Rung("chroot", (), "chroot", proc=False),

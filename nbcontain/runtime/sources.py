@@ -14,10 +14,8 @@ from nbcontain.linux import mount_options, syscalls, trees
 from nbcontain.linux.idmap import IdMap
 from nbcontain.linux.mount_options import MountOptions
 from nbcontain.oci.spec import Mount, Spec
-from nbcontain.runtime.annotations import OF
+from nbcontain.runtime.annotations import OF, PART
 
-PART = "x-nbcontain.part="
-"""An option of binds and overlays: mount this path of the tree only, with its symlinks resolved inside the tree."""
 _MOST = 200
 """One packet carries 253 descriptors."""
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import init, stage
+from nbcontain.runtime import init, rehearsal, stage
 from nbcontain.runtime.calls import answer_call
 from nbcontain.runtime.messages import Channel, describe, is_readable
 from nbcontain.runtime.namespaces import USUAL, Birth, flags_of
@@ -33,21 +33,28 @@ def main(orders: Channel, ids: IdMap, rung: Rung = _FULL) -> None:
     inside: stage.Inside | BaseException
     try:
         birth = Birth(ids, flags_of(rung.namespaces, USUAL))
-        inside = stage.form(birth, partial(init.main, rung=rung), lambda: is_readable(orders, 0))
+        first = partial(init.main, rung=rung, rehearse=rehearsal.of_init)
+        inside = stage.form(birth, first, lambda: is_readable(orders, 0))
+        if not is_readable(orders, 0):
+            rehearsal.of_supervisor(ids)
     except BaseException as error:  # noqa: BLE001 - told to whoever gives the order
         inside = error
     message, fds = orders.receive()
     orders.close()
     if message is None:
         return
+    # Now it is one launcher's, whose order comes when that has written what there is to read.
     report = Channel.of(fds[0])
+    message, fds = report.receive()
+    if message is None:
+        return
     report.tell({"taken": True})
     try:
         if isinstance(inside, BaseException):
             raise inside
         if message["do"] == "call":
-            answer_call(inside, report, message, fds[1:])
+            answer_call(inside, report, message, fds)
         else:
-            Supervisor.ordered(ids, inside, report, message, fds[1:]).run()
+            Supervisor.ordered(ids, inside, report, message, fds).run()
     except BaseException as error:  # noqa: BLE001 - there is nobody above but whoever asked
         report.tell(describe(error))

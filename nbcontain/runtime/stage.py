@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _TMPFS = 0x01021994
 """statfs(2)."""
+_PUT_ASIDE: list[object] = []
+"""What `freeze_imports` took away from the import system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,10 +289,10 @@ def freeze_imports() -> None:
 
     Files of the container must not even be read as source lines of a traceback, hence the hook.
     """
-    sys.path[:] = []
-    sys.meta_path[:] = []
-    sys.path_hooks[:] = []
-    sys.path_importer_cache.clear()
+    # Put aside and not emptied: to forget thousands of names is to write to memory that is shared with the zygote.
+    for name in ("path", "meta_path", "path_hooks", "path_importer_cache"):
+        _PUT_ASIDE.append(getattr(sys, name))
+        setattr(sys, name, type(_PUT_ASIDE[-1])())
     sys.excepthook = lambda *_: None
     gc.disable()
 

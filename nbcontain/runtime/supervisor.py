@@ -159,9 +159,15 @@ class Supervisor:
         self.state = replace(self.state, status="created", pid=self.pid, pid_start=start_time(self.pid))
         if not self.starts_at_once:
             self.bundle.write_state(self.state)
+        if self.info.remove:
+            # Looked up now, while init works, and not when somebody waits for the end.
+            _ = self.bundle.active_directory
         assert self.inside is not None
         answer, console = self.inside.receive()
         calls.raise_for(answer)
+        assert answer is not None
+        if answer["held"]:
+            self.mounts_fd = console.pop(0)
         if console:
             self.outputs.are({}, *console)
             self.outputs.watch(self.poll)
@@ -169,11 +175,7 @@ class Supervisor:
             if not self.starts_at_once:
                 self.report.send({"created": True})
             self.poll.register(self.report, select.POLLIN)
-        self.bundle.write_stubs(answer["made"] if answer else ())
-        if self.info.remove:
-            # Unmounting takes a while, and nobody needs to wait for it. Only where the layer is thrown away, so that
-            # nothing else ever uses it while it is still mounted.
-            self.mounts_fd = endings.hold_namespace(self.pid, "mnt")
+        self.bundle.write_stubs(answer["made"])
         endings.hold_network(self)
         self.poll.register(self.pidfd, select.POLLIN)
         if self.leash >= 0:
@@ -211,8 +213,7 @@ class Supervisor:
             raise error
         self.state = replace(self.state, status="running", started_at=time.time())
         self.bundle.write_state(self.state)
-        if self.info.health:
-            self._watch_health(resumed=False)
+        self._watch_health(resumed=False)
 
     def _watch_health(self, *, resumed: bool) -> None:
         if not self.info.health:
@@ -295,8 +296,7 @@ class Supervisor:
         """That output was lost, and how much, for who looks while it runs."""
         if self.state.dropped_bytes != self.outputs.lost_bytes:
             self.state = replace(self.state, error=LOST, dropped_bytes=self.outputs.lost_bytes)
-            with suppress(OSError, NbcontainError):
-                self.bundle.write_state(self.state)
+            self.write_state()
 
     def _serve(self, fd: int) -> None:
         if fd in self.outputs.ends:
@@ -324,10 +324,8 @@ class Supervisor:
         """To the first process, if there is one."""
         if self.pidfd < 0:
             return
-        try:
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            pass
 
     def reread(self) -> None:
         """What it is called, or asked to be, has been changed."""
@@ -404,14 +402,16 @@ class Supervisor:
         """The exit code, and for --rm the removal."""
         self.state = replace(self.state, status="stopped")
         code = self.state.exit_code or 0
+        rubbish: list[Path] = []
         try:
-            self.bundle.write_state(self.state)
+            if self.info.remove:
+                # What has no name any more needs no state.
+                rubbish = endings.put_aside(self.bundle)
+            else:
+                self.bundle.write_state(self.state)
         finally:
-            rubbish = endings.put_aside(self.bundle) if self.info.remove else []
-            try:
+            with suppress(OSError):
                 self.journal.append(Finished(self.info.id, "done" if code == 0 else "failed", exit_code=code))
-            except OSError:
-                pass
             self.clients.tell_end(code)
             self.journal.close()
             if self.mounts_fd >= 0:

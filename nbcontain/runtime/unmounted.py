@@ -13,24 +13,16 @@ import struct
 from collections.abc import Sequence
 
 from nbcontain.errors import SetupFailed
-from nbcontain.linux import landlock, syscalls, trees
+from nbcontain.linux import landlock, trees
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime.console import Console, resize
 from nbcontain.runtime.devices import DEVICES
-from nbcontain.runtime.isolation import bring_loopback_up
 from nbcontain.runtime.rungs import DOCUMENTS
 from nbcontain.runtime.secrets import SecretFile
 
 _DIRECTORIES = {"/proc": 0o555, "/sys": 0o555, "/dev": 0o755, "/dev/pts": 0o755, "/dev/shm": 0o1777}
 _UNLOCK, _OPEN_PEER = 0x40045431, 0x5441
 _LIMIT_BYTES = 1 << 20
-
-
-def separate(*, network: bool) -> None:
-    """Init: leave the host's network namespace, where that is asked for and can be."""
-    if network:
-        syscalls.unshare(syscalls.CLONE_NEWNET)
-        bring_loopback_up()
 
 
 def root_of(rootfs: Sequence[Mount]) -> int:

@@ -14,21 +14,14 @@ from pathlib import Path
 from nbcontain.errors import NbcontainError
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import Mount
-from nbcontain.runtime.bundle import Bundle, ContainerInfo
+from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.calls import call_as_root, remove_as_root
+from nbcontain.runtime.mount_points import SCRATCH, WORK
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
 from nbcontain.store.volumes import Volumes
 
-SCRATCH = "scratch"
-"""The directory of a bundle that holds what is written to its scratches (:O)."""
 _LIMIT_BYTES = 8 << 20
-_WORK = "nbcontain.runtime.volume_work"
-
-
-def anonymous(info: ContainerInfo) -> list[str]:
-    """The volumes that were made for this container and have no name."""
-    return [str(each["Name"]) for each in info.mounts if each.get("Anonymous")]
 
 
 def release(bundle: Bundle, ids: IdMap) -> None:
@@ -42,7 +35,7 @@ def release(bundle: Bundle, ids: IdMap) -> None:
             remove_as_root(ids, path, bundle.info.rung)
 
     volumes = Volumes(layout, remove_tree)
-    for name in anonymous(bundle.info):
+    for name in bundle.info.anonymous_volumes:
         with suppress(NbcontainError, OSError):
             # In use: it goes with its last user, or by a prune.
             volumes.remove(name, lambda name=name: users(layout, name))  # type: ignore[misc]
@@ -73,5 +66,5 @@ def renew_scratches(bundle: Bundle, ids: IdMap) -> None:
         return
     # The kernel has its own directory in the work directory of what was mounted once.
     if any(os.listdir(scratch / each / "work") for each in overlays):
-        call_as_root(ids, bundle.info.rung, _WORK, "empty_scratch", (Mount("/", "bind", str(scratch), ("bind",)),), {})
+        call_as_root(ids, bundle.info.rung, WORK, "empty_scratch", (Mount("/", "bind", str(scratch), ("bind",)),), {})
 

@@ -20,10 +20,10 @@ from nbcontain.runtime.rootfs import function
 from nbcontain.store import files, tar
 from nbcontain.store.clone import clone_between, copy_attributes
 from nbcontain.store.layers import tar_of
+from nbcontain.store.pack import Pipe
 from nbcontain.store.unpack import add_tar
 from nbcontain.store.volumes import DATA, FILLING
 
-NAME = __name__
 _MAKING = ".making"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEXT_BYTES = 1 << 20
@@ -102,14 +102,14 @@ def _take_place(*, alone: bool) -> None:
 def export_volume(arguments: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Write all there is in the root to fds[0] as a tar, the root's own owner and mode first."""
 
-    def write(data: bytes) -> None:
-        files.write(fds[0], data)
-
+    pipe = Pipe(fds[0])
     root = os.stat("/")
-    write(tar.header_of(tar.Entry(
+    pipe.write(tar.header_of(tar.Entry(
         b"./", tar.DIRECTORY, stat.S_IMODE(root.st_mode), root.st_uid, root.st_gid, 0, root.st_mtime_ns
     )))  # fmt: skip
-    return {"entries": tar_of("/", write, overlay=False, userxattr=False)}
+    entries = tar_of("/", pipe.write, overlay=False, userxattr=False, send=pipe.send)
+    pipe.flush()
+    return {"entries": entries}
 
 
 @function

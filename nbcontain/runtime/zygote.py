@@ -17,7 +17,7 @@ import select
 import sys
 
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import stage
+from nbcontain.runtime import rehearsal, stage
 from nbcontain.runtime.messages import Channel, Message
 from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.spare import main as be_spare
@@ -52,6 +52,8 @@ def main(fd: int) -> None:
         if len(spares) < _SPARES and not poll.poll(_IDLE_MS):
             while functions:
                 importlib.import_module(functions.pop())
+                if not functions:
+                    rehearsal.of_zygote(ids)
                 _share()
             spares.append(_fork_spare(orders, ids, rung, spares))
             continue

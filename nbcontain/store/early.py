@@ -12,8 +12,9 @@ import threading
 from contextlib import ExitStack
 
 from nbcontain.oci.digest import DiffID
+from nbcontain.store.pipes import pipe
 from nbcontain.store.snapshots import Staging
-from nbcontain.store.stacks import Feed, Stacks, pipe, unpacked
+from nbcontain.store.stacks import Feed, Stacks, unpacked
 
 _MANY = 64
 """More layers of one archive than these wait for their turn: each holds a directory open."""

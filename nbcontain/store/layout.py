@@ -213,6 +213,11 @@ class Layout:
         return self.networks / "run" / place / name
 
     @property
+    def registry(self) -> Path:
+        """What our own registry keeps, which is as far from the images here as a registry elsewhere."""
+        return self.root / "registry"
+
+    @property
     def host_facts(self) -> Path:
         """What this machine allows, as last tried; void after a reboot."""
         return self.root / "host.json"

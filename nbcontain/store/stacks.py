@@ -5,7 +5,6 @@ The work on files is a worker's, which has the one directory for its whole world
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import threading
@@ -21,6 +20,7 @@ from nbcontain.oci.spec import Mount
 from nbcontain.store import files, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import layer_writer
+from nbcontain.store.pipes import pipe, piped, poured
 from nbcontain.store.snapshots import Active, Changes, Staging, Worker
 from nbcontain.store.store import Store
 from nbcontain.values import dataclass
@@ -28,8 +28,6 @@ from nbcontain.values import dataclass
 if TYPE_CHECKING:
     from nbcontain.store.early import Early
 
-_READ_BYTES = 1 << 20
-_PIPE_BYTES = 1 << 20
 _STRIKE_S = 0.1
 
 
@@ -98,6 +96,12 @@ class Stacks:
             entries = self._tar(changes, writer.read_from, ledger, more)
             return writer.commit() if entries else None
 
+    def read_copy(self, active: Active, skip: Sequence[str], read: Callable[[int], object]) -> None:
+        """The same as a tar that is kept nowhere: `read` reads it from a pipe."""
+        changes = self.store.snapshots_of(active.key).changes(active, skip, is_used=True)
+        with self.ledger(active) as ledger, changes.opened() as more:
+            self._tar(changes, read, ledger, more)
+
     def export(self, shown: Active | ChainID, write: Callable[[bytes], object], skip: Sequence[str] = ()) -> int:
         """Write all the files of a snapshot, which may be in use, as one tar, without `skip`; the number of entries."""
         if isinstance(shown, Active):
@@ -140,42 +144,6 @@ class Stacks:
             return self.worker.call("tar_of", changes.root, fields, (sink, *ledger, *more), source=changes.below)
 
         return int(piped(pack, read)["entries"])
-
-
-def piped(work: Callable[[int], dict[str, Any]], read: Callable[[int], object]) -> dict[str, Any]:
-    """Have `work`, on a thread of its own, write to a pipe, which `read` reads to its end. Gives what `work` gives."""
-    source, sink = pipe()
-    answers: list[dict[str, Any] | BaseException] = []
-
-    def working() -> None:
-        try:
-            answers.append(work(sink))
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            answers.append(error)
-        finally:
-            os.close(sink)
-
-    thread = threading.Thread(target=working, name="nbcontain pack", daemon=True)
-    thread.start()
-    try:
-        read(source)
-    finally:
-        os.close(source)
-        thread.join()
-    [answer] = answers
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
-
-
-def poured(write: Callable[[bytes], object]) -> Callable[[int], None]:
-    """Reads a pipe to its end, for `piped`: all of it goes to `write`."""
-
-    def pour(source: int) -> None:
-        while chunk := os.read(source, _READ_BYTES):
-            write(chunk)
-
-    return pour
 
 
 class Arrivals:
@@ -395,13 +363,3 @@ class _Pump:
             self._error = error
         finally:
             os.close(self._sink)
-
-
-def pipe() -> tuple[int, int]:
-    """A pipe that holds a megabyte, where that may be: fewer changes between who downloads and who unpacks."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    try:
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except PermissionError:
-        pass
-    return reading, writing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from nbcontain.linux import syscalls
@@ -56,8 +56,15 @@ class Comparison:
         finally:
             os.close(fd)
 
-    def state(self, parent: int, path: bytes, name: bytes) -> State:
-        """Of a directory `name` in `path`, which is open as `parent` and was there before, as was its name."""
+    def state(self, parent: int, path: bytes, name: bytes, *, is_quiet: bool = False) -> State:
+        """Of a directory `name` in `path`, which is open as `parent` and was there before, as was its name.
+
+        A quiet one has not changed if only its time has: something of ours was made in it.
+        """
+        found = self._state(parent, path, name)
+        return "same" if found == "changed" and is_quiet and self.has_same_metadata(parent, path, name) else found
+
+    def _state(self, parent: int, path: bytes, name: bytes) -> State:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         known = self._noted(path, name)
         if known is not None:
@@ -199,21 +206,19 @@ class TreePacker(Packer):
                 if child not in skip:
                     self._emit(tar.header_of(empty(join(path, WHITEOUT + name))), held)
             elif found[name]:
-                self._states[child] = self._state(fd, path, name, child) if name in before else "new"
+                quiet = child in self._quiet
+                self._states[child] = (
+                    self._comparison.state(fd, path, name, is_quiet=quiet) if name in before else "new"
+                )
                 below.append(child)
             elif child not in skip and not (name in before and self._comparison.is_same(fd, path, name)):
                 self._pack_special(fd, name, child, held)
         return below
 
-    def _state(self, fd: int, path: bytes, name: bytes, child: bytes) -> State:
-        state = self._comparison.state(fd, path, name)
-        if state == "changed" and child in self._quiet and self._comparison.has_same_metadata(fd, path, name):
-            return "same"
-        return state
-
 
 def tree_changes(root: int, comparison: Comparison, skip: frozenset[str] = frozenset()) -> Iterator[Change]:
     """What was changed in a tree, as `changes.changes` says it of an overlay; paths absolute, sorted."""
+    quiet = frozenset(above(skip))
     skipped = frozenset(os.fsencode(path).strip(b"/") for path in skip)
     waiting: list[tuple[bytes, State]] = [(b"", "same")]
     held: list[bytes] = []
@@ -241,13 +246,21 @@ def tree_changes(root: int, comparison: Comparison, skip: frozenset[str] = froze
                         yield from _released(held)
                         yield Deleted(_shown(child))
                 elif found[name]:
-                    inner.append((child, "new" if is_new else comparison.state(fd, path, name)))
+                    is_quiet = child in quiet
+                    inner.append((child, "new" if is_new else comparison.state(fd, path, name, is_quiet=is_quiet)))
                 elif child not in skipped and (is_new or not comparison.is_same(fd, path, name)):
                     yield from _released(held)
                     yield Added(_shown(child)) if is_new else Modified(_shown(child))
         finally:
             os.close(fd)
         waiting.extend(reversed(inner))
+
+
+def above(paths: Iterable[str]) -> Iterator[bytes]:
+    """The directories above these absolute paths, as they are called here."""
+    for path in paths:
+        while path := os.path.dirname(path).rstrip("/"):
+            yield os.fsencode(path.strip("/"))
 
 
 def _released(held: list[bytes]) -> Iterator[Change]:

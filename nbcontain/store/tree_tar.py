@@ -20,23 +20,22 @@ _KINDS = {stat.S_IFREG: b"0", stat.S_IFLNK: b"2", stat.S_IFCHR: b"3", stat.S_IFB
 Write = Callable[[bytes], object]
 
 
-def write_tree(parent: int, leaf: bytes, name: bytes, write: Write, *, owner: tuple[int, int] | None = None) -> int:
+def write_tree(parent: int, leaf: bytes, name: bytes, write: Write) -> int:
     """Write `leaf` of the open directory `parent` as `name`, with all that is in it; gives the number of entries.
 
-    With the name b"." what is in a directory is written, and not itself. `owner` is everybody's, if given. Sockets are
-    left out. Raises OSError.
+    With the name b"." what is in a directory is written, and not itself. Sockets are left out. Raises
+    OSError.
     """
-    packer = _Packer(write, owner)
+    packer = _Packer(write)
     packer.take(parent, leaf, name)
     write(bytes(2 * tar.BLOCK))
     return packer.count
 
 
 class _Packer:
-    def __init__(self, write: Write, owner: tuple[int, int] | None) -> None:
+    def __init__(self, write: Write) -> None:
         self.count = 0
         self._write = write
-        self._owner = owner
         self._names: dict[tuple[int, int], bytes] = {}
 
     def take(self, parent: int, leaf: bytes, name: bytes) -> None:
@@ -44,8 +43,8 @@ class _Packer:
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             return
-        uid, gid = self._owner or (status.st_uid, status.st_gid)
-        entry = tar.Entry(name, kind, stat.S_IMODE(status.st_mode), uid, gid, 0, status.st_mtime_ns)
+        mode, time_ns = stat.S_IMODE(status.st_mode), status.st_mtime_ns
+        entry = tar.Entry(name, kind, mode, status.st_uid, status.st_gid, 0, time_ns)
         if kind == b"5":
             self._directory(parent, leaf, entry)
             return

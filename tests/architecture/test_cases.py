@@ -62,9 +62,9 @@ def test_every_command_says_what_it_does() -> None:
 
 
 def registered(node: ast.AST) -> bool:
-    """Whether this is a command, or the words of one: their help is their description."""
+    """Whether this is a command, or the words of one: their help is their description; or an overload."""
     decorators = {ast.unparse(each).split("(")[0] for each in getattr(node, "decorator_list", [])}
-    return bool(decorators & {"command", "with_defaults"})
+    return bool(decorators & {"command", "with_defaults", "overload"})
 
 
 def public(module: Module) -> Iterator[tuple[str, ast.AST]]:

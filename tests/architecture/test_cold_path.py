@@ -83,6 +83,12 @@ def test_a_cached_build_imports_nothing_that_would_execute_it(tmp_path: Path) ->
     assert loaded & {f"nbcontain.{name}" for name in names} == set()
 
 
+def test_what_decides_on_mounts_and_volumes_loads_nothing_that_performs_them() -> None:
+    loaded = loaded_by("nbcontain.mounting", "nbcontain.volumes", "nbcontain.transfers")
+    names = {"runtime.isolation", "runtime.init", "runtime.stage", "runtime.calls", "linux.syscalls"}
+    assert loaded & {"ctypes", *(f"nbcontain.{name}" for name in names)} == set()
+
+
 def test_the_index_of_commands_is_as_its_tool_writes_it() -> None:
     tool = PACKAGE.parent / "tools" / "command_index.py"
     program = f"import runpy; print(runpy.run_path({str(tool)!r})['written'](), end='')"

@@ -7,20 +7,22 @@ from package_source import Module, modules
 FLOORS = (
     {
         "errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys",
-        "truth",
+        "truth", "docker_words", "keywords", "objects",
     },
     {"channel", "host", "journal", "segments", "task"},
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
     {
-        "anatomy", "archives", "bases", "builder", "consoles", "containers", "diagnosis", "engine", "filters",
-        "happenings", "housekeeping", "inspection", "life", "manifests", "mounting", "networks", "nouns", "outcomes",
-        "processes", "profiles", "resources", "soundness", "transfers", "volumes",
+        "anatomy", "archives", "bases", "builder", "consoles", "container_facts", "containers", "diagnosis", "engine",
+        "exchange", "explorer", "filters", "handles", "happenings", "housekeeping", "images", "inspection",
+        "kernel_places", "kernels", "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns",
+        "outcomes", "places", "probe_file", "processes", "profiles", "proxies", "resources", "serving", "soundness",
+        "standard_input", "transfers", "volumes", "xray",
     },
     {"display"},
-    {"commands", "completion", "docker_words", "draw", "lessons", "terminal"},
-    {"magics", "session", "__main__", "oci_runtime"},
+    {"cells", "commands", "completion", "draw", "lessons", "terminal", "variables"},
+    {"aio", "api", "listing", "magics", "pool", "session", "__main__", "oci_runtime", "provisioner"},
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}
 

@@ -10,8 +10,9 @@ import pytest
 from journals import FakeContainer, endless, told
 from nbcontain.display import live, surface
 from nbcontain.display.ansi import Line, Run
-from nbcontain.display.html import Action, Picture
-from nbcontain.display.live import show_container
+from nbcontain.display.buttons import RUNNING, Button
+from nbcontain.display.html import Action, Drawn, Picture
+from nbcontain.display.live import Surroundings, show_container
 from nbcontain.display.present import present
 from nbcontain.display.ticker import Ticker
 from nbcontain.errors import Interrupted, InUse
@@ -40,7 +41,7 @@ def outputs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Handle]]:
         handles.append(Handle(bundle))
         return handles[-1]
 
-    monkeypatch.setattr(surface, "_display", publish)
+    monkeypatch.setattr(surface, "display", publish)
     monkeypatch.setattr(live, "_GRACE_S", 0.2)
     yield handles
 
@@ -81,7 +82,7 @@ def test_a_task_that_fails_before_it_says_anything_leaves_no_card(outputs: list[
 
 def test_a_detached_container_has_a_live_card_until_it_ends(outputs: list[Handle]) -> None:
     container = FakeContainer()
-    show_container(container, {}, mode="card")
+    show_container(container, Surroundings(), mode="card")
     container.say(b"hello\n")
     container.end(3)
     (output,) = outputs
@@ -91,7 +92,7 @@ def test_a_detached_container_has_a_live_card_until_it_ends(outputs: list[Handle
 
 def test_a_page_that_forgot_the_display_id_sees_the_end_in_the_widget(outputs: list[Handle]) -> None:
     container = FakeContainer()
-    show_container(container, {"stop": lambda: None}, mode="card")
+    show_container(container, stopping(lambda: None), mode="card")
     (output,) = outputs
     container.end(0)
     until(lambda: WIDGET not in output.bundles[-1])
@@ -102,12 +103,20 @@ def test_a_page_that_forgot_the_display_id_sees_the_end_in_the_widget(outputs: l
 
 
 def test_without_a_front_end_a_container_is_a_line(outputs: list[Handle], capsys: pytest.CaptureFixture[str]) -> None:
-    show_container(FakeContainer(), {}, mode="plain")
+    show_container(FakeContainer(), Surroundings(), mode="plain")
     assert outputs == [] and capsys.readouterr().out.startswith("running web · hello:latest")
 
 
-def card_of(container: FakeContainer, actions: dict[str, Callable[[], object]]) -> live.LiveContainer:
-    return live.LiveContainer(container, actions, {})
+def stopping(act: Callable[[], object]) -> Surroundings:
+    return Surroundings((Button("stop", "Stop", act, "docker stop {name}", RUNNING, "Stopping…"),))
+
+
+def removing(act: Callable[[], object]) -> Surroundings:
+    return Surroundings((Button("remove", "Remove", act, confirm="Stop and remove?"),))
+
+
+def card_of(container: FakeContainer, around: Surroundings) -> live.LiveContainer:
+    return live.LiveContainer(container, around)
 
 
 def test_a_button_acts_once_and_is_busy_meanwhile() -> None:
@@ -117,12 +126,12 @@ def test_a_button_acts_once_and_is_busy_meanwhile() -> None:
         pressed.append(time.monotonic())
         time.sleep(0.3)
 
-    card = card_of(FakeContainer(), {"stop": stop})
+    card = card_of(FakeContainer(), stopping(stop))
     card.act("stop")
     card.act("stop")
-    _, _, (button,) = card.draw()
-    assert (button.label, button.enabled) == ("Stopping…", False)
-    until(lambda: card.draw()[2][0].enabled)
+    (button,) = card.draw().actions
+    assert (button.label, button.enabled, button.command) == ("Stopping…", False, "docker stop web")
+    until(lambda: card.draw().actions[0].enabled)
     assert len(pressed) == 1
 
 
@@ -130,29 +139,28 @@ def test_what_goes_wrong_behind_a_button_is_said_in_the_card() -> None:
     def remove() -> None:
         raise InUse("<b>it is needed", hint="stop the other")
 
-    card = card_of(FakeContainer(), {"remove": remove})
+    card = card_of(FakeContainer(), removing(remove))
     card.act("remove")
-    until(lambda: "stop the other" in card.draw()[0].body)
-    assert "remove: &lt;b&gt;it is needed" in card.draw()[0].body
+    until(lambda: "stop the other" in card.draw().picture.body)
+    assert "remove: &lt;b&gt;it is needed" in card.draw().picture.body
 
 
 def test_a_button_nobody_offered_does_nothing() -> None:
-    card = card_of(FakeContainer(), {})
+    card = card_of(FakeContainer(), Surroundings())
     card.act("__class__")
-    assert card.draw()[2] == []
+    assert card.draw().actions == []
 
 
 def test_removing_what_runs_has_to_be_confirmed() -> None:
     container = FakeContainer()
-    card = card_of(container, {"remove": lambda: None})
-    assert card.draw()[2][0].confirm == "Stop and remove?"
+    assert card_of(container, removing(lambda: None)).draw().actions[0].confirm == "Stop and remove?"
     container.status = "exited"
-    assert card.draw()[2][0].confirm == ""
+    assert card_of(container, removing(lambda: None)).draw().actions[0].confirm == ""
 
 
 def test_a_container_started_again_keeps_its_card(outputs: list[Handle]) -> None:
     container = FakeContainer()
-    show_container(container, {}, mode="card")
+    show_container(container, Surroundings(), mode="card")
     container.journal.append(Finished(container.id, "done", exit_code=143))
     old, container.journal = container.journal, type(container.journal)()
     for record in old.read():
@@ -171,8 +179,8 @@ def test_a_container_started_again_keeps_its_card(outputs: list[Handle]) -> None
 def test_only_new_lines_travel() -> None:
     from nbcontain.display.widgets import Card
 
-    card = Card(Picture("web", "", log=(line("one"),)), [], lambda action: None)
-    card.redraw(Picture("web", "", log=(line("one"), line("two"))), [])
+    card = Card(Drawn(Picture("web", ""), (), (line("one"),), 1), lambda action: None)
+    card.redraw(Drawn(Picture("web", ""), (), (line("one"), line("two")), 2))
     assert card.delta == {"from": 1, "lines": [["stdout", ["two", ""]]], "begun": []}
     assert card.tail["end"] == 2 and len(card.tail["lines"]) == 2
 
@@ -180,7 +188,7 @@ def test_only_new_lines_travel() -> None:
 def test_the_tail_does_not_travel_but_is_there_for_a_new_page() -> None:
     from nbcontain.display.widgets import Card
 
-    card = Card(Picture("web", ""), [], lambda action: None)
+    card = Card(Drawn(Picture("web", "")), lambda action: None)
     assert not card._should_send_property("tail", {}) and "tail" in card.get_state()
 
 
@@ -188,7 +196,7 @@ def test_a_message_that_is_no_action_is_ignored() -> None:
     from nbcontain.display.widgets import Card
 
     pressed: list[str] = []
-    card = Card(Picture("web", ""), [Action("stop", "Stop")], pressed.append)
+    card = Card(Drawn(Picture("web", ""), (Action("stop", "Stop"),)), pressed.append)
     for content in ({"action": "stop"}, {"action": 3}, "stop", {}):
         card._handle_custom_msg(content, [])
     assert pressed == ["stop"]

@@ -17,8 +17,11 @@ from nbcontain.events import Record, decode
 
 CORPUS = Path(__file__).parent.parent / "corpus" / "views"
 NAMES = sorted(path.name for path in CORPUS.iterdir() if path.is_dir())
-TAGS = {"div", "span", "strong", "b", "pre", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "style"}
-ATTRIBUTES = {"class", "role", "scope", "colspan", "tabindex", "style", "aria-label", "aria-hidden", "aria-live"}
+TAGS = {"div", "span", "strong", "b", "pre", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "style",
+        "svg", "polyline", "polygon", "a"}  # fmt: skip
+ATTRIBUTES = {"class", "role", "scope", "colspan", "tabindex", "style", "aria-label", "aria-hidden", "aria-live",
+              "data-since", "viewbox", "width", "height", "preserveaspectratio", "points",
+              "href", "target", "rel"}  # fmt: skip
 
 
 def records(name: str) -> list[Record]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import nbcontain
-from lab import EXTENSION, opened
+from lab import EXTENSION, OpenLab
 
 DOCKERFILE = "text/x-ipython-dockerfile"
 CELL = """%%dockerfile -t hello
@@ -29,7 +29,7 @@ CMD ["true"]"""
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_cells_are_coloured_as_what_they_hold(tmp_path: Path, root: Path) -> None:
+def test_cells_are_coloured_as_what_they_hold(open_lab: OpenLab) -> None:
     held = {
         CELL: DOCKERFILE,
         "%%contextfile --chmod 755 src/app.py\nprint(1)": "text/x-python",
@@ -41,23 +41,22 @@ def test_cells_are_coloured_as_what_they_hold(tmp_path: Path, root: Path) -> Non
         "%%container run --interpreter node hello\nlet a = 1": "text/javascript",
         "x = 1  # %%dockerfile": "text/x-ipython",
     }
-    with opened(list(held), tmp_path, root=root) as lab:
-        lab.page.wait_for_function(f"nb.panel().content.widgets[0].model.mimeType === '{DOCKERFILE}'")
-        lab.page.wait_for_function("nb.panel().content.widgets[8].model.mimeType === 'text/x-ipython'")
-        assert {source: lab.language(number) for number, source in enumerate(held)} == held
+    lab = open_lab(*held)
+    lab.page.wait_for_function(f"nb.panel().content.widgets[0].model.mimeType === '{DOCKERFILE}'")
+    lab.page.wait_for_function("nb.panel().content.widgets[8].model.mimeType === 'text/x-ipython'")
+    assert {source: lab.language(number) for number, source in enumerate(held)} == held
 
-        colour = {word: lab.coloured(0, word) for word in ("FROM", "RUN", "CMD", "# a comment", "# another comment")}
-        assert colour["FROM"] == colour["RUN"] == colour["CMD"] != colour["# a comment"] == colour["# another comment"]
-        assert lab.coloured(0, "FROM is text here") not in (colour["FROM"], colour["# a comment"])
+    colour = {word: lab.coloured(0, word) for word in ("FROM", "RUN", "CMD", "# a comment", "# another comment")}
+    assert colour["FROM"] == colour["RUN"] == colour["CMD"] != colour["# a comment"] == colour["# another comment"]
+    assert lab.coloured(0, "FROM is text here") not in (colour["FROM"], colour["# a comment"])
 
-        # typed, and taken back; what is saved says nothing of it
-        lab.write(8, "%%dockerfile\nFROM host")
-        lab.page.wait_for_function(f"nb.panel().content.widgets[8].model.mimeType === '{DOCKERFILE}'")
-        lab.write(8, "FROM = 1")
-        lab.page.wait_for_function("nb.panel().content.widgets[8].model.mimeType === 'text/x-ipython'")
-        lab.reload()
-        assert DOCKERFILE not in lab.path.read_text()
-        assert lab.complaints == []
+    # typed, and taken back; what is saved says nothing of it
+    lab.write(8, "%%dockerfile\nFROM host")
+    lab.page.wait_for_function(f"nb.panel().content.widgets[8].model.mimeType === '{DOCKERFILE}'")
+    lab.write(8, "FROM = 1")
+    lab.page.wait_for_function("nb.panel().content.widgets[8].model.mimeType === 'text/x-ipython'")
+    lab.reload()
+    assert DOCKERFILE not in lab.path.read_text()
 
 
 def test_the_extension_says_the_package_s_name_and_version() -> None:

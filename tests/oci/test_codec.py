@@ -101,6 +101,7 @@ specs = st.builds(
         cgroups_path=texts,
         mount_label=texts,
         personality=texts,
+        seccomp=st.just({}) | st.dictionaries(names, texts, min_size=1, max_size=2),
     ),
     root_readonly=st.booleans(),
     annotations=labels,
@@ -129,6 +130,9 @@ def test_an_index_survives_the_round_trip(index: Index) -> None:
 @given(specs)
 def test_a_spec_survives_the_round_trip(spec: Spec) -> None:
     assert spec_codec.spec_from_json(json.loads(json.dumps(spec_codec.spec_to_json(spec)))) == spec
+    text = spec_codec.spec_to_text(spec)
+    assert spec_codec.spec_from_text(text) == spec_codec.spec_from_json(json.loads(text)) == spec
+    assert spec_codec.spec_to_text(spec_codec.spec_from_text(text)) == text
 
 
 def test_an_empty_command_is_not_the_same_as_none() -> None:

@@ -706,3 +706,15 @@ def test_signals_are_as_a_program_expects_them(runtime: Runtime, bundle: Bundle)
     sets = dict(zip(said[::2], (int(each, 16) for each in said[1::2]), strict=True))
     assert sets["SigBlk:"] == 0
     assert sets["SigIgn:"] & 1 << signal.SIGPIPE - 1 == 0
+
+
+def test_a_further_program_has_the_groups_it_is_given_and_a_control_group_that_is_there(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    runtime.create(bundle.sh("sleep 100"))
+    runtime("start", bundle.name)
+    words = ("--user", "5:6", "--additional-gids", "7", "--additional-gids", "8", bundle.name, "/bin/id", "-G")
+    assert runtime("exec", *words).stdout.split() == ["6", "7", "8"]
+    missing = runtime("exec", "--cgroup", "there/is/none", bundle.name, "/bin/true", check=False)
+    assert missing.returncode != 0
+    assert "there/is/none" in missing.stderr

@@ -107,6 +107,7 @@ def test_an_archive_of_any_bytes_writes_nothing_outside(data: bytes, tmp_path_fa
 @given(data=st.binary(max_size=300) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_a_container_with_any_bytes_in_a_file_hinders_nobody(name: str, data: bytes, bundle: Path) -> None:
     from nbcontain.containers import Containers
+    from nbcontain.runtime.container import Container
     from nbcontain.soundness import Soundness
     from nbcontain.store.layout import Layout
 
@@ -114,7 +115,7 @@ def test_a_container_with_any_bytes_in_a_file_hinders_nobody(name: str, data: by
     (bundle / name).write_bytes(data)
     try:
         root = bundle.parent.parent
-        listed = Containers(Layout(root)).all()
+        listed = Containers(Layout(root), Container).all()
         assert {each.name for each in listed} >= {"good"}
         assert [(each.status, each.name) for each in listed]
         Soundness(Store.open(root), lambda layers, emit: None).look()

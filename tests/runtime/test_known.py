@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from nbcontain.oci.image import Image, ImageConfig
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.spec import Process, Spec
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
+from nbcontain.runtime.container import Container
 from nbcontain.store import Store, files
 from nbcontain.values import replace
 
@@ -36,15 +38,15 @@ def renamed(bundle: Bundle, name: str) -> None:
     files.replace(path, data)
 
 
-def names(containers: Containers) -> list[str]:
+def names(containers: Containers[Container]) -> list[str]:
     return [each.name for each in containers.all()]
 
 
 def test_a_container_that_is_made_renamed_or_removed_is_seen_as_it_is(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbcontain.containers._RACY_NS", 0)
-    containers = Containers(store.layout)
+    monkeypatch.setattr(import_module("nbcontain.containers"), "_RACY_NS", 0)
+    containers = Containers(store.layout, Container)
     first, second = made(store, "one", 1), made(store, "two", 2)
     for _ in range(2):
         assert names(containers) == ["two", "one"]
@@ -62,15 +64,15 @@ def test_a_container_that_is_made_renamed_or_removed_is_seen_as_it_is(
 
 
 def test_what_was_changed_a_moment_ago_is_read_again(store: Store) -> None:
-    containers = Containers(store.layout)
+    containers = Containers(store.layout, Container)
     made(store, "one", 1)
     assert names(containers) == ["one"]
     assert containers._known == {}
 
 
 def test_a_handle_of_a_container_is_nobody_elses(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nbcontain.containers._RACY_NS", 0)
-    containers = Containers(store.layout)
+    monkeypatch.setattr(import_module("nbcontain.containers"), "_RACY_NS", 0)
+    containers = Containers(store.layout, Container)
     made(store, "one", 1)
     assert containers.get("one") == containers.get("one")
     assert containers.get("one").bundle is not containers.get("one").bundle

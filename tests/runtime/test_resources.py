@@ -115,13 +115,13 @@ def test_a_paused_container_does_nothing_until_it_goes_on(machine: Machine, root
     resources.pause(container)
     assert container.is_paused and container.status == "running"
     time.sleep(0.1)
-    written = len(container.logs())
+    written = len(list(container.output()))
     time.sleep(0.2)
-    assert len(container.logs()) == written
+    assert len(list(container.output())) == written
     with pytest.raises(ContainerError, match="paused already"):
         resources.pause(container)
     resources.unpause(container)
-    until(lambda: len(container.logs()) > written)
+    until(lambda: len(list(container.output())) > written)
     with pytest.raises(ContainerError, match="not paused"):
         resources.unpause(container)
     resources.pause(container)
@@ -135,7 +135,7 @@ def test_a_container_stands_still_while_it_is_committed(
     machine: Machine, roots: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     container = machine.start("while :; do date +%s%N; sleep 0.02; done")
-    until(lambda: len(container.logs()) > 2)
+    until(lambda: len(list(container.output())) > 2)
     seen: list[bool] = []
     pack = Stacks.pack_copy
 
@@ -146,8 +146,8 @@ def test_a_container_stands_still_while_it_is_committed(
     monkeypatch.setattr(Stacks, "pack_copy", watched)
     machine.engine.archives.commit(container, "still", pause=True).result()
     assert seen == [True] and not container.is_paused
-    written = len(container.logs())
-    until(lambda: len(container.logs()) > written)
+    written = len(list(container.output()))
+    until(lambda: len(list(container.output())) > written)
     machine.engine.resources.pause(container)
     machine.engine.archives.commit(container, "still", pause=True).result()
     assert container.is_paused

@@ -108,6 +108,26 @@ def owners(engine: Engine, name: str) -> dict[str, tuple[int, int, str]]:
     return found
 
 
+def test_files_of_a_context_and_of_other_stages_are_copied(rung: Machine, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "f").write_text("copied")
+    dockerfile = (
+        "FROM box AS first\nRUN echo made > /made\n"
+        "FROM box\nCOPY tree /tree/\nADD tree/f /added\nCOPY --from=first /made /from/\n"
+        "RUN cat /tree/f /added /from/made\n"
+    )
+    rung.engine.build(dockerfile, BuildOptions(tags=("copied",), context=tmp_path)).result()
+    assert {"tree/f", "added", "from/made"} <= owners(rung.engine, "copied").keys()
+
+
+def test_what_one_container_changes_is_no_change_of_another(rung: Machine) -> None:
+    one, other = rung.start(SLEEP), rung.start(SLEEP)
+    assert rung.execute(one, "sh", "-c", "echo x > /etc/wall; rm /etc/group")[0] == 0
+    assert {("A", "/etc/wall"), ("D", "/etc/group")} <= set(rung.engine.diff(one))
+    # Mount points that were made for it are told by the time of /etc, as docker tells them.
+    assert set(rung.engine.diff(other)) <= ({("C", "/etc")} if rung.engine.profile.rung.mounts else set())
+
+
 def test_what_was_made_for_the_container_is_in_no_layer(rung: Machine, tmp_path: Path) -> None:
     rung.engine.build("FROM box\nRUN echo x > /made\n", BuildOptions(tags=("made",), context=tmp_path)).result()
     assert owners(rung.engine, "made").keys() == {"made"}

@@ -174,7 +174,7 @@ def test_a_scratch_is_empty_again_when_its_container_is_started_again(
     container.wait(10)
     volumes.engine.start(container)
     container.wait(10)
-    said = b"".join(each.event.data for each in container.logs() if hasattr(each.event, "data"))
+    said = b"".join(each.event.data for each in container.output() if hasattr(each.event, "data"))
     assert said == b"ready\nready\n"
 
 

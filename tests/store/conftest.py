@@ -1,10 +1,22 @@
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import needs
 from nbcontain.store import Store
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Pytest's own, where whiteouts can be made: not on an overlay, which /tmp is in many a container."""
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch(runs=False)))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

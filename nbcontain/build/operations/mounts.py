@@ -24,7 +24,8 @@ from nbcontain.build.ssh_agent import forwarded
 from nbcontain.errors import BuildError
 from nbcontain.events import Progress
 from nbcontain.oci.spec import Mount
-from nbcontain.runtime.isolation import DETACHED, PART
+from nbcontain.runtime.annotations import PART
+from nbcontain.runtime.isolation import DETACHED
 from nbcontain.runtime.secrets import Hidden, SecretFile, write
 from nbcontain.values import dataclass, field, replace
 

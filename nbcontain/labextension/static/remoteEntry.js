@@ -3,6 +3,8 @@
 // JupyterLab and Notebook 7 load this file as it stands (a module federation container: `init` is handed the modules
 // that the page shares, `get` gives ours), so there is nothing to build and no node is needed.
 // Nothing is written into notebooks: a cell's mime type is not saved.
+//
+// And where a notebook is opened again whose kernel is gone, outputs of ours show the picture that was saved with them.
 (() => {
   'use strict';
 
@@ -149,6 +151,38 @@
     void panel.context.ready.then(all);
   };
 
+  // --- outputs of ours whose kernel is gone ---
+
+  const WIDGET = 'application/vnd.jupyter.widget-view+json';
+
+  /**
+   * Where ipywidgets says that it has no such model, show the picture that was saved beside it.
+   * Its renderer is told of one type only and never looks at the others.
+   */
+  const mend = panel => {
+    const notebook = panel.content;
+    const saved = place => {
+      for (const { outputArea } of notebook.widgets) {
+        const at = outputArea ? outputArea.widgets.findIndex(each => each.node.contains(place)) : -1;
+        if (at >= 0) return outputArea.model.get(at);
+      }
+      return null;
+    };
+    const look = places => {
+      for (const place of places) {
+        const [node] = place.childNodes;
+        if (node?.nodeType !== 3 || !/^Error displaying widget/.test(node.data)) continue;
+        const output = saved(place);
+        if (!output || !(WIDGET in output.data) || !/^<div class="nbc /.test(output.data['text/html'] ?? '')) continue;
+        const renderer = notebook.rendermime.createRenderer('text/html'); // which cleans what is not trusted
+        void renderer.renderModel(output).then(() => place.replaceChildren(renderer.node));
+      }
+    };
+    const observer = new MutationObserver(changes => look(new Set(changes.map(each => each.target))));
+    observer.observe(notebook.node, { childList: true, subtree: true });
+    panel.disposed.connect(() => observer.disconnect());
+  };
+
   // --- the plugin ---
 
   const extension = async () => {
@@ -157,7 +191,7 @@
     ]);
     return {
       id: 'nbcontain:cells',
-      description: 'Colours cells that hold Dockerfiles, files of build contexts and scripts as what they are.',
+      description: 'Colours cells of ours as what they hold; shows the saved pictures of outputs whose kernel is gone.',
       autoStart: true,
       requires: [INotebookTracker, IEditorLanguageRegistry],
       activate: (app, tracker, languages) => {
@@ -167,8 +201,9 @@
           mime: DOCKERFILE,
           load: async () => new LanguageSupport(StreamLanguage.define(dockerfile))
         });
-        tracker.forEach(panel => follow(panel, languages));
-        tracker.widgetAdded.connect((_, panel) => follow(panel, languages));
+        const attend = panel => { follow(panel, languages); mend(panel); };
+        tracker.forEach(attend);
+        tracker.widgetAdded.connect((_, panel) => attend(panel));
       }
     };
   };

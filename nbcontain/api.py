@@ -1,0 +1,214 @@
+"""What `import nbcontain as nb` gives to Python: `nb.run`, `nb.build`, `nb.containers["web"]`.
+
+Names and meanings are docker-py's where it has them. In a notebook everything happens in the same engine as its
+magics; elsewhere in one that is made when it is first needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from nbcontain import keywords
+from nbcontain.commands.builds import BuildWords
+from nbcontain.commands.inputs import BuildInputs, inputs_of
+from nbcontain.engine import Engine
+from nbcontain.errors import UsageError
+from nbcontain.handles import Container
+from nbcontain.images import Image
+from nbcontain.outcomes import RunResult, waited
+from nbcontain.runtime.generate import RunOptions
+from nbcontain.task import Task
+from nbcontain.values import replace
+
+if TYPE_CHECKING:
+    from nbcontain.display.present import Kind
+    from nbcontain.oci.digest import Digest
+    from nbcontain.oci.reference import Reference
+
+T = TypeVar("T")
+
+
+# --- the engine, and how things are shown ---------------------------------------------------------
+
+
+def engine() -> Engine:
+    """The engine that everything here happens in: the notebook's, or this process's own."""
+    extension = getattr(_shell(), "nbcontain", None)
+    return extension.session.engine if extension is not None else _own_engine()
+
+
+def _shell() -> Any:
+    """The IPython shell that this runs in, if any; IPython is not imported for it."""
+    module = sys.modules.get("IPython")
+    return module.get_ipython() if module is not None else None
+
+
+@cache
+def _own_engine() -> Engine:
+    made = Engine()
+    if (shell := _shell()) is not None:
+        from nbcontain.commands.cards import Cards
+        from nbcontain.display import formatters
+        from nbcontain.display.present import mode
+
+        formatters.register(shell, mode(os.environ, shell), Cards(made).around, lambda value: False)
+    return made
+
+
+def shown(task: Task[T], kind: Kind) -> T:
+    """Wait for a task; in a notebook that has our magics, under its card."""
+    extension = getattr(_shell(), "nbcontain", None)
+    if extension is None or extension.session.mode == "plain":
+        return waited(task)
+    from nbcontain.display.present import present
+
+    return present(task, kind, mode=extension.session.mode)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def build(
+    path: str | os.PathLike[str] | None = None, *, dockerfile: str | os.PathLike[str] | None = None,
+    context: Mapping[str, Any] | str | os.PathLike[str] | None = None, tag: str | Sequence[str] = (), **options: Any,
+) -> Image:  # fmt: skip
+    """Make an image: `build("web/", tag="web")`, or `build(dockerfile="FROM alpine\\nCOPY app.py /", context={…})`.
+
+    `path` is the directory that COPY takes files from, and that the Dockerfile is in. Without it `dockerfile` is the
+    Dockerfile's text, or its Path; with it the file's name there, as docker-py has it. `context` is a directory, or
+    names and what is in them: text, bytes, Paths, DataFrames. `options` are the flags of %image build.
+    """
+    task = build_task(path, dockerfile=dockerfile, context=context, tag=tag, **options)
+    return shown(task, "build")
+
+
+def build_task(
+    path: str | os.PathLike[str] | None = None, *, dockerfile: str | os.PathLike[str] | None = None,
+    context: Mapping[str, Any] | str | os.PathLike[str] | None = None, tag: str | Sequence[str] = (), **options: Any,
+) -> Task[Image]:  # fmt: skip
+    """The same without waiting: a task, which can be awaited."""
+    tags = [tag] if isinstance(tag, str) else [*tag]
+    words = keywords.options_of(BuildWords, "image build", {**options, **({"tags": tags} if tags else {})})
+    given = _inputs(path, dockerfile, context)
+    chosen = engine()
+    made = chosen.isolated(words.isolation).build(given.dockerfile, words.build_options(given))
+    return made.then(lambda image: Image.held(image, chosen))
+
+
+def _inputs(
+    path: str | os.PathLike[str] | None, dockerfile: str | os.PathLike[str] | None,
+    context: Mapping[str, Any] | str | os.PathLike[str] | None,
+) -> BuildInputs:  # fmt: skip
+    """What to build from. Raises UsageError."""
+    if path is not None and context is not None:
+        raise UsageError("build: a path or a context", why="the path is the context")
+    if path is not None:
+        if isinstance(dockerfile, str) and "\n" in dockerfile:
+            return BuildInputs(dockerfile, Path(path))
+        return inputs_of(os.fspath(path), os.fspath(dockerfile) if dockerfile is not None else "")
+    files = context if isinstance(context, Mapping) or context is None else Path(context)
+    if dockerfile is None:
+        if isinstance(files, Mapping) and "Dockerfile" in files:
+            return BuildInputs(_text(files["Dockerfile"]), files)
+        if isinstance(files, Path):
+            return inputs_of(str(files), "")
+        raise UsageError("build: of what?", hint='build("directory/"), or build(dockerfile="FROM …")')
+    return BuildInputs(dockerfile if isinstance(dockerfile, str) else _text(Path(dockerfile)), files)
+
+
+def _text(given: Any) -> str:
+    from nbcontain.standard_input import bytes_of
+
+    return bytes_of(given).decode("utf-8-sig", "surrogateescape")
+
+
+def pull(name: str, *, platform: str = "") -> Image:
+    """Fetch an image from its registry. Raises RegistryError."""
+    return shown(pull_task(name, platform=platform), "pull")
+
+
+def pull_task(name: str, *, platform: str = "") -> Task[Image]:
+    """The same without waiting: a task, which can be awaited."""
+    chosen = engine()
+    return chosen.registry.pull(name, platform=platform).then(lambda found: Image.held(found[0], chosen))
+
+
+def push(name: str) -> tuple[tuple[Reference, Digest], ...]:
+    """Send an image to its registry, under its name. Gives names and digests. Raises RegistryError."""
+    return shown(engine().registry.push(name), "push")
+
+
+# --- containers -----------------------------------------------------------------------------------
+
+
+@overload
+def run(image: str | Image, command: Any = None, *, detach: Literal[False] = False, input: Any = None,
+        check: bool = True, put: Mapping[str, Any] | None = None, **options: Any) -> RunResult: ...  # fmt: skip
+@overload
+def run(image: str | Image, command: Any = None, *, detach: Literal[True], input: Any = None,
+        check: bool = True, put: Mapping[str, Any] | None = None, **options: Any) -> Container: ...  # fmt: skip
+def run(
+    image: str | Image, command: Any = None, *, detach: bool = False, input: Any = None, check: bool = True,
+    put: Mapping[str, Any] | None = None, **options: Any,
+) -> RunResult | Container:  # fmt: skip
+    """Run a program in a container of an image: `run("alpine", ["sh", "-c", "echo $X"], environment={"X": 1}).stdout`.
+
+    A command that is one text is split by the shell's rules. `input` is what the program reads: text, bytes or a Path.
+    `put` are paths inside and what is to be there: text, bytes, Paths, DataFrames. With `detach` it is left running and
+    the Container comes back. `options` are the flags of %container run, with docker-py's names and values too. Raises
+    ContainerFailed, with `check`, unless the program ends with 0.
+    """
+    result: RunResult | Container = waited(
+        run_task(image, command, detach=detach, input=input, check=check, put=put, **options)
+    )
+    return result
+
+
+def run_task(
+    image: str | Image, command: Any = None, *, detach: bool = False, input: Any = None, check: bool = True,
+    put: Mapping[str, Any] | None = None, **options: Any,
+) -> Task[Any]:  # fmt: skip
+    """The same without waiting: a task, which can be awaited."""
+    chosen = run_options(image, command, {**options, "detach": detach, "no_raise": not check})
+    return engine().isolated(chosen.isolation).run(chosen, stdin=input, around=_putting(put or {}))
+
+
+def run_options(image: str | Image, command: Any, options: Mapping[str, Any]) -> RunOptions:
+    """The options that these keywords say. Raises UsageError."""
+    name = str(image.id) if isinstance(image, Image) and not image.tags else getattr(image, "name", image)
+    words = {"image": name, "command": keywords.command_of(command)}
+    return keywords.options_of(RunOptions, "container run", {**options, **words})
+
+
+def _putting(values: Mapping[str, Any]) -> Callable[[Container], Any]:
+    """Puts these into a container that has not been started."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def around(container: Container) -> Any:
+        for path, value in values.items():
+            container.put(value, path)
+        yield
+
+    return around
+
+
+def container(image: str | Image, command: Any = None, *, detach: bool = True, **options: Any) -> Container:
+    """A container for a `with` statement, at whose end it is stopped and removed; it runs from the beginning.
+
+    With detach=False it is made and not started.
+    """
+    if not detach:
+        return create(image, command, **options)
+    return run(image, command, detach=True, **options)
+
+
+def create(image: str | Image, command: Any = None, **options: Any) -> Container:
+    """A container that is made and not started."""
+    chosen = run_options(image, command, options)
+    return engine().isolated(chosen.isolation).create(replace(chosen, detach=True))

@@ -1,0 +1,197 @@
+"""What COPY and WORKDIR change on a file system that is nothing but its layers: decided here, in values. Pure.
+
+The rules are those of `copier`, which does it where the root can be entered. Symbolic links are followed as they are
+in the image, in memory: there is no file that they could lead to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
+
+from nbcontain.build import modes
+from nbcontain.errors import BuildError
+from nbcontain.store import tar
+from nbcontain.store.contents import File, Node
+from nbcontain.values import dataclass, field
+
+Kind = Literal["", "file", "directory", "link"]
+"""What is at a path: nothing; a file, or a device or pipe; a directory; a symbolic link."""
+_KINDS = {
+    "file": tar.REGULAR, "socket": tar.REGULAR, "directory": tar.DIRECTORY, "symlink": tar.SYMLINK, "pipe": tar.FIFO,
+    "character device": tar.CHARACTER, "block device": tar.BLOCK_DEVICE,
+}  # fmt: skip
+_LINKS = 40
+_NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
+Source = tuple[int, str] | File
+"""Where a file's bytes are: a path below an open directory, or a file of a layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file of whatever kind that is copied; `target` and `is_content` as in `walk.Entry`."""
+
+    target: str
+    kind: str
+    mode: int
+    is_content: bool
+    owner: tuple[int, int]
+    mtime_ns: int
+    size_bytes: int = 0
+    link: str = ""
+    device: tuple[int, int] = (0, 0)
+    twin: object = None
+    """What it shares with its other names; None if it has none."""
+    xattrs: Mapping[bytes, bytes] = _NOTHING
+    source: Source | None = None
+
+
+@dataclass(slots=True)
+class Laying:
+    """A file system, and what is laid on it: headers of a layer's tar by their paths, each with where its bytes are."""
+
+    below: Node
+    owner: tuple[int, int]
+    """Whose the directories are that have to be made."""
+    now_ns: int
+    laid: dict[bytes, tuple[tar.Entry, Source | None]] = field(default_factory=dict)
+
+    def entries(self) -> list[tuple[tar.Entry, Source | None]]:
+        """All of it, directories before what is in them, those of the image that something is put into among them."""
+        found = dict(self.laid)
+        for path in self.laid:
+            while path := path.rpartition(b"/")[0]:
+                node = self._node(path)
+                if path not in found and node is not None and node.file is not None:
+                    found[path] = (_as_it_was(path, node.file), None)
+        return [found[path] for path in sorted(found, key=lambda path: path.split(b"/"))]
+
+    def make_directories(self, path: bytes) -> None:
+        """`mkdir -p`, as COPY and WORKDIR do it: 0755, through the image's links. Raises BuildError."""
+        path = self._real(path)
+        above = b""
+        for part in path.split(b"/") if path else ():
+            above = above + b"/" + part if above else part
+            match self._kind(above):
+                case "":
+                    self._put(above, tar.DIRECTORY, 0o755, self.owner, self.now_ns)
+                case "file":
+                    shown = f"/{os.fsdecode(above)}"
+                    raise BuildError(f"{shown} cannot be made a directory", why="a file of the image has that name")
+
+    def copy(self, items: Sequence[Item], destination: str, chmod: str, *, into_directory: bool) -> None:
+        """Lay these on the destination, as one source after the other. Raises BuildError for what is in the way."""
+        wants_directory = into_directory or any(item.is_content for item in items[:1])
+        place = self._real(os.fsencode(destination).strip(b"/"))
+        made = b""
+        if wants_directory and items and self._kind(place) != "directory":
+            made = place
+            self.make_directories(place)
+        else:
+            self.make_directories(place.rpartition(b"/")[0])
+        first: dict[object, bytes] = {}
+        for item in items:
+            if item.target == "." or not item.is_content:
+                first.clear()
+            path = place
+            if item.target != "." and (item.is_content or into_directory or self._kind(place) == "directory"):
+                path = (place + b"/" if place else b"") + os.fsencode(item.target)
+            mode = modes.changed(chmod, item.mode, is_directory=item.kind == "directory") if chmod else item.mode
+            if item.kind == "directory":
+                self._directory(path, item, mode, is_made=bool(made) and path == made)
+                continue
+            if self._kind(path) == "directory":
+                shown = f"/{os.fsdecode(path)}"
+                raise BuildError(f"cannot copy a file to {shown}", why="a directory of the image is in the way")
+            twin = first.setdefault(item.twin, path) if item.twin is not None else path
+            self._file(path, item, 0o777 if item.kind == "symlink" else mode, twin)
+
+    def _directory(self, path: bytes, item: Item, mode: int, *, is_made: bool) -> None:
+        kind = self._kind(path)
+        if item.target == "." and kind == "directory":
+            if is_made:
+                self.laid[path][0].mtime_ns = item.mtime_ns
+            return
+        if kind not in ("", "directory"):
+            what = "a symlink" if kind == "link" else "a file"
+            shown = f"/{os.fsdecode(path)}"
+            raise BuildError(f"cannot copy a directory to {shown}", why=f"{what} of the image is in the way")
+        self._put(path, tar.DIRECTORY, mode, item.owner, item.mtime_ns, item)
+
+    def _file(self, path: bytes, item: Item, mode: int, twin: bytes) -> None:
+        kind = tar.LINK if twin != path else _KINDS[item.kind]
+        entry = self._put(path, kind, mode, item.owner, item.mtime_ns, item)
+        if twin != path:
+            entry.link = twin
+            return
+        if kind == tar.REGULAR and item.kind == "file":
+            entry.size = item.size_bytes
+            self.laid[path] = (entry, item.source)
+        entry.link = os.fsencode(item.link)
+        entry.major, entry.minor = item.device
+
+    def _put(
+        self, path: bytes, kind: bytes, mode: int, owner: tuple[int, int], mtime_ns: int, item: Item | None = None
+    ) -> tar.Entry:  # fmt: skip
+        if not path:
+            raise BuildError("/ of the image is in the way", hint="name a file or a directory in it")
+        name = path + b"/" if kind == tar.DIRECTORY else path
+        xattrs = dict(item.xattrs) if item is not None and kind != tar.LINK else {}
+        entry = tar.Entry(name, kind, mode, *owner, 0, mtime_ns, xattrs=xattrs)
+        self.laid[path] = (entry, None)
+        return entry
+
+    def _node(self, path: bytes) -> Node | None:
+        node: Node | None = self.below
+        for part in path.split(b"/") if path else ():
+            node = node.children.get(part) if node is not None else None
+        return node
+
+    def _kind(self, path: bytes) -> Kind:
+        if not path:
+            return "directory"
+        if path in self.laid:
+            kind = self.laid[path][0].kind
+            return "directory" if kind == tar.DIRECTORY else "link" if kind == tar.SYMLINK else "file"
+        node = self._node(path)
+        if node is None:
+            return ""
+        if node.is_directory:
+            return "directory"
+        return "link" if node.file is not None and node.file.kind == "link" else "file"
+
+    def _real(self, path: bytes) -> bytes:
+        """A path with its links followed, inside of the image; what is not there stays as it is said."""
+        waiting, trail, links = path.split(b"/")[::-1], list[bytes](), 0
+        while waiting:
+            part = waiting.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                trail = trail[:-1]
+                continue
+            here = b"/".join([*trail, part])
+            if self._kind(here) != "link":
+                trail.append(part)
+                continue
+            links += 1
+            if links > _LINKS:
+                raise BuildError(f"/{os.fsdecode(path)} goes through more than {_LINKS} symbolic links")
+            target = self._target(here)
+            trail = [] if target.startswith(b"/") else trail
+            waiting += target.split(b"/")[::-1]
+        return b"/".join(trail)
+
+    def _target(self, path: bytes) -> bytes:
+        if path in self.laid:
+            return self.laid[path][0].link
+        node = self._node(path)
+        return os.fsencode(node.file.target) if node is not None and node.file is not None else b""
+
+
+def _as_it_was(path: bytes, file: File) -> tar.Entry:
+    entry = tar.Entry(path + b"/", tar.DIRECTORY, file.mode, file.uid, file.gid, 0, file.mtime_ns)
+    entry.xattrs = dict(file.xattrs)
+    return entry

@@ -1,0 +1,18 @@
+"""Scripts and style sheets of the widgets, as they lie in `static/`: a widget's module is several of them, joined."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def text_of(name: str) -> str:
+    """A file of `static/`."""
+    return (files("nbcontain.display") / "static" / name).read_text("utf-8")
+
+
+@cache
+def module(*names: str) -> str:
+    """One module of these scripts, each of which uses what those before it define; the last exports."""
+    return "\n".join(text_of(f"{name}.js") for name in names)

@@ -1,0 +1,80 @@
+"""How what one looks into is shown in a notebook: live where there are widgets, and as what stays of it.
+
+One output with three pictures under one display id. While the kernel lives the page asks it for more; when it ends
+the output becomes the static picture, so that a saved notebook has no empty box.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from nbcontain.display.present import Mode
+from nbcontain.display.surface import WIDGET
+
+if TYPE_CHECKING:
+    from nbcontain.display.explored import Explored
+    from nbcontain.display.xrayed import Xrayed
+    from nbcontain.images import Layers
+
+
+def show_explored(value: Explored, mode: Mode) -> None:
+    """Show layers in the current cell."""
+    exploration = value.exploration
+    static = {"text/plain": repr(value)}
+    if mode != "plain":
+        static["text/html"] = value._repr_html_()
+
+    def made() -> Any:
+        from nbcontain.display.explorer_widget import ExplorerWidget
+
+        return ExplorerWidget(exploration, lambda: exploration.again().result())
+
+    show(made, static, mode)
+
+
+def show_layers(layers: Layers, mode: Mode) -> None:
+    """Show an image's layers, `image.layers`, as the command does."""
+    if not layers:
+        show(lambda: None, {"text/plain": repr(layers)}, "plain")
+        return
+    from nbcontain.display.explored import Explored
+
+    image = layers[0].image
+    show_explored(Explored(image.engine.explorer.image(str(image.id), image.name).result()), mode)
+
+
+def show_xray(value: Xrayed, mode: Mode) -> None:
+    """Show both sides of a container; its meters move while it runs."""
+    static = {"text/plain": repr(value)}
+    if mode != "plain":
+        static["text/html"] = value._repr_html_()
+
+    def made() -> Any:
+        from nbcontain.display.xray_widget import XrayWidget
+
+        return XrayWidget(value)
+
+    show(made, static, mode)
+
+
+def show(make: Callable[[], Any], static: Mapping[str, str], mode: Mode) -> Any:
+    """Publish the widget that `make` makes, with its static picture beside it; the widget, None where there is none."""
+    from IPython.display import display
+
+    bundle: dict[str, Any] = dict(static)
+    widget = None
+    if mode == "card":
+        try:
+            widget = make()
+        except ImportError:
+            # Widgets are not installed: the static picture has to do.
+            widget = None
+    if widget is None:
+        display(bundle, raw=True)  # type: ignore[no-untyped-call]
+        return None
+    bundle[WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    handle: Any = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    atexit.register(handle.update, dict(static), raw=True)
+    return widget

@@ -1,0 +1,96 @@
+"""What a container uses, as its card says it: a sample a second, kept for a minute, as figures and lines. Pure."""
+
+from __future__ import annotations
+
+from nbcontain.display import words
+from nbcontain.display.html import element, escape
+from nbcontain.display.sparkline import POINTS, blocks, sparkline
+from nbcontain.resources import Usage
+from nbcontain.values import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """The samples of the last minute."""
+
+    last: Usage | None = None
+    cpu: tuple[float, ...] = ()
+    """Percent of one processor between two samples."""
+    memory: tuple[int, ...] = ()
+    """Bytes."""
+    most_memory: int = 0
+
+    def after(self, usage: Usage) -> Meters:
+        """With one more sample."""
+        cpu = self.cpu
+        if self.last is not None and usage.at_s > self.last.at_s and usage.cpu_s >= self.last.cpu_s:
+            cpu = (*cpu, 100 * (usage.cpu_s - self.last.cpu_s) / (usage.at_s - self.last.at_s))[-POINTS:]
+        memory = (*self.memory, usage.memory)[-POINTS:]
+        return replace(self, last=usage, cpu=cpu, memory=memory, most_memory=max(self.most_memory, usage.memory))
+
+
+def meters_html(meters: Meters, *, is_over: bool = False) -> str:
+    """The figures with their lines; of what has ended what it used in all. Nothing before the first sample."""
+    parts = [_part(name, figure, line) for name, figure, line in _figures(meters, is_over=is_over)]
+    return element("div", "".join(parts), "nbc-meters") if parts else ""
+
+
+def meters_text(meters: Meters, *, is_over: bool = False) -> str:
+    """The same in one line of text."""
+    drawn = {"CPU": blocks(meters.cpu, cpu_top(meters)), "memory": blocks(meters.memory, memory_top(meters))}
+    return " · ".join(
+        " ".join(part for part in (name, drawn.get(name, ""), figure) if part)
+        for name, figure, _ in _figures(meters, is_over=is_over)
+    )
+
+
+def cpu_top(meters: Meters) -> float:
+    """What a full line means: one processor, or more where more was used."""
+    return max(100.0, *meters.cpu) if meters.cpu else 100.0
+
+
+def memory_top(meters: Meters) -> float:
+    """The limit, or where there is none the most that was seen."""
+    limit = meters.last.memory_limit if meters.last is not None else None
+    return float(limit or max(meters.memory, default=0))
+
+
+def cpu_line(meters: Meters) -> str:
+    """The processor's line as SVG."""
+    most = max(meters.cpu, default=0.0)
+    return sparkline(meters.cpu, cpu_top(meters), f"CPU in the last minute: at most {most:.0f} %")
+
+
+def memory_line(meters: Meters) -> str:
+    """The memory's line as SVG."""
+    most = words.size(max(meters.memory, default=0))
+    return sparkline(meters.memory, memory_top(meters), f"memory in the last minute: at most {most}")
+
+
+def cpu_figure(meters: Meters) -> str:
+    """What is used now, of one processor."""
+    return f"{meters.cpu[-1]:.0f} %" if meters.cpu else "–"
+
+
+def _figures(meters: Meters, *, is_over: bool) -> list[tuple[str, str, str]]:
+    """Name, figure in words, line."""
+    usage = meters.last
+    if usage is None:
+        return []
+    limit = f" of {words.size(usage.memory_limit)}" if usage.memory_limit else ""
+    if is_over:
+        found = [("CPU", f"{words.duration(usage.cpu_s)} in all"),
+                 ("memory", f"at most {words.size(meters.most_memory)}{limit}")]  # fmt: skip
+    else:
+        found = [("CPU", cpu_figure(meters)), ("memory", f"{words.size(usage.memory)}{limit}")]
+    if usage.received is not None and usage.sent is not None:
+        found.append(("network", f"{words.size(usage.received)} in, {words.size(usage.sent)} out"))
+    if not is_over:
+        found.append(("processes", str(usage.pids)))
+    lines = {"CPU": cpu_line(meters), "memory": memory_line(meters)}
+    return [(name, figure, lines.get(name, "")) for name, figure in found]
+
+
+def _part(name: str, figure: str, line: str) -> str:
+    return element("span", f"{element('span', escape(name), 'nbc-quiet')} {line} {element('b', escape(figure))}",
+                   "nbc-meter")  # fmt: skip

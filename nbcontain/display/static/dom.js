@@ -1,0 +1,67 @@
+// What all widgets share. What comes from the kernel as HTML is finished and escaped there; it is patched in place, so
+// that focus, selection and scrolling survive. What a program wrote only ever becomes text nodes.
+function make(tag, name, attributes = {}) {
+  const node = document.createElement(tag);
+  if (name) node.className = name;
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
+}
+
+function button(label, act) {
+  const node = make('button', '', { type: 'button' });
+  node.textContent = label;
+  node.addEventListener('click', act);
+  return node;
+}
+
+function patch(from, to) {
+  const olds = [...from.childNodes], news = [...to.childNodes];
+  news.forEach((wanted, i) => {
+    const there = olds[i];
+    if (!there) from.append(wanted);
+    else if (there.nodeName !== wanted.nodeName) there.replaceWith(wanted);
+    else if (wanted.nodeType !== 1) { if (there.data !== wanted.data) there.data = wanted.data; }
+    else {
+      for (const { name } of [...there.attributes]) if (!wanted.hasAttribute(name) && name !== 'open') there.removeAttribute(name);
+      for (const { name, value } of wanted.attributes) if (there.getAttribute(name) !== value) there.setAttribute(name, value);
+      if (!there.classList.contains('nbc-since') || wanted.firstChild) patch(there, wanted);
+    }
+  });
+  for (const spare of olds.slice(news.length)) spare.remove();
+}
+
+function fill(node, html) {
+  const template = document.createElement('template');  // inert: nothing in it loads or runs
+  template.innerHTML = html;
+  // A published port is one of the kernel's machine: where the page comes from elsewhere, it leads astray.
+  if (!['localhost', '127.0.0.1', '[::1]'].includes(location.hostname))
+    for (const link of template.content.querySelectorAll('a')) link.replaceWith(...link.childNodes);
+  patch(node, template.content);
+  node.hidden = !node.firstChild;
+}
+
+// Times as the kernel says them (words.duration).
+function duration(seconds) {
+  const s = Math.max(0, seconds);
+  if (s < 9.95) return s >= 0.995 ? `${s.toFixed(1)} s` : `${s.toFixed(2)} s`;
+  if (s < 59.5) return `${s.toFixed(0)} s`;
+  const minutes = Math.floor(Math.round(s) / 60), hours = Math.floor(minutes / 60);
+  if (minutes < 60) return `${minutes} min ${Math.round(s) % 60} s`;
+  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} days`;
+}
+
+// Below ten seconds tenths are seen to pass, later seconds.
+function count(root, skew) {
+  let handle = 0;
+  const tick = () => {
+    let next = 1000;
+    for (const node of root.querySelectorAll('.nbc-since')) {
+      const seconds = Date.now() / 1000 - skew - Number(node.dataset.since), text = duration(seconds);
+      if (seconds < 9.95) next = 200;
+      if (node.textContent !== text) node.textContent = text;
+    }
+    handle = setTimeout(tick, next);
+  };
+  tick();
+  return { now: () => { clearTimeout(handle); tick(); }, stop: () => clearTimeout(handle) };
+}

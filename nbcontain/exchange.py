@@ -1,0 +1,147 @@
+"""What goes into a container before its program begins, what it reads, and what is taken out at the end.
+
+    --put NAME:/path   --get NAME=/path   --stdin NAME
+
+A name is a variable of the notebook where it can be one, and else a file of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbcontain.errors import ContainerError, UsageError
+from nbcontain.handles import Container
+from nbcontain.runtime.generate import ExecOptions, RunOptions
+from nbcontain.store import files
+from nbcontain.values import dataclass, field, replace
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+    from nbcontain.outcomes import RunResult
+    from nbcontain.task import Task
+
+_PUT = re.compile(r"(?P<name>.+?):(?P<path>/.*)", re.DOTALL)
+_GET = re.compile(r"(?P<name>.+?)=(?P<path>/.*)", re.DOTALL)
+
+Named = Callable[[str], Any]
+"""What a name stands for. Raises UsageError."""
+Give = Callable[[str, str, bytes], None]
+"""Takes what came out: the name it is for, its path inside, and what was in there."""
+
+
+def file_named(name: str) -> Path:
+    """A file or directory of this machine. Raises UsageError."""
+    path = Path(name)
+    if not path.exists():
+        raise UsageError(f"there is no file {name}", hint="a path, as in ./data.csv")
+    return path
+
+
+def to_file(name: str, _: str, data: bytes) -> None:
+    """Write it to a file of this machine. Raises UsageError."""
+    try:
+        files.replace(Path(name).absolute(), data, 0o644, durable=False)
+    except OSError as error:
+        raise UsageError(f"cannot write {name}", why=error.strerror or "") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a run or exec takes in and gives out. Nothing has happened yet."""
+
+    puts: tuple[tuple[str, Any], ...] = ()
+    """Paths inside, and what is to be there: a Path, or a file's content."""
+    gets: tuple[tuple[str, str], ...] = ()
+    """Names, and the paths inside whose content they are to have."""
+    stdin: Any = None
+    give: Give = field(default=to_file, compare=False)
+    prepare: Callable[[Container], None] | None = field(default=None, compare=False)
+    """What is to be done besides, when everything has been put in."""
+
+    @classmethod
+    def of(cls, options: RunOptions | ExecOptions, named: Named = file_named, give: Give = to_file) -> Exchange:
+        """What these options ask for. What cannot be written as a file is told here. Raises UsageError."""
+        from nbcontain import objects
+
+        puts, gets = [], []
+        for text in options.put:
+            name, path = _parts(_PUT, "--put", text, "--put df:/data/in.csv")
+            value = named(name)
+            puts.append((path, value if isinstance(value, Path) else objects.content(path, value)))
+        for text in options.get:
+            gets.append(_parts(_GET, "--get", text, "--get df=/data/out.csv"))
+        if gets and options.detach:
+            raise UsageError(
+                "--get takes something out when the program has ended, and -d does not wait for that",
+                hint="leave -d out, or take it later:  %container cp",
+            )  # fmt: skip
+        return cls(tuple(puts), tuple(gets), _readable(named(options.stdin)) if options.stdin else None, give)
+
+    def refuse(self, where: str, *, puts: bool = False) -> None:
+        """Raises UsageError for what cannot be done there; with `puts`, something can be put."""
+        for flag, asked in (("--put", self.puts and not puts), ("--get", self.gets), ("--stdin", self.stdin)):
+            if asked:
+                raise UsageError(f"{flag} is not for {where}", hint="%container cp copies files at any time")
+
+    @contextmanager
+    def around(self, container: Container) -> Iterator[None]:
+        """Put everything in; at the end, unless that is an error, take everything out."""
+        self.fill(container)
+        yield
+        missing = []
+        for name, path in self.gets:
+            try:
+                data = container.engine.transfers.read(container, path)
+            except ContainerError as error:
+                missing.append(error)
+                continue
+            self.give(name, path, data)
+        if missing:
+            raise missing[0]
+
+    def fill(self, container: Container) -> None:
+        """Put everything in."""
+        for path, value in self.puts:
+            if isinstance(value, Path):
+                container.put(value, path)
+            else:
+                container.engine.transfers.write(container, path, value)
+        if self.prepare is not None:
+            self.prepare(container)
+
+    def run(self, engine: Engine, options: RunOptions) -> Task[RunResult | Container]:
+        """Run a container with all that. One that is to be forgotten (--rm) is, when everything has been taken out."""
+        if not (options.remove and self.gets):
+            return engine.run(options, stdin=self.stdin, around=self.around)
+
+        @contextmanager
+        def forgetting(container: Container) -> Iterator[None]:
+            try:
+                with self.around(container):
+                    yield
+            finally:
+                container.remove(force=True, v=True)
+
+        return engine.run(replace(options, remove=False), stdin=self.stdin, around=forgetting)
+
+
+def _parts(pattern: re.Pattern[str], flag: str, text: str, hint: str) -> tuple[str, str]:
+    match = pattern.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{flag} {text}: a name and a path inside", hint=hint)
+    return match["name"], match["path"]
+
+
+def _readable(value: Any) -> Any:
+    """What a program can read: text, bytes, a file; a table as CSV, other values as JSON. Raises UsageError."""
+    from nbcontain import objects
+
+    if isinstance(value, os.PathLike):
+        return value
+    suffix = "json" if isinstance(value, dict | list | tuple) else "csv"
+    return objects.content(f"standard input.{suffix}", value)

@@ -1,0 +1,69 @@
+"""What a program reads on its standard input, where that is something of ours: text, bytes, a file."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nbcontain.errors import UsageError
+from nbcontain.store import files
+
+
+@contextmanager
+def opened(given: Any, *, interactive: bool) -> Iterator[int | None]:
+    """A descriptor to read it from; None where the program has nothing to read.
+
+    `interactive` hands this process's own through where nothing else is given. Raises UsageError for what cannot be
+    read.
+    """
+    if given is None:
+        yield 0 if interactive else None
+    elif isinstance(given, os.PathLike):
+        try:
+            fd = os.open(given, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UsageError(f"cannot read {given}", why=error.strerror or "") from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+    else:
+        yield from _fed(bytes_of(given))
+
+
+def bytes_of(given: Any) -> bytes:
+    """Text or bytes, or the file that a Path names, as bytes. Raises UsageError."""
+    match given:
+        case str():
+            return given.encode()
+        case bytes() | bytearray() | memoryview():
+            return bytes(given)
+        case Path():
+            with opened(given, interactive=False) as fd:
+                assert fd is not None
+                with os.fdopen(os.dup(fd), "rb") as file:
+                    return file.read()
+    raise UsageError(f"a {type(given).__name__} cannot be read", hint="text, bytes, or a pathlib.Path")
+
+
+def _fed(data: bytes) -> Iterator[int]:
+    """The reading end of a pipe that a thread fills for as long as anybody reads."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+
+    def feed() -> None:
+        try:
+            files.write(writing, data)
+        except BrokenPipeError:
+            return
+        finally:
+            os.close(writing)
+
+    threading.Thread(target=feed, name="nbcontain stdin", daemon=True).start()
+    try:
+        yield reading
+    finally:
+        os.close(reading)

@@ -1,0 +1,68 @@
+"""Pipes between who writes a tar and who reads it, each at work at the same time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_READ_BYTES = 1 << 20
+_PIPE_BYTES = 1 << 20
+
+
+def pipe() -> tuple[int, int]:
+    """A pipe that holds a megabyte, where that may be: fewer changes between who downloads and who unpacks."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except PermissionError:
+        pass
+    return reading, writing
+
+
+def piped(work: Callable[[int], Mapping[str, Any]], read: Callable[[int], object]) -> Mapping[str, Any]:
+    """Have `work`, on a thread of its own, write to a pipe, which `read` reads to its end. Gives what `work` gives.
+
+    Where both fail, what the writer raises is the cause, unless it is that nobody reads any more.
+    """
+    source, sink = pipe()
+    answers: list[Mapping[str, Any] | BaseException] = []
+
+    def working() -> None:
+        try:
+            answers.append(work(sink))
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            answers.append(error)
+        finally:
+            os.close(sink)
+
+    thread = threading.Thread(target=working, name="nbcontain pipe", daemon=True)
+    thread.start()
+    failure: BaseException | None = None
+    try:
+        read(source)
+    except BaseException as error:  # noqa: BLE001 - raised again below
+        failure = error
+    finally:
+        os.close(source)
+        thread.join()
+    [answer] = answers
+    if isinstance(answer, BaseException) and not (failure and getattr(answer, "errno", None) == errno.EPIPE):
+        raise answer from failure
+    if failure is not None:
+        raise failure
+    assert not isinstance(answer, BaseException)
+    return answer
+
+
+def poured(write: Callable[[bytes], object]) -> Callable[[int], None]:
+    """Reads a pipe to its end, for `piped`: all of it goes to `write`."""
+
+    def pour(source: int) -> None:
+        while chunk := os.read(source, _READ_BYTES):
+            write(chunk)
+
+    return pour

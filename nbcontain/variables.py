@@ -1,0 +1,71 @@
+"""The notebook's variables, as command lines name them.
+
+`{name}` becomes that variable's text, in this one word. `{{` and `}}` are left alone, as docker's formats have them,
+and so is every `$`, which is the shell's inside. A name that there is not is an error, not a text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from nbcontain.commands import split
+from nbcontain.errors import UsageError
+from nbcontain.exchange import file_named, to_file
+
+_BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
+_OF_OBJECTS = ("--put", "--stdin")
+"""Flags that name a variable for what it is, and not for its text."""
+
+
+class Variables:
+    """What names mean where a command stands: in a cell, or in a function with variables of its own."""
+
+    def __init__(self, shared: dict[str, Any], own: Mapping[str, Any] | None = None) -> None:
+        """`shared` are the notebook's, `own` the function's."""
+        self._shared, self._own = shared, own or {}
+
+    def words(self, line: str) -> list[str]:
+        """A magic's line as words, with the variables in them. Raises UsageError."""
+        found: list[str] = []
+        for word in split(line):
+            names_object = word.partition("=")[0] in _OF_OBJECTS or (found and found[-1] in _OF_OBJECTS)
+            found.append(word if names_object else self.text(word))
+        return found
+
+    def text(self, word: str) -> str:
+        """A word with the text of the variables in it. Raises UsageError."""
+        return _BRACES.sub(lambda match: match[0] if match[1] is None else str(self._value(match[1])), word)
+
+    def named(self, name: str) -> Any:
+        """What a name stands for: a variable, `{an.expression}` of one, else a file. Raises UsageError."""
+        match = _BRACES.fullmatch(name)
+        if match is not None and match[1] is not None:
+            return self._value(match[1])
+        if not name.isidentifier():
+            return file_named(name)
+        if name not in self._own and name not in self._shared:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, [*self._own, *self._shared], 1)
+            hint = f"did you mean {near[0]}?" if near else f"define it in a cell before; a file is ./{name}"
+            raise UsageError(f"there is no variable {name}", hint=hint)
+        return self._own.get(name, self._shared.get(name))
+
+    def give(self, name: str, path: str, data: bytes) -> None:
+        """Make a variable of that name hold what a file held; what is no name is a file. Raises UsageError."""
+        from nbcontain import objects
+
+        if name.isidentifier():
+            self._shared[name] = objects.read(path, data)
+        else:
+            to_file(name, path, data)
+
+    def _value(self, expression: str) -> Any:
+        scope = {**self._shared, **self._own}
+        try:
+            return eval(expression, {"__builtins__": {}}, scope)  # noqa: S307 - names, attributes and items only
+        except Exception as error:  # noqa: BLE001 - whatever the user's own object raised
+            hint = f"define it in a cell before, or write {{{{{expression}}}}} to mean the braces"
+            raise UsageError(f"{{{expression}}}: {error}", hint=hint) from None

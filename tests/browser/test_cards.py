@@ -1,0 +1,214 @@
+"""Cards in JupyterLab, in Chromium: seen live, clicked, reloaded, in the dark, on a phone's width."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from lab import OpenLab
+from nbcontain.engine import Engine
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(60)]
+
+LOAD = "%load_ext nbcontain"
+BUILD = "%%dockerfile -t built\nFROM box\nRUN echo made > /made\nRUN echo at work; sleep 2\nRUN echo over\n"
+COUNTING = "trap 'exit 0' TERM; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done"
+DETACHED = f'%container run -d --name web box sh -c "{COUNTING}"'
+ATTACHED = "%container run --rm --name front box sh -c \"trap '' TERM; echo ready; while :; do sleep 0.1; done\""
+# Text against what is behind it, by WCAG 2: 4.5 is what small text needs.
+CONTRAST = """card => {
+  const rgb = c => (c.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+  const linear = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = c => { const [r, g, b] = rgb(c).map(linear);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const behind = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+    const [, , , a] = rgb(c); if (a === undefined || a > 0.5) return c; } return 'rgb(255, 255, 255)'; };
+  let worst = 21, words = '';
+  for (const e of [card, ...card.querySelectorAll('*')]) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || !e.checkVisibility()) continue;
+    const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < worst) { worst = ratio; words = e.textContent.trim().slice(0, 40); }
+  }
+  return [worst, words];
+}"""
+
+
+def test_a_build_is_seen_while_it_goes_on_and_when_it_is_over(open_lab: OpenLab) -> None:
+    lab = open_lab(LOAD, BUILD)
+    lab.run(0)
+    lab.start(1)
+    card = lab.card(1)
+    expect(card).to_contain_text("at work", timeout=8000)
+    expect(card).to_contain_text("building")
+    expect(card).to_contain_text("built", timeout=8000)
+    expect(card.locator("tbody tr")).to_have_count(4)
+    expect(card).to_contain_text("RUN echo made > /made")
+
+
+def test_a_live_card_is_reloaded_and_stopped(open_lab: OpenLab, desk_engine: Engine) -> None:
+    lab = open_lab(LOAD, DETACHED, "%container ps -a")
+    lab.run(0)
+    lab.run(1)
+    expect(lab.card(1)).to_contain_text("running")
+    lab.wait_for_text(1, r"line 5\b")
+    lab.reload()
+    expect(lab.card(1)).to_contain_text("web")
+    lab.wait_for_text(1, r"line \d\d")
+    lab.button(1, "Stop").click()
+    expect(lab.card(1)).to_contain_text("exited", timeout=5000)
+    assert desk_engine.container("web").status == "exited"
+    lab.run(2)
+    lab.wait_for_text(2, r"Exited \(0\)")
+
+
+def test_stop_ends_an_attached_container_while_its_cell_runs(open_lab: OpenLab) -> None:
+    lab = open_lab(LOAD, ATTACHED)
+    lab.run(0)
+    lab.start(1)
+    lab.wait_for_text(1, "ready")
+    lab.button(1, "Stop").click()
+    lab.wait_for_text(1, "Interrupted", timeout_s=3)
+
+
+def test_all_words_can_be_read_in_light_and_dark_and_nothing_sticks_out(open_lab: OpenLab, pictures: Path) -> None:
+    lab = open_lab(LOAD, BUILD, DETACHED, "%container ps -a")
+    lab.run_all()
+    lab.wait_for_text(2, r"line 3\b")
+    for theme in ("light", "dark"):
+        lab.theme(theme)
+        lab.picture(pictures / f"cards-{theme}.png")
+        for number in (1, 2):
+            worst, words = lab.card(number).evaluate(CONTRAST)
+            assert worst >= 4.5, f"{words!r} has a contrast of {worst:.1f}"
+    lab.width(420)
+    for number in (1, 2, 3):
+        assert lab.output(number).evaluate("area => area.scrollWidth - area.clientWidth") <= 1
+
+
+def test_what_a_container_prints_is_never_run(open_lab: OpenLab) -> None:
+    hostile = "<img src=x onerror=window.hit=1><script>window.hit=1</script>"
+    lab = open_lab(
+        LOAD,
+        f"%container run -d --name bad box sh -c \"echo '{hostile}'; sleep 60\"",
+        f"%container run --rm box echo '{hostile}'",
+        f"%%dockerfile\nFROM box\nRUN echo '{hostile}'\n",
+    )
+    lab.run_all()
+    lab.wait_for_text(1, "onerror")
+    lab.wait_for_text(2, "onerror")
+    assert lab.page.evaluate("window.hit") is None
+
+
+TALKING = (
+    "%container run -d --name talk box sh -c \"trap 'exit 0' TERM; for i in $(seq 1 900); do echo line $i; done; "
+    "echo oh no >&2; n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.2; done\""
+)
+
+
+def test_a_log_is_filtered_searched_held_still_and_downloaded(open_lab: OpenLab) -> None:
+    lab = open_lab(LOAD, TALKING)
+    lab.run_all()
+    card = lab.card(1)
+    log, box = card.get_by_role("log"), card.get_by_role("searchbox")
+    expect(log).to_contain_text("tick 1")
+    expect(log).to_contain_text("earlier lines")
+
+    box.fill("LINE 77")
+    expect(card).to_contain_text("11 of the last")
+    assert log.inner_text().split("\n") == ["line 77", *(f"line {n}" for n in range(770, 780))]
+    expect(log.locator("mark").first).to_have_text("line 77")
+    box.fill(r"^line [12]00$")
+    expect(card).to_contain_text("0 of the last")
+    card.get_by_label("regex").check()
+    expect(log).to_have_text(re.compile("line 100.*line 200", re.DOTALL))
+    box.fill("[")
+    expect(box).to_have_attribute("aria-invalid", "true")
+    box.fill("")
+    card.get_by_label("stderr only").check()
+    expect(log).to_have_text("oh no")
+    card.get_by_label("stderr only").uncheck()
+    box.fill("tick")
+    expect(log).to_contain_text("tick 3")
+    box.press("Escape")
+
+    # scrolled up it stands still, and says what has come meanwhile
+    expect(log).to_contain_text("line 900")
+    log.hover()
+    lab.page.mouse.wheel(0, -200)
+    follow = card.get_by_role("button", name=re.compile("new line"))
+    expect(follow).to_be_visible()
+    place = log.evaluate("log => log.scrollTop")
+    before = log.inner_text()
+    expect(follow).to_have_text(re.compile(r"[3-9] new lines"))
+    assert (log.evaluate("log => log.scrollTop"), log.inner_text()) == (place, before)
+    follow.click()
+    expect(follow).to_be_hidden()
+    assert log.evaluate("log => log.scrollTop + log.clientHeight >= log.scrollHeight - 2")
+
+    with lab.page.expect_download() as waited:
+        card.get_by_role("button", name="Download the whole log of talk").click()
+    assert waited.value.suggested_filename == "talk.log"
+    text = Path(waited.value.path()).read_text()
+    assert text.startswith("line 1\nline 2\n") and "line 900\n" in text and "oh no\n" in text and "tick 9\n" in text
+
+
+def test_every_button_does_what_it_says_and_says_what_one_would_type(open_lab: OpenLab, desk_engine: Engine) -> None:
+    lab = open_lab(LOAD, f'%container run -d --name web box sh -c "echo hi > /new; {COUNTING}"')
+    lab.run_all()
+    card = lab.card(1)
+    web = desk_engine.container("web")
+    expect(card).to_contain_text("docker logs -f web")
+    expect(card).to_contain_text("processes")
+    lab.button(1, "Changes").hover()
+    expect(card).to_contain_text("≡ docker diff web")
+    lab.button(1, "Changes").click()
+    drawer = card.get_by_role("region", name="Changes", exact=True)
+    expect(drawer).to_contain_text("/new")
+    card.get_by_role("button", name="Close Changes").click()
+    expect(drawer).to_be_hidden()
+
+    lab.button(1, "Pause").focus()
+    lab.page.keyboard.press("Enter")
+    expect(card).to_contain_text("paused")
+    assert web.is_paused
+    # the button that was pressed is gone; the keyboard is not lost with it
+    assert card.evaluate("card => card.contains(document.activeElement)")
+    lab.button(1, "Go on").click()
+    expect(card).to_contain_text("running")
+    pid = web.pid
+    lab.button(1, "Restart").click()
+    expect(card).to_contain_text("started 2 times")
+    assert web.pid != pid
+    lab.button(1, "Remove").click()
+    lab.button(1, "Stop and remove").click()
+    expect(card).to_contain_text("removed")
+    assert desk_engine.containers() == []
+
+
+def test_nothing_travels_while_nothing_happens_and_the_time_goes_on(open_lab: OpenLab) -> None:
+    # Its lines move for as long as there is less than a minute to be seen: here that is over sooner.
+    hasty = "get_ipython().nbcontain.session.cards.lookout.every_s = 0.01"
+    lab = open_lab(LOAD, hasty, "%container run -d --name quiet box sleep 100")
+    lab.run_all()
+    expect(lab.card(2)).to_contain_text("memory")
+    before = lab.card(2).inner_text()
+    lab.page.evaluate("""() => { window.heard = Date.now();
+      nb.panel().sessionContext.session.kernel.anyMessage.connect(() => { window.heard = Date.now(); }); }""")
+    lab.page.wait_for_function("Date.now() - window.heard > 1500")
+    assert lab.card(2).inner_text() != before
+
+
+def test_every_button_has_a_name_and_can_be_reached_by_keyboard(open_lab: OpenLab) -> None:
+    lab = open_lab(LOAD, DETACHED)
+    lab.run_all()
+    buttons = lab.card(1).get_by_role("button")
+    expect(buttons).not_to_have_count(0)
+    names = [button.get_attribute("aria-label") or button.inner_text() for button in buttons.all()]
+    assert {name.split()[0] for name in names} >= {"Stop", "Restart", "Remove"}
+    lab.button(1, "Stop").focus()
+    lab.page.keyboard.press("Enter")
+    expect(lab.card(1)).to_contain_text("exited", timeout=5000)

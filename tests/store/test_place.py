@@ -1,0 +1,86 @@
+"""Where the store is when nobody says: not on a network's file system."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nbcontain.store import place as places
+from nbcontain.store.layout import Layout
+from nbcontain.store.place import Place, file_systems, place, unless_networked
+
+MOUNTS = """\
+22 1 {device} / / rw,relatime shared:1 - {kind} server:/export/home rw,vers=4.2
+23 22 0:999 / /proc rw - proc proc rw
+damaged
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home, and a disk beside it that is told to be this machine's own."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "disk").mkdir()
+    mounted_as(monkeypatch, tmp_path, "nfs4")
+    return tmp_path / "home"
+
+
+def mounted_as(monkeypatch: pytest.MonkeyPatch, path: Path, kind: str) -> None:
+    device = os.stat(path).st_dev
+    text = MOUNTS.format(device=f"{os.major(device)}:{os.minor(device)}", kind=kind)
+    monkeypatch.setattr(places, "_mounts", lambda: text)
+    # Both are on one file system here; that the disk is another one is told.
+    own = places.networked
+    monkeypatch.setattr(places, "networked", lambda path, mounts: "" if "disk" in path.parts else own(path, mounts))
+
+
+def chosen(home: Path) -> Place:
+    return unless_networked(Layout(home / "store"), os.geteuid(), (str(home.parent / "disk"),))
+
+
+def mine(home: Path) -> Path:
+    return home.parent / "disk" / f"nbcontain-{os.geteuid()}"
+
+
+def test_a_home_on_a_network_is_no_place_for_a_store_and_that_is_told(home: Path) -> None:
+    first, again = chosen(home), chosen(home)
+    assert first.layout.root == again.layout.root == mine(home)
+    assert (first.is_new, again.is_new) == (True, False)
+    assert "nfs4" in first.why and str(home) in first.notice and str(mine(home)) in first.notice
+    assert os.stat(mine(home)).st_mode & 0o777 == 0o700
+
+
+def test_what_somebody_says_holds_and_so_does_a_store_that_is_there(home: Path) -> None:
+    said = {"HOME": str(home), "NBCONTAIN_ROOT": str(home / "x")}
+    assert place(said, os.geteuid()) == Place(Layout(home / "x"))
+    (home / "store").mkdir()
+    (home / "store" / "version").write_text("1")
+    assert chosen(home) == Place(Layout(home / "store"))
+
+
+def test_a_directory_that_others_could_have_made_is_not_taken(home: Path) -> None:
+    os.symlink(home, mine(home))
+    assert chosen(home) == Place(Layout(home / "store"))
+    mine(home).unlink()
+    mine(home).mkdir()
+    mine(home).chmod(0o777)
+    assert chosen(home).why == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_moved"),
+    [("ext4", False), ("lustre", True), ("fuse.sshfs", True), ("fuse.fuse-overlayfs", False), ("9p", True)],
+)
+def test_each_kind(home: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_moved: bool) -> None:
+    monkeypatch.undo()
+    mounted_as(monkeypatch, home, kind)
+    assert (places.networked(home, places._mounts()) == kind) is is_moved
+
+
+def test_what_is_mounted_is_read_from_the_kernel() -> None:
+    kinds = file_systems(Path("/proc/self/mountinfo").read_text())
+    assert "proc" in kinds.values() and "" not in kinds.values()
+    device = os.stat("/proc").st_dev
+    assert kinds[f"{os.major(device)}:{os.minor(device)}"] == "proc"

@@ -1,0 +1,286 @@
+"""Cells in containers, and the notebook's variables in command lines: in a real IPython shell."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+import nbcontain as nb
+import needs
+from images import BUSYBOX
+from nbcontain.errors import CommandNotFound, ContainerFailed, UsageError
+
+
+class Notebook:
+    """An IPython shell with our magics."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self.shell = shell
+        self.engine: nb.Engine = shell.nbcontain.session.engine  # type: ignore[attr-defined]
+
+    def run(self, cell: str) -> Any:
+        """Run a cell; gives its value, or raises its error."""
+        done = self.shell.run_cell(cell)
+        done.raise_error()
+        return done.result
+
+    def __getitem__(self, name: str) -> Any:
+        return self.shell.user_ns[name]
+
+
+@pytest.fixture(scope="module")
+def shell(busybox_context: Path) -> Iterator[Notebook]:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(
+        prefix="nbcontain-test-", dir=needs.scratch()
+    ) as root:
+        patch.setenv("NBCONTAIN_ROOT", root)
+        patch.chdir(busybox_context)
+        shell = InteractiveShell.instance()
+        shell.run_line_magic("load_ext", "nbcontain")
+        notebook = Notebook(shell)
+        notebook.run(f"%%dockerfile -q -t box\n{BUSYBOX}")
+        yield notebook
+        for container in notebook.engine.containers():
+            notebook.engine.remove_container(container, force=True)
+        shell.run_line_magic("unload_ext", "nbcontain")
+        InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def notebook(shell: Notebook) -> Iterator[Notebook]:
+    """With no containers left afterwards."""
+    yield shell
+    for container in shell.engine.containers():
+        shell.engine.remove_container(container, force=True)
+
+
+@pytest.fixture
+def web(notebook: Notebook) -> nb.Container:
+    """A container to execute in."""
+    container: nb.Container = notebook.run("%container run -d --init --name web box sleep 60")
+    return container
+
+
+# --- scripts ---
+
+
+def test_the_body_of_a_cell_is_the_program(notebook: Notebook) -> None:
+    result = notebook.run("%%container run --rm box\nfor n in 1 2; do\n  echo line $n\ndone\n")
+    assert result.stdout == "line 1\nline 2\n"
+    assert notebook["_run"] is result
+
+
+def test_the_first_line_says_what_runs_it(notebook: Notebook) -> None:
+    assert notebook.run("%%container run --rm box\n#!/bin/awk -f\nBEGIN { print 6 * 7 }").stdout == "42\n"
+
+
+def test_a_flag_says_what_runs_it_and_what_follows_are_its_arguments(notebook: Notebook) -> None:
+    result = notebook.run('%%container run --rm --interpreter "sh -x" box -- a "b c"\necho "$2" $0')
+    assert result.stdout == "b c /cell.sh\n"
+    assert "+ echo" in result.stderr
+
+
+def test_with_a_command_the_cell_is_what_it_reads(notebook: Notebook) -> None:
+    assert notebook.run("%%container run --rm box -- sort\nb\na\n").stdout == "a\nb\n"
+
+
+def test_the_scripts_file_stays_with_its_container(notebook: Notebook) -> None:
+    notebook.run("%%container run --name kept box\necho here")
+    kept = notebook.engine.container("kept")
+    assert kept["/cell.sh"].text.rstrip("\n") == "echo here"
+    kept.start()
+    kept.wait()
+    assert [*kept.logs()] == ["here", "here"]
+
+
+def test_an_image_without_a_shell_is_said_to_have_none(notebook: Notebook) -> None:
+    notebook.run("%%dockerfile -q -t bare\nFROM scratch\nCOPY busybox /program\n")
+    with pytest.raises(CommandNotFound, match="nothing that runs a script"):
+        notebook.run("%%container run bare\necho hello")
+    assert notebook.engine.containers() == []
+
+
+def test_an_error_points_at_the_line_of_the_cell(notebook: Notebook) -> None:
+    with pytest.raises(ContainerFailed) as caught:
+        notebook.run("%%container run --rm box\necho fine\n\nnosuchprogram --flag\n")
+    drawn = "\n".join(caught.value.lines())
+    assert " ▶   3 │ nosuchprogram --flag" in drawn
+    assert caught.value.exit_code == 127
+
+
+@pytest.mark.parametrize(
+    "said",
+    ['  File "{}", line 2, in <module>', "{}: line 2: nope: not found", "{}: 2: nope: not found", "{}:2\nthrow 1"],
+)
+def test_messages_of_many_interpreters_are_understood(said: str, notebook: Notebook) -> None:
+    cell = f"%%container run --rm box\necho 1\ncat >&2 <<'END'\n{said.format('/cell.sh')}\nEND\nexit 1\n"
+    with pytest.raises(ContainerFailed) as caught:
+        notebook.run(cell)
+    assert " ▶   2 │ cat >&2" in "\n".join(caught.value.lines())
+
+
+def test_an_exit_code_can_be_no_error(notebook: Notebook) -> None:
+    assert notebook.run("%%container run --rm --no-raise box\nexit 3").exit_code == 3
+    assert notebook.run("%container run --rm --no-raise box sh -c 'exit 4'").exit_code == 4
+
+
+def test_a_script_runs_in_a_running_container_and_leaves_nothing(notebook: Notebook, web: nb.Container) -> None:
+    before = web.diff()
+    assert notebook.run("%%container exec -e X=1 web\necho $X; hostname > /dev/null").stdout == "1\n"
+    assert notebook.run("%%container exec web -- cat\nto read").stdout.rstrip("\n") == "to read"
+    assert web.diff() == before
+    assert [each.name for each in web["/dev/shm"]] == []
+    with pytest.raises(ContainerFailed) as caught:
+        notebook.run("%%container exec web\ntrue\nfalse_friend")
+    assert " ▶   2 │ false_friend" in "\n".join(caught.value.lines())
+
+
+def test_a_script_can_be_larger_than_a_command_line(notebook: Notebook) -> None:
+    filling = "# " + "x" * 1000 + "\n"
+    assert notebook.run(f"%%container run --rm box\n{filling * 3000}echo end\n").stdout == "end\n"
+
+
+def test_a_cell_knows_its_verbs(notebook: Notebook) -> None:
+    with pytest.raises(UsageError, match="can be run, or executed"):
+        notebook.run("%%container ps\nhello")
+
+
+# --- what goes in and comes out ---
+
+
+def test_values_go_in_and_come_out_by_the_suffix_of_their_file(notebook: Notebook, tmp_path: Path) -> None:
+    notebook.shell.user_ns.update(values={"a": [1, 2]}, text="hello\n", raw=b"\0\1\2", file=tmp_path / "f")
+    (tmp_path / "f").write_text("in a file\n")
+    notebook.run(
+        "%%container run --rm --put values:/in/values.json --put text:/text --put raw:/raw --put file:/file "
+        "--get back=/out/values.json --get copy=/copy --get bytes_=/raw --get said=/said box\n"
+        "mkdir /out; cp /in/values.json /out; cat /text > /copy; cat /file /text > /said"
+    )
+    got = [notebook[name] for name in ("back", "copy", "bytes_", "said")]
+    assert got == [{"a": [1, 2]}, "hello\n", b"\0\1\2", "in a file\nhello\n"]
+    assert notebook.engine.containers() == []
+
+
+def test_a_line_takes_and_gives_too(notebook: Notebook, web: nb.Container) -> None:
+    notebook.shell.user_ns["data"] = {"n": 3}
+    notebook.run("%container exec --put data:/d.json --get out=/o.json web cp /d.json /o.json")
+    assert notebook["out"] == {"n": 3}
+    assert notebook.run("%container exec --stdin data web cat").stdout == '{"n": 3}'
+
+
+def test_files_of_this_machine_go_in_and_come_out(notebook: Notebook, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("x")
+    result = notebook.run(f"%container run --rm --put {tmp_path}/in:/a --get {tmp_path}/out=/b --stdin {tmp_path}/in "
+                          "box sh -c 'cat /a - > /b; cat /b'")  # fmt: skip
+    assert result.stdout == (tmp_path / "out").read_text() == "xx"
+
+
+def test_megabytes_are_no_matter(notebook: Notebook) -> None:
+    notebook.shell.user_ns["big"] = bytes(range(256)) * (1 << 16)
+    script = "cmp - /big && cp /big /back"
+    notebook.run(f"%container run --rm --put big:/big --stdin big --get back=/back box sh -c '{script}'")
+    assert notebook["back"] == notebook["big"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--put nothere:/x", "there is no variable nothere"),
+        ("--put shell", "a name and a path inside"),
+        ("--put ./nothing:/x", "there is no file ./nothing"),
+        ("--put thing:/x.txt", "how is a dict to be written?"),
+        ("-d --get x=/x", "does not wait"),
+        ("-it --put thing:/x.json", "not for a terminal"),
+    ],
+)
+def test_what_cannot_be_exchanged_is_said_before_anything_is_made(notebook: Notebook, words: str, text: str) -> None:
+    notebook.shell.user_ns["thing"] = {}
+    with pytest.raises(UsageError) as caught:
+        notebook.run(f"%container run {words} box true")
+    assert text in "\n".join(caught.value.lines())
+    assert notebook.engine.containers() == []
+
+
+def test_what_did_not_come_about_cannot_be_had(notebook: Notebook) -> None:
+    with pytest.raises(nb.NbcontainError, match="cannot read /nothing"):
+        notebook.run("%container run --rm --get x=/nothing box true")
+    assert notebook.engine.containers() == []
+
+
+def test_tables_and_arrays_come_back_as_what_they_were(notebook: Notebook) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    numpy = pytest.importorskip("numpy", reason="numpy is not installed")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    frame = pandas.DataFrame({"a": [1, 2], "b": ["x", "ä"]})
+    notebook.shell.user_ns.update(df=frame, array=numpy.arange(6).reshape(2, 3))
+    for suffix in ("csv", "tsv", "parquet", "json"):
+        way = f"--put df:/in.{suffix} --get back=/out.{suffix}"
+        notebook.run(f"%container run --rm {way} box cp /in.{suffix} /out.{suffix}")
+        back = notebook["back"] if suffix != "json" else pandas.DataFrame(notebook["back"])
+        pandas.testing.assert_frame_equal(back, frame, check_dtype=False)
+    notebook.run("%container run --rm --put array:/a.npy --get back=/a.npy box true")
+    assert (notebook["back"] == notebook["array"]).all()
+    result = notebook.run("%container run --rm --stdin df box cat")
+    pandas.testing.assert_frame_equal(result.df(), frame, check_dtype=False)
+
+
+# --- variables in lines, silence ---
+
+
+def test_a_variable_in_a_line_is_one_word_and_formats_stay_what_they_are(notebook: Notebook, web: nb.Container) -> None:
+    notebook.shell.user_ns.update(word="a  b; $HOME", c=web)
+    assert notebook.run("%container exec web echo {word} $X").stdout == "a  b; $HOME $X\n"
+    assert notebook.run("%container exec {c.name} echo {{word}}").stdout == "{{word}}\n"
+    assert str(notebook.run("%container ps --format '{{.Names}}'")) == "web"
+    notebook.run("def f(inner):\n    return get_ipython().run_line_magic('container', 'exec web echo {inner}')\n")
+    with pytest.raises(UsageError, match="missing"):
+        notebook.run("%container exec web echo {missing}")
+
+
+def test_a_semicolon_silences_what_a_line_gives(notebook: Notebook) -> None:
+    assert notebook.run("%container ps;") is None
+    notebook.run("c = %container ps")
+    assert "NAME" in str(notebook["c"])
+    assert notebook.run("%container run --rm box echo ';'").stdout == ";\n"
+
+
+def test_what_a_magic_gives_is_what_python_has_in_its_hands(notebook: Notebook, web: nb.Container) -> None:
+    assert web == nb.containers["web"] == notebook["_container"]
+    notebook.run("%%dockerfile -q -t made --into made\nFROM box\nENV A=1")
+    assert notebook["made"]["/bin/busybox"].exists()
+    assert notebook["made"] == notebook["_image"] == nb.images["made"]
+    assert nb.engine() is notebook.engine
+
+
+@pytest.mark.parametrize(
+    ("line", "choices"),
+    [
+        ("%container cp web:/srv/d", ["web:/srv/data/", "web:/srv/deep.txt"]),
+        ("x = %container cp web:/srv/de", ["web:/srv/deep.txt"]),
+        ('web["/srv/da', ["/srv/data/"]),
+        ('made["/srv/da', None),
+        ("%image cat box /bin/busy", ["/bin/busybox"]),
+        ("%container run --put a_fr", ["a_frame"]),
+        ("%container exec web echo {a_f", ["{a_frame}"]),
+        ("%container run --pull ne", ["never", "newer"]),
+        ("x = {a_f", None),
+    ],
+)
+def test_the_tab_key_knows_what_is_inside(
+    notebook: Notebook, web: nb.Container, line: str, choices: list[str] | None
+) -> None:
+    from IPython.core.completer import provisionalcompleter
+
+    web["/srv/data/x"], web["/srv/deep.txt"] = "", ""
+    notebook.shell.user_ns.update(web=web, a_frame={}, made=object())
+    with provisionalcompleter():
+        found = [each.text for each in notebook.shell.Completer.completions(line, len(line))]
+    if choices is None:
+        assert not [each for each in found if each.startswith(("/", "{"))]
+    else:
+        assert found == choices

@@ -1,0 +1,107 @@
+"""Take pictures of every card in JupyterLab, light and dark and narrow, into docs/images/. Look at each of them.
+
+tools/pictures.py [NAME…] takes only those whose name begins so.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
+from lab import Lab, desk  # noqa: E402
+from nbcontain import Engine  # noqa: E402
+
+IMAGES = CHECKOUT / "docs" / "images"
+LOAD = "%load_ext nbcontain"
+BASE = "%%dockerfile -t base\nFROM host\n"
+SHOP = """\
+%%dockerfile -t shop
+FROM base
+RUN echo "made $(date)" > /when
+CMD ["sh", "-c", "trap 'exit 0' TERM; n=0; while :; do n=$((n+1)); echo \\"GET /cart/$n 200\\"; \\
+     if [ $((n % 7)) = 0 ]; then echo \\"slow answer: $n\\" >&2; seq 30000 > /dev/null; \\
+     echo $n >> /orders; fi; sleep 0.3; done"]"""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Cells, which of them is in the picture, and what is done before it is taken."""
+
+    cells: tuple[str, ...]
+    ready: Callable[[Lab], object] = field(default=lambda lab: None)
+    width: int = 900
+    shown: int = -1
+    """The first cell that is in the picture; those before it are not."""
+
+
+LAST = -2
+"""The last cell that is run."""
+
+
+def _lines(lab: Lab) -> None:
+    lab.wait_for_text(LAST, r"cart/\d\d\b", timeout_s=60)
+    lab.page.wait_for_timeout(4000)
+
+
+def _filtered(lab: Lab) -> None:
+    _lines(lab)
+    lab.output(LAST).get_by_role("searchbox").fill("slow")
+
+
+def _changes(lab: Lab) -> None:
+    _lines(lab)
+    lab.button(LAST, "Changes").click()
+    lab.wait_for_text(LAST, "/orders")
+
+
+def _stopped(lab: Lab) -> None:
+    _lines(lab)
+    lab.button(LAST, "Stop").click()
+    lab.wait_for_text(LAST, "exited 0")
+    lab.page.wait_for_timeout(3000)
+
+
+RUN = "%container run -d --name shop --memory 64m shop"
+SCENES = {
+    "build": Scene((LOAD, BASE, SHOP)),
+    "container": Scene((LOAD, BASE, SHOP, RUN), _lines),
+    "container-filtered": Scene((LOAD, BASE, SHOP, RUN), _filtered),
+    "container-changes": Scene((LOAD, BASE, SHOP, RUN), _changes),
+    "container-ended": Scene((LOAD, BASE, SHOP, RUN), _stopped),
+    "container-narrow": Scene((LOAD, BASE, SHOP, RUN), _lines, width=420),
+    "tables": Scene((LOAD, BASE, SHOP, "%image ls", "%container ps -a"), shown=3),
+}
+
+
+def main(names: list[str]) -> None:
+    """Run the scenes in stores of their own and take the pictures."""
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="nbcontain-pictures-") as directory:
+        root = Path(directory, "store")
+        with desk(Path(directory), root=root) as opened, Engine(root) as engine:
+            for name, scene in SCENES.items():
+                if names and not name.startswith(tuple(names)):
+                    continue
+                # The last cell has the focus, and is not in the picture.
+                with opened.open((*scene.cells, ""), width=scene.width) as lab:
+                    for number in range(len(scene.cells)):
+                        lab.run(number)
+                    scene.ready(lab)
+                    for theme in ("light", "dark"):
+                        lab.theme(theme)
+                        lab.page.wait_for_timeout(300)
+                        shown = range(scene.shown % len(scene.cells), len(scene.cells))
+                        lab.cell_picture(shown, IMAGES / f"{name}-{theme}.png")
+                    lab.theme("light")
+                for container in engine.containers():
+                    engine.remove_container(container, force=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -23,6 +23,7 @@ INDEX = {
     "compose stop": "compose",
     "compose up": "compose",
     "container attach": "containers",
+    "container board": "board",
     "container commit": "archives",
     "container cp": "copies",
     "container create": "containers",

@@ -27,6 +27,7 @@ from nbcontain.outcomes import RunResult
 from nbcontain.profiles import ISOLATION, Profile, choose, ids_of, storage_driver
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container as Handle
+from nbcontain.settings import Settings
 from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
 from nbcontain.store.place import Place, place
@@ -96,7 +97,7 @@ class Engine:
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
-        self.environ = os.environ if environ is None else environ
+        self.environ: Mapping[str, str] = Settings(os.environ) if environ is None else environ
         self._root = Path(root).absolute() if root else None
         self._others: dict[str, Engine] = {}
 

@@ -9,6 +9,7 @@ INDEX = {
     "builder du": "builds",
     "builder prune": "builds",
     "commit": "archives",
+    "config": "settings",
     "container attach": "containers",
     "container commit": "archives",
     "container cp": "copies",

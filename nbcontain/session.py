@@ -19,7 +19,7 @@ from nbcontain.commands.inputs import BuildInputs
 from nbcontain.completion import candidates, in_code, in_dockerfile
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
-from nbcontain.display.values import InProgress, Interactive, Live, Log, Verdict
+from nbcontain.display.values import Begun, InProgress, Interactive, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
@@ -36,8 +36,9 @@ from nbcontain.values import replace
 from nbcontain.variables import Variables
 
 if TYPE_CHECKING:
+    from nbcontain.commands.cards import Cards
     from nbcontain.display.live import Surroundings
-    from nbcontain.display.lookout import Lookout
+    from nbcontain.events import Emit
     from nbcontain.lessons.teacher import Teacher
 
 GROUP_MAGICS = ("image", "container", "kernel", "network", "volume")
@@ -122,6 +123,8 @@ class Session:
         match value:
             case Log():
                 return InProgress(_log_task(value), "exec")
+            case Interactive(elsewhere=None, is_raw=True) if self.mode == "card" and _has_widgets():
+                return InProgress(Task(words[0], lambda emit: _begun(value, words, emit)), "work")
             case Interactive(elsewhere=None):
                 raise UsageError(
                     f"{words[0]} asks for a terminal, and a cell is none",
@@ -225,6 +228,11 @@ class Session:
                 self.ipython.user_ns["_run"] = self._last_drawn = value
             case Container():
                 self.ipython.user_ns["_container"] = value
+            case Begun():
+                from nbcontain.display.terminals import Terminal
+
+                Terminal(value.session, value.title, value.detach_keys).show()
+                return None
         return value
 
     def complete(self, _: Any, event: Any) -> list[str]:
@@ -260,16 +268,14 @@ class Session:
 
     def around(self, container: Container) -> Surroundings:
         """What a container's card knows and can do."""
-        from nbcontain.commands.cards import surroundings
-
-        return surroundings(self.engine, container, self.lookout)
+        return self.cards.around(container)
 
     @cached_property
-    def lookout(self) -> Lookout:
-        """Looks at the containers that are on show, all in one."""
-        from nbcontain.display.lookout import Lookout
+    def cards(self) -> Cards:
+        """What this kernel's cards are made of."""
+        from nbcontain.commands.cards import Cards
 
-        return Lookout(lambda containers: self.engine.resources.sample(containers))
+        return Cards(self.engine)
 
     def _look(self, progress: InProgress[Any]) -> dict[str, Any]:
         """How to show something in progress. In a cell, the events themselves are nothing to look at."""
@@ -292,6 +298,21 @@ class Session:
         self.ipython.nbcontain.register("docker")
         self.ipython.nbcontain.register_cell("docker")
         print("%docker build|run|ps|images|… now means nbcontain's commands")
+
+
+_CELL_SIZE = (18, 80)
+"""Of a cell's terminal, until the page says how much room there is."""
+
+
+def _begun(wanted: Interactive, words: Sequence[str], emit: Emit) -> Begun:
+    """Begin what wants a terminal, for the one that a cell has."""
+    return Begun(wanted.begin(_CELL_SIZE, emit), shlex.join(words), wanted.detach_keys)
+
+
+def _has_widgets() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("anywidget") is not None
 
 
 def _on_a_terminal(group: str, words: Sequence[str], environ: Mapping[str, str]) -> str:

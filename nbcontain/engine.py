@@ -331,7 +331,7 @@ class Engine:
         info = ContainerInfo(
             id=container_id,
             name=options.name and checked(options.name),
-            image=self._shown_name(options.image, image),
+            image=self.bases.shown_name(options.image, image),
             image_id=str(image.id),
             command=spec.process.args,
             created=timestamp(),
@@ -363,11 +363,6 @@ class Engine:
                 raise
         self.life.made(container := Container(bundle, self), options)
         return container
-
-    def _shown_name(self, asked: str, image: Image) -> str:
-        """The name as it was asked for, as with docker."""
-        names = self.store.images.names(image.digest)
-        return asked if any(_means(asked, each) for each in names) else image.id.short
 
     def run(
         self, options: RunOptions, *, stdin: Any = None,
@@ -438,13 +433,6 @@ class Engine:
     def diff(self, container: Handle) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""
         return self.store.changes(container.id, self.launcher, skip=container.bundle.stubs())
-
-
-def _means(name: str, reference: Reference) -> bool:
-    try:
-        return Reference.parse(name) == reference
-    except Exception:  # noqa: BLE001 - an id, then
-        return False
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:

@@ -28,5 +28,5 @@ def config(engine: Engine, words: ConfigWords) -> Table:
         name, _, value = each.partition("=")
         settings.set(name.strip(), value.strip())
     columns = ("NAME", Column("VALUE", look="code"), Column("FROM", look="wide"), Column("WHAT", look="wide"))
-    footer = "%config NbContain.NAME = …, a variable NBCONTAIN_NAME, or [tool.nbcontain] in pyproject.toml"
+    footer = "%config NbContain.NAME = …, a variable of the environment, or [tool.nbcontain] in pyproject.toml"
     return Table(columns, settings.rows(), footer, "settings")

@@ -379,15 +379,17 @@ class Engine:
         `around` is entered when the container is made and has not been started, and left when the task ends.
         """
         from nbcontain import standard_input
+        from nbcontain.runtime.generate import streams
         from nbcontain.runtime.leash import Leash
 
         leash = None if options.detach else Leash()
+        seen = streams(options)
 
         def body(emit: Emit) -> RunResult | Container:
             if self.profile.runs:
                 self.launcher.expect()
             container = self.create_held(options, emit)
-            reads = options.interactive and not options.tty
+            reads = options.interactive and not options.tty and "stdin" in seen
             with self.life.entered(around, container), standard_input.opened(stdin, interactive=reads) as fd:
                 if leash is None:
                     self.life.launch(container, None, fd, emit)
@@ -395,7 +397,7 @@ class Engine:
                 # Followed before it is started: with --rm it may be forgotten a moment later.
                 with leash, closing(container.follow()) as records:
                     self.life.launch(container, leash, fd, emit)
-                    return self.life.attend(container, records, emit, check=not options.no_raise)
+                    return self.life.attend(container, records, emit, check=not options.no_raise, seen=seen)
 
         task = Task(f"run {options.image}", body)
         if leash is not None:

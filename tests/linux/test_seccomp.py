@@ -330,4 +330,5 @@ def test_only_opens_that_could_be_of_proc_or_dev_are_answered() -> None:
     assert answered.verdict(openat, (at_cwd & 0xFFFF_FFFF,)) == notify
     assert answered.verdict(openat, (5,)) == ALLOW
     assert answered.verdict(2) == notify
-    assert Filter(answered_calls.filter_of("ids", "x86_64")[FLAGS_BYTES:]).verdict(openat, (at_cwd & 0xFFFF_FFFF,)) == ALLOW
+    of_users = Filter(answered_calls.filter_of("ids", "x86_64")[FLAGS_BYTES:])
+    assert of_users.verdict(openat, (at_cwd & 0xFFFF_FFFF,)) == ALLOW

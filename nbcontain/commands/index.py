@@ -11,6 +11,7 @@ INDEX = {
     "commit": "archives",
     "config": "settings",
     "container attach": "containers",
+    "container board": "board",
     "container commit": "archives",
     "container cp": "copies",
     "container create": "containers",

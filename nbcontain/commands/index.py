@@ -22,6 +22,7 @@ INDEX = {
     "compose start": "compose",
     "compose stop": "compose",
     "compose up": "compose",
+    "config": "settings",
     "container attach": "containers",
     "container board": "board",
     "container commit": "archives",

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from nbcontain.manifests import Manifests
     from nbcontain.mounting import Mounter
     from nbcontain.networks import Networks
+    from nbcontain.pages import Pages
     from nbcontain.processes import Processes
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
@@ -88,6 +89,7 @@ class Engine:
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
     mounter: Noun[Mounter] = Noun("nbcontain.mounting")
     networks: Noun[Networks] = Noun("nbcontain.networks")
+    pages: Noun[Pages] = Noun("nbcontain.pages")
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     serving: Noun[Serving] = Noun("nbcontain.serving")

@@ -18,7 +18,7 @@ FLOORS = (
         "explorer", "filters", "handles", "happenings", "housekeeping", "images", "inspection", "kernel_places",
         "kernels", "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns", "outcomes",
         "places", "processes", "profiles", "resources", "serving", "soundness", "standard_input", "transfers",
-        "volumes", "xray",
+        "pages", "volumes", "xray",
     },
     {"display"},
     {"cells", "commands", "completion", "draw", "lessons", "terminal", "variables"},

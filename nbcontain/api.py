@@ -52,13 +52,11 @@ def _shell() -> Any:
 def _own_engine() -> Engine:
     made = Engine()
     if (shell := _shell()) is not None:
-        from nbcontain.commands.cards import surroundings
+        from nbcontain.commands.cards import Cards
         from nbcontain.display import formatters
         from nbcontain.display.present import mode
 
-        formatters.register(
-            shell, mode(os.environ, shell), lambda container: surroundings(made, container, None), lambda value: False
-        )
+        formatters.register(shell, mode(os.environ, shell), Cards(made).around, lambda value: False)
     return made
 
 

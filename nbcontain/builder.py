@@ -28,6 +28,7 @@ from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, Platform, timestamp
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
+from nbcontain.proxies import with_proxies
 from nbcontain.runtime.leash import Leash
 from nbcontain.task import Task
 from nbcontain.truth import truth
@@ -140,7 +141,8 @@ class Builder:
         Raises DockerfileError at once for a text that cannot be read.
         """
         engine = self._engine
-        options = replace(options, build_args=with_epoch(options.build_args, engine.environ))
+        given = with_proxies(options.build_args, engine.environ, options.network)
+        options = replace(options, build_args=with_epoch(given, engine.environ))
         tags = [Reference.parse(tag) for tag in options.tags]
         platforms = options.platforms or (options.platform,)
         annotations: Sequence[Annotations] = ()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nbcontain.build.sources import Source
 from nbcontain.commands.table import GROUPS, commands, find
@@ -12,7 +14,14 @@ from nbcontain.dockerfile.completion import completions
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
 from nbcontain.filters import CONTAINERS, IMAGES, PRUNING, VOLUMES
+from nbcontain.handles import Container
+from nbcontain.images import Image
+from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.options import flags_of
+
+_PLACE = re.compile(r"""([A-Za-z_]\w*)\[["'](/[^"']*)$""")
+_MAGIC = re.compile(r"(?:[^%]*=\s*)?%%?(image|container|docker|nbcontain)\s+(.*)$")
+_OPEN_BRACE = re.compile(r"(?<!\{)\{(\w*)$")
 
 
 def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
@@ -33,6 +42,13 @@ def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
         found = [f"{name}=" for name in known]
     elif before[-1] == "--format":
         found = ["json", "table"]
+    elif before[-1] in _VALUES:
+        found = _VALUES[before[-1]](engine)
+    elif last.startswith("/") and len(before) > 1 and f"{command.group} {command.name}" in ("image cat", "image tree"):
+        found = _paths(lambda path: engine.anatomy.names(before[1], path), "", last)
+    elif ":" in last and command.name == "cp":
+        name, _, path = last.partition(":")
+        found = _paths(lambda path: engine.transfers.names(engine.container(name), path), f"{name}:", path)
     elif last.startswith("-"):
         found = flags_of(command.options)
     elif command.group in ("system", "builder"):
@@ -46,6 +62,47 @@ def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
     else:
         found = _containers(engine)
     return sorted({each for each in found if each.startswith(last)})
+
+
+def in_code(line: str, engine: Engine, variables: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """What the end of a line of a cell could become, and the part of it that this replaces.
+
+    Paths inside where it ends like `web["/et`, and in a magic's line paths, `{variables}`, and variables that --put and
+    --stdin name; nothing elsewhere.
+    """
+    if (place := _PLACE.search(line)) is not None:
+        value = variables.get(place[1])
+        if isinstance(value, Container | Image):
+            found = _paths(lambda path: value[path].names(), "", place[2])
+            return place[2], sorted(each for each in found if each.startswith(place[2]))
+        return "", []
+    magic = _MAGIC.match(line)
+    if magic is None:
+        return "", []
+    words = magic[2].split(" ")
+    last, names = words[-1], [name for name in variables if not name.startswith("_")]
+    braced = _OPEN_BRACE.search(last)
+    if braced is not None:
+        return braced[0], sorted(f"{{{name}}}" for name in names if name.startswith(braced[1]))
+    if words[-2:-1] in (["--put"], ["--stdin"]):
+        return last, sorted(name for name in names if name.startswith(last) and not _is_ours(variables[name]))
+    if ":" in last or "/" in last:
+        return last, candidates("" if magic[1] in ("docker", "nbcontain") else magic[1], words, engine)
+    return "", []
+
+
+def _is_ours(value: object) -> bool:
+    """Whether it is something of the language's or of the notebook's own, and nobody's data."""
+    return callable(value) or type(value).__name__ == "module"
+
+
+def _paths(names: Callable[[str], list[tuple[str, str]]], lead: str, path: str) -> list[str]:
+    """What is under paths that begin so, one directory at a time."""
+    directory = path.rpartition("/")[0] + "/"
+    try:
+        return [f"{lead}{directory}{name}{'/' if kind == 'directory' else ''}" for name, kind in names(directory)]
+    except (NbcontainError, OSError):
+        return []
 
 
 def in_dockerfile(text: str, engine: Engine, source: Source) -> tuple[str, list[str]]:
@@ -95,8 +152,27 @@ def _containers(engine: Engine) -> list[str]:
         return []
 
 
+def _networks(engine: Engine) -> list[str]:
+    try:
+        return [each.name for each in engine.networks.all()]
+    except (NbcontainError, OSError):
+        return []
+
+
 def _volumes(engine: Engine) -> list[str]:
     try:
         return [each.name for each in engine.volumes]
     except (NbcontainError, OSError):
         return []
+
+
+_VALUES: Mapping[str, Callable[[Engine], list[str]]] = {
+    **dict.fromkeys(("--network", "--net"), _networks),
+    **dict.fromkeys(("-v", "--volume"), _volumes),
+    **dict.fromkeys(("--cap-add", "--cap-drop"), lambda _: ["ALL", *CAPABILITIES]),
+    "--pull": lambda _: ["always", "missing", "never", "newer"],
+    "--restart": lambda _: ["always", "no", "on-failure", "unless-stopped"],
+    "--volumes-from": _containers,
+    "--interpreter": lambda _: ["bash", "node", "perl", "python3", "Rscript", "ruby", "sh"],
+}
+"""By flag: what it can be."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -56,6 +57,10 @@ class Session(Protocol):
 
     def interrupt(self) -> None:
         """ctrl-C, where no terminal of its own turned it into a signal."""
+        ...
+
+    def end(self) -> bool:
+        """Have what lives for who listens ended: its `output` then comes to an end. False where nothing does."""
         ...
 
     def close(self) -> None:
@@ -120,10 +125,14 @@ class ContainerSession(_Terminal):
         with suppress(NbcontainError):
             self.container.send_signal(signal.SIGINT)
 
-    def close(self) -> None:
-        super().close()
+    def end(self) -> bool:
         if self._leash is not None:
             self._leash.let_go()
+        return self._leash is not None
+
+    def close(self) -> None:
+        super().close()
+        self.end()
 
 
 class ExecSession(_Terminal):
@@ -178,6 +187,11 @@ class ExecSession(_Terminal):
 
     def interrupt(self) -> None:
         self.close()
+
+    def end(self) -> bool:
+        with suppress(OSError):
+            self._channel.socket.shutdown(socket.SHUT_RDWR)
+        return True
 
     def close(self) -> None:
         super().close()

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nbcontain import __version__
 from nbcontain.errors import NbcontainError
 from nbcontain.host import Ability, Host, user_name
 from nbcontain.oci.spec import Mount
@@ -39,11 +35,11 @@ def diagnosed(engine: Engine) -> tuple[Finding, ...]:
     """What is so now: everything is tried anew, down to a process inside."""
     host = engine.fresh_host()
     driver, why = storage_driver(host, engine.environ, engine.profile)
-    found = findings(host, engine.profile, driver, why, _refusal(engine), user_name(host.uid))
+    found = findings(host, engine.profile, driver, why, refusal_of(engine), user_name(host.uid))
     return (*found, *_moved(engine.place))
 
 
-def _refusal(engine: Engine) -> str:
+def refusal_of(engine: Engine) -> str:
     """What goes wrong with starting a process inside; "" if nothing does, or nothing is tried."""
     try:
         if engine.profile.runs:
@@ -81,35 +77,6 @@ def ladder(host: Host, profile: Profile) -> tuple[Finding, ...]:
         what = f"isolation {each.name}" + (" (taken)" if each.name == profile.name else "")
         found.append(Finding("no" if lacking else "yes", what, "; ".join(lacking) or each.about))
     return tuple(found)
-
-
-def probe_document(engine: Engine) -> dict[str, object]:
-    """All that was found out, for a report to others: no names of users, hosts or directories are in it."""
-    host, profile = engine.fresh_host(), engine.profile
-    driver, why = storage_driver(host, engine.environ, profile)
-    private = {str(engine.layout.root): "STORE", str(Path.home()): "~", os.uname().nodename: "HOST"}
-
-    def plain(text: str) -> str:
-        for name, stands_for in private.items():
-            text = text.replace(name, stands_for) if len(name) > 1 else text
-        return text
-
-    return {
-        "nbcontain": __version__,
-        "python": sys.version.split()[0],
-        "kernel": host.kernel,
-        "machine": os.uname().machine,
-        "is_root": host.is_root,
-        "isolation": profile.name,
-        "namespaces": list(profile.rung.namespaces),
-        "answers": profile.rung.answers,
-        "storage_driver": driver,
-        "storage_why": plain(why),
-        "cgroup": host.cgroup,
-        "containers": plain(_refusal(engine)) or ("yes" if profile.runs else "no"),
-        "abilities": {each.name: [host.can(each), plain(host.abilities[each].why)] for each in Ability},
-        "ladder": {each.what: [each.state, plain(each.why)] for each in ladder(host, profile)},
-    }
 
 
 _NOT_FOR_ROOT = (Ability.USER_NAMESPACES, Ability.ID_RANGES, Ability.USERNS_CHROOT)

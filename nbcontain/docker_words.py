@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _LIMITS = "control groups keep memory, processors, processes and disks; this is not built"
-_CONFINEMENT = "it is not built yet; --cap-add, --security-opt and --device are"
 _NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
 _TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
 
@@ -26,15 +25,14 @@ _RUN = (
         "--cgroup-parent",
         "--kernel-memory",
     )
-    | _all("a container's streams are all attached, or none with -d", "-a", "--attach", "--sig-proxy")
+    | _all("ctrl-C is always passed on to a container without a terminal", "--sig-proxy")
     | _all(
-        _CONFINEMENT,
-        "--runtime",
+        "a device node that is made inside opens nothing here; --device /dev/x[:/dev/y][:r] gives devices",
         "--device-cgroup-rule",
     )
+    | _all("nbcontain is the runtime of its containers; podman --runtime nbcontain-runtime has it too", "--runtime")
     | _all("a container's layer has no size of its own; what it writes is limited by the disk", "--storage-opt")
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
-    | _all("it is not built yet", "--domainname")
     | _all("it is for Windows", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")
 )
 _BUILD = (

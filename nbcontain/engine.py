@@ -307,6 +307,7 @@ class Engine:
         from nbcontain.life import with_files
         from nbcontain.names import checked
         from nbcontain.network.model import wish_to_json
+        from nbcontain.proxies import proxies
         from nbcontain.runtime.generate import generate
         from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
         from nbcontain.runtime.rungs import fitted
@@ -321,9 +322,11 @@ class Engine:
         path = self.layout.container(container_id)
         options, brought = self.mounter.with_devices(options, emit)
         mounting = self.mounter.plan(options, image, container_id)
+        told = proxies(self.environ, shares_network=wish.mode == "host")
         spec = generate(
-            image.config, options, self.host, files=path, hostname=container_id[:12], environ=self.environ,
-            mounts=(*mounting.mounts, *brought), donors=self.life.donors(options),
+            replace(image.config, env=(*image.config.env, *told)), options, self.host, files=path,
+            hostname=container_id[:12], environ=self.environ, mounts=(*mounting.mounts, *brought),
+            donors=self.life.donors(options),
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
@@ -378,15 +381,17 @@ class Engine:
         `around` is entered when the container is made and has not been started, and left when the task ends.
         """
         from nbcontain import standard_input
+        from nbcontain.runtime.generate import streams
         from nbcontain.runtime.leash import Leash
 
         leash = None if options.detach else Leash()
+        seen = streams(options)
 
         def body(emit: Emit) -> RunResult | Container:
             if self.profile.runs:
                 self.launcher.expect()
             container = self.create_held(options, emit)
-            reads = options.interactive and not options.tty
+            reads = options.interactive and not options.tty and "stdin" in seen
             with self.life.entered(around, container), standard_input.opened(stdin, interactive=reads) as fd:
                 if leash is None:
                     self.life.launch(container, None, fd, emit)
@@ -394,7 +399,7 @@ class Engine:
                 # Followed before it is started: with --rm it may be forgotten a moment later.
                 with leash, closing(container.follow()) as records:
                     self.life.launch(container, leash, fd, emit)
-                    return self.life.attend(container, records, emit, check=not options.no_raise)
+                    return self.life.attend(container, records, emit, check=not options.no_raise, seen=seen)
 
         task = Task(f"run {options.image}", body)
         if leash is not None:

@@ -113,14 +113,11 @@ def _shown_spec(container: Container) -> dict[str, Any]:
 _MOUNT = ("Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation")
 
 
-def _policy(text: str) -> dict[str, Any]:
-    name, _, most = (text or "no").partition(":")
-    return {"Name": name, "MaximumRetryCount": int(most or 0)}
-
-
 def container_document(engine: Engine, container: Container, *, size: bool = False) -> dict[str, Any]:
     """docker's names for what docker has too; Spec is the runtime specification's document."""
-    state, info = container.state(), container.info
+    from nbcontain import container_facts
+
+    state, info, spec = container.state(), container.info, container.bundle.spec
     status = container.status
     document: dict[str, Any] = {
         "Id": container.id,
@@ -146,13 +143,9 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
         },
         "RestartCount": state.restart_count,
         "DroppedBytes": state.dropped_bytes,
-        "HostConfig": {
-            "RestartPolicy": _policy(info.restart),
-            "LogConfig": {"Type": info.log.get("driver", "json-file"), "Config": dict(info.log.get("options", {}))},
-            "AutoRemove": info.remove,
-        },
+        "HostConfig": container_facts.host_config(info, spec),
         "Labels": dict(info.labels),
-        "Config": {"Image": container.image, "Labels": dict(info.labels), "Cmd": list(info.command)},
+        "Config": container_facts.config(info, spec),
         "NetworkSettings": engine.networks.settings(container),
         "Mounts": [{name: each[name] for name in _MOUNT if name in each} for each in info.mounts],
         "Bundle": str(container.bundle.path),

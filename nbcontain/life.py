@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -101,14 +101,20 @@ class Life:
         self._engine.events.container(container, "start")
 
     def attend(
-        self, container: Container, records: Iterable[Record], emit: Emit, *, check: bool = True
-    ) -> RunResult:
-        """Pass on what a container writes until it ends, which a cancellation brings about. `check` as `result_of`."""
+        self, container: Container, records: Iterable[Record], emit: Emit, *, check: bool = True,
+        seen: Set[str] = frozenset({"stdout", "stderr"}),
+    ) -> RunResult:  # fmt: skip
+        """Pass on what a container writes until it ends, which a cancellation brings about. `check` as `result_of`.
+
+        Of its output only the streams that are to be `seen`.
+        """
         output = Tail()
         code: int | None = None
         told = Notice("", "")
         try:
             for record in records:
+                if isinstance(record.event, Output) and record.event.stream not in seen:
+                    continue
                 emit(record.event)
                 match record.event:
                     case Output():

@@ -33,6 +33,7 @@ _CALL = re.compile(
     re.DOTALL,
 )
 _SILENCED = re.compile(r";\s*(['\"]\))\s*$")
+_WORTH_ASKING = re.compile(r"""\[["']/|%""")
 _DOCKERFILE_CELL = re.compile(r"\s*%%dockerfile(?:\s|$)")
 
 
@@ -74,16 +75,23 @@ class Extension:
         return self.session.complete(shell, event) if self.ipython.nbcontain is self else []
 
     def complete_cell(self, context: Any) -> Any:
-        """For the Tab key in a %%dockerfile cell: a matcher of IPython's."""
+        """For the Tab key in a %%dockerfile cell, and where a line names what is in containers: IPython's matcher."""
         from IPython.core.completer import SimpleCompletion
 
         nothing: dict[str, Any] = {"completions": []}
-        if self.ipython.nbcontain is not self or _DOCKERFILE_CELL.match(context.full_text) is None:
+        if self.ipython.nbcontain is not self:
             return nothing
         lines = context.full_text.split("\n")
-        before = [*lines[: context.cursor_line], lines[context.cursor_line][: context.cursor_position]]
+        line = lines[context.cursor_line][: context.cursor_position]
         try:
-            fragment, found = self.session.complete_cell("\n".join(before))
+            if _DOCKERFILE_CELL.match(context.full_text) is not None:
+                fragment, found = self.session.complete_cell("\n".join([*lines[: context.cursor_line], line]))
+            elif _WORTH_ASKING.search(line) is not None:
+                fragment, found = self.session.complete_line(line)
+                if not found:
+                    return nothing
+            else:
+                return nothing
         except (NbcontainError, OSError):
             return nothing
         return {

@@ -120,9 +120,13 @@ class Place:
     def __getitem__(self, name: str) -> Place:
         return self / name
 
+    def names(self) -> list[tuple[str, str]]:
+        """What is in the directory: names and kinds."""
+        return self._files.names(self.path)
+
     def _ipython_key_completions_(self) -> list[str]:
         try:
-            return [name for name, _ in self._files.names(self.path)]
+            return [name for name, _ in self.names()]
         except (NbcontainError, OSError):
             return []
 

@@ -16,10 +16,10 @@ from nbcontain.commands import overview, parse_words
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
-from nbcontain.completion import candidates, in_dockerfile
+from nbcontain.completion import candidates, in_code, in_dockerfile
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
-from nbcontain.display.values import InProgress, Interactive, Live, Log, Verdict
+from nbcontain.display.values import Begun, InProgress, Interactive, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
@@ -35,8 +35,9 @@ from nbcontain.values import replace
 from nbcontain.variables import Variables
 
 if TYPE_CHECKING:
+    from nbcontain.commands.cards import Cards
     from nbcontain.display.live import Surroundings
-    from nbcontain.display.lookout import Lookout
+    from nbcontain.events import Emit
     from nbcontain.lessons.teacher import Teacher
 
 GROUP_MAGICS = ("image", "container", "kernel", "network", "volume")
@@ -110,6 +111,8 @@ class Session:
         match value:
             case Log():
                 return InProgress(_log_task(value), "exec")
+            case Interactive(elsewhere=None, is_raw=True) if self.mode == "card" and _has_widgets():
+                return InProgress(Task(words[0], lambda emit: _begun(value, words, emit)), "work")
             case Interactive(elsewhere=None):
                 raise UsageError(
                     f"{words[0]} asks for a terminal, and a cell is none",
@@ -213,6 +216,11 @@ class Session:
                 self.ipython.user_ns["_run"] = self._last_drawn = value
             case Container():
                 self.ipython.user_ns["_container"] = value
+            case Begun():
+                from nbcontain.display.terminals import Terminal
+
+                Terminal(value.session, value.title, value.detach_keys).show()
+                return None
         return value
 
     def complete(self, _: Any, event: Any) -> list[str]:
@@ -221,6 +229,10 @@ class Session:
         if not words or event.line[-1:].isspace():
             words.append("")
         return candidates(magic if magic in GROUP_MAGICS else "", words, self.engine)
+
+    def complete_line(self, line: str) -> tuple[str, list[str]]:
+        """What the end of a line could become, in a magic's and in Python's words, and what this replaces."""
+        return in_code(line, self.engine, self.ipython.user_ns)
 
     def complete_cell(self, text: str) -> tuple[str, list[str]]:
         """What the end of a %%dockerfile cell's text could become, and the part of it that this would replace."""
@@ -244,16 +256,14 @@ class Session:
 
     def around(self, container: Container) -> Surroundings:
         """What a container's card knows and can do."""
-        from nbcontain.commands.cards import surroundings
-
-        return surroundings(self.engine, container, self.lookout)
+        return self.cards.around(container)
 
     @cached_property
-    def lookout(self) -> Lookout:
-        """Looks at the containers that are on show, all in one."""
-        from nbcontain.display.lookout import Lookout
+    def cards(self) -> Cards:
+        """What this kernel's cards are made of."""
+        from nbcontain.commands.cards import Cards
 
-        return Lookout(lambda containers: self.engine.resources.sample(containers))
+        return Cards(self.engine)
 
     def _look(self, progress: InProgress[Any]) -> dict[str, Any]:
         """How to show something in progress. In a cell, the events themselves are nothing to look at."""
@@ -276,6 +286,21 @@ class Session:
         self.ipython.nbcontain.register("docker")
         self.ipython.nbcontain.register_cell("docker")
         print("%docker build|run|ps|images|… now means nbcontain's commands")
+
+
+_CELL_SIZE = (18, 80)
+"""Of a cell's terminal, until the page says how much room there is."""
+
+
+def _begun(wanted: Interactive, words: Sequence[str], emit: Emit) -> Begun:
+    """Begin what wants a terminal, for the one that a cell has."""
+    return Begun(wanted.begin(_CELL_SIZE, emit), shlex.join(words), wanted.detach_keys)
+
+
+def _has_widgets() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("anywidget") is not None
 
 
 def _on_a_terminal(group: str, words: Sequence[str], environ: Mapping[str, str]) -> str:

@@ -255,3 +255,32 @@ def test_what_a_magic_gives_is_what_python_has_in_its_hands(notebook: Notebook, 
     assert notebook["made"]["/bin/busybox"].exists()
     assert notebook["made"] == notebook["_image"] == nb.images["made"]
     assert nb.engine() is notebook.engine
+
+
+@pytest.mark.parametrize(
+    ("line", "choices"),
+    [
+        ("%container cp web:/srv/d", ["web:/srv/data/", "web:/srv/deep.txt"]),
+        ("x = %container cp web:/srv/de", ["web:/srv/deep.txt"]),
+        ('web["/srv/da', ["/srv/data/"]),
+        ('made["/srv/da', None),
+        ("%image cat box /bin/busy", ["/bin/busybox"]),
+        ("%container run --put a_fr", ["a_frame"]),
+        ("%container exec web echo {a_f", ["{a_frame}"]),
+        ("%container run --pull ne", ["never", "newer"]),
+        ("x = {a_f", None),
+    ],
+)
+def test_the_tab_key_knows_what_is_inside(
+    notebook: Notebook, web: nb.Container, line: str, choices: list[str] | None
+) -> None:
+    from IPython.core.completer import provisionalcompleter
+
+    web["/srv/data/x"], web["/srv/deep.txt"] = "", ""
+    notebook.shell.user_ns.update(web=web, a_frame={}, made=object())
+    with provisionalcompleter():
+        found = [each.text for each in notebook.shell.Completer.completions(line, len(line))]
+    if choices is None:
+        assert not [each for each in found if each.startswith(("/", "{"))]
+    else:
+        assert found == choices

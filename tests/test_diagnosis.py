@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 
+from nbcontain import probe_file
 from nbcontain.commands import parse_words
 from nbcontain.diagnosis import Finding, findings
 from nbcontain.display.table import Table
@@ -12,6 +17,7 @@ from nbcontain.errors import Unavailable, UsageError
 from nbcontain.host import Ability, Host, Probe
 from nbcontain.linux.idmap import IdMap
 from nbcontain.profiles import choose, storage_driver
+from nbcontain.values import replace
 
 
 def host(*missing: Ability, uid: int = 1000, why: str = "Operation not permitted") -> Host:
@@ -91,3 +97,32 @@ def test_the_command_tries_everything_down_to_a_process_inside(engine: Engine) -
     assert isinstance(table, Table)
     assert list(table)[0]["what"] == "containers"
     assert list(table)[0]["here"] == ("yes" if engine.profile.runs else "no")
+
+
+def test_the_file_for_reports_names_nobody_and_nothing_private(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Canaries in all that it could be taken from: the environment, the store's path, and what the kernel said."""
+    environ = {**os.environ, "COLAB_RELEASE_TAG": "canary-1", "HF_TOKEN": "canary-2", "SLURM_JOB_ID": "canary-3"}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CANARY", "canary-4")
+    name = os.uname().nodename
+    said = f"/home/canary-5/x: {root}/canary-6: Denied; /sys/fs/cgroup/user.slice/canary-7: {name}: no; //canary-8/"
+    with Engine(root / "canary-9", environ) as engine:
+        own = engine.fresh_host
+        told = {each: replace(probe, why=said) for each, probe in own().abilities.items()}
+        monkeypatch.setattr(engine, "fresh_host", lambda: replace(own(), abilities=told))
+        command, options = parse_words("", ["doctor", "-o", "probe.json"])
+        command.function(engine, options)
+        shown = probe_file.document(engine)
+    written = (tmp_path / "probe.json").read_text()
+    assert json.loads(written) == json.loads(json.dumps(shown))
+    assert [each for each in ("canary", name, str(root), root.name, str(Path.home())) if each in written] == []
+    assert "/…: Denied; /…: …: no" in written.replace("/…: /…", "/…")
+    assert shown["surroundings"] == ["Colab", "Slurm"] and shown["file_system"] and shown["process"]
+
+
+def test_a_report_that_cannot_be_written_is_one_error(engine: Engine) -> None:
+    command, options = parse_words("", ["doctor", "-o", "/proc/nowhere/probe.json"])
+    with pytest.raises(UsageError, match=r"cannot write /proc/nowhere/probe\.json"):
+        command.function(engine, options)

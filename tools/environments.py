@@ -22,7 +22,7 @@ PAGE = CHECKOUT / "docs" / "environments.md"
 BEGIN, END = "<!-- results: tools/environments.py -->", "<!-- end of results -->"
 _INSIDE = (
     "cd ~ && python3 -m venv v >/dev/null && v/bin/pip install -q parcel/nbcontain-*.whl nbclient nbformat pytest"
-    " pytest-timeout hypothesis dockerfile >&2 && python3 parcel/trial.py v/bin/python --tests parcel {debian}"
+    " pytest-timeout hypothesis dockerfile >&2 && {sudo} python3 parcel/trial.py v/bin/python --tests parcel {debian}"
 )
 Results = dict[str, dict[str, object]]
 
@@ -42,14 +42,15 @@ def main() -> None:
     if given.places:
         places = Path(given.places)
         names = given.names or sorted(each.name for each in places.iterdir() if each.is_symlink())
-        results |= {name: tried(places / name, given.debian, given.keep) for name in names}
+        results |= {name: tried(places, name, given.debian, given.keep) for name in names}
     text = given.page.read_text()
     before, _, rest = text.partition(BEGIN)
     given.page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n{END}{rest.partition(END)[2]}")
 
 
-def tried(place: Path, debian: str, keep: str) -> dict[str, object]:
-    """What came of it in one place."""
+def tried(places: Path, name: str, debian: str, keep: str) -> dict[str, object]:
+    """What came of it in one place; a name that ends in +sudo is for root, as sudo makes one there."""
+    place, _, sudo = name.partition("+")
     with tempfile.TemporaryDirectory() as directory:
         parcel = Path(directory, "parcel")
         parcel.mkdir()
@@ -61,16 +62,15 @@ def tried(place: Path, debian: str, keep: str) -> dict[str, object]:
         shutil.copytree(CHECKOUT / "tests", parcel / "tests", ignore=shutil.ignore_patterns("__pycache__"))
         if debian:
             shutil.copy2(debian, parcel / "debian.tar")
-        inside = _INSIDE.format(debian="--debian parcel/debian.tar" if debian else "")
-        done = subprocess.run(
-            [str(place), "--copy", str(parcel), "--", "sh", "-c", inside], capture_output=True, text=True, check=False
-        )
+        inside = _INSIDE.format(debian="--debian parcel/debian.tar" if debian else "", sudo=sudo)
+        command = [str(places / place), "--copy", str(parcel), "--", "sh", "-c", inside]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         found = {"doctor": {"isolation": "?", "why": (done.stderr + done.stdout)[-300:]}}
     if keep:
-        Path(keep, f"{place.name}.json").write_text(json.dumps(found))
+        Path(keep, f"{name}.json").write_text(json.dumps(found))
     return found
 
 
@@ -89,7 +89,7 @@ def table(results: Results) -> str:
         cells = [
             name, doctor["isolation"], namespaces, doctor.get("storage_driver", "?"), _mark(found.get("run")),
             _mark(found.get("exec")), _mark(found.get("network")), _mark(found.get("notebook")),
-            str(found.get("tests", "–")).removesuffix(" fine") if _mark(found.get("tests")) != "no" else "no",
+            str(found.get("tests", "–")),
             f"yes, {found['apt_s']} s" if apt == "fine" else _mark(apt),
             _mark(found.get("owners")),
         ]  # fmt: skip

@@ -25,8 +25,8 @@ SHOP = """\
 FROM base
 RUN echo "made $(date)" > /when
 CMD ["sh", "-c", "trap 'exit 0' TERM; n=0; while :; do n=$((n+1)); echo \\"GET /cart/$n 200\\"; \\
-     if [ $((n % 7)) = 0 ]; then echo \\"slow answer: $n\\" >&2; seq 30000 > /dev/null; echo $n >> /orders; fi; \\
-     sleep 0.3; done"]"""
+     if [ $((n % 7)) = 0 ]; then echo \\"slow answer: $n\\" >&2; seq 30000 > /dev/null; \\
+     echo $n >> /orders; fi; sleep 0.3; done"]"""
 
 
 @dataclass(frozen=True)

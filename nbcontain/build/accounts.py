@@ -8,7 +8,7 @@ from typing import Any
 
 from nbcontain.build import exports, outputs
 from nbcontain.build.annotations import Annotations
-from nbcontain.build.arguments import build_arguments, labels_of
+from nbcontain.build.arguments import PROXIES, build_arguments, labels_of
 from nbcontain.build.graph import BuildGraph, RemoteFile, Vertex
 from nbcontain.build.http import Fetched, redacted
 from nbcontain.build.inputs import Inputs
@@ -44,9 +44,12 @@ def account_of(
         elif not isinstance(remote, RemoteFile):
             ref = f"#{remote.ref}" if remote.ref else ""
             materials.append(Material(f"{redacted(remote.url)}{ref}", "sha1", str(found)))
+    given_arguments = build_arguments(options.build_args, environ)
     return Account(
         graph=graph, dockerfile=given.dockerfile, path=options.dockerfile_name,
-        arguments=build_arguments(options.build_args, environ), labels=labels_of(options.labels),
+        # Proxies change nothing about what is built, and their addresses may have passwords in them.
+        arguments={name: value for name, value in given_arguments.items() if name not in PROXIES},
+        labels=labels_of(options.labels),
         target=options.target, platform=Platform.here(), materials=tuple(dict.fromkeys(materials)),
         locals=tuple(locals_), started=started, finished=timestamp(), invocation=secrets.token_hex(12),
         origin=origin, layers=layers,

@@ -9,20 +9,32 @@ from typing import TYPE_CHECKING
 
 from nbcontain.display.buttons import ALWAYS, RUNNING, STOPPED, Button
 from nbcontain.display.live import Surroundings
+from nbcontain.display.lookout import Lookout
 from nbcontain.display.pictures import Port
 from nbcontain.display.words import command_line
 from nbcontain.errors import NbcontainError
 from nbcontain.runtime.container import Container
 
 if TYPE_CHECKING:
-    from nbcontain.display.lookout import Lookout
     from nbcontain.engine import Engine
 
 _NAMESPACES = ("user", "pid", "mount", "network", "uts", "ipc", "cgroup")
 
 
-def surroundings(engine: Engine, container: Container, lookout: Lookout | None) -> Surroundings:
-    """All of it for one container."""
+class Cards:
+    """What an engine's cards are made of."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.lookout = Lookout(lambda containers: engine.resources.sample(containers))
+
+    def around(self, container: Container) -> Surroundings:
+        """For one container."""
+        return surroundings(self._engine, container, self.lookout)
+
+
+def surroundings(engine: Engine, container: Container, lookout: Lookout) -> Surroundings:
+    """All that one container's card knows and can do."""
     info = container.info
     facts = {
         "network": info.options.get("network", ""),
@@ -46,10 +58,23 @@ def buttons(engine: Engine, container: Container) -> tuple[Button, ...]:
         Button("unpause", "Go on", lambda: resources.unpause(container), "docker unpause {name}", ("paused",)),
         Button("restart", "Restart", lambda: engine.restart(container), "docker restart {name}", (*RUNNING, *STOPPED),
                "Restarting…"),
+        Button("terminal", "Terminal", lambda: terminal(engine, container), "docker exec -it {name} sh", ("running",),
+               "Opening…", is_live=True),
         Button("diff", "Changes", lambda: changes(engine, container), "docker diff {name}", ALWAYS, "Looking…"),
         Button("remove", "Remove", lambda: engine.remove_container(container, force=True), "docker rm -f {name}",
                ALWAYS, "Removing…", "Stop and remove?"),
     )  # fmt: skip
+
+
+def terminal(engine: Engine, container: Container) -> object:
+    """A shell in it, at a terminal."""
+    from nbcontain.commands.terminals import SHELL
+    from nbcontain.detach_keys import DEFAULT
+    from nbcontain.display.terminals import Terminal
+    from nbcontain.runtime.generate import ExecOptions
+
+    options = ExecOptions(name=container.name, command=SHELL, interactive=True, tty=True)
+    return Terminal(engine.consoles.exec(options, (18, 80)), "sh", DEFAULT, detaches=False)
 
 
 def changes(engine: Engine, container: Container) -> object:

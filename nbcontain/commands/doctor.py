@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nbcontain.commands.table import command
-from nbcontain.diagnosis import Finding, diagnosed, ladder, probe_document
+from nbcontain.diagnosis import Finding, diagnosed, ladder
 from nbcontain.display.table import Column, Table
-from nbcontain.display.values import Document
+from nbcontain.display.values import Document, Lines
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.options import option, with_defaults
+from nbcontain.probe_file import document, write
 from nbcontain.values import dataclass
 
 
@@ -20,14 +23,18 @@ class DoctorWords:
         "--format", help="json, or table (the default); json has no names of users, hosts and directories in it",
         metavar="FORMAT",
     )  # fmt: skip
+    output: str = option("-o", "--output", help="write the json to this file, for a report to others", metavar="FILE")
 
 
 @command("nbcontain", "doctor", "what this machine allows, why not, and what to try", DoctorWords)
-def doctor(engine: Engine, words: DoctorWords) -> Table | Document:
+def doctor(engine: Engine, words: DoctorWords) -> Table | Document | Lines:
     if words.format not in ("", "json", "table"):
         raise UsageError(f"doctor: --format {words.format}", hint="--format json or --format table")
+    if words.output:
+        path = write(engine, Path(words.output).expanduser())
+        return Lines((f"{path}: what was found out here, without names of users, hosts and directories",))
     if words.format == "json":
-        return Document(probe_document(engine))
+        return Document(document(engine))
     if words.cached:
         found: tuple[Finding, ...] = ladder(engine.host, engine.profile)
     else:

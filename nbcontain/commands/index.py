@@ -37,6 +37,7 @@ INDEX = {
     "container start": "containers",
     "container stats": "resources",
     "container stop": "containers",
+    "container terminal": "terminals",
     "container top": "resources",
     "container unpause": "resources",
     "container update": "resources",

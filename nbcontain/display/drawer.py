@@ -9,7 +9,7 @@ NOTHING = Drawer()
 
 def holding(title: str, given: object) -> Drawer:
     """A drawer that shows this: HTML of ours where it has any, a widget, or its text."""
-    model_id = getattr(given, "model_id", None)
+    model_id = getattr(getattr(given, "widget", given), "model_id", None)
     if isinstance(model_id, str) and model_id:
         return Drawer(title, model_id=model_id)
     for name in ("html", "_repr_html_"):

@@ -93,6 +93,7 @@ class LiveContainer:
         self._busy = ""
         self._messages: tuple[str, ...] = ()
         self._drawer = drawer.NOTHING
+        self._held: object = None
         self._lock = threading.Lock()
         self._idle = threading.Event()
         self._idle.set()
@@ -175,16 +176,24 @@ class LiveContainer:
     def take(self, content: Mapping[str, Any], send: Callable[[dict[str, Any], list[bytes]], None]) -> None:
         """Another message of the page: a drawer that is to close, a download that is wanted. Any thread."""
         if "close" in content:
-            self._drawer = drawer.NOTHING
+            self._put_away()
             self._mark()
         elif isinstance(view := content.get("download"), str) and self._around.log is not None:
             Download(self._around.log, view, send)
+
+    def _put_away(self) -> None:
+        """Close the drawer, and end what lived for it."""
+        held, self._held, self._drawer = self._held, None, drawer.NOTHING
+        close = getattr(held, "close", None)
+        if callable(close):
+            close()
 
     def _do(self, button: Button) -> None:
         try:
             given = button.act()
             if given is not None:
-                self._drawer = drawer.holding(button.label, given)
+                self._put_away()
+                self._drawer, self._held = drawer.holding(button.label, given), given
         except NbcontainError as error:
             self._messages = (f"{button.id}: {error.message}", *((error.hint,) if error.hint else ()))
         except Exception as error:  # noqa: BLE001 - nobody waits for this thread: the card has to say it

@@ -55,12 +55,9 @@ class Surface:
     def open(self) -> None:
         """Show it; from now on it follows `mark`. What is no widget is redrawn every second too, for its times."""
         drawn = self._draw()
-        bundle = snapshot(drawn.picture)
         if self._kind == "card":
             self._card = _card(drawn, self._on_action, self._on_message)
-        if self._card is not None:
-            bundle[WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": self._card.model_id}
-        self._handle = _display(bundle)
+        self._handle = display(widget_bundle(drawn.picture, self._card))
         atexit.register(self.close)
         if self._card is None:
             self._ticker.keep(self._redraw)
@@ -83,7 +80,7 @@ class Surface:
             # A page that was reloaded forgot the display id and goes on showing the widget: it has to end, too.
             self._card.redraw(Drawn(picture))
         if self._handle is None:
-            _display(snapshot(picture))
+            display(snapshot(picture))
         else:
             self._handle.update(snapshot(picture), raw=True)
 
@@ -106,6 +103,14 @@ def snapshot(picture: Picture) -> dict[str, Any]:
     return {"text/plain": picture.text, "text/html": html.card(picture)}
 
 
+def widget_bundle(picture: Picture, widget: Any) -> dict[str, Any]:
+    """The same with a widget beside it, if there is one."""
+    bundle = snapshot(picture)
+    if widget is not None:
+        bundle[WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    return bundle
+
+
 def _card(
     drawn: Drawn, on_action: Callable[[str], None], on_message: Callable[[Mapping[str, Any], Send], None]
 ) -> Card | None:
@@ -117,8 +122,8 @@ def _card(
     return Card(drawn, on_action, on_message)
 
 
-def _display(bundle: dict[str, Any]) -> Any:
+def display(bundle: dict[str, Any]) -> Any:
     """Publish in the current cell; the handle replaces it later."""
-    from IPython.display import display
+    from IPython.display import display as publish
 
-    return display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    return publish(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]

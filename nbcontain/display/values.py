@@ -52,6 +52,15 @@ class Interactive:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """A program that waits for somebody to talk to it, in a cell's terminal."""
+
+    session: Session
+    title: str
+    detach_keys: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lines:
     """Lines of plain text, each an object's name or number, as docker prints them."""
 

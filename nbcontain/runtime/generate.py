@@ -17,7 +17,7 @@ from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime import hosts, limits, sharing
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
-from nbcontain.runtime.grants import GrantOptions, devices, groups, oom_score, own_network, sysctls
+from nbcontain.runtime.grants import GrantOptions, device_rules, devices, groups, oom_score, own_network, sysctls
 from nbcontain.runtime.lifetimes import LifeOptions
 from nbcontain.runtime.mounts import MountOptions
 from nbcontain.runtime.networking import NetworkOptions, is_own, mode_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nbcontain.host import Host
 
 _SHM_BYTES = 64 << 20
+STREAMS = ("stdin", "stdout", "stderr")
 _NO_DONORS: Mapping[str, Donor] = MappingProxyType({})
 _QUIET = ("nosuid", "noexec", "nodev")
 _ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
@@ -45,6 +46,10 @@ class ProgramOptions:
     workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
     user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
     hostname: str = option("-h", "--hostname", help="what the container calls itself")
+    domainname: str = option("--domainname", help="the NIS domain that it calls itself of", metavar="NAME")
+    attach: tuple[str, ...] = option(
+        "-a", "--attach", help="only these streams are seen: stdin, stdout, stderr", metavar="STREAM"
+    )
     shm_size: str = option("--shm-size", help="of /dev/shm (default: 64m)", metavar="SIZE")
     ulimits: tuple[str, ...] = option("--ulimit", help="a limit, as in nofile=1024:2048", metavar="TYPE=SOFT[:HARD]")
     labels: tuple[str, ...] = option("-l", "--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
@@ -136,7 +141,7 @@ def generate(
     if options.tty and not any(entry.startswith("TERM=") for entry in environment):
         environment = ("TERM=xterm", *environment)
     is_rootless = not host.ids.is_identity
-    sharing.checked(options, options.hostname, is_rootless=is_rootless)
+    sharing.checked(options, options.hostname or options.domainname, is_rootless=is_rootless)
     shared = sharing.shared(options, host, donors=donors, own_network=has_network)
     has_name = "uts" in shared.namespaces
     name = options.hostname or hostname if has_name else os.uname().nodename
@@ -170,6 +175,7 @@ def generate(
             rlimits=limits.ulimits(options.ulimits),
         ),
         hostname=name if has_name else "",
+        domainname=options.domainname,
         mounts=(
             *own,
             *devices(options.device, privileged=options.privileged),
@@ -184,7 +190,7 @@ def generate(
             masked_paths=confined.masked,
             readonly_paths=confined.readonly,
             seccomp=confined.seccomp,
-            resources=to_json(limits_of(options)),
+            resources=to_json(limits_of(options)) | _device_rules(options, is_rootless=is_rootless),
             rootfs_propagation=_propagation(mounts),
             sysctl={
                 **(own_network(sum(each.size for each in host.ids.gids)) if has_network and not is_empty else {}),
@@ -197,6 +203,21 @@ def generate(
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},
     )
+
+
+def _device_rules(options: RunOptions, *, is_rootless: bool) -> dict[str, object]:
+    rules = device_rules(options.device, privileged=options.privileged, is_rootless=is_rootless)
+    return {"devices": rules} if rules else {}
+
+
+def streams(options: RunOptions) -> frozenset[str]:
+    """Those of a container that runs in the foreground which are seen, and "stdin" if it is. Raises UsageError."""
+    found = frozenset(each.lower() for each in options.attach) or frozenset(STREAMS)
+    if unknown := found - set(STREAMS):
+        raise UsageError(f"--attach {', '.join(sorted(unknown))}: valid streams are STDIN, STDOUT and STDERR")
+    if options.attach and options.detach:
+        raise UsageError("conflicting options: -a and -d", why="-d: none of its streams is seen")
+    return found
 
 
 def _annotations(entries: Sequence[str]) -> dict[str, str]:

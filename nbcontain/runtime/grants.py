@@ -43,7 +43,7 @@ class GrantOptions:
     """What `run` and `create` can be told of it."""
 
     device: tuple[str, ...] = option(
-        "--device", help="/dev/…[:/dev/… inside], or vendor.com/class=name of a CDI file", metavar="DEVICE"
+        "--device", help="/dev/…[:/dev/… inside][:r], or vendor.com/class=name of a CDI file", metavar="DEVICE"
     )
     gpus: str = option("--gpus", help="all, how many, or device=0,1: NVIDIA's, by their CDI file", metavar="GPUS")
     group_add: tuple[str, ...] = option("--group-add", help="a group more, by name or number", metavar="GROUP")
@@ -82,38 +82,58 @@ def devices(words: Sequence[str], *, privileged: bool = False) -> tuple[Mount, .
     A mount, so that the same works for ordinary users; read-only, which keeps the node's mode and owner from change,
     and not the device from being written.
     """
-    found = [each for word in words for each in _device(word)]
+    found = [(source, target) for word in words for source, target, _ in _device(word)]
     if privileged:
         taken = {target for _, target in found}
         found += [(each, str(each)) for each in _nodes(Path("/dev")) if str(each) not in taken]
     return tuple(Mount(target, "bind", str(source), ("bind", "nosuid", "noexec", "ro")) for source, target in found)
 
 
-def _device(word: str) -> Iterator[tuple[Path, str]]:
+def device_rules(words: Sequence[str], *, privileged: bool, is_rootless: bool) -> list[dict[str, object]]:
+    """`resources.devices` of config.json, where a --device may be less than read and written; otherwise nothing, since
+    what is there may be used as its node's mode says, and nothing else is there. Raises UsageError.
+    """
+    found = [(source, access, word) for word in words for source, _, access in _device(word)]
+    limited = [word for _, access, word in found if not {"r", "w"} <= set(access)]
+    if not limited or privileged:
+        return []
+    if is_rootless:
+        raise UsageError(
+            f"--device {limited[0]}: only root can have less of a device",
+            why="a control group says who may read and write it, and those for devices are root's",
+            hint="leave the access out; the node's own mode says what this user may do",
+        )
+    from nbcontain.linux.device_rules import DeviceRule, within
+
+    rules = []
+    for source, access, _ in found:
+        status = source.stat()
+        kind, number = "b" if stat.S_ISBLK(status.st_mode) else "c", status.st_rdev
+        rules.append(DeviceRule(True, kind, os.major(number), os.minor(number), access))
+    return [each.to_json() for each in within(rules)]
+
+
+def _device(word: str) -> Iterator[tuple[Path, str, str]]:
+    """The nodes that --device names: each here, inside, and what may be done with it."""
     source, _, rest = word.partition(":")
     target, _, access = rest.rpartition(":") if ":" in rest else (rest, "", "")
     if target and not target.startswith("/"):
         target, access = "", target
     if set(access) - set("rwm") or not source.startswith("/"):
         raise UsageError(f"--device {word}: that is no device", hint="--device /dev/fuse, or /dev/sda:/dev/xvda")
-    if access and not {"r", "w"} <= set(access):
-        raise UsageError(
-            f"--device {word}: access {access!r} is not here",
-            why="a device that is there can be read and written, as its node's mode says",
-            hint="leave it out, or rwm",
-        )
+    access = access or "rwm"
     path = Path(source)
     if not path.exists():
         raise UsageError(f"--device {word}: there is no {source} here")
     target = target or source
     if path.is_dir():
-        yield from ((each, target + str(each).removeprefix(source)) for each in _nodes(path))
+        yield from ((each, target + str(each).removeprefix(source), access) for each in _nodes(path))
     elif not _is_node(path):
         raise UsageError(
             f"--device {word}: {source} is no device", hint=f"-v {source}:{target} gives a file or directory"
         )
     else:
-        yield path, os.path.normpath(target)
+        yield path, os.path.normpath(target), access
 
 
 def _nodes(directory: Path) -> Iterator[Path]:

@@ -12,8 +12,10 @@ import stat
 from pathlib import Path
 
 from nbcontain.errors import UsageError
+from nbcontain.linux import device_rules
 from nbcontain.linux.cgroups import Group, Tree
 from nbcontain.linux.limits import THROTTLES, UNLIMITED, Limits, Throttle, from_json
+from nbcontain.oci.strict_json import Fields
 from nbcontain.options import option, with_defaults
 from nbcontain.runtime import limits
 from nbcontain.runtime.bundle import Bundle
@@ -166,7 +168,8 @@ def begin(bundle: Bundle, pid: int, *, is_root: bool) -> None:
     """Supervisor: limit the first process, which waits. Raises SetupFailed."""
     group = group_of(bundle.path.name, is_root=is_root)
     try:
-        group.limit(from_json(bundle.spec.linux.resources))
+        resources = bundle.spec.linux.resources
+        group.limit(from_json(resources), device_rules.from_json(Fields(resources, "resources").objects("devices")))
         group.enter(pid)
     except BaseException:
         group.remove()

@@ -40,13 +40,18 @@ class Place:
         return f"{self.why}: images and containers are kept in {self.layout.root}" if self.why else ""
 
 
-def place(environ: Mapping[str, str], uid: int, disks: tuple[str, ...] = OF_THIS_MACHINE) -> Place:
+def place(environ: Mapping[str, str], uid: int) -> Place:
     """The store of this user. A directory elsewhere is made at once, and taken only if nobody else can write to it.
 
     Raises StoreError where nobody says where it is to be.
     """
     usual = Layout.default(environ, is_root=uid == 0)
-    if environ.get("NBCONTAIN_ROOT") or os.path.exists(usual.version):
+    return Place(usual) if environ.get("NBCONTAIN_ROOT") else unless_networked(usual, uid, OF_THIS_MACHINE)
+
+
+def unless_networked(usual: Layout, uid: int, disks: tuple[str, ...]) -> Place:
+    """The usual place if a store is there, or its file system is this machine's own; else one on these disks."""
+    if os.path.exists(usual.version):
         return Place(usual)
     mounts = _mounts()
     if not (kind := networked(usual.root, mounts)):
@@ -61,11 +66,16 @@ def place(environ: Mapping[str, str], uid: int, disks: tuple[str, ...] = OF_THIS
 
 def networked(path: Path, mounts: str) -> str:
     """The type of the file system that holds `path`, if it is not this machine's own; `mounts` as in mountinfo."""
-    there = next(each for each in (path, *path.parents) if os.path.exists(each))
-    device = os.stat(there).st_dev
-    kind = file_systems(mounts).get(f"{os.major(device)}:{os.minor(device)}", "")
+    kind = file_system_of(path, mounts)
     is_foreign = kind in _NETWORKED or (kind.startswith("fuse") and kind not in _AS_GOOD)
     return kind if is_foreign else ""
+
+
+def file_system_of(path: Path, mounts: str | None = None) -> str:
+    """The type of the file system that holds `path`, or what is there above it; "" where the kernel does not tell."""
+    there = next(each for each in (path, *path.parents) if os.path.exists(each))
+    device = os.stat(there).st_dev
+    return file_systems(_mounts() if mounts is None else mounts).get(f"{os.major(device)}:{os.minor(device)}", "")
 
 
 def file_systems(mounts: str) -> dict[str, str]:

@@ -191,7 +191,7 @@ def test_every_button_does_what_it_says_and_says_what_one_would_type(open_lab: O
 
 def test_nothing_travels_while_nothing_happens_and_the_time_goes_on(open_lab: OpenLab) -> None:
     # Its lines move for as long as there is less than a minute to be seen: here that is over sooner.
-    hasty = "get_ipython().nbcontain.session.lookout.every_s = 0.01"
+    hasty = "get_ipython().nbcontain.session.cards.lookout.every_s = 0.01"
     lab = open_lab(LOAD, hasty, "%container run -d --name quiet box sleep 100")
     lab.run_all()
     expect(lab.card(2)).to_contain_text("memory")

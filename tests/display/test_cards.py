@@ -41,7 +41,7 @@ def outputs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Handle]]:
         handles.append(Handle(bundle))
         return handles[-1]
 
-    monkeypatch.setattr(surface, "_display", publish)
+    monkeypatch.setattr(surface, "display", publish)
     monkeypatch.setattr(live, "_GRACE_S", 0.2)
     yield handles
 

@@ -42,10 +42,39 @@ def test_a_device_of_this_machine(profile: str, machine: Machine) -> None:
     assert machine.sh(f"({script}) 2>/dev/null", device=given).split() == ["00", "00", "full", "kept"]
 
 
-@pytest.mark.parametrize("word", ["/nowhere", "/etc/passwd", "dev/zero", "/dev/zero:/dev/x:r", "/dev/zero:x", ""])
+@pytest.mark.parametrize("word", ["/nowhere", "/etc/passwd", "dev/zero", "/dev/zero:/dev/x:q", "/dev/zero:x", ""])
 def test_a_device_that_is_none_is_one_clear_error(word: str) -> None:
     with pytest.raises(UsageError, match="--device"):
         grants.devices((word,))
+
+
+def test_a_device_may_be_less_than_read_and_written(profile: str, machine: Machine) -> None:
+    given = ("/dev/fuse:/dev/read:r", "/dev/full:/dev/deep/full")
+    if profile != "root":
+        with pytest.raises(UsageError, match="only root can have less of a device"):
+            machine.sh("true", device=given[1:] + ("/dev/zero:/dev/read:r",))
+        return
+    if not Path("/dev/fuse").exists():
+        pytest.skip("there is no /dev/fuse here, which nothing else has a rule for")
+    script = "(exec 3</dev/read) && echo read; (exec 3>/dev/read) 2>/dev/null || echo kept; "
+    script += "(echo x >/dev/deep/full) 2>/dev/null || echo full; echo x >/dev/null && echo null"
+    assert machine.sh(script, device=given).split() == ["read", "kept", "full", "null"]
+
+
+def test_the_domain_that_it_calls_itself_of(profile: str, machine: Machine) -> None:
+    if "uts" in machine.engine.profile.rung.namespaces:
+        assert machine.sh("cat /proc/sys/kernel/domainname", domainname="example.org") == "example.org\n"
+    with pytest.raises(UsageError, match="UTS"):
+        machine.sh("true", domainname="example.org", uts="host")
+
+
+def test_only_the_streams_that_are_asked_for_are_seen(machine: Machine) -> None:
+    assert machine.sh("echo a; echo b >&2", attach=("STDERR",)) == ""
+    assert machine.sh("echo a; echo b >&2", attach=("stdout",)) == "a\n"
+    with pytest.raises(UsageError, match="valid streams are"):
+        machine.sh("true", attach=("everything",))
+    with pytest.raises(UsageError, match="-a and -d"):
+        machine.start("true", attach=("stdout",))
 
 
 def test_with_all_power_all_devices_are_there(machine: Machine) -> None:

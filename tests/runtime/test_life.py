@@ -270,3 +270,20 @@ def test_files_about_a_container(machine: Machine, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write"):
         machine.engine.create(RunOptions(image="box", cidfile=str(tmp_path / "none" / "cid")))
     assert len(machine.engine.containers()) == 1
+
+
+def test_inspect_has_dockers_words_for_what_it_was_asked_to_be(machine: Machine) -> None:
+    container = machine.start(
+        SLEEP, name="asked", hostname="h", environment=("A=b",), user="5:6", group_add=("7",), read_only=True,
+        init=True, ulimits=("nofile=64:128",), shm_size="32m", tmpfs=("/run:size=1m",),
+        restart="on-failure:3", network="none",
+    )  # fmt: skip
+    [document] = json.loads("\n".join(command(machine, "inspect", container.name, "--format", "[{{json .}}]").lines))
+    config, host = document["Config"], document["HostConfig"]
+    assert (config["Hostname"], config["User"], config["Tty"]) == ("h", "5:6", False)
+    assert "A=b" in config["Env"]
+    assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
+    assert (host["ReadonlyRootfs"], host["Init"], host["GroupAdd"]) == (True, True, ["7"])
+    assert host["Ulimits"] == [{"Name": "nofile", "Soft": 64, "Hard": 128}]
+    assert (host["ShmSize"], list(host["Tmpfs"]), host["NetworkMode"]) == (32 << 20, ["/run"], "none")
+    assert (host["PidMode"], host["IpcMode"], host["Memory"]) == ("", "private", 0)

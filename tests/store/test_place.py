@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nbcontain.store import place as places
-from nbcontain.store.place import Place, file_systems, place
+from nbcontain.store.layout import Layout
+from nbcontain.store.place import Place, file_systems, place, unless_networked
 
 MOUNTS = """\
 22 1 {device} / / rw,relatime shared:1 - {kind} server:/export/home rw,vers=4.2
@@ -35,17 +36,15 @@ def mounted_as(monkeypatch: pytest.MonkeyPatch, path: Path, kind: str) -> None:
     monkeypatch.setattr(places, "networked", lambda path, mounts: "" if "disk" in path.parts else own(path, mounts))
 
 
-def chosen(home: Path, **environ: str) -> Place:
-    return place({"HOME": str(home), **environ}, os.geteuid() or 1, (str(home.parent / "disk"),))
+def chosen(home: Path) -> Place:
+    return unless_networked(Layout(home / "store"), os.geteuid(), (str(home.parent / "disk"),))
 
 
 def mine(home: Path) -> Path:
-    return home.parent / "disk" / f"nbcontain-{os.geteuid() or 1}"
+    return home.parent / "disk" / f"nbcontain-{os.geteuid()}"
 
 
-def test_a_home_on_a_network_is_no_place_for_a_store_and_that_is_told(profile: str, home: Path) -> None:
-    if profile == "root":
-        pytest.skip("root's store is in /var/lib, and not at home")
+def test_a_home_on_a_network_is_no_place_for_a_store_and_that_is_told(home: Path) -> None:
     first, again = chosen(home), chosen(home)
     assert first.layout.root == again.layout.root == mine(home)
     assert (first.is_new, again.is_new) == (True, False)
@@ -54,16 +53,16 @@ def test_a_home_on_a_network_is_no_place_for_a_store_and_that_is_told(profile: s
 
 
 def test_what_somebody_says_holds_and_so_does_a_store_that_is_there(home: Path) -> None:
-    usual = home / ".local/share/nbcontain"
-    assert chosen(home, NBCONTAIN_ROOT=str(home / "x")) == Place(places.Layout(home / "x"))
-    usual.mkdir(parents=True)
-    (usual / "version").write_text("1")
-    assert chosen(home) == Place(places.Layout(usual))
+    said = {"HOME": str(home), "NBCONTAIN_ROOT": str(home / "x")}
+    assert place(said, os.geteuid()) == Place(Layout(home / "x"))
+    (home / "store").mkdir()
+    (home / "store" / "version").write_text("1")
+    assert chosen(home) == Place(Layout(home / "store"))
 
 
 def test_a_directory_that_others_could_have_made_is_not_taken(home: Path) -> None:
     os.symlink(home, mine(home))
-    assert chosen(home).layout.root == home / ".local/share/nbcontain"
+    assert chosen(home) == Place(Layout(home / "store"))
     mine(home).unlink()
     mine(home).mkdir()
     mine(home).chmod(0o777)

@@ -103,8 +103,10 @@ def test_gnu_tars_formats_are_read(flavour: str, tmp_path: Path) -> None:
     (tmp_path / ("d" * 60)).mkdir()
     (tmp_path / ("d" * 60) / ("f" * (30 if flavour in ("ustar", "v7") else 120))).write_bytes(b"data" * 200)
     made = subprocess.run(
-        [program, "-c", f"--format={flavour}", "-C", str(tmp_path), "."], capture_output=True, check=True
-    ).stdout
+        # Old formats have no room for the large numbers that users of some clusters have.
+        [program, "-c", f"--format={flavour}", "--owner=0", "--group=0", "-C", str(tmp_path), "."],
+        capture_output=True, check=True,
+    ).stdout  # fmt: skip
     assert sorted(names(made))[-1].endswith(b"fff")
     assert sum(size for _, size in entries(made)) == 800
 

@@ -1,0 +1,102 @@
+"""What a container is, in the words of docker's Config and HostConfig: as its record and its spec say. Pure.
+
+What docker has a word for and neither of them knows is left out, and never made up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbcontain.linux.limits import Limits, from_json
+from nbcontain.oci.spec import Spec
+from nbcontain.runtime.annotations import GROUPS, JOINS, REAPER, USER
+from nbcontain.runtime.bundle import ContainerInfo
+
+_PERIOD_US = 100_000
+_OWN = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+
+
+def config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
+    """docker's Config: what the program gets."""
+    process = spec.process
+    found: dict[str, Any] = {
+        "Hostname": spec.hostname, "Domainname": spec.domainname, "User": spec.annotations.get(USER, ""),
+        "Tty": process.terminal, "Env": list(process.env), "Cmd": list(info.command), "Image": info.image,
+        "WorkingDir": process.cwd, "Labels": dict(info.labels), "StopSignal": info.stop_signal,
+        "StopTimeout": int(info.stop_timeout_s),
+    }  # fmt: skip
+    if info.health:
+        found["Healthcheck"] = {name: value for name, value in info.health.items() if name != "args"}
+    return found
+
+
+def host_config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
+    """docker's HostConfig: what it may use of the machine, and what becomes of it."""
+    linux, shm = spec.linux, next((each for each in spec.mounts if each.destination == "/dev/shm"), None)
+    name, _, most = (info.restart or "no").partition(":")
+    return {
+        "AutoRemove": info.remove,
+        "RestartPolicy": {"Name": name, "MaximumRetryCount": int(most or 0)},
+        "LogConfig": {"Type": info.log.get("driver", "json-file"), "Config": dict(info.log.get("options", {}))},
+        "Runtime": "nbcontain",
+        "NetworkMode": info.options.get("network", ""),
+        **_namespaces(info, spec),
+        "ReadonlyRootfs": spec.root_readonly,
+        "Init": spec.annotations.get(REAPER) == "true",
+        "GroupAdd": [each for each in spec.annotations.get(GROUPS, "").split(",") if each],
+        "OomScoreAdj": spec.process.oom_score_adj or 0,
+        "Sysctls": dict(linux.sysctl),
+        "Ulimits": [
+            {"Name": each.type.removeprefix("RLIMIT_").lower(), "Soft": each.soft, "Hard": each.hard}
+            for each in spec.process.rlimits
+        ],
+        "ShmSize": _bytes(next((each[5:] for each in shm.options if each.startswith("size=")), "")) if shm else 0,
+        "Binds": [_bind(each) for each in info.mounts if each.get("Type") in ("bind", "volume")],
+        "Tmpfs": {
+            each.destination: ",".join(each.options)
+            for each in spec.mounts
+            if each.type == "tmpfs" and not each.destination.startswith("/dev")
+        },
+        "Devices": [
+            {"PathOnHost": each.source, "PathInContainer": each.destination, "CgroupPermissions": "rwm"}
+            for each in spec.mounts
+            if each.type == "bind" and each.source.startswith("/dev/") and each.destination not in ("/dev/shm", *_OWN)
+        ],
+        "MaskedPaths": list(linux.masked_paths),
+        "ReadonlyPaths": list(linux.readonly_paths),
+        **_limits(from_json(linux.resources)),
+    }
+
+
+def _namespaces(info: ContainerInfo, spec: Spec) -> dict[str, str]:
+    joined = dict(word.partition("=")[::2] for word in spec.annotations.get(JOINS, "").split(",") if word)
+    found = {}
+    for name, word in (("pid", "PidMode"), ("uts", "UTSMode"), ("cgroup", "CgroupnsMode")):
+        own = "private" if name == "cgroup" else ""
+        here = own if name in spec.linux.namespaces else "host"
+        found[word] = f"container:{joined[name]}" if name in joined else here
+    return found | {"IpcMode": str(info.options.get("ipc", "private")), "UsernsMode": ""}
+
+
+def _limits(limits: Limits) -> dict[str, Any]:
+    quota, period = limits.cpu_quota_us or 0, limits.cpu_period_us or 0
+    return {
+        "Memory": limits.memory or 0, "MemorySwap": limits.memory_and_swap or 0,
+        "MemoryReservation": limits.memory_reservation or 0, "CpuShares": limits.cpu_shares or 0,
+        "CpuQuota": quota, "CpuPeriod": period,
+        "NanoCpus": quota * 10_000 if quota > 0 and period == _PERIOD_US else 0,
+        "CpusetCpus": limits.cpus, "CpusetMems": limits.memory_nodes, "PidsLimit": limits.pids,
+        "BlkioWeight": limits.io_weight or 0,
+    }  # fmt: skip
+
+
+def _bind(mount: Any) -> str:
+    source = mount.get("Name") or mount.get("Source", "")
+    return f"{source}:{mount.get('Destination', '')}" + ("" if mount.get("RW", True) else ":ro")
+
+
+def _bytes(text: str) -> int:
+    """A size as tmpfs is told it; 0 for none, or one that depends on the memory there is."""
+    units = {"k": 10, "m": 20, "g": 30}
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "")
+    return int(number) << units.get(unit, 0) if number.isdecimal() else 0

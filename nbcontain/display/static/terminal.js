@@ -1,0 +1,132 @@
+// A terminal in a cell: xterm.js on a program that has a terminal of its own. xterm.js itself comes once per page over the
+// widget's channel, since in the widget's state it would be saved with each of them.
+const BUNDLE = (globalThis.nbcontainXterm ??= {});
+
+function initialize({ model }) { model.set('skew', Date.now() / 1000 - model.get('now')); }
+
+function loaded(model) {
+  return BUNDLE.modules ??= new Promise((resolve, reject) => {
+    const take = async (message, buffers) => {
+      if (message?.kind !== 'asset') return;
+      model.off('msg:custom', take);
+      const [xterm, fit, css] = buffers;
+      const sheet = document.createElement('style');
+      sheet.textContent = new TextDecoder().decode(css);
+      document.head.append(sheet);
+      const fetched = (code) => import(URL.createObjectURL(new Blob([code], { type: 'text/javascript' })));
+      try { resolve({ ...await fetched(xterm), ...await fetched(fit) }); } catch (error) { reject(error); }
+    };
+    model.on('msg:custom', take);
+    model.send({ kind: 'asset' });
+  });
+}
+
+// The page's own colours, and the sixteen of the cards.
+function theme(el) {
+  const style = getComputedStyle(el);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const eight = Array.from({ length: 8 }, (_, i) => colour(`--c${i}`));
+  const names = ['black', 'red', 'green', 'yellow', 'blue', 'magenta', 'cyan', 'white'];
+  const sixteen = Object.fromEntries(names.flatMap((name, i) => [[name, eight[i]], [`bright${name[0].toUpperCase()}${name.slice(1)}`, eight[i]]]));
+  return { background: style.backgroundColor, foreground: style.color, cursor: style.color, cursorAccent: style.backgroundColor,
+    selectionBackground: 'rgb(128 128 128 / .4)', ...sixteen };
+}
+
+function render({ model, el }) {
+  const card = make('div', 'nbc', { role: 'group' });
+  const top = make('div', 'nbc-top'), head = make('div', 'nbc-head'), actions = make('div', 'nbc-actions');
+  const box = make('div', 'nbc-terminal'), foot = make('div', 'nbc-command nbc-keys');
+  const said = make('span', 'nbc-hidden', { role: 'status' });
+  top.append(head, actions);
+  card.append(top, said, box, foot);
+  el.append(card);
+  const clock = count(card, model.get('skew') ?? 0);
+  const id = Math.random().toString(36).slice(2);
+  let term = null, isShown = false, lastEscape = 0;
+
+  const end = button('End', () => model.send({ kind: 'end' })), detach = button('Detach', () => model.send({ kind: 'detach' }));
+  const reader = make('label', 'nbc-check'), readerBox = make('input', '', { type: 'checkbox' });
+  reader.append(readerBox, 'screen reader');
+  readerBox.addEventListener('change', () => { if (term) term.options.screenReaderMode = readerBox.checked; });
+  const show = () => {
+    fill(head, model.get('head'));
+    clock.now();
+    card.setAttribute('aria-label', model.get('label'));
+    if (said.textContent !== model.get('label')) said.textContent = model.get('label');
+    const isAlive = model.get('alive');
+    actions.replaceChildren(...(isAlive ? [reader, ...(model.get('detaches') ? [detach] : []), end] : []));
+    for (const node of [end, detach]) node.setAttribute('aria-label', `${node.textContent} ${model.get('name')}`);
+    foot.textContent = isAlive ? 'Esc Esc leaves the terminal' : model.get('farewell');
+    if (term) { term.options.disableStdin = !isAlive; term.options.cursorBlink = false; }
+  };
+
+  const take = (message, buffers) => {
+    if (message?.kind !== 'out' || !term) return;
+    if (message.to !== undefined ? message.to !== id : !isShown) return;
+    if (message.to === id) { term.reset(); isShown = true; }
+    const bytes = new Uint8Array(buffers[0].buffer, buffers[0].byteOffset, buffers[0].byteLength);
+    // The kernel goes on reading once what it sent was drawn.
+    term.write(bytes, () => { if (message.to === undefined) model.send({ kind: 'drawn', bytes: bytes.length }); });
+  };
+
+  const observers = [];
+  const begin = async () => {
+    const { Terminal, FitAddon } = await loaded(model);
+    if (!card.isConnected && !el.isConnected) await new Promise((resolve) => setTimeout(resolve, 50));
+    term = new Terminal({
+      rows: 18, cols: 80, scrollback: 5000, fontSize: 12, fontFamily: getComputedStyle(box).fontFamily, theme: theme(box),
+      // A link that a program made up leads nowhere.
+      linkHandler: { activate: () => {}, allowNonHttpProtocols: false }, allowProposedApi: false,
+    });
+    const fit = new FitAddon();
+    term.loadAddon(fit);
+    term.open(box);
+    const input = box.querySelector('textarea');
+    if (input) input.setAttribute('aria-label', `terminal of ${model.get('name')}`);
+    term.attachCustomKeyEventHandler((event) => {
+      if (event.type !== 'keydown') return true;
+      const isPlain = event.ctrlKey && !event.altKey && !event.metaKey;
+      // What is selected is copied, and what was copied is pasted, by the browser itself.
+      if (isPlain && event.key.toLowerCase() === 'c' && (event.shiftKey || term.hasSelection())) return false;
+      if (isPlain && event.key.toLowerCase() === 'v') return false;
+      if (event.key === 'Escape') {
+        if (event.timeStamp - lastEscape < 500) { (actions.querySelector('button') ?? card).focus(); lastEscape = 0; return false; }
+        lastEscape = event.timeStamp;
+      }
+      return true;
+    });
+    term.onData((data) => model.send({ kind: 'in', data }));
+    term.onBinary((data) => model.send({ kind: 'in', data }));
+    term.onResize(({ rows, cols }) => model.send({ kind: 'size', rows, cols }));
+    const resize = () => {
+      const size = box.clientWidth > 0 ? fit.proposeDimensions() : null;
+      if (size?.cols > 1) term.resize(size.cols, 18);
+    };
+    const sizes = new ResizeObserver(resize);
+    sizes.observe(box);
+    const themes = new MutationObserver(() => setTimeout(() => { term.options.theme = theme(box); }, 50));
+    themes.observe(document.body, { attributes: true, attributeFilter: ['data-jp-theme-light', 'data-jp-theme-name', 'class'] });
+    observers.push(sizes, themes);
+    resize();
+    show();
+    model.send({ kind: 'size', rows: term.rows, cols: term.cols });
+    model.send({ kind: 'ready', id });
+    if (model.get('alive')) term.focus();
+  };
+
+  const gone = () => { model.set('farewell', 'The kernel is gone: this is the last that was seen.'); model.set('alive', false); };
+  const wired = [['msg:custom', take], ['change:head', show], ['change:alive', show], ['change:farewell', show], ['comm_live_update', gone]];
+  for (const [event, handler] of wired) model.on(event, handler);
+  // Lab would take Enter, Esc and letters as commands for the cell, and its menu for ours.
+  for (const event of ['keydown', 'keypress', 'keyup', 'contextmenu']) card.addEventListener(event, (e) => e.stopPropagation());
+  show();
+  begin().catch((error) => { foot.textContent = `The terminal cannot be shown here: ${error.message}`; });
+  return () => {
+    for (const [event, handler] of wired) model.off(event, handler);
+    for (const observer of observers) observer.disconnect();
+    clock.stop();
+    term?.dispose();
+  };
+}
+
+export default { initialize, render };

@@ -1,0 +1,55 @@
+"""The proxies that programs in containers and build steps are told of: docker's configuration, else this machine's own.
+
+A proxy at this machine's loopback is somebody else's seen from a network namespace of its own; it is told only where
+the network is shared.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+_FIELDS = {
+    "httpProxy": "HTTP_PROXY", "httpsProxy": "HTTPS_PROXY", "ftpProxy": "FTP_PROXY", "noProxy": "NO_PROXY",
+    "allProxy": "ALL_PROXY",
+}  # fmt: skip
+"""What config.json calls them below `proxies.default`, and what programs do."""
+_AT_HOME = re.compile(r"(?:\w+://)?(?:[^@/]*@)?(?:localhost|127\.[\d.]+|\[?::1\]?)(?::\d+)?/?", re.ASCII)
+
+
+def proxies(environ: Mapping[str, str], *, shares_network: bool) -> tuple[str, ...]:
+    """NAME=value of each, in capitals and not, for the programs that only know one.
+
+    A file that is damaged says nothing.
+    """
+    found = {name: value for name in _FIELDS.values() if (value := environ.get(name.lower()) or environ.get(name, ""))}
+    found |= _configured(environ)
+    if not shares_network:
+        found = {name: value for name, value in found.items() if name == "NO_PROXY" or not _AT_HOME.fullmatch(value)}
+    if found.keys() <= {"NO_PROXY"}:
+        return ()
+    return tuple(f"{each}={value}" for name, value in sorted(found.items()) for each in (name, name.lower()))
+
+
+def with_proxies(build_args: tuple[str, ...], environ: Mapping[str, str], network: str) -> tuple[str, ...]:
+    """The build arguments, and the proxies that they do not name."""
+    given = {each.partition("=")[0].upper() for each in build_args}
+    more = proxies(environ, shares_network=network in ("", "default", "host"))
+    return (*(each for each in more if each.partition("=")[0].upper() not in given), *build_args)
+
+
+def _configured(environ: Mapping[str, str]) -> dict[str, str]:
+    directory = environ.get("DOCKER_CONFIG") or os.path.join(environ.get("HOME", "/nonexistent"), ".docker")
+    try:
+        text = Path(directory, "config.json").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    import json
+
+    try:
+        said = json.loads(text)["proxies"]["default"]
+        return {name: str(said[field]) for field, name in _FIELDS.items() if said.get(field)}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,130 @@
+"""Terminals in cells, in Chromium: typed in, resized, reloaded, left by keyboard, saved as text."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from lab import Lab, OpenLab
+from nbcontain.engine import Engine
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(60)]
+
+LOAD = "%load_ext nbcontain"
+SLEEPING = '%container run -d --name web box sh -c "trap \'exit 143\' TERM; while :; do sleep 0.1; done"'
+
+
+def rows(lab: Lab, number: int) -> Locator:
+    """What the screen of a cell's terminal shows."""
+    return lab.output(number).locator(".xterm-rows")
+
+
+def test_a_terminal_is_typed_in_reloaded_and_saved_as_text(open_lab: OpenLab, desk_engine: Engine) -> None:
+    lab = open_lab(LOAD, "%container run -it --name talk box sh", "1 + 1")
+    lab.run(0)
+    lab.run(1)
+    screen, keys = rows(lab, 1), lab.page.keyboard
+    expect(screen).to_contain_text("#")
+    # the cell is over, and others run
+    lab.run(2)
+    lab.wait_for_text(2, "2")
+    lab.output(1).locator(".xterm").click()
+    keys.type("stty size; echo $((6*7))\n")
+    expect(screen).to_contain_text("42")
+    expect(screen).to_contain_text("18 1")  # rows, and the columns of a page of 1100 pixels
+    keys.type("sleep 60\n")
+    keys.press("Control+c")
+    keys.type("echo al''ive\n")
+    expect(screen).to_contain_text("alive")
+
+    lab.reload()
+    expect(rows(lab, 1)).to_contain_text("alive", timeout=10_000)
+    lab.output(1).locator(".xterm").click()
+    # Lab took none of the keys as commands: there are as many cells as before
+    keys.type("bbaadd\n")
+    expect(rows(lab, 1)).to_contain_text("bbaadd: not found")
+    assert lab.page.locator(".jp-Notebook .jp-CodeCell").count() == 3
+    keys.press("Escape")
+    keys.press("Escape")
+    assert lab.page.evaluate("!document.activeElement.closest('.xterm')")
+
+    lab.output(1).locator(".xterm").click()
+    keys.type("exit\n")
+    lab.wait_for_text(1, "ended")
+    assert desk_engine.container("talk").status == "exited"
+
+
+def test_a_shell_is_opened_from_a_card_and_beside_it(open_lab: OpenLab, desk_engine: Engine) -> None:
+    lab = open_lab(LOAD, SLEEPING, "%container terminal web", "%container exec -it web cat")
+    for number in range(4):
+        lab.run(number)
+    keys = lab.page.keyboard
+    lab.button(1, "Terminal").click()
+    expect(rows(lab, 1)).to_contain_text("#")
+    lab.output(1).locator(".xterm").click()
+    keys.type("echo in the c''ard\n")
+    expect(rows(lab, 1)).to_contain_text("in the card")
+    lab.output(1).get_by_role("button", name="Close Terminal").click()
+    expect(rows(lab, 1)).to_have_count(0)
+
+    lab.output(2).locator(".xterm").click()
+    keys.type("echo be''side\n")
+    expect(rows(lab, 2)).to_contain_text("beside")
+    lab.button(2, "End").click()
+    lab.wait_for_text(2, "ended from the notebook")
+    assert "beside" in lab.output(2).locator("pre").inner_text()
+
+    lab.output(3).locator(".xterm").click()
+    echoes = lab.output(3).locator(".xterm").evaluate(ECHO)
+    print(f"key echo: median {statistics.median(echoes):.1f} ms, longest {max(echoes):.1f} ms")
+    assert statistics.median(echoes) < 60, echoes
+    assert desk_engine.container("web").status == "running"
+    lab.button(3, "End").click()
+    lab.wait_for_text(3, "ended from the notebook")
+    lab.button(1, "Stop").click()
+    lab.wait_for_text(1, "exited 137|exited 143", timeout_s=20)
+    lab.page.wait_for_function("!document.querySelector('.nbc-actions button')")
+    # opened again, on a kernel that knows nothing of it, it is all there
+    lab.reopen()
+    assert "beside" in lab.wait_for_text(2, "ended from the notebook")
+    lab.wait_for_text(1, "exited 1")
+
+
+# From a key to the screen's change, for one key after the other, about as fast as people type.
+ECHO = """async xterm => {
+  const input = xterm.querySelector('textarea'), rows = xterm.querySelector('.xterm-rows'), took = [];
+  for (let i = 0; i < 20; i++) {
+    await new Promise(done => setTimeout(done, 200));
+    const began = performance.now();
+    const seen = new Promise(done => {
+      const watch = new MutationObserver(() => {
+        if (!rows.textContent.includes('k'.repeat(i + 1))) return;
+        watch.disconnect(); done(performance.now()); });
+      watch.observe(rows, { subtree: true, childList: true, characterData: true }); });
+    const press = (kind, codes) => input.dispatchEvent(
+      new KeyboardEvent(kind, { key: 'k', bubbles: true, cancelable: true, ...codes }));
+    press('keydown', { keyCode: 75 });
+    press('keypress', { charCode: 107, keyCode: 107, which: 107 });
+    took.push(await seen - began);
+  }
+  return took;
+}"""
+
+
+def test_hostile_output_does_nothing_to_the_page(open_lab: OpenLab) -> None:
+    # A clipboard, a title, a link, a screen that reports itself; 8-bit controls.
+    evil = r"\033]52;c;aGFja2Vk\007\033]0;hacked\007\033]8;;javascript:window.hit=1\033\\click\033]8;;\033\\<b>x</b>"
+    lab = open_lab(LOAD, "%container run -it --rm box sh")
+    lab.run_all()
+    expect(rows(lab, 1)).to_contain_text("#")
+    lab.page.evaluate("navigator.clipboard.writeText('mine')")
+    lab.output(1).locator(".xterm").click()
+    lab.page.keyboard.type(f"printf '{evil}'\n")
+    expect(rows(lab, 1)).to_contain_text("click<b>x</b>")
+    place = rows(lab, 1).locator("div", has_text="click<b>").bounding_box()
+    assert place is not None
+    lab.page.mouse.click(place["x"] + 8, place["y"] + 5)
+    assert lab.page.evaluate("[window.hit, document.title.includes('hacked')]") == [None, False]
+    assert lab.page.evaluate("navigator.clipboard.readText()") == "mine"

@@ -1,0 +1,96 @@
+"""Terminals in cells without a front end: what is kept of them as text, and whoever writes too fast."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("anywidget")
+
+from nbcontain.display.terminals import Terminal, transcript  # noqa: E402
+from nbcontain.events import Output  # noqa: E402
+
+
+class Talker:
+    """A program at a terminal that says what it is told to."""
+
+    name = "web"
+
+    def __init__(self, *said: bytes) -> None:
+        self.said = said
+        self.heard, self.master = os.pipe()
+        self.size = (0, 0)
+        self.is_closed = False
+        self.taken = 0
+
+    def output(self) -> Iterator[Output]:
+        for data in self.said:
+            self.taken += 1
+            yield Output("web", "stdout", data)
+
+    def result(self) -> None:
+        return None
+
+    def detach(self) -> str:
+        return "web goes on:  %container attach web"
+
+    def interrupt(self) -> None:
+        return None
+
+    def end(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def resize(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+
+def lines(data: bytes) -> list[str]:
+    return [line.text for line in transcript(data)]
+
+
+def test_what_is_kept_is_what_the_lines_looked_like_in_the_end() -> None:
+    assert lines(b"$ lz\b \bs\r\n\x1b[31mred\x1b[0m\r\n\x1b]0;title\x07$ ") == ["$ ls", "red", "$ "]
+
+
+def test_what_an_editor_drew_is_not_kept() -> None:
+    assert lines(b"before\r\n\x1b[?1049hscreen of vi\x1b[?1049lafter\r\n") == ["before", "after"]
+
+
+def test_of_very_much_the_end_is_kept_and_it_is_said() -> None:
+    kept = lines(b"".join(b"%d\n" % number for number in range(2000)))
+    assert kept[0] == "1500 lines before these are not kept" and kept[-1] == "1999"
+
+
+def test_keys_arrive_and_the_size_is_told_and_kept_within_reason() -> None:
+    talker = Talker()
+    terminal = Terminal(talker, "sh", "ctrl-p,ctrl-q")
+    until(lambda: not terminal.widget.alive)
+    talker.master = os.dup(talker.master)
+    size = {"kind": "size", "rows": 10**9, "cols": 1}
+    for message in ({"kind": "in", "data": "ls\r"}, size, {"kind": "in", "data": 3}):
+        terminal.widget._handle_custom_msg(message, [])
+    assert os.read(talker.heard, 10) == b"ls\r" and talker.size == (500, 2)
+
+
+def test_whoever_writes_faster_than_the_page_draws_waits_for_it() -> None:
+    talker = Talker(*[b"y" * 65536] * 12)
+    terminal = Terminal(talker, "yes")
+    until(lambda: talker.taken >= 4)
+    time.sleep(0.2)
+    assert talker.taken <= 5
+    terminal.widget._handle_custom_msg({"kind": "drawn", "bytes": 4 * 65536}, [])
+    until(lambda: talker.taken > 5)
+
+
+def until(condition: Any) -> None:
+    end = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -121,7 +121,9 @@ def _read(path: Path) -> Fields:
     try:
         import yaml  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
-        raise BadDocument("it is YAML, which takes PyYAML here (nvidia-ctk writes JSON with --format=json)") from None
+        raise BadDocument(
+            "it is YAML, which takes PyYAML: pip install 'nbcontain[cdi]' (nvidia-ctk writes JSON with --format=json)"
+        ) from None
     try:
         document: Any = yaml.safe_load(data)
     except yaml.YAMLError as error:

@@ -23,7 +23,8 @@ def test_the_architecture_page_lists_the_modules_as_they_are() -> None:
 
 
 PAGES = (
-    "README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/images.md", "docs/reliability.md", "docs/security.md",
+    "README.md", "CONTRIBUTING.md",
+    *sorted(str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "docs").rglob("*.md")),
 )  # fmt: skip
 
 
@@ -47,3 +48,38 @@ def test_the_reliability_page_lists_the_findings_of_system_check_as_they_are() -
     page = (CHECKOUT / "docs/reliability.md").read_text()
     rows = [f"| `{kind}` | {meaning.text} | {meaning.repair} |" for kind, meaning in MEANINGS.items()]
     assert [row for row in rows if row not in page] == []
+
+
+def test_the_configuration_page_names_every_variable() -> None:
+    package = CHECKOUT / "nbcontain"
+    read = {name for path in package.rglob("*.py") for name in re.findall(r"\bNBCONTAIN_[A-Z_]+\b", path.read_text())}
+    told = set(re.findall(r"^\| `(NBCONTAIN_[A-Z_]+)`", (CHECKOUT / "docs/configuration.md").read_text(), re.M))
+    assert read == told
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    index = (CHECKOUT / "docs/index.md").read_text()
+    pages = {str(path.relative_to(CHECKOUT / "docs").with_suffix("")) for path in (CHECKOUT / "docs").rglob("*.md")}
+    # The reference has these two on its own page.
+    assert {page for page in pages if f"\n{page}\n" not in index} == {"index", "configuration"}
+
+
+def test_the_reference_has_every_command_and_every_error() -> None:
+    program = """
+import sys, tempfile, pathlib
+sys.path.insert(0, "tools")
+import reference
+from nbcontain import errors
+from nbcontain.commands import commands
+with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name, "pages")
+    reference.write(folder)
+    text = "".join(path.read_text() for path in folder.iterdir())
+names = [each.name if each.group == "nbcontain" else f"{each.group} {each.name}" for each in commands()]
+print([name for name in names if f"## {name}\\n" not in text])
+types = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+kinds = [name for name, kind in types.items() if issubclass(kind, errors.NbcontainError)]
+print([name for name in kinds if f"| `{name}` |" not in text])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n[]\n"

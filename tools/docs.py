@@ -1,0 +1,108 @@
+"""Build the documentation: its pages, the notebooks executed, and a reference made of the code. `make docs` calls it.
+
+Sphinx with MyST and the theme furo: they come by pip alone, need no network to build or to read, turn a link that leads
+nowhere into an error, and write the manual pages out of the same source.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DOCS = CHECKOUT / "docs"
+SITE = CHECKOUT / ".cache" / "site"
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def main(arguments: list[str]) -> int:
+    """Build it into .cache/site; with `quick`, without executing the notebooks."""
+    sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tools")]
+    import reference
+
+    with tempfile.TemporaryDirectory(prefix="nbcontain-docs-") as name:
+        source = Path(name, "source")
+        shutil.copytree(DOCS, source)
+        for page in ("CHANGELOG.md", "CONTRIBUTING.md"):
+            # Its links are meant from where it is.
+            (source / page.lower()).write_text((CHECKOUT / page).read_text().replace("](docs/", "]("))
+        reference.write(source / "reference")
+        tutorials(source / "tutorials", Path(name, "store"), execute="quick" not in arguments)
+        env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tools'}"}
+        for builder, place in (("html", SITE), ("man", SITE / "man")):
+            words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", builder, "-d", f"{name}/trees"]
+            if code := subprocess.call([*words, str(source), str(place)], env=env):
+                return code
+    print(f"file://{SITE}/index.html")
+    return 0
+
+
+def tutorials(folder: Path, store: Path, *, execute: bool) -> None:
+    """Each notebook as a page, with what its cells showed."""
+    import nbformat
+
+    folder.mkdir()
+    for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        if execute:
+            _execute(notebook, path.stem, store)
+        (folder / f"{path.stem}.md").write_text(page_of(notebook))
+
+
+def _execute(notebook: object, name: str, store: Path) -> None:
+    """In a kernel of its own. A cell that fails shows its error, as on a machine that cannot do what it asks for."""
+    from nbclient import NotebookClient
+
+    env = {**os.environ, "NBCONTAIN_ROOT": str(store), "NBCONTAIN_DISPLAY": "html", "NBCONTAIN_PULL": "never",
+           "NBCONTAIN_NETWORK": os.environ.get("NBCONTAIN_NETWORK", "host"), "PYTHONPATH": str(CHECKOUT)}  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix=f"nbcontain-{name}-") as directory:
+        env["IPYTHONDIR"] = f"{directory}/ipython"
+        client = NotebookClient(
+            notebook, timeout=120, kernel_name="python3", allow_errors=True,
+            resources={"metadata": {"path": directory}},
+        )  # fmt: skip
+        client.execute(env=env)
+
+
+def page_of(notebook: object) -> str:
+    """A notebook as Markdown. Links to its headings become what MyST calls them."""
+    parts = []
+    for cell in notebook.cells:  # type: ignore[attr-defined]
+        if cell.cell_type == "markdown":
+            parts.append(re.sub(r"\]\(#([^)]+)\)", lambda found: f"](#{_slug(found[1])})", cell.source))
+            continue
+        language = "docker" if cell.source.startswith("%%dockerfile") else "ipython"
+        parts.append(_fenced(cell.source, language))
+        parts += [_shown(output) for output in cell.outputs]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _slug(anchor: str) -> str:
+    return re.sub(r"[^\w-]", "", anchor.lower())
+
+
+def _fenced(text: str, language: str) -> str:
+    fence = "`" * (3 + max((len(run) for run in re.findall("`{3,}", text)), default=0))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def _shown(output: dict[str, object]) -> str:
+    """What a cell showed: HTML where there is some, as it would be in the notebook."""
+    if output["output_type"] == "stream":
+        return _fenced(_ANSI.sub("", str(output["text"])), "text")
+    if output["output_type"] == "error":
+        return _fenced(_ANSI.sub("", "\n".join(output["traceback"])), "text")  # type: ignore[arg-type]
+    data: dict[str, str] = output["data"]  # type: ignore[assignment]
+    if html := data.get("text/html"):
+        # A fence, since a blank line would end a block of HTML.
+        return f'```{{raw}} html\n<div class="nb-shown">{html}</div>\n```' if "```" not in html else ""
+    return _fenced(_ANSI.sub("", data.get("text/plain", "")), "text")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     from nbcontain.volumes import Volumes
     from nbcontain.xray import Sides
 
-T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
 
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.containers import Containers
 from nbcontain.errors import NotRunning

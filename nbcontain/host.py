@@ -15,7 +15,7 @@ from nbcontain.linux.boot import boot_id
 from nbcontain.linux.idmap import IdMap, subordinate
 from nbcontain.values import dataclass, field
 
-_VERSION = 4
+_VERSION = 5
 """Of the remembered facts: raise it when the probe learns to ask something else."""
 
 _TIMEOUT_S = 20
@@ -40,7 +40,7 @@ class Ability(Enum):
     FRESH_PROC = "a /proc of its own for each container"
     NET_NAMESPACE = "network namespaces (--network none)"
     CGROUPS = "control groups of our own (limits)"
-    NET_ADMIN = "changing this machine's network (bridges)"
+    NET_ADMIN = "networks with bridges: this machine's, or of your own"
 
 
 @dataclass(frozen=True, slots=True)

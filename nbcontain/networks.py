@@ -29,9 +29,11 @@ from nbcontain.network.model import (
     wish_to_json,
 )
 from nbcontain.network.records import Records
+from nbcontain.network.tunnels import missing
 from nbcontain.network.wishes import wish
 from nbcontain.oci.image import ImageConfig
 from nbcontain.runtime import hosts
+from nbcontain.runtime.annotations import WITHIN
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.networking import JOINED, mode_of
 from nbcontain.store import files
@@ -85,7 +87,7 @@ class Networks:
 
     @cached_property
     def _client(self) -> Client:
-        return Client(self._engine.layout)
+        return Client(self._engine.layout, self._engine.host.ids)
 
     def close(self) -> None:
         """Hang up on the worker, which ends when nobody needs it any more."""
@@ -119,12 +121,16 @@ class Networks:
         host = self._engine.host
         rung = self._engine.profile.rung
         is_whole = "network" in rung.namespaces and rung.proc
-        return host.is_root and is_whole and host.can(Ability.NET_ADMIN) and host.can(Ability.NET_NAMESPACE)
+        return is_whole and host.can(Ability.NET_ADMIN) and host.can(Ability.NET_NAMESPACE)
 
     def default(self) -> str:
-        """The network of a container that names none: the default bridge where there can be one, else the host's."""
+        """The network of a container that names none: the default bridge where that leads out, else the host's."""
         chosen = self._engine.environ.get(VARIABLE, "")
-        return chosen or (DEFAULT if self.can_bridge() else "host")
+        return chosen or (DEFAULT if self.can_bridge() and not self.no_way_out() else "host")
+
+    def no_way_out(self) -> str:
+        """Why nothing leads out of networks here, in words; "" where something does."""
+        return "" if self._engine.host.is_root else missing()
 
     def all(self) -> list[Network]:
         """All networks, by name; bridge, host and none are always there."""
@@ -192,10 +198,11 @@ class Networks:
         for name in options:
             if name not in _OPTIONS:
                 raise UsageError(f"network create: the option {name} is not here", hint=f"{', '.join(_OPTIONS)}")
-        _check_mtu(options)
+        words.check_mtu(options)
         answer = self._ask({
             "do": "create", "name": request.name, "internal": request.internal, "ipv6": request.ipv6,
-            "labels": words.pairs(request.labels), "options": options, "subnets": _subnets(request),
+            "labels": words.pairs(request.labels), "options": options,
+            "subnets": words.subnets(request.subnets, request.gateways, request.ranges),
         })  # fmt: skip
         return network_from_json(answer["network"])
 
@@ -270,6 +277,7 @@ class Networks:
             if wished.mode.startswith(JOINED):
                 self._join(container, wished.mode.removeprefix(JOINED))
             self._write_files(container, wished)
+            _be_born(container, within="")
             container.launch(launcher, leash=leash, stdin=stdin, start=True)
             return
         container.hold()
@@ -280,6 +288,7 @@ class Networks:
                 "wish": wish_to_json(wished),
             })  # fmt: skip
             self._write_networked_files(container, wished, prepared)
+            _be_born(container, within=str(prepared["within"]))
             container.launch(launcher, leash=leash, stdin=stdin, start=False)
             state = container.state()
             attached = self._ask(
@@ -320,7 +329,7 @@ class Networks:
         if not (wished.servers or wished.search or wished.resolver_options) or wished.mode.startswith(JOINED):
             return
         with suppress(OSError):
-            text = Path("/etc/resolv.conf").read_text(errors="replace")
+            text = Path(etc.RESOLV_CONF).read_text(errors="replace")
             files.replace(
                 container.bundle.path / "resolv.conf", etc.of_host(wished, text).encode(), 0o644, durable=False
             )
@@ -329,7 +338,7 @@ class Networks:
         sandbox = sandbox_from_json(prepared["sandbox"])
         hosts_text = etc.hosts(sandbox.hostname, sandbox, wished.hosts, str(prepared["gateway"]))
         responder = [prepared["responder"]] if prepared["responder"] else []
-        resolver = etc.resolver(wished, _host_resolver(), responder, has_names=bool(prepared["has_names"]))
+        resolver = etc.resolver(wished, etc.of_machine(), responder, has_names=bool(prepared["has_names"]))
         for name, text in (("hosts", hosts_text), ("resolv.conf", resolver.text())):
             files.replace(container.bundle.path / name, text.encode(), 0o644, durable=False)
 
@@ -353,6 +362,12 @@ class Networks:
         if found.name == DEFAULT and (asked.aliases or asked.address or asked.address6):
             raise UsageError("user specified IP address and alias are supported on user defined networks only")
         if container.status == "running":
+            if not self._engine.host.ids.is_identity and WITHIN not in container.bundle.spec.annotations:
+                raise NetworkError(
+                    f"{container.name} cannot be connected to {found.name} while it runs",
+                    why="it was started without networks, outside of the namespaces that yours are in",
+                    hint=f"%container stop {container.name}, connect it, and start it again",
+                )  # fmt: skip
             state = container.state()
             answer = self._ask({
                 "do": "connect", "container": container.id, "name": container.name,
@@ -385,7 +400,7 @@ class Networks:
     def _write_resolver(self, container: Container, wished: Wish, answer: Mapping[str, Any]) -> None:
         """Whom a running container asks for names from now on; into the very file that it sees."""
         responder = [answer["responder"]] if answer["responder"] else []
-        resolver = etc.resolver(wished, _host_resolver(), responder, has_names=bool(answer["has_names"]))
+        resolver = etc.resolver(wished, etc.of_machine(), responder, has_names=bool(answer["has_names"]))
         with suppress(OSError):
             files.rewrite(container.bundle.path / "resolv.conf", resolver.text().encode())
 
@@ -407,42 +422,10 @@ def _shown_mode(mode: str) -> str:
     return "this machine's" if mode == "host" else f"that of {mode.removeprefix('container:')[:12]}"
 
 
-def _host_resolver() -> etc.Resolver:
-    try:
-        return etc.Resolver.parse(Path("/etc/resolv.conf").read_text(errors="replace"))
-    except OSError:
-        return etc.Resolver()
-
-
-def _check_mtu(options: Mapping[str, str]) -> None:
-    for name in ("com.docker.network.driver.mtu", "mtu"):
-        text = options.get(name, "1500")
-        if not text.isdigit() or not 68 <= int(text) <= 65535:
-            raise UsageError(f"network create: {name}={text} is no MTU", hint=f"-o {name}=1400")
-
-
-def _subnets(request: NetworkRequest) -> list[list[str]]:
-    """Each subnet with its gateway and range, as they were given beside each other. Raises UsageError."""
-    from ipaddress import ip_address, ip_network
-
-    found = [[each, "", ""] for each in request.subnets]
-    for place, what, texts in ((1, "gateway", request.gateways), (2, "range", request.ranges)):
-        for text in texts:
-            for each in found:
-                with suppress(ValueError):
-                    block = ip_network(each[0], strict=False)
-                    address = ip_address(text.partition("/")[0])
-                    if not each[place] and address.version == block.version and address in block:
-                        each[place] = text
-                        break
-            else:
-                raise UsageError(f"network create: no matching subnet for {what} {text}", hint="--subnet 10.5.0.0/24")
-    versions = [ip_version(each[0]) for each in found]
-    if len(set(versions)) < len(versions):
-        raise UsageError("network create: one subnet of each kind, IPv4 and IPv6", hint="a second network, and connect")
-    return found
-
-
-def ip_version(block: str) -> int:
-    """Of a block, as text."""
-    return 6 if ":" in block else 4
+def _be_born(container: Container, *, within: str) -> None:
+    """Have a container's user namespace be made within that of its networks, where these are an ordinary user's."""
+    spec = container.bundle.spec
+    if spec.annotations.get(WITHIN, "") != within:
+        others = {name: text for name, text in spec.annotations.items() if name != WITHIN}
+        said = {WITHIN: within} if within else {}
+        container.bundle.write_spec(replace(spec, annotations={**others, **said}))

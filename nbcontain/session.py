@@ -19,7 +19,7 @@ from nbcontain.commands.inputs import BuildInputs
 from nbcontain.completion import candidates, in_code, in_dockerfile
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
-from nbcontain.display.values import Begun, InProgress, Interactive, Live, Log, Verdict
+from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
@@ -216,6 +216,13 @@ class Session:
                 self.ipython.user_ns["_run"] = self._last_drawn = value
             case Container():
                 self.ipython.user_ns["_container"] = value
+            case Board() if self.mode == "plain":
+                return value.look()
+            case Board():
+                from nbcontain.display.board import show_board
+
+                show_board(self.engine.containers, self.cards.around, mode=self.mode)
+                return None
             case Begun():
                 from nbcontain.display.terminals import Terminal
 

@@ -1,14 +1,17 @@
-"""python as_user.py PROFILE HOME COMMAND…: as root, run a command as an ordinary user made for it.
+"""python as_user.py PROFILE HOME [--wired] COMMAND…: as root, run a command as an ordinary user made for it.
 
 The user exists only in the mount namespace of the command: /etc/passwd, /etc/subuid and their like
 are covered by copies with one more line. Nothing on the machine changes. Directories on the way to
 the interpreter and the checkout that the user could not pass (often /root) are replaced there by
-empty ones that hold nothing but what is needed.
+empty ones that hold nothing but what is needed. With --wired the command is in a network namespace of
+its own, with another machine on a wire (wire.py) and a /dev/net/tun that anybody may open.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +19,23 @@ from pathlib import Path
 USERS = {"rootless-range": ("nbrange", 61200), "rootless-single": ("nbsingle", 61201)}
 RANGE = (7_000_000, 65536)
 CHECKOUT = Path(__file__).resolve().parent.parent
+WIRED = "--wired"
 
 
 def main(profile: str, home: str, command: list[str]) -> None:
     """Enter a mount namespace (by executing ourselves once more under unshare), then become the user."""
+    wired = command[0] == WIRED
     if "NBCONTAIN_TEST_INSIDE" not in os.environ:
         os.environ["NBCONTAIN_TEST_INSIDE"] = "1"
-        unshare = ["unshare", "--mount", "--propagation", "private"]
+        unshare = ["unshare", "--mount", "--propagation", "private", *(["--net"] if wired else [])]
         os.execvp(unshare[0], [*unshare, sys.executable, "-I", __file__, profile, home, *command])
     del os.environ["NBCONTAIN_TEST_INSIDE"]
     name, uid = USERS[profile]
     cover_accounts(name, uid, home, with_range=profile == "rootless-range")
+    if wired:
+        del command[0]
+        subprocess.run([sys.executable, "-I", str(CHECKOUT / "tests" / "wire.py"), "lay", str(os.getpid())], check=True)
+        let_tunnel(Path(home, ".accounts"), hidden="" if profile == "rootless-range" else "pasta")
     open_the_way([Path(sys.prefix), Path(sys.base_prefix).resolve(), CHECKOUT])
     os.environ.update(HOME=home, USER=name, LOGNAME=name, PYTHONDONTWRITEBYTECODE="1")
     for variable in ("XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "NBCONTAIN_ROOT"):
@@ -56,6 +65,21 @@ def cover_accounts(name: str, uid: int, home: str, *, with_range: bool) -> None:
         copy.chmod(0o644)
         real.touch(exist_ok=True)
         mount("--bind", str(copy), path)
+
+
+def let_tunnel(directory: Path, hidden: str) -> None:
+    """A /dev/net/tun for everybody, a resolv.conf that names the other machine, and no program called `hidden`."""
+    node = directory / "tun"
+    os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(10, 200))
+    node.chmod(0o666)
+    if Path("/dev/net/tun").exists():
+        mount("--bind", str(node), "/dev/net/tun")
+    resolver = directory / "resolv.conf"
+    resolver.write_text("nameserver 192.0.2.2\n")
+    resolver.chmod(0o644)
+    mount("--bind", str(resolver), str(Path("/etc/resolv.conf").resolve()))
+    if hidden and (program := shutil.which(hidden)):
+        mount("--bind", "/dev/null", program)
 
 
 def open_the_way(needed: list[Path]) -> None:

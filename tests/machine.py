@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -89,6 +90,17 @@ class Machine:
         """Remove every container."""
         for container in self.engine.containers():
             self.engine.remove_container(container, force=True)
+
+
+def network_processes(root: Path) -> dict[int, str]:
+    """The processes of a store's networks, by pid, as `ps` calls them: worker, names, forwarder."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            name, _, words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode().partition(" ")
+            if name == "nbcontain-network" and words.startswith(f"{root}/"):
+                found[int(pid)] = words.rpartition("/")[2]
+    return found
 
 
 def said(container: Container) -> str:

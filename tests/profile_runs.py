@@ -24,7 +24,7 @@ import as_user
 import needs
 
 PROFILES = ("root", "rootless-range", "rootless-single")
-_children = pytest.StashKey[dict[str, "Child"]]()
+_children = pytest.StashKey[dict[tuple[str, bool], "Child"]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,7 +50,8 @@ def here() -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "profile" in metafunc.fixturenames:
-        metafunc.parametrize("profile", PROFILES, indirect=True)
+        is_of_users = metafunc.definition.get_closest_marker("of_users") is not None
+        metafunc.parametrize("profile", PROFILES[1:] if is_of_users else PROFILES, indirect=True)
 
 
 @pytest.fixture
@@ -68,6 +69,11 @@ def profile_of(item: pytest.Item) -> str | None:
     return None if callspec is None else callspec.params.get("profile")
 
 
+def is_wired(item: pytest.Item) -> bool:
+    """Whether its child has a network namespace of its own."""
+    return item.get_closest_marker("of_users") is not None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Replay the reports of a test that another profile's child runs."""
@@ -75,12 +81,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if wanted is None or wanted == here() or here() != "root":
         return None
     children = item.config.stash[_children]
-    if wanted not in children:
-        nodeids = [each.nodeid for each in item.session.items if profile_of(each) == wanted]
-        children[wanted] = Child(item.config, wanted, nodeids)
+    key = (wanted, is_wired(item))
+    if key not in children:
+        nodeids = [each.nodeid for each in item.session.items if (profile_of(each), is_wired(each)) == key]
+        children[key] = Child(item.config, wanted, nodeids, wired=is_wired(item))
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in children[wanted].reports(item):
+    for report in children[key].reports(item):
         hook.pytest_runtest_logreport(report=report)
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     # What the last test that ran here left set up for its neighbours, as far as the next one has no use for it.
@@ -108,7 +115,7 @@ class Sender:
 class Child:
     """A pytest that runs the tests of one profile as the user made for it."""
 
-    def __init__(self, config: pytest.Config, profile: str, nodeids: list[str]) -> None:
+    def __init__(self, config: pytest.Config, profile: str, nodeids: list[str], *, wired: bool) -> None:
         self._config = config
         self._ready: dict[str, list[pytest.TestReport]] = {}
         self._ended = False
@@ -121,8 +128,10 @@ class Child:
         self._log = (self._home / "pytest.log").open("wb")
         options = ["-p", "no:cacheprovider", f"--reports-to={writing}", f"--basetemp={self._home}/tmp", "-q"]
         pytest_child = [sys.executable, "-m", "pytest", *options, *nodeids]
+        # As root once more: the wire is laid before the user is one.
+        wire = [as_user.WIRED] if wired else []
         self._process = subprocess.Popen(
-            [sys.executable, "-I", as_user.__file__, profile, str(self._home), *pytest_child],
+            [sys.executable, "-I", as_user.__file__, profile, str(self._home), *wire, *pytest_child],
             cwd=config.rootpath,
             stdin=subprocess.DEVNULL,
             stdout=self._log,

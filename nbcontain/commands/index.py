@@ -10,6 +10,7 @@ INDEX = {
     "builder prune": "builds",
     "commit": "archives",
     "container attach": "containers",
+    "container board": "board",
     "container commit": "archives",
     "container cp": "copies",
     "container create": "containers",

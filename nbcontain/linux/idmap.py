@@ -61,6 +61,15 @@ class IdMap:
         """Whether there is only one id, so that no file can belong to anybody else."""
         return sum(each.size for each in self.uids) == 1
 
+    def nested(self) -> IdMap:
+        """The same ids for a user namespace that is made within one of this map: there each is itself.
+
+        Part by part, since the kernel maps nothing that lies across two parts of the outer map.
+        """
+        parts = (tuple(IdMapping(each.container_id, each.container_id, each.size) for each in mappings)
+                 for mappings in (self.uids, self.gids))  # fmt: skip
+        return IdMap(*parts)
+
     def has_gid(self, gid: int) -> bool:
         """Whether group `gid` exists inside."""
         return any(each.container_id <= gid < each.container_id + each.size for each in self.gids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import select
 import sys
@@ -12,14 +13,16 @@ from pathlib import Path
 
 from nbcontain.channel import Channel, Message, connect, error_of, is_readable
 from nbcontain.errors import NetworkError, Unavailable
+from nbcontain.linux.idmap import IdMap
+from nbcontain.network.records import place
 from nbcontain.store.layout import Layout
 
 _ANSWER_S = 60.0
 _READY_S = 30.0
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAM = (
-    "import sys; sys.path.extend(sys.argv[3:]); from nbcontain.network.process import main; "
-    "main(sys.argv[1], int(sys.argv[2]))"
+    "import sys; sys.path.extend(sys.argv[4:]); from nbcontain.network.process import main; "
+    "main(sys.argv[1], int(sys.argv[2]), sys.argv[3])"
 )
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
@@ -27,8 +30,10 @@ _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 class Client:
     """One connection to the worker of a store. Any thread may use it."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, ids: IdMap) -> None:
+        """`ids` is how containers' users are numbered: an ordinary user's networks are in a namespace of theirs."""
         self._layout = layout
+        self._ids = ids
         self._lock = threading.Lock()
         self._channel: Channel | None = None
 
@@ -64,7 +69,10 @@ class Client:
 
     def is_there(self) -> bool:
         """Whether one runs already."""
-        return (self._layout.network_process("worker") / "control.sock").exists()
+        return (self._directory() / "control.sock").exists()
+
+    def _directory(self) -> Path:
+        return self._layout.network_process(place(), "worker")
 
     def _close(self) -> None:
         if self._channel is not None:
@@ -75,9 +83,9 @@ class Client:
         if self._channel is None:
             for _ in range(3):
                 with suppress(OSError):
-                    self._channel = connect(self._layout.network_process("worker"))
+                    self._channel = connect(self._directory())
                     break
-                _start(self._layout)
+                _start(self._layout, self._ids)
             else:
                 raise NetworkError("the networks' worker cannot be reached")
         return self._channel
@@ -97,7 +105,7 @@ def _answer(channel: Channel) -> Message:
     return message
 
 
-def _start(layout: Layout) -> None:
+def _start(layout: Layout, ids: IdMap) -> None:
     """Execute one, and wait until it listens, or ends because there is another. Raises NetworkError, Unavailable."""
     found = importlib.util.find_spec("pyroute2")
     if found is None or found.origin is None:
@@ -117,20 +125,24 @@ def _start(layout: Layout) -> None:
         _PROGRAM,
         str(layout.root),
         "3",
+        "" if ids.is_identity else json.dumps(ids.numbers()),
         *paths,
     ]
     quiet = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in (0, 1)]
+    # A descriptor that is duplicated onto itself would stay close-on-exec.
+    high = os.dup(told)
     try:
-        # A descriptor that is duplicated onto itself would stay close-on-exec.
-        high = os.dup(told)
         pid = os.posix_spawn(
             executable, words, _ENVIRONMENT,
             file_actions=[*quiet, (os.POSIX_SPAWN_DUP2, complaining, 2), (os.POSIX_SPAWN_DUP2, high, 3)],
         )  # fmt: skip
-        os.close(high)
+    except BaseException:
+        os.close(ready)
+        os.close(complaints)
+        raise
     finally:
-        os.close(told)
-        os.close(complaining)
+        for fd in (told, complaining, high):
+            os.close(fd)
     try:
         with suppress(ChildProcessError):
             # It forks at once, so that what follows is nobody's child.

@@ -1,14 +1,17 @@
-"""What a container's /etc/hosts and /etc/resolv.conf say, by docker's rules. Pure."""
+"""What a container's /etc/hosts and /etc/resolv.conf say, by docker's rules. Pure, but for reading the machine's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 
 from nbcontain.network.model import Sandbox, Wish
 from nbcontain.values import dataclass
 
 GATEWAY = "host-gateway"
+RESOLV_CONF = "/etc/resolv.conf"
+"""This machine's."""
 _LOOPBACK = (
     "127.0.0.1\tlocalhost\n"
     "::1\tlocalhost ip6-localhost ip6-loopback\n"
@@ -55,6 +58,14 @@ class Resolver:
         lines += [f"search {' '.join(search)}"] if search else []
         lines += [f"options {' '.join(self.options)}"] if self.options else []
         return "\n".join(lines) + "\n" if lines else ""
+
+
+def of_machine() -> Resolver:
+    """What this machine's own resolv.conf says; nothing where it cannot be read."""
+    try:
+        return Resolver.parse(Path(RESOLV_CONF).read_text(errors="replace"))
+    except OSError:
+        return Resolver()
 
 
 def _is_address(text: str) -> bool:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from nbcontain.errors import NetworkError
-from nbcontain.network import etc, ports
+from nbcontain.network import etc, helper, ports, process
 from nbcontain.network.links import Links
 from nbcontain.network.model import (
+    Block,
     Endpoint,
     Network,
     PortMapping,
@@ -27,17 +28,16 @@ from nbcontain.network.model import (
     store_tag,
 )
 from nbcontain.network.nft import Filter
-from nbcontain.network.records import Records
+from nbcontain.network.own import Own
+from nbcontain.network.records import Records, start_of
 from nbcontain.network.ruleset import elements, table_name
 from nbcontain.network.serving import Serving, Wanted
-
-_RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class Fabric:
     """The networks of a store as they are in the kernel's namespace that the worker stands in."""
 
-    def __init__(self, records: Records, *, is_root: bool) -> None:
+    def __init__(self, records: Records, place: str, own: Own | None) -> None:
         from nbcontain.network.forwarder import Forwarder
         from nbcontain.network.names import Responder
 
@@ -45,9 +45,14 @@ class Fabric:
         self.tag = store_tag(str(records.layout.root))
         self.links = Links(self.tag)
         self.filter = Filter(table_name(self.tag))
-        process = records.layout.network_process
-        self.names = Serving(process("names"), Responder, is_root=is_root)
-        self.forwarder = Serving(process("forwarder"), Forwarder, is_root=is_root)
+        self.own = own
+        is_root = own is None
+        directory = partial(records.layout.network_process, place)
+        respond = own.outside.respond if own is not None else partial(_begin, Responder, is_root)
+        self.names = Serving(directory("names"), respond)
+        self.forwarder = Serving(directory("forwarder"), partial(_begin, Forwarder, is_root))
+        if own is not None:
+            self.links.bring_loopback_up()
         self.bound: dict[str, socket.socket] = {}
         """Sockets of ports on their way to the forwarder, by key."""
         self.servers: dict[str, tuple[str, ...]] = {}
@@ -76,6 +81,9 @@ class Fabric:
             "networks": list(map(network_to_json, active)), "sandboxes": list(map(sandbox_to_json, sandboxes)),
             "servers": self.servers,
         }  # fmt: skip
+        if self.own is not None:
+            # Once it is there it stays as long as the bridges do.
+            self.own.uplink.be(self.own.space.holder, wanted=any(not each.internal for each in bridged))
         ends = not keep
         self.names.sync(self._wanted_names(active), knowledge, ends=ends)
         self.forwarder.sync(self._wanted_ports(sandboxes), ends=ends)
@@ -95,6 +103,8 @@ class Fabric:
             found.append(
                 f"this kernel has no packet filter for us ({self._filter_refusal}): nothing leads out of networks"
             )
+        if self.own is not None and self.own.uplink.refusal and leading(sandbox.endpoints) is not None:
+            found.append(f"nothing leads out of networks here: {self.own.uplink.refusal}")
         networks = {each.network for each in sandbox.endpoints}
         for key, why in self.names.refused.items():
             if key.partition(" ")[0] in networks:
@@ -105,7 +115,9 @@ class Fabric:
 
     def needs_responder(self, network: Network) -> bool:
         """Whether somebody has to listen for questions on a network."""
-        return network.has_names or any(map(etc.is_loopback, host_resolver().servers))
+        # An ordinary user's responder stands outside, where the machine's resolvers are, with or without an uplink.
+        is_way_out = self.own is not None and not network.internal
+        return network.has_names or is_way_out or any(map(etc.is_loopback, etc.of_machine().servers))
 
     def _wanted_names(self, networks: Sequence[Network]) -> Wanted:
         return {
@@ -137,7 +149,15 @@ class Fabric:
     def _socket(self, sandbox: Sandbox, port: PortMapping) -> list[socket.socket]:
         end = self.bound.pop(port_key(sandbox, port), None)
         # Anew where a forwarder was killed: what it held is free until now.
-        return [end if end is not None else ports.bound(port, ())[1]]
+        return [end if end is not None else self.bind(port)[1]]
+
+    def bind(self, port: PortMapping) -> tuple[PortMapping, socket.socket]:
+        """As `ports.bound`, in the network of this machine."""
+        return self.own.outside.bound(port) if self.own is not None else ports.bound(port)
+
+    def blocks(self) -> list[Block]:
+        """What no new network may have, since this machine has routes to it."""
+        return [*self.links.blocks(), *(self.own.outside.blocks() if self.own is not None else ())]
 
     def let_go(self, sandbox: Sandbox) -> None:
         """Close what was bound for a container and never handed on."""
@@ -158,9 +178,26 @@ class Fabric:
             found.append((endpoint, bridge, network.mtu))
         self.links.attach(netns, found, leading(sandbox.endpoints))
 
-    def close(self) -> None:
-        self.links.close()
-        self.filter.close()
+    def attach_again(self, sandboxes: Sequence[Sandbox]) -> None:
+        """Containers that live and have lost their links: somebody removed those, or all who held them were killed."""
+        there = self.links.ours()
+        for sandbox in sandboxes:
+            if sandbox.pid and any(each.link not in there for each in sandbox.endpoints):
+                with suppress(NetworkError), netns_of(sandbox.pid, sandbox.pid_start) as netns:
+                    self.attach(sandbox, netns)
+
+    def end(self) -> None:
+        """Nobody needs networks any more: leave nothing."""
+        self.settle(())
+        self.filter.be(None)
+        if self.own is not None:
+            self.own.space.end()
+
+
+def _begin(
+    make: Callable[[helper.Poll], helper.Work], is_root: bool, directory: Path, listener: int, lock: int
+) -> None:
+    process.fork_off(directory, lambda: helper.run(listener, make, is_root=is_root), listener, lock)
 
 
 def leading(endpoints: Iterable[Endpoint]) -> Endpoint | None:
@@ -171,14 +208,6 @@ def leading(endpoints: Iterable[Endpoint]) -> Endpoint | None:
 def port_key(sandbox: Sandbox, port: PortMapping) -> str:
     """What a published port of a container is known by among helpers."""
     return f"{sandbox.container} {port.protocol} {port.host_address} {port.host_port} {port.container_port}"
-
-
-def host_resolver() -> etc.Resolver:
-    """What the machine's own resolv.conf says."""
-    try:
-        return etc.Resolver.parse(_RESOLV_CONF.read_text(errors="replace"))
-    except OSError:
-        return etc.Resolver()
 
 
 def _listening(address: str) -> list[socket.socket]:
@@ -215,12 +244,3 @@ def netns_of(pid: int, pid_start: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def start_of(pid: int) -> int:
-    """When a process began, in clock ticks since boot (proc(5), stat, field 22); 0 for one that is not there."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
-            return int(lines.read().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0

@@ -106,7 +106,7 @@ def _obeyed(client: Channel, work: Work) -> bool:
         return False
     match message.get("do"):
         case "held":
-            client.tell({"held": work.held(), "pid": os.getpid()})
+            client.tell({"held": work.held()})
         case "hold":
             work.hold(str(message["key"]), message, fds)
             fds = []
@@ -128,4 +128,7 @@ def _give_up_powers(*, is_root: bool) -> None:
         os.setgroups(())
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    else:
+        # An ordinary user is root in namespaces of their own.
+        syscalls.capset(0, 0, 0)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)

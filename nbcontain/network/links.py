@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -45,11 +45,6 @@ class Links:
         self._made: set[str] = set()
         """Bridges that are known to be as they should."""
 
-    def close(self) -> None:
-        self._route.close()
-        self._netlink.close()
-        os.close(self._home)
-
     # --- what there is ---
 
     def ours(self) -> set[str]:
@@ -58,14 +53,11 @@ class Links:
 
     def blocks(self) -> list[Block]:
         """What this machine has routes to, but for its default ones and those of our own bridges."""
-        own = {socket.if_nametoindex(name) for name in self.ours()}
-        found: list[Block] = []
-        for family in (_IPV4, _IPV6):
-            for route in self._route.get_routes(family=family, table=254):
-                target, device = route.get_attr("RTA_DST"), route.get_attr("RTA_OIF")
-                if target and route["dst_len"] and device not in own:
-                    found.append(ip_network(f"{target}/{route['dst_len']}", strict=False))
-        return found
+        return routed(self._route, {socket.if_nametoindex(name) for name in self.ours()})
+
+    def bring_loopback_up(self) -> None:
+        """In a namespace that was made here, what is this machine's own is out of reach until then."""
+        self._route.link("set", index=1, state="up")
 
     # --- bridges ---
 
@@ -160,6 +152,17 @@ class Links:
             yield
         finally:
             syscalls.setns(self._home, syscalls.CLONE_NEWNET)
+
+
+def routed(route: IPRoute, own: Collection[int]) -> list[Block]:
+    """What there are routes to, but for default ones and those by the interfaces with these indices."""
+    found: list[Block] = []
+    for family in (_IPV4, _IPV6):
+        for each in route.get_routes(family=family, table=254):
+            target, device = each.get_attr("RTA_DST"), each.get_attr("RTA_OIF")
+            if target and each["dst_len"] and device not in own:
+                found.append(ip_network(f"{target}/{each['dst_len']}", strict=False))
+    return found
 
 
 # --- messages (rtnetlink(7), linux/if_link.h) -------------------------------------------------------

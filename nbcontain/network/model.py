@@ -157,6 +157,8 @@ class Sandbox:
     pid_start: int = 0
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[PortMapping, ...] = ()
+    place: str = ""
+    """The network namespace that it was started from, whose worker alone sees to it (`network.process`)."""
 
     @property
     def address(self) -> str:
@@ -342,7 +344,7 @@ def sandbox_to_json(sandbox: Sandbox) -> dict[str, Any]:
             | {"prefix": each.prefix, "prefix6": each.prefix6, "aliases": list(each.aliases)}
             for each in sandbox.endpoints
         ],
-        "ports": list(map(port_to_json, sandbox.ports)),
+        "ports": list(map(port_to_json, sandbox.ports)), "place": sandbox.place,
     }  # fmt: skip
 
 
@@ -358,7 +360,7 @@ def sandbox_from_json(document: Mapping[str, Any]) -> Sandbox:
             )
             for each in document["endpoints"]
         ),
-        tuple(map(port_from_json, document["ports"])),
+        tuple(map(port_from_json, document["ports"])), str(document["place"]),
     )  # fmt: skip
 
 

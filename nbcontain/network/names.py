@@ -16,11 +16,10 @@ from ipaddress import ip_address
 
 from nbcontain.channel import Message
 from nbcontain.network import dns
-from nbcontain.network.etc import Resolver
+from nbcontain.network.etc import RESOLV_CONF, of_machine
 from nbcontain.network.helper import Poll
 from nbcontain.network.model import network_from_json, sandbox_from_json
 
-_RESOLV_CONF = "/etc/resolv.conf"
 _PENDING = 512
 """Questions to the world at a time; more, and the oldest is given up."""
 _SECOND_TRY_S, _GIVE_UP_S = 1.5, 6.0
@@ -168,11 +167,10 @@ class Responder:
     def _servers(self) -> tuple[str, ...]:
         """The host's resolvers, as its file says now."""
         try:
-            status = os.stat(_RESOLV_CONF)
+            status = os.stat(RESOLV_CONF)
             seen = status.st_mtime_ns, status.st_ino
             if seen != self._upstream[0]:
-                with open(_RESOLV_CONF, encoding="utf-8", errors="replace") as file:
-                    self._upstream = seen, Resolver.parse(file.read()).servers[:3]
+                self._upstream = seen, of_machine().servers[:3]
         except OSError:
             return ()
         return self._upstream[1]

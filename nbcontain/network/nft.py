@@ -167,9 +167,6 @@ class Filter:
         self._known: frozenset[Element] | None = None
         """What is in the kernel; None where that is not known, or no table is there."""
 
-    def close(self) -> None:
-        self._netlink.close()
-
     def be(self, elements: frozenset[Element] | None) -> None:
         """Have exactly these in the sets, and the rules; None takes the table away. Raises OSError."""
         if elements is None:

@@ -15,8 +15,8 @@ from nbcontain.values import replace
 _QUEUE = 4096
 
 
-def bound(port: PortMapping, sandboxes: Iterable[Sandbox]) -> tuple[PortMapping, socket.socket]:
-    """A socket at a published port, and which port it is. Raises PortTaken with its owner, NetworkError."""
+def bound(port: PortMapping) -> tuple[PortMapping, socket.socket]:
+    """A socket at a published port, and which port it is. Raises PortTaken, NetworkError."""
     last: PortTaken | None = None
     for number in range(port.host_port, max(port.last_port, port.host_port) + 1):
         try:
@@ -30,11 +30,16 @@ def bound(port: PortMapping, sandboxes: Iterable[Sandbox]) -> tuple[PortMapping,
         raise PortTaken(
             f"no port of {port.host_address}:{port.host_port}-{port.last_port} is free", why=last.why, hint=last.hint
         )
-    owner = next((sandbox.name for sandbox in sandboxes for each in sandbox.ports if _collide(each, port)), "")
-    if owner:
-        last.why = f"the container {owner} has it"
-        last.hint = f"another port, or %container stop {owner}"
     raise last
+
+
+def owned(error: PortTaken, port: PortMapping, sandboxes: Iterable[Sandbox]) -> PortTaken:
+    """The same error, with the container that has the port, if one of these does."""
+    owner = next((sandbox.name for sandbox in sandboxes for each in sandbox.ports if _collide(each, port)), "")
+    if owner and not port.last_port:
+        error.why = f"the container {owner} has it"
+        error.hint = f"another port, or %container stop {owner}"
+    return error
 
 
 def _collide(one: PortMapping, other: PortMapping) -> bool:

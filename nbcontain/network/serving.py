@@ -10,7 +10,6 @@ from pathlib import Path
 
 from nbcontain.channel import Channel, Listener, Message, connect, is_readable
 from nbcontain.errors import NetworkError
-from nbcontain.network import helper, process
 from nbcontain.store import files
 
 _ANSWER_S = 5.0
@@ -21,10 +20,10 @@ Wanted = Mapping[str, tuple[Message, Callable[[], Sequence[socket.socket]]]]
 class Serving:
     """One helper, from the worker's side: found, started, told."""
 
-    def __init__(self, directory: Path, make: Callable[[helper.Poll], helper.Work], *, is_root: bool) -> None:
+    def __init__(self, directory: Path, begin: Callable[[Path, int, int], None]) -> None:
+        """`begin` has a process, called by the directory, serve a listener and hold a lock: their descriptors."""
         self._directory = directory
-        self._make = make
-        self._is_root = is_root
+        self._begin = begin
         self.channel: Channel | None = None
         self.refused: dict[str, str] = {}
         """What could not be had, and why."""
@@ -106,9 +105,7 @@ class Serving:
         listener = Listener()
         try:
             listener.open(self._directory)
-            process.fork_off(
-                lambda: helper.run(listener.fileno(), self._make, is_root=self._is_root), listener.fileno(), lock
-            )
+            self._begin(self._directory, listener.fileno(), lock)
         finally:
             listener.close()
             os.close(lock)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
 
 from nbcontain.errors import UsageError
 from nbcontain.network.model import Attachment, PortMapping
@@ -185,3 +186,36 @@ def checked_alias(text: str) -> str:
 def pairs(texts: Sequence[str]) -> Mapping[str, str]:
     """NAME=value, as labels and driver options are given."""
     return dict(text.partition("=")[::2] for text in texts)
+
+
+def check_mtu(options: Mapping[str, str]) -> None:
+    """Raises UsageError for an MTU that no link can have."""
+    for name in ("com.docker.network.driver.mtu", "mtu"):
+        text = options.get(name, "1500")
+        if not text.isdigit() or not 68 <= int(text) <= 65535:
+            raise UsageError(f"network create: {name}={text} is no MTU", hint=f"-o {name}=1400")
+
+
+def subnets(blocks: Sequence[str], gateways: Sequence[str], ranges: Sequence[str]) -> list[list[str]]:
+    """Each subnet with its gateway and range, as they were given beside each other. Raises UsageError."""
+    found = [[each, "", ""] for each in blocks]
+    for place, what, texts in ((1, "gateway", gateways), (2, "range", ranges)):
+        for text in texts:
+            for each in found:
+                with suppress(ValueError):
+                    block = ip_network(each[0], strict=False)
+                    address = ip_address(text.partition("/")[0])
+                    if not each[place] and address.version == block.version and address in block:
+                        each[place] = text
+                        break
+            else:
+                raise UsageError(f"network create: no matching subnet for {what} {text}", hint="--subnet 10.5.0.0/24")
+    versions = [ip_version(each[0]) for each in found]
+    if len(set(versions)) < len(versions):
+        raise UsageError("network create: one subnet of each kind, IPv4 and IPv6", hint="a second network, and connect")
+    return found
+
+
+def ip_version(block: str) -> int:
+    """Of a block, as text."""
+    return 6 if ":" in block else 4

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import select
+import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,13 +21,14 @@ from nbcontain.channel import Channel, Listener, Message, describe
 from nbcontain.errors import NetworkError, NetworkInUse, PortTaken
 from nbcontain.network import addresses, places
 from nbcontain.network.etc import changed_hosts
-from nbcontain.network.fabric import Fabric, leading, netns_of, port_key, start_of
+from nbcontain.network.fabric import Fabric, leading, netns_of, port_key
 from nbcontain.network.helper import silence
 from nbcontain.network.model import (
     DEFAULT,
     Attachment,
     Endpoint,
     Network,
+    PortMapping,
     Sandbox,
     Subnet,
     attachment_from_json,
@@ -34,8 +36,10 @@ from nbcontain.network.model import (
     sandbox_to_json,
     wish_from_json,
 )
-from nbcontain.network.ports import bound
-from nbcontain.network.records import Records
+from nbcontain.network.own import Own, Vigil
+from nbcontain.network.ports import owned
+from nbcontain.network.programs import Programs
+from nbcontain.network.records import Records, start_of
 from nbcontain.oci.image import timestamp
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
@@ -52,18 +56,21 @@ _CHECK_S = 5.0
 class Worker:
     """Serves a store's networks."""
 
-    def __init__(self, layout: Layout, listener: Listener, idle_s: float) -> None:
+    def __init__(self, layout: Layout, place: str, listener: Listener, idle_s: float, own: Own | None) -> None:
+        """`own` is what an ordinary user has; None for root."""
         self.records = Records(layout)
-        self.fabric = Fabric(self.records, is_root=True)
+        self.place = place
+        self.fabric = Fabric(self.records, place, own)
         self._listener = listener
         self._idle_s = idle_s
         self._epoll = select.epoll()
         self._clients: dict[int, Channel] = {}
-        self._watched: dict[int, str] = {}
-        """pidfds of containers' first processes."""
+        self._programs = Programs(self._epoll)
         self._ending: set[str] = set()
         """Containers whose first process has ended; their lock may be held for a moment, or for another run."""
-        self._sandboxes: dict[str, Sandbox] = {each.container: each for each in self.records.sandboxes()}
+        self._sandboxes: dict[str, Sandbox] = {
+            each.container: each for each in self.records.sandboxes() if each.place == place
+        }
         self._kept: set[str] = set()
         """Networks whose bridges stay until it is quiet."""
         self._last: dict[str, str] = {}
@@ -73,6 +80,8 @@ class Worker:
 
     def serve(self, ready: int) -> None:
         self._settle(force=True)
+        self.fabric.attach_again(list(self._sandboxes.values()))
+        self._vigil = Vigil(self._epoll, self.fabric.own)
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         gc.freeze()
         os.write(ready, b".")
@@ -87,10 +96,9 @@ class Worker:
                     self._epoll.register(client.fileno(), select.EPOLLIN)
                 elif fd in self._clients:
                     self._serve_client(self._clients[fd])
-                elif fd in self._watched:
-                    self._ending.add(self._watched[fd])
-                    self._unwatch(fd)
-                else:
+                elif container := self._programs.ended(fd):
+                    self._ending.add(container)
+                elif not self._vigil.serves(fd):
                     # A helper ended: what it held is held by a new one.
                     self._lose(fd)
             self._look()
@@ -135,8 +143,8 @@ class Worker:
     def _end(self) -> None:
         self._kept.clear()
         self._settle(force=True)
-        self.fabric.filter.be(None)
-        files.unlink(self.records.layout.network_process("worker") / "control.sock")
+        self.fabric.end()
+        files.unlink(self.records.layout.network_process(self.place, "worker") / "control.sock")
         os._exit(0)
 
     def _serve_client(self, client: Channel) -> None:
@@ -164,11 +172,13 @@ class Worker:
             case "attach":
                 return self.attach(message)
             case "release":
-                return self.release(str(message["container"]))
+                self.release(str(message["container"]))
+                return {}
             case "create":
                 return self.create(message)
             case "remove":
-                return self.remove(str(message["network"]))
+                self.remove(str(message["network"]))
+                return {}
             case "connect":
                 return self.connect(message)
             case "disconnect":
@@ -176,7 +186,8 @@ class Worker:
             case "settle":
                 self._kept.clear()
                 self._settle(force=True)
-                return {"settled": True}
+                self.fabric.attach_again(list(self._sandboxes.values()))
+                return {}
             case other:
                 raise NetworkError(f"the networks' worker knows no {other!r}")
 
@@ -206,16 +217,24 @@ class Worker:
         gone = [each for each in self._sandboxes.values() if not self.records.is_alive(each.container)]
         for sandbox in gone:
             self._forget(sandbox)
+        if force:
+            self._forget_others()
         if gone or force:
             self.fabric.settle(list(self._sandboxes.values()), keep=self._kept)
             self._hear_helpers()
         for sandbox in self._sandboxes.values():
             if (
                 sandbox.pid
-                and sandbox.container not in self._watched.values()
+                and not self._programs.has(sandbox.container)
                 and sandbox.container not in self._ending
             ):
                 self._watch(sandbox)
+
+    def _forget_others(self) -> None:
+        """What is written of containers that have ended, and that another namespace's worker should have forgotten."""
+        for each in self.records.sandboxes():
+            if each.place != self.place and not self.records.is_alive(each.container):
+                self.records.remove_sandbox(each.container)
 
     def _hear_helpers(self) -> None:
         for serving in (self.fabric.names, self.fabric.forwarder):
@@ -229,31 +248,15 @@ class Worker:
         self._ending.discard(sandbox.container)
         self._sandboxes.pop(sandbox.container, None)
         self.records.remove_sandbox(sandbox.container)
-        for fd in [fd for fd, container in self._watched.items() if container == sandbox.container]:
-            self._unwatch(fd)
+        self._programs.forget(sandbox.container)
 
     def _write(self, sandbox: Sandbox) -> None:
         self.records.write_sandbox(sandbox)
         self._sandboxes[sandbox.container] = sandbox
 
     def _watch(self, sandbox: Sandbox) -> None:
-        try:
-            fd = os.pidfd_open(sandbox.pid)
-        except OSError:
+        if not self._programs.watch(sandbox):
             self._ending.add(sandbox.container)
-            return
-        if start_of(sandbox.pid) != sandbox.pid_start:
-            os.close(fd)
-            self._ending.add(sandbox.container)
-            return
-        self._watched[fd] = sandbox.container
-        self._epoll.register(fd, select.EPOLLIN)
-
-    def _unwatch(self, fd: int) -> None:
-        self._watched.pop(fd, None)
-        with suppress(OSError):
-            self._epoll.unregister(fd)
-        os.close(fd)
 
     # --- containers ---
 
@@ -264,7 +267,7 @@ class Worker:
         container = str(message["container"])
         if (old := self._sandboxes.get(container)) is not None:
             self._forget(old)
-        sandbox = Sandbox(container, str(message["name"]), str(message["hostname"]))
+        sandbox = Sandbox(container, str(message["name"]), str(message["hostname"]), place=self.place)
         for attachment in wish.attachments:
             network = self._network(attachment.network)
             if sandbox.on(network.id) is not None:
@@ -273,11 +276,7 @@ class Worker:
         taken: dict[str, Any] = {}
         try:
             for port in wish.published:
-                try:
-                    found, end = bound(port, [*self._sandboxes.values(), sandbox])
-                except PortTaken:
-                    self._wait_for_ending()
-                    found, end = bound(port, [*self._sandboxes.values(), sandbox])
+                found, end = self._bound(port, sandbox)
                 sandbox = replace(sandbox, ports=(*sandbox.ports, found))
                 taken[port_key(sandbox, found)] = end
             self._write(sandbox)
@@ -288,7 +287,22 @@ class Worker:
         self.fabric.bound |= taken
         if wish.servers:
             self.fabric.servers[container] = wish.servers
-        return {"sandbox": sandbox_to_json(sandbox), **self._shown(sandbox)}
+        own = self.fabric.own
+        return {
+            "sandbox": sandbox_to_json(sandbox), **self._shown(sandbox),
+            "within": own.space.users if own is not None else "",
+        }  # fmt: skip
+
+    def _bound(self, port: PortMapping, sandbox: Sandbox) -> tuple[PortMapping, socket.socket]:
+        """A published port, if need be once who has it has ended. Raises PortTaken with its owner, NetworkError."""
+        try:
+            return self.fabric.bind(port)
+        except PortTaken:
+            self._wait_for_ending()
+        try:
+            return self.fabric.bind(port)
+        except PortTaken as error:
+            raise owned(error, port, [*self._sandboxes.values(), sandbox]) from None
 
     def _shown(self, sandbox: Sandbox) -> Message:
         """What its files in /etc are made of."""
@@ -300,7 +314,7 @@ class Worker:
         gateway = _gateway(at[0], first) if at and first is not None else ""
         out = leading(sandbox.endpoints)
         return {
-            "responder": gateway, "has_names": bool(named),
+            "responder": gateway, "has_names": bool(named) or self.fabric.own is not None,
             "gateway": (out.gateway or out.gateway6) if out is not None else "",
         }  # fmt: skip
 
@@ -319,12 +333,11 @@ class Worker:
         self._watch(sandbox)
         return {"notices": self.fabric.notices(sandbox)}
 
-    def release(self, container: str) -> Message:
+    def release(self, container: str) -> None:
         """A container that could not be started."""
         if (sandbox := self._sandboxes.get(container)) is not None:
             self._forget(sandbox)
             self._settle(force=True)
-        return {"released": True}
 
     def _placed(self, sandbox: Sandbox, network: Network, attachment: Attachment) -> Endpoint:
         others = [each for each in self._sandboxes.values() if each.container != sandbox.container]
@@ -338,7 +351,9 @@ class Worker:
         attachment = attachment_from_json(message["attachment"])
         network = self._network(attachment.network)
         container = str(message["container"])
-        old = self._sandboxes.get(container) or Sandbox(container, str(message["name"]), str(message["hostname"]))
+        old = self._sandboxes.get(container) or Sandbox(
+            container, str(message["name"]), str(message["hostname"]), place=self.place
+        )
         if old.on(network.id) is not None:
             raise NetworkError(f"{old.name} is on {network.name} already")
         pid, pid_start = int(message["pid"]), int(message["pid_start"])
@@ -356,7 +371,7 @@ class Worker:
                 self._settle(force=True)
                 raise
         self._hear_helpers()
-        if container not in self._watched.values():
+        if not self._programs.has(container):
             self._watch(sandbox)
         self._rename(old, sandbox)
         return {"sandbox": sandbox_to_json(sandbox), **self._shown(sandbox), "notices": self.fabric.notices(sandbox)}
@@ -401,7 +416,7 @@ class Worker:
 
     def _taken(self) -> list[Any]:
         own = [subnet.block for each in self.records.networks() for subnet in each.subnets]
-        return [*own, *self.fabric.links.blocks()]
+        return [*own, *self.fabric.blocks()]
 
     def create(self, message: Message) -> Message:
         """Make a network of what was asked for (see `places.founded`)."""
@@ -410,13 +425,14 @@ class Worker:
         self.records.write(network)
         return {"network": network_to_json(network)}
 
-    def remove(self, name: str) -> Message:
+    def remove(self, name: str) -> None:
         """Forget a network that nobody is on. Raises NetworkInUse."""
         self._settle()
         network = self.records.find(name)
         if network.is_built_in:
             raise NetworkError(f"{network.name} is a pre-defined network and cannot be removed")
-        if on := [each.name for each in self._sandboxes.values() if each.on(network.id) is not None]:
+        # Those of other namespaces' workers too.
+        if on := [each.name for each in self.records.living() if each.on(network.id) is not None]:
             raise NetworkInUse(
                 f"network {network.name} has active endpoints", why=f"{', '.join(on)}",
                 hint=f"%network disconnect {network.name} {on[0]}, or stop what is on it",
@@ -424,7 +440,6 @@ class Worker:
         self.records.remove(network)
         self._kept.discard(network.id)
         self._settle(force=True)
-        return {"removed": network.name}
 
 
 def _gateway(network: Network, endpoint: Endpoint) -> str:

@@ -16,7 +16,7 @@ from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime import answerers, init, namespaces, rungs, sources, stage
-from nbcontain.runtime.annotations import JOINS
+from nbcontain.runtime.annotations import JOINS, WITHIN
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
 from nbcontain.runtime.namespaces import Birth
@@ -92,7 +92,7 @@ def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
         linux = joins.resolved(bundle, spec)
     if "user" in spec.linux.namespaces and ids.is_identity:
         ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
-    birth = namespaces.birth(linux, ids)
+    birth = namespaces.birth(linux, ids, spec.annotations.get(WITHIN, ""))
     try:
         if JOINS in spec.annotations:
             joins.check(bundle, spec)

@@ -48,20 +48,26 @@ class Birth:
     """Descriptors of namespaces to enter, by their CLONE_NEW…."""
     time_offsets: str = ""
     """For /proc/PID/timens_offsets (time_namespaces(7))."""
+    within: int = -1
+    """A user namespace in which the new one is made, with all ids of that; -1 is the supervisor's own."""
 
     @property
     def is_usual(self) -> bool:
         """Whether a first process that was made beforehand is as good."""
-        return self.made == USUAL and not self.joined
+        return self.made == USUAL and not self.joined and self.within < 0
 
     def close(self) -> None:
         """Let go of the descriptors; the stage has its own."""
-        for fd in self.joined.values():
-            os.close(fd)
+        for fd in (*self.joined.values(), self.within):
+            if fd >= 0:
+                os.close(fd)
 
 
-def birth(linux: Linux, ids: IdMap) -> Birth:
-    """What the first process of such a container is born into. Raises SetupFailed for a namespace that is not there."""
+def birth(linux: Linux, ids: IdMap, within: str = "") -> Birth:
+    """What the first process of such a container is born into. Raises SetupFailed for a namespace that is not there.
+
+    `within` is the path of the user namespace that a new one is made in, if not in the supervisor's own.
+    """
     made, joined = 0, {}
     for name in linux.namespaces:
         flag = FLAGS.get(name)
@@ -74,7 +80,8 @@ def birth(linux: Linux, ids: IdMap) -> Birth:
     if syscalls.CLONE_NEWUSER in joined:
         ids = IdMap.identity()
     offsets = "".join(f"{clock} {secs} {nanosecs}\n" for clock, (secs, nanosecs) in linux.time_offsets.items())
-    return Birth(ids, made, joined, offsets)
+    is_new = "user" in linux.namespaces and "user" not in linux.paths
+    return Birth(ids, made, joined, offsets, _opened("user", within) if within and is_new else -1)
 
 
 def late(linux: Linux) -> int:

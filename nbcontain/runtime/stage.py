@@ -60,7 +60,7 @@ def form(
     try:
         prepared(stage)
         ours.send({"go": True})
-        if not birth.ids.is_identity:
+        if not birth.ids.is_identity and birth.within < 0:
             _expect(ours, "separated")
             birth.ids.write(stage)
             ours.send({"mapped": True})
@@ -81,7 +81,7 @@ def form(
 
 def _separate(birth: Birth, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int]) -> None:
     """Stage: leave the host's namespaces, fork init there, report its pid."""
-    keep_only(channel, *birth.joined.values(), *kept)
+    keep_only(channel, *birth.joined.values(), *kept, *([birth.within] if birth.within >= 0 else []))
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     _expect(channel, "go")
     if birth.joined:
@@ -91,9 +91,12 @@ def _separate(birth: Birth, init: Callable[[Channel], None], channel: Channel, k
     if not birth.ids.is_identity:
         # Nobody but root may give us our map unless we can be looked at.
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-        syscalls.unshare(syscalls.CLONE_NEWUSER)
-        channel.send({"separated": True})
-        _expect(channel, "mapped")
+        if birth.within >= 0:
+            _nest(birth.within, birth.ids)
+        else:
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
+            channel.send({"separated": True})
+            _expect(channel, "mapped")
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         if not birth.ids.is_single:
@@ -109,6 +112,24 @@ def _separate(birth: Birth, init: Callable[[Channel], None], channel: Channel, k
     if pid == 0:
         run(lambda: init(channel), channel)
     channel.send({"pid": pid})
+
+
+def _nest(within: int, ids: IdMap) -> None:
+    """Stage: a user namespace made in another one, which is entered for that, with the ids of that one."""
+    namespaces.enter({syscalls.CLONE_NEWUSER: within})
+    os.close(within)
+    stage, (ready, is_ready) = os.getpid(), os.pipe2(os.O_CLOEXEC)
+    mapper = os.fork()
+    if mapper == 0:
+        # Who may map more than one id stands outside of the new namespace, with the rights of the one that it is in.
+        os.close(is_ready)
+        run(lambda: ids.nested().write(stage) if os.read(ready, 1) else None)
+    os.close(ready)
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
+    os.write(is_ready, b".")
+    os.close(is_ready)
+    if os.waitpid(mapper, 0)[1]:
+        raise SetupFailed("the container's user namespace cannot be given its ids")
 
 
 def _set_clocks(pid: int, offsets: str) -> None:

@@ -205,9 +205,12 @@ class Layout:
     def network_sandbox(self, container_id: str) -> Path:
         return self.network_sandboxes / f"{container_id}.json"
 
-    def network_process(self, name: str) -> Path:
-        """One of the networks' processes: its lock, and its control socket."""
-        return self.networks / "run" / name
+    def network_process(self, place: str, name: str) -> Path:
+        """One of the networks' processes: its lock, and its control socket.
+
+        `place` is the network namespace that it serves (`network.process.place`): each has processes of its own.
+        """
+        return self.networks / "run" / place / name
 
     @property
     def registry(self) -> Path:

@@ -8,13 +8,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import needs
-from lan import Lan, picture
-from machine import Machine, said, until
+from lan import HOME, Lan, picture
+from machine import Machine, network_processes, said, until
 from nbcontain.commands.table import parse_words
 from nbcontain.errors import (
     AddressesExhausted,
@@ -353,17 +354,7 @@ def test_many_starts_and_ends_leave_the_machine_as_it_was(machine: Machine, lan:
 
 def processes_of(machine: Machine) -> dict[str, int]:
     """The networks' processes, by what they do."""
-    found = {}
-    for name in ("worker", "names", "forwarder"):
-        path = machine.engine.layout.network_process(name)
-        with contextlib.suppress(OSError):
-            from nbcontain.channel import connect
-
-            channel = connect(path)
-            data = channel.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            found[name] = int.from_bytes(data[:4], "little")
-            channel.close()
-    return found
+    return {role: pid for pid, role in network_processes(machine.engine.layout.root).items()}
 
 
 @pytest.mark.parametrize("victim", ["names", "forwarder", "worker"])
@@ -374,7 +365,9 @@ def test_a_killed_process_is_replaced_and_containers_keep_their_network(
     web = machine.start(WEB, name="web", network="lab", publish=("8080:80",))
     other = machine.start(WAIT, name="other", network="lab")
     wait_for_web(web)
-    os.kill(processes_of(machine)[victim], signal.SIGKILL)
+    killed = processes_of(machine)[victim]
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: processes_of(machine).get(victim) != killed)
     if victim == "worker":
         # The others go on without it.
         assert "hello" in fetch("http://127.0.0.1:8080/") and pings(machine, other, "web")
@@ -471,6 +464,28 @@ def test_two_stores_do_not_touch_each_others(machine: Machine, lan: Lan, tmp_pat
         other.networks.settle()
     assert machine.sh("ping -c 1 -W 1 10.210.0.1")
     assert "nbcontain_" in picture()
+
+
+def test_a_store_that_is_used_from_two_network_namespaces_has_a_worker_in_each(machine: Machine, lan: Lan) -> None:
+    make(machine, "lab")
+    web = machine.start(WEB, name="web", network="lab", publish=("8080:80",))
+    wait_for_web(web)
+    before = picture()
+    root = str(machine.engine.layout.root)
+    script = f"ip -o -4 addr show eth0; {get(address(machine, web, 'lab'), 80)}; :"
+    asked = ["--rm", "-p", "8080:80", "--network", "lab", "box", "sh", "-c", script]
+    words = [sys.executable, "-m", "nbcontain", "run", *asked]
+    elsewhere = subprocess.run(["unshare", "--net", *words], env={**os.environ, "NBCONTAIN_ROOT": root},
+                               capture_output=True, text=True, timeout=60, check=True)  # fmt: skip
+    # It has the same network there, and nobody of this one.
+    assert "inet 10.211." in elsewhere.stdout and "hello" not in elsewhere.stdout
+    others = [pid for pid, role in network_processes(machine.engine.layout.root).items()
+              if os.readlink(f"/proc/{pid}/ns/net") != os.readlink(HOME)]  # fmt: skip
+    assert others
+    for pid in others:
+        os.kill(pid, signal.SIGKILL)
+    machine.engine.networks.settle()
+    assert picture() == before and "hello" in fetch("http://127.0.0.1:8080/")
 
 
 def test_whatever_is_killed_whenever_one_settling_leaves_nothing(machine: Machine, lan: Lan) -> None:

@@ -1,0 +1,172 @@
+"""Where an ordinary user's networks are: a user namespace with a network namespace in it. Entered by the worker.
+
+In there the user is root, and makes bridges as root does. A container's own user namespace is made within this one, so
+that the worker has power over the container's network, and the container none over this. Both namespaces are kept by
+the *holder*, a process that does nothing else: whoever is killed, containers keep their network.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from nbcontain.channel import Channel, is_readable
+from nbcontain.errors import NetworkError
+from nbcontain.linux import syscalls
+from nbcontain.linux.idmap import IdMap
+from nbcontain.network.process import fork_beside
+from nbcontain.network.records import start_of
+from nbcontain.store import files
+
+_NS_GET_PARENT = 0xB702
+"""The user namespace that another one was made in (ioctl_ns(2))."""
+_READY_S = 10.0
+
+
+class Space:
+    """The namespaces that this process has entered, and their holder."""
+
+    def __init__(self, directory: Path, holder: int, *, is_new: bool) -> None:
+        self._directory = directory
+        self.holder = holder
+        """A pid."""
+        self.is_new = is_new
+        """Whether nothing can be in it yet."""
+
+    @property
+    def users(self) -> str:
+        """The user namespace's path, for whoever is to be born within."""
+        return f"/proc/{self.holder}/ns/user"
+
+    def keep(self) -> None:
+        """Worker: have it held again, after somebody killed the holder."""
+        lock = files.try_lock(self._directory / "lock")
+        if lock is not None:
+            self.holder = _held(fork_beside(self._directory, lambda channel: _hold(channel, self._directory)), lock)
+
+    def end(self) -> None:
+        """Let it go; it is gone when the last one in it is."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self.holder, signal.SIGKILL)
+
+
+def entered(directory: Path, ids: IdMap, containers: Iterable[int]) -> Space:
+    """Worker: enter the user's namespaces; they are made if nobody holds them. Raises NetworkError.
+
+    `containers` are pids of those that live in networks: should all who held the namespaces have been killed, it is
+    from these that the user namespace is had again, since theirs were made within.
+    """
+    files.make_directory(directory, durable=False)
+    try:
+        lock = files.try_lock(directory / "lock")
+        if lock is None:
+            holder = _holder(directory)
+        else:
+            holder = _made(directory, lock, ids, _parent_of(containers))
+        for flag, name in ((syscalls.CLONE_NEWUSER, "user"), (syscalls.CLONE_NEWNET, "net")):
+            fd = os.open(f"/proc/{holder}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            syscalls.setns(fd, flag)
+            os.close(fd)
+            if flag == syscalls.CLONE_NEWUSER:
+                _be_root()
+    except OSError as error:
+        raise NetworkError(
+            "there can be no networks of your own here", why=f"{error.strerror or error}", hint="--network host",
+        ) from error  # fmt: skip
+    return Space(directory, holder, is_new=lock is not None)
+
+
+def _be_root() -> None:
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+def _holder(directory: Path) -> int:
+    """The pid of the process that holds the lock, which wrote it down before it was ready. Raises OSError."""
+    record = json.loads(files.read(directory / "holder.json", 1 << 10))
+    if start_of(record["pid"]) != record["start"]:
+        raise ProcessLookupError(3, "the holder of the networks' namespaces is gone")
+    return int(record["pid"])
+
+
+def _made(directory: Path, lock: int, ids: IdMap, parent: int) -> int:
+    """A holder, in namespaces that are made for it; in the user namespace `parent` if that is none of -1."""
+    channel = fork_beside(directory, lambda theirs: _begin(theirs, directory, enters=parent >= 0))
+    try:
+        if parent >= 0:
+            channel.send({"enter": True}, [parent])
+            os.close(parent)
+        else:
+            told, _ = channel.receive()
+            if told is None:
+                raise PermissionError(1, "no user namespace can be made")
+            ids.write(int(told["pid"]))
+            channel.send({"mapped": True})
+    except BaseException:
+        channel.close()
+        os.close(lock)
+        raise
+    return _held(channel, lock)
+
+
+def _held(channel: Channel, lock: int) -> int:
+    """Give the holder its lock; gives its pid. Raises OSError."""
+    try:
+        channel.send({"hold": True}, [lock])
+        told = channel.receive()[0] if is_readable(channel, _READY_S) else None
+    finally:
+        channel.close()
+        os.close(lock)
+    if told is None:
+        raise ProcessLookupError(3, "the holder of the networks' namespaces ended at once")
+    return int(told["pid"])
+
+
+def _begin(channel: Channel, directory: Path, *, enters: bool) -> None:
+    """The holder to be: make the namespaces."""
+    if enters:
+        _, (parent,) = channel.receive()
+        syscalls.setns(parent, syscalls.CLONE_NEWUSER)
+        os.close(parent)
+    else:
+        # Nobody but root may give us our map unless we can be looked at.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+        channel.send({"pid": os.getpid()})
+        if channel.receive()[0] is None:
+            return
+    _be_root()
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    _hold(channel, directory)
+
+
+def _hold(channel: Channel, directory: Path) -> None:
+    """The holder: whoever is of this user may enter where it is, and it is here until it is killed."""
+    message, fds = channel.receive()
+    if message is None:
+        return
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+    pid = os.getpid()
+    record = json.dumps({"pid": pid, "start": start_of(pid)})
+    files.replace(directory / "holder.json", record.encode(), durable=False)
+    channel.send({"pid": pid})
+    syscalls.close_others(fds)
+    while True:
+        signal.pause()
+
+
+def _parent_of(containers: Iterable[int]) -> int:
+    """The user namespace that containers' own were made in, by a descriptor; -1 if there is none."""
+    for pid in containers:
+        with suppress(OSError):
+            own = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return fcntl.ioctl(own, _NS_GET_PARENT)
+            finally:
+                os.close(own)
+    return -1

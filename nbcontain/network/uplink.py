@@ -1,0 +1,127 @@
+"""The way out of an ordinary user's networks: pasta or slirp4netns, where one is and /dev/net/tun. Run by the worker.
+
+Both give the user's namespace an interface behind which they pass on what comes as connections of the user's own. What
+leaves a network is masqueraded towards it, as towards a machine's real interface.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from nbcontain.errors import NbcontainError
+from nbcontain.network.outside import Outside
+from nbcontain.network.records import start_of
+from nbcontain.network.tunnels import missing, there
+from nbcontain.store import files
+
+DEVICE = "outside"
+_ADDRESS, _GATEWAY, _BITS = "198.19.211.100", "198.19.211.2", 24
+"""Of a block that is for tests between machines (RFC 2544), and nobody's."""
+_READY_S = 5.0
+_AGAIN_S = 30.0
+
+
+class Uplink:
+    """The uplink of the namespaces that this process has entered."""
+
+    def __init__(self, directory: Path, outside: Outside) -> None:
+        self._directory = directory
+        self._outside = outside
+        self._tried_at = 0.0
+        self.refusal = ""
+        """Why there is none; "" if there is one, or none was wanted yet."""
+
+    def be(self, holder: int, *, wanted: bool) -> None:
+        """Have one that runs, or none. Whatever is wrong is in `refusal`."""
+        record = self._record()
+        is_running = record is not None and start_of(record["pid"]) == record["start"]
+        if not wanted or (is_running and record is not None and record["netns"] != _netns()):
+            if is_running and record is not None:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(record["pid"], signal.SIGKILL)
+            files.unlink(self._directory / "uplink.json")
+            is_running = False
+        if not wanted or is_running:
+            self.refusal = ""
+        elif time.monotonic() - self._tried_at >= _AGAIN_S or not self._tried_at:
+            self._tried_at = time.monotonic()
+            self.refusal = missing() or self._begin(holder)
+
+    def _begin(self, holder: int) -> str:
+        """Try each program there is; gives why none goes on, or "" if one does."""
+        why = ""
+        for name, program in there().items():
+            try:
+                files.make_directory(self._directory, durable=False)
+                pid = self._spawned([program, *_words(name, holder)])
+                record = {"pid": pid, "start": start_of(pid), "netns": _netns()}
+                files.replace(self._directory / "uplink.json", json.dumps(record).encode(), durable=False)
+                if _is_ready(pid, record["start"]):
+                    self._tried_at = 0.0
+                    return ""
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+                lines = files.read(self._log, 1 << 16).decode(errors="replace").split("\n")
+                why = f"{name}: {next((each for each in reversed(lines) if each.strip()), 'it ended')}"
+            except (OSError, NbcontainError) as error:
+                why = f"{name}: {error}"
+        return why
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "log"
+
+    def _spawned(self, words: list[str]) -> int:
+        files.unlink(self._log)
+        log = files.open_to_append(self._log)
+        try:
+            return self._outside.spawn(words, log)
+        finally:
+            os.close(log)
+
+    def _record(self) -> dict[str, int] | None:
+        try:
+            found = json.loads(files.read(self._directory / "uplink.json", 1 << 10))
+            return {name: int(found[name]) for name in ("pid", "start", "netns")}
+        except (OSError, ValueError, KeyError, TypeError, NbcontainError):
+            return None
+
+
+def _words(name: str, holder: int) -> list[str]:
+    """What pasta(1) and slirp4netns(1) are told: an interface and a way out, and nothing of this machine's loopback."""
+    users, network = (f"/proc/{holder}/ns/{each}" for each in ("user", "net"))
+    if name == "pasta":
+        return [
+            "--foreground", "--quiet", "--config-net", "--ns-ifname", DEVICE, "--ipv4-only",
+            "--address", _ADDRESS, "--netmask", str(_BITS), "--gateway", _GATEWAY, "--no-map-gw",
+            "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--userns", users, "--netns", network,
+        ]  # fmt: skip
+    block = f"{_ADDRESS.rpartition('.')[0]}.0/{_BITS}"
+    return [
+        "--configure", "--mtu=65520", "--disable-host-loopback", f"--cidr={block}",
+        "--netns-type=path", f"--userns-path={users}", network, DEVICE,
+    ]  # fmt: skip
+
+
+def _is_ready(pid: int, start: int) -> bool:
+    """Whether it has made its interface and a route, which takes it a moment; False if it ended."""
+    until = time.monotonic() + _READY_S
+    while time.monotonic() < until and start_of(pid) == start:
+        with suppress(OSError):
+            index = socket.if_nametoindex(DEVICE)
+            with open("/proc/thread-self/net/route", encoding="ascii") as lines:
+                routes = [line.split() for line in lines]
+            if index and any(each[:2] == [DEVICE, "00000000"] for each in routes):
+                return True
+        time.sleep(0.002)
+    return False
+
+
+def _netns() -> int:
+    return os.stat("/proc/thread-self/ns/net").st_ino

@@ -1,0 +1,262 @@
+"""Networks of ordinary users: in namespaces of their own, behind an uplink, and everything of it gone again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import needs
+import places
+from machine import Machine, network_processes, said, until
+from nbcontain.engine import Engine
+from nbcontain.errors import NetworkError, PortTaken
+from nbcontain.network import tunnels
+from nbcontain.network.records import place, start_of
+from nbcontain.networks import NetworkRequest
+from nbcontain.runtime.container import Container
+
+pytestmark = pytest.mark.of_users
+WAIT = "trap exit TERM; echo ready; while :; do sleep 0.1; done"
+WEB = "mkdir /web; echo hello from $HOSTNAME > /web/index.html; echo ready; exec httpd -f -p 80 -h /web"
+WORLD = "192.0.2.2"
+
+
+@pytest.fixture(scope="module")
+def shared(busybox_context: Path) -> Iterator[Machine]:
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-own-", dir=needs.scratch()))
+    with Engine(directory, environ={**os.environ, "NBCONTAIN_NETWORK": ""}) as engine:
+        machine = Machine(engine, busybox_context)
+        yield machine
+        machine.clear()
+        engine.networks.settle()
+        for process in processes(machine):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        engine.store.snapshots.remove_tree(engine.layout.snapshots)
+    places.remove(directory)
+
+
+@pytest.fixture
+def machine(shared: Machine, profile: str) -> Iterator[Machine]:
+    yield shared
+    shared.clear()
+    shared.engine.networks.prune()
+
+
+def processes(machine: Machine) -> dict[int, str]:
+    """The networks' processes of a machine's store, by pid."""
+    found = network_processes(machine.engine.layout.root)
+    with suppress(OSError):
+        record = json.loads(machine.engine.layout.network_process(place(), "uplink/uplink.json").read_bytes())
+        if start_of(record["pid"]) == record["start"]:
+            found[record["pid"]] = "uplink"
+    return found
+
+
+def make(machine: Machine, name: str, **said: object) -> None:
+    machine.engine.networks.create(NetworkRequest(name=name, **said))  # type: ignore[arg-type]
+
+
+def get(address: str, port: int) -> str:
+    return f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {address} {port}"
+
+
+def ask_outside(address: str = WORLD, port: int = 8000) -> str:
+    """The same of the other machine, or of this one by its address.
+
+    It does not close its half at once: of such connections Debian 12's pasta never tells the end.
+    """
+    return f"(printf 'GET / HTTP/1.0\\r\\n\\r\\n'; sleep 0.3) | timeout 3 nc -w 3 {address} {port}"
+
+
+def fetch(port: int) -> str:
+    done = subprocess.run(["curl", "-sS", "--max-time", "5", f"http://127.0.0.1:{port}/"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    return done.stdout
+
+
+def address(machine: Machine, container: Container, network: str) -> str:
+    sandbox = machine.engine.networks.sandbox(container)
+    assert sandbox is not None
+    return next(each.address for each in sandbox.endpoints if each.network_name == network)
+
+
+def web_on(machine: Machine, network: str, *ports: str) -> Container:
+    web = machine.start(WEB, name="web", network=network, publish=ports)
+    until(lambda: "ready" in said(web) and "hello" in machine.execute(web, "sh", "-c", get("127.0.0.1", 80))[1])
+    return web
+
+
+def test_who_names_no_network_is_on_the_default_one_and_gets_out(machine: Machine, profile: str) -> None:
+    assert machine.engine.networks.default() == "bridge"
+    shown = machine.sh(f"ip -o -4 addr show eth0; nslookup -type=a example.test; {ask_outside()}")
+    assert "10.210.0." in shown and "198.51.100.7" in shown
+    # What comes there comes from this machine.
+    assert "hello 192.0.2.1" in shown
+    program = "pasta" if profile == "rootless-range" else "slirp4netns"
+    uplink = next(pid for pid, role in processes(machine).items() if role == "uplink")
+    assert program in Path(f"/proc/{uplink}/cmdline").read_text()
+
+
+def test_containers_find_each_other_by_name_and_networks_are_apart(machine: Machine, profile: str) -> None:
+    make(machine, "one")
+    make(machine, "two")
+    web = web_on(machine, "one")
+    assert "hello" in machine.sh(get("web", 80), network="one")
+    inside = address(machine, web, "one")
+    result = machine.run("sh", "-c", f"nslookup web.one; {get(inside, 80)}; :", network="two")
+    assert "NXDOMAIN" in result.stdout + result.stderr and "hello" not in result.stdout
+    assert "hello" in machine.sh(get("127.0.0.1", 80), network="container:web")
+    # Each in a user namespace of its own, that no other has power over.
+    other = machine.start(WAIT, name="other", network="one")
+    users = [os.readlink(f"/proc/{each.pid}/ns/user") for each in (web, other)]
+    assert len({*users, os.readlink("/proc/self/ns/user")}) == 3
+
+
+def test_nothing_leads_out_of_an_internal_network(machine: Machine, profile: str) -> None:
+    make(machine, "shut", internal=True)
+    web_on(machine, "shut")
+    assert "hello" in machine.sh(get("web", 80), network="shut")
+    result = machine.run("sh", "-c", f"nslookup -type=a example.test; {ask_outside()}; :", network="shut")
+    assert "198.51.100.7" not in result.stdout and "hello" not in result.stdout
+
+
+def test_a_container_does_not_reach_this_machines_loopback(machine: Machine, profile: str) -> None:
+    with socket.socket() as here:
+        here.bind(("127.0.0.1", 0))
+        here.listen()
+        number = here.getsockname()[1]
+        gateways = ("10.210.0.1", "198.19.211.2", "198.19.211.100", "127.0.0.1", "10.0.2.2")
+        machine.run("sh", "-c", "; ".join(f"nc -w 1 {each} {number} </dev/null" for each in gateways) + "; :")
+        here.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            here.accept()
+
+
+def test_published_ports_lead_in_and_what_cannot_be_had_is_told(machine: Machine, profile: str) -> None:
+    make(machine, "lab")
+    web_on(machine, "lab", "18080:80", "0.0.0.0:18081:80")
+    assert "hello" in fetch(18080)
+    assert "hello" in machine.sh(ask_outside("192.0.2.1", 18081), network="bridge")
+    with pytest.raises(PortTaken) as told:
+        machine.run("true", publish=("18080:80",))
+    assert "the container web has it" in told.value.why
+    with pytest.raises(NetworkError, match="cannot publish at 127.0.0.1:80") as low:
+        machine.run("true", publish=("80:80",))
+    assert "below 1024" in low.value.why and "8080" in low.value.hint
+    assert [each.name for each in machine.engine.containers()] == ["web"]
+
+
+def test_joining_and_leaving_while_it_runs(machine: Machine, profile: str) -> None:
+    networks = machine.engine.networks
+    make(machine, "one")
+    make(machine, "two")
+    web_on(machine, "two")
+    other = machine.start(WAIT, name="other", network="one")
+    asks = ("sh", "-c", get("web", 80))
+    assert "hello" not in machine.execute(other, *asks)[1]
+    networks.connect("two", other)
+    assert "hello" in machine.execute(other, *asks)[1]
+    networks.disconnect("two", other)
+    assert "hello" not in machine.execute(other, *asks)[1]
+    alone = machine.start(WAIT, name="alone", network="none")
+    with pytest.raises(NetworkError, match="while it runs") as told:
+        networks.connect("two", alone)
+    assert "stop alone" in told.value.hint
+    machine.engine.stop(alone, 0)
+    networks.connect("two", alone)
+    machine.engine.start(alone)
+    assert "hello" in machine.execute(alone, *asks)[1]
+
+
+def test_a_container_that_is_started_again_by_itself_is_on_its_network_still(machine: Machine, profile: str) -> None:
+    make(machine, "lab")
+    web_on(machine, "lab")
+    dying = machine.start("echo ready; sleep 0.5; exit 1", name="dying", network="lab", restart="on-failure:2")
+    until(lambda: dying.state().restart_count >= 1 and dying.status == "running")
+    assert "hello" in machine.execute(dying, "sh", "-c", get("web", 80))[1]
+
+
+def test_without_a_way_out_who_names_no_network_has_this_machines(
+    machine: Machine, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnels, "TUN", "/nowhere")
+    assert machine.engine.networks.default() == "host"
+    assert "/nowhere" in machine.engine.networks.no_way_out()
+    assert "192.0.2.1" in machine.sh("ip addr")
+
+
+@pytest.mark.parametrize("victims", ["space", "uplink", "outside", "names", "forwarder", "worker", "all"])
+def test_whatever_is_killed_is_there_again_and_containers_keep_their_network(
+    machine: Machine, profile: str, victims: str
+) -> None:
+    make(machine, "lab")
+    web = web_on(machine, "lab", "18080:80")
+    other = machine.start(WAIT, name="other", network="lab")
+    for pid, role in processes(machine).items():
+        if role == victims or victims == "all":
+            os.kill(pid, signal.SIGKILL)
+    machine.engine.networks.settle()
+
+    def works() -> bool:
+        with suppress(subprocess.CalledProcessError):
+            inside = machine.execute(other, "sh", "-c", f"{get('web', 80)}; {ask_outside()}")[1]
+            return "hello from" in inside and "hello 192" in inside and "hello" in fetch(18080)
+        return False
+
+    until(works)
+    assert web.status == "running"
+    assert {*processes(machine).values()} == {"space", "uplink", "outside", "names", "forwarder", "worker"}
+
+
+def test_two_stores_of_a_user_do_not_touch_each_others(machine: Machine, profile: str, busybox_context: Path) -> None:
+    make(machine, "lab", subnets=("10.99.0.0/24",))
+    web_on(machine, "lab")
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-own-", dir=needs.scratch()))
+    with Engine(directory, environ=dict(os.environ)) as engine:
+        other = Machine(engine, busybox_context)
+        make(other, "lab", subnets=("10.99.0.0/24",))
+        assert "hello" not in other.sh(f"{get('10.99.0.2', 80)}; :", network="lab", ip="10.99.0.9")
+        engine.networks.settle()
+        for pid in processes(other):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        engine.store.snapshots.remove_tree(engine.layout.snapshots)
+    places.remove(directory)
+    assert "hello" in machine.sh(get("web", 80), network="lab")
+
+
+def test_when_nobody_needs_networks_any_more_no_process_and_no_namespace_is_left(
+    machine: Machine, profile: str, tmp_path: Path
+) -> None:
+    ids = json.dumps(machine.engine.host.ids.numbers())
+    program = (
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        f"from nbcontain.network.process import main; main({str(tmp_path)!r}, 1, {ids!r}, 0.2)"
+    )
+    begun = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert begun.stdout is not None and begun.stdout.read(1) == b"."
+    record = json.loads((tmp_path / "networks" / "run" / place() / "space" / "holder.json").read_bytes())
+    namespace = os.readlink(f"/proc/{record['pid']}/ns/net")
+    begun.wait()
+    until(lambda: start_of(record["pid"]) == 0, timeout_s=10)
+    time.sleep(0.05)
+    left = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if _network_of(pid) == namespace]
+    assert left == []
+
+
+def _network_of(pid: str) -> str:
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/net")
+    return ""

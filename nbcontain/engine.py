@@ -286,8 +286,7 @@ class Engine:
         """A container of that name that runs. Raises ContainerNotFound, NotRunning."""
         container = self.container(name)
         if (status := container.status) != "running":
-            hint = f"%container start {container.name}"
-            raise NotRunning(f"{container.name} is not running", why=f"it is {status}", hint=hint)
+            raise NotRunning(f"{name} is not running", why=f"it is {status}", hint=f"%container start {name}")
         return container
 
     @cached_property

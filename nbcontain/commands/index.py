@@ -9,6 +9,7 @@ INDEX = {
     "builder du": "builds",
     "builder prune": "builds",
     "commit": "archives",
+    "config": "settings",
     "container attach": "containers",
     "container board": "board",
     "container commit": "archives",

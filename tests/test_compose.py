@@ -203,8 +203,9 @@ def test_a_project_comes_up_in_order_changes_where_it_changed_and_leaves_nothing
     assert began["cache"] < began["migrate"] < began["web"]
     web = engine.container("shop-web-1")
     end = time.monotonic() + 5
-    while not (said := b"".join(getattr(each.event, "data", b"") for each in web.output())) and time.monotonic() < end:
-        time.sleep(0.02)
+    said = b""
+    while not said.endswith(b"\n") and time.monotonic() < end:
+        said = b"".join(getattr(each.event, "data", b"") for each in web.output())
     assert said == b"hidden\n"
     assert any("no networks can be made here" in getattr(each, "message", "") for each in told)
     second = up(SHOP.replace("cat /run", "cat  /run"))

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from nbcontain.display.ansi import sanitized
 from nbcontain.display.table import Table
-from nbcontain.display.values import Confirm, Document, InProgress, Interactive, Lines, Live, Log, Raw, Verdict
+from nbcontain.display.values import Board, Confirm, Document, InProgress, Interactive, Lines, Live, Log, Raw, Verdict
 from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Notice, Output, Started, encode
 from nbcontain.oci.image import Image
@@ -32,6 +32,8 @@ def draw(value: object) -> int:
             return attend(value)
         case Table():
             print(value.text())
+        case Board():
+            print(value.look().text())
         case Lines(lines=lines):
             for line in lines:
                 print(sanitized(line) if sys.stdout.isatty() else line)

@@ -27,6 +27,7 @@ from nbcontain.outcomes import RunResult
 from nbcontain.profiles import ISOLATION, Profile, choose, ids_of, storage_driver
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container as Handle
+from nbcontain.settings import Settings
 from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
 from nbcontain.store.place import Place, place
@@ -96,7 +97,7 @@ class Engine:
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
-        self.environ = os.environ if environ is None else environ
+        self.environ: Mapping[str, str] = Settings(os.environ) if environ is None else environ
         self._root = Path(root).absolute() if root else None
         self._others: dict[str, Engine] = {}
 
@@ -330,7 +331,7 @@ class Engine:
         info = ContainerInfo(
             id=container_id,
             name=options.name and checked(options.name),
-            image=self._shown_name(options.image, image),
+            image=self.bases.shown_name(options.image, image),
             image_id=str(image.id),
             command=spec.process.args,
             created=timestamp(),
@@ -362,11 +363,6 @@ class Engine:
                 raise
         self.life.made(container := Container(bundle, self), options)
         return container
-
-    def _shown_name(self, asked: str, image: Image) -> str:
-        """The name as it was asked for, as with docker."""
-        names = self.store.images.names(image.digest)
-        return asked if any(_means(asked, each) for each in names) else image.id.short
 
     def run(
         self, options: RunOptions, *, stdin: Any = None,
@@ -437,13 +433,6 @@ class Engine:
     def diff(self, container: Handle) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""
         return self.store.changes(container.id, self.launcher, skip=container.bundle.stubs())
-
-
-def _means(name: str, reference: Reference) -> bool:
-    try:
-        return Reference.parse(name) == reference
-    except Exception:  # noqa: BLE001 - an id, then
-        return False
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:

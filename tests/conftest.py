@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import needs
+import places
 from images import BUSYBOX
 
 if TYPE_CHECKING:
@@ -36,23 +36,10 @@ def _own_environment() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def store_directory() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
-    yield directory
-    with contextlib.suppress(ImportError):
-        from nbcontain.engine import Engine
-
-        with Engine(directory) as engine:
-            for container in engine.containers():
-                engine.remove_container(container, force=True)
-    shutil.rmtree(directory, ignore_errors=True)
-
-
 @pytest.fixture
 def root() -> Iterator[Path]:
     """A fresh directory for a store, where overlays work; its containers are ended and it is removed afterwards."""
-    with store_directory() as directory:
+    with places.store_directory() as directory:
         yield directory
 
 
@@ -102,7 +89,7 @@ def desk(busybox_context: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     from nbcontain.engine import Engine
 
     needs.chromium()
-    with store_directory() as root:
+    with places.store_directory() as root:
         with Engine(root) as engine:
             engine.build(BUSYBOX, BuildOptions(tags=("box",), context=busybox_context)).result()
         with lab.desk(tmp_path_factory.mktemp("notebooks"), root=root) as opened:

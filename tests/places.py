@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import needs
+
+
+@contextmanager
+def store_directory() -> Iterator[Path]:
+    """A fresh directory for a store, where overlays work; its containers are ended and it is removed afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
+    yield directory
+    with suppress(ImportError):
+        from nbcontain.engine import Engine
+
+        with Engine(directory) as engine:
+            for container in engine.containers():
+                engine.remove_container(container, force=True)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def remove(directory: Path) -> None:

@@ -91,6 +91,13 @@ def test_a_driver_that_cannot_be_is_an_error_with_a_reason() -> None:
         storage_driver(host(), {"NBCONTAIN_STORAGE_DRIVER": "zfs"})
 
 
+@pytest.mark.parametrize(("name", "why"), [("proot", "ptrace"), ("preload", "static programs")])
+def test_what_others_have_and_this_has_not_says_why(name: str, why: str) -> None:
+    with pytest.raises(Unavailable, match=f"no isolation {name}") as error:
+        choose(host(), name)
+    assert why in error.value.why and "rootless-range" in error.value.hint
+
+
 def test_the_command_tries_everything_down_to_a_process_inside(engine: Engine) -> None:
     command, options = parse_words("", ["doctor"])
     table = command.function(engine, options)

@@ -95,6 +95,8 @@ class Drawn:
     drawer: Drawer = Drawer()
     command: str = ""
     """What one would type to see the same."""
+    still: Picture | None = None
+    """As it is saved, where that is something else."""
 
 
 @dataclass(frozen=True, slots=True)

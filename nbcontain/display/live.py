@@ -52,6 +52,13 @@ class Shown(Protocol):
     def follow(self) -> Iterator[Record]: ...
 
 
+class Place(Protocol):
+    """Where it is shown: a surface, or a row of a board."""
+
+    def mark(self) -> None: ...
+    def close(self, last: Picture | None = None) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a container's card knows and can do beside the container's own account."""
@@ -84,7 +91,9 @@ class LiveContainer:
     """What the card of one container knows. Drawn by the ticker's thread, fed by its own, clicked in any."""
 
     def __init__(self, container: Shown, around: Surroundings) -> None:
-        self.surface: Surface | None = None
+        self.surface: Place | None = None
+        self.is_over = False
+        """It has ended, and nobody follows it any more."""
         self._container = container
         self._around = around
         self._view = View()
@@ -132,11 +141,20 @@ class LiveContainer:
             seen = max(seen, count)
             if not self._runs_again():
                 break
-        if lookout is not None:
-            lookout.forget(self._look)
+        self.leave()
+        self.is_over = True
         self._facts = self._asked()
         if self.surface is not None:
             self.surface.close(self.picture())
+
+    def leave(self) -> None:
+        """Look at it no more."""
+        if self._around.lookout is not None:
+            self._around.lookout.forget(self._look)
+
+    def seen(self) -> tuple[ContainerFacts, View]:
+        """What is known of it now."""
+        return self._with_meters(), self._view
 
     def _take_record(self, record: Record) -> None:
         view = update(self._view, record)

@@ -131,7 +131,7 @@ def container_picture(
 ) -> Picture:
     """A container as it is now: state, uptime, what it uses, its last lines."""
     root = view.tasks.get(container.id) or view.root()
-    state, word = _container_state(container, root)
+    state, word = container_state(container, root)
     is_up = state in ("up", "paused")
     since: Since | str = ""
     if root is not None and root.started_at is not None:
@@ -201,7 +201,7 @@ def _run_state(root: TaskView) -> tuple[str, str]:
     return ("up" if root.state == "running" else root.state), root.state
 
 
-def _container_state(container: ContainerFacts, root: TaskView | None) -> tuple[str, str]:
+def container_state(container: ContainerFacts, root: TaskView | None) -> tuple[str, str]:
     """The engine's word where it and the journal differ, as between a death and its record."""
     if container.status == "removed":
         return "gone", "removed"

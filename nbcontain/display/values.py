@@ -52,6 +52,13 @@ class Interactive:
 
 
 @dataclass(frozen=True, slots=True)
+class Board:
+    """All containers, looked at for as long as somebody wants to; `look` gives them as a table."""
+
+    look: Callable[[], Table] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
     """A program that waits for somebody to talk to it, in a cell's terminal."""
 

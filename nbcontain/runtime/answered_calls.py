@@ -19,8 +19,11 @@ SET_IDS = (
 OWNERS = ("chown", "lchown", "fchown", "fchownat")
 NODES = ("mknod", "mknodat")
 OPENS = ("open", "openat")
+"""The latter only where it begins at the working directory: relative to a directory that is open, as whoever walks a
+tree asks, nothing is served, and an answer costs far more than the call itself."""
 GUARDED = ("fchmod", "fchown")
 NAMES = {"ids": (*GET_IDS, *SET_IDS, *OWNERS), "files": OPENS, "guard": GUARDED}
+_AT_CWD, _INT = 0xFFFF_FF9C, 0xFFFF_FFFF
 _TYPE, _DEVICES = 0o170000, (0o020000, 0o060000)
 
 
@@ -35,7 +38,10 @@ def filter_of(words: str, machine: str) -> bytes:
         rules += _nodes("SCMP_ACT_ERRNO", 0)
     for group, names in NAMES.items():
         if group in named:
-            rules.append(Rule(names, "SCMP_ACT_NOTIFY"))
+            rules.append(Rule(tuple(name for name in names if name != "openat"), "SCMP_ACT_NOTIFY"))
+    if "files" in named:
+        at_cwd = Argument(0, _INT, "SCMP_CMP_MASKED_EQ", _AT_CWD)
+        rules.append(Rule(("openat",), "SCMP_ACT_NOTIFY", None, (at_cwd,)))
     if "ids" in named:
         rules += _nodes("SCMP_ACT_NOTIFY", None)
     own, others = seccomp.MACHINES[machine]

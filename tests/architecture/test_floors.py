@@ -9,7 +9,7 @@ FLOORS = (
         "errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys",
         "truth", "docker_words", "keywords", "objects",
     },
-    {"channel", "host", "journal", "segments", "task"},
+    {"channel", "host", "journal", "segments", "settings", "task"},
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
@@ -22,7 +22,10 @@ FLOORS = (
     },
     {"display"},
     {"cells", "commands", "completion", "draw", "lessons", "terminal", "variables"},
-    {"aio", "api", "listing", "magics", "pool", "session", "__main__", "oci_runtime", "provisioner"},
+    {
+        "aio", "api", "configurable", "listing", "magics", "pool", "session", "shim", "__main__", "oci_runtime",
+        "provisioner",
+    },
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}
 

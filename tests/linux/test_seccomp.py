@@ -13,8 +13,10 @@ import needs
 from bpf import AARCH64, ALLOW, ARM, ERRNO, I386, KILL_PROCESS, X86_64, Filter
 from nbcontain.errors import BadDocument, UsageError
 from nbcontain.linux import seccomp
+from nbcontain.linux.confine import sealed
 from nbcontain.linux.seccomp_default import default
 from nbcontain.oci.seccomp import ACTIONS, FLAGS, OPERATORS, Argument, Rule, Seccomp, from_docker, from_json, to_json
+from nbcontain.runtime import answered_calls
 from nbcontain.runtime.confinement import CAPABILITIES
 
 EPERM, ENOSYS = ERRNO | 1, ERRNO | 38
@@ -314,3 +316,19 @@ def test_the_map_of_machines_names_the_older_ones() -> None:
 def test_a_profile_that_is_none_is_an_error(wrong: object) -> None:
     with pytest.raises(BadDocument):
         from_docker(wrong, (), "x86_64", (6, 1))
+
+
+FLAGS_BYTES = len(sealed(b"", 0))
+
+
+def test_only_opens_that_could_be_of_proc_or_dev_are_answered() -> None:
+    """From the working directory or the root; not those of who walks a tree, which are many."""
+    notify, at_cwd = 0x7FC0_0000, -100
+    answered = Filter(answered_calls.filter_of("ids files", "x86_64")[FLAGS_BYTES:])
+    openat = 257
+    assert answered.verdict(openat, (at_cwd & 0xFFFF_FFFF_FFFF_FFFF,)) == notify
+    assert answered.verdict(openat, (at_cwd & 0xFFFF_FFFF,)) == notify
+    assert answered.verdict(openat, (5,)) == ALLOW
+    assert answered.verdict(2) == notify
+    of_users = Filter(answered_calls.filter_of("ids", "x86_64")[FLAGS_BYTES:])
+    assert of_users.verdict(openat, (at_cwd & 0xFFFF_FFFF,)) == ALLOW

@@ -23,7 +23,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import AsyncKernelManager, KernelManager
 
-from conftest import store_directory
+import places
 from kernels import CHECKOUT, Kernel
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
@@ -67,7 +67,7 @@ def jupyter() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def store(jupyter: dict[str, str]) -> Iterator[Engine]:
     """A store with an image of this machine's Python and ipykernel, and one whose user is not root."""
-    with store_directory() as directory, Engine(directory) as engine:
+    with places.store_directory() as directory, Engine(directory) as engine:
         engine.from_host("hostpy", packages=("ipykernel",)).result()
         engine.build(WITH_USER, BuildOptions(tags=("hostpy-user",))).result()
         yield engine

@@ -73,6 +73,11 @@ function render({ model, el }) {
     setTimeout(showActions, 1000);  // the kernel says before then what came of it; if not, nothing has changed
   };
 
+  // Rows may have buttons of their own.
+  body.addEventListener('click', (event) => {
+    const node = event.target.closest('button[data-action]');
+    if (node && node.getAttribute('aria-disabled') !== 'true') model.send({ action: node.dataset.action });
+  });
   let held = '';
   const showDrawer = async () => {
     const { title, html, model_id } = model.get('drawer') ?? {};

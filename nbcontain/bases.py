@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nbcontain.errors import ImageNotFound, NoSuchPlatform
+from nbcontain.errors import BadDigest, BadReference, ImageNotFound, NoSuchPlatform
 from nbcontain.events import BUILD, Emit, scope
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
@@ -89,3 +89,15 @@ class Bases:
             image = host_image(programs, self._engine.workshop(emit), _TASK, packages)
         self._engine.store.images.put(image, reference)
         return image
+
+    def shown_name(self, asked: str, image: Image) -> str:
+        """What an image is called, as it was asked for, as with docker; its id where that is no name of it."""
+        names = self._engine.store.images.names(image.digest)
+        return asked if any(_means(asked, each) for each in names) else image.id.short
+
+
+def _means(name: str, reference: Reference) -> bool:
+    try:
+        return Reference.parse(name) == reference
+    except (BadDigest, BadReference):  # an id, then
+        return False

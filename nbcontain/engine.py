@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.containers import Containers
 from nbcontain.errors import NotRunning
@@ -27,6 +27,7 @@ from nbcontain.outcomes import RunResult
 from nbcontain.profiles import ISOLATION, Profile, choose, ids_of, storage_driver
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container as Handle
+from nbcontain.settings import Settings
 from nbcontain.store import Store, files
 from nbcontain.store.layout import Layout
 from nbcontain.store.place import Place, place
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from nbcontain.manifests import Manifests
     from nbcontain.mounting import Mounter
     from nbcontain.networks import Networks
+    from nbcontain.pages import Pages
     from nbcontain.processes import Processes
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
@@ -64,7 +66,6 @@ if TYPE_CHECKING:
     from nbcontain.volumes import Volumes
     from nbcontain.xray import Sides
 
-T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
 
 
@@ -88,6 +89,7 @@ class Engine:
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
     mounter: Noun[Mounter] = Noun("nbcontain.mounting")
     networks: Noun[Networks] = Noun("nbcontain.networks")
+    pages: Noun[Pages] = Noun("nbcontain.pages")
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     serving: Noun[Serving] = Noun("nbcontain.serving")
@@ -96,7 +98,7 @@ class Engine:
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
-        self.environ = os.environ if environ is None else environ
+        self.environ: Mapping[str, str] = Settings(os.environ) if environ is None else environ
         self._root = Path(root).absolute() if root else None
         self._others: dict[str, Engine] = {}
 
@@ -285,8 +287,7 @@ class Engine:
         """A container of that name that runs. Raises ContainerNotFound, NotRunning."""
         container = self.container(name)
         if (status := container.status) != "running":
-            hint = f"%container start {container.name}"
-            raise NotRunning(f"{container.name} is not running", why=f"it is {status}", hint=hint)
+            raise NotRunning(f"{name} is not running", why=f"it is {status}", hint=f"%container start {name}")
         return container
 
     @cached_property
@@ -330,7 +331,7 @@ class Engine:
         info = ContainerInfo(
             id=container_id,
             name=options.name and checked(options.name),
-            image=self._shown_name(options.image, image),
+            image=self.bases.shown_name(options.image, image),
             image_id=str(image.id),
             command=spec.process.args,
             created=timestamp(),
@@ -362,11 +363,6 @@ class Engine:
                 raise
         self.life.made(container := Container(bundle, self), options)
         return container
-
-    def _shown_name(self, asked: str, image: Image) -> str:
-        """The name as it was asked for, as with docker."""
-        names = self.store.images.names(image.digest)
-        return asked if any(_means(asked, each) for each in names) else image.id.short
 
     def run(
         self, options: RunOptions, *, stdin: Any = None,
@@ -437,13 +433,6 @@ class Engine:
     def diff(self, container: Handle) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""
         return self.store.changes(container.id, self.launcher, skip=container.bundle.stubs())
-
-
-def _means(name: str, reference: Reference) -> bool:
-    try:
-        return Reference.parse(name) == reference
-    except Exception:  # noqa: BLE001 - an id, then
-        return False
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import time
@@ -11,6 +10,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from nbcontain import configurable, shim
 from nbcontain.cells import Cell, cell_of
 from nbcontain.commands import overview, parse_words
 from nbcontain.commands.builds import DockerfileWords
@@ -30,6 +30,7 @@ from nbcontain.options import HelpAsked, parse, parser_of
 from nbcontain.outcomes import RunResult
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions
+from nbcontain.settings import Settings
 from nbcontain.task import Task
 from nbcontain.values import replace
 from nbcontain.variables import Variables
@@ -50,11 +51,17 @@ class Session:
     def __init__(self, ipython: Any) -> None:
         self.ipython = ipython
         self.engine = Engine()
-        self.mode = mode(os.environ, ipython)
+        if isinstance(self.engine.environ, Settings):
+            configurable.register(ipython, self.engine.environ, self._configured)
         self.context_files = ContextFiles()
         self._alias: str | None = None
         self._last_drawn: object = None
-        formatters.register(ipython, self.mode, self.around, self.was_drawn)
+        self._configured()
+
+    def _configured(self) -> None:
+        """Show things as is set by now."""
+        self.mode = mode(self.engine.environ, self.ipython)
+        formatters.register(self.ipython, self.mode, self.around, self.was_drawn)
 
     # --- what the magics do ---
 
@@ -97,6 +104,9 @@ class Session:
         words = variables.words(line)
         if magic == "nbcontain" and words[:1] == ["alias"]:
             return self._make_alias(words[1:])
+        if magic == "nbcontain" and words[:1] == ["shim"]:
+            print(shim.install(self.engine, words[1:]))
+            return None
         group = magic if magic in GROUP_MAGICS else "nbcontain"
         try:
             if not words:
@@ -108,6 +118,8 @@ class Session:
         if isinstance(options, RunOptions | ExecOptions):
             options = replace(options, exchange=Exchange.of(options, variables.named, variables.give))
         value = command.function(self.engine, options)
+        if command.name == "config":
+            self._configured()
         match value:
             case Log():
                 return InProgress(_log_task(value), "exec")

@@ -9,7 +9,7 @@ FLOORS = (
         "errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys",
         "truth", "docker_words", "keywords", "objects",
     },
-    {"channel", "host", "journal", "segments", "task"},
+    {"channel", "host", "journal", "segments", "settings", "task"},
     {"store"},
     {"registry", "runtime", "network"},
     {"build"},
@@ -17,12 +17,15 @@ FLOORS = (
         "anatomy", "archives", "bases", "builder", "consoles", "container_facts", "containers", "diagnosis", "engine",
         "exchange", "explorer", "filters", "handles", "happenings", "housekeeping", "images", "inspection",
         "kernel_places", "kernels", "kernelspecs", "life", "logbook", "manifests", "mounting", "networks", "nouns",
-        "outcomes", "places", "probe_file", "processes", "profiles", "proxies", "resources", "serving", "soundness",
-        "standard_input", "transfers", "volumes", "xray",
+        "outcomes", "pages", "places", "probe_file", "processes", "profiles", "proxies", "resources", "serving",
+        "soundness", "standard_input", "transfers", "volumes", "xray",
     },
     {"display"},
     {"cells", "commands", "completion", "draw", "lessons", "terminal", "variables"},
-    {"aio", "api", "listing", "magics", "pool", "session", "__main__", "oci_runtime", "provisioner"},
+    {
+        "aio", "api", "configurable", "listing", "magics", "pool", "session", "shim", "__main__", "oci_runtime",
+        "provisioner",
+    },
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}
 

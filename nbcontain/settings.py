@@ -1,0 +1,146 @@
+"""What can be set, once for everything: by %config NbContain, a variable of the environment, or pyproject.toml.
+
+The first of these that says something holds. To whoever asks, all of them look like the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from nbcontain.errors import UsageError
+from nbcontain.values import dataclass
+
+_LIMIT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One of them: its name in a table, its variable, what it is for, and what it can be ("" is anything)."""
+
+    name: str
+    variable: str
+    help: str
+    choices: tuple[str, ...] = ()
+    is_changeable: bool = True
+    """Whether it means something to an engine that is at work already."""
+
+
+SETTINGS = (
+    Setting("root", "NBCONTAIN_ROOT", "the directory of the store", is_changeable=False),
+    Setting("display", "NBCONTAIN_DISPLAY", "how things are shown", ("auto", "card", "html", "plain")),
+    Setting("pull", "NBCONTAIN_PULL", "when a registry is asked", ("always", "missing", "never", "newer")),
+    Setting("network", "NBCONTAIN_NETWORK", "the network of who asks for none"),
+    Setting("isolation", "NBCONTAIN_ISOLATION", "the rung of the ladder: %nbcontain doctor lists them",
+            is_changeable=False),
+    Setting("storage_driver", "NBCONTAIN_STORAGE_DRIVER", "how file systems are kept", ("overlay", "copy"),
+            is_changeable=False),
+)  # fmt: skip
+
+
+class Settings(Mapping[str, str]):
+    """An environment, with what else was set below and above it."""
+
+    def __init__(self, environ: Mapping[str, str], directory: Path | None = None) -> None:
+        """`directory` is where to look for a pyproject.toml, there and above; where this process is unless given."""
+        self._environ, self._directory = environ, directory
+        self._own: dict[str, str] = {}
+        self._read: tuple[dict[str, str], str] | None = None
+
+    def __getitem__(self, variable: str) -> str:
+        if variable in self._own:
+            return self._own[variable]
+        if variable in self._environ or not variable.startswith("NBCONTAIN_"):
+            return self._environ[variable]
+        return self._project[0][variable]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._project[0], **self._environ, **self._own})
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def set(self, name: str, value: str) -> None:
+        """Set one for as long as this process lives; "" takes that back. Raises UsageError."""
+        found = setting(name)
+        if not found.is_changeable:
+            raise UsageError(
+                f"{name} cannot be changed while an engine is at work",
+                hint=f"{found.variable}=… before the kernel starts, or [tool.nbcontain] {name} in pyproject.toml",
+            )
+        if value:
+            self._own[found.variable] = _checked(found, value)
+        else:
+            self._own.pop(found.variable, None)
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Name, value, where that is from, and what it is for."""
+        return [(each.name, self.get(each.variable, ""), self._source(each.variable), each.help) for each in SETTINGS]
+
+    def _source(self, variable: str) -> str:
+        if variable in self._own:
+            return "%config NbContain"
+        if variable in self._environ:
+            return f"${variable}"
+        return self._project[1] if variable in self._project[0] else "default"
+
+    @property
+    def _project(self) -> tuple[dict[str, str], str]:
+        """What [tool.nbcontain] of the nearest pyproject.toml says, and where that is."""
+        if self._read is None:
+            try:
+                self._read = _of_project(self._directory or Path.cwd())
+            except FileNotFoundError:
+                # The directory that this process is in has been removed.
+                self._read = {}, ""
+        return self._read
+
+
+def setting(name: str) -> Setting:
+    """The setting of that name. Raises UsageError."""
+    for each in SETTINGS:
+        if each.name == name:
+            return each
+    from difflib import get_close_matches
+
+    names = [each.name for each in SETTINGS]
+    near = get_close_matches(name, names, 1)
+    raise UsageError(
+        f"there is no setting {name!r}", hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    )
+
+
+def _checked(found: Setting, value: str) -> str:
+    if found.choices and value not in found.choices:
+        raise UsageError(f"{found.name} = {value!r}", hint=f"It can be {', '.join(found.choices)}.")
+    return value
+
+
+def _of_project(directory: Path) -> tuple[dict[str, str], str]:
+    for each in (directory, *directory.parents):
+        path = each / "pyproject.toml"
+        try:
+            with path.open("rb") as file:
+                data = file.read(_LIMIT_BYTES)
+        except OSError:
+            continue
+        return (_read(path, data), str(path)) if b"tool.nbcontain" in data else ({}, "")
+    return {}, ""
+
+
+def _read(path: Path, data: bytes) -> dict[str, str]:
+    """Raises UsageError for what cannot be read, and for what is no setting."""
+    import tomllib
+
+    try:
+        table = tomllib.loads(data.decode()).get("tool", {}).get("nbcontain", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}", why=str(error)) from error
+    found = {}
+    for name, value in table.items():
+        known = setting(name)
+        # A directory is meant from where it is written down.
+        text = str(path.parent / os.path.expanduser(str(value))) if name == "root" else str(value)
+        found[known.variable] = _checked(known, text)
+    return found

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.containers import Containers
 from nbcontain.errors import NotRunning
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from nbcontain.manifests import Manifests
     from nbcontain.mounting import Mounter
     from nbcontain.networks import Networks
+    from nbcontain.pages import Pages
     from nbcontain.processes import Processes
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from nbcontain.volumes import Volumes
     from nbcontain.xray import Sides
 
-T = TypeVar("T")
 _NONE: Mapping[str, NamedSource] = {}
 
 
@@ -89,6 +89,7 @@ class Engine:
     manifests: Noun[Manifests] = Noun("nbcontain.manifests")
     mounter: Noun[Mounter] = Noun("nbcontain.mounting")
     networks: Noun[Networks] = Noun("nbcontain.networks")
+    pages: Noun[Pages] = Noun("nbcontain.pages")
     processes: Noun[Processes] = Noun("nbcontain.processes")
     resources: Noun[Resources] = Noun("nbcontain.resources")
     serving: Noun[Serving] = Noun("nbcontain.serving")
@@ -286,8 +287,7 @@ class Engine:
         """A container of that name that runs. Raises ContainerNotFound, NotRunning."""
         container = self.container(name)
         if (status := container.status) != "running":
-            hint = f"%container start {container.name}"
-            raise NotRunning(f"{container.name} is not running", why=f"it is {status}", hint=hint)
+            raise NotRunning(f"{name} is not running", why=f"it is {status}", hint=f"%container start {name}")
         return container
 
     @cached_property

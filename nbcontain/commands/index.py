@@ -25,6 +25,7 @@ INDEX = {
     "container list": "containers",
     "container logs": "logs",
     "container ls": "containers",
+    "container open": "explain",
     "container pause": "resources",
     "container port": "networks",
     "container prune": "housekeeping",

@@ -57,6 +57,12 @@ def register(ipython: Any, mode: Mode, around: Around, drawn: Callable[[object],
         show_xray(value, mode)
 
     own.for_type(Container, show_live)
+    def opened(value: Any) -> None:
+        from nbcontain.display.looking import show_opened
+
+        show_opened(value, mode)
+
+    own.for_type_by_name("nbcontain.display.opened", "Opened", opened)
     own.for_type_by_name("nbcontain.display.xrayed", "Xrayed", xrayed)
     own.for_type_by_name("nbcontain.images", "Layers", layers)
     own.for_type_by_name("nbcontain.display.explored", "Explored", explored)

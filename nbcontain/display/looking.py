@@ -15,6 +15,7 @@ from nbcontain.display.surface import WIDGET
 
 if TYPE_CHECKING:
     from nbcontain.display.explored import Explored
+    from nbcontain.display.opened import Opened
     from nbcontain.display.xrayed import Xrayed
     from nbcontain.images import Layers
 
@@ -57,6 +58,20 @@ def show_xray(value: Xrayed, mode: Mode) -> None:
         return XrayWidget(value)
 
     show(made, static, mode)
+
+
+def show_opened(value: Opened, mode: Mode) -> None:
+    """Show a container's page."""
+    static = {"text/plain": repr(value)}
+    if mode != "plain":
+        static["text/html"] = value._repr_html_()
+
+    def made() -> Any:
+        from nbcontain.display.browser_widget import BrowserWidget
+
+        return BrowserWidget(value)
+
+    show(made, static, "html" if value.is_external and mode == "card" else mode)
 
 
 def show(make: Callable[[], Any], static: Mapping[str, str], mode: Mode) -> Any:

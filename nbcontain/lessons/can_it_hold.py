@@ -30,8 +30,8 @@ LESSON = Lesson(
             (
                 Choice("nothing", "Much of it needs no permission at all: an image is files and JSON."),
                 Choice(
-                    "pulling, looking into, tagging and pushing images",
-                    "All of that is done with files. Only to change its files or to start it takes the kernel's help.",
+                    "pulling, looking into, tagging, copying into and pushing images",
+                    "All of that is done with files. Only starting a program inside needs the kernel's help.",
                     is_right=True,
                 ),
                 Choice(

@@ -1,0 +1,129 @@
+"""Pages of servers in containers, asked for inside of their networks: ports need not be published. `engine.pages`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from nbcontain.errors import ContainerError, NotRunning
+from nbcontain.runtime.container import Container
+from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.engine import Engine
+
+LIMIT_BYTES = 4 << 20
+"""What one answer may hold; the rest of it is left away."""
+_TIMEOUT_S = 10.0
+_REDIRECTS = 5
+_COOKIES = 50
+_PROGRAM = (
+    "import sys; sys.path.append(sys.argv[1]); from nbcontain.runtime.visitor import main; main(int(sys.argv[2]))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a server answered."""
+
+    path: str
+    """Where it was found in the end."""
+    status: int
+    kind: str
+    """Its media type, as in text/html; charset=utf-8."""
+    data: bytes
+    is_cut: bool = False
+
+
+class Visit:
+    """Somebody who looks at one port of a container, with the cookies that it was given. Safe among threads."""
+
+    def __init__(self, container: Container, port: int) -> None:
+        self.container, self.port = container, port
+        self._lock = threading.Lock()
+        self._cookies: dict[str, str] = {}
+
+    def fetch(self, path: str, method: str = "GET", body: str = "", kind: str = "") -> Page:
+        """Ask for a path; redirects to the same server are followed. Raises ContainerError, NotRunning."""
+        for _ in range(_REDIRECTS):
+            said, data = self._asked(path, method, body, kind)
+            headers = {name.lower(): value for name, value in said["headers"]}
+            self._remember(said["headers"])
+            target = headers.get("location", "")
+            if said["status"] not in (301, 302, 303, 307, 308) or not target:
+                return Page(path, said["status"], headers.get("content-type", ""), data, said["cut"])
+            there = urlsplit(urljoin(f"http://localhost:{self.port}{path}", target))
+            if there.hostname not in ("localhost", "127.0.0.1") or (there.port or 80) != self.port:
+                raise ContainerError(f"{path} leads to another server", why=target[:300])
+            path = there.path + (f"?{there.query}" if there.query else "")
+            if said["status"] in (301, 302, 303):
+                method, body = "GET", ""
+        raise ContainerError(f"{path} goes on leading elsewhere", why=f"more than {_REDIRECTS} redirects")
+
+    def _asked(self, path: str, method: str, body: str, kind: str) -> tuple[dict[str, Any], bytes]:
+        pid = self.container.pid
+        if pid is None:
+            raise NotRunning(f"{self.container.name} is not running", hint=f"%container start {self.container.name}")
+        headers = {"Host": f"localhost:{self.port}", "Accept": "*/*", "Accept-Encoding": "identity"}
+        with self._lock:
+            cookie = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+        headers |= {"Cookie": cookie} if cookie else {}
+        headers |= {"Content-Type": kind} if kind else {}
+        order = {"port": self.port, "path": path, "method": method, "body": body, "headers": headers,
+                 "limit": LIMIT_BYTES, "timeout_s": _TIMEOUT_S}  # fmt: skip
+        package = str(Path(__file__).resolve().parents[1])
+        words = [sys.executable, "-I", "-S", "-c", _PROGRAM, package, str(pid)]
+        try:
+            done = subprocess.run(words, input=json.dumps(order).encode() + b"\n", capture_output=True,
+                                  timeout=2 * _TIMEOUT_S, check=False)  # fmt: skip
+            line, _, data = done.stdout.partition(b"\n")
+            said = json.loads(line)
+        except (subprocess.TimeoutExpired, ValueError) as error:
+            raise ContainerError(f"nothing came from port {self.port} of {self.container.name}") from error
+        if "error" in said:
+            raise ContainerError(
+                f"port {self.port} of {self.container.name} does not answer", why=said["error"],
+                hint=f"%container logs {self.container.name}",
+            )  # fmt: skip
+        return said, data
+
+    def _remember(self, headers: list[tuple[str, str]]) -> None:
+        with self._lock:
+            for name, value in headers:
+                key, sign, rest = value.partition(";")[0].partition("=")
+                if name.lower() == "set-cookie" and sign and len(self._cookies) < _COOKIES and len(value) < 4096:
+                    self._cookies[key.strip()] = rest.strip()
+
+
+class Pages:
+    """Opens ports of containers of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def visit(self, container: Container, port: int) -> Visit:
+        """Somebody who looks at that port."""
+        return Visit(container, port)
+
+    def guess(self, container: Container) -> int:
+        """The port that is meant where none is said: the first that is published or exposed. Raises ContainerError."""
+        ports = [each.container_port for each in self._engine.networks.ports(container)]
+        exposed = self._engine.networks.wish_of(container).exposed
+        ports += [int(each.partition("/")[0]) for each in exposed if each.partition("/")[0].isdecimal()]
+        if not ports:
+            hint = f"%container open {container.name}:8000"
+            raise ContainerError(f"which port of {container.name}? none is published or exposed", hint=hint)
+        return ports[0]
+
+    def address(self, container: Container, port: int) -> str:
+        """Where this machine's own browsers find it; "" where the port is not published."""
+        for each in self._engine.networks.ports(container):
+            if each.container_port == port and each.protocol == "tcp":
+                host = "127.0.0.1" if each.host_address in ("0.0.0.0", "") else each.host_address
+                return f"http://{host}:{each.host_port}"
+        return ""

@@ -1,0 +1,80 @@
+"""Pages of servers in containers, asked for inside of their network: redirects, cookies, limits, what is refused."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from nbcontain import pages
+from nbcontain.commands import parse_words, split
+from nbcontain.display.opened import Opened
+from nbcontain.engine import Engine
+from nbcontain.errors import ContainerError, NotRunning, UsageError
+from nbcontain.pages import Visit
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.generate import RunOptions
+
+CGI = r"""#!/bin/sh
+case "$QUERY_STRING" in
+away) printf 'Status: 302 Found\r\nLocation: http://198.51.100.1/\r\n\r\n';;
+on) printf 'Status: 302 Found\r\nSet-Cookie: seen=yes; Path=/\r\nLocation: /cgi-bin/x?who\r\n\r\n';;
+round) printf 'Status: 302 Found\r\nLocation: /cgi-bin/x?round\r\n\r\n';;
+much) printf 'Content-Type: text/plain\r\n\r\n'; head -c 9000000 /dev/zero;;
+*) printf 'Content-Type: text/plain\r\n\r\n'; echo "cookie: $HTTP_COOKIE, from $REMOTE_ADDR, host $HTTP_HOST";;
+esac
+"""
+SETUP = f"mkdir -p /w/cgi-bin; cat > /w/cgi-bin/x <<'END'\n{CGI}END\nchmod 755 /w/cgi-bin/x; exec httpd -f -p 80 -h /w"
+
+
+@pytest.fixture
+def visit(engine: Engine, busybox_image: str) -> Visit:
+    options = RunOptions(image=busybox_image, command=("sh", "-c", SETUP), name="web", detach=True, network="none")
+    container = engine.run(options).result()
+    assert isinstance(container, Container)
+    found = engine.pages.visit(container, 80)
+    end = time.monotonic() + 5
+    while True:
+        try:
+            found.fetch("/")
+            return found
+        except ContainerError:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def test_an_unpublished_port_answers_and_nothing_leads_out(engine: Engine, visit: Visit) -> None:
+    assert visit.fetch("/nothing").status == 404
+    page = visit.fetch("/cgi-bin/x?on")
+    assert (page.path, page.status, page.kind) == ("/cgi-bin/x?who", 200, "text/plain")
+    assert page.data.startswith(b"cookie: seen=yes, from")
+    much = visit.fetch("/cgi-bin/x?much")
+    assert (len(much.data), much.is_cut) == (pages.LIMIT_BYTES, True)
+    with pytest.raises(ContainerError, match="another server"):
+        visit.fetch("/cgi-bin/x?away")
+    with pytest.raises(ContainerError, match="goes on leading"):
+        visit.fetch("/cgi-bin/x?round")
+    with pytest.raises(ContainerError, match="does not answer"):
+        engine.pages.visit(visit.container, 81).fetch("/")
+    with pytest.raises(ContainerError):
+        visit.fetch("/x\r\nEvil: 1")
+    engine.stop(visit.container, 0)
+    with pytest.raises(NotRunning):
+        visit.fetch("/")
+
+
+def test_the_command_says_how_a_port_is_reached(engine: Engine, visit: Visit) -> None:
+    def typed(line: str) -> object:
+        command, words = parse_words("container", split(line))
+        return command.function(engine, words)
+
+    opened = typed("open web:80 docs")
+    assert isinstance(opened, Opened)
+    assert (opened.path, opened.address) == ("/docs", "")
+    assert "is not published" in repr(opened)
+    assert "web:80/docs" in opened._repr_html_()
+    for wrong in ("open web:nothing", "open web:0", "open web:80 --external"):
+        with pytest.raises(UsageError):
+            typed(wrong)
+    with pytest.raises(ContainerError, match="which port"):
+        typed("open web")

@@ -7,7 +7,7 @@ TESTS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test docs soak demo bench conformance conformance-record lint check clean
+.PHONY: help lab test pictures docs soak demo bench conformance conformance-record lint check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -27,6 +27,10 @@ test: ## the whole test suite (TESTS="tests/store -k tar" for a part of it)
 docs: ## the documentation as pages, with the notebooks executed and a reference made of the code, in .cache/site
 	@tools/setup docs
 	@$(BIN)/python tools/docs.py
+
+pictures: ## every card in JupyterLab, light and dark, into docs/images/ (look at each)
+	@tools/setup test
+	@$(BIN)/python tools/pictures.py
 
 soak: ## reliability at full count: every kill point, power cut, disk size, and long fuzzing (some hours)
 	@tools/setup test

@@ -20,7 +20,7 @@ from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.options import flags_of
 
 _PLACE = re.compile(r"""([A-Za-z_]\w*)\[["'](/[^"']*)$""")
-_MAGIC = re.compile(r"(?:[^%]*=\s*)?%%?(image|container|docker|nbcontain)\s+(.*)$")
+_MAGIC = re.compile(r"(?:[^%]*=\s*)?%%?(image|container|network|volume|docker|nbcontain)\s+(.*)$")
 _OPEN_BRACE = re.compile(r"(?<!\{)\{(\w*)$")
 
 
@@ -57,6 +57,10 @@ def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
         found = [each.name for each in engine.kernels.all()]
     elif command.group == "volume":
         found = _volumes(engine)
+    elif command.group == "network":
+        # `connect` and `disconnect` take a network, and then a container.
+        is_second = command.name in ("connect", "disconnect") and any(not each.startswith("-") for each in before[1:])
+        found = _containers(engine) if is_second else [] if command.name == "create" else _networks(engine)
     elif command.group in ("image", "kernel") or command.name in ("run", "create"):
         found = _images(engine)
     else:

@@ -57,8 +57,10 @@ def host_config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
             for each in spec.mounts
             if each.type == "tmpfs" and not each.destination.startswith("/dev")
         },
+        # Where the control group allows less, it says so by device numbers: whose they were is in neither.
         "Devices": [
-            {"PathOnHost": each.source, "PathInContainer": each.destination, "CgroupPermissions": "rwm"}
+            {"PathOnHost": each.source, "PathInContainer": each.destination}
+            | ({} if "devices" in linux.resources else {"CgroupPermissions": "rwm"})
             for each in spec.mounts
             if each.type == "bind" and each.source.startswith("/dev/") and each.destination not in ("/dev/shm", *_OWN)
         ],

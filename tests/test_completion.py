@@ -42,6 +42,13 @@ def test_filters_and_formats_are_offered_by_name(filled: Engine) -> None:
     assert candidates("image", ["layers", "he"], filled) == ["hello:1"]
 
 
+def test_networks_are_offered_where_a_network_is_meant(filled: Engine) -> None:
+    assert candidates("network", ["inspect", "b"], filled) == ["bridge"]
+    assert candidates("network", ["connect", "--alias=web", "h"], filled) == ["host"]
+    assert candidates("network", ["connect", "bridge", "h"], filled) == []
+    assert candidates("network", ["create", ""], filled) == []
+
+
 def test_nothing_is_offered_for_a_command_that_there_is_not(filled: Engine) -> None:
     assert candidates("container", ["dance", ""], filled) == []
 
@@ -53,6 +60,8 @@ def test_ipython_asks_us(filled: Engine, root: Path, monkeypatch: pytest.MonkeyP
     try:
         _, found = shell.complete("hel", "%container run hel")
         assert "hello:1" in found
+        _, found = shell.complete("bri", "%network inspect bri")
+        assert "bridge" in found
     finally:
         shell.extension_manager.unload_extension("nbcontain")
 

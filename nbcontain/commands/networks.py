@@ -247,7 +247,7 @@ def network_prune(engine: Engine, words: PruneWords) -> Confirm | InProgress[Lin
     if words.force:
         return act()
     rows = [("network", each.name, ", ".join(str(subnet.block) for subnet in each.subnets)) for each in meant]
-    again = "%network prune -f"
+    again = f"%network prune{''.join(f' --filter {each}' for each in words.filters)} -f"
     footer = f"{count(len(rows), 'thing')} would go. Nothing was removed: {again} does it without asking."
     table = Table(("WHAT", "NAME", Column("ABOUT", look="wide")), rows, footer, "what network prune would remove")
     warning = ("WARNING! This will remove all custom networks not used by at least one container.",)

@@ -67,8 +67,61 @@ def _stopped(lab: Lab) -> None:
     lab.page.wait_for_timeout(3000)
 
 
+def _board(lab: Lab) -> None:
+    lab.wait_for_text(3, r"cart/\d\d\b.*", timeout_s=60)
+    lab.page.wait_for_timeout(6000)
+
+
+def _typed(lab: Lab) -> None:
+    screen = lab.output(LAST).locator(".xterm")
+    screen.click()
+    for line in ("ls -l --color /", "cat /when", "head -3 /proc/meminfo"):
+        lab.page.keyboard.type(f"{line}\n")
+        lab.page.wait_for_timeout(500)
+
+
+def _metered(lab: Lab) -> None:
+    lab.wait_for_text(LAST, r"processors\s+\d+", timeout_s=30)
+    lab.output(LAST).get_by_text("what stands in the way").click()
+
+
+def _looked(lab: Lab) -> None:
+    rows = lab.output(LAST).get_by_role("treeitem")
+    rows.filter(has_text="app/").first.click()
+    rows.filter(has_text="settings").first.click()
+    lab.wait_for_text(LAST, r"debug = true")
+
+
+def _page(lab: Lab) -> None:
+    lab.output(LAST).frame_locator("iframe").get_by_role("heading").wait_for()
+
+
 RUN = "%container run -d --name shop --memory 64m shop"
+MORE = (
+    "%container run -d --name worker base sh -c 'while :; do seq 20000 > /dev/null; sleep 0.05; done'",
+    "%container run -d --name job base sh -c 'echo 120 rows written'",
+    "%container run -d --name broken base sh -c 'echo no such table: orders >&2; exit 3'",
+)
+LAYERED = """\
+%%dockerfile -t layered
+FROM base
+RUN mkdir /app; printf 'debug = true\\nport = 80\\n' > /app/settings; seq 100000 > /app/data
+RUN sed -i s/80/8080/ /app/settings
+RUN rm /app/data; echo 1.2 > /app/version
+"""
+SITE = (
+    "%container run -d --name site --network none base python3 -m http.server 80 --directory /usr/share"
+)
 SCENES = {
+    "board": Scene((LOAD, BASE, SHOP, "%container board", RUN, *MORE), _board, shown=3),
+    "board-narrow": Scene((LOAD, BASE, SHOP, "%container board", RUN, *MORE), _board, width=420, shown=3),
+    "terminal": Scene((LOAD, BASE, SHOP, RUN, "%container terminal shop"), _typed),
+    "terminal-narrow": Scene((LOAD, BASE, SHOP, RUN, "%container terminal shop"), _typed, width=420),
+    "xray": Scene((LOAD, BASE, SHOP, RUN, "%container explain shop"), _metered),
+    "xray-narrow": Scene((LOAD, BASE, SHOP, RUN, "%container explain shop"), _metered, width=420),
+    "layers": Scene((LOAD, BASE, LAYERED, "%image layers layered"), _looked),
+    "layers-narrow": Scene((LOAD, BASE, LAYERED, "%image layers layered"), _looked, width=420),
+    "open": Scene((LOAD, BASE, SITE, "%container open site:80 /"), _page),
     "build": Scene((LOAD, BASE, SHOP)),
     "container": Scene((LOAD, BASE, SHOP, RUN), _lines),
     "container-filtered": Scene((LOAD, BASE, SHOP, RUN), _filtered),

@@ -28,7 +28,7 @@ docs: ## the documentation as pages, with the notebooks executed and a reference
 	@tools/setup docs
 	@$(BIN)/python tools/docs.py
 
-pictures: ## every card in JupyterLab, light and dark, into docs/images/ (look at each)
+pictures: ## every card in JupyterLab, light and dark, into docs/images/ and .cache/pictures/ (look at each)
 	@tools/setup test
 	@$(BIN)/python tools/pictures.py
 

@@ -1,4 +1,6 @@
-"""Take pictures of every card in JupyterLab, light and dark and narrow, into docs/images/. Look at each of them.
+"""Take pictures of every card in JupyterLab, light and dark and narrow. Look at each of them.
+
+The few that the documentation shows go into docs/images/, all others into .cache/pictures/.
 
 tools/pictures.py [NAME…] takes only those whose name begins so.
 """
@@ -17,7 +19,8 @@ sys.path.insert(0, str(CHECKOUT / "tests"))
 from lab import Lab, desk  # noqa: E402
 from nbcontain import Engine  # noqa: E402
 
-IMAGES = CHECKOUT / "docs" / "images"
+IMAGES, OTHERS = CHECKOUT / "docs" / "images", CHECKOUT / ".cache" / "pictures"
+SHOWN = {"notebook-light", "container-dark", "board-light", "terminal-dark", "layers-light", "xray-light"}
 LOAD = "%load_ext nbcontain"
 BASE = "%%dockerfile -t base\nFROM host\n"
 SHOP = """\
@@ -49,6 +52,10 @@ def _lines(lab: Lab) -> None:
     lab.page.wait_for_timeout(4000)
 
 
+def _told(lab: Lab) -> None:
+    lab.wait_for_text(LAST, r"(?s)(\d\d:\d\d:\d\d.*){5}")
+
+
 def _filtered(lab: Lab) -> None:
     _lines(lab)
     lab.output(LAST).get_by_role("searchbox").fill("slow")
@@ -68,7 +75,7 @@ def _stopped(lab: Lab) -> None:
 
 
 def _board(lab: Lab) -> None:
-    lab.wait_for_text(3, r"cart/\d\d\b.*", timeout_s=60)
+    lab.wait_for_text(LAST, r"cart/\d\d\b.*", timeout_s=60)
     lab.page.wait_for_timeout(6000)
 
 
@@ -82,7 +89,6 @@ def _typed(lab: Lab) -> None:
 
 def _metered(lab: Lab) -> None:
     lab.wait_for_text(LAST, r"processors\s+\d+", timeout_s=30)
-    lab.output(LAST).get_by_text("what stands in the way").click()
 
 
 def _looked(lab: Lab) -> None:
@@ -93,7 +99,7 @@ def _looked(lab: Lab) -> None:
 
 
 def _page(lab: Lab) -> None:
-    lab.output(LAST).frame_locator("iframe").get_by_role("heading").wait_for()
+    lab.output(LAST).frame_locator("iframe").frame_locator("iframe").get_by_role("heading").wait_for()
 
 
 RUN = "%container run -d --name shop --memory 64m shop"
@@ -109,12 +115,17 @@ RUN mkdir /app; printf 'debug = true\\nport = 80\\n' > /app/settings; seq 100000
 RUN sed -i s/80/8080/ /app/settings
 RUN rm /app/data; echo 1.2 > /app/version
 """
-SITE = (
-    "%container run -d --name site --network none base python3 -m http.server 80 --directory /usr/share"
-)
+SITE = "%container run -d --name site --network none base python3 -m http.server 80 --directory /usr"
+# README.md's own cells.
+HELLO = """\
+%%dockerfile -t hello
+FROM host
+RUN echo "made $(date)" > /when
+CMD ["sh", "-c", "cat /when; while :; do date; sleep 1; done"]"""
 SCENES = {
-    "board": Scene((LOAD, BASE, SHOP, "%container board", RUN, *MORE), _board, shown=3),
-    "board-narrow": Scene((LOAD, BASE, SHOP, "%container board", RUN, *MORE), _board, width=420, shown=3),
+    "notebook": Scene((LOAD, HELLO, "%container run -d --name clock hello"), _told, width=1040, shown=0),
+    "board": Scene((LOAD, BASE, SHOP, RUN, *MORE, "%container board"), _board),
+    "board-narrow": Scene((LOAD, BASE, SHOP, RUN, *MORE, "%container board"), _board, width=420),
     "terminal": Scene((LOAD, BASE, SHOP, RUN, "%container terminal shop"), _typed),
     "terminal-narrow": Scene((LOAD, BASE, SHOP, RUN, "%container terminal shop"), _typed, width=420),
     "xray": Scene((LOAD, BASE, SHOP, RUN, "%container explain shop"), _metered),
@@ -134,7 +145,6 @@ SCENES = {
 
 def main(names: list[str]) -> None:
     """Run the scenes in stores of their own and take the pictures."""
-    IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nbcontain-pictures-") as directory:
         root = Path(directory, "store")
         with desk(Path(directory), root=root) as opened, Engine(root) as engine:
@@ -150,7 +160,8 @@ def main(names: list[str]) -> None:
                         lab.theme(theme)
                         lab.page.wait_for_timeout(300)
                         shown = range(scene.shown % len(scene.cells), len(scene.cells))
-                        lab.cell_picture(shown, IMAGES / f"{name}-{theme}.png")
+                        picture = f"{name}-{theme}"
+                        lab.cell_picture(shown, (IMAGES if picture in SHOWN else OTHERS) / f"{picture}.png")
                     lab.theme("light")
                 for container in engine.containers():
                     engine.remove_container(container, force=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
@@ -35,7 +37,7 @@ def barriers(lab: Lab) -> list[str]:
     ]
 
 
-def test_nothing_stands_in_the_way_of_readers_and_keyboards_in_light_and_dark(open_lab: OpenLab) -> None:
+def test_nothing_stands_in_the_way_in_light_and_dark_and_nothing_sticks_out(open_lab: OpenLab, pictures: Path) -> None:
     lab = open_lab(*CELLS)
     lab.run_all()
     lab.button(2, "Changes").click()
@@ -44,9 +46,13 @@ def test_nothing_stands_in_the_way_of_readers_and_keyboards_in_light_and_dark(op
     expect(explorer.get_by_role("region", name="the file that is looked into")).to_contain_text("made")
     for name in ("what stands in the way", "mounts"):
         lab.card(5).get_by_text(name).first.click()
-    expect(lab.output(6).frame_locator("iframe").locator("body")).to_contain_text("hi")
+    expect(lab.output(6).frame_locator("iframe").frame_locator("iframe").locator("body")).to_contain_text("hi")
     expect(lab.output(7).locator(".xterm-rows")).to_contain_text("#")
     for theme in ("light", "dark"):
         lab.theme(theme)
+        lab.cell_picture(range(1, len(CELLS)), pictures / f"cards-{theme}.png")
         assert barriers(lab) == []
     lab.theme("light")
+    lab.width(420)
+    for number in range(1, len(CELLS)):
+        assert lab.output(number).evaluate("area => area.scrollWidth - area.clientWidth") <= 1

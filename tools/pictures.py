@@ -132,7 +132,7 @@ SCENES = {
     "xray-narrow": Scene((LOAD, BASE, SHOP, RUN, "%container explain shop"), _metered, width=420),
     "layers": Scene((LOAD, BASE, LAYERED, "%image layers layered"), _looked),
     "layers-narrow": Scene((LOAD, BASE, LAYERED, "%image layers layered"), _looked, width=420),
-    "open": Scene((LOAD, BASE, SITE, "%container open site:80 /"), _page),
+    "open": Scene((LOAD, BASE, SITE, "import time; time.sleep(3)", "%container open site:80 /"), _page),
     "build": Scene((LOAD, BASE, SHOP)),
     "container": Scene((LOAD, BASE, SHOP, RUN), _lines),
     "container-filtered": Scene((LOAD, BASE, SHOP, RUN), _filtered),

@@ -99,7 +99,7 @@ class Worker:
                 elif container := self._programs.ended(fd):
                     self._ending.add(container)
                 elif not self._vigil.serves(fd):
-                    # A helper ended: what it held is held by a new one.
+                    # A helper or the uplink ended: there is to be a new one.
                     self._lose(fd)
             self._look()
             if self._is_idle():
@@ -241,6 +241,9 @@ class Worker:
             if serving.channel is not None:
                 with suppress(FileExistsError):
                     self._epoll.register(serving.channel.fileno(), select.EPOLLIN)
+        if self.fabric.own is not None and self.fabric.own.uplink.ending >= 0:
+            with suppress(FileExistsError):
+                self._epoll.register(self.fabric.own.uplink.ending, select.EPOLLIN)
 
     def _forget(self, sandbox: Sandbox) -> None:
         self.fabric.let_go(sandbox)

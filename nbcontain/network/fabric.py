@@ -95,6 +95,12 @@ class Fabric:
             # A kernel without nf_tables: then nothing leads out, and the forwarder alone leads in.
             self._filter_refusal = error.strerror or str(error)
 
+    def endings(self) -> list[int]:
+        """Descriptors that tell of the end of a process that serves these networks."""
+        helpers = [each.channel.fileno() for each in (self.names, self.forwarder) if each.channel is not None]
+        uplink = self.own.uplink.ending if self.own is not None else -1
+        return [*helpers, uplink] if uplink >= 0 else helpers
+
     def notices(self, sandbox: Sandbox) -> list[str]:
         """What of a container's networks is not as it should be."""
         found = []

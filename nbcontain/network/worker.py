@@ -237,13 +237,9 @@ class Worker:
                 self.records.remove_sandbox(each.container)
 
     def _hear_helpers(self) -> None:
-        for serving in (self.fabric.names, self.fabric.forwarder):
-            if serving.channel is not None:
-                with suppress(FileExistsError):
-                    self._epoll.register(serving.channel.fileno(), select.EPOLLIN)
-        if self.fabric.own is not None and self.fabric.own.uplink.ending >= 0:
+        for fd in self.fabric.endings():
             with suppress(FileExistsError):
-                self._epoll.register(self.fabric.own.uplink.ending, select.EPOLLIN)
+                self._epoll.register(fd, select.EPOLLIN)
 
     def _forget(self, sandbox: Sandbox) -> None:
         self.fabric.let_go(sandbox)

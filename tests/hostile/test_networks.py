@@ -56,25 +56,6 @@ def attacker(machine: Machine, **options: object) -> Container:
     return machine.start(WAIT, name="attacker", **{"network": "one", **POWERS, **options})
 
 
-def test_nobodys_namespaces_are_entered_even_where_their_processes_are_seen(machine: Machine, profile: str) -> None:
-    victim = machine.start(WAIT, name="victim", network="one")
-    hostile = attacker(machine, pid="host")
-    targets = [victim.pid, os.getpid(), *keepers(machine).values()]
-    tries = [
-        f"{way} && echo {way}"
-        for pid in targets
-        for way in (
-            f"nsenter -t {pid} -n true", f"nsenter -t {pid} -U true", f"nsenter -t {pid} -U -n true",
-            f"ip link add stolen type veth peer name stolen netns {pid}", f"ip link set eth0 netns {pid}",
-            f"cat /proc/{pid}/environ >/dev/null", f"ls /proc/{pid}/root/ >/dev/null", f"ls /proc/{pid}/fd/ >/dev/null",
-        )
-    ]  # fmt: skip
-    # What it may do to itself shows that the words are right.
-    itself = "nsenter -t $$ -n true && echo itself"
-    said = machine.execute(hostile, "sh", "-c", f"({'; '.join((itself, *tries))}; :) 2>/dev/null")[1]
-    assert said.splitlines() == ["itself"]
-
-
 def test_an_internal_network_stays_shut_for_who_lays_a_way_out(machine: Machine, profile: str) -> None:
     open_one = machine.start(WAIT, name="open", network="one")
     hostile = attacker(machine, network="shut")

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from nbcontain.api import build as build
     from nbcontain.api import container as container
     from nbcontain.api import create as create
+    from nbcontain.api import doctor as doctor
     from nbcontain.api import engine as engine
+    from nbcontain.api import explain as explain
     from nbcontain.api import pull as pull
     from nbcontain.api import push as push
     from nbcontain.api import run as run
@@ -45,9 +47,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "BuildOptions": "build.plan", "BuildResult": "builder", "Container": "handles", "Engine": "engine",
     "Image": "images", "NbcontainError": "errors", "RunOptions": "runtime.generate", "RunResult": "outcomes",
-    "Task": "task", "build": "api", "container": "api", "containers": "listing", "create": "api", "engine": "api",
-    "images": "listing", "map": "pool", "networks": "listing", "pull": "api", "push": "api", "run": "api",
-    "volumes": "listing",
+    "Task": "task", "build": "api", "container": "api", "containers": "listing", "create": "api", "doctor": "api",
+    "engine": "api", "explain": "api", "images": "listing", "map": "pool", "networks": "listing", "pull": "api",
+    "push": "api", "run": "api", "volumes": "listing",
 }  # fmt: skip
 """Public names, and the modules that have them."""
 

@@ -27,6 +27,8 @@ from nbcontain.values import replace
 
 if TYPE_CHECKING:
     from nbcontain.display.present import Kind
+    from nbcontain.display.table import Table
+    from nbcontain.display.xrayed import Xrayed
     from nbcontain.oci.digest import Digest
     from nbcontain.oci.reference import Reference
 
@@ -212,3 +214,21 @@ def create(image: str | Image, command: Any = None, **options: Any) -> Container
     """A container that is made and not started."""
     chosen = run_options(image, command, options)
     return engine().isolated(chosen.isolation).create(replace(chosen, detach=True))
+
+
+# --- looking --------------------------------------------------------------------------------------
+
+
+def explain(container: Container | str) -> Xrayed:
+    """The same process from this machine's side and from the container's. Raises ContainerNotFound, NotRunning."""
+    from nbcontain.display.xrayed import Xrayed
+
+    handle = engine().container(container) if isinstance(container, str) else container
+    return Xrayed(handle.engine.sides.of(handle), handle.engine.sides)
+
+
+def doctor() -> Table:
+    """What this machine allows, why not, and what to try: a table whose rows are dictionaries."""
+    from nbcontain.commands.doctor import findings_table
+
+    return findings_table(engine())

@@ -289,7 +289,8 @@ class Engine:
         """A container of that name that runs. Raises ContainerNotFound, NotRunning."""
         container = self.container(name)
         if (status := container.status) != "running":
-            raise NotRunning(f"{name} is not running", why=f"it is {status}", hint=f"%container start {name}")
+            shown = container.name
+            raise NotRunning(f"{shown} is not running", why=f"it is {status}", hint=f"%container start {shown}")
         return container
 
     @cached_property

@@ -16,7 +16,7 @@ import needs
 
 @contextmanager
 def store_directory() -> Iterator[Path]:
-    """A fresh directory for a store, where overlays work; its containers are ended and it is removed afterwards."""
+    """A fresh directory for a store, where overlays work; ended and removed with all that runs in it."""
     directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
     yield directory
     with suppress(ImportError):
@@ -25,6 +25,7 @@ def store_directory() -> Iterator[Path]:
         with Engine(directory) as engine:
             for container in engine.containers():
                 engine.remove_container(container, force=True)
+            engine.serving.stop()
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -13,7 +13,15 @@ import pytest
 
 import nbcontain as nb
 from images import BUSYBOX
-from nbcontain.errors import ContainerError, ContainerFailed, ContainerNotFound, NetworkError, StoreError, UsageError
+from nbcontain.errors import (
+    ContainerError,
+    ContainerFailed,
+    ContainerNotFound,
+    NetworkError,
+    NotRunning,
+    StoreError,
+    UsageError,
+)  # fmt: skip
 from package_source import PACKAGE
 
 SERVER = "while :; do echo hello | nc -l -p 8123; done"
@@ -236,6 +244,27 @@ def test_what_a_container_uses_is_told(web: nb.Container) -> None:
     assert web.stats.after.pids == len(web.top()) == 1
     assert web.short_id == web.id[:12]
     assert web.attrs["Name"] == "web"
+
+
+def test_a_container_is_explained_by_handle_and_by_name(web: nb.Container) -> None:
+    for found in (nb.explain(web), nb.explain("web")):
+        assert found.xray.pid == web.pid
+        assert f"both sides of {web.name}" in found._repr_html_()
+    web.stop(timeout=0)
+    with pytest.raises(NotRunning, match="web is not running"):
+        nb.explain(web)
+
+
+def test_a_container_that_does_not_run_is_named_by_its_name(web: nb.Container) -> None:
+    web.stop(timeout=0)
+    with pytest.raises(NotRunning) as caught:
+        web.engine.running(web.id)
+    assert "web is not running" in str(caught.value) and web.id not in caught.value.hint
+
+
+def test_the_doctor_gives_rows(own_engine: nb.Engine) -> None:
+    findings = list(nb.doctor())
+    assert findings[0]["what"] == "containers" and set(findings[0]) == {"here", "what", "why", "try"}
 
 
 # --- images, lists ---

@@ -184,7 +184,8 @@ def _table(engine: Engine, project: str, containers: Sequence[Container]) -> Tab
         for each in containers
     )  # fmt: skip
     code = [Column(title, look="code") for title in ("COMMAND", "PORTS")]
-    columns = ("NAME", "IMAGE", code[0], "SERVICE", Column("CREATED", ago), "STATUS", code[1])
+    columns = ("NAME", "IMAGE", code[0], "SERVICE", Column("CREATED", ago, "words"),
+               Column("STATUS", look="words"), code[1])
     return Table(columns, rows, f"{count(len(rows), 'service')} of the project {project}", "services")
 
 

@@ -106,7 +106,7 @@ def container_ps(engine: Engine, words: PsWords) -> object:
     footer = f"{running} running · {rest} stopped" + ("" if shows_all or not rest else "  (-a shows them)")
     code = [Column(title, look="code") for title in ("ID", "COMMAND")]
     columns = (
-        code[0], "IMAGE", code[1], Column("CREATED", ago), "STATUS", "NAME",
+        code[0], "IMAGE", code[1], Column("CREATED", ago, "words"), Column("STATUS", look="words"), "NAME",
         *((Column("PORTS", look="code"),) if has_ports else ()),
         *((Column("WROTE", size, "num"),) if words.size else ()),
     )  # fmt: skip

@@ -35,7 +35,12 @@ def doctor(engine: Engine, words: DoctorWords) -> Table | Document | Lines:
         return Lines((f"{path}: what was found out here, without names of users, hosts and directories",))
     if words.format == "json":
         return Document(document(engine))
-    if words.cached:
+    return findings_table(engine, is_cached=words.cached)
+
+
+def findings_table(engine: Engine, *, is_cached: bool = False) -> Table:
+    """What was found out, as a table. With `is_cached` only the rungs of the ladder: nothing is tried."""
+    if is_cached:
         found: tuple[Finding, ...] = ladder(engine.host, engine.profile)
     else:
         found = (*diagnosed(engine), *ladder(engine.host, engine.profile))

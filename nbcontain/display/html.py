@@ -217,7 +217,7 @@ def table(
     label: str = "",
     title: str = "",
 ) -> str:
-    """A real table. A column is its title and a look: "", "num", "code", "wide", "tree", "mark" or "graph"."""
+    """A real table. A column is its title and a look: "", "num", "code", "words", "wide", "tree", "mark" or "graph"."""
     titles = "".join(element("th", escape(title), _look(look), scope="col") for title, look in columns)
     drawn = []
     for row in rows:
@@ -288,7 +288,7 @@ def _sections() -> dict[str, str]:
 def _look(look: str, text: str = "") -> str:
     if look == "mark" and text in _MARKS:
         return f"nbc-mark {_MARKS[text]}"
-    return f"nbc-{look}" if look in ("num", "code", "wide", "graph", "tree", "mark") else ""
+    return f"nbc-{look}" if look in ("num", "code", "words", "wide", "graph", "tree", "mark") else ""
 
 
 def _output(text: str) -> str:

@@ -8,6 +8,9 @@ from nbcontain.display.sparkline import POINTS, blocks, sparkline
 from nbcontain.resources import Usage
 from nbcontain.values import dataclass, replace
 
+_LINE = 3
+"""So many samples make a line of what has ended worth its place."""
+
 
 @dataclass(frozen=True, slots=True)
 class Meters:
@@ -79,8 +82,10 @@ def _figures(meters: Meters, *, is_over: bool) -> list[tuple[str, str, str]]:
         return []
     limit = f" of {words.size(usage.memory_limit)}" if usage.memory_limit else ""
     if is_over:
-        found = [("CPU", f"{words.duration(usage.cpu_s)} in all"),
-                 ("memory", f"at most {words.size(meters.most_memory)}{limit}")]  # fmt: skip
+        found = [("CPU", f"{words.duration(usage.cpu_s)} in all")]
+        # It may have ended before anything but zeros could be read.
+        if meters.most_memory:
+            found.append(("memory", f"at most {words.size(meters.most_memory)}{limit}"))
     else:
         found = [("CPU", cpu_figure(meters)), ("memory", f"{words.size(usage.memory)}{limit}")]
     if usage.received is not None and usage.sent is not None:
@@ -88,6 +93,8 @@ def _figures(meters: Meters, *, is_over: bool) -> list[tuple[str, str, str]]:
     if not is_over:
         found.append(("processes", str(usage.pids)))
     lines = {"CPU": cpu_line(meters), "memory": memory_line(meters)}
+    if is_over and len(meters.cpu) < _LINE:
+        lines = {}
     return [(name, figure, lines.get(name, "")) for name, figure in found]
 
 

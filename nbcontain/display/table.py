@@ -9,15 +9,15 @@ from nbcontain.display import words
 from nbcontain.display.ansi import visible
 from nbcontain.values import dataclass
 
-Look = Literal["", "num", "code", "wide", "graph", "tree", "mark"]
+Look = Literal["", "num", "code", "words", "wide", "graph", "tree", "mark"]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column: its title, how a value of it is written, and its look.
 
-    "num" is set right, "code" in a fixed width, "wide" may wrap, "graph" is drawn as a bar beside the
-    column's largest value, in "tree" blanks stay where they are, and "mark" is one of + ~ −.
+    "num" is set right, "code" in a fixed width, "words" wraps between words, "wide" anywhere, "graph" is drawn
+    as a bar beside the column's largest value, in "tree" blanks stay where they are, and "mark" is one of + ~ −.
     """
 
     title: str
@@ -72,11 +72,14 @@ class Table:
         return "\n".join([*head, *drawn, *([self.footer] if self.footer else [])])
 
     def html(self) -> str:
-        """A real table with the style it needs."""
+        """A real table with the style it needs. A column with nothing in it leaves its place to the others."""
         from nbcontain.display import html
 
+        shown = self._shown()
+        kept = [i for i in range(len(self.columns)) if not shown or any(row[i] for row in shown)]
         columns = [(column.title, column.look) for column in self._columns()]
-        return html.table(columns, self._shown(), self.footer, self.label, self.title)
+        rows = [[row[i] for i in kept] for row in shown]
+        return html.table([columns[i] for i in kept], rows, self.footer, self.label, self.title)
 
     def __str__(self) -> str:
         return self.text()

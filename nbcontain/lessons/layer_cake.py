@@ -12,7 +12,7 @@ _SLOW = "slow-bake"
 
 def _found_the_secret(room: Classroom) -> Iterator[Claim]:
     answer = room.names.get("answer")
-    yield Claim("the variable `answer` is there", isinstance(answer, str), "answer = '…'")
+    yield Claim("there is text in the variable answer", isinstance(answer, str), "answer = '…'")
     yield Claim(
         "it is the password that a lower layer of leaky keeps",
         isinstance(answer, str) and answer.strip().removeprefix("password=") == SECRET.decode(),

@@ -43,6 +43,14 @@ def test_what_has_ended_says_what_it_used_in_all() -> None:
     assert meters_text(meters, is_over=True).startswith("CPU ▁ 1.5 s in all · memory █▃ at most 9 MB".replace("▁", "█"))
 
 
+def test_what_ended_at_once_has_no_empty_lines_and_no_memory_of_nothing() -> None:
+    drawn = meters_html(metered(usage(1, 0.0, 0)), is_over=True)
+    assert "0.00 s in all" in drawn and "memory" not in drawn and "svg" not in drawn
+    many = [usage(at, 0.1 * at, 9_000_000) for at in range(6)]
+    assert meters_html(metered(*many), is_over=True).count("<svg") == 2
+    assert meters_html(metered(usage(1, 0.0, 0))).count("<svg") == 2
+
+
 def test_what_nobody_has_looked_at_is_not_drawn() -> None:
     assert meters_html(Meters()) == meters_text(Meters()) == ""
 

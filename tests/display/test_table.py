@@ -42,3 +42,9 @@ def test_columns_may_be_mere_titles() -> None:
 
 def test_a_table_without_rows_still_has_its_titles() -> None:
     assert Table(("ID", "NAME"), []).text() == "ID  NAME"
+
+
+def test_a_column_with_nothing_in_it_leaves_its_place_to_the_others() -> None:
+    table = Table(("HERE", "WHY", "TRY"), (("yes", "", ""), ("no", "refused", "")))
+    assert "TRY" not in table.html() and "WHY" in table.html()
+    assert "TRY" in table.text() and table.records()[0] == {"here": "yes", "why": "", "try": ""}

@@ -62,6 +62,15 @@ def test_all_of_a_containers_processes_end_with_its_first_also_among_the_hosts(p
     until(lambda: running() == 0)
 
 
+def test_the_processes_of_a_container_among_the_hosts_are_its_own(profile: str, machine: Machine) -> None:
+    """Without a pid namespace of its own they are told by who started whom; neighbours and the host's are not taken."""
+    machine.start("echo ready; exec sleep 60", pid="host")
+    container = machine.start("(sleep 60; :) & echo ready; exec sleep 60", pid="host")
+    resources = machine.engine.resources
+    until(lambda: len([*resources.pids(container)]) == 3)
+    assert container.pid in resources.pids(container) and os.getpid() not in resources.pids(container)
+
+
 def test_the_processes_of_another_container_can_be_joined(profile: str, machine: Machine) -> None:
     donor = machine.start("echo ready; exec sleep 4712", name="donor")
     assert "sleep 4712" in machine.sh("ps", pid="container:donor")

@@ -55,7 +55,7 @@ def tutorials(folder: Path, store: Path, *, execute: bool) -> None:
 
 
 def _execute(notebook: object, name: str, store: Path) -> None:
-    """In a kernel of its own. A cell that fails shows its error, and is named: this machine may not do what it asks for."""
+    """In a kernel of its own. A cell that fails shows its error and is named: a machine may refuse what it asks for."""
     from nbclient import NotebookClient
 
     env = {**os.environ, "NBCONTAIN_ROOT": str(store), "NBCONTAIN_DISPLAY": "html", "NBCONTAIN_PULL": "never",

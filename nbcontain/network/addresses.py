@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from nbcontain.errors import AddressesExhausted, AddressTaken, NetworkError
 from nbcontain.network.model import Address, Block, Network, Subnet
 
-_FIRST = ip_network("10.210.0.0/16")
+_FIRST = IPv4Network("10.210.0.0/16")
 """The default network's, if nothing else is there."""
-_POOLS = (ip_network("10.211.0.0/16"), ip_network("10.212.0.0/14"), ip_network("172.28.0.0/14"))
+_POOLS = (IPv4Network("10.211.0.0/16"), IPv4Network("10.212.0.0/14"), IPv4Network("172.28.0.0/14"))
 _PREFIX = 24
 _SMALLEST = 30
 """A gateway and a container."""
@@ -23,22 +23,15 @@ def free_block(taken: Collection[Block], *, large: bool = False) -> IPv4Network:
     `large` is for the default network. Raises AddressesExhausted.
     """
     used = [each for each in taken if isinstance(each, IPv4Network) and each.prefixlen > 0]
-    candidates: Iterator[IPv4Network] = (each for pool in _POOLS for each in _parts(pool))
     if large and not any(_FIRST.overlaps(each) for each in used):
-        assert isinstance(_FIRST, IPv4Network)
         return _FIRST
-    for block in candidates:
+    for block in (each for pool in _POOLS for each in pool.subnets(new_prefix=_PREFIX)):
         if not any(block.overlaps(each) for each in used):
             return block
     raise AddressesExhausted(
         "there is no free subnet left", why=f"all of {', '.join(map(str, _POOLS))} is taken",
         hint="%network prune removes what nobody is on, or name one: --subnet 192.168.50.0/24",
     )  # fmt: skip
-
-
-def _parts(pool: Block) -> Iterator[IPv4Network]:
-    assert isinstance(pool, IPv4Network)
-    return pool.subnets(new_prefix=_PREFIX)
 
 
 def own_block(network_id: str) -> IPv6Network:

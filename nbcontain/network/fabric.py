@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -75,8 +75,7 @@ class Fabric:
             self.links.remove(name)
         self._filter(bridged, sandboxes)
         active = [each for each in bridged if each.id in used]
-        for network in active:
-            self.links.ensure_bridge(bridge_name(self.tag, network.id), network)
+        indices = [self.links.ensure_bridge(bridge_name(self.tag, each.id), each) for each in active]
         knowledge = {
             "networks": list(map(network_to_json, active)), "sandboxes": list(map(sandbox_to_json, sandboxes)),
             "servers": self.servers,
@@ -85,7 +84,7 @@ class Fabric:
             # Once it is there it stays as long as the bridges do.
             self.own.uplink.be(self.own.space.holder, wanted=any(not each.internal for each in bridged))
         ends = not keep
-        self.names.sync(self._wanted_names(active), knowledge, ends=ends)
+        self.names.sync(self._wanted_names(dict(zip(indices, active, strict=True))), knowledge, ends=ends)
         self.forwarder.sync(self._wanted_ports(sandboxes), ends=ends)
 
     def _filter(self, networks: Sequence[Network], sandboxes: Sequence[Sandbox]) -> None:
@@ -95,6 +94,12 @@ class Fabric:
         except OSError as error:
             # A kernel without nf_tables: then nothing leads out, and the forwarder alone leads in.
             self._filter_refusal = error.strerror or str(error)
+
+    def endings(self) -> list[int]:
+        """Descriptors that tell of the end of a process that serves these networks."""
+        helpers = [each.channel.fileno() for each in (self.names, self.forwarder) if each.channel is not None]
+        uplink = self.own.uplink.ending if self.own is not None else -1
+        return [*helpers, uplink] if uplink >= 0 else helpers
 
     def notices(self, sandbox: Sandbox) -> list[str]:
         """What of a container's networks is not as it should be."""
@@ -107,8 +112,9 @@ class Fabric:
             found.append(f"nothing leads out of networks here: {self.own.uplink.refusal}")
         networks = {each.network for each in sandbox.endpoints}
         for key, why in self.names.refused.items():
-            if key.partition(" ")[0] in networks:
-                found.append(f"names are not answered at {key.partition(' ')[2]}: {why}")
+            network, gateway, _ = key.split(" ")
+            if network in networks:
+                found.append(f"names are not answered at {gateway}: {why}")
         return found
 
     # --- names ---
@@ -119,10 +125,14 @@ class Fabric:
         is_way_out = self.own is not None and not network.internal
         return network.has_names or is_way_out or any(map(etc.is_loopback, etc.of_machine().servers))
 
-    def _wanted_names(self, networks: Sequence[Network]) -> Wanted:
+    def _wanted_names(self, networks: Mapping[int, Network]) -> Wanted:
+        """`networks` by their bridges' indices: a bridge that was made again needs other sockets."""
         return {
-            f"{network.id} {subnet.gateway}": ({"network": network.id}, partial(_listening, str(subnet.gateway)))
-            for network in networks
+            f"{network.id} {subnet.gateway} {index}": (
+                {"network": network.id},
+                partial(_listening, str(subnet.gateway), bridge_name(self.tag, network.id)),
+            )
+            for index, network in networks.items()
             if self.needs_responder(network)
             for subnet in network.subnets
         }
@@ -210,8 +220,8 @@ def port_key(sandbox: Sandbox, port: PortMapping) -> str:
     return f"{sandbox.container} {port.protocol} {port.host_address} {port.host_port} {port.container_port}"
 
 
-def _listening(address: str) -> list[socket.socket]:
-    """Sockets for questions, of UDP and of TCP. Raises OSError."""
+def _listening(address: str, bridge: str) -> list[socket.socket]:
+    """Sockets for questions that come over this bridge, of UDP and of TCP. Raises OSError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     ends: list[socket.socket] = []
     try:
@@ -219,6 +229,8 @@ def _listening(address: str) -> list[socket.socket]:
             end = socket.socket(family, kind | socket.SOCK_CLOEXEC)
             ends.append(end)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # A gateway is an address of this machine's, which other networks and other machines have a way to.
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bridge.encode())
             end.bind((address, 53))
             if kind == socket.SOCK_STREAM:
                 end.listen(64)

@@ -37,6 +37,7 @@ class Serving:
                 self.forget()
                 files.unlink(self._directory / "control.sock")
             return
+        self.refused = {key: why for key, why in self.refused.items() if key in wanted}
         for _ in range(2):
             try:
                 channel = self._connected()

@@ -31,12 +31,10 @@ _READY_S = 10.0
 class Space:
     """The namespaces that this process has entered, and their holder."""
 
-    def __init__(self, directory: Path, holder: int, *, is_new: bool) -> None:
+    def __init__(self, directory: Path, holder: int) -> None:
         self._directory = directory
         self.holder = holder
         """A pid."""
-        self.is_new = is_new
-        """Whether nothing can be in it yet."""
 
     @property
     def users(self) -> str:
@@ -78,16 +76,17 @@ def entered(directory: Path, ids: IdMap, containers: Iterable[int]) -> Space:
         raise NetworkError(
             "there can be no networks of your own here", why=f"{error.strerror or error}", hint="--network host",
         ) from error  # fmt: skip
-    return Space(directory, holder, is_new=lock is not None)
+    return Space(directory, holder)
 
 
 def _be_root() -> None:
+    """Worker, holder: of the user namespace that was just entered."""
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 
 
 def _holder(directory: Path) -> int:
-    """The pid of the process that holds the lock, which wrote it down before it was ready. Raises OSError."""
+    """Worker: the pid of who holds the lock, which was written down before it was ready. Raises OSError."""
     record = json.loads(files.read(directory / "holder.json", 1 << 10))
     if start_of(record["pid"]) != record["start"]:
         raise ProcessLookupError(3, "the holder of the networks' namespaces is gone")
@@ -95,7 +94,7 @@ def _holder(directory: Path) -> int:
 
 
 def _made(directory: Path, lock: int, ids: IdMap, parent: int) -> int:
-    """A holder, in namespaces that are made for it; in the user namespace `parent` if that is none of -1."""
+    """Worker: a holder, in namespaces that are made for it; in the user namespace `parent` unless that is -1."""
     channel = fork_beside(directory, lambda theirs: _begin(theirs, directory, enters=parent >= 0))
     try:
         if parent >= 0:
@@ -115,7 +114,7 @@ def _made(directory: Path, lock: int, ids: IdMap, parent: int) -> int:
 
 
 def _held(channel: Channel, lock: int) -> int:
-    """Give the holder its lock; gives its pid. Raises OSError."""
+    """Worker: give the holder its lock; gives its pid. Raises OSError."""
     try:
         channel.send({"hold": True}, [lock])
         told = channel.receive()[0] if is_readable(channel, _READY_S) else None
@@ -161,12 +160,22 @@ def _hold(channel: Channel, directory: Path) -> None:
 
 
 def _parent_of(containers: Iterable[int]) -> int:
-    """The user namespace that containers' own were made in, by a descriptor; -1 if there is none."""
+    """Worker: the user namespace that containers' own were made in, by a descriptor; -1 if there is none.
+
+    That is the outermost one but for ours. A container may have made others within its own, and its first process may
+    stand in one: the parent of that is the container's, who would have power over all networks.
+    """
+    here = os.stat("/proc/self/ns/user").st_ino
     for pid in containers:
         with suppress(OSError):
-            own = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            chain = [os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)]
             try:
-                return fcntl.ioctl(own, _NS_GET_PARENT)
+                while os.fstat(chain[-1]).st_ino != here:
+                    chain.append(fcntl.ioctl(chain[-1], _NS_GET_PARENT))
+                # The last is ours; and one that was made in ours itself is a container's that never was on networks.
+                if len(chain) > 2:
+                    return chain.pop(-2)
             finally:
-                os.close(own)
+                for fd in chain:
+                    os.close(fd)
     return -1

@@ -34,6 +34,9 @@ class Uplink:
         self._directory = directory
         self._outside = outside
         self._tried_at = 0.0
+        self._pid = 0
+        self.ending = -1
+        """A descriptor that tells of its end (pidfd_open(2)); -1 if there is none."""
         self.refusal = ""
         """Why there is none; "" if there is one, or none was wanted yet."""
 
@@ -52,6 +55,18 @@ class Uplink:
         elif time.monotonic() - self._tried_at >= _AGAIN_S or not self._tried_at:
             self._tried_at = time.monotonic()
             self.refusal = missing() or self._begin(holder)
+        record = self._record()
+        self._watch(record["pid"] if record is not None and not self.refusal else 0)
+
+    def _watch(self, pid: int) -> None:
+        if pid == self._pid:
+            return
+        if self.ending >= 0:
+            os.close(self.ending)
+        self._pid, self.ending = pid, -1
+        if pid:
+            with suppress(OSError):
+                self.ending = os.pidfd_open(pid)
 
     def _begin(self, holder: int) -> str:
         """Try each program there is; gives why none goes on, or "" if one does."""

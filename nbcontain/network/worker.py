@@ -99,7 +99,7 @@ class Worker:
                 elif container := self._programs.ended(fd):
                     self._ending.add(container)
                 elif not self._vigil.serves(fd):
-                    # A helper ended: what it held is held by a new one.
+                    # A helper or the uplink ended: there is to be a new one.
                     self._lose(fd)
             self._look()
             if self._is_idle():
@@ -237,10 +237,9 @@ class Worker:
                 self.records.remove_sandbox(each.container)
 
     def _hear_helpers(self) -> None:
-        for serving in (self.fabric.names, self.fabric.forwarder):
-            if serving.channel is not None:
-                with suppress(FileExistsError):
-                    self._epoll.register(serving.channel.fileno(), select.EPOLLIN)
+        for fd in self.fabric.endings():
+            with suppress(FileExistsError):
+                self._epoll.register(fd, select.EPOLLIN)
 
     def _forget(self, sandbox: Sandbox) -> None:
         self.fabric.let_go(sandbox)

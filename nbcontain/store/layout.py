@@ -208,7 +208,7 @@ class Layout:
     def network_process(self, place: str, name: str) -> Path:
         """One of the networks' processes: its lock, and its control socket.
 
-        `place` is the network namespace that it serves (`network.process.place`): each has processes of its own.
+        `place` is the network namespace that it serves (`network.records.place`): each has processes of its own.
         """
         return self.networks / "run" / place / name
 

@@ -28,14 +28,14 @@ docs: ## the documentation as pages, with the notebooks executed and a reference
 	@tools/setup docs
 	@$(BIN)/python tools/docs.py
 
-pictures: ## every card in JupyterLab, light and dark, into docs/images/ (look at each)
+pictures: ## every card in JupyterLab, light and dark, into docs/images/ and .cache/pictures/ (look at each)
 	@tools/setup test
 	@$(BIN)/python tools/pictures.py
 
 soak: ## reliability at full count: every kill point, power cut, disk size, and long fuzzing (some hours)
 	@tools/setup test
 	@NBCONTAIN_DOCKERFILES=300000 nice $(BIN)/python -m pytest tests/dockerfile -q
-	@NBCONTAIN_SOAK=1 nice $(BIN)/python -m pytest tests/reliability tests/build/test_file_systems.py tests/network -s --timeout 3600
+	@NBCONTAIN_SOAK=1 nice $(BIN)/python -m pytest tests/reliability tests/build/test_file_systems.py tests/network tests/browser/test_much.py -s --timeout 3600
 	@NBCONTAIN_STORAGE_DRIVER=copy nice $(BIN)/python -m pytest tests/hostile tests/conformance/test_recorded.py -q
 	@nice $(BIN)/python tests/reliability/outside.py
 	@nice $(BIN)/python tests/fuzz/parsers.py --runs $(or $(FUZZ_RUNS),10000000) tar manifest reference digest "auth challenge"

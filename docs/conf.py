@@ -18,6 +18,7 @@ html_theme = "furo"
 html_title = "nbcontain"
 html_static_path = ["static"]
 html_css_files = ["shown.css"]
+html_js_files = ["shown.js"]
 html_copy_source = False
 man_pages = [
     ("reference/nbcontain", "nbcontain", "a container engine without a daemon", author, 1),

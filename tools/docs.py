@@ -55,7 +55,7 @@ def tutorials(folder: Path, store: Path, *, execute: bool) -> None:
 
 
 def _execute(notebook: object, name: str, store: Path) -> None:
-    """In a kernel of its own. A cell that fails shows its error, as on a machine that cannot do what it asks for."""
+    """In a kernel of its own. A cell that fails shows its error and is named: a machine may refuse what it asks for."""
     from nbclient import NotebookClient
 
     env = {**os.environ, "NBCONTAIN_ROOT": str(store), "NBCONTAIN_DISPLAY": "html", "NBCONTAIN_PULL": "never",
@@ -64,9 +64,13 @@ def _execute(notebook: object, name: str, store: Path) -> None:
         env["IPYTHONDIR"] = f"{directory}/ipython"
         client = NotebookClient(
             notebook, timeout=120, kernel_name="python3", allow_errors=True,
-            resources={"metadata": {"path": directory}},
+            extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": directory}},
         )  # fmt: skip
         client.execute(env=env)
+    for cell in notebook.cells:  # type: ignore[attr-defined]
+        for output in cell.get("outputs", ()):
+            if output["output_type"] == "error":
+                print(f"{name}: a cell failed: {output['ename']}: {output['evalue']}", file=sys.stderr)
 
 
 def page_of(notebook: object) -> str:

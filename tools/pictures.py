@@ -1,4 +1,6 @@
-"""Take pictures of every card in JupyterLab, light and dark and narrow, into docs/images/. Look at each of them.
+"""Take pictures of every card in JupyterLab, light and dark and narrow. Look at each of them.
+
+The few that the documentation shows go into docs/images/, all others into .cache/pictures/.
 
 tools/pictures.py [NAME…] takes only those whose name begins so.
 """
@@ -17,7 +19,8 @@ sys.path.insert(0, str(CHECKOUT / "tests"))
 from lab import Lab, desk  # noqa: E402
 from nbcontain import Engine  # noqa: E402
 
-IMAGES = CHECKOUT / "docs" / "images"
+IMAGES, OTHERS = CHECKOUT / "docs" / "images", CHECKOUT / ".cache" / "pictures"
+SHOWN = {"notebook-light", "container-dark", "board-light", "terminal-dark", "layers-light", "xray-light"}
 LOAD = "%load_ext nbcontain"
 BASE = "%%dockerfile -t base\nFROM host\n"
 SHOP = """\
@@ -49,6 +52,10 @@ def _lines(lab: Lab) -> None:
     lab.page.wait_for_timeout(4000)
 
 
+def _told(lab: Lab) -> None:
+    lab.wait_for_text(LAST, r"(?s)(\d\d:\d\d:\d\d.*){5}")
+
+
 def _filtered(lab: Lab) -> None:
     _lines(lab)
     lab.output(LAST).get_by_role("searchbox").fill("slow")
@@ -67,8 +74,65 @@ def _stopped(lab: Lab) -> None:
     lab.page.wait_for_timeout(3000)
 
 
+def _board(lab: Lab) -> None:
+    lab.wait_for_text(LAST, r"cart/\d\d\b.*", timeout_s=60)
+    lab.page.wait_for_timeout(6000)
+
+
+def _typed(lab: Lab) -> None:
+    screen = lab.output(LAST).locator(".xterm")
+    screen.click()
+    for line in ("ls -l --color /", "cat /when", "head -3 /proc/meminfo"):
+        lab.page.keyboard.type(f"{line}\n")
+        lab.page.wait_for_timeout(500)
+
+
+def _metered(lab: Lab) -> None:
+    lab.wait_for_text(LAST, r"processors\s+\d+", timeout_s=30)
+
+
+def _looked(lab: Lab) -> None:
+    rows = lab.output(LAST).get_by_role("treeitem")
+    rows.filter(has_text="app/").first.click()
+    rows.filter(has_text="settings").first.click()
+    lab.wait_for_text(LAST, r"debug = true")
+
+
+def _page(lab: Lab) -> None:
+    lab.output(LAST).frame_locator("iframe").frame_locator("iframe").get_by_role("heading").wait_for()
+
+
 RUN = "%container run -d --name shop --memory 64m shop"
+MORE = (
+    "%container run -d --name worker base sh -c 'while :; do seq 20000 > /dev/null; sleep 0.05; done'",
+    "%container run -d --name job base sh -c 'echo 120 rows written'",
+    "%container run -d --name broken base sh -c 'echo no such table: orders >&2; exit 3'",
+)
+LAYERED = """\
+%%dockerfile -t layered
+FROM base
+RUN mkdir /app; printf 'debug = true\\nport = 80\\n' > /app/settings; seq 100000 > /app/data
+RUN sed -i s/80/8080/ /app/settings
+RUN rm /app/data; echo 1.2 > /app/version
+"""
+SITE = "%container run -d --name site --network none base python3 -m http.server 80 --directory /usr"
+# README.md's own cells.
+HELLO = """\
+%%dockerfile -t hello
+FROM host
+RUN echo "made $(date)" > /when
+CMD ["sh", "-c", "cat /when; while :; do date; sleep 1; done"]"""
 SCENES = {
+    "notebook": Scene((LOAD, HELLO, "%container run -d --name clock hello"), _told, width=1040, shown=0),
+    "board": Scene((LOAD, BASE, SHOP, RUN, *MORE, "%container board"), _board),
+    "board-narrow": Scene((LOAD, BASE, SHOP, RUN, *MORE, "%container board"), _board, width=420),
+    "terminal": Scene((LOAD, BASE, SHOP, RUN, "%container terminal shop"), _typed),
+    "terminal-narrow": Scene((LOAD, BASE, SHOP, RUN, "%container terminal shop"), _typed, width=420),
+    "xray": Scene((LOAD, BASE, SHOP, RUN, "%container explain shop"), _metered),
+    "xray-narrow": Scene((LOAD, BASE, SHOP, RUN, "%container explain shop"), _metered, width=420),
+    "layers": Scene((LOAD, BASE, LAYERED, "%image layers layered"), _looked),
+    "layers-narrow": Scene((LOAD, BASE, LAYERED, "%image layers layered"), _looked, width=420),
+    "open": Scene((LOAD, BASE, SITE, "import time; time.sleep(3)", "%container open site:80 /"), _page),
     "build": Scene((LOAD, BASE, SHOP)),
     "container": Scene((LOAD, BASE, SHOP, RUN), _lines),
     "container-filtered": Scene((LOAD, BASE, SHOP, RUN), _filtered),
@@ -81,7 +145,6 @@ SCENES = {
 
 def main(names: list[str]) -> None:
     """Run the scenes in stores of their own and take the pictures."""
-    IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nbcontain-pictures-") as directory:
         root = Path(directory, "store")
         with desk(Path(directory), root=root) as opened, Engine(root) as engine:
@@ -97,7 +160,8 @@ def main(names: list[str]) -> None:
                         lab.theme(theme)
                         lab.page.wait_for_timeout(300)
                         shown = range(scene.shown % len(scene.cells), len(scene.cells))
-                        lab.cell_picture(shown, IMAGES / f"{name}-{theme}.png")
+                        picture = f"{name}-{theme}"
+                        lab.cell_picture(shown, (IMAGES if picture in SHOWN else OTHERS) / f"{picture}.png")
                     lab.theme("light")
                 for container in engine.containers():
                     engine.remove_container(container, force=True)

@@ -103,7 +103,7 @@ class Board:
         seen = [(row, *row.seen()) for row in self._rows.values()]
         running = sum(facts.status in RUNNING for _, facts, _ in seen)
         about = f"{running} running, {len(seen) - running} stopped"
-        titles = ("container", "state", "CPU", "memory", "last line", *(("actions",) if with_buttons else ()))
+        titles = ("NAME", "STATE", "CPU", "MEMORY", *(("ACTIONS",) if with_buttons else ()), "LAST LINE")
         head = "".join(element("th", escape(title), scope="col") for title in titles)
         rows = "\n".join(_row(row, facts, view, with_buttons=with_buttons) for row, facts, view in seen)
         table = element("table", element("thead", element("tr", head)) + element("tbody", rows), "nbc-table")
@@ -132,10 +132,9 @@ def _row(row: LiveContainer, facts: ContainerFacts, view: View, *, with_buttons:
     usage = meters.last if is_up else None
     cells = [
         element("th", escape(facts.name), scope="row"),
-        html.state_mark(look, word, "td"),
+        element("td", html.state_mark(look, word)),
         element("td", f"{cpu_line(meters)} {escape(cpu_figure(meters))}" if usage else "", "nbc-metered"),
         element("td", f"{memory_line(meters)} {escape(words.size(usage.memory))}" if usage else "", "nbc-metered"),
-        element("td", escape(_last_line(facts, view)), "nbc-code nbc-wide"),
     ]
     if with_buttons:
         drawn = "".join(
@@ -145,6 +144,7 @@ def _row(row: LiveContainer, facts: ContainerFacts, view: View, *, with_buttons:
             if action.id in _IN_A_ROW
         )  # fmt: skip
         cells.append(element("td", drawn))
+    cells.append(element("td", escape(_last_line(facts, view)), "nbc-code nbc-wide nbc-last"))
     return element("tr", "".join(cells))
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from importlib.resources import files
 from typing import Any
 
 import anywidget
 import traitlets
 
 from nbcontain.display.ansi import visible
+from nbcontain.display.assets import module
 from nbcontain.display.html import style_sheet
 from nbcontain.display.opened import Opened
 from nbcontain.display.widgets import answer_while_busy
@@ -30,7 +30,7 @@ _BODY = 1 << 20
 class BrowserWidget(anywidget.AnyWidget):
     """One frame on one port."""
 
-    _esm = (files("nbcontain.display") / "static" / "browser.js").read_text("utf-8")
+    _esm = module("dom", "browser")
     _css = style_sheet() + style_sheet("looking.css")
     name = traitlets.Unicode().tag(sync=True)
     start = traitlets.Unicode().tag(sync=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Any
 
 import anywidget
 import traitlets
 
+from nbcontain.display.assets import module
 from nbcontain.display.explored import Answers
 from nbcontain.display.html import style_sheet
 from nbcontain.display.widgets import answer_while_busy
@@ -25,7 +25,7 @@ from nbcontain.explorer import Exploration
 class ExplorerWidget(anywidget.AnyWidget):
     """Layers to look into; `again` opens them anew, for a container that goes on writing."""
 
-    _esm = (files("nbcontain.display") / "static" / "explorer.js").read_text("utf-8")
+    _esm = module("dom", "explorer")
     _css = style_sheet() + style_sheet("looking.css")
     begun: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from importlib.resources import files
 
 import anywidget
 import traitlets
 
+from nbcontain.display.assets import module
 from nbcontain.display.html import style_sheet
 from nbcontain.display.ticker import shared_ticker
 from nbcontain.display.xrayed import Xrayed, picture
@@ -19,7 +19,7 @@ from nbcontain.xray import Meters
 class XrayWidget(anywidget.AnyWidget):
     """Follows a container until it has ended."""
 
-    _esm = (files("nbcontain.display") / "static" / "xray.js").read_text("utf-8")
+    _esm = module("dom", "xray")
     _css = style_sheet() + style_sheet("looking.css")
     label = traitlets.Unicode().tag(sync=True)
     inside = traitlets.Unicode().tag(sync=True)

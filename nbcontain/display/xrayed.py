@@ -75,9 +75,10 @@ def _section(name: str, table: Table) -> str:
     summary = html.element("summary", html.escape(table.title) + " " + html.element(
         "span", html.escape(table.footer), "nbc-about"))  # fmt: skip
     rows = "".join(_row(table, row) for row in table.rows)
+    columns = [column if isinstance(column, Column) else Column(column) for column in table.columns]
     titles = "".join(
-        html.element("th", html.escape(column.title if isinstance(column, Column) else column), scope="col")
-        for column in table.columns
+        html.element("th", html.escape(column.title), f"nbc-{column.look}" if column.look == "num" else "", scope="col")
+        for column in columns
     )
     inside = html.element("thead", html.element("tr", titles)) + html.element("tbody", rows)
     drawn = html.element("table", inside, "nbc-table")

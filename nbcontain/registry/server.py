@@ -26,6 +26,8 @@ from nbcontain.registry.repositories import MANIFEST_LIMIT_BYTES, Contents, Kept
 from nbcontain.values import dataclass
 
 _CHUNK_BYTES = 1 << 20
+_UNWANTED_BYTES = 16 << 20
+"""So much of a refused body is read, so that its sender comes to read why."""
 _LINE_BYTES = 1 << 10
 _IDLE_S = 120
 _PAGE = 1000
@@ -361,7 +363,7 @@ class _Handler(BaseHTTPRequestHandler):
         """
         with suppress(OSError, ValueError):
             for _ in self._body:
-                if self._received > _CHUNK_BYTES:
+                if self._received > _UNWANTED_BYTES:
                     break
         return self._is_read
 

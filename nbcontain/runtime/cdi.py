@@ -118,12 +118,8 @@ def _read(path: Path) -> Fields:
         data = file.read(_LIMIT_BYTES + 1)
     if path.suffix == ".json":
         return strict_json.load(data, path.name)
-    try:
-        import yaml  # type: ignore[import-untyped, unused-ignore]
-    except ImportError:
-        raise BadDocument(
-            "it is YAML, which takes PyYAML: pip install 'nbcontain[cdi]' (nvidia-ctk writes JSON with --format=json)"
-        ) from None
+    import yaml  # type: ignore[import-untyped, unused-ignore]
+
     try:
         document: Any = yaml.safe_load(data)
     except yaml.YAMLError as error:
@@ -138,7 +134,7 @@ def _missing(
     if asked == "--gpus":
         message, hint = (
             "could not select device driver with capabilities: [[gpu]]",
-            "as root, with NVIDIA's driver here: nvidia-ctk cdi generate --format=json --output=/etc/cdi/nvidia.json",
+            "as root, with NVIDIA's driver here: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
         )
     else:
         message, hint = f"unresolvable CDI device {name}", "there are " + (", ".join(sorted(known)) or "none")

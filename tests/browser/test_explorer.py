@@ -47,7 +47,9 @@ def row(lab: Lab, cell: int, name: str):  # type: ignore[no-untyped-def]
     return lab.output(cell).locator(f"{TREE} [role=treeitem]").filter(has_text=name).first
 
 
-def test_layers_are_explored_with_the_mouse(open_lab: OpenLab, layered: str, pictures: Path) -> None:
+def test_layers_are_explored_with_the_mouse_and_after_a_reload_with_keys(
+    open_lab: OpenLab, layered: str, pictures: Path
+) -> None:
     lab = open_lab(LOAD, f"%image layers {layered}")
     lab.run_all()
     card = lab.card(1)
@@ -79,12 +81,8 @@ def test_layers_are_explored_with_the_mouse(open_lab: OpenLab, layered: str, pic
     lab.button(1, "show the files on which").click()
     expect(card.get_by_role("treeitem").first).to_contain_text("/cache")
 
-
-def test_layers_are_explored_with_the_keyboard_and_after_a_reload(open_lab: OpenLab, layered: str) -> None:
-    lab = open_lab(LOAD, f"%image layers {layered}")
-    lab.run_all()
     lab.reload()
-    card, keys = lab.card(1), lab.page.keyboard
+    keys = lab.page.keyboard
     card.get_by_role("option").first.focus()
     keys.press("ArrowDown")
     expect(card.get_by_role("option", selected=True)).to_contain_text("RUN sed")

@@ -1,7 +1,11 @@
-"""Much at once: a hundred thousand lines, twenty cards, and how soon a line is seen. The figures are printed (-s)."""
+"""Much at once: many lines, many cards, and how soon a line is seen. The figures are printed (-s).
+
+`make soak` takes a hundred thousand lines and twenty cards: the figures of docs/notebook.md.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import time
@@ -14,20 +18,23 @@ from lab import OpenLab
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 
 LOAD = "%load_ext nbcontain"
+IS_SOAK = os.environ.get("NBCONTAIN_SOAK", "") not in ("", "0")
+LINE_COUNT, CARD_COUNT, DELAY_COUNT = (100_000, 20, 20) if IS_SOAK else (20_000, 6, 8)
 TALKING = (
     "%container run -d --name {} box sh -c \"trap 'exit 0' TERM; n=0; "
     "while :; do n=$((n+1)); echo tick $n; sleep 0.1; done\""
 )
-LINES = "seq 1 100000 | sed 's/^/a line of some length, and its number /'"
-FLOOD = f'%container run -d --name flood box sh -c "sleep 2; {LINES}; sleep 60"'
+LINES = f"seq 1 {LINE_COUNT} | sed 's/^/a line of some length, and its number /'"
+FLOOD = f'%container run -d --name flood box sh -c "sleep 1; {LINES}; sleep 60"'
 # The kernel's clock in hundredths of a second, which the page's own can be compared with.
 CLOCK = """%container run -d --name clock box sh -c "while :; do cut -d' ' -f1 /proc/uptime; sleep 0.25; done\""""
 
 
-def test_a_hundred_thousand_lines_do_not_stop_the_page(open_lab: OpenLab) -> None:
+def test_very_many_lines_do_not_stop_the_page(open_lab: OpenLab) -> None:
     lab = open_lab(LOAD, FLOOD)
     lab.run_all()
-    lab.page.evaluate("""() => { window.gap = 0; let last = performance.now();
+    lab.page.evaluate(
+        """last_line => { window.gap = 0; let last = performance.now();
       const tick = () => { const now = performance.now(); window.gap = Math.max(window.gap, now - last); last = now;
         requestAnimationFrame(tick); };
       requestAnimationFrame(tick);
@@ -35,26 +42,27 @@ def test_a_hundred_thousand_lines_do_not_stop_the_page(open_lab: OpenLab) -> Non
       window.began = 0; window.took = 0;
       new MutationObserver(() => {
         if (!window.began && card.textContent) window.began = performance.now();
-        if (!window.took && card.textContent.includes('number 100000')) window.took = performance.now() - window.began;
-      }).observe(card, { childList: true, subtree: true }); }""")
-    lab.wait_for_text(1, "number 100000", timeout_s=60)
+        if (!window.took && card.textContent.includes(last_line)) window.took = performance.now() - window.began;
+      }).observe(card, { childList: true, subtree: true }); }""",
+        f"number {LINE_COUNT}",
+    )
+    lab.wait_for_text(1, f"number {LINE_COUNT}", timeout_s=60)
     took, gap = lab.page.evaluate("[window.took, window.gap]")
-    print(f"100,000 lines: {took / 1000:.1f} s from the first to the last, longest gap of frames {gap:.0f} ms")
+    print(f"{LINE_COUNT:,} lines: {took / 1000:.1f} s from the first to the last, longest gap of frames {gap:.0f} ms")
     expect(lab.card(1)).to_contain_text("earlier lines")
     assert took < 30_000 and gap < 2000
 
 
-def test_twenty_cards_live_beside_each_other(open_lab: OpenLab) -> None:
-    said = 'sh -c "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"'
-    lab = open_lab(LOAD, *[f"%container run -d --name c{n} box {said}" for n in range(20)])
+def test_many_cards_live_beside_each_other(open_lab: OpenLab) -> None:
+    lab = open_lab(LOAD, *[TALKING.format(f"c{n}") for n in range(CARD_COUNT)])
     lab.run_all()
     logs = lab.page.get_by_role("log")
-    expect(logs).to_have_count(20)
+    expect(logs).to_have_count(CARD_COUNT)
     before = logs.all_inner_texts()
-    lab.page.wait_for_timeout(1500)
+    lab.page.wait_for_timeout(1000)
     assert all(new != old for old, new in zip(before, logs.all_inner_texts(), strict=True))
-    lab.button(20, "Stop").click()
-    expect(lab.card(20)).to_contain_text("Stopping")
+    lab.button(CARD_COUNT, "Stop").click()
+    expect(lab.card(CARD_COUNT)).to_contain_text("exited 0")
 
 
 def test_a_line_is_seen_soon_after_it_was_written(open_lab: OpenLab) -> None:
@@ -62,15 +70,15 @@ def test_a_line_is_seen_soon_after_it_was_written(open_lab: OpenLab) -> None:
     lab.run_all()
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     delays = lab.card(1).get_by_role("log").evaluate(
-        """(log, booted) => new Promise(done => { const delays = [];
+        """(log, [booted, count]) => new Promise(done => { const delays = [];
           new MutationObserver(() => {
             const written = Number(log.lastElementChild?.textContent);
             if (written) delays.push(Date.now() - 1000 * (booted + written));
-            if (delays.length === 20) done(delays); }).observe(log, { childList: true }); })""",
-        booted,
+            if (delays.length === count) done(delays); }).observe(log, { childList: true }); })""",
+        [booted, DELAY_COUNT],
     )
     print(f"from a line to the page: median {statistics.median(delays):.0f} ms, longest {max(delays):.0f} ms")
-    assert statistics.median(delays) < 150, delays
+    assert statistics.median(delays) < (150 if IS_SOAK else 1000), delays
 
 
 def test_a_board_follows_what_comes_and_goes(open_lab: OpenLab) -> None:

@@ -22,7 +22,8 @@ let tried = [];
 for (const what of ['parent.document.body', 'top.jupyterapp.commands', 'localStorage.length', 'document.cookie.length'])
   try { eval(what); tried.push('REACHED ' + what); } catch (e) { tried.push(e.name); }
 document.getElementById('reach').textContent = tried.join();</script>
-<img src=http://198.51.100.1/leak.png>"""
+<img src=http://198.51.100.1/leak.png>
+<button onclick="location = 'http://198.51.100.1/gone'">go away</button>"""
 ECHO = """#!/bin/sh
 printf 'Content-Type: text/plain\\r\\n\\r\\nposted: '; head -c "$CONTENT_LENGTH"
 """
@@ -46,7 +47,7 @@ def test_a_page_of_an_unpublished_port_is_opened_and_shut_in(
     assert isinstance(desk_engine.run(options).result(), Container)
     lab = open_lab("%load_ext nbcontain", "%container open web:80")
     lab.run_all()
-    frame = lab.output(1).frame_locator("iframe")
+    frame = lab.output(1).frame_locator("iframe").frame_locator("iframe")
     expect(frame.get_by_role("heading")).to_have_text("first page")
     expect(frame.get_by_role("heading")).to_have_css("color", "rgb(1, 2, 3)")
     expect(frame.locator("#got")).to_have_text("by fetch")
@@ -57,7 +58,10 @@ def test_a_page_of_an_unpublished_port_is_opened_and_shut_in(
     lab.button(1, "back").click()
     frame.get_by_role("link", name="two").click()
     expect(frame.get_by_role("heading")).to_have_text("second page")
-    # Another host is never reached: the page's policy refuses it.
+    lab.button(1, "back").click()
+    with lab.page.expect_console_message(lambda message: "frame-src" in message.text):
+        frame.get_by_role("button", name="go away").click()
+    # Another host is never reached: the policy refuses it.
     assert any("leak.png" in each and "violates" in each for each in lab.complaints)
     lab.complaints.clear()
     desk_engine.stop(desk_engine.container("web"), 0)

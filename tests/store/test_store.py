@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +209,10 @@ class _Dying:
 
 def _dies_at(number: int, body: Callable[[], object]) -> bool:
     """Run `body` in a child that dies at the `number`-th call; False if it came to its end before."""
+    for thread in threading.enumerate():
+        if thread.name == "nbcontain sync":
+            # The child would have its lock, and nobody to give it back.
+            thread.join()
     child = os.fork()
     if not child:
         try:

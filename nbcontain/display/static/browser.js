@@ -1,29 +1,35 @@
 // A container's page in a frame that can reach nothing: neither the notebook nor any network. What it wants of its own
 // server it asks for by messages, which the kernel answers from inside the container's network.
+const SANDBOX = 'allow-scripts allow-forms';
 const MOST = 300;  // so many things one page may ask for
 const POLICY = "default-src 'none'; img-src data: blob:; media-src data: blob:; font-src data: blob:; style-src 'unsafe-inline' blob: data:; "
   + "script-src 'unsafe-inline' 'unsafe-eval' blob: data:; form-action 'none'; base-uri 'none'; frame-src 'none'";
 
-// Runs inside of the frame. It is no guard, it only makes pages work: what guards is the sandbox and the policy.
+// A frame may go elsewhere by itself, which only the policy of the document around it forbids: so there are two, and the
+// page is in the inner one. The outer has no script, and the inner one has the policy from it too.
+const escaped = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+const HEAD = `<!doctype html><meta http-equiv="Content-Security-Policy" content="${escaped(POLICY)}">`;
+
+// Runs inside of the inner frame. It is no guard, it only makes pages work: what guards is the sandbox and the policy.
 function inside(start) {
   const waiting = new Map();
   let count = 0;
   const where = (text) => {
     try { const url = new URL(text, `http://localhost${start}`); return /^https?:$/.test(url.protocol) && /^(localhost|127\.0\.0\.1)$/.test(url.hostname) ? url.pathname + url.search : null; } catch { return null; }
   };
-  const ask = (path, more = {}) => new Promise((resolve) => { waiting.set(++count, resolve); parent.postMessage({ ask: count, path, ...more }, '*'); });
+  const ask = (path, more = {}) => new Promise((resolve) => { waiting.set(++count, resolve); parent.parent.postMessage({ ask: count, path, ...more }, '*'); });
   addEventListener('message', (event) => {
-    if (event.source !== parent) return;
+    if (event.source !== parent.parent) return;
     waiting.get(event.data.answer)?.(event.data);
     waiting.delete(event.data.answer);
   });
-  const go = (path, more = {}) => parent.postMessage({ go: path, ...more }, '*');
+  const go = (path, more = {}) => parent.parent.postMessage({ go: path, ...more }, '*');
   addEventListener('click', (event) => {
     const link = event.target.closest?.('a[href]');
     if (!link || link.getAttribute('href').startsWith('#')) return;
     event.preventDefault();
     const path = where(link.getAttribute('href'));
-    if (path !== null) go(path); else parent.postMessage({ outside: link.getAttribute('href') }, '*');
+    if (path !== null) go(path); else parent.parent.postMessage({ outside: link.getAttribute('href') }, '*');
   });
   addEventListener('submit', (event) => {
     if (event.defaultPrevented) return;
@@ -59,14 +65,6 @@ function inside(start) {
   });
 }
 
-function make(tag, name = '', attributes = {}, ...insides) {
-  const node = document.createElement(tag);
-  if (name) node.className = name;
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...insides);
-  return node;
-}
-const escaped = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
 let views = 0;
 function render({ model, el }) {
@@ -82,7 +80,7 @@ function render({ model, el }) {
   const back = button('←', 'back', () => { past.pop(); const to = past.pop(); if (to) go(to); });
   const again = button('↻', 'load again', () => { const to = past.pop() ?? here; go(to); });
   const bar = make('form', 'nbx-tools', {}, make('span', 'nbc-actions', {}, back, again), make('b', '', {}, model.get('name')), address, said);
-  const frame = make('iframe', 'nbx-page', { sandbox: 'allow-scripts allow-forms', referrerpolicy: 'no-referrer', title: `page of ${model.get('name')}` });
+  const frame = make('iframe', 'nbx-page', { sandbox: SANDBOX, referrerpolicy: 'no-referrer', title: `page of ${model.get('name')}` });
   frame.style.height = `${model.get('height')}px`;
   const card = make('div', 'nbc nbx', { role: 'group', 'aria-label': `page of ${model.get('name')}` }, bar, frame);
   el.append(card);
@@ -99,7 +97,9 @@ function render({ model, el }) {
   };
   const show = (html, path) => {
     const script = `(${inside})(${JSON.stringify(path).replace(/</g, '\\u003c')})`;
-    frame.srcdoc = `<!doctype html><meta http-equiv="Content-Security-Policy" content="${escaped(POLICY)}"><script>${script}<\/script>${html}`;
+    const page = `${HEAD}<script>${script}<\/script>${html}`;
+    frame.srcdoc = `${HEAD}<style>body { margin: 0 } iframe { display: block; width: 100%; height: 100vh; border: 0 }</style>`
+      + `<iframe sandbox="${SANDBOX}" referrerpolicy="no-referrer" title="${escaped(model.get('name'))}" srcdoc="${escaped(page)}"></iframe>`;
   };
   const go = (path, more = {}) => {
     said.textContent = 'loading…';
@@ -115,14 +115,15 @@ function render({ model, el }) {
       else show(`<pre style="white-space: pre-wrap">${escaped(new TextDecoder().decode(data.slice(0, 200000)))}</pre>`, here);
     });
   };
+  const inner = () => frame.contentWindow?.[0];
   const heard = (event) => {
-    if (event.source !== frame.contentWindow || typeof event.data !== 'object' || event.data === null) return;
+    if (!event.source || event.source !== inner() || typeof event.data !== 'object' || event.data === null) return;
     const { ask: number, go: to, outside } = event.data;
     const order = { method: String(event.data.method ?? 'GET'), body: String(event.data.body ?? ''), kind: String(event.data.kind ?? '') };
     if (typeof to === 'string') go(to, order);
     else if (outside !== undefined) said.textContent = `${String(outside).slice(0, 100)} is another server`;
     else if (typeof number === 'number') {
-      const target = frame.contentWindow;
+      const target = inner();
       if (++asked > MOST) { target.postMessage({ answer: number, error: 'too much is asked for' }, '*'); return; }
       ask({ path: String(event.data.path), ...order }, (answer, data) => target?.postMessage({ answer: number, error: answer.error, status: answer.status, kind: answer.kind, data }, '*', [data]));
     }

@@ -1,9 +1,10 @@
 // What all widgets share. What comes from the kernel as HTML is finished and escaped there; it is patched in place, so
 // that focus, selection and scrolling survive. What a program wrote only ever becomes text nodes.
-function make(tag, name, attributes = {}) {
+function make(tag, name = '', attributes = {}, ...inside) {
   const node = document.createElement(tag);
   if (name) node.className = name;
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...inside);
   return node;
 }
 
@@ -14,6 +15,7 @@ function button(label, act) {
   return node;
 }
 
+// What somebody opened or closed stays so.
 function patch(from, to) {
   const olds = [...from.childNodes], news = [...to.childNodes];
   news.forEach((wanted, i) => {
@@ -23,7 +25,7 @@ function patch(from, to) {
     else if (wanted.nodeType !== 1) { if (there.data !== wanted.data) there.data = wanted.data; }
     else {
       for (const { name } of [...there.attributes]) if (!wanted.hasAttribute(name) && name !== 'open') there.removeAttribute(name);
-      for (const { name, value } of wanted.attributes) if (there.getAttribute(name) !== value) there.setAttribute(name, value);
+      for (const { name, value } of wanted.attributes) if (name !== 'open' && there.getAttribute(name) !== value) there.setAttribute(name, value);
       if (!there.classList.contains('nbc-since') || wanted.firstChild) patch(there, wanted);
     }
   });

@@ -3,14 +3,6 @@
 const LETTERS = { A: ['+', 'added', 'nbc-added'], C: ['~', 'changed', 'nbc-changed'], D: ['−', 'removed', 'nbc-removed'] };
 let views = 0;
 
-function make(tag, name = '', attributes = {}, ...inside) {
-  const node = document.createElement(tag);
-  if (name) node.className = name;
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...inside);
-  return node;
-}
-
 function mark(letter) {
   if (!LETTERS[letter]) return make('b', 'nbx-mark');
   const [sign, word, name] = LETTERS[letter];
@@ -45,7 +37,7 @@ function render({ model, el }) {
   const spoken = make('span', 'nbc-hidden', { role: 'status' });
   const stack = make('div', 'nbx-layers', { role: 'listbox', 'aria-label': 'layers, the uppermost first' });
   const made = make('div', 'nbx-made-by');
-  const filter = make('input', '', { type: 'search', placeholder: 'filter: a part of a path, or *.py', 'aria-label': 'filter files' });
+  const filter = make('input', '', { type: 'search', placeholder: 'Filter: path or *.py', 'aria-label': 'filter files' });
   const changed = make('input', '', { type: 'checkbox' }), largest = make('input', '', { type: 'checkbox' });
   const bar = make('div', 'nbx-tools', {}, filter, make('label', '', {}, changed, ' only what it changes'), make('label', '', {}, largest, ' largest first'));
   const tree = make('div', 'nbx-tree', { role: 'tree', 'aria-label': 'files' });

@@ -98,6 +98,7 @@ function logView(model, el, about) {
   // Scrolled up, the log stands still: nobody wants to read what moves.
   function draw(anyway = false) {
     const tail = model.get('tail'), lines = tail.lines ?? [];
+    bar.hidden = !lines.length;  // nothing was said: there is nothing to look for
     const key = `${query.value}\0${regex.checked}\0${onlyErrors.checked}`;
     const fresh = end < 0 ? lines.length : Math.min(lines.length, Math.max(0, tail.end - end));
     if (!stick && !anyway && key === drawnFor) {

@@ -74,7 +74,7 @@ function render({ model, el }) {
     const { Terminal, FitAddon } = await loaded(model);
     if (!card.isConnected && !el.isConnected) await new Promise((resolve) => setTimeout(resolve, 50));
     term = new Terminal({
-      rows: 18, cols: 80, scrollback: 5000, fontSize: 12, fontFamily: getComputedStyle(box).fontFamily, theme: theme(box),
+      rows: 18, cols: 80, scrollback: 5000, fontSize: 12, fontFamily: getComputedStyle(box).fontFamily, theme: theme(box), minimumContrastRatio: 4.5,
       // A link that a program made up leads nowhere.
       linkHandler: { activate: () => {}, allowNonHttpProtocols: false }, allowProposedApi: false,
     });

@@ -78,7 +78,7 @@ def cpu_figure(meters: Meters) -> str:
 def _figures(meters: Meters, *, is_over: bool) -> list[tuple[str, str, str]]:
     """Name, figure in words, line."""
     usage = meters.last
-    if usage is None or (is_over and not meters.most_memory):  # it was over before there was anything to see
+    if usage is None:
         return []
     limit = f" of {words.size(usage.memory_limit)}" if usage.memory_limit else ""
     if is_over:

@@ -1,6 +1,6 @@
-"""docker's --filter: which images and containers are meant. Values of one name are alternatives, names are conditions.
+"""docker's --filter: which images, containers and networks are meant.
 
-Labels are the exception: all of them must hold.
+Values of one name are alternatives, names are conditions. Labels are the exception: all of them must hold.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from nbcontain.values import dataclass
 if TYPE_CHECKING:
     from nbcontain.build.patterns import Glob
     from nbcontain.engine import Engine
+    from nbcontain.network.model import Network
 
 C = TypeVar("C", bound=Container)
 Named = tuple[Reference | None, Image]
@@ -29,6 +30,8 @@ CONTAINERS = (
     "id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "network", "publish", "expose",
     "until", "volume", "health",
 )  # fmt: skip
+NETWORKS = ("name", "id", "driver", "label", "label!", "scope", "type", "dangling")
+NETWORKS_PRUNING = ("label", "label!")
 VOLUMES = ("dangling", "driver", "label", "label!", "name")
 PRUNING = ("label", "label!", "until")
 _NOT_HERE = {
@@ -223,6 +226,29 @@ def _number(name: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise UsageError(f"--filter {name}={text}: that is no number", hint=f"--filter {name}=0") from None
+
+
+# --- networks ---
+
+
+def chosen_networks(engine: Engine, found: Sequence[Network], filters: Filters) -> list[Network]:
+    """Those of `found` that all filters let pass. Raises UsageError."""
+    tests: list[Callable[[Network], bool]] = [lambda each: filters.labels_hold(each.labels)]
+    if names := filters.all("name"):
+        tests.append(lambda each: any(one in each.name for one in names))
+    if ids := filters.all("id"):
+        tests.append(lambda each: any(each.id.startswith(one) for one in ids))
+    if drivers := filters.all("driver"):
+        tests.append(lambda each: each.driver in drivers)
+    if scopes := filters.all("scope"):
+        tests.append(lambda each: "local" in scopes)
+    if types := filters.all("type"):
+        tests.append(lambda each: ("builtin" if each.is_built_in else "custom") in types)
+    dangling = filters.flag("dangling")
+    if dangling is not None:
+        occupied = engine.networks.occupied()
+        tests.append(lambda each: dangling == (not each.is_built_in and each.id not in occupied))
+    return [each for each in found if all(test(each) for test in tests)]
 
 
 # --- times ---

@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbcontain.errors import ContainerError, NetworkError, NotRunning, UsageError
+from nbcontain.errors import ContainerError, NetworkError, NetworkInUse, NetworkNotFound, NotRunning, UsageError
 from nbcontain.events import Emit, Notice
+from nbcontain.filters import NETWORKS_PRUNING, Filters
 from nbcontain.host import Ability
 from nbcontain.network import etc, words
 from nbcontain.network.client import Client
@@ -216,14 +217,21 @@ class Networks:
         for container in self._engine.containers():
             wanted |= {each.network for each in self.wish_of(container).attachments}
         found = [each for each in self.all() if not each.is_built_in and not wanted & {each.name, each.id}]
-        return [each for each in found if not self.on(each) and _has_labels(each, filters)]
+        asked, occupied = Filters.parse(filters, NETWORKS_PRUNING), self.occupied()
+        return [each for each in found if each.id not in occupied and asked.labels_hold(each.labels)]
+
+    def occupied(self) -> set[str]:
+        """The ids of the networks that running containers are on."""
+        return {endpoint.network for each in self.records.living() for endpoint in each.endpoints}
 
     def prune(self, filters: Sequence[str] = ()) -> list[str]:
         """Remove those; gives their names."""
         gone: list[str] = []
         for network in self.unused(filters):
-            self.remove(network.id)
-            gone.append(network.name)
+            # Somebody may have come to be on it, or have removed it.
+            with suppress(NetworkInUse, NetworkNotFound):
+                self.remove(network.id)
+                gone.append(network.name)
         return gone
 
     def settle(self) -> None:
@@ -403,19 +411,6 @@ class Networks:
         resolver = etc.resolver(wished, etc.of_machine(), responder, has_names=bool(answer["has_names"]))
         with suppress(OSError):
             files.rewrite(container.bundle.path / "resolv.conf", resolver.text().encode())
-
-
-def _has_labels(network: Network, filters: Sequence[str]) -> bool:
-    """Raises UsageError for another filter than label and label!."""
-    for text in filters:
-        name, sign, value = text.partition("=")
-        if not sign or name not in ("label", "label!"):
-            raise UsageError(f"network prune: invalid filter {text!r}", hint="label=NAME[=VALUE], label!=NAME[=VALUE]")
-        key, has_value, wanted = value.partition("=")
-        has = key in network.labels and (not has_value or network.labels[key] == wanted)
-        if has == name.endswith("!"):
-            return False
-    return True
 
 
 def _shown_mode(mode: str) -> str:

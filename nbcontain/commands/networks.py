@@ -14,6 +14,7 @@ from nbcontain.display.values import Confirm, Document, InProgress, Lines
 from nbcontain.display.words import count
 from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.events import Emit
+from nbcontain.filters import NETWORKS, NETWORKS_PRUNING, Filters, chosen_networks
 from nbcontain.network import words as docker
 from nbcontain.network.documents import network_document
 from nbcontain.network.model import Attachment, Network
@@ -29,7 +30,6 @@ TITLES = {
     "ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "IPv4": "IPV4", "IPv6": "IPV6",
     "Internal": "INTERNAL", "Labels": "LABELS", "CreatedAt": "CREATED AT",
 }  # fmt: skip
-FILTERS = ("name", "id", "driver", "label", "scope", "type", "dangling")
 
 
 def _done(verb: str, act: Callable[[], Lines]) -> InProgress[Lines]:
@@ -70,7 +70,7 @@ def network_create(engine: Engine, words: CreateWords) -> InProgress[Lines]:
 class ListWords:
     quiet: bool = option("-q", "--quiet", help="only ids")
     no_trunc: bool = option("--no-trunc", help="ids in full")
-    filters: tuple[str, ...] = option("-f", "--filter", help=f"only those: {', '.join(FILTERS)}", metavar="NAME=VALUE")
+    filters: tuple[str, ...] = option("-f", "--filter", help=f"only those: {', '.join(NETWORKS)}", metavar="NAME=VALUE")
     format: str = option("--format", help="a table of these columns, or a text for each",
                          metavar="table {{.Name}}…|json|TEMPLATE")  # fmt: skip
 
@@ -78,7 +78,7 @@ class ListWords:
 @command("network", "ls", "list networks", ListWords, aliases=("list",))
 def network_ls(engine: Engine, words: ListWords) -> object:
     wanted = Format.parse(words.format)
-    found = [each for each in engine.networks.all() if _is_meant(engine, each, words.filters)]
+    found = chosen_networks(engine, engine.networks.all(), Filters.parse(words.filters, NETWORKS))
     if words.quiet and wanted.template is None:
         return Lines(tuple(each.id if words.no_trunc else each.id[:12] for each in found))
     if wanted.template is not None:
@@ -110,36 +110,6 @@ def _row(network: Network, *, full: bool) -> dict[str, object]:
         "Labels": ",".join(f"{name}={value}" for name, value in sorted(network.labels.items())),
         "CreatedAt": timestamp_shown(network.created) if network.created else "",
     }  # fmt: skip
-
-
-def _is_meant(engine: Engine, network: Network, filters: tuple[str, ...]) -> bool:
-    """docker's: values of one name are alternatives, names are conditions. Raises UsageError."""
-    by_name: dict[str, list[str]] = {}
-    for text in filters:
-        name, sign, value = text.partition("=")
-        if not sign or name not in FILTERS:
-            raise UsageError(f"network ls: invalid filter {text!r}", hint=f"{', '.join(FILTERS)}")
-        by_name.setdefault(name, []).append(value)
-
-    def meets(name: str, value: str) -> bool:
-        match name:
-            case "name":
-                return value in network.name
-            case "id":
-                return network.id.startswith(value)
-            case "driver":
-                return network.driver == value
-            case "label":
-                key, sign, wanted = value.partition("=")
-                return key in network.labels and (not sign or network.labels[key] == wanted)
-            case "scope":
-                return value == "local"
-            case "type":
-                return value == ("builtin" if network.is_built_in else "custom")
-            case _:
-                return (value in ("true", "1")) == (not network.is_built_in and not engine.networks.on(network))
-
-    return all(any(meets(name, value) for value in values) for name, values in by_name.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,13 +200,12 @@ def network_disconnect(engine: Engine, words: DisconnectWords) -> InProgress[Lin
 @with_defaults
 class PruneWords:
     force: bool = option("-f", "--force", help="without asking")
-    filters: tuple[str, ...] = option("--filter", help="only those: label, label!", metavar="NAME=VALUE")
+    filters: tuple[str, ...] = option("--filter", help=f"only those: {', '.join(NETWORKS_PRUNING)}",
+                                      metavar="NAME=VALUE")  # fmt: skip
 
 
 @command("network", "prune", "remove the networks that no container is on", PruneWords)
 def network_prune(engine: Engine, words: PruneWords) -> Confirm | InProgress[Lines]:
-    meant = engine.networks.unused(words.filters)
-
     def act() -> InProgress[Lines]:
         def body() -> Lines:
             gone = engine.networks.prune(words.filters)
@@ -246,6 +215,7 @@ def network_prune(engine: Engine, words: PruneWords) -> Confirm | InProgress[Lin
 
     if words.force:
         return act()
+    meant = engine.networks.unused(words.filters)
     rows = [("network", each.name, ", ".join(str(subnet.block) for subnet in each.subnets)) for each in meant]
     again = f"%network prune{''.join(f' --filter {each}' for each in words.filters)} -f"
     footer = f"{count(len(rows), 'thing')} would go. Nothing was removed: {again} does it without asking."

@@ -82,10 +82,10 @@ class _Direction:
 class _Pair:
     """A client, and the container's end of its connection."""
 
-    __slots__ = ("back", "client", "forth", "inside", "is_connected")
+    __slots__ = ("back", "client", "forth", "inside", "is_connected", "port")
 
-    def __init__(self, client: socket.socket, inside: socket.socket) -> None:
-        self.client, self.inside = client, inside
+    def __init__(self, port: _Port, client: socket.socket, inside: socket.socket) -> None:
+        self.port, self.client, self.inside = port, client, inside
         self.forth = _Direction(client, inside)
         try:
             self.back = _Direction(inside, client)
@@ -143,10 +143,12 @@ class Forwarder:
             self._watch(fd, select.EPOLLIN, lambda events: self._hear(port))
 
     def drop(self, key: str) -> None:
-        """Connections that are there go on until an end of theirs goes."""
         port = self._ports.pop(key, None)
         if port is None:
             return
+        # A container that is gone, and its link with it, says no more of its connections: who came would wait for long.
+        for pair in {each for each in self._pairs.values() if each.port is port}:
+            self._cut(pair)
         self._unwatch(port.listener)
         port.listener.close()
         for end, _ in port.clients.values():
@@ -208,7 +210,7 @@ class Forwarder:
             for each in (client, inside):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                pair = _Pair(client, inside)
+                pair = _Pair(port, client, inside)
             except OSError:
                 client.close()
                 inside.close()
@@ -237,15 +239,18 @@ class Forwarder:
             has_more = [pair.forth.move(), pair.back.move()]
         except OSError:
             # A reset from one end is one for the other too.
-            _reset(pair.client)
-            _reset(pair.inside)
-            self._end(pair)
+            self._cut(pair)
             return
         if pair.is_over:
             self._end(pair)
         elif any(has_more):
             # No edge will tell of what is there already: once around, so that others have their turn.
             self._poll.watch(pair.client.fileno(), _READ | _WRITE | select.EPOLLET)
+
+    def _cut(self, pair: _Pair) -> None:
+        _reset(pair.client)
+        _reset(pair.inside)
+        self._end(pair)
 
     def _end(self, pair: _Pair) -> None:
         for end in (pair.client, pair.inside):

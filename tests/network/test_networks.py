@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -247,6 +249,30 @@ def test_udp_goes_through_the_filter_and_through_the_forwarder(machine: Machine,
     assert "by the filter" in lan.there("python3", "-c", program, timeout=20)
 
 
+def test_a_server_that_is_killed_under_load_ends_its_connections_and_nothing_else(machine: Machine, lan: Lan) -> None:
+    """Through the filter from the other machine, and through the forwarder from this one."""
+    wrk = needs.program("wrk")
+    make(machine, "lab")
+    web = machine.start(WEB, name="web", network="lab", publish=("0.0.0.0:8080:80",))
+    staying = machine.start(WEB, name="staying", network="lab", publish=("8081:80",))
+    for each in (web, staying):
+        wait_for_web(each)
+    forwarder, seconds = processes_of(machine)["forwarder"], 20 if os.environ.get("NBCONTAIN_SOAK") else 2
+    descriptors = len(os.listdir(f"/proc/{forwarder}/fd"))
+    load = (wrk, "-t1", "-c32", f"-d{seconds}s", "--timeout", "1s")
+    here = subprocess.Popen([*load, "http://127.0.0.1:8080/"], stdout=subprocess.PIPE, text=True)
+    with ThreadPoolExecutor(1) as pool:
+        there = pool.submit(lan.there, *load, "http://192.0.2.1:8080/", timeout=seconds + 10)
+        time.sleep(seconds / 2)
+        machine.engine.remove_container(web, force=True)
+        for text in (here.communicate(timeout=seconds + 10)[0], there.result()):
+            assert int(re.findall(r"(\d+) requests in", text)[0]) > 10, text
+    assert processes_of(machine)["forwarder"] == forwarder
+    assert "hello" in fetch("http://127.0.0.1:8081/")
+    # Those of the port that is gone, and of all connections.
+    until(lambda: len(os.listdir(f"/proc/{forwarder}/fd")) == descriptors - 1)
+
+
 def test_ipv6_within_a_network_and_through_a_published_port(machine: Machine, lan: Lan) -> None:
     make(machine, "six", ipv6=True, subnets=("fd42:1::/64",))
     web = machine.start(WEB, name="web", network="six", ip6="fd42:1::99", publish=("[::]:8086:80", "[::1]:8087:80"))
@@ -460,7 +486,10 @@ def test_the_verbs(machine: Machine, lan: Lan) -> None:
     do("network", "disconnect", "lab", "web")
     do("network", "connect", "--ip", "10.88.9.77", "--alias", "again", "lab", "web")
     assert "10.88.9.77" in json.dumps(do("network", "inspect", "lab").value)  # type: ignore[attr-defined]
+    assert "lab" not in repr(do("network", "ls", "-q", "--filter", "dangling=true"))
+    do("network", "prune", "-f")
     engine.remove_container(web, force=True)
+    assert str(do("network", "ls", "-q", "--filter", "dangling=true", "--filter", "label=team")) == str(made)[:12]
     assert str(do("network", "rm", "lab")) == "lab"
     for words, told in (
         (("network", "create", "-d", "overlay", "x"), "overlay"),
@@ -470,6 +499,8 @@ def test_the_verbs(machine: Machine, lan: Lan) -> None:
         (("network", "create", "a b"), "no name"),
         (("network", "create", "--subnet", "192.0.2.0/25", "x"), "overlaps"),
         (("network", "inspect", "x"), "not found"),
+        (("network", "ls", "--filter", "dangeling=1"), "no filter"),
+        (("network", "prune", "-f", "--filter", "name=lab"), "no filter"),
     ):  # fmt: skip
         with pytest.raises(Exception, match=told):
             do(*words)

@@ -87,6 +87,7 @@ def test_layers_are_explored_with_the_mouse_and_after_a_reload_with_keys(
     keys.press("ArrowDown")
     expect(card.get_by_role("option", selected=True)).to_contain_text("RUN sed")
     expect(card.get_by_role("option").nth(1)).to_be_focused()
+    expect(card.get_by_role("treeitem")).to_have_count(3)  # those of layer 2 have come
     row(lab, 1, "blob").click()
     keys.type("et")
     expect(row(lab, 1, "etc/")).to_be_focused()

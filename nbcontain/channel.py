@@ -169,13 +169,19 @@ def is_readable(channel: Channel, timeout_s: float | None) -> bool:
     return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
 
 
-def answer_of(channel: Channel, timeout_s: float | None, doing: str) -> Message:
-    """The next packet; raises the error that it describes, and SetupFailed if none comes."""
+def answer_of(channel: Channel, timeout_s: float | None, doing: str, handed: list[int] | None = None) -> Message:
+    """The next packet; raises the error that it describes, and SetupFailed if none comes.
+
+    Its descriptors are added to `handed`, for the caller to close; without that they are closed.
+    """
     if not is_readable(channel, timeout_s):
         raise SetupFailed(f"{doing} takes longer than {timeout_s:.0f} s")
     message, fds = channel.receive()
-    for fd in fds:
-        os.close(fd)
+    if handed is not None:
+        handed += fds
+    else:
+        for fd in fds:
+            os.close(fd)
     if message is None:
         raise SetupFailed(f"{doing}: the process that did it was killed")
     if "error" in message:

@@ -45,6 +45,11 @@ class Containers(Generic[C]):
             ids = os.listdir(self._layout.containers)
         except FileNotFoundError:
             return []
+        except PermissionError as error:
+            raise StoreError(
+                f"the store at {self._layout.root} is somebody else's", why=error.strerror or "",
+                hint="Set NBCONTAIN_ROOT to a directory of yours.",
+            ) from error
         now_ns = time.time_ns()
         found = [each for each in (self._container(container_id, now_ns) for container_id in ids) if each is not None]
         self._known = {container_id: known for container_id in ids if (known := self._known.get(container_id))}

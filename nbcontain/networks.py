@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -100,9 +101,9 @@ class Networks:
         if self.default() == DEFAULT:
             self._client.warm()
 
-    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, message: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         self._require("networks")
-        return self._client.ask(message)
+        return self._client.ask(message, fds)
 
     def _require(self, what: str) -> None:
         host = self._engine.host
@@ -289,6 +290,7 @@ class Networks:
             container.launch(launcher, leash=leash, stdin=stdin, start=True)
             return
         container.hold()
+        namespace: list[int] = []
         try:
             prepared = self._ask({
                 "do": "prepare", "container": container.id, "name": container.name,
@@ -297,10 +299,10 @@ class Networks:
             })  # fmt: skip
             self._write_networked_files(container, wished, prepared)
             _be_born(container, within=str(prepared["within"]))
-            container.launch(launcher, leash=leash, stdin=stdin, start=False)
+            container.launch(launcher, leash=leash, stdin=stdin, start=False, handed=namespace)
             state = container.state()
             attached = self._ask(
-                {"do": "attach", "container": container.id, "pid": state.pid, "pid_start": state.pid_start}
+                {"do": "attach", "container": container.id, "pid": state.pid, "pid_start": state.pid_start}, namespace
             )
             for text in attached["notices"]:
                 emit(Notice("", text))
@@ -310,6 +312,9 @@ class Networks:
             with suppress(NetworkError, ContainerError, OSError):
                 self._client.ask({"do": "release", "container": container.id})
             raise
+        finally:
+            for fd in namespace:
+                os.close(fd)
 
     def _join(self, container: Container, other_id: str) -> None:
         """Have a container be born into another's network namespace, and see that one's files of names."""

@@ -8,6 +8,7 @@ import os
 import select
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,13 +38,13 @@ class Client:
         self._lock = threading.Lock()
         self._channel: Channel | None = None
 
-    def ask(self, message: Message) -> Message:
-        """What the worker answers. Raises what it raised, typed."""
+    def ask(self, message: Message, fds: Sequence[int] = ()) -> Message:
+        """What the worker answers; `fds` are sent along. Raises what it raised, typed."""
         with self._lock:
             for attempt in (1, 2):
                 channel = self._connected()
                 try:
-                    channel.send(message)
+                    channel.send(message, fds)
                     return _answer(channel)
                 except (BrokenPipeError, ConnectionResetError):
                     # It ended because nobody wanted anything of it, or somebody killed it.

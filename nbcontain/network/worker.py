@@ -13,7 +13,8 @@ import os
 import select
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,25 +153,26 @@ class Worker:
             message, fds = client.receive()
         except (ValueError, OSError, RecursionError):
             message, fds = None, []
-        for fd in fds:
-            os.close(fd)
         if message is None:
             self._epoll.unregister(client.fileno())
             self._clients.pop(client.fileno()).close()
             return
         self._used_at = time.monotonic()
         try:
-            answer = self._answer(message)
+            answer = self._answer(message, fds)
         except BaseException as error:  # noqa: BLE001 - raised where it was asked for
             answer = describe(error)
+        finally:
+            for fd in fds:
+                os.close(fd)
         client.tell(answer)
 
-    def _answer(self, message: Message) -> Message:
+    def _answer(self, message: Message, fds: Sequence[int]) -> Message:
         match message.get("do"):
             case "prepare":
                 return self.prepare(message)
             case "attach":
-                return self.attach(message)
+                return self.attach(message, fds)
             case "release":
                 self.release(str(message["container"]))
                 return {}
@@ -317,13 +319,13 @@ class Worker:
             "gateway": (out.gateway or out.gateway6) if out is not None else "",
         }  # fmt: skip
 
-    def attach(self, message: Message) -> Message:
-        """A container was made, and waits to be started: its links, its names, its ports."""
+    def attach(self, message: Message, fds: Sequence[int]) -> Message:
+        """A container was made, and waits for links, names and ports. `fds` has a namespace that we may not open."""
         sandbox = self._sandboxes.get(str(message["container"]))
         if sandbox is None:
             raise NetworkError("the container has no place on any network", why="its record is gone")
         sandbox = replace(sandbox, pid=int(message["pid"]), pid_start=int(message["pid_start"]))
-        with netns_of(sandbox.pid, sandbox.pid_start) as netns:
+        with nullcontext(fds[0]) if fds else netns_of(sandbox.pid, sandbox.pid_start) as netns:
             self._write(sandbox)
             self._kept |= {each.network for each in sandbox.endpoints}
             self.fabric.settle(list(self._sandboxes.values()), keep=self._kept)

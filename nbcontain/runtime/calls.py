@@ -58,9 +58,7 @@ def be_program(
         "do": "program",
         "answers": bundle.info.answers,
         "is_answered": answered is not None,
-        # Unmounting takes a while, and nobody needs to wait for it. Only where the layer is thrown away, so that
-        # nothing else ever uses it while it is still mounted.
-        "holds_mounts": bundle.info.remove,
+        "holds": _held(bundle, message),
         "bundle": str(bundle.path),
         "opened": [*opened],
         "volatile": message["volatile"],
@@ -78,6 +76,17 @@ def be_program(
         # The container can open its pipe by /proc/self/fd/1 and take away what poll saw.
         os.set_blocking(reading, False)
     return {reading: stream for stream, (reading, _) in pipes.items()}
+
+
+def _held(bundle: Bundle, message: Message) -> list[str]:
+    """Namespaces that init hands out, by their names in /proc/PID/ns."""
+    # Unmounting takes a while, and nobody needs to wait for it. Only where the layer is thrown away, so that nothing
+    # else ever uses it while it is still mounted.
+    names = ["mnt"] if bundle.info.remove else []
+    # Once it has become another user, nobody outside of its user namespace may open them, until it has executed.
+    if (not message["start"] or bundle.info.restart) and {"user", "network"} <= {*bundle.spec.linux.namespaces}:
+        names += ["net", "user"]
+    return names
 
 
 def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:

@@ -134,12 +134,16 @@ class Container:
         stdin: int | None = None,
         start: bool = False,
         secrets: int | None = None,
+        handed: list[int] | None = None,
     ) -> None:
-        """Create it: everything but the start, unless that is asked for too. Raises what hindered it."""
+        """Create it: everything but the start, unless that is asked for too. Raises what hindered it.
+
+        `handed` is given its network namespace, for the caller to close, if only its init could open that.
+        """
         if self.bundle.lock_fd is None and self.state().status in ("stopped", "restarting"):
             # The supervisor of the run before has said all it has to say, and is about to go.
             self.settle()
-        channel = launcher.launch(self.bundle, leash=leash, stdin=stdin, start=start, secrets=secrets)
+        channel = launcher.launch(self.bundle, leash=leash, stdin=stdin, start=start, secrets=secrets, handed=handed)
         if start:
             channel.close()
         else:

@@ -127,8 +127,16 @@ def hold_namespace(pid: int, name: str) -> int:
         return -1
 
 
-def hold_network(run: Supervisor) -> None:
-    """For a container that may be started again: its network of its own outlives its first process."""
+def hold_network(run: Supervisor, held: dict[str, int]) -> None:
+    """For a container that may be started again: its network of its own outlives its first process.
+
+    `held` are the namespaces that its init handed out, if it did.
+    """
+    if run.info.restart and run.network_fd < 0 and {"net", "user"} <= held.keys():
+        # Who owns it is needed to enter it.
+        run.network_fd, run.user_fd = held.pop("net"), held.pop("user")
+    for fd in held.values():
+        os.close(fd)
     if run.info.restart and run.network_fd < 0 and run.pidfd >= 0:
         spaces = run.bundle.spec.linux.namespaces
         if "network" in spaces:

@@ -87,9 +87,10 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     del fds[3 : 3 + len(opened)]
     answers = Answers.of_init(bundle, message["answers"], spec, fds.pop() if message["is_answered"] else -1)
     volatile = message["volatile"]
-    spaces = _open_spaces() if message["holds_mounts"] else -1
+    spaces = _open_spaces() if message["holds"] else -1
     made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], opened, volatile=volatile)
-    held = [os.open("mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=spaces)] if spaces >= 0 else []
+    names = message["holds"] if spaces >= 0 else []
+    held = [os.open(each, os.O_RDONLY | os.O_CLOEXEC, dir_fd=spaces) for each in names]
     if terminal is None:
         keep_only(channel, *answers.kept, *held)
     else:
@@ -98,7 +99,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     program = programs.prepare(spec.process, spec.annotations, seccomp, answers)
     program.env.update(hidden.env)
     handed = [*held, *((terminal.master, 0) if terminal else ())]
-    channel.send({"ready": True, "made": made, "held": len(held)}, handed)
+    channel.send({"ready": True, "made": made, "held": names}, handed)
     for fd in handed:
         if fd:
             os.close(fd)

@@ -138,8 +138,13 @@ def restrict(root_fd: int, spec: Spec) -> None:
 
 
 def set_knobs(sysctl: Mapping[str, str]) -> None:
-    """Init: the kernel's settings of its own namespaces, by a /proc that nothing can have been put into."""
-    proc = syscalls.new_mount("proc")
+    """Init, before it leaves the host's root: the kernel's settings of its own namespaces, by a /proc that nothing can
+    have been put into."""
+    try:
+        proc = syscalls.new_mount("proc")
+    except PermissionError:
+        # Another's process namespace. The settings of a network are shown for that of who looks, by any /proc.
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     plain = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
     try:
         for name, value in sysctl.items():

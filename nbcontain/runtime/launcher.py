@@ -86,11 +86,13 @@ class Launcher:
         stdin: int | None = None,
         start: bool = False,
         secrets: int | None = None,
+        handed: list[int] | None = None,
     ) -> Channel:
         """Have a container created: its first process waits for the start. Gives the channel to ask for that.
 
         With `start` it is started at once, and nothing more is to be asked. `secrets` is memory that `runtime.secrets`
-        wrote. The bundle's lock goes to the supervisor. Raises what hindered it, typed: CommandNotFound, SetupFailed …
+        wrote; `handed` is as in `Container.launch`. The bundle's lock goes to the supervisor. Raises what hindered it,
+        typed: CommandNotFound, SetupFailed …
         """
         if bundle.lock_fd is None:
             bundle.lock()
@@ -121,7 +123,7 @@ class Launcher:
                     os.close(fd)
             bundle.unlock()
         try:
-            answer_of(channel, _CREATED_S, "creating the container")
+            answer_of(channel, _CREATED_S, "creating the container", handed)
         except BaseException:
             channel.close()
             raise

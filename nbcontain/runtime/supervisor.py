@@ -166,17 +166,17 @@ class Supervisor:
         answer, console = self.inside.receive()
         calls.raise_for(answer)
         assert answer is not None
-        if answer["held"]:
-            self.mounts_fd = console.pop(0)
+        held = {name: console.pop(0) for name in answer["held"]}
+        self.mounts_fd = held.pop("mnt", -1)
         if console:
             self.outputs.are({}, *console)
             self.outputs.watch(self.poll)
         if self.report is not None:
             if not self.starts_at_once:
-                self.report.send({"created": True})
+                self.report.send({"created": True}, [held["net"]] if "net" in held else [])
             self.poll.register(self.report, select.POLLIN)
         self.bundle.write_stubs(answer["made"])
-        endings.hold_network(self)
+        endings.hold_network(self, held)
         self.poll.register(self.pidfd, select.POLLIN)
         if self.leash >= 0:
             self.poll.register(self.leash, select.POLLIN)
@@ -330,7 +330,7 @@ class Supervisor:
     def reread(self) -> None:
         """What it is called, or asked to be, has been changed."""
         self.info = self.bundle.reread()
-        endings.hold_network(self)
+        endings.hold_network(self, {})
 
     def told_exec(self, message: Message) -> Callable[[int, str], None]:
         """What is to be told of the end of a further program."""

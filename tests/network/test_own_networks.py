@@ -124,6 +124,18 @@ def test_who_names_no_network_is_on_the_default_one_and_gets_out(machine: Machin
     assert program in Path(f"/proc/{uplink}/cmdline").read_text()
 
 
+def test_whoever_it_runs_as_and_whatever_it_shares_it_is_on_its_network(
+    machine: Machine, web: Container, profile: str
+) -> None:
+    look = "id -u; grep -c eth0 /proc/net/dev"
+    assert machine.sh(look, user="5").split() == ["5", "1"]
+    assert machine.sh(look, user="6", pid="host").split() == ["6", "1"]
+    assert machine.sh(look, pid=f"container:{web.name}").split() == ["0", "1"]
+    again = machine.start("grep -c eth0 /proc/net/dev; exit 1", user="5", restart="on-failure:2")
+    assert again.wait(30) == 1
+    until(lambda: said(again).split() == ["1", "1", "1"])
+
+
 def test_containers_find_each_other_by_name_and_networks_are_apart(
     machine: Machine, web: Container, profile: str
 ) -> None:

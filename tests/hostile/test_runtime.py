@@ -138,7 +138,7 @@ def test_what_is_given_to_read_cannot_be_written(machine: Machine, canary: Path)
         options = RunOptions(image="box", command=("sh", "-c", attack))
         container = machine.engine.create(options)
         container.launch(machine.engine.launcher, stdin=secret.fileno())
-        container.start()
+        container.begin()
         assert container.wait(10) == 0
     assert "do not touch" in said(container)
 

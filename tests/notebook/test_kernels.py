@@ -54,8 +54,10 @@ def test_an_exit_code_other_than_zero_fails_the_cell_without_a_traceback(kernel:
     assert len(cell.error.splitlines()) <= 6
 
 
-def test_a_cell_is_no_terminal_and_says_where_to_type_instead(kernel: Kernel) -> None:
+def test_where_nothing_is_live_a_cell_is_no_terminal_and_says_where_to_type_instead(kernel: Kernel) -> None:
+    kernel.run("session = get_ipython().nbcontain.session; session.mode = 'html'")
     cell = kernel.run("%container run --rm -it box sh")
+    kernel.run("session.mode = 'card'")
     assert (cell.ok, cell.ename) == (False, "UsageError")
     assert "nbcontain container run --rm -it box sh" in cell.error
     assert names_of(kernel, "-a") == []

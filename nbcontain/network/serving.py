@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from nbcontain.errors import NetworkError
 from nbcontain.store import files
 
 _ANSWER_S = 5.0
+_PAUSES_S = (0, 0, 0.02, 0.1, 0.5)
 Wanted = Mapping[str, tuple[Message, Callable[[], Sequence[socket.socket]]]]
 """What a helper is to hold: what it is told of each, and how its sockets are made."""
 
@@ -38,7 +40,8 @@ class Serving:
                 files.unlink(self._directory / "control.sock")
             return
         self.refused = {key: why for key, why in self.refused.items() if key in wanted}
-        for _ in range(2):
+        for pause_s in _PAUSES_S:
+            time.sleep(pause_s)
             try:
                 channel = self._connected()
                 held = self._held(channel)
@@ -53,7 +56,7 @@ class Serving:
                     self._hold(channel, key, *wanted[key])
                 return
             except (BrokenPipeError, ConnectionResetError):
-                # Somebody killed it.
+                # Somebody killed it; for as long as it is dying, its socket still takes connections.
                 self.forget()
         raise NetworkError(f"the networks' process `{self._directory.name}` ends at once")
 

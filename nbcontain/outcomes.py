@@ -52,10 +52,6 @@ class RunResult:
     def __repr__(self) -> str:
         return f"<RunResult of {self.name}  exit code {self.exit_code}  {len(self.lines)} lines>"
 
-    def __bool__(self) -> bool:
-        """Whether it went well."""
-        return self.exit_code == 0
-
     def df(self, **how: Any) -> Any:
         """Standard output as a DataFrame: CSV, or JSON if it looks like that. `how` goes to the library's reader."""
         from nbcontain import objects

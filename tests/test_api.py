@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import loops
 import nbcontain as nb
 from images import BUSYBOX
 from nbcontain.errors import (
@@ -336,7 +337,7 @@ def test_everything_that_takes_a_while_can_be_awaited(box: str) -> None:
             found.append(await nb.aio.exec(container, "echo 2"))
         return [each.stdout.strip() for each in found]
 
-    assert asyncio.run(both()) == ["0", "1", "2"]
+    assert loops.run(both()) == ["0", "1", "2"]
 
 
 def test_whoever_stops_waiting_ends_the_container(box: str) -> None:
@@ -344,7 +345,7 @@ def test_whoever_stops_waiting_ends_the_container(box: str) -> None:
         await asyncio.wait_for(nb.aio.run(box, "sleep 60", name="awaited"), 0.5)
 
     with pytest.raises(TimeoutError):
-        asyncio.run(brief())
+        loops.run(brief())
     assert not nb.containers["awaited"].is_active
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import loops
 from journals import endless, told
 from nbcontain.display.present import mode, present, present_async
 from nbcontain.errors import ContainerFailed, Interrupted, UsageError
@@ -91,7 +92,7 @@ def test_awaiting_leaves_the_loop_free() -> None:
         assert isinstance((await both)[0], Interrupted)
         return turns
 
-    assert asyncio.run(cell()) >= 20
+    assert loops.run(cell()) >= 20
 
 
 def test_a_cancelled_await_ends_the_task_first() -> None:
@@ -104,7 +105,7 @@ def test_a_cancelled_await_ends_the_task_first() -> None:
         await waiting
 
     with pytest.raises(Interrupted):
-        asyncio.run(cell())
+        loops.run(cell())
     assert task.is_done
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -23,6 +22,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import AsyncKernelManager, KernelManager
 
+import loops
 import places
 from kernels import CHECKOUT, Kernel
 from nbcontain.build.plan import BuildOptions
@@ -199,7 +199,7 @@ def test_many_kernels_share_one_loop(add: Callable[..., KernelEntry]) -> None:
         await manager.shutdown_kernel()
         return [reply["content"]["status"], str(await manager.is_alive())]
 
-    assert asyncio.run(talk()) == ["ok", "False"]
+    assert loops.run(talk()) == ["ok", "False"]
 
 
 def test_a_kernel_ends_with_a_jupyter_that_is_killed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ def test_the_blocks_of_the_page_run(busybox_context: Path, monkeypatch: pytest.M
         monkeypatch.setattr(api, "_own_engine", lambda: engine)
         nb.build(busybox_context, dockerfile=BUSYBOX, tag="box")
         names: dict[str, Any] = {}
-        for block in blocks:
-            exec(compile(block, str(PAGE), "exec"), names)
+        # On a thread of its own: once a browser was opened, playwright's loop runs in the main one.
+        with ThreadPoolExecutor(1) as pool:
+            for block in blocks:
+                pool.submit(exec, compile(block, str(PAGE), "exec"), names).result()
         assert engine.containers() == []

@@ -231,7 +231,7 @@ def test_the_hosts_interpreter_is_not_what_stands_behind_proc_self_exe(profile: 
     with pytest.raises(OSError), open(shown, "r+b") as copy:
         copy.write(b"#!")
     assert machine.exit_code("/proc/self/exe") in (126, 127)
-    container.start()
+    container.begin()
     assert container.wait(5) == 0
 
 
@@ -307,7 +307,7 @@ def test_crun_makes_the_same_container_of_the_same_bundle(profile: str, machine:
         container.bundle.unlock()
     assert theirs.returncode in (0, 1), theirs.stderr
     container.launch(machine.engine.launcher)
-    container.start()
+    container.begin()
     container.wait(10)
     ours = set(said(container).splitlines())
     theirs_too = set(theirs.stdout.splitlines())

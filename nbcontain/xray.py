@@ -231,7 +231,7 @@ class Sides:
             case "network":
                 return "the host's is what there is without bridges; --network none is one of its own"
             case "user" if kind not in rung.namespaces and rung.mounts:
-                return "root's containers have this machine's ids; --userns gives others"
+                return "root's containers have this machine's ids"
             case "user":
                 return f"isolation {rung.name} has none"
             case "time":

@@ -24,7 +24,8 @@ DEVICE = "outside"
 _ADDRESS, _GATEWAY, _BITS = "198.19.211.100", "198.19.211.2", 24
 """Of a block that is for tests between machines (RFC 2544), and nobody's."""
 _READY_S = 5.0
-_AGAIN_S = 30.0
+_FIRST_AGAIN_S, _LAST_AGAIN_S = 0.5, 30.0
+"""Tried again after so long, each time twice that: one that was killed may be in the way while it ends."""
 
 
 class Uplink:
@@ -33,7 +34,8 @@ class Uplink:
     def __init__(self, directory: Path, outside: Outside) -> None:
         self._directory = directory
         self._outside = outside
-        self._tried_at = 0.0
+        self._again_at = 0.0
+        self._again_s = _FIRST_AGAIN_S
         self._pid = 0
         self.ending = -1
         """A descriptor that tells of its end (pidfd_open(2)); -1 if there is none."""
@@ -52,9 +54,10 @@ class Uplink:
             is_running = False
         if not wanted or is_running:
             self.refusal = ""
-        elif time.monotonic() - self._tried_at >= _AGAIN_S or not self._tried_at:
-            self._tried_at = time.monotonic()
+        elif time.monotonic() >= self._again_at:
             self.refusal = missing() or self._begin(holder)
+            self._again_s = min(2 * self._again_s, _LAST_AGAIN_S) if self.refusal else _FIRST_AGAIN_S
+            self._again_at = time.monotonic() + self._again_s if self.refusal else 0.0
         record = self._record()
         self._watch(record["pid"] if record is not None and not self.refusal else 0)
 
@@ -78,7 +81,6 @@ class Uplink:
                 record = {"pid": pid, "start": start_of(pid), "netns": _netns()}
                 files.replace(self._directory / "uplink.json", json.dumps(record).encode(), durable=False)
                 if _is_ready(pid, record["start"]):
-                    self._tried_at = 0.0
                     return ""
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)

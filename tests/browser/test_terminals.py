@@ -34,7 +34,9 @@ def test_a_terminal_is_typed_in_reloaded_and_saved_as_text(open_lab: OpenLab, de
     keys.type("stty size; echo $((6*7))\n")
     expect(screen).to_contain_text("42")
     expect(screen).to_contain_text("18 1")  # rows, and the columns of a page of 1100 pixels
-    keys.type("sleep 60\n")
+    keys.type("echo be''gun; sleep 60\n")
+    expect(screen).to_contain_text("begun")
+    lab.page.wait_for_timeout(300)  # for the shell to have begun sleep, too
     keys.press("Control+c")
     keys.type("echo al''ive\n")
     expect(screen).to_contain_text("alive")

@@ -5,6 +5,7 @@ They are looked up anew whenever they are asked for.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -23,30 +24,28 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Listing(Generic[T]):
+class Listing(ABC, Generic[T]):
     """Things of an engine by name: a list of them, and a mapping."""
-
-    _what = ""
 
     def __init__(self, engine: Callable[[], Engine]) -> None:
         self._engine = engine
 
     # --- what each kind says of itself ---
 
-    def _all(self) -> list[T]:
-        raise NotImplementedError
+    @abstractmethod
+    def _all(self) -> list[T]: ...
 
+    @abstractmethod
     def get(self, name: str) -> T:
         """The one of that name or id. Raises what says that there is none."""
-        raise NotImplementedError
 
     def _names(self, each: T) -> list[str]:
         return [str(getattr(each, "name", ""))]
 
     @property
+    @abstractmethod
     def table(self) -> Table:
         """All of them as a table."""
-        raise NotImplementedError
 
     # --- what follows ---
 
@@ -86,7 +85,7 @@ class Listing(Generic[T]):
     def __repr__(self) -> str:
         names = self.keys()
         shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-        return f"<{self._what} {len(self)}{': ' if shown else ''}{shown}>"
+        return f"<{type(self).__name__} {len(self)}{': ' if shown else ''}{shown}>"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         table = self.table
@@ -95,8 +94,6 @@ class Listing(Generic[T]):
 
 class Containers(Listing[Container]):
     """All containers, newest first, those that do not run too."""
-
-    _what = "Containers"
 
     def _all(self) -> list[Container]:
         return self._engine().containers()
@@ -120,8 +117,6 @@ class Containers(Listing[Container]):
 class Images(Listing[Image]):
     """All images, newest first; one with two names is there once."""
 
-    _what = "Images"
-
     def _all(self) -> list[Image]:
         engine = self._engine()
         found = {image.digest: image for _, image in engine.images()}
@@ -143,8 +138,6 @@ class Images(Listing[Image]):
 
 class Volumes(Listing["Volume"]):
     """All volumes, by name."""
-
-    _what = "Volumes"
 
     def _all(self) -> list[Volume]:
         return self._engine().volumes.all()
@@ -170,8 +163,6 @@ class Volumes(Listing["Volume"]):
 
 class Networks(Listing["Network"]):
     """All networks, by name."""
-
-    _what = "Networks"
 
     def _all(self) -> list[Network]:
         return self._engine().networks.all()

@@ -1,4 +1,4 @@
-"""Fetch xterm.js into nbcontain/display/static/xterm/, as npm's registry has it: pinned, whole, with its licence.
+"""Fetch xterm.js into nbcontain/display/static/xterm/, as npm's registry has it: pinned, with its licence.
 
 The files are checked in, so that an installation needs neither npm nor the network. To move to another release,
 change the versions, run this (it asks for npm), run tests/browser, and commit what has changed.
@@ -31,10 +31,14 @@ def main() -> None:
                     found = packed.extractfile(f"package/{inside}")
                     assert found is not None, inside
                     lines = found.read().decode().splitlines(keepends=True)
-                    # The maps that they point to are not here.
-                    kept = [line for line in lines if not line.startswith("//# sourceMappingURL=")]
+                    kept = [line for line in lines if not _is_left_out(line)]
                     (PLACE / name).write_text("".join(kept))
         print(f"{package}: {', '.join(wanted.values())}")
+
+
+def _is_left_out(line: str) -> bool:
+    """A map that is pointed to and is not here, or what its authors mean to do."""
+    return line.startswith("//# sourceMappingURL=") or line.strip().startswith("/* TODO")
 
 
 if __name__ == "__main__":

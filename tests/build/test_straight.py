@@ -40,8 +40,8 @@ COPY one /real/twin
 COPY dir /real/file/../other
 ADD --chmod=600 one /added/
 COPY <<text /text
-WORKDIR /work/there
-WORKDIR /link/work
+WORKDIR /deep/there
+WORKDIR /link/deep
 COPY --from=base /real/file /from/
 COPY --from=base /link /from-link/
 COPY --from=base --chown=1:2 /real /from-real

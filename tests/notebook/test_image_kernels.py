@@ -129,14 +129,14 @@ def test_a_kernel_without_a_network_runs_is_interrupted_restarted_and_leaves_not
         with contextlib.suppress(PermissionError):
             above.chmod(0o755)
     (tmp_path / "data.txt").write_text("of the notebook's directory")
-    add("shut-in", "hostpy-user", "--network=none", "--volume=.:/work", "--env=COLOUR=red")
+    add("shut-in", "hostpy-user", "--network=none", "--volume=.:/lab", "--env=COLOUR=red")
     manager, client = running("shut-in", cwd=str(tmp_path))
     place = Path(manager.ip).parent.parent
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
     assert stat.S_IMODE((place / "s" / "connection.json").stat().st_mode) == 0o600
     code = "import os; print(os.getuid(), os.listdir('/sys/class/net'), os.getcwd(), open('data.txt').read(), "
     assert said(client, code + "os.environ['COLOUR'], 'JPY_PARENT_PID' in os.environ)") == (
-        "1000 ['lo'] /work of the notebook's directory red False", "ok",
+        "1000 ['lo'] /lab of the notebook's directory red False", "ok",
     )  # fmt: skip
     threading.Timer(0.3, manager.interrupt_kernel).start()
     assert said(client, "import time; time.sleep(30)") == ("KeyboardInterrupt", "error")
@@ -332,12 +332,12 @@ def test_kernels_are_looked_for_where_path_points() -> None:
 
 
 def test_a_dot_is_the_notebooks_directory(tmp_path: Path) -> None:
-    options = kernel_options(["-v=.:/work:ro", "-v=./d:/d", "-v=vol:/v", "--mount=type=bind,src=../x,dst=/x"])
+    options = kernel_options(["-v=.:/lab:ro", "-v=./d:/d", "-v=vol:/v", "--mount=type=bind,src=../x,dst=/x"])
     place = KernelPlace(tmp_path, contextlib.ExitStack(), lambda path: None)
     run = run_options("i", ["k"], options, place, name="n", cwd=Path("/home/me/nb"))
-    assert run.volumes[:3] == ("/home/me/nb:/work:ro", "/home/me/nb/d:/d", "vol:/v")
+    assert run.volumes[:3] == ("/home/me/nb:/lab:ro", "/home/me/nb/d:/d", "vol:/v")
     assert run.mount == ("type=bind,src=/home/me/x,dst=/x",)
-    assert (run.workdir, run.entrypoint, run.init, run.remove) == ("/work", "", True, True)
+    assert (run.workdir, run.entrypoint, run.init, run.remove) == ("/lab", "", True, True)
 
 
 def test_options_are_words_again() -> None:

@@ -77,7 +77,9 @@ def of_supervisor(ids: IdMap) -> None:
 
 def of_init() -> None:
     """Init, while its supervisor waits."""
-    files.read(f"{Bundle(Path(__file__)).path}", 1 << 20).decode()
+    with suppress(OSError):
+        # Not there any more where nbcontain was installed anew, or removed, meanwhile.
+        files.read(f"{Bundle(Path(__file__)).path}", 1 << 20).decode()
     info_of(json.loads(_INFO))
     spec = spec_codec.spec_from_json(json.loads(_SPEC))
     for mount in spec.mounts:

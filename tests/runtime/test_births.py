@@ -11,6 +11,7 @@ import pytest
 
 from machine import Machine
 from nbcontain.oci.spec import IdMapping, Mount, Spec
+from nbcontain.runtime import rehearsal
 from nbcontain.runtime.container import Container
 from nbcontain.values import replace
 
@@ -153,3 +154,9 @@ def test_the_capabilities_of_admin_do_not_reach_the_host(machine: Machine) -> No
     before = Path("/proc/self/mountinfo").read_text()
     machine.execute(container, "mount", "-t", "tmpfs", "x", "/tmp")
     assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_containers_can_be_started_after_the_package_is_gone_from_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip has put another one there, or none, while a kernel runs: whoever waits has all that a start needs."""
+    monkeypatch.setattr(rehearsal, "__file__", "/nowhere/rehearsal.py")
+    rehearsal.of_init()

@@ -11,9 +11,10 @@ from nbcontain.linux.limits import Limits, from_json
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime.annotations import GROUPS, JOINS, REAPER, USER
 from nbcontain.runtime.bundle import ContainerInfo
+from nbcontain.runtime.rungs import FURNITURE
 
 _PERIOD_US = 100_000
-_OWN = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+_NO_DEVICES = FURNITURE | {"/dev/shm"}
 
 
 def config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def host_config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
             {"PathOnHost": each.source, "PathInContainer": each.destination}
             | ({} if "devices" in linux.resources else {"CgroupPermissions": "rwm"})
             for each in spec.mounts
-            if each.type == "bind" and each.source.startswith("/dev/") and each.destination not in ("/dev/shm", *_OWN)
+            if each.type == "bind" and each.source.startswith("/dev/") and each.destination not in _NO_DEVICES
         ],
         "MaskedPaths": list(linux.masked_paths),
         "ReadonlyPaths": list(linux.readonly_paths),

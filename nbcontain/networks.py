@@ -38,6 +38,7 @@ from nbcontain.runtime import hosts
 from nbcontain.runtime.annotations import WITHIN
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.networking import JOINED, mode_of
+from nbcontain.runtime.rungs import FURNITURE
 from nbcontain.store import files
 from nbcontain.values import dataclass, replace
 
@@ -328,7 +329,7 @@ class Networks:
         own, others = str(container.bundle.path), str(other.bundle.path)
         mounts = tuple(
             replace(each, source=each.source.replace(own, others))
-            if each.destination in ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf") and each.source.startswith(own)
+            if each.destination in FURNITURE and each.source.startswith(own)
             else each
             for each in spec.mounts
         )

@@ -82,7 +82,7 @@ def plain(text: str, private: tuple[str, ...]) -> str:
     """What the kernel said, without the words of `private`, and without paths that not every machine has. Pure."""
     for name in private:
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", text) if name else text
-    return _PATH.sub(lambda found: found[0] if found[0].rstrip("/.") in _EVERYWHERE or found[0] == "/" else "/…", text)
+    return _PATH.sub(lambda found: found[0] if (found[0].rstrip("/.") or "/") in _EVERYWHERE else "/…", text)
 
 
 def surroundings(environ: Mapping[str, str]) -> list[str]:

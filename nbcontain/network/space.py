@@ -7,6 +7,7 @@ the *holder*, a process that does nothing else: whoever is killed, containers ke
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -89,7 +90,7 @@ def _holder(directory: Path) -> int:
     """Worker: the pid of who holds the lock, which was written down before it was ready. Raises OSError."""
     record = json.loads(files.read(directory / "holder.json", 1 << 10))
     if start_of(record["pid"]) != record["start"]:
-        raise ProcessLookupError(3, "the holder of the networks' namespaces is gone")
+        raise ProcessLookupError(errno.ESRCH, "the holder of the networks' namespaces is gone")
     return int(record["pid"])
 
 
@@ -103,7 +104,7 @@ def _made(directory: Path, lock: int, ids: IdMap, parent: int) -> int:
         else:
             told, _ = channel.receive()
             if told is None:
-                raise PermissionError(1, "no user namespace can be made")
+                raise PermissionError(errno.EPERM, "no user namespace can be made")
             ids.write(int(told["pid"]))
             channel.send({"mapped": True})
     except BaseException:
@@ -122,7 +123,7 @@ def _held(channel: Channel, lock: int) -> int:
         channel.close()
         os.close(lock)
     if told is None:
-        raise ProcessLookupError(3, "the holder of the networks' namespaces ended at once")
+        raise ProcessLookupError(errno.ESRCH, "the holder of the networks' namespaces ended at once")
     return int(told["pid"])
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import tarfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -24,6 +25,7 @@ from nbcontain.store import files, tar
 from nbcontain.store.archive_writer import Saved, write_archive, write_directory
 from nbcontain.values import dataclass, field
 
+_READ_BYTES = 1 << 20
 _PROVENANCE = "provenance.json"
 
 
@@ -92,8 +94,8 @@ def _write_files(output: Output, product: Product, workshop: Workshop) -> None:
     for each in product.variants:
         directory = Path(output.destination, each.place if splits else "")
         directory.mkdir(parents=True, exist_ok=True)
-        with tar_of_image(each.image, workshop) as stream, Writer.at(directory) as writer:
-            unpack_stream(stream, writer, str(directory))
+        with Writer.at(directory) as writer:
+            _read_files(each.image, workshop, partial(unpack_stream, writer=writer, what=str(directory)))
         if each.statement:
             # BuildKit's names: those of several in one directory are told apart.
             name = f"provenance.{each.place}.json" if output.platform_split is False else _PROVENANCE
@@ -104,15 +106,18 @@ def _refuse_twice(product: Product, workshop: Workshop) -> None:
     """Files of several platforms go into one directory only where none of them is in two. Raises BuildError."""
     owners: dict[bytes, str] = {}
     for each in product.variants if len(product.variants) > 1 else ():
-        with tar_of_image(each.image, workshop) as stream:
-            reader = tar.Reader(cast(tar.Readable, stream))
-            while (entry := reader.next()) is not None:
-                reader.skip()
-                if entry.kind != tar.DIRECTORY and (other := owners.setdefault(entry.name, each.place)) != each.place:
-                    raise BuildError(
-                        f"{os.fsdecode(entry.name)} of {each.place} would overwrite that of {other}",
-                        hint="leave platform-split=false away: each platform has a directory of its own then",
-                    )
+        _read_files(each.image, workshop, partial(_refuse_owned, owners, each.place))
+
+
+def _refuse_owned(owners: dict[bytes, str], place: str, stream: IO[bytes]) -> None:
+    reader = tar.Reader(cast(tar.Readable, stream))
+    while (entry := reader.next()) is not None:
+        reader.skip()
+        if entry.kind != tar.DIRECTORY and (other := owners.setdefault(entry.name, place)) != place:
+            raise BuildError(
+                f"{os.fsdecode(entry.name)} of {place} would overwrite that of {other}",
+                hint="leave platform-split=false away: each platform has a directory of its own then",
+            )
 
 
 def _write_tar(output: Output, product: Product, workshop: Workshop) -> None:
@@ -125,18 +130,19 @@ def _write_tar(output: Output, product: Product, workshop: Workshop) -> None:
                 sink(tar.header_of(tar.Entry(prefix.encode(), tar.DIRECTORY, 0o755, 0, 0, 0, 0)))
             if each.statement:
                 sink(_member(prefix + _PROVENANCE, each.statement))
-            with tar_of_image(each.image, workshop) as stream:
-                if prefix:
-                    _below(prefix.encode(), tar.Reader(cast(tar.Readable, stream)), sink)
-                else:
-                    while chunk := stream.read(1 << 20):
-                        sink(chunk)
+            _read_files(each.image, workshop, partial(_below, prefix.encode(), sink) if prefix else partial(_all, sink))
         if others:
             sink(bytes(2 * tar.BLOCK))
 
 
-def _below(prefix: bytes, reader: tar.Reader, sink: Callable[[bytes], None]) -> None:
+def _all(sink: Callable[[bytes], None], stream: IO[bytes]) -> None:
+    while chunk := stream.read(_READ_BYTES):
+        sink(chunk)
+
+
+def _below(prefix: bytes, sink: Callable[[bytes], None], stream: IO[bytes]) -> None:
     """All of an archive but for its end, below a directory."""
+    reader = tar.Reader(cast(tar.Readable, stream))
     while (entry := reader.next()) is not None:
         entry.name = prefix + entry.name
         if entry.kind == tar.LINK:
@@ -189,38 +195,21 @@ def _sink(destination: str) -> Iterator[Callable[[bytes], None]]:
         files.move(temporary, path)
 
 
-@contextmanager
-def tar_of_image(image: Image, workshop: Workshop) -> Iterator[IO[bytes]]:
-    """All the files of an image as one tar, packed with the image as the whole world."""
+def _read_files(image: Image, workshop: Workshop, read: Callable[[IO[bytes]], object]) -> None:
+    """Have all the files of an image read as one tar, packed with the image as the whole world."""
     workshop.require("-o")
     workshop.unpack(image.layers)
-    chain = image.chain_id
-    source, sink = os.pipe2(os.O_CLOEXEC)
-    failed: list[BaseException] = []
 
-    def pack() -> None:
-        try:
-            if chain is None:
-                os.write(sink, bytes(1024))
-                return
-            workshop.stacks.export(chain, lambda data: files.write(sink, data))
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            failed.append(error)
-        finally:
-            os.close(sink)
-
-    thread = threading.Thread(target=pack, name="nbcontain output", daemon=True)
-    thread.start()
-    with os.fdopen(source, "rb") as stream:
-        try:
-            yield stream
-            while stream.read(1 << 20):
+    def read_all(source: int) -> None:
+        with open(source, "rb", closefd=False) as stream:
+            read(stream)
+            while stream.read(_READ_BYTES):
                 pass
-        finally:
-            stream.close()
-            thread.join()
-    if failed:
-        raise failed[0]
+
+    if image.chain_id is None:
+        read(io.BytesIO(bytes(2 * tar.BLOCK)))
+    else:
+        workshop.stacks.read(image.chain_id, read_all)
 
 
 # --- what is told of it -----------------------------------------------------------------------

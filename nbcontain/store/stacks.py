@@ -104,12 +104,16 @@ class Stacks:
 
     def export(self, shown: Active | ChainID, write: Callable[[bytes], object], skip: Sequence[str] = ()) -> int:
         """Write all the files of a snapshot, which may be in use, as one tar, without `skip`; the number of entries."""
+        return self.read(shown, poured(write), skip)
+
+    def read(self, shown: Active | ChainID, read: Callable[[int], object], skip: Sequence[str] = ()) -> int:
+        """The same: `read` reads it from a pipe, to its end."""
         if isinstance(shown, Active):
             mounts = self.store.snapshots_of(shown.key).look(shown)
         else:
             mounts = self.store.snapshots.view(shown)
         with self.ledger(shown) as ledger:
-            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), poured(write), ledger, ())
+            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), read, ledger, ())
 
     @property
     def records(self) -> bool:

@@ -102,21 +102,36 @@ class Channel:
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-        if not data:
-            for fd in fds:
-                os.close(fd)
-            return None, []
-        message = json.loads(data)
-        if isinstance(message, dict) and _LARGE in message:
-            with os.fdopen(fds.pop(), "rb") as file:
-                file.seek(0)
-                message = json.load(file)
-        if not isinstance(message, dict):
-            raise ValueError("a packet is one JSON object")
-        return message, list(fds)
+        try:
+            if data:
+                return _message(data, fds), list(fds)
+        except BaseException:
+            _close(fds)
+            raise
+        _close(fds)
+        return None, []
 
     def close(self) -> None:
         self.socket.close()
+
+
+def _message(data: bytes, fds: array.array[int]) -> Message:
+    """What a packet says; the memory of a large one is taken from `fds`. Raises ValueError for what is none."""
+    message = json.loads(data)
+    if isinstance(message, dict) and _LARGE in message:
+        if not fds:
+            raise ValueError("a large packet comes with its memory")
+        with os.fdopen(fds.pop(), "rb") as file:
+            file.seek(0)
+            message = json.load(file)
+    if not isinstance(message, dict):
+        raise ValueError("a packet is one JSON object")
+    return message
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 class Listener:
@@ -180,8 +195,7 @@ def answer_of(channel: Channel, timeout_s: float | None, doing: str, handed: lis
     if handed is not None:
         handed += fds
     else:
-        for fd in fds:
-            os.close(fd)
+        _close(fds)
     if message is None:
         raise SetupFailed(f"{doing}: the process that did it was killed")
     if "error" in message:

@@ -44,21 +44,20 @@ class Uplink:
 
     def be(self, holder: int, *, wanted: bool) -> None:
         """Have one that runs, or none. Whatever is wrong is in `refusal`."""
-        record = self._record()
-        is_running = record is not None and start_of(record["pid"]) == record["start"]
-        if not wanted or (is_running and record is not None and record["netns"] != _netns()):
-            if is_running and record is not None:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(record["pid"], signal.SIGKILL)
+        record = self._running()
+        if record is not None and (not wanted or record["netns"] != _netns()):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(record["pid"], signal.SIGKILL)
+            record = None
+        if record is None:
             files.unlink(self._directory / "uplink.json")
-            is_running = False
-        if not wanted or is_running:
+        if not wanted or record is not None:
             self.refusal = ""
         elif time.monotonic() >= self._again_at:
             self.refusal = missing() or self._begin(holder)
-            self._again_s = min(2 * self._again_s, _LAST_AGAIN_S) if self.refusal else _FIRST_AGAIN_S
             self._again_at = time.monotonic() + self._again_s if self.refusal else 0.0
-        record = self._record()
+            self._again_s = min(2 * self._again_s, _LAST_AGAIN_S) if self.refusal else _FIRST_AGAIN_S
+            record = self._running()
         self._watch(record["pid"] if record is not None and not self.refusal else 0)
 
     def _watch(self, pid: int) -> None:
@@ -102,10 +101,12 @@ class Uplink:
         finally:
             os.close(log)
 
-    def _record(self) -> dict[str, int] | None:
+    def _running(self) -> dict[str, int] | None:
+        """What was written of the one that runs; None if none does."""
         try:
             found = json.loads(files.read(self._directory / "uplink.json", 1 << 10))
-            return {name: int(found[name]) for name in ("pid", "start", "netns")}
+            record = {name: int(found[name]) for name in ("pid", "start", "netns")}
+            return record if start_of(record["pid"]) == record["start"] else None
         except (OSError, ValueError, KeyError, TypeError, NbcontainError):
             return None
 

@@ -15,6 +15,7 @@ from nbcontain.errors import ContainerError, NbcontainError, SetupFailed, UsageE
 from nbcontain.events import Emit, scope
 from nbcontain.host import is_root
 from nbcontain.oci.spec import Mount
+from nbcontain.runtime.rungs import FURNITURE
 from nbcontain.store import files, tar
 from nbcontain.store.pipes import piped
 from nbcontain.store.tree_tar import write_tree
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _MODULE = "nbcontain.runtime.paths_inside"
 _CHUNK_BYTES = 1 << 18
-_OWN = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ class Transfers:
         for mount in sorted(spec.mounts, key=lambda each: -len(each.destination)):
             # A volume of a container that does not run, whose mounts nobody has made.
             inside = mount.destination.rstrip("/")
-            if mount.type == "bind" and mount.destination not in _OWN and (path + "/").startswith(inside + "/"):
+            if mount.type == "bind" and mount.destination not in FURNITURE and (path + "/").startswith(inside + "/"):
                 if os.path.isdir(mount.source):
                     root = (Mount("/", "bind", mount.source, ("bind",)),)
                     arguments = {**arguments, "path": path[len(inside) :] or "/"}

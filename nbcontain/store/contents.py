@@ -323,8 +323,6 @@ def resolve(root: Node, path: str) -> tuple[str, Node]:
         if part == b"..":
             trail = trail[:-1]
             continue
-        if part == b".":
-            continue
         node = here.children.get(part)
         if node is None:
             at = _shown(b"/".join([*(name for name, _ in trail), part]))

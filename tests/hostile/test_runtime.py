@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import tarfile
 import time
@@ -285,6 +286,27 @@ def test_a_state_that_says_too_much_or_too_little_is_no_state(machine: Machine) 
     for text in (b"{}", b'{"surprise": 1}'):
         (container.bundle.path / "state.json").write_bytes(text)
         assert container.state() == State()
+
+
+# --- who asks a server inside -----------------------------------------------------------------
+
+
+def test_who_asks_a_server_inside_has_no_rights_there() -> None:
+    """Its user namespace would give it all of them; where there is none, it is nobody."""
+    waiting = subprocess.Popen(["unshare", "--user", "--map-root-user", "--net", "sh", "-c", "echo; exec sleep 60"],
+                               stdout=subprocess.PIPE)  # fmt: skip
+    program = (
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        f"from nbcontain.runtime.visitor import _enter; _enter({waiting.pid})\n"
+        "print(*(line for line in open('/proc/self/status') if line.startswith(('CapPrm', 'CapEff'))))"
+    )
+    try:
+        assert waiting.stdout is not None and waiting.stdout.read(1)
+        asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    finally:
+        waiting.kill()
+        waiting.communicate()
+    assert asked.stdout.split() == ["CapPrm:", "0" * 16, "CapEff:", "0" * 16]
 
 
 def _stat(pid: int) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -328,6 +329,29 @@ def test_the_first_that_fails_ends_the_others(box: str) -> None:
     assert time.monotonic() - began < 10
     assert nb.containers.keys() == []
     assert [each.exit_code for each in nb.map("sh -c 'exit $0'", [0, 3], image=box, check=False)] == [0, 3]
+
+
+def test_what_is_wrong_with_a_run_is_said_before_any_is_begun(box: str) -> None:
+    with pytest.raises(UsageError, match="detach"):
+        nb.map("true", range(2), image=box, detach=True)
+    with pytest.raises(UsageError, match="check is the same"):
+        nb.map(lambda n: {"command": "true", "check": n}, range(2), image=box)
+    assert nb.containers.keys() == []
+
+
+def test_all_items_have_the_same_engine(box: str, own_engine: nb.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbcontain import api
+
+    asked: list[str] = []
+
+    def counted() -> nb.Engine:
+        asked.append(threading.current_thread().name)
+        return own_engine
+
+    monkeypatch.setattr(api, "_own_engine", counted)
+    nb.map("true", range(4), image=box, parallel=4)
+    # A thread of its own could be the first that asks, and another the first too.
+    assert {*asked} == {threading.current_thread().name}
 
 
 def test_everything_that_takes_a_while_can_be_awaited(box: str) -> None:

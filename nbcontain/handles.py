@@ -222,9 +222,7 @@ class Container(Handle):
         from nbcontain.images import Image
         from nbcontain.outcomes import waited
 
-        task = self.engine.archives.commit(
-            self, name, changes=changes, message=message, author=author, pause=pause
-        )
+        task = self.engine.archives.commit(self, name, changes=changes, message=message, author=author, pause=pause)
         return Image.held(waited(task), self.engine)
 
     # --- how to reach it ---

@@ -109,9 +109,7 @@ def _filled(words: Sequence[str], item: Any) -> tuple[str, ...]:
 class _Pool:
     """The items that wait, those that run, and what came of the others."""
 
-    def __init__(
-        self, image: Any, items: Sequence[Any], runs: Sequence[Callable[[], Task[Any]]], count: int
-    ) -> None:
+    def __init__(self, image: Any, items: Sequence[Any], runs: Sequence[Callable[[], Task[Any]]], count: int) -> None:
         self._image, self._items, self._runs = image, items, runs
         self._count = min(count, len(items))
         self._waiting = iter(range(len(items)))

@@ -16,7 +16,7 @@ from nbcontain.commands import overview, parse_words
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
-from nbcontain.completion import candidates, in_code, in_dockerfile
+from nbcontain.completion import GROUP_MAGICS, candidates, in_code, in_dockerfile
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
 from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from nbcontain.display.live import Surroundings
     from nbcontain.events import Emit
     from nbcontain.lessons.teacher import Teacher
-
-GROUP_MAGICS = ("compose", "image", "container", "kernel", "network", "volume")
-"""Those whose words are a group of commands."""
 
 
 class Session:

@@ -11,12 +11,12 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbcontain.display.values import InProgress
 from nbcontain.docker_words import KNOWN_FLAGS
-from nbcontain.errors import CommandNotFound, ContainerFailed, Span, UsageError
+from nbcontain.errors import CommandNotFound, ContainerError, ContainerFailed, Span, UsageError
 from nbcontain.exchange import Exchange
 from nbcontain.handles import Container
 from nbcontain.options import option, parse, with_defaults
@@ -208,7 +208,9 @@ def _with_script(exchange: Exchange, text: str, path: str) -> Callable[[Containe
             with exchange.around(container):
                 yield
         finally:
-            container.engine.transfers.remove(container, path)
+            # The script may have ended its container too; what is told is how the script went.
+            with suppress(ContainerError, FileNotFoundError):
+                container.engine.transfers.remove(container, path)
 
     return around
 

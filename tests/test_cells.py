@@ -140,6 +140,14 @@ def test_a_script_runs_in_a_running_container_and_leaves_nothing(notebook: Noteb
     assert " ▶   2 │ false_friend" in "\n".join(caught.value.lines())
 
 
+def test_a_script_that_ends_its_container_is_said_to_have_failed(notebook: Notebook) -> None:
+    script = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+    container = notebook.run(f'%container run -d --rm --name brief box sh -c "{script}"')
+    assert "ready" in next(iter(container.logs(follow=True)))
+    with pytest.raises(ContainerFailed):
+        notebook.run("%%container exec brief\nkill -TERM 1; sleep 20")
+
+
 def test_a_script_can_be_larger_than_a_command_line(notebook: Notebook) -> None:
     filling = "# " + "x" * 1000 + "\n"
     assert notebook.run(f"%%container run --rm box\n{filling * 3000}echo end\n").stdout == "end\n"

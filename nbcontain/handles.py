@@ -282,7 +282,9 @@ class Container(Handle):
         Directories above it are made. Raises UsageError for what no file can be made of.
         """
         if isinstance(value, Path) and value.is_dir():
-            self.engine.transfers.into(str(value), self, path).result()
+            from nbcontain.outcomes import waited
+
+            waited(self.engine.transfers.into(str(value), self, path))
             return
         from nbcontain import objects
 

@@ -93,6 +93,13 @@ def test_a_program_that_reads_nothing_is_no_reason_to_hang(box: str) -> None:
     assert nb.run(box, "true", input=b"x" * (1 << 20), remove=True).exit_code == 0
 
 
+def test_a_directory_is_nothing_to_read(box: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        nb.run(box, "cat", input=tmp_path)
+    with pytest.raises(UsageError, match="cannot read"):
+        nb.build(context={"Dockerfile": tmp_path})
+
+
 def test_an_exit_code_is_an_error_unless_it_is_said_not_to_be(box: str) -> None:
     with pytest.raises(ContainerFailed) as caught:
         nb.run(box, "sh -c 'echo out; exit 3'", remove=True)

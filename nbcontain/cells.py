@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.display.values import InProgress
 from nbcontain.docker_words import KNOWN_FLAGS
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
     from nbcontain.variables import Variables
 
-T = TypeVar("T")
 _SHELLS = ("sh", "bash", "ash", "dash", "python3", "python", "node", "Rscript", "ruby", "perl")
 _SUFFIXES = {"python": ".py", "node": ".js", "Rscript": ".R", "ruby": ".rb", "perl": ".pl", "sh": ".sh", "bash": ".sh",
              "ash": ".sh", "dash": ".sh", "zsh": ".sh", "php": ".php", "lua": ".lua"}  # fmt: skip

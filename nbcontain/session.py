@@ -65,7 +65,7 @@ class Session:
 
     def run_line_magic(self, magic: str, line: str, names: Mapping[str, Any] | None = None) -> object:
         """A line magic on the cell's own thread."""
-        return self._shown(self._value(magic, line, names), present)
+        return self._shown(self._value(magic, line, names))
 
     async def await_line_magic(self, magic: str, line: str) -> object:
         """The same with the loop left free."""
@@ -207,9 +207,9 @@ class Session:
         if words.quiet or words.display == "quiet":
             print(image.id)
 
-    def _shown(self, value: Any, show: Callable[..., Any]) -> object:
+    def _shown(self, value: Any) -> object:
         if isinstance(value, InProgress):
-            value = show(value.task, value.kind, **self._look(value))
+            value = present(value.task, value.kind, **self._look(value))
         if isinstance(value, Live):
             with suppress(KeyboardInterrupt):
                 for _ in _drawn(value):

@@ -98,6 +98,7 @@ def test_a_directory_is_nothing_to_read(box: str, tmp_path: Path) -> None:
         nb.run(box, "cat", input=tmp_path)
     with pytest.raises(UsageError, match="cannot read"):
         nb.build(context={"Dockerfile": tmp_path})
+    assert nb.containers.keys() == []
 
 
 def test_an_exit_code_is_an_error_unless_it_is_said_not_to_be(box: str) -> None:

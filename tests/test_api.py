@@ -201,6 +201,16 @@ def test_logs_are_lines_that_can_be_searched_and_followed(web: nb.Container) -> 
         web.logs(grep="(")
 
 
+def test_a_line_is_whole_in_however_many_pieces_it_came() -> None:
+    from nbcontain.events import Output, Record
+    from nbcontain.logbook import lines_of
+
+    pieces = [("stdout", b"a"), ("stderr", b"x\ny"), ("stdout", b"b\r\n\nc"), ("stdout", b""), ("stdout", b"d")]
+    records = [Record(float(at), Output("t", stream, data)) for at, (stream, data) in enumerate(pieces)]  # type: ignore[arg-type]
+    said = [(each.time, each.stream, each.text) for each in lines_of(records)]
+    assert said == [(1, "stderr", "x"), (2, "stdout", "ab"), (2, "stdout", ""), (1, "stderr", "y"), (4, "stdout", "cd")]
+
+
 def test_files_of_a_running_container_are_read_and_written(web: nb.Container, tmp_path: Path) -> None:
     web["/srv/new/values.json"] = {"a": 1}
     assert web.exec("cat /srv/new/values.json").stdout == '{"a": 1}'

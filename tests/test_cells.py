@@ -204,10 +204,11 @@ def test_megabytes_are_no_matter(notebook: Notebook) -> None:
         ("--put thing:/x.txt", "how is a dict to be written?"),
         ("-d --get x=/x", "does not wait"),
         ("-it --put thing:/x.json", "not for a terminal"),
+        ("-it --stdin empty", "not for a terminal"),
     ],
 )
 def test_what_cannot_be_exchanged_is_said_before_anything_is_made(notebook: Notebook, words: str, text: str) -> None:
-    notebook.shell.user_ns["thing"] = {}
+    notebook.shell.user_ns.update(thing={}, empty="")
     with pytest.raises(UsageError) as caught:
         notebook.run(f"%container run {words} box true")
     assert text in "\n".join(caught.value.lines())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -176,8 +176,16 @@ def run_task(
     put: Mapping[str, Any] | None = None, **options: Any,
 ) -> Task[Any]:  # fmt: skip
     """The same without waiting: a task, which can be awaited."""
+    return run_later(image, command, detach=detach, input=input, check=check, put=put, **options)()
+
+
+def run_later(
+    image: str | Image, command: Any = None, *, detach: bool = False, input: Any = None, check: bool = True,
+    put: Mapping[str, Any] | None = None, **options: Any,
+) -> Callable[[], Task[Any]]:  # fmt: skip
+    """What begins such a task, on any thread. Raises UsageError now."""
     chosen = run_options(image, command, {**options, "detach": detach, "no_raise": not check})
-    return engine().isolated(chosen.isolation).run(chosen, stdin=input, around=_putting(put or {}))
+    return partial(engine().isolated(chosen.isolation).run, chosen, stdin=input, around=_putting(put or {}))
 
 
 def run_options(image: str | Image, command: Any, options: Mapping[str, Any]) -> RunOptions:

@@ -11,12 +11,12 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.display.values import InProgress
 from nbcontain.docker_words import KNOWN_FLAGS
-from nbcontain.errors import CommandNotFound, ContainerFailed, Span, UsageError
+from nbcontain.errors import CommandNotFound, ContainerError, ContainerFailed, Span, UsageError
 from nbcontain.exchange import Exchange
 from nbcontain.handles import Container
 from nbcontain.options import option, parse, with_defaults
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
     from nbcontain.variables import Variables
 
-T = TypeVar("T")
 _SHELLS = ("sh", "bash", "ash", "dash", "python3", "python", "node", "Rscript", "ruby", "perl")
 _SUFFIXES = {"python": ".py", "node": ".js", "Rscript": ".R", "ruby": ".rb", "perl": ".pl", "sh": ".sh", "bash": ".sh",
              "ash": ".sh", "dash": ".sh", "zsh": ".sh", "php": ".php", "lua": ".lua"}  # fmt: skip
@@ -208,7 +207,9 @@ def _with_script(exchange: Exchange, text: str, path: str) -> Callable[[Containe
             with exchange.around(container):
                 yield
         finally:
-            container.engine.transfers.remove(container, path)
+            # The script may have ended its container too; what is told is how the script went.
+            with suppress(ContainerError, FileNotFoundError):
+                container.engine.transfers.remove(container, path)
 
     return around
 

@@ -19,8 +19,11 @@ from nbcontain.images import Image
 from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.options import flags_of
 
+GROUP_MAGICS = ("compose", "image", "container", "kernel", "network", "volume")
+"""The magics whose words are a group of commands."""
+
 _PLACE = re.compile(r"""([A-Za-z_]\w*)\[["'](/[^"']*)$""")
-_MAGIC = re.compile(r"(?:[^%]*=\s*)?%%?(image|container|network|volume|docker|nbcontain)\s+(.*)$")
+_MAGIC = re.compile(rf"(?:[^%]*=\s*)?%%?({'|'.join((*GROUP_MAGICS, 'docker', 'nbcontain'))})\s+(.*)$")
 _OPEN_BRACE = re.compile(r"(?<!\{)\{(\w*)$")
 
 
@@ -91,7 +94,7 @@ def in_code(line: str, engine: Engine, variables: Mapping[str, Any]) -> tuple[st
     if words[-2:-1] in (["--put"], ["--stdin"]):
         return last, sorted(name for name in names if name.startswith(last) and not _is_ours(variables[name]))
     if ":" in last or "/" in last:
-        return last, candidates("" if magic[1] in ("docker", "nbcontain") else magic[1], words, engine)
+        return last, candidates(magic[1] if magic[1] in GROUP_MAGICS else "", words, engine)
     return "", []
 
 

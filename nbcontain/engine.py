@@ -387,9 +387,12 @@ class Engine:
         def body(emit: Emit) -> RunResult | Container:
             if self.profile.runs:
                 self.launcher.expect()
-            container = self.create_held(options, emit)
             reads = options.interactive and not options.tty and "stdin" in seen
-            with self.life.entered(around, container), standard_input.opened(stdin, interactive=reads) as fd:
+            with (
+                # Opened first: for what cannot be read no container is made.
+                standard_input.opened(stdin, interactive=reads) as fd,
+                self.life.entered(around, container := self.create_held(options, emit)),
+            ):
                 if leash is None:
                     self.life.launch(container, None, fd, emit)
                     return container

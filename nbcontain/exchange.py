@@ -84,7 +84,8 @@ class Exchange:
 
     def refuse(self, where: str, *, puts: bool = False) -> None:
         """Raises UsageError for what cannot be done there; with `puts`, something can be put."""
-        for flag, asked in (("--put", self.puts and not puts), ("--get", self.gets), ("--stdin", self.stdin)):
+        reads = self.stdin is not None
+        for flag, asked in (("--put", self.puts and not puts), ("--get", self.gets), ("--stdin", reads)):
             if asked:
                 raise UsageError(f"{flag} is not for {where}", hint="%container cp copies files at any time")
 

@@ -17,6 +17,7 @@ from nbcontain.errors import ContainerError, ContainerFailed, ContainerNotFound,
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.container import Container as Handle
 from nbcontain.runtime.signals import signal_number
+from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
@@ -221,9 +222,7 @@ class Container(Handle):
         from nbcontain.images import Image
         from nbcontain.outcomes import waited
 
-        task = self.engine.archives.commit(
-            self, name, changes=changes, message=message, author=author, pause=pause
-        )
+        task = self.engine.archives.commit(self, name, changes=changes, message=message, author=author, pause=pause)
         return Image.held(waited(task), self.engine)
 
     # --- how to reach it ---
@@ -283,7 +282,9 @@ class Container(Handle):
         Directories above it are made. Raises UsageError for what no file can be made of.
         """
         if isinstance(value, Path) and value.is_dir():
-            self.engine.transfers.into(str(value), self, path).result()
+            from nbcontain.outcomes import waited
+
+            waited(self.engine.transfers.into(str(value), self, path))
             return
         from nbcontain import objects
 
@@ -295,34 +296,27 @@ class Container(Handle):
         return self[path].value
 
 
+@dataclass(frozen=True, slots=True)
 class _Files:
     """A container's files, as `places` asks for them."""
 
-    def __init__(self, container: Container) -> None:
-        self._container = container
-        self._transfers = container.engine.transfers
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Files) and self._container == other._container
-
-    def __hash__(self) -> int:
-        return hash(self._container)
+    container: Container
 
     @property
     def name(self) -> str:
-        return self._container.name
+        return self.container.name
 
     def read(self, path: str) -> bytes:
-        return self._transfers.read(self._container, path)
+        return self.container.engine.transfers.read(self.container, path)
 
     def names(self, path: str) -> list[tuple[str, str]]:
-        return self._transfers.names(self._container, path)
+        return self.container.engine.transfers.names(self.container, path)
 
     def kind(self, path: str) -> str:
-        return self._transfers.kind(self._container, path)
+        return self.container.engine.transfers.kind(self.container, path)
 
     def write(self, path: str, value: Any) -> None:
-        self._container.put(value, path)
+        self.container.put(value, path)
 
 
 def _instant(given: Any) -> float | None:

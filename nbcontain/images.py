@@ -157,31 +157,25 @@ class Layers(tuple[Layer, ...]):
         return objects.frame(self.to_dict(), ("number", "digest", "size", "created_by"))
 
 
+@dataclass(frozen=True, slots=True)
 class _Files:
     """An image's files, as `places` asks for them."""
 
-    def __init__(self, image: Image) -> None:
-        self._image = image
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Files) and self._image == other._image
-
-    def __hash__(self) -> int:
-        return hash(self._image)
+    image: Image
 
     @property
     def name(self) -> str:
-        return self._image.name
+        return self.image.name
 
     def read(self, path: str) -> bytes:
-        return b"".join(self._image.engine.anatomy.read(str(self._image.id), path))
+        return b"".join(self.image.engine.anatomy.read(str(self.image.id), path))
 
     def names(self, path: str) -> list[tuple[str, str]]:
-        return self._image.engine.anatomy.names(str(self._image.id), path)
+        return self.image.engine.anatomy.names(str(self.image.id), path)
 
     def kind(self, path: str) -> str:
         try:
-            return self._image.engine.anatomy.kind(str(self._image.id), path)
+            return self.image.engine.anatomy.kind(str(self.image.id), path)
         except StoreError:
             return ""
 

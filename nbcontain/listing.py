@@ -83,9 +83,10 @@ class Listing(ABC, Generic[T]):
         return self.table.df
 
     def __repr__(self) -> str:
-        names = self.keys()
+        every = self._all()
+        names = [name for each in every for name in self._names(each)]
         shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-        return f"<{type(self).__name__} {len(self)}{': ' if shown else ''}{shown}>"
+        return f"<{type(self).__name__} {len(every)}{': ' if shown else ''}{shown}>"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         table = self.table
@@ -103,8 +104,9 @@ class Containers(Listing[Container]):
 
     def list(self, *, all: bool = False, filters: Mapping[str, Any] | Sequence[str] = ()) -> list[Container]:
         """Those that run, or `all`; `filters` are docker's: {"status": "exited"}."""
-        found = self._engine().containers(texts_of(filters))
-        asks_for_others = any(each.partition("=")[0] in ("status", "exited") for each in texts_of(filters))
+        asked = texts_of(filters)
+        found = self._engine().containers(asked)
+        asks_for_others = any(each.partition("=")[0] in ("status", "exited") for each in asked)
         return found if all or asks_for_others else [each for each in found if each.is_active]
 
     @property

@@ -29,7 +29,7 @@ _LOAD_S = 0.08
 
 _CALL = re.compile(
     r"(?P<target>(?:[A-Za-z_][\w.\[\]'\", ]*\s*=\s*)?)get_ipython\(\)\.run_(?P<kind>line|cell)_magic\("
-    r"(?P<rest>'(?:compose|image|container|kernel|network|volume|nbcontain|docker|dockerfile)',.*\)\s*)",
+    rf"(?P<rest>'(?:{'|'.join((*LINE_MAGICS, 'docker', 'dockerfile'))})',.*\)\s*)",
     re.DOTALL,
 )
 _SILENCED = re.compile(r";\s*(['\"]\))\s*$")

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nbcontain import api, keywords
@@ -67,15 +67,19 @@ def map_task(
     count = parallel or os.cpu_count() or 1
     if count < 1:
         raise UsageError(f"map: parallel={parallel}", hint="one or more at a time")
-    given = [_keywords(command, item, options) for item in every]
     # What is wrong with them is said before anything is begun.
-    for each in given:
-        api.run_options(image, each.get("command"), {k: v for k, v in each.items() if k not in ("command", *_OWN)})
-    return Task("map", lambda emit: _Pool(image, every, given, count, check=check).run(emit))
+    runs = [_run(image, _keywords(command, item, options), check=check) for item in every]
+    return Task("map", lambda emit: _Pool(image, every, runs, count).run(emit))
 
 
-_OWN = ("input", "put")
-"""Keywords of `run` that are no options."""
+def _run(image: Any, given: Mapping[str, Any], *, check: bool) -> Callable[[], Task[Any]]:
+    """What begins the run of one item. Raises UsageError."""
+    for name in ("check", "image"):
+        if name in given:
+            raise UsageError(f"map: {name} is the same for all items")
+    if given.get("detach"):
+        raise UsageError("map: detach=True", why="it waits for what comes of each item")
+    return api.run_later(image, check=check, **{"remove": True, **given})
 
 
 def _keywords(command: Any, item: Any, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,10 +109,8 @@ def _filled(words: Sequence[str], item: Any) -> tuple[str, ...]:
 class _Pool:
     """The items that wait, those that run, and what came of the others."""
 
-    def __init__(
-        self, image: Any, items: Sequence[Any], given: Sequence[Mapping[str, Any]], count: int, *, check: bool
-    ) -> None:
-        self._image, self._items, self._given, self._check = image, items, given, check
+    def __init__(self, image: Any, items: Sequence[Any], runs: Sequence[Callable[[], Task[Any]]], count: int) -> None:
+        self._image, self._items, self._runs = image, items, runs
         self._count = min(count, len(items))
         self._waiting = iter(range(len(items)))
         self._lock = threading.Condition()
@@ -164,7 +166,7 @@ class _Pool:
                 number = next(self._waiting, None)
                 if number is None or self._error is not None:
                     return
-                task = self._running[number] = self._begun(number)
+                task = self._running[number] = self._runs[number]()
                 name = f"item-{number}"
                 self._events.append(Started(name, str(self._items[number])[:80], parent=_TASK))
             began = time.monotonic()
@@ -183,10 +185,6 @@ class _Pool:
                 self._lock.notify()
             if outcome is not None and not isinstance(outcome, Cancelled):
                 self._fail(_about(outcome, self._items[number]))
-
-    def _begun(self, number: int) -> Task[Any]:
-        given = {"remove": True, **self._given[number]}
-        return api.run_task(self._image, given.pop("command", None), check=self._check, **given)
 
 
 def _about(error: BaseException, item: Any) -> BaseException:

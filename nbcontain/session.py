@@ -16,7 +16,7 @@ from nbcontain.commands import overview, parse_words
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
-from nbcontain.completion import candidates, in_code, in_dockerfile
+from nbcontain.completion import GROUP_MAGICS, candidates, in_code, in_dockerfile
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
 from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from nbcontain.events import Emit
     from nbcontain.lessons.teacher import Teacher
 
-GROUP_MAGICS = ("compose", "image", "container", "kernel", "network", "volume")
-"""Those whose words are a group of commands."""
-
 
 class Session:
     """One kernel's engine and magics."""
@@ -68,7 +65,7 @@ class Session:
 
     def run_line_magic(self, magic: str, line: str, names: Mapping[str, Any] | None = None) -> object:
         """A line magic on the cell's own thread."""
-        return self._shown(self._value(magic, line, names), present)
+        return self._shown(self._value(magic, line, names))
 
     async def await_line_magic(self, magic: str, line: str) -> object:
         """The same with the loop left free."""
@@ -210,9 +207,9 @@ class Session:
         if words.quiet or words.display == "quiet":
             print(image.id)
 
-    def _shown(self, value: Any, show: Callable[..., Any]) -> object:
+    def _shown(self, value: Any) -> object:
         if isinstance(value, InProgress):
-            value = show(value.task, value.kind, **self._look(value))
+            value = present(value.task, value.kind, **self._look(value))
         if isinstance(value, Live):
             with suppress(KeyboardInterrupt):
                 for _ in _drawn(value):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from nbcontain.errors import UsageError
 from nbcontain.values import dataclass
@@ -134,7 +135,11 @@ def _read(path: Path, data: bytes) -> dict[str, str]:
     import tomllib
 
     try:
-        table = tomllib.loads(data.decode()).get("tool", {}).get("nbcontain", {})
+        table: Any = tomllib.loads(data.decode())
+        for name in ("tool", "nbcontain"):
+            table = table.get(name, {})
+            if not isinstance(table, dict):
+                raise UsageError(f"cannot read {path}", why=f"{name} is no table in it", hint="[tool.nbcontain]")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}", why=str(error)) from error
     found = {}

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nbcontain.errors import UsageError
 from nbcontain.store import files
@@ -23,14 +23,8 @@ def opened(given: Any, *, interactive: bool) -> Iterator[int | None]:
     if given is None:
         yield 0 if interactive else None
     elif isinstance(given, os.PathLike):
-        try:
-            fd = os.open(given, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise UsageError(f"cannot read {given}", why=error.strerror or "") from error
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+        with _file(given) as file:
+            yield file.fileno()
     else:
         yield from _fed(bytes_of(given))
 
@@ -43,11 +37,16 @@ def bytes_of(given: Any) -> bytes:
         case bytes() | bytearray() | memoryview():
             return bytes(given)
         case Path():
-            with opened(given, interactive=False) as fd:
-                assert fd is not None
-                with os.fdopen(os.dup(fd), "rb") as file:
-                    return file.read()
+            with _file(given) as file:
+                return file.read()
     raise UsageError(f"a {type(given).__name__} cannot be read", hint="text, bytes, or a pathlib.Path")
+
+
+def _file(path: os.PathLike[str]) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", why=error.strerror or "") from error
 
 
 def _fed(data: bytes) -> Iterator[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -213,10 +212,8 @@ def _opened(source: str) -> Iterator[int]:
         yield sys.stdin.fileno()
         return
     try:
-        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        file = open(source, "rb")  # noqa: SIM115
     except OSError as error:
         raise StoreError(f"cannot read {source}", why=error.strerror or "") from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+    with file:
+        yield file.fileno()

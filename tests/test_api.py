@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,14 @@ def test_what_a_program_reads_can_be_larger_than_a_pipe_or_a_command_line(box: s
 
 def test_a_program_that_reads_nothing_is_no_reason_to_hang(box: str) -> None:
     assert nb.run(box, "true", input=b"x" * (1 << 20), remove=True).exit_code == 0
+
+
+def test_a_directory_is_nothing_to_read(box: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        nb.run(box, "cat", input=tmp_path)
+    with pytest.raises(UsageError, match="cannot read"):
+        nb.build(context={"Dockerfile": tmp_path})
+    assert nb.containers.keys() == []
 
 
 def test_an_exit_code_is_an_error_unless_it_is_said_not_to_be(box: str) -> None:
@@ -190,6 +199,16 @@ def test_logs_are_lines_that_can_be_searched_and_followed(web: nb.Container) -> 
     assert sorted(next(lines) for _ in range(3)) == ["one", "three", "two"]
     with pytest.raises(UsageError):
         web.logs(grep="(")
+
+
+def test_a_line_is_whole_in_however_many_pieces_it_came() -> None:
+    from nbcontain.events import Output, Record
+    from nbcontain.logbook import lines_of
+
+    pieces = [("stdout", b"a"), ("stderr", b"x\ny"), ("stdout", b"b\r\n\nc"), ("stdout", b""), ("stdout", b"d")]
+    records = [Record(float(at), Output("t", stream, data)) for at, (stream, data) in enumerate(pieces)]  # type: ignore[arg-type]
+    said = [(each.time, each.stream, each.text) for each in lines_of(records)]
+    assert said == [(1, "stderr", "x"), (2, "stdout", "ab"), (2, "stdout", ""), (1, "stderr", "y"), (4, "stdout", "cd")]
 
 
 def test_files_of_a_running_container_are_read_and_written(web: nb.Container, tmp_path: Path) -> None:
@@ -328,6 +347,29 @@ def test_the_first_that_fails_ends_the_others(box: str) -> None:
     assert time.monotonic() - began < 10
     assert nb.containers.keys() == []
     assert [each.exit_code for each in nb.map("sh -c 'exit $0'", [0, 3], image=box, check=False)] == [0, 3]
+
+
+def test_what_is_wrong_with_a_run_is_said_before_any_is_begun(box: str) -> None:
+    with pytest.raises(UsageError, match="detach"):
+        nb.map("true", range(2), image=box, detach=True)
+    with pytest.raises(UsageError, match="check is the same"):
+        nb.map(lambda n: {"command": "true", "check": n}, range(2), image=box)
+    assert nb.containers.keys() == []
+
+
+def test_all_items_have_the_same_engine(box: str, own_engine: nb.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbcontain import api
+
+    asked: list[str] = []
+
+    def counted() -> nb.Engine:
+        asked.append(threading.current_thread().name)
+        return own_engine
+
+    monkeypatch.setattr(api, "_own_engine", counted)
+    nb.map("true", range(4), image=box, parallel=4)
+    # A thread of its own could be the first that asks, and another the first too.
+    assert {*asked} == {threading.current_thread().name}
 
 
 def test_everything_that_takes_a_while_can_be_awaited(box: str) -> None:

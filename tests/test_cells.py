@@ -140,6 +140,14 @@ def test_a_script_runs_in_a_running_container_and_leaves_nothing(notebook: Noteb
     assert " ▶   2 │ false_friend" in "\n".join(caught.value.lines())
 
 
+def test_a_script_that_ends_its_container_is_said_to_have_failed(notebook: Notebook) -> None:
+    script = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+    container = notebook.run(f'%container run -d --rm --name brief box sh -c "{script}"')
+    assert "ready" in next(iter(container.logs(follow=True)))
+    with pytest.raises(ContainerFailed):
+        notebook.run("%%container exec brief\nkill -TERM 1; sleep 20")
+
+
 def test_a_script_can_be_larger_than_a_command_line(notebook: Notebook) -> None:
     filling = "# " + "x" * 1000 + "\n"
     assert notebook.run(f"%%container run --rm box\n{filling * 3000}echo end\n").stdout == "end\n"
@@ -196,10 +204,11 @@ def test_megabytes_are_no_matter(notebook: Notebook) -> None:
         ("--put thing:/x.txt", "how is a dict to be written?"),
         ("-d --get x=/x", "does not wait"),
         ("-it --put thing:/x.json", "not for a terminal"),
+        ("-it --stdin empty", "not for a terminal"),
     ],
 )
 def test_what_cannot_be_exchanged_is_said_before_anything_is_made(notebook: Notebook, words: str, text: str) -> None:
-    notebook.shell.user_ns["thing"] = {}
+    notebook.shell.user_ns.update(thing={}, empty="")
     with pytest.raises(UsageError) as caught:
         notebook.run(f"%container run {words} box true")
     assert text in "\n".join(caught.value.lines())
@@ -267,6 +276,8 @@ def test_what_a_magic_gives_is_what_python_has_in_its_hands(notebook: Notebook, 
         ("%image cat box /bin/busy", ["/bin/busybox"]),
         ("%container run --put a_fr", ["a_frame"]),
         ("%container exec web echo {a_f", ["{a_frame}"]),
+        ("%compose up {a_f", ["{a_frame}"]),
+        ("%kernel add {a_f", ["{a_frame}"]),
         ("%container run --pull ne", ["never", "newer"]),
         ("x = {a_f", None),
     ],

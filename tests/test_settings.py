@@ -46,6 +46,8 @@ def test_the_nearest_that_says_something_holds(tmp_path: Path) -> None:
         ('[tool.nbcontain]\npul = "never"', "did you mean pull?"),
         ('[tool.nbcontain]\ndisplay = "loud"', "auto, card, html, plain"),
         ("[tool.nbcontain", "cannot read"),
+        ("tool.nbcontain = 3", "nbcontain is no table"),
+        ('tool = "tool.nbcontain"', "tool is no table"),
     ],
 )
 def test_what_a_project_says_wrongly_is_an_error(tmp_path: Path, text: str, said: str) -> None:

@@ -120,9 +120,9 @@ class LiveContainer:
         picture = container_picture(facts, view, time.time(), self._messages)
         root = view.tasks.get(facts.id)
         if root is None:
-            return Drawn(picture, self._actions(facts), drawer=self._drawer)
+            return Drawn(picture, self.actions(facts), drawer=self._drawer)
         command = f"docker logs -f {facts.name}" if self._around.log is not None else ""
-        return Drawn(picture, self._actions(facts), lines, root.line_count, root.begun_lines(), self._drawer, command)
+        return Drawn(picture, self.actions(facts), lines, root.line_count, root.begun_lines(), self._drawer, command)
 
     def follow(self) -> None:
         """Fold the journal until the container has ended for good, then leave the snapshot. A thread of its own."""
@@ -222,7 +222,8 @@ class LiveContainer:
             self._idle.set()
             self._mark()
 
-    def _actions(self, facts: ContainerFacts) -> list[Action]:
+    def actions(self, facts: ContainerFacts) -> list[Action]:
+        """The buttons that make sense for it as it is."""
         busy = self._busy
         return [
             button.action(facts.name, facts.status, is_busy=button.id == busy, is_free=not busy)

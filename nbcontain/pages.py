@@ -63,7 +63,7 @@ class Visit:
         raise ContainerError(f"{path} goes on leading elsewhere", why=f"more than {_REDIRECTS} redirects")
 
     def _followed(self, path: str, target: str) -> str:
-        """The path that a redirect from `path` leads to. Raises ContainerError for another server, and for no address."""
+        """The path that a redirect leads to. Raises ContainerError for another server, and for no address."""
         try:
             there = urlsplit(urljoin(f"http://localhost:{self.port}{path}", target))
             is_here = there.hostname in ("localhost", "127.0.0.1") and (there.port or 80) == self.port

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nbcontain.display import html
 from nbcontain.display.table import Column, Table
-from nbcontain.display.words import count, size
+from nbcontain.display.words import bar, count, size
 from nbcontain.oci.spec import IdMapping
 from nbcontain.values import asdict, dataclass
 from nbcontain.xray import Meters, Sides, Xray
@@ -158,8 +158,6 @@ def _maps(xray: Xray) -> str:
 
 
 def _meters(now: Meters, before: Meters | None) -> list[tuple[str, str, str, str]]:
-    from nbcontain.display.words import bar
-
     percent = now.cpu_percent(before) if before is not None else None
     cpu = f"{percent:.0f} %" if percent is not None else f"{now.cpu_s:.1f} s so far"
     most = now.cpus * 100 if now.cpus else None

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from nbcontain.display import drawer
 from nbcontain.display.ansi import Line
 from nbcontain.display.buttons import Button
-from nbcontain.display.downloads import Download
+from nbcontain.display.downloads import Download, Send
 from nbcontain.display.html import Action, Drawn, Picture
 from nbcontain.display.lookout import Lookout
 from nbcontain.display.meters import Meters
@@ -191,7 +191,7 @@ class LiveContainer:
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._do, button), name=f"nbcontain {name}", daemon=True).start()
 
-    def take(self, content: Mapping[str, Any], send: Callable[[dict[str, Any], list[bytes]], None]) -> None:
+    def take(self, content: Mapping[str, Any], send: Send) -> None:
         """Another message of the page: a drawer that is to close, a download that is wanted. Any thread."""
         if "close" in content:
             self._put_away()

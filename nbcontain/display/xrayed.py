@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from nbcontain.anatomy import instruction_of
 from nbcontain.display import html
 from nbcontain.display.table import Column, Table
 from nbcontain.display.words import bar, count, size
@@ -130,8 +131,7 @@ def _tables(xray: Xray, before: Meters | None) -> Iterator[tuple[str, Table]]:
     )  # fmt: skip
     yield "layers", Table(
         (Column("MADE BY", look="wide"), Column("STORED", lambda amount: size(amount) if amount >= 0 else "", "num")),
-        [(text.removesuffix(" # buildkit").replace("RUN /bin/sh -c ", "RUN ", 1) or "(nothing says)", amount)
-         for text, amount in xray.layers],
+        [(instruction_of(text) or "(nothing says)", amount) for text, amount in xray.layers],
         "the uppermost first", title="its root",
     )  # fmt: skip
 

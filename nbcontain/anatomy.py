@@ -68,9 +68,8 @@ class LayerPart:
 
     @property
     def instruction(self) -> str:
-        """What made it, in the words of its Dockerfile: without what every line of a history has in common."""
-        text = self.entry.created_by or self.entry.comment
-        return text.removesuffix(" # buildkit").replace("RUN /bin/sh -c ", "RUN ", 1)
+        """What made it, in the words of its Dockerfile."""
+        return instruction_of(self.entry.created_by or self.entry.comment)
 
     def count(self, letter: str) -> int:
         """How many paths it adds (A), changes (C) or removes (D)."""
@@ -320,7 +319,7 @@ class Anatomy:
 def layers_of(image: Image, contents: Sequence[Contents], writer: History | None = None) -> Layers:
     """An image's layers from what is in them, lowest first; with one more that a container wrote, which is `writer`."""
     layers = [*image.layers, *([WRITTEN] if writer else [])]
-    entries = [*_entries_of(image), *([writer] if writer else [])]
+    entries = [*entries_of(image), *([writer] if writer else [])]
     root = Node()
     found: list[list[Change]] = []
     index = {layer.descriptor.digest: number for number, layer in enumerate(layers)}
@@ -356,7 +355,12 @@ def _teller(emit: Emit, done: int, total: int) -> Callable[[int], None]:
     return lambda read_bytes: emit(Progress("read", done, total))
 
 
-def _entries_of(image: Image) -> list[History]:
+def instruction_of(text: str) -> str:
+    """A line of a history in the words of its Dockerfile: without what all of them have in common."""
+    return text.removesuffix(" # buildkit").replace("RUN /bin/sh -c ", "RUN ", 1)
+
+
+def entries_of(image: Image) -> list[History]:
     """The history entry of every layer; an empty one where the history says less."""
     entries = [entry for entry in image.config.history if not entry.empty_layer][: len(image.layers)]
     return [*entries, *[History()] * (len(image.layers) - len(entries))]

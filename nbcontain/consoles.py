@@ -81,9 +81,9 @@ class _Terminal:
                 resize(self.master, size)
 
     def close(self) -> None:
-        if self.master >= 0:
-            os.close(self.master)
-            self.master = -1
+        master, self.master = self.master, -1
+        if master >= 0:
+            os.close(master)
 
 
 class ContainerSession(_Terminal):
@@ -152,7 +152,8 @@ class ExecSession(_Terminal):
         poll.register(self._channel, select.POLLIN)
         while self._code is None or self.master >= 0:
             ready = poll.poll(None if self._code is None else _LAST_WORDS_MS)
-            if not ready:
+            if not ready or self.master < 0:
+                # Closed by another thread meanwhile: the number may be another file's by now.
                 return
             for fd, _ in ready:
                 if fd == self._channel.fileno():

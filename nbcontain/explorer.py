@@ -181,18 +181,16 @@ class Exploration:
 
     def records(self) -> list[dict[str, object]]:
         """Everything that is there in the end, a dictionary per path."""
-        import stat
-
         found: list[dict[str, object]] = []
         for path, place in story.walk(self.story, self.top):
             version = place.at(self.top)
             if version is None:
                 continue
             file = version.file
-            mode = (file.mode if file else 0o755) | (_TYPES.get(file.kind, stat.S_IFREG) if file else stat.S_IFDIR)
             found.append({
                 "path": path, "layer": version.number, "size": file.size_bytes if file else 0,
-                "mode": stat.filemode(mode), "owner": f"{file.uid}:{file.gid}" if file else "0:0",
+                "mode": file.permissions if file else "drwxr-xr-x",
+                "owner": f"{file.uid}:{file.gid}" if file else "0:0",
                 "kind": file.kind if file else "directory", "target": file.target if file else "",
                 "changed": sum(each.number > 0 for each in place.versions) - 1,
             })  # fmt: skip
@@ -300,10 +298,6 @@ def _many_values() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
-_TYPES = {"directory": 0o040000, "link": 0o120000, "character device": 0o020000, "block device": 0o060000,
-          "fifo": 0o010000}  # fmt: skip
 
 
 def _told(place: Place) -> Iterator[Told]:

@@ -57,13 +57,21 @@ class Visit:
             target = headers.get("location", "")
             if said["status"] not in (301, 302, 303, 307, 308) or not target:
                 return Page(path, said["status"], headers.get("content-type", ""), data, said["cut"])
-            there = urlsplit(urljoin(f"http://localhost:{self.port}{path}", target))
-            if there.hostname not in ("localhost", "127.0.0.1") or (there.port or 80) != self.port:
-                raise ContainerError(f"{path} leads to another server", why=target[:300])
-            path = there.path + (f"?{there.query}" if there.query else "")
+            path = self._followed(path, target)
             if said["status"] in (301, 302, 303):
                 method, body = "GET", ""
         raise ContainerError(f"{path} goes on leading elsewhere", why=f"more than {_REDIRECTS} redirects")
+
+    def _followed(self, path: str, target: str) -> str:
+        """The path that a redirect leads to. Raises ContainerError for another server, and for no address."""
+        try:
+            there = urlsplit(urljoin(f"http://localhost:{self.port}{path}", target))
+            is_here = there.hostname in ("localhost", "127.0.0.1") and (there.port or 80) == self.port
+        except ValueError as error:
+            raise ContainerError(f"{path} leads to what is no address", why=target[:300]) from error
+        if not is_here:
+            raise ContainerError(f"{path} leads to another server", why=target[:300])
+        return (there.path or "/") + (f"?{there.query}" if there.query else "")
 
     def _asked(self, path: str, method: str, body: str, kind: str) -> tuple[dict[str, Any], bytes]:
         pid = self.container.pid
@@ -124,6 +132,6 @@ class Pages:
         """Where this machine's own browsers find it; "" where the port is not published."""
         for each in self._engine.networks.ports(container):
             if each.container_port == port and each.protocol == "tcp":
-                host = "127.0.0.1" if each.host_address in ("0.0.0.0", "") else each.host_address
-                return f"http://{host}:{each.host_port}"
+                host = "127.0.0.1" if each.is_any else each.host_address
+                return f"http://{f'[{host}]' if ':' in host else host}:{each.host_port}"
         return ""

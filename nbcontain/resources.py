@@ -15,6 +15,7 @@ from nbcontain.errors import ContainerError, NotRunning, UsageError
 from nbcontain.linux import limits
 from nbcontain.linux.cgroups import Group, Tree, sweep
 from nbcontain.linux.limits import Limits
+from nbcontain.linux.procfs import interfaces_of
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.resources import LimitOptions, limits_of
 from nbcontain.values import dataclass, fields, replace
@@ -262,10 +263,10 @@ def _traffic(pid: int) -> dict[str, int]:
     try:
         if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
             return {}
-        lines = Path(f"/proc/{pid}/net/dev").read_text(errors="replace").splitlines()[2:]
-        words = [line.partition(":")[2].split() for line in lines if line.partition(":")[0].strip() != "lo"]
-        return {"received": sum(int(each[0]) for each in words), "sent": sum(int(each[8]) for each in words)}
-    except (OSError, ValueError, IndexError):
+        devices = interfaces_of(Path(f"/proc/{pid}/net/dev").read_text(errors="replace"))
+        counted = [traffic for name, traffic in devices.items() if name != "lo"]
+        return {"received": sum(each for each, _ in counted), "sent": sum(each for _, each in counted)}
+    except (OSError, ValueError):
         return {}
 
 

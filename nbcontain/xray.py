@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from nbcontain.anatomy import entries_of
 from nbcontain.errors import NbcontainError, NotRunning
 from nbcontain.linux import limits, procfs
 from nbcontain.linux.capabilities import CAPABILITIES
@@ -273,9 +274,8 @@ class Sides:
             image = self._engine.archives.image_of(container)
         except NbcontainError:
             return ()
-        entries = [each.created_by or each.comment for each in image.config.history if not each.empty_layer]
-        entries += [""] * (len(image.layers) - len(entries))
-        made = [(text, layer.descriptor.size) for text, layer in zip(entries, image.layers, strict=False)]
+        pairs = zip(entries_of(image), image.layers, strict=True)
+        made = [(entry.created_by or entry.comment, layer.descriptor.size) for entry, layer in pairs]
         return (("the layer that it writes", -1), *reversed(made))
 
 

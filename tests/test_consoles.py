@@ -8,8 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -21,6 +25,8 @@ from images import BUSYBOX
 from machine import until
 from nbcontain import detach_keys
 from nbcontain.build.plan import BuildOptions
+from nbcontain.channel import Channel
+from nbcontain.consoles import ExecSession
 from nbcontain.detach_keys import DetachKeys
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, SetupFailed, UsageError
@@ -251,3 +257,25 @@ def test_nothing_that_is_typed_is_lost(data: bytes) -> None:
     passed, leaves = DetachKeys(b"aab").feed(data + b"ccc")
     assert leaves or passed == data + b"ccc"
     assert not leaves or b"aab" in data
+
+
+def test_who_still_listens_to_a_session_that_was_let_go_reads_nobody_elses_bytes() -> None:
+    ours, theirs = Channel.pair()
+    reading, writing = os.pipe()
+    master, slave = os.openpty()
+    kept = [os.dup(master), os.dup(slave)]  # whoever the program was left to has both ends
+    session = ExecSession(cast(Container, SimpleNamespace(name="box")), ours, [master, slave])
+    heard: list[object] = []
+    listening = threading.Thread(target=lambda: heard.extend(session.output()))
+    listening.start()
+    time.sleep(0.2)
+    session.close()
+    os.dup2(reading, master)
+    os.write(writing, b"somebody else's")
+    os.write(kept[1], b"what the program says on")
+    listening.join(5)
+    assert not listening.is_alive() and heard == []
+    assert os.read(reading, 100) == b"somebody else's"
+    theirs.close()
+    for fd in {*kept, reading, writing, master}:
+        os.close(fd)

@@ -11,6 +11,7 @@ from nbcontain.commands import parse_words, split
 from nbcontain.display.opened import Opened
 from nbcontain.engine import Engine
 from nbcontain.errors import ContainerError, NotRunning, UsageError
+from nbcontain.network.model import PortMapping
 from nbcontain.pages import Visit
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
@@ -19,6 +20,9 @@ CGI = r"""#!/bin/sh
 case "$QUERY_STRING" in
 away) printf 'Status: 302 Found\r\nLocation: http://198.51.100.1/\r\n\r\n';;
 on) printf 'Status: 302 Found\r\nSet-Cookie: seen=yes; Path=/\r\nLocation: /cgi-bin/x?who\r\n\r\n';;
+lost) printf 'Status: 302 Found\r\nLocation: http://[::1\r\n\r\n';;
+far) printf 'Status: 302 Found\r\nLocation: http://localhost:99999/\r\n\r\n';;
+home) printf 'Status: 302 Found\r\nLocation: http://localhost:80\r\n\r\n';;
 round) printf 'Status: 302 Found\r\nLocation: /cgi-bin/x?round\r\n\r\n';;
 much) printf 'Content-Type: text/plain\r\n\r\n'; head -c 9000000 /dev/zero;;
 *) printf 'Content-Type: text/plain\r\n\r\n'; echo "cookie: $HTTP_COOKIE, from $REMOTE_ADDR, host $HTTP_HOST";;
@@ -52,6 +56,10 @@ def test_an_unpublished_port_answers_and_nothing_leads_out(engine: Engine, visit
     assert (len(much.data), much.is_cut) == (pages.LIMIT_BYTES, True)
     with pytest.raises(ContainerError, match="another server"):
         visit.fetch("/cgi-bin/x?away")
+    for wrong in ("lost", "far"):
+        with pytest.raises(ContainerError, match="no address"):
+            visit.fetch(f"/cgi-bin/x?{wrong}")
+    assert visit.fetch("/cgi-bin/x?home").path == "/"
     with pytest.raises(ContainerError, match="goes on leading"):
         visit.fetch("/cgi-bin/x?round")
     with pytest.raises(ContainerError, match="does not answer"):
@@ -61,6 +69,15 @@ def test_an_unpublished_port_answers_and_nothing_leads_out(engine: Engine, visit
     engine.stop(visit.container, 0)
     with pytest.raises(NotRunning):
         visit.fetch("/")
+
+
+def test_a_port_published_on_an_ipv6_address_has_an_address_that_browsers_read(
+    engine: Engine, visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = (PortMapping(80, host_address="::1", host_port=8080), PortMapping(81, host_address="::", host_port=8081))
+    monkeypatch.setattr(engine.networks, "ports", lambda container: ports)
+    assert engine.pages.address(visit.container, 80) == "http://[::1]:8080"
+    assert engine.pages.address(visit.container, 81) == "http://127.0.0.1:8081"
 
 
 def test_the_command_says_how_a_port_is_reached(engine: Engine, visit: Visit) -> None:

@@ -59,7 +59,7 @@ def buttons(engine: Engine, container: Container) -> tuple[Button, ...]:
         Button("restart", "Restart", lambda: engine.restart(container), "docker restart {name}", (*RUNNING, *STOPPED),
                "Restarting…"),
         Button("terminal", "Terminal", lambda: terminal(engine, container), "docker exec -it {name} sh", ("running",),
-               "Opening…", is_live=True),
+               "Opening…"),
         Button("diff", "Changes", lambda: changes(engine, container), "docker diff {name}", ALWAYS, "Looking…"),
         Button("remove", "Remove", lambda: engine.remove_container(container, force=True), "docker rm -f {name}",
                ALWAYS, "Removing…", "Stop and remove?"),

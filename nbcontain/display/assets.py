@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 
 
 @cache
 def text_of(name: str) -> str:
     """A file of `static/`."""
+    from importlib.resources import files
+
     return (files("nbcontain.display") / "static" / name).read_text("utf-8")
 
 

@@ -21,6 +21,7 @@ from nbcontain.display.surface import Surface
 from nbcontain.display.table import Table
 from nbcontain.display.text import one_line, tail_lines
 from nbcontain.display.view import View
+from nbcontain.errors import NbcontainError
 
 _EVERY_S = 1.0
 _LAST_CHARACTERS = 100
@@ -67,15 +68,23 @@ class Board:
         for id_, container in containers.items():
             row = self._rows.get(id_)
             if row is None or (row.is_over and container.status in RUNNING):
-                row = LiveContainer(container, self._around(container))
-                row.surface = _Row(self)
-                context = contextvars.copy_context()
-                name = f"nbcontain board {container.name}"
-                threading.Thread(target=context.run, args=(row.follow,), name=name, daemon=True).start()
+                try:
+                    row = self._begun(container)
+                except (NbcontainError, OSError):
+                    continue  # it was removed since it was listed
             rows[id_] = row
         if rows.keys() != self._rows.keys() or any(rows[each] is not self._rows[each] for each in rows):
             self._rows = rows
             self.mark()
+
+    def _begun(self, container: Shown) -> LiveContainer:
+        """A row that is fed from now on. Raises what its container does once it is gone."""
+        row = LiveContainer(container, self._around(container))
+        row.surface = _Row(self)
+        context = contextvars.copy_context()
+        name = f"nbcontain board {container.name}"
+        threading.Thread(target=context.run, args=(row.follow,), name=name, daemon=True).start()
+        return row
 
     def mark(self) -> None:
         """A row has changed."""
@@ -140,7 +149,7 @@ def _row(row: LiveContainer, facts: ContainerFacts, view: View, *, with_buttons:
         drawn = "".join(
             element("button", escape(action.label), type="button", data_action=f"{action.id} {facts.id}",
                     aria_label=f"{action.label} {facts.name}", aria_disabled="" if action.enabled else "true")
-            for action in row.draw().actions
+            for action in row.actions(facts)
             if action.id in _IN_A_ROW
         )  # fmt: skip
         cells.append(element("td", drawn))

@@ -30,8 +30,6 @@ class Button:
     """What it says meanwhile."""
     confirm: str = ""
     """What it says after a first press, where the container runs."""
-    is_live: bool = False
-    """It works only where there is a front end with widgets."""
 
     def action(self, name: str, status: str, *, is_busy: bool, is_free: bool) -> Action:
         """The button as it is drawn for a container of this name and status."""

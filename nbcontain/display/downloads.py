@@ -21,6 +21,7 @@ _PIECE_BYTES = 1 << 20
 _PAUSE_S = 0.02
 
 Send = Callable[[dict[str, Any], list[bytes]], None]
+"""A message to the page, with bytes beside it."""
 
 
 class Download:

@@ -4,7 +4,6 @@ directories. Names, contents and instructions are hostile. Pure but for what ans
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -31,8 +30,6 @@ _SAVED_DEPTH = 4
 _SHOWN_LINES = 4000
 _LINE = 2000
 _SHORT = 72
-_TYPES = {"directory": stat.S_IFDIR, "link": stat.S_IFLNK, "character device": stat.S_IFCHR,
-          "block device": stat.S_IFBLK, "fifo": stat.S_IFIFO}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,10 +290,8 @@ def _layer(part: LayerPart) -> dict[str, Any]:
 
 def _mode(row: Row) -> str:
     """As ls -l has it."""
-    if row.file is None:
-        return ""
     file = row.file
-    return f"{stat.filemode(file.mode | _TYPES.get(file.kind, stat.S_IFREG))} {file.uid}:{file.gid}"
+    return f"{file.permissions} {file.uid}:{file.gid}" if file is not None else ""
 
 
 def _clean(lines: Sequence[str]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 
 from nbcontain.anatomy import TreeAt
@@ -12,10 +11,6 @@ from nbcontain.display.words import count, size
 from nbcontain.store.contents import File, Node
 from nbcontain.values import dataclass, replace
 
-_TYPES = {
-    "directory": stat.S_IFDIR, "link": stat.S_IFLNK, "character device": stat.S_IFCHR, "block device": stat.S_IFBLK,
-    "fifo": stat.S_IFIFO,
-}  # fmt: skip
 _MARKS = {"A": ("+", "added"), "C": ("~", "changed"), "D": ("−", "removed")}
 _TEXT_DIRECTORY = 40
 _PAGE_DEPTH = 5
@@ -176,4 +171,4 @@ def _long(file: File | None) -> str:
     """As ls -l has it."""
     if file is None:
         return " " * 20
-    return f"{stat.filemode(file.mode | _TYPES.get(file.kind, stat.S_IFREG))} {f'{file.uid}:{file.gid}':>9}"
+    return f"{file.permissions} {f'{file.uid}:{file.gid}':>9}"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from nbcontain.display import looking
 from nbcontain.display.live import Surroundings, show_container
 from nbcontain.display.present import Mode
 from nbcontain.display.table import Column, Table
@@ -41,31 +42,11 @@ def register(ipython: Any, mode: Mode, around: Around, drawn: Callable[[object],
             bundle["text/html"] = table.html()
         display(bundle, raw=True)  # type: ignore[no-untyped-call]
 
-    def explored(value: Any) -> None:
-        from nbcontain.display.looking import show_explored
-
-        show_explored(value, mode)
-
-    def layers(value: Any) -> None:
-        from nbcontain.display.looking import show_layers
-
-        show_layers(value, mode)
-
-    def xrayed(value: Any) -> None:
-        from nbcontain.display.looking import show_xray
-
-        show_xray(value, mode)
-
     own.for_type(Container, show_live)
-    def opened(value: Any) -> None:
-        from nbcontain.display.looking import show_opened
-
-        show_opened(value, mode)
-
-    own.for_type_by_name("nbcontain.display.opened", "Opened", opened)
-    own.for_type_by_name("nbcontain.display.xrayed", "Xrayed", xrayed)
-    own.for_type_by_name("nbcontain.images", "Layers", layers)
-    own.for_type_by_name("nbcontain.display.explored", "Explored", explored)
+    own.for_type_by_name("nbcontain.display.opened", "Opened", lambda value: looking.show_opened(value, mode))
+    own.for_type_by_name("nbcontain.display.xrayed", "Xrayed", lambda value: looking.show_xray(value, mode))
+    own.for_type_by_name("nbcontain.images", "Layers", lambda value: looking.show_layers(value, mode))
+    own.for_type_by_name("nbcontain.display.explored", "Explored", lambda value: looking.show_explored(value, mode))
     own.for_type(Image, show)
     own.for_type(RunResult, show)
     formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(document_text(value)))
@@ -109,4 +90,3 @@ def image_table(image: Image) -> Table:
         Column("", look="graph"),
     )
     return Table(columns, rows, " · ".join(facts), f"layers of image {image.id.short}")
-

@@ -14,6 +14,7 @@ from functools import cache
 
 from nbcontain.display import words
 from nbcontain.display.ansi import Line, visible
+from nbcontain.display.assets import text_of
 from nbcontain.values import dataclass
 
 GLYPHS = {
@@ -269,12 +270,9 @@ def style(content: str) -> str:
     return element("style", "".join(sections[name] for name in wanted))
 
 
-@cache
 def style_sheet(name: str = "style.css") -> str:
     """A whole style sheet, for what is live: that of all cards, or what those that look inside have besides."""
-    from importlib.resources import files
-
-    return (files("nbcontain.display") / "static" / name).read_text("utf-8")
+    return text_of(name)
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from nbcontain.display import drawer
 from nbcontain.display.ansi import Line
 from nbcontain.display.buttons import Button
-from nbcontain.display.downloads import Download
+from nbcontain.display.downloads import Download, Send
 from nbcontain.display.html import Action, Drawn, Picture
 from nbcontain.display.lookout import Lookout
 from nbcontain.display.meters import Meters
@@ -120,9 +120,9 @@ class LiveContainer:
         picture = container_picture(facts, view, time.time(), self._messages)
         root = view.tasks.get(facts.id)
         if root is None:
-            return Drawn(picture, self._actions(facts), drawer=self._drawer)
+            return Drawn(picture, self.actions(facts), drawer=self._drawer)
         command = f"docker logs -f {facts.name}" if self._around.log is not None else ""
-        return Drawn(picture, self._actions(facts), lines, root.line_count, root.begun_lines(), self._drawer, command)
+        return Drawn(picture, self.actions(facts), lines, root.line_count, root.begun_lines(), self._drawer, command)
 
     def follow(self) -> None:
         """Fold the journal until the container has ended for good, then leave the snapshot. A thread of its own."""
@@ -191,7 +191,7 @@ class LiveContainer:
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._do, button), name=f"nbcontain {name}", daemon=True).start()
 
-    def take(self, content: Mapping[str, Any], send: Callable[[dict[str, Any], list[bytes]], None]) -> None:
+    def take(self, content: Mapping[str, Any], send: Send) -> None:
         """Another message of the page: a drawer that is to close, a download that is wanted. Any thread."""
         if "close" in content:
             self._put_away()
@@ -222,7 +222,8 @@ class LiveContainer:
             self._idle.set()
             self._mark()
 
-    def _actions(self, facts: ContainerFacts) -> list[Action]:
+    def actions(self, facts: ContainerFacts) -> list[Action]:
+        """The buttons that make sense for it as it is."""
         busy = self._busy
         return [
             button.action(facts.name, facts.status, is_busy=button.id == busy, is_free=not busy)

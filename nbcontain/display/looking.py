@@ -7,11 +7,12 @@ the output becomes the static picture, so that a saved notebook has no empty box
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.display.present import Mode
-from nbcontain.display.surface import WIDGET
+from nbcontain.display.surface import display, widget_part
 
 if TYPE_CHECKING:
     from nbcontain.display.explored import Explored
@@ -23,22 +24,19 @@ if TYPE_CHECKING:
 def show_explored(value: Explored, mode: Mode) -> None:
     """Show layers in the current cell."""
     exploration = value.exploration
-    static = {"text/plain": repr(value)}
-    if mode != "plain":
-        static["text/html"] = value._repr_html_()
 
     def made() -> Any:
         from nbcontain.display.explorer_widget import ExplorerWidget
 
         return ExplorerWidget(exploration, lambda: exploration.again().result())
 
-    show(made, static, mode)
+    show(made, value, mode)
 
 
 def show_layers(layers: Layers, mode: Mode) -> None:
     """Show an image's layers, `image.layers`, as the command does."""
     if not layers:
-        show(lambda: None, {"text/plain": repr(layers)}, "plain")
+        show(lambda: None, layers, "plain")
         return
     from nbcontain.display.explored import Explored
 
@@ -48,48 +46,39 @@ def show_layers(layers: Layers, mode: Mode) -> None:
 
 def show_xray(value: Xrayed, mode: Mode) -> None:
     """Show both sides of a container; its meters move while it runs."""
-    static = {"text/plain": repr(value)}
-    if mode != "plain":
-        static["text/html"] = value._repr_html_()
 
     def made() -> Any:
         from nbcontain.display.xray_widget import XrayWidget
 
         return XrayWidget(value)
 
-    show(made, static, mode)
+    show(made, value, mode)
 
 
 def show_opened(value: Opened, mode: Mode) -> None:
     """Show a container's page."""
-    static = {"text/plain": repr(value)}
-    if mode != "plain":
-        static["text/html"] = value._repr_html_()
 
     def made() -> Any:
         from nbcontain.display.browser_widget import BrowserWidget
 
         return BrowserWidget(value)
 
-    show(made, static, "html" if value.is_external and mode == "card" else mode)
+    show(made, value, "html" if value.is_external and mode == "card" else mode)
 
 
-def show(make: Callable[[], Any], static: Mapping[str, str], mode: Mode) -> Any:
-    """Publish the widget that `make` makes, with its static picture beside it; the widget, None where there is none."""
-    from IPython.display import display
+def show(make: Callable[[], Any], value: Any, mode: Mode) -> None:
+    """Publish the widget that `make` makes of a value, with the value's own pictures beside it."""
+    from IPython.display import display as publish
 
-    bundle: dict[str, Any] = dict(static)
+    static = {"text/plain": repr(value)}
+    if mode != "plain":
+        static["text/html"] = value._repr_html_()
     widget = None
     if mode == "card":
-        try:
+        with suppress(ImportError):  # widgets are not installed: the static picture has to do
             widget = make()
-        except ImportError:
-            # Widgets are not installed: the static picture has to do.
-            widget = None
     if widget is None:
-        display(bundle, raw=True)  # type: ignore[no-untyped-call]
-        return None
-    bundle[WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    handle: Any = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-    atexit.register(handle.update, dict(static), raw=True)
-    return widget
+        publish(static, raw=True)  # type: ignore[no-untyped-call]
+        return
+    handle = display(static | widget_part(widget))
+    atexit.register(handle.update, static, raw=True)

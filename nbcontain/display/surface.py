@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from nbcontain.display import html
+from nbcontain.display.downloads import Send
 from nbcontain.display.html import Drawn, Picture
 from nbcontain.display.ticker import Ticker, shared_ticker
 
 if TYPE_CHECKING:
     from nbcontain.display.widgets import Card
 
-Send = Callable[[dict[str, Any], list[bytes]], None]
-"""A message to the page, with bytes beside it."""
 _HTML_EVERY_S = 0.5
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -107,10 +106,12 @@ def snapshot(picture: Picture) -> dict[str, Any]:
 
 def widget_bundle(picture: Picture, widget: Any) -> dict[str, Any]:
     """The same with a widget beside it, if there is one."""
-    bundle = snapshot(picture)
-    if widget is not None:
-        bundle[WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    return bundle
+    return snapshot(picture) | (widget_part(widget) if widget is not None else {})
+
+
+def widget_part(widget: Any) -> dict[str, Any]:
+    """What names a widget in a bundle."""
+    return {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}}
 
 
 def _card(

@@ -16,13 +16,12 @@ import traitlets
 
 from nbcontain.display.ansi import Line
 from nbcontain.display.assets import module
+from nbcontain.display.downloads import Send
 from nbcontain.display.html import Drawn, style_sheet
 from nbcontain.values import asdict
 
 TAIL_LINES = 2000
 _TICKING = re.compile(r'(<span class="nbc-since" data-since="[0-9.]+">)[^<]*')
-
-Send = Callable[[dict[str, Any], list[bytes]], None]
 
 
 class Card(anywidget.AnyWidget):

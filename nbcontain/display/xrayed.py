@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from nbcontain.anatomy import instruction_of
 from nbcontain.display import html
 from nbcontain.display.table import Column, Table
-from nbcontain.display.words import count, size
+from nbcontain.display.words import bar, count, size
 from nbcontain.oci.spec import IdMapping
 from nbcontain.values import asdict, dataclass
 from nbcontain.xray import Meters, Sides, Xray
@@ -130,8 +131,7 @@ def _tables(xray: Xray, before: Meters | None) -> Iterator[tuple[str, Table]]:
     )  # fmt: skip
     yield "layers", Table(
         (Column("MADE BY", look="wide"), Column("STORED", lambda amount: size(amount) if amount >= 0 else "", "num")),
-        [(text.removesuffix(" # buildkit").replace("RUN /bin/sh -c ", "RUN ", 1) or "(nothing says)", amount)
-         for text, amount in xray.layers],
+        [(instruction_of(text) or "(nothing says)", amount) for text, amount in xray.layers],
         "the uppermost first", title="its root",
     )  # fmt: skip
 
@@ -158,8 +158,6 @@ def _maps(xray: Xray) -> str:
 
 
 def _meters(now: Meters, before: Meters | None) -> list[tuple[str, str, str, str]]:
-    from nbcontain.display.words import bar
-
     percent = now.cpu_percent(before) if before is not None else None
     cpu = f"{percent:.0f} %" if percent is not None else f"{now.cpu_s:.1f} s so far"
     most = now.cpus * 100 if now.cpus else None

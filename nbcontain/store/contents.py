@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, cast
 
@@ -24,6 +25,10 @@ _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 _STRIKE_BYTES = 4 << 20
 _LINKS = 40
 """How many symbolic links one path may go through, as the kernel has it."""
+_TYPES = {
+    "directory": stat.S_IFDIR, "link": stat.S_IFLNK, "character device": stat.S_IFCHR, "block device": stat.S_IFBLK,
+    "fifo": stat.S_IFIFO,
+}  # fmt: skip
 _KINDS = {
     tar.REGULAR: "file", tar.SYMLINK: "link", tar.DIRECTORY: "directory", tar.CHARACTER: "character device",
     tar.BLOCK_DEVICE: "block device", tar.FIFO: "fifo", tar.LINK: "file",
@@ -50,6 +55,11 @@ class File:
     """The layer that it is of."""
     place: int
     """Which entry of that layer's tar, counted from 0."""
+
+    @property
+    def permissions(self) -> str:
+        """Type and mode as ls -l has them: drwxr-xr-x."""
+        return stat.filemode(self.mode | _TYPES.get(self.kind, stat.S_IFREG))
 
     def differs(self, other: File) -> tuple[str, ...]:
         """In what: "type", "content", "mode", "owner", "target", "device", "xattrs", "time"."""

@@ -10,6 +10,7 @@ import pytest
 from journals import FakeContainer, endless, told
 from nbcontain.display import live, surface
 from nbcontain.display.ansi import Line, Run
+from nbcontain.display.board import Board
 from nbcontain.display.buttons import RUNNING, Button
 from nbcontain.display.html import Action, Drawn, Picture
 from nbcontain.display.live import Surroundings, show_container
@@ -231,3 +232,16 @@ def test_a_running_download_says_how_fast_it_is_and_how_long_it_will_take() -> N
         view = update(view, Record(100.0, event))
     view = update(view, Record(101.0, Progress("l", 20_000_000, 60_000_000)))
     assert "20 MB of 60 MB · 10 MB/s · 4.0 s left" in steps_picture(view, 102.0, "pull").body
+
+
+def test_a_container_that_goes_away_while_it_is_listed_does_not_end_the_board() -> None:
+    def around(container: Any) -> Surroundings:
+        if container.name == "gone":
+            raise FileNotFoundError(2, "No such file or directory")
+        return Surroundings()
+
+    gone, web = FakeContainer("gone"), FakeContainer("web")
+    gone.id = "0" * 64
+    board = Board(lambda: [gone, web], around)
+    board.look()
+    assert "web" in board.picture().body and "gone" not in board.picture().body

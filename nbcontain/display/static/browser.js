@@ -69,7 +69,7 @@ function inside(start) {
 let views = 0;
 function render({ model, el }) {
   const id = `nbx${Date.now().toString(36)}${++views}`, waiting = new Map(), past = [];
-  let counter = 0, asked = 0, here = model.get('start');
+  let counter = 0, asked = 0, going = 0, here = model.get('start');
   const button = (text, label, press) => {
     const node = make('button', '', { type: 'button', 'aria-label': label }, text);
     node.addEventListener('click', press);
@@ -104,7 +104,9 @@ function render({ model, el }) {
   const go = (path, more = {}) => {
     said.textContent = 'loading…';
     asked = 0;
+    const turn = ++going;
     ask({ path, ...more }, (answer, data) => {
+      if (turn !== going) return;  // somebody went elsewhere before it came
       if (answer.error) { said.textContent = ''; show(`<p style="font: 14px sans-serif">${escaped(answer.error)}</p>`, path); address.value = path; return; }
       here = answer.path;
       address.value = here;

@@ -147,6 +147,11 @@ def test_merges_of_merges_do_not_grow_without_end() -> None:
         parse(f"a: &a {{k: 1}}\nb: {{<<: [{','.join(['*a'] * 300)}]}}")
 
 
+def test_an_ipv6_address_of_a_port_is_put_in_brackets() -> None:
+    ports = "[{target: 80, published: 8080, host_ip: '::1'}, {target: 53, host_ip: 127.0.0.1, protocol: udp}]"
+    assert one(f"ports: {ports}").publish == ("[::1]:8080:80/tcp", "127.0.0.1::53/udp")
+
+
 def test_a_home_of_nobody_is_a_directory_of_that_name() -> None:
     assert one("volumes: ['~nobody-of-that-name/x:/x']").volumes == ("/srv/~nobody-of-that-name/x:/x",)
 

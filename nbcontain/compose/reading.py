@@ -409,7 +409,8 @@ class Reader:
         told = {name: each.text() for name, each in node.members().items()}
         if "target" not in told:
             node.wrong("target is missing", "target: 80, the port inside")
-        address = f"{told['host_ip']}:" if "host_ip" in told else ""
+        host = told.get("host_ip", "")
+        address = f"[{host}]:" if ":" in host and not host.startswith("[") else f"{host}:" if host else ""
         outside = f"{told.get('published', '')}:" if "published" in told or address else ""
         return [f"{address}{outside}{told['target']}/{told.get('protocol', 'tcp')}"]
 

@@ -17,7 +17,7 @@ from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Log, Raw
 from nbcontain.display.words import ago, command_line, count
 from nbcontain.errors import Cancelled, UsageError
-from nbcontain.events import Emit, Output, Record
+from nbcontain.events import Emit, Output, Record, scope
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime.generate import ExecOptions
 from nbcontain.task import Task
@@ -351,8 +351,6 @@ def compose_build(engine: Engine, words: BuildWords) -> InProgress[Lines]:
     services = project.chosen(words.services, _profiles(engine, words))
 
     def body(emit: Emit) -> Lines:
-        from nbcontain.events import scope
-
         with scope(emit, "compose", f"build {project.name}"):
             engine.compose.build(project, services, emit, no_cache=words.no_cache)
         return Lines(tuple(each.image for each in services if each.build is not None))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import ContainerFailed, NameTaken, NbcontainError, NotRunning, StoreError, Unavailable, UsageError
+from nbcontain.events import Notice
 from nbcontain.kernel_places import SOCKETS, KernelPlace
 from nbcontain.kernelspecs import PROVISIONER, chosen, kernelspec, logo, searched
 from nbcontain.options import option, parse, with_defaults, words_of
@@ -91,11 +92,11 @@ class Kernels:
         """
         engine = self._engine.isolated(options.isolation)
         _require(engine)
-        engine.bases.to_run(RunOptions(image=image, pull=options.pull, platform=options.platform), emit)
-        found = chosen(self._search(engine, image, emit), options.kernel, image)
         kernel = name or _name_of(image)
         if not _NAME.fullmatch(kernel):
             raise UsageError(f"--name {kernel}: a kernel's name has letters, digits, - . and _ alone")
+        engine.bases.to_run(RunOptions(image=image, pull=options.pull, platform=options.platform), emit)
+        found = chosen(self._search(engine, image, emit), options.kernel, image)
         place = (directory or kernels_directory()) / kernel
         if place.exists() and _entry(place) is None:
             raise NameTaken(
@@ -111,6 +112,11 @@ class Kernels:
         files.replace(place / "kernel.json", json.dumps(document, indent=1).encode(), 0o644, durable=False)
         entry = _entry(place)
         assert entry is not None
+        if not _is_startable():
+            emit(Notice(
+                "", f"this Python's Jupyter does not know how to start {kernel}: its nbcontain is missing or old",
+                "pip install nbcontain again where Jupyter runs, and restart Jupyter", kind="warning",
+            ))  # fmt: skip
         return entry
 
     def _search(self, engine: Engine, image: str, emit: Emit) -> Mapping[str, Any]:
@@ -279,6 +285,13 @@ def _kernel_directories() -> Iterator[Path]:
     from jupyter_core.paths import jupyter_path
 
     return map(Path, jupyter_path("kernels"))
+
+
+def _is_startable() -> bool:
+    """Whether jupyter_client finds our provisioner in this environment; Jupyter itself may run in another one."""
+    from importlib.metadata import entry_points
+
+    return bool(entry_points(group="jupyter_client.kernel_provisioners", name=PROVISIONER))
 
 
 def _entry(directory: Path) -> KernelEntry | None:

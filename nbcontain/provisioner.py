@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
@@ -19,12 +18,7 @@ from nbcontain.engine import Engine
 from nbcontain.kernel_places import CONNECTION, KernelPlace
 from nbcontain.kernels import RunningKernel, kernel_options
 
-T = TypeVar("T")
 _LOOK_S = 0.05
-
-
-async def _on_thread(work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 class ContainerProvisioner(KernelProvisionerBase):
@@ -63,9 +57,9 @@ class ContainerProvisioner(KernelProvisionerBase):
             raise RuntimeError("a kernel in a container needs a kernel manager")
         engine = self.engine
         if self._place is None:
-            self._place = await _on_thread(engine.kernels.place)
+            self._place = await asyncio.to_thread(engine.kernels.place)
         else:
-            await _on_thread(self._place.clear)
+            await asyncio.to_thread(self._place.clear)
         kwargs.pop("transport_encryption", None)  # nobody else comes as far as the sockets
         kwargs.pop("extra_arguments", None)
         manager.transport, manager.ip = "ipc", self._place.ip
@@ -88,7 +82,7 @@ class ContainerProvisioner(KernelProvisionerBase):
             return self.engine.kernels.start(self.image, cmd, options, place, name=name, cwd=cwd)
 
         self._told = False
-        self._running = await _on_thread(start)
+        self._running = await asyncio.to_thread(start)
         return self.connection_info
 
     # --- its life ---
@@ -110,7 +104,7 @@ class ContainerProvisioner(KernelProvisionerBase):
 
     async def send_signal(self, signum: int) -> None:
         if (running := self._running) is not None:
-            await _on_thread(lambda: running.signal(signum))
+            await asyncio.to_thread(running.signal, signum)
 
     async def kill(self, restart: bool = False) -> None:
         await self.send_signal(signal.SIGKILL)
@@ -122,15 +116,15 @@ class ContainerProvisioner(KernelProvisionerBase):
         """Away with the container, and unless another follows with everything else."""
         running, self._running = self._running, None
         if running is not None:
-            await _on_thread(running.end)
+            await asyncio.to_thread(running.end)
         if restart:
             return
         place, self._place = self._place, None
         engine, self._engine = self._engine, None
         if place is not None:
-            await _on_thread(place.remove)
+            await asyncio.to_thread(place.remove)
         if engine is not None:
-            await _on_thread(engine.close)
+            await asyncio.to_thread(engine.close)
 
     # --- what is kept of it ---
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _PROGRAM = "import sys; sys.path[:0] = sys.argv[3:]; from nbcontain.serving import serve; serve(*sys.argv[1:3])"
 _WAIT_S = 15.0
 _TAKING_S = 1.0
+_END = "%nbcontain registry stop ends it"
 _LOG_BYTES = 16 << 20
 """Of the log; what is heard after so much is not written down."""
 
@@ -64,10 +66,12 @@ class Serving:
         """The registry that runs now: whoever holds the lock wrote where it is."""
         if not self._lock.exists():
             return None
-        if (fd := files.try_lock(self._lock)) is not None:
+        # Not exclusively: whoever else looks is no registry.
+        if (fd := files.try_lock(self._lock, exclusive=False)) is not None:
             os.close(fd)
             return None
-        return self._last()
+        last = self._last()
+        return last if last is not None and last.pid else None
 
     def open(self, port: int | None, log: Callable[[Heard], None]) -> Server:
         """Become the registry, until it is closed. Raises PortTaken, RegistryError if there is one already.
@@ -75,28 +79,38 @@ class Serving:
         Without a port it is the one of last time or 5000, or any that is free.
         """
         files.make_directory(self.root)
-        lock = self._taken()
-        last = self._last()
-        wanted = [port] if port is not None else [*([last.port] if last else []), PORT, 0]
-        for each in wanted:
-            try:
-                server = Server(self.root, each, log, lock)
-                break
-            except OSError as error:
-                failed = error
-        else:
-            os.close(lock)
-            raise PortTaken(
-                f"nothing can listen at port {port}", why=failed.strerror or "", hint="--port 0 takes any that is free"
-            ) from failed
-        server.repositories.sweep()
-        files.replace(self._record, json.dumps({"port": server.port, "pid": os.getpid()}).encode(), durable=False)
+        with ExitStack() as undo:
+            lock = self._taken()
+            undo.callback(os.close, lock)
+            last = self._last()
+            if last is not None:
+                # From here on the lock is held: nobody may take the last one's number for ours.
+                self._write(last.port, 0)
+            wanted = [port] if port is not None else [*([last.port] if last else []), PORT, 0]
+            for each in wanted:
+                try:
+                    server = Server(self.root, each, log, lock)
+                    break
+                except OSError as error:
+                    failed = error
+            else:
+                raise PortTaken(
+                    f"nothing can listen at port {port}", why=failed.strerror or "",
+                    hint="--port 0 takes any that is free",
+                ) from failed  # fmt: skip
+            undo.pop_all()
+            undo.callback(server.server_close)
+            server.repositories.sweep()
+            self._write(server.port, os.getpid())
+            undo.pop_all()
         return server
 
     def start(self, port: int | None = None) -> Served:
-        """Have one run, if none does. Raises RegistryError with what it complained of."""
-        if (running := self.served) is not None and port in (None, 0, running.port):
-            return running
+        """Have one run, if none does. Raises RegistryError with what it complained of, or if one is at another port."""
+        if (running := self.served) is not None:
+            if port in (None, 0, running.port):
+                return running
+            raise RegistryError(f"a registry runs already, at {running.host}", hint=_END)
         files.make_directory(self.root)
         files.unlink(self._log)
         log = files.open_to_append(self._log)
@@ -152,9 +166,9 @@ class Serving:
         """The lock. Raises RegistryError if it is another's."""
         end = time.monotonic() + _TAKING_S
         while (lock := files.try_lock(self._lock)) is None:
-            # Whoever looks whether there is a registry holds it, too, for a moment.
+            # Whoever looks whether there is a registry is in the way for a moment.
             if time.monotonic() > end:
-                raise RegistryError("a registry runs already", hint="%nbcontain registry stop ends it")
+                raise RegistryError("a registry runs already", hint=_END)
             time.sleep(0.01)
         return lock
 
@@ -176,6 +190,10 @@ class Serving:
             return Served(int(record["port"]), int(record["pid"]))
         except (FileNotFoundError, StoreError, ValueError, KeyError, TypeError):
             return None
+
+    def _write(self, port: int, pid: int) -> None:
+        """0 is nobody: a registry that does not listen yet."""
+        files.replace(self._record, json.dumps({"port": port, "pid": pid}).encode(), durable=False)
 
     def _said(self) -> str:
         try:

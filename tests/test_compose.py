@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from nbcontain.commands.compose import _followed
 from nbcontain.compose import model
 from nbcontain.compose.document import parse
 from nbcontain.compose.interpolation import env_file, filled
@@ -21,6 +25,7 @@ from nbcontain.compose.reading import Reader
 from nbcontain.compose_cells import _has_verb
 from nbcontain.engine import Engine
 from nbcontain.errors import ContainerFailed, NbcontainError, UsageError
+from nbcontain.events import Output, Record
 
 SHOP = """\
 name: shop
@@ -97,6 +102,7 @@ def test_yaml_is_read_as_compose_reads_it() -> None:
         ("services:\n  a:\n    image: x\n    extends: b", "line 4: services.a.extends: is not here"),
         ("services:\n  a: {}", "neither an image nor a build context"),
         ("services:\n  a: {image: x, volumes: [v:/v]}", "refers to undefined volume v"),
+        ("services:\n  a: {image: x, volumes: [{type: bind, target: /v}]}", "line 2: services.a.volumes[0]: source is"),
         ("services:\n  a: {image: x, networks: [n]}", "refers to undefined network n"),
         ("services:\n  a: {image: x, depends_on: [b]}", "depends on b"),
         ("services:\n  a: {image: x, init: perhaps}", "must be true or false"),
@@ -119,6 +125,35 @@ def test_what_has_no_effect_is_remarked_and_unset_variables_too() -> None:
     project = read("version: '3'\nservices:\n  a: {image: 'x$NONE', stdin_open: true, x-mine: 1}\n")
     about = [each.partition(":")[0] for each in project.warnings]
     assert about == ['the variable "NONE" is not set', "line 1", "line 3"]
+
+
+def test_a_remark_on_a_secret_is_made_once() -> None:
+    text = "services: {a: {image: i, secrets: [{source: s, mode: 0400}]}}\nsecrets: {s: {content: hidden}}"
+    project = read(text)
+    assert ["have no effect" in each for each in project.warnings] == [True]
+    assert [each.path for each in project.services[0].given] == ["/run/secrets/s"]
+
+
+def test_an_alias_to_what_was_merged_means_the_same_once_more() -> None:
+    tree = parse("a: &a {k: 1, l: 2}\nb: &b {<<: *a, k: 3}\nc: *b\nd: {<<: [*b, *a], m: 4}\n").plain()
+    assert tree["b"] == tree["c"] == {"k": 3, "l": 2}
+    assert tree["d"] == {"k": 3, "l": 2, "m": 4}
+
+
+def test_merges_of_merges_do_not_grow_without_end() -> None:
+    lines = ["a0: &a0 {k: 1, l: 2}", *(f"a{n}: &a{n} {{<<: [{','.join([f'*a{n - 1}'] * 20)}]}}" for n in range(1, 20))]
+    assert parse("\n".join(lines)).plain()["a19"] == {"k": 1, "l": 2}
+    with pytest.raises(UsageError, match="more than can be read"):
+        parse(f"a: &a {{k: 1}}\nb: {{<<: [{','.join(['*a'] * 300)}]}}")
+
+
+def test_an_ipv6_address_of_a_port_is_put_in_brackets() -> None:
+    ports = "[{target: 80, published: 8080, host_ip: '::1'}, {target: 53, host_ip: 127.0.0.1, protocol: udp}]"
+    assert one(f"ports: {ports}").publish == ("[::1]:8080:80/tcp", "127.0.0.1::53/udp")
+
+
+def test_a_home_of_nobody_is_a_directory_of_that_name() -> None:
+    assert one("volumes: ['~nobody-of-that-name/x:/x']").volumes == ("/srv/~nobody-of-that-name/x:/x",)
 
 
 # --- what it means ---------------------------------------------------------------------------------
@@ -146,6 +181,8 @@ def test_services_come_after_what_they_depend_on_and_profiles_are_asked_for() ->
     assert [each.name for each in project.chosen(("migrate",), ())] == ["cache", "migrate"]
     some = read("services: {a: {image: i}, b: {image: i, profiles: [debug]}}")
     assert [len(some.chosen((), each)) for each in ((), ("debug",), ("*",))] == [1, 2, 2]
+    perhaps = read("services: {a: {image: i, depends_on: {gone: {condition: service_started, required: false}}}}")
+    assert [each.name for each in perhaps.chosen((), ())] == ["a"]
     with pytest.raises(UsageError, match="a -> b -> a"):
         read("services: {a: {image: i, depends_on: [b]}, b: {image: i, depends_on: [a]}}").chosen((), ())
 
@@ -177,6 +214,26 @@ def test_containers_have_dockers_labels_and_names_of_their_services() -> None:
             "com.docker.compose.container-number=1"} <= set(web.labels)  # fmt: skip
     alone = run_options(project, project.service("web"), "sha256:1", bridges=False)
     assert (alone.network, alone.add_hosts) == (("host",), ("web:127.0.0.1", "cache:127.0.0.1", "migrate:127.0.0.1"))
+
+
+class Talkative:
+    """A container that never stops saying something."""
+
+    name = "talkative"
+    info = SimpleNamespace(labels={})
+
+    def output(self, *, follow: bool, tail: int | None) -> Iterator[Record]:
+        while True:
+            yield Record(1.0, Output("c", "stdout", b"and so on\n"))
+
+
+def test_nobody_listens_on_to_what_is_not_followed_any_more() -> None:
+    records = _followed([Talkative()], tail=None)  # type: ignore[list-item]
+    assert next(records).event.data == b"talkative-1  | and so on\n"  # type: ignore[union-attr]
+    listening = next(each for each in threading.enumerate() if each.name == "nbcontain logs talkative")
+    records.close()
+    listening.join(10)
+    assert not listening.is_alive()
 
 
 def test_a_cell_without_a_command_is_brought_up() -> None:

@@ -12,9 +12,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.lessons import course
+from nbcontain.lessons.drawings import street
 from nbcontain.lessons.exercise import Lesson
 from nbcontain.lessons.teacher import Teacher
-from nbcontain.oci.image import Image, ImageConfig
+from nbcontain.oci.image import Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
 
 LESSONS = [course.lesson(number) for number in course.numbers()]
@@ -50,6 +51,15 @@ def test_an_image_is_judged_by_what_is_in_it(engine: Engine) -> None:
     engine.store.images.put(image, Reference.parse("humble"))
     claims = {claim.text: claim.holds for claim in Teacher(engine).check("03-2", {}).claims}
     assert claims["it says which user runs it"] and not claims["that user is not root"]
+
+
+def test_a_layer_that_no_history_tells_of_is_drawn_as_well(engine: Engine) -> None:
+    descriptor = engine.store.blobs.put([b"layer"], "application/vnd.oci.image.layer.v1.tar")
+    image = Image.of(ImageConfig(), (Layer(descriptor, descriptor.digest),))
+    engine.store.images.put(image, Reference.parse("imported"))
+    drawn = street(engine, "imported")
+    assert [each.size_bytes for each in drawn.sheets] == [5]
+    assert drawn.text().splitlines()[1:] == ["  layer 1:   5 B", "no containers"]
 
 
 def test_hints_come_one_by_one_and_a_solution_when_it_is_wanted(engine: Engine) -> None:

@@ -33,13 +33,16 @@ class HostPackages:
     @classmethod
     def of(cls, names: Sequence[str]) -> HostPackages:
         """Those of the running environment. Raises BuildError for one that is not installed, or not as files."""
+        from packaging.utils import canonicalize_name
+
         found: dict[str, metadata.Distribution] = {}
+        seen: set[tuple[str, tuple[str, ...]]] = set()
         notices: list[str] = []
         waiting = [(name, "") for name in reversed(names)]
         while waiting:
             asked, by = waiting.pop()
             name, extras = _split(asked)
-            key = _normalised(name)
+            key = canonicalize_name(name)
             try:
                 distribution = found.get(key) or metadata.distribution(name)
             except metadata.PackageNotFoundError:
@@ -50,8 +53,9 @@ class HostPackages:
                     ) from None  # fmt: skip
                 notices.append(f"{by} requires {name}, which is not installed here")
                 continue
-            if key in found and not extras:
+            if (key, extras) in seen or (key in found and not extras):
                 continue
+            seen.add((key, extras))
             found[key] = distribution
             waiting += [(each, name) for each in _requirements(distribution, extras)]
         files: dict[str, str] = {}
@@ -82,10 +86,6 @@ def _split(text: str) -> tuple[str, tuple[str, ...]]:
     except InvalidRequirement as error:
         raise BuildError(f"{text} is no name of a Python package", why=str(error).splitlines()[0]) from error
     return asked.name, tuple(sorted(asked.extras))
-
-
-def _normalised(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
 
 
 def _requirements(distribution: metadata.Distribution, extras: Sequence[str]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.commands.containers import container_exec, describe_status
@@ -16,7 +17,7 @@ from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines, Log, Raw
 from nbcontain.display.words import ago, command_line, count
 from nbcontain.errors import Cancelled, UsageError
-from nbcontain.events import Emit, Output, Record
+from nbcontain.events import Emit, Output, Record, scope
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime.generate import ExecOptions
 from nbcontain.task import Task
@@ -92,8 +93,9 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
     def attached(emit: Emit) -> Table:
         containers = bring_up(emit)
         try:
-            for record in _followed(containers, tail=None):
-                emit(record.event)
+            with closing(_followed(containers, tail=None)) as records:
+                for record in records:
+                    emit(record.event)
         except Cancelled:
             engine.compose.each(project.name, (), engine.stop, last_first=True)
             raise
@@ -227,32 +229,47 @@ def _merged(containers: Sequence[Container], *, tail: int | None, prefix: bool) 
     return iter(heapq.merge(*told, key=lambda record: record.time))
 
 
-def _followed(containers: Sequence[Container], *, tail: int | None, prefix: bool = True) -> Iterator[Record]:
-    """What they say until all have ended; each is listened to on a thread of its own."""
+def _followed(containers: Sequence[Container], *, tail: int | None, prefix: bool = True) -> Generator[Record]:
+    """What they say until all have ended; each is listened to on a thread of its own.
+
+    Closed before, it lets each thread go with the next that its container says.
+    """
     told: queue.Queue[Record | None] = queue.Queue(maxsize=1000)
     width = _width(containers)
+    is_over = threading.Event()
+
+    def tell(record: Record | None) -> bool:
+        while not is_over.is_set():
+            with suppress(queue.Full):
+                told.put(record, timeout=0.2)
+                return True
+        return False
 
     def listen(container: Container) -> None:
         try:
             for record in _prefixed(container, width, container.output(follow=True, tail=tail), prefix=prefix):
-                told.put(record)
+                if not tell(record):
+                    return
         finally:
-            told.put(None)
+            tell(None)
 
     for each in containers:
         threading.Thread(target=listen, args=(each,), name=f"nbcontain logs {each.name}", daemon=True).start()
     left = len(containers)
-    while left:
-        try:
-            record = told.get(timeout=0.2)
-        except queue.Empty:
-            # An event strikes where nobody wants any more.
-            yield Record(0.0, Output("compose", "stdout", b""))
-            continue
-        if record is None:
-            left -= 1
-        else:
-            yield record
+    try:
+        while left:
+            try:
+                record = told.get(timeout=0.2)
+            except queue.Empty:
+                # An event strikes where nobody wants any more.
+                yield Record(0.0, Output("compose", "stdout", b""))
+                continue
+            if record is None:
+                left -= 1
+            else:
+                yield record
+    finally:
+        is_over.set()
 
 
 def _width(containers: Sequence[Container]) -> int:
@@ -334,8 +351,6 @@ def compose_build(engine: Engine, words: BuildWords) -> InProgress[Lines]:
     services = project.chosen(words.services, _profiles(engine, words))
 
     def body(emit: Emit) -> Lines:
-        from nbcontain.events import scope
-
         with scope(emit, "compose", f"build {project.name}"):
             engine.compose.build(project, services, emit, no_cache=words.no_cache)
         return Lines(tuple(each.image for each in services if each.build is not None))

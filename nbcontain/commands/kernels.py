@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbcontain.commands.table import Names, command
+from nbcontain.commands.table import ListWords, Names, command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines
 from nbcontain.display.words import count
@@ -54,14 +54,8 @@ def kernel_add(engine: Engine, words: KernelAddWords) -> InProgress[KernelEntry]
     return InProgress(Task("kernel add", body), "pull")
 
 
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class KernelListWords:
-    quiet: bool = option("-q", "--quiet", help="only names")
-
-
-@command("kernel", "ls", "list the kernels of images that Jupyter knows", KernelListWords, aliases=("list",))
-def kernel_ls(engine: Engine, words: KernelListWords) -> Table | Lines:
+@command("kernel", "ls", "list the kernels of images that Jupyter knows", ListWords, aliases=("list",))
+def kernel_ls(engine: Engine, words: ListWords) -> Table | Lines:
     found = engine.kernels.all()
     if words.quiet:
         return Lines(tuple(each.name for each in found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nbcontain.commands.table import command
+from nbcontain.commands.table import ListWords, command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import count, size
@@ -173,12 +173,6 @@ class ExistsWords:
 def manifest_exists(engine: Engine, words: ExistsWords) -> Lines:
     engine.manifests.get(words.name)
     return Lines(())
-
-
-@dataclass(frozen=True, kw_only=True)
-@with_defaults
-class ListWords:
-    quiet: bool = option("-q", "--quiet", help="only names")
 
 
 @command("manifest", "ls", "list manifest lists", ListWords, aliases=("list",))

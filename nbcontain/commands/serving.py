@@ -55,10 +55,12 @@ def registry_serve(engine: Engine, words: ServeWords) -> InProgress[None]:
     told: queue.SimpleQueue[Heard | None] = queue.SimpleQueue()
     server = engine.serving.open(words.number, told.put)
 
+    # Before anybody can end it: shutdown waits for what serve_forever does last.
+    threading.Thread(target=server.serve_forever, args=(0.1,), name="nbcontain registry", daemon=True).start()
+
     def body(emit: Emit) -> None:
         emit(Started("registry", "registry"))
         emit(Output("registry", "stdout", f"a registry at localhost:{server.port}\n".encode()))
-        threading.Thread(target=server.serve_forever, args=(0.1,), name="nbcontain registry", daemon=True).start()
         while (heard := told.get()) is not None:
             emit(Output("registry", "stdout", f"{heard}\n".encode()))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nbcontain.commands.index import INDEX
 from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
 from nbcontain.errors import UsageError
-from nbcontain.options import HelpAsked, argument, parse, with_defaults
+from nbcontain.options import HelpAsked, argument, option, parse, with_defaults
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -158,6 +158,12 @@ def overview(group: str = "") -> str:
 @with_defaults
 class Nothing:
     """No options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ListWords:
+    quiet: bool = option("-q", "--quiet", help="only names")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,10 @@ from nbcontain.values import dataclass
 _DEEPEST = 64
 _MOST = 50_000
 """Values in one file: a few lines of anchors can mean billions."""
+_MOST_MERGED = 256
+"""Mappings that one << names."""
 _LONGEST = 1 << 20
+_MERGE = "tag:yaml.org,2002:merge"
 _CORE = (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -35,6 +38,18 @@ _TAGS = ("str", "map", "seq", *(name for name, _, _ in _CORE))
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge what << names, and keep one of each name, the last: else merges of merges grow without end, and an
+        anchor's own mapping, merged once, would seem to have names twice where an alias brings it again.
+        """
+        merged = [value for key, value in node.value if key.tag == _MERGE]
+        count = sum(len(each.value) if isinstance(each, yaml.SequenceNode) else 1 for each in merged)
+        if count > _MOST_MERGED:
+            line = node.start_mark.line + 1
+            raise UsageError(f"compose file, line {line}: it means more than can be read", why=f"{count} merges")
+        super().flatten_mapping(node)
+        node.value = list({str(key.value): (key, value) for key, value in node.value}.values())
 
 
 for _name, _pattern, _first in _CORE:

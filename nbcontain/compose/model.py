@@ -147,7 +147,8 @@ class Project:
             path.append(name)
             service = self.service(name)
             for each in service.depends_on:
-                visit(each.service)
+                if each.required or any(other.name == each.service for other in self.services):
+                    visit(each.service)
             path.pop()
             order.append(service)
 

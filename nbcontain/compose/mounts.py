@@ -47,6 +47,8 @@ def volume(
     source = said["source"].text() if "source" in said else ""
     is_readonly = "read_only" in said and said["read_only"].boolean()
     if kind == "bind":
+        if not source:
+            node.wrong("source is missing", "source: ./directory, outside the container")
         place = str(path(source))
         if "create_host_path" not in own or own["create_host_path"].boolean():
             more = [*(["ro"] if is_readonly else []), *([own["propagation"].text()] if "propagation" in own else [])]

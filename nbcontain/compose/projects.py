@@ -194,7 +194,7 @@ class Compose:
                     self._take(project, step, images, emit, bridges=bridges, start=start)
                     done.append(step.service.name)
                 for service in services if wait else ():
-                    if self._engine.container(self.container(project.name, service.name).id).info.health:
+                    if self.container(project.name, service.name).info.health:
                         self._await(project, Dependency(service.name, "service_healthy"), emit)
             except NbcontainError as error:
                 if done:

@@ -6,6 +6,7 @@ it out changes nothing that can be seen.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from nbcontain.runtime.generate import RunOptions
 
 _NONE: Mapping[str, str] = {}
 _TEXTS = {
-    "cpuset": "cpuset_cpus", "domainname": "", "hostname": "hostname", "mem_limit": "memory",
+    "cpuset": "cpuset_cpus", "hostname": "hostname", "mem_limit": "memory",
     "mem_reservation": "memory_reservation", "memswap_limit": "memory_swap", "cpus": "cpus", "pid": "pid", "ipc": "ipc",
     "platform": "platform", "restart": "restart", "shm_size": "shm_size", "stop_signal": "stop_signal", "user": "user",
     "working_dir": "workdir", "mac_address": "mac_address",
@@ -182,7 +183,8 @@ class Reader:
         node.wrong("says nothing of where it is from", "file: PATH, environment: NAME or content: TEXT")
 
     def _path(self, text: str) -> Path:
-        return self.directory / Path(text).expanduser()
+        # Not pathlib's, which raises where ~NAME is nobody.
+        return self.directory / os.path.expanduser(text)
 
     # --- a service ---
 
@@ -196,7 +198,7 @@ class Reader:
                 self.warnings.append(f"line {said[key].line}: {said[key].place} has no effect: {_WITHOUT_EFFECT[key]}")
         run: dict[str, Any] = {}
         for key, field in _TEXTS.items():
-            if key in said and field:
+            if key in said:
                 run[field] = said[key].text()
         for key, field in _BOOLEANS.items():
             if key in said:
@@ -211,7 +213,8 @@ class Reader:
             if key in said:
                 run[field] = tuple(f"{key}={value or ''}" for key, value in said[key].pairs().items())
         run |= self._program(said) | self._environment(said) | self._life(said) | self._limits(said)
-        run |= self._mounts(said)
+        mounts, given = self._mounts(said)
+        run |= mounts
         if "ports" in said:
             run["publish"] = tuple(each for port in said["ports"].items() for each in self._port(port))
         if "extra_hosts" in said:
@@ -231,7 +234,7 @@ class Reader:
             container_name=said["container_name"].text() if "container_name" in said else "", networks=networks,
             depends_on=self._depends(said["depends_on"]) if "depends_on" in said else (),
             profiles=said["profiles"].texts() if "profiles" in said else (),
-            given=tuple(self._given(said)),
+            given=given,
         )  # fmt: skip
 
     def _program(self, said: Mapping[str, Node]) -> dict[str, Any]:
@@ -317,9 +320,11 @@ class Reader:
                 reserved["devices"].wrong("is not here", "%container run --gpus runs one container with a GPU")
         return run
 
-    def _mounts(self, said: Mapping[str, Node]) -> dict[str, Any]:
+    def _mounts(self, said: Mapping[str, Node]) -> tuple[dict[str, Any], tuple[Given, ...]]:
+        """What is mounted; and of secrets and configs, what is no file here and is written into the container."""
         volumes: list[str] = []
         mounts: list[str] = []
+        given: list[Given] = []
         for node in said["volumes"].items() if "volumes" in said else ():
             word, text = volume(node, self._path, self._volume)
             (volumes if word == "volumes" else mounts).append(text)
@@ -328,7 +333,9 @@ class Reader:
                 where, what = self.files.get((kind, source)) or node.wrong(f"there is no {source} among the {kind}")
                 if where == "file":
                     mounts.append(f"type=bind,source={what},target={target},readonly")
-        return {"volumes": tuple(volumes), "mount": tuple(mounts)}
+                else:
+                    given.append(Given(target, what))
+        return {"volumes": tuple(volumes), "mount": tuple(mounts)}, tuple(given)
 
     def _volume(self, key: str, node: Node) -> str:
         """The name of the project's volume; all have to be named at the top."""
@@ -351,13 +358,6 @@ class Reader:
             if {"uid", "gid", "mode"} & set(told):
                 self.warnings.append(f"line {node.line}: {node.place}: uid, gid and mode have no effect: it is a file")
         return found
-
-    def _given(self, said: Mapping[str, Node]) -> list[Given]:
-        return [
-            Given(target, what)
-            for kind in ("configs", "secrets") for source, target, _ in self._uses(kind, said)
-            for where, what in [self.files[kind, source]] if where == "text"
-        ]  # fmt: skip
 
     def _networks(self, said: Mapping[str, Node]) -> tuple[tuple[Joined, ...], str]:
         """The networks of the project that it is on, or the mode of another kind."""
@@ -409,7 +409,8 @@ class Reader:
         told = {name: each.text() for name, each in node.members().items()}
         if "target" not in told:
             node.wrong("target is missing", "target: 80, the port inside")
-        address = f"{told['host_ip']}:" if "host_ip" in told else ""
+        host = told.get("host_ip", "")
+        address = f"[{host}]:" if ":" in host and not host.startswith("[") else f"{host}:" if host else ""
         outside = f"{told.get('published', '')}:" if "published" in told or address else ""
         return [f"{address}{outside}{told['target']}/{told.get('protocol', 'tcp')}"]
 

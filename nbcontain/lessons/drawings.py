@@ -57,7 +57,9 @@ class Street:
         lines = [f"image {self.image}  {self.digest}, read-only"]
         lines += [f"  layer {number}: {each.made_by}  {size(each.size_bytes)}" for number, each in self._numbered()]
         lines += [f"container {each.name}: {each.status}, {_changed(each)}" for each in self.houses]
-        return visible("\n".join(lines)) if self.houses else visible("\n".join([*lines, "no containers"]))
+        if not self.houses:
+            lines.append("no containers")
+        return "\n".join(map(visible, lines))
 
     def __repr__(self) -> str:
         return self.text()
@@ -92,6 +94,7 @@ def street(engine: Engine, image: str, names: Sequence[str] = ()) -> Street:
     """An image as it is now, with all of its containers, or those of these names. Raises ImageNotFound."""
     found = engine.image(image)
     made_by = [each.created_by.removesuffix(" # buildkit") for each in found.config.history if not each.empty_layer]
+    made_by += [""] * len(found.layers)  # a history may say less
     sheets = tuple(Sheet(text, each.descriptor.size) for text, each in zip(made_by, found.layers, strict=False))
     houses = tuple(
         House(each.name, each.status, len(engine.diff(each)))
@@ -118,7 +121,7 @@ def _house(x: int, y: int, house: House) -> list[str]:
         f'<rect class="own" x="{x}" y="{foot - own}" width="{width}" height="{own}"/>',
         _text(middle, top + 18, house.name, anchor="middle", weight="600", most=16),
         _text(middle, top + 34, house.status, anchor="middle", small=True),
-        _text(middle, top + 49, f"{count(house.changes, 'change')}", anchor="middle", small=True),
+        _text(middle, top + 49, count(house.changes, "change"), anchor="middle", small=True),
     ]
 
 

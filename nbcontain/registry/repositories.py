@@ -96,13 +96,12 @@ class Repositories:
             return None
         return (self.root / "uploads" / upload).stat().st_size
 
-    def append(self, upload: str, chunks: Iterator[bytes]) -> int:
-        """Add to an upload. Gives its size."""
+    def append(self, upload: str, chunks: Iterator[bytes]) -> None:
+        """Add to an upload."""
         fd = files.open_to_append(self.root / "uploads" / upload)
         try:
             for chunk in chunks:
                 files.write(fd, chunk)
-            return os.fstat(fd).st_size
         finally:
             os.close(fd)
 

@@ -108,14 +108,13 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     timeout = _IDLE_S
     server: Server
-    _status = 0
-    _sent = _received = 0
+    _status = _sent = _received = 0
 
     def log_message(self, format: str, *args: object) -> None:
         """http.server's own log is not ours."""
 
     def _serve(self) -> None:
-        self._sent = self._received = 0
+        self._status = self._sent = self._received = 0
         self._is_read = not self._is_chunked and self.headers.get("Content-Length", "0") == "0"
         self._body = self._read()
         try:
@@ -253,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
     # --- manifests and tags ---
 
     def _get_manifest(self, repository: str, which: str) -> None:
-        kept = self.server.repositories.manifest(repository, which)
+        kept = self.server.repositories.manifest(repository, which) if ":" in which or is_tag(which) else None
         if kept is None:
             raise Refused(404, "MANIFEST_UNKNOWN", f"{repository} has no {which}")
         self._answer(200, kept.data, {"Content-Type": kept.media_type, "Docker-Content-Digest": str(kept.digest)})
@@ -348,6 +347,8 @@ class _Handler(BaseHTTPRequestHandler):
         return line.strip()
 
     def _exactly(self, size: int) -> Iterator[bytes]:
+        if size < 0:
+            raise ValueError(f"there is no body of {size} bytes")
         while size:
             chunk = self.rfile.read(min(size, _CHUNK_BYTES))
             if not chunk:

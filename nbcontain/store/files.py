@@ -239,11 +239,11 @@ def lock(path: Path, *, exclusive: bool) -> Iterator[int]:
         os.close(fd)
 
 
-def try_lock(path: Path) -> int | None:
-    """An fd holding `path` exclusively until it is closed, or None if somebody else holds it."""
+def try_lock(path: Path, *, exclusive: bool = True) -> int | None:
+    """An fd holding `path` until it is closed, or None if somebody else holds it so that this cannot be."""
     fd = _open_lock(path)
     try:
-        _flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+        _flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB, path)
     except BlockingIOError:
         os.close(fd)
         return None

@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 import nbcontain
 from nbcontain.build.elf import Loader, parse_cache, read_elf, without_sections
 from nbcontain.build.host_image import HostImage, make_host_tar
-from nbcontain.build.host_packages import HostPackages, packages_directory
 from nbcontain.build.host_tree import MTIME_S, Directory, HostTree, Link
 from nbcontain.errors import BuildError
 
@@ -446,28 +445,3 @@ def test_a_program_for_musl_searches_the_directories_of_musl() -> None:
 
 
 # --- packages of Python's ---
-
-
-def test_a_package_brings_what_it_requires_and_no_bytecode() -> None:
-    found = HostPackages.of(["jupyter_client"])
-    assert {"jupyter_client", "traitlets", "pyzmq"} <= set(found.versions)
-    modules = [path for path, place in found.files if not place]
-    assert any(path.endswith("/traitlets/config/loader.py") for path in modules)
-    assert not [path for path in modules if "__pycache__" in path or "/tests/" in path]
-    assert found.roots == (os.path.realpath(sysconfig.get_path("purelib")),)
-
-
-def test_what_a_package_keeps_in_share_lies_below_the_prefix() -> None:
-    places = [place for _, place in HostPackages.of(["ipykernel"]).files if place]
-    assert "share/jupyter/kernels/python3/kernel.json" in places
-
-
-def test_a_package_that_is_not_here_or_is_no_name_is_refused() -> None:
-    with pytest.raises(BuildError, match="no Python package not-there-at-all here"):
-        HostPackages.of(["not-there-at-all"])
-    with pytest.raises(BuildError, match="no name of a Python package"):
-        HostPackages.of(["a b"])
-
-
-def test_debians_python_has_its_packages_elsewhere(tmp_path: Path) -> None:
-    assert packages_directory(str(tmp_path / "lib/python3.12")) == f"{tmp_path}/lib/python3.12/site-packages"

@@ -28,6 +28,7 @@ from kernels import CHECKOUT, Kernel
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import NameTaken, Unavailable, UsageError
+from nbcontain.events import Event, Notice
 from nbcontain.kernel_places import KernelPlace
 from nbcontain.kernels import KernelEntry, KernelOptions, kernel_options, run_options
 from nbcontain.kernelspecs import chosen, kernelspec, logo, searched
@@ -231,6 +232,18 @@ def test_an_image_without_a_kernel_says_what_to_add(
     with pytest.raises(UsageError, match="busybox has no Jupyter kernel") as caught:
         engine.kernels.add(busybox_image, KernelOptions(), lambda event: None)
     assert "ipykernel for Python" in caught.value.hint
+
+
+def test_a_jupyter_that_could_not_start_it_is_said(
+    store: Engine, jupyter: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Event] = []
+    store.kernels.add("hostpy", KernelOptions(), told.append, name="known")
+    assert not [each for each in told if isinstance(each, Notice)]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **how: ())
+    store.kernels.add("hostpy", KernelOptions(), told.append, name="known")
+    store.kernels.remove("known")
+    assert ["does not know how to start known" in each.message for each in told if isinstance(each, Notice)] == [True]
 
 
 def test_a_name_that_is_another_kernels_is_refused(store: Engine, jupyter: dict[str, str]) -> None:

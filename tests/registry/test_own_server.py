@@ -6,11 +6,12 @@ import hashlib
 import http.client
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ from samples import new_engine
 from server import Registry as FakeRegistry
 
 import needs
+from nbcontain.commands import serving as commands
 from nbcontain.engine import Engine
 from nbcontain.errors import ManifestUnknown, PortTaken, RegistryError
+from nbcontain.events import Emit
 from nbcontain.oci.image import INDEX, MANIFEST, Image
-from nbcontain.registry.server import Server
+from nbcontain.registry.repositories import Repositories
+from nbcontain.registry.server import Heard, Server
+from nbcontain.store import files
+from nbcontain.task import Task
 
 
 @pytest.fixture
@@ -242,6 +248,32 @@ def test_a_client_that_hangs_up_leaves_nothing_half_made(ask: Asker, server: Ser
     assert ask("PUT", f"{place}?digest={digest_of(b'0123456789')}")[0] == 201
 
 
+def test_what_was_not_answered_is_not_logged_with_the_answer_before(
+    ask: Asker, server: Server, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: queue.SimpleQueue[Heard] = queue.SimpleQueue()
+    monkeypatch.setattr(server, "log", told.put)
+    connection = http.client.HTTPConnection(host, timeout=5)
+    connection.request("POST", "/v2/a/blobs/uploads/")
+    place = connection.getresponse().headers["Location"]
+    connection.putrequest("PATCH", place)
+    connection.putheader("Content-Length", "10")
+    connection.endheaders(b"01234")
+    connection.close()
+    assert [told.get(timeout=5).status for _ in range(2)] == [202, 0]
+
+
+def test_a_length_below_nothing_is_refused_and_nothing_is_read(ask: Asker) -> None:
+    place = ask("POST", "/v2/a/blobs/uploads/")[1]["Location"]
+    assert ask.error("PATCH", place, b"x" * 10, {"Content-Length": "-1"}) == (400, "UNSUPPORTED")
+    assert ask("GET", place)[1]["Range"] == "0-0"
+
+
+def test_a_manifest_of_no_name_is_not_there(ask: Asker) -> None:
+    ask("PUT", "/v2/a/manifests/one", manifest_of(ask, "a", b"config"), {"Content-Type": MANIFEST})
+    assert ask.error("GET", "/v2/a/manifests/..") == (404, "MANIFEST_UNKNOWN")
+
+
 def test_what_no_manifest_needs_goes_when_the_registry_starts(ask: Asker, server: Server) -> None:
     data = manifest_of(ask, "a", b"config", b"layer")
     ask("PUT", "/v2/a/manifests/one", data, {"Content-Type": MANIFEST})
@@ -363,6 +395,50 @@ def test_it_goes_on_without_who_started_it_and_ends_when_it_is_told_to(
         assert json.loads(Asker(f"127.0.0.1:{served.port}")("GET", "/v2/app/tags/list")[2])["tags"] == ["1"]
     finally:
         assert engine.serving.stop()
+
+
+def test_one_at_another_port_is_not_begun_beside_the_one_that_runs(engine: Engine, server: Server) -> None:
+    (log := engine.serving.root / "log").write_text("what it heard\n")
+    with pytest.raises(RegistryError, match=f"runs already, at localhost:{server.port}"):
+        engine.serving.start(server.port + 1)
+    assert log.read_text() == "what it heard\n"
+
+
+def test_whoever_only_looks_is_no_registry(engine: Engine, server: Server) -> None:
+    server.shutdown()
+    server.server_close()
+    with files.lock(engine.serving.root / "lock", exclusive=False):
+        assert engine.serving.served is None
+
+
+def test_until_it_listens_nobody_is_the_registry(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.serving.open(0, lambda heard: None).server_close()
+    found: list[object] = []
+    monkeypatch.setattr(Repositories, "sweep", lambda self: found.append(engine.serving.served))
+    with engine.serving.open(0, lambda heard: None):
+        assert found == [None] and engine.serving.served is not None
+
+
+def test_a_registry_that_cannot_begin_lets_go_of_its_lock(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(Repositories, "sweep", None)
+        engine.serving.open(0, lambda heard: None)
+    engine.serving.open(0, lambda heard: None).server_close()
+
+
+def test_one_in_the_foreground_ends_if_cancelled_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cancelled(Task[None]):
+        def __init__(self, name: str, body: Callable[[Emit], None]) -> None:
+            super().__init__(name, lambda emit: (self._cancelled.wait(5), body(emit))[1])
+            self.cancel()
+            self.wait(5)
+
+    monkeypatch.setattr(commands, "Task", Cancelled)
+    words = (engine, commands.ServeWords(port="0"))
+    serving = threading.Thread(target=commands.registry_serve, args=words, daemon=True)
+    serving.start()
+    serving.join(10)
+    assert not serving.is_alive() and engine.serving.served is None
 
 
 def test_a_port_that_is_taken_is_said(engine: Engine, registry: FakeRegistry) -> None:

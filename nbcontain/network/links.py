@@ -21,7 +21,7 @@ from nbcontain.network.netlink import CREATE, EXCLUSIVE, REPLACE, ROUTE, Attribu
 _IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
 _NO_DUPLICATES = 0x02
 """IFA_F_NODAD: an address that nobody else can have need not be asked around for."""
-_NEW_LINK, _NEW_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE = 16, 20, 24, 25
+_NEW_LINK, _DELETE_LINK, _NEW_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE = 16, 17, 20, 24, 25
 _UP = 1
 _LINK = struct.Struct("=BxHiII")
 """struct ifinfomsg."""
@@ -111,14 +111,20 @@ class Links:
         """
         with _told("cannot connect the container to its networks"):
             with self.inside(netns):
-                there = {name for _, name in socket.if_nameindex()}
+                there = {name: index for index, name in socket.if_nameindex()}
                 inside = Netlink(ROUTE)
             with closing(inside):
+                ours = self.ours() if any(endpoint.device in there for endpoint, _, _ in endpoints) else ()
                 for endpoint, bridge, mtu in endpoints:
-                    if endpoint.device not in there:
-                        self.remove(endpoint.link)
-                        self._netlink.ask([_new_veth(endpoint, bridge, mtu, netns)])
-                        _write(_CONF6 / endpoint.link / "disable_ipv6", "1")
+                    index = there.get(endpoint.device)
+                    if index is not None and endpoint.link in ours:
+                        continue
+                    if index is not None:
+                        # Its other end was in a namespace that is gone: the kernel takes it away too, but later.
+                        inside.ask([(_DELETE_LINK, 0, _LINK.pack(0, 0, index, 0, 0))], (errno.ENODEV,))
+                    self.remove(endpoint.link)
+                    self._netlink.ask([_new_veth(endpoint, bridge, mtu, netns)])
+                    _write(_CONF6 / endpoint.link / "disable_ipv6", "1")
                 with self.inside(netns):
                     orders: list[Order] = []
                     for endpoint, _, _ in endpoints:

@@ -234,7 +234,7 @@ def test_whatever_is_killed_is_there_again_and_containers_keep_their_network(
             now = {*processes(machine).values()}
             return all_work(machine, other) and now == {"space", "uplink", "outside", "names", "forwarder", "worker"}
 
-        until(is_whole)
+        until(is_whole, what=lambda: f"after the end of {victims}: {processes(machine)}, {seen_from(machine, other)}")  # noqa: B023
         assert web.status == "running" and not killed & processes(machine).keys()
     # The very user namespace that containers' own were made in; not one that a container made.
     assert space_of(machine) == space
@@ -243,9 +243,14 @@ def test_whatever_is_killed_is_there_again_and_containers_keep_their_network(
 def all_work(machine: Machine, other: Container) -> bool:
     """Names, the way out, and the way in."""
     with suppress(subprocess.CalledProcessError):
-        inside = machine.execute(other, "sh", "-c", f"{get('web', 80)}; {ask_outside()}")[1]
+        inside = seen_from(machine, other)
         return "hello from" in inside and "hello 192" in inside and "hello" in fetch(18080)
     return False
+
+
+def seen_from(machine: Machine, other: Container) -> str:
+    """What the neighbour and the world answer to a container."""
+    return machine.execute(other, "sh", "-c", f"{get('web', 80)}; {ask_outside()}")[1]
 
 
 def space_of(machine: Machine) -> str:

@@ -23,6 +23,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import AsyncKernelManager, KernelManager
 
 import loops
+import needs
 import places
 from kernels import CHECKOUT, Kernel
 from nbcontain.build.plan import BuildOptions
@@ -123,15 +124,21 @@ def said(client: BlockingKernelClient, code: str, **how: Any) -> tuple[str, str]
     return "".join(texts).strip(), reply["content"]["status"]
 
 
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that whoever runs in a container comes into, which pytest's own are not."""
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
+    directory.chmod(0o755)
+    yield directory
+    places.remove(directory)
+
+
 def test_a_kernel_without_a_network_runs_is_interrupted_restarted_and_leaves_nothing(
-    profile: str, store: Engine, add: Callable[..., KernelEntry], running: Callable[..., Any], tmp_path: Path
+    profile: str, store: Engine, add: Callable[..., KernelEntry], running: Callable[..., Any], open_directory: Path
 ) -> None:
-    for above in (tmp_path, *tmp_path.parents[:3]):
-        with contextlib.suppress(PermissionError):
-            above.chmod(0o755)
-    (tmp_path / "data.txt").write_text("of the notebook's directory")
+    (open_directory / "data.txt").write_text("of the notebook's directory")
     add("shut-in", "hostpy-user", "--network=none", "--volume=.:/lab", "--env=COLOUR=red")
-    manager, client = running("shut-in", cwd=str(tmp_path))
+    manager, client = running("shut-in", cwd=str(open_directory))
     place = Path(manager.ip).parent.parent
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
     assert stat.S_IMODE((place / "s" / "connection.json").stat().st_mode) == 0o600

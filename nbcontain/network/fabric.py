@@ -53,6 +53,9 @@ class Fabric:
         self.forwarder = Serving(directory("forwarder"), partial(_begin, Forwarder, is_root))
         if own is not None:
             self.links.bring_loopback_up()
+            if own.space.is_new:
+                # One that lives stands in namespaces where no container is any more.
+                self.forwarder.sync({})
         self.bound: dict[str, socket.socket] = {}
         """Sockets of ports on their way to the forwarder, by key."""
         self.servers: dict[str, tuple[str, ...]] = {}

@@ -32,10 +32,12 @@ _READY_S = 10.0
 class Space:
     """The namespaces that this process has entered, and their holder."""
 
-    def __init__(self, directory: Path, holder: int) -> None:
+    def __init__(self, directory: Path, holder: int, *, is_new: bool) -> None:
         self._directory = directory
         self.holder = holder
         """A pid."""
+        self.is_new = is_new
+        """Whether they were made by this process: nobody else is in them."""
 
     @property
     def users(self) -> str:
@@ -77,7 +79,7 @@ def entered(directory: Path, ids: IdMap, containers: Iterable[int]) -> Space:
         raise NetworkError(
             "there can be no networks of your own here", why=f"{error.strerror or error}", hint="--network host",
         ) from error  # fmt: skip
-    return Space(directory, holder)
+    return Space(directory, holder, is_new=lock is not None)
 
 
 def _be_root() -> None:

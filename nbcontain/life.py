@@ -98,7 +98,6 @@ class Life:
 
                 raise explained(error, str(container.info.options.get("platform", ""))) from error
             raise
-        self._engine.events.container(container, "start")
 
     def attend(
         self, container: Container, records: Iterable[Record], emit: Emit, *, check: bool = True,
@@ -136,7 +135,6 @@ class Life:
         # As it was made: by then this engine, or this machine, may be another.
         other = self._engine.isolated(container.info.rung)
         self._engine.networks.launch(container, leash=None, stdin=stdin, launcher=other.launcher)
-        self._engine.events.container(container, "start")
 
     def change_restart(self, container: Container, text: str) -> None:
         """Give a container another restart policy, now and for its next starts. Raises UsageError."""

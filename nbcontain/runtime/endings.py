@@ -63,7 +63,6 @@ def runs_again(run: Supervisor) -> bool:
             run.journal.append(Notice(run.info.id, f"it could not be started again: {error}"))
         run.abort(error)
         return False
-    run.tell("start")
     return True
 
 

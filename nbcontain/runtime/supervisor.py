@@ -213,6 +213,8 @@ class Supervisor:
             raise error
         self.state = replace(self.state, status="running", started_at=time.time())
         self.bundle.write_state(self.state)
+        # By whom its end is told too: in this order, however soon that comes.
+        self.tell("start")
         self._watch_health(resumed=False)
 
     def _watch_health(self, *, resumed: bool) -> None:

@@ -64,7 +64,8 @@ def _converse(session: Session, keys: DetachKeys, *, types: bool, is_raw: bool) 
     poll.register(over, select.POLLIN)
     # Raw even for a program that has ended already: what it said went through a terminal once.
     typing = types and is_raw
-    with _raw(0) if typing else _interrupts(session, is_raw=is_raw), _resizing(session):
+    with _woken_by_signals() as signals, _raw(0) if typing else _interrupts(session, is_raw=is_raw), _resizing(session):
+        poll.register(signals, select.POLLIN)
         if typing and session.master >= 0:
             poll.register(0, select.POLLIN)
         threading.Thread(target=listen, name="nbcontain listening", daemon=True).start()
@@ -72,6 +73,11 @@ def _converse(session: Session, keys: DetachKeys, *, types: bool, is_raw: bool) 
             ready = [fd for fd, _ in poll.poll()]
             if over in ready:
                 break
+            if signals in ready:
+                # What is to be done about it was done by its handler, between this line's steps and the last one's.
+                os.read(signals, _READ_BYTES)
+            if 0 not in ready:
+                continue
             data = os.read(0, _READ_BYTES)
             if not data:
                 poll.unregister(0)
@@ -109,6 +115,23 @@ def _show(stream: str, data: bytes, *, is_raw: bool) -> None:
         data = sanitized(data.decode(errors="replace")).encode()
     while data:
         data = data[os.write(fd, data) :]
+
+
+@contextmanager
+def _woken_by_signals() -> Iterator[int]:
+    """Something to poll that a signal makes readable.
+
+    A poll that has begun is interrupted by one; one that comes a moment before it, while the
+    interpreter is on its way there, would be attended to only when the poll is over.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield reading
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nbcontain.linux import syscalls
-from nbcontain.store import files, layers
+from nbcontain.store import files, layers, ring
 from nbcontain.store.clone import clone
 from nbcontain.store.owners import LIMIT_BYTES, Ledger
 from nbcontain.store.pack import Pipe
@@ -41,13 +41,15 @@ def function(run: Function) -> Function:
 
 @function
 def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Unpack a layer's tar, which fds[0] reads and whoever feeds it hashes, into the root."""
-    with os.fdopen(fds[0], "rb", buffering=0, closefd=False) as raw:
-        applied = layers.apply_tar(
-            raw, "/", userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
-            target_type=TreeTarget if arguments["form"] == "tree" else None,
-            ledger=ledger_to(fds[1]) if len(fds) > 1 else None,
-        )  # fmt: skip
+    """Unpack a layer's tar, which comes through a ring and whoever feeds it hashes, into the root.
+
+    The ring's descriptors come first, then that of the ledger, if there is one.
+    """
+    ledger = ledger_to(fds[ring.DESCRIPTORS]) if len(fds) > ring.DESCRIPTORS else None
+    applied = layers.apply_tar(
+        ring.Received(fds[: ring.DESCRIPTORS]), "/", userxattr=arguments["userxattr"], ids=arguments["ids"],
+        hashes=False, target_type=TreeTarget if arguments["form"] == "tree" else None, ledger=ledger,
+    )  # fmt: skip
     return {
         "entries": applied.entries,
         "size_bytes": applied.size_bytes,

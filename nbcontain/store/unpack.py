@@ -148,6 +148,9 @@ class Target:
 
     def take(self, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make one entry; a later one of the same name wins."""
+        if len(self._open) >= _OPEN_DIRECTORIES:
+            # Here, where no descriptor of them is in use.
+            self._forget()
         name = entry.name
         head, _, leaf = (name[:-1] if name.endswith(b"/") else name).rpartition(b"/")
         known = self._spelled.get(head)
@@ -319,8 +322,6 @@ class Target:
         """
         if (known := self._open.get(asked)) is not None:
             return known
-        if len(self._open) >= _OPEN_DIRECTORIES:
-            self._forget()
         fd, hops, is_owned, todo = self._root, 0, False, parts[::-1]
         walked: list[bytes] = []
         above = self._open.get(b"/".join(parts[:-1])) if len(parts) > 1 else None

@@ -178,7 +178,7 @@ class Engine:
     def launcher(self) -> Launcher:
         from nbcontain.runtime.launcher import Launcher
 
-        return Launcher(self.host, ("nbcontain.build.copier",), self.profile.rung)
+        return Launcher(self.host, ("nbcontain.build.copier", "nbcontain.build.survey"), self.profile.rung)
 
     @cached_property
     def stacks(self) -> Stacks:

@@ -9,19 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nbcontain.build.context import Context, Wanted
+from nbcontain.build.fingerprint import content_digest
 from nbcontain.build.graph import Base, CopyFiles, Step, Vertex
 from nbcontain.build.operations import Filesystem
 from nbcontain.build.recipe import Recipe, counterparts, difference, recipe_of
 from nbcontain.build.walk import Entry, opened_file
 from nbcontain.errors import NbcontainError
 from nbcontain.oci import codec
-from nbcontain.oci.digest import Digest, sha256
+from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import ImageConfig
 from nbcontain.store import Store
 from nbcontain.store.builds import BuildRecord, State
 from nbcontain.values import dataclass, replace
 
-_READ_BYTES = 1 << 20
 _FILES_LIMIT = 50_000
 """Of a copy of more files it is only said that they changed."""
 
@@ -274,9 +274,6 @@ def listing(context: Context, wanted: Wanted, entries: Sequence[Entry]) -> dict[
 def _content(context: Context, root_fd: int, entry: Entry) -> str:
     known = context.cache.get(os.path.join(context.root, entry.path), entry.stat)
     if known is None:
-        hasher = sha256()
         with opened_file(root_fd, entry.path) as fd:
-            while chunk := os.read(fd, _READ_BYTES):
-                hasher.update(chunk)
-        known = hasher.hexdigest()
+            known = content_digest(fd, entry.size)
     return known[:16]

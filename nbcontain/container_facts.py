@@ -78,7 +78,7 @@ def _namespaces(info: ContainerInfo, spec: Spec) -> dict[str, str]:
         own = "private" if name == "cgroup" else ""
         here = own if name in spec.linux.namespaces else "host"
         found[word] = f"container:{joined[name]}" if name in joined else here
-    return found | {"IpcMode": str(info.options.get("ipc", "private")), "UsernsMode": ""}
+    return found | {"IpcMode": str(info.options.get("ipc", "private")), "UsernsMode": str(info.options.get("userns", ""))}
 
 
 def _limits(limits: Limits) -> dict[str, Any]:

@@ -306,6 +306,7 @@ class Engine:
 
     def create_held(self, options: RunOptions, emit: Emit) -> Container:
         """The same, with its lock held until it is launched."""
+        from nbcontain import id_ranges
         from nbcontain.life import with_files
         from nbcontain.names import checked
         from nbcontain.network.model import wish_to_json
@@ -323,12 +324,13 @@ class Engine:
         container_id = os.urandom(32).hex()
         path = self.layout.container(container_id)
         options, brought = self.mounter.with_devices(options, emit)
-        mounting = self.mounter.plan(options, image, container_id)
+        ids = id_ranges.asked(self, options, donors := self.life.donors(options))
+        mounting = self.mounter.plan(options, image, container_id, maps_ids=ids.differ)
         told = proxies(self.environ, shares_network=wish.mode == "host")
         spec = generate(
-            replace(image.config, env=(*image.config.env, *told)), options, self.host, files=path,
+            replace(image.config, env=(*image.config.env, *told)), options, replace(self.host, ids=ids.map), files=path,
             hostname=container_id[:12], environ=self.environ, mounts=(*mounting.mounts, *brought),
-            donors=self.life.donors(options),
+            donors=donors,
         )  # fmt: skip
         spec = fitted(spec, self.profile.rung)
         info = ContainerInfo(
@@ -345,7 +347,7 @@ class Engine:
             stop_timeout_s=float(options.stop_timeout),
             options={
                 "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
-                "platform": str(image.config.platform),
+                "platform": str(image.config.platform), "userns": ids.said if ids.differ else "",
             },  # fmt: skip
             restart=restart_of(options.restart, remove=options.remove),
             health=health_of(image.config, options),
@@ -359,7 +361,8 @@ class Engine:
             active = self.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
             try:
                 with mounting.held(), self._containers.naming(info) as named:
-                    bundle = Bundle.write(path, spec, active.mounts, named)
+                    settled = ids.settled(spec, self.containers(), container_id)
+                    bundle = Bundle.write(path, settled, active.mounts, named)
                     mounting.furnish()
             except BaseException:
                 self.store.snapshots.discard(active)

@@ -24,7 +24,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
-from nbcontain.runtime.annotations import WITHIN
+from nbcontain.runtime.annotations import USERNS, WITHIN
 from nbcontain.runtime.hosts import HOSTS
 from nbcontain.store import files, holds
 from nbcontain.values import asdict, dataclass, field, replace
@@ -408,7 +408,7 @@ def is_unusual(spec: Spec) -> bool:
     crossing = {"shared", "rshared", "slave", "rslave", "idmap", "ridmap"}
     return bool(
         linux.paths
-        or WITHIN in spec.annotations
+        or {WITHIN, USERNS} & spec.annotations.keys()
         or {"pid", "ipc", "uts"} - {*linux.namespaces}
         or "time" in linux.namespaces
         or any(each.uid_mappings or crossing & {*each.options} for each in spec.mounts)

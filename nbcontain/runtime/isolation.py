@@ -65,10 +65,24 @@ def mount_root(rootfs: Sequence[Mount], *, volatile: bool = False) -> int:
     return fd
 
 
-def _mount_overlay(root: Mount, *, volatile: bool) -> int:
+def directories_of(rootfs: Sequence[Mount]) -> list[list[str]]:
+    """All that those mounts are made of: what is below, and what is written to."""
+    (root,) = rootfs
+    if root.type != "overlay":
+        return [[root.source]]
+    lowers, upper, work, _ = _layers_of(root)
+    return [lowers, [upper, work] if upper else []]
+
+
+def _layers_of(root: Mount) -> tuple[list[str], str, str, dict[str, str]]:
+    """An overlay's lower directories, its upper and its work directory, and what else it is told."""
     given = dict(option.partition("=")[::2] for option in root.options)
     lowers = [part.replace("\\:", ":") for part in _BETWEEN_LAYERS.split(given.pop("lowerdir"))]
-    upper, work = given.pop("upperdir", ""), given.pop("workdir", "")
+    return lowers, given.pop("upperdir", ""), given.pop("workdir", ""), given
+
+
+def _mount_overlay(root: Mount, *, volatile: bool) -> int:
+    lowers, upper, work, given = _layers_of(root)
     fds: list[int] = []
 
     def short(path: str) -> str:
@@ -219,7 +233,7 @@ def mount_into(place: Place, mount: Mount, made: list[str], kernel_devices: set[
         if ready >= 0:
             mount_fd = ready
         elif mount.type == "overlay":
-            mount_fd = _overlaid(mount, options)
+            mount_fd = overlaid(mount, options)
         elif mount.type == "bind" or options.is_bind:
             mount_fd = sources.tree(mount, options)
         else:
@@ -299,7 +313,8 @@ def _with_source(mount: Mount, options: MountOptions) -> tuple[tuple[str, str | 
     return (("source", mount.source), *options.data) if mount.source else options.data
 
 
-def _overlaid(mount: Mount, options: MountOptions) -> int:
+def overlaid(mount: Mount, options: MountOptions) -> int:
+    """A new overlay, detached, or the part of it that is meant."""
     words = [name if value is None else f"{name}={value}" for name, value in options.data]
     tree = mount_root((replace(mount, options=tuple(words)),), volatile=True)
     return sources.part(tree, mount, options)

@@ -315,7 +315,7 @@ class Engine:
         from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
         from nbcontain.runtime.rungs import fitted
 
-        options = with_files(options)
+        options = self.resources.with_usual(with_files(options))
         self.profile.require(self.host, "run")
         image = self.bases.to_run(options, emit)
         options, wish, notices = self.networks.decide(options, image.config)
@@ -348,6 +348,7 @@ class Engine:
             options={
                 "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
                 "platform": str(image.config.platform), "userns": ids.said if ids.differ else "",
+                "device_cgroup_rules": list(options.device_cgroup_rule),
             },  # fmt: skip
             restart=restart_of(options.restart, remove=options.remove),
             health=health_of(image.config, options),

@@ -90,6 +90,10 @@ class RunOptions(
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
     tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
     detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
+    sig_proxy: bool = option(
+        "--sig-proxy", help="signals that a terminal's command gets go to the program; =false leaves it running",
+        default=True,
+    )  # fmt: skip
     console_size: tuple[int, int] = (0, 0)
     entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
     init: bool = option("--init", help="a small first process that reaps and passes signals on")
@@ -130,9 +134,9 @@ def generate(
 
     The network is one that was decided on (see `runtime.networking`). `files` is where hosts, hostname and resolv.conf
     for its /etc are; `hostname` is used unless the options name one.
-    `mounts` is what else it sees: volumes and the like. `donors` are the containers whose namespaces it joins, by "pid",
-    "ipc" and "user". The host's ids are the container's: where they are none of the host's own, what it is given there is
-    shown with its map (`runtime.shifted`).
+    `mounts` is what else it sees: volumes and the like. `donors` are the containers whose namespaces it joins, by
+    "pid", "ipc" and "user". The host's ids are the container's: where root's containers have others, what they are
+    given is shown with their map (`runtime.shifted`).
     """
     has_network, is_empty = is_own(mode_of(options.network)), mode_of(options.network) == "none"
     args = _arguments(config, options)
@@ -146,13 +150,19 @@ def generate(
     shared = sharing.shared(options, host, donors=donors, own_network=has_network)
     has_name = "uts" in shared.namespaces
     name = options.hostname or hostname if has_name else os.uname().nodename
+    if options.device_cgroup_rule and is_mapped and host.is_root:
+        raise UsageError(
+            f"--device-cgroup-rule and --userns {options.userns} cannot be together",
+            why="in a user namespace no node can be made", hint="--device /dev/NAME gives one",
+        )  # fmt: skip
     confined = confinement(options, config.platform.architecture, host.kernel)
     shm_bytes = limits.size_bytes(options.shm_size, "--shm-size") if options.shm_size else _SHM_BYTES
     # Who may make nodes must not be able to open what they stand for: then devices are mounts, and nothing else.
     makes_nodes = "CAP_MKNOD" in confined.capabilities and not options.privileged
     own = _own_mounts(
         host, options, sharing.memory(options, shm_bytes, donors, is_rootless=is_mapped),
-        ("nodev",) if makes_nodes else (),
+        # With rules of its own a control group is what keeps it from them.
+        ("nodev",) if makes_nodes and not options.device_cgroup_rule else (),
     )  # fmt: skip
     annotations = {
         **_annotations(options.annotations), **shared.annotations, USER: options.user or config.user,
@@ -161,6 +171,7 @@ def generate(
     if options.init:
         annotations[REAPER] = "true"
     annotations[hosts.HOSTS] = hosts.lines(tuple(map(hosts.added, options.add_hosts)))
+    shown = ("idmap",) if is_mapped and host.is_root else ()
     return Spec(
         process=Process(
             args=args,
@@ -181,7 +192,7 @@ def generate(
             *own,
             *devices(options.device, privileged=options.privileged),
             # What lies inside of another comes after it, whoever asked for that.
-            *sorted((*_network_mounts(files, ("idmap",) if is_mapped and host.is_root else ()), *mounts), key=lambda each: each.destination.count("/")),
+            *sorted((*_network_mounts(files, shown), *mounts), key=lambda each: each.destination.count("/")),
         ),
         linux=Linux(
             namespaces=shared.namespaces,
@@ -207,7 +218,9 @@ def generate(
 
 
 def _device_rules(options: RunOptions, *, is_rootless: bool) -> dict[str, object]:
-    rules = device_rules(options.device, privileged=options.privileged, is_rootless=is_rootless)
+    rules = device_rules(
+        options.device, privileged=options.privileged, is_rootless=is_rootless, more=options.device_cgroup_rule
+    )
     return {"devices": rules} if rules else {}
 
 

@@ -127,6 +127,8 @@ def furnish(
     # Who may make device nodes must find no place where one can be opened: not even /dev, whose own are mounts then.
     # (Who may mount could make one. Every other mount of a container is nodev anyway, or is a device.)
     makes_nodes = "CAP_MKNOD" in spec.process.capabilities and "CAP_SYS_ADMIN" not in spec.process.capabilities
+    # Unless its control group keeps it from all but those that it may use.
+    makes_nodes = makes_nodes and not spec.linux.resources.get("devices")
     by_binding = "user" in spec.linux.namespaces or makes_nodes
     kernel_devices: set[int] = set()
     opened = opened or {}

@@ -13,7 +13,6 @@ from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.console import Console, furnished
 from nbcontain.runtime.rungs import Rung
 
-
 HANDED_ROOT = -1
 """Stands for the root among the mounts that were opened, which are called by their place in the spec."""
 

@@ -93,8 +93,7 @@ class Shared:
 def shared(
     options: NamespaceOptions, host: Host, *, donors: Mapping[str, Donor], own_network: bool
 ) -> Shared:
-    """The namespaces of a container. `donors` are those that --pid, --ipc and --userns name, by "pid", "ipc" and "user".
-    """
+    """The namespaces of a container. `donors` are those that its options name, by "pid", "ipc" and "user"."""
     kept = ["mount", "pid", "ipc", "uts", "cgroup"]
     for name, mode in (("pid", options.pid), ("ipc", options.ipc), ("uts", options.uts), ("cgroup", options.cgroupns)):
         if mode == "host":

@@ -19,7 +19,7 @@ from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import isolation, sources, stage
 from nbcontain.runtime.annotations import PART
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import Channel, error_of
+from nbcontain.runtime.messages import Channel
 from nbcontain.runtime.roots import HANDED_ROOT
 
 _TEXTS = ("config.json", "seccomp.bpf")
@@ -79,21 +79,11 @@ def _whole(rootfs: Sequence[Mount], *, volatile: bool) -> int:
 
 def _tree(user_ns: str, ids: IdMap, rootfs: Sequence[Mount], make: Callable[[], int]) -> int:
     """What `make` mounts of those directories, whose files have the owners that the map says; as a detached mount."""
-    ours, theirs = Channel.pair()
     users = os.open(user_ns, os.O_RDONLY | os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
-        stage.run(lambda: _make_tree(users, ids, rootfs, make, theirs), theirs)
-    theirs.close()
-    os.close(users)
     try:
-        message, fds = ours.receive()
-        if message is None or "error" in message or not fds:
-            raise error_of(message or {"error": "SetupFailed", "message": "the container's root cannot be made"})
-        return fds[0]
+        return stage.taken(partial(_make_tree, users, ids, rootfs, make), "the root of a container")
     finally:
-        ours.close()
-        os.waitpid(child, 0)
+        os.close(users)
 
 
 def _make_tree(

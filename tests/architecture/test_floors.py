@@ -15,10 +15,10 @@ FLOORS = (
     {"build"},
     {
         "anatomy", "archives", "bases", "builder", "compose", "consoles", "container_facts", "containers",
-        "diagnosis", "engine", "exchange", "explorer", "filters", "handles", "happenings", "housekeeping", "id_ranges", "images",
-        "inspection", "kernel_places", "kernels", "kernelspecs", "life", "logbook", "manifests", "mounting",
+        "diagnosis", "engine", "exchange", "explorer", "filters", "handles", "happenings", "housekeeping", "id_ranges",
+        "images", "inspection", "kernel_places", "kernels", "kernelspecs", "life", "logbook", "manifests", "mounting",
         "networks", "nouns", "outcomes", "pages", "places", "probe_file", "processes", "profiles", "proxies",
-        "resources", "serving", "soundness", "standard_input", "transfers", "volumes", "xray",
+        "resources", "serving", "sig_proxy", "soundness", "standard_input", "transfers", "volumes", "xray",
     },
     {"display"},
     {"cells", "commands", "compose_cells", "completion", "draw", "lessons", "terminal", "variables"},

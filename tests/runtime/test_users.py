@@ -98,7 +98,7 @@ def test_what_is_made_of_it_is_an_image_like_any_other(machine: Machine, mapped:
     {"uts": "host", "ipc": "host"},
 ])  # fmt: skip
 def test_it_goes_with_all_else(machine: Machine, options: dict[str, object]) -> None:
-    said = machine.sh(f"test $(cut -c11-21 /proc/self/uid_map) -gt 65535; echo $? $(id -u)", userns="auto", **options)
+    said = machine.sh("test $(cut -c11-21 /proc/self/uid_map) -gt 65535; echo $? $(id -u)", userns="auto", **options)
     assert said.split() == ["0", "1000" if options.get("user") else "0"]
 
 

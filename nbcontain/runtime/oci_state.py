@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nbcontain.errors import BadDocument, ContainerError, ContainerNotFound, NotRunning, SetupFailed
+from nbcontain.linux.boot import start_time
 from nbcontain.linux.cgroups import Group, Tree
 from nbcontain.oci import spec_codec, strict_json
 from nbcontain.oci.spec import Spec
-from nbcontain.runtime.bundle import start_time
 from nbcontain.store import files
 from nbcontain.values import asdict, dataclass, field
 
@@ -170,7 +170,7 @@ def status(place: Place, known: Known) -> str:
 def is_alive(known: Known) -> bool:
     """Whether its first process has not ended; one that nobody has reaped has."""
     try:
-        with open(f"/proc/{known.pid}/stat", encoding="ascii", errors="replace") as file:
+        with open(f"/proc/{known.pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return False

@@ -26,8 +26,8 @@ def _compiled_once(document: SharedDocument, machine: str) -> bytes:
 
 
 def _compiled(document: Mapping[str, object], machine: str) -> bytes:
-    from nbcontain.linux import confine, seccomp
+    from nbcontain.linux import filter_bytes, seccomp
     from nbcontain.oci import seccomp as profiles
 
     profile = profiles.from_json(document)
-    return confine.sealed(seccomp.program(profile, machine), seccomp.flags(profile))
+    return filter_bytes.packed(seccomp.program(profile, machine), seccomp.flags(profile))

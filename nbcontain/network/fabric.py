@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from nbcontain.errors import NetworkError
+from nbcontain.linux.starts import start_of
 from nbcontain.network import etc, helper, ports, process
 from nbcontain.network.links import Links
 from nbcontain.network.model import (
@@ -29,7 +30,7 @@ from nbcontain.network.model import (
 )
 from nbcontain.network.nft import Filter
 from nbcontain.network.own import Own
-from nbcontain.network.records import Records, start_of
+from nbcontain.network.records import Records
 from nbcontain.network.ruleset import elements, table_name
 from nbcontain.network.serving import Serving, Wanted
 

@@ -116,15 +116,6 @@ def place() -> str:
     return str(os.stat("/proc/thread-self/ns/net").st_ino)
 
 
-def start_of(pid: int) -> int:
-    """When a process began, in clock ticks since boot (proc(5), stat, field 22); 0 for one that is not there."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
-            return int(lines.read().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
 def _without_bridge(name: str) -> Network:
     """One that is always there; the default network has a bridge once somebody was on it."""
     driver = "null" if name == "none" else name

@@ -110,6 +110,12 @@ class Records:
     def remove_sandbox(self, container_id: str) -> None:
         files.unlink(self.layout.network_sandbox(container_id))
 
+    def sweep(self) -> None:
+        """Remove what a worker that was killed was about to write."""
+        for directory in (self.layout.networks, self.layout.network_sandboxes):
+            for path in files.sweep(directory):
+                files.unlink(path)
+
 
 def place() -> str:
     """Whoever is in this thread's network namespace has the same worker of a store; who is in another, another one."""

@@ -81,6 +81,7 @@ class Worker:
         self._checked_at = 0.0
 
     def serve(self, ready: int) -> None:
+        self.records.sweep()
         self._settle(force=True)
         self.fabric.attach_again(list(self._sandboxes.values()))
         self._vigil = Vigil(self._epoll, self.fabric.own)

@@ -575,4 +575,4 @@ def test_whatever_is_killed_whenever_one_settling_leaves_nothing(machine: Machin
         told = murderous(machine, chance, number, ("worker", "names", "forwarder"), partial(living, machine))
         machine.clear()
         machine.engine.networks.settle()
-        assert picture() == before, (number, told)
+        assert picture() == before and not os.listdir(machine.engine.layout.network_sandboxes), (number, told)

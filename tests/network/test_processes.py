@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nbcontain.network import rooms
+from nbcontain.network.records import Records
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
 
@@ -62,6 +63,17 @@ def test_a_worker_takes_its_own_directory_along(tmp_path: Path) -> None:
     # Nobody is let in until its process has ended.
     assert files.try_lock(layout.network_places / "lock", exclusive=False) is None
     os.close(worker)
+
+
+def test_what_a_killed_worker_was_about_to_write_goes_and_what_another_writes_stays(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    files.make_directory(layout.network_sandboxes)
+    for directory in (layout.networks, layout.network_sandboxes):
+        (directory / ".tmp-0123456789abcdef").touch()
+    with files.temporary(layout.networks) as (written, _):
+        Records(layout).sweep()
+        assert sorted(os.listdir(layout.networks)) == [written.name, "sandboxes"]
+    assert os.listdir(layout.network_sandboxes) == []
 
 
 def test_a_holder_that_has_ended_is_replaced_by_whoever_finds_it(tmp_path: Path) -> None:

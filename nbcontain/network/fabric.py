@@ -34,6 +34,9 @@ from nbcontain.network.records import Records
 from nbcontain.network.ruleset import elements, table_name
 from nbcontain.network.serving import Serving, Wanted
 
+_SO_RCVBUFFORCE = 33
+_QUESTIONS_BYTES = 1 << 20
+
 
 class Fabric:
     """The networks of a store as they are in the kernel's namespace that the worker stands in."""
@@ -233,6 +236,9 @@ def _listening(address: str, bridge: str) -> list[socket.socket]:
             end = socket.socket(family, kind | socket.SOCK_CLOEXEC)
             ends.append(end)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                # Questions wait while a busy machine lets the responder wait: the usual room is for two hundred.
+                end.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUESTIONS_BYTES)
             # A gateway is an address of this machine's, which other networks and other machines have a way to.
             end.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bridge.encode())
             end.bind((address, 53))

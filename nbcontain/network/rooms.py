@@ -17,6 +17,7 @@ from pathlib import Path
 from nbcontain.channel import connect
 from nbcontain.errors import NbcontainError
 from nbcontain.linux import starts
+from nbcontain.network.records import Records
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
 
@@ -32,6 +33,17 @@ def taken(layout: Layout, place: str) -> int | None:
         directory = layout.network_process(place, _WORKER)
         files.make_directory(directory, durable=False)
         return files.try_lock(directory / "lock")
+
+
+def forget_others(records: Records, here: str) -> None:
+    """What is written of containers that have ended, and that another namespace's worker should have forgotten."""
+    lived_in = set()
+    for each in records.sandboxes():
+        if records.is_alive(each.container):
+            lived_in.add(each.place)
+        elif each.place != here:
+            records.remove_sandbox(each.container)
+    clear(records.layout, here, lived_in)
 
 
 def clear(layout: Layout, here: str, lived_in: Collection[str]) -> None:

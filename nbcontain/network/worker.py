@@ -226,7 +226,7 @@ class Worker:
         for sandbox in gone:
             self._forget(sandbox)
         if force:
-            self._forget_others()
+            rooms.forget_others(self.records, self.place)
         if gone or force:
             self.fabric.settle(list(self._sandboxes.values()), keep=self._kept)
             self._hear_helpers()
@@ -237,16 +237,6 @@ class Worker:
                 and sandbox.container not in self._ending
             ):
                 self._watch(sandbox)
-
-    def _forget_others(self) -> None:
-        """What is written of containers that have ended, and that another namespace's worker should have forgotten."""
-        lived_in = set()
-        for each in self.records.sandboxes():
-            if self.records.is_alive(each.container):
-                lived_in.add(each.place)
-            elif each.place != self.place:
-                self.records.remove_sandbox(each.container)
-        rooms.clear(self.records.layout, self.place, lived_in)
 
     def _hear_helpers(self) -> None:
         for fd in self.fabric.endings():

@@ -571,7 +571,7 @@ def test_whatever_is_killed_whenever_one_settling_leaves_nothing(machine: Machin
     make(machine, "lab")
     machine.engine.networks.settle()
     before, chance = picture(), random.Random(7)
-    for number in range(300 if os.environ.get("NBCONTAIN_SOAK") else 8):
+    for number in range(300 if os.environ.get("NBCONTAIN_SOAK") else 6):
         told = murderous(machine, chance, number, ("worker", "names", "forwarder"), partial(living, machine))
         machine.clear()
         machine.engine.networks.settle()

@@ -271,7 +271,7 @@ def test_whatever_is_killed_whenever_one_settling_leaves_nothing(
     machine.engine.networks.settle()
     before, chance = there(machine), random.Random(7)
     roles = ("space", "uplink", "outside", "names", "forwarder", "worker")
-    for number in range(300 if os.environ.get("NBCONTAIN_SOAK") else 6):
+    for number in range(300 if os.environ.get("NBCONTAIN_SOAK") else 4):
         told = murderous(machine, chance, number, roles, lambda: processes(machine))
         for container in machine.engine.containers():
             if container.name not in ("web", "other"):

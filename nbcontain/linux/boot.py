@@ -1,4 +1,4 @@
-"""Which boot of the machine this is, and when since then a process began (random(4), proc(5))."""
+"""Which boot of the machine this is (random(4))."""
 
 from __future__ import annotations
 
@@ -10,9 +10,3 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
-
-
-def start_time(pid: int) -> int:
-    """When a process began, in clock ticks since boot (proc(5), stat, field 22). Raises FileNotFoundError."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as lines:  # ascii would be imported each time
-        return int(lines.read().rpartition(")")[2].split()[19])

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from nbcontain.errors import ContainerError, StoreError
 from nbcontain.events import Record
 from nbcontain.journal import FileJournal
-from nbcontain.linux.boot import start_time
+from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.errors import NbcontainError, SetupFailed
-from nbcontain.linux.boot import start_time
+from nbcontain.linux.starts import start_time
 from nbcontain.oci.spec import Linux, Spec
 from nbcontain.runtime import stage
 from nbcontain.runtime.annotations import JOINS

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from nbcontain.errors import ContainerError, NotRunning, SetupFailed
 from nbcontain.linux import confine, device_rules, limits, more_limits, syscalls
-from nbcontain.linux.boot import start_time
 from nbcontain.linux.cgroups import Group, Tree
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Spec
 from nbcontain.oci.strict_json import Fields

@@ -18,8 +18,8 @@ from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux import syscalls
-from nbcontain.linux.boot import start_time
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import start_time
 from nbcontain.runtime import calls, endings, idle, requests, stage
 from nbcontain.runtime.bundle import Bundle, State
 from nbcontain.runtime.execs import Execs

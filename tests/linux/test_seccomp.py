@@ -91,7 +91,7 @@ def meant(profile: Seccomp, name: str, arguments: list[int]) -> int:
 
 
 @given(profiles, st.lists(numbers64, min_size=6, max_size=6), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_filter_returns_what_its_profile_says(profile: Seccomp, arguments: list[int], data: st.DataObject) -> None:
     named = sorted({name for rule in profile.rules for name in rule.names}) or ["read"]
     name = data.draw(st.sampled_from([*named, "read", "mseal"]))
@@ -105,7 +105,7 @@ def test_a_filter_returns_what_its_profile_says(profile: Seccomp, arguments: lis
 
 
 @given(profiles)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_profile_survives_its_json(profile: Seccomp) -> None:
     assert from_json(to_json(profile)) == profile
 
@@ -115,7 +115,7 @@ simple = st.builds(Rule, one_name, st.just("SCMP_ACT_ALLOW"), st.none(), st.list
 
 
 @given(st.lists(simple, max_size=6, unique_by=lambda rule: rule.names))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_libseccomp_makes_the_same_of_it(some: list[Rule]) -> None:
     if bpf.libseccomp() is None:
         needs.missing("libseccomp.so.2 is not installed (Debian package libseccomp2)")

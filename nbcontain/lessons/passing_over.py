@@ -48,14 +48,19 @@ def missing(profile: Profile) -> frozenset[str]:
     return frozenset() if profile.rung.mounts else frozenset((VOLUME,))
 
 
-def pass_over(ipython: Any, engine: Engine) -> None:
-    """From here on pass over the cells that need what this computer does not give, and say so once. Idempotent."""
+def pass_over(ipython: Any, engine: Engine) -> str:
+    """From here on pass over the cells that need what this computer does not give; what the reader is told of it.
+
+    Idempotent; "" where everything is given.
+    """
     transformers = ipython.input_transformers_cleanup
     transformers[:] = [each for each in transformers if not isinstance(each, PassingOver)]
     lacks = missing(engine.profile)
     if not lacks:
-        return
+        return ""
     transformers.append(PassingOver(lacks))
     what = CONTAINER if CONTAINER in lacks else VOLUME
-    print(f"Nobody can have {what} on this computer; %nbcontain doctor tells why.")
-    print(f"Cells that need {what} say so and are passed over. All others show what they show everywhere.")
+    return (
+        f"Nobody can have {what} on this computer; %nbcontain doctor tells why.\n"
+        f"Cells that need {what} say so and are passed over. All others show what they show everywhere.\n"
+    )

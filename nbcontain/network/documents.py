@@ -124,9 +124,8 @@ def shown_ports(exposed: Sequence[str], ports: Sequence[PortMapping]) -> str:
         if len(run) == 1:
             parts.append(str(first))
         else:
-            address = f"[{first.host_address}]" if ":" in first.host_address else first.host_address
             host, inside = f"{first.host_port}-{last.host_port}", f"{first.container_port}-{last.container_port}"
-            parts.append(f"{address}:{host}->{inside}/{first.protocol}")
+            parts.append(f"{first.host}:{host}->{inside}/{first.protocol}")
     published = {f"{each.container_port}/{each.protocol}" for each in ports}
     return ", ".join([*parts, *(each for each in exposed if each not in published)])
 

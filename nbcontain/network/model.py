@@ -110,9 +110,13 @@ class PortMapping:
     def is_any(self) -> bool:
         return self.host_address in ("0.0.0.0", "::")
 
+    @property
+    def host(self) -> str:
+        """The address as it stands in front of a colon and a port."""
+        return f"[{self.host_address}]" if ":" in self.host_address else self.host_address
+
     def __str__(self) -> str:
-        address = f"[{self.host_address}]" if ":" in self.host_address else self.host_address
-        return f"{address}:{self.host_port}->{self.container_port}/{self.protocol}"
+        return f"{self.host}:{self.host_port}->{self.container_port}/{self.protocol}"
 
 
 @dataclass(frozen=True, slots=True)

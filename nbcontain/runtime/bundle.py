@@ -21,6 +21,7 @@ from types import MappingProxyType
 from nbcontain.errors import ContainerError, StoreError
 from nbcontain.events import Record
 from nbcontain.journal import FileJournal
+from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
@@ -413,12 +414,6 @@ def is_unusual(spec: Spec) -> bool:
         or "time" in linux.namespaces
         or any(each.uid_mappings or crossing & {*each.options} for each in spec.mounts)
     )
-
-
-def start_time(pid: int) -> int:
-    """When a process began, in clock ticks since boot (proc(5), stat, field 22). Raises FileNotFoundError."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as lines:  # ascii would be imported each time
-        return int(lines.read().rpartition(")")[2].split()[19])
 
 
 def network_files(hostname: str, more_hosts: str = "") -> dict[str, str]:

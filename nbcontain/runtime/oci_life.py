@@ -19,11 +19,11 @@ from nbcontain.errors import ContainerError, NotRunning, SetupFailed
 from nbcontain.linux import confine, device_rules, limits, more_limits, syscalls
 from nbcontain.linux.cgroups import Group, Tree
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.runtime import handover, hooks, init, namespaces, oci_init, oci_state, sources, stage
-from nbcontain.runtime.bundle import start_time
 from nbcontain.runtime.calls import raise_for
 from nbcontain.runtime.messages import Channel, Listener, connect
 from nbcontain.runtime.oci_check import check, without_unknown

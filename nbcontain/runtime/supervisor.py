@@ -19,8 +19,9 @@ from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import start_time
 from nbcontain.runtime import calls, endings, idle, requests, stage
-from nbcontain.runtime.bundle import Bundle, State, start_time
+from nbcontain.runtime.bundle import Bundle, State
 from nbcontain.runtime.execs import Execs, exit_code
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs

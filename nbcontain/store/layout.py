@@ -205,12 +205,17 @@ class Layout:
     def network_sandbox(self, container_id: str) -> Path:
         return self.network_sandboxes / f"{container_id}.json"
 
+    @property
+    def network_places(self) -> Path:
+        """The networks' processes, a directory for each network namespace that they serve; `lock` guards all."""
+        return self.networks / "run"
+
     def network_process(self, place: str, name: str) -> Path:
         """One of the networks' processes: its lock, and its control socket.
 
         `place` is the network namespace that it serves (`network.records.place`): each has processes of its own.
         """
-        return self.networks / "run" / place / name
+        return self.network_places / place / name
 
     @property
     def registry(self) -> Path:

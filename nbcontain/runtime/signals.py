@@ -1,7 +1,8 @@
-"""Signals by name or number. Read in every process; imports next to nothing."""
+"""Signals by name or number, and how a process ended. Read in every process; imports next to nothing."""
 
 from __future__ import annotations
 
+import os
 import signal
 
 _HEEDED = ("SigCgt", "SigBlk")
@@ -31,3 +32,9 @@ def is_heeded(pid: int, number: int) -> bool:
         return any(int(fields[name], 16) >> (number - 1) & 1 for name in _HEEDED)
     except (OSError, ValueError, LookupError):
         return False
+
+
+def exit_code(status: int) -> int:
+    """Of a waited-for process, as shells count: 128 and the signal for a killed program."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code

@@ -311,6 +311,7 @@ class Engine:
         from nbcontain.network.model import wish_to_json
         from nbcontain.proxies import proxies
         from nbcontain.runtime.generate import generate
+        from nbcontain.runtime.grants import own_network
         from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
         from nbcontain.runtime.rungs import fitted
 
@@ -330,7 +331,7 @@ class Engine:
             hostname=container_id[:12], environ=self.environ, mounts=(*mounting.mounts, *brought),
             donors=self.life.donors(options),
         )  # fmt: skip
-        spec = fitted(spec, self.profile.rung)
+        spec = fitted(spec, self.profile.rung, own_network(self.host) if wish.is_networked else {})
         info = ContainerInfo(
             id=container_id,
             name=options.name and checked(options.name),

@@ -31,7 +31,7 @@ from nbcontain.network.model import (
     wish_to_json,
 )
 from nbcontain.network.records import Records
-from nbcontain.network.tunnels import missing
+from nbcontain.network.tunnels import missing, not_forwarding
 from nbcontain.network.wishes import wish
 from nbcontain.oci.image import ImageConfig
 from nbcontain.runtime import hosts
@@ -121,10 +121,8 @@ class Networks:
 
     def can_bridge(self) -> bool:
         """Whether networks with bridges can be made here."""
-        host = self._engine.host
-        rung = self._engine.profile.rung
-        is_whole = "network" in rung.namespaces and rung.proc
-        return is_whole and host.can(Ability.NET_ADMIN) and host.can(Ability.NET_NAMESPACE)
+        host, own = self._engine.host, self._engine.profile.rung.namespaces
+        return "network" in own and host.can(Ability.NET_ADMIN) and host.can(Ability.NET_NAMESPACE)
 
     def default(self) -> str:
         """The network of a container that names none: the default bridge where that leads out, else the host's."""
@@ -133,7 +131,7 @@ class Networks:
 
     def no_way_out(self) -> str:
         """Why nothing leads out of networks here, in words; "" where something does."""
-        return "" if self._engine.host.is_root else missing()
+        return not_forwarding() if self._engine.host.is_root else missing()
 
     def all(self) -> list[Network]:
         """All networks, by name; bridge, host and none are always there."""

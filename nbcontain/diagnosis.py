@@ -65,7 +65,7 @@ def findings(
         # Of what containers could have besides, nothing matters, and nothing that is advised about it would help.
         return (_running(profile, refusal), *needed)
     wanted = [_ability(host, each, user, profile) for each in _WANTED if each not in left_out]
-    storage = _storage(host, driver, driver_why)
+    storage = _storage(host, driver, driver_why, profile)
     return (_running(profile, refusal), *needed, *wanted, storage, *_owners(host, profile), *_served(host, profile))
 
 
@@ -103,16 +103,19 @@ def _ability(host: Host, ability: Ability, user: str, profile: Profile) -> Findi
     if probe.ok:
         return Finding("yes", ability.value)
     instead, attempt = _ADVICE.get(ability, ("", ""))
-    is_moved = ability is Ability.PIVOT and profile.rung.root == "move"
-    if is_moved:
-        instead = "a mount is moved over the root instead"
-    if ability is Ability.FRESH_PROC and profile.rung.proc:
+    rung = profile.rung
+    is_rooted = ability is Ability.PIVOT and profile.runs
+    if is_rooted:
+        instead = "a mount is moved over the root instead" if rung.root == "move" else "a chroot has to do"
+    if ability is Ability.FRESH_PROC and rung.proc:
         instead = "this machine's is shown inside"
+    if ability is Ability.ID_RANGES and not rung.mounts:
+        attempt = ""  # It takes mounts, too.
     if ability is Ability.USER_NAMESPACES:
         attempt = _for_user_namespaces(probe.why)
     why = "; ".join(filter(None, (probe.why, instead)))
     # What is given in another way is not missing.
-    state: State = "partly" if is_moved or ability in _GIVEN_OTHERWISE else "no"
+    state: State = "partly" if is_rooted or ability in _GIVEN_OTHERWISE else "no"
     return Finding(state, ability.value, why, attempt.format(user=user or "YOU"))
 
 
@@ -143,12 +146,12 @@ def _for_user_namespaces(why: str) -> str:
     return "as root: sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1"
 
 
-def _storage(host: Host, driver: Driver, why: str) -> Finding:
+def _storage(host: Host, driver: Driver, why: str, profile: Profile) -> Finding:
     if driver == "overlay":
         return Finding("yes", "storage driver overlay: what is changed is kept apart", why)
     shared = host.can(Ability.REFLINKS)
     cost = "copies share their blocks" if shared else "a container or RUN copies all files of its image"
-    attempt = "" if shared else "NBCONTAIN_ROOT on another disk, or in /dev/shm"
+    attempt = "" if shared or not profile.rung.mounts else "NBCONTAIN_ROOT on another disk, or in /dev/shm"
     return Finding("partly", "storage driver copy: whole trees", f"{why}; {cost}", attempt)
 
 

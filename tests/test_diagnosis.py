@@ -76,6 +76,13 @@ def test_where_no_proc_can_be_mounted_it_is_said_what_there_is_of_it_and_why() -
     assert busy.state == "no" and "this place answers calls of programs itself" in busy.why
 
 
+def test_where_nothing_can_be_mounted_nothing_is_advised_that_takes_mounts() -> None:
+    missing = (Ability.USER_NAMESPACES, Ability.ID_RANGES, Ability.PIVOT, Ability.OVERLAY, Ability.FRESH_PROC)
+    found = told(host(*missing, Ability.REFLINKS, why="/: Permission denied"))
+    assert found["containers"].state == "yes" and "chroot" in found[Ability.PIVOT.value].why
+    assert {each.attempt for each in found.values()} == {""}
+
+
 def test_what_the_trial_itself_says_comes_first() -> None:
     found = told(host(uid=0), refusal="it broke")
     assert (found["containers"].state, found["containers"].why) == ("no", "it broke")

@@ -1,5 +1,4 @@
-"""What leads out of networks: of an ordinary user's, programs; of root's, this machine's kernel. Asked by whoever wants
-to know."""
+"""What leads out of networks: an ordinary user's take a program, root's this machine's forwarding."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class Container(Handle):
         self.engine.running(self.id)
         for each in self._published():
             if port in (None, each.container_port):
-                return f"http://{_address('127.0.0.1' if each.is_any else each.host_address)}:{each.host_port}"
+                return f"http://{'127.0.0.1' if each.is_any else each.host}:{each.host_port}"
         settings = self.engine.networks.settings(self)
         ports = [int(each.partition("/")[0]) for each in settings.get("Ports") or {} if each.endswith("/tcp")]
         wanted = port if port is not None else ports[0] if ports else None

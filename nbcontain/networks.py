@@ -34,6 +34,7 @@ from nbcontain.network.records import Records
 from nbcontain.network.tunnels import missing, not_forwarding
 from nbcontain.network.wishes import wish
 from nbcontain.oci.image import ImageConfig
+from nbcontain.oci.spec import Spec
 from nbcontain.runtime import hosts
 from nbcontain.runtime.annotations import WITHIN
 from nbcontain.runtime.container import Container
@@ -285,19 +286,20 @@ class Networks:
             if wished.mode.startswith(JOINED):
                 self._join(container, wished.mode.removeprefix(JOINED))
             self._write_files(container, wished)
-            _be_born(container, within="")
+            if container.info.unusual:
+                _be_born(container, container.bundle.spec, within="")
             container.launch(launcher, leash=leash, stdin=stdin, start=True)
             return
         container.hold()
         namespace: list[int] = []
         try:
+            spec = container.bundle.spec
             prepared = self._ask({
                 "do": "prepare", "container": container.id, "name": container.name,
-                "hostname": self._hostname(container),
-                "wish": wish_to_json(wished),
+                "hostname": spec.hostname, "wish": wish_to_json(wished),
             })  # fmt: skip
             self._write_networked_files(container, wished, prepared)
-            _be_born(container, within=str(prepared["within"]))
+            _be_born(container, spec, within=str(prepared["within"]))
             container.launch(launcher, leash=leash, stdin=stdin, start=False, handed=namespace)
             state = container.state()
             attached = self._ask(
@@ -332,9 +334,6 @@ class Networks:
             for each in spec.mounts
         )
         container.bundle.write_spec(replace(spec, linux=linux, mounts=mounts))
-
-    def _hostname(self, container: Container) -> str:
-        return container.bundle.spec.hostname
 
     def _write_files(self, container: Container, wished: Wish) -> None:
         """resolv.conf of a container without networks, where something was asked for it."""
@@ -383,7 +382,7 @@ class Networks:
             state = container.state()
             answer = self._ask({
                 "do": "connect", "container": container.id, "name": container.name,
-                "hostname": self._hostname(container),
+                "hostname": container.bundle.spec.hostname,
                 "pid": state.pid, "pid_start": state.pid_start, "attachment": attachment_to_json(asked),
             })  # fmt: skip
             self._write_resolver(container, wished, answer)
@@ -421,9 +420,8 @@ def _shown_mode(mode: str) -> str:
     return "this machine's" if mode == "host" else f"that of {mode.removeprefix('container:')[:12]}"
 
 
-def _be_born(container: Container, *, within: str) -> None:
+def _be_born(container: Container, spec: Spec, *, within: str) -> None:
     """Have a container's user namespace be made within that of its networks, where these are an ordinary user's."""
-    spec = container.bundle.spec
     if spec.annotations.get(WITHIN, "") != within:
         others = {name: text for name, text in spec.annotations.items() if name != WITHIN}
         said = {WITHIN: within} if within else {}

@@ -316,7 +316,6 @@ class Engine:
         from nbcontain.network.model import wish_to_json
         from nbcontain.proxies import proxies
         from nbcontain.runtime.generate import generate
-        from nbcontain.runtime.grants import own_network
         from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
         from nbcontain.runtime.rungs import fitted
 
@@ -336,7 +335,7 @@ class Engine:
             hostname=container_id[:12], environ=self.environ, mounts=(*mounting.mounts, *brought),
             donors=self.life.donors(options),
         )  # fmt: skip
-        spec = fitted(spec, self.profile.rung, own_network(self.host) if wish.is_networked else {})
+        spec = fitted(spec, self.profile.rung, self.networks.knobs(wish))
         info = ContainerInfo(
             id=container_id,
             name=options.name and checked(options.name),

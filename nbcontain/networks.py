@@ -38,6 +38,7 @@ from nbcontain.oci.spec import Spec
 from nbcontain.runtime import hosts
 from nbcontain.runtime.annotations import WITHIN
 from nbcontain.runtime.container import Container
+from nbcontain.runtime.grants import own_network
 from nbcontain.runtime.networking import JOINED, mode_of
 from nbcontain.runtime.rungs import FURNITURE
 from nbcontain.store import files
@@ -259,6 +260,10 @@ class Networks:
             for each in wished.attachments:
                 self.get(each.network)
         return replace(options, network=mode), wished, notices
+
+    def knobs(self, wished: Wish) -> dict[str, str]:
+        """The kernel's settings of a network of a container's own, that nobody need ask for."""
+        return own_network(self._engine.host) if wished.is_networked else {}
 
     def wish_of(self, container: Container) -> Wish:
         """What a container was asked to have, and what was changed since."""

@@ -44,7 +44,7 @@ def made(engine: Engine, containers: Containers[Container], options: RunOptions,
         replace(image.config, env=(*image.config.env, *told)), options, replace(engine.host, ids=ids.map), files=path,
         hostname=container_id[:12], environ=engine.environ, mounts=(*mounting.mounts, *brought), donors=donors,
     )  # fmt: skip
-    spec = fitted(spec, engine.profile.rung)
+    spec = fitted(spec, engine.profile.rung, engine.networks.knobs(wish))
     info = replace(
         _info(engine, options, image, wish),
         id=container_id, command=spec.process.args, limited=bool(spec.linux.resources), mounts=mounting.records,

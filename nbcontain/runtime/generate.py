@@ -17,7 +17,7 @@ from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime import hosts, limits, sharing
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
-from nbcontain.runtime.grants import GrantOptions, device_rules, devices, groups, oom_score, own_network, sysctls
+from nbcontain.runtime.grants import GrantOptions, device_rules, devices, groups, oom_score, sysctls
 from nbcontain.runtime.lifetimes import LifeOptions
 from nbcontain.runtime.mounts import MountOptions
 from nbcontain.runtime.networking import NetworkOptions, is_own, mode_of
@@ -133,7 +133,7 @@ def generate(
     `mounts` is what else it sees: volumes and the like. `donors` are the containers whose namespaces it joins, by "pid"
     and "ipc".
     """
-    has_network, is_empty = is_own(mode_of(options.network)), mode_of(options.network) == "none"
+    has_network = is_own(mode_of(options.network))
     args = _arguments(config, options)
     environment = merged(config.env, environment_of(options, environ))
     if not any(entry.startswith("PATH=") for entry in environment):
@@ -192,13 +192,10 @@ def generate(
             seccomp=confined.seccomp,
             resources=to_json(limits_of(options)) | _device_rules(options, is_rootless=is_rootless),
             rootfs_propagation=_propagation(mounts),
-            sysctl={
-                **(own_network(sum(each.size for each in host.ids.gids)) if has_network and not is_empty else {}),
-                **sysctls(
-                    options.sysctl, has_network=has_network,
-                    has_ipc="ipc" in shared.namespaces and "ipc" not in shared.paths,
-                ),
-            },
+            sysctl=sysctls(
+                options.sysctl, has_network=has_network,
+                has_ipc="ipc" in shared.namespaces and "ipc" not in shared.paths,
+            ),
         ),
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},

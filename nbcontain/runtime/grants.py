@@ -10,11 +10,15 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbcontain.errors import UsageError
 from nbcontain.oci.spec import Mount
 from nbcontain.options import option, with_defaults
 from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.host import Host
 
 _TMPFS = ("noexec", "nosuid", "nodev")
 _TMPFS_WORDS = {
@@ -167,12 +171,16 @@ def groups(words: Sequence[str]) -> str:
     return ",".join(words)
 
 
-def own_network(groups: int) -> dict[str, str]:
+def own_network(host: Host) -> dict[str, str]:
     """What everybody may do in a network of a container's own, as with docker: ping, and listen at any port.
 
-    `groups` is how many of them exist inside.
+    Nothing where /proc/sys is shown inside as it is outside, mostly read-only: nobody asked for these.
     """
-    last = min(groups, 1 << 31) - 1
+    from nbcontain.host import Ability
+
+    if not host.can(Ability.FRESH_PROC):
+        return {}
+    last = min(sum(each.size for each in host.ids.gids), 1 << 31) - 1
     return {"net.ipv4.ping_group_range": f"0 {last}", "net.ipv4.ip_unprivileged_port_start": "0"}
 
 

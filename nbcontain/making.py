@@ -40,11 +40,12 @@ def made(engine: Engine, containers: Containers[Container], options: RunOptions,
     ids = id_ranges.asked(engine, options, donors := engine.life.donors(options))
     mounting = engine.mounter.plan(options, image, container_id, maps_ids=ids.differ)
     told = proxies(engine.environ, shares_network=wish.mode == "host")
+    host = replace(engine.host, ids=ids.map)
     spec = generate(
-        replace(image.config, env=(*image.config.env, *told)), options, replace(engine.host, ids=ids.map), files=path,
+        replace(image.config, env=(*image.config.env, *told)), options, host, files=path,
         hostname=container_id[:12], environ=engine.environ, mounts=(*mounting.mounts, *brought), donors=donors,
     )  # fmt: skip
-    spec = fitted(spec, engine.profile.rung, engine.networks.knobs(wish))
+    spec = fitted(spec, engine.profile.rung, engine.networks.knobs(wish, host))
     info = replace(
         _info(engine, options, image, wish),
         id=container_id, command=spec.process.args, limited=bool(spec.linux.resources), mounts=mounting.records,

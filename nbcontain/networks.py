@@ -46,6 +46,7 @@ from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.host import Host
     from nbcontain.runtime.generate import RunOptions
     from nbcontain.runtime.launcher import Launcher
     from nbcontain.runtime.leash import Leash
@@ -261,9 +262,9 @@ class Networks:
                 self.get(each.network)
         return replace(options, network=mode), wished, notices
 
-    def knobs(self, wished: Wish) -> dict[str, str]:
-        """The kernel's settings of a network of a container's own, that nobody need ask for."""
-        return own_network(self._engine.host) if wished.is_networked else {}
+    def knobs(self, wished: Wish, host: Host) -> dict[str, str]:
+        """The kernel's settings of a network of a container's own, that nobody need ask for. The host's ids are its."""
+        return own_network(host) if wished.is_networked else {}
 
     def wish_of(self, container: Container) -> Wish:
         """What a container was asked to have, and what was changed since."""

@@ -132,6 +132,5 @@ class Pages:
         """Where this machine's own browsers find it; "" where the port is not published."""
         for each in self._engine.networks.ports(container):
             if each.container_port == port and each.protocol == "tcp":
-                host = "127.0.0.1" if each.is_any else each.host_address
-                return f"http://{f'[{host}]' if ':' in host else host}:{each.host_port}"
+                return f"http://{'127.0.0.1' if each.is_any else each.host}:{each.host_port}"
         return ""

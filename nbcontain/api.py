@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nbcontain.oci.reference import Reference
 
 T = TypeVar("T")
+_MAKING = threading.Lock()
 
 
 # --- the engine, and how things are shown ---------------------------------------------------------
@@ -50,8 +52,14 @@ def _shell() -> Any:
     return module.get_ipython() if module is not None else None
 
 
-@cache
 def _own_engine() -> Engine:
+    # Two threads that ask at once get one and the same: `cache` alone would make two.
+    with _MAKING:
+        return _made_engine()
+
+
+@cache
+def _made_engine() -> Engine:
     made = Engine()
     if (shell := _shell()) is not None:
         from nbcontain.commands.cards import Cards

@@ -85,10 +85,11 @@ class Visit:
         order = {"port": self.port, "path": path, "method": method, "body": body, "headers": headers,
                  "limit": LIMIT_BYTES, "timeout_s": _TIMEOUT_S}  # fmt: skip
         package = str(Path(__file__).resolve().parents[1])
+        # None of this process's environment: it stands in the container's network, and answers decide what it reads.
         words = [sys.executable, "-I", "-S", "-c", _PROGRAM, package, str(pid)]
         try:
             done = subprocess.run(words, input=json.dumps(order).encode() + b"\n", capture_output=True,
-                                  timeout=2 * _TIMEOUT_S, check=False)  # fmt: skip
+                                  timeout=2 * _TIMEOUT_S, check=False, env={})  # fmt: skip
             line, _, data = done.stdout.partition(b"\n")
             said = json.loads(line)
         except (subprocess.TimeoutExpired, ValueError) as error:
@@ -128,10 +129,7 @@ class Pages:
             raise ContainerError(f"which port of {container.name}? none is published or exposed", hint=hint)
         return ports[0]
 
-    def address(self, container: Container, port: int) -> str:
-        """Where this machine's own browsers find it; "" where the port is not published."""
-        for each in self._engine.networks.ports(container):
-            if each.container_port == port and each.protocol == "tcp":
-                host = "127.0.0.1" if each.is_any else each.host_address
-                return f"http://{f'[{host}]' if ':' in host else host}:{each.host_port}"
-        return ""
+    def address(self, container: Container, port: int | None = None) -> str:
+        """Where this machine's own browsers find it, or its first published port; "" where that is not published."""
+        ports = (each for each in self._engine.networks.ports(container) if each.protocol == "tcp")
+        return next((each.url for each in ports if port in (None, each.container_port)), "")

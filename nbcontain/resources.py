@@ -186,12 +186,11 @@ class Resources:
         if not pids:
             return None
         own = [each for pid in pids if (each := _of_process(pid))]
-        cpu = group.number("cpuacct.usage")
-        cpu_us = group.number("cpu.stat usage_usec")
+        # A group whose processes were never moved into it counts nothing: then the processes themselves do.
         return Usage(
             at_s=time.monotonic(),
-            cpu_s=cpu / 1e9 if cpu is not None else cpu_us / 1e6 if cpu_us else sum(each[0] for each in own),
-            memory=group.number("memory.usage_in_bytes", "memory.current") or sum(each[1] for each in own),
+            cpu_s=group.cpu_s() or sum(each[0] for each in own),
+            memory=group.memory() or sum(each[1] for each in own),
             memory_limit=self._limit(group),
             pids=len(pids),
             read=_sum([each[2] for each in own]),

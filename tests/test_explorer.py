@@ -103,6 +103,14 @@ def test_a_page_gets_rows_by_numbers_and_nothing_for_nonsense(explored: Explorat
         assert "error" in answer or "rows" in answer
 
 
+def test_a_text_is_called_cut_only_where_lines_are_missing(engine: Engine) -> None:
+    put(engine, "long", archive(member("whole", data=b"x\n" * 4000), member("more", data=b"x\n" * 4001)))
+    answers = Answers(engine.explorer.image("long").result())
+    keys = {row[1]: row[0] for row in answers.begun()["first"]["rows"]}
+    cut = {name: answers.answer({"ask": "look", "key": key, "number": 1})["look"]["cut"] for name, key in keys.items()}
+    assert cut == {"whole": False, "more": True}
+
+
 def test_a_large_directory_comes_in_parts(engine: Engine) -> None:
     put(engine, "many", archive(*[member(f"f{number:04}") for number in range(1000)]))
     answers = Answers(engine.explorer.image("many").result())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +71,18 @@ def test_an_unpublished_port_answers_and_nothing_leads_out(engine: Engine, visit
     engine.stop(visit.container, 0)
     with pytest.raises(NotRunning):
         visit.fetch("/")
+
+
+def test_who_asks_for_a_page_has_nothing_of_this_environment(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asker = tmp_path / "python"
+    asker.write_text(f'#!/bin/sh\n/usr/bin/env > {tmp_path}/seen\nexec {sys.executable} "$@"\n')
+    asker.chmod(0o755)
+    monkeypatch.setenv("SECRET", "told to nobody")
+    monkeypatch.setattr(sys, "executable", str(asker))
+    assert visit.fetch("/nothing").status == 404
+    assert "SECRET" not in (tmp_path / "seen").read_text()
 
 
 def test_a_port_published_on_an_ipv6_address_has_an_address_that_browsers_read(

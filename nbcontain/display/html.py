@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from nbcontain.display import words
@@ -96,8 +96,13 @@ class Drawn:
     drawer: Drawer = Drawer()
     command: str = ""
     """What one would type to see the same."""
-    still: Picture | None = None
-    """As it is saved, where that is something else."""
+    still: Callable[[], Picture] | None = None
+    """Draws it as it is saved, where that is something else."""
+
+    @property
+    def saved(self) -> Picture:
+        """As it is saved."""
+        return self.still() if self.still is not None else self.picture
 
 
 @dataclass(frozen=True, slots=True)

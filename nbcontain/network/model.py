@@ -94,6 +94,11 @@ class Attachment:
     aliases: tuple[str, ...] = ()
 
 
+def bracketed(address: str) -> str:
+    """An address as it stands before a port (RFC 3986, 3.2.2)."""
+    return f"[{address}]" if ":" in address else address
+
+
 @dataclass(frozen=True, slots=True)
 class PortMapping:
     """A port of this machine that leads to one of a container."""
@@ -110,9 +115,13 @@ class PortMapping:
     def is_any(self) -> bool:
         return self.host_address in ("0.0.0.0", "::")
 
+    @property
+    def url(self) -> str:
+        """Where this machine's own browsers find it."""
+        return f"http://{bracketed('127.0.0.1' if self.is_any else self.host_address)}:{self.host_port}"
+
     def __str__(self) -> str:
-        address = f"[{self.host_address}]" if ":" in self.host_address else self.host_address
-        return f"{address}:{self.host_port}->{self.container_port}/{self.protocol}"
+        return f"{bracketed(self.host_address)}:{self.host_port}->{self.container_port}/{self.protocol}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,9 +64,12 @@ def _made_engine() -> Engine:
     if (shell := _shell()) is not None:
         from nbcontain.commands.cards import Cards
         from nbcontain.display import formatters
+        from nbcontain.display.following import Following
         from nbcontain.display.present import mode
 
-        formatters.register(shell, mode(os.environ, shell), Cards(made).around, lambda value: False)
+        following = Following(lambda: made.events.between())
+        shell.events.register("pre_run_cell", following.rest)
+        formatters.register(shell, mode(os.environ, shell), Cards(made).around, lambda value: False, following.show)
     return made
 
 

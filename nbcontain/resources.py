@@ -90,6 +90,7 @@ class Resources:
         self._adopt(container, group)
         group.freeze(frozen=True)
         container.bundle.mark_paused(paused=True)
+        self._engine.events.container(container, "pause")
 
     def unpause(self, container: Container) -> None:
         """Let them go on. Raises ContainerError for one that is not paused."""
@@ -98,6 +99,7 @@ class Resources:
             raise ContainerError(f"{container.name} is not paused")
         self.group(container).freeze(frozen=False)
         container.bundle.mark_paused(paused=False)
+        self._engine.events.container(container, "unpause")
 
     @contextmanager
     def paused(self, container: Container) -> Iterator[None]:

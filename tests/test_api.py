@@ -322,6 +322,18 @@ def test_lists_are_looked_up_anew_and_know_their_names(web: nb.Container) -> Non
     assert nb.networks["host"].name == "host"
 
 
+def test_files_are_taken_out_of_a_container_that_is_forgotten(box: str) -> None:
+    script = "echo '[1, 2]' > /made.json; echo hi > /made.txt"
+    result = nb.run(box, ["sh", "-c", script], get=["/made.json", "/made.txt"], remove=True)
+    assert result.files == {"/made.json": [1, 2], "/made.txt": "hi\n"}
+    assert nb.containers.keys() == []
+    with pytest.raises(ContainerError, match="/none"):
+        nb.run(box, "true", get="/none", remove=True)
+    for wrong in ({"get": "df=/x"}, {"get": "/x", "detach": True}):
+        with pytest.raises(UsageError):
+            nb.run(box, "true", **wrong)
+
+
 # --- many, and at the same time ---
 
 

@@ -131,6 +131,12 @@ def test_what_a_notebook_keeps_is_small_and_harmless(engine: Engine, explored: E
     put(engine, "large", archive(*files))
     large = engine.explorer.image("large").result()
     assert len(Explored(large)._repr_html_()) + len(json.dumps(Answers(large).begun())) < 150_000
+    pytest.importorskip("anywidget")
+    from nbcontain.display.explorer_widget import ExplorerWidget
+
+    # With the widget's state too, which some front ends keep in the notebook.
+    state = ExplorerWidget(large, lambda: large).get_state()
+    assert len(Explored(large)._repr_html_()) + len(json.dumps(state, default=str)) < 300_000
     assert len(large.rows("/", 1)) == 200
 
 

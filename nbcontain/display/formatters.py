@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +55,7 @@ def register(
     own.for_type_by_name("nbcontain.display.explored", "Explored", lambda value: looking.show_explored(value, mode))
     own.for_type(Image, show)
     own.for_type(RunResult, show)
-    formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(document_text(value)))
+    formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(value.text()))
     formatters["text/plain"].for_type(Verdict, lambda value, p, cycle: p.text(_verdict_text(value)))
     formatters["text/html"].for_type(
         Verdict, lambda verdict: verdict.value.html() if hasattr(verdict.value, "html") else None
@@ -64,12 +63,7 @@ def register(
 
 
 def _verdict_text(verdict: Verdict) -> str:
-    return document_text(verdict.value) if isinstance(verdict.value, Document) else str(verdict.value)
-
-
-def document_text(document: Document) -> str:
-    """JSON as people read it."""
-    return json.dumps(document.value, indent=2, ensure_ascii=False)
+    return verdict.value.text() if isinstance(verdict.value, Document) else str(verdict.value)
 
 
 def image_table(image: Image) -> Table:

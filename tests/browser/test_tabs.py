@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
 
 CELLS = (
     "%load_ext nbcontain",
-    "%container run -d --name web box sh -c \"trap 'exit 0' TERM; n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.2; done\"",
+    "%container run -d --name web box sh -c \"trap 'exit 0' TERM; n=0; "
+    "while :; do n=$((n+1)); echo tick $n; sleep 0.2; done\"",
     "%container exec -it web sh",
     "%image layers box",
     "%container ps -a",

@@ -1,5 +1,6 @@
 // A terminal in a cell: xterm.js on a program that has a terminal of its own. xterm.js itself comes once per page over the
 // widget's channel, since in the widget's state it would be saved with each of them.
+const HEARD_BYTES = 16384;
 const BUNDLE = (globalThis.nbcontainXterm ??= {});
 
 function initialize({ model }) { model.set('skew', Date.now() / 1000 - model.get('now')); }
@@ -52,7 +53,7 @@ function render({ model, el }) {
   el.append(card);
   const clock = count(card, model.get('skew') ?? 0);
   const id = Math.random().toString(36).slice(2);
-  let term = null, isShown = false, isReplayed = false, lastEscape = 0;
+  let term = null, isShown = false, isReplayed = false, drawn = 0, lastEscape = 0;
 
   const end = button('End', () => model.send({ kind: 'end' })), detach = button('Detach', () => model.send({ kind: 'detach' }));
   const reader = make('label', 'nbc-check'), readerBox = make('input', '', { type: 'checkbox' });
@@ -77,7 +78,12 @@ function render({ model, el }) {
     const bytes = new Uint8Array(buffers[0].buffer, buffers[0].byteOffset, buffers[0].byteLength);
     // The kernel goes on reading once what it sent was drawn.
     term.write(bytes, () => {
-      if (message.to === undefined) model.send({ kind: 'drawn', bytes: bytes.length }); else isReplayed = false;
+      if (message.to !== undefined) { isReplayed = false; return; }
+      // Of what is little the kernel hears later: each key's echo would cost a message more.
+      drawn += bytes.length;
+      if (drawn < HEARD_BYTES) return;
+      model.send({ kind: 'drawn', bytes: drawn });
+      drawn = 0;
     });
   };
 

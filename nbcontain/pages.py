@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -109,6 +110,24 @@ class Visit:
                     self._cookies[key.strip()] = rest.strip()
 
 
+def forwarded(environ: Mapping[str, str], port: int) -> str:
+    """Where a browser elsewhere finds a port of this machine that its host forwards; "" where that is not known.
+
+    By a name of its own for each port only (GitHub Codespaces, code-server with VSCODE_PROXY_URI=https://{{port}}.…):
+    under a path of the notebook's own server, as jupyter-server-proxy has it, a container's page would have all rights
+    of the notebook.
+    """
+    name, domain = environ.get("CODESPACE_NAME", ""), environ.get("GITHUB_CODESPACES_PORT_FORWARDING_DOMAIN", "")
+    if name and domain:
+        return f"https://{name}-{port}.{domain}"
+    template = environ.get("VSCODE_PROXY_URI", "")
+    try:
+        parts, others = (urlsplit(template.replace("{{port}}", str(each))) for each in (port, port + 1))
+    except ValueError:
+        return ""
+    return parts.geturl().rstrip("/") if parts.scheme in ("http", "https") and parts.netloc != others.netloc else ""
+
+
 class Pages:
     """Opens ports of containers of one engine."""
 
@@ -133,3 +152,10 @@ class Pages:
         """Where this machine's own browsers find it, or its first published port; "" where that is not published."""
         ports = (each for each in self._engine.networks.ports(container) if each.protocol == "tcp")
         return next((each.url for each in ports if port in (None, each.container_port)), "")
+
+    def elsewhere(self, container: Container, port: int) -> str:
+        """Where browsers of other machines find it; "" where it is not published, or nobody is known to forward it."""
+        for each in self._engine.networks.ports(container):
+            if each.protocol == "tcp" and each.container_port == port:
+                return forwarded(self._engine.environ, each.host_port)
+        return ""

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from lab import OpenLab
 from nbcontain.engine import Engine
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 
 LOAD = "%load_ext nbcontain"
 BUILD = "%%dockerfile -t built\nFROM box\nRUN echo made > /made\nRUN echo at work; sleep 2\nRUN echo over\n"

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from lab import OpenLab
 from nbcontain.engine import Engine
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 
 CELLS = (
     "%load_ext nbcontain",

@@ -266,7 +266,7 @@ class Sides:
             yield "interfaces", ", ".join(devices) or "none can be seen"
             yield "addresses", ", ".join(addresses) or "none"
         for port in networks.ports(container):
-            yield f"port {port.container_port}/{port.protocol}", f"{port.host_address}:{port.host_port} of this machine"
+            yield f"port {port.container_port}/{port.protocol}", f"{port.host}:{port.host_port} of this machine"
 
     def _layers(self, container: Container) -> tuple[tuple[str, int], ...]:
         try:

@@ -46,6 +46,9 @@ GROUPS = {
     "system": "the store itself: is it sound",
 }
 
+_OFTEN = ("run", "build", "ps", "images", "logs", "exec", "stop", "rm", "rmi", "pull", "push")
+"""What people come for, first."""
+
 
 def command(
     group: str, name: str, help: str, options: type, aliases: tuple[str, ...] = (), top: tuple[str, ...] = ()
@@ -152,13 +155,24 @@ def _spellings(group: str) -> dict[str, str]:
 
 def overview(group: str = "") -> str:
     """A line a command: the help of a group, or of the terminal's first word."""
+    import textwrap
+
     rows = [(each.name, each.help) for each in commands() if each.group == (group or "nbcontain")]
-    if not group:
-        rows += [(name, f"{text} ({name} --help)") for name, text in GROUPS.items()]
-        shorts = sorted({word for each in commands() for word in each.top})
-        rows.append(("", "docker's short words work too: " + " ".join(shorts)))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+    if group:
+        return _columns(rows)
+    shorts = {word: each.help for each in commands() for word in each.top}
+    often = [(word, shorts.pop(word)) for word in _OFTEN]
+    groups = [(name, f"{text} ({name} --help)") for name, text in GROUPS.items()]
+    parts = {"often needed": often, "groups of commands": groups, "this machine and this program": rows}
+    width = max(len(name) for part in parts.values() for name, _ in part)
+    texts = [f"{title}\n{_columns(part, width, indent=2)}" for title, part in parts.items()]
+    others = textwrap.fill(" ".join(sorted(shorts)), 100, initial_indent="  ", subsequent_indent="  ")
+    return "\n\n".join([*texts, f"docker's other short words\n{others}"])
+
+
+def _columns(rows: Sequence[tuple[str, str]], width: int = 0, indent: int = 0) -> str:
+    width = width or max(len(name) for name, _ in rows)
+    return "\n".join(f"{' ' * indent}{name:<{width}}  {text}" for name, text in rows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from nbcontain.commands.table import command, docker_line
 from nbcontain.display.formats import Format, size_shown
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Confirm, Document, InProgress, Lines
-from nbcontain.display.words import ago, count, size
+from nbcontain.display.words import ago, count, size, without_asking
 from nbcontain.errors import NbcontainError, UsageError, VolumeNotFound
 from nbcontain.events import Emit
 from nbcontain.filters import VOLUMES
@@ -182,7 +182,7 @@ def volume_prune(engine: Engine, words: PruneWords) -> Confirm | InProgress[Line
     found = engine.volumes.unused(all=words.all, filters=words.filters)
     rows = [(_short(each), each.created, engine.volumes.size_bytes(each)) for each in found]
     what = "all" if words.all else "anonymous"
-    again = f"%volume prune{' -a' * words.all}{''.join(f' --filter {each}' for each in words.filters)} -f"
+    again = without_asking("volume prune", words.filters, *["-a"] * words.all)
     footer = f"{count(len(rows), 'volume')} would go. Nothing was removed: {again} does it without asking."
     table = Table((Column("NAME", look="code"), Column("CREATED", ago), Column("SIZE", size, "num")), rows,
                   footer if rows else "There is nothing to remove.", "what volume prune would remove")  # fmt: skip

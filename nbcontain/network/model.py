@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
 from typing import Any
 
 from nbcontain.errors import NetworkError
+from nbcontain.oci.digest import sha256
 from nbcontain.values import dataclass, field
 
 Address = IPv4Address | IPv6Address
@@ -116,12 +117,17 @@ class PortMapping:
         return self.host_address in ("0.0.0.0", "::")
 
     @property
+    def host(self) -> str:
+        """The address as it stands in front of a colon and a port."""
+        return bracketed(self.host_address)
+
+    @property
     def url(self) -> str:
         """Where this machine's own browsers find it."""
-        return f"http://{bracketed('127.0.0.1' if self.is_any else self.host_address)}:{self.host_port}"
+        return f"http://{'127.0.0.1' if self.is_any else self.host}:{self.host_port}"
 
     def __str__(self) -> str:
-        return f"{bracketed(self.host_address)}:{self.host_port}->{self.container_port}/{self.protocol}"
+        return f"{self.host}:{self.host_port}->{self.container_port}/{self.protocol}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,14 +224,15 @@ def checked_name(name: str) -> str:
     return name
 
 
+@cache
 def built_in_id(name: str) -> str:
     """Networks that are always there have the same id everywhere."""
-    return hashlib.sha256(f"nbcontain network {name}".encode()).hexdigest()
+    return sha256(f"nbcontain network {name}".encode()).hexdigest()
 
 
 def store_tag(root: str) -> str:
     """What the kernel objects of a store have in their names, so that two stores do not take each other's."""
-    return hashlib.sha256(root.encode()).hexdigest()[:5]
+    return sha256(root.encode()).hexdigest()[:5]
 
 
 def bridge_name(tag: str, network_id: str) -> str:
@@ -235,7 +242,7 @@ def bridge_name(tag: str, network_id: str) -> str:
 
 def link_name(tag: str, container_id: str, network_id: str) -> str:
     """A veth's end on the bridge."""
-    return f"nb{tag}v{hashlib.sha256(f'{container_id} {network_id}'.encode()).hexdigest()[:7]}"[:_LINK_BYTES]
+    return f"nb{tag}v{sha256(f'{container_id} {network_id}'.encode()).hexdigest()[:7]}"[:_LINK_BYTES]
 
 
 def is_ours(tag: str, link: str) -> bool:
@@ -248,7 +255,7 @@ def mac_of(address: str, seed: str = "") -> str:
     if address and "." in address:
         parts = ip_address(address).packed
         return ":".join(f"{byte:02x}" for byte in (0x02, 0x42, *parts))
-    digest = hashlib.sha256(f"{seed} {address}".encode()).digest()
+    digest = sha256(f"{seed} {address}".encode()).digest()
     return ":".join(f"{byte:02x}" for byte in (0x02, 0x62, *digest[:4]))
 
 

@@ -349,7 +349,8 @@ def _octal(data: bytes, what: str) -> int:
             raise ValueError
         return int(text, 8)
     except ValueError:
-        raise BadArchive(f"{data!r} is no {what}") from None
+        why = "this is no tar archive, or it is damaged"
+        raise BadArchive(f"a header's {what} is no number: {data!r}", why=why) from None
 
 
 def _number(data: bytes, what: str) -> int:

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
     from nbcontain.runtime.launcher import Launcher
+    from nbcontain.runtime.zygotes import Zygote
     from nbcontain.serving import Serving
     from nbcontain.soundness import Soundness
     from nbcontain.store.stacks import Stacks
@@ -99,9 +100,13 @@ class Engine:
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
-    def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, root: Path | str | None = None, environ: Mapping[str, str] | None = None, zygote: Zygote | None = None
+    ) -> None:
+        """`zygote` is one that was begun with beforehand."""
         self.environ: Mapping[str, str] = Settings(os.environ) if environ is None else environ
         self._root = Path(root).absolute() if root else None
+        self._zygote = zygote
         self._others: dict[str, Engine] = {}
 
     def __enter__(self) -> Engine:
@@ -178,7 +183,7 @@ class Engine:
     def launcher(self) -> Launcher:
         from nbcontain.runtime.launcher import Launcher
 
-        return Launcher(self.host, ("nbcontain.build.copier",), self.profile.rung)
+        return Launcher(self.host, ("nbcontain.build.copier",), self.profile.rung, self._zygote)
 
     @cached_property
     def stacks(self) -> Stacks:

@@ -13,12 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nbcontain.events import Event, Finished, Notice, Output, Record, decode, encode
 from nbcontain.segments import Reader
 from nbcontain.values import replace
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
     from nbcontain.linux.watching import Watch
 

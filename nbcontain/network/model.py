@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -10,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nbcontain.errors import NetworkError
+from nbcontain.oci.digest import sha256
 from nbcontain.values import dataclass, field
 
 Address = IPv4Address | IPv6Address
@@ -215,12 +215,12 @@ def checked_name(name: str) -> str:
 
 def built_in_id(name: str) -> str:
     """Networks that are always there have the same id everywhere."""
-    return hashlib.sha256(f"nbcontain network {name}".encode()).hexdigest()
+    return sha256(f"nbcontain network {name}".encode()).hexdigest()
 
 
 def store_tag(root: str) -> str:
     """What the kernel objects of a store have in their names, so that two stores do not take each other's."""
-    return hashlib.sha256(root.encode()).hexdigest()[:5]
+    return sha256(root.encode()).hexdigest()[:5]
 
 
 def bridge_name(tag: str, network_id: str) -> str:
@@ -230,7 +230,7 @@ def bridge_name(tag: str, network_id: str) -> str:
 
 def link_name(tag: str, container_id: str, network_id: str) -> str:
     """A veth's end on the bridge."""
-    return f"nb{tag}v{hashlib.sha256(f'{container_id} {network_id}'.encode()).hexdigest()[:7]}"[:_LINK_BYTES]
+    return f"nb{tag}v{sha256(f'{container_id} {network_id}'.encode()).hexdigest()[:7]}"[:_LINK_BYTES]
 
 
 def is_ours(tag: str, link: str) -> bool:
@@ -243,7 +243,7 @@ def mac_of(address: str, seed: str = "") -> str:
     if address and "." in address:
         parts = ip_address(address).packed
         return ":".join(f"{byte:02x}" for byte in (0x02, 0x42, *parts))
-    digest = hashlib.sha256(f"{seed} {address}".encode()).digest()
+    digest = sha256(f"{seed} {address}".encode()).digest()
     return ":".join(f"{byte:02x}" for byte in (0x02, 0x62, *digest[:4]))
 
 

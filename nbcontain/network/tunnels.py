@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 TUN = "/dev/net/tun"
 PROGRAMS = ("pasta", "slirp4netns")
@@ -13,6 +12,8 @@ _PATH = "/usr/bin:/bin:/usr/local/bin:/usr/sbin:/sbin"
 
 def there() -> dict[str, str]:
     """Those that are installed, and where."""
+    import shutil
+
     found = {name: shutil.which(name, path=_PATH) for name in PROGRAMS}
     return {name: path for name, path in found.items() if path is not None}
 

@@ -26,6 +26,7 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.runtime.annotations import WITHIN
+from nbcontain.runtime.filters import filter_of
 from nbcontain.runtime.hosts import HOSTS
 from nbcontain.store import files, holds
 from nbcontain.values import asdict, dataclass, field, replace
@@ -128,9 +129,6 @@ class Bundle:
 
         Synced unless the container is to be forgotten anyway.
         """
-        # Only here, in the kernel: the processes that containers are forked from never compile one.
-        from nbcontain.runtime.confinement import filter_of
-
         info = replace(info, unusual=is_unusual(spec))
         seccomp = filter_of(spec.linux.seccomp)
         answers = b""

@@ -15,10 +15,10 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
-from nbcontain.runtime import answerers, init, namespaces, rungs, sources, stage
+from nbcontain.runtime import answerers, contained, namespaces, rungs, sources, stage
 from nbcontain.runtime.annotations import JOINS, WITHIN
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
+from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import Birth
 
 OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit"
@@ -105,7 +105,7 @@ def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
     try:
         if JOINS in spec.annotations:
             joins.check(bundle, spec)
-        return stage.form(birth, partial(init.main, rung=rungs.named(bundle.info.rung)))
+        return stage.form(birth, partial(contained.main, rung=rungs.named(bundle.info.rung)))
     finally:
         birth.close()
 
@@ -206,7 +206,7 @@ def call_as_root(
     """Have one of our functions run, of that module, with `rootfs` as its world and root's rights over its ids."""
     rung = rungs.named(rung_name)
     birth = Birth(ids, namespaces.flags_of(rung.namespaces, namespaces.USUAL))
-    inside = stage.form(birth, partial(init.main, rung=rung))
+    inside = stage.form(birth, partial(contained.main, rung=rung))
     inside.channel.send(
         {
             "do": "function",
@@ -219,12 +219,4 @@ def call_as_root(
     )
     answer, _ = inside.channel.receive()
     os.waitpid(inside.pid, 0)
-    raise_for(answer)
-
-
-def raise_for(answer: Message | None) -> None:
-    """Raise the error that init told of; a first process that says nothing at all is one too."""
-    if answer is None:
-        raise ChildProcessError("the container's first process ended without a word")
-    if "error" in answer:
-        raise error_of(answer)
+    stage.raise_for(answer)

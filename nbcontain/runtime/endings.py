@@ -11,7 +11,7 @@ from pathlib import Path
 from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Notice
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import init, namespaces, rungs, stage
+from nbcontain.runtime import contained, namespaces, rungs, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.calls import be_program, begin_limits, remove_as_root
 from nbcontain.runtime.restarts import Policy, delay_s
@@ -76,7 +76,7 @@ def _begin_anew(run: Supervisor) -> None:
     paths = {**spec.linux.paths, **{name: f"/proc/self/fd/{fd}" for name, fd in kept.items()}}
     birth = namespaces.birth(replace(spec.linux, paths=paths), ids)
     try:
-        inside = stage.form(birth, partial(init.main, rung=rungs.named(run.info.rung)))
+        inside = stage.form(birth, partial(contained.main, rung=rungs.named(run.info.rung)))
     finally:
         birth.close()
     run.adopt(inside)

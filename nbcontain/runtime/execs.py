@@ -14,6 +14,7 @@ from nbcontain.runtime import answerers, init, rungs, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import FLAGS, flags_of
+from nbcontain.runtime.signals import exit_code
 from nbcontain.values import dataclass
 
 _READ_BYTES = 1 << 16
@@ -210,9 +211,3 @@ class Execs:
     def _drop(self, fd: int) -> None:
         self._poll.unregister(fd)
         del self._running[fd]
-
-
-def exit_code(status: int) -> int:
-    """As shells count: 128 and the signal for a killed program."""
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code

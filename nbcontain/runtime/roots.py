@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from nbcontain.linux import syscalls
 from nbcontain.oci.spec import Mount, Process, Spec
 from nbcontain.runtime import isolation, namespaces, secrets, unmounted
-from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.console import Console, furnished
 from nbcontain.runtime.rungs import Rung
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.runtime.bundle import Bundle
 
 
 def made_for(

@@ -1,7 +1,8 @@
-"""Signals by name or number. Read in every process; imports next to nothing."""
+"""Signals by name or number, and how a process ended. Read in every process; imports next to nothing."""
 
 from __future__ import annotations
 
+import os
 import signal
 
 
@@ -16,3 +17,9 @@ def signal_number(text: str) -> int:
         return int(signal.Signals[f"SIG{name}"])
     except KeyError:
         raise ValueError(f"{text!r} is no signal") from None
+
+
+def exit_code(status: int) -> int:
+    """Of a waited-for process, as shells count: 128 and the signal for a killed program."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code

@@ -16,7 +16,7 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import namespaces
-from nbcontain.runtime.messages import Channel, describe, error_of
+from nbcontain.runtime.messages import Channel, Message, describe, error_of
 from nbcontain.runtime.namespaces import Birth
 from nbcontain.values import dataclass
 
@@ -295,6 +295,14 @@ def freeze_imports() -> None:
         setattr(sys, name, type(_PUT_ASIDE[-1])())
     sys.excepthook = lambda *_: None
     gc.disable()
+
+
+def raise_for(answer: Message | None) -> None:
+    """Raise the error that init told of; a first process that says nothing at all is one too."""
+    if answer is None:
+        raise ChildProcessError("the container's first process ended without a word")
+    if "error" in answer:
+        raise error_of(answer)
 
 
 def _expect(channel: Channel, name: str) -> object:

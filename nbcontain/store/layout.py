@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nbcontain.errors import StoreError
-from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.values import dataclass
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.oci.digest import ChainID, Digest
 
 FORMAT_VERSION = "1"
 

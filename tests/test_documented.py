@@ -1,4 +1,7 @@
-"""Every command that the documentation shows is one: its noun, its verb and its flags are in the table of commands."""
+"""What the documentation says of itself: each command that it shows is one, each link within it leads somewhere.
+
+A command is one if its noun, its verb and its flags are in the table of commands.
+"""
 
 from __future__ import annotations
 
@@ -74,10 +77,39 @@ def understood(command: str) -> str:
     return ""
 
 
+def dead_links(path: Path, text: str) -> list[str]:
+    """The links of a page to files that there are not, or to headings that they do not have."""
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]+`", "", _FENCED.sub("", text))):
+        name, _, part = link.partition("#")
+        target = path.parent / name if name else path
+        if re.match(r"[a-z]+:", link) or (target.exists() and not part):
+            continue
+        if not target.exists() or part not in headings(text if not name else target.read_text()):
+            dead.append(link)
+    return dead
+
+
+def headings(text: str) -> set[str]:
+    """The anchors of a page, as GitHub and MyST make them of its headings."""
+    found = re.findall(r"^#+ (.*)$", _FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in found}
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_the_commands_of_a_page_are_commands(path: Path) -> None:
     wrong = {each: said for each in shown(path.read_text()) if (said := understood(each))}
     assert wrong == {}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_the_links_of_a_page_lead_somewhere(path: Path) -> None:
+    assert dead_links(path, path.read_text()) == []
+
+
+def test_a_link_that_leads_nowhere_is_seen() -> None:
+    text = "[a](docs/nothing.md) [b](docs/python.md#no-such-part) [c](#here) [d](https://x.test) `[e](no.md)`\n# Here"
+    assert dead_links(CHECKOUT / "README.md", text) == ["docs/nothing.md", "docs/python.md#no-such-part"]
 
 
 def test_what_is_no_command_is_seen() -> None:

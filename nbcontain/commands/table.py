@@ -197,13 +197,14 @@ class OneName:
 def split(line: str) -> list[str]:
     """A magic's line as words, by the shell's rules for quotes and comments. Raises UsageError for an open quote."""
     import shlex
+    from io import StringIO
 
-    lexer = shlex.shlex(line, posix=True)
+    lexer = shlex.shlex(rest := StringIO(line), posix=True)
     lexer.whitespace_split, lexer.commenters = True, ""
     words: list[str] = []
     try:
         # shlex's own comments begin in the middle of a word, too.
-        while _COMMENT.match(line, lexer.instream.tell()) is None and (word := lexer.get_token()) is not None:
+        while _COMMENT.match(line, rest.tell()) is None and (word := lexer.get_token()) is not None:
             words.append(word)
     except ValueError as error:
         hint = "close the quote, or write \\' for a lone one"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
 from typing import Any
@@ -94,6 +95,11 @@ class Attachment:
     aliases: tuple[str, ...] = ()
 
 
+def bracketed(address: str) -> str:
+    """An address as it stands before a port (RFC 3986, 3.2.2)."""
+    return f"[{address}]" if ":" in address else address
+
+
 @dataclass(frozen=True, slots=True)
 class PortMapping:
     """A port of this machine that leads to one of a container."""
@@ -113,7 +119,12 @@ class PortMapping:
     @property
     def host(self) -> str:
         """The address as it stands in front of a colon and a port."""
-        return f"[{self.host_address}]" if ":" in self.host_address else self.host_address
+        return bracketed(self.host_address)
+
+    @property
+    def url(self) -> str:
+        """Where this machine's own browsers find it."""
+        return f"http://{'127.0.0.1' if self.is_any else self.host}:{self.host_port}"
 
     def __str__(self) -> str:
         return f"{self.host}:{self.host_port}->{self.container_port}/{self.protocol}"
@@ -213,6 +224,7 @@ def checked_name(name: str) -> str:
     return name
 
 
+@cache
 def built_in_id(name: str) -> str:
     """Networks that are always there have the same id everywhere."""
     return sha256(f"nbcontain network {name}".encode()).hexdigest()

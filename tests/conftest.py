@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import needs
 import places
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
 
 pytest_plugins = ["profile_runs"]
+
+# How long an example takes is the machine's affair: a busy one is no reason to fail.
+settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nbcontain.commands.index import INDEX
 from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
 from nbcontain.errors import UsageError
-from nbcontain.options import HelpAsked, argument, option, parse, with_defaults
+from nbcontain.options import HelpAsked, argument, option, parse, with_defaults, words_of
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ GROUPS = {
     "system": "the store itself: is it sound",
 }
 
+_OFTEN = ("run", "build", "ps", "images", "logs", "exec", "stop", "rm", "rmi", "pull", "push")
+"""What people come for, first."""
+
 
 def command(
     group: str, name: str, help: str, options: type, aliases: tuple[str, ...] = (), top: tuple[str, ...] = ()
@@ -57,6 +61,13 @@ def command(
         return function
 
     return register
+
+
+def docker_line(verb: str, options: Any, *positionals: str) -> str:
+    """What one types to docker for the same."""
+    import shlex
+
+    return f"docker {verb} {shlex.join([*words_of(options), *filter(None, positionals)])}".rstrip()
 
 
 def commands() -> list[Command]:
@@ -113,6 +124,7 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
     return found, options
 
 
+_COMMENT = re.compile(r"\s*#")
 _BEFORE = {"-f": "--file", "-p": "--project-name"}
 _ALSO_BEFORE = ("--file", "--project-name", "--project-directory", "--profile", "--env-file")
 
@@ -145,13 +157,24 @@ def _spellings(group: str) -> dict[str, str]:
 
 def overview(group: str = "") -> str:
     """A line a command: the help of a group, or of the terminal's first word."""
+    import textwrap
+
     rows = [(each.name, each.help) for each in commands() if each.group == (group or "nbcontain")]
-    if not group:
-        rows += [(name, f"{text} ({name} --help)") for name, text in GROUPS.items()]
-        shorts = sorted({word for each in commands() for word in each.top})
-        rows.append(("", "docker's short words work too: " + " ".join(shorts)))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+    if group:
+        return _columns(rows)
+    shorts = {word: each.help for each in commands() for word in each.top}
+    often = [(word, shorts.pop(word)) for word in _OFTEN]
+    groups = [(name, f"{text} ({name} --help)") for name, text in GROUPS.items()]
+    parts = {"often needed": often, "groups of commands": groups, "this machine and this program": rows}
+    width = max(len(name) for part in parts.values() for name, _ in part)
+    texts = [f"{title}\n{_columns(part, width, indent=2)}" for title, part in parts.items()]
+    others = textwrap.fill(" ".join(sorted(shorts)), 100, initial_indent="  ", subsequent_indent="  ")
+    return "\n\n".join([*texts, f"docker's other short words\n{others}"])
+
+
+def _columns(rows: Sequence[tuple[str, str]], width: int = 0, indent: int = 0) -> str:
+    width = width or max(len(name) for name, _ in rows)
+    return "\n".join(f"{' ' * indent}{name:<{width}}  {text}" for name, text in rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,11 +202,18 @@ class OneName:
 
 
 def split(line: str) -> list[str]:
-    """A magic's line as words, by the shell's rules for quotes. Raises UsageError for an open quote."""
+    """A magic's line as words, by the shell's rules for quotes and comments. Raises UsageError for an open quote."""
     import shlex
+    from io import StringIO
 
+    lexer = shlex.shlex(rest := StringIO(line), posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    words: list[str] = []
     try:
-        return shlex.split(line, posix=True)
+        # shlex's own comments begin in the middle of a word, too.
+        while _COMMENT.match(line, rest.tell()) is None and (word := lexer.get_token()) is not None:
+            words.append(word)
     except ValueError as error:
         hint = "close the quote, or write \\' for a lone one"
         raise UsageError(f"cannot read {line!r}", why=str(error), hint=hint) from error
+    return words

@@ -19,12 +19,13 @@ from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import start_time
 from nbcontain.runtime import calls, endings, idle, requests, stage
-from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.execs import Execs, exit_code
+from nbcontain.runtime.bundle import Bundle, State
+from nbcontain.runtime.execs import Execs
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
-from nbcontain.runtime.signals import signal_number
+from nbcontain.runtime.signals import exit_code, signal_number
 from nbcontain.store import events_log
 from nbcontain.store.layout import Layout
 from nbcontain.store.rotation import opened
@@ -164,7 +165,7 @@ class Supervisor:
             _ = self.bundle.active_directory
         assert self.inside is not None
         answer, console = self.inside.receive()
-        calls.raise_for(answer)
+        stage.raise_for(answer)
         assert answer is not None
         held = {name: console.pop(0) for name in answer["held"]}
         self.mounts_fd = held.pop("mnt", -1)

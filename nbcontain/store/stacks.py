@@ -116,6 +116,18 @@ class Stacks:
         with self.ledger(shown) as ledger:
             return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), read, ledger, ())
 
+    def apply(self, staging: Staging, source: Sequence[int], ledger: Sequence[int]) -> None:
+        """Have a worker unpack the plain tar that a pipe or a ring gives, to its end. Whoever writes to it hashes it."""
+        self.worker.call(
+            "apply_tar",
+            (Mount("/", "bind", str(staging.fs), ("bind",)),),
+            {
+                "userxattr": self.store.snapshots.userxattr, "form": self.store.snapshots.form,
+                "ids": "single" if self.ids.is_single else "all", "descriptors": len(source),
+            },  # fmt: skip
+            (*source, *ledger),
+        )
+
     @property
     def records(self) -> bool:
         """Whether some owners and devices can only be recorded here."""
@@ -332,15 +344,7 @@ def apply(stacks: Stacks, staging: Staging, sender: Sender) -> None:
     """Have the worker unpack the plain tar that is written to `sender`, by another thread. Raises BadArchive."""
     try:
         with staging.ledger(wanted=stacks.records) as ledger:
-            stacks.worker.call(
-                "apply_tar",
-                (Mount("/", "bind", str(staging.fs), ("bind",)),),
-                {
-                    "userxattr": stacks.store.snapshots.userxattr, "form": stacks.store.snapshots.form,
-                    "ids": "single" if stacks.ids.is_single else "all",
-                },  # fmt: skip
-                (*sender.fds, *ledger),
-            )
+            stacks.apply(staging, sender.fds, ledger)
     finally:
         sender.leave()
 

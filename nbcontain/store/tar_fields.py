@@ -49,7 +49,8 @@ def octal(data: bytes, what: str) -> int:
             raise ValueError
         return int(text, 8)
     except ValueError:
-        raise BadArchive(f"{data!r} is no {what}") from None
+        why = "this is no tar archive, or it is damaged"
+        raise BadArchive(f"a header's {what} is no number: {data!r}", why=why) from None
 
 
 def number(data: bytes, what: str) -> int:

@@ -392,7 +392,7 @@ def test_a_file_without_its_sections_reads_the_same(tmp_path: Path) -> None:
 _HEAD = Path("/bin/sh").read_bytes()
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 4096), changes=st.dictionaries(st.integers(4, 2000), st.integers(0, 255), max_size=8))
 @example(cut=4096, changes={54: 0, 55: 0})
 def test_a_damaged_elf_file_is_refused_or_read(tmp_path: Path, cut: int, changes: dict[int, int]) -> None:

@@ -78,7 +78,7 @@ def test_no_template_takes_the_machine(text: str) -> None:
         Template.parse(text).render({})
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.lists(PIECES, max_size=14), PLAIN)
 def test_whatever_is_written_is_a_text_or_an_error_of_ours(pieces: list[str], value: object) -> None:
     for text in ("{{" + " ".join(pieces) + "}}", "".join(pieces)):
@@ -88,7 +88,7 @@ def test_whatever_is_written_is_a_text_or_an_error_of_ours(pieces: list[str], va
             assert error.lines()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(PLAIN)
 def test_json_is_json(value: Any) -> None:
     text = Template.parse("{{json .}}").render(value)

@@ -30,13 +30,13 @@ FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(pieces=st.lists(FRAGMENTS, max_size=14))
 def test_pieces_in_any_order_are_read_as_buildkit_reads_them(pieces: list[str]) -> None:
     assert difference("".join(pieces)) == ""
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     keyword=st.sampled_from(["ENV", "LABEL", "CMD", "VOLUME", "EXPOSE", "USER", "ARG", "COPY", "HEALTHCHECK CMD"]),
     argument=st.text(alphabet="ab=\"' \\[],\u00e9#$", min_size=1, max_size=14),

@@ -13,7 +13,7 @@ import needs
 from bpf import AARCH64, ALLOW, ARM, ERRNO, I386, KILL_PROCESS, X86_64, Filter
 from nbcontain.errors import BadDocument, UsageError
 from nbcontain.linux import seccomp
-from nbcontain.linux.confine import sealed
+from nbcontain.linux.filter_bytes import packed
 from nbcontain.linux.seccomp_default import default
 from nbcontain.oci.seccomp import ACTIONS, FLAGS, OPERATORS, Argument, Rule, Seccomp, from_docker, from_json, to_json
 from nbcontain.runtime import answered_calls
@@ -91,7 +91,7 @@ def meant(profile: Seccomp, name: str, arguments: list[int]) -> int:
 
 
 @given(profiles, st.lists(numbers64, min_size=6, max_size=6), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_filter_returns_what_its_profile_says(profile: Seccomp, arguments: list[int], data: st.DataObject) -> None:
     named = sorted({name for rule in profile.rules for name in rule.names}) or ["read"]
     name = data.draw(st.sampled_from([*named, "read", "mseal"]))
@@ -105,7 +105,7 @@ def test_a_filter_returns_what_its_profile_says(profile: Seccomp, arguments: lis
 
 
 @given(profiles)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_profile_survives_its_json(profile: Seccomp) -> None:
     assert from_json(to_json(profile)) == profile
 
@@ -115,7 +115,7 @@ simple = st.builds(Rule, one_name, st.just("SCMP_ACT_ALLOW"), st.none(), st.list
 
 
 @given(st.lists(simple, max_size=6, unique_by=lambda rule: rule.names))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_libseccomp_makes_the_same_of_it(some: list[Rule]) -> None:
     if bpf.libseccomp() is None:
         needs.missing("libseccomp.so.2 is not installed (Debian package libseccomp2)")
@@ -318,7 +318,7 @@ def test_a_profile_that_is_none_is_an_error(wrong: object) -> None:
         from_docker(wrong, (), "x86_64", (6, 1))
 
 
-FLAGS_BYTES = len(sealed(b"", 0))
+FLAGS_BYTES = len(packed(b"", 0))
 
 
 def test_only_opens_that_could_be_of_proc_or_dev_are_answered() -> None:

@@ -79,7 +79,7 @@ def test_a_file_in_the_way_is_an_error(outside: Path) -> None:
 parts = st.lists(st.sampled_from(["a", "b", "..", ".", "", "c"]), min_size=1, max_size=5).map("/".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(links=st.lists(st.tuples(st.sampled_from("abc"), parts), max_size=3), path=parts)
 def test_no_tree_of_links_leads_out(
     tmp_path_factory: pytest.TempPathFactory, links: list[tuple[str, str]], path: str

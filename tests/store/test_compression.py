@@ -86,7 +86,7 @@ def test_a_zstd_window_that_would_fill_the_memory_is_refused() -> None:
 
 
 @given(st.binary(max_size=400), st.sampled_from(["gzip", "bzip2", "xz", "zstd"]), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damaged_streams_are_read_or_refused_and_nothing_else(content: bytes, packer: str, data: st.DataObject) -> None:
     packed = bytearray(PACKERS[packer](content))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -107,7 +107,7 @@ def test_a_layer_is_stored_as_gzip_and_known_by_both_digests(store: Store) -> No
 
 
 @given(st.lists(st.integers(1, 1_500_000), max_size=6))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_layers_bytes_do_not_depend_on_the_pieces_it_came_in(store_of_the_session: Store, cuts: list[int]) -> None:
     ends = sorted({min(cut, len(DATA)) for cut in cuts} | {0, len(DATA)})
     pieces = [DATA[start:end] for start, end in zip(ends, ends[1:], strict=False)]

@@ -165,7 +165,7 @@ def _tidy(members: list[Member]) -> list[Member]:
     return [each for each in kept if each[0].name.replace(b".wh.", b"") not in names or b".wh." not in each[0].name]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(st.lists(MEMBERS, max_size=6), min_size=1, max_size=4))
 def test_layers_show_together_what_another_reader_finds(stacks: list[list[Member]]) -> None:
     import tempfile

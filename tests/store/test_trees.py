@@ -262,7 +262,7 @@ def do(root: Path, deed: str, place: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["by its index", "by contents"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(deeds=st.lists(st.tuples(st.sampled_from(DEEDS), st.sampled_from(PLACES), st.sampled_from(PLACES)), max_size=8))
 def test_changes_laid_on_the_original_give_the_changed(
     known: bool, deeds: list[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory

@@ -51,7 +51,8 @@ def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
             ring.Received(source) if len(source) == ring.DESCRIPTORS
             else stack.enter_context(os.fdopen(source[0], "rb", buffering=0, closefd=False)),
             "/", userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
-            target_type=TreeTarget if arguments["form"] == "tree" else None, ledger=ledger_to(rest[0]) if rest else None,
+            target_type=TreeTarget if arguments["form"] == "tree" else None,
+            ledger=ledger_to(rest[0]) if rest else None,
         )  # fmt: skip
     return {
         "entries": applied.entries,

@@ -117,7 +117,7 @@ class Stacks:
             return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), read, ledger, ())
 
     def apply(self, staging: Staging, source: Sequence[int], ledger: Sequence[int]) -> None:
-        """Have a worker unpack the plain tar that a pipe or a ring gives, to its end. Whoever writes to it hashes it."""
+        """Have a worker unpack the plain tar that a pipe or a ring gives, to its end. Who writes to it hashes it."""
         self.worker.call(
             "apply_tar",
             (Mount("/", "bind", str(staging.fs), ("bind",)),),

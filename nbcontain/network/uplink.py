@@ -115,7 +115,8 @@ class Uplink:
         try:
             found = json.loads(files.read(self._directory / "uplink.json", 1 << 10))
             record = {name: int(found.get(name, 0)) for name in ("pid", "start", "netns", "ipv6")}
-            return record if start_of(record["pid"]) == record["start"] else None
+            # One that ended before it could be looked at has no beginning.
+            return record if record["start"] and start_of(record["pid"]) == record["start"] else None
         except (OSError, ValueError, KeyError, TypeError, NbcontainError):
             return None
 
@@ -141,7 +142,7 @@ def _words(name: str, holder: int, *, has_ipv6: bool) -> list[str]:
 def _is_ready(pid: int, start: int) -> bool:
     """Whether it has made its interface and a route, which takes it a moment; False if it ended."""
     until = time.monotonic() + _READY_S
-    while time.monotonic() < until and start_of(pid) == start:
+    while start and time.monotonic() < until and start_of(pid) == start:
         with suppress(OSError):
             index = socket.if_nametoindex(DEVICE)
             with open("/proc/thread-self/net/route", encoding="ascii") as lines:

@@ -46,6 +46,7 @@ from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.host import Host
     from nbcontain.runtime.generate import RunOptions
     from nbcontain.runtime.launcher import Launcher
     from nbcontain.runtime.leash import Leash
@@ -207,11 +208,19 @@ class Networks:
             "labels": words.pairs(request.labels), "options": options,
             "subnets": words.subnets(request.subnets, request.gateways, request.ranges),
         })  # fmt: skip
-        return network_from_json(answer["network"])
+        made = network_from_json(answer["network"])
+        self._tell("create", made)
+        return made
 
     def remove(self, name: str) -> None:
         """Forget a network. Raises NetworkNotFound, NetworkInUse."""
+        found = self.get(name)
         self._ask({"do": "remove", "network": name})
+        self._tell("destroy", found)
+
+    def _tell(self, action: str, network: Network, **attributes: str) -> None:
+        told = {"name": network.name, "type": network.driver, **attributes}
+        self._engine.events.record("network", action, network.id, told)
 
     def unused(self, filters: Sequence[str] = ()) -> list[Network]:
         """The networks that no container is on, nor will be when it is started. Filters are docker's, of labels."""
@@ -261,9 +270,9 @@ class Networks:
                 self.get(each.network)
         return replace(options, network=mode), wished, notices
 
-    def knobs(self, wished: Wish) -> dict[str, str]:
-        """The kernel's settings of a network of a container's own, that nobody need ask for."""
-        return own_network(self._engine.host) if wished.is_networked else {}
+    def knobs(self, wished: Wish, host: Host) -> dict[str, str]:
+        """The kernel's settings of a network of a container's own, that nobody need ask for. The host's ids are its."""
+        return own_network(host) if wished.is_networked else {}
 
     def wish_of(self, container: Container) -> Wish:
         """What a container was asked to have, and what was changed since."""
@@ -393,6 +402,7 @@ class Networks:
             self._write_resolver(container, wished, answer)
         mode = found.name if wished.mode == "none" else wished.mode
         self._change(container, replace(wished, mode=mode, attachments=(*wished.attachments, asked)))
+        self._tell("connect", found, container=container.id)
 
     def disconnect(self, network: str, container: Container, *, force: bool = False) -> None:
         """Take a container off a network, at once if it runs. Raises NetworkError."""
@@ -412,6 +422,7 @@ class Networks:
                     raise
         mode = left[0].network if left else "none"
         self._change(container, replace(wished, mode=mode, attachments=left))
+        self._tell("disconnect", found, container=container.id)
 
     def _write_resolver(self, container: Container, wished: Wish, answer: Mapping[str, Any]) -> None:
         """Whom a running container asks for names from now on; into the very file that it sees."""

@@ -166,3 +166,20 @@ def test_who_follows_and_never_reads_keeps_nothing_watched(tmp_path: Path) -> No
     while watches() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert watches() <= before
+
+
+def test_who_stops_before_anything_was_read_lets_go_of_all_that_was_opened(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").touch()
+    ended: list[int] = []
+    FileJournal(tmp_path / "journal.jsonl").follow(lambda: ended.append(1)).close()
+    assert ended == [1]
+
+
+def test_who_has_had_enough_is_let_go_though_the_writer_lives_on(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path / "journal.jsonl", lambda: True)
+    journal.append(Started("c", "web"))
+    enough = threading.Event()
+    records = journal.follow(enough=enough.is_set)
+    assert isinstance(next(records).event, Started)
+    enough.set()
+    assert list(records) == []

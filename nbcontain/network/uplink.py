@@ -16,6 +16,7 @@ from pathlib import Path
 from nbcontain.errors import NbcontainError
 from nbcontain.linux import starts
 from nbcontain.linux.starts import start_of
+from nbcontain.network import links
 from nbcontain.network.outside import Outside
 from nbcontain.network.tunnels import missing, there
 from nbcontain.store import files
@@ -25,7 +26,6 @@ _ADDRESS, _GATEWAY, _BITS = "198.19.211.100", "198.19.211.2", 24
 """Of a block that is for tests between machines (RFC 2544), and nobody's."""
 _ADDRESS6, _GATEWAY6 = "fd6e:6263:6f6e::100", "fd6e:6263:6f6e::2"
 """pasta's; slirp4netns has its own."""
-_LISTENS = Path("/proc/sys/net/ipv6/conf/default/accept_ra")
 _READY_S = 5.0
 _FIRST_AGAIN_S, _LAST_AGAIN_S = 0.5, 30.0
 """Tried again after so long, each time twice that: one that was killed may be in the way while it ends."""
@@ -80,9 +80,8 @@ class Uplink:
         why = ""
         has_ipv6 = self._outside.leads_out_by_ipv6()
         if has_ipv6:
-            # slirp4netns says that it is a router; who passes packets on, as this namespace does, believes none else.
-            with suppress(OSError):
-                _LISTENS.write_text("2")
+            # slirp4netns says that it is one.
+            links.believe_routers()
         for name, program in there().items():
             try:
                 files.make_directory(self._directory, durable=False)

@@ -11,8 +11,8 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from nbcontain.errors import DiskFailed, DiskFull, StoreError
@@ -397,6 +397,22 @@ def sync_directory(path: Path) -> None:
             os.close(fd)
 
 
+def sync_together(directory: Path, names: Iterable[str]) -> None:
+    """Make the bytes of these files of a directory survive a power cut, in about the time that one of them takes.
+
+    The disk is told of all of them before any is waited for: a file system with a journal has then one entry to write,
+    and not one for each.
+    """
+    with disk(directory), ExitStack() as opened:
+        fds = []
+        for name in names:
+            fds.append(os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+            opened.callback(os.close, fds[-1])
+            begin_writing_out(fds[-1], 0, 0)
+        for fd in fds:
+            _fsync(fd)
+
+
 def sync_filesystem(path: Path) -> None:
     """Write out everything of the file system that `path` is in (syncfs(2))."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -427,7 +443,10 @@ def open_to_append(path: Path, mode: int = 0o600) -> int:
 
 
 def begin_writing_out(fd: int, offset: int, size_bytes: int) -> None:
-    """Have the disk begin with what was written there, while more is made; `sync_file` has then less to wait for."""
+    """Have the disk begin with what was written there, while more is made; `sync_file` has then less to wait for.
+
+    A size of 0 stands for all that follows.
+    """
     from nbcontain.linux import syscalls
 
     syscalls.begin_writing_out(fd, offset, size_bytes)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nbcontain.errors import ContainerError, ContainerFailed, ContainerNotFound, NetworkError, NotRunning, UsageError
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.container import Container as Handle
-from nbcontain.runtime.signals import signal_number
+from nbcontain.runtime.signals import is_heeded, signal_number
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -72,17 +72,9 @@ class Container(Handle):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with suppress(ContainerNotFound, FileNotFoundError):
-            self.stop(None if self._heeds_its_stop_signal() else 0)
+            heeds = is_heeded(self.pid or 0, signal_number(self.info.stop_signal))
+            self.stop(None if heeds else 0)
             self.remove(force=True, v=True)
-
-    def _heeds_its_stop_signal(self) -> bool:
-        """Whether its first process has a handler for it: without one, the kernel keeps it from that process."""
-        try:
-            status = Path(f"/proc/{self.pid}/status").read_text(errors="replace")
-            caught = int(status.partition("\nSigCgt:")[2].split()[0], 16)
-            return bool(caught >> (signal_number(self.info.stop_signal) - 1) & 1)
-        except (OSError, ValueError, IndexError):
-            return False
 
     # --- its life ---
 

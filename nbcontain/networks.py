@@ -31,13 +31,14 @@ from nbcontain.network.model import (
     wish_to_json,
 )
 from nbcontain.network.records import Records
-from nbcontain.network.tunnels import missing
+from nbcontain.network.tunnels import missing, not_forwarding
 from nbcontain.network.wishes import wish
 from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime import hosts
 from nbcontain.runtime.annotations import WITHIN
 from nbcontain.runtime.container import Container
+from nbcontain.runtime.grants import own_network
 from nbcontain.runtime.networking import JOINED, mode_of
 from nbcontain.runtime.rungs import FURNITURE
 from nbcontain.store import files
@@ -45,6 +46,7 @@ from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.host import Host
     from nbcontain.runtime.generate import RunOptions
     from nbcontain.runtime.launcher import Launcher
     from nbcontain.runtime.leash import Leash
@@ -122,10 +124,8 @@ class Networks:
 
     def can_bridge(self) -> bool:
         """Whether networks with bridges can be made here."""
-        host = self._engine.host
-        rung = self._engine.profile.rung
-        is_whole = "network" in rung.namespaces and rung.proc
-        return is_whole and host.can(Ability.NET_ADMIN) and host.can(Ability.NET_NAMESPACE)
+        host, own = self._engine.host, self._engine.profile.rung.namespaces
+        return "network" in own and host.can(Ability.NET_ADMIN) and host.can(Ability.NET_NAMESPACE)
 
     def default(self) -> str:
         """The network of a container that names none: the default bridge where that leads out, else the host's."""
@@ -134,7 +134,7 @@ class Networks:
 
     def no_way_out(self) -> str:
         """Why nothing leads out of networks here, in words; "" where something does."""
-        return "" if self._engine.host.is_root else missing()
+        return not_forwarding() if self._engine.host.is_root else missing()
 
     def all(self) -> list[Network]:
         """All networks, by name; bridge, host and none are always there."""
@@ -261,6 +261,10 @@ class Networks:
             for each in wished.attachments:
                 self.get(each.network)
         return replace(options, network=mode), wished, notices
+
+    def knobs(self, wished: Wish, host: Host) -> dict[str, str]:
+        """The kernel's settings of a network of a container's own, that nobody need ask for. The host's ids are its."""
+        return own_network(host) if wished.is_networked else {}
 
     def wish_of(self, container: Container) -> Wish:
         """What a container was asked to have, and what was changed since."""

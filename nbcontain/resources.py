@@ -22,6 +22,7 @@ from nbcontain.values import dataclass, fields, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.runtime.generate import RunOptions
 
 _SAMPLE_S = 0.25
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -69,6 +70,20 @@ class Resources:
     @cached_property
     def _tree(self) -> Tree:
         return Tree.here(is_root=self._engine.host.ids.is_identity)
+
+    def with_usual(self, options: RunOptions) -> RunOptions:
+        """The options with the limit of processes that a container has which is told none, where one can be kept.
+
+        There is none unless NBCONTAIN_PIDS_LIMIT says so: a control group takes longer to enter than a container
+        takes to start. Raises UsageError.
+        """
+        text = self._engine.environ.get("NBCONTAIN_PIDS_LIMIT", "")
+        if not text or options.pids_limit is not None:
+            return options
+        if not text.removeprefix("-").isdecimal():
+            raise UsageError(f"NBCONTAIN_PIDS_LIMIT={text} is no number", hint="2048, or -1 for no limit")
+        number = int(text)
+        return replace(options, pids_limit=number) if number > 0 and self._tree.keeps("pids") else options
 
     def group(self, container: Container) -> Group:
         """A container's control group; there may be none."""

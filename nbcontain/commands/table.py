@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -116,6 +117,7 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
     return found, options
 
 
+_COMMENT = re.compile(r"\s*#")
 _BEFORE = {"-f": "--file", "-p": "--project-name"}
 _ALSO_BEFORE = ("--file", "--project-name", "--project-directory", "--profile", "--env-file")
 
@@ -193,11 +195,18 @@ class OneName:
 
 
 def split(line: str) -> list[str]:
-    """A magic's line as words, by the shell's rules for quotes. Raises UsageError for an open quote."""
+    """A magic's line as words, by the shell's rules for quotes and comments. Raises UsageError for an open quote."""
     import shlex
+    from io import StringIO
 
+    lexer = shlex.shlex(rest := StringIO(line), posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    words: list[str] = []
     try:
-        return shlex.split(line, posix=True)
+        # shlex's own comments begin in the middle of a word, too.
+        while _COMMENT.match(line, rest.tell()) is None and (word := lexer.get_token()) is not None:
+            words.append(word)
     except ValueError as error:
         hint = "close the quote, or write \\' for a lone one"
         raise UsageError(f"cannot read {line!r}", why=str(error), hint=hint) from error
+    return words

@@ -85,6 +85,13 @@ class Tree:
             return controller in (self.second / "cgroup.controllers").read_text().split()
         return False
 
+    def keeps(self, controller: str) -> bool:
+        """Whether groups of ours can be made here that this controller keeps."""
+        place = self.first.get(_OLD_NAMES.get(controller, controller))
+        if place is None and self.has_second(controller):
+            place = self.second
+        return place is not None and os.access(place, os.W_OK)
+
 
 def _unescaped(text: str) -> str:
     return text.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")

@@ -33,6 +33,7 @@ from nbcontain.network.own import Own
 from nbcontain.network.records import Records
 from nbcontain.network.ruleset import elements, table_name
 from nbcontain.network.serving import Serving, Wanted
+from nbcontain.network.tunnels import not_forwarding
 
 _SO_RCVBUFFORCE = 33
 _QUESTIONS_BYTES = 1 << 20
@@ -115,8 +116,9 @@ class Fabric:
             found.append(
                 f"this kernel has no packet filter for us ({self._filter_refusal}): nothing leads out of networks"
             )
-        if self.own is not None and self.own.uplink.refusal and leading(sandbox.endpoints) is not None:
-            found.append(f"nothing leads out of networks here: {self.own.uplink.refusal}")
+        refusal = self.own.uplink.refusal if self.own is not None else not_forwarding()
+        if refusal and leading(sandbox.endpoints) is not None:
+            found.append(f"nothing leads out of networks here: {refusal}")
         networks = {each.network for each in sandbox.endpoints}
         for key, why in self.names.refused.items():
             network, gateway, _ = key.split(" ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
 from typing import Any
@@ -213,6 +214,7 @@ def checked_name(name: str) -> str:
     return name
 
 
+@cache
 def built_in_id(name: str) -> str:
     """Networks that are always there have the same id everywhere."""
     return sha256(f"nbcontain network {name}".encode()).hexdigest()

@@ -43,7 +43,9 @@ class Serving:
             return
         self.refused = {key: why for key, why in self.refused.items() if key in wanted}
         for pause_s in _PAUSES_S:
-            time.sleep(pause_s)
+            if pause_s:
+                # A pause of nothing would be one all the same: it lets others have the processor.
+                time.sleep(pause_s)
             try:
                 channel = self._connected()
                 held = self._held(channel) if self._holds is None else self._holds

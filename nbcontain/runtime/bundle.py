@@ -25,7 +25,7 @@ from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
-from nbcontain.runtime.annotations import WITHIN
+from nbcontain.runtime.annotations import USERNS, WITHIN
 from nbcontain.runtime.filters import filter_of
 from nbcontain.runtime.hosts import HOSTS
 from nbcontain.store import files, holds
@@ -411,7 +411,7 @@ def is_unusual(spec: Spec) -> bool:
     crossing = {"shared", "rshared", "slave", "rslave", "idmap", "ridmap"}
     return bool(
         linux.paths
-        or WITHIN in spec.annotations
+        or {WITHIN, USERNS} & spec.annotations.keys()
         or {"pid", "ipc", "uts"} - {*linux.namespaces}
         or "time" in linux.namespaces
         or any(each.uid_mappings or crossing & {*each.options} for each in spec.mounts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,7 +17,7 @@ from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime import answerers, contained, namespaces, rungs, sources, stage
-from nbcontain.runtime.annotations import JOINS, WITHIN
+from nbcontain.runtime.annotations import JOINS, USERNS, WITHIN
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import Birth
@@ -46,9 +47,16 @@ def be_program(
         pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
         ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
     opened: dict[int, int] = {}
-    if bundle.info.unusual and sources.need_host(bundle.spec):
-        opened = sources.opened(bundle.spec, stage.user_namespace, own_map=f"/proc/{pid}/ns/user")
-        ends[3:3] = opened.values()
+    texts: dict[str, int] = {}
+    users = f"/proc/{pid}/ns/user"
+    if bundle.info.unusual and USERNS in (spec := bundle.spec).annotations:
+        from nbcontain.runtime import shifted
+
+        opened, texts = shifted.opened(bundle, spec, users, volatile=message["volatile"]), shifted.texts(bundle)
+        shifted.give(spec, [fd for fd in ends[:3] if stat.S_ISFIFO(os.fstat(fd).st_mode)])
+    elif bundle.info.unusual and sources.need_host(bundle.spec):
+        opened = sources.opened(bundle.spec, stage.user_namespace, own_map=users)
+    ends[3:3] = (*opened.values(), *texts.values())
     answered = None
     if bundle.info.answers:
         answered = answerers.fork_for(bundle, bundle.spec)
@@ -61,6 +69,7 @@ def be_program(
         "holds": _held(bundle, message),
         "bundle": str(bundle.path),
         "opened": [*opened],
+        "texts": [*texts],
         "volatile": message["volatile"],
         # Said beforehand, so that init need not wait for our answer to its "ready".
         "start": message["start"],
@@ -101,6 +110,8 @@ def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
         linux = joins.resolved(bundle, spec)
     if "user" in spec.linux.namespaces and ids.is_identity:
         ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
+        # Before there is anybody who could not: of this machine's files init may be able to read nothing.
+        from nbcontain.runtime import shifted  # noqa: F401
     birth = namespaces.birth(linux, ids, spec.annotations.get(WITHIN, ""))
     try:
         if JOINS in spec.annotations:

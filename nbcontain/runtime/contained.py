@@ -32,6 +32,14 @@ def main(channel: Channel, rung: Rung = _FULL, rehearse: Callable[[], None] = la
 def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:
     """Init: make the container and become its program."""
     bundle = Bundle(Path(message["bundle"]))
+    first = 3 + len(message["opened"])
+    texts = dict(zip(message["texts"], fds[first:], strict=False))
+    del fds[first : first + len(texts)]
+    if texts:
+        # Its supervisor has imported it, and forked us.
+        from nbcontain.runtime.shifted import Handed
+
+        bundle = Handed(bundle, texts)
     spec = bundle.spec
     if joined := message.get("joined"):
         # Of its run before: there is nothing to be made.
@@ -41,7 +49,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     if spec.process.oom_score_adj is not None:
         confine.set_oom_score(spec.process.oom_score_adj)
     redirect(*fds[:3])
-    opened = dict(zip(message.get("opened", ()), fds[3:], strict=False))
+    opened = dict(zip(message["opened"], fds[3:], strict=False))
     del fds[3 : 3 + len(opened)]
     answers = Answers.of_init(bundle, message["answers"], spec, fds.pop() if message["is_answered"] else -1)
     volatile = message["volatile"]

@@ -72,6 +72,8 @@ def _begin_anew(run: Supervisor) -> None:
     ids = run.ids
     if "user" in spec.linux.namespaces and ids.is_identity:
         ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
+        # Init may not be able to read it from this machine's files.
+        from nbcontain.runtime import shifted  # noqa: F401
     kept = {name: fd for name, fd in (("network", run.network_fd), ("user", run.user_fd)) if fd >= 0}
     paths = {**spec.linux.paths, **{name: f"/proc/self/fd/{fd}" for name, fd in kept.items()}}
     birth = namespaces.birth(replace(spec.linux, paths=paths), ids)

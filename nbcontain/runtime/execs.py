@@ -6,11 +6,13 @@ import importlib
 import os
 import select
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
 from nbcontain.runtime import answerers, init, rungs, stage
+from nbcontain.runtime.annotations import USERNS
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import FLAGS, flags_of
@@ -88,6 +90,10 @@ class Execs:
             body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd, answers=answers)
             kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
             flags = flags_of(spec.linux.namespaces)
+            if USERNS in spec.annotations:
+                from nbcontain.runtime import shifted
+
+                shifted.give(spec, [fd for fd in fds[:3] if stat.S_ISFIFO(os.fstat(fd).st_mode)])
             inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
         finally:
             if root_fd >= 0:

@@ -173,15 +173,23 @@ def tree_inside(pidfd: int, flags: int, path: str, attributes: int) -> int:
 
     With MOUNT_ATTR_… `attributes`, which only who is of its user namespace may set.
     """
+    return taken(lambda channel: _take_tree(pidfd, flags, path, attributes, channel), f"{path} of a container")
+
+
+def taken(body: Callable[[Channel], None], what: str) -> int:
+    """Supervisor: have a process forked to run `body`, which sends one descriptor; gives that. Raises what it raised.
+
+    `what` is what it is of, for errors.
+    """
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _take_tree(pidfd, flags, path, attributes, theirs), theirs)
+        run(lambda: body(theirs), theirs)
     theirs.close()
     try:
         message, fds = ours.receive()
         if message is None or "error" in message or not fds:
-            raise error_of(message or {"error": "SetupFailed", "message": f"{path} of a container cannot be taken"})
+            raise error_of(message or {"error": "SetupFailed", "message": f"{what} cannot be taken"})
         return fds[0]
     finally:
         ours.close()

@@ -29,8 +29,10 @@ from nbcontain.errors import (
     NetworkInUse,
     NetworkNotFound,
     PortTaken,
+    Unavailable,
     UsageError,
 )
+from nbcontain.network import tunnels
 from nbcontain.network.records import place
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.container import Container
@@ -96,6 +98,25 @@ def test_who_names_no_network_is_on_the_default_one_with_its_own_address_and_a_w
     lines = shown.splitlines()
     assert any(line.startswith("10.210.0.") and line.split()[-1] in lines for line in lines)
     assert "1 packets received" in shown
+
+
+def test_where_no_proc_can_be_mounted_networks_are_the_same(machine: Machine, lan: Lan) -> None:
+    lower = Machine.__new__(Machine)
+    lower.engine = machine.engine.isolated("root-noproc")
+    make(lower, "lab")
+    wait_for_web(lower.start(WEB, name="web", network="lab"))
+    shown = lower.sh(f"{get('web', 80)}; ip -o -4 addr show eth0", network="lab")
+    assert "hello" in shown and "10.211.0." in shown
+    with pytest.raises(Unavailable, match="root-noproc"):
+        lower.sh("true", network="lab", sysctl=("net.ipv4.ip_default_ttl=9",))
+
+
+def test_where_nothing_is_forwarded_who_names_no_network_has_this_machines(
+    machine: Machine, lan: Lan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnels, "FORWARDING", "/nowhere")
+    assert machine.engine.networks.default() == "host"
+    assert "forwards nothing" in machine.engine.networks.no_way_out()
 
 
 def test_a_container_is_reached_by_its_name_its_alias_and_the_beginning_of_its_id(machine: Machine, lan: Lan) -> None:

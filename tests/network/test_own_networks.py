@@ -220,6 +220,21 @@ def test_without_a_way_out_who_names_no_network_has_this_machines(
     assert "192.0.2.1" in machine.sh("ip addr")
 
 
+def test_networks_are_the_same_where_nothing_can_be_mounted(machine: Machine, web: Container, profile: str) -> None:
+    lower = Machine.__new__(Machine)
+    lower.engine = machine.engine.isolated("userns-chroot")
+    server = web_on(lower, "one", "18082:80", name="lower")
+    assert server.info.rung == "userns-chroot"
+    assert "hello" in fetch(18082)
+    assert "hello" in lower.sh(get("lower", 80), network="one") and "hello" in lower.sh(get("web", 80), network="one")
+    assert "hello" in machine.sh(get("lower", 80), network="one")
+    make(lower, "two")
+    lower.engine.networks.connect("two", server)
+    # What is served in place of a mount follows, too.
+    assert address(lower, server, "two") in lower.execute(server, "cat", "/etc/hosts")[1]
+    assert "hello" in lower.sh(get("lower", 80), network="two")
+
+
 def test_whatever_is_killed_is_there_again_and_containers_keep_their_network(
     machine: Machine, web: Container, other: Container, profile: str
 ) -> None:

@@ -158,7 +158,10 @@ class Bundle:
                     files.write_new(path / name, data)
                 data = json.dumps(info_to_json(info)).encode()
                 if keep:
-                    files.sync_together(path, (*shown, *own))
+                    # Only in the kernel: no supervisor writes one.
+                    from nbcontain.store import together
+
+                    together.sync(path, (*shown, *own))
                     # The names before the one that says that all of them are there.
                     files.sync_directory(path)
                     files.sync_directory(path.parent)

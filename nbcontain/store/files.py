@@ -11,8 +11,8 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nbcontain.errors import DiskFailed, DiskFull, StoreError
@@ -395,22 +395,6 @@ def sync_directory(path: Path) -> None:
             _fsync(fd)
         finally:
             os.close(fd)
-
-
-def sync_together(directory: Path, names: Iterable[str]) -> None:
-    """Make the bytes of these files of a directory survive a power cut, in about the time that one of them takes.
-
-    The disk is told of all of them before any is waited for: a file system with a journal has then one entry to write,
-    and not one for each.
-    """
-    with disk(directory), ExitStack() as opened:
-        fds = []
-        for name in names:
-            fds.append(os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
-            opened.callback(os.close, fds[-1])
-            begin_writing_out(fds[-1], 0, 0)
-        for fd in fds:
-            _fsync(fd)
 
 
 def sync_filesystem(path: Path) -> None:

@@ -40,7 +40,8 @@ def draw(value: object) -> int:
             for line in lines:
                 print(sanitized(line) if sys.stdout.isatty() else line)
         case Document(value=document):
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            is_read = sys.stdout.isatty()
+            print(value.text() if is_read else json.dumps(document, indent=2, ensure_ascii=False))
         case Confirm():
             return _ask(value)
         case Raw(chunks=chunks):

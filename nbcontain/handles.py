@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import ContainerError, ContainerFailed, ContainerNotFound, NetworkError, NotRunning, UsageError
+from nbcontain.network.model import bracketed
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.container import Container as Handle
 from nbcontain.runtime.signals import is_heeded, signal_number
@@ -236,9 +237,8 @@ class Container(Handle):
     def url_of(self, port: int | None = None) -> str:
         """Where this machine reaches that port of it. Raises NotRunning, NetworkError."""
         self.engine.running(self.id)
-        for each in self._published():
-            if port in (None, each.container_port):
-                return f"http://{'127.0.0.1' if each.is_any else each.host}:{each.host_port}"
+        if published := self.engine.pages.address(self, port):
+            return published
         settings = self.engine.networks.settings(self)
         ports = [int(each.partition("/")[0]) for each in settings.get("Ports") or {} if each.endswith("/tcp")]
         wanted = port if port is not None else ports[0] if ports else None
@@ -246,7 +246,7 @@ class Container(Handle):
         if self.info.options.get("network") == "host":
             addresses = ["127.0.0.1"]
         if wanted is not None and (address := next(filter(None, addresses), "")):
-            return f"http://{_address(address)}:{wanted}"
+            return f"http://{bracketed(address)}:{wanted}"
         raise NetworkError(
             f"{self.name} publishes no port" if port is None else f"{self.name} does not publish port {port}",
             why="and this machine cannot reach it otherwise", hint="run it with ports={8000: None}, or -p 8000",
@@ -320,7 +320,3 @@ def _instant(given: Any) -> float | None:
     from nbcontain.filters import instant
 
     return instant(str(given), word="time")
-
-
-def _address(text: str) -> str:
-    return f"[{text}]" if ":" in text else text

@@ -208,11 +208,19 @@ class Networks:
             "labels": words.pairs(request.labels), "options": options,
             "subnets": words.subnets(request.subnets, request.gateways, request.ranges),
         })  # fmt: skip
-        return network_from_json(answer["network"])
+        made = network_from_json(answer["network"])
+        self._tell("create", made)
+        return made
 
     def remove(self, name: str) -> None:
         """Forget a network. Raises NetworkNotFound, NetworkInUse."""
+        found = self.get(name)
         self._ask({"do": "remove", "network": name})
+        self._tell("destroy", found)
+
+    def _tell(self, action: str, network: Network, **attributes: str) -> None:
+        told = {"name": network.name, "type": network.driver, **attributes}
+        self._engine.events.record("network", action, network.id, told)
 
     def unused(self, filters: Sequence[str] = ()) -> list[Network]:
         """The networks that no container is on, nor will be when it is started. Filters are docker's, of labels."""
@@ -394,6 +402,7 @@ class Networks:
             self._write_resolver(container, wished, answer)
         mode = found.name if wished.mode == "none" else wished.mode
         self._change(container, replace(wished, mode=mode, attachments=(*wished.attachments, asked)))
+        self._tell("connect", found, container=container.id)
 
     def disconnect(self, network: str, container: Container, *, force: bool = False) -> None:
         """Take a container off a network, at once if it runs. Raises NetworkError."""
@@ -413,6 +422,7 @@ class Networks:
                     raise
         mode = left[0].network if left else "none"
         self._change(container, replace(wished, mode=mode, attachments=left))
+        self._tell("disconnect", found, container=container.id)
 
     def _write_resolver(self, container: Container, wished: Wish, answer: Mapping[str, Any]) -> None:
         """Whom a running container asks for names from now on; into the very file that it sees."""

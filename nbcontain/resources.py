@@ -105,6 +105,7 @@ class Resources:
         self._adopt(container, group)
         group.freeze(frozen=True)
         container.bundle.mark_paused(paused=True)
+        self._engine.events.container(container, "pause")
 
     def unpause(self, container: Container) -> None:
         """Let them go on. Raises ContainerError for one that is not paused."""
@@ -113,6 +114,7 @@ class Resources:
             raise ContainerError(f"{container.name} is not paused")
         self.group(container).freeze(frozen=False)
         container.bundle.mark_paused(paused=False)
+        self._engine.events.container(container, "unpause")
 
     @contextmanager
     def paused(self, container: Container) -> Iterator[None]:
@@ -201,12 +203,11 @@ class Resources:
         if not pids:
             return None
         own = [each for pid in pids if (each := _of_process(pid))]
-        cpu = group.number("cpuacct.usage")
-        cpu_us = group.number("cpu.stat usage_usec")
+        # A group whose processes were never moved into it counts nothing: then the processes themselves do.
         return Usage(
             at_s=time.monotonic(),
-            cpu_s=cpu / 1e9 if cpu is not None else cpu_us / 1e6 if cpu_us else sum(each[0] for each in own),
-            memory=group.number("memory.usage_in_bytes", "memory.current") or sum(each[1] for each in own),
+            cpu_s=group.cpu_s() or sum(each[0] for each in own),
+            memory=group.memory() or sum(each[1] for each in own),
             memory_limit=self._limit(group),
             pids=len(pids),
             read=_sum([each[2] for each in own]),

@@ -243,9 +243,8 @@ class Sides:
         self, container: Container, spec: Spec, info: ContainerInfo, found: Sequence[Process]
     ) -> Meters:
         group = self._engine.resources.group(container)
-        cpu_ns, cpu_us = group.number("cpuacct.usage"), group.number("cpu.stat usage_usec")
-        cpu_s = cpu_ns / 1e9 if cpu_ns else cpu_us / 1e6 if cpu_us else sum(each.cpu_s for each in found)
-        memory = group.number("memory.current", "memory.usage_in_bytes") or sum(each.resident for each in found)
+        cpu_s = group.cpu_s() or sum(each.cpu_s for each in found)
+        memory = group.memory() or sum(each.resident for each in found)
         given = limits.from_json(spec.linux.resources)
         quota = _positive(given.cpu_quota_us)
         cpus = quota / (given.cpu_period_us or 100_000) if quota else None

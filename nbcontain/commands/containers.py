@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nbcontain import detach_keys as keys
 from nbcontain.commands.images import inspected
 from nbcontain.commands.rows import CONTAINER_TITLES, condition, container_row
-from nbcontain.commands.table import Names, OneName, command
+from nbcontain.commands.table import Names, OneName, command, docker_line
 from nbcontain.display.formats import Format
-from nbcontain.display.table import Column, Table
+from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Document, InProgress, Interactive, Lines
 from nbcontain.display.words import ago, command_line, count, size
 from nbcontain.errors import NbcontainError, UsageError
@@ -114,7 +114,8 @@ def container_ps(engine: Engine, words: PsWords) -> object:
         *((Column("PORTS", look="code"),) if has_ports else ()),
         *((Column("WROTE", size, "num"),) if words.size else ()),
     )  # fmt: skip
-    return Table(columns, drawn, footer, "containers")
+    return Watched(columns, drawn, footer, "containers", command=docker_line("ps", words),
+                   again=lambda: cast(Watched, container_ps(engine, words)), kinds=("container",))  # fmt: skip
 
 
 def _sizes(engine: Engine, shown: Sequence[tuple[Container, str]]) -> dict[str, tuple[int, int]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nbcontain.commands.index import INDEX
 from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
 from nbcontain.errors import UsageError
-from nbcontain.options import HelpAsked, argument, option, parse, with_defaults
+from nbcontain.options import HelpAsked, argument, option, parse, with_defaults, words_of
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -61,6 +61,13 @@ def command(
         return function
 
     return register
+
+
+def docker_line(verb: str, options: Any, *positionals: str) -> str:
+    """What one types to docker for the same."""
+    import shlex
+
+    return f"docker {verb} {shlex.join([*words_of(options), *filter(None, positionals)])}".rstrip()
 
 
 def commands() -> list[Command]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nbcontain.commands.images import inspected
-from nbcontain.commands.table import command
+from nbcontain.commands.table import command, docker_line
 from nbcontain.display.formats import Format, size_shown
-from nbcontain.display.table import Column, Table
+from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Confirm, Document, InProgress, Lines
 from nbcontain.display.words import ago, count, size, without_asking
 from nbcontain.errors import NbcontainError, UsageError, VolumeNotFound
@@ -86,7 +86,8 @@ def volume_ls(engine: Engine, words: ListWords) -> object:
     ]  # fmt: skip
     unused = sum(each.name not in uses for each in found)
     footer = count(len(found), "volume") + (f" · {unused} unused  (%volume prune)" if unused else "")
-    return Table(columns, rows, footer, "volumes")
+    return Watched(columns, rows, footer, "volumes", command=docker_line("volume ls", words),
+                   again=lambda: cast(Watched, volume_ls(engine, words)), kinds=("volume", "container"))  # fmt: skip
 
 
 def _short(volume: Volume) -> str:

@@ -89,6 +89,15 @@ class Document:
 
     value: object
 
+    def text(self) -> str:
+        """As people read it: what would not be seen as it is stands there as JSON's escapes."""
+        import json
+
+        text = json.dumps(self.value, indent=2, ensure_ascii=False)
+        if text.replace("\n", "").isprintable():
+            return text
+        return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
+
 
 @dataclass(frozen=True, slots=True)
 class Raw:

@@ -253,6 +253,17 @@ class Group:
                 return (directory / name).read_text()
         return ""
 
+    def cpu_s(self) -> float | None:
+        """Seconds of processors that it has used; None where nobody counts them."""
+        if (ns := self.number("cpuacct.usage")) is not None:
+            return ns / 1e9
+        us = self.number("cpu.stat usage_usec")
+        return us / 1e6 if us is not None else None
+
+    def memory(self) -> int | None:
+        """Bytes that it holds; None where nobody counts them."""
+        return self.number("memory.usage_in_bytes", "memory.current")
+
     def oom_kills(self) -> int:
         """How many of its processes were killed because there was no memory left for them."""
         return self.number("memory.events oom_kill", "memory.oom_control oom_kill") or 0

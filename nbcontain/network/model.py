@@ -95,6 +95,11 @@ class Attachment:
     aliases: tuple[str, ...] = ()
 
 
+def bracketed(address: str) -> str:
+    """An address as it stands before a port (RFC 3986, 3.2.2)."""
+    return f"[{address}]" if ":" in address else address
+
+
 @dataclass(frozen=True, slots=True)
 class PortMapping:
     """A port of this machine that leads to one of a container."""
@@ -114,7 +119,12 @@ class PortMapping:
     @property
     def host(self) -> str:
         """The address as it stands in front of a colon and a port."""
-        return f"[{self.host_address}]" if ":" in self.host_address else self.host_address
+        return bracketed(self.host_address)
+
+    @property
+    def url(self) -> str:
+        """Where this machine's own browsers find it."""
+        return f"http://{'127.0.0.1' if self.is_any else self.host}:{self.host_port}"
 
     def __str__(self) -> str:
         return f"{self.host}:{self.host_port}->{self.container_port}/{self.protocol}"

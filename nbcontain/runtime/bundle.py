@@ -89,6 +89,8 @@ class ContainerInfo:
     """How it is shut in, as `runtime.rungs` calls it."""
     answers: str = ""
     """Which of its calls are answered for the kernel, as `runtime.answered_calls` has it."""
+    runtime: str = ""
+    """The program that makes its first process (`runtime.other_runtime`); "" is our own."""
     limited: bool = False
     """It has a control group of its own, with limits."""
     restart: str = ""

@@ -392,6 +392,16 @@ def test_joining_and_leaving_while_it_runs(machine: Machine, lan: Lan) -> None:
     engine.stop(a, 0)
     engine.start(a)
     until(lambda: pings(machine, a, "b"))
+    engine.stop(b, 0)
+    engine.stop(a, 0)
+    engine.networks.remove("two")
+    # And whoever listens has heard of all of it.
+    heard = [each for each in engine.events.between("0", filters=["type=network"], follow=False) if each]
+    told = [(e["Action"], e["Actor"]["Attributes"]["name"], e["Actor"]["Attributes"].get("container")) for e in heard]
+    assert told == [
+        ("create", "one", None), ("create", "two", None), ("connect", "two", a.id), ("disconnect", "one", a.id),
+        ("disconnect", "two", a.id), ("connect", "two", a.id), ("destroy", "two", None),
+    ]  # fmt: skip
 
 
 def test_the_network_of_another_container_and_none_and_the_hosts(machine: Machine, lan: Lan) -> None:

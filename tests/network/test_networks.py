@@ -281,16 +281,18 @@ def test_a_server_that_is_killed_under_load_ends_its_connections_and_nothing_els
     staying = machine.start(WEB, name="staying", network="lab", publish=("8081:80",))
     for each in (web, staying):
         wait_for_web(each)
-    forwarder, seconds = processes_of(machine)["forwarder"], 20 if os.environ.get("NBCONTAIN_SOAK") else 2
+    forwarder, seconds = processes_of(machine)["forwarder"], 20 if os.environ.get("NBCONTAIN_SOAK") else 3
     descriptors = len(os.listdir(f"/proc/{forwarder}/fd"))
     load = (wrk, "-t1", "-c32", f"-d{seconds}s", "--timeout", "1s")
     here = subprocess.Popen([*load, "http://127.0.0.1:8080/"], stdout=subprocess.PIPE, text=True)
     with ThreadPoolExecutor(1) as pool:
         there = pool.submit(lan.there, *load, "http://192.0.2.1:8080/", timeout=seconds + 10)
         time.sleep(seconds / 2)
+        # However slow the machine is: both loads are being answered.
+        assert "hello" in fetch("http://127.0.0.1:8080/") and "hello" in lan.there("curl", "-sS", "http://192.0.2.1:8080/")
         machine.engine.remove_container(web, force=True)
         for text in (here.communicate(timeout=seconds + 10)[0], there.result()):
-            assert int(re.findall(r"(\d+) requests in", text)[0]) > 10, text
+            assert int(re.findall(r"(\d+) requests in", text)[0]) > 0, text
     assert processes_of(machine)["forwarder"] == forwarder
     assert "hello" in fetch("http://127.0.0.1:8081/")
     # Those of the port that is gone, and of all connections.

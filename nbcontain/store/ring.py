@@ -28,8 +28,8 @@ class Sender:
     def __init__(self) -> None:
         memory = os.memfd_create("nbcontain-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(memory, _SLOTS * _SLOT_BYTES)
-            # Whoever writes to memory that was cut off is killed.
+            # All of it now: who writes to memory that is not to be had later, or was cut off, is killed.
+            os.posix_fallocate(memory, 0, _SLOTS * _SLOT_BYTES)
             fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._memory = mmap.mmap(memory, _SLOTS * _SLOT_BYTES)
         except BaseException:

@@ -40,7 +40,7 @@ def host_config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
         "AutoRemove": info.remove,
         "RestartPolicy": {"Name": name, "MaximumRetryCount": int(most or 0)},
         "LogConfig": {"Type": info.log.get("driver", "json-file"), "Config": dict(info.log.get("options", {}))},
-        "Runtime": "nbcontain",
+        "Runtime": info.runtime.rpartition("/")[2] or "nbcontain",
         "NetworkMode": info.options.get("network", ""),
         **_namespaces(info, spec),
         "ReadonlyRootfs": spec.root_readonly,

@@ -25,7 +25,6 @@ _RUN = (
         "--cgroup-parent",
         "--kernel-memory",
     )
-    | _all("nbcontain is the runtime of its containers; podman --runtime nbcontain-runtime has it too", "--runtime")
     | _all("a container's layer has no size of its own; what it writes is limited by the disk", "--storage-opt")
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
     | _all("it is for Windows", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")

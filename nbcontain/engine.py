@@ -182,7 +182,8 @@ class Engine:
     def launcher(self) -> Launcher:
         from nbcontain.runtime.launcher import Launcher
 
-        return Launcher(self.host, ("nbcontain.build.copier",), self.profile.rung, self._zygote)
+        functions = ("nbcontain.build.copier", "nbcontain.build.survey")
+        return Launcher(self.host, functions, self.profile.rung, self._zygote)
 
     @cached_property
     def stacks(self) -> Stacks:

@@ -14,6 +14,7 @@ from nbcontain.names import checked
 from nbcontain.network.model import Wish, wish_to_json
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.proxies import proxies
+from nbcontain.runtime import other_runtime
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.generate import generate
 from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
@@ -46,9 +47,14 @@ def made(engine: Engine, containers: Containers[Container], options: RunOptions,
         hostname=container_id[:12], environ=engine.environ, mounts=(*mounting.mounts, *brought), donors=donors,
     )  # fmt: skip
     spec = fitted(spec, engine.profile.rung, engine.networks.knobs(wish, host))
+    if runtime := other_runtime.found(options.runtime, engine.environ.get("PATH", os.defpath)):
+        is_full = engine.profile.name == "full"
+        spec = other_runtime.fitted(spec, container_id, runtime, is_full=is_full, restart=options.restart)
+    makes_group = bool(runtime) and other_runtime.keeps_groups(runtime)
     info = replace(
         _info(engine, options, image, wish),
-        id=container_id, command=spec.process.args, limited=bool(spec.linux.resources), mounts=mounting.records,
+        id=container_id, command=spec.process.args, runtime=runtime,
+        limited=bool(spec.linux.resources) or makes_group, mounts=mounting.records,
     )  # fmt: skip
     info = replace(info, options={**info.options, "userns": ids.said if ids.differ else ""})
     with engine.store.shared():

@@ -14,7 +14,7 @@ from nbcontain.build.fingerprint import ContentCache, Fingerprint
 from nbcontain.build.patterns import Ignore
 from nbcontain.build.selection import Wanted, select, tops
 from nbcontain.build.walk import Entry, Walk, opened_file
-from nbcontain.errors import BuildError
+from nbcontain.errors import BuildError, did_you_mean
 from nbcontain.oci.digest import Digest
 
 __all__ = ["ContentCache", "Context", "Entry", "Wanted"]
@@ -35,6 +35,7 @@ class Context:
         self.root = root
         self.cache = cache or ContentCache()
         self._ignore = ignore
+        self._selected: dict[Wanted, list[Entry]] = {}
         self._ignore_names = (*([f"{dockerfile}.dockerignore"] if dockerfile else []), ".dockerignore")
 
     def open_fd(self) -> int:
@@ -77,7 +78,12 @@ class Context:
         Raises BuildError for a source that is not there; a pattern may match nothing.
         """
         with self._opened() as root_fd:
-            return select(Walk(root_fd, self.ignore), wanted, self._missing)
+            found = self._selected[wanted] = select(Walk(root_fd, self.ignore), wanted, self._missing)
+            return found
+
+    def selected(self, wanted: Wanted) -> list[Entry]:
+        """The same, as it was when this was last selected, if it was: for who tells of what was copied then."""
+        return self._selected.get(wanted) or self.select(wanted)
 
     def digest(self, wanted: Wanted, on_read: Callable[[int], None] | None = None) -> Digest:
         """The identity of what these sources copy: targets, kinds, modes, links, contents and attributes, but no times.
@@ -112,10 +118,8 @@ class Context:
         parent, _, name = path.rpartition("/")
         directory = walk.resolve(parent or ".")
         names = [each for each in walk.names(directory) if each != name] if directory is not None else []
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, names, 1)
-        hint = f"did you mean {os.path.join(parent, near[0])}?" if near else "--context DIR names another directory."
+        otherwise = "--context DIR names another directory."
+        hint = did_you_mean(name, names, otherwise, lambda near: os.path.join(parent, near))
         return BuildError(f"no {path} in the build context", why=f"the context is {self.root}", hint=hint)
 
 

@@ -27,7 +27,7 @@ _TEXTS = {
     "mem_reservation": "memory_reservation", "memswap_limit": "memory_swap", "cpus": "cpus", "pid": "pid", "ipc": "ipc",
     "platform": "platform", "restart": "restart", "shm_size": "shm_size", "stop_signal": "stop_signal", "user": "user",
     "working_dir": "workdir", "mac_address": "mac_address",
-    "userns_mode": "userns",
+    "userns_mode": "userns", "runtime": "runtime",
 }  # fmt: skip
 _BOOLEANS = {"init": "init", "privileged": "privileged", "read_only": "read_only", "tty": "tty"}
 _INTEGERS = {"cpu_shares": "cpu_shares", "pids_limit": "pids_limit", "oom_score_adj": "oom_score_adj"}
@@ -45,7 +45,7 @@ _OTHERS = (
 _WITHOUT_EFFECT = {
     "attach": "output is asked for by name", "develop": "nothing is watched here", "stdin_open": "nobody types into it",
     "storage_opt": "there are no such options", "cgroup_parent": "its control group is nbcontain's own",
-    "domainname": "", "links": "services on a network find each other by name", "runtime": "there is one runtime here",
+    "domainname": "", "links": "services on a network find each other by name",
 }  # fmt: skip
 _REFUSED = {
     "extends": "write the keys out, or share them with an anchor and <<", "provider": "there are no plugins",

@@ -14,13 +14,20 @@ from pathlib import Path
 from nbcontain.events import Notice
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime import answerers, contained, namespaces, rungs, sources, stage
 from nbcontain.runtime.annotations import JOINS, USERNS, WITHIN
 from nbcontain.runtime.bundle import Bundle
+from nbcontain.runtime.execs import Execs
 from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import Birth
+from nbcontain.values import replace
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.runtime.supervisor import Supervisor
 
 OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit"
 
@@ -100,9 +107,7 @@ def _held(bundle: Bundle, message: Message) -> list[str]:
 
 def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
     """A first process as this bundle wants it, in place of one that was made beforehand. Raises SetupFailed."""
-    inside.channel.close()
-    os.kill(inside.pid, signal.SIGKILL)
-    os.waitpid(inside.pid, 0)
+    end(inside)
     spec, linux = bundle.spec, bundle.spec.linux
     if JOINS in spec.annotations:
         from nbcontain.runtime import joins
@@ -121,8 +126,43 @@ def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
         birth.close()
 
 
+def replaced(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
+    """A first process as this bundle wants it, where that made beforehand is not as good. Raises SetupFailed."""
+    if not bundle.info.runtime:
+        return born_anew(inside, bundle, ids) if bundle.info.unusual else inside
+    from nbcontain.runtime import other_runtime
+
+    end(inside)
+    return other_runtime.stand_in(bundle)
+
+
+def follow(run: Supervisor, answer: Message) -> None:
+    """Where another runtime has made the first process, that is this one's child now: who stood in for it ends soon."""
+    if "pid" not in answer:
+        return
+    run.stand_in, run.pid = run.pid, int(answer["pid"])
+    os.close(run.pidfd)
+    run.pidfd = os.pidfd_open(run.pid)
+    run.execs = Execs(run.bundle, run.pidfd, run.poll, is_root=run.ids.is_identity)
+    run.state = replace(run.state, pid=run.pid, pid_start=start_time(run.pid))
+    if not run.starts_at_once:
+        run.bundle.write_state(run.state)
+
+
+def end(inside: stage.Inside) -> None:
+    """A first process that is not wanted."""
+    inside.channel.close()
+    os.kill(inside.pid, signal.SIGKILL)
+    os.waitpid(inside.pid, 0)
+
+
 def begin_limits(bundle: Bundle, pid: int, ids: IdMap) -> None:
     """Limit the first process, which waits, if its container has limits. Raises SetupFailed."""
+    if bundle.info.runtime:
+        from nbcontain.runtime import other_runtime
+
+        if other_runtime.keeps_groups(bundle.info.runtime):
+            return
     if bundle.info.limited:
         # Only now: what most containers have no use for, no supervisor carries with it.
         from nbcontain.runtime import resources

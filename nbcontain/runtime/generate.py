@@ -96,6 +96,9 @@ class RunOptions(
     )  # fmt: skip
     console_size: tuple[int, int] = (0, 0)
     entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
+    runtime: str = option(
+        "--runtime", help="another program makes it: crun, runc, or a path", metavar="RUNTIME"
+    )
     init: bool = option("--init", help="a small first process that reaps and passes signals on")
     stop_signal: str = option("--stop-signal", help="what stop sends", metavar="SIGNAL")
     stop_timeout: int = option("--stop-timeout", help="how long stop waits", default=10, metavar="SECONDS")

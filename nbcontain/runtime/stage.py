@@ -255,6 +255,17 @@ def _enter(
     channel.send({"pid": pid})
 
 
+def attended(body: Callable[[Channel], None]) -> Inside:
+    """Supervisor: have a process of its own kind forked to run `body`, and be heard from."""
+    ours, theirs = Channel.pair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        run(lambda: body(theirs), theirs)
+    theirs.close()
+    return Inside(pid, ours)
+
+
 def beside(body: Callable[[Channel], None]) -> Channel:
     """Supervisor: have a process of its own kind forked to run `body`. Gives the channel whose other end that has."""
     ours, theirs = Channel.pair()

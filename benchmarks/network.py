@@ -1,6 +1,7 @@
 """Networks: what a bridge and a published port add to a start, and how fast bytes go, beside others.
 
 Runs in a network namespace of its own (unshare --net); needs root and iproute2, and for the row of others pasta.
+Give `starts` or `throughput` for one of them. On a machine with other work believe processor time, not rates.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from nbcontain.build.plan import BuildOptions
@@ -21,20 +24,32 @@ from nbcontain.engine import Engine
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 
-ROUNDS, BYTES = 20, 1 << 30
+ROUNDS, TURNS, BYTES = 20, 5, 1 << 30
 BOX = 'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "-s", "/bin"]\nENV PATH=/bin\n'
-SINK = "import socket,sys\ns=socket.create_server((sys.argv[1],int(sys.argv[2])))\nprint('ready',flush=True)\n" \
-       "c,_=s.accept()\nb=bytearray(1<<20)\nn=0\nwhile (k:=c.recv_into(b)): n+=k\nc.sendall(b'x')\n"  # fmt: skip
+SINK = """
+import resource, socket, sys
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print("ready", flush=True)
+end, _ = listener.accept()
+buffer = bytearray(1 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF)
+while end.recv_into(buffer):
+    pass
+after = resource.getrusage(resource.RUSAGE_SELF)
+end.sendall(b"%f" % (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime))
+"""
 
 
 def starts(engine: Engine) -> None:
     """A start and its end, warm: none, and bridge with a port, by turns."""
     took: dict[str, list[float]] = {"none": [], "bridge + port": []}
     for number in range(ROUNDS + 2):
-        for name, options in (
+        turn = [
             ("none", {"network": "none"}),
             ("bridge + port", {"network": "bridge", "publish": (f"{9000 + number}:80",)}),
-        ):
+        ]
+        # Each first every other time: whoever comes second finds less made ready beforehand.
+        for name, options in turn if number % 2 else reversed(turn):
             begun = time.perf_counter()
             engine.run(RunOptions(image="box", command=("true",), detach=False, **options)).result()  # type: ignore[arg-type]
             if number >= 2:
@@ -48,82 +63,140 @@ def starts(engine: Engine) -> None:
     print(f"bridge + port adds {more:.1f} ms (median of pairs)")
 
 
-def sent(address: str, port: int, bind: str = "") -> float:
-    """GB/s into a sink that answers when it has all of it."""
-    with socket.create_connection((address, port), source_address=(bind, 0) if bind else None) as end:
+def used_s(pid: int) -> float:
+    """Processor time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def sent(to: tuple[str, int], between: int) -> tuple[float, float]:
+    """GB/s into a sink that answers when it has all of it; and the processor time of a GB, of all three, in seconds."""
+    with socket.create_connection(to) as end:
         data = bytes(1 << 20)
+        before = used_s(os.getpid()) + (used_s(between) if between else 0)
         begun = time.perf_counter()
         for _ in range(BYTES >> 20):
             end.sendall(data)
         end.shutdown(socket.SHUT_WR)
-        end.recv(1)
-        return BYTES / (time.perf_counter() - begun) / 1e9
+        its_s = float(end.recv(64))
+        took_s = time.perf_counter() - begun
+        after = used_s(os.getpid()) + (used_s(between) if between else 0)
+        return BYTES / took_s / 1e9, (its_s + after - before) / (BYTES / 1e9)
 
 
-def sink(pid: int, address: str, port: int) -> subprocess.Popen[str]:
-    words = ["nsenter", "--target", str(pid), "--net", sys.executable, "-c", SINK, address, str(port)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()
-    return process
+@dataclass(frozen=True)
+class Way:
+    """A way for bytes to go."""
+
+    inside: int
+    """Whose network namespace the sink is in."""
+    at: str
+    to: tuple[str, int]
+    between: int = 0
+    """Who passes them on, if somebody does: a pid."""
+
+    def measured(self) -> tuple[float, float]:
+        words = ["nsenter", "--target", str(self.inside), "--net", sys.executable, "-c", SINK, self.at, str(self.to[1])]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            return sent(self.to, self.between)
+        finally:
+            process.wait()
 
 
-def measured(name: str, pid: int, address: str, port: int, to: tuple[str, int]) -> float:
-    rates = []
-    for _ in range(3):
-        process = sink(pid, address, port)
-        rates.append(sent(*to))
-        process.wait()
-    print(f"{name:44} {max(rates):5.2f} GB/s (best of {', '.join(f'{each:.2f}' for each in rates)})")
-    return max(rates)
+def by_hand(number: int, bridge: str) -> subprocess.Popen[bytes]:
+    """A namespace on a veth; to a bridge if that has a name."""
+    hand = subprocess.Popen(["unshare", "--net", "sleep", "900"])
+    time.sleep(0.3)
+    here, there = f"h{number}", f"i{number}"
+    commands = [f"ip link add {here} type veth peer name {there} netns {hand.pid}", f"ip link set {here} up"]
+    if bridge:
+        commands += [f"ip link add {bridge} type bridge", f"ip link set {bridge} up"]
+        commands += [f"ip link set {here} master {bridge}"]
+    commands += [
+        f"ip addr add 10.99.{number}.1/24 dev {bridge or here}",
+        f"nsenter -t {hand.pid} -n ip addr add 10.99.{number}.2/24 dev {there}",
+        f"nsenter -t {hand.pid} -n ip link set {there} up", f"nsenter -t {hand.pid} -n ip link set lo up",
+    ]  # fmt: skip
+    for command in commands:
+        subprocess.run(command.split(), check=True)
+    return hand
+
+
+def pasta() -> tuple[subprocess.Popen[bytes], int] | None:
+    """One that passes a port on, as users' engines elsewhere have it, and who is behind it; None if it does not run."""
+    program = shutil.which("pasta")
+    if program is None:
+        return None
+    # It begins only where there is a way out.
+    for command in (
+        "ip link add out type veth peer name yonder", "ip link set yonder up", "ip addr add 10.98.0.1/24 dev out",
+        "ip link set out up", "ip route add default via 10.98.0.2",
+    ):  # fmt: skip
+        subprocess.run(command.split(), check=True)
+    words = [program, "--config-net", "--runas", "0", "-t", "9997", "-q", "-f", "--", "sleep", "900"]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    time.sleep(1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    if process.poll() is None and children:
+        return process, int(children[0])
+    print("pasta does not run here")
+    return None
 
 
 def throughput(engine: Engine) -> None:
-    """Into a container over the bridge and through the forwarder, and over a veth that was made by hand."""
+    """Into a container over the bridge and through the forwarder, beside what was made by hand, and pasta; by turns."""
     container = engine.run(
-        RunOptions(image="box", command=("sleep", "300"), detach=True, network="bridge", publish=("9999:9999",))
+        RunOptions(image="box", command=("sleep", "900"), detach=True, network="bridge", publish=("9999:9999",))
     ).result()
     assert isinstance(container, Container) and container.pid
     sandbox = engine.networks.sandbox(container)
     assert sandbox is not None
-    hand = subprocess.Popen(["unshare", "--net", "sleep", "300"])
-    time.sleep(0.3)
-    for command in (
-        f"ip link add h0 type veth peer name h1 netns {hand.pid}", "ip addr add 10.99.0.1/24 dev h0",
-        "ip link set h0 up",
-        f"nsenter -t {hand.pid} -n ip addr add 10.99.0.2/24 dev h1", f"nsenter -t {hand.pid} -n ip link set h1 up",
-        f"nsenter -t {hand.pid} -n ip link set lo up",
-    ):  # fmt: skip
-        subprocess.run(command.split(), check=True)
-    by_hand = measured("a veth made by hand", hand.pid, "10.99.0.2", 9999, ("10.99.0.2", 9999))
-    bridge = measured("over our bridge", container.pid, sandbox.address, 9999, (sandbox.address, 9999))
-    print(f"bridge / veth: {bridge / by_hand:.0%}")
-    measured("through our forwarder, 127.0.0.1", container.pid, sandbox.address, 9999, ("127.0.0.1", 9999))
-    if pasta := shutil.which("pasta"):
-        words = [pasta, "--config-net", "-t", "9998", "-q", "-f", "--", sys.executable, "-c", SINK, "0.0.0.0", "9998"]
-        rates = []
-        for _ in range(3):
-            process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            try:
-                assert process.stdout is not None
-                if process.stdout.readline() != "ready\n":
-                    break
-                rates.append(sent("127.0.0.1", 9998))
-            except OSError:
-                break
-            finally:
-                process.kill()
-                process.wait()
-        print(f"{'pasta -t':44} {max(rates):5.2f} GB/s" if rates else "pasta does not run here")
-    hand.kill()
-    hand.wait()
+    hands = [by_hand(0, ""), by_hand(1, "hand")]
+    ways = {
+        "a veth made by hand": Way(hands[0].pid, "10.99.0.2", ("10.99.0.2", 9999)),
+        "a bridge made by hand": Way(hands[1].pid, "10.99.1.2", ("10.99.1.2", 9999)),
+        "our bridge": Way(container.pid, sandbox.address, (sandbox.address, 9999)),
+        "our forwarder": Way(container.pid, sandbox.address, ("127.0.0.1", 9999), forwarder_of(engine.layout.root)),
+    }
+    if other := pasta():
+        ways["pasta"] = Way(other[1], "0.0.0.0", ("127.0.0.1", 9997), other[0].pid)
+    got: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(TURNS):
+        for name, way in ways.items():
+            got[name].append(way.measured())
+    for name, found in got.items():
+        rates, costs = zip(*found, strict=True)
+        print(f"{name:24} best {max(rates):5.2f} GB/s, median {statistics.median(rates):5.2f}; "
+              f"processor time of a GB: median {statistics.median(costs):.2f} s, least {min(costs):.2f}")  # fmt: skip
+    for one, to in (("our bridge", "a veth made by hand"), ("our bridge", "a bridge made by hand"),
+                    ("our forwarder", "pasta")):  # fmt: skip
+        if to in got:
+            pairs = list(zip(got[one], got[to], strict=True))
+            rate, cost = (statistics.median(mine[n] / its[n] for mine, its in pairs) for n in (0, 1))
+            print(f"{one} / {to}: {rate:.0%} of its rate, {cost:.0%} of its processor time (medians of turns)")
+    for each in (*hands, *([other[0]] if other else [])):
+        each.kill()
+        each.wait()
+
+
+def forwarder_of(root: Path) -> int:
+    """The networks' process that passes ports on, as `ps` calls it."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
+            if words.startswith(f"nbcontain-network {root}/") and words.endswith("/forwarder"):
+                return int(pid)
+    raise LookupError("no forwarder runs")
 
 
 def main() -> None:
     """In a namespace of its own."""
     if "NBCONTAIN_BENCH_INSIDE" not in os.environ:
         os.environ |= {"NBCONTAIN_BENCH_INSIDE": "1", "NBCONTAIN_PULL": "never"}
-        os.execvp("unshare", ["unshare", "--net", sys.executable, __file__])
+        os.execvp("unshare", ["unshare", "--net", sys.executable, __file__, *sys.argv[1:]])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     busybox = shutil.which("busybox")
     assert busybox is not None
@@ -135,8 +208,9 @@ def main() -> None:
             engine.build(BOX, BuildOptions(tags=("box",), context=context)).result()
             engine.warm()
             threading.Event().wait(2)
-            starts(engine)
-            throughput(engine)
+            for measure in (starts, throughput):
+                if not sys.argv[1:] or measure.__name__ in sys.argv[1:]:
+                    measure(engine)
             for each in engine.containers():
                 engine.remove_container(each, force=True)
             engine.networks.settle()

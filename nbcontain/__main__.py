@@ -9,6 +9,12 @@ from collections.abc import Sequence
 
 import nbcontain.runtime.later  # noqa: F401 - for its effect
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.runtime.zygotes import Zygote
+
+_STARTING = ("run", "start", "restart")
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status: the container's own, or docker's 125, 126, 127, 130."""
@@ -51,17 +57,31 @@ def _run(words: list[str]) -> int:
         words = ["version"]
     # Modules are no garbage: to look for some while they are made takes a tenth of a short command's time.
     gc.disable()
+    zygote = _begun(words[0])
     command, options = parse_words("", words)
     from nbcontain.draw import draw
     from nbcontain.engine import Engine
 
     gc.freeze()
     gc.enable()
-    with Engine() as engine:
+    with Engine(zygote=zygote) as engine:
         code = draw(command.function(engine, options))
         if engine.place.is_new:
             print(f"{engine.place.notice}; NBCONTAIN_ROOT names another place", file=sys.stderr)
         return code
+
+
+def _begun(word: str) -> Zygote | None:
+    """What containers come from, for a command that is going to need it: it starts while the command is imported."""
+    if word not in _STARTING:
+        return None
+    from nbcontain.runtime.zygotes import Zygote
+
+    try:
+        return Zygote()
+    except OSError:
+        # What is wrong is told by the first launch that needs it.
+        return None
 
 
 if __name__ == "__main__":

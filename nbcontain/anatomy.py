@@ -331,7 +331,7 @@ def layers_of(image: Image, contents: Sequence[Contents], writer: History | None
             if file.size_bytes:
                 hidden_at.setdefault(file, path)
     # A file of which another name is still to be seen is not wasted.
-    shown = {node.file for _, node in root.walk()}
+    shown = {node.file for _, node in root.walk()} if hidden_at else set()
     wasted: list[list[tuple[str, int]]] = [[] for _ in contents]
     for file, path in hidden_at.items():
         if file not in shown:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from nbcontain import keywords
 from nbcontain.commands.builds import BuildWords
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nbcontain.oci.reference import Reference
 
 T = TypeVar("T")
+_MAKING = threading.Lock()
 
 
 # --- the engine, and how things are shown ---------------------------------------------------------
@@ -50,15 +52,24 @@ def _shell() -> Any:
     return module.get_ipython() if module is not None else None
 
 
-@cache
 def _own_engine() -> Engine:
+    # Two threads that ask at once get one and the same: `cache` alone would make two.
+    with _MAKING:
+        return _made_engine()
+
+
+@cache
+def _made_engine() -> Engine:
     made = Engine()
     if (shell := _shell()) is not None:
         from nbcontain.commands.cards import Cards
         from nbcontain.display import formatters
+        from nbcontain.display.following import Following
         from nbcontain.display.present import mode
 
-        formatters.register(shell, mode(os.environ, shell), Cards(made).around, lambda value: False)
+        following = Following(lambda: made.events.between())
+        shell.events.register("pre_run_cell", following.rest)
+        formatters.register(shell, mode(os.environ, shell), Cards(made).around, lambda value: False, following.show)
     return made
 
 
@@ -150,42 +161,70 @@ def push(name: str) -> tuple[tuple[Reference, Digest], ...]:
 
 @overload
 def run(image: str | Image, command: Any = None, *, detach: Literal[False] = False, input: Any = None,
-        check: bool = True, put: Mapping[str, Any] | None = None, **options: Any) -> RunResult: ...  # fmt: skip
+        check: bool = True, put: Mapping[str, Any] | None = None, get: str | Sequence[str] = (),
+        **options: Any) -> RunResult: ...  # fmt: skip
 @overload
 def run(image: str | Image, command: Any = None, *, detach: Literal[True], input: Any = None,
-        check: bool = True, put: Mapping[str, Any] | None = None, **options: Any) -> Container: ...  # fmt: skip
+        check: bool = True, put: Mapping[str, Any] | None = None, get: str | Sequence[str] = (),
+        **options: Any) -> Container: ...  # fmt: skip
 def run(
     image: str | Image, command: Any = None, *, detach: bool = False, input: Any = None, check: bool = True,
-    put: Mapping[str, Any] | None = None, **options: Any,
+    put: Mapping[str, Any] | None = None, get: str | Sequence[str] = (), **options: Any,
 ) -> RunResult | Container:  # fmt: skip
     """Run a program in a container of an image: `run("alpine", ["sh", "-c", "echo $X"], environment={"X": 1}).stdout`.
 
     A command that is one text is split by the shell's rules. `input` is what the program reads: text, bytes or a Path.
-    `put` are paths inside and what is to be there: text, bytes, Paths, DataFrames. With `detach` it is left running and
-    the Container comes back. `options` are the flags of %container run, with docker-py's names and values too. Raises
+    `put` are paths inside and what is to be there: text, bytes, Paths, DataFrames; `get` are paths that are read when
+    it has ended, into the result's `files`. With `detach` it is left running and the Container comes back. `options`
+    are the flags of %container run, with docker-py's names and values too. Raises
     ContainerFailed, with `check`, unless the program ends with 0.
     """
     result: RunResult | Container = waited(
-        run_task(image, command, detach=detach, input=input, check=check, put=put, **options)
+        run_task(image, command, detach=detach, input=input, check=check, put=put, get=get, **options)
     )
     return result
 
 
 def run_task(
     image: str | Image, command: Any = None, *, detach: bool = False, input: Any = None, check: bool = True,
-    put: Mapping[str, Any] | None = None, **options: Any,
+    put: Mapping[str, Any] | None = None, get: str | Sequence[str] = (), **options: Any,
 ) -> Task[Any]:  # fmt: skip
     """The same without waiting: a task, which can be awaited."""
-    return run_later(image, command, detach=detach, input=input, check=check, put=put, **options)()
+    return run_later(image, command, detach=detach, input=input, check=check, put=put, get=get, **options)()
 
 
 def run_later(
     image: str | Image, command: Any = None, *, detach: bool = False, input: Any = None, check: bool = True,
-    put: Mapping[str, Any] | None = None, **options: Any,
+    put: Mapping[str, Any] | None = None, get: str | Sequence[str] = (), **options: Any,
 ) -> Callable[[], Task[Any]]:  # fmt: skip
     """What begins such a task, on any thread. Raises UsageError now."""
     chosen = run_options(image, command, {**options, "detach": detach, "no_raise": not check})
-    return partial(engine().isolated(chosen.isolation).run, chosen, stdin=input, around=_putting(put or {}))
+    paths = (get,) if isinstance(get, str) else tuple(get)
+    for each in paths:
+        if not each.startswith("/"):
+            raise UsageError(f"run: get={each!r}", hint="a path inside, as in get='/data/out.csv'")
+    if paths and detach:
+        raise UsageError("run: get takes files when the program has ended, and detach does not wait for that",
+                         hint="container['/data/out.csv'].value, later")  # fmt: skip
+    return partial(_begun, engine().isolated(chosen.isolation), chosen, input, put or {}, paths)
+
+
+def _begun(engine: Engine, options: RunOptions, input: Any, put: Mapping[str, Any], paths: Sequence[str]) -> Task[Any]:
+    from nbcontain import objects
+    from nbcontain.exchange import Exchange
+
+    files: dict[str, Any] = {}
+
+    def fill(container: Container) -> None:
+        for path, value in put.items():
+            container.put(value, path)
+
+    def give(_: str, path: str, data: bytes) -> None:
+        files[path] = objects.read(path, data)
+
+    exchange = Exchange(gets=tuple((each, each) for each in paths), stdin=input, give=give, prepare=fill)
+    task = exchange.run(engine, options)
+    return task.then(lambda result: replace(cast(RunResult, result), files=files)) if paths else task
 
 
 def run_options(image: str | Image, command: Any, options: Mapping[str, Any]) -> RunOptions:
@@ -193,19 +232,6 @@ def run_options(image: str | Image, command: Any, options: Mapping[str, Any]) ->
     name = str(image.id) if isinstance(image, Image) and not image.tags else getattr(image, "name", image)
     words = {"image": name, "command": keywords.command_of(command)}
     return keywords.options_of(RunOptions, "container run", {**options, **words})
-
-
-def _putting(values: Mapping[str, Any]) -> Callable[[Container], Any]:
-    """Puts these into a container that has not been started."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def around(container: Container) -> Any:
-        for path, value in values.items():
-            container.put(value, path)
-        yield
-
-    return around
 
 
 def container(image: str | Image, command: Any = None, *, detach: bool = True, **options: Any) -> Container:

@@ -22,6 +22,7 @@ from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions, environment_of
 from nbcontain.runtime.leash import Leash
 from nbcontain.runtime.messages import Channel, error_of
+from nbcontain.sig_proxy import SignalProxy
 from nbcontain.task import Task
 from nbcontain.values import replace
 
@@ -55,8 +56,8 @@ class Session(Protocol):
         """Let it live on alone; gives what to tell the user."""
         ...
 
-    def interrupt(self) -> None:
-        """ctrl-C, where no terminal of its own turned it into a signal."""
+    def signal(self, number: int) -> bool:
+        """Pass a signal on, where no terminal of its own does; False if that changes nothing (`sig_proxy`)."""
         ...
 
     def end(self) -> bool:
@@ -96,6 +97,7 @@ class ContainerSession(_Terminal):
         self._records = records
         self._leash = leash
         self._code: int | None = None
+        self._signals = SignalProxy(container)
         if container.info.terminal:
             with suppress(NbcontainError):
                 # It may have ended already, and then there is only what it said.
@@ -121,9 +123,8 @@ class ContainerSession(_Terminal):
         self.container.keep()
         return f"{self.name} goes on:  %container attach {self.name}"
 
-    def interrupt(self) -> None:
-        with suppress(NbcontainError):
-            self.container.send_signal(signal.SIGINT)
+    def signal(self, number: int) -> bool:
+        return self._signals.tell(number)
 
     def end(self) -> bool:
         if self._leash is not None:
@@ -186,8 +187,8 @@ class ExecSession(_Terminal):
         self._channel.send({"do": "keep", "exec": True}, (self.master, self._peer))
         return f"the program in {self.name} goes on"
 
-    def interrupt(self) -> None:
-        self.close()
+    def signal(self, number: int) -> bool:
+        return False
 
     def end(self) -> bool:
         with suppress(OSError):

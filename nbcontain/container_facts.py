@@ -14,6 +14,7 @@ from nbcontain.runtime.bundle import ContainerInfo
 from nbcontain.runtime.rungs import FURNITURE
 
 _PERIOD_US = 100_000
+_SAID = (("IpcMode", "ipc", "private"), ("UsernsMode", "userns", ""))
 _NO_DEVICES = FURNITURE | {"/dev/shm"}
 
 
@@ -39,7 +40,7 @@ def host_config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
         "AutoRemove": info.remove,
         "RestartPolicy": {"Name": name, "MaximumRetryCount": int(most or 0)},
         "LogConfig": {"Type": info.log.get("driver", "json-file"), "Config": dict(info.log.get("options", {}))},
-        "Runtime": "nbcontain",
+        "Runtime": info.runtime.rpartition("/")[2] or "nbcontain",
         "NetworkMode": info.options.get("network", ""),
         **_namespaces(info, spec),
         "ReadonlyRootfs": spec.root_readonly,
@@ -65,6 +66,7 @@ def host_config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
             for each in spec.mounts
             if each.type == "bind" and each.source.startswith("/dev/") and each.destination not in _NO_DEVICES
         ],
+        "DeviceCgroupRules": list(info.options.get("device_cgroup_rules") or ()),
         "MaskedPaths": list(linux.masked_paths),
         "ReadonlyPaths": list(linux.readonly_paths),
         **_limits(from_json(linux.resources)),
@@ -78,7 +80,8 @@ def _namespaces(info: ContainerInfo, spec: Spec) -> dict[str, str]:
         own = "private" if name == "cgroup" else ""
         here = own if name in spec.linux.namespaces else "host"
         found[word] = f"container:{joined[name]}" if name in joined else here
-    return found | {"IpcMode": str(info.options.get("ipc", "private")), "UsernsMode": ""}
+    said = {word: str(info.options.get(name, usual)) for word, name, usual in _SAID}
+    return found | said
 
 
 def _limits(limits: Limits) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -56,15 +58,15 @@ def findings(
     left_out = _NOT_FOR_ROOT if host.is_root else _FOR_ROOT
     # What is only looked at where something better is missing is not worth a word where that is there.
     is_first = profile.rung.root == "pivot"
-    needed = [_ability(host, each, user) for each in _NEEDED if each not in left_out + _SECOND * is_first]
+    needed = [_ability(host, each, user, profile) for each in _NEEDED if each not in left_out + _SECOND * is_first]
     if not host.can(Ability.KERNEL):
-        needed = [_ability(host, Ability.KERNEL, user), *needed]
+        needed = [_ability(host, Ability.KERNEL, user, profile), *needed]
     if not profile.runs:
         # Of what containers could have besides, nothing matters, and nothing that is advised about it would help.
         return (_running(profile, refusal), *needed)
-    wanted = [_ability(host, each, user) for each in _WANTED if each not in left_out]
-    storage = _storage(host, driver, driver_why)
-    return (_running(profile, refusal), *needed, *wanted, storage, *_owners(host, profile), *_served(profile))
+    wanted = [_ability(host, each, user, profile) for each in _WANTED if each not in left_out]
+    storage = _storage(host, driver, driver_why, profile)
+    return (_running(profile, refusal), *needed, *wanted, storage, *_owners(host, profile), *_served(host, profile))
 
 
 def ladder(host: Host, profile: Profile) -> tuple[Finding, ...]:
@@ -96,16 +98,24 @@ def _running(profile: Profile, refusal: str) -> Finding:
     return Finding("no", "containers", "for the reasons below; pull, push, save, load, images work all the same")
 
 
-def _ability(host: Host, ability: Ability, user: str) -> Finding:
+def _ability(host: Host, ability: Ability, user: str, profile: Profile) -> Finding:
     probe = host.abilities[ability]
     if probe.ok:
         return Finding("yes", ability.value)
     instead, attempt = _ADVICE.get(ability, ("", ""))
+    rung = profile.rung
+    is_rooted = ability is Ability.PIVOT and profile.runs
+    if is_rooted:
+        instead = "a mount is moved over the root instead" if rung.root == "move" else "a chroot has to do"
+    if ability is Ability.FRESH_PROC and rung.proc:
+        instead = "this machine's is shown inside"
+    if ability is Ability.ID_RANGES and not rung.mounts:
+        attempt = ""  # It takes mounts, too.
     if ability is Ability.USER_NAMESPACES:
         attempt = _for_user_namespaces(probe.why)
     why = "; ".join(filter(None, (probe.why, instead)))
     # What is given in another way is not missing.
-    state: State = "partly" if ability in _GIVEN_OTHERWISE else "no"
+    state: State = "partly" if is_rooted or ability in _GIVEN_OTHERWISE else "no"
     return Finding(state, ability.value, why, attempt.format(user=user or "YOU"))
 
 
@@ -117,7 +127,7 @@ _ADVICE: dict[Ability, tuple[str, str]] = {
         "as root: apt install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
     ),
     Ability.PIVOT: ("no container can be shut into its own files", ""),
-    Ability.FRESH_PROC: ("this machine's is shown inside, if it may be", ""),
+    Ability.FRESH_PROC: ("none is mounted inside", ""),
     Ability.NET_NAMESPACE: ("containers share this machine's network", ""),
     Ability.NET_ADMIN: ("containers have this machine's network or none", ""),
     Ability.CGROUPS: (
@@ -136,12 +146,12 @@ def _for_user_namespaces(why: str) -> str:
     return "as root: sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1"
 
 
-def _storage(host: Host, driver: Driver, why: str) -> Finding:
+def _storage(host: Host, driver: Driver, why: str, profile: Profile) -> Finding:
     if driver == "overlay":
         return Finding("yes", "storage driver overlay: what is changed is kept apart", why)
     shared = host.can(Ability.REFLINKS)
     cost = "copies share their blocks" if shared else "a container or RUN copies all files of its image"
-    attempt = "" if shared else "NBCONTAIN_ROOT on another disk, or in /dev/shm"
+    attempt = "" if shared or not profile.rung.mounts else "NBCONTAIN_ROOT on another disk, or in /dev/shm"
     return Finding("partly", "storage driver copy: whole trees", f"{why}; {cost}", attempt)
 
 
@@ -167,10 +177,14 @@ def _owners(host: Host, profile: Profile) -> Iterator[Finding]:
         yield Finding("partly", Ability.ATTRIBUTES.value, why, "NBCONTAIN_ROOT on another disk")
 
 
-def _served(profile: Profile) -> Iterator[Finding]:
+def _served(host: Host, profile: Profile) -> Iterator[Finding]:
     if not profile.runs or profile.rung.proc:
         return
+    what = "files of /proc" if profile.rung.mounts else "files of /proc, /dev and /sys"
     if profile.rung.serves:
-        yield Finding("partly", "files of /proc, /dev and /sys", "those on a list are opened by a process outside")
-    else:
-        yield Finding("no", "files of /proc, /dev and /sys", "nothing is mounted, and nobody can open them")
+        yield Finding("partly", what, "those on a list are opened by a process outside")
+        return
+    why = host.abilities[Ability.NOTIFY].why
+    if why == os.strerror(errno.EBUSY):
+        why += ", since this place answers calls of programs itself"
+    yield Finding("no", what, f"none is mounted, and nobody can open them for a container: {why}")

@@ -25,12 +25,6 @@ _RUN = (
         "--cgroup-parent",
         "--kernel-memory",
     )
-    | _all("ctrl-C is always passed on to a container without a terminal", "--sig-proxy")
-    | _all(
-        "a device node that is made inside opens nothing here; --device /dev/x[:/dev/y][:r] gives devices",
-        "--device-cgroup-rule",
-    )
-    | _all("nbcontain is the runtime of its containers; podman --runtime nbcontain-runtime has it too", "--runtime")
     | _all("a container's layer has no size of its own; what it writes is limited by the disk", "--storage-opt")
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
     | _all("it is for Windows", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")
@@ -74,7 +68,6 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
         "-p",
         "--password",
     ),
-    "container attach": _all("ctrl-C is always passed on to a container without a terminal", "--sig-proxy"),
     "container rm": _all("there are no links between containers", "-l", "--link"),
 }
 

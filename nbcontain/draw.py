@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TextIO
 
 from nbcontain.display.ansi import sanitized
@@ -16,6 +17,7 @@ from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Notice, Output, Started, encode
 from nbcontain.oci.image import Image
 from nbcontain.runtime.container import Container
+from nbcontain.sig_proxy import passing
 from nbcontain.task import Task
 
 _REDRAW_S = 0.1
@@ -38,7 +40,8 @@ def draw(value: object) -> int:
             for line in lines:
                 print(sanitized(line) if sys.stdout.isatty() else line)
         case Document(value=document):
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            is_read = sys.stdout.isatty()
+            print(value.text() if is_read else json.dumps(document, indent=2, ensure_ascii=False))
         case Confirm():
             return _ask(value)
         case Raw(chunks=chunks):
@@ -103,44 +106,56 @@ def _warn(facts: Mapping[str, str]) -> None:
 
 def _attend(progress: InProgress[object]) -> int:
     """Show how something goes: a build's steps on standard error, a container's streams as they are."""
-    task = progress.task
+    task, proxy = progress.task, progress.signals
     try:
-        if progress.kind in ("run", "exec"):
-            _warn(dict(progress.facts))
-            for record in task.journal.follow():
-                if isinstance(record.event, Output):
-                    _write(record.event)
-                elif isinstance(record.event, Notice):
-                    from nbcontain.display.text import notice_lines
-
-                    print("\n".join(notice_lines(record.event)), file=sys.stderr)
-                elif isinstance(record.event, Started | Finished) and record.event.task.startswith("pull "):
-                    what = "pulling" if isinstance(record.event, Started) else record.event.outcome
-                    print(f"{record.event.task}: {what}", file=sys.stderr)
-        elif progress.kind in ("pull", "push") and progress.display != "rawjson" and _is_screen(progress):
-            _attend_transfer(task)
+        with passing(proxy.tell) if proxy is not None else nullcontext():
+            result = _followed(progress)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if proxy is not None and (name := proxy.leave()):
+            print(f"{name} goes on:  nbcontain attach {name}", file=sys.stderr)
         else:
-            from nbcontain.display.text import lines as event_lines
-            from nbcontain.display.view import View, update
-
-            view = View()
-            for record in task.journal.follow():
-                if progress.display == "rawjson":
-                    sys.stderr.buffer.write(encode(record))
-                    sys.stderr.flush()
-                    continue
-                view = update(view, record)
-                if not progress.quiet and progress.kind in ("build", "pull", "push"):
-                    for line in event_lines(view, record):
-                        print(line, file=sys.stderr)
-        result = task.result()
-    except KeyboardInterrupt:
-        task.cancel()
-        task.wait(10)
+            task.cancel()
+            task.wait(10)
+        if isinstance(end, SystemExit):
+            raise
         raise Interrupted(f"{task.name} was interrupted") from None
     if progress.is_mute or (progress.kind in ("run", "exec") and not isinstance(result, Container)):
         return getattr(result, "exit_code", 0)
     return draw(result)
+
+
+def _followed(progress: InProgress[object]) -> object:
+    """What it gives, once all of it was shown."""
+    task = progress.task
+    if progress.kind in ("run", "exec"):
+        _warn(dict(progress.facts))
+        for record in task.journal.follow():
+            if isinstance(record.event, Output):
+                _write(record.event)
+            elif isinstance(record.event, Notice):
+                from nbcontain.display.text import notice_lines
+
+                print("\n".join(notice_lines(record.event)), file=sys.stderr)
+            elif isinstance(record.event, Started | Finished) and record.event.task.startswith("pull "):
+                what = "pulling" if isinstance(record.event, Started) else record.event.outcome
+                print(f"{record.event.task}: {what}", file=sys.stderr)
+    elif progress.kind in ("pull", "push") and progress.display != "rawjson" and _is_screen(progress):
+        _attend_transfer(task)
+    else:
+        from nbcontain.display.text import lines as event_lines
+        from nbcontain.display.view import View, update
+
+        view = View()
+        for record in task.journal.follow():
+            if progress.display == "rawjson":
+                sys.stderr.buffer.write(encode(record))
+                sys.stderr.flush()
+                continue
+            view = update(view, record)
+            if not progress.quiet and progress.kind in ("build", "pull", "push"):
+                for line in event_lines(view, record):
+                    print(line, file=sys.stderr)
+    return task.result()
 
 
 def _is_screen(progress: InProgress[object]) -> bool:

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from nbcontain.containers import Containers
 from nbcontain.errors import NotRunning
-from nbcontain.events import Emit, Notice
+from nbcontain.events import Emit
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.handles import Container
 from nbcontain.host import Host, is_root, user
 from nbcontain.nouns import Noun
-from nbcontain.oci.image import Image, timestamp
+from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.outcomes import RunResult
 from nbcontain.profiles import ISOLATION, Profile, choose, ids_of, storage_driver
-from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container as Handle
 from nbcontain.settings import Settings
 from nbcontain.store import Store, files
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
     from nbcontain.runtime.launcher import Launcher
+    from nbcontain.runtime.zygotes import Zygote
     from nbcontain.serving import Serving
     from nbcontain.soundness import Soundness
     from nbcontain.store.stacks import Stacks
@@ -99,9 +99,13 @@ class Engine:
     transfers: Noun[Transfers] = Noun("nbcontain.transfers")
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
-    def __init__(self, root: Path | str | None = None, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, root: Path | str | None = None, environ: Mapping[str, str] | None = None, zygote: Zygote | None = None
+    ) -> None:
+        """`zygote` is one that was begun with beforehand."""
         self.environ: Mapping[str, str] = Settings(os.environ) if environ is None else environ
         self._root = Path(root).absolute() if root else None
+        self._zygote = zygote
         self._others: dict[str, Engine] = {}
 
     def __enter__(self) -> Engine:
@@ -178,7 +182,8 @@ class Engine:
     def launcher(self) -> Launcher:
         from nbcontain.runtime.launcher import Launcher
 
-        return Launcher(self.host, ("nbcontain.build.copier",), self.profile.rung)
+        functions = ("nbcontain.build.copier", "nbcontain.build.survey")
+        return Launcher(self.host, functions, self.profile.rung, self._zygote)
 
     @cached_property
     def stacks(self) -> Stacks:
@@ -306,66 +311,9 @@ class Engine:
 
     def create_held(self, options: RunOptions, emit: Emit) -> Container:
         """The same, with its lock held until it is launched."""
-        from nbcontain.life import with_files
-        from nbcontain.names import checked
-        from nbcontain.network.model import wish_to_json
-        from nbcontain.proxies import proxies
-        from nbcontain.runtime.generate import generate
-        from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
-        from nbcontain.runtime.rungs import fitted
+        from nbcontain.making import made
 
-        options = with_files(options)
-        self.profile.require(self.host, "run")
-        image = self.bases.to_run(options, emit)
-        options, wish, notices = self.networks.decide(options, image.config)
-        for text in notices:
-            emit(Notice("", text))
-        container_id = os.urandom(32).hex()
-        path = self.layout.container(container_id)
-        options, brought = self.mounter.with_devices(options, emit)
-        mounting = self.mounter.plan(options, image, container_id)
-        told = proxies(self.environ, shares_network=wish.mode == "host")
-        spec = generate(
-            replace(image.config, env=(*image.config.env, *told)), options, self.host, files=path,
-            hostname=container_id[:12], environ=self.environ, mounts=(*mounting.mounts, *brought),
-            donors=self.life.donors(options),
-        )  # fmt: skip
-        spec = fitted(spec, self.profile.rung)
-        info = ContainerInfo(
-            id=container_id,
-            name=options.name and checked(options.name),
-            image=self.bases.shown_name(options.image, image),
-            image_id=str(image.id),
-            command=spec.process.args,
-            created=timestamp(),
-            remove=options.remove,
-            rung=self.profile.name, answers=self.profile.rung.answers, limited=bool(spec.linux.resources),
-            terminal=options.tty,
-            labels={**image.config.labels, **_pairs(options.labels)},
-            stop_timeout_s=float(options.stop_timeout),
-            options={
-                "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
-                "platform": str(image.config.platform),
-            },  # fmt: skip
-            restart=restart_of(options.restart, remove=options.remove),
-            health=health_of(image.config, options),
-            log=log_of(options),
-            stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
-            mounts=mounting.records,
-        )
-        with self.store.shared():
-            if not self.store.snapshots.has_all(image.layers):
-                self.stacks.unpack(image.layers)
-            active = self.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
-            try:
-                with mounting.held(), self._containers.naming(info) as named:
-                    bundle = Bundle.write(path, spec, active.mounts, named)
-                    mounting.furnish()
-            except BaseException:
-                self.store.snapshots.discard(active)
-                raise
-        self.life.made(container := Container(bundle, self), options)
-        return container
+        return made(self, self._containers, options, emit)
 
     def run(
         self, options: RunOptions, *, stdin: Any = None,
@@ -439,7 +387,3 @@ class Engine:
     def diff(self, container: Handle) -> list[tuple[str, str]]:
         """What a container changed in its own layer: (A, C or D, path), sorted by path."""
         return self.store.changes(container.id, self.launcher, skip=container.bundle.stubs())
-
-
-def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    return dict(text.partition("=")[::2] for text in texts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,15 +115,27 @@ class Exchange:
         if self.prepare is not None:
             self.prepare(container)
 
-    def run(self, engine: Engine, options: RunOptions) -> Task[RunResult | Container]:
-        """Run a container with all that. One that is to be forgotten (--rm) is, when everything has been taken out."""
+    def run(
+        self, engine: Engine, options: RunOptions,
+        also: Callable[[Container], AbstractContextManager[object]] = nullcontext,
+    ) -> Task[RunResult | Container]:  # fmt: skip
+        """Run a container with all that. One that is to be forgotten (--rm) is, when everything has been taken out.
+
+        `also` is entered with it.
+        """
+
+        @contextmanager
+        def around(container: Container) -> Iterator[None]:
+            with also(container), self.around(container):
+                yield
+
         if not (options.remove and self.gets):
-            return engine.run(options, stdin=self.stdin, around=self.around)
+            return engine.run(options, stdin=self.stdin, around=around)
 
         @contextmanager
         def forgetting(container: Container) -> Iterator[None]:
             try:
-                with self.around(container):
+                with around(container):
                     yield
             finally:
                 container.remove(force=True, v=True)

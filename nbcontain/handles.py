@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import ContainerError, ContainerFailed, ContainerNotFound, NetworkError, NotRunning, UsageError
+from nbcontain.network.model import bracketed
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.container import Container as Handle
-from nbcontain.runtime.signals import signal_number
+from nbcontain.runtime.signals import is_heeded, signal_number
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -72,17 +73,9 @@ class Container(Handle):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with suppress(ContainerNotFound, FileNotFoundError):
-            self.stop(None if self._heeds_its_stop_signal() else 0)
+            heeds = is_heeded(self.pid or 0, signal_number(self.info.stop_signal))
+            self.stop(None if heeds else 0)
             self.remove(force=True, v=True)
-
-    def _heeds_its_stop_signal(self) -> bool:
-        """Whether its first process has a handler for it: without one, the kernel keeps it from that process."""
-        try:
-            status = Path(f"/proc/{self.pid}/status").read_text(errors="replace")
-            caught = int(status.partition("\nSigCgt:")[2].split()[0], 16)
-            return bool(caught >> (signal_number(self.info.stop_signal) - 1) & 1)
-        except (OSError, ValueError, IndexError):
-            return False
 
     # --- its life ---
 
@@ -244,9 +237,8 @@ class Container(Handle):
     def url_of(self, port: int | None = None) -> str:
         """Where this machine reaches that port of it. Raises NotRunning, NetworkError."""
         self.engine.running(self.id)
-        for each in self._published():
-            if port in (None, each.container_port):
-                return f"http://{_address('127.0.0.1' if each.is_any else each.host_address)}:{each.host_port}"
+        if published := self.engine.pages.address(self, port):
+            return published
         settings = self.engine.networks.settings(self)
         ports = [int(each.partition("/")[0]) for each in settings.get("Ports") or {} if each.endswith("/tcp")]
         wanted = port if port is not None else ports[0] if ports else None
@@ -254,7 +246,7 @@ class Container(Handle):
         if self.info.options.get("network") == "host":
             addresses = ["127.0.0.1"]
         if wanted is not None and (address := next(filter(None, addresses), "")):
-            return f"http://{_address(address)}:{wanted}"
+            return f"http://{bracketed(address)}:{wanted}"
         raise NetworkError(
             f"{self.name} publishes no port" if port is None else f"{self.name} does not publish port {port}",
             why="and this machine cannot reach it otherwise", hint="run it with ports={8000: None}, or -p 8000",
@@ -328,7 +320,3 @@ def _instant(given: Any) -> float | None:
     from nbcontain.filters import instant
 
     return instant(str(given), word="time")
-
-
-def _address(text: str) -> str:
-    return f"[{text}]" if ":" in text else text

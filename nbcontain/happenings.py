@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,7 @@ class Events:
 
     def between(
         self, since: str = "", until: str = "", filters: Sequence[str] = (), *, follow: bool = True
-    ) -> Iterator[Happening | None]:
+    ) -> Generator[Happening | None]:
         """Events in their order; with `follow` also those to come, for ever or to the time `until`.
 
         Times are durations before now, dates or seconds, as docker's. None comes several times a second while nothing
@@ -78,7 +78,7 @@ class Events:
 
     def _heard(
         self, watch: Watch, reader: Reader, begin: float | None, end: float | None, choice: _Choice, follow: bool
-    ) -> Iterator[Happening | None]:
+    ) -> Generator[Happening | None]:
         try:
             rest = b""
             while True:

@@ -13,12 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nbcontain.events import Event, Finished, Notice, Output, Record, decode, encode
 from nbcontain.segments import Reader
 from nbcontain.values import replace
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
     from nbcontain.linux.watching import Watch
 
@@ -177,14 +177,15 @@ class FileJournal:
 
     def follow(
         self, at_end: Callable[[], object] = lambda: None, *, from_now: str = "", to_the_last: bool = False,
-        tail: int | None = None, until: float | None = None,
+        tail: int | None = None, until: float | None = None, enough: Callable[[], bool] = lambda: False,
     ) -> Generator[Record]:  # fmt: skip
         """Every record from the first that is kept; waits for more; ends when the run that is going on, or was, ends.
 
         The file is opened before this returns. A container that was restarted has several runs in its
         journal: a `Finished` ends the account only where nothing comes after it, or `to_the_last` only when nobody
         writes any more. `at_end` is called then. `from_now` is the task of which only is wanted what comes after this
-        call; of what is there already, `tail` is how many lines of output are wanted. At the time `until` it ends.
+        call; of what is there already, `tail` is how many lines of output are wanted. At the time `until` it ends,
+        and within two seconds after there was `enough`.
         """
         from nbcontain.linux.watching import Watch
 
@@ -194,17 +195,21 @@ class FileJournal:
         except BaseException:
             watch.close()
             raise
-        return self._records(watch, reader, from_now or None, at_end, to_the_last, tail, until)
+        records = self._records(watch, reader, from_now or None, at_end, to_the_last, tail, until, enough)
+        # Begun, since a generator that was never begun closes nothing when it is closed.
+        next(records)
+        return records
 
     def _records(
         self, watch: Watch, reader: Reader, task: str | None, at_end: Callable[[], object], to_the_last: bool,
-        tail: int | None, until: float | None,
+        tail: int | None, until: float | None, enough: Callable[[], bool],
     ) -> Generator[Record]:  # fmt: skip
         rest = b""
         ended = False
         missed = 0
         last = Tail(tail) if tail is not None else None
         try:
+            yield Record(0.0, Notice("", ""))  # for `follow`
             while True:
                 # Asked before reading: whatever the writer wrote before it died is then read below.
                 alive = self._is_alive()
@@ -228,7 +233,7 @@ class FileJournal:
                     last = None
                 if grown:
                     continue
-                if until is not None and time.time() > until:
+                if enough() or (until is not None and time.time() > until):
                     return
                 if ended and not (to_the_last and alive):
                     return

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbcontain.errors import Unavailable
+from nbcontain.errors import NbcontainError, Unavailable
 from nbcontain.host import is_root
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.kernel_work import NAME as WORK
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SOCKETS = "/run/nbcontain-kernel"
 """Where the container sees the sockets' directory."""
 CONNECTION = f"{SOCKETS}/connection.json"
+_SOCKETS = "s"
 _PREFIX = "k"
 """Sockets are called k-1 to k-5, as Jupyter numbers them."""
 _LONGEST = 107
@@ -36,7 +37,7 @@ class KernelPlace:
 
     def __init__(self, directory: Path, held: ExitStack, remove_tree: Callable[[Path], None]) -> None:
         self.directory = directory
-        self.sockets = directory / "s"
+        self.sockets = directory / _SOCKETS
         self._held = held
         self._remove_tree = remove_tree
 
@@ -48,13 +49,14 @@ class KernelPlace:
         """
         base = _base(environ)
         for left in files.sweep(base):
-            _removed(left, remove_tree)
-        held = ExitStack()
-        directory = held.enter_context(files.temporary_directory(base))
-        place = cls(directory, held, remove_tree)
-        # Whoever runs in the container may be nobody here: to come this far is the user's alone, and that is enough.
-        files.make_new_directory(place.sockets, 0o711)
-        return place
+            # What cannot be removed keeps no new kernel from its place.
+            with suppress(OSError, NbcontainError):
+                _removed(left, remove_tree)
+        with ExitStack() as stack:
+            directory = stack.enter_context(files.temporary_directory(base))
+            # Whoever runs in the container may be nobody here: to come this far is the user alone, which is enough.
+            files.make_new_directory(directory / _SOCKETS, 0o711)
+            return cls(directory, stack.pop_all(), remove_tree)
 
     @property
     def ip(self) -> str:
@@ -75,9 +77,9 @@ class KernelPlace:
         if is_root():
             return
         while goes_on():
-            made = [path for number in range(1, _KINDS + 1) if (path := Path(f"{self.ip}-{number}")).exists()]
-            if len(made) == _KINDS:
-                if any(path.lstat().st_uid != os.getuid() for path in made):
+            with suppress(FileNotFoundError):
+                owners = {os.lstat(f"{self.ip}-{number}").st_uid for number in range(1, _KINDS + 1)}
+                if owners != {os.getuid()}:
                     world = (Mount("/", "bind", str(self.sockets), ("bind",)),)
                     launcher.call("open_sockets", world, {}, imports=(WORK,))
                 return

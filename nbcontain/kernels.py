@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from nbcontain.values import dataclass, fields, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
-    from nbcontain.events import Emit, Event
+    from nbcontain.events import Emit, Event, Record
     from nbcontain.outcomes import RunResult
     from nbcontain.runtime.container import Container
 
@@ -221,6 +221,7 @@ class RunningKernel:
         """Blocks until the program was executed. Raises what hindered it."""
         told: list[Event] = []
         leash = Leash()
+        records: Generator[Record] | None = None
         try:
             engine.launcher.warm()
             container = engine.create_held(options, told.append)
@@ -228,6 +229,8 @@ class RunningKernel:
             engine.life.launch(container, leash, None, told.append)
         except BaseException:
             leash.let_go()
+            if records is not None:
+                records.close()
             raise
 
         def body(emit: Emit) -> RunResult:

@@ -48,11 +48,15 @@ class Life:
         self._engine = engine
 
     def donors(self, options: RunOptions) -> dict[str, Donor]:
-        """The containers whose namespaces these options ask for, by "pid" and "ipc". Raises NotRunning, UsageError."""
+        """The containers whose namespaces these options ask for, by "pid", "ipc" and "user".
+
+        Raises NotRunning, UsageError.
+        """
+        from nbcontain.id_ranges import ids_of
         from nbcontain.runtime.sharing import Donor, donor
 
         found: dict[str, Donor] = {}
-        for kind, mode in (("pid", options.pid), ("ipc", options.ipc)):
+        for kind, mode in (("pid", options.pid), ("ipc", options.ipc), ("user", options.userns)):
             if name := donor(mode):
                 container = self._engine.running(name)
                 if kind == "ipc" and container.info.options.get("ipc") not in ("shareable", "host"):
@@ -60,7 +64,9 @@ class Life:
                         f"--ipc {mode}: non-shareable IPC", why=f"{name} keeps its memory to itself",
                         hint=f"run {name} with --ipc shareable",
                     )  # fmt: skip
-                found[kind] = Donor(container.id, str(container.bundle.path), container.pid or 0)
+                ids = ids_of(container.bundle.spec)
+                if kind != "user" or not ids.is_identity:
+                    found[kind] = Donor(container.id, str(container.bundle.path), container.pid or 0, ids)
         return found
 
     def made(self, container: Container, options: RunOptions) -> None:

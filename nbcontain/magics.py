@@ -102,7 +102,7 @@ class Extension:
 
     def register(self, name: str) -> None:
         """Register a line magic, and what completes behind it."""
-        from IPython.core.magic import needs_local_scope, no_var_expand, output_can_be_silenced
+        from IPython.core import magic as decorators
 
         def magic(line: str, local_ns: Mapping[str, Any] | None = None) -> object:
             return self.session.run_line_magic(name, line.rstrip().removesuffix(";"), local_ns)
@@ -110,7 +110,9 @@ class Extension:
         magic.__name__ = name
         self._magics[name] = magic
         # IPython would rewrite {x} and $x before we see them, and docker's --format '{{.Names}}' with them.
-        marked = output_can_be_silenced(no_var_expand(needs_local_scope(magic)))
+        marked = decorators.no_var_expand(decorators.needs_local_scope(magic))
+        # Not in IPython 7, which Colab and Kaggle have: there a ; silences no line of ours.
+        marked = getattr(decorators, "output_can_be_silenced", lambda function: function)(marked)
         self.ipython.register_magic_function(marked, "line", name)
         self.ipython.set_hook("complete_command", self.complete, str_key=f"%{name}")
 
@@ -197,13 +199,16 @@ def load(ipython: Any) -> None:
 
 
 def _complete_cells(ipython: Any, extension: Extension) -> None:
-    """Put a matcher for whole cells in front of IPython's own."""
-    from IPython.core.completer import context_matcher
+    """Put a matcher for whole cells in front of IPython's own; before IPython 8.6 there are none."""
+    from IPython.core import completer
+
+    if not hasattr(completer, "context_matcher"):
+        return
 
     def matcher(context: Any) -> Any:
         return extension.complete_cell(context)
 
-    marked = context_matcher(identifier="nbcontain")(matcher)
+    marked = completer.context_matcher(identifier="nbcontain")(matcher)
     ipython.Completer.custom_matchers.insert(0, marked)
 
 
@@ -216,7 +221,7 @@ def unload(ipython: Any) -> None:
     for kind, names in (("line", lines), ("cell", (*CELL_MAGICS, "docker", "contextfile"))):
         for name in names:
             ipython.magics_manager.magics[kind].pop(name, None)
-    matchers = ipython.Completer.custom_matchers
+    matchers = getattr(ipython.Completer, "custom_matchers", [])
     matchers[:] = [each for each in matchers if getattr(each, "matcher_identifier", "") != "nbcontain"]
     if _awaiting in ipython.input_transformers_post:
         ipython.input_transformers_post.remove(_awaiting)

@@ -38,8 +38,11 @@ class Mounter:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def plan(self, options: RunOptions, image: Image, container_id: str) -> Mounting:
-        """What is to be mounted into a container, as its options and its image say. Raises UsageError."""
+    def plan(self, options: RunOptions, image: Image, container_id: str, *, maps_ids: bool = False) -> Mounting:
+        """What is to be mounted into a container, as its options and its image say. Raises UsageError.
+
+        With `maps_ids` its ids are others than those of the files here: what is its own is shown with its map.
+        """
         own = asking.asked(options)
         taken = {each.target for each in own}
         shared = [each for each in self._from_others(options) if each.target not in taken]
@@ -54,7 +57,7 @@ class Mounter:
             if each.type == "bind":
                 _check_source(each)
             _check_label(each)
-        return Mounting(self, options, image, asking.checked(points), container_id)
+        return Mounting(self, options, image, asking.checked(points), container_id, maps_ids=maps_ids)
 
     def with_devices(self, options: RunOptions, emit: Emit) -> tuple[RunOptions, tuple[Mount, ...]]:
         """The options without --gpus and devices that CDI files describe, and what those bring along.
@@ -143,8 +146,9 @@ class Mounting:
     """The mounts of a container that is being made: first what they will be, then, inside of `held`, what they are."""
 
     def __init__(
-        self, mounter: Mounter, options: RunOptions, image: Image, points: Sequence[MountPoint], container_id: str
-    ) -> None:
+        self, mounter: Mounter, options: RunOptions, image: Image, points: Sequence[MountPoint], container_id: str,
+        *, maps_ids: bool,
+    ) -> None:  # fmt: skip
         self._mounter = mounter
         self._image = image
         self._container_id = container_id if options.remove else ""
@@ -153,6 +157,7 @@ class Mounting:
         self._points = tuple((each, _name_of(each)) for each in points)
         """Each with its volume's name, if it is a volume."""
         self._directory = mounter.engine.layout.container(container_id)
+        self._maps_ids = maps_ids
         self.mounts = tuple(self._mount(number, *each) for number, each in enumerate(self._points))
 
     @property
@@ -190,7 +195,8 @@ class Mounting:
         if point.is_scratch:
             return self._over(number, point.target, source, (*point.flags, *part))
         propagation = (point.propagation,) if point.propagation else ()
-        return Mount(point.target, "bind", source, ("rbind" if recursive else "bind", *options, *propagation))
+        ids = ("idmap",) if self._maps_ids and (point.type == "volume" or point.owns) else ()
+        return Mount(point.target, "bind", source, ("rbind" if recursive else "bind", *options, *propagation, *ids))
 
     def _scratch(self, number: int) -> Path:
         return self._directory / SCRATCH / str(number)

@@ -31,12 +31,14 @@ from nbcontain.network.model import (
     wish_to_json,
 )
 from nbcontain.network.records import Records
-from nbcontain.network.tunnels import missing
+from nbcontain.network.tunnels import missing, not_forwarding
 from nbcontain.network.wishes import wish
 from nbcontain.oci.image import ImageConfig
+from nbcontain.oci.spec import Spec
 from nbcontain.runtime import hosts
 from nbcontain.runtime.annotations import WITHIN
 from nbcontain.runtime.container import Container
+from nbcontain.runtime.grants import own_network
 from nbcontain.runtime.networking import JOINED, mode_of
 from nbcontain.runtime.rungs import FURNITURE
 from nbcontain.store import files
@@ -44,6 +46,7 @@ from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.host import Host
     from nbcontain.runtime.generate import RunOptions
     from nbcontain.runtime.launcher import Launcher
     from nbcontain.runtime.leash import Leash
@@ -121,10 +124,8 @@ class Networks:
 
     def can_bridge(self) -> bool:
         """Whether networks with bridges can be made here."""
-        host = self._engine.host
-        rung = self._engine.profile.rung
-        is_whole = "network" in rung.namespaces and rung.proc
-        return is_whole and host.can(Ability.NET_ADMIN) and host.can(Ability.NET_NAMESPACE)
+        host, own = self._engine.host, self._engine.profile.rung.namespaces
+        return "network" in own and host.can(Ability.NET_ADMIN) and host.can(Ability.NET_NAMESPACE)
 
     def default(self) -> str:
         """The network of a container that names none: the default bridge where that leads out, else the host's."""
@@ -133,7 +134,7 @@ class Networks:
 
     def no_way_out(self) -> str:
         """Why nothing leads out of networks here, in words; "" where something does."""
-        return "" if self._engine.host.is_root else missing()
+        return not_forwarding() if self._engine.host.is_root else missing()
 
     def all(self) -> list[Network]:
         """All networks, by name; bridge, host and none are always there."""
@@ -207,11 +208,19 @@ class Networks:
             "labels": words.pairs(request.labels), "options": options,
             "subnets": words.subnets(request.subnets, request.gateways, request.ranges),
         })  # fmt: skip
-        return network_from_json(answer["network"])
+        made = network_from_json(answer["network"])
+        self._tell("create", made)
+        return made
 
     def remove(self, name: str) -> None:
         """Forget a network. Raises NetworkNotFound, NetworkInUse."""
+        found = self.get(name)
         self._ask({"do": "remove", "network": name})
+        self._tell("destroy", found)
+
+    def _tell(self, action: str, network: Network, **attributes: str) -> None:
+        told = {"name": network.name, "type": network.driver, **attributes}
+        self._engine.events.record("network", action, network.id, told)
 
     def unused(self, filters: Sequence[str] = ()) -> list[Network]:
         """The networks that no container is on, nor will be when it is started. Filters are docker's, of labels."""
@@ -261,6 +270,10 @@ class Networks:
                 self.get(each.network)
         return replace(options, network=mode), wished, notices
 
+    def knobs(self, wished: Wish, host: Host) -> dict[str, str]:
+        """The kernel's settings of a network of a container's own, that nobody need ask for. The host's ids are its."""
+        return own_network(host) if wished.is_networked else {}
+
     def wish_of(self, container: Container) -> Wish:
         """What a container was asked to have, and what was changed since."""
         with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
@@ -287,19 +300,20 @@ class Networks:
             if wished.mode.startswith(JOINED):
                 self._join(container, wished.mode.removeprefix(JOINED))
             self._write_files(container, wished)
-            _be_born(container, within="")
+            if container.info.unusual:
+                _be_born(container, container.bundle.spec, within="")
             container.launch(launcher, leash=leash, stdin=stdin, start=True)
             return
         container.hold()
         namespace: list[int] = []
         try:
+            spec = container.bundle.spec
             prepared = self._ask({
                 "do": "prepare", "container": container.id, "name": container.name,
-                "hostname": self._hostname(container),
-                "wish": wish_to_json(wished),
+                "hostname": spec.hostname, "wish": wish_to_json(wished),
             })  # fmt: skip
             self._write_networked_files(container, wished, prepared)
-            _be_born(container, within=str(prepared["within"]))
+            _be_born(container, spec, within=str(prepared["within"]))
             container.launch(launcher, leash=leash, stdin=stdin, start=False, handed=namespace)
             state = container.state()
             attached = self._ask(
@@ -334,9 +348,6 @@ class Networks:
             for each in spec.mounts
         )
         container.bundle.write_spec(replace(spec, linux=linux, mounts=mounts))
-
-    def _hostname(self, container: Container) -> str:
-        return container.bundle.spec.hostname
 
     def _write_files(self, container: Container, wished: Wish) -> None:
         """resolv.conf of a container without networks, where something was asked for it."""
@@ -385,12 +396,13 @@ class Networks:
             state = container.state()
             answer = self._ask({
                 "do": "connect", "container": container.id, "name": container.name,
-                "hostname": self._hostname(container),
+                "hostname": container.bundle.spec.hostname,
                 "pid": state.pid, "pid_start": state.pid_start, "attachment": attachment_to_json(asked),
             })  # fmt: skip
             self._write_resolver(container, wished, answer)
         mode = found.name if wished.mode == "none" else wished.mode
         self._change(container, replace(wished, mode=mode, attachments=(*wished.attachments, asked)))
+        self._tell("connect", found, container=container.id)
 
     def disconnect(self, network: str, container: Container, *, force: bool = False) -> None:
         """Take a container off a network, at once if it runs. Raises NetworkError."""
@@ -410,6 +422,7 @@ class Networks:
                     raise
         mode = left[0].network if left else "none"
         self._change(container, replace(wished, mode=mode, attachments=left))
+        self._tell("disconnect", found, container=container.id)
 
     def _write_resolver(self, container: Container, wished: Wish, answer: Mapping[str, Any]) -> None:
         """Whom a running container asks for names from now on; into the very file that it sees."""
@@ -423,9 +436,8 @@ def _shown_mode(mode: str) -> str:
     return "this machine's" if mode == "host" else f"that of {mode.removeprefix('container:')[:12]}"
 
 
-def _be_born(container: Container, *, within: str) -> None:
+def _be_born(container: Container, spec: Spec, *, within: str) -> None:
     """Have a container's user namespace be made within that of its networks, where these are an ordinary user's."""
-    spec = container.bundle.spec
     if spec.annotations.get(WITHIN, "") != within:
         others = {name: text for name, text in spec.annotations.items() if name != WITHIN}
         said = {WITHIN: within} if within else {}

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 _SEALED = "create", "run", "exec"
 """Commands whose process, or a child of it, is inside a container for a while."""
 _PROGRAM = (
-    "import gc, sys; gc.disable(); sys.path.append(sys.argv[1]); "
-    "from nbcontain.oci_runtime import main; sys.exit(main(sys.argv[2:], sealed=True))"
+    "import gc, os, sys; gc.disable(); sys.path.append(sys.argv[1]); "
+    "from nbcontain.oci_runtime import main; status = main(sys.argv[2:], sealed=True); "
+    "sys.stdout.flush(); os._exit(status)"
 )
+"""Without Python's farewell, which takes a tenth of the time: all that it takes apart goes with the process."""
 _PASSED_ON = ("XDG_RUNTIME_DIR", "LISTEN_FDS", "NOTIFY_SOCKET")
 
 

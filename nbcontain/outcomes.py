@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -30,6 +31,8 @@ class RunResult:
     name: str
     exit_code: int
     output: tuple[Output, ...] = field(repr=False)
+    files: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What `get` asked for: by its path, the object that its suffix says: a table, an array, text, bytes."""
 
     def _text(self, *streams: str) -> str:
         return b"".join(each.data for each in self.output if each.stream in streams).decode(errors="replace")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -85,10 +86,11 @@ class Visit:
         order = {"port": self.port, "path": path, "method": method, "body": body, "headers": headers,
                  "limit": LIMIT_BYTES, "timeout_s": _TIMEOUT_S}  # fmt: skip
         package = str(Path(__file__).resolve().parents[1])
+        # None of this process's environment: it stands in the container's network, and answers decide what it reads.
         words = [sys.executable, "-I", "-S", "-c", _PROGRAM, package, str(pid)]
         try:
             done = subprocess.run(words, input=json.dumps(order).encode() + b"\n", capture_output=True,
-                                  timeout=2 * _TIMEOUT_S, check=False)  # fmt: skip
+                                  timeout=2 * _TIMEOUT_S, check=False, env={})  # fmt: skip
             line, _, data = done.stdout.partition(b"\n")
             said = json.loads(line)
         except (subprocess.TimeoutExpired, ValueError) as error:
@@ -106,6 +108,24 @@ class Visit:
                 key, sign, rest = value.partition(";")[0].partition("=")
                 if name.lower() == "set-cookie" and sign and len(self._cookies) < _COOKIES and len(value) < 4096:
                     self._cookies[key.strip()] = rest.strip()
+
+
+def forwarded(environ: Mapping[str, str], port: int) -> str:
+    """Where a browser elsewhere finds a port of this machine that its host forwards; "" where that is not known.
+
+    By a name of its own for each port only (GitHub Codespaces, code-server with VSCODE_PROXY_URI=https://{{port}}.…):
+    under a path of the notebook's own server, as jupyter-server-proxy has it, a container's page would have all rights
+    of the notebook.
+    """
+    name, domain = environ.get("CODESPACE_NAME", ""), environ.get("GITHUB_CODESPACES_PORT_FORWARDING_DOMAIN", "")
+    if name and domain:
+        return f"https://{name}-{port}.{domain}"
+    template = environ.get("VSCODE_PROXY_URI", "")
+    try:
+        parts, others = (urlsplit(template.replace("{{port}}", str(each))) for each in (port, port + 1))
+    except ValueError:
+        return ""
+    return parts.geturl().rstrip("/") if parts.scheme in ("http", "https") and parts.netloc != others.netloc else ""
 
 
 class Pages:
@@ -128,10 +148,14 @@ class Pages:
             raise ContainerError(f"which port of {container.name}? none is published or exposed", hint=hint)
         return ports[0]
 
-    def address(self, container: Container, port: int) -> str:
-        """Where this machine's own browsers find it; "" where the port is not published."""
+    def address(self, container: Container, port: int | None = None) -> str:
+        """Where this machine's own browsers find it, or its first published port; "" where that is not published."""
+        ports = (each for each in self._engine.networks.ports(container) if each.protocol == "tcp")
+        return next((each.url for each in ports if port in (None, each.container_port)), "")
+
+    def elsewhere(self, container: Container, port: int) -> str:
+        """Where browsers of other machines find it; "" where it is not published, or nobody is known to forward it."""
         for each in self._engine.networks.ports(container):
-            if each.container_port == port and each.protocol == "tcp":
-                host = "127.0.0.1" if each.is_any else each.host_address
-                return f"http://{f'[{host}]' if ':' in host else host}:{each.host_port}"
+            if each.protocol == "tcp" and each.container_port == port:
+                return forwarded(self._engine.environ, each.host_port)
         return ""

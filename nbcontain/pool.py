@@ -125,8 +125,7 @@ class _Pool:
         what = f"{len(self._items)} items in {getattr(self._image, 'name', self._image)}"
         threads = [threading.Thread(target=self._work, name="nbcontain map", daemon=True) for _ in range(self._count)]
         with scope(emit, _TASK, what):
-            for thread in threads:
-                thread.start()
+            threads = _started(threads)
             try:
                 while any(thread.is_alive() for thread in threads):
                     self._tell(emit)
@@ -166,18 +165,22 @@ class _Pool:
                 number = next(self._waiting, None)
                 if number is None or self._error is not None:
                     return
-                task = self._running[number] = self._runs[number]()
                 name = f"item-{number}"
                 self._events.append(Started(name, str(self._items[number])[:80], parent=_TASK))
-            began = time.monotonic()
-            outcome: BaseException | None = None
+                began = time.monotonic()
+                outcome: BaseException | None = None
+                task, result = None, None
+                try:
+                    task = self._running[number] = self._runs[number]()
+                except Exception as error:  # noqa: BLE001 - raised by whoever waits for all of them
+                    outcome = error
             try:
-                result = task.result()
+                result = task.result() if task is not None else None
             except BaseException as error:  # noqa: BLE001 - raised by whoever waits for all of them
                 outcome, result = error, getattr(error, "result", None)
             with self._lock:
                 self._seconds[number] = time.monotonic() - began
-                del self._running[number]
+                self._running.pop(number, None)
                 if result is not None:
                     self._results[number] = result
                 code = result.exit_code if result is not None else None
@@ -185,6 +188,20 @@ class _Pool:
                 self._lock.notify()
             if outcome is not None and not isinstance(outcome, Cancelled):
                 self._fail(_about(outcome, self._items[number]))
+
+
+def _started(threads: Sequence[threading.Thread]) -> list[threading.Thread]:
+    """As many of them as this machine lets begin. Raises RuntimeError where that is none."""
+    begun: list[threading.Thread] = []
+    for thread in threads:
+        try:
+            thread.start()
+        except RuntimeError:
+            if not begun:
+                raise
+            break
+        begun.append(thread)
+    return begun
 
 
 def _about(error: BaseException, item: Any) -> BaseException:

@@ -22,6 +22,7 @@ from nbcontain.values import dataclass, fields, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.runtime.generate import RunOptions
 
 _SAMPLE_S = 0.25
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -70,6 +71,20 @@ class Resources:
     def _tree(self) -> Tree:
         return Tree.here(is_root=self._engine.host.ids.is_identity)
 
+    def with_usual(self, options: RunOptions) -> RunOptions:
+        """The options with the limit of processes that a container has which is told none, where one can be kept.
+
+        There is none unless NBCONTAIN_PIDS_LIMIT says so: a control group takes longer to enter than a container
+        takes to start. Raises UsageError.
+        """
+        text = self._engine.environ.get("NBCONTAIN_PIDS_LIMIT", "")
+        if not text or options.pids_limit is not None:
+            return options
+        if not text.removeprefix("-").isdecimal():
+            raise UsageError(f"NBCONTAIN_PIDS_LIMIT={text} is no number", hint="2048, or -1 for no limit")
+        number = int(text)
+        return replace(options, pids_limit=number) if number > 0 and self._tree.keeps("pids") else options
+
     def group(self, container: Container) -> Group:
         """A container's control group; there may be none."""
         return Group(self._tree, container.id)
@@ -90,6 +105,7 @@ class Resources:
         self._adopt(container, group)
         group.freeze(frozen=True)
         container.bundle.mark_paused(paused=True)
+        self._engine.events.container(container, "pause")
 
     def unpause(self, container: Container) -> None:
         """Let them go on. Raises ContainerError for one that is not paused."""
@@ -98,6 +114,7 @@ class Resources:
             raise ContainerError(f"{container.name} is not paused")
         self.group(container).freeze(frozen=False)
         container.bundle.mark_paused(paused=False)
+        self._engine.events.container(container, "unpause")
 
     @contextmanager
     def paused(self, container: Container) -> Iterator[None]:
@@ -186,12 +203,11 @@ class Resources:
         if not pids:
             return None
         own = [each for pid in pids if (each := _of_process(pid))]
-        cpu = group.number("cpuacct.usage")
-        cpu_us = group.number("cpu.stat usage_usec")
+        # A group whose processes were never moved into it counts nothing: then the processes themselves do.
         return Usage(
             at_s=time.monotonic(),
-            cpu_s=cpu / 1e9 if cpu is not None else cpu_us / 1e6 if cpu_us else sum(each[0] for each in own),
-            memory=group.number("memory.usage_in_bytes", "memory.current") or sum(each[1] for each in own),
+            cpu_s=group.cpu_s() or sum(each[0] for each in own),
+            memory=group.memory() or sum(each[1] for each in own),
             memory_limit=self._limit(group),
             pids=len(pids),
             read=_sum([each[2] for each in own]),

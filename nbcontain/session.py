@@ -38,7 +38,9 @@ from nbcontain.variables import Variables
 if TYPE_CHECKING:
     from nbcontain.commands.cards import Cards
     from nbcontain.compose_cells import ComposeCells
+    from nbcontain.display.following import Following
     from nbcontain.display.live import Surroundings
+    from nbcontain.display.table import Watched
     from nbcontain.events import Emit
     from nbcontain.lessons.teacher import Teacher
 
@@ -59,7 +61,7 @@ class Session:
     def _configured(self) -> None:
         """Show things as is set by now."""
         self.mode = mode(self.engine.environ, self.ipython)
-        formatters.register(self.ipython, self.mode, self.around, self.was_drawn)
+        formatters.register(self.ipython, self.mode, self.around, self.was_drawn, self._follow)
 
     # --- what the magics do ---
 
@@ -280,6 +282,18 @@ class Session:
         was = value is self._last_drawn
         self._last_drawn = None
         return was
+
+    def _follow(self, table: Watched) -> None:
+        self._following.show(table)
+
+    @cached_property
+    def _following(self) -> Following:
+        """The tables that follow what happens, until the next cell."""
+        from nbcontain.display.following import Following
+
+        following = Following(lambda: self.engine.events.between())
+        self.ipython.events.register("pre_run_cell", following.rest)
+        return following
 
     def around(self, container: Container) -> Surroundings:
         """What a container's card knows and can do."""

@@ -33,6 +33,7 @@ SETTINGS = (
     Setting("display", "NBCONTAIN_DISPLAY", "how things are shown", ("auto", "card", "html", "plain")),
     Setting("pull", "NBCONTAIN_PULL", "when a registry is asked", ("always", "missing", "never", "newer")),
     Setting("network", "NBCONTAIN_NETWORK", "the network of who asks for none"),
+    Setting("pids_limit", "NBCONTAIN_PIDS_LIMIT", "the --pids-limit of a container that is told none"),
     Setting("isolation", "NBCONTAIN_ISOLATION", "the rung of the ladder: %nbcontain doctor lists them",
             is_changeable=False),
     Setting("storage_driver", "NBCONTAIN_STORAGE_DRIVER", "how file systems are kept", ("overlay", "copy"),

@@ -10,7 +10,7 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -20,6 +20,7 @@ from nbcontain.display.ansi import sanitized
 from nbcontain.display.values import Interactive
 from nbcontain.errors import UsageError
 from nbcontain.events import Event, Finished, Started
+from nbcontain.sig_proxy import passing
 
 _READ_BYTES = 1 << 12
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -36,7 +37,7 @@ def attend(wanted: Interactive) -> int:
         )
     session = wanted.begin(_size(), _say)
     try:
-        said = _converse(session, keys, types=wanted.types, is_raw=wanted.is_raw)
+        said = _converse(session, keys, wanted)
     finally:
         session.close()
     if said:
@@ -46,7 +47,7 @@ def attend(wanted: Interactive) -> int:
     return 0
 
 
-def _converse(session: Session, keys: DetachKeys, *, types: bool, is_raw: bool) -> str:
+def _converse(session: Session, keys: DetachKeys, wanted: Interactive) -> str:
     """Until it has ended: "", or what to say of one that was detached from."""
     over, is_over = os.pipe2(os.O_CLOEXEC)
     failures: list[BaseException] = []
@@ -63,8 +64,13 @@ def _converse(session: Session, keys: DetachKeys, *, types: bool, is_raw: bool) 
     poll = select.poll()
     poll.register(over, select.POLLIN)
     # Raw even for a program that has ended already: what it said went through a terminal once.
-    typing = types and is_raw
-    with _woken_by_signals() as signals, _raw(0) if typing else _interrupts(session, is_raw=is_raw), _resizing(session):
+    is_raw = wanted.is_raw
+    typing = wanted.types and is_raw
+    if typing:
+        kept: AbstractContextManager[None] = _raw(0)
+    else:
+        kept = nullcontext() if is_raw else passing(session.signal if wanted.passes_signals else lambda _: False)
+    with _woken_by_signals() as signals, kept, _resizing(session):
         poll.register(signals, select.POLLIN)
         if typing and session.master >= 0:
             poll.register(0, select.POLLIN)
@@ -155,19 +161,6 @@ def _raw(fd: int) -> Iterator[None]:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _interrupts(session: Session, *, is_raw: bool) -> Iterator[None]:
-    """ctrl-C goes to the program, as docker passes it on, where the program has not the terminal itself."""
-    if is_raw:
-        yield
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: session.interrupt())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

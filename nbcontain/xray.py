@@ -243,9 +243,8 @@ class Sides:
         self, container: Container, spec: Spec, info: ContainerInfo, found: Sequence[Process]
     ) -> Meters:
         group = self._engine.resources.group(container)
-        cpu_ns, cpu_us = group.number("cpuacct.usage"), group.number("cpu.stat usage_usec")
-        cpu_s = cpu_ns / 1e9 if cpu_ns else cpu_us / 1e6 if cpu_us else sum(each.cpu_s for each in found)
-        memory = group.number("memory.current", "memory.usage_in_bytes") or sum(each.resident for each in found)
+        cpu_s = group.cpu_s() or sum(each.cpu_s for each in found)
+        memory = group.memory() or sum(each.resident for each in found)
         given = limits.from_json(spec.linux.resources)
         quota = _positive(given.cpu_quota_us)
         cpus = quota / (given.cpu_period_us or 100_000) if quota else None
@@ -267,7 +266,7 @@ class Sides:
             yield "interfaces", ", ".join(devices) or "none can be seen"
             yield "addresses", ", ".join(addresses) or "none"
         for port in networks.ports(container):
-            yield f"port {port.container_port}/{port.protocol}", f"{port.host_address}:{port.host_port} of this machine"
+            yield f"port {port.container_port}/{port.protocol}", f"{port.host}:{port.host_port} of this machine"
 
     def _layers(self, container: Container) -> tuple[tuple[str, int], ...]:
         try:

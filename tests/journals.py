@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from nbcontain.events import Event, Finished, Output, Record, Started
 from nbcontain.journal import MemoryJournal
@@ -51,8 +51,11 @@ class FakeContainer:
         self.journal = MemoryJournal()
         self.journal.append(Started(self.id, name))
 
-    def follow(self) -> Iterator[Record]:
-        return self.journal.follow()
+    def follow(self, *, enough: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+        for record in self.journal.follow():
+            yield record
+            if enough():
+                return
 
     def say(self, data: bytes) -> None:
         self.journal.append(Output(self.id, "stdout", data))

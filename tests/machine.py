@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import signal
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
+from nbcontain.linux.starts import start_of
 from nbcontain.outcomes import RunResult
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
@@ -101,6 +107,55 @@ def network_processes(root: Path) -> dict[int, str]:
             if name == "nbcontain-network" and words.startswith(f"{root}/"):
                 found[int(pid)] = words.rpartition("/")[2]
     return found
+
+
+def murderous(
+    machine: Machine, chance: random.Random, number: int, roles: Sequence[str], living: Callable[[], dict[int, str]]
+) -> tuple[str, float]:
+    """Run a container on the network `lab` while somebody is killed at a random moment; gives who, and after how long.
+
+    That is a process of the networks' with one of these roles, of those that are `living` then, the kernel that starts
+    it (a terminal's command stands in for one), its supervisor, or its program.
+    """
+    victim, delay_s = chance.choice((*roles, "kernel", "supervisor", "program")), chance.random() * 0.3
+    name, port = f"r{number}", f"{9300 + number}:80"
+    if victim == "kernel":
+        # It is longer about it: Python begins.
+        delay_s *= 3
+        words = ("run", "--rm", "--network", "lab", "-p", port, "--name", name, "box", "sleep", "0.1")
+        environ = {**os.environ, "NBCONTAIN_ROOT": str(machine.engine.layout.root)}
+        begun = subprocess.Popen([sys.executable, "-m", "nbcontain", *words], env=environ,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            begun.wait(delay_s)
+        begun.kill()
+        begun.wait()
+        return victim, delay_s
+
+    def kill() -> None:
+        threading.Event().wait(delay_s)
+        pids = [pid for pid, role in living().items() if role == victim]
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            if victim in ("program", "supervisor"):
+                pids = [each.pid for each in machine.engine.containers() if each.pid and each.name == name]
+            if victim == "supervisor":
+                pids = [pid for pid in map(supervisor_of, pids) if pid not in (1, os.getpid())]
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            # Until then it holds what it held.
+            until(lambda: not any(map(start_of, pids)))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with contextlib.suppress(NbcontainError):
+        machine.run("sleep", "0.1", network="lab", publish=(port,), name=name)
+    killer.join()
+    return victim, delay_s
+
+
+def supervisor_of(pid: int) -> int:
+    """Whose child a container's first process is (proc(5), stat, field 4)."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def said(container: Container) -> str:

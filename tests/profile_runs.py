@@ -127,6 +127,8 @@ class Child:
         self._stream = os.fdopen(reading, "rb")
         self._log = (self._home / "pytest.log").open("wb")
         options = ["-p", "no:cacheprovider", f"--reports-to={writing}", f"--basetemp={self._home}/tmp", "-q"]
+        if config.getoption("timeout", None) is not None:
+            options.append(f"--timeout={config.getoption('timeout')}")
         pytest_child = [sys.executable, "-m", "pytest", *options, *nodeids]
         # As root once more: the wire is laid before the user is one.
         wire = [as_user.WIRED] if wired else []

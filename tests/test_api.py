@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import loops
 import nbcontain as nb
 from images import BUSYBOX
+from nbcontain.api import _own_engine as OWN_ENGINE  # noqa: N812 - before the fixtures put another in its place
 from nbcontain.errors import (
     ContainerError,
     ContainerFailed,
@@ -320,6 +322,18 @@ def test_lists_are_looked_up_anew_and_know_their_names(web: nb.Container) -> Non
     assert nb.networks["host"].name == "host"
 
 
+def test_files_are_taken_out_of_a_container_that_is_forgotten(box: str) -> None:
+    script = "echo '[1, 2]' > /made.json; echo hi > /made.txt"
+    result = nb.run(box, ["sh", "-c", script], get=["/made.json", "/made.txt"], remove=True)
+    assert result.files == {"/made.json": [1, 2], "/made.txt": "hi\n"}
+    assert nb.containers.keys() == []
+    with pytest.raises(ContainerError, match="/none"):
+        nb.run(box, "true", get="/none", remove=True)
+    for wrong in ({"get": "df=/x"}, {"get": "/x", "detach": True}):
+        with pytest.raises(UsageError):
+            nb.run(box, "true", **wrong)
+
+
 # --- many, and at the same time ---
 
 
@@ -355,6 +369,40 @@ def test_what_is_wrong_with_a_run_is_said_before_any_is_begun(box: str) -> None:
     with pytest.raises(UsageError, match="check is the same"):
         nb.map(lambda n: {"command": "true", "check": n}, range(2), image=box)
     assert nb.containers.keys() == []
+
+
+def test_a_run_that_cannot_begin_is_what_is_raised(box: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbcontain import api
+
+    def later(*given: object, **options: object) -> object:
+        def begin() -> object:
+            raise RuntimeError("can't start new thread")
+
+        return begin
+
+    monkeypatch.setattr(api, "run_later", later)
+    with pytest.raises(RuntimeError, match="new thread"):
+        nb.map("true", range(3), image=box, parallel=10**6)
+
+
+def test_two_threads_that_ask_first_have_one_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbcontain import api
+
+    made: list[object] = []
+
+    class Slow:
+        def __init__(self) -> None:
+            made.append(self)
+            time.sleep(0.1)
+
+    monkeypatch.setattr(api, "Engine", Slow)
+    monkeypatch.setattr(api, "_made_engine", cache(api._made_engine.__wrapped__))
+    threads = [threading.Thread(target=OWN_ENGINE) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(made) == 1
 
 
 def test_all_items_have_the_same_engine(box: str, own_engine: nb.Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,6 +251,12 @@ def test_a_variable_in_a_line_is_one_word_and_formats_stay_what_they_are(noteboo
         notebook.run("%container exec web echo {missing}")
 
 
+def test_a_word_that_begins_with_a_hash_begins_a_comment_as_in_a_shell(notebook: Notebook) -> None:
+    result = notebook.run("result = %container run --rm box echo a#b '# c' \\#d   # it's said, \"and no more")
+    assert result is None and notebook["result"].stdout == "a#b # c #d\n"
+    assert notebook.run("%%container run --rm box  # a script\necho here # too").stdout == "here\n"
+
+
 def test_a_semicolon_silences_what_a_line_gives(notebook: Notebook) -> None:
     assert notebook.run("%container ps;") is None
     notebook.run("c = %container ps")

@@ -66,6 +66,22 @@ def test_ipython_asks_us(filled: Engine, root: Path, monkeypatch: pytest.MonkeyP
         shell.extension_manager.unload_extension("nbcontain")
 
 
+def test_ipython_7_asks_us_as_far_as_it_knows_how_to(
+    filled: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Colab and Kaggle have it: neither matchers, nor a decorator for lines that end in a semicolon."""
+    monkeypatch.delattr("IPython.core.magic.output_can_be_silenced")
+    monkeypatch.delattr("IPython.core.completer.context_matcher")
+    monkeypatch.setenv("NBCONTAIN_ROOT", str(root))
+    shell = InteractiveShell()
+    shell.extension_manager.load_extension("nbcontain")
+    try:
+        assert "hello:1" in shell.complete("hel", "%container run hel")[1]
+        assert "hello" in str(shell.run_line_magic("image", "ls"))
+    finally:
+        shell.extension_manager.unload_extension("nbcontain")
+
+
 def test_nothing_outside_of_the_context_is_offered(filled: Engine, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     for beginning in ("../", "here/../../", "/"):

@@ -66,6 +66,23 @@ def test_where_nothing_runs_nothing_is_advised_that_would_not_help() -> None:
     assert found[Ability.USER_NAMESPACES.value].attempt == ""
 
 
+def test_where_no_proc_can_be_mounted_it_is_said_what_there_is_of_it_and_why() -> None:
+    missing = (Ability.PIVOT, Ability.FRESH_PROC)
+    served = told(host(*missing, uid=0))
+    assert served[Ability.PIVOT.value].state == "partly" and "moved" in served[Ability.PIVOT.value].why
+    assert served["files of /proc"].state == "partly"
+    assert "none is mounted" in served[Ability.FRESH_PROC.value].why
+    busy = told(host(*missing, Ability.NOTIFY, uid=0, why="Device or resource busy"))["files of /proc"]
+    assert busy.state == "no" and "this place answers calls of programs itself" in busy.why
+
+
+def test_where_nothing_can_be_mounted_nothing_is_advised_that_takes_mounts() -> None:
+    missing = (Ability.USER_NAMESPACES, Ability.ID_RANGES, Ability.PIVOT, Ability.OVERLAY, Ability.FRESH_PROC)
+    found = told(host(*missing, Ability.REFLINKS, why="/: Permission denied"))
+    assert found["containers"].state == "yes" and "chroot" in found[Ability.PIVOT.value].why
+    assert {each.attempt for each in found.values()} == {""}
+
+
 def test_what_the_trial_itself_says_comes_first() -> None:
     found = told(host(uid=0), refusal="it broke")
     assert (found["containers"].state, found["containers"].why) == ("no", "it broke")

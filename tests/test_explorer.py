@@ -103,6 +103,14 @@ def test_a_page_gets_rows_by_numbers_and_nothing_for_nonsense(explored: Explorat
         assert "error" in answer or "rows" in answer
 
 
+def test_a_text_is_called_cut_only_where_lines_are_missing(engine: Engine) -> None:
+    put(engine, "long", archive(member("whole", data=b"x\n" * 4000), member("more", data=b"x\n" * 4001)))
+    answers = Answers(engine.explorer.image("long").result())
+    keys = {row[1]: row[0] for row in answers.begun()["first"]["rows"]}
+    cut = {name: answers.answer({"ask": "look", "key": key, "number": 1})["look"]["cut"] for name, key in keys.items()}
+    assert cut == {"whole": False, "more": True}
+
+
 def test_a_large_directory_comes_in_parts(engine: Engine) -> None:
     put(engine, "many", archive(*[member(f"f{number:04}") for number in range(1000)]))
     answers = Answers(engine.explorer.image("many").result())
@@ -123,6 +131,12 @@ def test_what_a_notebook_keeps_is_small_and_harmless(engine: Engine, explored: E
     put(engine, "large", archive(*files))
     large = engine.explorer.image("large").result()
     assert len(Explored(large)._repr_html_()) + len(json.dumps(Answers(large).begun())) < 150_000
+    pytest.importorskip("anywidget")
+    from nbcontain.display.explorer_widget import ExplorerWidget
+
+    # With the widget's state too, which some front ends keep in the notebook.
+    state = ExplorerWidget(large, lambda: large).get_state()
+    assert len(Explored(large)._repr_html_()) + len(json.dumps(state, default=str)) < 300_000
     assert len(large.rows("/", 1)) == 200
 
 

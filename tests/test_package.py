@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -80,3 +81,38 @@ def test_the_course_is_copied_out_of_it_and_what_was_worked_in_is_left_alone(ins
     refused = tutorials("/proc/nowhere")
     assert (refused.returncode, refused.stderr.count("\n")) != (0, 0) and "Traceback" not in refused.stderr
     assert "cannot write notebooks to /proc/nowhere" in refused.stderr
+
+
+FIRST_CELL = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+cell, installed = sys.argv[1:]
+asked = []
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "nbcontain" and not asked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+def pip(line):
+    asked.append(line)
+    sys.path.insert(0, installed)
+sys.meta_path.insert(0, Missing())
+shell = InteractiveShell.instance()
+shell.register_magic_function(pip, "line", "pip")
+for _ in range(2):
+    shell.run_cell(cell).raise_error()
+print(asked, sys.modules["nbcontain"].__file__.startswith(installed), "image" in shell.magics_manager.magics["line"])
+"""
+
+
+def test_the_first_cell_of_the_course_installs_what_is_missing_and_nothing_where_it_is_there(
+    installed: Path, tmp_path: Path
+) -> None:
+    notebooks = [json.loads(each.read_bytes()) for each in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))]
+    codes = [[each["source"] for each in one["cells"] if each["cell_type"] == "code"] for one in notebooks]
+    [cell] = {"".join(sources[0]) for sources in codes}
+    page = (CHECKOUT / "docs" / "how-to" / "colab.md").read_text()
+    assert cell in page
+    env = {**os.environ, "NBCONTAIN_ROOT": str(tmp_path / "store"), "IPYTHONDIR": str(tmp_path / "ipython")}
+    command = [sys.executable, "-P", "-c", FIRST_CELL, cell, str(installed)]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["['install -q nbcontain'] True True"], done.stdout + done.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +73,18 @@ def test_an_unpublished_port_answers_and_nothing_leads_out(engine: Engine, visit
         visit.fetch("/")
 
 
+def test_who_asks_for_a_page_has_nothing_of_this_environment(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asker = tmp_path / "python"
+    asker.write_text(f'#!/bin/sh\n/usr/bin/env > {tmp_path}/seen\nexec {sys.executable} "$@"\n')
+    asker.chmod(0o755)
+    monkeypatch.setenv("SECRET", "told to nobody")
+    monkeypatch.setattr(sys, "executable", str(asker))
+    assert visit.fetch("/nothing").status == 404
+    assert "SECRET" not in (tmp_path / "seen").read_text()
+
+
 def test_a_port_published_on_an_ipv6_address_has_an_address_that_browsers_read(
     engine: Engine, visit: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,3 +109,34 @@ def test_the_command_says_how_a_port_is_reached(engine: Engine, visit: Visit) ->
             typed(wrong)
     with pytest.raises(ContainerError, match="which port"):
         typed("open web")
+
+
+@pytest.mark.parametrize(
+    ("environ", "address"),
+    [
+        ({}, ""),
+        ({"CODESPACE_NAME": "calm-cat", "GITHUB_CODESPACES_PORT_FORWARDING_DOMAIN": "app.github.dev"},
+         "https://calm-cat-8080.app.github.dev"),
+        ({"CODESPACE_NAME": "calm-cat"}, ""),
+        ({"VSCODE_PROXY_URI": "https://{{port}}.code.example.com/"}, "https://8080.code.example.com"),
+        # Under the notebook's own address: a container's page would have its rights.
+        ({"VSCODE_PROXY_URI": "https://code.example.com/proxy/{{port}}/"}, ""),
+        ({"VSCODE_PROXY_URI": "./proxy/{{port}}"}, ""),
+        ({"VSCODE_PROXY_URI": "javascript:{{port}}"}, ""),
+        ({"VSCODE_PROXY_URI": "http://[{{port}}"}, ""),
+    ],
+)  # fmt: skip
+def test_a_port_that_a_host_forwards_is_told_where_it_has_a_name_of_its_own(
+    environ: dict[str, str], address: str
+) -> None:
+    assert pages.forwarded(environ, 8080) == address
+
+
+def test_where_it_is_forwarded_to_is_said(
+    engine: Engine, visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = (PortMapping(53, "udp", host_port=8053), PortMapping(80, host_port=8080))
+    monkeypatch.setattr(engine.networks, "ports", lambda container: ports)
+    monkeypatch.setenv("VSCODE_PROXY_URI", "https://{{port}}.code.example.com")
+    command, words = parse_words("container", split("open web:80 docs"))
+    assert repr(command.function(engine, words)).endswith("from elsewhere at https://8080.code.example.com/docs")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -74,18 +75,71 @@ def test_streams_stay_apart_and_are_passed_on_byte_for_byte(nbcontain: Nbcontain
     assert (done.stdout, done.stderr) == ("a\tb\n", "err")  # text mode reads \r\n as \n
 
 
-def test_ctrl_c_ends_an_attached_container(root: Path, nbcontain: Nbcontain) -> None:
-    command = [sys.executable, "-m", "nbcontain", "run", "--rm", "box", "sh", "-c", f"trap '' INT TERM; {PATIENT}"]
+HEEDS = "trap 'echo USR1' USR1; trap 'echo INT; exit 4' INT; " + PATIENT.replace("exit", "echo TERM; exit 5;")
+Begins = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def begins(root: Path, nbcontain: Nbcontain) -> Iterator[Begins]:
+    """Begin a command that shows a program, once that is ready for signals."""
     env = {**os.environ, "NBCONTAIN_ROOT": str(root)}
-    running = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert running.stdout is not None
-    assert running.stdout.readline() == "ready\n"
+    with contextlib.ExitStack() as stack:
+
+        def begin(*words: str, is_ready: bool = True) -> subprocess.Popen[str]:
+            running = subprocess.Popen(
+                [sys.executable, "-m", "nbcontain", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )  # fmt: skip
+            stack.enter_context(running)
+            stack.callback(running.kill)
+            assert running.stdout is not None
+            assert not is_ready or running.stdout.readline() == "ready\n"
+            return running
+
+        yield begin
+
+
+def test_ctrl_c_ends_an_attached_container_that_does_not_heed_it(nbcontain: Nbcontain, begins: Begins) -> None:
+    running = begins("run", "--rm", "box", "sh", "-c", f"trap '' INT TERM; {PATIENT}")
     began = time.monotonic()
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=10)
     assert running.returncode == 130
     assert time.monotonic() - began < 2
     assert nbcontain("ps", "-aq").stdout == ""
+
+
+def test_signals_go_to_the_program(nbcontain: Nbcontain, begins: Begins) -> None:
+    for number, said, code in ((signal.SIGINT, "INT", 4), (signal.SIGTERM, "TERM", 5)):
+        running = begins("run", "--rm", "box", "sh", "-c", HEEDS)
+        running.send_signal(signal.SIGUSR1)
+        assert running.stdout is not None and running.stdout.readline() == "USR1\n"
+        running.send_signal(number)
+        assert running.communicate(timeout=10)[0] == f"{said}\n" and running.returncode == code
+    # Who asks a third time means it.
+    running = begins("run", "--rm", "box", "sh", "-c", f"trap 'echo no' INT; {PATIENT}")
+    for _ in range(2):
+        running.send_signal(signal.SIGINT)
+        assert running.stdout is not None and running.stdout.readline() == "no\n"
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=10)
+    assert running.returncode == 130 and nbcontain("ps", "-aq").stdout == ""
+
+
+def test_without_the_proxy_it_is_left_alone(nbcontain: Nbcontain, begins: Begins) -> None:
+    running = begins("run", "--sig-proxy=false", "--name", "alone", "box", "sh", "-c", HEEDS)
+    running.send_signal(signal.SIGTERM)
+    assert "nbcontain attach alone" in running.communicate(timeout=10)[1] and running.returncode == 143
+    assert nbcontain("ps", "--format", "{{.Names}}").stdout == "alone\n"
+    attached = begins("attach", "--sig-proxy=false", "alone", is_ready=False)
+    watched = begins("attach", "alone", is_ready=False)
+    assert nbcontain("exec", "alone", "sh", "-c", "echo ready > /proc/1/fd/1").returncode == 0
+    for each in (attached, watched):
+        assert each.stdout is not None and each.stdout.readline() == "ready\n"
+    attached.send_signal(signal.SIGINT)
+    assert attached.wait(10) == 130 and nbcontain("ps", "-q").stdout
+    watched.send_signal(signal.SIGINT)
+    assert watched.communicate(timeout=10)[0] == "INT\n" and watched.returncode == 4
 
 
 def test_an_error_is_three_lines_without_a_traceback(nbcontain: Nbcontain) -> None:

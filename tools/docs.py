@@ -21,7 +21,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def main(arguments: list[str]) -> int:
-    """Build it into .cache/site; with `quick`, without executing the notebooks."""
+    """Build it into .cache/site; with `quick`, without executing the notebooks. With `links`, ask what it links to."""
     sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tools")]
     import reference
 
@@ -32,9 +32,10 @@ def main(arguments: list[str]) -> int:
             # Its links are meant from where it is.
             (source / page.lower()).write_text((CHECKOUT / page).read_text().replace("](docs/", "]("))
         reference.write(source / "reference")
-        tutorials(source / "tutorials", Path(name, "store"), execute="quick" not in arguments)
+        tutorials(source / "tutorials", Path(name, "store"), execute=not {"quick", "links"} & {*arguments})
         env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tools'}"}
-        for builder, place in (("html", SITE), ("man", SITE / "man")):
+        built = (("linkcheck", SITE / "links"),) if "links" in arguments else (("html", SITE), ("man", SITE / "man"))
+        for builder, place in built:
             words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", builder, "-d", f"{name}/trees"]
             if code := subprocess.call([*words, str(source), str(place)], env=env):
                 return code

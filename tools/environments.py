@@ -42,29 +42,36 @@ def main() -> None:
     if given.places:
         places = Path(given.places)
         names = given.names or sorted(each.name for each in places.iterdir() if each.is_symlink())
-        results |= {name: tried(places, name, given.debian, given.keep) for name in names}
+        with tempfile.TemporaryDirectory() as directory:
+            parcel = packed(Path(directory), given.debian)
+            results |= {name: tried(places, name, parcel, given.keep) for name in names}
     text = given.page.read_text()
     before, _, rest = text.partition(BEGIN)
     given.page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n{END}{rest.partition(END)[2]}")
 
 
-def tried(places: Path, name: str, debian: str, keep: str) -> dict[str, object]:
+def packed(directory: Path, debian: str) -> Path:
+    """What is taken along to each place: a wheel, the trial, the tests, and a Debian if there is one."""
+    parcel = directory / "parcel"
+    parcel.mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(parcel), str(CHECKOUT)], check=True
+    )
+    shutil.copy2(CHECKOUT / "tools" / "trial.py", parcel)
+    shutil.copy2(CHECKOUT / "pyproject.toml", parcel)
+    shutil.copytree(CHECKOUT / "tests", parcel / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    if debian:
+        shutil.copy2(debian, parcel / "debian.tar")
+    return parcel
+
+
+def tried(places: Path, name: str, parcel: Path, keep: str) -> dict[str, object]:
     """What came of it in one place; a name that ends in +sudo is for root, as sudo makes one there."""
     place, _, sudo = name.partition("+")
-    with tempfile.TemporaryDirectory() as directory:
-        parcel = Path(directory, "parcel")
-        parcel.mkdir()
-        subprocess.run(
-            [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(parcel), str(CHECKOUT)], check=True
-        )
-        shutil.copy2(CHECKOUT / "tools" / "trial.py", parcel)
-        shutil.copy2(CHECKOUT / "pyproject.toml", parcel)
-        shutil.copytree(CHECKOUT / "tests", parcel / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-        if debian:
-            shutil.copy2(debian, parcel / "debian.tar")
-        inside = _INSIDE.format(debian="--debian parcel/debian.tar" if debian else "", sudo=sudo)
-        command = [str(places / place), "--copy", str(parcel), "--", "sh", "-c", inside]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    has_debian = (parcel / "debian.tar").exists()
+    inside = _INSIDE.format(debian="--debian parcel/debian.tar" if has_debian else "", sudo=sudo)
+    command = [str(places / place), "--copy", str(parcel), "--", "sh", "-c", inside]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -77,8 +84,8 @@ def tried(places: Path, name: str, debian: str, keep: str) -> dict[str, object]:
 def table(results: Results) -> str:
     """Markdown."""
     titles = (
-        "place", "isolation", "own namespaces", "store", "run", "exec", "two containers talk", "notebook 01", "tests",
-        "apt-get, useradd", "owners in the image",
+        "place", "isolation", "own namespaces", "store", "run", "/proc in it", "exec", "two containers talk",
+        "notebook 01", "tests", "apt-get, useradd", "owners in the image",
     )  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, found in sorted(results.items()):
@@ -88,8 +95,8 @@ def table(results: Results) -> str:
         apt = str(found.get("apt", "–"))
         cells = [
             name, doctor["isolation"], namespaces, doctor.get("storage_driver", "?"), _mark(found.get("run")),
-            _mark(found.get("exec")), _mark(found.get("network")), _mark(found.get("notebook")),
-            str(found.get("tests", "–")),
+            _mark(found.get("proc")) if _mark(found.get("run")) == "yes" else "–", _mark(found.get("exec")),
+            _mark(found.get("network")), _mark(found.get("notebook")), str(found.get("tests", "–")),
             f"yes, {found['apt_s']} s" if apt == "fine" else _mark(apt),
             _mark(found.get("owners")),
         ]  # fmt: skip

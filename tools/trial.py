@@ -54,8 +54,10 @@ def main() -> None:
     found["doctor"] = json.loads(said) if ok else {"isolation": "?", "why": said[-300:]}
     found["doctor_ms"] = round((time.perf_counter() - began) * 1000)
     found["image"] = nbcontain("image", "from-host")[0]
-    script = "grep -q ^Name /proc/self/status && head -c 1 /dev/urandom >/dev/null && echo x >/dev/null && echo fine"
+    script = "head -c 1 /dev/urandom >/dev/null && echo x >/dev/null && echo fine"
     found["run"] = nbcontain("run", "--rm", "host", "sh", "-c", script)[1][-300:]
+    script = "grep -q ^Name /proc/self/status && grep -q ^MemTotal /proc/meminfo && echo fine"
+    found["proc"] = nbcontain("run", "--rm", "host", "sh", "-c", script)[1][-300:]
     ok, _ = nbcontain("run", "-d", "--name", "trial", "host", "sleep", "60")
     found["exec"] = nbcontain("exec", "trial", "sh", "-c", "echo fine")[1][-300:] if ok else ""
     nbcontain("rm", "-f", "trial")
@@ -92,10 +94,15 @@ def _network(nbcontain: object) -> str:
     ok, said = nbcontain("network", "create", "trial")
     if ok:
         server = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=80, bind='0.0.0.0')"
-        client = "import urllib.request as u; u.urlopen('http://server/', timeout=20).close(); print('fine')"
+        client = (
+            "import time, urllib.request as u\n"
+            "for _ in range(100):\n"
+            "    try: u.urlopen('http://server/', timeout=20).close(); print('fine'); break\n"
+            "    except OSError as error: why = error; time.sleep(0.2)\n"
+            "else: raise why\n"
+        )
         ok, said = nbcontain("run", "-d", "--name", "server", "--network", "trial", "host", "python3", "-c", server)
     if ok:
-        time.sleep(2)
         _, said = nbcontain("run", "--rm", "--network", "trial", "host", "python3", "-c", client)
     nbcontain("rm", "-f", "server")
     nbcontain("network", "rm", "trial")

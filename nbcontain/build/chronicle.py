@@ -9,23 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nbcontain.build.context import Context, Wanted
+from nbcontain.build.fingerprint import content_digest
 from nbcontain.build.graph import Base, CopyFiles, Step, Vertex
 from nbcontain.build.operations import Filesystem
 from nbcontain.build.recipe import Recipe, counterparts, difference, recipe_of
 from nbcontain.build.walk import Entry, opened_file
 from nbcontain.errors import NbcontainError
 from nbcontain.oci import codec
-from nbcontain.oci.digest import Digest, sha256
+from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import ImageConfig
 from nbcontain.store import Store
 from nbcontain.store.builds import BuildRecord, State
 from nbcontain.values import dataclass, replace
 
-_READ_BYTES = 1 << 20
 _FILES_LIMIT = 50_000
 """Of a copy of more files it is only said that they changed."""
 
 Signature = tuple[tuple[str, str], ...]
+Select = Callable[[Context, Wanted], list[Entry]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Chronicle:
             elif isinstance(vertex.operation, Base):
                 self._reasons[vertex] = self._other_base(was, vertex.operation)
             else:
-                now = self._recipe(vertex, number)
+                now = self._recipe(vertex, number, self._files(vertex, Context.select))
                 self._reasons[vertex] = difference(was, now, lambda: self._below(vertex, was))
         return self._reasons[vertex]
 
@@ -150,11 +151,11 @@ class Chronicle:
             return f"step {number} before it gave something else"
         return "it reads from another stage"
 
-    def _recipe(self, vertex: Vertex, number: int) -> Recipe:
+    def _recipe(self, vertex: Vertex, number: int, found: Mapping[str, str]) -> Recipe:
         passed = self._passed[vertex]
-        return recipe_of(number, self._steps[number - 1], vertex, passed.key, passed.stacks, self._files(vertex))
+        return recipe_of(number, self._steps[number - 1], vertex, passed.key, passed.stacks, found)
 
-    def _files(self, vertex: Vertex) -> Mapping[str, str]:
+    def _files(self, vertex: Vertex, select: Select) -> Mapping[str, str]:
         operation = vertex.operation
         if not isinstance(operation, CopyFiles) or not operation.from_context:
             return {}
@@ -162,7 +163,8 @@ class Chronicle:
         if context is None:
             return {}
         try:
-            return listing(context, Wanted(operation.sources, operation.parents, operation.excludes))
+            wanted = Wanted(operation.sources, operation.parents, operation.excludes)
+            return listing(context, wanted, select(context, wanted))
         except (NbcontainError, OSError):
             # The context changes under our hands; the copy itself tells what is wrong.
             return {}
@@ -228,7 +230,7 @@ class Chronicle:
                 if was is not None and was.name == step.name and was.key and was.key == str(passed.key):
                     found.append(replace(was, number=number).to_json())
                 else:
-                    found.append(self._recipe(vertex, number).to_json())
+                    found.append(self._recipe(vertex, number, self._files(vertex, Context.selected)).to_json())
         return tuple(found)
 
     def _states(self) -> tuple[State, ...]:
@@ -249,9 +251,8 @@ def config_of(state: State) -> ImageConfig:
     return replace(codec.parse_config(codec.dump_document(state.config)), diff_ids=(), history=())
 
 
-def listing(context: Context, wanted: Wanted) -> dict[str, str]:
+def listing(context: Context, wanted: Wanted, entries: Sequence[Entry]) -> dict[str, str]:
     """Mode and content of everything in a context that a COPY takes, by its path; directories end in a slash."""
-    entries = context.select(wanted)
     if len(entries) > _FILES_LIMIT:
         return {f"{len(entries)} files": context.digest(wanted).hex}
     found: dict[str, str] = {}
@@ -273,9 +274,6 @@ def listing(context: Context, wanted: Wanted) -> dict[str, str]:
 def _content(context: Context, root_fd: int, entry: Entry) -> str:
     known = context.cache.get(os.path.join(context.root, entry.path), entry.stat)
     if known is None:
-        hasher = sha256()
         with opened_file(root_fd, entry.path) as fd:
-            while chunk := os.read(fd, _READ_BYTES):
-                hasher.update(chunk)
-        known = hasher.hexdigest()
+            known = content_digest(fd, entry.size)
     return known[:16]

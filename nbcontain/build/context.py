@@ -35,6 +35,7 @@ class Context:
         self.root = root
         self.cache = cache or ContentCache()
         self._ignore = ignore
+        self._selected: dict[Wanted, list[Entry]] = {}
         self._ignore_names = (*([f"{dockerfile}.dockerignore"] if dockerfile else []), ".dockerignore")
 
     def open_fd(self) -> int:
@@ -77,7 +78,12 @@ class Context:
         Raises BuildError for a source that is not there; a pattern may match nothing.
         """
         with self._opened() as root_fd:
-            return select(Walk(root_fd, self.ignore), wanted, self._missing)
+            found = self._selected[wanted] = select(Walk(root_fd, self.ignore), wanted, self._missing)
+            return found
+
+    def selected(self, wanted: Wanted) -> list[Entry]:
+        """The same, as it was when this was last selected, if it was: for who tells of what was copied then."""
+        return self._selected.get(wanted) or self.select(wanted)
 
     def digest(self, wanted: Wanted, on_read: Callable[[int], None] | None = None) -> Digest:
         """The identity of what these sources copy: targets, kinds, modes, links, contents and attributes, but no times.

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 _CHUNK = 1 << 20
+_PIECE_BYTES = 16 << 20
+_LARGE_BYTES = 4 * _PIECE_BYTES
+"""A file from that size on is hashed in pieces, by more than one processor."""
+_IN_PIECES = "-pieces"
+"""Behind the digest of the pieces' digests, so that it is no file's that holds just those."""
 _RACY_NS = 2_000_000_000
 """A file changed this shortly before it was read may change again within its time stamp's grain."""
 
@@ -167,25 +172,55 @@ class Fingerprint:
 
     def _read_file(self, path: str, key: str, seen: Stat, parent: int, name: str) -> str:
         """The digest of a file that was looked at a moment ago, in its directory, which is open."""
-        hasher = _hasher(seen[2])
         started_ns = time.time_ns()
         fd, status = opened_name(parent, name, path)
         try:
-            # A byte more than there was: less than that is the end, and no second call has to say so.
-            step = min(_CHUNK, seen[2] + 1)
-            while chunk := os.read(fd, step):
-                hasher.update(chunk)
-                if len(chunk) == _CHUNK:
-                    self._on_read(_CHUNK)
-                elif len(chunk) == seen[2] < step:
-                    break
-            for attribute, value in sorted(kept_xattrs(fd)):
-                _update(hasher, b"xattr", attribute, value)
+            found = content_digest(fd, seen[2], self._on_read)
             if stat_key(os.fstat(fd)) == stat_key(status) == seen:
-                self._cache.put(key, seen, hasher.hexdigest(), started_ns)
+                self._cache.put(key, seen, found, started_ns)
         finally:
             os.close(fd)
-        return hasher.hexdigest()
+        return found
+
+
+def content_digest(fd: int, size_bytes: int, on_read: Callable[[int], None] = lambda size_bytes: None) -> str:
+    """What an open file's bytes and attributes amount to. `size_bytes` is how many there were a moment ago."""
+    hasher = _hasher(size_bytes)
+    if size_bytes >= _LARGE_BYTES:
+        hasher.update(b"".join(_piece_digests(fd, size_bytes, on_read)))
+    else:
+        # A byte more than there was: less than that is the end, and no second call has to say so.
+        step = min(_CHUNK, size_bytes + 1)
+        while chunk := os.read(fd, step):
+            hasher.update(chunk)
+            if len(chunk) == _CHUNK:
+                on_read(_CHUNK)
+            elif len(chunk) == size_bytes < step:
+                break
+    for attribute, value in sorted(kept_xattrs(fd)):
+        _update(hasher, b"xattr", attribute, value)
+    return hasher.hexdigest() + (_IN_PIECES if size_bytes >= _LARGE_BYTES else "")
+
+
+def _piece_digests(fd: int, size_bytes: int, on_read: Callable[[int], None]) -> Iterator[bytes]:
+    import hashlib
+    from concurrent.futures import ThreadPoolExecutor
+
+    def digest_at(start: int) -> bytes:
+        hasher, room, end = hashlib.sha256(), memoryview(bytearray(_CHUNK)), start + _PIECE_BYTES
+        while start < end and (count := os.preadv(fd, [room[: end - start]], start)):
+            hasher.update(room[:count])
+            start += count
+        return hasher.digest()
+
+    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="nbcontain digest")
+    try:
+        for each in pool.map(digest_at, range(0, size_bytes, _PIECE_BYTES)):
+            on_read(_PIECE_BYTES)
+            yield each
+    finally:
+        # Also where a cancellation strikes: the descriptor is closed after this.
+        pool.shutdown(cancel_futures=True)
 
 
 def kept_xattrs(fd: int) -> Iterator[tuple[bytes, bytes]]:

@@ -29,9 +29,12 @@ Source = tuple[int, str] | File
 """Where a file's bytes are: a path below an open directory, or a file of a layer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Item:
-    """One file of whatever kind that is copied; `target` and `is_content` as in `walk.Entry`."""
+    """One file of whatever kind that is copied; `target` and `is_content` as in `walk.Entry`.
+
+    Not frozen, for speed: one is made per file.
+    """
 
     target: str
     kind: str
@@ -59,14 +62,42 @@ class Laying:
     laid: dict[bytes, tuple[tar.Entry, Source | None]] = field(default_factory=dict)
 
     def entries(self) -> list[tuple[tar.Entry, Source | None]]:
-        """All of it, directories before what is in them, those of the image that something is put into among them."""
+        """All of it, those directories of the image among them that something is put into.
+
+        In the packer's order: a directory, its files by name, then its directories, one after the other.
+        """
         found = dict(self.laid)
+        inside: dict[bytes, tuple[list[bytes], list[bytes]]] = {b"": ([], [])}
         for path in self.laid:
-            while path := path.rpartition(b"/")[0]:
-                node = self._node(path)
-                if path not in found and node is not None and node.file is not None:
-                    found[path] = (_as_it_was(path, node.file), None)
-        return [found[path] for path in sorted(found, key=lambda path: path.split(b"/"))]
+            self._have_above(path, found)
+        for path, (entry, _) in found.items():
+            above = path.rpartition(b"/")[0]
+            inside.setdefault(above, ([], []))[entry.kind == tar.DIRECTORY].append(path)
+        ordered, waiting = list[tuple[tar.Entry, Source | None]](), [b""]
+        while waiting:
+            path = waiting.pop()
+            if path:
+                ordered.append(found[path])
+            others, directories = inside.get(path, ((), ()))
+            ordered += [found[other] for other in sorted(others)]
+            waiting += sorted(directories, reverse=True)
+        return ordered
+
+    def _have_above(self, path: bytes, found: dict[bytes, tuple[tar.Entry, Source | None]]) -> None:
+        """Add the directories above that are the image's: changed now, if a name in it was made or replaced."""
+        parent = above = path.rpartition(b"/")[0]
+        while above and above not in found:
+            node = self._node(above)
+            if node is not None and node.file is not None:
+                found[above] = (_as_it_was(above, node.file), None)
+            above = above.rpartition(b"/")[0]
+        is_new_name = found[path][0].kind != tar.DIRECTORY or not self._is_directory_below(path)
+        if is_new_name and parent in found and parent not in self.laid:
+            found[parent][0].mtime_ns = self.now_ns
+
+    def _is_directory_below(self, path: bytes) -> bool:
+        node = self._node(path)
+        return node is not None and node.is_directory
 
     def make_directories(self, path: bytes) -> None:
         """`mkdir -p`, as COPY and WORKDIR do it: 0755, through the image's links. Raises BuildError."""
@@ -118,7 +149,11 @@ class Laying:
             what = "a symlink" if kind == "link" else "a file"
             shown = f"/{os.fsdecode(path)}"
             raise BuildError(f"cannot copy a directory to {shown}", why=f"{what} of the image is in the way")
-        self._put(path, tar.DIRECTORY, mode, item.owner, item.mtime_ns, item)
+        entry = self._put(path, tar.DIRECTORY, mode, item.owner, item.mtime_ns)
+        node = self._node(path)
+        if node is not None and node.file is not None:
+            # It stays the same directory.
+            entry.xattrs = dict(node.file.xattrs)
 
     def _file(self, path: bytes, item: Item, mode: int, twin: bytes) -> None:
         kind = tar.LINK if twin != path else _KINDS[item.kind]

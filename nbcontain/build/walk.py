@@ -111,9 +111,10 @@ class Walk:
             size, seen = found.st_size, stat_key(found)
             return Entry(path, target, "file", mode, is_content, size, inode=inode, owner=owner, stat=seen)
         if kind == stat.S_IFDIR:
-            return Entry(path, target, "directory", mode, is_content, owner=owner)
+            return Entry(path, target, "directory", mode, is_content, owner=owner, stat=stat_key(found))
         if kind == stat.S_IFLNK:
-            return Entry(path, target, "symlink", 0o777, is_content, link=self._readlink(path), owner=owner)
+            link, seen = self._readlink(path), stat_key(found)
+            return Entry(path, target, "symlink", 0o777, is_content, link=link, owner=owner, stat=seen)
         if self.special and kind in (stat.S_IFCHR, stat.S_IFBLK):
             return Entry(path, target, "device", found.st_mode, is_content, device=found.st_rdev, owner=owner)
         if self.special and kind == stat.S_IFIFO:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, cast
 
 from nbcontain import detach_keys as keys
 from nbcontain.commands.images import inspected
 from nbcontain.commands.rows import CONTAINER_TITLES, condition, container_row
-from nbcontain.commands.table import Names, OneName, command
+from nbcontain.commands.table import Names, OneName, command, docker_line
 from nbcontain.display.formats import Format
-from nbcontain.display.table import Column, Table
+from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Document, InProgress, Interactive, Lines
 from nbcontain.display.words import ago, command_line, count, size
 from nbcontain.errors import NbcontainError, UsageError
@@ -22,6 +23,7 @@ from nbcontain.options import option, with_defaults
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.runtime.signals import signal_number
+from nbcontain.sig_proxy import SignalProxy
 from nbcontain.task import Task
 from nbcontain.values import dataclass, replace
 
@@ -42,8 +44,10 @@ def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Inte
     exchange = options.exchange or Exchange.of(options)
 
     def in_progress() -> InProgress[Any]:
-        task = exchange.run(engine.isolated(options.isolation), options)
-        return InProgress(task, "run", facts=facts, whole_log=log)
+        signals = None if options.detach else SignalProxy(passes=options.sig_proxy)
+        around = signals.around if signals is not None else nullcontext
+        task = exchange.run(engine.isolated(options.isolation), options, around)
+        return InProgress(task, "run", facts=facts, whole_log=log, signals=signals)
 
     if options.detach or not options.tty:
         return in_progress()
@@ -110,7 +114,8 @@ def container_ps(engine: Engine, words: PsWords) -> object:
         *((Column("PORTS", look="code"),) if has_ports else ()),
         *((Column("WROTE", size, "num"),) if words.size else ()),
     )  # fmt: skip
-    return Table(columns, drawn, footer, "containers")
+    return Watched(columns, drawn, footer, "containers", command=docker_line("ps", words),
+                   again=lambda: cast(Watched, container_ps(engine, words)), kinds=("container",))  # fmt: skip
 
 
 def _sizes(engine: Engine, shown: Sequence[tuple[Container, str]]) -> dict[str, tuple[int, int]]:
@@ -293,6 +298,9 @@ def container_diff(engine: Engine, words: OneName) -> Table:
 class AttachWords(OneName):
     detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=keys.DEFAULT)
     no_stdin: bool = option("--no-stdin", help="only look on")
+    sig_proxy: bool = option(
+        "--sig-proxy", help="signals that a terminal's command gets go to the program", default=True
+    )
 
 
 @command(
@@ -304,5 +312,6 @@ def container_attach(engine: Engine, words: AttachWords) -> Interactive:
     has_terminal = container.info.terminal
     return Interactive(
         lambda size, _: engine.consoles.attach(container, size), words.detach_keys,
-        types=has_terminal and not words.no_stdin, is_raw=has_terminal, elsewhere=lambda: container,
+        types=has_terminal and not words.no_stdin, is_raw=has_terminal, passes_signals=words.sig_proxy,
+        elsewhere=lambda: container,
     )  # fmt: skip

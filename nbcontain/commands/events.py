@@ -46,7 +46,7 @@ def events(engine: Engine, words: EventsWords) -> InProgress[None]:
         emit(Started("events", "events"))
         for event in heard:
             if is_over.is_set():
-                heard.close()  # type: ignore[attr-defined]
+                heard.close()
                 return
             if event is not None:
                 emit(Output("events", "stdout", f"{shown(event, wanted.template)}\n".encode()))

@@ -56,4 +56,5 @@ def container_open(engine: Engine, words: OpenWords) -> Opened:
     if words.external and not address:
         raise UsageError(f"port {number} of {name} is not published", hint=f"run it with -p {number}, or open it here")
     path = words.path if words.path.startswith("/") else f"/{words.path}"
-    return Opened(engine.pages.visit(container, number), path, address, max(100, words.height), words.external)
+    return Opened(engine.pages.visit(container, number), path, address, max(100, words.height), words.external,
+                  engine.pages.elsewhere(container, number))  # fmt: skip

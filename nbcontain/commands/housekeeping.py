@@ -10,7 +10,7 @@ from nbcontain.commands.table import command
 from nbcontain.display.formats import Format, size_shown
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Confirm, InProgress, Lines, Sections
-from nbcontain.display.words import ago, command_line, count, size
+from nbcontain.display.words import ago, command_line, count, size, without_asking
 from nbcontain.errors import UsageError
 from nbcontain.filters import PRUNING
 from nbcontain.housekeeping import Pruned, Share, Usage
@@ -185,9 +185,9 @@ def _asked(
         return act()
     rows = plan()
     columns = ("WHAT", "NAME", Column("ABOUT", look="wide"), Column("SIZE", size, "num"))
-    switches = "".join(flag * bool(getattr(words, flag.strip(" -"), False)) for flag in (" --all", " --volumes"))
-    flags = switches.replace("--all", "-a") + "".join(f" --filter {each}" for each in words.filters)
-    again = f"%{verb}{flags} -f" if not verb.startswith("system") else f"%nbcontain {verb}{flags} -f"
+    switches = (("-a", "all"), ("--volumes", "volumes"))
+    flags = [flag for flag, name in switches if getattr(words, name, False)]
+    again = without_asking(f"nbcontain {verb}" if verb.startswith("system") else verb, words.filters, *flags)
     footer = f"{count(len(rows), 'thing')} would go. Nothing was removed: {again} does it without asking."
     if not rows:
         footer = f"{again} would only clear up after builds." if "system" in verb else "There is nothing to remove."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nbcontain.commands.manifests import platforms
 from nbcontain.commands.rows import (
@@ -15,9 +15,9 @@ from nbcontain.commands.rows import (
     steps,
     unique_bytes,
 )
-from nbcontain.commands.table import Names, command
+from nbcontain.commands.table import Names, command, docker_line
 from nbcontain.display.formats import Format
-from nbcontain.display.table import Column, Table
+from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.template import Template
 from nbcontain.display.values import Document, InProgress, Lines
 from nbcontain.display.words import ago, count, size
@@ -76,7 +76,7 @@ def image_ls(engine: Engine, words: ImageListWords) -> object:
     return _image_table(engine, found, words)
 
 
-def _image_table(engine: Engine, found: Sequence[Named], words: ImageListWords) -> Table:
+def _image_table(engine: Engine, found: Sequence[Named], words: ImageListWords) -> Watched:
     unique = unique_bytes(
         [image for _, image in (found if not (words.filters or words.repository) else engine.images())]
     )
@@ -104,7 +104,8 @@ def _image_table(engine: Engine, found: Sequence[Named], words: ImageListWords) 
     for name, index in indexes:
         if not words.repository or named(name, words.repository):
             footer += f" · {name.familiar} is for {platforms(index)}"
-    return Table(columns, rows, footer, "images")
+    return Watched(columns, rows, footer, "images", command=docker_line("images", words, words.repository),
+                   again=lambda: cast(Watched, image_ls(engine, words)), kinds=("image", "builder"))  # fmt: skip
 
 
 def _under_each_other(found: Sequence[Named]) -> list[tuple[Reference | None, Image, str, int]]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nbcontain.commands.images import inspected
-from nbcontain.commands.table import Names, OneName, command
+from nbcontain.commands.table import Names, OneName, command, docker_line
 from nbcontain.display.formats import Format, timestamp_shown
-from nbcontain.display.table import Column, Table
+from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.topology import Topology
 from nbcontain.display.values import Confirm, Document, InProgress, Lines
-from nbcontain.display.words import count
+from nbcontain.display.words import count, without_asking
 from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.events import Emit
 from nbcontain.filters import NETWORKS, NETWORKS_PRUNING, Filters, chosen_networks
@@ -96,7 +96,9 @@ def network_ls(engine: Engine, words: ListWords) -> object:
         Column("NETWORK ID", look="code"), "NAME", "DRIVER", Column("SUBNET", look="code"), "",
         Column("CONTAINERS", look="num"),
     )  # fmt: skip
-    return Table(columns, rows, f"{count(len(rows), 'network')} · {_default(engine)}", "networks")
+    footer = f"{count(len(rows), 'network')} · {_default(engine)}"
+    return Watched(columns, rows, footer, "networks", command=docker_line("network ls", words),
+                   again=lambda: cast(Watched, network_ls(engine, words)), kinds=("network", "container"))  # fmt: skip
 
 
 def _default(engine: Engine) -> str:
@@ -217,7 +219,7 @@ def network_prune(engine: Engine, words: PruneWords) -> Confirm | InProgress[Lin
         return act()
     meant = engine.networks.unused(words.filters)
     rows = [("network", each.name, ", ".join(str(subnet.block) for subnet in each.subnets)) for each in meant]
-    again = f"%network prune{''.join(f' --filter {each}' for each in words.filters)} -f"
+    again = without_asking("network prune", words.filters)
     footer = f"{count(len(rows), 'thing')} would go. Nothing was removed: {again} does it without asking."
     table = Table(("WHAT", "NAME", Column("ABOUT", look="wide")), rows, footer, "what network prune would remove")
     warning = ("WARNING! This will remove all custom networks not used by at least one container.",)

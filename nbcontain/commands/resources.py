@@ -169,14 +169,9 @@ def container_update(engine: Engine, words: UpdateWords) -> InProgress[Lines]:
 
 @command("container", "pause", "stop all processes of containers where they are", Names, top=("pause",))
 def container_pause(engine: Engine, words: Names) -> InProgress[Lines]:
-    return on_each(engine, words.names, "pause", lambda each: _told(engine, each, "pause"))
+    return on_each(engine, words.names, "pause", engine.resources.pause)
 
 
 @command("container", "unpause", "let paused containers go on", Names, top=("unpause",))
 def container_unpause(engine: Engine, words: Names) -> InProgress[Lines]:
-    return on_each(engine, words.names, "unpause", lambda each: _told(engine, each, "unpause"))
-
-
-def _told(engine: Engine, container: Container, action: str) -> None:
-    getattr(engine.resources, action)(container)
-    engine.events.container(container, action)
+    return on_each(engine, words.names, "unpause", engine.resources.unpause)

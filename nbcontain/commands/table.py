@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nbcontain.commands.index import INDEX
 from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
 from nbcontain.errors import UsageError
-from nbcontain.options import HelpAsked, argument, option, parse, with_defaults
+from nbcontain.options import HelpAsked, argument, option, parse, with_defaults, words_of
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ def command(
         return function
 
     return register
+
+
+def docker_line(verb: str, options: Any, *positionals: str) -> str:
+    """What one types to docker for the same."""
+    import shlex
+
+    return f"docker {verb} {shlex.join([*words_of(options), *filter(None, positionals)])}".rstrip()
 
 
 def commands() -> list[Command]:
@@ -116,6 +124,7 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
     return found, options
 
 
+_COMMENT = re.compile(r"\s*#")
 _BEFORE = {"-f": "--file", "-p": "--project-name"}
 _ALSO_BEFORE = ("--file", "--project-name", "--project-directory", "--profile", "--env-file")
 
@@ -193,11 +202,18 @@ class OneName:
 
 
 def split(line: str) -> list[str]:
-    """A magic's line as words, by the shell's rules for quotes. Raises UsageError for an open quote."""
+    """A magic's line as words, by the shell's rules for quotes and comments. Raises UsageError for an open quote."""
     import shlex
+    from io import StringIO
 
+    lexer = shlex.shlex(rest := StringIO(line), posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    words: list[str] = []
     try:
-        return shlex.split(line, posix=True)
+        # shlex's own comments begin in the middle of a word, too.
+        while _COMMENT.match(line, rest.tell()) is None and (word := lexer.get_token()) is not None:
+            words.append(word)
     except ValueError as error:
         hint = "close the quote, or write \\' for a lone one"
         raise UsageError(f"cannot read {line!r}", why=str(error), hint=hint) from error
+    return words

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nbcontain.commands.images import inspected
-from nbcontain.commands.table import command
+from nbcontain.commands.table import command, docker_line
 from nbcontain.display.formats import Format, size_shown
-from nbcontain.display.table import Column, Table
+from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Confirm, Document, InProgress, Lines
-from nbcontain.display.words import ago, count, size
+from nbcontain.display.words import ago, count, size, without_asking
 from nbcontain.errors import NbcontainError, UsageError, VolumeNotFound
 from nbcontain.events import Emit
 from nbcontain.filters import VOLUMES
@@ -86,7 +86,8 @@ def volume_ls(engine: Engine, words: ListWords) -> object:
     ]  # fmt: skip
     unused = sum(each.name not in uses for each in found)
     footer = count(len(found), "volume") + (f" · {unused} unused  (%volume prune)" if unused else "")
-    return Table(columns, rows, footer, "volumes")
+    return Watched(columns, rows, footer, "volumes", command=docker_line("volume ls", words),
+                   again=lambda: cast(Watched, volume_ls(engine, words)), kinds=("volume", "container"))  # fmt: skip
 
 
 def _short(volume: Volume) -> str:
@@ -181,7 +182,7 @@ def volume_prune(engine: Engine, words: PruneWords) -> Confirm | InProgress[Line
     found = engine.volumes.unused(all=words.all, filters=words.filters)
     rows = [(_short(each), each.created, engine.volumes.size_bytes(each)) for each in found]
     what = "all" if words.all else "anonymous"
-    again = f"%volume prune{' -a' * words.all}{''.join(f' --filter {each}' for each in words.filters)} -f"
+    again = without_asking("volume prune", words.filters, *["-a"] * words.all)
     footer = f"{count(len(rows), 'volume')} would go. Nothing was removed: {again} does it without asking."
     table = Table((Column("NAME", look="code"), Column("CREATED", ago), Column("SIZE", size, "num")), rows,
                   footer if rows else "There is nothing to remove.", "what volume prune would remove")  # fmt: skip

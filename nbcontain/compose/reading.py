@@ -27,13 +27,14 @@ _TEXTS = {
     "mem_reservation": "memory_reservation", "memswap_limit": "memory_swap", "cpus": "cpus", "pid": "pid", "ipc": "ipc",
     "platform": "platform", "restart": "restart", "shm_size": "shm_size", "stop_signal": "stop_signal", "user": "user",
     "working_dir": "workdir", "mac_address": "mac_address",
+    "userns_mode": "userns", "runtime": "runtime",
 }  # fmt: skip
 _BOOLEANS = {"init": "init", "privileged": "privileged", "read_only": "read_only", "tty": "tty"}
 _INTEGERS = {"cpu_shares": "cpu_shares", "pids_limit": "pids_limit", "oom_score_adj": "oom_score_adj"}
 _LISTS = {
     "cap_add": "cap_add", "cap_drop": "cap_drop", "devices": "device", "dns": "dns", "dns_opt": "dns_option",
     "dns_search": "dns_search", "expose": "expose", "group_add": "group_add", "security_opt": "security_opt",
-    "tmpfs": "tmpfs",
+    "tmpfs": "tmpfs", "device_cgroup_rules": "device_cgroup_rule",
 }  # fmt: skip
 _PAIRS = {"annotations": "annotations", "labels": "labels", "sysctls": "sysctl"}
 _OTHERS = (
@@ -44,12 +45,12 @@ _OTHERS = (
 _WITHOUT_EFFECT = {
     "attach": "output is asked for by name", "develop": "nothing is watched here", "stdin_open": "nobody types into it",
     "storage_opt": "there are no such options", "cgroup_parent": "its control group is nbcontain's own",
-    "domainname": "", "links": "services on a network find each other by name", "runtime": "there is one runtime here",
+    "domainname": "", "links": "services on a network find each other by name",
 }  # fmt: skip
 _REFUSED = {
     "extends": "write the keys out, or share them with an anchor and <<", "provider": "there are no plugins",
     "volumes_from": "name the volume in both services", "external_links": "put both on one external network",
-    "userns_mode": "containers have one map of ids here", "uts": "", "blkio_config": "", "device_cgroup_rules": "",
+    "uts": "", "blkio_config": "",
     "credential_spec": "that is for Windows", "isolation": "that is for Windows", "gpus": "",
     "post_start": "", "pre_stop": "", "models": "", "use_api_socket": "there is no daemon", "cpu_quota": "use cpus",
     "cpu_period": "use cpus", "cpu_percent": "", "cpu_count": "", "cpu_rt_runtime": "", "cpu_rt_period": "",

@@ -102,7 +102,7 @@ class Board:
     def draw(self) -> Drawn:
         picture = self._picture(with_buttons=True)
         return Drawn(picture, (Action("enough", "Stop watching", "the board"),), command="docker stats",
-                     still=self.picture())  # fmt: skip
+                     still=self.picture)  # fmt: skip
 
     def picture(self) -> Picture:
         """As it is saved."""

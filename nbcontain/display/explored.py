@@ -263,12 +263,13 @@ class Answers:
 
     def _look(self, look: Look) -> dict[str, Any]:
         row = look.row
-        lines = list(_clean(look.text.splitlines()))
+        whole = look.text.splitlines()
+        lines = list(_clean(whole))
         return {
             "path": visible(row.path), "kind": row.kind, "size": size(row.size_bytes), "mode": _mode(row),
             "told": [self._told(each.number, each.letter, each.size_bytes, each.what) for each in look.told],
             "note": visible(look.note), "text": "\n".join(lines) if look.is_text else None,
-            "hex": look.hex if not look.is_text else "", "cut": look.is_cut or len(lines) >= _SHOWN_LINES,
+            "hex": look.hex if not look.is_text else "", "cut": look.is_cut or len(whole) > _SHOWN_LINES,
             "difference": list(_clean(look.difference)), "empty": not look.data and not look.note,
         }  # fmt: skip
 

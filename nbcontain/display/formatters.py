@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from nbcontain.display import looking
 from nbcontain.display.live import Surroundings, show_container
 from nbcontain.display.present import Mode
-from nbcontain.display.table import Column, Table
+from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Document, Verdict
 from nbcontain.display.words import ago, command_line, size
 from nbcontain.oci.image import Image
@@ -19,11 +18,14 @@ from nbcontain.runtime.container import Container
 Around = Callable[[Container], Surroundings]
 
 
-def register(ipython: Any, mode: Mode, around: Around, drawn: Callable[[object], bool]) -> None:
+def register(
+    ipython: Any, mode: Mode, around: Around, drawn: Callable[[object], bool], follow: Callable[[Watched], None]
+) -> None:
     """Hand our drawings to IPython's formatters.
 
     `around` gives what a container's card knows and can do. `drawn` tells whether an object was just shown as the
-    outcome of a command, so that a cell does not show it a second time as its value.
+    outcome of a command, so that a cell does not show it a second time as its value. `follow` shows a table that
+    is looked at again.
     """
     formatters = ipython.display_formatter.formatters
     own = ipython.display_formatter.ipython_display_formatter
@@ -43,13 +45,17 @@ def register(ipython: Any, mode: Mode, around: Around, drawn: Callable[[object],
         display(bundle, raw=True)  # type: ignore[no-untyped-call]
 
     own.for_type(Container, show_live)
+    if mode == "plain":
+        own.pop(Watched, None)
+    else:
+        own.for_type(Watched, follow)
     own.for_type_by_name("nbcontain.display.opened", "Opened", lambda value: looking.show_opened(value, mode))
     own.for_type_by_name("nbcontain.display.xrayed", "Xrayed", lambda value: looking.show_xray(value, mode))
     own.for_type_by_name("nbcontain.images", "Layers", lambda value: looking.show_layers(value, mode))
     own.for_type_by_name("nbcontain.display.explored", "Explored", lambda value: looking.show_explored(value, mode))
     own.for_type(Image, show)
     own.for_type(RunResult, show)
-    formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(document_text(value)))
+    formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(value.text()))
     formatters["text/plain"].for_type(Verdict, lambda value, p, cycle: p.text(_verdict_text(value)))
     formatters["text/html"].for_type(
         Verdict, lambda verdict: verdict.value.html() if hasattr(verdict.value, "html") else None
@@ -57,12 +63,7 @@ def register(ipython: Any, mode: Mode, around: Around, drawn: Callable[[object],
 
 
 def _verdict_text(verdict: Verdict) -> str:
-    return document_text(verdict.value) if isinstance(verdict.value, Document) else str(verdict.value)
-
-
-def document_text(document: Document) -> str:
-    """JSON as people read it."""
-    return json.dumps(document.value, indent=2, ensure_ascii=False)
+    return verdict.value.text() if isinstance(verdict.value, Document) else str(verdict.value)
 
 
 def image_table(image: Image) -> Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from nbcontain.display import words
@@ -96,8 +96,13 @@ class Drawn:
     drawer: Drawer = Drawer()
     command: str = ""
     """What one would type to see the same."""
-    still: Picture | None = None
-    """As it is saved, where that is something else."""
+    still: Callable[[], Picture] | None = None
+    """Draws it as it is saved, where that is something else."""
+
+    @property
+    def saved(self) -> Picture:
+        """As it is saved."""
+        return self.still() if self.still is not None else self.picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +222,7 @@ def table(
     footer: str = "",
     label: str = "",
     title: str = "",
+    command: str = "",
 ) -> str:
     """A real table. A column is its title and a look: "", "num", "code", "words", "wide", "tree", "mark" or "graph"."""
     titles = "".join(element("th", escape(title), _look(look), scope="col") for title, look in columns)
@@ -229,7 +235,8 @@ def table(
     inside = element("thead", element("tr", titles)) + "\n" + element("tbody", "\n".join(drawn))
     scroll = element("div", element("table", inside, "nbc-table"), "nbc-scroll", tabindex="0", role="region",
                      aria_label=label or "table")  # fmt: skip
-    foot = element("div", escape(footer), "nbc-foot") if footer else ""
+    typed = " " + element("code", escape(f"≡ {command}"), "nbc-typed") if command else ""
+    foot = element("div", element("span", escape(footer)) + typed, "nbc-foot") if footer or typed else ""
     head = element("div", element("strong", escape(title), "nbc-title"), "nbc-top") if title else ""
     return element("div", f"\n{style(scroll + foot)}\n{head}{scroll}{foot}\n", _ROOT)
 

@@ -49,7 +49,7 @@ class Shown(Protocol):
     @property
     def pid(self) -> int | None: ...
 
-    def follow(self) -> Iterator[Record]: ...
+    def follow(self, *, enough: Callable[[], bool]) -> Iterator[Record]: ...
 
 
 class Place(Protocol):
@@ -106,6 +106,7 @@ class LiveContainer:
         self._lock = threading.Lock()
         self._idle = threading.Event()
         self._idle.set()
+        self._is_left = threading.Event()
         self._facts = self._asked()
 
     def picture(self) -> Picture:
@@ -133,13 +134,13 @@ class LiveContainer:
         while True:
             count = 0
             try:
-                for count, record in enumerate(self._container.follow(), 1):
+                for count, record in enumerate(self._container.follow(enough=self._is_left.is_set), 1):
                     if count > seen:
                         self._take_record(record)
             except (NbcontainError, OSError):
                 break  # its directory is gone
             seen = max(seen, count)
-            if not self._runs_again():
+            if self._is_left.is_set() or not self._runs_again():
                 break
         self.leave()
         self.is_over = True
@@ -148,7 +149,8 @@ class LiveContainer:
             self.surface.close(self.picture())
 
     def leave(self) -> None:
-        """Look at it no more."""
+        """Look at it no more: who follows it soon ends."""
+        self._is_left.set()
         if self._around.lookout is not None:
             self._around.lookout.forget(self._look)
 
@@ -241,7 +243,8 @@ class LiveContainer:
         while time.monotonic() < until:
             if self._asked().status in ("running", "created", "restarting"):
                 return True
-            time.sleep(0.1)
+            if self._is_left.wait(0.1):
+                return False
             self._idle.wait()
         return False
 

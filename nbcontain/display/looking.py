@@ -7,8 +7,10 @@ the output becomes the static picture, so that a saved notebook has no empty box
 from __future__ import annotations
 
 import atexit
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.display.present import Mode
@@ -19,6 +21,19 @@ if TYPE_CHECKING:
     from nbcontain.display.opened import Opened
     from nbcontain.display.xrayed import Xrayed
     from nbcontain.images import Layers
+
+
+@cache
+def _live() -> deque[tuple[Any, dict[str, Any]]]:
+    """Outputs that become static when the kernel ends, with what they become: the last so many, as it may live long."""
+    atexit.register(_end)
+    return deque(maxlen=100)
+
+
+def _end() -> None:
+    while _live():
+        handle, static = _live().popleft()
+        handle.update(static, raw=True)
 
 
 def show_explored(value: Explored, mode: Mode) -> None:
@@ -80,5 +95,4 @@ def show(make: Callable[[], Any], value: Any, mode: Mode) -> None:
     if widget is None:
         publish(static, raw=True)  # type: ignore[no-untyped-call]
         return
-    handle = display(static | widget_part(widget))
-    atexit.register(handle.update, static, raw=True)
+    _live().append((display(static | widget_part(widget)), static))

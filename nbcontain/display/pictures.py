@@ -54,7 +54,7 @@ class Port:
         shown = html.escape(f"{self.number} → {self.inside}")
         if not self.inside.endswith("/tcp"):
             return html.element("span", shown)
-        address = "127.0.0.1" if self.address in ("0.0.0.0", "") else self.address
+        address = "127.0.0.1" if self.address in ("0.0.0.0", "::", "") else self.address
         where = f"[{address}]" if ":" in address else address
         return html.element("a", shown, "nbc-port", href=f"http://{where}:{self.number}/", target="_blank",
                             rel="noopener noreferrer")  # fmt: skip

@@ -56,7 +56,7 @@ class Surface:
         drawn = self._draw()
         if self._kind == "card":
             self._card = _card(drawn, self._on_action, self._on_message)
-        self._handle = display(widget_bundle(drawn.still or drawn.picture, self._card))
+        self._handle = display(widget_bundle(drawn.saved, self._card))
         atexit.register(self.close)
         if self._card is None:
             self._ticker.keep(self._redraw)
@@ -74,8 +74,7 @@ class Surface:
             self._is_closed = True
         self._ticker.drop(self._redraw)
         atexit.unregister(self.close)
-        drawn = self._draw()
-        picture = last or drawn.still or drawn.picture
+        picture = last or self._draw().saved
         if self._card is not None:
             # A page that was reloaded forgot the display id and goes on showing the widget: it has to end, too.
             self._card.redraw(Drawn(picture))
@@ -93,8 +92,7 @@ class Surface:
             if time.monotonic() - self._shown_at < _HTML_EVERY_S:
                 return 0
             self._shown_at = time.monotonic()
-            drawn = self._draw()
-            bundle = snapshot(drawn.still or drawn.picture)
+            bundle = snapshot(self._draw().saved)
             self._handle.update(bundle, raw=True)
             return len(bundle["text/html"])
 

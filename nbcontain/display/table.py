@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from nbcontain.display import words
 from nbcontain.display.ansi import visible
-from nbcontain.values import dataclass
+from nbcontain.values import dataclass, field
 
 Look = Literal["", "num", "code", "words", "wide", "graph", "tree", "mark"]
 
@@ -36,6 +36,8 @@ class Table:
     """For assistive technology: what the table lists."""
     title: str = ""
     """A heading, for people."""
+    command: str = ""
+    """What one types to docker to see the same."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,7 +81,7 @@ class Table:
         kept = [i for i in range(len(self.columns)) if not shown or any(row[i] for row in shown)]
         columns = [(column.title, column.look) for column in self._columns()]
         rows = [[row[i] for i in kept] for row in shown]
-        return html.table([columns[i] for i in kept], rows, self.footer, self.label, self.title)
+        return html.table([columns[i] for i in kept], rows, self.footer, self.label, self.title, self.command)
 
     def __str__(self) -> str:
         return self.text()
@@ -107,6 +109,18 @@ class Table:
             ]
             for row in self.rows
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched(Table):
+    """A table that can be looked at again when something has happened."""
+
+    again: Callable[[], Watched] = field(default=lambda: NOBODY, compare=False)
+    kinds: tuple[str, ...] = ()
+    """Of which events: docker's Type."""
+
+
+NOBODY: Watched = Watched((), ())
 
 
 def _cell(column: Column, value: Any) -> str:

@@ -56,6 +56,8 @@ class Terminal:
         self._is_typing = False
         self._handle: Any = None
         self._over = ""
+        self._speaker = ""
+        """The view that answers what programs ask of their terminal: the one that came or was typed in last."""
         self.widget = TerminalWidget(
             name=visible(session.name), label=f"terminal {visible(session.name)}", head=self._head("up", "running"),
             detaches=detaches, now=time.time(), on_message=self._take,
@@ -157,7 +159,10 @@ class Terminal:
 
     def _take(self, content: dict[str, Any]) -> None:
         match content:
+            case {"kind": "in", "answers": True, "view": str(view)} if view != self._speaker:
+                pass
             case {"kind": "in", "data": str(text)}:
+                self._speaker = str(content.get("view", self._speaker))
                 passed, leaves = self._keys.feed(text.encode("utf-8", "surrogatepass"))
                 if passed := self._written(passed):
                     self._typed.put(passed)
@@ -170,6 +175,7 @@ class Terminal:
                     self._ahead = max(0, self._ahead - size)
                     self._drawn.notify_all()
             case {"kind": "ready", "id": str(view)}:
+                self._speaker = view
                 with self._lock:  # Nothing may come between the replay and what follows.
                     self.widget.send({"kind": "out", "to": view}, [bytes(self._kept)])
             case {"kind": "detach"}:

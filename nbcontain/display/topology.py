@@ -137,5 +137,4 @@ def _ports(sandbox: Sandbox, endpoint: Endpoint) -> list[str]:
 
 
 def _shown(port: PortMapping) -> str:
-    address = f"[{port.host_address}]" if ":" in port.host_address else port.host_address
-    return f"{address}:{port.host_port} → {port.container_port}/{port.protocol}"
+    return f"{port.host}:{port.host_port} → {port.container_port}/{port.protocol}"

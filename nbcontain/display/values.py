@@ -14,6 +14,7 @@ from nbcontain.values import dataclass, field
 
 if TYPE_CHECKING:
     from nbcontain.consoles import Session, Size
+    from nbcontain.sig_proxy import SignalProxy
 
 T = TypeVar("T")
 _SHOWN_BYTES = 256 << 10
@@ -33,6 +34,8 @@ class InProgress(Generic[T]):
     """Small print for its card."""
     whole_log: str = ""
     """How to see output that a cell has to leave out."""
+    signals: SignalProxy | None = field(default=None, compare=False)
+    """Where a terminal's signals go; None where they end it."""
     display: str = ""
     """How it is to be shown, where that was asked for: card, html, plain, or rawjson (events, one a line)."""
 
@@ -47,6 +50,8 @@ class Interactive:
     """What is typed goes to it."""
     is_raw: bool
     """It has a terminal itself: everything goes through untouched, both ways."""
+    passes_signals: bool = True
+    """What reaches the terminal's command reaches the program, unless everything goes through untouched."""
     elsewhere: Callable[[], object] | None = field(default=None, compare=False)
     """What there is instead where there is no terminal, as in a notebook; None is nothing."""
 
@@ -83,6 +88,15 @@ class Document:
     """A JSON document."""
 
     value: object
+
+    def text(self) -> str:
+        """As people read it: what would not be seen as it is stands there as JSON's escapes."""
+        import json
+
+        text = json.dumps(self.value, indent=2, ensure_ascii=False)
+        if text.replace("\n", "").isprintable():
+            return text
+        return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,12 @@ def command_line(words: Sequence[str]) -> str:
     return join(words)
 
 
+def without_asking(words: str, filters: Sequence[str], *flags: str) -> str:
+    """What one types to have the same done at once."""
+    said = [word for each in filters for word in ("--filter", each)]
+    return " ".join([f"%{words}", *flags, *([command_line(said)] if said else []), "-f"])
+
+
 def _seconds(when: str) -> float:
     from datetime import datetime
 

@@ -85,6 +85,13 @@ class Tree:
             return controller in (self.second / "cgroup.controllers").read_text().split()
         return False
 
+    def keeps(self, controller: str) -> bool:
+        """Whether groups of ours can be made here that this controller keeps."""
+        place = self.first.get(_OLD_NAMES.get(controller, controller))
+        if place is None and self.has_second(controller):
+            place = self.second
+        return place is not None and os.access(place, os.W_OK)
+
 
 def _unescaped(text: str) -> str:
     return text.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
@@ -245,6 +252,17 @@ class Group:
             with suppress(OSError):
                 return (directory / name).read_text()
         return ""
+
+    def cpu_s(self) -> float | None:
+        """Seconds of processors that it has used; None where nobody counts them."""
+        if (ns := self.number("cpuacct.usage")) is not None:
+            return ns / 1e9
+        us = self.number("cpu.stat usage_usec")
+        return us / 1e6 if us is not None else None
+
+    def memory(self) -> int | None:
+        """Bytes that it holds; None where nobody counts them."""
+        return self.number("memory.usage_in_bytes", "memory.current")
 
     def oom_kills(self) -> int:
         """How many of its processes were killed because there was no memory left for them."""

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 
 from nbcontain.errors import SetupFailed
-from nbcontain.linux import syscalls
+from nbcontain.linux import filter_bytes, syscalls
 from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.oci.spec import Process, Rlimit, User
 from nbcontain.values import dataclass
@@ -214,22 +214,14 @@ def _tell(path: str, text: str) -> None:
         os.close(fd)
 
 
-_FLAGS = struct.Struct("=Q")
-
-def sealed(program: bytes, flags: int) -> bytes:
-    """A filter and how it is to be loaded, as one piece of memory."""
-    return _FLAGS.pack(flags) + program
-
-
 def install(seccomp: bytes) -> int:
-    """Load a filter that `sealed` packed. Gives what `syscalls.seccomp` gives."""
-    (flags,) = _FLAGS.unpack_from(seccomp)
-    return syscalls.seccomp(seccomp[_FLAGS.size :], flags)
+    """Load a filter that `filter_bytes` packed. Gives what `syscalls.seccomp` gives."""
+    return syscalls.seccomp(*filter_bytes.unpacked(seccomp))
 
 
 def tells(seccomp: bytes) -> bool:
     """Whether somebody has to listen to what this filter hands on."""
-    return bool(seccomp) and bool(_FLAGS.unpack_from(seccomp)[0] & syscalls.SECCOMP_FILTER_FLAG_NEW_LISTENER)
+    return bool(seccomp) and bool(filter_bytes.unpacked(seccomp)[1] & syscalls.SECCOMP_FILTER_FLAG_NEW_LISTENER)
 
 
 def _set_groups(user: User) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 from nbcontain.network.model import Endpoint, Network, PortMapping, Sandbox, Wish
+from nbcontain.oci.digest import sha256
 
 
 def network_document(network: Network, sandboxes: Sequence[Sandbox]) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def network_document(network: Network, sandboxes: Sequence[Sandbox]) -> dict[str
 
 def endpoint_id(sandbox: Sandbox, endpoint: Endpoint) -> str:
     """docker's id of a container's place on a network: the same each time it is asked for."""
-    return hashlib.sha256(f"{sandbox.container} {endpoint.network}".encode()).hexdigest()
+    return sha256(f"{sandbox.container} {endpoint.network}".encode()).hexdigest()
 
 
 def settings(wish: Wish, sandbox: Sandbox | None) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def settings(wish: Wish, sandbox: Sandbox | None) -> dict[str, Any]:
         names = [each.network for each in wish.attachments] or [wish.mode]
         networks = {name: _endpoint(wish, None, None, name) for name in names if not name.startswith("container:")}
     return {
-        "SandboxID": hashlib.sha256(sandbox.container.encode()).hexdigest() if sandbox is not None else "",
+        "SandboxID": sha256(sandbox.container.encode()).hexdigest() if sandbox is not None else "",
         "SandboxKey": f"/proc/{sandbox.pid}/ns/net" if sandbox is not None and sandbox.pid else "",
         "Ports": port_document(wish.exposed, sandbox.ports if sandbox is not None else ()),
         "IPAddress": first.address if first else "",
@@ -124,9 +124,8 @@ def shown_ports(exposed: Sequence[str], ports: Sequence[PortMapping]) -> str:
         if len(run) == 1:
             parts.append(str(first))
         else:
-            address = f"[{first.host_address}]" if ":" in first.host_address else first.host_address
             host, inside = f"{first.host_port}-{last.host_port}", f"{first.container_port}-{last.container_port}"
-            parts.append(f"{address}:{host}->{inside}/{first.protocol}")
+            parts.append(f"{first.host}:{host}->{inside}/{first.protocol}")
     published = {f"{each.container_port}/{each.protocol}" for each in ports}
     return ", ".join([*parts, *(each for each in exposed if each not in published)])
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from nbcontain.errors import NetworkError
+from nbcontain.linux.starts import start_of
 from nbcontain.network import etc, helper, ports, process
 from nbcontain.network.links import Links
 from nbcontain.network.model import (
@@ -29,9 +30,13 @@ from nbcontain.network.model import (
 )
 from nbcontain.network.nft import Filter
 from nbcontain.network.own import Own
-from nbcontain.network.records import Records, start_of
+from nbcontain.network.records import Records
 from nbcontain.network.ruleset import elements, table_name
 from nbcontain.network.serving import Serving, Wanted
+from nbcontain.network.tunnels import not_forwarding
+
+_SO_RCVBUFFORCE = 33
+_QUESTIONS_BYTES = 1 << 20
 
 
 class Fabric:
@@ -111,8 +116,9 @@ class Fabric:
             found.append(
                 f"this kernel has no packet filter for us ({self._filter_refusal}): nothing leads out of networks"
             )
-        if self.own is not None and self.own.uplink.refusal and leading(sandbox.endpoints) is not None:
-            found.append(f"nothing leads out of networks here: {self.own.uplink.refusal}")
+        refusal = self.own.uplink.refusal if self.own is not None else not_forwarding()
+        if refusal and leading(sandbox.endpoints) is not None:
+            found.append(f"nothing leads out of networks here: {refusal}")
         networks = {each.network for each in sandbox.endpoints}
         for key, why in self.names.refused.items():
             network, gateway, _ = key.split(" ")
@@ -232,6 +238,9 @@ def _listening(address: str, bridge: str) -> list[socket.socket]:
             end = socket.socket(family, kind | socket.SOCK_CLOEXEC)
             ends.append(end)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                # Questions wait while a busy machine lets the responder wait: the usual room is for two hundred.
+                end.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUESTIONS_BYTES)
             # A gateway is an address of this machine's, which other networks and other machines have a way to.
             end.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bridge.encode())
             end.bind((address, 53))

@@ -30,6 +30,8 @@ _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 """struct rtmsg."""
 Order = tuple[int, int, bytes]
+_GONE = (errno.ESRCH, errno.ENOENT, errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+"""What a route that is not there is answered with."""
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _CONF6 = Path("/proc/sys/net/ipv6/conf")
 
@@ -127,28 +129,24 @@ class Links:
                     _write(_CONF6 / endpoint.link / "disable_ipv6", "1")
                 with self.inside(netns):
                     orders: list[Order] = []
+                    led = 0
                     for endpoint, _, _ in endpoints:
                         # What says that it is a router is not believed: it could be another container (CVE-2020-13401).
                         _write(_CONF6 / endpoint.device / "accept_ra", "0")
                         _write(_CONF6 / endpoint.device / "disable_ipv6", "0" if endpoint.address6 else "1")
-                        orders += _configured(endpoint, socket.if_nametoindex(endpoint.device))
-                    inside.ask(orders, (errno.EEXIST,))
-                    self._lead(inside, leading)
+                        index = socket.if_nametoindex(endpoint.device)
+                        orders += _configured(endpoint, index)
+                        led = index if endpoint == leading else led
+                    inside.ask([*orders, *_led(leading, led)], (errno.EEXIST,))
+                    if len(there) > 1:
+                        # Not in a new namespace: there may be routes of before.
+                        inside.ask(_not_led(leading), _GONE)
 
     def lead_out(self, netns: int, leading: Endpoint | None) -> None:
         """Have a container's default routes go by this endpoint; None has none. Raises NetworkError."""
         with _told("cannot set the default route"), self.inside(netns), closing(Netlink(ROUTE)) as inside:
-            self._lead(inside, leading)
-
-    def _lead(self, inside: Netlink, leading: Endpoint | None) -> None:
-        gateways = (leading.gateway, leading.gateway6) if leading is not None else ("", "")
-        index = socket.if_nametoindex(leading.device) if leading is not None else 0
-        for family, gateway in zip((_IPV4, _IPV6), gateways, strict=True):
-            if gateway:
-                inside.ask([_default_route(_NEW_ROUTE, CREATE | REPLACE, family, gateway, index)])
-            else:
-                gone = (errno.ESRCH, errno.ENOENT, errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
-                inside.ask([_default_route(_DELETE_ROUTE, 0, family, "", 0)], gone)
+            inside.ask(_led(leading, socket.if_nametoindex(leading.device) if leading is not None else 0))
+            inside.ask(_not_led(leading), _GONE)
 
     @contextmanager
     def inside(self, netns: int) -> Iterator[None]:
@@ -206,6 +204,26 @@ def _configured(endpoint: Endpoint, index: int) -> list[Order]:
     return orders
 
 
+def _led(leading: Endpoint | None, index: int) -> list[Order]:
+    """The default routes by this endpoint, whose link has this index."""
+    return [
+        _default_route(_NEW_ROUTE, CREATE | REPLACE, family, gateway, index)
+        for family, gateway in _gateways(leading)
+        if gateway
+    ]
+
+
+def _not_led(leading: Endpoint | None) -> list[Order]:
+    """No default route of a family that this endpoint does not lead out."""
+    return [
+        _default_route(_DELETE_ROUTE, 0, family, "", 0) for family, gateway in _gateways(leading) if not gateway
+    ]
+
+
+def _gateways(leading: Endpoint | None) -> tuple[tuple[int, str], tuple[int, str]]:
+    return (_IPV4, leading.gateway if leading else ""), (_IPV6, leading.gateway6 if leading else "")
+
+
 def _default_route(kind: int, flags: int, family: int, gateway: str, index: int) -> Order:
     """Of the main table (254), as an administrator's (4), for single destinations (1)."""
     told: list[Attribute] = [(5, ip_address(gateway).packed), (4, _number(index))] if gateway else []
@@ -232,9 +250,15 @@ def forward(*, has_ipv6: bool) -> None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        return os.read(fd, 64).decode().strip()
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
 
 
 def _write(path: Path, value: str) -> None:

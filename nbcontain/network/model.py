@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
 from typing import Any
 
 from nbcontain.errors import NetworkError
+from nbcontain.oci.digest import sha256
 from nbcontain.values import dataclass, field
 
 Address = IPv4Address | IPv6Address
@@ -94,6 +95,11 @@ class Attachment:
     aliases: tuple[str, ...] = ()
 
 
+def bracketed(address: str) -> str:
+    """An address as it stands before a port (RFC 3986, 3.2.2)."""
+    return f"[{address}]" if ":" in address else address
+
+
 @dataclass(frozen=True, slots=True)
 class PortMapping:
     """A port of this machine that leads to one of a container."""
@@ -110,9 +116,18 @@ class PortMapping:
     def is_any(self) -> bool:
         return self.host_address in ("0.0.0.0", "::")
 
+    @property
+    def host(self) -> str:
+        """The address as it stands in front of a colon and a port."""
+        return bracketed(self.host_address)
+
+    @property
+    def url(self) -> str:
+        """Where this machine's own browsers find it."""
+        return f"http://{'127.0.0.1' if self.is_any else self.host}:{self.host_port}"
+
     def __str__(self) -> str:
-        address = f"[{self.host_address}]" if ":" in self.host_address else self.host_address
-        return f"{address}:{self.host_port}->{self.container_port}/{self.protocol}"
+        return f"{self.host}:{self.host_port}->{self.container_port}/{self.protocol}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +224,15 @@ def checked_name(name: str) -> str:
     return name
 
 
+@cache
 def built_in_id(name: str) -> str:
     """Networks that are always there have the same id everywhere."""
-    return hashlib.sha256(f"nbcontain network {name}".encode()).hexdigest()
+    return sha256(f"nbcontain network {name}".encode()).hexdigest()
 
 
 def store_tag(root: str) -> str:
     """What the kernel objects of a store have in their names, so that two stores do not take each other's."""
-    return hashlib.sha256(root.encode()).hexdigest()[:5]
+    return sha256(root.encode()).hexdigest()[:5]
 
 
 def bridge_name(tag: str, network_id: str) -> str:
@@ -226,7 +242,7 @@ def bridge_name(tag: str, network_id: str) -> str:
 
 def link_name(tag: str, container_id: str, network_id: str) -> str:
     """A veth's end on the bridge."""
-    return f"nb{tag}v{hashlib.sha256(f'{container_id} {network_id}'.encode()).hexdigest()[:7]}"[:_LINK_BYTES]
+    return f"nb{tag}v{sha256(f'{container_id} {network_id}'.encode()).hexdigest()[:7]}"[:_LINK_BYTES]
 
 
 def is_ours(tag: str, link: str) -> bool:
@@ -239,7 +255,7 @@ def mac_of(address: str, seed: str = "") -> str:
     if address and "." in address:
         parts = ip_address(address).packed
         return ":".join(f"{byte:02x}" for byte in (0x02, 0x42, *parts))
-    digest = hashlib.sha256(f"{seed} {address}".encode()).digest()
+    digest = sha256(f"{seed} {address}".encode()).digest()
     return ":".join(f"{byte:02x}" for byte in (0x02, 0x62, *digest[:4]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 from functools import partial
 
 from nbcontain.linux.idmap import IdMap
@@ -44,21 +45,39 @@ class Vigil:
         if own is not None:
             self._outside = own.outside.channel.fileno()
             epoll.register(self._outside, select.EPOLLRDHUP)
-            self._watch(own.space)
+            self.look()
 
-    def _watch(self, space: Space) -> None:
-        self._holder = os.pidfd_open(space.holder)
-        self._epoll.register(self._holder, select.EPOLLIN)
+    def look(self) -> None:
+        """Have a holder that lives, if need be a new one, and hear of its end. Where that cannot be, look again."""
+        if self._space is None or self._holder >= 0 and not _has_ended(self._holder):
+            return
+        if self._holder >= 0:
+            self._epoll.unregister(self._holder)
+            os.close(self._holder)
+            self._holder = -1
+        for again in (False, True, True):
+            # Whoever kills one may kill the next one too.
+            with suppress(OSError):
+                if again:
+                    self._space.keep()
+                holder = os.pidfd_open(self._space.holder)
+                if not _has_ended(holder):
+                    self._holder = holder
+                    self._epoll.register(holder, select.EPOLLIN)
+                    return
+                os.close(holder)
 
     def serves(self, fd: int) -> bool:
         """Whether it was for us to hear of this descriptor."""
         if fd == self._outside:
             # Nobody gets out of here again: the next worker has another one.
             os._exit(1)
-        if fd != self._holder or self._space is None:
-            return False
-        self._epoll.unregister(fd)
-        os.close(fd)
-        self._space.keep()
-        self._watch(self._space)
-        return True
+        is_holder = fd == self._holder
+        if is_holder:
+            self.look()
+        return is_holder
+
+
+def _has_ended(pidfd: int) -> bool:
+    """Also of one that its parent has not waited for."""
+    return bool(select.select([pidfd], [], [], 0)[0])

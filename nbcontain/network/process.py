@@ -12,6 +12,7 @@ from pathlib import Path
 from nbcontain.channel import Channel, Listener
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
+from nbcontain.network import rooms
 from nbcontain.network.records import place
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
@@ -36,8 +37,7 @@ def main(root: str, ready: int, ids: str, idle_s: float = IDLE_S) -> None:
     os.umask(0o077)
     layout, here = Layout(Path(root)), place()
     directory = layout.network_process(here, "worker")
-    files.make_directory(directory, durable=False)
-    if files.try_lock(directory / "lock") is None:
+    if rooms.taken(layout, here) is None:
         os._exit(0)
     _be_called(directory)
     files.unlink(directory / "control.sock")

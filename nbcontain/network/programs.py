@@ -6,8 +6,8 @@ import os
 import select
 from contextlib import suppress
 
+from nbcontain.linux.starts import start_of
 from nbcontain.network.model import Sandbox
-from nbcontain.network.records import start_of
 
 
 class Programs:

@@ -110,19 +110,16 @@ class Records:
     def remove_sandbox(self, container_id: str) -> None:
         files.unlink(self.layout.network_sandbox(container_id))
 
+    def sweep(self) -> None:
+        """Remove what a worker that was killed was about to write."""
+        for directory in (self.layout.networks, self.layout.network_sandboxes):
+            for path in files.sweep(directory):
+                files.unlink(path)
+
 
 def place() -> str:
     """Whoever is in this thread's network namespace has the same worker of a store; who is in another, another one."""
     return str(os.stat("/proc/thread-self/ns/net").st_ino)
-
-
-def start_of(pid: int) -> int:
-    """When a process began, in clock ticks since boot (proc(5), stat, field 22); 0 for one that is not there."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as lines:
-            return int(lines.read().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _without_bridge(name: str) -> Network:

@@ -27,6 +27,8 @@ class Serving:
         self._directory = directory
         self._begin = begin
         self.channel: Channel | None = None
+        self._holds: set[str] | None = None
+        """What the one at the channel's other end has from us; None until it was asked."""
         self.refused: dict[str, str] = {}
         """What could not be had, and why."""
 
@@ -41,19 +43,24 @@ class Serving:
             return
         self.refused = {key: why for key, why in self.refused.items() if key in wanted}
         for pause_s in _PAUSES_S:
-            time.sleep(pause_s)
+            if pause_s:
+                # A pause of nothing would be one all the same: it lets others have the processor.
+                time.sleep(pause_s)
             try:
                 channel = self._connected()
-                held = self._held(channel)
+                held = self._held(channel) if self._holds is None else self._holds
                 for key in held - wanted.keys():
                     channel.send({"do": "drop", "key": key})
                 if held - wanted.keys():
                     # Until it has let go, nobody else can have them.
-                    self._held(channel)
+                    held = self._held(channel)
+                self._holds = held
                 if knowledge is not None:
                     channel.send({"do": "learn", **knowledge})
                 for key in wanted.keys() - held:
                     self._hold(channel, key, *wanted[key])
+                    if key not in self.refused:
+                        held.add(key)
                 return
             except (BrokenPipeError, ConnectionResetError):
                 # Somebody killed it; for as long as it is dying, its socket still takes connections.
@@ -83,6 +90,7 @@ class Serving:
         return set(answer["held"])
 
     def forget(self) -> None:
+        self._holds = None
         if self.channel is not None:
             self.channel.close()
             self.channel = None

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from nbcontain.channel import Channel, is_readable
 from nbcontain.errors import NetworkError
-from nbcontain.linux import syscalls
+from nbcontain.linux import starts, syscalls
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import start_of
 from nbcontain.network.process import fork_beside
-from nbcontain.network.records import start_of
 from nbcontain.store import files
 
 _NS_GET_PARENT = 0xB702
@@ -36,6 +36,7 @@ class Space:
         self._directory = directory
         self.holder = holder
         """A pid."""
+        self._began = start_of(holder)
         self.is_new = is_new
         """Whether they were made by this process: nobody else is in them."""
 
@@ -45,15 +46,15 @@ class Space:
         return f"/proc/{self.holder}/ns/user"
 
     def keep(self) -> None:
-        """Worker: have it held again, after somebody killed the holder."""
+        """Worker: have it held again, after somebody killed the holder. Raises OSError if the next one ends, too."""
         lock = files.try_lock(self._directory / "lock")
         if lock is not None:
             self.holder = _held(fork_beside(self._directory, lambda channel: _hold(channel, self._directory)), lock)
+            self._began = start_of(self.holder)
 
     def end(self) -> None:
         """Let it go; it is gone when the last one in it is."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(self.holder, signal.SIGKILL)
+        starts.kill(self.holder, self._began)
 
 
 def entered(directory: Path, ids: IdMap, containers: Iterable[int]) -> Space:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.errors import NbcontainError
+from nbcontain.linux import starts
+from nbcontain.linux.starts import start_of
 from nbcontain.network.outside import Outside
-from nbcontain.network.records import start_of
 from nbcontain.network.tunnels import missing, there
 from nbcontain.store import files
 
@@ -46,8 +46,7 @@ class Uplink:
         """Have one that runs, or none. Whatever is wrong is in `refusal`."""
         record = self._running()
         if record is not None and (not wanted or record["netns"] != _netns()):
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(record["pid"], signal.SIGKILL)
+            starts.kill(record["pid"], record["start"])
             record = None
         if record is None:
             files.unlink(self._directory / "uplink.json")
@@ -81,8 +80,7 @@ class Uplink:
                 files.replace(self._directory / "uplink.json", json.dumps(record).encode(), durable=False)
                 if _is_ready(pid, record["start"]):
                     return ""
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+                starts.kill(pid, record["start"])
                 lines = files.read(self._log, 1 << 16).decode(errors="replace").split("\n")
                 why = f"{name}: {next((each for each in reversed(lines) if each.strip()), 'it ended')}"
             except (OSError, NbcontainError) as error:

@@ -20,7 +20,8 @@ from typing import Any
 
 from nbcontain.channel import Channel, Listener, Message, describe
 from nbcontain.errors import NetworkError, NetworkInUse, PortTaken
-from nbcontain.network import addresses, places
+from nbcontain.linux.starts import start_of
+from nbcontain.network import addresses, places, rooms
 from nbcontain.network.etc import changed_hosts
 from nbcontain.network.fabric import Fabric, leading, netns_of, port_key
 from nbcontain.network.helper import silence
@@ -40,7 +41,7 @@ from nbcontain.network.model import (
 from nbcontain.network.own import Own, Vigil
 from nbcontain.network.ports import owned
 from nbcontain.network.programs import Programs
-from nbcontain.network.records import Records, start_of
+from nbcontain.network.records import Records
 from nbcontain.oci.image import timestamp
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
@@ -80,6 +81,7 @@ class Worker:
         self._checked_at = 0.0
 
     def serve(self, ready: int) -> None:
+        self.records.sweep()
         self._settle(force=True)
         self.fabric.attach_again(list(self._sandboxes.values()))
         self._vigil = Vigil(self._epoll, self.fabric.own)
@@ -123,6 +125,7 @@ class Worker:
                 self._ending.discard(container)
         if now - self._checked_at >= _CHECK_S and self._sandboxes:
             self._checked_at = now
+            self._vigil.look()
             with suppress(NetworkError):
                 self._settle(force=True)
 
@@ -146,6 +149,7 @@ class Worker:
         self._settle(force=True)
         self.fabric.end()
         files.unlink(self.records.layout.network_process(self.place, "worker") / "control.sock")
+        rooms.leave(self.records.layout, self.place)
         os._exit(0)
 
     def _serve_client(self, client: Channel) -> None:
@@ -186,6 +190,8 @@ class Worker:
             case "disconnect":
                 return self.disconnect(message)
             case "settle":
+                # Whose end nobody heard of yet is replaced before whoever asks has an answer.
+                self._vigil.look()
                 self._kept.clear()
                 self._settle(force=True)
                 self.fabric.attach_again(list(self._sandboxes.values()))
@@ -220,7 +226,7 @@ class Worker:
         for sandbox in gone:
             self._forget(sandbox)
         if force:
-            self._forget_others()
+            rooms.forget_others(self.records, self.place)
         if gone or force:
             self.fabric.settle(list(self._sandboxes.values()), keep=self._kept)
             self._hear_helpers()
@@ -231,12 +237,6 @@ class Worker:
                 and sandbox.container not in self._ending
             ):
                 self._watch(sandbox)
-
-    def _forget_others(self) -> None:
-        """What is written of containers that have ended, and that another namespace's worker should have forgotten."""
-        for each in self.records.sandboxes():
-            if each.place != self.place and not self.records.is_alive(each.container):
-                self.records.remove_sandbox(each.container)
 
     def _hear_helpers(self) -> None:
         for fd in self.fabric.endings():

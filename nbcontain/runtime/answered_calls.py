@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from nbcontain.linux import confine, seccomp
+from nbcontain.linux import filter_bytes, seccomp
 from nbcontain.oci.seccomp import Argument, Rule, Seccomp
 
 GET_IDS = ("getuid", "geteuid", "getresuid", "getgid", "getegid", "getresgid", "getgroups")
@@ -47,7 +47,7 @@ def filter_of(words: str, machine: str) -> bytes:
     own, others = seccomp.MACHINES[machine]
     profile = Seccomp("SCMP_ACT_ALLOW", None, (own, *others), (), tuple(rules))
     flags = 0 if "blind" in named else seccomp.NEW_LISTENER
-    return confine.sealed(seccomp.program(profile, machine), flags)
+    return filter_bytes.packed(seccomp.program(profile, machine), flags)
 
 
 def _nodes(action: str, errno: int | None) -> list[Rule]:

@@ -12,12 +12,15 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux import confine
 from nbcontain.oci.spec import Spec, User
 from nbcontain.runtime import stage
-from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, error_of
 from nbcontain.runtime.namespaces import flags_of
 from nbcontain.runtime.rungs import FURNITURE, named
 from nbcontain.store import files
 from nbcontain.values import dataclass
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.runtime.bundle import Bundle
 
 _LINKS = {"user": "user", "mount": "mnt"}
 """The namespaces that the answerer enters, in this order, with their names in /proc/PID/ns."""

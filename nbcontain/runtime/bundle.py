@@ -21,10 +21,12 @@ from types import MappingProxyType
 from nbcontain.errors import ContainerError, StoreError
 from nbcontain.events import Record
 from nbcontain.journal import FileJournal
+from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
-from nbcontain.runtime.annotations import WITHIN
+from nbcontain.runtime.annotations import USERNS, WITHIN
+from nbcontain.runtime.filters import filter_of
 from nbcontain.runtime.hosts import HOSTS
 from nbcontain.store import files, holds
 from nbcontain.values import asdict, dataclass, field, replace
@@ -87,6 +89,8 @@ class ContainerInfo:
     """How it is shut in, as `runtime.rungs` calls it."""
     answers: str = ""
     """Which of its calls are answered for the kernel, as `runtime.answered_calls` has it."""
+    runtime: str = ""
+    """The program that makes its first process (`runtime.other_runtime`); "" is our own."""
     limited: bool = False
     """It has a control group of its own, with limits."""
     restart: str = ""
@@ -127,9 +131,6 @@ class Bundle:
 
         Synced unless the container is to be forgotten anyway.
         """
-        # Only here, in the kernel: the processes that containers are forked from never compile one.
-        from nbcontain.runtime.confinement import filter_of
-
         info = replace(info, unusual=is_unusual(spec))
         seccomp = filter_of(spec.linux.seccomp)
         answers = b""
@@ -408,17 +409,11 @@ def is_unusual(spec: Spec) -> bool:
     crossing = {"shared", "rshared", "slave", "rslave", "idmap", "ridmap"}
     return bool(
         linux.paths
-        or WITHIN in spec.annotations
+        or {WITHIN, USERNS} & spec.annotations.keys()
         or {"pid", "ipc", "uts"} - {*linux.namespaces}
         or "time" in linux.namespaces
         or any(each.uid_mappings or crossing & {*each.options} for each in spec.mounts)
     )
-
-
-def start_time(pid: int) -> int:
-    """When a process began, in clock ticks since boot (proc(5), stat, field 22). Raises FileNotFoundError."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as lines:  # ascii would be imported each time
-        return int(lines.read().rpartition(")")[2].split()[19])
 
 
 def network_files(hostname: str, more_hosts: str = "") -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,13 +14,20 @@ from pathlib import Path
 from nbcontain.events import Notice
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
-from nbcontain.runtime import answerers, init, namespaces, rungs, sources, stage
-from nbcontain.runtime.annotations import JOINS, WITHIN
+from nbcontain.runtime import answerers, contained, namespaces, rungs, sources, stage
+from nbcontain.runtime.annotations import JOINS, USERNS, WITHIN
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import ROOTFS, Channel, Message, error_of
+from nbcontain.runtime.execs import Execs
+from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import Birth
+from nbcontain.values import replace
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.runtime.supervisor import Supervisor
 
 OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit"
 
@@ -46,9 +54,16 @@ def be_program(
         pipes = {stream: os.pipe2(os.O_CLOEXEC) for stream in ("stdout", "stderr")}
         ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
     opened: dict[int, int] = {}
-    if bundle.info.unusual and sources.need_host(bundle.spec):
-        opened = sources.opened(bundle.spec, stage.user_namespace, own_map=f"/proc/{pid}/ns/user")
-        ends[3:3] = opened.values()
+    texts: dict[str, int] = {}
+    users = f"/proc/{pid}/ns/user"
+    if bundle.info.unusual and USERNS in (spec := bundle.spec).annotations:
+        from nbcontain.runtime import shifted
+
+        opened, texts = shifted.opened(bundle, spec, users, volatile=message["volatile"]), shifted.texts(bundle)
+        shifted.give(spec, [fd for fd in ends[:3] if stat.S_ISFIFO(os.fstat(fd).st_mode)])
+    elif bundle.info.unusual and sources.need_host(bundle.spec):
+        opened = sources.opened(bundle.spec, stage.user_namespace, own_map=users)
+    ends[3:3] = (*opened.values(), *texts.values())
     answered = None
     if bundle.info.answers:
         answered = answerers.fork_for(bundle, bundle.spec)
@@ -61,6 +76,7 @@ def be_program(
         "holds": _held(bundle, message),
         "bundle": str(bundle.path),
         "opened": [*opened],
+        "texts": [*texts],
         "volatile": message["volatile"],
         # Said beforehand, so that init need not wait for our answer to its "ready".
         "start": message["start"],
@@ -91,9 +107,7 @@ def _held(bundle: Bundle, message: Message) -> list[str]:
 
 def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
     """A first process as this bundle wants it, in place of one that was made beforehand. Raises SetupFailed."""
-    inside.channel.close()
-    os.kill(inside.pid, signal.SIGKILL)
-    os.waitpid(inside.pid, 0)
+    end(inside)
     spec, linux = bundle.spec, bundle.spec.linux
     if JOINS in spec.annotations:
         from nbcontain.runtime import joins
@@ -101,17 +115,54 @@ def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
         linux = joins.resolved(bundle, spec)
     if "user" in spec.linux.namespaces and ids.is_identity:
         ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
+        # Before there is anybody who could not: of this machine's files init may be able to read nothing.
+        from nbcontain.runtime import shifted  # noqa: F401
     birth = namespaces.birth(linux, ids, spec.annotations.get(WITHIN, ""))
     try:
         if JOINS in spec.annotations:
             joins.check(bundle, spec)
-        return stage.form(birth, partial(init.main, rung=rungs.named(bundle.info.rung)))
+        return stage.form(birth, partial(contained.main, rung=rungs.named(bundle.info.rung)))
     finally:
         birth.close()
 
 
+def replaced(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
+    """A first process as this bundle wants it, where that made beforehand is not as good. Raises SetupFailed."""
+    if not bundle.info.runtime:
+        return born_anew(inside, bundle, ids) if bundle.info.unusual else inside
+    from nbcontain.runtime import other_runtime
+
+    end(inside)
+    return other_runtime.stand_in(bundle)
+
+
+def follow(run: Supervisor, answer: Message) -> None:
+    """Where another runtime has made the first process, that is this one's child now: who stood in for it ends soon."""
+    if "pid" not in answer:
+        return
+    run.stand_in, run.pid = run.pid, int(answer["pid"])
+    os.close(run.pidfd)
+    run.pidfd = os.pidfd_open(run.pid)
+    run.execs = Execs(run.bundle, run.pidfd, run.poll, is_root=run.ids.is_identity)
+    run.state = replace(run.state, pid=run.pid, pid_start=start_time(run.pid))
+    if not run.starts_at_once:
+        run.bundle.write_state(run.state)
+
+
+def end(inside: stage.Inside) -> None:
+    """A first process that is not wanted."""
+    inside.channel.close()
+    os.kill(inside.pid, signal.SIGKILL)
+    os.waitpid(inside.pid, 0)
+
+
 def begin_limits(bundle: Bundle, pid: int, ids: IdMap) -> None:
     """Limit the first process, which waits, if its container has limits. Raises SetupFailed."""
+    if bundle.info.runtime:
+        from nbcontain.runtime import other_runtime
+
+        if other_runtime.keeps_groups(bundle.info.runtime):
+            return
     if bundle.info.limited:
         # Only now: what most containers have no use for, no supervisor carries with it.
         from nbcontain.runtime import resources
@@ -206,7 +257,7 @@ def call_as_root(
     """Have one of our functions run, of that module, with `rootfs` as its world and root's rights over its ids."""
     rung = rungs.named(rung_name)
     birth = Birth(ids, namespaces.flags_of(rung.namespaces, namespaces.USUAL))
-    inside = stage.form(birth, partial(init.main, rung=rung))
+    inside = stage.form(birth, partial(contained.main, rung=rung))
     inside.channel.send(
         {
             "do": "function",
@@ -219,12 +270,4 @@ def call_as_root(
     )
     answer, _ = inside.channel.receive()
     os.waitpid(inside.pid, 0)
-    raise_for(answer)
-
-
-def raise_for(answer: Message | None) -> None:
-    """Raise the error that init told of; a first process that says nothing at all is one too."""
-    if answer is None:
-        raise ChildProcessError("the container's first process ended without a word")
-    if "error" in answer:
-        raise error_of(answer)
+    stage.raise_for(answer)

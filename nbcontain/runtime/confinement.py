@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,6 +15,7 @@ from nbcontain.linux.capabilities import CAPABILITIES as EVERY
 from nbcontain.oci import strict_json
 from nbcontain.oci.spec import SharedDocument
 from nbcontain.options import option, with_defaults
+from nbcontain.runtime.filters import filter_of
 from nbcontain.values import dataclass, field
 
 CAPABILITIES = tuple(
@@ -270,27 +271,6 @@ def _default(capabilities: tuple[str, ...], machine: str, *, with_32_bit: bool) 
     if machine not in seccomp.MACHINES:
         return _NOTHING
     return SharedDocument(profiles.to_json(seccomp_default.default(capabilities, machine, with_32_bit=with_32_bit)))
-
-
-def filter_of(document: Mapping[str, object], machine: str | None = None) -> bytes:
-    """The filter of a config.json's `linux.seccomp`, as `confine.install` takes it; b"" if there is none."""
-    machine = machine or os.uname().machine
-    if isinstance(document, SharedDocument):
-        return _compiled_once(document, machine)
-    return _compiled(document, machine) if document else b""
-
-
-@lru_cache(16)
-def _compiled_once(document: SharedDocument, machine: str) -> bytes:
-    return _compiled(document, machine)
-
-
-def _compiled(document: Mapping[str, object], machine: str) -> bytes:
-    from nbcontain.linux import confine, seccomp
-    from nbcontain.oci import seccomp as profiles
-
-    profile = profiles.from_json(document)
-    return confine.sealed(seccomp.program(profile, machine), seccomp.flags(profile))
 
 
 def _version(kernel: str) -> tuple[int, int]:

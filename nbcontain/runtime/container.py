@@ -385,9 +385,12 @@ class Container:
 
     # --- what it says ---
 
-    def follow(self, *, from_now: bool = False) -> Generator[Record]:
-        """Every record of its journal from the first, or of what comes from now on; waits for more until it ends."""
-        return self.bundle.follow(from_now=from_now)
+    def follow(self, *, from_now: bool = False, enough: Callable[[], bool] = lambda: False) -> Generator[Record]:
+        """Every record of its journal from the first, or of what comes from now on; waits for more until it ends.
+
+        Who has had `enough` is let go within two seconds.
+        """
+        return self.bundle.follow(from_now=from_now, enough=enough)
 
     def output(
         self, *, follow: bool = False, tail: int | None = None, since: float | None = None, until: float | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Notice
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import init, namespaces, rungs, stage
+from nbcontain.runtime import contained, namespaces, rungs, stage
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.calls import be_program, begin_limits, remove_as_root
 from nbcontain.runtime.restarts import Policy, delay_s
@@ -72,11 +72,13 @@ def _begin_anew(run: Supervisor) -> None:
     ids = run.ids
     if "user" in spec.linux.namespaces and ids.is_identity:
         ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
+        # Init may not be able to read it from this machine's files.
+        from nbcontain.runtime import shifted  # noqa: F401
     kept = {name: fd for name, fd in (("network", run.network_fd), ("user", run.user_fd)) if fd >= 0}
     paths = {**spec.linux.paths, **{name: f"/proc/self/fd/{fd}" for name, fd in kept.items()}}
     birth = namespaces.birth(replace(spec.linux, paths=paths), ids)
     try:
-        inside = stage.form(birth, partial(init.main, rung=rungs.named(run.info.rung)))
+        inside = stage.form(birth, partial(contained.main, rung=rungs.named(run.info.rung)))
     finally:
         birth.close()
     run.adopt(inside)

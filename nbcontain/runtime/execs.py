@@ -6,14 +6,17 @@ import importlib
 import os
 import select
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
 from nbcontain.runtime import answerers, init, rungs, stage
+from nbcontain.runtime.annotations import USERNS
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import FLAGS, flags_of
+from nbcontain.runtime.signals import exit_code
 from nbcontain.values import dataclass
 
 _READ_BYTES = 1 << 16
@@ -87,6 +90,10 @@ class Execs:
             body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd, answers=answers)
             kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
             flags = flags_of(spec.linux.namespaces)
+            if USERNS in spec.annotations:
+                from nbcontain.runtime import shifted
+
+                shifted.give(spec, [fd for fd in fds[:3] if stat.S_ISFIFO(os.fstat(fd).st_mode)])
             inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
         finally:
             if root_fd >= 0:
@@ -210,9 +217,3 @@ class Execs:
     def _drop(self, fd: int) -> None:
         self._poll.unregister(fd)
         del self._running[fd]
-
-
-def exit_code(status: int) -> int:
-    """As shells count: 128 and the signal for a killed program."""
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code

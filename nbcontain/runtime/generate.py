@@ -17,7 +17,7 @@ from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime import hosts, limits, sharing
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
-from nbcontain.runtime.grants import GrantOptions, device_rules, devices, groups, oom_score, own_network, sysctls
+from nbcontain.runtime.grants import GrantOptions, device_rules, devices, groups, oom_score, sysctls
 from nbcontain.runtime.lifetimes import LifeOptions
 from nbcontain.runtime.mounts import MountOptions
 from nbcontain.runtime.networking import NetworkOptions, is_own, mode_of
@@ -90,8 +90,15 @@ class RunOptions(
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
     tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
     detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
+    sig_proxy: bool = option(
+        "--sig-proxy", help="signals that a terminal's command gets go to the program; =false leaves it running",
+        default=True,
+    )  # fmt: skip
     console_size: tuple[int, int] = (0, 0)
     entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
+    runtime: str = option(
+        "--runtime", help="another program makes it: crun, runc, or a path", metavar="RUNTIME"
+    )
     init: bool = option("--init", help="a small first process that reaps and passes signals on")
     stop_signal: str = option("--stop-signal", help="what stop sends", metavar="SIGNAL")
     stop_timeout: int = option("--stop-timeout", help="how long stop waits", default=10, metavar="SECONDS")
@@ -130,28 +137,35 @@ def generate(
 
     The network is one that was decided on (see `runtime.networking`). `files` is where hosts, hostname and resolv.conf
     for its /etc are; `hostname` is used unless the options name one.
-    `mounts` is what else it sees: volumes and the like. `donors` are the containers whose namespaces it joins, by "pid"
-    and "ipc".
+    `mounts` is what else it sees: volumes and the like. `donors` are the containers whose namespaces it joins, by
+    "pid", "ipc" and "user". The host's ids are the container's: where root's containers have others, what they are
+    given is shown with their map (`runtime.shifted`).
     """
-    has_network, is_empty = is_own(mode_of(options.network)), mode_of(options.network) == "none"
+    has_network = is_own(mode_of(options.network))
     args = _arguments(config, options)
     environment = merged(config.env, environment_of(options, environ))
     if not any(entry.startswith("PATH=") for entry in environment):
         environment = (f"PATH={DEFAULT_PATH}", *environment)
     if options.tty and not any(entry.startswith("TERM=") for entry in environment):
         environment = ("TERM=xterm", *environment)
-    is_rootless = not host.ids.is_identity
-    sharing.checked(options, options.hostname or options.domainname, is_rootless=is_rootless)
+    is_mapped = not host.ids.is_identity
+    sharing.checked(options, options.hostname or options.domainname)
     shared = sharing.shared(options, host, donors=donors, own_network=has_network)
     has_name = "uts" in shared.namespaces
     name = options.hostname or hostname if has_name else os.uname().nodename
+    if options.device_cgroup_rule and is_mapped and host.is_root:
+        raise UsageError(
+            f"--device-cgroup-rule and --userns {options.userns} cannot be together",
+            why="in a user namespace no node can be made", hint="--device /dev/NAME gives one",
+        )  # fmt: skip
     confined = confinement(options, config.platform.architecture, host.kernel)
     shm_bytes = limits.size_bytes(options.shm_size, "--shm-size") if options.shm_size else _SHM_BYTES
     # Who may make nodes must not be able to open what they stand for: then devices are mounts, and nothing else.
     makes_nodes = "CAP_MKNOD" in confined.capabilities and not options.privileged
     own = _own_mounts(
-        host, options, sharing.memory(options, shm_bytes, donors, is_rootless=is_rootless),
-        ("nodev",) if makes_nodes else (),
+        host, options, sharing.memory(options, shm_bytes, donors, is_rootless=is_mapped),
+        # With rules of its own a control group is what keeps it from them.
+        ("nodev",) if makes_nodes and not options.device_cgroup_rule else (),
     )  # fmt: skip
     annotations = {
         **_annotations(options.annotations), **shared.annotations, USER: options.user or config.user,
@@ -160,6 +174,7 @@ def generate(
     if options.init:
         annotations[REAPER] = "true"
     annotations[hosts.HOSTS] = hosts.lines(tuple(map(hosts.added, options.add_hosts)))
+    shown = ("idmap",) if is_mapped and host.is_root else ()
     return Spec(
         process=Process(
             args=args,
@@ -180,25 +195,22 @@ def generate(
             *own,
             *devices(options.device, privileged=options.privileged),
             # What lies inside of another comes after it, whoever asked for that.
-            *sorted((*_network_mounts(files), *mounts), key=lambda each: each.destination.count("/")),
+            *sorted((*_network_mounts(files, shown), *mounts), key=lambda each: each.destination.count("/")),
         ),
         linux=Linux(
             namespaces=shared.namespaces,
             paths=shared.paths,
-            uid_mappings=host.ids.uids if is_rootless else (),
-            gid_mappings=host.ids.gids if is_rootless else (),
+            uid_mappings=host.ids.uids if is_mapped else (),
+            gid_mappings=host.ids.gids if is_mapped else (),
             masked_paths=confined.masked,
             readonly_paths=confined.readonly,
             seccomp=confined.seccomp,
-            resources=to_json(limits_of(options)) | _device_rules(options, is_rootless=is_rootless),
+            resources=to_json(limits_of(options)) | _device_rules(options, is_rootless=not host.is_root),
             rootfs_propagation=_propagation(mounts),
-            sysctl={
-                **(own_network(sum(each.size for each in host.ids.gids)) if has_network and not is_empty else {}),
-                **sysctls(
-                    options.sysctl, has_network=has_network,
-                    has_ipc="ipc" in shared.namespaces and "ipc" not in shared.paths,
-                ),
-            },
+            sysctl=sysctls(
+                options.sysctl, has_network=has_network,
+                has_ipc="ipc" in shared.namespaces and "ipc" not in shared.paths,
+            ),
         ),
         root_readonly=options.read_only,
         annotations={key: value for key, value in annotations.items() if value},
@@ -206,7 +218,9 @@ def generate(
 
 
 def _device_rules(options: RunOptions, *, is_rootless: bool) -> dict[str, object]:
-    rules = device_rules(options.device, privileged=options.privileged, is_rootless=is_rootless)
+    rules = device_rules(
+        options.device, privileged=options.privileged, is_rootless=is_rootless, more=options.device_cgroup_rule
+    )
     return {"devices": rules} if rules else {}
 
 
@@ -296,13 +310,13 @@ def _own_mounts(
     """/proc, /dev, /sys and what is in them."""
     from nbcontain.host import Ability
 
-    is_rootless = not host.ids.is_identity
+    is_mapped = not host.ids.is_identity
     proc = Mount("/proc", "proc", "proc", _QUIET)
-    if not host.can(Ability.FRESH_PROC) or (is_rootless and options.pid == "host"):
+    if not host.can(Ability.FRESH_PROC) or (is_mapped and options.pid == "host"):
         proc = Mount("/proc", "bind", "/proc", ("rbind", *_ALL_QUIET))
     access = () if options.privileged else ("ro",)
     sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, *access))
-    if is_rootless and (not is_own(mode_of(options.network)) or not host.can(Ability.FRESH_PROC)):
+    if is_mapped and (not is_own(mode_of(options.network)) or not host.can(Ability.FRESH_PROC)):
         # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone; and
         # like a procfs not at all where parts of this machine's are covered.
         sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_ALL_QUIET, *(f"r{each}" for each in access)))
@@ -316,10 +330,10 @@ def _own_mounts(
     )
 
 
-def _network_mounts(files: Path | None) -> tuple[Mount, ...]:
+def _network_mounts(files: Path | None, words: tuple[str, ...]) -> tuple[Mount, ...]:
     if files is None:
         return ()
     return tuple(
-        Mount(f"/etc/{name}", "bind", str(files / name), ("bind", "nosuid", "nodev"))
+        Mount(f"/etc/{name}", "bind", str(files / name), ("bind", "nosuid", "nodev", *words))
         for name in ("hosts", "hostname", "resolv.conf")
     )

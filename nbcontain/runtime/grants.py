@@ -10,11 +10,16 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbcontain.errors import UsageError
+from nbcontain.linux.device_rules import ANY, DeviceRule, within
 from nbcontain.oci.spec import Mount
 from nbcontain.options import option, with_defaults
 from nbcontain.values import dataclass
+
+if TYPE_CHECKING:
+    from nbcontain.host import Host
 
 _TMPFS = ("noexec", "nosuid", "nodev")
 _TMPFS_WORDS = {
@@ -34,6 +39,7 @@ _OWN_SYSCTLS = frozenset(
 )
 """Of the ipc namespace, which is the container's own, as is fs.mqueue (ipc_namespaces(7))."""
 _SYSCTL = re.compile(r"[a-z0-9_]+([./][A-Za-z0-9_-]+)+")
+_RULE = re.compile(r"([acb]) (\d{1,7}|\*):(\d{1,7}|\*) ([rwm]{1,3})")
 _NOT_DEVICES = ("pts", "shm", "mqueue", "fd", "hugepages", "console", "ptmx", "stdin", "stdout", "stderr", "log")
 
 
@@ -44,6 +50,9 @@ class GrantOptions:
 
     device: tuple[str, ...] = option(
         "--device", help="/dev/…[:/dev/… inside][:r], or vendor.com/class=name of a CDI file", metavar="DEVICE"
+    )
+    device_cgroup_rule: tuple[str, ...] = option(
+        "--device-cgroup-rule", help="nodes that it may make in /dev and use: c 10:* rwm", metavar="RULE"
     )
     gpus: str = option("--gpus", help="all, how many, or device=0,1: NVIDIA's, by their CDI file", metavar="GPUS")
     group_add: tuple[str, ...] = option("--group-add", help="a group more, by name or number", metavar="GROUP")
@@ -89,28 +98,47 @@ def devices(words: Sequence[str], *, privileged: bool = False) -> tuple[Mount, .
     return tuple(Mount(target, "bind", str(source), ("bind", "nosuid", "noexec", "ro")) for source, target in found)
 
 
-def device_rules(words: Sequence[str], *, privileged: bool, is_rootless: bool) -> list[dict[str, object]]:
-    """`resources.devices` of config.json, where a --device may be less than read and written; otherwise nothing, since
-    what is there may be used as its node's mode says, and nothing else is there. Raises UsageError.
+def device_rules(
+    words: Sequence[str], *, privileged: bool, is_rootless: bool, more: Sequence[str] = ()
+) -> list[dict[str, object]]:
+    """`resources.devices` of config.json, where a --device may be less than read and written, or `more` rules are said;
+    otherwise nothing, since what is there may be used as its node's mode says, and nothing else is there.
+
+    Raises UsageError.
     """
+    said = [_cgroup_rule(word) for word in more]
     found = [(source, access, word) for word in words for source, _, access in _device(word)]
     limited = [word for _, access, word in found if not {"r", "w"} <= set(access)]
-    if not limited or privileged:
+    if privileged or not (limited or more):
         return []
+    if is_rootless and not limited:
+        raise UsageError(
+            f"--device-cgroup-rule {more[0]!r} is root's to give",
+            why="a control group keeps it from all other devices, and those for devices are root's",
+            hint="--device /dev/NAME gives one",
+        )
     if is_rootless:
         raise UsageError(
             f"--device {limited[0]}: only root can have less of a device",
             why="a control group says who may read and write it, and those for devices are root's",
             hint="leave the access out; the node's own mode says what this user may do",
         )
-    from nbcontain.linux.device_rules import DeviceRule, within
-
     rules = []
     for source, access, _ in found:
         status = source.stat()
         kind, number = "b" if stat.S_ISBLK(status.st_mode) else "c", status.st_rdev
         rules.append(DeviceRule(True, kind, os.major(number), os.minor(number), access))
-    return [each.to_json() for each in within(rules)]
+    return [each.to_json() for each in within([*rules, *said])]
+
+
+def _cgroup_rule(word: str) -> DeviceRule:
+    """docker's TYPE MAJOR:MINOR ACCESS. Raises UsageError."""
+    match = _RULE.fullmatch(word)
+    if match is None:
+        raise UsageError(f"--device-cgroup-rule: invalid device cgroup format {word!r}", hint="'c 10:* rwm'")
+    kind, major, minor, access = match.groups()
+    numbers = [ANY if each == "*" else int(each) for each in (major, minor)]
+    return DeviceRule(True, kind, numbers[0], numbers[1], access)
 
 
 def _device(word: str) -> Iterator[tuple[Path, str, str]]:
@@ -167,12 +195,16 @@ def groups(words: Sequence[str]) -> str:
     return ",".join(words)
 
 
-def own_network(groups: int) -> dict[str, str]:
+def own_network(host: Host) -> dict[str, str]:
     """What everybody may do in a network of a container's own, as with docker: ping, and listen at any port.
 
-    `groups` is how many of them exist inside.
+    Nothing where /proc/sys is shown inside as it is outside, mostly read-only: nobody asked for these.
     """
-    last = min(groups, 1 << 31) - 1
+    from nbcontain.host import Ability
+
+    if not host.can(Ability.FRESH_PROC):
+        return {}
+    last = min(sum(each.size for each in host.ids.gids), 1 << 31) - 1
     return {"net.ipv4.ping_group_range": f"0 {last}", "net.ipv4.ip_unprivileged_port_start": "0"}
 
 

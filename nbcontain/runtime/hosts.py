@@ -8,8 +8,9 @@ from nbcontain.errors import UsageError
 
 HOSTS = "org.nbcontain.hosts"
 """Annotation of a spec: further lines for the container's /etc/hosts."""
-_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
-_ADDRESS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?"
+_ADDRESS = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*"
+"""Patterns that most processes have no use for: compiled by who has."""
 _GATEWAY = "host-gateway"
 
 
@@ -21,7 +22,7 @@ def added(text: str) -> tuple[str, str]:
     name, separator, address = text.partition("=")
     if not separator:
         name, separator, address = text.partition(":")
-    if not separator or not address or _NAME.fullmatch(name) is None:
+    if not separator or not address or re.fullmatch(_NAME, name) is None:
         raise UsageError(f'bad format for add-host: "{text}"', hint="--add-host name:10.0.0.1, or name=10.0.0.1")
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]
@@ -38,7 +39,7 @@ def lines(pairs: tuple[tuple[str, str], ...]) -> str:
 def _is_address(text: str) -> bool:
     import socket
 
-    if _ADDRESS.fullmatch(text) is None:
+    if re.fullmatch(_ADDRESS, text) is None:
         return False
     try:
         socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)

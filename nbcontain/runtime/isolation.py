@@ -65,10 +65,24 @@ def mount_root(rootfs: Sequence[Mount], *, volatile: bool = False) -> int:
     return fd
 
 
-def _mount_overlay(root: Mount, *, volatile: bool) -> int:
+def directories_of(rootfs: Sequence[Mount]) -> list[list[str]]:
+    """All that those mounts are made of: what is below, and what is written to."""
+    (root,) = rootfs
+    if root.type != "overlay":
+        return [[root.source]]
+    lowers, upper, work, _ = _layers_of(root)
+    return [lowers, [upper, work] if upper else []]
+
+
+def _layers_of(root: Mount) -> tuple[list[str], str, str, dict[str, str]]:
+    """An overlay's lower directories, its upper and its work directory, and what else it is told."""
     given = dict(option.partition("=")[::2] for option in root.options)
     lowers = [part.replace("\\:", ":") for part in _BETWEEN_LAYERS.split(given.pop("lowerdir"))]
-    upper, work = given.pop("upperdir", ""), given.pop("workdir", "")
+    return lowers, given.pop("upperdir", ""), given.pop("workdir", ""), given
+
+
+def _mount_overlay(root: Mount, *, volatile: bool) -> int:
+    lowers, upper, work, given = _layers_of(root)
     fds: list[int] = []
 
     def short(path: str) -> str:
@@ -113,6 +127,8 @@ def furnish(
     # Who may make device nodes must find no place where one can be opened: not even /dev, whose own are mounts then.
     # (Who may mount could make one. Every other mount of a container is nodev anyway, or is a device.)
     makes_nodes = "CAP_MKNOD" in spec.process.capabilities and "CAP_SYS_ADMIN" not in spec.process.capabilities
+    # Unless its control group keeps it from all but those that it may use.
+    makes_nodes = makes_nodes and not spec.linux.resources.get("devices")
     by_binding = "user" in spec.linux.namespaces or makes_nodes
     kernel_devices: set[int] = set()
     opened = opened or {}
@@ -219,7 +235,7 @@ def mount_into(place: Place, mount: Mount, made: list[str], kernel_devices: set[
         if ready >= 0:
             mount_fd = ready
         elif mount.type == "overlay":
-            mount_fd = _overlaid(mount, options)
+            mount_fd = overlaid(mount, options)
         elif mount.type == "bind" or options.is_bind:
             mount_fd = sources.tree(mount, options)
         else:
@@ -299,7 +315,8 @@ def _with_source(mount: Mount, options: MountOptions) -> tuple[tuple[str, str | 
     return (("source", mount.source), *options.data) if mount.source else options.data
 
 
-def _overlaid(mount: Mount, options: MountOptions) -> int:
+def overlaid(mount: Mount, options: MountOptions) -> int:
+    """A new overlay, detached, or the part of it that is meant."""
     words = [name if value is None else f"{name}={value}" for name, value in options.data]
     tree = mount_root((replace(mount, options=tuple(words)),), volatile=True)
     return sources.part(tree, mount, options)

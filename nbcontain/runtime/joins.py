@@ -11,10 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.errors import NbcontainError, SetupFailed
+from nbcontain.linux.starts import start_time
 from nbcontain.oci.spec import Linux, Spec
 from nbcontain.runtime import stage
 from nbcontain.runtime.annotations import JOINS
-from nbcontain.runtime.bundle import Bundle, start_time
+from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.namespaces import FLAGS, flags_of
 from nbcontain.values import replace
 

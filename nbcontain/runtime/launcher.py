@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
-import signal
 import stat
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +18,7 @@ from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.leash import Leash
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, answer_of, is_readable
 from nbcontain.runtime.rungs import Rung
-from nbcontain.runtime.sealed import ENVIRONMENT, command, environment, sealed_copy
+from nbcontain.runtime.zygotes import PUMP_BYTES, Zygote, interpreter
 from nbcontain.store import files
 
 if TYPE_CHECKING:
@@ -30,27 +26,24 @@ if TYPE_CHECKING:
 
 _READY_S = 20.0
 _CREATED_S = 60.0
-_PUMP_BYTES = 1 << 16
-_PACKAGE = Path(__file__).resolve().parents[2]
-_PROGRAM = (
-    "import gc, sys; gc.disable(); sys.path.extend(sys.argv[2:]); import nbcontain.runtime.later; "
-    "from nbcontain.runtime.zygote import main; main(int(sys.argv[1]))"
-)
 
 
 class Launcher:
     """Makes containers' processes. Starts a zygote on first use, and again if it is gone. Any thread may use it."""
 
-    def __init__(self, host: Host, functions: Sequence[str] = (), rung: Rung | None = None) -> None:
+    def __init__(
+        self, host: Host, functions: Sequence[str] = (), rung: Rung | None = None, begun: Zygote | None = None
+    ) -> None:
         """`functions` names further modules whose functions `call` can run: those of the floors above.
 
-        `rung` is how containers are shut in.
+        `rung` is how containers are shut in; `begun` is the first zygote, if somebody has begun with one already.
         """
         self._host = host
         self._functions = (ROOTFS, *functions)
         self._rung = rung or Rung()
         self._lock = threading.Lock()
-        self._zygote: _Process | None = None
+        self._begun = begun
+        self._zygote: Zygote | None = None
         self._orders: Channel | None = None
         self._is_ready = False
         self._expecting: list[Channel] = []
@@ -75,6 +68,9 @@ class Launcher:
         """End the zygote; containers go on."""
         with self._lock:
             self._end()
+            if self._begun is not None:
+                self._begun.orders.close()
+                self._begun.end()
 
     # --- containers ---
 
@@ -225,7 +221,7 @@ class Launcher:
         """Execute a zygote from a sealed copy of the interpreter; from the interpreter itself where that cannot be."""
         why = ""
         for sealed in (True, False):
-            if not sealed and self._is_writable_from_inside(_interpreter()):
+            if not sealed and self._is_writable_from_inside(interpreter()):
                 break
             try:
                 if self._orders is None:
@@ -237,25 +233,11 @@ class Launcher:
         raise SetupFailed("cannot start the process that starts containers", why=why)
 
     def _execute(self, *, sealed: bool) -> None:
-        """Begin with one; it is ready some time later."""
-        ours, theirs = Channel.pair()
-        executable = _interpreter()
-        name = str(executable)
-        copy = sealed_copy(name) if sealed else os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            zygote = _Process(
-                f"/proc/self/fd/{copy}", command(name, _PROGRAM, str(theirs.fileno()), *_paths()),
-                environment(name) if sealed else ENVIRONMENT, theirs.fileno(),
-            )  # fmt: skip
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-            os.close(copy)
-        self._zygote, self._orders = zygote, ours
+        """Begin with one, unless that was done already; it is ready some time later."""
+        zygote, self._begun = self._begun or Zygote(sealed=sealed), None
+        self._zygote, self._orders = zygote, zygote.orders
         with contextlib.suppress(BrokenPipeError):
-            ours.send({**self._host.ids.numbers(), "functions": self._functions, "rung": self._rung.numbers()})
+            zygote.orders.send({**self._host.ids.numbers(), "functions": self._functions, "rung": self._rung.numbers()})
 
     def _wait_until_ready(self) -> None:
         zygote, orders = self._zygote, self._orders
@@ -286,44 +268,6 @@ class Launcher:
         return zygote.end() if zygote is not None else ""
 
 
-class _Process:
-    """A program in a session of its own, without subprocess, whose import takes as long as a container's start.
-
-    What else is inheritable of this process's descriptors is the program's to close, as the zygote does.
-    """
-
-    def __init__(self, path: str, words: list[str], env: Mapping[str, str], fd: int) -> None:
-        self.stderr, writing = os.pipe2(os.O_CLOEXEC)
-        quiet = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in (0, 1)]
-        try:
-            self.pid = os.posix_spawn(
-                path, words, env, setsid=True,
-                file_actions=[*quiet, (os.POSIX_SPAWN_DUP2, writing, 2), (os.POSIX_SPAWN_DUP2, fd, fd)],
-            )  # fmt: skip
-        except BaseException:
-            os.close(self.stderr)
-            raise
-        finally:
-            os.close(writing)
-
-    def listen_no_more(self) -> None:
-        """What its children write from here on is nobody's business."""
-        os.close(self.stderr)
-        self.stderr = -1
-
-    def end(self) -> str:
-        """End it, whatever it does: a zygote holds nothing that anybody would miss. Gives what it complained of."""
-        # Somebody else may reap all children of this process.
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        if self.stderr < 0:
-            return ""
-        with os.fdopen(self.stderr, "rb", buffering=0) as stderr:
-            os.set_blocking(self.stderr, False)
-            return (stderr.read(_PUMP_BYTES) or b"").decode(errors="replace")
-
-
 def piped(stdin: int) -> int:
     """A new descriptor that reads what `stdin` reads: never a file or terminal itself.
 
@@ -336,7 +280,7 @@ def piped(stdin: int) -> int:
 
     def pump() -> None:
         try:
-            while data := os.read(source, _PUMP_BYTES):
+            while data := os.read(source, PUMP_BYTES):
                 while data:
                     data = data[os.write(writing, data) :]
         except OSError:
@@ -357,22 +301,3 @@ def _spare_of(orders: Channel) -> Channel:
         orders.send({}, [theirs.fileno()])
     theirs.close()
     return ours
-
-
-def _interpreter() -> Path:
-    return Path(os.path.realpath(sys.executable))
-
-
-def _found(name: str) -> ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        # Not even the package that it would be in: what is compressed with it cannot be read.
-        return None
-
-
-def _paths() -> list[str]:
-    """Where a zygote finds this package, and zstd where the interpreter does not bring it along."""
-    found = _found("backports.zstd") if sys.version_info < (3, 14) else None
-    others = [str(Path(found.origin).parents[2])] if found is not None and found.origin else []
-    return list(dict.fromkeys([str(_PACKAGE), *others]))

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from nbcontain.linux import syscalls
 from nbcontain.runtime import console
-from nbcontain.runtime.execs import exit_code
+from nbcontain.runtime.signals import exit_code
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The first process of somebody else's bundle, between `create` and its program. Run by init.
 
-The steps, and their order, are those of `runtime.init`; but all is just as the bundle says, hooks are run where the
-specification wants them, and there is no supervisor: who creates it goes away, and who starts it comes by a socket.
+The steps, and their order, are those of `runtime.contained`; but all is just as the bundle says, hooks are run where
+the specification wants them, and there is no supervisor: who creates it goes away, who starts it comes by a socket.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import cgroup_mounts, console, devices, hooks, isolation, namespaces, programs
 from nbcontain.runtime.annotations import PART
 from nbcontain.runtime.messages import Channel, Listener, Message, describe
+from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.stage import keep_only
 from nbcontain.values import replace
 
@@ -26,7 +27,7 @@ ROOT, LISTENER = -1, -2
 """What descriptors are besides mounts by their number: the tree that is the root, and where `start` comes to."""
 
 
-def be_container(channel: Channel, message: Message, fds: list[int]) -> None:
+def be_container(channel: Channel, message: Message, fds: list[int], _: Rung) -> None:
     """Init: make the container and become its program, when somebody wants it started.
 
     `channel` is to whoever creates it. What goes wrong before "ready" is told there, and after it to who starts it.

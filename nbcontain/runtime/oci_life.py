@@ -19,12 +19,12 @@ from nbcontain.errors import ContainerError, NotRunning, SetupFailed
 from nbcontain.linux import confine, device_rules, limits, more_limits, syscalls
 from nbcontain.linux.cgroups import Group, Tree
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.runtime import handover, hooks, init, namespaces, oci_init, oci_state, sources, stage
-from nbcontain.runtime.bundle import start_time
-from nbcontain.runtime.calls import raise_for
+from nbcontain.runtime.filters import filter_of
 from nbcontain.runtime.messages import Channel, Listener, connect
 from nbcontain.runtime.oci_check import check, without_unknown
 from nbcontain.runtime.oci_state import Known, Place
@@ -130,7 +130,7 @@ class _Making:
             opened |= self._open_sources(inside.pid, is_root=rooted)
             inside.channel.send(
                 {
-                    "do": "told", "config": config, "seccomp": seccomp.hex(), "opened": [*opened], "rooted": rooted,
+                    "do": "program", "config": config, "seccomp": seccomp.hex(), "opened": [*opened], "rooted": rooted,
                     "preserved": wishes.preserved, "pivot": wishes.pivot,
                     "state": oci_state.document(self.place, self.known, "creating"),
                 },
@@ -146,13 +146,13 @@ class _Making:
 
     def _furnish(self, inside: stage.Inside, wishes: Wishes) -> Begun:
         answer, _ = inside.channel.receive()
-        raise_for(answer)
+        stage.raise_for(answer)
         state = oci_state.document(self.place, self.known, "creating")
         for name in ("prestart", "createRuntime"):
             hooks.run(name, self.spec.hooks.get(name, ()), state)
         inside.channel.send({"go": True})
         answer, console = inside.channel.receive()
-        raise_for(answer)
+        stage.raise_for(answer)
         inside.channel.close()
         master = console[0] if console else -1
         for fd in console[1:]:
@@ -242,7 +242,7 @@ class _Making:
 def _be_first(channel: Channel, kept: Sequence[int]) -> None:
     """Init."""
     init.hide_words()
-    init.main(channel, kept=kept, told=oci_init.be_container)
+    init.main(channel, oci_init.be_container, kept=kept)
 
 
 def _group_names(path: str, container_id: str) -> tuple[str, str]:
@@ -253,9 +253,6 @@ def _group_names(path: str, container_id: str) -> tuple[str, str]:
 
 
 def _filter(config: Mapping[str, Any]) -> bytes:
-    # Only here: an exec has it from its file.
-    from nbcontain.runtime.confinement import filter_of
-
     return filter_of((config.get("linux") or {}).get("seccomp") or {})
 
 
@@ -310,7 +307,7 @@ def await_program(
             for fd in fds[1:]:
                 os.close(fd)
         else:
-            raise_for(answer)
+            stage.raise_for(answer)
 
 
 def process_state(place: Place, known: Known, pid: int = 0) -> dict[str, object]:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from nbcontain.errors import BadDocument, ContainerError, ContainerNotFound, NotRunning, SetupFailed
 from nbcontain.linux.cgroups import Group, Tree
+from nbcontain.linux.starts import start_of, start_time
 from nbcontain.oci import spec_codec, strict_json
 from nbcontain.oci.spec import Spec
-from nbcontain.runtime.bundle import start_time
 from nbcontain.store import files
 from nbcontain.values import asdict, dataclass, field
 
@@ -169,12 +169,7 @@ def status(place: Place, known: Known) -> str:
 
 def is_alive(known: Known) -> bool:
     """Whether its first process has not ended; one that nobody has reaped has."""
-    try:
-        with open(f"/proc/{known.pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return known.pid > 0 and int(fields[19]) == known.pid_start and fields[0] not in ("Z", "X")
+    return known.pid > 0 and start_of(known.pid) == known.pid_start
 
 
 def open_process(known: Known) -> int:

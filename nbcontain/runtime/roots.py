@@ -9,9 +9,15 @@ from collections.abc import Mapping, Sequence
 from nbcontain.linux import syscalls
 from nbcontain.oci.spec import Mount, Process, Spec
 from nbcontain.runtime import isolation, namespaces, secrets, unmounted
-from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.console import Console, furnished
 from nbcontain.runtime.rungs import Rung
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.runtime.bundle import Bundle
+
+HANDED_ROOT = -1
+"""Stands for the root among the mounts that were opened, which are called by their place in the spec."""
 
 
 def made_for(
@@ -19,7 +25,7 @@ def made_for(
 ) -> tuple[list[str], Console | None, secrets.Hidden]:
     """Init: make the container's root and go there. Gives what had to be made, its terminal, and what it is told.
 
-    `fds` is the memory that `secrets` reads, if there is any; `opened` are mounts that `sources.opened` took.
+    `fds` is the memory that `secrets` reads, if there is any; `opened` are mounts that were taken outside.
     """
     own = namespaces.late(spec.linux)
     hidden = secrets.read(fds)
@@ -36,7 +42,10 @@ def made_for(
             terminal = unmounted.terminal(spec.process.console_size)
         _go(root_fd, rung, spec.process)
         return made, terminal, hidden
-    root_fd = isolation.mount_root(bundle.rootfs, volatile=volatile)
+    if HANDED_ROOT in opened:
+        root_fd = isolation.lay_root(opened[HANDED_ROOT])
+    else:
+        root_fd = isolation.mount_root(bundle.rootfs, volatile=volatile)
     if spec.linux.sysctl:
         isolation.set_knobs(spec.linux.sysctl)
     made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden), opened)

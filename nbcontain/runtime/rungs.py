@@ -6,6 +6,8 @@ here, with the reason, before anything is made.
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from nbcontain.errors import Unavailable
 from nbcontain.oci.spec import Spec
 from nbcontain.values import dataclass, replace
@@ -23,6 +25,7 @@ _KERNELS_OWN = frozenset({"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"
 FURNITURE = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
 DOCUMENTS = "/dev/pipes/"
 """Where the documents of RUN <<EOF are seen (BuildKit's place for them)."""
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _EVERY = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
 RUNG = "org.nbcontain.isolation"
 """The annotation that names the rung a container was made for, for whoever reads its spec."""
@@ -89,8 +92,11 @@ def named(name: str) -> Rung:
     return RUNGS.get(name) or RUNGS["full"]
 
 
-def fitted(spec: Spec, rung: Rung) -> Spec:
-    """`spec` as this rung gives it. Raises Unavailable, with the reason, for what it cannot give."""
+def fitted(spec: Spec, rung: Rung, usual: Mapping[str, str] = _NOTHING) -> Spec:
+    """`spec` as this rung gives it. Raises Unavailable, with the reason, for what it cannot give.
+
+    `usual` are settings of the kernel's that nobody asked for: what was asked for comes before them.
+    """
     # Who may mount, and has all the others, may have these too, where somebody asks for them.
     asked = {"user", "time"} if rung.proc and rung.mounts else set()
     kept = tuple(name for name in spec.linux.namespaces if name in rung.namespaces or name in asked)
@@ -98,8 +104,10 @@ def fitted(spec: Spec, rung: Rung) -> Spec:
         raise _refused(rung, "a network of its own (--network none)", "--network host")
     if (not rung.proc or not rung.mounts) and spec.linux.sysctl:
         raise _refused(rung, "--sysctl")
+    knobs = {**usual, **spec.linux.sysctl} if rung.proc and rung.mounts else {}
+    linux = replace(spec.linux, namespaces=kept, sysctl=knobs)
     spec = replace(
-        spec, annotations={**spec.annotations, RUNG: rung.name}, linux=replace(spec.linux, namespaces=kept),
+        spec, annotations={**spec.annotations, RUNG: rung.name}, linux=linux,
         hostname=spec.hostname if "uts" in rung.namespaces else "",
     )  # fmt: skip
     if not rung.proc:

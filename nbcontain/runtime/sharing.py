@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nbcontain.errors import UsageError
+from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import Mount
 from nbcontain.options import option, with_defaults
 from nbcontain.runtime.annotations import JOINS, OF
@@ -33,10 +34,13 @@ class NamespaceOptions:
     )
     uts: str = option("--uts", help="host: it has this machine's name", metavar="MODE")
     cgroupns: str = option("--cgroupns", help="private, or host", metavar="MODE")
-    userns: str = option("--userns", help="host, which is as it is without", metavar="MODE")
+    userns: str = option(
+        "--userns", help="whose ids it has: host, private, auto[:size=N] (ids of its own), or container:NAME",
+        metavar="MODE",
+    )  # fmt: skip
 
 
-def checked(options: NamespaceOptions, hostname: str, *, is_rootless: bool) -> None:
+def checked(options: NamespaceOptions, hostname: str) -> None:
     """Raises UsageError for what is no mode, and for what cannot be together."""
     if options.pid not in ("", "private", "host") and not _of_container(options.pid):
         raise UsageError(f"--pid: invalid PID mode: {options.pid}", hint="host, or container:NAME")
@@ -53,18 +57,6 @@ def checked(options: NamespaceOptions, hostname: str, *, is_rootless: bool) -> N
             "conflicting options: hostname and the UTS mode", why="--uts host: its name is this machine's",
             hint="leave one of them out",
         )  # fmt: skip
-    _check_user(options.userns, is_rootless=is_rootless)
-
-
-def _check_user(mode: str, *, is_rootless: bool) -> None:
-    if mode in ("", "host") or (mode == "private" and is_rootless):
-        return
-    word = mode.partition(":")[0]
-    if word in ("keep-id", "auto", "nomap", "private"):
-        why = "the files of images belong to the ids that containers have here; others would find them nobody's"
-        hint = "--user NUMBER with -v DIRECTORY:/path:U" if word == "keep-id" else "run it as an ordinary user"
-        raise UsageError(f"--userns {mode} is not here", why=why, hint=hint)
-    raise UsageError(f"--userns: invalid USER mode: {mode}", hint="host")
 
 
 def _of_container(mode: str) -> bool:
@@ -85,6 +77,7 @@ class Donor:
     """The path of its directory."""
     pid: int
     """Its first process, 0 if it does not run."""
+    ids: IdMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +93,7 @@ class Shared:
 def shared(
     options: NamespaceOptions, host: Host, *, donors: Mapping[str, Donor], own_network: bool
 ) -> Shared:
-    """The namespaces of a container. `donors` are those that --pid and --ipc name, by "pid" and "ipc"."""
+    """The namespaces of a container. `donors` are those that its options name, by "pid", "ipc" and "user"."""
     kept = ["mount", "pid", "ipc", "uts", "cgroup"]
     for name, mode in (("pid", options.pid), ("ipc", options.ipc), ("uts", options.uts), ("cgroup", options.cgroupns)):
         if mode == "host":
@@ -115,8 +108,8 @@ def shared(
         # Whoever joins has to have rights there, and so to be of that container's user namespace.
         if len({each.id for each in donors.values()}) > 1:
             raise UsageError(
-                "--pid and --ipc name two containers",
-                why="containers of an ordinary user have user namespaces of their own, and one can join only one",
+                "--pid, --ipc and --userns name two containers",
+                why="they have user namespaces of their own, and one can join only one",
                 hint="name the same container twice, or share one of them",
             )  # fmt: skip
         [one] = {each.id: each for each in donors.values()}.values()

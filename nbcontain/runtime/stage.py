@@ -16,7 +16,7 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import namespaces
-from nbcontain.runtime.messages import Channel, describe, error_of
+from nbcontain.runtime.messages import Channel, Message, describe, error_of
 from nbcontain.runtime.namespaces import Birth
 from nbcontain.values import dataclass
 
@@ -173,15 +173,23 @@ def tree_inside(pidfd: int, flags: int, path: str, attributes: int) -> int:
 
     With MOUNT_ATTR_… `attributes`, which only who is of its user namespace may set.
     """
+    return taken(lambda channel: _take_tree(pidfd, flags, path, attributes, channel), f"{path} of a container")
+
+
+def taken(body: Callable[[Channel], None], what: str) -> int:
+    """Supervisor: have a process forked to run `body`, which sends one descriptor; gives that. Raises what it raised.
+
+    `what` is what it is of, for errors.
+    """
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _take_tree(pidfd, flags, path, attributes, theirs), theirs)
+        run(lambda: body(theirs), theirs)
     theirs.close()
     try:
         message, fds = ours.receive()
         if message is None or "error" in message or not fds:
-            raise error_of(message or {"error": "SetupFailed", "message": f"{path} of a container cannot be taken"})
+            raise error_of(message or {"error": "SetupFailed", "message": f"{what} cannot be taken"})
         return fds[0]
     finally:
         ours.close()
@@ -247,6 +255,17 @@ def _enter(
     channel.send({"pid": pid})
 
 
+def attended(body: Callable[[Channel], None]) -> Inside:
+    """Supervisor: have a process of its own kind forked to run `body`, and be heard from."""
+    ours, theirs = Channel.pair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        run(lambda: body(theirs), theirs)
+    theirs.close()
+    return Inside(pid, ours)
+
+
 def beside(body: Callable[[Channel], None]) -> Channel:
     """Supervisor: have a process of its own kind forked to run `body`. Gives the channel whose other end that has."""
     ours, theirs = Channel.pair()
@@ -295,6 +314,14 @@ def freeze_imports() -> None:
         setattr(sys, name, type(_PUT_ASIDE[-1])())
     sys.excepthook = lambda *_: None
     gc.disable()
+
+
+def raise_for(answer: Message | None) -> None:
+    """Raise the error that init told of; a first process that says nothing at all is one too."""
+    if answer is None:
+        raise ChildProcessError("the container's first process ended without a word")
+    if "error" in answer:
+        raise error_of(answer)
 
 
 def _expect(channel: Channel, name: str) -> object:

@@ -19,12 +19,13 @@ from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import start_time
 from nbcontain.runtime import calls, endings, idle, requests, stage
-from nbcontain.runtime.bundle import Bundle, State, start_time
-from nbcontain.runtime.execs import Execs, exit_code
+from nbcontain.runtime.bundle import Bundle, State
+from nbcontain.runtime.execs import Execs
 from nbcontain.runtime.messages import Channel, Listener, Message, describe, error_of
 from nbcontain.runtime.outputs import LOST, Outputs
-from nbcontain.runtime.signals import signal_number
+from nbcontain.runtime.signals import exit_code, signal_number
 from nbcontain.store import events_log
 from nbcontain.store.layout import Layout
 from nbcontain.store.rotation import opened
@@ -65,6 +66,7 @@ class Supervisor:
         self.journal = FileJournal(bundle.path / "journal.jsonl")
         self.outputs = Outputs(self.info.id, self.journal)
         self.state = State()
+        self.stand_in = 0  # for init, where another runtime makes that
         self.kill_at = self.delay_s = 0.0
         self.starts_at_once = self.is_started = self.is_ending = False
         """`is_ending`: it is not to be started again by itself."""
@@ -82,8 +84,7 @@ class Supervisor:
         bundle.lock_fd = fds.pop(0)
         leash = fds.pop(0) if message["leash"] else -1
         stdin = fds.pop(0) if message["stdin"] else -1
-        if bundle.info.unusual:
-            inside = calls.born_anew(inside, bundle, ids)
+        inside = calls.replaced(inside, bundle, ids)
         calls.begin_limits(bundle, inside.pid, ids)
         calls.begin_mounts(bundle, ids)
         # First of all, so that init makes its root while the rest happens here.
@@ -164,8 +165,9 @@ class Supervisor:
             _ = self.bundle.active_directory
         assert self.inside is not None
         answer, console = self.inside.receive()
-        calls.raise_for(answer)
+        stage.raise_for(answer)
         assert answer is not None
+        calls.follow(self, answer)
         held = {name: console.pop(0) for name in answer["held"]}
         self.mounts_fd = held.pop("mnt", -1)
         if console:
@@ -200,6 +202,8 @@ class Supervisor:
         # End-of-file means that exec succeeded: the channel is close-on-exec. A packet is the error that stopped it.
         answer, _ = self.inside.receive()
         self.inside.close()
+        if self.stand_in:
+            os.waitpid(self.stand_in, 0)
         self.is_started = True
         if answer is not None:
             error = error_of(answer)

@@ -238,7 +238,7 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
         if parent is not None and (node := parent.children.pop(path.rpartition(b"/")[2], None)) is not None:
             before[path] = node
     made: list[tuple[bytes, Node | None, File]] = []
-    own = {file for _, file in contents.entries}
+    own: set[File] | None = None  # made where it is needed: in a lowest layer, often the largest, it is not
     # Where a tar says something twice, the last word holds.
     for path, file in dict(contents.entries).items():
         made.append((path, _put(root, path, file), file))
@@ -248,8 +248,10 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
             made.append((path, _put(root, path, found.file), found.file))
     for path, old, file in made:
         old = old if old is not None else _within(before, path)
-        if old is not None and old.file in own:
-            continue
+        if old is not None and old.file is not None:
+            own = {each for _, each in contents.entries} if own is None else own
+            if old.file in own:
+                continue
         if old is None or old.file is None:
             if path and (old is None or file.kind != "directory"):
                 changes.append(Change("A", _shown(path), file.size_bytes, is_directory=file.kind == "directory"))

@@ -2,11 +2,13 @@
 
 Compressed once, when it is made, so that its digest is the same here and in every registry, and a push sends what
 lies on the disk. gzip and not zstd, since docker before 23 reads no other. By ISA-L, level 1: six times as fast as
-zlib's level 1 for the same size. The same tar gives the same bytes, on one machine: the compressor is fed blocks of
-one size whatever pieces the tar comes in, since ISA-L's output depends on them; and the header has no name and no time.
+zlib's level 1 for the same size; what cannot be compressed is stored (`gzip_stream`). The same tar gives the same
+bytes, on one machine: the compressor is fed blocks of one size whatever pieces the tar comes in, since ISA-L's output
+depends on them; and the header has no name and no time.
 
 A layer of more than a block is worked on by three: whoever writes reads and hashes, one thread compresses, and one
-hashes and writes what comes of that. Each gives up Python's lock meanwhile, so all processors have work.
+hashes and writes what comes of that; by a fourth, if the tar also goes elsewhere. Each gives up Python's lock
+meanwhile, so all processors have work.
 """
 
 from __future__ import annotations
@@ -15,39 +17,41 @@ import hashlib
 import os
 import queue
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
 from nbcontain.store.blobs import Blobs, BlobWriter
+from nbcontain.store.gzip_stream import GzipStream
 
 _BLOCK_BYTES = 1 << 20
 _AHEAD = 4
 """So many blocks may wait for a thread."""
-_LEVEL = 1
-_GZIP = 31
-"""zlib's word for a window of 32 KiB in gzip's wrapping."""
 
 Block = bytes | bytearray | memoryview
+Copy = Callable[[Block], object]
 
 
 @contextmanager
-def layer_writer(blobs: Blobs) -> Iterator[LayerWriter]:
-    """Something to write a layer's tar to; what is not committed leaves nothing behind."""
-    with blobs.writer() as blob, LayerWriter(blob) as writer:
+def layer_writer(blobs: Blobs, copy: Copy | None = None) -> Iterator[LayerWriter]:
+    """Something to write a layer's tar to; what is not committed leaves nothing behind.
+
+    `copy` gets all of the tar too, piece by piece, on one thread at a time.
+    """
+    with blobs.writer() as blob, LayerWriter(blob, copy) as writer:
         yield writer
 
 
 class LayerWriter:
     """The tar of one layer, on its way to being a blob. Written by one thread; a context, for it may have threads."""
 
-    def __init__(self, blob: BlobWriter) -> None:
+    def __init__(self, blob: BlobWriter, copy: Copy | None = None) -> None:
         self._blob = blob
+        self._copy = copy
+        self._copying: _Stage | None = None
         self._sum = hashlib.sha256()
-        self._compressor = _compressor()
+        self._compressor = GzipStream()
         self._block = bytearray()
         self._filled = 0
         self._compressing: _Stage | None = None
@@ -58,7 +62,7 @@ class LayerWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for stage in (self._compressing, self._writing):
+        for stage in (self._compressing, self._writing, self._copying):
             if stage is not None:
                 stage.abandon()
 
@@ -75,10 +79,13 @@ class LayerWriter:
             self._fill(count)
             view = view[count:]
 
-    def read_from(self, fd: int) -> None:
-        """The same, of all that there is to be read from a pipe."""
-        while count := os.readv(fd, [self._room()]):
+    def read_from(self, fd: int, size_bytes: int | None = None) -> int:
+        """The same, of all that there is to be read from a pipe, or as much of a file; how much it was."""
+        done = 0
+        while count := os.readv(fd, [self._room()[: None if size_bytes is None else size_bytes - done]]):
             self._fill(count)
+            done += count
+        return done
 
     def finish(self) -> None:
         """That was all of the tar: compress and write what is left. Idempotent."""
@@ -90,7 +97,9 @@ class LayerWriter:
         if self._compressing is not None and self._writing is not None:
             self._compressing.finish()
             self._writing.finish()
-        self._blob.write(self._compressor.flush())
+        if self._copying is not None:
+            self._copying.finish()
+        self._blob.write(self._compressor.finish())
 
     def commit(self) -> Layer:
         """Sync it and give it its name."""
@@ -117,10 +126,16 @@ class LayerWriter:
             if len(block) < _BLOCK_BYTES:
                 self._sum.update(block)
                 self._blob.write(self._compressor.compress(block))
+                if self._copy is not None:
+                    self._copy(block)
                 return
+            if self._copy is not None:
+                self._copying = _Stage(self._copy)
             self._writing = _Stage(self._blob.write)
             self._compressing = _Stage(self._compress)
-        # Before it is hashed here: the other thread has something to do meanwhile.
+        # Before it is hashed here: the other threads have something to do meanwhile.
+        if self._copying is not None:
+            self._copying.put(block)
         self._compressing.put(block)
         self._sum.update(block)
 
@@ -169,11 +184,3 @@ class _Stage:
                     self._work(block)
                 except BaseException as error:  # noqa: BLE001 - raised again by whoever puts the next one in
                     self._error = error
-
-
-def _compressor() -> Any:
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        return zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
-    return isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP)

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nbcontain.errors import StoreError
-from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.values import dataclass
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.oci.digest import ChainID, Digest
 
 FORMAT_VERSION = "1"
 
@@ -205,12 +208,17 @@ class Layout:
     def network_sandbox(self, container_id: str) -> Path:
         return self.network_sandboxes / f"{container_id}.json"
 
+    @property
+    def network_places(self) -> Path:
+        """The networks' processes, a directory for each network namespace that they serve; `lock` guards all."""
+        return self.networks / "run"
+
     def network_process(self, place: str, name: str) -> Path:
         """One of the networks' processes: its lock, and its control socket.
 
         `place` is the network namespace that it serves (`network.records.place`): each has processes of its own.
         """
-        return self.networks / "run" / place / name
+        return self.network_places / place / name
 
     @property
     def registry(self) -> Path:

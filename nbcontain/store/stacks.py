@@ -115,6 +115,18 @@ class Stacks:
         with self.ledger(shown) as ledger:
             return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), read, ledger, ())
 
+    def apply(self, staging: Staging, tar_fd: int, ledger: Sequence[int]) -> None:
+        """Have a worker unpack the plain tar that a pipe gives, to its end. Whoever writes to the pipe hashes it."""
+        self.worker.call(
+            "apply_tar",
+            (Mount("/", "bind", str(staging.fs), ("bind",)),),
+            {
+                "userxattr": self.store.snapshots.userxattr, "form": self.store.snapshots.form,
+                "ids": "single" if self.ids.is_single else "all",
+            },  # fmt: skip
+            (tar_fd, *ledger),
+        )
+
     @property
     def records(self) -> bool:
         """Whether some owners and devices can only be recorded here."""
@@ -316,15 +328,7 @@ def unpacked(stacks: Stacks, staging: Staging, source: Any) -> DiffID:
     pump = _Pump(source, writing)
     try:
         with staging.ledger(wanted=stacks.records) as ledger:
-            stacks.worker.call(
-                "apply_tar",
-                (Mount("/", "bind", str(staging.fs), ("bind",)),),
-                {
-                    "userxattr": stacks.store.snapshots.userxattr, "form": stacks.store.snapshots.form,
-                    "ids": "single" if stacks.ids.is_single else "all",
-                },  # fmt: skip
-                (reading, *ledger),
-            )
+            stacks.apply(staging, reading, ledger)
     except BadArchive:
         os.close(reading)
         pump.finish()

@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 from lab import OpenLab
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 
 LOAD = "%load_ext nbcontain"
 IS_SOAK = os.environ.get("NBCONTAIN_SOAK", "") not in ("", "0")

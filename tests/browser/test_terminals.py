@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, expect
 from lab import Lab, OpenLab
 from nbcontain.engine import Engine
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 
 LOAD = "%load_ext nbcontain"
 SLEEPING = '%container run -d --name web box sh -c "trap \'exit 143\' TERM; while :; do sleep 0.1; done"'

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from lab import OpenLab
 from nbcontain.engine import Engine
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 def test_both_sides_are_live(open_lab: OpenLab, desk_engine: Engine, pictures: Path) -> None:

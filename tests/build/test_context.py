@@ -406,6 +406,31 @@ def test_a_file_that_changes_twice_within_a_time_stamp_is_read_again(context: Co
         assert found == digest(context, "d")
 
 
+@pytest.mark.parametrize("place", [0, 16 << 20, 40_000_001, (64 << 20) + 6])
+def test_a_byte_anywhere_in_a_large_file_counts(context: Context, place: int) -> None:
+    file = context.root / "d" / "large"
+    with file.open("wb") as large:
+        large.truncate((64 << 20) + 7)
+    before = digest(context, "d")
+    assert digest(context, "d") == before
+    with file.open("r+b") as large:
+        large.seek(place)
+        large.write(b"x")
+    assert digest(context, "d") != before
+
+
+def test_reading_a_large_file_can_be_cancelled(context: Context) -> None:
+    with (context.root / "d" / "large").open("wb") as large:
+        large.truncate(64 << 20)
+
+    def strike(size_bytes: int) -> None:
+        if size_bytes:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        context.digest(Wanted(("d",)), strike)
+
+
 def test_a_file_that_is_gone_since_is_an_error(context: Context) -> None:
     entries = context.select(Wanted(("d",)))
     (context.root / "d" / "g").unlink()

@@ -245,3 +245,23 @@ def test_a_container_that_goes_away_while_it_is_listed_does_not_end_the_board() 
     board = Board(lambda: [gone, web], around)
     board.look()
     assert "web" in board.picture().body and "gone" not in board.picture().body
+
+
+def test_nobody_follows_what_was_on_a_board_that_is_watched_no_more(outputs: list[Handle]) -> None:
+    container = FakeContainer("left")
+    board = Board(lambda: [container], lambda container: Surroundings())
+    board.look()
+    board.act("enough")
+    board.follow()
+    container.say(b"who hears this?\n")
+    until(lambda: "nbcontain board left" not in [each.name for each in threading.enumerate()])
+
+
+def test_a_board_is_drawn_as_it_is_saved_only_when_it_is() -> None:
+    board = Board(lambda: [FakeContainer()], lambda container: Surroundings())
+    board.look()
+    drawn: list[int] = []
+    board.picture = lambda: drawn.append(1) or Picture("board", "")  # type: ignore[method-assign, func-returns-value]
+    live_picture = board.draw()
+    assert drawn == []
+    assert (live_picture.saved.label, drawn) == ("board", [1])

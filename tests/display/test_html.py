@@ -1,10 +1,13 @@
 """Leaves are escaped, states are said in words, the style that travels is small."""
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nbcontain.display.ansi import Pen, write
 from nbcontain.display.html import Picture, card, escape, facts, heading, line, state_mark, style_sheet
+from nbcontain.display.values import Document
 
 EVIL = "<img src=x onerror=alert(1)>\"'</style>\u202e\x1b"
 
@@ -47,3 +50,10 @@ def test_the_style_sheet_reaches_nothing_outside_of_cards() -> None:
     selectors = [each.split("*/")[-1].strip() for each in rules]
     assert all(".nbc" in each or each.startswith(("@container", "--")) for each in selectors if each)
     assert "url(" not in style_sheet() and "@import" not in style_sheet()
+
+
+def test_a_document_that_people_read_has_nothing_in_it_that_they_would_not_see() -> None:
+    value = {"a": ["\u202eevil\x9b2J\x7f", "käse 日本"], "b": "\ud800"}
+    text = Document(value).text()
+    assert text.replace("\n", "").isprintable() and "käse 日本" in text
+    assert json.loads(text) == value

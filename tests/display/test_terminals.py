@@ -94,3 +94,22 @@ def until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_of_several_pages_one_answers_what_a_program_asks_of_its_terminal() -> None:
+    talker = Talker()
+    terminal = Terminal(talker, "sh", "ctrl-p,ctrl-q")
+    until(lambda: not terminal.widget.alive)
+    talker.master = os.dup(talker.master)
+
+    def say(**content: object) -> None:
+        terminal.widget._handle_custom_msg({"kind": "in", **content}, [])
+
+    for view in ("first", "second"):
+        terminal.widget._handle_custom_msg({"kind": "ready", "id": view}, [])
+    for view in ("first", "second"):
+        say(data=f"[{view}]", view=view, answers=True)
+    say(data="x", view="first", answers=False)
+    for view in ("first", "second"):
+        say(data=f"<{view}>", view=view, answers=True)
+    assert os.read(talker.heard, 100) == b"[second]x<first>"

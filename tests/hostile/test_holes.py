@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from machine import SLEEP, Machine, until
-from nbcontain.runtime.bundle import start_time
+from nbcontain.linux.starts import start_time
 
 
 def test_the_reaper_shows_nothing_of_the_host(machine: Machine) -> None:

@@ -3,18 +3,61 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from machine import Machine, until
+import needs
+from machine import SLEEP, Machine, until
 
 LADDER = {
     "root": ("root-noproc", "chroot"),
     "rootless-range": ("userns-chroot",),
     "rootless-single": ("userns-chroot", "rootless-single"),
 }
+
+GRAB = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    static char stolen[64];
+    for (int each = 1; each < argc; each++) {
+        pid_t pid = atoi(argv[each]);
+        struct iovec here = {stolen, sizeof stolen}, there = {main, sizeof stolen};
+        char place[64];
+        if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0) printf("traced %d\n", pid);
+        if (process_vm_readv(pid, &here, 1, &there, 1, 0) >= 0 || errno == EFAULT) printf("read %d\n", pid);
+        if (process_vm_writev(pid, &here, 1, &there, 1, 0) >= 0 || errno == EFAULT) printf("wrote %d\n", pid);
+        snprintf(place, sizeof place, "/proc/%d/mem", pid);
+        if (open(place, O_RDWR) >= 0) printf("opened %s\n", place);
+        int fd = syscall(SYS_pidfd_open, pid, 0);
+        for (int number = 0; fd >= 0 && number < 64; number++)
+            if (syscall(SYS_pidfd_getfd, fd, number, 0) >= 0) printf("took %d of %d\n", number, pid);
+        if (kill(pid, SIGKILL) == 0) printf("killed %d\n", pid);
+    }
+    puts("tried");
+}
+"""
+"""All ways to another process that take no more than its number."""
+
+
+@pytest.fixture(scope="session")
+def grabbing(_hostile_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image with that program."""
+    directory = tmp_path_factory.mktemp("grab")
+    compiler = needs.program("cc", "gcc")
+    subprocess.run([compiler, "-static", "-o", directory / "grab", "-x", "c", "-"], input=GRAB, text=True, check=True)
+    return _hostile_machine.build("FROM box\nCOPY grab /bin/grab\n", "grab", directory)
 
 
 @pytest.fixture(params=("root-noproc", "chroot", "userns-chroot", "rootless-single"))
@@ -87,6 +130,32 @@ def test_nobody_outside_is_signalled_or_looked_into(rung: Machine) -> None:
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def children(pid: int) -> set[int]:
+    """The processes that a process has."""
+    found = set()
+    for each in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.add(int(each))
+    return found
+
+
+def test_neither_the_supervisor_nor_who_answers_is_traced_read_robbed_or_killed(rung: Machine, grabbing: str) -> None:
+    container = rung.start(SLEEP, image=grabbing)
+    init = container.pid
+    assert init is not None
+    supervisor = int(Path(f"/proc/{init}/stat").read_text().rpartition(")")[2].split()[1])
+    outside = {supervisor, *children(supervisor)} - {init}
+    if rung.engine.profile.rung.answers:
+        assert len(outside) > 1  # who answers is one of them
+    assert rung.execute(container, "grab", *map(str, sorted(outside))) == (0, "tried\n")
+    assert outside <= {int(each) for each in os.listdir("/proc") if each.isdigit()}
+    assert rung.execute(container, "sh", "-c", "chown 7:7 /tmp; id -u") == (0, "0\n")
 
 
 def test_a_path_that_changes_while_it_is_looked_at_changes_nothing_outside(rung: Machine, canary: Path) -> None:

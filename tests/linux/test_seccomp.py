@@ -13,7 +13,7 @@ import needs
 from bpf import AARCH64, ALLOW, ARM, ERRNO, I386, KILL_PROCESS, X86_64, Filter
 from nbcontain.errors import BadDocument, UsageError
 from nbcontain.linux import seccomp
-from nbcontain.linux.confine import sealed
+from nbcontain.linux.filter_bytes import packed
 from nbcontain.linux.seccomp_default import default
 from nbcontain.oci.seccomp import ACTIONS, FLAGS, OPERATORS, Argument, Rule, Seccomp, from_docker, from_json, to_json
 from nbcontain.runtime import answered_calls
@@ -318,7 +318,7 @@ def test_a_profile_that_is_none_is_an_error(wrong: object) -> None:
         from_docker(wrong, (), "x86_64", (6, 1))
 
 
-FLAGS_BYTES = len(sealed(b"", 0))
+FLAGS_BYTES = len(packed(b"", 0))
 
 
 def test_only_opens_that_could_be_of_proc_or_dev_are_answered() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,11 +19,12 @@ import pytest
 
 import needs
 import places
-from machine import Machine, network_processes, said, until
+from machine import Machine, murderous, network_processes, said, until
 from nbcontain.engine import Engine
 from nbcontain.errors import NetworkError, PortTaken
+from nbcontain.linux.starts import start_of
 from nbcontain.network import tunnels
-from nbcontain.network.records import place, start_of
+from nbcontain.network.records import place
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.container import Container
 
@@ -218,6 +220,21 @@ def test_without_a_way_out_who_names_no_network_has_this_machines(
     assert "192.0.2.1" in machine.sh("ip addr")
 
 
+def test_networks_are_the_same_where_nothing_can_be_mounted(machine: Machine, web: Container, profile: str) -> None:
+    lower = Machine.__new__(Machine)
+    lower.engine = machine.engine.isolated("userns-chroot")
+    server = web_on(lower, "one", "18082:80", name="lower")
+    assert server.info.rung == "userns-chroot"
+    assert "hello" in fetch(18082)
+    assert "hello" in lower.sh(get("lower", 80), network="one") and "hello" in lower.sh(get("web", 80), network="one")
+    assert "hello" in machine.sh(get("lower", 80), network="one")
+    make(lower, "two")
+    lower.engine.networks.connect("two", server)
+    # What is served in place of a mount follows, too.
+    assert address(lower, server, "two") in lower.execute(server, "cat", "/etc/hosts")[1]
+    assert "hello" in lower.sh(get("lower", 80), network="two")
+
+
 def test_whatever_is_killed_is_there_again_and_containers_keep_their_network(
     machine: Machine, web: Container, other: Container, profile: str
 ) -> None:
@@ -260,6 +277,37 @@ def space_of(machine: Machine) -> str:
 
 def holder_of(machine: Machine) -> int:
     return next(pid for pid, role in processes(machine).items() if role == "space")
+
+
+def test_whatever_is_killed_whenever_one_settling_leaves_nothing(
+    machine: Machine, web: Container, profile: str
+) -> None:
+    make(machine, "lab")
+    machine.engine.networks.settle()
+    before, chance = there(machine), random.Random(7)
+    roles = ("space", "uplink", "outside", "names", "forwarder", "worker")
+    for number in range(300 if os.environ.get("NBCONTAIN_SOAK") else 4):
+        told = murderous(machine, chance, number, roles, lambda: processes(machine))
+        for container in machine.engine.containers():
+            if container.name not in ("web", "other"):
+                machine.engine.remove_container(container, force=True)
+        machine.engine.networks.settle()
+        assert there(machine) == before, (number, told)
+    until(lambda: "hello" in fetch(18080))
+
+
+def there(machine: Machine) -> tuple[list[str], str, list[str], list[str]]:
+    """What a user's networks are in the kernel and on disk: links, the packet filter, ports, containers on networks."""
+    into = ["nsenter", "--target", str(holder_of(machine)), "--user", "--net", "--preserve-credentials"]
+    links, filtered = (
+        subprocess.run([*into, *words.split()], capture_output=True, text=True, check=True).stdout
+        for words in ("ip -j addr", "nft list ruleset")
+    )
+    # The uplink's is made by pasta or slirp4netns, and again when that was killed.
+    seen = [(each["ifname"], *(at["local"] for at in each["addr_info"] if at["scope"] == "global"))
+            for each in json.loads(links) if each["ifname"] != "outside"]  # fmt: skip
+    held = [line.split()[1] for line in Path("/proc/self/net/tcp").read_text().splitlines() if line.split()[3] == "0A"]
+    return sorted(map(str, seen)), filtered, sorted(held), os.listdir(machine.engine.layout.network_sandboxes)
 
 
 def test_two_stores_of_a_user_do_not_touch_each_others(

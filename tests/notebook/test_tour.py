@@ -136,8 +136,7 @@ def test_the_first_notebook_proves_what_it_can_where_nothing_can_be_mounted(
     monkeypatch.setenv("NBCONTAIN_ISOLATION", BELOW[profile])
     shown = execute(FIRST, tmp_path, root, "plain", solved)
     assert set(verdicts(shown).values()) == {True}
-    refused = [cell.source for cell in shown.cells for each in cell.get("outputs", ()) if each.output_type == "error"]
-    assert len(refused) == 2 and all("-v diary:/diary" in source for source in refused)
+    assert printed(shown).count("not run: it needs a volume") == 2
     assert len(proved(shown)) >= CLAIMS - 8
     assert_nothing_is_left(root)
 

@@ -21,7 +21,7 @@ Change = Callable[[Spec], Spec]
 @pytest.fixture
 def changed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Change], None]]:
     """Has every spec from now on be changed like this."""
-    from nbcontain.runtime import generate as module
+    from nbcontain import making as module
 
     generate = module.generate
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,26 @@ def test_only_the_streams_that_are_asked_for_are_seen(machine: Machine) -> None:
         machine.sh("true", attach=("everything",))
     with pytest.raises(UsageError, match="-a and -d"):
         machine.start("true", attach=("stdout",))
+
+
+def test_nodes_that_a_rule_names_can_be_made_and_used(profile: str, machine: Machine) -> None:
+    number = Path("/dev/loop-control").stat().st_rdev if Path("/dev/loop-control").exists() else os.makedev(10, 237)
+    rule = f"c {os.major(number)}:{os.minor(number)} rwm"
+    if profile != "root":
+        with pytest.raises(UsageError, match="root's to give"):
+            machine.sh("true", device_cgroup_rule=(rule,))
+        return
+    script = "try() { mknod $1 c $2 $3; (: < $1) 2> /dev/null && echo open || echo closed; }; "
+    script += f"try /dev/n {os.major(number)} {os.minor(number)}; try /dev/mem 1 1; try /dev/z 1 5; try /elsewhere 1 5"
+    given: dict[str, Any] = {"cap_add": ("MKNOD",), "device_cgroup_rule": (rule,)}
+    assert machine.sh(script, **given).split() == ["open", "closed", "open", "closed"]
+    with pytest.raises(UsageError, match="invalid device cgroup format"):
+        machine.sh("true", device_cgroup_rule=("c 10 rwm",))
+    with pytest.raises(UsageError, match="cannot be together"):
+        machine.sh("true", device_cgroup_rule=(rule,), userns="auto")
+    assert machine.engine.create(RunOptions(image="box", command=("true",), **given)).to_dict()["HostConfig"][
+        "DeviceCgroupRules"
+    ] == [rule]
 
 
 def test_with_all_power_all_devices_are_there(machine: Machine) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from machine import SLEEP, Machine, until
+from nbcontain.engine import Engine
 from nbcontain.errors import ContainerError, ContainerFailed, NotRunning, SetupFailed, UsageError
 from nbcontain.linux.cgroups import PARENT, Tree
+from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.resources import LimitOptions
 from nbcontain.store.stacks import Stacks
 
@@ -40,6 +42,18 @@ def test_a_limit_of_processes_holds_and_nothing_is_left(machine: Machine, roots:
     assert machine.exit_code("sh", "-c", script, pids_limit=10) != 0
     assert machine.exit_code("sh", "-c", script.replace("30", "5"), pids_limit=10) == 0
     assert groups(roots) == set()
+
+
+def test_what_is_told_no_limit_of_processes_has_the_usual_one(machine: Machine, roots: list[Path]) -> None:
+    engine = Engine(machine.engine.layout.root, {**os.environ, "NBCONTAIN_PIDS_LIMIT": "77"})
+    with engine:
+        made = [engine.create(RunOptions(image="box", command=("true",), pids_limit=n)) for n in (None, 5, -1)]
+        limits = [each.to_dict()["HostConfig"]["PidsLimit"] for each in made]
+        assert limits == [77, 5, -1]
+        assert engine.run(RunOptions(image="box", command=("true",), remove=True)).result()
+        engine.environ = {"NBCONTAIN_PIDS_LIMIT": "many"}
+        with pytest.raises(UsageError, match="NBCONTAIN_PIDS_LIMIT=many"):
+            engine.create(RunOptions(image="box", command=("true",)))
 
 
 def test_too_much_memory_is_told_as_such(machine: Machine, roots: list[Path]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from nbcontain.build import git, unpacker
 from nbcontain.build.context import Context
 from nbcontain.build.graph import CopyFiles, Document, RemoteFile, Repository
+from nbcontain.build.operations import direct
 from nbcontain.build.operations.keys import commit_of, context_of, fetched
 from nbcontain.build.operations.workshop import Filesystem, Workshop, execute
 from nbcontain.build.patterns import Ignore
@@ -23,15 +24,26 @@ from nbcontain.store.snapshots import Active
 
 @execute.register
 def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) -> Filesystem:
-    if not workshop.can_run:
-        from nbcontain.build.operations.straight import copied
+    with ExitStack() as stack:
+        groups = _groups(operation, workshop, stack)
+        if not workshop.can_run:
+            from nbcontain.build.operations.straight import copied
 
-        with ExitStack() as stack:
-            return copied(operation, inputs, _groups(operation, workshop, stack), workshop)
+            return copied(operation, inputs, groups, workshop)
+        if operation.from_context or not operation.sources:
+            made = direct.copied(operation, inputs[0], groups, workshop)
+            if made is not None:
+                return made
+        return _copied_inside(operation, inputs, groups, workshop)
+
+
+def _copied_inside(
+    operation: CopyFiles, inputs: Sequence[Filesystem], groups: Sequence[Group], workshop: Workshop
+) -> Filesystem:
+    """File by file, where it can be anything, and by what the kernel says of the root that it changes."""
 
     def copy(active: Active) -> Sequence[str]:
         with ExitStack() as stack:
-            groups = _groups(operation, workshop, stack)
             arguments: dict[str, Any] = {
                 "destination": operation.destination, "chown": operation.chown, "chmod": operation.chmod,
                 "into_directory": operation.into_directory, "parents": operation.parents,

@@ -78,12 +78,14 @@ function render({ model, el }) {
     const node = event.target.closest('button[data-action]');
     if (node && node.getAttribute('aria-disabled') !== 'true') model.send({ action: node.dataset.action });
   });
-  let held = '';
+  let held = '', inner = null;
+  const putAway = () => { inner?.remove(); inner = null; };  // a widget's view has listeners of its own
   const showDrawer = async () => {
     const { title, html, model_id } = model.get('drawer') ?? {};
     drawer.hidden = !title;
-    if (!title) { drawer.replaceChildren(); held = ''; return; }
+    if (!title) { putAway(); drawer.replaceChildren(); held = ''; return; }
     if (held === model_id + html) return;
+    putAway();
     held = model_id + html;
     const opened = make('div', 'nbc-drawer-top'), inside = make('div', 'nbc-drawer-body'), name = make('strong', 'nbc-title');
     name.textContent = title;
@@ -96,7 +98,9 @@ function render({ model, el }) {
     if (model_id) {
       const child = await model.widget_manager.get_model(model_id);
       const view = await model.widget_manager.create_view(child);
-      if (held === model_id + html) inside.append(view.el);
+      if (held !== model_id + html) { view.remove(); return; }
+      inner = view;
+      inside.append(view.el);
     }
   };
 
@@ -108,7 +112,7 @@ function render({ model, el }) {
   showLabel(); showHead(); showMeters(); showBody(); showActions(); showDrawer();
   // Lab would take letters and Enter as commands for the cell.
   card.addEventListener('keydown', (event) => event.stopPropagation());
-  return () => { dropLog(); clock.stop(); for (const [event, handler] of wired) model.off(event, handler); };
+  return () => { putAway(); held = null; dropLog(); clock.stop(); for (const [event, handler] of wired) model.off(event, handler); };
 }
 
 export default { initialize, render };

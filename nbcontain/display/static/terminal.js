@@ -1,14 +1,19 @@
 // A terminal in a cell: xterm.js on a program that has a terminal of its own. xterm.js itself comes once per page over the
 // widget's channel, since in the widget's state it would be saved with each of them.
+const HEARD_BYTES = 16384;
 const BUNDLE = (globalThis.nbcontainXterm ??= {});
 
 function initialize({ model }) { model.set('skew', Date.now() / 1000 - model.get('now')); }
 
 function loaded(model) {
-  return BUNDLE.modules ??= new Promise((resolve, reject) => {
+  if (BUNDLE.modules) return BUNDLE.modules;
+  const asked = new Promise((resolve, reject) => {
+    // A kernel that went away meanwhile never answers.
+    const patience = setTimeout(() => { model.off('msg:custom', take); reject(new Error('the kernel does not answer')); }, 20000);
     const take = async (message, buffers) => {
       if (message?.kind !== 'asset') return;
       model.off('msg:custom', take);
+      clearTimeout(patience);
       const [xterm, fit, css] = buffers;
       const sheet = document.createElement('style');
       sheet.textContent = new TextDecoder().decode(css);
@@ -19,6 +24,9 @@ function loaded(model) {
     model.on('msg:custom', take);
     model.send({ kind: 'asset' });
   });
+  BUNDLE.modules = asked;
+  asked.catch(() => { delete BUNDLE.modules; });  // the next terminal asks again
+  return asked;
 }
 
 // The page's own colours, and the sixteen of the cards.
@@ -32,6 +40,9 @@ function theme(el) {
     selectionBackground: 'rgb(128 128 128 / .4)', ...sixteen };
 }
 
+// What a terminal says by itself because a program asked: what it is, where its cursor stands, its colours.
+const ANSWER = /^\x1b(\[[?>=]?[\d;]*(c|n|R|t|\$y)|[\]P][^]*)$/;
+
 function render({ model, el }) {
   const card = make('div', 'nbc', { role: 'group' });
   const top = make('div', 'nbc-top'), head = make('div', 'nbc-head'), actions = make('div', 'nbc-actions');
@@ -42,7 +53,7 @@ function render({ model, el }) {
   el.append(card);
   const clock = count(card, model.get('skew') ?? 0);
   const id = Math.random().toString(36).slice(2);
-  let term = null, isShown = false, lastEscape = 0;
+  let term = null, isShown = false, isReplayed = false, drawn = 0, lastEscape = 0;
 
   const end = button('End', () => model.send({ kind: 'end' })), detach = button('Detach', () => model.send({ kind: 'detach' }));
   const reader = make('label', 'nbc-check'), readerBox = make('input', '', { type: 'checkbox' });
@@ -63,10 +74,17 @@ function render({ model, el }) {
   const take = (message, buffers) => {
     if (message?.kind !== 'out' || !term) return;
     if (message.to !== undefined ? message.to !== id : !isShown) return;
-    if (message.to === id) { term.reset(); isShown = true; }
+    if (message.to === id) { term.reset(); isShown = true; isReplayed = true; }
     const bytes = new Uint8Array(buffers[0].buffer, buffers[0].byteOffset, buffers[0].byteLength);
     // The kernel goes on reading once what it sent was drawn.
-    term.write(bytes, () => { if (message.to === undefined) model.send({ kind: 'drawn', bytes: bytes.length }); });
+    term.write(bytes, () => {
+      if (message.to !== undefined) { isReplayed = false; return; }
+      // Of what is little the kernel hears later: each key's echo would cost a message more.
+      drawn += bytes.length;
+      if (drawn < HEARD_BYTES) return;
+      model.send({ kind: 'drawn', bytes: drawn });
+      drawn = 0;
+    });
   };
 
   const observers = [];
@@ -95,7 +113,11 @@ function render({ model, el }) {
       }
       return true;
     });
-    term.onData((data) => model.send({ kind: 'in', data }));
+    term.onData((data) => {
+      const answers = ANSWER.test(data);
+      // What was asked long ago was answered then.
+      if (!answers || !isReplayed) model.send({ kind: 'in', data, view: id, answers });
+    });
     term.onBinary((data) => model.send({ kind: 'in', data }));
     term.onResize(({ rows, cols }) => model.send({ kind: 'size', rows, cols }));
     const resize = () => {

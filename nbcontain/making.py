@@ -1,0 +1,102 @@
+"""Making a container, which is not started: all that is decided about it, its layer, and its bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nbcontain import id_ranges
+from nbcontain.events import Emit, Notice
+from nbcontain.handles import Container
+from nbcontain.life import with_files
+from nbcontain.names import checked
+from nbcontain.network.model import Wish, wish_to_json
+from nbcontain.oci.image import Image, timestamp
+from nbcontain.proxies import proxies
+from nbcontain.runtime import other_runtime
+from nbcontain.runtime.bundle import Bundle, ContainerInfo
+from nbcontain.runtime.generate import generate
+from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
+from nbcontain.runtime.rungs import fitted
+from nbcontain.values import replace
+
+if TYPE_CHECKING:
+    from nbcontain.containers import Containers
+    from nbcontain.engine import Engine
+    from nbcontain.runtime.generate import RunOptions
+
+
+def made(engine: Engine, containers: Containers[Container], options: RunOptions, emit: Emit) -> Container:
+    """A container with its bundle, whose lock is held, and its writable layer. Raises ImageNotFound, NameTaken …"""
+    options = engine.resources.with_usual(with_files(options))
+    engine.profile.require(engine.host, "run")
+    image = engine.bases.to_run(options, emit)
+    options, wish, notices = engine.networks.decide(options, image.config)
+    for text in notices:
+        emit(Notice("", text))
+    container_id = os.urandom(32).hex()
+    path = engine.layout.container(container_id)
+    options, brought = engine.mounter.with_devices(options, emit)
+    ids = id_ranges.asked(engine, options, donors := engine.life.donors(options))
+    mounting = engine.mounter.plan(options, image, container_id, maps_ids=ids.differ)
+    told = proxies(engine.environ, shares_network=wish.mode == "host")
+    host = replace(engine.host, ids=ids.map)
+    spec = generate(
+        replace(image.config, env=(*image.config.env, *told)), options, host, files=path,
+        hostname=container_id[:12], environ=engine.environ, mounts=(*mounting.mounts, *brought), donors=donors,
+    )  # fmt: skip
+    spec = fitted(spec, engine.profile.rung, engine.networks.knobs(wish, host))
+    if runtime := other_runtime.found(options.runtime, engine.environ.get("PATH", os.defpath)):
+        is_full = engine.profile.name == "full"
+        spec = other_runtime.fitted(spec, container_id, runtime, is_full=is_full, restart=options.restart)
+    makes_group = bool(runtime) and other_runtime.keeps_groups(runtime)
+    info = replace(
+        _info(engine, options, image, wish),
+        id=container_id, command=spec.process.args, runtime=runtime,
+        limited=bool(spec.linux.resources) or makes_group, mounts=mounting.records,
+    )  # fmt: skip
+    info = replace(info, options={**info.options, "userns": ids.said if ids.differ else ""})
+    with engine.store.shared():
+        if not engine.store.snapshots.has_all(image.layers):
+            engine.stacks.unpack(image.layers)
+        active = engine.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
+        try:
+            with mounting.held(), containers.naming(info) as named:
+                settled = ids.settled(spec, engine.containers(), container_id)
+                bundle = Bundle.write(path, settled, active.mounts, named)
+                mounting.furnish()
+        except BaseException:
+            engine.store.snapshots.discard(active)
+            raise
+    engine.life.made(container := Container(bundle, engine), options)
+    return container
+
+
+def _info(engine: Engine, options: RunOptions, image: Image, wish: Wish) -> ContainerInfo:
+    """What its options say of it."""
+    return ContainerInfo(
+        id="",
+        name=options.name and checked(options.name),
+        image=engine.bases.shown_name(options.image, image),
+        image_id=str(image.id),
+        created=timestamp(),
+        remove=options.remove,
+        rung=engine.profile.name, answers=engine.profile.rung.answers,
+        terminal=options.tty,
+        labels={**image.config.labels, **_pairs(options.labels)},
+        stop_timeout_s=float(options.stop_timeout),
+        options={
+            "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
+            "platform": str(image.config.platform),
+            "device_cgroup_rules": list(options.device_cgroup_rule),
+        },  # fmt: skip
+        restart=restart_of(options.restart, remove=options.remove),
+        health=health_of(image.config, options),
+        log=log_of(options),
+        stop_signal=options.stop_signal or image.config.stop_signal or "SIGTERM",
+    )
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    return dict(text.partition("=")[::2] for text in texts)

@@ -1,0 +1,98 @@
+"""The networks' processes on disk and by pid, without any network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nbcontain.network import rooms
+from nbcontain.network.records import Records
+from nbcontain.store import files
+from nbcontain.store.layout import Layout
+
+
+def directories(layout: Layout) -> set[str]:
+    return {name for name in os.listdir(layout.network_places) if name != "lock"}
+
+
+def served(layout: Layout, place: str, role: str) -> int:
+    """A process of another namespace, alive: it holds its lock."""
+    directory = layout.network_process(place, role)
+    files.make_directory(directory, durable=False)
+    (directory / "control.sock").touch()
+    lock = files.try_lock(directory / "lock")
+    assert lock is not None
+    return lock
+
+
+@pytest.mark.parametrize("role", ["worker", "names", "space"])
+def test_a_directory_that_nobody_holds_goes_and_one_that_somebody_holds_stays(tmp_path: Path, role: str) -> None:
+    layout = Layout(tmp_path)
+    lock = served(layout, "41", role)
+    rooms.clear(layout, "40", ())
+    assert directories(layout) == {"41"}
+    os.close(lock)
+    rooms.clear(layout, "40", ["41"])
+    assert directories(layout) == {"41"}
+    rooms.clear(layout, "40", ())
+    assert directories(layout) == set()
+
+
+def test_no_directory_goes_while_a_worker_begins(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    os.close(served(layout, "41", "names"))
+    with files.lock(layout.network_places / "lock", exclusive=False):
+        rooms.clear(layout, "40", ())
+        assert directories(layout) == {"41"}
+    lock = rooms.taken(layout, "40")
+    assert lock is not None and rooms.taken(layout, "40") is None
+    os.close(lock)
+
+
+def test_a_worker_takes_its_own_directory_along(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    worker = rooms.taken(layout, "40")
+    assert worker is not None
+    os.close(served(layout, "40", "names"))
+    rooms.leave(layout, "40")
+    assert directories(layout) == set()
+    # Nobody is let in until its process has ended.
+    assert files.try_lock(layout.network_places / "lock", exclusive=False) is None
+    os.close(worker)
+
+
+def test_what_a_killed_worker_was_about_to_write_goes_and_what_another_writes_stays(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    files.make_directory(layout.network_sandboxes)
+    for directory in (layout.networks, layout.network_sandboxes):
+        (directory / ".tmp-0123456789abcdef").touch()
+    with files.temporary(layout.networks) as (written, _):
+        Records(layout).sweep()
+        assert sorted(os.listdir(layout.networks)) == [written.name, "sandboxes"]
+    assert os.listdir(layout.network_sandboxes) == []
+
+
+def test_a_holder_that_has_ended_is_replaced_by_whoever_finds_it(tmp_path: Path) -> None:
+    program = f"""
+import os, select, sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from types import SimpleNamespace
+from nbcontain.channel import Channel
+from nbcontain.linux.starts import start_of
+from nbcontain.network.own import Own, Vigil
+from nbcontain.network.space import Space
+dead = os.fork() or os._exit(0)
+os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)
+space = Space(Path({str(tmp_path)!r}), dead, is_new=False)
+kept, _ = ends = Channel.pair()
+Vigil(select.epoll(), Own(space, SimpleNamespace(channel=kept), None))
+print(space.holder != dead and start_of(space.holder) > 0)
+space.end()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "True\n"

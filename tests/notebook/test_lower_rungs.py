@@ -1,0 +1,59 @@
+"""Lessons on computers that give no volumes, or no containers: they show what can be shown, and stop nowhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import needs
+from nbcontain.lessons.passing_over import CONTAINER, VOLUME, PassingOver
+from nbcontain.lessons.passing_over import needs as asked_for
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+NOTEBOOKS = {path.name[:2]: str(path) for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))}
+BELOW = "chroot" if os.geteuid() == 0 else "userns-chroot"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("rung", "numbers"), [("none", ("00", "01", "02", "03", "04", "06", "10")), (BELOW, ("00", "04", "10"))]
+)
+def test_no_lesson_stops(root: Path, tmp_path: Path, rung: str, numbers: tuple[str, ...]) -> None:
+    needs.program("ip", "iproute2")
+    env = {**os.environ, "NBCONTAIN_ROOT": str(root), "NBCONTAIN_DISPLAY": "plain", "NBCONTAIN_ISOLATION": rung}
+    env.update(IPYTHONDIR=str(tmp_path / "ipython"), PYTHONPATH=str(CHECKOUT))
+    program = [sys.executable, CHECKOUT / "tests" / "notebook_shell.py", *(NOTEBOOKS[each] for each in numbers)]
+    done = subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert {number: each["error"] for number, each in told.items() if each["error"]} == {}
+    if rung == "none":  # images, layers, tags and registries are shown there as everywhere
+        assert told["01"]["proved"] >= 20 and told["01"]["passed_over"] >= 30
+
+
+@pytest.mark.parametrize(
+    ("cell", "wanted"),
+    [
+        ("%container run --rm host ls\n", {CONTAINER}),
+        ("c = %container run -d -v data:/data host\n", {CONTAINER, VOLUME}),
+        ("%container ps -a\n", set()),
+        ("%%container exec web\necho -v x\n", {CONTAINER}),
+        ("%%dockerfile -t a\nFROM host\n  run ls\n", {CONTAINER}),
+        ("%%dockerfile -t a\nFROM host\nCOPY a b\n", set()),
+        ("%%dockerfile --check\nFROM host\nRUN ls\n", set()),
+        ("# The same in Python. It needs a container.\nx = 1\n", {CONTAINER}),
+        ("# needs a volume\nx = 1\n", {VOLUME}),
+        ("print('needs a container')\n", set()),
+    ],
+)
+def test_what_a_cell_needs(cell: str, wanted: set[str]) -> None:
+    assert asked_for(cell) == wanted
+    lines = cell.splitlines(keepends=True)
+    assert (PassingOver(frozenset((CONTAINER, VOLUME)))(lines) == lines) is not bool(wanted)
+    assert PassingOver(frozenset())(lines) == lines

@@ -1,0 +1,51 @@
+"""gzip in which what cannot be compressed is stored: every decompressor reads it, and the same blocks give the same."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from isal import isal_zlib
+
+from nbcontain.store.gzip_stream import GzipStream
+
+MIB = 1 << 20
+TEXT = (b"some words that come again, and %d\n" % 7) * 40_000
+RANDOM = os.urandom(MIB)
+BLOCKS = {
+    "text": TEXT[:MIB],
+    "random": RANDOM,
+    "both": RANDOM[: MIB // 2] + TEXT[: MIB // 2],
+    "short": TEXT[:300_000],
+    "few": RANDOM[:9],
+    "nothing": b"",
+}
+
+
+def packed(blocks: list[bytes]) -> bytes:
+    stream = GzipStream()
+    return b"".join([*map(stream.compress, blocks), stream.finish()])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(sorted(BLOCKS)), max_size=5))
+def test_what_goes_in_comes_out(names: list[str]) -> None:
+    blocks = [BLOCKS[name] for name in names]
+    found = packed(blocks)
+    assert gzip.decompress(found) == isal_zlib.decompress(found, 31) == b"".join(blocks)
+    assert packed(blocks) == found
+
+
+def test_it_works_without_isal_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "isal", None)
+    blocks = [TEXT[:MIB], RANDOM, TEXT[:MIB]]
+    assert gzip.decompress(packed(blocks)) == b"".join(blocks)
+
+
+def test_what_cannot_be_compressed_is_stored_and_text_is_not() -> None:
+    assert RANDOM[:60_000] in packed([RANDOM])
+    assert len(packed([TEXT[:MIB]])) < MIB // 20

@@ -18,6 +18,7 @@ from nbcontain.handles import Container
 from nbcontain.images import Image
 from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.options import flags_of
+from nbcontain.values import fields
 
 GROUP_MAGICS = ("compose", "image", "container", "kernel", "network", "volume")
 """The magics whose words are a group of commands."""
@@ -45,7 +46,7 @@ def candidates(group: str, words: Sequence[str], engine: Engine) -> list[str]:
         found = [f"{name}=" for name in known]
     elif before[-1] == "--format":
         found = ["json", "table"]
-    elif before[-1] in _VALUES:
+    elif before[-1] in _VALUES and before[-1] not in _switches(command.options):
         found = _VALUES[before[-1]](engine)
     elif last.startswith("/") and len(before) > 1 and f"{command.group} {command.name}" in ("image cat", "image tree"):
         found = _paths(lambda path: engine.anatomy.names(before[1], path), "", last)
@@ -135,6 +136,13 @@ def _files(source: Source, beginning: str) -> list[str]:
     else:
         names = set()
     return sorted(directory + slash + name for name in names)
+
+
+def _switches(options_type: type) -> set[str]:
+    """Flags that no value follows: -v is a volume's for `run`, and a switch for `rm`."""
+    return {
+        flag for each in fields(options_type) if each.type == "bool" for flag in each.metadata.get("flags", ())
+    }
 
 
 def _commands(group: str) -> list[str]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from nbcontain.errors import ContainerNotFound, NameTaken, StoreError
+from nbcontain.errors import ContainerNotFound, NameTaken, StoreError, did_you_mean
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
 from nbcontain.store import files
@@ -92,13 +92,8 @@ class Containers(Generic[C]):
             raise ContainerNotFound(
                 f"{name} is the beginning of {len(matching)} containers' ids", hint="give more of it"
             )
-        import difflib
-
-        near = difflib.get_close_matches(name, [each.name for each in known], 1)
-        raise ContainerNotFound(
-            f"there is no container {name!r}",
-            hint=f"did you mean {near[0]}?" if near else "%container ps -a lists all there are",
-        )
+        hint = did_you_mean(name, (each.name for each in known), "%container ps -a lists all there are")
+        raise ContainerNotFound(f"there is no container {name!r}", hint=hint)
 
     def sweep(self, remove_tree: Callable[[Path], None]) -> None:
         """Remove the bundles whose writer died over them. Only while nobody can be writing one: under gc's lock."""

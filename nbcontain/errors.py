@@ -11,6 +11,7 @@ from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 
@@ -20,6 +21,17 @@ class Span:
 
     first: int
     last: int
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", shown: Callable[[str], str] = str) -> str:
+    """A hint for whoever named what there is not: the known name nearest to it, as `shown` writes it, or `otherwise`.
+
+    Words of a Dockerfile have `dockerfile.nearest`, which chooses as BuildKit does.
+    """
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [*known], 1)
+    return f"did you mean {shown(near[0])}?" if near else otherwise
 
 
 class NbcontainError(Exception):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from nbcontain.errors import UsageError
+from nbcontain.errors import UsageError, did_you_mean
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
@@ -58,13 +58,11 @@ class Filters:
             name, equals, value = word.partition("=")
             name = name.strip().lower()
             if name not in known:
-                from difflib import get_close_matches
-
-                near = get_close_matches(name, known, 1)
+                near = did_you_mean(name, known, shown="{}=".format)
                 listed = "there are " + ", ".join(f"{each}=" for each in known)
                 raise UsageError(
                     f"--filter {word}: there is no filter {name!r}", why=_NOT_HERE.get(name, ""),
-                    hint=f"did you mean {near[0]}=?   {listed}" if near else listed,
+                    hint=f"{near}   {listed}" if near else listed,
                 )  # fmt: skip
             if not equals:
                 raise UsageError(f"--filter {word}: what should it be?", hint=f"--filter {name}=VALUE")

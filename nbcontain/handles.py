@@ -59,6 +59,7 @@ class Container(Handle):
         """All that is known of it, in docker's names."""
         from nbcontain.inspection import container_document
 
+        self.require()
         return container_document(self.engine, self)
 
     @property
@@ -215,6 +216,7 @@ class Container(Handle):
         from nbcontain.images import Image
         from nbcontain.outcomes import waited
 
+        self.require()
         task = self.engine.archives.commit(self, name, changes=changes, message=message, author=author, pause=pause)
         return Image.held(waited(task), self.engine)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from nbcontain.docker_words import KNOWN_FLAGS
-from nbcontain.errors import UsageError
+from nbcontain.errors import UsageError, did_you_mean
 from nbcontain.values import Field, fields
 
 T = TypeVar("T")
@@ -65,10 +65,7 @@ def _unknown(name: str, verb: str, known: Mapping[str, Field[Any]]) -> UsageErro
     flag = f"--{name.replace('_', '-')}"
     if reason := KNOWN_FLAGS.get(verb, {}).get(flag):
         return UsageError(f"{_short(verb)}: docker's {flag} is not here yet", why=reason)
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}=?" if near else f"%{verb} --help lists the flags, which are keywords too"
+    hint = did_you_mean(name, known, f"%{verb} --help lists the flags, which are keywords too", "{}=".format)
     return UsageError(f"{_short(verb)}: there is no keyword {name!r}", hint=hint)
 
 

@@ -135,6 +135,7 @@ class Life:
 
     def start(self, container: Container, *, stdin: int | None = None) -> None:
         """Run a stopped container again, in its own layer as it was left. Nothing if it runs."""
+        container.require()
         if container.is_active:
             return
         self._engine.profile.require(self._engine.host, "start")
@@ -153,6 +154,7 @@ class Life:
         """Call it otherwise. Raises NameTaken, UsageError."""
         from nbcontain.names import checked
 
+        container.require()
         old = container.name
         if checked(name.removeprefix("/")) == old:
             raise UsageError(f"{old} is its name already", why="renaming a container with the same name as its own")

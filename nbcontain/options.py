@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from nbcontain.errors import UsageError
+from nbcontain.errors import UsageError, did_you_mean
 from nbcontain.truth import truth
 from nbcontain.values import MISSING, Field, field, fields
 
@@ -227,8 +227,6 @@ def _explained(
                 why=known[flag],
                 hint=f"{parser.prog} --help shows what is",
             )
-        from difflib import get_close_matches
-
-        if flag.startswith("--") and (near := get_close_matches(flag, own, 1)):
-            return UsageError(error.message, hint=f"did you mean {near[0]}?   {parser.prog} --help")
+        if flag.startswith("--") and (near := did_you_mean(flag, own)):
+            return UsageError(error.message, hint=f"{near}   {parser.prog} --help")
     return error

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nbcontain.errors import UsageError
+from nbcontain.errors import UsageError, did_you_mean
 from nbcontain.values import dataclass
 
 _LIMIT_BYTES = 1 << 20
@@ -104,13 +104,8 @@ def setting(name: str) -> Setting:
     for each in SETTINGS:
         if each.name == name:
             return each
-    from difflib import get_close_matches
-
     names = [each.name for each in SETTINGS]
-    near = get_close_matches(name, names, 1)
-    raise UsageError(
-        f"there is no setting {name!r}", hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-    )
+    raise UsageError(f"there is no setting {name!r}", hint=did_you_mean(name, names, f"there are {', '.join(names)}"))
 
 
 def _checked(found: Setting, value: str) -> str:

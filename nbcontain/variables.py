@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nbcontain.commands import split
-from nbcontain.errors import UsageError
+from nbcontain.errors import UsageError, did_you_mean
 from nbcontain.exchange import file_named, to_file
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
@@ -46,10 +46,8 @@ class Variables:
         if not name.isidentifier():
             return file_named(name)
         if name not in self._own and name not in self._shared:
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, [*self._own, *self._shared], 1)
-            hint = f"did you mean {near[0]}?" if near else f"define it in a cell before; a file is ./{name}"
+            otherwise = f"define it in a cell before; a file is ./{name}"
+            hint = did_you_mean(name, (*self._own, *self._shared), otherwise)
             raise UsageError(f"there is no variable {name}", hint=hint)
         return self._own.get(name, self._shared.get(name))
 

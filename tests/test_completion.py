@@ -34,6 +34,12 @@ def test_images_are_offered_where_an_image_is_meant(filled: Engine) -> None:
     assert candidates("", ["image", "rm", ""], filled) == ["hello:1"]
 
 
+def test_a_switch_has_no_value(filled: Engine) -> None:
+    filled.store.volumes.create("data", created="2026-01-01T00:00:00Z")
+    assert candidates("container", ["run", "-v", ""], filled) == ["data"]
+    assert candidates("container", ["rm", "-v", ""], filled) == []
+
+
 def test_filters_and_formats_are_offered_by_name(filled: Engine) -> None:
     assert candidates("image", ["ls", "--filter", "l"], filled) == ["label!=", "label="]
     assert candidates("", ["ps", "--filter", "an"], filled) == ["ancestor="]

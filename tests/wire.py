@@ -1,6 +1,7 @@
 """Another machine on a wire, for tests of an ordinary user's networks: a few servers in a network namespace.
 
-192.0.2.1 is this side, 192.0.2.2 the other, where http is at 8000, an echo of UDP at 9007, and names at 53.
+192.0.2.1 and fd99::1 are this side, 192.0.2.2 and fd99::2 the other, where http is at 8000, an echo of UDP at 9007, and
+names at 53.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ def lay(watched: str) -> None:
         "ip link set lo up",
         f"ip link add wire type veth peer name wire netns {machine.pid}",
         "ip addr add 192.0.2.1/24 dev wire",
+        "ip addr add fd99::1/64 dev wire nodad",
         "ip link set wire up",
         "ip route add default via 192.0.2.2",
+        "ip -6 route add default via fd99::2",
     ):
         subprocess.run(words.split(), check=True)
     assert machine.stdout.readline() == "ready\n"
@@ -39,14 +42,23 @@ def serve(watched: str) -> None:
     print("apart", flush=True)
     while "wire" not in [name for _, name in socket.if_nameindex()]:
         time.sleep(0.01)
-    for words in ("ip link set lo up", "ip addr add 192.0.2.2/24 dev wire", "ip link set wire up"):
+    for words in (
+        "ip link set lo up", "ip addr add 192.0.2.2/24 dev wire", "ip addr add fd99::2/64 dev wire nodad",
+        "ip link set wire up",
+    ):  # fmt: skip
         subprocess.run(words.split(), check=True)
-    web = http.server.ThreadingHTTPServer(("192.0.2.2", 8000), Hello)
-    for body in (web.serve_forever, lambda: answer(9007, bytes), lambda: answer(53, named)):
+    web, web6 = http.server.ThreadingHTTPServer(("192.0.2.2", 8000), Hello), Server6(("fd99::2", 8000), Hello)
+    for body in (web.serve_forever, web6.serve_forever, lambda: answer(9007, bytes), lambda: answer(53, named)):
         threading.Thread(target=body, daemon=True).start()
     print("ready", flush=True)
     os.close(1)
     select.select([end], [], [])
+
+
+class Server6(http.server.ThreadingHTTPServer):
+    """By IPv6."""
+
+    address_family = socket.AF_INET6
 
 
 class Hello(http.server.BaseHTTPRequestHandler):

@@ -14,7 +14,7 @@ from nbcontain.build.fingerprint import ContentCache, Fingerprint
 from nbcontain.build.patterns import Ignore
 from nbcontain.build.selection import Wanted, select, tops
 from nbcontain.build.walk import Entry, Walk, opened_file
-from nbcontain.errors import BuildError
+from nbcontain.errors import BuildError, did_you_mean
 from nbcontain.oci.digest import Digest
 
 __all__ = ["ContentCache", "Context", "Entry", "Wanted"]
@@ -118,10 +118,8 @@ class Context:
         parent, _, name = path.rpartition("/")
         directory = walk.resolve(parent or ".")
         names = [each for each in walk.names(directory) if each != name] if directory is not None else []
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, names, 1)
-        hint = f"did you mean {os.path.join(parent, near[0])}?" if near else "--context DIR names another directory."
+        otherwise = "--context DIR names another directory."
+        hint = did_you_mean(name, names, otherwise, lambda near: os.path.join(parent, near))
         return BuildError(f"no {path} in the build context", why=f"the context is {self.root}", hint=hint)
 
 

@@ -6,7 +6,7 @@ symlinks lead nowhere else, and its ids are the container's.
 
 from __future__ import annotations
 
-import difflib
+import difflib  # noqa: F401 - for did_you_mean, which cannot import it any more where this runs: in the container's root
 import errno
 import os
 import stat
@@ -17,7 +17,7 @@ from nbcontain.build.fingerprint import kept_xattrs
 from nbcontain.build.patterns import Ignore
 from nbcontain.build.selection import Wanted, select
 from nbcontain.build.walk import Entry, Walk
-from nbcontain.errors import BadArchive, BuildError
+from nbcontain.errors import BadArchive, BuildError, did_you_mean
 from nbcontain.linux import syscalls
 from nbcontain.oci.spec import User
 from nbcontain.runtime.identity import resolve
@@ -67,8 +67,8 @@ def _ledgers(arguments: Arguments, fds: list[int]) -> tuple[Ledger | None, Ledge
 def _missing(walk: Walk, path: str) -> BuildError:
     parent, _, name = path.rpartition("/")
     directory = walk.resolve(parent or ".")
-    near = difflib.get_close_matches(name, walk.names(directory) if directory is not None else [], 1)
-    hint = f"did you mean {os.path.join('/', parent, near[0])}?" if near else ""
+    names = walk.names(directory) if directory is not None else ()
+    hint = did_you_mean(name, names, shown=lambda near: os.path.join("/", parent, near))
     return BuildError(f"no /{path} in that stage or image", hint=hint)
 
 

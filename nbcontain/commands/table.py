@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbcontain.commands.index import INDEX
 from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
-from nbcontain.errors import UsageError
+from nbcontain.errors import UsageError, did_you_mean
 from nbcontain.options import HelpAsked, argument, option, parse, with_defaults, words_of
 from nbcontain.values import dataclass
 
@@ -113,10 +113,8 @@ def parse_words(group: str, words: Sequence[str]) -> tuple[Command, Any]:
             raise UsageError(
                 f"{prog}: docker's {words[0]} is not here yet", why=reason, hint=f"{prog} --help lists the commands"
             )
-        from difflib import get_close_matches
-
-        near = get_close_matches(words[0], known := _spellings(group), 1)
-        hint = f"did you mean {known[near[0]]}?" if near else f"{prog} --help lists the commands"
+        known = _spellings(group)
+        hint = did_you_mean(words[0], known, f"{prog} --help lists the commands", known.__getitem__)
         raise UsageError(f"{prog}: there is no command {words[0]!r}", hint=hint)
     options: Any = parse(
         found.options, f"{prog} {words[0]}", found.help, words[1:], KNOWN_FLAGS.get(f"{found.group} {found.name}", {})

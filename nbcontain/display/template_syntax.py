@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nbcontain.display.template_functions import FUNCTIONS
-from nbcontain.errors import UsageError
+from nbcontain.errors import UsageError, did_you_mean
 from nbcontain.values import dataclass
 
 DEPTH_LIMIT = 60
@@ -398,8 +398,5 @@ def _string(text: str, error: Callable[[str], UsageError]) -> str:
 
 def near(word: str, known: Mapping[str, object]) -> str:
     """A hint: the known word that it could have been meant for; "" if there is none."""
-    from difflib import get_close_matches
-
     by_lower = {name.lower(): name for name in known}
-    found = get_close_matches(word.lower(), list(by_lower), 1)
-    return f"did you mean {by_lower[found[0]]}?" if found else ""
+    return did_you_mean(word.lower(), by_lower, shown=by_lower.__getitem__)

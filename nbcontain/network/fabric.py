@@ -117,8 +117,11 @@ class Fabric:
                 f"this kernel has no packet filter for us ({self._filter_refusal}): nothing leads out of networks"
             )
         refusal = self.own.uplink.refusal if self.own is not None else not_forwarding()
-        if refusal and leading(sandbox.endpoints) is not None:
+        first = leading(sandbox.endpoints)
+        if refusal and first is not None:
             found.append(f"nothing leads out of networks here: {refusal}")
+        elif self.own is not None and first is not None and first.gateway6 and not self.own.uplink.has_ipv6:
+            found.append("IPv6 stays among containers: this machine has no way out for it")
         networks = {each.network for each in sandbox.endpoints}
         for key, why in self.names.refused.items():
             network, gateway, _ = key.split(" ")

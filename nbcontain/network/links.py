@@ -248,6 +248,11 @@ def forward(*, has_ipv6: bool) -> None:
         _write(_CONF6 / "all" / "forwarding", "1")
 
 
+def believe_routers() -> None:
+    """Have links that are made from now on believe who says that it is a router, although we pass packets on."""
+    _write(_CONF6 / "default" / "accept_ra", "2")
+
+
 def _read(path: Path) -> str:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

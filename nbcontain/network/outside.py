@@ -51,6 +51,10 @@ class Outside:
         """What this machine has routes to, but for its default ones."""
         return [ip_network(each) for each in self._ask({"do": "blocks"})[0]["blocks"]]
 
+    def leads_out_by_ipv6(self) -> bool:
+        """Whether this machine has a default route of IPv6."""
+        return bool(self._ask({"do": "ipv6"})[0]["leads"])
+
     def respond(self, directory: Path, listener: int, lock: int) -> None:
         """Begin a responder, which has these descriptors."""
         self._ask({"do": "respond", "directory": str(directory)}, listener, lock)
@@ -90,12 +94,23 @@ def _done(message: Message, fds: list[int]) -> tuple[Message, list[int]]:
 
             with IPRoute() as route:
                 return {"blocks": list(map(str, routed(route, set())))}, []
+        case "ipv6":
+            try:
+                return {"leads": has_default(Path("/proc/thread-self/net/ipv6_route").read_text())}, []
+            except OSError:
+                return {"leads": False}, []
         case "respond":
             listener, lock = fds
             fork_off(Path(message["directory"]), lambda: helper.run(listener, Responder, is_root=False), listener, lock)
             return {}, []
         case _:
             return {"pid": _spawned(message["words"], *fds)}, []
+
+
+def has_default(ipv6_route: str) -> bool:
+    """Whether a /proc/net/ipv6_route has a way to everything: one that refuses it (RTF_REJECT, 0x200) is none."""
+    routes = [line.split() for line in ipv6_route.splitlines()]
+    return any(each[:2] == ["0" * 32, "00"] and not int(each[8], 16) & 0x200 for each in routes)
 
 
 def _spawned(words: list[str], log: int) -> int:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nbcontain.errors import NetworkNotFound, StoreError
+from nbcontain.errors import NetworkNotFound, StoreError, did_you_mean
 from nbcontain.network.model import (
     BUILT_IN,
     Network,
@@ -55,12 +55,8 @@ class Records:
             return matching[0]
         if matching:
             raise NetworkNotFound(f"{name} is the beginning of {len(matching)} networks' ids", hint="give more of it")
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, [each.name for each in known], 1)
-        hint = (
-            f"did you mean {near[0]}?" if near else f"%network create {name} makes one; %network ls lists all there are"
-        )
+        otherwise = f"%network create {name} makes one; %network ls lists all there are"
+        hint = did_you_mean(name, (each.name for each in known), otherwise)
         raise NetworkNotFound(f"network {name} not found", hint=hint)
 
     def write(self, network: Network) -> None:

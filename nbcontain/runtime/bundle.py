@@ -139,7 +139,7 @@ class Bundle:
 
             answers = answered_calls.filter_of(info.answers, os.uname().machine)
         keep = not (info.remove or info.build_step)
-        files.make_directory(path, durable=keep)
+        files.make_directory(path, durable=False)
         bundle = cls(path)
         try:
             with files.disk(path):
@@ -147,19 +147,26 @@ class Bundle:
                 files.make_new_directory(path / "rootfs")
                 # Whoever follows may do so from now on.
                 files.write_new(path / "journal.jsonl", b"")
-                for name, text in network_files(_name_of(spec), spec.annotations.get(HOSTS, "")).items():
-                    files.write_new(path / name, text.encode(), 0o644, durable=keep)
-                config, mounts = spec_codec.spec_to_text(spec), spec_codec.mounts_to_json(rootfs)
-                files.write_new(path / "config.json", config.encode(), durable=keep)
-                files.write_new(path / "rootfs.json", json.dumps(mounts).encode(), durable=keep)
-                if seccomp:
-                    files.write_new(path / "seccomp.bpf", seccomp, durable=keep)
-                if answers:
-                    files.write_new(path / "answers.bpf", answers, durable=keep)
+                shown = network_files(_name_of(spec), spec.annotations.get(HOSTS, ""))
+                for name, text in shown.items():
+                    files.write_new(path / name, text.encode(), 0o644)
+                own = {
+                    "config.json": spec_codec.spec_to_text(spec).encode(),
+                    "rootfs.json": json.dumps(spec_codec.mounts_to_json(rootfs)).encode(),
+                    **({"seccomp.bpf": seccomp} if seccomp else {}),
+                    **({"answers.bpf": answers} if answers else {}),
+                }
+                for name, data in own.items():
+                    files.write_new(path / name, data)
                 data = json.dumps(info_to_json(info)).encode()
                 if keep:
+                    # Only in the kernel: no supervisor writes one.
+                    from nbcontain.store import together
+
+                    together.sync(path, (*shown, *own))
                     # The names before the one that says that all of them are there.
                     files.sync_directory(path)
+                    files.sync_directory(path.parent)
                     files.replace(path / "container.json", data)
                 else:
                     files.write_new(path / "container.json", data)

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from nbcontain.errors import BadDocument, UsageError
+from nbcontain.errors import BadDocument, UsageError, did_you_mean
 from nbcontain.linux.capabilities import CAPABILITIES as EVERY
 from nbcontain.oci import strict_json
 from nbcontain.oci.spec import SharedDocument
@@ -140,10 +140,7 @@ def _capability(word: str) -> str:
     if name == "ALL":
         return name
     if name not in EVERY:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, EVERY, 1)
-        hint = f"did you mean {near[0]}?" if near else "NET_RAW, SYS_PTRACE … (capabilities(7)), or ALL"
+        hint = did_you_mean(name, EVERY, "NET_RAW, SYS_PTRACE … (capabilities(7)), or ALL")
         raise UsageError(f"there is no capability {word!r}", hint=hint)
     return f"CAP_{name}"
 

@@ -76,6 +76,11 @@ class Container:
         """Whether nobody has removed it."""
         return self.bundle.is_whole()
 
+    def require(self) -> None:
+        """Raises ContainerNotFound for one that somebody has removed."""
+        if not self.exists:
+            raise ContainerNotFound(f"{self.id[:12]} is gone", why="it was removed", hint="%container ps -a lists all")
+
     @property
     def status(self) -> Status:
         """How it is now. *lost* is one whose supervisor was killed, and the container with it."""

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from nbcontain.errors import UsageError
+from nbcontain.errors import UsageError, did_you_mean
 from nbcontain.runtime.grants import tmpfs_options
 from nbcontain.runtime.mount_points import (
     FLAGS,
@@ -94,10 +94,7 @@ def _with_pair(point: MountPoint, key: str, value: str) -> MountPoint:
             raise UsageError(f"{point.said}: cannot mix '{prefix}-*' options with mount type {point.type!r}")
     change = _KEYS.get(key)
     if change is None:
-        from difflib import get_close_matches
-
-        near = get_close_matches(key, _KEYS, 1)
-        hint = f"did you mean {near[0]}?" if near else "keys: " + " ".join(sorted(_KEYS))
+        hint = did_you_mean(key, _KEYS, "keys: " + " ".join(sorted(_KEYS)))
         raise UsageError(f"{point.said}: unexpected key {key!r} in '{key}={value}'", hint=hint)
     return change(point, value)
 

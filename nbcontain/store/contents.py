@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, cast
 
-from nbcontain.errors import BadArchive, StoreError
+from nbcontain.errors import BadArchive, StoreError, did_you_mean
 from nbcontain.oci.image import Layer
 from nbcontain.store import tar
 from nbcontain.store.blobs import Blobs
@@ -355,10 +355,7 @@ def resolve(root: Node, path: str) -> tuple[str, Node]:
 
 
 def _near(name: str, directory: Node) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, [os.fsdecode(each) for each in directory.children], 1)
-    return f"did you mean {near[0]}?" if near else "%image tree shows what there is"
+    return did_you_mean(name, map(os.fsdecode, directory.children), "%image tree shows what there is")
 
 
 def compare(old: Node, new: Node, *, times: bool = False) -> list[Change]:

@@ -427,7 +427,10 @@ def open_to_append(path: Path, mode: int = 0o600) -> int:
 
 
 def begin_writing_out(fd: int, offset: int, size_bytes: int) -> None:
-    """Have the disk begin with what was written there, while more is made; `sync_file` has then less to wait for."""
+    """Have the disk begin with what was written there, while more is made; `sync_file` has then less to wait for.
+
+    A size of 0 stands for all that follows.
+    """
     from nbcontain.linux import syscalls
 
     syscalls.begin_writing_out(fd, offset, size_bytes)

@@ -25,7 +25,7 @@ from nbcontain.oci.codec import LAYER_LIMIT
 from nbcontain.oci.digest import ChainID, Digest, chain_id
 from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
-from nbcontain.store import files
+from nbcontain.store import files, together
 from nbcontain.store.layout import Layout, Shelf
 from nbcontain.store.owners import LIMIT_BYTES
 from nbcontain.store.settling import Settling, Witness
@@ -238,10 +238,11 @@ class Snapshotter(ABC):
                 raise InUse(f"the snapshot {key} exists already") from error
             try:
                 # The parent first: a directory without it is known to be a crash's leftover.
-                files.write_new(directory / "parent", parent_bytes(parent), durable=durable)
+                files.write_new(directory / "parent", parent_bytes(parent))
                 files.make_new_directory(directory / "fs", 0o755)
                 self._furnish(directory, parent, for_programs=for_programs)
                 if durable:
+                    together.sync(directory, ["parent"])
                     self._settle_under(directory, parent)
                     files.sync_directory(directory)
                     files.sync_directory(self.shelf.actives)

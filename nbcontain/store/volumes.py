@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
-from nbcontain.errors import BadDocument, InUse, StoreError, UsageError, VolumeNotFound
+from nbcontain.errors import BadDocument, InUse, StoreError, UsageError, VolumeNotFound, did_you_mean
 from nbcontain.oci.strict_json import Fields
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
@@ -134,10 +134,7 @@ class Volumes:
         raise self._missing(name)
 
     def _missing(self, name: str) -> VolumeNotFound:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, self.names(), 1)
-        hint = f"did you mean {near[0]}?" if near else "%volume ls lists all there are"
+        hint = did_you_mean(name, self.names(), "%volume ls lists all there are")
         return VolumeNotFound(f"there is no volume {name!r}", hint=hint)
 
     def exists(self, name: str) -> bool:

@@ -281,16 +281,18 @@ def test_a_server_that_is_killed_under_load_ends_its_connections_and_nothing_els
     staying = machine.start(WEB, name="staying", network="lab", publish=("8081:80",))
     for each in (web, staying):
         wait_for_web(each)
-    forwarder, seconds = processes_of(machine)["forwarder"], 20 if os.environ.get("NBCONTAIN_SOAK") else 2
+    forwarder, seconds = processes_of(machine)["forwarder"], 20 if os.environ.get("NBCONTAIN_SOAK") else 3
     descriptors = len(os.listdir(f"/proc/{forwarder}/fd"))
     load = (wrk, "-t1", "-c32", f"-d{seconds}s", "--timeout", "1s")
     here = subprocess.Popen([*load, "http://127.0.0.1:8080/"], stdout=subprocess.PIPE, text=True)
     with ThreadPoolExecutor(1) as pool:
         there = pool.submit(lan.there, *load, "http://192.0.2.1:8080/", timeout=seconds + 10)
         time.sleep(seconds / 2)
+        # However slow the machine is: both loads are being answered.
+        assert "hello" in fetch("http://127.0.0.1:8080/") and "hello" in lan.there("curl", "-sS", "http://192.0.2.1:8080/")
         machine.engine.remove_container(web, force=True)
         for text in (here.communicate(timeout=seconds + 10)[0], there.result()):
-            assert int(re.findall(r"(\d+) requests in", text)[0]) > 10, text
+            assert int(re.findall(r"(\d+) requests in", text)[0]) > 0, text
     assert processes_of(machine)["forwarder"] == forwarder
     assert "hello" in fetch("http://127.0.0.1:8081/")
     # Those of the port that is gone, and of all connections.
@@ -392,6 +394,16 @@ def test_joining_and_leaving_while_it_runs(machine: Machine, lan: Lan) -> None:
     engine.stop(a, 0)
     engine.start(a)
     until(lambda: pings(machine, a, "b"))
+    engine.stop(b, 0)
+    engine.stop(a, 0)
+    engine.networks.remove("two")
+    # And whoever listens has heard of all of it.
+    heard = [each for each in engine.events.between("0", filters=["type=network"], follow=False) if each]
+    told = [(e["Action"], e["Actor"]["Attributes"]["name"], e["Actor"]["Attributes"].get("container")) for e in heard]
+    assert told == [
+        ("create", "one", None), ("create", "two", None), ("connect", "two", a.id), ("disconnect", "one", a.id),
+        ("disconnect", "two", a.id), ("connect", "two", a.id), ("destroy", "two", None),
+    ]  # fmt: skip
 
 
 def test_the_network_of_another_container_and_none_and_the_hosts(machine: Machine, lan: Lan) -> None:

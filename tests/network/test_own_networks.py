@@ -157,16 +157,28 @@ def test_nothing_leads_out_of_an_internal_network(machine: Machine, profile: str
     assert "198.51.100.7" not in result.stdout and "hello" not in result.stdout
 
 
+def test_ipv6_leads_out_where_this_machine_has_a_way_out_for_it(machine: Machine, profile: str) -> None:
+    make(machine, "six", ipv6=True)
+    # slirp4netns tells of itself as a router, a moment later.
+    until(lambda: "hello fd99::1" in machine.sh(f"{ask_outside('fd99::2')}; :", network="six"))
+    assert "hello 192.0.2.1" in machine.sh(ask_outside(), network="six")
+
+
 def test_a_container_does_not_reach_this_machines_loopback(machine: Machine, profile: str) -> None:
-    with socket.socket() as here:
-        here.bind(("127.0.0.1", 0))
-        here.listen()
-        number = here.getsockname()[1]
-        gateways = ("10.210.0.1", "198.19.211.2", "198.19.211.100", "127.0.0.1", "10.0.2.2")
-        machine.run("sh", "-c", "; ".join(f"nc -w 1 {each} {number} </dev/null" for each in gateways) + "; :")
-        here.settimeout(0.1)
-        with pytest.raises(TimeoutError):
-            here.accept()
+    make(machine, "six", ipv6=True, subnets=("fd42:7::/64",))
+    gateways = ("10.210.0.1", "198.19.211.2", "198.19.211.100", "127.0.0.1", "10.0.2.2")
+    gateways6 = ("fd42:7::1", "fd6e:6263:6f6e::2", "fd6e:6263:6f6e::100", "fd00::2", "fd00::3", "::1")
+    with socket.socket() as here, socket.socket(socket.AF_INET6) as here6:
+        for end, address in ((here, "127.0.0.1"), (here6, "::1")):
+            end.bind((address, 0))
+            end.listen()
+            end.settimeout(0.1)
+        for network, addresses, end in (("bridge", gateways, here), ("six", gateways6, here6)):
+            tries = " & ".join(f"timeout 3 nc -w 1 {each} {end.getsockname()[1]} </dev/null" for each in addresses)
+            machine.run("sh", "-c", f"{tries} & wait; :", network=network)
+        for end in (here, here6):
+            with pytest.raises(TimeoutError):
+                end.accept()
 
 
 def test_published_ports_lead_in_and_what_cannot_be_had_is_told(
@@ -206,7 +218,8 @@ def test_joining_and_leaving_while_it_runs(machine: Machine, web: Container, pro
 def test_a_container_that_is_started_again_by_itself_is_on_its_network_still(
     machine: Machine, web: Container, profile: str
 ) -> None:
-    dying = machine.start("echo ready; sleep 0.5; exit 1", name="dying", network="one", restart="on-failure:2")
+    script = "echo ready; test -e /again && exec sleep 600; touch /again; exit 1"
+    dying = machine.start(script, name="dying", network="one", restart="on-failure:2")
     until(lambda: dying.state().restart_count >= 1 and dying.status == "running")
     assert "hello" in machine.execute(dying, "sh", "-c", get("web", 80))[1]
 

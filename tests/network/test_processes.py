@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from nbcontain.network import rooms
+from nbcontain.network import rooms, uplink
 from nbcontain.network.records import Records
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
@@ -76,11 +77,29 @@ def test_what_a_killed_worker_was_about_to_write_goes_and_what_another_writes_st
     assert os.listdir(layout.network_sandboxes) == []
 
 
+def test_a_way_out_that_ends_at_once_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spawned(words: list[str], log: int) -> int:
+        """It has ended, and was waited for, before anybody can look at it."""
+        os.write(log, b"no such device\n")
+        child = subprocess.Popen(["true"])
+        child.wait()
+        return child.pid
+
+    monkeypatch.setattr(uplink, "missing", lambda: "")
+    monkeypatch.setattr(uplink, "there", lambda: {"pasta": "/bin/pasta"})
+    outside = SimpleNamespace(leads_out_by_ipv6=lambda: False, spawn=spawned)
+    made = uplink.Uplink(tmp_path / "uplink", outside)  # type: ignore[arg-type]
+    for _ in range(2):
+        made.be(os.getpid(), wanted=True)
+        assert made.refusal == "pasta: no such device" and made.ending == -1
+
+
 def test_a_holder_that_has_ended_is_replaced_by_whoever_finds_it(tmp_path: Path) -> None:
     program = f"""
 import os, select, sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
+from types import SimpleNamespace
 from types import SimpleNamespace
 from nbcontain.channel import Channel
 from nbcontain.linux.starts import start_of

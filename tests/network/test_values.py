@@ -27,6 +27,7 @@ from nbcontain.network.model import (
     sandbox_to_json,
 )
 from nbcontain.network.netlink import encoded
+from nbcontain.network.outside import has_default
 
 LAB = Network("lab", "ab" * 32, subnets=(addresses.subnet_of("10.5.0.0/24"), addresses.subnet_of("fd00:5::/64")))
 SHUT = Network("shut", "cd" * 32, subnets=(addresses.subnet_of("10.6.0.0/24"),), internal=True)
@@ -213,6 +214,15 @@ def test_neighbouring_ports_are_shown_as_one_range() -> None:
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}],
         "443/tcp": None,
     }
+
+
+def test_a_route_that_refuses_is_no_way_out() -> None:
+    any_ = "0" * 32
+    led = f"{any_} 00 {any_} 00 fd990000000000000000000000000002 00000400 00000001 00000000 00000003     wire"
+    near = f"fd990000000000000000000000000000 40 {any_} 00 {any_} 00000100 00000001 00000000 00000001     wire"
+    refusing = f"{any_} 00 {any_} 00 {any_} ffffffff 00000001 00000000 00200200       lo"
+    assert has_default(f"{near}\n{led}\n{refusing}\n")
+    assert not has_default(f"{near}\n{refusing}\n") and not has_default("")
 
 
 def test_the_picture_and_its_twin_show_hostile_names_as_text() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import pytest
 from machine import SLEEP, Machine, said, until
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
-from nbcontain.errors import BuildError, Cancelled, ContainerError, InUse, NameTaken, NotRunning
+from nbcontain.errors import BuildError, Cancelled, ContainerError, ContainerNotFound, InUse, NameTaken, NotRunning
+from nbcontain.handles import Container as Held
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 
@@ -220,6 +222,18 @@ def test_a_bundle_whose_writer_died_is_swept(profile: str, machine: Machine) -> 
 
 
 # --- names and numbers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("act", [
+    lambda held: held.to_dict(), lambda held: held.start(), lambda held: held.restart(), lambda held: held.rename("y"),
+    lambda held: held.commit("y"),
+])  # fmt: skip
+def test_a_handle_on_what_was_removed_says_so(machine: Machine, act: Callable[[Held], object]) -> None:
+    machine.start("echo ready; sleep 60", name="gone")
+    held = machine.engine.container("gone")
+    held.remove(force=True)
+    with pytest.raises(ContainerNotFound):
+        act(held)
 
 
 def test_a_name_is_taken_until_its_container_is_removed(profile: str, machine: Machine) -> None:

@@ -41,6 +41,8 @@ def test_its_whole_life(machine: Machine, runtime: str) -> None:
     until(lambda: container.status == "running" and container.pid is not None)
     engine.kill(container)
     assert container.wait(10) == 128 + signal.SIGKILL
+    engine.remove_container(container, volumes=True)
+    assert not engine.volumes.all()
 
 
 def test_it_runs_in_the_foreground_and_is_forgotten(machine: Machine, runtime: str) -> None:

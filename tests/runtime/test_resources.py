@@ -142,6 +142,9 @@ def test_a_paused_container_does_nothing_until_it_goes_on(machine: Machine, root
     resources.pause(container)
     machine.engine.stop(container, 0.2)
     assert container.status == "exited" and not container.is_paused
+    # Whoever asked for it, everybody hears of it.
+    heard = machine.engine.events.between("0", filters=["event=pause", "event=unpause"], follow=False)
+    assert [each["Action"] for each in heard if each][:3] == ["pause", "unpause", "pause"]
     with pytest.raises(NotRunning):
         resources.pause(container)
 

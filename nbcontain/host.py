@@ -72,10 +72,12 @@ class Host:
     def detect(cls, data_root: Path, cache: Path | None = None) -> Host:
         """Try everything, in the store at `data_root`; or take what `cache` remembers of this boot, kernel and user.
 
+        A store may be seen from inside of a container, too: what is remembered is for who is confined alike.
+
         Raises Unavailable where even the trying fails.
         """
         uid, gid = os.geteuid(), os.getegid()
-        identity = [_VERSION, boot_id(), os.uname().release, uid, gid, str(data_root)]
+        identity = [_VERSION, boot_id(), os.uname().release, uid, gid, str(data_root), _confinement()]
         answers = _remembered(cache, identity)
         if answers is None:
             answers = _probed(data_root, user_name(uid))
@@ -83,6 +85,16 @@ class Host:
                 _remember(cache, identity, answers)
         abilities = {each: Probe(bool(answers[each.name][0]), str(answers[each.name][1])) for each in Ability}
         return cls(uid, gid, uid == 0, os.uname().release, _cgroup(), _ids(uid, gid, abilities), abilities)
+
+
+def _confinement() -> list[str]:
+    """What this process may do at most, and whose mounts it sees; [] where no /proc says so."""
+    try:
+        status = Path("/proc/self/status").read_text().splitlines()
+        mounts = os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        return []
+    return [mounts, *(line for line in status if line.startswith(("CapEff", "CapBnd", "NoNewPrivs", "Seccomp")))]
 
 
 def _is_passing(answers: Mapping[str, list[object]]) -> bool:

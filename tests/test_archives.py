@@ -12,7 +12,7 @@ import tarfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pytest
 
@@ -153,6 +153,38 @@ def test_large_layers_are_unpacked_once_while_the_archive_is_read(
              for path in place.rglob("file*")}  # fmt: skip
     assert shown == {f"file{number}": content for number, content in enumerate(layers)}
     assert list(engine.store.layout.tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", [1, 515, 70_001])
+def test_a_layer_is_known_by_what_it_begins_with_in_whatever_pieces_it_comes(
+    engine: Engine, archives: Archives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """The first piece of a member was once all that was looked at: two bytes of gzip are no gzip, and no tar."""
+
+    class Slow:
+        """Standard input that gives so many bytes at a time."""
+
+        def __init__(self, data: bytes) -> None:
+            self.file = io.BytesIO(data)
+
+        def readinto(self, buffer: memoryview) -> int:
+            return self.file.readinto(memoryview(buffer)[:step])
+
+    image = add(engine, "app:1", random.Random(7).randbytes(2000 if step == 1 else 300_000))
+    archives.save(("app:1",), str(tmp_path / "out")).result()
+    files: dict[str, bytes | str] = {}
+    with tarfile.open(tmp_path / "out") as saved:
+        for each in saved:
+            if each.isfile():
+                name = "layer.tar.gz" if each.name.endswith(image.manifest.layers[0].digest.hex) else each.name
+                files[name] = cast(IO[bytes], saved.extractfile(each)).read()
+    [entry] = json.loads(files["manifest.json"])
+    files["manifest.json"] = json.dumps([entry | {"Layers": ["layer.tar.gz"]}]).encode()
+    del files["index.json"]
+    forget(engine)
+    monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": Slow(packed(files))}))
+    archives.load("-").result()
+    assert engine.image("app:1").manifest.layers == image.manifest.layers
 
 
 def test_a_large_layer_that_is_not_what_its_image_says_leaves_nothing(

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from nbcontain.display import words
-from nbcontain.errors import NbcontainError
 from nbcontain.events import Output, Record
 
 LIMIT_BYTES = 64 << 20
@@ -40,8 +39,8 @@ class Download:
             for number, piece in enumerate(_pieces(self._log(), self._limit_bytes)):
                 self._send({"download": self._view, "part": number}, [piece])
                 time.sleep(_PAUSE_S)
-        except (NbcontainError, OSError) as wrong:
-            error = str(wrong)
+        except Exception as wrong:  # noqa: BLE001 - told to whoever waits for the log: else a part looks like all of it
+            error = str(wrong) or type(wrong).__name__
         finally:
             self._send({"download": self._view, "over": True, "error": error}, [])
 

@@ -11,12 +11,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from nbcontain.linux import syscalls
-from nbcontain.store import files, layers
+from nbcontain.store import files, layers, ring
 from nbcontain.store.clone import clone
 from nbcontain.store.owners import LIMIT_BYTES, Ledger
 from nbcontain.store.pack import Pipe
@@ -41,12 +41,18 @@ def function(run: Function) -> Function:
 
 @function
 def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Unpack a layer's tar, which fds[0] reads and whoever feeds it hashes, into the root."""
-    with os.fdopen(fds[0], "rb", buffering=0, closefd=False) as raw:
+    """Unpack a layer's tar, which comes through a pipe or a ring and whoever feeds it hashes, into the root.
+
+    So many `descriptors` are the pipe's or the ring's; the ledger's follows, if there is one.
+    """
+    source, rest = fds[: arguments["descriptors"]], fds[arguments["descriptors"] :]
+    with ExitStack() as stack:
         applied = layers.apply_tar(
-            raw, "/", userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
+            ring.Received(source) if len(source) == ring.DESCRIPTORS
+            else stack.enter_context(os.fdopen(source[0], "rb", buffering=0, closefd=False)),
+            "/", userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
             target_type=TreeTarget if arguments["form"] == "tree" else None,
-            ledger=ledger_to(fds[1]) if len(fds) > 1 else None,
+            ledger=ledger_to(rest[0]) if rest else None,
         )  # fmt: skip
     return {
         "entries": applied.entries,

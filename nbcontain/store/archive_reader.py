@@ -148,6 +148,9 @@ class _Intake:
             self._links[name] = link
             return
         first = bytes(body())
+        while len(first) < min(size, tar.BLOCK) and (more := body()):
+            # A piece may be of any size, and it is by what it begins with that a layer is told.
+            first += more
         if name in _CONTENTS or (first.lstrip()[:1] in (b"{", b"[") and size <= DOCUMENT_LIMIT):
             self._document(name, size, first, body)
         elif size >= tar.BLOCK or (size and name.startswith("blobs/")):
@@ -167,8 +170,9 @@ class _Intake:
         if len(self._held) >= _BLOBS:
             raise BadArchive(f"the archive has more than {_BLOBS} large files")
         blob = self._stack.enter_context(self._blobs.writer())
-        feed = self._feed(name, size, first)
-        if name.startswith("blobs/") or first.startswith(_COMPRESSED):
+        is_plain = not name.startswith("blobs/") and not first.startswith(_COMPRESSED)
+        feed = self._feed(name, size, first, is_plain=is_plain)
+        if not is_plain:
             self._copy(first, body, blob.write, feed)
             self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
             return
@@ -177,6 +181,8 @@ class _Intake:
         self._copy(first, body, layer.write, feed)
         # Its threads end here: many layers may be held.
         layer.finish()
+        if feed is not None:
+            feed.diff_id = layer.diff_id
 
         def commit(media_type: str) -> tuple[Descriptor, DiffID | None]:
             made = layer.commit()
@@ -184,7 +190,7 @@ class _Intake:
 
         self._held[name] = _Held(commit)
 
-    def _feed(self, name: str, size: int, first: bytes) -> Feed | None:
+    def _feed(self, name: str, size: int, first: bytes, *, is_plain: bool) -> Feed | None:
         """Where to write a member too that is worth being unpacked already."""
         is_layer = first.startswith(_COMPRESSED) or first[257:262] == b"ustar"
         if self._early is None or not is_layer or size < _EARLY_BYTES:
@@ -192,7 +198,7 @@ class _Intake:
         with suppress(BadDigest):
             if self._blobs.exists(Digest.parse(name.removeprefix("blobs/").replace("/", ":"))):
                 return None
-        return self._early.begin()
+        return self._early.begin(is_plain=is_plain)
 
     def _copy(self, first: bytes, body: _Body, write: Write, feed: Feed | None) -> None:
         piece: bytes | memoryview = first

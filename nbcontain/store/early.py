@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from nbcontain.oci.digest import DiffID
 from nbcontain.store.pipes import pipe
+from nbcontain.store.ring import Sender
 from nbcontain.store.snapshots import Staging
-from nbcontain.store.stacks import Feed, Stacks, unpacked
+from nbcontain.store.stacks import Feed, Stacks, apply, unpacked
 
 _MANY = 64
 """More layers of one archive than these wait for their turn: each holds a directory open."""
@@ -37,24 +40,25 @@ class Early:
             each.thread.join()
         self._places.close()
 
-    def begin(self) -> Feed | None:
+    def begin(self, *, is_plain: bool) -> Feed | None:
         """Something to write one more layer's bytes to as they come, compressed or not, and to close.
 
-        None where it has to wait: a whole tree begins as the one below. Two at a time are unpacked.
+        Of a tar that `is_plain` the writer says the diff ID (`Feed.diff_id`), since it hashes it anyway. None where it
+        has to wait: a whole tree begins as the one below. Two at a time are unpacked.
         """
         if self._stacks.store.snapshots.form == "tree" or len(self._begun) >= _MANY:
             return None
         for each in self._begun[:-1]:
             each.thread.join()
         staging = self._places.enter_context(self._stacks.store.snapshots.staging())
-        self._begun.append(_Unpacking(self._stacks, staging))
+        self._begun.append(_Unpacking(self._stacks, staging, is_plain=is_plain))
         return self._begun[-1].feed
 
     def take(self, diff_id: DiffID) -> Staging | None:
         """The directory that this layer was unpacked into, for whoever asks first; None if there is none."""
         for each in self._begun:
             each.thread.join()
-            if each.diff_id == diff_id:
+            if each.is_whole and diff_id in (each.diff_id, each.feed.diff_id):
                 # Two jobs may come to this line at once: one of them gets it.
                 with each.lock:
                     staging, each.staging = each.staging, None
@@ -66,21 +70,29 @@ class Early:
 class _Unpacking:
     """One layer, by a thread of its own."""
 
-    def __init__(self, stacks: Stacks, staging: Staging) -> None:
-        reading, writing = pipe()
-        self.feed = Feed(writing)
+    def __init__(self, stacks: Stacks, staging: Staging, *, is_plain: bool) -> None:
         self.lock = threading.Lock()
         self.staging: Staging | None = staging
+        self.is_whole = False
+        """Whether all of it is unpacked."""
         self.diff_id: DiffID | None = None
-        """What it was, when all of it is unpacked."""
-        self.thread = threading.Thread(
-            target=self._run, args=(stacks, staging, reading), name="nbcontain unpack", daemon=True
-        )
+        """What it was then; None if the feed says that."""
+        if is_plain:
+            sender = Sender()
+            self.feed, work = Feed(sender), partial(apply, stacks, staging, sender)
+        else:
+            reading, writing = pipe()
+            self.feed, work = Feed(writing), partial(self._unzip, stacks, staging, reading)
+        self.thread = threading.Thread(target=self._run, args=(work,), name="nbcontain unpack", daemon=True)
         self.thread.start()
 
-    def _run(self, stacks: Stacks, staging: Staging, reading: int) -> None:
+    def _unzip(self, stacks: Stacks, staging: Staging, reading: int) -> None:
+        with os.fdopen(reading, "rb", buffering=0) as raw:
+            self.diff_id = unpacked(stacks, staging, raw)
+
+    def _run(self, work: Callable[[], None]) -> None:
         try:
-            with os.fdopen(reading, "rb", buffering=0) as raw:
-                self.diff_id = unpacked(stacks, staging, raw)
+            work()
+            self.is_whole = True
         except BaseException:  # noqa: BLE001 - it is unpacked again, and whoever does that is told
             return

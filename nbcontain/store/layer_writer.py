@@ -104,8 +104,12 @@ class LayerWriter:
     def commit(self) -> Layer:
         """Sync it and give it its name."""
         self.finish()
-        descriptor = self._blob.commit(LAYER_TAR_GZIP)
-        return Layer(descriptor, DiffID(Digest("sha256", self._sum.hexdigest())))
+        return Layer(self._blob.commit(LAYER_TAR_GZIP), self.diff_id)
+
+    @property
+    def diff_id(self) -> DiffID:
+        """Of what was written, once that is finished."""
+        return DiffID(Digest("sha256", self._sum.hexdigest()))
 
     def _room(self) -> memoryview:
         """Where the next bytes of the tar go."""

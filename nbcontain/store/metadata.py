@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 
 from nbcontain.store import tar
@@ -34,8 +35,32 @@ class Metadata:
         """Whether there is a ledger for what the disk refuses."""
         return self._ledger is not None
 
-    def set(self, fd: int, path: bytes, leaf: bytes, entry: tar.Entry, *, is_new: bool = True) -> None:
-        """For what is open. Without `is_new` its mode was not yet given when it was made."""
+    def set(self, fd: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
+        """For a file that is open, and was made with the mode of this entry."""
+        usual = self._keeps_owners and (entry.uid, entry.gid) == self._own and entry.kind == tar.REGULAR
+        if not usual or entry.mode & 0o7000 or entry.xattrs:
+            self._set(fd, path, leaf, entry, has_mode=True)
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+
+    def set_directory(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
+        """For a directory that nothing more is made in; without a leaf it is `parent`. Raises NotADirectoryError."""
+        name, times = leaf or b".", (entry.mtime_ns, entry.mtime_ns)
+        if self._keeps_owners and not entry.xattrs:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            wanted = (stat.S_IFDIR | entry.mode, entry.uid, entry.gid)
+            if (status.st_mode, status.st_uid, status.st_gid) == wanted:
+                # Made as it should be: it need not be opened.
+                os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+                return
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            self._set(fd, path, leaf, entry, has_mode=False)
+            os.utime(fd, ns=times)
+        finally:
+            os.close(fd)
+
+    def _set(self, fd: int, path: bytes, leaf: bytes, entry: tar.Entry, *, has_mode: bool) -> None:
+        """All but the time."""
         owner = self._owner(entry, lambda: os.fstat(fd))
         is_kept = self._keeps_owners
         if owner is not None:
@@ -47,11 +72,10 @@ class Metadata:
                 is_kept = False
         if not is_kept or entry.kind in (tar.CHARACTER, tar.BLOCK_DEVICE):
             self._keep(fd, path, leaf, entry)
-        if not is_new or owner is not None or entry.mode & 0o7000 or not self._keeps_owners:
+        if not has_mode or owner is not None or entry.mode & 0o7000 or not self._keeps_owners:
             os.fchmod(fd, entry.mode)
         if entry.xattrs:
             self._set_xattrs(fd, entry)
-        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
     def set_at(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry) -> None:
         """For what cannot be opened: symlinks, FIFOs, devices."""

@@ -21,6 +21,7 @@ from nbcontain.store import files, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.pipes import pipe, piped, poured
+from nbcontain.store.ring import Sender
 from nbcontain.store.snapshots import Active, Changes, Staging, Worker
 from nbcontain.store.store import Store
 from nbcontain.values import dataclass
@@ -115,16 +116,16 @@ class Stacks:
         with self.ledger(shown) as ledger:
             return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), read, ledger, ())
 
-    def apply(self, staging: Staging, tar_fd: int, ledger: Sequence[int]) -> None:
-        """Have a worker unpack the plain tar that a pipe gives, to its end. Whoever writes to the pipe hashes it."""
+    def apply(self, staging: Staging, source: Sequence[int], ledger: Sequence[int]) -> None:
+        """Have a worker unpack the plain tar that a pipe or a ring gives, to its end. Who writes to it hashes it."""
         self.worker.call(
             "apply_tar",
             (Mount("/", "bind", str(staging.fs), ("bind",)),),
             {
                 "userxattr": self.store.snapshots.userxattr, "form": self.store.snapshots.form,
-                "ids": "single" if self.ids.is_single else "all",
+                "ids": "single" if self.ids.is_single else "all", "descriptors": len(source),
             },  # fmt: skip
-            (tar_fd, *ledger),
+            (*source, *ledger),
         )
 
     @property
@@ -206,10 +207,12 @@ class Arrivals:
 
 
 class Feed:
-    """One layer's bytes on their way to where they are unpacked. Written by one thread."""
+    """One layer's bytes on their way to where they are unpacked: to a pipe, or a ring. Written by one thread."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, to: int | Sender) -> None:
+        self._to: int | Sender | None = to
+        self.diff_id: DiffID | None = None
+        """What was written, where the writer knows and nobody else does (`Early.begin`)."""
 
     def __enter__(self) -> Feed:
         return self
@@ -219,18 +222,21 @@ class Feed:
 
     def write(self, data: bytes | memoryview) -> None:
         """Give it some more. If the unpacking has failed, this is thrown away: `Arrivals.wait` tells why."""
-        if self._fd < 0:
-            return
         try:
-            files.write(self._fd, data)
+            if isinstance(self._to, int):
+                files.write(self._to, data)
+            elif self._to is not None:
+                self._to.write(data)
         except BrokenPipeError:
             self.close()
 
     def close(self) -> None:
         """That was all, or all that will come: a layer that is cut off fails. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        to, self._to = self._to, None
+        if isinstance(to, int):
+            os.close(to)
+        elif to is not None:
+            to.close()
 
 
 class _Job:
@@ -324,26 +330,29 @@ def unpacked(stacks: Stacks, staging: Staging, source: Any) -> DiffID:
 
     Unzipped here, by a thread, and written by the worker: that way two processors have work.
     """
-    reading, writing = pipe()
-    pump = _Pump(source, writing)
+    sender = Sender()
+    pump = _Pump(source, sender)
     try:
-        with staging.ledger(wanted=stacks.records) as ledger:
-            stacks.apply(staging, reading, ledger)
+        apply(stacks, staging, sender)
     except BadArchive:
-        os.close(reading)
         pump.finish()
         raise
-    except BaseException:
-        os.close(reading)
-        raise
-    os.close(reading)
     return pump.finish()
 
 
-class _Pump:
-    """A thread that uncompresses `source` into a pipe, hashes what it writes, and closes the pipe."""
+def apply(stacks: Stacks, staging: Staging, sender: Sender) -> None:
+    """Have the worker unpack the plain tar that is written to `sender`, by another thread. Raises BadArchive."""
+    try:
+        with staging.ledger(wanted=stacks.records) as ledger:
+            stacks.apply(staging, sender.fds, ledger)
+    finally:
+        sender.leave()
 
-    def __init__(self, source: tar.Readable, sink: int) -> None:
+
+class _Pump:
+    """A thread that uncompresses `source` into a ring, hashes what it writes, and closes the ring."""
+
+    def __init__(self, source: tar.Readable, sink: Sender) -> None:
         self._source = source
         self._sink = sink
         self._error: BaseException | None = None
@@ -362,12 +371,13 @@ class _Pump:
         try:
             stream = uncompressed(self._source)
             while chunk := stream.chunk():
+                # Before it is hashed: the worker has something to do meanwhile.
+                self._sink.write(chunk)
                 self._sum.update(chunk)
-                files.write(self._sink, chunk)
         except BrokenPipeError:
             # The worker has given up, and says why itself.
             return
         except BaseException as error:  # noqa: BLE001 - raised again by `finish`
             self._error = error
         finally:
-            os.close(self._sink)
+            self._sink.close()

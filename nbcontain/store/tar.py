@@ -13,19 +13,24 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nbcontain.errors import BadArchive
+from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal
+from nbcontain.store.tar_fields import parse_pax as parse_pax
 from nbcontain.values import dataclass, field
 
 BLOCK = 512
 _CHUNK = 256 << 10
 """What the processor's cache holds: read, hashed and written before it is forgotten."""
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
+_READ = struct.Struct("100s8s8s8s12s12s8xc100s8s64x8s8s155s12s")
+"""What is read of it: not the checksum, nor the owner's names."""
+_REMEMBERED = 4096
 
 REGULAR, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _HAS_NO_DATA = frozenset({LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO})
+_PLAIN = _HAS_NO_DATA | {REGULAR}
 _XATTR = b"SCHILY.xattr."
 _MAX_ID = (1 << 32) - 2
 _MAX_TIME_NS = (1 << 40) * 1_000_000_000
@@ -40,6 +45,14 @@ class Readable(Protocol):
     def readinto(self, buffer: memoryview, /) -> int | None: ...
 
 
+@runtime_checkable
+class Pieces(Protocol):
+    """The same in pieces that somebody made: their bytes are copied once, to the disk."""
+
+    def chunk(self) -> bytes | memoryview:
+        """The next one, valid until the call after; nothing at the end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What an archive may cost before it is taken for a bomb."""
@@ -50,7 +63,7 @@ class Limits:
     header_bytes: int = 1 << 20
     """Of one PAX header or long name."""
     path_bytes: int = 4096
-    """PATH_MAX."""
+    """PATH_MAX; no less than one header can say."""
 
 
 DEFAULT_LIMITS = Limits()
@@ -77,26 +90,27 @@ class Entry:
 class Reader:
     """Members of a tar stream in order. `next`, then one of `copy_to`, `chunk`s and `skip`, then `next` again."""
 
-    def __init__(self, stream: Readable, limits: Limits = DEFAULT_LIMITS, *, hashes: bool = True) -> None:
-        self._stream = stream
+    def __init__(self, stream: Readable | Pieces, limits: Limits = DEFAULT_LIMITS, *, hashes: bool = True) -> None:
+        self._pieces = stream if isinstance(stream, Pieces) else _Buffer(stream)
         self._limits = limits
-        self._buffer = bytearray(_CHUNK)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(b"")
         self._start = self._end = 0
         self._read_bytes = 0
         self._sum = hashlib.sha256() if hashes else None
         self._body = 0
         self._padding = 0
         self._defaults: dict[bytes, bytes] = {}
+        self._octals: dict[bytes, int] = {}
         self.entries = 0
 
     def next(self) -> Entry | None:
         """The next member, or None at the end of the archive. Raises BadArchive."""
-        extended: dict[bytes, bytes] = {}
+        extended: dict[bytes, bytes] | None = None
         long_name = long_link = b""
         headers = 0
         while True:
-            self.skip()
+            if self._body or self._padding:
+                self.skip()
             header = self._header()
             if header is None:
                 if extended or long_name or long_link:
@@ -106,8 +120,10 @@ class Reader:
             if headers > 16:
                 raise BadArchive("too many extended headers for one entry")
             kind = header[156:157]
+            if kind in _PLAIN:
+                break
             if kind == b"x":
-                extended |= parse_pax(self._small_body(header))
+                extended = (extended or {}) | parse_pax(self._small_body(header))
             elif kind == b"g":
                 self._take_defaults(parse_pax(self._small_body(header)))
             elif kind == b"L":
@@ -117,7 +133,7 @@ class Reader:
             else:
                 break
         if self._defaults:
-            extended = self._defaults | extended
+            extended = self._defaults | (extended or {})
         entry = self._entry(header, extended, long_name, long_link)
         self.entries += 1
         if self.entries > self._limits.entries:
@@ -127,14 +143,15 @@ class Reader:
     def copy_to(self, fd: int) -> None:
         """Write the current member's data to `fd`. Raises OSError, BadArchive if the archive ends inside."""
         while self._body:
-            count = self._end - self._start
+            start = self._start
+            count = self._end - start
             if not count:
                 self._fill()
                 continue
             if count > self._body:
                 count = self._body
-            written = os.write(fd, self._view[self._start : self._start + count])
-            self._start += written
+            written = os.write(fd, self._view[start : start + count])
+            self._start = start + written
             self._body -= written
 
     def chunk(self) -> memoryview:
@@ -163,26 +180,23 @@ class Reader:
 
     def finish(self) -> str:
         """Read to the end of the stream; the hex SHA-256 of all of it, or "" where it is not to hash."""
-        self._start = self._end
         while self._more():
-            self._start = self._end
+            pass
         return self._sum.hexdigest() if self._sum is not None else ""
 
     # --- bytes ---
 
     def _more(self) -> bool:
-        """Read and hash some more; False at the end of the stream."""
-        if self._start:
-            rest = self._end - self._start
-            if rest:
-                self._buffer[:rest] = self._buffer[self._start : self._end]
-            self._start, self._end = 0, rest
-        count = self._stream.readinto(self._view[self._end :]) or 0
+        """Take and hash the next piece, all of the last one being used up; False at the end of the stream."""
+        piece = self._pieces.chunk()
+        count = len(piece)
         if not count:
+            self._start = self._end = 0
             return False
         if self._sum is not None:
-            self._sum.update(self._view[self._end : self._end + count])
-        self._end += count
+            self._sum.update(piece)
+        self._view = memoryview(piece)
+        self._start, self._end = 0, count
         self._read_bytes += count
         if self._read_bytes > self._limits.stream_bytes:
             raise BadArchive(f"the archive unpacks to more than {self._limits.stream_bytes} bytes")
@@ -194,29 +208,42 @@ class Reader:
 
     def _header(self) -> bytes | None:
         """The next header block, its checksum verified; None at the end mark or at the end of the stream."""
-        while self._end - self._start < BLOCK:
-            if self._more():
-                continue
-            if self._end == self._start and self._read_bytes:
-                # Old writers leave out the two zero blocks; a digest tells truncation from that.
-                return None
-            raise BadArchive("the archive is cut off" if self._read_bytes else "the archive is empty")
-        header = bytes(self._view[self._start : self._start + BLOCK])
-        self._start += BLOCK
-        if not header[0] and not any(header):
+        start = self._start
+        if start + BLOCK <= self._end:
+            header = bytes(self._view[start : start + BLOCK])
+            self._start = start + BLOCK
+        else:
+            header = self._joined_block()
+        # Old writers leave out the two zero blocks; a digest tells truncation from that.
+        if not header or (not header[0] and not any(header)):
             return None
         # Adler-32's low half is one plus the sum of the bytes modulo 65521: C adds them up for us.
-        total = zlib.adler32(header[156:], zlib.adler32(b"        ", zlib.adler32(header[:148]))) & 0xFFFF
-        stated = _octal(header[148:156], "checksum")
-        if (stated + 1 - total) % 65521 or stated > BLOCK * 255:
+        checksum = header[148:156]
+        total = (zlib.adler32(header) & 0xFFFF) - (zlib.adler32(checksum) & 0xFFFF) + 8 * 32
+        stated = self._octal(checksum, "checksum")
+        if (stated - total) % 65521 or stated > BLOCK * 255:
             signed = sum(struct.unpack("512b", header[:148] + b"        " + header[156:]))
             if stated != signed:
                 raise BadArchive("a header's checksum is wrong", why="this is no tar archive, or it is damaged")
         return header
 
+    def _joined_block(self) -> bytes:
+        """The next 512 bytes, of several pieces; nothing at the end of the stream. Raises BadArchive within them."""
+        block = bytes(self._view[self._start : self._end])
+        self._start = self._end
+        while len(block) < BLOCK:
+            if not self._more():
+                if block or not self._read_bytes:
+                    raise BadArchive("the archive is cut off" if self._read_bytes else "the archive is empty")
+                return block
+            count = min(BLOCK - len(block), self._end)
+            block += self._view[:count]
+            self._start = count
+        return block
+
     def _small_body(self, header: bytes) -> bytes:
         """The data of an extended header, whole."""
-        size = _number(header[124:136], "size")
+        size = number(header[124:136], "size")
         if not 0 <= size <= self._limits.header_bytes:
             raise BadArchive(f"an extended header of {size} bytes")
         self._padding = -size % BLOCK
@@ -239,47 +266,74 @@ class Reader:
 
     # --- meaning ---
 
-    def _entry(self, header: bytes, extended: dict[bytes, bytes], long_name: bytes, long_link: bytes) -> Entry:
-        (name, mode, uid, gid, size, mtime, _, kind, link, magic, _, _, major, minor, prefix, tail) = _HEADER.unpack(
-            header
-        )
-        name, link = name.partition(b"\0")[0], link.partition(b"\0")[0]
+    def _entry(
+        self, header: bytes, extended: dict[bytes, bytes] | None, long_name: bytes, long_link: bytes
+    ) -> Entry:
+        (name, mode, uid, gid, size, mtime, kind, link, magic, major, minor, prefix, tail) = _READ.unpack(header)
+        name = name.partition(b"\0")[0]
+        link = link.partition(b"\0")[0] if link[0] else b""
         if magic == b"ustar\00000" and prefix[0]:
             # star keeps times in the last bytes of the prefix.
             prefix = (prefix[:131] if tail[8:] == b"tar\0" else prefix).partition(b"\0")[0]
             name = prefix + b"/" + name
         if kind == b"\0" or kind == b"7":
             kind = DIRECTORY if kind == b"\0" and name.endswith(b"/") else REGULAR
+        known = self._octal
+        is_wide = (uid[0] | gid[0] | size[0] | mtime[0]) & 0x80
+        if is_wide:
+            numbers = number(uid, "uid"), number(gid, "gid"), number(size, "size"), number(mtime, "mtime")
+        else:
+            numbers = known(uid, "uid"), known(gid, "gid"), known(size, "size"), known(mtime, "mtime")
         entry = Entry(
-            long_name or name,
-            kind,
-            _octal(mode, "mode") & 0o7777,
-            _number(uid, "uid"),
-            _number(gid, "gid"),
-            _number(size, "size"),
-            _number(mtime, "mtime") * 1_000_000_000,
+            long_name or name, kind, known(mode, "mode") & 0o7777, *numbers[:3], numbers[3] * 1_000_000_000,
             long_link or link,
-        )
+        )  # fmt: skip
         if kind in (CHARACTER, BLOCK_DEVICE):
-            entry.major, entry.minor = _octal(major, "device"), _octal(minor, "device")
+            entry.major, entry.minor = known(major, "device"), known(minor, "device")
         if extended:
             _extend(entry, extended)
-        if kind != REGULAR and kind not in _HAS_NO_DATA:
+        if kind not in _PLAIN:
             words = "a sparse file" if kind == b"S" else f"an entry of the unknown type {kind!r}"
             raise BadArchive(f"{words}: {entry.name!r}", hint="Make the archive without --sparse or other extensions.")
+        if is_wide or extended or long_name or long_link:
+            # What the fields of a header alone can say is in these limits.
+            self._limit(entry)
+        if kind != REGULAR:
+            entry.size = 0
+        self._body, self._padding = entry.size, -entry.size % BLOCK
+        return entry
+
+    def _limit(self, entry: Entry) -> None:
+        """Refuse what cannot be, and forget a time that is nonsense. Raises BadArchive."""
         if entry.size < 0 or entry.size >= 1 << 63:
             raise BadArchive(f"{entry.name!r} has the size {entry.size}")
         if not 0 <= entry.uid <= _MAX_ID or not 0 <= entry.gid <= _MAX_ID:
             raise BadArchive(f"{entry.name!r} belongs to an impossible user or group")
         if abs(entry.mtime_ns) > _MAX_TIME_NS:
             entry.mtime_ns = 0
-        if kind in _HAS_NO_DATA:
-            entry.size = 0
         limit = self._limits.path_bytes
         if len(entry.name) > limit or len(entry.link) > limit or b"\0" in entry.name or b"\0" in entry.link:
             raise BadArchive(f"an impossible name: {entry.name[:80]!r}…")
-        self._body, self._padding = entry.size, -entry.size % BLOCK
-        return entry
+
+    def _octal(self, data: bytes, what: str) -> int:
+        """Remembered, since modes, owners and small sizes are few. Raises BadArchive."""
+        value = self._octals.get(data)
+        if value is None:
+            value = octal(data, what)
+            if len(self._octals) < _REMEMBERED:
+                self._octals[data] = value
+        return value
+
+
+class _Buffer:
+    """A stream in pieces of the size that the processor's cache holds, each valid until the next."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._view = memoryview(bytearray(_CHUNK))
+
+    def chunk(self) -> memoryview:
+        return self._view[: self._stream.readinto(self._view) or 0]
 
 
 def _extend(entry: Entry, records: dict[bytes, bytes]) -> None:
@@ -296,69 +350,13 @@ def _extend(entry: Entry, records: dict[bytes, bytes]) -> None:
         elif key == b"linkpath":
             entry.link = value
         elif key == b"size":
-            entry.size = _decimal(value, "size")
+            entry.size = decimal(value, "size")
         elif key == b"uid":
-            entry.uid = _decimal(value, "uid")
+            entry.uid = decimal(value, "uid")
         elif key == b"gid":
-            entry.gid = _decimal(value, "gid")
+            entry.gid = decimal(value, "gid")
         elif key == b"mtime":
-            entry.mtime_ns = _nanoseconds(value)
-
-
-def parse_pax(data: bytes) -> dict[bytes, bytes]:
-    """Records of the form `LENGTH key=value\\n`, where LENGTH counts all of it in decimal. Raises BadArchive."""
-    records: dict[bytes, bytes] = {}
-    position = 0
-    while position < len(data):
-        space = data.find(b" ", position, position + 20)
-        if space < 0:
-            raise BadArchive("a PAX record without a length")
-        end = position + _decimal(data[position:space], "record length")
-        key, equals, value = data[space + 1 : end - 1].partition(b"=")
-        if end <= space + 1 or end > len(data) or data[end - 1 : end] != b"\n" or not equals or not key or b"\0" in key:
-            raise BadArchive("a malformed PAX record")
-        records[key] = value
-        position = end
-    return records
-
-
-def _decimal(text: bytes, what: str) -> int:
-    if not text.isdigit() or len(text) > 19:
-        raise BadArchive(f"{text[:40]!r} is no {what}")
-    return int(text)
-
-
-def _nanoseconds(text: bytes) -> int:
-    """Seconds since the epoch with a fraction, as in `-1.5`."""
-    whole, _, fraction = text.removeprefix(b"-").partition(b".")
-    if fraction and not fraction.isdigit():
-        raise BadArchive(f"{text[:40]!r} is no time")
-    value = _decimal(whole, "time") * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
-    return -value if text.startswith(b"-") else value
-
-
-@lru_cache(4096)
-def _octal(data: bytes, what: str) -> int:
-    # Remembered, since modes, owners and small sizes are few.
-    text = data.strip(b"\0 ")
-    if not text:
-        return 0
-    try:
-        # int() alone would take signs, underscores and 0o.
-        if not text.isdigit():
-            raise ValueError
-        return int(text, 8)
-    except ValueError:
-        why = "this is no tar archive, or it is damaged"
-        raise BadArchive(f"a header's {what} is no number: {data!r}", why=why) from None
-
-
-def _number(data: bytes, what: str) -> int:
-    """An octal number, or GNU's base-256: the first bit set, the rest big-endian two's complement."""
-    if data[0] & 0x80:
-        value = int.from_bytes(data, "big") & ((1 << (len(data) * 8 - 1)) - 1)
-        return value - (1 << (len(data) * 8 - 1)) if data[0] & 0x40 else value
-    return _octal(data, what)
+            entry.mtime_ns = nanoseconds(value)
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ Ids = Literal["all", "single"]
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORIES = 128
+_LEAF_BYTES = 255
+_NO_LEAF = (b"", b".", b"..")
 _SYMLINK_HOPS = 40
 
 
@@ -42,7 +44,7 @@ class Applied:
 
 
 def apply_tar(
-    stream: tar.Readable,
+    stream: tar.Readable | tar.Pieces,
     root: str = "/",
     *,
     userxattr: bool,
@@ -117,6 +119,8 @@ class Target:
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: dict[bytes, tuple[int, bytes]] = {}
         """Path as asked for → its fd, and its path with symlinks resolved."""
+        self._spelled: dict[bytes, tuple[int, bytes]] = {}
+        """The same by what stands before the last slash of a member's name, as it stands there."""
         self._directories: dict[bytes, tar.Entry] = {}
         """Owner, mode and time of directories are set at the end, when nothing changes them any more."""
 
@@ -144,16 +148,26 @@ class Target:
 
     def take(self, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make one entry; a later one of the same name wins."""
-        parts = split(entry.name)
-        if not parts:
-            if entry.kind != tar.DIRECTORY:
-                raise BadArchive("the archive replaces the root directory by something else")
-            if self._is_layer or self._is_whole:
-                self._directories[b""] = entry
-            return
-        leaf = parts.pop()
-        asked = b"/".join(parts)
-        parent, path = self._open.get(asked) or self._directory(parts, asked)
+        if len(self._open) >= _OPEN_DIRECTORIES:
+            # Here, where no descriptor of them is in use.
+            self._forget()
+        name = entry.name
+        head, _, leaf = (name[:-1] if name.endswith(b"/") else name).rpartition(b"/")
+        known = self._spelled.get(head)
+        if known is None or leaf in _NO_LEAF or len(leaf) > _LEAF_BYTES:
+            parts = split(name)
+            if not parts:
+                if entry.kind != tar.DIRECTORY:
+                    raise BadArchive("the archive replaces the root directory by something else")
+                if self._is_layer or self._is_whole:
+                    self._directories[b""] = entry
+                return
+            is_last = parts[-1] == leaf
+            leaf = parts.pop()
+            known = self._directory(parts, b"/".join(parts))
+            if is_last:
+                self._spelled[head] = known
+        parent, path = known
         if leaf.startswith(WHITEOUT) and not self._is_whole:
             if self._is_layer:
                 self._whiteout(parent, path, leaf)
@@ -161,7 +175,7 @@ class Target:
                 # As a file it would become a whiteout of the layer that it is packed into.
                 self.skipped += 1
             return
-        self._claim(join(path, leaf))
+        self._claim(path, leaf)
         try:
             self._make(parent, path, leaf, entry, reader)
         except FileExistsError:
@@ -187,7 +201,8 @@ class Target:
             finally:
                 os.close(fd)
         elif kind == tar.DIRECTORY:
-            os.mkdir(leaf, 0o700, dir_fd=parent)
+            # Already as it will be, where that does not stand in the way of its content.
+            os.mkdir(leaf, entry.mode if entry.mode & 0o7700 == 0o700 else 0o700, dir_fd=parent)
             self._directories[join(path, leaf)] = entry
         elif kind == tar.SYMLINK:
             if not entry.link:
@@ -264,8 +279,8 @@ class Target:
             return False
         return True
 
-    def _claim(self, path: bytes) -> None:
-        """What is at this path is this archive's from now on."""
+    def _claim(self, path: bytes, leaf: bytes) -> None:
+        """What has this name in that directory is this archive's from now on."""
 
     def _is_own(self, path: bytes) -> bool:
         """Whether what is at this path came from this archive: here, all that there is."""
@@ -307,8 +322,6 @@ class Target:
         """
         if (known := self._open.get(asked)) is not None:
             return known
-        if len(self._open) >= _OPEN_DIRECTORIES:
-            self._forget()
         fd, hops, is_owned, todo = self._root, 0, False, parts[::-1]
         walked: list[bytes] = []
         above = self._open.get(b"/".join(parts[:-1])) if len(parts) > 1 else None
@@ -376,29 +389,40 @@ class Target:
         for fd, _ in self._open.values():
             os.close(fd)
         self._open.clear()
+        self._spelled.clear()
 
     def finish_directories(self) -> None:
         """Owner, mode, attributes and time of each directory, deepest first. What became something else is left out."""
         self._forget()
-        parent, parent_fd = b"", os.dup(self._root)
+        way = [(b"", os.dup(self._root))]
         try:
             for path in sorted(self._directories, reverse=True):
                 head, _, leaf = path.rpartition(b"/")
                 try:
-                    if head != parent:
-                        below = self._exact(head)
-                        os.close(parent_fd)
-                        parent, parent_fd = head, below
-                    fd = os.open(leaf or b".", _DIRECTORY, dir_fd=parent_fd)
+                    parent = self._at(head, way)
+                    self._metadata.set_directory(parent, head, leaf, self._directories[path])
                 except (FileNotFoundError, NotADirectoryError):
                     continue
-                try:
-                    entry = self._directories[path]
-                    self._metadata.set(fd, head, leaf, entry, is_new=False)
-                finally:
-                    os.close(fd)
         finally:
-            os.close(parent_fd)
+            for _, fd in way:
+                os.close(fd)
+
+    @staticmethod
+    def _at(path: bytes, way: list[tuple[bytes, int]]) -> int:
+        """A directory by its resolved path, no symlink on the way; `way` are directories on the way to the last one.
+
+        They are left open for the next one, but for some of very many. Raises what opening them raises.
+        """
+        while way[-1][0] != path and way[-1][0] and not path.startswith(way[-1][0] + b"/"):
+            os.close(way.pop()[1])
+        above, fd = way[-1]
+        for part in split(path[len(above) :]):
+            fd = os.open(part, _DIRECTORY, dir_fd=fd)
+            above = join(above, part)
+            way.append((above, fd))
+            if len(way) > _OPEN_DIRECTORIES:
+                os.close(way.pop(1)[1])
+        return fd
 
     def _exact(self, path: bytes) -> int:
         """A directory by its resolved path, no symlink on the way."""
@@ -418,6 +442,6 @@ def split(name: bytes) -> list[bytes]:
     if b".." in parts:
         raise BadArchive(f"{name!r} points out of the archive")
     for part in parts:
-        if len(part) > 255:
+        if len(part) > _LEAF_BYTES:
             raise BadArchive(f"a file name of {len(part)} bytes")
     return parts

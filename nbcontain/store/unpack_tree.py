@@ -22,7 +22,10 @@ class TreeTarget(Target):
         self._own: set[bytes] = {b""}
         """What this layer has itself, and the directories above that: whiteouts do not concern them."""
 
-    def _claim(self, path: bytes) -> None:
+    def _claim(self, path: bytes, leaf: bytes) -> None:
+        self._claim_path(join(path, leaf))
+
+    def _claim_path(self, path: bytes) -> None:
         while path not in self._own:
             self._own.add(path)
             path = path.rpartition(b"/")[0]
@@ -32,7 +35,7 @@ class TreeTarget(Target):
 
     def _whiteout(self, parent: int, path: bytes, leaf: bytes) -> None:
         if leaf == OPAQUE:
-            self._claim(path)
+            self._claim_path(path)
             self._remove_foreign(path)
             return
         if leaf.startswith(META):
@@ -41,7 +44,7 @@ class TreeTarget(Target):
         name = leaf[len(WHITEOUT) :]
         if name in (b"", b".", b".."):
             raise BadArchive(f"a whiteout of {name!r} in {path!r}")
-        self._claim(path)
+        self._claim_path(path)
         if join(path, name) in self._own:
             self._remove_foreign(join(path, name))
             return

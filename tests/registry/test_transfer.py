@@ -31,6 +31,7 @@ from nbcontain.oci.image import INDEX, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.profiles import PROFILES
 from nbcontain.registry.client import SCHEMA_1
+from nbcontain.store.ingest import Partial
 
 
 def pulled(engine: Engine, registry: Registry, name: str = "team/app:1", **options: Any) -> Any:
@@ -151,6 +152,35 @@ def test_a_lasting_fault_is_a_named_error_and_leaves_nothing_wrong(
         assert engine.store.blobs.read(digest, 1 << 23) == sample[1][digest]
     registry.faults.clear()
     assert pulled(engine, registry).digest == sample[0].digest
+
+
+def test_an_error_that_nobody_foresaw_ends_the_pull_as_what_it_is_and_leaves_nothing(
+    engine: Engine, registry: Registry, sample: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the thread of one layer of several, in the middle of it, with the layer being unpacked meanwhile."""
+    registry.add("team/app", "1", *sample)
+    [small, big] = sample[0].manifest.layers
+    write = Partial.write
+    threads = set(threading.enumerate())
+
+    def breaks(self: Partial, data: bytes) -> None:
+        write(self, data)
+        if self.size > 1_000_000:
+            raise ZeroDivisionError("nobody foresaw this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Partial, "write", breaks)
+        with pytest.raises(ZeroDivisionError, match="nobody foresaw this"):
+            pulled(engine, registry)
+    assert engine.images() == []
+    assert not engine.store.blobs.has(big)
+    for thread in set(threading.enumerate()) - threads:
+        if thread.name.startswith(("nbcontain pull", "nbcontain unpack", "nbcontain unzip")):
+            thread.join(30)
+            assert not thread.is_alive()
+    assert list(engine.store.layout.tmp.iterdir()) == []
+    assert pulled(engine, registry).digest == sample[0].digest
+    assert engine.soundness.look().is_clean
 
 
 def test_credentials_stay_with_their_host(engine: Engine, registry: Registry, sample: Any) -> None:

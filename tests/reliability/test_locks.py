@@ -180,3 +180,20 @@ def test_what_a_killed_or_starved_trial_found_is_not_remembered(
     assert not host.Host.detect(tmp_path, tmp_path / "host.json").can(Ability.OVERLAY)
     monkeypatch.setattr(host, "_probed", lambda root, name: answers)
     assert host.Host.detect(tmp_path, tmp_path / "host.json").can(Ability.OVERLAY)
+
+
+def test_what_is_remembered_of_a_machine_is_not_taken_for_what_holds_where_less_is_allowed(tmp_path: Path) -> None:
+    """As in a container that sees the same store."""
+    cache = tmp_path / "host.json"
+    host.Host.detect(tmp_path, cache)
+    remembered = cache.read_text()
+    cache.write_text(remembered.replace('"KERNEL": [true', '"KERNEL": [false'))
+    assert not host.Host.detect(tmp_path, cache).can(Ability.KERNEL)
+    script = (
+        "import sys; from pathlib import Path; from nbcontain.linux import syscalls;"
+        " from nbcontain.host import Ability, Host;"
+        " syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1);"
+        " print(Host.detect(Path(sys.argv[1]), Path(sys.argv[1], 'host.json')).can(Ability.KERNEL))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -19,6 +19,7 @@ from nbcontain.errors import BadArchive, StoreError
 from nbcontain.store import tar
 from nbcontain.store.layers import Added, Deleted, Modified, changes, tar_of
 from nbcontain.store.pack import Pipe
+from nbcontain.store.unpack import _OPEN_DIRECTORIES
 
 
 @pytest.fixture
@@ -132,6 +133,24 @@ def test_a_directory_named_twice_keeps_its_content(root: Path) -> None:
     assert stat.S_IMODE((root / "d").stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o1777, 0o2755, 0o500, 0o7777])
+def test_a_directory_has_its_own_mode_and_time(root: Path, mode: int) -> None:
+    unpack(root, archive(directory("d/", mode), directory("d/e/", mode), member("d/e/f", data=b"x")))
+    for path in (root / "d", root / "d/e"):
+        assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_mtime) == (mode, 1)
+        path.chmod(0o700)
+
+
+def test_what_became_something_else_does_not_get_the_time_of_the_directory_that_it_was(root: Path) -> None:
+    late = 5_000_000_000
+    unpack(root, archive(
+        directory("d/", 0o644), member("d/e/f"), member("d", data=b"x", mtime_ns=late),
+        directory("g/"), directory("g/h/", 0o644), member("g", data=b"x"), directory("g/"),
+        member("g/h", data=b"x", mtime_ns=late),
+    ))  # fmt: skip
+    assert [(root / name).stat().st_mtime for name in ("d", "g/h", "g")] == [5, 5, 1]
+
+
 def test_a_directory_without_any_right_still_gets_its_content(root: Path) -> None:
     unpack(root, archive(directory("d/", 0), member("d/f", data=b"x")))
     assert stat.S_IMODE((root / "d").stat().st_mode) == 0
@@ -147,6 +166,14 @@ def test_a_hard_link_leads_only_to_a_file_of_the_layer(root: Path, target: str) 
 def test_a_hard_link_to_itself_does_no_harm(root: Path) -> None:
     unpack(root, archive(member("x", data=b"1"), link("x", "x")))
     assert listing(root) == {"x": "1"}
+
+
+def test_a_hard_link_is_made_where_it_belongs_however_many_directories_are_open(root: Path) -> None:
+    """Looking for its source could close the directory that it goes to, and open another by the same number."""
+    full = [member(f"d{number}/f", data=b"") for number in range(2 * _OPEN_DIRECTORIES - 1)]
+    unpack(root, archive(member("s/f", data=b"source"), *full, link(f"d{len(full) - 1}/link", "s/f")))
+    assert [path.relative_to(root).as_posix() for path in root.rglob("link")] == [f"d{len(full) - 1}/link"]
+    assert (root / f"d{len(full) - 1}/link").read_text() == "source"
 
 
 def test_overwriting_one_of_two_links_leaves_the_other(root: Path) -> None:

@@ -156,7 +156,7 @@ def _written(laid: Laid, parent: Filesystem, workshop: Workshop) -> Filesystem:
             return {"writer": writer}
 
         ledger = stack.enter_context(staging.ledger(wanted=stacks.records))
-        layer = piped(write, lambda pipe: stacks.apply(staging, pipe, ledger))["writer"].commit()
+        layer = piped(write, lambda pipe: stacks.apply(staging, (pipe,), ledger))["writer"].commit()
         staging.commit(chain_id(parent.chain_id, layer.diff_id), parent.chain_id)
     return Filesystem((*parent.layers, layer))
 

@@ -1,0 +1,97 @@
+"""Bytes on their way to a worker through memory that both see: each is copied once, where a pipe copies it twice.
+
+The memory is so many slots of one size. A pipe says how many bytes are in the next slot, four bytes each time; on
+another comes one byte for each slot that was read. Whoever writes trusts what comes back for nothing but that there is
+room: the worker may have been taken over by what it reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+
+_SLOT_BYTES = 256 << 10
+"""What the processor's cache holds."""
+_SLOTS = 4
+_WORD_BYTES = 4
+DESCRIPTORS = 3
+"""So many make the other end."""
+
+
+class Sender:
+    """The end that is written to, by one thread. `fds` make the other (`Received`)."""
+
+    def __init__(self) -> None:
+        memory = os.memfd_create("nbcontain-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            # All of it now: who writes to memory that is not to be had later, or was cut off, is killed.
+            os.posix_fallocate(memory, 0, _SLOTS * _SLOT_BYTES)
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self._memory = mmap.mmap(memory, _SLOTS * _SLOT_BYTES)
+        except BaseException:
+            os.close(memory)
+            raise
+        words, self._words = os.pipe2(os.O_CLOEXEC)
+        self._freed, freed = os.pipe2(os.O_CLOEXEC)
+        self.fds: tuple[int, ...] = (memory, words, freed)
+        self._view = memoryview(self._memory)
+        self._next = 0
+        self._room = _SLOTS
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Have this read, when there is room. Raises BrokenPipeError if nobody reads any more."""
+        rest = memoryview(data)
+        while rest:
+            if not self._room:
+                freed = os.read(self._freed, _SLOTS)
+                if not freed:
+                    raise BrokenPipeError(errno.EPIPE, "nobody reads any more")
+                self._room = len(freed)
+            count = min(len(rest), _SLOT_BYTES)
+            start = self._next * _SLOT_BYTES
+            self._view[start : start + count] = rest[:count]
+            self._next = (self._next + 1) % _SLOTS
+            self._room -= 1
+            os.write(self._words, count.to_bytes(_WORD_BYTES, "big"))
+            rest = rest[count:]
+
+    def close(self) -> None:
+        """That was all. Idempotent."""
+        if self._words >= 0:
+            os.close(self._words)
+            os.close(self._freed)
+            self._words = -1
+            self._view.release()
+            self._memory.close()
+
+    def leave(self) -> None:
+        """The other end is somebody else's now, or nobody's: whoever writes is told when it is gone. Idempotent."""
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = ()
+
+
+class Received:
+    """The other end, in the worker: what was written, in pieces. The descriptors stay open."""
+
+    def __init__(self, fds: Sequence[int]) -> None:
+        memory, self._words, self._freed = fds
+        self._memory = memoryview(mmap.mmap(memory, _SLOTS * _SLOT_BYTES, prot=mmap.PROT_READ))
+        self._next = 0
+        self._is_reading = False
+
+    def chunk(self) -> memoryview:
+        """Some more, valid until the next call; nothing at the end."""
+        if self._is_reading:
+            # Nobody may wait for it any more.
+            with suppress(BrokenPipeError):
+                os.write(self._freed, b"\0")
+        word = os.read(self._words, _WORD_BYTES)
+        self._is_reading = bool(word)
+        start = self._next * _SLOT_BYTES
+        self._next = (self._next + 1) % _SLOTS
+        return self._memory[start : start + int.from_bytes(word, "big")]

@@ -236,6 +236,26 @@ def test_nobody_listens_on_to_what_is_not_followed_any_more() -> None:
     assert not listening.is_alive()
 
 
+class Endless:
+    """A container whose line has no end."""
+
+    name = id = "endless"
+    info = SimpleNamespace(labels={})
+
+    def output(self, *, follow: bool, tail: int | None) -> Iterator[Record]:
+        for _ in range(3 * 1024):
+            yield Record(1.0, Output("c", "stdout", b"x" * 1024))
+        yield Record(2.0, Output("c", "stdout", b"yz\na"))
+
+
+def test_a_line_without_an_end_is_cut_and_nothing_of_it_is_lost() -> None:
+    records = _followed([Endless()], tail=None)  # type: ignore[list-item]
+    said = b"".join(record.event.data for record in records if isinstance(record.event, Output))
+    lines = said.splitlines()
+    assert [len(line) for line in lines[:3]] == [len(b"endless-1  | ") + (1 << 20)] * 3
+    assert lines[3:] == [b"endless-1  | yz", b"endless-1  | a"]
+
+
 def test_a_cell_without_a_command_is_brought_up() -> None:
     assert [_has_verb(words.split()) for words in ("", "-p x", "-p x up", "--profile=a", "down")] == [
         False, False, True, False, True,

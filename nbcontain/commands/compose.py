@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
     from nbcontain.handles import Container
 
+_LONGEST_LINE = 1 << 20
+"""Bytes: what has no end until then is shown as a line of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
@@ -281,22 +284,29 @@ def _shown(container: Container) -> str:
 
 
 def _prefixed(container: Container, width: int, records: Iterator[Record], *, prefix: bool) -> Iterator[Record]:
-    """Each whole line with its service before it."""
+    """Each whole line with its service before it; one without an end is cut somewhere."""
     head = f"{_shown(container):<{width}}  | ".encode() if prefix else b""
-    rest: dict[str, bytes] = {}
+    rest: dict[str, bytearray] = {}
     last = 0.0
     for record in records:
         event = record.event
         if not isinstance(event, Output):
             continue
         last = record.time
-        *lines, rest[event.stream] = (rest.get(event.stream, b"") + event.data).split(b"\n")
-        if lines:
-            data = b"".join(head + line + b"\n" for line in lines)
-            yield replace(record, event=replace(event, data=data))
-    for stream, data in rest.items():
-        if data:
-            yield Record(last, Output(container.id, "stderr" if stream == "stderr" else "stdout", head + data + b"\n"))
+        begun = rest.setdefault(event.stream, bytearray())
+        begun += event.data
+        if b"\n" not in event.data and len(begun) < _LONGEST_LINE:
+            continue
+        *lines, end = begun.split(b"\n")
+        begun[:] = end
+        if len(end) >= _LONGEST_LINE:
+            lines.append(bytearray(begun))
+            begun.clear()
+        data = b"".join(head + line + b"\n" for line in lines)
+        yield replace(record, event=replace(event, data=data))
+    for stream, end in rest.items():
+        if end:
+            yield Record(last, Output(container.id, "stderr" if stream == "stderr" else "stdout", head + end + b"\n"))
 
 
 def _on_each(

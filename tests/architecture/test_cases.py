@@ -6,6 +6,10 @@ import ast
 import sys
 import typing
 from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
 
 from nbcontain import events
 from package_source import Module, modules
@@ -84,3 +88,11 @@ def test_public_names_say_what_they_are() -> None:
         if not ast.get_docstring(node)  # type: ignore[arg-type]
     ]
     assert silent == []
+
+
+def test_no_directory_of_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
+    tests = Path(__file__).parents[1]
+    directories = {each for path in tests.rglob("test_*.py") for each in path.relative_to(tests).parts[:-1]}
+    patterns = pytestconfig.getini("norecursedirs")
+    assert "build" in directories
+    assert {name for name in directories if any(fnmatch(name, pattern) for pattern in patterns)} == set()

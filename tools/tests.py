@@ -1,4 +1,4 @@
-"""The whole suite in two halves side by side, since much of it waits: one is seen live, the other is shown after it.
+"""The whole suite in three parts side by side, since much of it waits: one is seen live, the others are shown after it.
 
 A few tests that failed are then run once more with nothing beside them. What passes alone is named as such at the end:
 there is a race to be found, in the test or in what it tests, but this run is not lost for it.
@@ -13,16 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
-PATIENT = (
-    "tests/oci_runtime", "tests/registry", "tests/reliability", "tests/store", "tests/test_debian.py",
-    "tests/test_real.py", "tests/test_services.py",
+PARTS = (
+    (
+        "tests/oci_runtime", "tests/registry", "tests/reliability", "tests/store", "tests/test_debian.py",
+        "tests/test_real.py", "tests/test_services.py",
+    ),
+    ("tests/build", "tests/hostile", "tests/notebook"),
 )  # fmt: skip
-"""About half of the time: kills, power cuts, full disks, and packages that are fetched and installed."""
-
-
-CACHES = (".pytest_cache/others", ".pytest_cache/patient")
+"""About a third of the time each: kills, power cuts, full disks and packages that are installed; builds and kernels.
+What is left is the part that is seen live."""
 FEW = 3
 """More than these are no accident."""
 
@@ -32,19 +34,30 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return subprocess.call([*pytest, *arguments])
     began = time.monotonic()
-    others, patient = ([*pytest, "--cache-clear", "-o", f"cache_dir={cache}"] for cache in CACHES)
-    with tempfile.TemporaryFile() as log:
-        beside = subprocess.Popen([*patient, *PATIENT], stdout=log, stderr=subprocess.STDOUT)
+    left = ["tests", *(f"--ignore={path}" for part in PARTS for path in part)]
+    caches = [f".pytest_cache/{number}" for number in range(len(PARTS) + 1)]
+    live, *others = (
+        [*pytest, "--cache-clear", "-o", f"cache_dir={cache}", *part]
+        for cache, part in zip(caches, (left, *PARTS), strict=True)
+    )
+    with ExitStack() as stack:
+        logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in others]
+        beside = [
+            subprocess.Popen(each, stdout=log, stderr=subprocess.STDOUT) for each, log in zip(others, logs, strict=True)
+        ]
         try:
-            codes = [subprocess.call([*others, "tests", *(f"--ignore={path}" for path in PATIENT)]), beside.wait()]
+            code = subprocess.call(live)
         except KeyboardInterrupt:
-            codes = [130, beside.wait()]
-        log.seek(0)
-        print(f"\n{'=' * 20} {' '.join(PATIENT)} {'=' * 20}", flush=True)
-        sys.stdout.buffer.write(log.read())
-    words = "both halves passed" if not any(codes) else f"the halves ended with {codes[0]} and {codes[1]}"
+            code = 130
+        # One that was killed by a signal has its number, with a minus.
+        codes = [abs(each) for each in (code, *(each.wait() for each in beside))]
+        for part, log in zip(PARTS, logs, strict=True):
+            log.seek(0)
+            print(f"\n{'=' * 20} {' '.join(part)} {'=' * 20}", flush=True)
+            sys.stdout.buffer.write(log.read())
+    words = "all parts passed" if not any(codes) else f"the parts ended with {', '.join(map(str, codes))}"
     print(f"\n{words}, after {time.monotonic() - began:.0f} s", flush=True)
-    failed = [test for cache in CACHES for test in failures(Path(cache))]
+    failed = [test for cache in caches for test in failures(Path(cache))]
     if max(codes) == 1 and 0 < len(failed) <= FEW:
         print(f"\nonce more, alone: {' '.join(failed)}", flush=True)
         codes = [subprocess.call([*pytest, *failed])]
@@ -62,5 +75,5 @@ def failures(cache: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    missing = [path for path in PATIENT if not Path(path).exists()]
+    missing = [path for part in PARTS for path in part if not Path(path).exists()]
     sys.exit(f"{missing} are not here" if missing else main(sys.argv[1:]))

@@ -95,6 +95,8 @@ def _be_function(channel: Channel, message: Message, fds: list[int], rung: Rung)
     for name in message["modules"]:
         importlib.import_module(name)
     freeze_imports()
+    # No program follows in this process: who does not read any more is an error like others, and ends nobody.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     function = sys.modules[ROOTFS].FUNCTIONS[message["function"]]
     arguments = message["arguments"]

@@ -17,10 +17,11 @@ from typing import Any
 
 from nbcontain.linux import syscalls
 from nbcontain.store import files, layers, ring
+from nbcontain.store.changes import above
 from nbcontain.store.clone import clone
 from nbcontain.store.owners import LIMIT_BYTES, Ledger
 from nbcontain.store.pack import Pipe
-from nbcontain.store.tree_changes import Comparison, TreePacker, above, tree_changes
+from nbcontain.store.tree_changes import Comparison, TreePacker, tree_changes
 from nbcontain.store.unpack_tree import TreeTarget
 
 Arguments = dict[str, Any]

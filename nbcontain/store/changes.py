@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.store.whiteouts import is_opaque, is_whiteout, join, opaque_xattr
@@ -42,11 +43,40 @@ def changes(
     userxattr: bool,
     skip: frozenset[str] = frozenset(),
 ) -> Iterator[Change]:
-    """What an overlay's upper directory changes of the layers `lowers`, topmost first; paths absolute, sorted."""
+    """What an overlay's upper directory changes of the layers `lowers`, topmost first; paths absolute, sorted.
+
+    Nothing is said of `skip`, mount points that were made for the container, nor of directories that are in the upper
+    one for their sake only.
+    """
     opaque = opaque_xattr(userxattr=userxattr)
     skipped = frozenset(os.fsencode(path).strip(b"/") for path in skip)
     below = tuple(os.fsencode(lower) for lower in lowers)
-    yield from _changes(os.fsencode(root), b"", below, opaque, skipped)
+    found = list(_changes(os.fsencode(root), b"", below, opaque, skipped))
+    quiet = set(above(skip)) - set(above(each.path for each in found))
+    for each in found:
+        path = os.fsencode(each.path).strip(b"/")
+        if path not in quiet or not isinstance(each, Modified) or not _is_as_it_was(os.fsencode(root), path, below):
+            yield each
+
+
+def above(paths: Iterable[str]) -> Iterator[bytes]:
+    """The directories above these absolute paths, without the slash that they begin with."""
+    for path in paths:
+        while path := os.path.dirname(path).rstrip("/"):
+            yield os.fsencode(path.strip("/"))
+
+
+def same_metadata(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether mode and owner are the same, whatever the time."""
+    return (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)
+
+
+def _is_as_it_was(upper: bytes, path: bytes, below: tuple[bytes, ...]) -> bool:
+    """Whether a directory's mode and owner are those of the topmost layer that has it, which shines through."""
+    for lower in below:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return same_metadata(os.lstat(os.path.join(upper, path)), os.lstat(os.path.join(lower, path)))
+    return False
 
 
 def _changes(

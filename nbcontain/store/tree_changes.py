@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from nbcontain.linux import syscalls
 from nbcontain.store import tar
-from nbcontain.store.changes import Added, Change, Deleted, Modified
+from nbcontain.store.changes import Added, Change, Deleted, Modified, above, same_metadata
 from nbcontain.store.owners import Ledger
 from nbcontain.store.pack import Packer, Send, empty, kept_xattrs
 from nbcontain.store.tree_index import Noted, TreeIndex, noted
@@ -62,7 +62,7 @@ class Comparison:
         A quiet one has not changed if only its time has: something of ours was made in it.
         """
         found = self._state(parent, path, name)
-        return "same" if found == "changed" and is_quiet and self.has_same_metadata(parent, path, name) else found
+        return "same" if found == "changed" and is_quiet and self.hassame_metadata(parent, path, name) else found
 
     def _state(self, parent: int, path: bytes, name: bytes) -> State:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -74,17 +74,17 @@ class Comparison:
         there = self._status_below(path, name)
         if there is None or not stat.S_ISDIR(there.st_mode):
             return "replaced"
-        same = status.st_mtime_ns == there.st_mtime_ns and self.has_same_metadata(parent, path, name)
+        same = status.st_mtime_ns == there.st_mtime_ns and self.hassame_metadata(parent, path, name)
         return "same" if same else "changed"
 
-    def has_same_metadata(self, parent: int, path: bytes, name: bytes) -> bool:
+    def hassame_metadata(self, parent: int, path: bytes, name: bytes) -> bool:
         """Whether mode, owner and attributes of a directory are as they were, whatever its time."""
         there = self._opened_below(join(path, name))
         if there < 0:
             return False
         here = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
-            return _same_metadata(os.fstat(here), os.fstat(there)) and kept_xattrs(here) == kept_xattrs(there)
+            return same_metadata(os.fstat(here), os.fstat(there)) and kept_xattrs(here) == kept_xattrs(there)
         finally:
             os.close(here)
             os.close(there)
@@ -134,7 +134,7 @@ class Comparison:
             return False
         try:
             there = os.stat(name, dir_fd=below, follow_symlinks=False)
-            if not _same_metadata(status, there) or status.st_mtime_ns != there.st_mtime_ns:
+            if not same_metadata(status, there) or status.st_mtime_ns != there.st_mtime_ns:
                 return False
             if stat.S_ISLNK(status.st_mode):
                 return os.readlink(name, dir_fd=parent) == os.readlink(name, dir_fd=below)
@@ -145,10 +145,6 @@ class Comparison:
             return False
         finally:
             os.close(below)
-
-
-def _same_metadata(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)
 
 
 def _same_file(one: int, other: int, name: bytes) -> bool:
@@ -254,13 +250,6 @@ def tree_changes(root: int, comparison: Comparison, skip: frozenset[str] = froze
         finally:
             os.close(fd)
         waiting.extend(reversed(inner))
-
-
-def above(paths: Iterable[str]) -> Iterator[bytes]:
-    """The directories above these absolute paths, as they are called here."""
-    for path in paths:
-        while path := os.path.dirname(path).rstrip("/"):
-            yield os.fsencode(path.strip("/"))
 
 
 def _released(held: list[bytes]) -> Iterator[Change]:

@@ -11,8 +11,9 @@ from nbcontain.engine import Engine
 from reliability import deeds, faults
 from reliability.conftest import SOAK
 
-STRIDE = {"build": 60, "import": 5, "create": 6, "run": 5, "pull": 16, "push": 6, "load": 20, "commit": 9, "save": 12,
-          "volume_create": 11, "volume_rm": 3, "volume_use": 37}  # fmt: skip
+STRIDE = {"build": 60, "import": 7, "create": 7, "run": 7, "pull": 16, "push": 6, "load": 20, "commit": 9, "save": 12,
+          "volume_create": 11, "volume_rm": 3, "volume_use": 37, "rm": 3, "prune": 2, "move_tag": 2, "rmi": 2, "tag": 2,
+          }  # fmt: skip
 """In `make test` every so many-th operation; `make soak` takes each."""
 
 

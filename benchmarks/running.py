@@ -33,6 +33,8 @@ AT_ONCE = 50
 MEGABYTES = 512
 EXEC_LIMIT, PODMAN_LIMIT, OUTPUT_LIMIT_MB, LAG_LIMIT_MS = 3.0, 5.0, 200, 20
 LINES = 10_000
+LIKE_OURS = ("--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+"""podman raises limits otherwise, which not every machine allows."""
 WRITER = f"i=0; while [ $i -lt {MEGABYTES // 16} ]; do cat /text; i=$((i+1)); done"
 TELLER = "i=0; while [ $i -lt 100 ]; do cat /lines; i=$((i+1)); usleep 9000; done"
 """A hundred lines a hundredth of a second; what takes time besides makes it slower, never faster."""
@@ -80,7 +82,7 @@ def of_many(engine: Engine, disk: Path) -> None:
             return passed
 
         def theirs() -> float:
-            words = [*peer, "run", "-d", "--network", "none", "busybox", "sleep", "1000"]
+            words = [*peer, "run", "-d", *LIKE_OURS, "busybox", "sleep", "1000"]
             began = time.perf_counter()
             running = [subprocess.Popen(words, stdout=subprocess.DEVNULL) for _ in range(AT_ONCE)]
             assert not any(each.wait() for each in running)
@@ -107,19 +109,26 @@ def podman(disk: Path) -> Iterator[list[str]]:
     runroot = tempfile.mkdtemp(prefix="bench-", dir="/run")
     words = [program, "--root", str(disk / "podman"), "--runroot", runroot, "--storage-driver",
              "overlay", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]  # fmt: skip
+    if runc := shutil.which("runc"):
+        # Debian's crun refuses machines that have both versions of control groups.
+        words += ["--runtime", runc]
     busybox = shutil.which("busybox") or "/bin/busybox"
     with tempfile.TemporaryDirectory(dir=disk) as context:
         shutil.copy(busybox, Path(context, "sleep"))
         Path(context, "Dockerfile").write_text("FROM scratch\nCOPY sleep /bin/sleep\nENV PATH=/bin\n")
         done = subprocess.run([*words, "build", "-q", "-t", "busybox", context], capture_output=True, text=True)
         done = done if done.returncode else subprocess.run(
-            [*words, "run", "--rm", "--network", "none", "busybox", "sleep", "0"], capture_output=True, text=True
+            [*words, "run", "--rm", *LIKE_OURS, "busybox", "sleep", "0"], capture_output=True, text=True
         )  # fmt: skip
-    if done.returncode:
-        print(f"podman does not run here: {done.stderr.strip()[-200:]}")
-        yield []
-        return
-    yield words
+    try:
+        if done.returncode:
+            print(f"podman does not run here: {done.stderr.strip()[-200:]}")
+            yield []
+            return
+        yield words
+    finally:
+        # It leaves its storage mounted over itself.
+        subprocess.run(["umount", "-l", str(disk / "podman" / "overlay")], check=False, stderr=subprocess.DEVNULL)
 
 
 def of_output(engine: Engine, disk: Path) -> None:

@@ -162,11 +162,13 @@ def overview(group: str = "") -> str:
         return _columns(rows)
     shorts = {word: each.help for each in commands() for word in each.top}
     often = [(word, shorts.pop(word)) for word in _OFTEN]
-    groups = [(name, f"{text} ({name} --help)") for name, text in GROUPS.items()]
-    parts = {"often needed": often, "groups of commands": groups, "this machine and this program": rows}
+    parts = {
+        "often needed": often, "groups of commands; each has --help": list(GROUPS.items()),
+        "this machine and this program": rows,
+    }  # fmt: skip
     width = max(len(name) for part in parts.values() for name, _ in part)
     texts = [f"{title}\n{_columns(part, width, indent=2)}" for title, part in parts.items()]
-    others = textwrap.fill(" ".join(sorted(shorts)), 100, initial_indent="  ", subsequent_indent="  ")
+    others = textwrap.fill(" ".join(sorted(shorts)), 80, initial_indent="  ", subsequent_indent="  ")
     return "\n\n".join([*texts, f"docker's other short words\n{others}"])
 
 

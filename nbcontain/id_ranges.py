@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +34,7 @@ class Ids:
     differ: bool
     """They are others than those of its files."""
 
-    def settled(self, spec: Spec, others: Sequence[Container], container_id: str) -> Spec:
+    def settled(self, spec: Spec, others: Callable[[], Sequence[Container]], container_id: str) -> Spec:
         """The spec with its range, which no other container has. Called where no other can be made. Raises Unavailable.
         """
         if not self.differ:
@@ -43,7 +43,7 @@ class Ids:
         if not self.mode.own_size:
             return spec
         size = self.mode.own_size
-        first = allotted(_places(), [*_of_users(), *_of_containers(others)], size, int(container_id[:12], 16))
+        first = allotted(_places(), [*_of_users(), *_of_containers(others())], size, int(container_id[:12], 16))
         found = own(first, size)
         return replace(spec, linux=replace(spec.linux, uid_mappings=found.uids, gid_mappings=found.gids))
 

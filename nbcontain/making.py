@@ -63,7 +63,7 @@ def made(engine: Engine, containers: Containers[Container], options: RunOptions,
         active = engine.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
         try:
             with mounting.held(), containers.naming(info) as named:
-                settled = ids.settled(spec, engine.containers(), container_id)
+                settled = ids.settled(spec, engine.containers, container_id)
                 bundle = Bundle.write(path, settled, active.mounts, named)
                 mounting.furnish()
         except BaseException:

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from machine import until
 from nbcontain.commands import parse_words, split
 from nbcontain.display.xrayed import CAPABILITY_WORDS, Xrayed, picture
 from nbcontain.engine import Engine
@@ -50,6 +51,8 @@ def running(engine: Engine, busybox_image: str) -> Container:
     )  # fmt: skip
     container = engine.run(options).result()
     assert isinstance(container, Container)
+    # The shell has done what it does: made one, and become the other.
+    until(lambda: [each.args.split()[0] for each in engine.processes.of(container)] == ["sleep"] * 2)
     return container
 
 

@@ -12,7 +12,7 @@ from nbcontain.network.model import Endpoint, Network, PortMapping, Sandbox
 from nbcontain.values import dataclass
 
 _WIDTH, _BOX_WIDTH, _LINE = 760, 300, 18
-_TOP, _LEFT, _GAP = 34, 16, 14
+_TOP, _LEFT, _GAP, _NOBODY_HEIGHT = 34, 16, 14, 24
 _STYLE = (
     ".nb-topology{font:13px system-ui,sans-serif}"
     ".nb-topology text{fill:currentColor}"
@@ -69,7 +69,7 @@ class Topology:
             members = self.members(network)
             rows: list[list[tuple[Sandbox, Endpoint]]] = [members[n : n + 2] for n in range(0, len(members), 2)]
             heights = [max(_height(*each) for each in row) for row in rows]
-            total = _TOP + sum(heights) + _GAP * max(len(rows), 1) + 4
+            total = _TOP + (sum(heights) + _GAP * len(rows) if rows else _NOBODY_HEIGHT) + 4
             bar = "bar internal" if network.internal else "bar"
             title = _text(_LEFT + 8, y + 20, network.name, weight="600")
             about = _text(_WIDTH - 24, y + 20, _about(network), anchor="end", small=True)

@@ -15,7 +15,7 @@ from nbcontain.build import modes
 from nbcontain.errors import BuildError
 from nbcontain.store import tar
 from nbcontain.store.contents import File, Node
-from nbcontain.values import dataclass, field
+from nbcontain.values import dataclass, field, replace
 
 Kind = Literal["", "file", "directory", "link"]
 """What is at a path: nothing; a file, or a device or pipe; a directory; a symbolic link."""
@@ -60,6 +60,8 @@ class Laying:
     """Whose the directories are that have to be made."""
     now_ns: int
     laid: dict[bytes, tuple[tar.Entry, Source | None]] = field(default_factory=dict)
+    further: dict[bytes, list[bytes]] = field(default_factory=dict)
+    """The names that were made hard links to each path."""
 
     def entries(self) -> list[tuple[tar.Entry, Source | None]]:
         """All of it, those directories of the image among them that something is put into.
@@ -156,16 +158,30 @@ class Laying:
             entry.xattrs = dict(node.file.xattrs)
 
     def _file(self, path: bytes, item: Item, mode: int, twin: bytes) -> None:
+        self._pass_on(path)
         kind = tar.LINK if twin != path else _KINDS[item.kind]
         entry = self._put(path, kind, mode, item.owner, item.mtime_ns, item)
         if twin != path:
             entry.link = twin
+            self.further.setdefault(twin, []).append(path)
             return
         if kind == tar.REGULAR and item.kind == "file":
             entry.size = item.size_bytes
             self.laid[path] = (entry, item.source)
         entry.link = os.fsencode(item.link)
         entry.major, entry.minor = item.device
+
+    def _pass_on(self, path: bytes) -> None:
+        """What is replaced at a path stays under the names that were linked to it."""
+        names = [name for name in self.further.pop(path, ()) if self.laid[name][0].link == path]
+        if not names:
+            return
+        first, *others = names
+        entry, source = self.laid[path]
+        self.laid[first] = (replace(entry, name=first), source)
+        for name in others:
+            self.laid[name][0].link = first
+        self.further[first] = others
 
     def _put(
         self, path: bytes, kind: bytes, mode: int, owner: tuple[int, int], mtime_ns: int, item: Item | None = None

@@ -143,7 +143,8 @@ def _written(laid: Laid, parent: Filesystem, workshop: Workshop) -> Filesystem:
 
         def write(sink: int) -> dict[str, LayerWriter]:
             writer = stack.enter_context(layer_writer(workshop.store.blobs, lambda block: files.write(sink, block)))
-            with _Sources() as sources:
+            # Its threads end before the sink is closed, whose number is another file's then.
+            with writer, _Sources() as sources:
                 for number, (entry, source) in enumerate(laid):
                     if not number % 256:
                         workshop.emit(Progress("", number))
@@ -151,8 +152,8 @@ def _written(laid: Laid, parent: Filesystem, workshop: Workshop) -> Filesystem:
                         writer.write(tar.header_of(entry))
                     else:
                         sources.write(entry, source, writer)
-            writer.write(bytes(2 * tar.BLOCK))
-            writer.finish()
+                writer.write(bytes(2 * tar.BLOCK))
+                writer.finish()
             return {"writer": writer}
 
         ledger = stack.enter_context(staging.ledger(wanted=stacks.records))

@@ -7,6 +7,7 @@ in the image, in memory: there is no file that they could lead to.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
@@ -109,10 +110,20 @@ class Laying:
             above = above + b"/" + part if above else part
             match self._kind(above):
                 case "":
-                    self._put(above, tar.DIRECTORY, 0o755, self.owner, self.now_ns)
+                    self._make_directory(above)
                 case "file":
                     shown = f"/{os.fsdecode(above)}"
                     raise BuildError(f"{shown} cannot be made a directory", why="a file of the image has that name")
+
+    def _make_directory(self, path: bytes) -> None:
+        """As mkdir(2): in a directory with the set-group-id bit it has that too, and its group unless one is given."""
+        above = path.rpartition(b"/")[0]
+        node = self._node(above)
+        parent = self.laid[above][0] if above in self.laid else node.file if node is not None else None
+        mode, owner = 0o755, self.owner
+        if parent is not None and parent.mode & stat.S_ISGID:
+            mode, owner = mode | stat.S_ISGID, owner if owner != (0, 0) else (0, parent.gid)
+        self._put(path, tar.DIRECTORY, mode, owner, self.now_ns)
 
     def copy(self, items: Sequence[Item], destination: str, chmod: str, *, into_directory: bool) -> None:
         """Lay these on the destination, as one source after the other. Raises BuildError for what is in the way."""

@@ -24,7 +24,8 @@ from nbcontain.store.compression import uncompressed
 BELOW = """\
 FROM box
 RUN mkdir -p /real/sub /closed/in && chmod 700 /closed && chown 7:8 /closed /real/sub && ln -s /real /link \\
- && echo old > /real/one && ln -s one /real/two && echo old > /real/sub/leaf && touch -d 2001-02-03 /real /closed
+ && echo old > /real/one && ln -s one /real/two && echo old > /real/sub/leaf \\
+ && mkdir /shared && chown 0:50 /shared && chmod 2775 /shared && touch -d 2001-02-03 /real /closed
 """
 STEPS = """\
 FROM below
@@ -38,6 +39,9 @@ COPY --chown=app:staff --chmod=u=rwX,go=rX . /all
 COPY --parents dir/sub/leaf /parents/
 COPY --exclude=*.md . /most/
 ADD --chmod=600 one /added/
+COPY one dir /shared/
+COPY one /shared/new/one
+COPY --chown=7:9 one /shared/given/one
 """
 Line = tuple[object, ...]
 
@@ -97,7 +101,7 @@ def layers(engine: Engine, text: str, context: Path) -> list[list[Line]]:
 
 
 def shown(machine: Machine) -> str:
-    places = "/one /many /real /closed /all /parents /most /added"
+    places = "/one /many /real /closed /all /parents /most /added /shared"
     return machine.sh(f"find {places} ! -type d -exec stat -c '%n %F %a %u %g %s %Y' {{}} + | sort", image="made")
 
 
@@ -107,7 +111,7 @@ def test_the_layer_has_the_same_bytes_as_one_of_copied_files(machine: Machine, t
     linked = with_further_names(context, tmp_path)
     assert found == layers(machine.engine, STEPS, linked)
     assert seen == shown(machine)
-    assert "/real/sub/leaf" in seen and len(found) == 10
+    assert "/real/sub/leaf" in seen and len(found) == 13
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from nbcontain.build.walk import Entry, opened_file, unescaped
 from nbcontain.errors import BuildError, StoreError
 from nbcontain.events import Progress
 from nbcontain.linux import syscalls
-from nbcontain.runtime.identity import resolve as resolve_user
+from nbcontain.runtime import identity
 from nbcontain.store import contents, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.contents import File, Node
@@ -66,9 +66,7 @@ def _require(operation: CopyFiles, groups: Sequence[Group], workshop: Workshop) 
 
 def _begun(filesystem: Filesystem, owner: str, workshop: Workshop) -> Laying:
     tree = _tree(filesystem, workshop)
-    if owner.isascii() and owner.isdecimal():
-        owner = f"{owner}:{owner}"
-    user = resolve_user(owner, _text(tree, "/etc/passwd", workshop), _text(tree, "/etc/group", workshop)).user
+    user = identity.owner(owner, _text(tree, "/etc/passwd", workshop), _text(tree, "/etc/group", workshop))
     return Laying(tree, (user.uid, user.gid), time.time_ns())
 
 

@@ -20,7 +20,7 @@ from nbcontain.build.walk import Entry, Walk
 from nbcontain.errors import BadArchive, BuildError, did_you_mean
 from nbcontain.linux import syscalls
 from nbcontain.oci.spec import User
-from nbcontain.runtime.identity import resolve
+from nbcontain.runtime import identity
 from nbcontain.runtime.programs import text_of
 from nbcontain.runtime.rootfs import Arguments, function, ledger_from, ledger_to
 from nbcontain.store.clone import copy_content
@@ -101,10 +101,8 @@ def furnish_cache(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
 
 
 def owner_of(words: str) -> User:
-    """Whom --chown or USER means, by the image's own files; a bare number is the group's number too. "" is root."""
-    if words.isascii() and words.isdecimal():
-        words = f"{words}:{words}"
-    return resolve(words, text_of("/etc/passwd"), text_of("/etc/group")).user
+    """Whom --chown or USER means, by the image's own files."""
+    return identity.owner(words, text_of("/etc/passwd"), text_of("/etc/group"))
 
 
 @dataclass(slots=True)
@@ -332,7 +330,10 @@ class _Copy:
     ) -> None:  # fmt: skip
         owner = self._owner(entry, source)
         if is_new and owner == (0, 0):
-            return
+            status = os.stat(target, follow_symlinks=isinstance(target, int))
+            # In a directory with the set-group-id bit it has that one's group.
+            if (status.st_uid, status.st_gid) == owner:
+                return
         if owner == (0, 0) and self.ledger is not None:
             self.ledger.forget(target, os.fsencode(path).strip(b"/"))
         if not _give(target, path, owner, self.ledger, mtime_ns):

@@ -7,6 +7,7 @@ in the image, in memory: there is no file that they could lead to.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
@@ -15,7 +16,7 @@ from nbcontain.build import modes
 from nbcontain.errors import BuildError
 from nbcontain.store import tar
 from nbcontain.store.contents import File, Node
-from nbcontain.values import dataclass, field
+from nbcontain.values import dataclass, field, replace
 
 Kind = Literal["", "file", "directory", "link"]
 """What is at a path: nothing; a file, or a device or pipe; a directory; a symbolic link."""
@@ -60,6 +61,8 @@ class Laying:
     """Whose the directories are that have to be made."""
     now_ns: int
     laid: dict[bytes, tuple[tar.Entry, Source | None]] = field(default_factory=dict)
+    further: dict[bytes, list[bytes]] = field(default_factory=dict)
+    """The names that were made hard links to each path."""
 
     def entries(self) -> list[tuple[tar.Entry, Source | None]]:
         """All of it, those directories of the image among them that something is put into.
@@ -107,10 +110,20 @@ class Laying:
             above = above + b"/" + part if above else part
             match self._kind(above):
                 case "":
-                    self._put(above, tar.DIRECTORY, 0o755, self.owner, self.now_ns)
+                    self._make_directory(above)
                 case "file":
                     shown = f"/{os.fsdecode(above)}"
                     raise BuildError(f"{shown} cannot be made a directory", why="a file of the image has that name")
+
+    def _make_directory(self, path: bytes) -> None:
+        """As mkdir(2): in a directory with the set-group-id bit it has that too, and its group unless one is given."""
+        above = path.rpartition(b"/")[0]
+        node = self._node(above)
+        parent = self.laid[above][0] if above in self.laid else node.file if node is not None else None
+        mode, owner = 0o755, self.owner
+        if parent is not None and parent.mode & stat.S_ISGID:
+            mode, owner = mode | stat.S_ISGID, owner if owner != (0, 0) else (0, parent.gid)
+        self._put(path, tar.DIRECTORY, mode, owner, self.now_ns)
 
     def copy(self, items: Sequence[Item], destination: str, chmod: str, *, into_directory: bool) -> None:
         """Lay these on the destination, as one source after the other. Raises BuildError for what is in the way."""
@@ -156,16 +169,30 @@ class Laying:
             entry.xattrs = dict(node.file.xattrs)
 
     def _file(self, path: bytes, item: Item, mode: int, twin: bytes) -> None:
+        self._pass_on(path)
         kind = tar.LINK if twin != path else _KINDS[item.kind]
         entry = self._put(path, kind, mode, item.owner, item.mtime_ns, item)
         if twin != path:
             entry.link = twin
+            self.further.setdefault(twin, []).append(path)
             return
         if kind == tar.REGULAR and item.kind == "file":
             entry.size = item.size_bytes
             self.laid[path] = (entry, item.source)
         entry.link = os.fsencode(item.link)
         entry.major, entry.minor = item.device
+
+    def _pass_on(self, path: bytes) -> None:
+        """What is replaced at a path stays under the names that were linked to it."""
+        names = [name for name in self.further.pop(path, ()) if self.laid[name][0].link == path]
+        if not names:
+            return
+        first, *others = names
+        entry, source = self.laid[path]
+        self.laid[first] = (replace(entry, name=first), source)
+        for name in others:
+            self.laid[name][0].link = first
+        self.further[first] = others
 
     def _put(
         self, path: bytes, kind: bytes, mode: int, owner: tuple[int, int], mtime_ns: int, item: Item | None = None

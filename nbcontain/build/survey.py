@@ -9,8 +9,7 @@ from typing import Any
 from nbcontain.build.copier import owner_of
 from nbcontain.runtime.rootfs import Arguments, function, ledger_from
 from nbcontain.store.owners import NODE, OWNER, Ledger
-from nbcontain.store.pack import kept_xattrs
-from nbcontain.store.whiteouts import is_whiteout
+from nbcontain.store.whiteouts import is_whiteout, kept_xattrs
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -55,6 +54,9 @@ class _Found:
             status = os.lstat(f"/{path}")
         except FileNotFoundError:
             return True
+        except OSError:
+            # As a name that is too long: whoever copies says what is wrong with it.
+            return False
         if is_whiteout(status):
             return True
         if not stat.S_ISDIR(status.st_mode):

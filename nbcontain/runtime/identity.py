@@ -45,6 +45,11 @@ def resolve(words: str, passwd: str, group: str, more_groups: str = "") -> Ident
     return Identity(User(uid, gid, tuple(dict.fromkeys(more))), (row[5] if row else "") or "/")
 
 
+def owner(words: str, passwd: str, group: str) -> User:
+    """The same, as COPY, ADD and WORKDIR mean it: a bare number is the group's number too."""
+    return resolve(f"{words}:{words}" if words.isascii() and words.isdecimal() else words, passwd, group).user
+
+
 def _group(word: str, group: str) -> int:
     found = next((fields for fields in _rows(group, 4) if _means(word, fields)), None)
     if found is None and not _is_number(word):

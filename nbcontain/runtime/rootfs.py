@@ -17,7 +17,7 @@ from typing import Any
 
 from nbcontain.linux import syscalls
 from nbcontain.store import files, layers, ring
-from nbcontain.store.changes import above
+from nbcontain.store.changes import above, same_metadata
 from nbcontain.store.clone import clone
 from nbcontain.store.owners import LIMIT_BYTES, Ledger
 from nbcontain.store.pack import Pipe
@@ -189,8 +189,7 @@ def _remove_unchanged(path: str, below_fd: int) -> None:
                 return
             raise
         try:
-            here, there = os.fstat(fd), os.fstat(below)
-            same = all(getattr(here, field) == getattr(there, field) for field in ("st_mode", "st_uid", "st_gid"))
+            same = same_metadata(os.fstat(fd), os.fstat(below))
             if not same or os.listdir(fd) or sorted(_attributes(fd)) != sorted(_attributes(below)):
                 return
         finally:

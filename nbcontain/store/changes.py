@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from nbcontain.store.whiteouts import is_opaque, is_whiteout, join, opaque_xattr
+from nbcontain.store.whiteouts import is_opaque, is_whiteout, join, kept_xattrs, opaque_xattr
 from nbcontain.values import dataclass
 
 
@@ -51,19 +51,25 @@ def changes(
     opaque = opaque_xattr(userxattr=userxattr)
     skipped = frozenset(os.fsencode(path).strip(b"/") for path in skip)
     below = tuple(os.fsencode(lower) for lower in lowers)
-    found = list(_changes(os.fsencode(root), b"", below, opaque, skipped))
-    quiet = set(above(skip)) - set(above(each.path for each in found))
+    found: Iterable[Change] = _changes(os.fsencode(root), b"", below, opaque, skipped)
+    quiet = above(skip)
+    if quiet:
+        found = list(found)
+        quiet -= above(each.path for each in found)
     for each in found:
         path = os.fsencode(each.path).strip(b"/")
         if path not in quiet or not isinstance(each, Modified) or not _is_as_it_was(os.fsencode(root), path, below):
             yield each
 
 
-def above(paths: Iterable[str]) -> Iterator[bytes]:
+def above(paths: Iterable[str]) -> set[bytes]:
     """The directories above these absolute paths, without the slash that they begin with."""
+    found: set[bytes] = set()
     for path in paths:
-        while path := os.path.dirname(path).rstrip("/"):
-            yield os.fsencode(path.strip("/"))
+        # What is above one that is known is known too.
+        while (path := os.path.dirname(path).rstrip("/")) and (name := os.fsencode(path.strip("/"))) not in found:
+            found.add(name)
+    return found
 
 
 def same_metadata(one: os.stat_result, other: os.stat_result) -> bool:
@@ -72,10 +78,13 @@ def same_metadata(one: os.stat_result, other: os.stat_result) -> bool:
 
 
 def _is_as_it_was(upper: bytes, path: bytes, below: tuple[bytes, ...]) -> bool:
-    """Whether a directory's mode and owner are those of the topmost layer that has it, which shines through."""
-    for lower in below:
+    """Whether it is a directory with mode, owner and attributes as in the topmost layer that has it."""
+    here = os.path.join(upper, path)
+    status = os.lstat(here)
+    for lower in below if stat.S_ISDIR(status.st_mode) else ():
+        there = os.path.join(lower, path)
         with suppress(FileNotFoundError, NotADirectoryError):
-            return same_metadata(os.lstat(os.path.join(upper, path)), os.lstat(os.path.join(lower, path)))
+            return same_metadata(status, os.lstat(there)) and kept_xattrs(here) == kept_xattrs(there)
     return False
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from nbcontain.errors import StoreError
 from nbcontain.store import files, tar
 from nbcontain.store.owners import NODE, OWNER, Ledger
-from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, is_kept_xattr, is_opaque, is_whiteout, join, opaque_xattr
+from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, is_opaque, is_whiteout, join, kept_xattrs, opaque_xattr
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -285,17 +285,3 @@ def _kind_of(entry: os.DirEntry[str]) -> int:
 def empty(name: bytes) -> tar.Entry:
     """The entry that a whiteout is."""
     return tar.Entry(name, tar.REGULAR, 0, 0, 0, 0, 0)
-
-
-def kept_xattrs(fd: int) -> dict[bytes, bytes]:
-    """The attributes of a file that a layer keeps."""
-    try:
-        names = os.listxattr(fd)
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            return {}
-        raise
-    if not names:
-        return {}
-    kept = [name for name in map(os.fsencode, names) if is_kept_xattr(name)]
-    return {name: os.getxattr(fd, name) for name in kept}

@@ -12,12 +12,14 @@ import fcntl
 import mmap
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 _SLOT_BYTES = 256 << 10
 """What the processor's cache holds."""
 _SLOTS = 4
 _WORD_BYTES = 4
+_SEAL_FUTURE_WRITE = 0x10
+"""fcntl(2)'s F_SEAL_FUTURE_WRITE, Linux 5.1: who has mapped it already writes to it, and nobody else."""
 DESCRIPTORS = 3
 """So many make the other end."""
 
@@ -27,16 +29,18 @@ class Sender:
 
     def __init__(self) -> None:
         memory = os.memfd_create("nbcontain-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
+        with ExitStack() as stack:
+            stack.callback(os.close, memory)
             # All of it now: who writes to memory that is not to be had later, or was cut off, is killed.
             os.posix_fallocate(memory, 0, _SLOTS * _SLOT_BYTES)
-            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._memory = mmap.mmap(memory, _SLOTS * _SLOT_BYTES)
-        except BaseException:
-            os.close(memory)
-            raise
-        words, self._words = os.pipe2(os.O_CLOEXEC)
-        self._freed, freed = os.pipe2(os.O_CLOEXEC)
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
+            words, self._words = os.pipe2(os.O_CLOEXEC)
+            stack.callback(os.close, words)
+            stack.callback(os.close, self._words)
+            self._freed, freed = os.pipe2(os.O_CLOEXEC)
+            stack.pop_all()
         self.fds: tuple[int, ...] = (memory, words, freed)
         self._view = memoryview(self._memory)
         self._next = 0

@@ -9,7 +9,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import BadArchive, StoreError
@@ -289,26 +289,30 @@ class _Job:
 
     def _run(self, stream: int | None) -> None:
         try:
-            if self.must_wait:
-                self._wait_for_below()
-            if self._early is not None and (ready := self._early.take(self.layer.diff_id)) is not None:
-                self._wait_for_below()
-                ready.commit(self.name, self._below.name if self._below else None)
-                return
-            with self._stacks.store.snapshots.staging(self._below.name if self._below else None) as staging:
-                if stream is not None:
-                    with os.fdopen(stream, "rb", buffering=0) as raw:
-                        self._apply(staging, raw)
-                else:
-                    # The diff ID says whether it is the right layer; so the blob need not be hashed too.
-                    with self._slots, self._stacks.store.blobs.opened(self.layer.descriptor.digest) as blob:
-                        self._apply(staging, blob)
-                self._wait_for_below()
-                staging.commit(self.name, self._below.name if self._below else None)
+            # Closed also where it is not read: whoever writes to it would wait for good.
+            with os.fdopen(stream, "rb", buffering=0) if stream is not None else nullcontext() as raw:
+                self._make(raw)
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
             self.error = error
         finally:
             self.done.set()
+
+    def _make(self, raw: tar.Readable | None) -> None:
+        if self.must_wait:
+            self._wait_for_below()
+        if self._early is not None and (ready := self._early.take(self.layer.diff_id)) is not None:
+            self._wait_for_below()
+            ready.commit(self.name, self._below.name if self._below else None)
+            return
+        with self._stacks.store.snapshots.staging(self._below.name if self._below else None) as staging:
+            if raw is not None:
+                self._apply(staging, raw)
+            else:
+                # The diff ID says whether it is the right layer; so the blob need not be hashed too.
+                with self._slots, self._stacks.store.blobs.opened(self.layer.descriptor.digest) as blob:
+                    self._apply(staging, blob)
+            self._wait_for_below()
+            staging.commit(self.name, self._below.name if self._below else None)
 
     def _wait_for_below(self) -> None:
         if self._below is not None:

@@ -12,9 +12,9 @@ from nbcontain.linux import syscalls
 from nbcontain.store import tar
 from nbcontain.store.changes import Added, Change, Deleted, Modified, above, same_metadata
 from nbcontain.store.owners import Ledger
-from nbcontain.store.pack import Packer, Send, empty, kept_xattrs
+from nbcontain.store.pack import Packer, Send, empty
 from nbcontain.store.tree_index import Noted, TreeIndex, noted
-from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, join
+from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, join, kept_xattrs
 
 State = Literal["same", "changed", "replaced", "new"]
 """A directory is the one below with nothing changed about itself, with something, another, or there was none."""
@@ -62,7 +62,7 @@ class Comparison:
         A quiet one has not changed if only its time has: something of ours was made in it.
         """
         found = self._state(parent, path, name)
-        return "same" if found == "changed" and is_quiet and self.hassame_metadata(parent, path, name) else found
+        return "same" if found == "changed" and is_quiet and self.has_same_metadata(parent, path, name) else found
 
     def _state(self, parent: int, path: bytes, name: bytes) -> State:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -74,10 +74,10 @@ class Comparison:
         there = self._status_below(path, name)
         if there is None or not stat.S_ISDIR(there.st_mode):
             return "replaced"
-        same = status.st_mtime_ns == there.st_mtime_ns and self.hassame_metadata(parent, path, name)
+        same = status.st_mtime_ns == there.st_mtime_ns and self.has_same_metadata(parent, path, name)
         return "same" if same else "changed"
 
-    def hassame_metadata(self, parent: int, path: bytes, name: bytes) -> bool:
+    def has_same_metadata(self, parent: int, path: bytes, name: bytes) -> bool:
         """Whether mode, owner and attributes of a directory are as they were, whatever its time."""
         there = self._opened_below(join(path, name))
         if there < 0:
@@ -214,7 +214,7 @@ class TreePacker(Packer):
 
 def tree_changes(root: int, comparison: Comparison, skip: frozenset[str] = frozenset()) -> Iterator[Change]:
     """What was changed in a tree, as `changes.changes` says it of an overlay; paths absolute, sorted."""
-    quiet = frozenset(above(skip))
+    quiet = above(skip)
     skipped = frozenset(os.fsencode(path).strip(b"/") for path in skip)
     waiting: list[tuple[bytes, State]] = [(b"", "same")]
     held: list[bytes] = []

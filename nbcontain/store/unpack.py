@@ -148,7 +148,7 @@ class Target:
 
     def take(self, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make one entry; a later one of the same name wins."""
-        if len(self._open) >= _OPEN_DIRECTORIES:
+        if max(len(self._open), len(self._spelled)) >= _OPEN_DIRECTORIES:
             # Here, where no descriptor of them is in use.
             self._forget()
         name = entry.name

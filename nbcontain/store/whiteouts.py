@@ -39,3 +39,18 @@ def is_whiteout(status: os.stat_result) -> bool:
 def is_kept_xattr(name: bytes) -> bool:
     """File capabilities and the user's own; never those that mean something to overlayfs or to the host."""
     return name == b"security.capability" or (name.startswith(b"user.") and not name.startswith(b"user.overlay."))
+
+
+def kept_xattrs(place: int | bytes) -> dict[bytes, bytes]:
+    """The attributes of a file that a layer keeps; `place` is an fd or a path."""
+    follows = isinstance(place, int)
+    try:
+        names = os.listxattr(place, follow_symlinks=follows)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return {}
+        raise
+    if not names:
+        return {}
+    kept = [name for name in map(os.fsencode, names) if is_kept_xattr(name)]
+    return {name: os.getxattr(place, name, follow_symlinks=follows) for name in kept}

@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import needs
 from machine import Machine
+from nbcontain.build.operations import direct
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
-from nbcontain.store import tar
+from nbcontain.store import files, tar
 from nbcontain.store.compression import uncompressed
 
 BELOW = """\
 FROM box
 RUN mkdir -p /real/sub /closed/in && chmod 700 /closed && chown 7:8 /closed /real/sub && ln -s /real /link \\
- && echo old > /real/one && ln -s one /real/two && echo old > /real/sub/leaf && touch -d 2001-02-03 /real /closed
+ && echo old > /real/one && ln -s one /real/two && echo old > /real/sub/leaf \\
+ && mkdir /shared && chown 0:50 /shared && chmod 2775 /shared && touch -d 2001-02-03 /real /closed
 """
 STEPS = """\
 FROM below
@@ -35,6 +39,9 @@ COPY --chown=app:staff --chmod=u=rwX,go=rX . /all
 COPY --parents dir/sub/leaf /parents/
 COPY --exclude=*.md . /most/
 ADD --chmod=600 one /added/
+COPY one dir /shared/
+COPY one /shared/new/one
+COPY --chown=7:9 one /shared/given/one
 """
 Line = tuple[object, ...]
 
@@ -94,7 +101,7 @@ def layers(engine: Engine, text: str, context: Path) -> list[list[Line]]:
 
 
 def shown(machine: Machine) -> str:
-    places = "/one /many /real /closed /all /parents /most /added"
+    places = "/one /many /real /closed /all /parents /most /added /shared"
     return machine.sh(f"find {places} ! -type d -exec stat -c '%n %F %a %u %g %s %Y' {{}} + | sort", image="made")
 
 
@@ -104,7 +111,7 @@ def test_the_layer_has_the_same_bytes_as_one_of_copied_files(machine: Machine, t
     linked = with_further_names(context, tmp_path)
     assert found == layers(machine.engine, STEPS, linked)
     assert seen == shown(machine)
-    assert "/real/sub/leaf" in seen and len(found) == 10
+    assert "/real/sub/leaf" in seen and len(found) == 13
 
 
 @pytest.mark.parametrize(
@@ -115,6 +122,7 @@ def test_the_layer_has_the_same_bytes_as_one_of_copied_files(machine: Machine, t
         ("COPY two /clash/sub\nCOPY dir /clash", "cannot copy a directory to /clash/sub"),
         ("COPY dir/sub /clash/two\nCOPY two /clash/", "cannot copy a file to /clash/two"),
         ("COPY --chown=nobody-here one /y", "nobody-here"),
+        (f"COPY one /{'x' * 256}", "cannot write /x*"),
     ],
 )
 def test_what_is_in_the_way_is_told(machine: Machine, tmp_path: Path, step: str, why: str) -> None:
@@ -130,6 +138,25 @@ def test_holes_stay_holes(machine: Machine, tmp_path: Path) -> None:
     machine.build("FROM box\nCOPY sparse /sparse\n", "sparse", tmp_path)
     size, blocks = machine.sh("stat -c '%s %b' /sparse", image="sparse").split()
     assert (int(size), int(blocks) < 1000) == (8 << 20, True)
+
+
+def test_what_turns_out_not_to_be_plain_is_written_to_no_descriptor_of_others(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(os.urandom(8 << 20))
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(8 << 20)
+    is_pipe = []
+
+    def slowly(fd: int, block: bytes) -> None:
+        time.sleep(0.05)
+        is_pipe.append(Path(f"/proc/self/fd/{fd}").is_fifo())
+        files.write(fd, block)
+
+    monkeypatch.setattr(direct, "files", SimpleNamespace(write=slowly))
+    machine.build("FROM box\nCOPY . /made/\n", "mixed", tmp_path)
+    assert is_pipe and all(is_pipe)
+    assert machine.sh("stat -c %s /made/a /made/sparse", image="mixed").split() == [str(8 << 20)] * 2
 
 
 def test_a_name_like_a_whiteouts_is_a_file(machine: Machine, tmp_path: Path) -> None:

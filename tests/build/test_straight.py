@@ -35,6 +35,7 @@ COPY dir/sub* /stars/
 COPY --parents dir/sub/leaf /parents/
 COPY --exclude=*.md . /most/
 COPY twins /twins/
+COPY twins over /over/
 COPY one /dangling
 COPY one /real/twin
 COPY dir /real/file/../other
@@ -46,6 +47,7 @@ COPY --from=base /real/file /from/
 COPY --from=base /link /from-link/
 COPY --from=base --chown=1:2 /real /from-real
 COPY --from=base /etc/passwd /etc/group /etc/in /from-many/
+COPY --from=base /real /real/file /from-twice/
 COPY --link one /linked/
 """
 BAD = """\
@@ -61,7 +63,7 @@ WORKDIR /real/file
 def engines(tmp_path_factory: pytest.TempPathFactory, busybox_context: Path) -> Iterator[tuple[Engine, Engine, Path]]:
     """One that can run containers, one on the same store that cannot, and a context."""
     context = tmp_path_factory.mktemp("context")
-    for name in ("one", "two", "dir/sub/leaf", "dir/read.md", "twins/a"):
+    for name in ("one", "two", "dir/sub/leaf", "dir/read.md", "twins/a", "over/a"):
         (context / name).parent.mkdir(parents=True, exist_ok=True)
         (context / name).write_text(f"this is {name}\n" * 20)
     os.link(context / "twins/a", context / "twins/b")

@@ -442,6 +442,20 @@ def test_changes_tell_what_was_added_modified_and_deleted(tmp_path: Path) -> Non
     ]
 
 
+def test_a_directory_is_changed_for_a_mount_points_sake_only_if_nothing_else_of_it_is(tmp_path: Path) -> None:
+    lower, upper = tmp_path / "lower", tmp_path / "upper"
+    for place in (lower, upper):
+        place.mkdir()
+        unpack(place, archive(directory("same/"), directory("mode/"), directory("noted/"), symlink("link", place.name)))
+    for name in ("same", "mode", "noted"):
+        (upper / name / "point").touch()
+    (upper / "mode").chmod(0o711)
+    os.setxattr(upper / "noted", "user.note", b"new")
+    skip = frozenset({"/same/point", "/mode/point", "/noted/point", "/link/point"})
+    found = list(changes(str(upper), [str(lower)], userxattr=True, skip=skip))
+    assert found == [Modified("/link"), Modified("/mode"), Modified("/noted")]
+
+
 def test_what_a_middle_layer_deleted_is_added_again(tmp_path: Path) -> None:
     upper, middle, lower = (tmp_path / name for name in ("upper", "middle", "lower"))
     for place, content in ((lower, member("f")), (middle, member(".wh.f")), (upper, member("f", data=b"x"))):

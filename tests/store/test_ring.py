@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import random
 import threading
@@ -49,8 +51,27 @@ def test_who_reads_cannot_take_the_memory_away_or_write_to_it(sender: Sender) ->
     sender.write(b"piece")
     with pytest.raises(TypeError):
         received.chunk()[0] = 0
+    with pytest.raises(PermissionError):
+        os.pwrite(sender.fds[0], b"other", 0)
+    with pytest.raises(PermissionError):
+        mmap.mmap(sender.fds[0], 4096)
     sender.close()
     sender.leave()
+
+
+def test_a_ring_that_cannot_be_made_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, made, pipe2 = os.listdir("/proc/self/fd"), [0], os.pipe2
+
+    def pipe(flags: int) -> tuple[int, int]:
+        made[0] += 1
+        if made[0] == 2:
+            raise OSError(errno.EMFILE, "too many open files")
+        return pipe2(flags)
+
+    monkeypatch.setattr(os, "pipe2", pipe)
+    with pytest.raises(OSError, match="too many"):
+        Sender()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_a_ring_that_was_not_read_to_its_end_leaves_no_descriptor(sender: Sender) -> None:

@@ -22,7 +22,7 @@ from nbcontain.build.walk import Entry, opened_directory, unreadable
 from nbcontain.events import Progress
 from nbcontain.host import Ability
 from nbcontain.oci.digest import chain_id
-from nbcontain.runtime.identity import resolve as resolve_user
+from nbcontain.runtime import identity
 from nbcontain.store import files, tar
 from nbcontain.store.contents import File, Node
 from nbcontain.store.layer_writer import LayerWriter, layer_writer
@@ -32,6 +32,7 @@ from nbcontain.values import dataclass
 
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _PLAIN = frozenset({"file", "directory", "symlink"})
+_WHITEOUT = os.fsdecode(WHITEOUT)
 _SMALL_BYTES = 128 << 10
 _SHARED_BYTES = 256 << 10
 """Files that are larger than that, on the average, had better share their blocks with the context's, where they can."""
@@ -79,9 +80,6 @@ def _is_plain(entry: Entry) -> bool:
     )  # fmt: skip
 
 
-_WHITEOUT = os.fsdecode(WHITEOUT)
-
-
 @dataclass(frozen=True, slots=True)
 class _Met:
     """What there is where the files go."""
@@ -94,8 +92,7 @@ class _Met:
 def _met(operation: CopyFiles, parent: Filesystem, groups: Sequence[Group], workshop: Workshop) -> _Met | None:
     """None if something is in the way."""
     if parent.chain_id is None:
-        words = operation.chown
-        user = resolve_user(f"{words}:{words}" if words.isascii() and words.isdecimal() else words, "", "").user
+        user = identity.owner(operation.chown, "", "")
         return _Met(os.path.normpath(operation.destination), (user.uid, user.gid), Node())
     arguments = {
         "destination": operation.destination, "chown": operation.chown,
@@ -143,7 +140,8 @@ def _written(laid: Laid, parent: Filesystem, workshop: Workshop) -> Filesystem:
 
         def write(sink: int) -> dict[str, LayerWriter]:
             writer = stack.enter_context(layer_writer(workshop.store.blobs, lambda block: files.write(sink, block)))
-            with _Sources() as sources:
+            # Its threads end before the sink is closed, whose number is another file's then.
+            with writer, _Sources() as sources:
                 for number, (entry, source) in enumerate(laid):
                     if not number % 256:
                         workshop.emit(Progress("", number))
@@ -151,8 +149,8 @@ def _written(laid: Laid, parent: Filesystem, workshop: Workshop) -> Filesystem:
                         writer.write(tar.header_of(entry))
                     else:
                         sources.write(entry, source, writer)
-            writer.write(bytes(2 * tar.BLOCK))
-            writer.finish()
+                writer.write(bytes(2 * tar.BLOCK))
+                writer.finish()
             return {"writer": writer}
 
         ledger = stack.enter_context(staging.ledger(wanted=stacks.records))

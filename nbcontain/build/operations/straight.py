@@ -19,7 +19,7 @@ from nbcontain.build.walk import Entry, opened_file, unescaped
 from nbcontain.errors import BuildError, StoreError
 from nbcontain.events import Progress
 from nbcontain.linux import syscalls
-from nbcontain.runtime.identity import resolve as resolve_user
+from nbcontain.runtime import identity
 from nbcontain.store import contents, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.contents import File, Node
@@ -66,9 +66,7 @@ def _require(operation: CopyFiles, groups: Sequence[Group], workshop: Workshop) 
 
 def _begun(filesystem: Filesystem, owner: str, workshop: Workshop) -> Laying:
     tree = _tree(filesystem, workshop)
-    if owner.isascii() and owner.isdecimal():
-        owner = f"{owner}:{owner}"
-    user = resolve_user(owner, _text(tree, "/etc/passwd", workshop), _text(tree, "/etc/group", workshop)).user
+    user = identity.owner(owner, _text(tree, "/etc/passwd", workshop), _text(tree, "/etc/group", workshop))
     return Laying(tree, (user.uid, user.gid), time.time_ns())
 
 
@@ -145,13 +143,13 @@ def _written(laying: Laying, below: Filesystem, workshop: Workshop) -> Filesyste
     if not entries:
         return below
     with layer_writer(workshop.store.blobs) as writer:
-        of_layers: dict[File, tar.Entry] = {}
+        of_layers: list[tuple[File, tar.Entry]] = []
         last = []
         for entry, source in entries:
             if entry.kind == tar.LINK:
                 last.append(entry)
             elif isinstance(source, File):
-                of_layers[source] = entry
+                of_layers.append((source, entry))
             else:
                 writer.write(tar.header_of(entry))
                 if source is not None:
@@ -174,10 +172,11 @@ def _write_file(writer: LayerWriter, source: tuple[int, str], size_bytes: int) -
     writer.write(bytes(-size_bytes % tar.BLOCK))
 
 
-def _write_files_of_layers(writer: LayerWriter, wanted: dict[File, tar.Entry], workshop: Workshop) -> None:
-    """In the order of their layers' tars, so that each of those is read once."""
-    for layer in dict.fromkeys(file.layer for file in wanted):
-        places = {file.place: entry for file, entry in wanted.items() if file.layer == layer}
+def _write_files_of_layers(writer: LayerWriter, wanted: list[tuple[File, tar.Entry]], workshop: Workshop) -> None:
+    """In the order of their layers' tars, so that each of those is read once, and again for what is there twice."""
+    once = dict(reversed(wanted))
+    for layer in dict.fromkeys(file.layer for file, _ in wanted):
+        places = {file.place: entry for file, entry in once.items() if file.layer == layer}
         with workshop.store.blobs.open(layer.descriptor.digest) as blob:
             reader = tar.Reader(uncompressed(blob), contents.LIMITS, hashes=False)
             while reader.next() is not None:
@@ -187,3 +186,5 @@ def _write_files_of_layers(writer: LayerWriter, wanted: dict[File, tar.Entry], w
                 while chunk := reader.chunk():
                     writer.write(chunk)
                 writer.write(bytes(-entry.size % tar.BLOCK))
+    if again := [(file, entry) for file, entry in wanted if once[file] is not entry]:
+        _write_files_of_layers(writer, again, workshop)

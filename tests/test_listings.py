@@ -15,7 +15,7 @@ import places
 from archives import archive, member
 from nbcontain.commands import parse_words, split
 from nbcontain.display.formats import Columns, lasting, size_shown
-from nbcontain.display.table import Table
+from nbcontain.display.table import Table, Watched
 from nbcontain.display.values import Lines
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
@@ -55,7 +55,9 @@ def typed(machine: Engine) -> Typed:
     """What a command line gives."""
 
     def run(line: str) -> object:
-        command, options = parse_words("", split(line))
+        words = split(line)
+        group = words.pop(0) if words[0] == "volume" else ""
+        command, options = parse_words(group, words)
         return command.function(machine, options)
 
     return run
@@ -141,6 +143,20 @@ def test_a_tree_shows_whose_layers_an_image_stands_on(typed: Typed) -> None:
     ] == ["base", "└─ team/app", "   └─ <none>", "      └─ team/app"]
     sizes = table.records()
     assert sizes[1]["added"] < sizes[1]["size"]
+
+
+@pytest.mark.parametrize(
+    ("line", "docker"),
+    [
+        ("ps -a --filter label='a b'", "docker ps --all '--filter=label=a b'"),
+        ("images team/app", "docker images team/app"),
+        ("volume ls", "docker volume ls"),
+        ("volume ls -s", ""),
+    ],
+)
+def test_a_table_says_what_one_types_to_docker_where_docker_has_it(typed: Typed, line: str, docker: str) -> None:
+    table = typed(line)
+    assert isinstance(table, Watched) and table.command == docker
 
 
 def test_names_and_labels_of_others_cannot_steer_a_terminal(engine: Engine) -> None:

@@ -65,9 +65,9 @@ def command(
 
 def docker_line(verb: str, options: Any, *positionals: str) -> str:
     """What one types to docker for the same."""
-    import shlex
+    from nbcontain.display.words import command_line
 
-    return f"docker {verb} {shlex.join([*words_of(options), *filter(None, positionals)])}".rstrip()
+    return f"docker {verb} {command_line((*words_of(options), *filter(None, positionals)))}".rstrip()
 
 
 def commands() -> list[Command]:

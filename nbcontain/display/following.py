@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
-from nbcontain.display.surface import display
+from nbcontain.display.surface import HTML_EVERY_S, display
 from nbcontain.display.table import Watched
-from nbcontain.display.ticker import Ticker, shared_ticker
+from nbcontain.display.ticker import Ticker
+from nbcontain.errors import NbcontainError
 
 Hear = Callable[[], Generator[Mapping[str, Any] | None]]
 """Begins to hear of events in docker's names, each as it comes, and None several times a second while none does."""
@@ -27,7 +28,8 @@ class Following:
 
     def __init__(self, hear: Hear, ticker: Ticker | None = None) -> None:
         self._hear = hear
-        self._ticker = ticker or shared_ticker()
+        # Not the cards': a look may read every image or volume, and they would wait for it.
+        self._ticker = ticker or Ticker(HTML_EVERY_S)
         self._lock = threading.Lock()
         self._shown: list[_Shown] = []
         self._is_heard = False
@@ -53,7 +55,8 @@ class Following:
             self._ticker.drop(each.redraw)
 
     def _follow(self) -> None:
-        with closing(self._hear()) as events:
+        # Where the store is gone, they stay as they are; the next one may be of another store in its place.
+        with suppress(NbcontainError, OSError), closing(self._hear()) as events:
             self._mark("")  # what happened since they were looked at
             for event in events:
                 if event is not None and not str(event["Action"]).startswith(_PASSING):
@@ -62,12 +65,14 @@ class Following:
                     if not self._shown:
                         self._is_heard = False
                         return
+        with self._lock:
+            self._is_heard = False
 
     def _mark(self, kind: str) -> None:
-        with self._lock:
-            shown = [each for each in self._shown if not kind or kind in each.kinds]
-        for each in shown:
-            self._ticker.mark(each.redraw)
+        with self._lock:  # a table that rests is never marked again
+            for each in self._shown:
+                if not kind or kind in each.kinds:
+                    self._ticker.mark(each.redraw)
 
 
 class _Shown:
@@ -80,7 +85,10 @@ class _Shown:
 
     def redraw(self) -> int:
         """Look again, and say about how many bytes were sent: none where nothing has changed. The ticker's thread."""
-        table = self._table.again()
+        try:
+            table = self._table.again()
+        except (NbcontainError, OSError):
+            return 0  # it stays as it was, and what happened meanwhile has marked it again
         if self.is_over or (table.rows, table.footer) == (self._table.rows, self._table.footer):
             return 0
         self._table = table

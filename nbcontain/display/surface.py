@@ -20,7 +20,8 @@ from nbcontain.display.ticker import Ticker, shared_ticker
 if TYPE_CHECKING:
     from nbcontain.display.widgets import Card
 
-_HTML_EVERY_S = 0.5
+HTML_EVERY_S = 0.5
+"""Between two drawings of what is replaced as a whole, at least."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -89,7 +90,7 @@ class Surface:
                 return 0
             if self._card is not None:
                 return self._card.redraw(self._draw())
-            if time.monotonic() - self._shown_at < _HTML_EVERY_S:
+            if time.monotonic() - self._shown_at < HTML_EVERY_S:
                 return 0
             self._shown_at = time.monotonic()
             bundle = snapshot(self._draw().saved)

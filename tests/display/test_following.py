@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from nbcontain.display import following
 from nbcontain.display.following import Following
 from nbcontain.display.table import Watched
-from nbcontain.display.ticker import Ticker
+from nbcontain.display.ticker import Ticker, shared_ticker
 
 EVIL = "<img src=x onerror=alert(1)>\u202e"
 
@@ -26,6 +27,8 @@ class World:
         self.outputs: list[list[dict[str, Any]]] = []
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         self.ended = 0
+        self.is_gone = False
+        self._is_asked = False
         self.following = Following(self.hear, Ticker(interval_s=0.01))
         monkeypatch.setattr(following, "display", self._display)
 
@@ -35,14 +38,22 @@ class World:
                        kinds=("container",))  # fmt: skip
 
     def happens(self, kind: str = "container", action: str = "start") -> None:
+        self._is_asked = False
         self._events.put({"Type": kind, "Action": action})
+
+    def is_heard(self) -> bool:
+        """Whether somebody has come back for more after the last that happened."""
+        return self._events.empty() and self._is_asked
 
     def hear(self) -> Generator[dict[str, Any] | None]:
         try:
             while True:
+                if self.is_gone:
+                    raise FileNotFoundError("the store")
                 try:
                     yield self._events.get(timeout=0.02)
                 except queue.Empty:
+                    self._is_asked = True
                     yield None
         finally:
             self.ended += 1
@@ -56,6 +67,10 @@ class World:
                 shown.append(drawn)
 
         return Handle()
+
+
+# What ends quietly must not tell of it on the thread's way out.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 @pytest.fixture
@@ -117,3 +132,62 @@ def test_what_cannot_be_looked_at_any_more_is_left_as_it_was(world: World) -> No
     until(lambda: world.looks == 2)
     world.following.rest()
     assert len(world.outputs[0]) == 1
+
+
+def test_when_nothing_is_heard_any_more_tables_stay_as_they_are_and_the_next_one_listens_anew(world: World) -> None:
+    world.is_gone = True
+    world.following.show(world.table())
+    until(lambda: world.ended and world.looks == 2)
+    world.is_gone = False
+    until(lambda: not any(each.name == "nbcontain tables" for each in threading.enumerate()))
+    world.following.rest()
+    world.following.show(world.table())
+    until(lambda: world.looks == 4)
+    world.names.append("two")
+    world.happens()
+    until(lambda: len(world.outputs[1]) == 2)
+    assert len(world.outputs[0]) == 1
+    world.following.rest()
+
+
+def test_cards_do_not_wait_for_what_takes_long_to_look_at(world: World) -> None:
+    may_end, is_drawn = threading.Event(), threading.Event()
+
+    def looked() -> Watched:
+        world.looks += 1
+        may_end.wait(10)
+        return table
+
+    def draw() -> int:
+        is_drawn.set()
+        return 0
+
+    table = Watched(("NAME",), [], again=looked)
+    tables = Following(world.hear)
+    tables.show(table)
+    until(lambda: world.looks)
+    shared_ticker().mark(draw)
+    try:
+        assert is_drawn.wait(5)
+    finally:
+        may_end.set()
+        tables.rest()
+
+
+def test_what_happens_during_a_look_in_vain_is_looked_at(world: World) -> None:
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def goes_meanwhile() -> Watched:
+        if has_begun.is_set():
+            return world.table()
+        has_begun.set()
+        may_end.wait(10)
+        raise FileNotFoundError
+
+    world.following.show(Watched(("NAME",), [("gone",)], again=goes_meanwhile, kinds=("container",)))
+    assert has_begun.wait(10)
+    world.happens("container", "destroy")
+    until(world.is_heard)
+    may_end.set()
+    until(lambda: len(world.outputs[0]) == 2)
+    world.following.rest()

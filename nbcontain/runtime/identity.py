@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nbcontain.errors import SetupFailed
 from nbcontain.oci.spec import User
-from nbcontain.values import dataclass
+from nbcontain.values import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,11 @@ def resolve(words: str, passwd: str, group: str, more_groups: str = "") -> Ident
         more = tuple(int(fields[2]) for fields in _rows(group, 4) if row[0] in fields[3].split(","))
     more += tuple(_group(each, group) for each in more_groups.split(",") if each)
     return Identity(User(uid, gid, tuple(dict.fromkeys(more))), (row[5] if row else "") or "/")
+
+
+def with_own_group(user: User) -> User:
+    """Whoever is in a group is in it also where the primary one is changed (CVE-2022-36109)."""
+    return replace(user, additional_gids=tuple(dict.fromkeys((user.gid, *user.additional_gids))))
 
 
 def _group(word: str, group: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -55,14 +54,13 @@ def be_program(
         ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
     opened: dict[int, int] = {}
     texts: dict[str, int] = {}
-    users = f"/proc/{pid}/ns/user"
     if bundle.info.unusual and USERNS in (spec := bundle.spec).annotations:
         from nbcontain.runtime import shifted
 
-        opened, texts = shifted.opened(bundle, spec, users, volatile=message["volatile"]), shifted.texts(bundle)
-        shifted.give(spec, [fd for fd in ends[:3] if stat.S_ISFIFO(os.fstat(fd).st_mode)])
+        opened, texts = shifted.opened(bundle, spec, pid, volatile=message["volatile"]), shifted.texts(bundle)
+        shifted.give(spec, ends[:3])
     elif bundle.info.unusual and sources.need_host(bundle.spec):
-        opened = sources.opened(bundle.spec, stage.user_namespace, own_map=users)
+        opened = sources.opened(bundle.spec, stage.user_namespace, own_map=f"/proc/{pid}/ns/user")
     ends[3:3] = (*opened.values(), *texts.values())
     answered = None
     if bundle.info.answers:

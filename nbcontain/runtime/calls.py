@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,7 +15,7 @@ from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
 from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Mount
+from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import answerers, contained, namespaces, rungs, sources, stage
 from nbcontain.runtime.annotations import JOINS, USERNS, WITHIN
 from nbcontain.runtime.bundle import Bundle
@@ -55,14 +54,13 @@ def be_program(
         ends = [stdin, pipes["stdout"][1], pipes["stderr"][1], *secrets]
     opened: dict[int, int] = {}
     texts: dict[str, int] = {}
-    users = f"/proc/{pid}/ns/user"
     if bundle.info.unusual and USERNS in (spec := bundle.spec).annotations:
         from nbcontain.runtime import shifted
 
-        opened, texts = shifted.opened(bundle, spec, users, volatile=message["volatile"]), shifted.texts(bundle)
-        shifted.give(spec, [fd for fd in ends[:3] if stat.S_ISFIFO(os.fstat(fd).st_mode)])
+        opened, texts = shifted.opened(bundle, spec, pid, volatile=message["volatile"]), shifted.texts(bundle)
+        shifted.give(spec, ends[:3])
     elif bundle.info.unusual and sources.need_host(bundle.spec):
-        opened = sources.opened(bundle.spec, stage.user_namespace, own_map=users)
+        opened = sources.opened(bundle.spec, stage.user_namespace, own_map=f"/proc/{pid}/ns/user")
     ends[3:3] = (*opened.values(), *texts.values())
     answered = None
     if bundle.info.answers:
@@ -113,17 +111,23 @@ def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
         from nbcontain.runtime import joins
 
         linux = joins.resolved(bundle, spec)
-    if "user" in spec.linux.namespaces and ids.is_identity:
-        ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
-        # Before there is anybody who could not: of this machine's files init may be able to read nothing.
-        from nbcontain.runtime import shifted  # noqa: F401
-    birth = namespaces.birth(linux, ids, spec.annotations.get(WITHIN, ""))
+    birth = namespaces.birth(linux, ids_of(spec, ids), spec.annotations.get(WITHIN, ""))
     try:
         if JOINS in spec.annotations:
             joins.check(bundle, spec)
         return stage.form(birth, partial(contained.main, rung=rungs.named(bundle.info.rung)))
     finally:
         birth.close()
+
+
+def ids_of(spec: Spec, ids: IdMap) -> IdMap:
+    """The ids of a first process that is about to be made: its own, where those of others here are this machine's."""
+    if "user" not in spec.linux.namespaces or not ids.is_identity:
+        return ids
+    # Before there is anybody who could not: of this machine's files init may be able to read nothing.
+    from nbcontain.runtime import shifted  # noqa: F401
+
+    return IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
 
 
 def replaced(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:

@@ -18,6 +18,7 @@ from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, Message
 from nbcontain.runtime.rungs import Rung
+from nbcontain.runtime.signals import exit_code
 from nbcontain.runtime.stage import keep_only, redirect
 from nbcontain.values import replace
 
@@ -125,5 +126,4 @@ def _fork_and_reap(channel: Channel, *, is_root: bool) -> None:
             if pid == 0:
                 break
             if pid == child:
-                code = os.waitstatus_to_exitcode(status)
-                os._exit(code if code >= 0 else 128 - code)
+                os._exit(exit_code(status))

@@ -13,7 +13,7 @@ from nbcontain.events import Finished, Notice
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import contained, namespaces, rungs, stage
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.calls import be_program, begin_limits, remove_as_root
+from nbcontain.runtime.calls import be_program, begin_limits, ids_of, remove_as_root
 from nbcontain.runtime.restarts import Policy, delay_s
 from nbcontain.store import files
 from nbcontain.values import replace
@@ -69,14 +69,9 @@ def runs_again(run: Supervisor) -> bool:
 def _begin_anew(run: Supervisor) -> None:
     """Another first process in namespaces of its own, but for the network, which stays. Raises what hinders it."""
     spec = run.bundle.spec
-    ids = run.ids
-    if "user" in spec.linux.namespaces and ids.is_identity:
-        ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
-        # Init may not be able to read it from this machine's files.
-        from nbcontain.runtime import shifted  # noqa: F401
     kept = {name: fd for name, fd in (("network", run.network_fd), ("user", run.user_fd)) if fd >= 0}
     paths = {**spec.linux.paths, **{name: f"/proc/self/fd/{fd}" for name, fd in kept.items()}}
-    birth = namespaces.birth(replace(spec.linux, paths=paths), ids)
+    birth = namespaces.birth(replace(spec.linux, paths=paths), ids_of(spec, run.ids))
     try:
         inside = stage.form(birth, partial(contained.main, rung=rungs.named(run.info.rung)))
     finally:

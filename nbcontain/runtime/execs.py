@@ -6,7 +6,6 @@ import importlib
 import os
 import select
 import signal
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -93,7 +92,7 @@ class Execs:
             if USERNS in spec.annotations:
                 from nbcontain.runtime import shifted
 
-                shifted.give(spec, [fd for fd in fds[:3] if stat.S_ISFIFO(os.fstat(fd).st_mode)])
+                shifted.give(spec, fds[:3])
             inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
         finally:
             if root_fd >= 0:

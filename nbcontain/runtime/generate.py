@@ -316,9 +316,10 @@ def _own_mounts(
         proc = Mount("/proc", "bind", "/proc", ("rbind", *_ALL_QUIET))
     access = () if options.privileged else ("ro",)
     sys_ = Mount("/sys", "sysfs", "sysfs", (*_QUIET, *access))
-    if is_mapped and (not is_own(mode_of(options.network)) or not host.can(Ability.FRESH_PROC)):
-        # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone; and
-        # like a procfs not at all where parts of this machine's are covered.
+    owns_network = host.is_root or is_own(mode_of(options.network))
+    if is_mapped and not (owns_network and host.can(Ability.FRESH_PROC)):
+        # A sysfs shows the network namespace of whoever mounts it, and may be mounted by the owner of that alone (root
+        # owns all); and like a procfs not at all where parts of this machine's are covered.
         sys_ = Mount("/sys", "bind", "/sys", ("rbind", *_ALL_QUIET, *(f"r{each}" for each in access)))
     tty = ("gid=5",) if host.ids.has_gid(5) else ()
     return (

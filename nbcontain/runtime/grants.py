@@ -106,7 +106,7 @@ def device_rules(
 
     Raises UsageError.
     """
-    said = [_cgroup_rule(word) for word in more]
+    said = [rule for word in more for rule in _cgroup_rules(word)]
     found = [(source, access, word) for word in words for source, _, access in _device(word)]
     limited = [word for _, access, word in found if not {"r", "w"} <= set(access)]
     if privileged or not (limited or more):
@@ -131,14 +131,16 @@ def device_rules(
     return [each.to_json() for each in within([*rules, *said])]
 
 
-def _cgroup_rule(word: str) -> DeviceRule:
+def _cgroup_rules(word: str) -> list[DeviceRule]:
     """docker's TYPE MAJOR:MINOR ACCESS. Raises UsageError."""
     match = _RULE.fullmatch(word)
     if match is None:
         raise UsageError(f"--device-cgroup-rule: invalid device cgroup format {word!r}", hint="'c 10:* rwm'")
     kind, major, minor, access = match.groups()
     numbers = [ANY if each == "*" else int(each) for each in (major, minor)]
-    return DeviceRule(True, kind, numbers[0], numbers[1], access)
+    # The kernel reads no further than an "a", and allows everything.
+    kinds = "bc" if kind == "a" and (numbers != [ANY, ANY] or set(access) != set("rwm")) else kind
+    return [DeviceRule(True, each, numbers[0], numbers[1], access) for each in kinds]
 
 
 def _device(word: str) -> Iterator[tuple[Path, str, str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nbcontain.errors import SetupFailed
 from nbcontain.oci.spec import User
-from nbcontain.values import dataclass
+from nbcontain.values import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,11 @@ def resolve(words: str, passwd: str, group: str, more_groups: str = "") -> Ident
 def owner(words: str, passwd: str, group: str) -> User:
     """The same, as COPY, ADD and WORKDIR mean it: a bare number is the group's number too."""
     return resolve(f"{words}:{words}" if words.isascii() and words.isdecimal() else words, passwd, group).user
+
+
+def with_own_group(user: User) -> User:
+    """Whoever is in a group is in it also where the primary one is changed (CVE-2022-36109)."""
+    return replace(user, additional_gids=tuple(dict.fromkeys((user.gid, *user.additional_gids))))
 
 
 def _group(word: str, group: str) -> int:

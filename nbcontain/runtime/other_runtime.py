@@ -11,14 +11,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.errors import SetupFailed, Unavailable, UsageError
 from nbcontain.linux import confine, syscalls, trees
+from nbcontain.linux.device_rules import DeviceRule, within
 from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Spec
+from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import identity, isolation, stage
 from nbcontain.runtime.annotations import GROUPS, OF, PART, REAPER, USER
 from nbcontain.runtime.bundle import Bundle
@@ -31,6 +33,7 @@ OWN = ("", "nbcontain", "nbcontain-runtime")
 _LIMIT_BYTES = 1 << 20
 _PARENT = "/nbcontain"
 """The control group that ours are in."""
+_KINDS = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
 
 
 # --- the kernel -----------------------------------------------------------------------------------
@@ -69,7 +72,31 @@ def fitted(spec: Spec, container_id: str, runtime: str, *, is_full: bool, restar
                 f"--runtime {os.path.basename(runtime)} cannot be had {what}",
                 why="that is made by our own runtime alone", hint="leave --runtime out",
             )  # fmt: skip
-    return replace(spec, linux=replace(spec.linux, cgroups_path=f"{_PARENT}/{container_id}"))
+    # An image may bring nodes, and crun makes a root where they can be opened: so a group keeps it from them.
+    resources = {**spec.linux.resources, "devices": spec.linux.resources.get("devices") or _device_rules(spec)}
+    linux = replace(spec.linux, resources=resources, cgroups_path=f"{_PARENT}/{container_id}")
+    return replace(spec, linux=linux, mounts=tuple(map(_with_nodes, spec.mounts)))
+
+
+def _device_rules(spec: Spec) -> list[dict[str, object]]:
+    """Those of all devices that it was given; of any one for who may mount, and so make one."""
+    if "CAP_SYS_ADMIN" in spec.process.capabilities:
+        return [DeviceRule(True).to_json()]
+    rules = []
+    for mount in spec.mounts:
+        # What is not there yet is a file of ours or a volume.
+        with suppress(FileNotFoundError):
+            status = os.stat(mount.source)
+            if mount.type == "bind" and (kind := _KINDS.get(stat.S_IFMT(status.st_mode))):
+                rules.append(DeviceRule(True, kind, os.major(status.st_rdev), os.minor(status.st_rdev)))
+    return [each.to_json() for each in within(rules)]
+
+
+def _with_nodes(mount: Mount) -> Mount:
+    """It makes those of /dev itself, also for who may make others, and they are to be used."""
+    if mount.destination != "/dev":
+        return mount
+    return replace(mount, options=tuple(each for each in mount.options if each != "nodev"))
 
 
 def keeps_groups(runtime: str) -> bool:
@@ -144,7 +171,7 @@ def _document(spec: Spec, root_fd: int, root: str, runtime: str) -> dict[str, ob
     env = spec.process.env
     if not any(each.startswith("HOME=") for each in env):
         env = (*env, f"HOME={who.home}")
-    process = replace(spec.process, env=env, user=who.user)
+    process = replace(spec.process, env=env, user=identity.with_own_group(who.user))
     resources = spec.linux.resources if keeps_groups(runtime) else {}
     spec = replace(spec, process=process, linux=replace(spec.linux, resources=resources))
     document = spec_codec.spec_to_json(spec)

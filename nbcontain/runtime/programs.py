@@ -70,8 +70,7 @@ def prepare(
     who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"), groups)
     user = who.user if words or groups else process.user
     if path:
-        # Whoever is in a group is in it also where the primary one is changed (CVE-2022-36109).
-        user = replace(user, additional_gids=tuple(dict.fromkeys((user.gid, *user.additional_gids))))
+        user = identity.with_own_group(user)
     env = dict(entry.partition("=")[::2] for entry in process.env)
     if path:
         env.setdefault("PATH", path)

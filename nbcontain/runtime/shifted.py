@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from nbcontain.errors import SetupFailed
-from nbcontain.linux import mount_options, syscalls
+from nbcontain.linux import mount_options, syscalls, trees
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import isolation, sources, stage
@@ -32,19 +32,24 @@ _PR_SET_SECUREBITS = 28
 # --- the supervisor -------------------------------------------------------------------------------
 
 
-def opened(bundle: Bundle, spec: Spec, user_ns: str, *, volatile: bool) -> dict[int, int]:
+def opened(bundle: Bundle, spec: Spec, pid: int, *, volatile: bool) -> dict[int, int]:
     """Supervisor: the container's root and every mount that comes from this machine, as descriptors by their place.
 
-    `user_ns` is the path of its user namespace. Raises SetupFailed.
+    `pid` is that of its first process. Raises SetupFailed.
     """
+    user_ns, network = (f"/proc/{pid}/ns/{name}" for name in ("user", "net"))
     ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
+    shares_network = "network" not in spec.linux.namespaces or "network" in spec.linux.paths
     found = sources.opened(spec, stage.user_namespace, own_map=user_ns, every=True)
     try:
         found[HANDED_ROOT] = _tree(user_ns, ids, bundle.rootfs, partial(_whole, bundle.rootfs, volatile=volatile))
         for number, mount in enumerate(spec.mounts):
+            options = mount_options.parse(mount.options, PART)
             if mount.type == "overlay":
-                options = mount_options.parse(mount.options, PART)
                 found[number] = _tree(user_ns, ids, (mount,), partial(isolation.overlaid, mount, options))
+            elif mount.type == "sysfs" and shares_network:
+                found[number] = stage.taken(partial(_make_sysfs, network, options.set), "/sys of a container")[0]
+        _lock([number for number in found if not _crosses(spec, number)], found, user_ns)
     except BaseException:
         for fd in found.values():
             os.close(fd)
@@ -64,9 +69,12 @@ def texts(bundle: Bundle) -> dict[str, int]:
 
 
 def give(spec: Spec, fds: Sequence[int]) -> None:
-    """Supervisor: let root inside open these pipes anew, by /dev/stdout for one, as it may anywhere."""
+    """Supervisor: let root inside open those of these that are pipes anew, by /dev/stdout for one, as it may anywhere.
+    """
     for fd in fds:
-        os.fchown(fd, spec.linux.uid_mappings[0].host_id, spec.linux.gid_mappings[0].host_id)
+        # One that has a path is somebody's file.
+        if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
+            os.fchown(fd, spec.linux.uid_mappings[0].host_id, spec.linux.gid_mappings[0].host_id)
 
 
 def _whole(rootfs: Sequence[Mount], *, volatile: bool) -> int:
@@ -81,7 +89,7 @@ def _tree(user_ns: str, ids: IdMap, rootfs: Sequence[Mount], make: Callable[[], 
     """What `make` mounts of those directories, whose files have the owners that the map says; as a detached mount."""
     users = os.open(user_ns, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return stage.taken(partial(_make_tree, users, ids, rootfs, make), "the root of a container")
+        return stage.taken(partial(_make_tree, users, ids, rootfs, make), "the root of a container")[0]
     finally:
         os.close(users)
 
@@ -90,8 +98,7 @@ def _make_tree(
     users: int, ids: IdMap, rootfs: Sequence[Mount], make: Callable[[], int], channel: Channel
 ) -> None:  # fmt: skip
     """In mounts of its own, so that nothing of this is ever seen on the host."""
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    isolation.separate(syscalls.CLONE_NEWNS)
     for place in _places(isolation.directories_of(rootfs)):
         _show_with(place, users)
     # Overlayfs makes its own files as who mounts it: that has to be somebody who exists there.
@@ -124,6 +131,44 @@ def _show_with(place: str, users: int) -> None:
             why=f"the kernel or the file system there does not do that (mount_setattr(2): {error.strerror})",
             hint="--userns host, or NBCONTAIN_ROOT on ext4, xfs or btrfs",
         ) from error
+
+
+def _make_sysfs(network: str, attributes: int, channel: Channel) -> None:
+    """It shows the network namespace of who mounts it, which has to have rights there: somebody of the host has."""
+    syscalls.setns(os.open(network, os.O_RDONLY | os.O_CLOEXEC), syscalls.CLONE_NEWNET)
+    channel.send({"tree": True}, [syscalls.new_mount("sysfs", (("source", "sysfs"),), attributes)])
+
+
+def _crosses(spec: Spec, number: int) -> bool:
+    """Whether this mount is to stay one with this machine's, which no copy of another user namespace's is."""
+    return number != HANDED_ROOT and mount_options.parse(spec.mounts[number].options, PART).crosses
+
+
+def _lock(numbers: Sequence[int], found: dict[int, int], user_ns: str) -> None:
+    """Put copies in the place of these trees whose flags (ro, nodev …) no admin of that user namespace takes back."""
+    users = os.open(user_ns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        each = [found[number] for number in numbers]
+        copies = stage.taken(partial(_make_locked, users, each), "the mounts of a container")
+    finally:
+        os.close(users)
+    for number, copy in zip(numbers, copies, strict=True):
+        os.close(found[number])
+        found[number] = copy
+
+
+def _make_locked(users: int, each: Sequence[int], channel: Channel) -> None:
+    """The kernel locks the flags of mounts when a user namespace of less power gets them (mount_namespaces(7))."""
+    isolation.separate(syscalls.CLONE_NEWNS)
+    hall = isolation.lay_root(syscalls.new_mount("tmpfs", (("mode", "755"),)))
+    for number, tree in enumerate(each):
+        trees.attach(tree, trees.make_target(hall, f"/{number}", [], directory=trees.is_directory(tree)))
+    os.fchdir(hall)
+    syscalls.setns(users, syscalls.CLONE_NEWUSER)
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    copies = [syscalls.open_tree(here, str(number), recursive=True) for number in range(len(each))]
+    channel.send({"trees": True}, copies)
 
 
 # --- init -----------------------------------------------------------------------------------------

@@ -173,11 +173,11 @@ def tree_inside(pidfd: int, flags: int, path: str, attributes: int) -> int:
 
     With MOUNT_ATTR_… `attributes`, which only who is of its user namespace may set.
     """
-    return taken(lambda channel: _take_tree(pidfd, flags, path, attributes, channel), f"{path} of a container")
+    return taken(lambda channel: _take_tree(pidfd, flags, path, attributes, channel), f"{path} of a container")[0]
 
 
-def taken(body: Callable[[Channel], None], what: str) -> int:
-    """Supervisor: have a process forked to run `body`, which sends one descriptor; gives that. Raises what it raised.
+def taken(body: Callable[[Channel], None], what: str) -> list[int]:
+    """Supervisor: have a process forked to run `body`, which sends descriptors; gives them. Raises what it raised.
 
     `what` is what it is of, for errors.
     """
@@ -190,7 +190,7 @@ def taken(body: Callable[[Channel], None], what: str) -> int:
         message, fds = ours.receive()
         if message is None or "error" in message or not fds:
             raise error_of(message or {"error": "SetupFailed", "message": f"{what} cannot be taken"})
-        return fds[0]
+        return fds
     finally:
         ours.close()
         os.waitpid(stage, 0)
@@ -267,13 +267,8 @@ def attended(body: Callable[[Channel], None]) -> Inside:
 
 
 def beside(body: Callable[[Channel], None]) -> Channel:
-    """Supervisor: have a process of its own kind forked to run `body`. Gives the channel whose other end that has."""
-    ours, theirs = Channel.pair()
-    if os.fork() == 0:
-        ours.close()
-        run(lambda: body(theirs), theirs)
-    theirs.close()
-    return ours
+    """The same, where nobody asks for its pid: gives the channel whose other end it has."""
+    return attended(body).channel
 
 
 def run(body: Callable[[], None], channel: Channel | None = None) -> NoReturn:

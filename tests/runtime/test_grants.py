@@ -89,6 +89,7 @@ def test_nodes_that_a_rule_names_can_be_made_and_used(profile: str, machine: Mac
     script += f"try /dev/n {os.major(number)} {os.minor(number)}; try /dev/mem 1 1; try /dev/z 1 5; try /elsewhere 1 5"
     given: dict[str, Any] = {"cap_add": ("MKNOD",), "device_cgroup_rule": (rule,)}
     assert machine.sh(script, **given).split() == ["open", "closed", "open", "closed"]
+    assert machine.sh(script, cap_add=("MKNOD",), device_cgroup_rule=("a 1:5 r",)).split()[:2] == ["closed"] * 2
     with pytest.raises(UsageError, match="invalid device cgroup format"):
         machine.sh("true", device_cgroup_rule=("c 10 rwm",))
     with pytest.raises(UsageError, match="cannot be together"):

@@ -57,6 +57,27 @@ def test_it_runs_in_the_foreground_and_is_forgotten(machine: Machine, runtime: s
     assert "no-such-program" in failed.value.why
 
 
+def test_a_device_that_an_image_brings_opens_nothing(machine: Machine, runtime: str) -> None:
+    # /dev/kmsg: it can be opened for writing by whoever may open its node, without further power.
+    machine.start("mknod -m 666 /node c 1 11; echo ready", name="maker", cap_add=("MKNOD",)).wait(10)
+    machine.engine.container("maker").commit("noded")
+    said = machine.sh("ls -l /node; true > /node && echo opened; true", image="noded", runtime=runtime)
+    assert "1,  11" in said and "opened" not in said
+
+
+def test_who_may_make_nodes_can_use_those_that_it_was_given_alone(machine: Machine, runtime: str) -> None:
+    script = "mknod /dev/n c 1 11; true > /dev/n && echo opened; true > /dev/null && echo null"
+    assert machine.sh(script, runtime=runtime, cap_add=("MKNOD",)) == "null\n"
+    said = machine.sh(script, runtime=runtime, cap_add=("MKNOD",), device_cgroup_rule=("c 1:11 w",))
+    assert said == "opened\nnull\n"
+    assert machine.sh("true > /dev/kmsg && echo given", runtime=runtime, device=("/dev/kmsg",)) == "given\n"
+
+
+def test_its_group_is_among_its_groups(machine: Machine, runtime: str) -> None:
+    # Whoever is in a group is in it also where the primary one is changed (CVE-2022-36109).
+    assert machine.sh("grep ^Groups /proc/self/status", runtime=runtime, user="app:50").split() == ["Groups:", "50"]
+
+
 @pytest.mark.parametrize("options", [
     {"tty": True}, {"init": True}, {"userns": "auto"}, {"restart": "always", "remove": False},
     {"mount": ("type=image,source=box,target=/i",)},

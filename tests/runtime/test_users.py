@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +61,36 @@ def test_nothing_of_this_machine_is_its(machine: Machine, tmp_path: Path, mapped
     script = f"{SHOWN} /b /b/secret; cat /b/secret 2>&1; true"
     said = machine.sh(script, userns="auto", volumes=(f"{place}:/b",))
     assert said.startswith("65534:65534 /b\n65534:65534 /b/secret\n") and "Permission denied" in said
+
+
+def test_an_admin_inside_takes_back_no_flag_of_a_mount(machine: Machine, tmp_path: Path) -> None:
+    # Volumes and images may hold nodes of this machine's devices, and some volumes are not to be written.
+    (tmp_path / "file").touch()
+    script = "for each in / /v /f /d; do mount -o remount,bind,rw,dev $each 2> /dev/null && echo $each; done; "
+    script += "umount /v 2> /dev/null; touch /v/x 2> /dev/null; true"
+    volumes = ("named:/v:ro", f"{tmp_path}/file:/f:ro", f"{tmp_path}:/d")
+    assert machine.sh(script, userns="auto", cap_add=("SYS_ADMIN",), volumes=volumes) == ""
+    assert machine.sh("ls /v", volumes=("named:/v",)) == ""
+
+
+def test_it_sees_the_network_that_it_shares_and_no_other(machine: Machine) -> None:
+    machine.start("echo ready; sleep 60", name="alone", network=("none",))
+    script = "ls /sys/class/net; ls /sys/fs/cgroup"
+    assert machine.sh(script, userns="auto", network=("container:alone",)) == "lo\n"
+    assert sorted(machine.sh(script, userns="auto", network=("host",)).split()) == sorted(os.listdir("/sys/class/net"))
+
+
+def test_a_pipe_of_this_machines_that_it_reads_keeps_its_owner(machine: Machine, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    fd = os.open(tmp_path / "fifo", os.O_RDWR)
+    os.write(fd, b"line\n")
+    environ = {**os.environ, "NBCONTAIN_ROOT": str(machine.engine.layout.root)}
+    words = [sys.executable, "-m", "nbcontain", "run", "--rm", "-i", "--userns", "auto", "box", "head", "-n1"]
+    said = subprocess.run(words, env=environ, stdin=fd, capture_output=True, check=True)
+    os.close(fd)
+    assert said.stdout == b"line\n" and owner(tmp_path / "fifo") == (0, 0)
+    words[-2:] = "cat", "/dev/stdin"
+    assert subprocess.run(words, env=environ, input=b"text", capture_output=True, check=True).stdout == b"text"
 
 
 def test_two_containers_have_no_id_in_common(machine: Machine, mapped: Container) -> None:

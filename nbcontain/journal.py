@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+from nbcontain.errors import StoreError
 from nbcontain.events import Event, Finished, Notice, Output, Record, decode, encode
 from nbcontain.segments import Reader
 from nbcontain.values import replace
@@ -144,7 +145,7 @@ class FileJournal:
             return
         try:
             fresh = self.begin_anew()
-        except OSError:
+        except (OSError, StoreError):
             # No room for a new one: the old one grows on, and is tried again.
             return
         self.close()

@@ -42,12 +42,11 @@ class Events:
         return self._engine.layout.events
 
     def record(self, kind: str, action: str, object_id: str, attributes: Mapping[str, str] | None = None) -> None:
-        """Tell everybody that `action` happened to an object. A disk that takes no more keeps nobody from working.
+        """Tell everybody that `action` happened to an object (see `events_log`).
 
         `kind` is docker's Type (container, image, volume, network, builder), `action` docker's Action.
         """
-        with suppress(OSError):
-            events_log.record(self._path, kind, action, object_id, attributes or {})
+        events_log.record(self._path, kind, action, object_id, attributes or {})
 
     def container(self, container: Container, action: str, **attributes: str) -> None:
         """The same of a container, with what docker says of one in every event."""

@@ -12,8 +12,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+from nbcontain.errors import StoreError
 from nbcontain.events import Event, Finished, Notice, Output, Record, decode, encode
 from nbcontain.segments import Reader
 from nbcontain.values import replace
@@ -144,7 +146,7 @@ class FileJournal:
             return
         try:
             fresh = self.begin_anew()
-        except OSError:
+        except (OSError, StoreError):
             # No room for a new one: the old one grows on, and is tried again.
             return
         self.close()
@@ -183,18 +185,18 @@ class FileJournal:
 
         The file is opened before this returns. A container that was restarted has several runs in its
         journal: a `Finished` ends the account only where nothing comes after it, or `to_the_last` only when nobody
-        writes any more. `at_end` is called then. `from_now` is the task of which only is wanted what comes after this
-        call; of what is there already, `tail` is how many lines of output are wanted. At the time `until` it ends,
-        and within two seconds after there was `enough`.
+        writes any more. `at_end` is called then, or where there is nothing to follow. `from_now` is the task of which
+        only is wanted what comes after this call; of what is there already, `tail` is how many lines of output are
+        wanted. At the time `until` it ends, and within two seconds after there was `enough`.
         """
         from nbcontain.linux.watching import Watch
 
-        watch = Watch(self.path.parent)
-        try:
+        with ExitStack() as opened:
+            opened.callback(at_end)
+            watch = Watch(self.path.parent)
+            opened.callback(watch.close)
             reader = Reader(self.path, from_now=bool(from_now))
-        except BaseException:
-            watch.close()
-            raise
+            opened.pop_all()
         records = self._records(watch, reader, from_now or None, at_end, to_the_last, tail, until, enough)
         # Begun, since a generator that was never begun closes nothing when it is closed.
         next(records)

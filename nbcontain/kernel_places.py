@@ -77,13 +77,15 @@ class KernelPlace:
         if is_root():
             return
         while goes_on():
-            with suppress(FileNotFoundError):
+            try:
                 owners = {os.lstat(f"{self.ip}-{number}").st_uid for number in range(1, _KINDS + 1)}
-                if owners != {os.getuid()}:
-                    world = (Mount("/", "bind", str(self.sockets), ("bind",)),)
-                    launcher.call("open_sockets", world, {}, imports=(WORK,))
-                return
-            time.sleep(_LOOK_S)
+            except FileNotFoundError:
+                time.sleep(_LOOK_S)
+                continue
+            if owners != {os.getuid()}:
+                world = (Mount("/", "bind", str(self.sockets), ("bind",)),)
+                launcher.call("open_sockets", world, {}, imports=(WORK,))
+            return
 
     def clear(self) -> None:
         """Away with what a kernel left, for the next one to begin."""

@@ -115,7 +115,7 @@ def forwarded(environ: Mapping[str, str], port: int) -> str:
 
     By a name of its own for each port only (GitHub Codespaces, code-server with VSCODE_PROXY_URI=https://{{port}}.…):
     under a path of the notebook's own server, as jupyter-server-proxy has it, a container's page would have all rights
-    of the notebook.
+    of the notebook; at another port of the same name it would still be sent the notebook's cookies (RFC 6265, 8.5).
     """
     name, domain = environ.get("CODESPACE_NAME", ""), environ.get("GITHUB_CODESPACES_PORT_FORWARDING_DOMAIN", "")
     if name and domain:
@@ -125,7 +125,7 @@ def forwarded(environ: Mapping[str, str], port: int) -> str:
         parts, others = (urlsplit(template.replace("{{port}}", str(each))) for each in (port, port + 1))
     except ValueError:
         return ""
-    return parts.geturl().rstrip("/") if parts.scheme in ("http", "https") and parts.netloc != others.netloc else ""
+    return parts.geturl().rstrip("/") if parts.scheme in ("http", "https") and parts.hostname != others.hostname else ""
 
 
 class Pages:

@@ -98,36 +98,38 @@ class Reader:
 
     def _advance(self) -> bool:
         """Go on with the next segment; False if it is not there yet."""
+        wanted = self._number + 1
         for _ in range(_TRIES):
-            wanted = self._number + 1
-            later = [each for each in numbers(self._directory, self._name) if each >= wanted]
-            if later and (later[0] == wanted or self._number < 0):
-                fd, found = self._opened(f"{self._name}.{later[0]}"), later[0]
-            else:
-                fd = self._opened(self._name)
-                found = number_of(fd) if fd >= 0 else -1
-                if fd < 0 and not later:
-                    return False
-                if 0 <= found < wanted:
-                    os.close(fd)
-                    return False
-                if found > wanted and self._number >= 0 or fd < 0:
-                    # The one between was renamed while we looked, or has been removed.
-                    if fd >= 0:
-                        os.close(fd)
-                    again = [each for each in numbers(self._directory, self._name) if each >= wanted]
-                    if again and again[0] == wanted:
-                        continue
-                    name, found = (f"{self._name}.{again[0]}", again[0]) if again else (self._name, found)
-                    fd = self._opened(name)
-            if fd >= 0:
+            # Asked before the others are listed: what came before it has been put aside by then, or removed.
+            newest = self._newest()
+            aside = [
+                each for each in numbers(self._directory, self._name) if each >= wanted and not 0 <= newest <= each
+            ]
+            found = aside[0] if aside else newest
+            if found < wanted:
+                return False
+            fd = self._opened(f"{self._name}.{found}" if aside else self._name)
+            if fd >= 0 and (aside or number_of(fd) == found):
                 if self._number >= 0:
-                    self.missed += max(0, found - wanted)
+                    self.missed += found - wanted
                 if self._fd >= 0:
                     os.close(self._fd)
                 self._fd, self._number = fd, found
                 return True
+            # It was removed or put aside while we looked.
+            if fd >= 0:
+                os.close(fd)
         return False
+
+    def _newest(self) -> int:
+        """The number of the one that is written to; -1 if there is none."""
+        fd = self._opened(self._name)
+        if fd < 0:
+            return -1
+        try:
+            return number_of(fd)
+        finally:
+            os.close(fd)
 
     def _opened(self, name: str) -> int:
         try:

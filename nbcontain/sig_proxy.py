@@ -79,8 +79,9 @@ def passing(tell: Callable[[int], bool]) -> Iterator[None]:
         if not tell(number) and number in _ENDING:
             _end(number)
 
-    # What is ignored stays so: nohup, and the background jobs of a shell.
-    heard = [number for number in _PASSED if signal.getsignal(number) != signal.SIG_IGN]
+    # What is ignored stays so: nohup, and the background jobs of a shell. None is another's, not Python's, and could
+    # not be put back.
+    heard = [number for number in _PASSED if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, pass_on) for number in heard}
     try:
         yield

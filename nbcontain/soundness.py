@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from nbcontain.errors import StoreError
+from nbcontain.errors import ContainerNotFound, StoreError
 from nbcontain.events import Emit, Progress, scope
 from nbcontain.oci.image import Layer
 from nbcontain.runtime.bundle import Bundle
@@ -118,7 +118,7 @@ class Soundness:
                 shown = container.name
                 _ = bundle.spec, bundle.rootfs
                 status = container.status
-            except FileNotFoundError:
+            except (FileNotFoundError, ContainerNotFound):
                 if bundle.is_whole():
                     yield Finding("container-damaged", name[:12], "a file of it is missing", bundle.path)
                 continue

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from machine import until
+from nbcontain.commands import parse_words
 from nbcontain.commands.compose import _followed
 from nbcontain.compose import model
 from nbcontain.compose.document import parse
@@ -24,8 +26,9 @@ from nbcontain.compose.projects import Source
 from nbcontain.compose.reading import Reader
 from nbcontain.compose_cells import _has_verb
 from nbcontain.engine import Engine
-from nbcontain.errors import ContainerFailed, NbcontainError, UsageError
-from nbcontain.events import Output, Record
+from nbcontain.errors import Cancelled, ContainerFailed, NbcontainError, UsageError
+from nbcontain.events import Output, Record, Started
+from nbcontain.task import Task
 
 SHOP = """\
 name: shop
@@ -301,6 +304,25 @@ def test_a_failure_halfway_says_what_is_up(engine: Engine, busybox_image: str) -
         engine.compose.up(project, project.chosen((), ()), lambda event: None)
     assert "up already: cache, migrate" in caught.value.why
     assert [each.name for each in engine.compose.containers("shop")] == ["shop-cache-1", "shop-migrate-1"]
+
+
+def test_who_waits_for_a_service_says_so_once_and_can_be_stopped(
+    engine: Engine, busybox_image: str, tmp_path: Path
+) -> None:
+    text = SHOP.replace("touch /ok; ", "").replace("interval: 200ms", "interval: 200ms, start_period: 60s")
+    (tmp_path / "compose.yaml").write_text(text)
+    command, words = parse_words("", ["compose", "-f", str(tmp_path / "compose.yaml"), "up", "-d"])
+    task: Task[Any] = command.function(engine, words).task  # type: ignore[attr-defined]
+    said = lambda: [each.event for each in task.journal.read()]  # noqa: E731
+    waiting = Started("cache service_healthy", "cache", "cache")
+    until(lambda: waiting in said())
+    time.sleep(0.35)
+    assert said().count(waiting) == 1
+    task.cancel()
+    assert task.wait(2)
+    with pytest.raises(Cancelled):
+        task.result()
+    engine.compose.down("shop", lambda event: None, timeout_s=0)
 
 
 def test_an_image_that_is_not_here_stops_before_anything_is_made(engine: Engine) -> None:

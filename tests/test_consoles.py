@@ -33,6 +33,7 @@ from nbcontain.errors import NbcontainError, SetupFailed, UsageError
 from nbcontain.runtime import console
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions
+from nbcontain.sig_proxy import passing
 from typing_hands import Hands
 
 COMMAND = (sys.executable, "-m", "nbcontain")
@@ -279,3 +280,14 @@ def test_who_still_listens_to_a_session_that_was_let_go_reads_nobody_elses_bytes
     theirs.close()
     for fd in {*kept, reading, writing, master}:
         os.close(fd)
+
+
+def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGUSR2 else known(number))
+    told: list[int] = []
+    with passing(lambda number: bool(told.append(number)) or True):
+        assert known(signal.SIGUSR2) == signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert told == [signal.SIGUSR1]
+    assert known(signal.SIGUSR1) == signal.SIG_DFL

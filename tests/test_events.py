@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from machine import Machine, until
+from nbcontain import segments
 from nbcontain.commands import parse_words
 from nbcontain.display.present import present
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
+from nbcontain.events import Notice
+from nbcontain.journal import FileJournal
 from nbcontain.segments import Reader
-from nbcontain.store import events_log
+from nbcontain.store import events_log, files
+from nbcontain.store.rotation import rotated
 
 
 def happened(engine: Engine, *filters: str, since: float = 0.0) -> list[tuple[str, str]]:
@@ -147,3 +155,81 @@ def test_a_full_or_missing_store_keeps_nobody_from_working(engine: Engine) -> No
     engine.layout.events.parent.mkdir()
     engine.layout.events.mkdir()
     engine.events.record("container", "start", "abc", {})
+
+
+def test_a_line_that_comes_while_the_file_is_put_aside_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.jsonl"
+    monkeypatch.setattr(events_log, "SEGMENT_BYTES", 400)
+    rename = os.rename
+    others: list[threading.Thread] = []
+
+    def slow_rename(source: Path, target: Path) -> None:
+        rename(source, target)
+        if not others:
+            others.append(threading.Thread(target=events_log.record, args=(path, "volume", "second", "b", {})))
+            others[0].start()
+            # It has written where it found no file, or it waits for the one that is being begun.
+            others[0].join(0.3)
+
+    monkeypatch.setattr(files, "_rename", slow_rename)
+    events_log.record(path, "volume", "first", "a", {"filling": "x" * 400})
+    others[0].join()
+    reader = Reader(path)
+    heard = b"".join(reader.chunks())
+    assert (heard.count(b'"first"'), heard.count(b'"second"'), reader.missed) == (1, 1, 0)
+
+
+def test_a_reader_that_rotations_overtake_while_it_looks_knows_what_it_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"0\n")
+    reader = Reader(path)
+    assert reader.chunk() == b"0\n"
+    os.close(rotated(path, 1))
+    os.close(rotated(path, 1))
+    listed = segments.numbers
+
+    def overtaken(directory: int | Path | str, name: str) -> list[int]:
+        found = listed(directory, name)
+        with monkeypatch.context() as while_it_rotates:
+            while_it_rotates.setattr(segments, "numbers", listed)
+            os.close(rotated(path, 1))
+        return found
+
+    monkeypatch.setattr(segments, "numbers", overtaken)
+    first = reader.chunk()
+    monkeypatch.setattr(segments, "numbers", listed)
+    heard = (first + b"".join(reader.chunks())).splitlines()
+    with path.open("rb") as last:
+        assert heard[-1] == last.readline().strip()
+        assert len(heard) == len(set(heard)) == segments.number_of(last.fileno()) - reader.missed
+
+
+def test_a_disk_without_room_for_another_file_takes_more_events_in_the_one_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events.jsonl"
+    events_log.record(path, "volume", "first", "a", {})
+    monkeypatch.setattr(events_log, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(files, "write", _is_full)
+    events_log.record(path, "volume", "second", "b", {})
+    assert len(path.read_bytes().splitlines()) == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_without_room_for_another_file_lets_a_containers_journal_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = FileJournal(tmp_path / "journal.jsonl")
+    journal.limit_bytes = 1
+    journal.begin_anew = partial(rotated, journal.path, 2)
+    monkeypatch.setattr(files, "write", _is_full)
+    journal.append(Notice("", "one"))
+    journal.append(Notice("", "two"))
+    journal.close()
+    assert [record.event for record in journal.read()] == [Notice("", "one"), Notice("", "two")]
+
+
+def _is_full(fd: int, data: bytes) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -52,6 +52,13 @@ def test_what_is_no_journal_line_is_a_value_error_and_nothing_else(line: bytes) 
         pass
 
 
+def test_what_a_follower_holds_is_let_go_where_there_is_nothing_to_follow(tmp_path: Path) -> None:
+    ended: list[str] = []
+    with pytest.raises(FileNotFoundError):
+        FileJournal(tmp_path / "removed" / "journal.jsonl").follow(lambda: ended.append("at_end"))
+    assert ended == ["at_end"]
+
+
 def test_a_follower_that_comes_late_sees_everything_from_the_first() -> None:
     journal = MemoryJournal()
     journal.append(Started("a", "one"))

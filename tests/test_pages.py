@@ -121,6 +121,8 @@ def test_the_command_says_how_a_port_is_reached(engine: Engine, visit: Visit) ->
         ({"VSCODE_PROXY_URI": "https://{{port}}.code.example.com/"}, "https://8080.code.example.com"),
         # Under the notebook's own address: a container's page would have its rights.
         ({"VSCODE_PROXY_URI": "https://code.example.com/proxy/{{port}}/"}, ""),
+        ({"VSCODE_PROXY_URI": "https://code.example.com:{{port}}/"}, ""),
+        ({"VSCODE_PROXY_URI": "https://{{port}}@code.example.com/"}, ""),
         ({"VSCODE_PROXY_URI": "./proxy/{{port}}"}, ""),
         ({"VSCODE_PROXY_URI": "javascript:{{port}}"}, ""),
         ({"VSCODE_PROXY_URI": "http://[{{port}}"}, ""),

@@ -81,17 +81,17 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
     if words.force_recreate and words.no_recreate:
         raise UsageError("--force-recreate and --no-recreate are incompatible")
 
+    is_over = threading.Event()
+
     def bring_up(emit: Emit) -> list[Container]:
         return engine.compose.up(
             project, services, emit, build=words.build, remove_orphans=words.remove_orphans, wait=words.wait,
             recreate="always" if words.force_recreate else "never" if words.no_recreate else "",
-            start=not words.no_start,
+            start=not words.no_start, is_over=is_over,
         )  # fmt: skip
 
-    if words.detach or words.wait or words.no_start:
-        return InProgress(
-            Task(f"up {project.name}", lambda emit: _table(engine, project.name, bring_up(emit))), "build",
-        )  # fmt: skip
+    def detached(emit: Emit) -> Table:
+        return _table(engine, project.name, bring_up(emit))
 
     def attached(emit: Emit) -> Table:
         containers = bring_up(emit)
@@ -104,7 +104,10 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
             raise
         return _table(engine, project.name, engine.compose.containers(project.name))
 
-    return InProgress(Task(f"up {project.name}", attached), "exec")
+    leaves = words.detach or words.wait or words.no_start
+    task = Task(f"up {project.name}", detached if leaves else attached)
+    task.on_cancel(is_over.set)
+    return InProgress(task, "build" if leaves else "exec")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ What belongs to a project is known by its labels alone, which are docker compose
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,7 +16,7 @@ from nbcontain.compose.interpolation import env_file
 from nbcontain.compose.model import Dependency, Project, Service, Shared
 from nbcontain.compose.plan import Existing, Plan, Step, planned, run_options
 from nbcontain.compose.reading import Reader
-from nbcontain.errors import ContainerError, ContainerFailed, ImageNotFound, NbcontainError, UsageError
+from nbcontain.errors import Cancelled, ContainerError, ContainerFailed, ImageNotFound, NbcontainError, UsageError
 from nbcontain.events import BUILD, Emit, Finished, Notice, Record, Started, scope
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.generate import RunOptions
@@ -170,13 +170,15 @@ class Compose:
     def up(
         self, project: Project, services: Sequence[Service], emit: Emit, *, build: bool = False,
         recreate: Literal["", "always", "never"] = "", remove_orphans: bool = False, wait: bool = False,
-        start: bool = True,
+        start: bool = True, is_over: threading.Event | None = None,
     ) -> list[Container]:  # fmt: skip
         """Have these services run, in this order, as the file says; what is so already is left alone.
 
-        What fails stops the rest; what was made until then stays, and the error says so.
+        What fails stops the rest; what was made until then stays, and the error says so. `is_over` ends the waiting
+        for a service with Cancelled, at once.
         """
         done: list[str] = []
+        is_over = is_over or threading.Event()
         with scope(emit, _ROOT, f"up {project.name}"):
             for text in project.warnings:
                 emit(Notice(_ROOT, text, kind="warning"))
@@ -191,11 +193,11 @@ class Compose:
                 self._make_shared(project, plan, emit, bridges=bridges)
                 self._see_to_orphans(plan, emit, remove=remove_orphans)
                 for step in plan.steps:
-                    self._take(project, step, images, emit, bridges=bridges, start=start)
+                    self._take(project, step, images, emit, is_over, bridges=bridges, start=start)
                     done.append(step.service.name)
                 for service in services if wait else ():
                     if self.container(project.name, service.name).info.health:
-                        self._await(project, Dependency(service.name, "service_healthy"), emit)
+                        self._await(project, Dependency(service.name, "service_healthy"), emit, is_over)
             except NbcontainError as error:
                 if done:
                     error.why = "\n".join(filter(None, (error.why, f"up already: {', '.join(done)}")))
@@ -240,8 +242,9 @@ class Compose:
                     "--remove-orphans removes them", kind="warning"))  # fmt: skip
 
     def _take(
-        self, project: Project, step: Step, images: Mapping[str, str], emit: Emit, *, bridges: bool, start: bool
-    ) -> None:
+        self, project: Project, step: Step, images: Mapping[str, str], emit: Emit, is_over: threading.Event, *,
+        bridges: bool, start: bool,
+    ) -> None:  # fmt: skip
         """Do one step of the plan."""
         engine, service = self._engine, step.service
         if step.verb == "keep":
@@ -250,7 +253,7 @@ class Compose:
             return
         with scope(emit, service.name, f"{step.verb} {service.name}", _ROOT):
             for each in service.depends_on if start else ():
-                self._await(project, each, emit)
+                self._await(project, each, emit, is_over)
             if step.verb == "recreate":
                 emit(Notice(service.name, f"made anew: {step.why}"))
                 old = engine.container(step.container)
@@ -266,8 +269,8 @@ class Compose:
             if start:
                 engine.start(container)
 
-    def _await(self, project: Project, dependency: Dependency, emit: Emit) -> None:
-        """Until a service is as another one wants it. Raises ContainerError if it never will be."""
+    def _await(self, project: Project, dependency: Dependency, emit: Emit, is_over: threading.Event) -> None:
+        """Until a service is as another one wants it. Raises ContainerError if it never will be, Cancelled."""
         try:
             container = self.container(project.name, dependency.service)
         except UsageError:
@@ -281,8 +284,8 @@ class Compose:
                 f"{dependency.service} has no health check, and another service waits for it to be healthy",
                 hint="healthcheck:\n  test: …\nin that service, or condition: service_started",
             )  # fmt: skip
+        emit(Started(f"{dependency.service} {dependency.condition}", dependency.service, dependency.service))
         while True:
-            emit(Started(f"{dependency.service} {dependency.condition}", dependency.service, dependency.service))
             ended = container.status in ("exited", "lost")
             if dependency.condition == "service_completed_successfully":
                 if ended:
@@ -302,7 +305,8 @@ class Compose:
                         f"dependency failed to start: {dependency.service} {'ended' if ended else 'is unhealthy'}",
                         hint=f"%compose logs {dependency.service}",
                     )  # fmt: skip
-            time.sleep(_LOOK_S)
+            if is_over.wait(_LOOK_S):
+                raise Cancelled(f"nobody waits for {dependency.service} any more")
         emit(Finished(f"{dependency.service} {dependency.condition}", "done"))
 
     # --- down ---

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from nbcontain.errors import ContainerError, StoreError
+from nbcontain.errors import ContainerError, ContainerNotFound, StoreError
 from nbcontain.events import Record
 from nbcontain.journal import FileJournal
 from nbcontain.linux.starts import start_time
@@ -192,6 +192,12 @@ class Bundle:
         except FileNotFoundError:
             return False
 
+    def require(self) -> None:
+        """Raises ContainerNotFound for one that somebody has removed."""
+        if not self.is_whole():
+            name = self.path.name[:12]
+            raise ContainerNotFound(f"{name} is gone", why="it was removed", hint="%container ps -a lists all")
+
     def _is_durable(self) -> bool:
         try:
             return not (self.info.remove or self.info.build_step)
@@ -206,7 +212,13 @@ class Bundle:
 
     @property
     def spec(self) -> Spec:
-        return spec_codec.spec_from_text(self._text("config.json"))
+        """Raises ContainerNotFound for one that somebody has removed."""
+        try:
+            text = self._text("config.json")
+        except FileNotFoundError:
+            self.require()
+            raise
+        return spec_codec.spec_from_text(text)
 
     @property
     def rootfs(self) -> tuple[Mount, ...]:

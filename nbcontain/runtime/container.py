@@ -78,8 +78,7 @@ class Container:
 
     def require(self) -> None:
         """Raises ContainerNotFound for one that somebody has removed."""
-        if not self.exists:
-            raise ContainerNotFound(f"{self.id[:12]} is gone", why="it was removed", hint="%container ps -a lists all")
+        self.bundle.require()
 
     @property
     def status(self) -> Status:

@@ -431,13 +431,12 @@ class Supervisor:
                 calls.end_mounts(self.bundle, self.ids)
 
     def tell(self, action: str, **attributes: str) -> None:
-        """Tell of an event. Nobody waits for it, and a disk that takes no more keeps nobody from working."""
+        """Tell of an event (see `events_log`)."""
         if self.info.build_step:
             return
         told = {**self.info.labels, "image": self.info.image, "name": self.info.name, **attributes}
-        with suppress(OSError):
-            path = Layout(self.bundle.path.parent.parent).events
-            events_log.record(path, "container", action, self.info.id, told)
+        path = Layout(self.bundle.path.parent.parent).events
+        events_log.record(path, "container", action, self.info.id, told)
 
 
 def resume() -> None:

@@ -12,8 +12,10 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from nbcontain.errors import StoreError
 from nbcontain.store import files
 from nbcontain.store.rotation import opened, rotated
 
@@ -25,7 +27,7 @@ SEGMENTS = 4
 def record(
     path: Path, kind: str, action: str, object_id: str, attributes: Mapping[str, str], now: float | None = None
 ) -> None:
-    """Append that `action` happened to an object. Raises OSError, where the disk is full or the store is gone.
+    """Append that `action` happened to an object. A disk that takes no more, or is gone, keeps nobody from working.
 
     `path` is `layout.events`; `kind` is docker's Type (container, image, volume, network, builder), `action` docker's
     Action ("start", "exec_die", "health_status: healthy"), `now` seconds since the epoch.
@@ -35,13 +37,14 @@ def record(
         "Type": kind, "Action": action, "Actor": {"ID": object_id, "Attributes": dict(attributes)},
         "scope": "local", "time": nanoseconds // 10**9, "timeNano": nanoseconds,
     }  # fmt: skip
-    fd = _held(path)
-    try:
-        os.write(fd, json.dumps(event, separators=(",", ":")).encode() + b"\n")
-        if os.fstat(fd).st_size >= SEGMENT_BYTES:
-            _rotate(path, fd)
-    finally:
-        os.close(fd)
+    with suppress(OSError, StoreError):
+        fd = _held(path)
+        try:
+            os.write(fd, json.dumps(event, separators=(",", ":")).encode() + b"\n")
+            if os.fstat(fd).st_size >= SEGMENT_BYTES:
+                _rotate(path, fd)
+        finally:
+            os.close(fd)
 
 
 def _held(path: Path) -> int:
@@ -71,6 +74,6 @@ def _rotate(path: Path, fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(fd), os.stat(path)):
             os.close(rotated(path, SEGMENTS))
-    except OSError:
+    except (OSError, StoreError):
         # Somebody else holds it, or the disk is full.
         return

@@ -6,6 +6,7 @@ Run by whoever writes them: the supervisor of a container, and anybody who tells
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from nbcontain import segments
@@ -15,8 +16,7 @@ from nbcontain.store import files
 def rotated(path: Path, keep: int) -> int:
     """Put `path` aside under its number, begin it anew, and remove all but the `keep` newest. Gives it, open.
 
-    Only its one writer may do that, or who holds a lock for it. Raises OSError; then all is as it was, or is repaired
-    by the next `opened`.
+    Only its one writer may do that, or who holds a lock for it. Raises OSError, StoreError; then `path` is as it was.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -26,9 +26,12 @@ def rotated(path: Path, keep: int) -> int:
     fresh = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
     try:
         files.write_new(fresh, segments.head(number + 1))
-        files.move(path, path.with_name(f"{path.name}.{number}"))
+        # Never without a name: whoever found none there (`opened`) would begin one, which this one would replace,
+        # with all that was written to it.
+        with suppress(FileExistsError), files.disk(path.parent):
+            os.link(path, path.with_name(f"{path.name}.{number}"))
         files.move(fresh, path)
-    except OSError:
+    except BaseException:
         files.unlink(fresh)
         raise
     for each in segments.numbers(path.parent, path.name):
@@ -38,7 +41,7 @@ def rotated(path: Path, keep: int) -> int:
 
 
 def opened(path: Path) -> int:
-    """`path` to append to; made, with the number that is its turn, if it is not there."""
+    """`path` to append to; made, with the number that is its turn, if it is not there. Raises OSError, StoreError."""
     while True:
         try:
             return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)

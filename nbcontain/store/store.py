@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -108,9 +108,8 @@ class Store:
         return snapshots.shelf.active(key) / "fs"
 
     def tell(self, kind: str, action: str, object_id: str, attributes: Mapping[str, str] = _NOTHING) -> None:
-        """Tell of an event (see `events_log`). A disk that takes no more keeps nobody from working."""
-        with suppress(OSError):
-            events_log.record(self.layout.events, kind, action, object_id, attributes)
+        """Tell of an event (see `events_log`)."""
+        events_log.record(self.layout.events, kind, action, object_id, attributes)
 
     def shared(self) -> AbstractContextManager[object]:
         """Held by whoever uses things, so that gc leaves them alone; waits for a running gc."""

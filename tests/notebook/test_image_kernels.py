@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -358,6 +359,21 @@ def test_a_dot_is_the_notebooks_directory(tmp_path: Path) -> None:
     assert run.volumes[:3] == ("/home/me/nb:/lab:ro", "/home/me/nb/d:/d", "vol:/v")
     assert run.mount == ("type=bind,src=/home/me/x,dst=/x",)
     assert (run.workdir, run.entrypoint, run.init, run.remove) == ("/lab", "", True, True)
+
+
+def test_sockets_that_nobody_can_open_are_told_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = KernelPlace(tmp_path, contextlib.ExitStack(), lambda path: None)
+    place.sockets.mkdir()
+    for number in range(1, 6):
+        Path(f"{place.ip}-{number}").touch()
+    monkeypatch.setattr("nbcontain.kernel_places.is_root", lambda: False)
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    launcher: Any = SimpleNamespace(call=lambda *given, **named: open("/nothing/here", "rb"))
+    looks = iter((True, True, False))
+    with pytest.raises(FileNotFoundError):
+        place.open(launcher, lambda: next(looks))
 
 
 def test_options_are_words_again() -> None:

@@ -226,7 +226,7 @@ def test_a_bundle_whose_writer_died_is_swept(profile: str, machine: Machine) -> 
 
 @pytest.mark.parametrize("act", [
     lambda held: held.to_dict(), lambda held: held.start(), lambda held: held.restart(), lambda held: held.rename("y"),
-    lambda held: held.commit("y"),
+    lambda held: held.commit("y"), lambda held: held.put("text", "/file"), lambda held: held.bundle.spec,
 ])  # fmt: skip
 def test_a_handle_on_what_was_removed_says_so(machine: Machine, act: Callable[[Held], object]) -> None:
     machine.start("echo ready; sleep 60", name="gone")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import needs
+import places
 from machine import Machine
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
@@ -41,15 +40,10 @@ Line = tuple[object, ...]
 
 @pytest.fixture(scope="module")
 def machine(busybox_context: Path) -> Iterator[Machine]:
-    root = Path(tempfile.mkdtemp(prefix="nbcontain-direct-", dir=needs.scratch()))
-    with Engine(root) as engine:
+    with places.store_directory() as root, Engine(root) as engine:
         machine = Machine(engine, busybox_context)
         machine.build(BELOW, "below", busybox_context)
         yield machine
-        machine.clear()
-        for each in engine.store.snapshotters:
-            each.remove_tree(each.shelf.root)
-    shutil.rmtree(root, ignore_errors=True)
 
 
 def plain_context(place: Path) -> Path:

@@ -48,7 +48,8 @@ def main() -> None:
         engines = {engine.profile.name: engine}
         for rung in ("rootless-single", "root-noproc", "userns-chroot", "chroot"):
             with suppress(NbcontainError):
-                engines[engine.isolated(rung).profile.name] = engine.isolated(rung)
+                other = engine.isolated(rung)
+                engines[other.profile.name] = other
         best: dict[tuple[str, str], float] = {}
         for _ in range(turns):
             for (name, script), (rung, each) in product(PROGRAMS.items(), engines.items()):

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.build.plan import BuildOptions
@@ -20,10 +19,10 @@ from nbcontain.engine import Engine
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
+from network import process_of, used_s
 
 SECONDS, RATE, FLOOD = 10, 1000, 30_000
 BOX = "FROM scratch\nCOPY busybox /bin/sleep\n"
-TICKS = os.sysconf("SC_CLK_TCK")
 ASKING = """
 import select, socket, struct, sys, time
 address, name, (port, rate, count) = sys.argv[1], sys.argv[2], map(int, sys.argv[3:])
@@ -61,12 +60,6 @@ while True:
 """
 
 
-def used_s(pid: int) -> float:
-    """Processor time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
 def asked(title: str, inside: int, server: int, address: str, port: int, rate: int, count: int) -> float:
     """Ask from the network namespace of `inside`; gives the server's processor time for one question, in seconds."""
     before = used_s(server)
@@ -80,16 +73,6 @@ def asked(title: str, inside: int, server: int, address: str, port: int, rate: i
         f"99 of 100 within {most_s * 1000:6.2f} ms; {each_s * 1e6:4.0f} µs of processor each"
     )
     return each_s
-
-
-def process_of(root: Path, role: str) -> int:
-    """One of the networks' processes, as `ps` calls them."""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
-            if words.startswith(f"nbcontain-network {root}/") and words.endswith(f"/{role}"):
-                return int(pid)
-    raise LookupError(role)
 
 
 def main() -> None:

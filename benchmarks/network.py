@@ -155,11 +155,12 @@ def throughput(engine: Engine) -> None:
     sandbox = engine.networks.sandbox(container)
     assert sandbox is not None
     hands = [by_hand(0, ""), by_hand(1, "hand")]
+    passing = process_of(engine.layout.root, "forwarder")
     ways = {
         "a veth made by hand": Way(hands[0].pid, "10.99.0.2", ("10.99.0.2", 9999)),
         "a bridge made by hand": Way(hands[1].pid, "10.99.1.2", ("10.99.1.2", 9999)),
         "our bridge": Way(container.pid, sandbox.address, (sandbox.address, 9999)),
-        "our forwarder": Way(container.pid, sandbox.address, ("127.0.0.1", 9999), forwarder_of(engine.layout.root)),
+        "our forwarder": Way(container.pid, sandbox.address, ("127.0.0.1", 9999), passing),
     }
     if other := pasta():
         ways["pasta"] = Way(other[1], "0.0.0.0", ("127.0.0.1", 9997), other[0].pid)
@@ -182,14 +183,14 @@ def throughput(engine: Engine) -> None:
         each.wait()
 
 
-def forwarder_of(root: Path) -> int:
-    """The networks' process that passes ports on, as `ps` calls it."""
+def process_of(root: Path, role: str) -> int:
+    """One of the networks' processes, as `ps` calls them."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
-            if words.startswith(f"nbcontain-network {root}/") and words.endswith("/forwarder"):
+            if words.startswith(f"nbcontain-network {root}/") and words.endswith(f"/{role}"):
                 return int(pid)
-    raise LookupError("no forwarder runs")
+    raise LookupError(f"no {role} runs")
 
 
 def main() -> None:

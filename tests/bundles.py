@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import needs
 from nbcontain.runtime.oci_report import example
@@ -58,10 +60,12 @@ class Runtime:
 
     def create(self, bundle: Bundle, *words: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
         with (bundle.path / "said").open("wb") as said:
-            return self(
-                "create", "-b", str(bundle.path), *words, bundle.name, check=check, capture_output=False, stdout=said,
+            done = self(
+                "create", "-b", str(bundle.path), *words, bundle.name, check=False, capture_output=False, stdout=said,
                 stderr=said, **more,
             )  # fmt: skip
+        assert done.returncode == 0 or not check, f"{self.name} create: {(bundle.path / 'said').read_text()}"
+        return done
 
     def status(self, name: str) -> str:
         return str(json.loads(self("state", name).stdout)["status"])
@@ -126,6 +130,24 @@ class Bundle:
         for each in sets:
             held = self.process["capabilities"].setdefault(each, [])
             held.extend(f"CAP_{name}" for name in names if f"CAP_{name}" not in held)
+
+
+class Deviation(NamedTuple):
+    """What a runtime is known to do otherwise than a test wants of it."""
+
+    instead: str
+    seen: str
+    """A pattern of what the test then fails with."""
+
+    @contextmanager
+    def expected(self) -> Iterator[None]:
+        """Pass what fails in this way. Whatever else happens fails: another assertion, another error, and nothing."""
+        try:
+            yield
+        except AssertionError as error:
+            assert re.search(self.seen, str(error)), f"wanted is {self.seen!r} ({self.instead}), and not: {error}"
+        else:
+            raise AssertionError(f"not so any more: {self.instead}")
 
 
 def until(holds: Callable[[], object], timeout_s: float = 20) -> None:

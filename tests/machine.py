@@ -45,6 +45,13 @@ class Machine:
         (etc / "group").write_text(GROUP)
         self.build(BOX, "box", context)
 
+    @classmethod
+    def on(cls, engine: Engine) -> Machine:
+        """Another engine, in whose store `box` is already, or is not needed."""
+        machine = cls.__new__(cls)
+        machine.engine = engine
+        return machine
+
     def build(self, dockerfile: str, tag: str, context: Path | None = None) -> str:
         """Build an image; gives its name."""
         self.engine.build(dockerfile, BuildOptions(tags=(tag,), context=context)).result()
@@ -153,9 +160,16 @@ def murderous(
     return victim, delay_s
 
 
-def supervisor_of(pid: int) -> int:
+def supervisor_of(pid: int | None) -> int:
     """Whose child a container's first process is (proc(5), stat, field 4)."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def assert_on_this_machines_network(machine: Machine, why: str) -> None:
+    """Who names no network has this machine's, where 192.0.2.1 is; and is told why."""
+    assert machine.engine.networks.default() == "host"
+    assert why in machine.engine.networks.no_way_out()
+    assert "192.0.2.1" in machine.sh("ip addr")
 
 
 def said(container: Container) -> str:

@@ -2,61 +2,32 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 import nbcontain as nb
-import needs
-from images import BUSYBOX
+import notebooks
+import places
 from nbcontain.errors import CommandNotFound, ContainerFailed, UsageError
-
-
-class Notebook:
-    """An IPython shell with our magics."""
-
-    def __init__(self, shell: InteractiveShell) -> None:
-        self.shell = shell
-        self.engine: nb.Engine = shell.nbcontain.session.engine  # type: ignore[attr-defined]
-
-    def run(self, cell: str) -> Any:
-        """Run a cell; gives its value, or raises its error."""
-        done = self.shell.run_cell(cell)
-        done.raise_error()
-        return done.result
-
-    def __getitem__(self, name: str) -> Any:
-        return self.shell.user_ns[name]
+from notebooks import Notebook
 
 
 @pytest.fixture(scope="module")
 def shell(busybox_context: Path) -> Iterator[Notebook]:
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(
-        prefix="nbcontain-test-", dir=needs.scratch()
-    ) as root:
-        patch.setenv("NBCONTAIN_ROOT", root)
-        patch.chdir(busybox_context)
-        shell = InteractiveShell.instance()
-        shell.run_line_magic("load_ext", "nbcontain")
-        notebook = Notebook(shell)
-        notebook.run(f"%%dockerfile -q -t box\n{BUSYBOX}")
-        yield notebook
-        for container in notebook.engine.containers():
-            notebook.engine.remove_container(container, force=True)
-        shell.run_line_magic("unload_ext", "nbcontain")
-        InteractiveShell.clear_instance()
+    with (
+        places.store_directory() as root,
+        notebooks.notebook(busybox_context, NBCONTAIN_ROOT=str(root)) as opened,
+    ):
+        yield opened
 
 
 @pytest.fixture
 def notebook(shell: Notebook) -> Iterator[Notebook]:
     """With no containers left afterwards."""
     yield shell
-    for container in shell.engine.containers():
-        shell.engine.remove_container(container, force=True)
+    shell.clear()
 
 
 @pytest.fixture

@@ -40,8 +40,7 @@ def lines_of(engine: Engine, capsys: pytest.CaptureFixture[str], *words: str) ->
 
 def test_a_containers_life_is_told_in_dockers_words(engine: Engine, busybox_image: str) -> None:
     began = time.time()
-    machine = Machine.__new__(Machine)
-    machine.engine = engine
+    machine = Machine.on(engine)
     container = machine.start("trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done", image="busybox")
     engine.restart(container, 5)
     engine.kill(container, 9)
@@ -58,8 +57,7 @@ def test_a_containers_life_is_told_in_dockers_words(engine: Engine, busybox_imag
 
 
 def test_rm_tells_of_the_end_and_of_the_removal(engine: Engine, busybox_image: str) -> None:
-    machine = Machine.__new__(Machine)
-    machine.engine = engine
+    machine = Machine.on(engine)
     began = time.time()
     machine.run("true", image="busybox")
     until(lambda: "destroy" in [action for _, action in happened(engine, since=began)])

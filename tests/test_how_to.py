@@ -6,16 +6,14 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
-import needs
-from images import BUSYBOX
+import notebooks
+import places
+from notebooks import Notebook
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "how-to"
 PROGRAM = "FROM box\nRUN printf '#!/bin/sh\\n%s\\n' '{script}' > /bin/{name} && chmod 755 /bin/{name}\n"
@@ -28,20 +26,9 @@ devices:
 """
 
 
-class Reader:
-    """Somebody who types what a page says."""
-
-    def __init__(self, shell: InteractiveShell) -> None:
-        self.shell = shell
-
-    def run(self, cell: str) -> Any:
-        done = self.shell.run_cell(cell)
-        done.raise_error()
-        return done.result
-
-    def has(self, image: str, program: str, script: str, more: str = "") -> None:
-        """An image of this name, with a program that does as much as the page needs."""
-        self.run(f"%%dockerfile -q -t {image}\n{PROGRAM.format(name=program, script=script)}{more}")
+def put(reader: Notebook, image: str, program: str, script: str, more: str = "") -> None:
+    """An image of this name, with a program that does as much as the page needs."""
+    reader.run(f"%%dockerfile -q -t {image}\n{PROGRAM.format(name=program, script=script)}{more}")
 
 
 def blocks(page: str, language: str = "python") -> list[str]:
@@ -49,47 +36,37 @@ def blocks(page: str, language: str = "python") -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def root() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="nbcontain-test-", dir=needs.scratch()) as root:
+def root() -> Iterator[Path]:
+    with places.store_directory() as root:
         yield root
 
 
 @pytest.fixture
-def reader(root: str, busybox_context: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
-    monkeypatch.setenv("NBCONTAIN_ROOT", root)
-    monkeypatch.setenv("NBCONTAIN_DISPLAY", "plain")
-    monkeypatch.setenv("NBCONTAIN_CDI_DIRS", str(busybox_context / "cdi"))
-    monkeypatch.chdir(busybox_context)
-    shell = InteractiveShell.instance()
-    shell.run_line_magic("load_ext", "nbcontain")
-    reader = Reader(shell)
-    reader.run(f"%%dockerfile -q -t box\n{BUSYBOX}")
-    yield reader
-    engine = shell.nbcontain.session.engine  # type: ignore[attr-defined]
-    for container in engine.containers():
-        engine.remove_container(container, force=True)
-    shell.run_line_magic("unload_ext", "nbcontain")
-    InteractiveShell.clear_instance()
+def reader(root: Path, busybox_context: Path) -> Iterator[Notebook]:
+    """Somebody who types what a page says."""
+    environ = {"NBCONTAIN_DISPLAY": "plain", "NBCONTAIN_CDI_DIRS": str(busybox_context / "cdi")}
+    with notebooks.notebook(busybox_context, NBCONTAIN_ROOT=str(root), **environ) as opened:
+        yield opened
 
 
-def test_a_database_for_a_test(reader: Reader) -> None:
-    reader.has("postgres:16", "pg_isready", "exit 0", 'CMD ["sleep", "60"]\n')
+def test_a_database_for_a_test(reader: Notebook) -> None:
+    put(reader, "postgres:16", "pg_isready", "exit 0", 'CMD ["sleep", "60"]\n')
     begin, end = blocks("database")
     assert reader.run(begin).status == "running"
     reader.run(end)
     assert "pg" not in repr(reader.run("%container ps -a")) and "pgdata" not in repr(reader.run("%volume ls"))
 
 
-def test_a_gpu(reader: Reader, busybox_context: Path) -> None:
+def test_a_gpu(reader: Notebook, busybox_context: Path) -> None:
     (busybox_context / "cdi").mkdir()
     (busybox_context / "cdi/nvidia.yaml").write_text(CDI)
-    reader.has("my-cuda-image", "nvidia-smi", "test -c /dev/nvidia0 && echo it is there")
+    put(reader, "my-cuda-image", "nvidia-smi", "test -c /dev/nvidia0 && echo it is there")
     [block] = blocks("gpu")
     assert [reader.run(line).stdout for line in block.splitlines()] == ["it is there\n"] * 2
 
 
-def test_a_proxy(reader: Reader) -> None:
-    reader.has("debian:12-slim", "apt-get", "echo $HTTP_PROXY $HTTPS_PROXY $NO_PROXY >> /asked")
+def test_a_proxy(reader: Notebook) -> None:
+    put(reader, "debian:12-slim", "apt-get", "echo $HTTP_PROXY $HTTPS_PROXY $NO_PROXY >> /asked")
     [block] = blocks("proxy")
     reader.run(block)
     said = reader.run("%container run --rm tool cat /asked").stdout.splitlines()
@@ -97,21 +74,21 @@ def test_a_proxy(reader: Reader) -> None:
     assert reader.run("%container run --rm tool sh -c 'echo [$HTTP_PROXY]'").stdout == "[]\n"
 
 
-def test_a_hosted_notebook(reader: Reader) -> None:
+def test_a_hosted_notebook(reader: Notebook) -> None:
     [block] = blocks("colab")
     assert "%pip install" in block
     reader.run(block)
 
 
-def test_a_batch_job(reader: Reader, root: str, tmp_path: Path) -> None:
-    reader.has("tool", "true-tool", "exit 0")
+def test_a_batch_job(reader: Notebook, root: Path, tmp_path: Path) -> None:
+    put(reader, "tool", "true-tool", "exit 0")
     reader.run(f"%image save -o {tmp_path}/tool.tar tool")
     (tmp_path / "analyse").write_text("#!/bin/sh\nwc -l < $1 > result; exit 3\n")
     (tmp_path / "analyse").chmod(0o755)
     (tmp_path / "input.csv").write_text("a\nb\n")
     (tmp_path / "nbcontain").write_text(f'#!/bin/sh\nexec {sys.executable} -m nbcontain "$@"\n')
     (tmp_path / "nbcontain").chmod(0o755)
-    env = {**os.environ, "TMPDIR": root, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    env = {**os.environ, "TMPDIR": str(root), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     env["PYTHONPATH"] = str(PAGES.parent.parent)
     [script] = blocks("cluster", "bash")
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True)

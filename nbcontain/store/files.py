@@ -26,12 +26,6 @@ _DEEP = 200
 """How many directories `remove_tree` keeps open at a time."""
 
 
-def is_nearly_full(path: Path) -> bool:
-    """Whether less than a twentieth of the file system that holds `path` is free."""
-    status = os.statvfs(path)
-    return status.f_bavail * 20 < status.f_blocks
-
-
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
     """Turn the kernel's "no space" and "quota exceeded" inside into DiskFull, and a disk's failing into DiskFailed."""
@@ -170,6 +164,12 @@ def publish(temp: Path, target: Path) -> bool:
 def move(source: Path, target: Path) -> None:
     """Rename, unsynced: for taking away what is about to be removed."""
     _rename(source, target)
+
+
+def link(source: Path, target: Path) -> None:
+    """A further name of a file, unsynced; what has that name already keeps it."""
+    with disk(target.parent), suppress(FileExistsError):
+        os.link(source, target)
 
 
 def make_directory(path: Path, mode: int = 0o700, *, durable: bool = True) -> None:

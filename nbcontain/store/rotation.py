@@ -6,7 +6,6 @@ Run by whoever writes them: the supervisor of a container, and anybody who tells
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from nbcontain import segments
@@ -28,8 +27,7 @@ def rotated(path: Path, keep: int) -> int:
         files.write_new(fresh, segments.head(number + 1))
         # Never without a name: whoever found none there (`opened`) would begin one, which this one would replace,
         # with all that was written to it.
-        with suppress(FileExistsError), files.disk(path.parent):
-            os.link(path, path.with_name(f"{path.name}.{number}"))
+        files.link(path, path.with_name(f"{path.name}.{number}"))
         files.move(fresh, path)
     except BaseException:
         files.unlink(fresh)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import needs
+import places
 from machine import Machine
 from nbcontain.build.operations import direct
 from nbcontain.build.plan import BuildOptions
@@ -48,15 +47,10 @@ Line = tuple[object, ...]
 
 @pytest.fixture(scope="module")
 def machine(busybox_context: Path) -> Iterator[Machine]:
-    root = Path(tempfile.mkdtemp(prefix="nbcontain-direct-", dir=needs.scratch()))
-    with Engine(root) as engine:
+    with places.store_directory() as root, Engine(root) as engine:
         machine = Machine(engine, busybox_context)
         machine.build(BELOW, "below", busybox_context)
         yield machine
-        machine.clear()
-        for each in engine.store.snapshotters:
-            each.remove_tree(each.shelf.root)
-    shutil.rmtree(root, ignore_errors=True)
 
 
 def plain_context(place: Path) -> Path:

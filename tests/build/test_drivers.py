@@ -90,8 +90,7 @@ def test_the_same_layers_are_made_and_shown(
     other = tmp_path / "other"
     with Engine(other, engine.environ) as fresh:
         fresh.archives.load(str(tmp_path / "made.tar")).result()
-        second = Machine.__new__(Machine)
-        second.engine = fresh
+        second = Machine.on(fresh)
         assert second.sh(shown, image="made") == expected
         # What is run with --rm is forgotten by who comes first.
         until(lambda: not fresh.soundness.look(full=True).findings)
@@ -138,8 +137,7 @@ def test_a_store_may_hold_what_the_other_driver_made(machine: Machine) -> None:
     engine.run(RunOptions(image="box", name="old", command=("sh", "-c", "echo old > /file"))).result()
     other = "copy" if engine.store.snapshots.driver == "overlay" else "overlay"
     with Engine(engine.layout.root, {**os.environ, "NBCONTAIN_STORAGE_DRIVER": other}) as second:
-        box = Machine.__new__(Machine)
-        box.engine = second
+        box = Machine.on(second)
         assert second.store.snapshots.driver == other
         assert box.sh("cat /etc/passwd | head -n 1").startswith("root")
         old = second.container("old")

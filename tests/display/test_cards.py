@@ -251,10 +251,11 @@ def test_nobody_follows_what_was_on_a_board_that_is_watched_no_more(outputs: lis
     container = FakeContainer("left")
     board = Board(lambda: [container], lambda container: Surroundings())
     board.look()
+    [follower] = [each for each in threading.enumerate() if each.name == "nbcontain board left"]
     board.act("enough")
     board.follow()
     container.say(b"who hears this?\n")
-    until(lambda: "nbcontain board left" not in [each.name for each in threading.enumerate()])
+    until(lambda: not follower.is_alive())
 
 
 def test_a_board_is_drawn_as_it_is_saved_only_when_it_is() -> None:

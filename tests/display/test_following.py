@@ -131,6 +131,7 @@ def test_what_cannot_be_looked_at_any_more_is_left_as_it_was(world: World) -> No
     world.following.show(Watched(table.columns, table.rows, again=gone, kinds=("container",)))
     until(lambda: world.looks == 2)
     world.following.rest()
+    until(lambda: world.ended)
     assert len(world.outputs[0]) == 1
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import needs
-from machine import SLEEP, Machine, until
+from machine import SLEEP, Machine, supervisor_of, until
+from nbcontain.linux.starts import start_of
 
 LADDER = {
     "root": ("root-noproc", "chroot"),
@@ -64,8 +65,7 @@ def grabbing(_hostile_machine: Machine, tmp_path_factory: pytest.TempPathFactory
 def rung(request: pytest.FixtureRequest, profile: str, _hostile_machine: Machine) -> Iterator[Machine]:
     if request.param not in LADDER[profile]:
         pytest.skip(f"{request.param} is not for {profile}")
-    machine = Machine.__new__(Machine)
-    machine.engine = _hostile_machine.engine.isolated(request.param)
+    machine = Machine.on(_hostile_machine.engine.isolated(request.param))
     yield machine
     _hostile_machine.clear()
 
@@ -149,12 +149,12 @@ def test_neither_the_supervisor_nor_who_answers_is_traced_read_robbed_or_killed(
     container = rung.start(SLEEP, image=grabbing)
     init = container.pid
     assert init is not None
-    supervisor = int(Path(f"/proc/{init}/stat").read_text().rpartition(")")[2].split()[1])
+    supervisor = supervisor_of(init)
     outside = {supervisor, *children(supervisor)} - {init}
     if rung.engine.profile.rung.answers:
         assert len(outside) > 1  # who answers is one of them
     assert rung.execute(container, "grab", *map(str, sorted(outside))) == (0, "tried\n")
-    assert outside <= {int(each) for each in os.listdir("/proc") if each.isdigit()}
+    assert all(map(start_of, outside))
     assert rung.execute(container, "sh", "-c", "chown 7:7 /tmp; id -u") == (0, "0\n")
 
 

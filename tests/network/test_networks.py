@@ -20,7 +20,7 @@ import pytest
 
 import needs
 from lan import HOME, Lan, picture
-from machine import Machine, murderous, network_processes, said, until
+from machine import Machine, assert_on_this_machines_network, murderous, network_processes, said, until
 from nbcontain.commands.table import parse_words
 from nbcontain.errors import (
     AddressesExhausted,
@@ -101,8 +101,7 @@ def test_who_names_no_network_is_on_the_default_one_with_its_own_address_and_a_w
 
 
 def test_where_no_proc_can_be_mounted_networks_are_the_same(machine: Machine, lan: Lan) -> None:
-    lower = Machine.__new__(Machine)
-    lower.engine = machine.engine.isolated("root-noproc")
+    lower = Machine.on(machine.engine.isolated("root-noproc"))
     make(lower, "lab")
     wait_for_web(lower.start(WEB, name="web", network="lab"))
     shown = lower.sh(f"{get('web', 80)}; ip -o -4 addr show eth0", network="lab")
@@ -115,8 +114,7 @@ def test_where_nothing_is_forwarded_who_names_no_network_has_this_machines(
     machine: Machine, lan: Lan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tunnels, "FORWARDING", "/nowhere")
-    assert machine.engine.networks.default() == "host"
-    assert "forwards nothing" in machine.engine.networks.no_way_out()
+    assert_on_this_machines_network(machine, "forwards nothing")
 
 
 def test_a_container_is_reached_by_its_name_its_alias_and_the_beginning_of_its_id(machine: Machine, lan: Lan) -> None:

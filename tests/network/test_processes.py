@@ -100,7 +100,6 @@ import os, select, sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from types import SimpleNamespace
-from types import SimpleNamespace
 from nbcontain.channel import Channel
 from nbcontain.linux.starts import start_of
 from nbcontain.network.own import Own, Vigil

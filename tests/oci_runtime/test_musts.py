@@ -1,6 +1,6 @@
 """What the runtime specification says that a runtime MUST do, as far as one can see it (runtime.md, config.md).
 
-Each test names the clause. With NBCONTAIN_SOAK crun and runc are asked too: what they do otherwise is in `EXPLAINED`.
+Each test names the clause. With NBCONTAIN_SOAK crun and runc are asked too: what they do otherwise is in `DEVIATIONS`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -18,45 +19,59 @@ from pathlib import Path
 
 import pytest
 
-from bundles import OURS, Bundle, Runtime, until
+from bundles import OURS, Bundle, Deviation, Runtime, until
 
-EXPLAINED = {
-    "test_only_what_has_stopped_is_deleted[runc]": "runc 1.1 deletes what is only created",
-    "test_only_what_has_stopped_is_deleted[crun]": "crun 1.8 deletes what is only created",
-    "test_time_namespaces_have_their_own_clocks[runc]": "runc 1.1 knows no time namespaces",
-    "test_time_namespaces_have_their_own_clocks[crun]": "crun 1.8 ends with: write to sync socket",
-    "test_the_machine_may_be_a_smaller_one[runc]": "runc 1.1 knows no personality",
-    "test_an_id_is_no_path[crun-a b]": "crun 1.8 takes an id with a blank in it",
-    "test_a_user_namespace_may_be_joined[runc]": "runc 1.1 wants id mappings of a namespace that has its own",
-    "test_devices_are_used_as_they_are_allowed[runc]": "runc 1.1 allows /dev/net/tun to everybody",
-    "test_the_root_may_be_shared[runc]": "runc 1.1 does not make the root itself shared",
-    # Seen, and not looked into: theirs, or the test's view of them.
-    "test_hooks_are_run_in_their_order_where_they_belong[crun]": "another state is told to a hook, or another order",
-    "test_hooks_are_run_in_their_order_where_they_belong[runc]": "another state is told to a hook, or another order",
-    "test_resources_are_limited[crun]": "it cannot create that container",
-    **{
-        f"test_{each}[runc{case}]": "its own calls after the filter was loaded end it, with a panic or in silence"
-        for each, cases in {
-            "every_action_of_a_filter": (
-                "-SCMP_ACT_ERRNO", "-SCMP_ACT_KILL_PROCESS", "-SCMP_ACT_TRAP", "-SCMP_ACT_TRACE",
-            ),
-            "every_operator_of_a_filter": ("",),
-            "a_filter_may_tell_somebody_of_calls": ("",),
-        }.items()
-        for case in cases
-    },
-}  # fmt: skip
-"""What peers do otherwise than the test wants, by its name."""
+DEVIATIONS = {
+    "test_only_what_has_stopped_is_deleted[runc]": Deviation(
+        "runc 1.1 deletes what is only created", r"assert 0 != 0(?s:.*)'delete', 'test-"
+    ),
+    "test_only_what_has_stopped_is_deleted[crun]": Deviation(
+        "crun 1.8 deletes what is only created", r"assert 0 != 0(?s:.*)'delete', 'test-"
+    ),
+    "test_an_id_is_no_path[crun-a b]": Deviation(
+        "crun 1.8 takes an id with a blank in it", r"assert 0 != 0(?s:.*), 'a b'\], returncode=0"
+    ),
+    "test_hooks_are_run_in_their_order_where_they_belong[crun]": Deviation(
+        "crun 1.8 tells startContainer hooks a state of its own, where the container is in one that there is",
+        r"assert 'starting' in \('created', 'creating'\)",
+    ),
+    "test_hooks_are_run_in_their_order_where_they_belong[runc]": Deviation(
+        "runc 1.1 runs poststart hooks at the end of create (opencontainers/runc#4347)",
+        r"== \['prestart'(?s:.*)Left contains one more item: 'poststart'",
+    ),
+    "test_time_namespaces_have_their_own_clocks[runc]": Deviation(
+        "runc 1.1 knows no time namespaces", r'namespace \{\\"time\\" \\"\\"\} does not exist'
+    ),
+    "test_time_namespaces_have_their_own_clocks[crun]": Deviation(
+        "crun 1.8 forks once more to be in it, and the first process of its new pid namespace ends: so all in that do",
+        r"^crun run [^:]*: (write to sync socket: (Connection reset by peer|Broken pipe))?\s*\Z",
+    ),
+    "test_a_user_namespace_may_be_joined[runc]": Deviation(
+        "runc 1.1 wants id mappings of a namespace that has its own",
+        "User namespaces enabled, but no uid mappings found",
+    ),
+    "test_devices_are_used_as_they_are_allowed[runc]": Deviation(
+        "runc 1.1 allows /dev/net/tun to everybody", r"Extra items in the left set:\s*'tun unwritable'\s*$"
+    ),
+    "test_a_weight_that_the_kernel_has_no_file_for_hinders_nothing[crun]": Deviation(
+        "crun 1.8 refuses it", "opening file `blkio.weight` for writing: No such file or directory"
+    ),
+    "test_the_machine_may_be_a_smaller_one[runc]": Deviation(
+        "runc 1.1 knows no personality", r"assert 'x86_64\\n' == 'i686\\n'"
+    ),
+    "test_the_root_may_be_shared[runc]": Deviation(
+        "runc 1.1 does not make the root itself shared", r"^shared\nassert 'shared:' in '"
+    ),
+    "test_a_further_program_has_the_groups_it_is_given_and_a_control_group_that_is_there[crun]": Deviation(
+        "crun 1.8 has no such option", "crun exec .*: exec: unrecognized option '--additional-gids'"
+    ),
+}
+"""What peers do otherwise than the specification wants, by the name of the test: each is asserted (conftest.py)."""
 
 
-@pytest.fixture(autouse=True)
-def _explained(request: pytest.FixtureRequest) -> None:
-    """What a peer is known to do otherwise is asked of it all the same: once it does not, this table is out of date."""
-    if "runtime" in request.fixturenames:
-        name = request.getfixturevalue("runtime").name
-        why = EXPLAINED.get(request.node.name)
-        if why is not None:
-            request.applymarker(pytest.mark.xfail(reason=f"{name}: {why}", strict=True))
+def test_only_peers_deviate_and_only_from_tests_that_there_are() -> None:
+    names = [re.fullmatch(r"(test_\w+)\[(crun|runc)(-.*)?\]", name) for name in DEVIATIONS]
+    assert all(name and callable(globals().get(name[1])) for name in names)
 
 
 # --- runtime.md: operations and state ---------------------------------------------------------------
@@ -108,8 +123,8 @@ def test_an_id_is_unique(runtime: Runtime, bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "..", "a b"])
 def test_an_id_is_no_path(runtime: Runtime, bundle: Bundle, name: str) -> None:
-    bundle.sh("true")
-    assert runtime("create", "-b", str(bundle.path), name, check=False).returncode != 0
+    bundle.name = name
+    assert runtime.create(bundle.sh("true"), check=False).returncode != 0
 
 
 def test_what_is_changed_in_the_bundle_later_has_no_effect(runtime: Runtime, bundle: Bundle) -> None:
@@ -316,7 +331,10 @@ def test_hooks_are_run_in_their_order_where_they_belong(
     assert json.loads(rows[0][3])["pid"] == pid
     assert not (bundle.root / "tmp" / "hooks").exists()
     runtime("start", bundle.name)
-    assert json.loads((bundle.root / "tmp" / "hooks").read_text().split(" ", 3)[3])["status"] in ("created", "creating")
+    inside_said = bundle.root / "tmp" / "hooks"
+    if runtime.name != OURS:  # crun may come back from start before it has run this hook (containers/crun#1562)
+        until(lambda: inside_said.exists() and inside_said.read_text().endswith("\n"))
+    assert json.loads(inside_said.read_text().split(" ", 3)[3])["status"] in ("created", "creating")
     rows = [line.split(" ", 3) for line in (bundle.path / "hooks").read_text().splitlines()][3:]
     assert [row[0] for row in rows] == ["poststart"]
     assert json.loads(rows[0][3])["status"] == "running"
@@ -472,6 +490,8 @@ def test_namespaces_are_new_or_the_machines_or_those_of_a_path(
 
 
 def test_time_namespaces_have_their_own_clocks(runtime: Runtime, bundle: Bundle) -> None:
+    if runtime.name == "crun" and Path("/proc/2").exists() and Path("/proc/2/comm").read_text() != "kthreadd\n":
+        pytest.skip("crun 1.8 kills process 2 of the namespace that it is called in, where it means its own")
     bundle.linux["namespaces"].append({"type": "time"})
     bundle.linux["timeOffsets"] = {"boottime": {"secs": 1_000_000, "nanosecs": 0}, "monotonic": {"secs": 5}}
     assert float(runtime.run(bundle.sh("cat /proc/uptime")).split()[0]) > 1_000_000
@@ -549,7 +569,6 @@ def test_resources_are_limited(runtime: Runtime, bundle: Bundle) -> None:
         "memory": {"limit": 64 << 20, "reservation": 32 << 20},
         "cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0"},
         "pids": {"limit": 77},
-        "blockIO": {"weight": 500},
     }
     runtime.create(bundle.sh("sleep 100"))
     def value(controller: str, name: str) -> str:
@@ -566,6 +585,13 @@ def test_resources_are_limited(runtime: Runtime, bundle: Bundle) -> None:
     resources = json.dumps({"memory": {"limit": 96 << 20}})
     runtime("update", "--resources", "-", bundle.name, stdin=None, input=resources)
     assert value("memory", "memory.limit_in_bytes") == str(96 << 20)
+
+
+def test_a_weight_that_the_kernel_has_no_file_for_hinders_nothing(runtime: Runtime, bundle: Bundle) -> None:
+    if list(Path("/sys/fs/cgroup/blkio").glob("blkio.*weight")):
+        pytest.skip("this kernel has it")
+    bundle.linux["resources"]["blockIO"] = {"weight": 500}
+    runtime.create(bundle.sh("true"))
 
 
 def test_knobs_and_hidden_paths(runtime: Runtime, bundle: Bundle) -> None:
@@ -602,6 +628,8 @@ def test_the_root_may_be_shared(runtime: Runtime, bundle: Bundle) -> None:
 
 # --- seccomp ----------------------------------------------------------------------------------------
 
+NAME, NUMBER = "getpgrp", 111
+"""A call that no runtime makes itself once the filter holds: runc asks for its parent then (getppid)."""
 RULES = {
     "SCMP_ACT_ERRNO": ({"errnoRet": 77}, "77"),
     "SCMP_ACT_KILL_PROCESS": ({}, "-31"),
@@ -616,11 +644,11 @@ def test_every_action_of_a_filter(runtime: Runtime, bundle: Bundle, probe: Path,
     more, wanted = RULES[action]
     bundle.linux["seccomp"] = {
         "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
-        "syscalls": [{"names": ["getppid"], "action": action, **more}],
+        "syscalls": [{"names": [NAME], "action": action, **more}],
     }  # fmt: skip
     (bundle.root / "probe").write_bytes(probe.read_bytes())
     (bundle.root / "probe").chmod(0o755)
-    bundle.process["args"] = ["/probe", "110"]
+    bundle.process["args"] = ["/probe", str(NUMBER)]
     assert runtime.run(bundle.written(), check=False).strip() == wanted
 
 
@@ -642,7 +670,7 @@ def test_every_operator_of_a_filter(runtime: Runtime, bundle: Bundle, probe: Pat
     bundle.linux["seccomp"] = {
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [
-            {"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 100 + each,
+            {"names": [NAME], "action": "SCMP_ACT_ERRNO", "errnoRet": 100 + each,
              "args": [{"index": each % 5, "op": operator, "value": value, "valueTwo": two},
                       {"index": 5, "op": "SCMP_CMP_EQ", "value": each}]}
             for each, (operator, (value, two, _)) in enumerate(OPERATORS.items())
@@ -653,7 +681,7 @@ def test_every_operator_of_a_filter(runtime: Runtime, bundle: Bundle, probe: Pat
         for number in numbers:
             values = [0] * 6
             values[5], values[each % 5] = each, number
-            calls.append(",".join(map(str, (110, *values))))
+            calls.append(",".join(map(str, (NUMBER, *values))))
         bundle.process["args"] = ["/probe", *calls]
         said = runtime.run(bundle.written().twin()).split()
         found = {number for number, answer in zip(numbers, said, strict=True) if answer == str(100 + each)}
@@ -667,9 +695,9 @@ def test_a_filter_may_tell_somebody_of_calls(
     (bundle.root / "probe").chmod(0o755)
     bundle.linux["seccomp"] = {
         "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": listener.getsockname(), "listenerMetadata": "of a test",
-        "syscalls": [{"names": ["getppid"], "action": "SCMP_ACT_NOTIFY"}],
+        "syscalls": [{"names": [NAME], "action": "SCMP_ACT_NOTIFY"}],
     }  # fmt: skip
-    bundle.process["args"] = ["/probe", "110"]
+    bundle.process["args"] = ["/probe", str(NUMBER)]
     process = subprocess.Popen(
         runtime.words("run", "-b", str(bundle.written().path), bundle.name), stdout=subprocess.PIPE, text=True
     )
@@ -697,7 +725,7 @@ def test_a_filter_may_allow_almost_nothing(runtime: Runtime, bundle: Bundle, pro
     bundle.linux["seccomp"] = {
         "defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}],
     }  # fmt: skip
-    bundle.process["args"] = ["/probe", "110"]
+    bundle.process["args"] = ["/probe", str(NUMBER)]
     assert runtime.run(bundle.written(), check=False).strip() == "-31"
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine import SLEEP, Machine, said, until
+from machine import SLEEP, Machine, said, supervisor_of, until
 from nbcontain.errors import Cancelled, ContainerError
 from nbcontain.events import Output, Record, decode, encode
 from nbcontain.runtime import pump
@@ -24,11 +24,6 @@ from nbcontain.runtime.idle import Idle
 COUNT = "trap 'exit 3' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
 
 
-def supervisor_of(container: Container) -> int:
-    """The parent of its first process."""
-    return int(Path(f"/proc/{container.pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def is_small(pid: int) -> bool:
     return "pump" in Path(f"/proc/{pid}/cmdline").read_text()
 
@@ -36,7 +31,7 @@ def is_small(pid: int) -> bool:
 def asleep(machine: Machine, script: str, **options: object) -> Container:
     """A container whose supervisor is idle."""
     container = machine.start(script, **options)
-    supervisor = supervisor_of(container)
+    supervisor = supervisor_of(container.pid)
     until(lambda: is_small(supervisor), 15)
     return container
 
@@ -58,7 +53,7 @@ def test_the_log_has_no_gap_where_a_supervisor_fell_asleep_and_awoke(profile: st
 
 def test_a_further_program_runs_in_a_container_that_was_idle(profile: str, machine: Machine) -> None:
     container = asleep(machine, SLEEP)
-    supervisor = supervisor_of(container)
+    supervisor = supervisor_of(container.pid)
     script = "id -u; readlink /proc/$$/exe; ls /proc/self/fd | wc -l; exit 7"
     assert machine.execute(container, "sh", "-c", script) == (7, "0\n/bin/busybox\n4\n")
     assert not is_small(supervisor)
@@ -86,7 +81,7 @@ def test_nothing_is_lost_when_much_is_written_to_an_idle_supervisor(machine: Mac
 
 def test_an_idle_supervisor_that_is_killed_takes_its_container_along(machine: Machine) -> None:
     container = asleep(machine, SLEEP)
-    os.kill(supervisor_of(container), signal.SIGKILL)
+    os.kill(supervisor_of(container.pid), signal.SIGKILL)
     until(lambda: container.status == "lost", 5)
     with pytest.raises(ContainerError):
         container.wait(1)
@@ -97,7 +92,7 @@ def test_a_supervisor_stays_awake_while_somebody_waits_for_the_end(machine: Mach
     until(lambda: bool(machine.engine.containers()) and machine.engine.containers()[0].status == "running")
     container = machine.engine.containers()[0]
     time.sleep(3)
-    assert not is_small(supervisor_of(container))
+    assert not is_small(supervisor_of(container.pid))
     task.cancel()
     with pytest.raises(Cancelled):
         task.result()

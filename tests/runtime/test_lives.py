@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from machine import SLEEP, Machine, said, until
+from machine import SLEEP, Machine, said, supervisor_of, until
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, Cancelled, ContainerError, ContainerNotFound, InUse, NameTaken, NotRunning
 from nbcontain.handles import Container as Held
-from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
@@ -33,11 +32,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def supervisor_of(container: Container) -> int:
-    """The parent of its first process."""
-    return int(Path(f"/proc/{container.pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def python(machine: Machine, program: str) -> subprocess.Popen[str]:
@@ -193,7 +187,7 @@ def test_a_container_whose_supervisor_is_killed_dies_and_is_lost(profile: str, m
     container = machine.start(SLEEP)
     first = container.pid
     assert first is not None
-    os.kill(supervisor_of(container), signal.SIGKILL)
+    os.kill(supervisor_of(container.pid), signal.SIGKILL)
     until(lambda: not is_running(first), 1)
     assert container.status == "lost"
     with pytest.raises(ContainerError):

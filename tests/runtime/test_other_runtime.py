@@ -9,7 +9,7 @@ import signal
 import pytest
 
 import needs
-from machine import Machine, until
+from machine import Machine, said, until
 from nbcontain.errors import ContainerFailed, SetupFailed, Unavailable, UsageError
 from nbcontain.runtime.other_runtime import found
 
@@ -24,7 +24,7 @@ def test_its_whole_life(machine: Machine, runtime: str) -> None:
     script = "trap 'exit 3' TERM; id -un; touch /made; echo ready; while :; do sleep 0.1; done"
     container = machine.start(script, name="other", runtime=runtime, user="app", memory="64m", tmpfs=("/mnt/t",),
                               volumes=("/data",), workdir="/tmp", network=("none",))  # fmt: skip
-    until(lambda: b"ready" in b"".join(record.event.data for record in container.output()))  # type: ignore[union-attr]
+    until(lambda: "ready" in said(container))
     engine = machine.engine
     facts = engine.container("other").to_dict()
     assert facts["HostConfig"]["Runtime"] == runtime and facts["State"]["Status"] == "running"

@@ -11,18 +11,13 @@ from typing import Any
 
 import pytest
 
-from machine import SLEEP, Machine, said, until
+from machine import SLEEP, Machine, said, supervisor_of, until
 from nbcontain.errors import ContainerError, UsageError
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.restarts import Policy, delay_s
 
 COUNT = "echo run; n=$(wc -l < /log 2>/dev/null || echo 0); echo x >> /log; "
-
-
-def supervisor_of(container: Container) -> int:
-    """The parent of its first process."""
-    return int(Path(f"/proc/{container.pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def health(container: Container) -> dict[str, Any]:
@@ -135,13 +130,13 @@ def test_everybody_who_waits_hears_of_the_first_end(machine: Machine) -> None:
 
 def test_an_idle_supervisor_awakes_to_start_it_again(profile: str, machine: Machine) -> None:
     container = machine.start(SLEEP, restart="always")
-    supervisor = supervisor_of(container)
+    supervisor = supervisor_of(container.pid)
     until(lambda: "pump" in Path(f"/proc/{supervisor}/cmdline").read_text(), 15)
     first = container.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
     until(lambda: runs_anew(container, first))
-    assert supervisor_of(container) == supervisor
+    assert supervisor_of(container.pid) == supervisor
     until(lambda: said(container).count("ready") == 2)
     assert machine.execute(container, "cat", "/proc/1/comm")[1].strip() == "sh"
 
@@ -241,7 +236,7 @@ def test_a_check_that_says_much_is_cut_and_one_that_is_missing_told(machine: Mac
 
 def test_an_idle_supervisor_awakes_to_check(machine: Machine) -> None:
     container = machine.start(SLEEP, health_cmd="true", health_interval="5s")
-    supervisor = supervisor_of(container)
+    supervisor = supervisor_of(container.pid)
     until(lambda: "pump" in Path(f"/proc/{supervisor}/cmdline").read_text(), 15)
     assert health(container)["Status"] == "starting"
     until(lambda: health(container)["Status"] == "healthy", 15)

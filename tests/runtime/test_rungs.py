@@ -39,8 +39,7 @@ def rung(
     if name not in LADDER[profile]:
         pytest.skip(f"{name} is not for {profile}")
     if name not in rungs:
-        made = Machine.__new__(Machine)
-        made.engine = machine.engine.isolated(name)
+        made = Machine.on(machine.engine.isolated(name))
         rungs[name] = made
     yield rungs[name]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from machine import Machine, until
+from machine import Machine, said, until
 from nbcontain.errors import NbcontainError, Unavailable, UsageError
 from nbcontain.oci.spec import IdMapping
 from nbcontain.runtime.container import Container
@@ -34,15 +33,15 @@ def ids_outside(container: Container) -> tuple[int, int]:
 
 
 @pytest.fixture
-def mapped(machine: Machine) -> Iterator[Container]:
+def mapped(machine: Machine) -> Container:
     """A container with ids of its own."""
     script = f"touch /new; chown 5:6 /new; rm /etc/group; {SHOWN} /bin /etc/passwd; sleep 60"
-    yield machine.start(script, name="mapped", userns="auto")
+    return machine.start(script, name="mapped", userns="auto", ipc="shareable")
 
 
 def test_its_ids_are_nobodys_here_and_its_files_are_as_the_image_has_them(machine: Machine, mapped: Container) -> None:
-    lines = b"".join(record.event.data for record in mapped.output()).decode()  # type: ignore[union-attr]
-    assert lines.splitlines()[:2] == ["0:0 /bin", "0:0 /etc/passwd"]
+    until(lambda: said(mapped).count("\n") == 2)
+    assert said(mapped) == "0:0 /bin\n0:0 /etc/passwd\n"
     uid, size = ids_outside(mapped)
     assert uid >= 65536 and size == 65536
     # On the disk they are as those of any other container: so what looks at them from outside sees no difference.
@@ -159,6 +158,7 @@ def test_its_namespaces_can_be_shared(machine: Machine, mapped: Container) -> No
     link = os.readlink(f"/proc/{mapped.pid}/ns/user")
     said = machine.sh(f"readlink /proc/self/ns/user; {SHOWN} /bin", userns="container:mapped")
     assert said == f"{link}\n0:0 /bin\n"
+    assert machine.sh("cat /dev/shm/one", userns="container:mapped", ipc="container:mapped") == "one\n"
     # Whoever is among its processes has to be of its ids.
     said = machine.sh("readlink /proc/self/ns/user; ps | grep -c '[s]leep 60'", pid="container:mapped")
     assert said == f"{link}\n1\n"

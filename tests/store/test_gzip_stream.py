@@ -31,7 +31,7 @@ def packed(blocks: list[bytes]) -> bytes:
     return b"".join([*map(stream.compress, blocks), stream.finish()])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(sorted(BLOCKS)), max_size=5))
 def test_what_goes_in_comes_out(names: list[str]) -> None:
     blocks = [BLOCKS[name] for name in names]

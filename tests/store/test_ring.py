@@ -74,12 +74,10 @@ def test_a_ring_that_cannot_be_made_leaves_no_descriptor(monkeypatch: pytest.Mon
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
-def test_a_ring_that_was_not_read_to_its_end_leaves_no_descriptor(sender: Sender) -> None:
+def test_a_ring_that_was_not_read_to_its_end_leaves_no_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    sender = Sender()
     sender.write(b"never read")
     sender.close()
     sender.leave()
-    before = len(os.listdir("/proc/self/fd"))
-    other = Sender()
-    other.close()
-    other.leave()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -19,10 +19,11 @@ from nbcontain.errors import NbcontainError, StepFailed
 from nbcontain.events import Emit
 from nbcontain.oci.digest import ChainID, Digest, chain_id, chain_id_of
 from nbcontain.oci.image import Layer
-from nbcontain.store import files
 from nbcontain.values import dataclass, field, replace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nbcontain.build.access import Access
     from nbcontain.build.context import Context
     from nbcontain.build.http import Fetched
@@ -170,7 +171,7 @@ class Workshop:
                 # What is wrong is found where it went wrong: the state is kept, to look around in. But not where
                 # it may be what fills the disk.
                 with suppress(NbcontainError, OSError):
-                    if not files.is_nearly_full(self.store.layout.root):
+                    if not _is_nearly_full(self.store.layout.root):
                         error.left = self._committed(parent, active, error.stubs)
                 raise
             return self._committed(parent, active, stubs)
@@ -215,3 +216,9 @@ def execute(operation: Operation, inputs: Sequence[Filesystem], workshop: Worksh
     if execute.dispatch(type(operation)) is execute.dispatch(object):
         raise TypeError(f"cannot execute {operation!r}")
     return execute(operation, inputs, workshop)
+
+
+def _is_nearly_full(path: Path) -> bool:
+    """Whether less than a twentieth of the file system that holds `path` is free."""
+    status = os.statvfs(path)
+    return status.f_bavail * 20 < status.f_blocks

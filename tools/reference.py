@@ -25,13 +25,6 @@ def write(folder: Path) -> None:
     )
 
 
-def groups() -> tuple[str, ...]:
-    """The nouns, each of which has a manual page."""
-    from nbcontain.commands.table import GROUPS
-
-    return tuple(GROUPS)
-
-
 def _top() -> str:
     from nbcontain.commands import commands
     from nbcontain.commands.table import GROUPS

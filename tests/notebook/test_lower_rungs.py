@@ -33,8 +33,9 @@ def shared_root() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("rung", "display", "numbers"),
     [
-        ("none", "plain", ("00", "01", "02", "03", "04", "06", "10")),
-        (BELOW, "card", ("00", "04", "05", "07", "08", "09", "10")),
+        ("none", "plain", ("00", "01", "02", "03", "04", "05", "06", "07", "09", "10")),
+        # There each container has a copy of its image's files: few of them.
+        (BELOW, "card", ("00", "04", "08", "10")),
     ],
 )
 def test_no_lesson_stops(
@@ -52,7 +53,6 @@ def test_no_lesson_stops(
     assert {number: each["error"] for number, each in told.items() if each["error"]} == {}
     if rung == "none":  # images, layers, tags and registries are shown there as everywhere
         assert told["01"]["proved"] >= 20 and told["01"]["passed_over"] >= 30
-    else:
         assert told["05"]["proved"] >= 20 and told["05"]["judged"].keys() == {"05-1", "05-2"}
     assert list(tmp_path.glob("*.tar")) == [] and list(tmp_path.glob("no-container-*")) == []
 

@@ -137,8 +137,8 @@ class Lab:
         self.page.evaluate("i => { window.ran = false; nb.run(i).finally(() => { window.ran = true; }); }", number)
 
     def run_all(self) -> None:
-        """Run the code cells one after the other."""
-        for number in range(self.page.locator(".jp-Notebook .jp-CodeCell").count()):
+        """Run the cells one after the other."""
+        for number in range(self.page.locator(".jp-Notebook .jp-Cell").count()):
             self.run(number)
 
     def save(self) -> None:

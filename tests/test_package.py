@@ -76,7 +76,7 @@ def assert_manual(folder: Path) -> None:
     if (groff := shutil.which("groff")) is None:
         return
     for page in ("nbcontain.1", "nbcontain-run.1", "nbcontain-image-build.1"):
-        command = [groff, "-k", "-s", "-man", "-Tutf8", "-P-bcou", "-ww", f"man1/{page}"]
+        command = [groff, "-s", "-man", "-Tutf8", "-P-bcou", "-ww", f"man1/{page}"]
         read = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
         assert read.stderr == "" and "SYNOPSIS" in read.stdout
 

@@ -44,7 +44,7 @@ def write(folder: Path) -> None:
     """All of them into a directory, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="ascii")
 
 
 def _name(command: Command) -> str:
@@ -148,7 +148,9 @@ def _text(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return " ".join(text.split()).replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    """In ASCII: whether a page that another one names is read as UTF-8 depends on the reader."""
+    plain = " ".join(text.split()).replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    return "".join(each if each.isascii() else f"\\[u{ord(each):04X}]" for each in plain)
 
 
 if __name__ == "__main__":

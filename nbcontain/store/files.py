@@ -213,12 +213,10 @@ def touch(path: Path) -> None:
 
 def unlink(path: Path) -> bool:
     """Remove a file; False if it was not there."""
-    try:
-        with disk(path.parent):
-            os.unlink(path)
-    except FileNotFoundError:
-        return False
-    return True
+    with disk(path.parent), suppress(FileNotFoundError):
+        os.unlink(path)
+        return True
+    return False
 
 
 @contextmanager

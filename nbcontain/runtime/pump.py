@@ -15,7 +15,7 @@ import time
 if __package__:
     from nbcontain.runtime import output_lines
 else:
-    import output_lines  # type: ignore[import-not-found]
+    import output_lines  # type: ignore[import-not-found, no-redef]
 
 _WHOLE = (
     "import sys; sys.path.append(sys.argv[1]); import nbcontain.runtime.later; "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -40,9 +39,12 @@ class MemoryJournal:
     """
 
     def __init__(self) -> None:
+        # Not loaded by supervisors, who have none of these: it does a good deal in each process that is forked.
+        from threading import Condition
+
         self._records: list[Record] = []
         self._closed = False
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._output_bytes = 0
         self._oldest_output = 0
 

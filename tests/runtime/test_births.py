@@ -199,7 +199,7 @@ def test_what_was_begun_before_its_bundle_was_there_is_the_same_container(profil
 
 def masked(text: str) -> list[str]:
     """Without what differs from container to container, and from minute to minute."""
-    text = re.sub(r"[0-9a-f]{12,64}|/\d+|\d+:\d+|\b\d\d? [A-Z][a-z]{2}\b|[A-Z][a-z]{2} +\d+", "*", text)
+    text = re.sub(r"/?[0-9a-f]{12,64}|/\d+|\d+:\d+|\b\d\d? [A-Z][a-z]{2}\b|[A-Z][a-z]{2} +\d+", "*", text)
     # The kernel lists mounts by when they were made, and not by when they were put there.
     return sorted(text.splitlines())
 

@@ -335,6 +335,7 @@ class Engine:
         def body(emit: Emit) -> RunResult | Container:
             reads = options.interactive and not options.tty and "stdin" in seen
             with (
+                leash or nullcontext(),
                 self.launcher.expecting() if self.profile.runs else nullcontext() as foretell,
                 # Opened first: for what cannot be read no container is made.
                 standard_input.opened(stdin, interactive=reads) as fd,
@@ -344,7 +345,7 @@ class Engine:
                     self.life.launch(container, None, fd, emit)
                     return container
                 # Followed before it is started: with --rm it may be forgotten a moment later.
-                with leash, closing(container.follow()) as records:
+                with closing(container.follow()) as records:
                     self.life.launch(container, leash, fd, emit)
                     return self.life.attend(container, records, emit, check=not options.no_raise, seen=seen)
 

@@ -13,16 +13,14 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 lab: ## JupyterLab on the first notebook
-	@tools/setup lab
-	@tools/lab notebooks/01-image-or-container.ipynb
+	@tools/lab
 
 demo: ## the first notebook's story in the terminal
 	@tools/setup run
 	@$(BIN)/python tools/demo.py
 
 test: ## the whole test suite (TESTS="tests/store -k tar" for a part of it)
-	@tools/setup test
-	@$(BIN)/python tools/tests.py $(TESTS)
+	@tools/test $(TESTS)
 
 docs: ## the documentation as pages, with the notebooks executed and a reference made of the code, in .cache/site
 	@tools/setup docs

@@ -13,16 +13,14 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 lab: ## JupyterLab on the first notebook
-	@tools/setup lab
-	@tools/lab notebooks/01-image-or-container.ipynb
+	@tools/lab
 
 demo: ## the first notebook's story in the terminal
 	@tools/setup run
 	@$(BIN)/python tools/demo.py
 
 test: ## the whole test suite (TESTS="tests/store -k tar" for a part of it)
-	@tools/setup test
-	@$(BIN)/python tools/tests.py $(TESTS)
+	@tools/test $(TESTS)
 
 docs: ## the documentation as pages, with the notebooks executed and a reference made of the code, in .cache/site
 	@tools/setup docs
@@ -40,6 +38,7 @@ soak: ## reliability at full count: every kill point, power cut, disk size, and 
 	@NBCONTAIN_SOAK=1 nice $(BIN)/python -m pytest $(SOAKED) -s --timeout 3600
 	@NBCONTAIN_STORAGE_DRIVER=copy nice $(BIN)/python -m pytest tests/hostile tests/conformance/test_recorded.py -q
 	@nice $(BIN)/python tests/reliability/outside.py
+	@nice $(BIN)/python tests/reliability/nfs.py
 	@nice $(BIN)/python tests/fuzz/parsers.py --runs $(or $(FUZZ_RUNS),10000000) tar manifest reference digest "auth challenge"
 	@nice $(BIN)/python tests/fuzz/parsers.py $(or $(FUZZ_S),1800)
 

@@ -365,6 +365,8 @@ def _server(directory: Path, root: Path) -> Iterator[tuple[str, str]]:
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
         "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--ServerApp.root_dir={directory}",
         "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
+        # The tree's own, as the package's file has it.
+        "--ServerApp.jpserver_extensions={'nbcontain.websockets': True}",
     ]  # fmt: skip
     with (directory / "server.log").open("wb") as log:
         server = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory)

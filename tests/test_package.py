@@ -56,6 +56,8 @@ def test_the_wheel_has_each_file_of_the_package_the_course_and_the_extension(ins
         if each.is_file():
             place = each.relative_to(CHECKOUT / "nbcontain" / "labextension")
             wanted[data.relative_to(installed) / "data/share/jupyter/labextensions/nbcontain" / place] = each
+    place = data.relative_to(installed) / "data/etc/jupyter/jupyter_server_config.d/nbcontain.json"
+    wanted[place] = CHECKOUT / "nbcontain" / "websockets.json"
     missing = [name for name in wanted if not (installed / name).is_file()]
     assert missing == []
     assert [name for name, each in wanted.items() if (installed / name).read_bytes() != each.read_bytes()] == []

@@ -99,10 +99,9 @@ class Lines:
                 self.remarks += (RULES["NoEmptyContinuation"].found(Span(number, number), hint=_EMPTY_HINT),)
             read = split_line(joined, span, self.escape)
             heredocs, number = self._heredocs(read, physical, number)
-            yield replace(
-                read, span=Span(first, number), heredocs=heredocs, skipped=frozenset(name for each in comments for name in _skipped(each)),
-                comment=comments[-1] if comments and not _SKIP.match(comments[-1]) else "",
-            )  # fmt: skip
+            skipped = frozenset(name for each in comments for name in _skipped(each))
+            comment = comments[-1] if comments and not _SKIP.match(comments[-1]) else ""
+            yield replace(read, span=Span(first, number), heredocs=heredocs, comment=comment, skipped=skipped)
             comments = []
 
     def _physical(self) -> list[str]:

@@ -16,9 +16,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nbcontain.oci.digest import DiffID, Digest
@@ -26,14 +25,13 @@ from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
 from nbcontain.store.blobs import Blobs, BlobWriter
 from nbcontain.store.gzip_stream import GzipStream
 from nbcontain.store.ring import Sender
+from nbcontain.store.stage import Stage
 
 BLOCK_BYTES = 1 << 20
-_BLOCKS = 6
+_BLOCKS = 8
 """So many blocks of a layer are in memory."""
 _AHEAD = 4
 """So many compressed ones may wait to be written."""
-
-Block = bytes | memoryview
 
 
 @contextmanager
@@ -63,8 +61,8 @@ class LayerWriter:
         self._filled = 0
         self._free = threading.Semaphore(self._blocks.slots - 1)
         """Blocks that the compressor does not need any more, without the first, which nobody waits for."""
-        self._compressing: _Stage | None = None
-        self._writing: _Stage | None = None
+        self._compressing: Stage | None = None
+        self._writing: Stage | None = None
         self._is_whole = False
 
     def __enter__(self) -> LayerWriter:
@@ -139,13 +137,13 @@ class LayerWriter:
                 self._sum.update(block)
                 self._blob.write(self._compressor.compress(block))
                 return
-            self._writing = _Stage(self._blob.write)
-            self._compressing = _Stage(self._compress, self._free.release)
+            self._writing = Stage(self._blob.write, _AHEAD)
+            self._compressing = Stage(self._compress, _AHEAD, self._free.release)
         # Before it is hashed here: the other threads have something to do meanwhile.
         self._compressing.put(block)
         self._sum.update(block)
 
-    def _compress(self, block: Block) -> None:
+    def _compress(self, block: bytes | bytearray | memoryview) -> None:
         if (packed := self._compressor.compress(block)) and self._writing is not None:
             self._writing.put(packed)
 
@@ -166,49 +164,3 @@ class _Blocks:
     def send(self, count: int) -> None:
         """So many bytes of it are there."""
         self._next = (self._next + BLOCK_BYTES) % len(self._view)
-
-
-class _Stage:
-    """A thread that does one thing with each block, in their order."""
-
-    def __init__(self, work: Callable[[Block], object], done: Callable[[], object] = lambda: None) -> None:
-        """`done` is called when a block is not needed any more, whatever became of it."""
-        self._work = work
-        self._done = done
-        self._blocks: queue.Queue[Block | None] = queue.Queue(_AHEAD)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="nbcontain layer", daemon=True)
-        self._thread.start()
-
-    def put(self, block: Block) -> None:
-        """Have it done, or wait until there is room. Raises what went wrong with an earlier one."""
-        if self._error is not None:
-            raise self._error
-        self._blocks.put(block)
-
-    def finish(self) -> None:
-        """Wait until all is done; raises what went wrong."""
-        self._end()
-        if self._error is not None:
-            raise self._error
-
-    def abandon(self) -> None:
-        """Nobody wants what is not done yet. Idempotent, also after `finish`; the thread is over then."""
-        if self._thread.is_alive():
-            self._error = self._error or RuntimeError("nobody wants this layer any more")
-            self._end()
-
-    def _end(self) -> None:
-        self._blocks.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        # After an error the rest is thrown away, so that whoever puts something in never waits for good.
-        while (block := self._blocks.get()) is not None:
-            if self._error is None:
-                try:
-                    self._work(block)
-                except BaseException as error:  # noqa: BLE001 - raised again by whoever puts the next one in
-                    self._error = error
-            del block
-            self._done()

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from nbcontain.errors import BadArchive
+from nbcontain.store.tar_fields import DEFAULT_LIMITS as DEFAULT_LIMITS
+from nbcontain.store.tar_fields import Limits as Limits
 from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal
 from nbcontain.store.tar_fields import parse_pax as parse_pax
 from nbcontain.values import dataclass, field
@@ -51,22 +53,6 @@ class Pieces(Protocol):
 
     def chunk(self) -> bytes | memoryview:
         """The next one, valid until the call after; nothing at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an archive may cost before it is taken for a bomb."""
-
-    entries: int = 4_000_000
-    stream_bytes: int = 256 << 30
-    """Of the whole uncompressed tar."""
-    header_bytes: int = 1 << 20
-    """Of one PAX header or long name."""
-    path_bytes: int = 4096
-    """PATH_MAX; no less than one header can say."""
-
-
-DEFAULT_LIMITS = Limits()
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""What stands in the fields of a tar's headers: numbers, and the records of an extended header; and what is too much."""
+"""What stands in the fields of a tar's headers: numbers, and the records of an extended header; what is too much."""
 
 from __future__ import annotations
 

@@ -351,7 +351,8 @@ def test_a_step_gets_the_devices_that_the_build_was_given(
         f"RUN --device=vendor.example/kind=none --device=name=other.example/kind {show} # none",
         f"RUN {show} # without",
     ]
-    assert ran("\n".join(lines), allow=("device",)).split("\n") == ["+1", "given", "+1 2", "given", "+1", "given", "+", "+"]
+    said = ran("\n".join(lines), allow=("device",))
+    assert said.split("\n") == ["+1", "given", "+1 2", "given", "+1", "given", "+", "+"]
     # What a device brings along is in no layer.
     assert not {name for name in added(box) if "given" in name}
     with pytest.raises(DockerfileError, match="more than this build was given") as refused:

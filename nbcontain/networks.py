@@ -31,12 +31,12 @@ from nbcontain.network.model import (
     wish_to_json,
 )
 from nbcontain.network.records import Records
-from nbcontain.network.tunnels import missing, not_forwarding
+from nbcontain.network.tunnels import SWAP, missing, not_forwarding
 from nbcontain.network.wishes import wish
 from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime import hosts
-from nbcontain.runtime.annotations import WITHIN
+from nbcontain.runtime.annotations import WAY_OUT, WITHIN
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.grants import own_network
 from nbcontain.runtime.networking import JOINED, mode_of
@@ -134,7 +134,11 @@ class Networks:
 
     def no_way_out(self) -> str:
         """Why nothing leads out of networks here, in words; "" where something does."""
-        return not_forwarding() if self._engine.host.is_root else missing()
+        return not_forwarding() if self._engine.host.is_root else "" if self.can_swap() else missing()
+
+    def can_swap(self) -> bool:
+        """Whether connections of containers can be answered for."""
+        return self._engine.host.can(Ability.NOTIFY)
 
     def all(self) -> list[Network]:
         """All networks, by name; bridge, host and none are always there."""
@@ -313,7 +317,7 @@ class Networks:
                 "hostname": spec.hostname, "wish": wish_to_json(wished),
             })  # fmt: skip
             self._write_networked_files(container, wished, prepared)
-            _be_born(container, spec, within=str(prepared["within"]))
+            _be_born(container, spec, within=str(prepared["within"]), way_out=self._record(container, prepared))
             container.launch(launcher, leash=leash, stdin=stdin, start=False, handed=namespace)
             state = container.state()
             attached = self._ask(
@@ -330,6 +334,11 @@ class Networks:
         finally:
             for fd in namespace:
                 os.close(fd)
+
+    def _record(self, container: Container, prepared: Mapping[str, Any]) -> str:
+        """What says where a container's networks lead, if its connections are to be answered; else ""."""
+        is_asked = prepared["way"] == SWAP and self.can_swap() and not container.info.runtime
+        return str(self._engine.layout.network_sandbox(container.id)) if is_asked else ""
 
     def _join(self, container: Container, other_id: str) -> None:
         """Have a container be born into another's network namespace, and see that one's files of names."""
@@ -436,9 +445,12 @@ def _shown_mode(mode: str) -> str:
     return "this machine's" if mode == "host" else f"that of {mode.removeprefix('container:')[:12]}"
 
 
-def _be_born(container: Container, spec: Spec, *, within: str) -> None:
-    """Have a container's user namespace be made within that of its networks, where these are an ordinary user's."""
-    if spec.annotations.get(WITHIN, "") != within:
-        others = {name: text for name, text in spec.annotations.items() if name != WITHIN}
-        said = {WITHIN: within} if within else {}
-        container.bundle.write_spec(replace(spec, annotations={**others, **said}))
+def _be_born(container: Container, spec: Spec, *, within: str, way_out: str = "") -> None:
+    """Have a container's user namespace be made within that of its networks, where these are an ordinary user's.
+
+    Where nothing but its connections' being answered leads out of these, `way_out` is their record.
+    """
+    said = {name: text for name, text in ((WITHIN, within), (WAY_OUT, way_out)) if text}
+    others = {name: text for name, text in spec.annotations.items() if name not in (WITHIN, WAY_OUT)}
+    if spec.annotations != others | said:
+        container.bundle.write_spec(replace(spec, annotations=others | said))

@@ -103,9 +103,21 @@ class Fabric:
             # A kernel without nf_tables: then nothing leads out, and the forwarder alone leads in.
             self._filter_refusal = error.strerror or str(error)
 
+    def helpers(self) -> list[Serving]:
+        """The processes of ours that serve these networks."""
+        return [self.names, self.forwarder, *(self.own.uplink.helpers() if self.own is not None else ())]
+
+    def lead_out(self, networks: Iterable[Network]) -> str:
+        """Have something lead out of these networks, and give what does or would, as `Uplink.way` has it."""
+        if self.own is None:
+            return ""
+        if not all(each.internal for each in networks):
+            self.own.uplink.be(self.own.space.holder, wanted=True)
+        return self.own.uplink.expected()
+
     def endings(self) -> list[int]:
         """Descriptors that tell of the end of a process that serves these networks."""
-        helpers = [each.channel.fileno() for each in (self.names, self.forwarder) if each.channel is not None]
+        helpers = [each.channel.fileno() for each in self.helpers() if each.channel is not None]
         uplink = self.own.uplink.ending if self.own is not None else -1
         return [*helpers, uplink] if uplink >= 0 else helpers
 

@@ -8,6 +8,8 @@ TUN = "/dev/net/tun"
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 PROGRAMS = ("pasta", "slirp4netns")
 """The quicker one first."""
+SWAP = "socket swap"
+"""What leads out where none of them can be had: connections are made by sockets of this machine's, datagrams relayed."""
 _PATH = "/usr/bin:/bin:/usr/local/bin:/usr/sbin:/sbin"
 
 
@@ -20,7 +22,7 @@ def there() -> dict[str, str]:
 
 
 def missing() -> str:
-    """Why there can be no way out, in words; "" if there can."""
+    """Why none of these programs can be had, in words; "" if one can."""
     if not there():
         return "neither pasta nor slirp4netns is installed"
     return "" if os.access(TUN, os.R_OK | os.W_OK) else f"{TUN} may not be opened"

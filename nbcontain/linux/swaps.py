@@ -136,7 +136,7 @@ def _carry(end: socket.socket, made: socket.socket) -> None:
 
 
 def socket_of(fd: int) -> socket.socket:
-    """The socket that this descriptor is, which is its own from here on. Raises OSError (ENOTSOCK) for anything else."""
+    """The socket that this descriptor is, which is its own from here on. Raises OSError (ENOTSOCK) for what is none."""
     try:
         return socket.socket(fileno=fd)
     except OSError:

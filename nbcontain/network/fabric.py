@@ -33,7 +33,7 @@ from nbcontain.network.own import Own
 from nbcontain.network.records import Records
 from nbcontain.network.ruleset import elements, table_name
 from nbcontain.network.serving import Serving, Wanted
-from nbcontain.network.tunnels import not_forwarding
+from nbcontain.network.tunnels import SWAP, not_forwarding
 
 _SO_RCVBUFFORCE = 33
 _QUESTIONS_BYTES = 1 << 20
@@ -124,16 +124,20 @@ class Fabric:
     def notices(self, sandbox: Sandbox) -> list[str]:
         """What of a container's networks is not as it should be."""
         found = []
+        way, refusal = "", not_forwarding()
+        if self.own is not None:
+            way, refusal = self.own.uplink.way, self.own.uplink.refusal
         if self._filter_refusal:
-            found.append(
-                f"this kernel has no packet filter for us ({self._filter_refusal}): nothing leads out of networks"
-            )
-        refusal = self.own.uplink.refusal if self.own is not None else not_forwarding()
+            what = "networks are not kept apart" if way == SWAP else "nothing leads out of networks"
+            found.append(f"this kernel has no packet filter for us ({self._filter_refusal}): {what}")
         first = leading(sandbox.endpoints)
-        if refusal and first is not None:
+        if refusal and not way and first is not None:
             found.append(f"nothing leads out of networks here: {refusal}")
-        elif self.own is not None and first is not None and first.gateway6 and not self.own.uplink.has_ipv6:
-            found.append("IPv6 stays among containers: this machine has no way out for it")
+        elif self.own is not None and first is not None:
+            if first.gateway6 and not self.own.uplink.has_ipv6:
+                found.append("IPv6 stays among containers: this machine has no way out for it")
+            if news := self.own.uplink.news():
+                found.append(news)
         networks = {each.network for each in sandbox.endpoints}
         for key, why in self.names.refused.items():
             network, gateway, _ = key.split(" ")

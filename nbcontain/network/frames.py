@@ -92,7 +92,8 @@ def reply(packet: Packet, payload: bytes, number: int) -> bytes:
 def unreachable(packet: Packet, why: str, number: int) -> bytes:
     """The IP packet that says why `packet` goes nowhere."""
     kind, code = _UNREACHABLE[packet.version, why]
-    return _ip(packet, ICMP if packet.version == 4 else ICMP6, _control(packet, kind, code, bytes(4) + packet.head), number)
+    body = _control(packet, kind, code, bytes(4) + packet.head)
+    return _ip(packet, ICMP if packet.version == 4 else ICMP6, body, number)
 
 
 def framed(packet: bytes, to: bytes, sender: bytes) -> bytes:

@@ -133,7 +133,8 @@ class Links:
                 flags = {"flags": _NO_DUPLICATES} if family == _IPV6 else {}
                 with _if_not_there():
                     self._route.addr("add", index=index, address=address, prefixlen=prefix, **flags)
-                self._route.neigh("replace", family=family, dst=gateway, lladdr=_NOBODY, ifindex=index, state="permanent")
+                known = {"family": family, "dst": gateway, "lladdr": _NOBODY, "ifindex": index}
+                self._route.neigh("replace", state="permanent", **known)
                 self._route.route("replace", family=family, dst="default", gateway=gateway, oif=index)
 
     # --- containers ---

@@ -18,8 +18,9 @@ from nbcontain.channel import Channel, Message, describe, error_of
 from nbcontain.network import helper, ports
 from nbcontain.network.model import Block, PortMapping, port_from_json, port_to_json
 from nbcontain.network.names import Responder
-from nbcontain.network.relay import Relay
 from nbcontain.network.process import fork_beside, fork_off
+from nbcontain.network.relay import Relay
+from nbcontain.network.tunnels import leads_out_by_ipv6
 
 _DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
 
@@ -101,10 +102,7 @@ def _done(message: Message, fds: list[int]) -> tuple[Message, list[int]]:
             with IPRoute() as route:
                 return {"blocks": list(map(str, routed(route, set())))}, []
         case "ipv6":
-            try:
-                return {"leads": has_default(Path("/proc/thread-self/net/ipv6_route").read_text())}, []
-            except OSError:
-                return {"leads": False}, []
+            return {"leads": leads_out_by_ipv6()}, []
         case "respond" | "relay" as what:
             listener, lock = fds
             make: Callable[[helper.Poll], helper.Work] = Responder if what == "respond" else Relay
@@ -112,12 +110,6 @@ def _done(message: Message, fds: list[int]) -> tuple[Message, list[int]]:
             return {}, []
         case _:
             return {"pid": _spawned(message["words"], *fds)}, []
-
-
-def has_default(ipv6_route: str) -> bool:
-    """Whether a /proc/net/ipv6_route has a way to everything: one that refuses it (RTF_REJECT, 0x200) is none."""
-    routes = [line.split() for line in ipv6_route.splitlines()]
-    return any(each[:2] == ["0" * 32, "00"] and not int(each[8], 16) & 0x200 for each in routes)
 
 
 def _spawned(words: list[str], log: int) -> int:

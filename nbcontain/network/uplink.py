@@ -22,7 +22,7 @@ from nbcontain.network.links import Links
 from nbcontain.network.outside import Outside
 from nbcontain.network.relay import far_end, netns
 from nbcontain.network.serving import Serving
-from nbcontain.network.tunnels import SWAP, missing, there
+from nbcontain.network.tunnels import SWAP, WAY, missing, there
 from nbcontain.store import files
 
 DEVICE, FAR = "outside", "beyond"
@@ -52,6 +52,8 @@ class Uplink:
         """A descriptor that tells of its end (pidfd_open(2)); -1 if there is none."""
         self.refusal = ""
         """Why none of the programs goes on; "" if one does, or none was wanted yet."""
+        self._told: dict[str, object] = {}
+        self._is_said = False
         self.way = ""
         """What leads out: the name of a program, or SWAP; "" for nothing."""
         self._was_tunnel = False
@@ -72,7 +74,7 @@ class Uplink:
             self.refusal, self.way = "", ""
             self._be_relay(wanted=False)
         elif record is not None:
-            self.refusal = ""
+            self.refusal, self.way = "", self._name or self.way
         elif self._links.has(FAR):
             # Whose connections are answered for has no use for anything else.
             self.refusal, self.way = self.refusal or missing() or "they were tried", SWAP
@@ -80,6 +82,7 @@ class Uplink:
         elif time.monotonic() >= self._again_at:
             record = self._tried(holder)
         self.has_ipv6 = record is not None and bool(record["ipv6"]) or self.way == SWAP and self._has_ipv6()
+        self._tell()
         self._watch(record["pid"] if record is not None and not self.refusal else 0)
 
     def _tried(self, holder: int) -> dict[str, int] | None:
@@ -101,6 +104,21 @@ class Uplink:
         if record is not None and not self.refusal:
             self.way = self._name
         return record
+
+    def _tell(self) -> None:
+        """Write down what leads out, for whoever wants to know."""
+        told = {"way": self.way, "why": self.refusal, "ipv6": self.has_ipv6}
+        if told != self._told:
+            self._told = told
+            files.make_directory(self._directory, durable=False)
+            files.replace(self._directory / WAY, json.dumps(told).encode(), durable=False)
+
+    def news(self) -> str:
+        """What the first container that it leads out of is told; "" from then on."""
+        said, self._is_said = self._is_said, True
+        if said or self.way != SWAP:
+            return ""
+        return f"connections leave networks by sockets of this machine's, datagrams by a relay: {self.refusal}"
 
     def expected(self) -> str:
         """What will lead out, as far as can be told without trying."""
@@ -146,12 +164,12 @@ class Uplink:
             try:
                 files.make_directory(self._directory, durable=False)
                 pid = self._spawned([program, *_words(name, holder, has_ipv6=has_ipv6)])
-                record = {"pid": pid, "start": start_of(pid), "netns": netns(), "ipv6": int(has_ipv6)}
+                start = start_of(pid)
+                record = {"pid": pid, "start": start, "netns": netns(), "ipv6": int(has_ipv6), "name": name}
                 files.replace(self._directory / "uplink.json", json.dumps(record).encode(), durable=False)
-                if _is_ready(pid, record["start"]):
-                    self._name = name
+                if _is_ready(pid, start):
                     return ""
-                starts.kill(pid, record["start"])
+                starts.kill(pid, start)
                 lines = files.read(self._log, 1 << 16).decode(errors="replace").split("\n")
                 why = f"{name}: {next((each for each in reversed(lines) if each.strip()), 'it ended')}"
             except (OSError, NbcontainError) as error:
@@ -175,6 +193,7 @@ class Uplink:
         try:
             found = json.loads(files.read(self._directory / "uplink.json", 1 << 10))
             record = {name: int(found.get(name, 0)) for name in ("pid", "start", "netns", "ipv6")}
+            self._name = str(found.get("name", ""))
             # One that ended before it could be looked at has no beginning.
             return record if record["start"] and start_of(record["pid"]) == record["start"] else None
         except (OSError, ValueError, KeyError, TypeError, NbcontainError):

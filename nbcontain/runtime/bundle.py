@@ -27,7 +27,7 @@ from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.runtime.annotations import USERNS, WAY_OUT, WITHIN
 from nbcontain.runtime.filters import filter_of
-from nbcontain.runtime.hosts import HOSTS
+from nbcontain.runtime.hosts import HOSTS, network_files
 from nbcontain.store import files, holds
 from nbcontain.values import asdict, dataclass, field, replace
 
@@ -448,15 +448,3 @@ def _answers_of(words: str) -> bytes:
     from nbcontain.runtime import answered_calls
 
     return answered_calls.filter_of(words, os.uname().machine)
-
-
-def network_files(hostname: str, more_hosts: str = "") -> dict[str, str]:
-    """The files of /etc that tell a container who it is, whom it knows, and whom to ask for names."""
-    try:
-        resolv = Path("/etc/resolv.conf").read_text(errors="replace")
-    except OSError:
-        resolv = ""
-    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    if hostname:
-        hosts += f"127.0.1.1\t{hostname}\n"
-    return {"hosts": hosts + more_hosts, "hostname": hostname + "\n", "resolv.conf": resolv}

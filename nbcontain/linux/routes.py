@@ -11,6 +11,7 @@ import fcntl
 import os
 import struct
 import sys
+import time
 
 from nbcontain.values import dataclass
 
@@ -27,6 +28,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 _NAMESPACE_OF_SOCKET = 0x894C
 """SIOCGSKNS."""
 _BYTES = 8192
+_KNOWN, _TRUE_S = 256, 0.5
 
 
 def asking() -> socket.socket:
@@ -71,6 +73,7 @@ class Routes:
         end.setblocking(False)
         self._end = end
         self._number = 0
+        self._known: dict[tuple[bytes, int], tuple[float, Route]] = {}
         self.namespace = namespace_of(end.fileno())
 
     def to(self, family: int, address: bytes) -> Route:
@@ -84,6 +87,17 @@ class Routes:
         return (self.to(family, address) if found.kind == _LOCAL else found).interface
 
     def _asked(self, family: int, address: bytes, flags: int) -> Route:
+        """The kernel has one lock for all such questions: what was asked a moment ago is not asked again."""
+        until, found = self._known.get((address, flags), (0.0, None))
+        now = time.monotonic()
+        if found is None or now > until:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            found = self._told(family, address, flags)
+            self._known[address, flags] = now + _TRUE_S, found
+        return found
+
+    def _told(self, family: int, address: bytes, flags: int) -> Route:
         self._number += 1
         told = _ROUTE.pack(family, 8 * len(address), 0, 0, 0, 0, 0, 0, flags)
         told += _ATTRIBUTE.pack(4 + len(address), _DESTINATION) + address

@@ -3,6 +3,9 @@
  * sockets check ADDRESS PORT CLOSED SILENT   all of it; at CLOSED nobody listens, SILENT is an address of nobody's
  * sockets race PORT ADDRESS PORT             a hostile program: threads that change what a call was looked at with
  * sockets apart ADDRESS PORT                 connect from a network namespace of one's own
+ * sockets times ADDRESS PORT COUNT           microseconds of a connection, the middle one of so many
+ * sockets send ADDRESS PORT MEGABYTES        as fast as it goes; says how long it took, and how much
+ *                                            processor time, in seconds
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -19,7 +22,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct sockaddr_in world, closed, silent;
@@ -182,13 +185,49 @@ static void race(void) {
     theirs = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
     target = dup(theirs);
     pthread_create(&other, NULL, flips, NULL);
-    for (int turn = 0; turn < 3000; turn++) {
+    for (int turn = 0; turn < 1000; turn++) {
         connect(target, (void *)&name, sizeof name);
         if (turn % 8 == 0) connect(ours, &none, sizeof none);
     }
     is_over = 1;
     pthread_join(other, NULL);
     puts("over");
+}
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+static int by_size(const void *one, const void *other) {
+    double difference = *(const double *)one - *(const double *)other;
+    return (difference > 0) - (difference < 0);
+}
+
+static void times(int count) {
+    double *took = calloc(count, sizeof *took);
+    for (int turn = 0; turn < count; turn++) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        double begun = now();
+        if (to(fd, &world) != 0) exit(1);
+        took[turn] = (now() - begun) * 1e6;
+        close(fd);
+    }
+    qsort(took, count, sizeof *took, by_size);
+    printf("%.1f\n", took[count / 2]);
+}
+
+static void sends(int megabytes) {
+    static char data[1 << 20];
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (to(fd, &world) != 0) exit(1);
+    double begun = now();
+    for (long left = (long)megabytes << 20, more; left > 0; left -= more)
+        if ((more = write(fd, data, left < (long)sizeof data ? left : (long)sizeof data)) < 0) exit(1);
+    shutdown(fd, SHUT_WR);
+    if (read(fd, data, 1) < 0) exit(1);
+    printf("%.4f %.4f\n", now() - begun, clock() / (double)CLOCKS_PER_SEC);
 }
 
 int main(int count, char **words) {
@@ -198,6 +237,9 @@ int main(int count, char **words) {
     } else if (!strcmp(words[1], "race")) {
         aims[0] = at("127.0.0.1", atoi(words[2])), aims[1] = at(words[3], atoi(words[4]));
         race();
+    } else if (!strcmp(words[1], "times") || !strcmp(words[1], "send")) {
+        world = at(words[2], atoi(words[3]));
+        (!strcmp(words[1], "send") ? sends : times)(atoi(words[4]));
     } else {
         world = at(words[2], atoi(words[3]));
         int is_apart = unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0, fd = socket(AF_INET, SOCK_STREAM, 0);

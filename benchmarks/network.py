@@ -1,9 +1,9 @@
 """Networks: what a bridge and a published port add to a start, and how fast bytes go, beside others.
 
 Runs in a network namespace of its own (unshare --net); needs root and iproute2, and for the row of others pasta.
-Give `starts` or `throughput` for one of them, or `swap` for the way out of an ordinary user's networks without a tunnel,
-beside a program that has no container around it; it needs gcc. On a machine with other work believe processor time,
-and what was measured by turns.
+Give `starts` or `throughput` for one of them, or `swap` for the way out of an ordinary user's networks without a
+tunnel, beside a program that has no container around it; it needs gcc. On a machine with other work believe processor
+time, and what was measured by turns.
 """
 
 from __future__ import annotations
@@ -213,7 +213,8 @@ def swap(engine: Engine, program: Path) -> None:
         for at_column, unit in enumerate(units):
             for name, found in got.items():
                 column = [each[at_column] for each in found]
-                print(f"{what} {much}: {name:12} median {statistics.median(column):8.3f} {unit}, least {min(column):8.3f}")
+                middle = statistics.median(column)
+                print(f"{what} {much}: {name:12} median {middle:8.3f} {unit}, least {min(column):8.3f}")
             pairs = zip(got["direct"], got["socket swap"], strict=True)
             ratio = statistics.median(mine[at_column] / its[at_column] for mine, its in pairs)
             print(f"direct / socket swap: {ratio:.0%} (median of turns)")

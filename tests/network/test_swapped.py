@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import loads
 import needs
 import places
 from machine import Machine, network_processes, said, until
@@ -172,3 +173,20 @@ def test_what_leads_out_is_shown(machine: Machine, profile: str) -> None:
     out = found["the way out of networks: socket swap"]
     assert out.state == "partly" and "/dev/net/tun" in out.why
     assert found["the way out by IPv6"].state == "yes"
+
+
+def test_a_server_and_its_client_are_killed_under_load(machine: Machine, profile: str) -> None:
+    """The client goes out by swapped sockets, and comes back by this machine's address and the forwarder."""
+    victim = loads.server(machine, name="loaded", publish=("0.0.0.0:18099:80",))
+    script = "echo ready; while :; do sockets times 192.0.2.1 18099 50 || echo lost; done"
+    client = machine.start(script, name="client")
+    assert loads.killed_under_load(machine, victim, "http://127.0.0.1:18099/") > 50
+    lines = said(client).splitlines()
+    until(lambda: len(said(client).splitlines()) > len(lines) + 2)
+    assert len([each for each in lines if each not in ("ready", "lost")]) > 2
+    machine.engine.kill(client)
+    client.wait(10)
+    # Who answered for it goes with it.
+    until(lambda: not client.bundle.is_alive())
+    get = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 3 nc -w 3 192.0.2.1 18099"
+    until(lambda: "loaded" in machine.sh(f"{get}; :"))

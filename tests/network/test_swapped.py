@@ -188,5 +188,5 @@ def test_a_server_and_its_client_are_killed_under_load(machine: Machine, profile
     client.wait(10)
     # Who answered for it goes with it.
     until(lambda: not client.bundle.is_alive())
-    get = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 3 nc -w 3 192.0.2.1 18099"
+    get = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 3 nc -w 3 192.0.2.1 18099"
     until(lambda: "loaded" in machine.sh(f"{get}; :"))

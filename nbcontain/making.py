@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nbcontain import id_ranges
+from nbcontain.errors import UsageError
 from nbcontain.events import Emit, Notice
 from nbcontain.handles import Container
 from nbcontain.life import with_files
 from nbcontain.names import checked
 from nbcontain.network.model import Wish, wish_to_json
 from nbcontain.oci.image import Image, timestamp
+from nbcontain.oci.spec_codec import spec_to_text
 from nbcontain.proxies import proxies
 from nbcontain.runtime import other_runtime
-from nbcontain.runtime.bundle import Bundle, ContainerInfo
+from nbcontain.runtime.bundle import Bundle, ContainerInfo, is_unusual
 from nbcontain.runtime.generate import generate
 from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
 from nbcontain.runtime.rungs import fitted
@@ -25,10 +27,16 @@ if TYPE_CHECKING:
     from nbcontain.containers import Containers
     from nbcontain.engine import Engine
     from nbcontain.runtime.generate import RunOptions
+    from nbcontain.runtime.launcher import Foretell
 
 
-def made(engine: Engine, containers: Containers[Container], options: RunOptions, emit: Emit) -> Container:
-    """A container with its bundle, whose lock is held, and its writable layer. Raises ImageNotFound, NameTaken …"""
+def made(
+    engine: Engine, containers: Containers[Container], options: RunOptions, emit: Emit, foretell: Foretell | None = None
+) -> Container:
+    """A container with its bundle, whose lock is held, and its writable layer. Raises ImageNotFound, NameTaken …
+
+    `foretell` is told of it as soon as it is known what it will be.
+    """
     options = engine.resources.with_usual(with_files(options))
     engine.profile.require(engine.host, "run")
     image = engine.bases.to_run(options, emit)
@@ -57,20 +65,34 @@ def made(engine: Engine, containers: Containers[Container], options: RunOptions,
         limited=bool(spec.linux.resources) or makes_group, mounts=mounting.records,
     )  # fmt: skip
     info = replace(info, options={**info.options, "userns": ids.said if ids.differ else ""})
+    if options.replace:
+        _make_way(engine, containers, options.name)
     with engine.store.shared():
         if not engine.store.snapshots.has_all(image.layers):
             engine.stacks.unpack(image.layers)
+        text = ""
+        if foretell and not (ids.differ or runtime or is_unusual(spec)):
+            foretell(container_id, text := spec_to_text(spec))
         active = engine.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
         try:
             with mounting.held(), containers.naming(info) as named:
                 settled = ids.settled(spec, engine.containers, container_id)
-                bundle = Bundle.write(path, settled, active.mounts, named)
+                bundle = Bundle.write(path, settled, active.mounts, named, text)
                 mounting.furnish()
         except BaseException:
             engine.store.snapshots.discard(active)
             raise
     engine.life.made(container := Container(bundle, engine), options)
     return container
+
+
+def _make_way(engine: Engine, containers: Containers[Container], name: str) -> None:
+    """Remove the container that has this name, if there is one."""
+    if not name:
+        raise UsageError("--replace needs --name", why="of another name there is none to be replaced")
+    for each in containers.all():
+        if each.name == name:
+            engine.remove_container(each, force=True)
 
 
 def _info(engine: Engine, options: RunOptions, image: Image, wish: Wish) -> ContainerInfo:
@@ -82,12 +104,15 @@ def _info(engine: Engine, options: RunOptions, image: Image, wish: Wish) -> Cont
         image_id=str(image.id),
         created=timestamp(),
         remove=options.remove,
-        rung=engine.profile.name, answers=engine.profile.rung.answers,
+        rung=engine.profile.name,
+        answers=engine.profile.rung.answers,
         terminal=options.tty,
         labels={**image.config.labels, **_pairs(options.labels)},
         stop_timeout_s=float(options.stop_timeout),
         options={
-            "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
+            "network": wish.mode,
+            "networks": wish_to_json(wish),
+            "ipc": options.ipc or "private",
             "platform": str(image.config.platform),
             "device_cgroup_rules": list(options.device_cgroup_rule),
         },  # fmt: skip

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
+from nbcontain.oci import spec_codec
+from nbcontain.oci.spec import Spec
 from nbcontain.runtime import answerers, init, rungs, stage
-from nbcontain.runtime.annotations import USERNS
+from nbcontain.runtime.annotations import GROUPS, USER, USERNS
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import FLAGS, flags_of
@@ -64,6 +66,7 @@ class Execs:
         self._pidfd = pidfd
         self._poll = poll
         self._running: dict[int, _Exec] = {}
+        self._read: tuple[tuple[int, int], Spec, bytes] | None = None
 
     def __len__(self) -> int:
         return len(self._running)
@@ -76,7 +79,10 @@ class Execs:
 
         Gives its pid, which is its own until `on_end` is told.
         """
-        spec = self._bundle.spec
+        spec, seccomp = self._known()
+        # Before the fork: in there each page that is written to has to be copied first.
+        process = spec_codec.process_from_json(message["process"])
+        annotations = {USER: str(message["user"]), GROUPS: str(message.get("groups", ""))}
         root_fd, answered = -1, None
         try:
             if not rungs.named(self._bundle.info.rung).mounts:
@@ -85,8 +91,11 @@ class Execs:
             answers = answerers.Answers(
                 self._bundle.info.answers, self._bundle.answers(), answered.fileno() if answered else -1
             )
-            seccomp = b"" if message.get("privileged") else self._bundle.seccomp(spec)
-            body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd, answers=answers)
+            seccomp = b"" if message.get("privileged") else seccomp
+            body = partial(
+                init.be_process, process=process, annotations=annotations, seccomp=seccomp, root_fd=root_fd,
+                answers=answers,
+            )  # fmt: skip
             kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
             flags = flags_of(spec.linux.namespaces)
             if USERNS in spec.annotations:
@@ -108,10 +117,17 @@ class Execs:
                 resources.enter(self._bundle, inside.pid, is_root=self._is_root)
             # Where the container ends just now it has been killed. It is waited for all the same, as init waits for it.
             with suppress(BrokenPipeError, ConnectionResetError):
-                inside.channel.send(
-                    {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
-                )
+                inside.channel.send({"go": True})
         return running.pid
+
+    def _known(self) -> tuple[Spec, bytes]:
+        """Its spec, and the filter that was made of that; read again where somebody has written it anew."""
+        status = os.stat(f"{self._bundle.path}/config.json")
+        written = status.st_ino, status.st_mtime_ns
+        if self._read is None or self._read[0] != written:
+            spec = self._bundle.spec
+            self._read = written, spec, self._bundle.seccomp(spec)
+        return self._read[1:]
 
     def call(self, client: Channel, message: Message, fds: list[int]) -> None:
         """Have one of our own functions run where the container's files are; `client` is told what it gives.

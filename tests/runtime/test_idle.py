@@ -61,6 +61,38 @@ def test_a_further_program_runs_in_a_container_that_was_idle(profile: str, machi
     assert container.status == "running"
 
 
+def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machine: Machine) -> None:
+    container = machine.start("echo ready; sleep 60")
+    supervisor = supervisor_of(container.pid)
+
+    def waiting() -> list[int]:
+        pids = [int(each.name) for each in Path("/proc").glob("[0-9]*")]
+        return [pid for pid in pids if pid != container.pid and is_child(pid, supervisor)]
+
+    assert machine.execute(container, "sh", "-c", "exit 7")[0] == 7
+    until(lambda: len(waiting()) == 1)
+    (first,) = waiting()
+    for name in ("pid", "mnt", "ipc", "uts", "cgroup"):
+        assert os.readlink(f"/proc/{first}/ns/{name}") == os.readlink(f"/proc/{supervisor}/ns/{name}")
+    links = {int(each.name): os.readlink(each) for each in Path(f"/proc/{first}/fd").iterdir()}
+    assert sorted(each.partition(":")[0] for number, each in links.items() if number > 2) == ["anon_inode", "socket"]
+    script = "id -u; cat; pwd; echo $A; nothing"
+    wanted = machine.execute(container, "sh", "-c", script, user="1000", cwd="/tmp", env=("A=b",))
+    assert wanted == (127, "1000\n/tmp\nb\n")
+    until(lambda: len(waiting()) == 1 and waiting() != [first])
+    os.kill(waiting()[0], signal.SIGKILL)
+    assert machine.execute(container, "echo", "there")[1] == "there\n"
+    until(lambda: is_small(supervisor))
+    assert waiting() == []
+
+
+def is_child(pid: int, parent: int) -> bool:
+    try:
+        return supervisor_of(pid) == parent
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_an_idle_containers_own_end_is_told(profile: str, machine: Machine) -> None:
     container = asleep(machine, "echo first; sleep 5; echo last words; exit 9")
     assert container.wait(10) == 9

@@ -20,6 +20,7 @@ from nbcontain.runtime import output_lines, pump
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.idle import Idle
+from nbcontain.runtime.messages import connect
 
 COUNT = "trap 'exit 3' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
 
@@ -69,6 +70,8 @@ def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machi
         pids = [int(each.name) for each in Path("/proc").glob("[0-9]*")]
         return [pid for pid in pids if pid != container.pid and is_child(pid, supervisor)]
 
+    # As long as somebody may want something, it does not fall asleep.
+    client = connect(container.bundle.path)
     assert machine.execute(container, "sh", "-c", "exit 7")[0] == 7
     until(lambda: len(waiting()) == 1)
     (first,) = waiting()
@@ -82,6 +85,7 @@ def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machi
     until(lambda: len(waiting()) == 1 and waiting() != [first])
     os.kill(waiting()[0], signal.SIGKILL)
     assert machine.execute(container, "echo", "there")[1] == "there\n"
+    client.close()
     until(lambda: is_small(supervisor))
     assert waiting() == []
 

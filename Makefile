@@ -30,12 +30,15 @@ pictures: ## every card in JupyterLab, light and dark, into docs/images/ and .ca
 	@tools/setup test
 	@$(BIN)/python tools/pictures.py
 
+SOAKED := tests/reliability tests/network tests/build/test_file_systems.py tests/browser/test_much.py \
+	tests/hostile/test_races.py tests/runtime/test_rounds.py tests/notebook/test_kernel_rounds.py
 soak: ## reliability at full count: every kill point, power cut, disk size, and long fuzzing (some hours)
 	@tools/setup test
 	@NBCONTAIN_DOCKERFILES=300000 nice $(BIN)/python -m pytest tests/dockerfile -q
-	@NBCONTAIN_SOAK=1 nice $(BIN)/python -m pytest tests/reliability tests/build/test_file_systems.py tests/network tests/browser/test_much.py -s --timeout 3600
+	@NBCONTAIN_SOAK=1 nice $(BIN)/python -m pytest $(SOAKED) -s --timeout 3600
 	@NBCONTAIN_STORAGE_DRIVER=copy nice $(BIN)/python -m pytest tests/hostile tests/conformance/test_recorded.py -q
 	@nice $(BIN)/python tests/reliability/outside.py
+	@nice $(BIN)/python tests/reliability/nfs.py
 	@nice $(BIN)/python tests/fuzz/parsers.py --runs $(or $(FUZZ_RUNS),10000000) tar manifest reference digest "auth challenge"
 	@nice $(BIN)/python tests/fuzz/parsers.py $(or $(FUZZ_S),1800)
 

@@ -7,62 +7,83 @@ bytes, on one machine: the compressor is fed blocks of one size whatever pieces 
 depends on them; and the header has no name and no time.
 
 A layer of more than a block is worked on by three: whoever writes reads and hashes, one thread compresses, and one
-hashes and writes what comes of that; by a fourth, if the tar also goes elsewhere. Each gives up Python's lock
-meanwhile, so all processors have work.
+hashes and writes what comes of that. Each gives up Python's lock meanwhile, so all processors have work. A worker that
+unpacks the tar at the same time reads it where it lies: the blocks are the slots of its ring.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
-import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
 from nbcontain.store.blobs import Blobs, BlobWriter
 from nbcontain.store.gzip_stream import GzipStream
+from nbcontain.store.ring import Sender
+from nbcontain.store.stage import Stage
 
-_BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 20
+_BLOCKS = 8
+"""So many blocks of a layer are in memory."""
 _AHEAD = 4
-"""So many blocks may wait for a thread."""
+"""So many compressed ones may wait to be written."""
 
-Block = bytes | bytearray | memoryview
-Copy = Callable[[Block], object]
+
+class Slots(Protocol):
+    """Memory for blocks, one after the other and round again: a ring (`Sender`), or what nobody else reads."""
+
+    slots: int
+
+    def slot(self) -> memoryview:
+        """The next one, to be filled from its beginning."""
+
+    def send(self, count: int) -> None:
+        """So many bytes of it are there."""
 
 
 @contextmanager
-def layer_writer(blobs: Blobs, copy: Copy | None = None) -> Iterator[LayerWriter]:
+def layer_writer(blobs: Blobs, ring: Sender | None = None) -> Iterator[LayerWriter]:
     """Something to write a layer's tar to; what is not committed leaves nothing behind.
 
-    `copy` gets all of the tar too, piece by piece, on one thread at a time.
+    Who reads the `ring`, whose slots are of BLOCK_BYTES, gets all of the tar too.
     """
-    with blobs.writer() as blob, LayerWriter(blob, copy) as writer:
+    with blobs.writer() as blob, LayerWriter(blob, ring) as writer:
         yield writer
+
+
+def ring_for(size_bytes: int) -> Sender:
+    """A ring for a layer whose tar has about so many bytes."""
+    return Sender(BLOCK_BYTES, max(1, min(_BLOCKS, -(-size_bytes // BLOCK_BYTES))))
 
 
 class LayerWriter:
     """The tar of one layer, on its way to being a blob. Written by one thread; a context, for it may have threads."""
 
-    def __init__(self, blob: BlobWriter, copy: Copy | None = None) -> None:
+    def __init__(self, blob: BlobWriter, ring: Slots | None = None) -> None:
         self._blob = blob
-        self._copy = copy
-        self._copying: _Stage | None = None
         self._sum = hashlib.sha256()
         self._compressor = GzipStream()
-        self._block = bytearray()
+        self._blocks: Slots = ring or Blocks()
+        self._block: memoryview | None = None
         self._filled = 0
-        self._compressing: _Stage | None = None
-        self._writing: _Stage | None = None
+        self._free = threading.Semaphore(self._blocks.slots - 1)
+        """Blocks that the compressor does not need any more, without the first, which nobody waits for."""
+        self._compressing: Stage | None = None
+        self._writing: Stage | None = None
         self._is_whole = False
 
     def __enter__(self) -> LayerWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for stage in (self._compressing, self._writing, self._copying):
+        self._block = None
+        for stage in (self._compressing, self._writing):
             if stage is not None:
                 stage.abandon()
 
@@ -70,11 +91,7 @@ class LayerWriter:
         """Some more of the tar, which may change as soon as this has returned. Raises what writing the blob raises."""
         view = memoryview(data)
         while view:
-            if not self._filled and len(view) >= _BLOCK_BYTES and isinstance(data, bytes):
-                self._take(view[:_BLOCK_BYTES])
-                view = view[_BLOCK_BYTES:]
-                continue
-            count = min(len(view), _BLOCK_BYTES - self._filled)
+            count = min(len(view), BLOCK_BYTES - self._filled)
             self._room()[:count] = view[:count]
             self._fill(count)
             view = view[count:]
@@ -93,12 +110,10 @@ class LayerWriter:
             return
         self._is_whole = True
         if self._filled:
-            self._take(memoryview(self._block)[: self._filled])
+            self._take()
         if self._compressing is not None and self._writing is not None:
             self._compressing.finish()
             self._writing.finish()
-        if self._copying is not None:
-            self._copying.finish()
         self._blob.write(self._compressor.finish())
 
     def commit(self) -> Layer:
@@ -113,78 +128,52 @@ class LayerWriter:
 
     def _room(self) -> memoryview:
         """Where the next bytes of the tar go."""
-        if not self._block:
-            self._block = bytearray(_BLOCK_BYTES)
-        return memoryview(self._block)[self._filled :]
+        if self._block is None:
+            if self._compressing is not None:
+                self._free.acquire()
+            self._block = self._blocks.slot()
+        return self._block[self._filled :]
 
     def _fill(self, count: int) -> None:
         self._filled += count
-        if self._filled == _BLOCK_BYTES:
-            # It belongs to the threads from here on.
-            block, self._block, self._filled = self._block, bytearray(), 0
-            self._take(block)
+        if self._filled == BLOCK_BYTES:
+            self._take()
 
-    def _take(self, block: Block) -> None:
-        """A block that nobody changes any more."""
+    def _take(self) -> None:
+        """The block is whole: it belongs to the threads and to the worker from here on."""
+        assert self._block is not None
+        count, block = self._filled, self._block[: self._filled]
+        self._block, self._filled = None, 0
+        self._blocks.send(count)
         if self._compressing is None:
-            if len(block) < _BLOCK_BYTES:
+            if count < BLOCK_BYTES:
                 self._sum.update(block)
                 self._blob.write(self._compressor.compress(block))
-                if self._copy is not None:
-                    self._copy(block)
                 return
-            if self._copy is not None:
-                self._copying = _Stage(self._copy)
-            self._writing = _Stage(self._blob.write)
-            self._compressing = _Stage(self._compress)
+            self._writing = Stage(self._blob.write, _AHEAD)
+            self._compressing = Stage(self._compress, _AHEAD, self._free.release)
         # Before it is hashed here: the other threads have something to do meanwhile.
-        if self._copying is not None:
-            self._copying.put(block)
         self._compressing.put(block)
         self._sum.update(block)
 
-    def _compress(self, block: Block) -> None:
+    def _compress(self, block: bytes | bytearray | memoryview) -> None:
         if (packed := self._compressor.compress(block)) and self._writing is not None:
             self._writing.put(packed)
 
 
-class _Stage:
-    """A thread that does one thing with each block, in their order."""
+class Blocks:
+    """Blocks in memory of their own, which nobody else reads."""
 
-    def __init__(self, work: Callable[[Block], object]) -> None:
-        self._work = work
-        self._blocks: queue.Queue[Block | None] = queue.Queue(_AHEAD)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="nbcontain layer", daemon=True)
-        self._thread.start()
+    slots = _BLOCKS
 
-    def put(self, block: Block) -> None:
-        """Have it done, or wait until there is room. Raises what went wrong with an earlier one."""
-        if self._error is not None:
-            raise self._error
-        self._blocks.put(block)
+    def __init__(self) -> None:
+        self._view = memoryview(mmap.mmap(-1, _BLOCKS * BLOCK_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self._next = 0
 
-    def finish(self) -> None:
-        """Wait until all is done; raises what went wrong."""
-        self._end()
-        if self._error is not None:
-            raise self._error
+    def slot(self) -> memoryview:
+        """The next one, to be filled from its beginning."""
+        return self._view[self._next : self._next + BLOCK_BYTES]
 
-    def abandon(self) -> None:
-        """Nobody wants what is not done yet. Idempotent, also after `finish`; the thread is over then."""
-        if self._thread.is_alive():
-            self._error = self._error or RuntimeError("nobody wants this layer any more")
-            self._end()
-
-    def _end(self) -> None:
-        self._blocks.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        # After an error the rest is thrown away, so that whoever puts something in never waits for good.
-        while (block := self._blocks.get()) is not None:
-            if self._error is None:
-                try:
-                    self._work(block)
-                except BaseException as error:  # noqa: BLE001 - raised again by whoever puts the next one in
-                    self._error = error
+    def send(self, count: int) -> None:
+        """So many bytes of it are there."""
+        self._next = (self._next + BLOCK_BYTES) % len(self._view)

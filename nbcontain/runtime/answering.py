@@ -73,7 +73,11 @@ def main(
     if namespaces & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    if not namespaces & syscalls.CLONE_NEWNS:
+    words = message["words"].split()
+    top = "/"
+    if "translated" in words:
+        top = os.readlink(f"/proc/self/fd/{root}")
+    elif not namespaces & syscalls.CLONE_NEWNS:
         os.fchdir(root)
         os.chroot(".")
     os.close(root)
@@ -84,10 +88,9 @@ def main(
     first = Ids.of(message["uid"], message["gid"], tuple(message["groups"]))
     asked, people = Asked(listener, proc), People(first, looker(proc))
     ledger = Ledger(lines, (lambda line: files.write(ledger_fd, line)) if ledger_fd >= 0 else None)
-    words = message["words"].split()
     parts = (
         IdAnswers(asked, people),
-        OwnerAnswers(asked, people, ledger, has_ids="ids" in words, is_guarded="guard" in words),
+        OwnerAnswers(asked, people, ledger, has_ids="ids" in words, is_guarded="guard" in words, root=top),
         OpenAnswers(asked, people, outside, opened),
     )
     channel.send({"answering": True})

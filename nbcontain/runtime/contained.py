@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nbcontain.linux import confine, syscalls
-from nbcontain.runtime import init, programs, roots
+from nbcontain.runtime import init, programs, roots, translated
 from nbcontain.runtime.annotations import REAPER
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.bundle import Bundle
@@ -55,7 +55,8 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     answers = Answers.of_init(bundle, message["answers"], spec, fds.pop() if message["is_answered"] else -1)
     volatile = message["volatile"]
     spaces = _open_spaces() if message["holds"] else -1
-    made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], opened, volatile=volatile)
+    place = None if rung.enters else translated.Place.of(spec, bundle.rootfs, str(bundle.path / "rootfs"))
+    made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], opened, volatile=volatile, place=place)
     names = message["holds"] if spaces >= 0 else []
     held = [os.open(each, os.O_RDONLY | os.O_CLOEXEC, dir_fd=spaces) for each in names]
     if terminal is None:
@@ -63,7 +64,11 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     else:
         redirect(terminal.peer, terminal.peer, terminal.peer)
         keep_only(channel, terminal.master, *answers.kept, *held)
-    program = programs.prepare(spec.process, spec.annotations, seccomp, answers)
+    process = spec.process
+    if place is None:
+        program = programs.prepare(process, spec.annotations, seccomp, answers)
+    else:
+        program, process = translated.prepare(place, process, spec.annotations, seccomp, answers)
     program.env.update(hidden.env)
     handed = [*held, *((terminal.master, 0) if terminal else ())]
     channel.send({"ready": True, "made": made, "held": names}, handed)
@@ -74,11 +79,13 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
         return
     # A change of ids clears it, and so does fork.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if spec.annotations.get(REAPER) == "true":
+    if rung.root == "proot" or spec.annotations.get(REAPER) == "true":
         program.enforce()
-        _fork_and_reap(channel, is_root="user" not in spec.linux.namespaces)
+        # PRoot hears no signals: its child is who they are for.
+        whom = translated.child_of if rung.root == "proot" else None
+        _fork_and_reap(channel, is_root="user" not in spec.linux.namespaces, whom=whom)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    programs.execute(program, spec.process)
+    programs.execute(program, process)
 
 
 def _open_spaces() -> int:
@@ -100,8 +107,11 @@ def _hide_reaper(*, is_root: bool) -> None:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0 if is_root else 1)
 
 
-def _fork_and_reap(channel: Channel, *, is_root: bool) -> None:
-    """Init with --init: fork the program and stay, reaping and passing signals on. Returns in the program only."""
+def _fork_and_reap(channel: Channel, *, is_root: bool, whom: Callable[[int], int] | None = None) -> None:
+    """Init with --init: fork the program and stay, reaping and passing signals on. Returns in the program only.
+
+    `whom` says whom they are for, of the program's pid; 0 for nobody.
+    """
     forwarded = set(range(1, 65)) - {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, 32, 33}
     signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | {signal.SIGCHLD})
     _hide_reaper(is_root=is_root)
@@ -116,7 +126,8 @@ def _fork_and_reap(channel: Channel, *, is_root: bool) -> None:
     while True:
         number = signal.sigwait(forwarded | {signal.SIGCHLD})
         if number != signal.SIGCHLD:
-            os.kill(child, number)
+            if target := whom(child) if whom else child:
+                os.kill(target, number)
             continue
         while True:
             try:

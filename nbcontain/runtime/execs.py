@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from nbcontain.runtime import answerers, init, rungs, stage
+from nbcontain.runtime import answerers, init, rungs, stage, translated
 from nbcontain.runtime.annotations import USERNS
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message
@@ -86,7 +86,10 @@ class Execs:
                 self._bundle.info.answers, self._bundle.answers(), answered.fileno() if answered else -1
             )
             seccomp = b"" if message.get("privileged") else self._bundle.seccomp(spec)
-            body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd, answers=answers)
+            place = None
+            if not rungs.named(self._bundle.info.rung).enters:
+                place = translated.Place.of(spec, self._bundle.rootfs, str(self._bundle.path / "rootfs"))
+            body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd, answers=answers, place=place)
             kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
             flags = flags_of(spec.linux.namespaces)
             if USERNS in spec.annotations:

@@ -168,7 +168,7 @@ def _moved(place: Place) -> Iterator[Finding]:
 
 
 def _owners(host: Host, profile: Profile) -> Iterator[Finding]:
-    if not host.ids.is_single or host.is_root or (profile.rung.root == "proot" and not profile.rung.ids):
+    if not host.ids.is_single or host.is_root or not (profile.rung.enters or profile.rung.ids):
         return
     what = "RUN chown, and users other than root inside"
     if profile.rung.ids == "notify":

@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 
 from nbcontain.errors import Unavailable
-from nbcontain.linux import translators
+from nbcontain.linux import proot
 from nbcontain.linux.boot import boot_id
 from nbcontain.linux.idmap import IdMap, subordinate
 from nbcontain.values import dataclass, field
@@ -34,7 +34,6 @@ class Ability(Enum):
     USERNS_CHROOT = "a user namespace with chroot, and with processes and names of its own"
     CHROOT = "chroot, as root"
     PROOT = "a PRoot in PATH that hides this machine's files (5.3 or later), and ptrace for it"
-    PRELOAD = "fakechroot's library, beside its program in PATH"
     NOTIFY = "answering a program's calls for the kernel (seccomp user notification)"
     LANDLOCK = "Landlock on top"
     OVERLAY = "overlayfs on the file system of the store"
@@ -81,8 +80,8 @@ class Host:
         Raises Unavailable where even the trying fails.
         """
         uid, gid = os.geteuid(), os.getegid()
-        programs = [translators.on_path(name) for name in ("proot", "fakechroot") if uid]
-        identity = [_VERSION, boot_id(), os.uname().release, uid, gid, str(data_root), _confinement(), programs]
+        program = proot.on_path() if uid else ""
+        identity = [_VERSION, boot_id(), os.uname().release, uid, gid, str(data_root), _confinement(), program]
         answers = _remembered(cache, identity)
         if answers is None:
             answers = _probed(data_root, user_name(uid))

@@ -24,8 +24,6 @@ class Profile:
     as_root: bool | None = None
     """Only for the host's root, or only for others."""
     runs: bool = True
-    opt_in: bool = False
-    """Taken only where the user names it."""
     rung: Rung = field(default_factory=Rung)
     """What processes are told of it; as the host allows, once it is chosen."""
 
@@ -91,15 +89,17 @@ PROFILES = (
         "no isolation but of files: PRoot translates each path, Landlock keeps from this machine's files, and processes"
         " and networks are shared", as_root=False,
     ),
-    Profile(
-        "preload", (Ability.PRELOAD, Ability.LANDLOCK),
-        "no isolation but of files: a library in each program translates its paths, Landlock keeps from this machine's"
-        " files, and processes and networks are shared; static programs find nothing", as_root=False, opt_in=True,
-    ),
     Profile("none", (), "no containers here; images can be pulled, made by COPY, looked into and pushed", runs=False),
 )  # fmt: skip
 """The ladder, from the best rung down."""
 
+_NOT_HERE = {
+    "preload": (
+        "a library that stands between programs and the kernel is led by an image's absolute symlinks to the files of"
+        " this machine (Debian's awk is one), and static programs have none of it (ldconfig is one)"
+    ),
+}
+"""What others have, and why there is no rung of that name."""
 ISOLATION = "NBCONTAIN_ISOLATION"
 
 
@@ -108,10 +108,12 @@ def choose(host: Host, wanted: str = "") -> Profile:
 
     Raises UsageError for a rung that there is not, Unavailable for one that this host does not allow.
     """
-    best = next(each for each in PROFILES if not each.opt_in and not each.missing(host))
+    best = next(each for each in PROFILES if not each.missing(host))
     if not wanted or wanted == "default":
         return _settled(best, host)
     found = next((each for each in PROFILES if each.name == wanted), None)
+    if wanted in _NOT_HERE:
+        raise Unavailable(f"there is no isolation {wanted}", why=_NOT_HERE[wanted], hint=f"{best.name} can be had here")
     if found is None:
         raise UsageError(f"there is no isolation {wanted!r}", hint=", ".join(each.name for each in PROFILES))
     if missing := found.missing(host):
@@ -121,9 +123,6 @@ def choose(host: Host, wanted: str = "") -> Profile:
     return _settled(found, host)
 
 
-_TRANSLATORS = {"proot": Ability.PROOT, "preload": Ability.PRELOAD}
-
-
 def _settled(profile: Profile, host: Host) -> Profile:
     """The profile with its rung as it is on this host."""
     rung = RUNGS[profile.name]
@@ -131,11 +130,11 @@ def _settled(profile: Profile, host: Host) -> Profile:
     answers = host.can(Ability.NOTIFY)
     lacks_ids = not rung.enters or ("user" in namespaces and ids_of(profile, host).is_single)
     # PRoot pretends for itself.
-    pretended: Literal["", "blind"] = "" if rung.root == "proot" else "blind"
+    pretended: Literal["", "blind"] = "blind" if rung.enters else ""
     rung = replace(
         rung, namespaces=namespaces, serves=answers and not rung.proc,
         ids="" if not lacks_ids else "notify" if answers else pretended,
-        translator=host.abilities[_TRANSLATORS[profile.name]].why if not rung.enters else "",
+        translator="" if rung.enters else host.abilities[Ability.PROOT].why,
     )  # fmt: skip
     return replace(profile, rung=rung)
 

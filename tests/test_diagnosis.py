@@ -15,7 +15,7 @@ from nbcontain.display.table import Table
 from nbcontain.engine import Engine
 from nbcontain.errors import Unavailable, UsageError
 from nbcontain.host import Ability, Host, Probe
-from nbcontain.linux import translators
+from nbcontain.linux import proot
 from nbcontain.linux.idmap import IdMap
 from nbcontain.profiles import choose, storage_driver
 from nbcontain.values import replace
@@ -23,7 +23,7 @@ from nbcontain.values import replace
 
 def host(*missing: Ability, uid: int = 1000, why: str = "Operation not permitted") -> Host:
     missing = (*missing, Ability.USERNS_CHROOT) if uid == 0 else (*missing, Ability.ADMIN, Ability.CHROOT)
-    missing = (*missing, Ability.PROOT, Ability.PRELOAD)  # which are programs of others, and seldom there
+    missing = (*missing, Ability.PROOT)  # a program of others, and seldom there
     ids = IdMap.identity() if uid == 0 else IdMap.single(uid, uid)
     abilities = {each: Probe(each not in missing, why if each in missing else "") for each in Ability}
     return Host(uid, uid, uid == 0, "6.1", "v2", ids, abilities)
@@ -110,34 +110,33 @@ def test_a_driver_that_cannot_be_is_an_error_with_a_reason() -> None:
         storage_driver(host(), {"NBCONTAIN_STORAGE_DRIVER": "zfs"})
 
 
-def with_programs(machine: Host, *abilities: Ability) -> Host:
-    """The same machine, where these programs of others are in PATH."""
-    return replace(machine, abilities={**machine.abilities, **dict.fromkeys(abilities, Probe(True, "/opt/program"))})
+def with_proot(machine: Host) -> Host:
+    """The same machine, with that in PATH."""
+    return replace(machine, abilities={**machine.abilities, Ability.PROOT: Probe(True, "/opt/proot")})
 
 
-def test_proot_is_taken_where_nothing_better_can_be_had_and_a_preloaded_library_only_where_it_is_named() -> None:
-    both = (Ability.PROOT, Ability.PRELOAD)
+def test_proot_is_taken_where_nothing_better_can_be_had() -> None:
     nothing = host(Ability.USER_NAMESPACES, Ability.USERNS_CHROOT, Ability.PIVOT, Ability.OVERLAY)
     assert choose(nothing).name == "none"
-    assert choose(with_programs(host(), *both)).name == "rootless-range"
-    assert choose(with_programs(nothing, Ability.PRELOAD)).name == "none"
-    taken, named = (choose(with_programs(nothing, *both), name) for name in ("", "preload"))
-    assert (taken.name, named.name, taken.rung.translator) == ("proot", "preload", "/opt/program")
-    for profile in (taken, named):
-        assert "no isolation but of files" in profile.describe(nothing)
-    found = told(with_programs(nothing, *both))
+    assert choose(with_proot(host())).name == "rootless-range"
+    taken = choose(with_proot(nothing))
+    assert (taken.name, taken.rung.translator, taken.rung.answers) == ("proot", "/opt/proot", "ids translated")
+    assert "no isolation but of files" in taken.describe(nothing)
+    found = told(with_proot(nothing))
     assert found["containers"].state == "yes" and found["isolation"].state == "partly"
 
 
-@pytest.mark.parametrize("name", ["proot", "preload"])
-def test_who_translates_paths_needs_landlock_and_a_program_that_is_there(name: str) -> None:
-    """Whoever is not translated would be on this machine's files."""
-    with pytest.raises(Unavailable, match=f"the isolation {name}") as error:
-        choose(host(), name)
-    assert "PATH" in error.value.why
-    with pytest.raises(Unavailable, match=f"the isolation {name}") as error:
-        choose(with_programs(host(Ability.LANDLOCK), Ability.PROOT, Ability.PRELOAD), name)
-    assert "Landlock" in error.value.why
+def test_proot_needs_landlock_since_a_path_that_it_misses_would_be_one_of_this_machines() -> None:
+    for machine, lacks in ((host(), "PATH"), (with_proot(host(Ability.LANDLOCK)), "Landlock")):
+        with pytest.raises(Unavailable, match="the isolation proot") as error:
+            choose(machine, "proot")
+        assert lacks in error.value.why
+
+
+def test_what_others_have_and_this_has_not_says_why() -> None:
+    with pytest.raises(Unavailable, match="no isolation preload") as error:
+        choose(host(), "preload")
+    assert "static programs" in error.value.why and "rootless-range" in error.value.hint
 
 
 @pytest.mark.parametrize(
@@ -151,12 +150,11 @@ def test_who_translates_paths_needs_landlock_and_a_program_that_is_there(name: s
 def test_a_proot_that_shows_this_machines_files_or_does_not_run_is_none(
     script: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert translators.proot() == (False, "there is no proot in PATH") or translators.on_path("proot")
     program = tmp_path / "proot"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found, said = translators.proot()
+    found, said = proot.tried()
     assert not found and why in said
 
 

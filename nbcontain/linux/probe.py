@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from nbcontain.linux import landlock, notify, syscalls, translators
+from nbcontain.linux import landlock, notify, proot, syscalls
 from nbcontain.linux.idmap import IdMap, subordinate
 
 _FAILED = 1
@@ -42,8 +42,7 @@ def main(words: list[str]) -> None:
             lambda: os.chroot(root), IdMap.single(uid, gid), syscalls.CLONE_NEWPID | _NAMES
         ),
         "CHROOT": tried(lambda: os.chroot(root), single, 0) if uid == 0 else (False, "you are not root"),
-        "PROOT": translators.proot() if uid else (False, "you are root"),
-        "PRELOAD": _library() if uid else (False, "you are root"),
+        "PROOT": proot.tried() if uid else (False, "you are root"),
         "NOTIFY": tried(_answer, single, 0),
         "LANDLOCK": _landlock(),
         "REFLINKS": _in_store(root, _reflink),
@@ -155,11 +154,6 @@ def _kernel() -> tuple[bool, str]:
 def _landlock() -> tuple[bool, str]:
     known = landlock.version()
     return known > 0, "" if known else "this kernel has none"
-
-
-def _library() -> tuple[bool, str]:
-    found = translators.find_library()
-    return bool(found), found or "there is no fakechroot in PATH"
 
 
 def _answer() -> None:

@@ -79,10 +79,10 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
         return
     # A change of ids clears it, and so does fork.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if rung.root == "proot" or spec.annotations.get(REAPER) == "true":
+    if place is not None or spec.annotations.get(REAPER) == "true":
         program.enforce()
         # PRoot hears no signals: its child is who they are for.
-        whom = translated.child_of if rung.root == "proot" else None
+        whom = translated.child_of if place is not None else None
         _fork_and_reap(channel, is_root="user" not in spec.linux.namespaces, whom=whom)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     programs.execute(program, process)

@@ -178,8 +178,8 @@ def _remove_stub(path: str, below_fd: int) -> None:
 
 
 def _is_stand_in(status: os.stat_result) -> bool:
-    """A node or a file for a device, made where no /dev could be mounted: whatever was written to it, it is no file."""
-    return stat.S_ISCHR(status.st_mode) or stat.S_ISREG(status.st_mode)
+    """A node, file or link for a device, made where no /dev could be mounted: whatever was written to it, no file."""
+    return stat.S_ISCHR(status.st_mode) or stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
 
 
 def _remove_unchanged(path: str, below_fd: int) -> None:

@@ -39,8 +39,8 @@ def made_for(
         syscalls.setdomainname(spec.domainname)
     if not rung.mounts:
         root_fd = unmounted.root_of(bundle.rootfs)
-        served = "files" in bundle.info.answers.split() or (place is not None and place.is_proot)
-        made = unmounted.furnish(root_fd, spec, hidden.files, served=served)
+        served = "files" in bundle.info.answers.split()
+        made = unmounted.furnish(root_fd, spec, hidden.files, served=served, translated=place is not None)
         if spec.process.terminal:
             terminal = unmounted.terminal(spec.process.console_size)
         if place is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Literal
 
-    Root = Literal["pivot", "move", "chroot", "proot", "preload"]
+    Root = Literal["pivot", "move", "chroot", "proot"]
 
 _NO_ESCAPE = frozenset({"CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"})
 """What would lead out of a root that is only a chroot (chroot(2)), or to the host's devices."""
@@ -42,10 +42,10 @@ class Rung:
     """Those that can be real, in the words of the runtime specification."""
     root: Root = "pivot"
     """pivot_root(2); a mount that is moved over the root; or a chroot(2), and nothing can be mounted at all. Or no root
-    is changed, and a program or a library of others translates each path on the way: nothing of ours can be inside.
+    is changed, and PRoot translates each path of a program on the way: nothing of ours can be inside.
     """
     translator: str = ""
-    """Where that program or library is."""
+    """Where that program is."""
     proc: bool = True
     """/proc is mounted."""
     ids: Literal["", "notify", "blind"] = ""
@@ -61,7 +61,7 @@ class Rung:
     @property
     def enters(self) -> bool:
         """Whether a process of ours can have a container's root for its own."""
-        return self.root not in ("proot", "preload")
+        return self.root != "proot"
 
     @property
     def answers(self) -> str:
@@ -95,7 +95,6 @@ RUNGS = {
         Rung("userns-chroot", ("pid", "ipc", "uts", "user", "network"), "chroot", proc=False),
         Rung("chroot", (), "chroot", proc=False),
         Rung("proot", (), "proot"),
-        Rung("preload", (), "preload"),
         Rung("none", (), "chroot", proc=False),
     )
 }

@@ -1,38 +1,32 @@
-"""A container's root where nobody's can be changed: its paths are translated, by PRoot or by fakechroot's library.
+"""A container's root where nobody's can be changed: PRoot translates the paths of its programs.
 
 What stands in a container's root is its program alone. Init stays where it was born, looks at the container's files by
-descriptors, and gives up, by Landlock, all of this machine's files but those that the translator itself needs: what is
-not translated, a static program's paths or those of whoever outlives PRoot, leads nowhere. Run by init, and by an
-exec's process.
+descriptors, and gives up, by Landlock, all of this machine's files but those that PRoot itself needs: a path that is
+not translated, as of a process that outlives PRoot for a moment, leads nowhere. Run by init, and by an exec's process.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
 
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
-from nbcontain.linux import confine, landlock, syscalls, translators, trees
+from nbcontain.linux import confine, landlock, proot, syscalls, trees
 from nbcontain.oci.spec import Mount, Process, Spec
 from nbcontain.runtime import identity, programs
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, USER
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.devices import DEVICES
 from nbcontain.runtime.programs import Program
-from nbcontain.runtime.rungs import FURNITURE, RUNG, TRANSLATOR
+from nbcontain.runtime.rungs import FURNITURE, TRANSLATOR
 from nbcontain.values import dataclass, replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SHARED = ("/etc/hosts", "/etc/resolv.conf")
-"""This machine's, whose network it is, where nothing can be put in the place of the image's."""
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
-_LOADER = re.compile(rb"\0(/[^\0]*/ld-[^\0/]+)\0")
-_PATHS = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +37,6 @@ class Place:
     scratch: str
     """A directory of its own for the translator."""
     translator: str
-    is_proot: bool
     furniture: tuple[tuple[str, str], ...] = ()
     """Files of ours, with their paths inside."""
 
@@ -55,15 +48,14 @@ class Place:
         words = spec.annotations
         if root.type != "bind" or TRANSLATOR not in words:
             raise SetupFailed("a root file system of layers cannot be put together here", why="nothing can be mounted")
-        return cls(root.source, scratch, words[TRANSLATOR], words[RUNG] == "proot", furniture)
+        return cls(root.source, scratch, words[TRANSLATOR], furniture)
 
 
 def enter(place: Place) -> None:
     """Init, and an exec's process: reach the container's files from here on, and hardly any others. For good."""
     above = os.path.dirname(os.path.dirname(os.path.realpath(place.translator)))
-    readable = ["/proc", place.translator, *(source for source, _ in place.furniture)]
-    readable += [*_LIBRARIES, f"{above}/lib"] if place.is_proot else _SHARED
-    devices = [f"/dev/{name}" for name in (*DEVICES, "tty")]
+    readable = ["/proc", place.translator, f"{above}/lib", *_LIBRARIES, *(source for source, _ in place.furniture)]
+    devices = [f"/dev/{name}" for name in DEVICES]
     os.chdir(place.root)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     others = [os.open(place.scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
@@ -103,73 +95,21 @@ def prepare(
     found = _find(root, process.args, env["PATH"], directory)
     confine.limit(process.rlimits)
     os.umask(user.umask)
-    if place.is_proot:
-        # They would be the translator's own.
-        env = {name: value for name, value in env.items() if not name.startswith(("LD_", "PROOT_"))}
-        env |= translators.environment(place.scratch)
-        pretended = () if answers.words else ("-i", f"{user.uid}:{user.gid}")
-        binds = [each for name in (*DEVICES, "tty") for each in ("-b", f"/dev/{name}")]
-        binds += [each for source, target in place.furniture for each in ("-b", f"{source}:{target}")]
-        args = (
-            place.translator, "--kill-on-exit", "-r", place.root, *pretended, "-b", "/proc", *binds, "-w", directory,
-            found, *process.args[1:],
-        )  # fmt: skip
-        path = place.translator
-    else:
-        path, args, more = _preloaded(place, root, found, process.args)
-        env |= more
-        os.chdir("." + directory)
+    # They would be the translator's own.
+    env = {name: value for name, value in env.items() if not name.startswith(("LD_", "PROOT_"))}
+    env |= proot.environment(place.scratch)
+    pretended = () if answers.words else ("-i", f"{user.uid}:{user.gid}")
+    binds = [each for name in DEVICES for each in ("-b", f"/dev/{name}")]
+    binds += [each for source, target in place.furniture for each in ("-b", f"{source}:{target}")]
+    args = (
+        place.translator, "--kill-on-exit", "-r", place.root, *pretended, "-b", "/proc", *binds, "-w", directory,
+        found, *process.args[1:],
+    )  # fmt: skip
     os.close(root)
     if answers.words:
         answers.introduce(user)
-    return Program(path, env, confine.Last(seccomp, (0, 0, 0), needs_admin=False)), replace(process, args=args)
-
-
-def _preloaded(place: Place, root: int, found: str, args: Sequence[str]) -> tuple[str, tuple[str, ...], dict[str, str]]:
-    """A program by the image's own loader, with the library in it. Raises CommandNotExecutable for a static one."""
-    fd = trees.open_in(root, found, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        head = os.read(fd, 4096)
-    finally:
-        os.close(fd)
-    words = list(args[1:])
-    program = found
-    if head.startswith(b"#!"):
-        line = os.fsdecode(head[2:].partition(b"\n")[0]).split(None, 1)
-        program, words = line[0], [*(each.strip() for each in line[1:]), found, *words]
-        return _preloaded(place, root, program, (program, *words))
-    match = _LOADER.search(head)
-    if match is None:
-        raise CommandNotExecutable(
-            f"{found} cannot be executed", path=found, why="it is a static program, into which nothing can be preloaded"
-        )
-    loader = place.root + _plain(root, os.fsdecode(match[1]))
-    libraries = [place.root + _plain(root, path) for path in _PATHS if _is_there(root, path)]
-    triplets = [f"{path}/{name}" for path in libraries for name in sorted(os.listdir(path)) if name.endswith("-gnu")]
-    env = {
-        "FAKECHROOT": "true", "FAKECHROOT_BASE": place.root, "FAKECHROOT_ELFLOADER": loader,
-        "FAKECHROOT_ELFLOADER_OPT_ARGV0": "--argv0", "LD_PRELOAD": place.translator,
-        "FAKECHROOT_EXCLUDE_PATH": ":".join(["/proc", *_SHARED, *(f"/dev/{name}" for name in (*DEVICES, "tty"))]),
-        "LD_LIBRARY_PATH": ":".join([*triplets, *libraries]),
-    }  # fmt: skip
-    return loader, (loader, "--argv0", args[0], place.root + _plain(root, program), *words), env
-
-
-def _plain(root: int, path: str) -> str:
-    """A path of the container's with no symlink in it, as its file lies below the root."""
-    top, fd = os.readlink(f"/proc/self/fd/{root}"), trees.open_in(root, path)
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}").removeprefix(top)
-    finally:
-        os.close(fd)
-
-
-def _is_there(root: int, path: str) -> bool:
-    try:
-        os.close(trees.open_in(root, path))
-    except OSError:
-        return False
-    return True
+    last = confine.Last(seccomp, (0, 0, 0), needs_admin=False)
+    return Program(place.translator, env, last), replace(process, args=args)
 
 
 def child_of(pid: int) -> int:

@@ -1,7 +1,4 @@
-"""Programs of others that translate a program's paths where no root can be changed: PRoot, and fakechroot's library.
-
-They are looked for in PATH; what they are good for is tried (`probe`).
-"""
+"""PRoot, which translates a program's paths where no root can be changed: found in PATH, and tried."""
 
 from __future__ import annotations
 
@@ -15,35 +12,21 @@ _LEAST = (5, 3)
 """The first PRoot that translates statx(2): before it, programs see this machine's files."""
 _LEAKS = "lets statx(2) through, so that programs see this machine's files"
 _TIMEOUT_S = 10
-_FAKECHROOT = ("lib/*/fakechroot", "lib/fakechroot", "lib64/fakechroot", "lib")
-"""Where fakechroot's library is, as seen from above the directory of its program."""
 _LOOK = "import ctypes, sys; sys.exit(0 if ctypes.CDLL(None).statx(-100, b'/looked', 0, 2047, bytes(256)) == 0 else 3)"
 
 
-def on_path(name: str) -> str:
-    """The first program of this name in PATH, as an absolute path; "" if there is none."""
+def on_path() -> str:
+    """The first proot in PATH, as an absolute path; "" if there is none."""
     for directory in os.environ.get("PATH", os.defpath).split(":"):
-        path = f"{directory}/{name}"
+        path = f"{directory}/proot"
         if directory.startswith("/") and os.access(path, os.X_OK) and os.path.isfile(path):
             return path
     return ""
 
 
-def find_library() -> str:
-    """fakechroot's library, beside the program of that name in PATH; "" if there is none."""
-    import glob
-
-    program = on_path("fakechroot")
-    above = os.path.dirname(os.path.dirname(program))
-    for place in _FAKECHROOT if program else ():
-        if found := sorted(glob.glob(f"{above}/{place}/libfakechroot.so")):
-            return found[0]
-    return ""
-
-
-def proot() -> tuple[bool, str]:
+def tried() -> tuple[bool, str]:
     """Whether there is a PRoot that hides this machine's files, with its path; or what is wrong with the one there."""
-    program = on_path("proot")
+    program = on_path()
     if not program:
         return False, "there is no proot in PATH"
     import re

@@ -1,8 +1,8 @@
 """The badges of Binder, Colab and Kaggle, for the address that pyproject.toml says this repository has.
 
-`python tools/badges.py https://github.com/WHO/WHAT` once it is known: writes the address into pyproject.toml, the badges
-into README.md, and the address in the place of OWNER/REPOSITORY everywhere. Without an address there is none to show,
-and README.md has no badges. tests/architecture/test_docs.py keeps them together.
+`python tools/badges.py https://github.com/WHO/WHAT` once it is known: writes the address into pyproject.toml, the
+badges into README.md, and the address in the place of OWNER/REPOSITORY everywhere. Without an address there is none to
+show, and README.md has no badges. tests/architecture/test_docs.py keeps them together.
 """
 
 from __future__ import annotations

@@ -37,4 +37,5 @@ def test_who_feeds_a_layer_that_cannot_be_begun_does_not_wait_for_good(
     writer.join(10)
     assert not writer.is_alive()
     feed.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    # Fewer, where what earlier tests left open has been collected meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= before

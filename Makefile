@@ -13,16 +13,14 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 lab: ## JupyterLab on the first notebook
-	@tools/setup lab
-	@tools/lab notebooks/01-image-or-container.ipynb
+	@tools/lab
 
 demo: ## the first notebook's story in the terminal
 	@tools/setup run
 	@$(BIN)/python tools/demo.py
 
 test: ## the whole test suite (TESTS="tests/store -k tar" for a part of it)
-	@tools/setup test
-	@$(BIN)/python tools/tests.py $(TESTS)
+	@tools/test $(TESTS)
 
 docs: ## the documentation as pages, with the notebooks executed and a reference made of the code, in .cache/site
 	@tools/setup docs
@@ -32,12 +30,15 @@ pictures: ## every card in JupyterLab, light and dark, into docs/images/ and .ca
 	@tools/setup test
 	@$(BIN)/python tools/pictures.py
 
+SOAKED := tests/reliability tests/network tests/build/test_file_systems.py tests/browser/test_much.py \
+	tests/hostile/test_races.py tests/runtime/test_rounds.py tests/notebook/test_kernel_rounds.py
 soak: ## reliability at full count: every kill point, power cut, disk size, and long fuzzing (some hours)
 	@tools/setup test
 	@NBCONTAIN_DOCKERFILES=300000 nice $(BIN)/python -m pytest tests/dockerfile -q
-	@NBCONTAIN_SOAK=1 nice $(BIN)/python -m pytest tests/reliability tests/build/test_file_systems.py tests/network tests/browser/test_much.py -s --timeout 3600
+	@NBCONTAIN_SOAK=1 nice $(BIN)/python -m pytest $(SOAKED) -s --timeout 3600
 	@NBCONTAIN_STORAGE_DRIVER=copy nice $(BIN)/python -m pytest tests/hostile tests/conformance/test_recorded.py -q
 	@nice $(BIN)/python tests/reliability/outside.py
+	@nice $(BIN)/python tests/reliability/nfs.py
 	@nice $(BIN)/python tests/fuzz/parsers.py --runs $(or $(FUZZ_RUNS),10000000) tar manifest reference digest "auth challenge"
 	@nice $(BIN)/python tests/fuzz/parsers.py $(or $(FUZZ_S),1800)
 

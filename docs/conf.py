@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import reference  # of tools/, which is on the path
-
 from nbcontain import __version__
 
 project = "nbcontain"
@@ -20,8 +18,4 @@ html_static_path = ["static"]
 html_css_files = ["shown.css"]
 html_js_files = ["shown.js"]
 html_copy_source = False
-man_pages = [
-    ("reference/nbcontain", "nbcontain", "a container engine without a daemon", author, 1),
-    *((f"reference/{each}", f"nbcontain-{each}", f"the {each} commands of nbcontain", author, 1)
-      for each in reference.groups()),
-]  # fmt: skip
+html_show_copyright = False

@@ -104,7 +104,7 @@ class Archives:
         """
 
         def body(emit: Emit) -> tuple[Saved, ...]:
-            engine = self._engine
+            engine, images = self._engine, self._engine.store.images
             with scope(emit, "load", f"load {source}"), engine.store.shared():
                 told = _teller(emit, "load", None)
                 workshop = engine.workshop(emit)
@@ -112,21 +112,21 @@ class Archives:
                     with _opened(source) as stream:
                         choose = partial(_chosen, platforms)
                         loaded = read_archive(stream, engine.store.blobs, choose, told, early=early)
+                    # Here, while the last layers are still being unpacked.
+                    for each in loaded:
+                        if each.index is not None or not images.is_known(each.image, each.names):
+                            images.prepare(each.image)
                     for each in loaded:
                         if workshop.can_run:
                             workshop.unpack(each.image.layers, early)
-                for each in loaded:
-                    if each.index is not None and each.names:
-                        engine.store.images.keep(each.image)
-                    else:
-                        engine.store.images.put(each.image)
+                # All at once; an image of an index is listed by that, if that has a name.
+                alone = [each for each in loaded if each.index is None or not each.names]
+                images.enter([(each.image, each.names) for each in alone])
                 for each in loaded:
                     for name in each.names:
-                        if each.index is None:
-                            engine.store.images.tag(each.image, name)
-                        elif engine.store.images.index(name) != each.index:
-                            # Of the images of an index, the first one here names it.
-                            engine.store.images.put_index(each.index, name)
+                        # Of the images of an index, the first one here names it.
+                        if each.index is not None and images.index(name) != each.index:
+                            images.put_index(each.index, name)
                     shown = [name.familiar for name in each.names] or [str(each.image.id)]
                     engine.events.record("image", "load", str(each.image.id), {"name": shown[0]})
             return loaded

@@ -19,7 +19,7 @@ from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.errors import CommandNotFound, ContainerError, ContainerFailed, Span, UsageError
 from nbcontain.exchange import Exchange
 from nbcontain.handles import Container
-from nbcontain.options import option, parse, with_defaults
+from nbcontain.options import option, parse, parser_of, with_defaults
 from nbcontain.runtime.annotations import DEFAULT_PATH
 from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.values import dataclass, field, replace
@@ -52,6 +52,12 @@ class CellExecOptions(ExecOptions):
 
 
 _OPTIONS: dict[str, type[CellRunOptions] | type[CellExecOptions]] = {"run": CellRunOptions, "exec": CellExecOptions}
+_ABOUT = "run the script in this cell in a container; with a command, the cell is what that reads"
+
+
+def help_text(verb: str) -> str:
+    """What `%%container run --help` and `%%container exec --help` print."""
+    return parser_of(_OPTIONS[verb], f"%%container {verb}", _ABOUT).format_help()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +145,8 @@ def cell_of(engine: Engine, line: str, body: str, variables: Variables) -> Cell:
             f"%%container {verb}: a cell can be run, or executed in a container", hint="%%container run IMAGE, or "
             "%%container exec NAME; on one line it is %container",
         )  # fmt: skip
-    help_text = "run the script in this cell in a container; with a command, the cell is what that reads"
     options: Any = parse(
-        _OPTIONS[verb], f"%%container {verb}", help_text, words[1:], KNOWN_FLAGS.get(f"container {verb}", {})
+        _OPTIONS[verb], f"%%container {verb}", _ABOUT, words[1:], KNOWN_FLAGS.get(f"container {verb}", {})
     )
     command = options.command[1:] if options.command[:1] == ("--",) else options.command
     if options.tty or options.interactive:

@@ -212,8 +212,8 @@ class Consoles:
     def run(self, options: RunOptions, size: Size, emit: Emit) -> Session:
         """Make a container and run it; it ends with the session, unless that is detached."""
         container = self._engine.create_held(replace(options, console_size=size), emit)
-        leash = Leash()
         records = container.follow()
+        leash = Leash()
         try:
             self._engine.life.launch(container, leash, 0 if options.interactive and not options.tty else None, emit)
         except BaseException:
@@ -266,7 +266,7 @@ class Consoles:
                 emit(event)
 
             emit(Started(task, " ".join(options.command)))
-            with around(container), standard_input.opened(stdin, interactive=options.interactive) as fd:
+            with leash, around(container), standard_input.opened(stdin, interactive=options.interactive) as fd:
                 code = container.execute(
                     options.command, env=env, cwd=options.workdir, user=options.user, on_output=on_output,
                     stdin=fd, leash=leash, privileged=options.privileged, exec_id=exec_id,

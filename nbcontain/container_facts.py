@@ -5,6 +5,7 @@ What docker has a word for and neither of them knows is left out, and never made
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from nbcontain.linux.limits import Limits, from_json
@@ -70,6 +71,7 @@ def host_config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
         "MaskedPaths": list(linux.masked_paths),
         "ReadonlyPaths": list(linux.readonly_paths),
         **_limits(from_json(linux.resources)),
+        **_further_limits(linux.resources),
     }
 
 
@@ -93,6 +95,18 @@ def _limits(limits: Limits) -> dict[str, Any]:
         "NanoCpus": quota * 10_000 if quota > 0 and period == _PERIOD_US else 0,
         "CpusetCpus": limits.cpus, "CpusetMems": limits.memory_nodes, "PidsLimit": limits.pids,
         "BlkioWeight": limits.io_weight or 0,
+    }  # fmt: skip
+
+
+def _further_limits(resources: Mapping[str, Any]) -> dict[str, Any]:
+    memory, cpu, io = (resources.get(name, {}) for name in ("memory", "cpu", "blockIO"))
+    return {
+        "MemorySwappiness": memory.get("swappiness"), "OomKillDisable": memory.get("disableOOMKiller"),
+        "CpuRealtimePeriod": cpu.get("realtimePeriod", 0), "CpuRealtimeRuntime": cpu.get("realtimeRuntime", 0),
+        "BlkioWeightDevice": [
+            {"Path": f"{each['major']}:{each['minor']}", "Weight": each["weight"]}
+            for each in io.get("weightDevice", [])
+        ],
     }  # fmt: skip
 
 

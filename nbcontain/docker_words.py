@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_LIMITS = "control groups keep memory, processors, processes and disks; this is not built"
 _NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
 _TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
 
@@ -20,18 +19,24 @@ _RUN = (
         "--link-local-ip",
     )
     | _all(
-        _LIMITS,
-        "--oom-kill-disable",
+        "all containers' groups are in one place, so that none is forgotten; nbcontain-runtime puts them where "
+        "config.json's cgroupsPath says",
         "--cgroup-parent",
-        "--kernel-memory",
     )
+    | _all("the kernel has given that limit up; --memory counts the kernel's memory too", "--kernel-memory")
+    | _all("there is no daemon and no socket of one", "--use-api-socket")
     | _all("a container's layer has no size of its own; what it writes is limited by the disk", "--storage-opt")
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
     | _all("it is for Windows", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")
 )
 _BUILD = (
     _all("BuildKit does not have it either: a last stage FROM scratch with COPY --from=… / / does it", "--squash")
-    | _all(_LIMITS, "-m", "--memory", "--cpu-shares", "-c", "--cgroup-parent", "--cpu-quota")
+    | _all(
+        "BuildKit has no such limits either: start Jupyter itself with them", "-m", "--memory", "--memory-swap", "-c",
+        "--cpu-shares", "--cpu-period", "--cpu-quota", "--cpuset-cpus", "--cpuset-mems", "--cgroup-parent",
+    )
+    | _all("a step is confined as a container is that is told nothing", "--security-opt")
+    | _all(_TRUST, "--disable-content-trust")
 )
 _TLS = "name the registry in [registries] insecure of ~/.config/nbcontain/config.toml, or `insecure` in registries.conf"
 _CREDENTIALS = "login keeps credentials; docker's config.json, auth.json and credential helpers are read"

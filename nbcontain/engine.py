@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from nbcontain.registry.registries import Registries
     from nbcontain.resources import Resources
     from nbcontain.runtime.generate import ExecOptions, RunOptions
-    from nbcontain.runtime.launcher import Launcher
+    from nbcontain.runtime.launcher import Foretell, Launcher
     from nbcontain.runtime.zygotes import Zygote
     from nbcontain.serving import Serving
     from nbcontain.soundness import Soundness
@@ -309,11 +309,11 @@ class Engine:
         container.bundle.unlock()
         return container
 
-    def create_held(self, options: RunOptions, emit: Emit) -> Container:
-        """The same, with its lock held until it is launched."""
+    def create_held(self, options: RunOptions, emit: Emit, foretell: Foretell | None = None) -> Container:
+        """The same, with its lock held until it is launched; `foretell` is of the launcher that is going to do that."""
         from nbcontain.making import made
 
-        return made(self, self._containers, options, emit)
+        return made(self, self._containers, options, emit, foretell)
 
     def run(
         self, options: RunOptions, *, stdin: Any = None,
@@ -333,19 +333,19 @@ class Engine:
         seen = streams(options)
 
         def body(emit: Emit) -> RunResult | Container:
-            if self.profile.runs:
-                self.launcher.expect()
             reads = options.interactive and not options.tty and "stdin" in seen
             with (
+                leash or nullcontext(),
+                self.launcher.expecting() if self.profile.runs else nullcontext() as foretell,
                 # Opened first: for what cannot be read no container is made.
                 standard_input.opened(stdin, interactive=reads) as fd,
-                self.life.entered(around, container := self.create_held(options, emit)),
+                self.life.entered(around, container := self.create_held(options, emit, foretell)),
             ):
                 if leash is None:
                     self.life.launch(container, None, fd, emit)
                     return container
                 # Followed before it is started: with --rm it may be forgotten a moment later.
-                with leash, closing(container.follow()) as records:
+                with closing(container.follow()) as records:
                     self.life.launch(container, leash, fd, emit)
                     return self.life.attend(container, records, emit, check=not options.no_raise, seen=seen)
 

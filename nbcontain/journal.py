@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -40,9 +39,12 @@ class MemoryJournal:
     """
 
     def __init__(self) -> None:
+        # Not loaded by supervisors, who have none of these: it does a good deal in each process that is forked.
+        from threading import Condition
+
         self._records: list[Record] = []
         self._closed = False
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._output_bytes = 0
         self._oldest_output = 0
 
@@ -127,6 +129,18 @@ class FileJournal:
                 self._write(encode(Record(now, Output(event.task, event.stream, piece))))
         else:
             self._write(encode(Record(now, event)))
+
+    def extend(self, parts: Sequence[bytes]) -> int:
+        """Write down what together is whole lines; gives how many of their bytes the disk took."""
+        gap = [b"\n"] if self._is_torn else []
+        try:
+            written = os.writev(self.fileno(), [*gap, *parts]) - len(gap)
+        except OSError:
+            return 0
+        self._is_torn = written < sum(map(len, parts))
+        if self.limit_bytes:
+            self.make_room()
+        return written
 
     def _write(self, line: bytes) -> None:
         fd = self.fileno()

@@ -13,9 +13,10 @@ from nbcontain.life import with_files
 from nbcontain.names import checked
 from nbcontain.network.model import Wish, wish_to_json
 from nbcontain.oci.image import Image, timestamp
+from nbcontain.oci.spec_codec import spec_to_text
 from nbcontain.proxies import proxies
 from nbcontain.runtime import other_runtime
-from nbcontain.runtime.bundle import Bundle, ContainerInfo
+from nbcontain.runtime.bundle import Bundle, ContainerInfo, is_unusual
 from nbcontain.runtime.generate import generate
 from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
 from nbcontain.runtime.rungs import fitted
@@ -25,10 +26,16 @@ if TYPE_CHECKING:
     from nbcontain.containers import Containers
     from nbcontain.engine import Engine
     from nbcontain.runtime.generate import RunOptions
+    from nbcontain.runtime.launcher import Foretell
 
 
-def made(engine: Engine, containers: Containers[Container], options: RunOptions, emit: Emit) -> Container:
-    """A container with its bundle, whose lock is held, and its writable layer. Raises ImageNotFound, NameTaken …"""
+def made(
+    engine: Engine, containers: Containers[Container], options: RunOptions, emit: Emit, foretell: Foretell | None = None
+) -> Container:
+    """A container with its bundle, whose lock is held, and its writable layer. Raises ImageNotFound, NameTaken …
+
+    `foretell` is told of it as soon as it is known what it will be.
+    """
     options = engine.resources.with_usual(with_files(options))
     engine.profile.require(engine.host, "run")
     image = engine.bases.to_run(options, emit)
@@ -60,11 +67,14 @@ def made(engine: Engine, containers: Containers[Container], options: RunOptions,
     with engine.store.shared():
         if not engine.store.snapshots.has_all(image.layers):
             engine.stacks.unpack(image.layers)
+        text = ""
+        if foretell and not (ids.differ or runtime or is_unusual(spec)):
+            foretell(container_id, text := spec_to_text(spec))
         active = engine.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
         try:
             with mounting.held(), containers.naming(info) as named:
                 settled = ids.settled(spec, engine.containers, container_id)
-                bundle = Bundle.write(path, settled, active.mounts, named)
+                bundle = Bundle.write(path, settled, active.mounts, named, text)
                 mounting.furnish()
         except BaseException:
             engine.store.snapshots.discard(active)
@@ -82,12 +92,15 @@ def _info(engine: Engine, options: RunOptions, image: Image, wish: Wish) -> Cont
         image_id=str(image.id),
         created=timestamp(),
         remove=options.remove,
-        rung=engine.profile.name, answers=engine.profile.rung.answers,
+        rung=engine.profile.name,
+        answers=engine.profile.rung.answers,
         terminal=options.tty,
         labels={**image.config.labels, **_pairs(options.labels)},
         stop_timeout_s=float(options.stop_timeout),
         options={
-            "network": wish.mode, "networks": wish_to_json(wish), "ipc": options.ipc or "private",
+            "network": wish.mode,
+            "networks": wish_to_json(wish),
+            "ipc": options.ipc or "private",
             "platform": str(image.config.platform),
             "device_cgroup_rules": list(options.device_cgroup_rule),
         },  # fmt: skip

@@ -55,6 +55,7 @@ class Cell:
 
     msg_id: str
     outputs: list[dict[str, Any]] = field(default_factory=list)
+    is_busy: bool = False
     is_idle: bool = False
     reply: dict[str, Any] | None = None
 
@@ -178,6 +179,7 @@ class Kernel:
         if cell is None:
             return
         if kind == "status":
+            cell.is_busy = content["execution_state"] == "busy"
             cell.is_idle = cell.is_idle or content["execution_state"] == "idle"
         elif kind in ("stream", "display_data", "execute_result", "error"):
             cell.outputs.append({"type": kind, "transient": {}, **content})

@@ -137,8 +137,8 @@ class Lab:
         self.page.evaluate("i => { window.ran = false; nb.run(i).finally(() => { window.ran = true; }); }", number)
 
     def run_all(self) -> None:
-        """Run the code cells one after the other."""
-        for number in range(self.page.locator(".jp-Notebook .jp-CodeCell").count()):
+        """Run the cells one after the other."""
+        for number in range(self.page.locator(".jp-Notebook .jp-Cell").count()):
             self.run(number)
 
     def save(self) -> None:
@@ -223,6 +223,18 @@ class Lab:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=str(path))
 
+    def whole_picture(self, path: Path, height: int = 3000) -> None:
+        """PNGs of the notebook from top to bottom, as many as it takes: NAME-1.png, NAME-2.png …"""
+        size = self.page.viewport_size
+        assert size is not None
+        self.page.set_viewport_size({"width": size["width"], "height": height})
+        pane = self.page.locator(".jp-WindowedPanel-outer").last
+        whole, step = pane.evaluate("e => [e.scrollHeight, e.clientHeight]")
+        for number in range(-(-whole // step)):
+            pane.evaluate("(e, top) => { e.scrollTop = top; }", number * step)
+            self.picture(path.with_stem(f"{path.stem}-{number + 1}"))
+        self.page.set_viewport_size(size)
+
     def cell_picture(self, numbers: Sequence[int], path: Path) -> None:
         """A PNG of these cells, which stand below each other."""
         self.page.evaluate("() => { nb.panel().content.activeCellIndex = nb.panel().content.widgets.length - 1; }")
@@ -267,10 +279,16 @@ class Desk:
     @contextmanager
     def open(self, cells: Sequence[str], *, width: int = 1100, name: str = "test.ipynb") -> Iterator[Lab]:
         """A notebook of these code cells, made and opened; its kernel ends with the context."""
-        path = self.directory / name
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(notebook, path)
+        nbformat.write(notebook, self.directory / name)
+        with self.opened(name, width=width) as lab:
+            yield lab
+
+    @contextmanager
+    def opened(self, name: str, *, width: int = 1100) -> Iterator[Lab]:
+        """A notebook that lies there already."""
+        path = self.directory / name
         self._page.set_viewport_size({"width": width, "height": 900})
         lab = Lab(self, self._page, path)
         try:
@@ -347,6 +365,8 @@ def _server(directory: Path, root: Path) -> Iterator[tuple[str, str]]:
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
         "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--ServerApp.root_dir={directory}",
         "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
+        # The tree's own, as the package's file has it.
+        "--ServerApp.jpserver_extensions={'nbcontain.websockets': True}",
     ]  # fmt: skip
     with (directory / "server.log").open("wb") as log:
         server = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory)

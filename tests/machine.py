@@ -160,6 +160,14 @@ def murderous(
     return victim, delay_s
 
 
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that is more than a memory."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def supervisor_of(pid: int | None) -> int:
     """Whose child a container's first process is (proc(5), stat, field 4)."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

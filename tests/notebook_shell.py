@@ -1,7 +1,7 @@
 """Notebooks run one after the other in a plain IPython shell: `python notebook_shell.py NOTEBOOK…`; quick, no kernels.
 
-Tells on the last line, as JSON, for each notebook: how many claims were proved, how many cells were passed over, and
-the error of the first cell that failed, at which the notebook is left.
+Tells on the last line, as JSON, for each notebook: how many claims were proved, how many cells were passed over,
+how its exercises were judged, and the error of the first cell that failed, at which the notebook is left.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,8 @@ def run(path: str) -> dict[str, object]:
         shell.extension_manager.unload_extension("nbcontain")
     InteractiveShell.clear_instance()
     text = said.getvalue()
-    return {"proved": text.count("✔"), "passed_over": text.count("not run: it needs"), "error": error}
+    judged = dict(re.findall(r"(\d\d-\d) .*: (done|\d of \d)", text))
+    return {"proved": text.count("✔"), "passed_over": text.count("not run: it needs"), "judged": judged, "error": error}
 
 
 if __name__ == "__main__":

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from traitlets.config import Config
 
 import notebooks
 import places
@@ -80,16 +83,39 @@ def test_a_hosted_notebook(reader: Notebook) -> None:
     reader.run(block)
 
 
+def typed(script: str, directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """A script of a shell, run where `nbcontain` is installed."""
+    (directory / "nbcontain").write_text(f'#!/bin/sh\nexec {sys.executable} -m nbcontain "$@"\n')
+    (directory / "nbcontain").chmod(0o755)
+    env = {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}", "PYTHONPATH": str(PAGES.parent.parent), **environ}
+    return subprocess.run(["bash", "-ec", script], cwd=directory, env=env, capture_output=True, text=True)
+
+
+def test_a_hub(reader: Notebook, root: Path, tmp_path: Path) -> None:
+    config, cell = blocks("jupyterhub")
+    told = Config()
+    exec(config, {"c": told})
+    spawner = SimpleNamespace(user=SimpleNamespace(name="ada"))
+    assert told.Spawner.environment["NBCONTAIN_ROOT"](spawner) == "/tmp/nbcontain-ada"
+    put(reader, "course", "true-tool", "exit 0")
+    reader.run(f"%image save -o {tmp_path}/course.tar course")
+    reader.run("%image rm course")
+    [hook] = blocks("jupyterhub", "bash")
+    here = hook.replace("/srv/course", str(tmp_path)).replace("/tmp/doctor.json", f"{tmp_path}/doctor.json")
+    for _ in range(2):
+        done = typed(here, tmp_path, NBCONTAIN_ROOT=str(root))
+        assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "doctor.json").read_text())["isolation"]
+    reader.run(cell)
+    assert reader["_run"].stdout == "ready\n"
+
+
 def test_a_batch_job(reader: Notebook, root: Path, tmp_path: Path) -> None:
     put(reader, "tool", "true-tool", "exit 0")
     reader.run(f"%image save -o {tmp_path}/tool.tar tool")
     (tmp_path / "analyse").write_text("#!/bin/sh\nwc -l < $1 > result; exit 3\n")
     (tmp_path / "analyse").chmod(0o755)
     (tmp_path / "input.csv").write_text("a\nb\n")
-    (tmp_path / "nbcontain").write_text(f'#!/bin/sh\nexec {sys.executable} -m nbcontain "$@"\n')
-    (tmp_path / "nbcontain").chmod(0o755)
-    env = {**os.environ, "TMPDIR": str(root), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    env["PYTHONPATH"] = str(PAGES.parent.parent)
     [script] = blocks("cluster", "bash")
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = typed(script, tmp_path, TMPDIR=str(root))
     assert (done.returncode, (tmp_path / "result").read_text()) == (3, "2\n"), done.stderr

@@ -40,7 +40,7 @@ def test_a_lesson_is_whole_and_its_notebook_uses_all_of_it(lesson: Lesson) -> No
 
 
 def test_what_is_missing_is_said_with_what_to_try(engine: Engine) -> None:
-    judged = Teacher(engine).check("03-2", {})
+    judged = Teacher(engine).check("03-3", {})
     assert not judged.ok
     assert "✘ there is an image humble" in str(judged) and "try: %%dockerfile -t humble" in repr(judged)
     assert "1 claim" in repr(judged) and "humble" in judged._repr_html_()
@@ -49,7 +49,7 @@ def test_what_is_missing_is_said_with_what_to_try(engine: Engine) -> None:
 def test_an_image_is_judged_by_what_is_in_it(engine: Engine) -> None:
     image = Image.of(ImageConfig(user="0"), ())
     engine.store.images.put(image, Reference.parse("humble"))
-    claims = {claim.text: claim.holds for claim in Teacher(engine).check("03-2", {}).claims}
+    claims = {claim.text: claim.holds for claim in Teacher(engine).check("03-3", {}).claims}
     assert claims["it says which user runs it"] and not claims["that user is not root"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from nbcontain.commands import commands
+from nbcontain.commands.table import GROUPS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 HOOK = "import sys; from hatchling import build; build.build_{kind}(sys.argv[1])"
@@ -52,13 +56,31 @@ def test_the_wheel_has_each_file_of_the_package_the_course_and_the_extension(ins
         if each.is_file():
             place = each.relative_to(CHECKOUT / "nbcontain" / "labextension")
             wanted[data.relative_to(installed) / "data/share/jupyter/labextensions/nbcontain" / place] = each
+    place = data.relative_to(installed) / "data/etc/jupyter/jupyter_server_config.d/nbcontain.json"
+    wanted[place] = CHECKOUT / "nbcontain" / "websockets.json"
     missing = [name for name in wanted if not (installed / name).is_file()]
     assert missing == []
     assert [name for name, each in wanted.items() if (installed / name).read_bytes() != each.read_bytes()] == []
+    assert_manual(data / "data/share/man")
     [points] = installed.glob("*.dist-info/entry_points.txt")
     assert {"nbcontain = nbcontain.__main__:main", "nbcontain-runtime = nbcontain.oci_runtime:main"} <= set(
         points.read_text().splitlines()
     )
+
+
+def assert_manual(folder: Path) -> None:
+    """A page for each command, each group and each of docker's short words, which a reader of man's can read."""
+    groups = {f"nbcontain-{group}" for group in GROUPS}
+    own = {f"nbcontain-{each.group}-{each.name}".replace("nbcontain-nbcontain", "nbcontain") for each in commands()}
+    shorts = {f"nbcontain-{word}" for each in commands() for word in each.top}
+    assert not groups & own
+    assert {each.stem for each in (folder / "man1").iterdir()} == {"nbcontain"} | groups | own | shorts
+    if (groff := shutil.which("groff")) is None:
+        return
+    for page in ("nbcontain.1", "nbcontain-run.1", "nbcontain-image-build.1"):
+        command = [groff, "-s", "-man", "-Tutf8", "-P-bcou", "-ww", f"man1/{page}"]
+        read = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        assert read.stderr == "" and "SYNOPSIS" in read.stdout
 
 
 def test_the_course_is_copied_out_of_it_and_what_was_worked_in_is_left_alone(installed: Path, tmp_path: Path) -> None:

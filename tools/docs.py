@@ -1,7 +1,7 @@
 """Build the documentation: its pages, the notebooks executed, and a reference made of the code. `make docs` calls it.
 
-Sphinx with MyST and the theme furo: they come by pip alone, need no network to build or to read, turn a link that leads
-nowhere into an error, and write the manual pages out of the same source.
+Sphinx with MyST and the theme furo: they come by pip alone, need no network to build or to read, and turn a link that
+leads nowhere into an error. The manual pages, which a wheel has too, are beside them in man/.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DOCS = CHECKOUT / "docs"
@@ -23,6 +25,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 def main(arguments: list[str]) -> int:
     """Build it into .cache/site; with `quick`, without executing the notebooks. With `links`, ask what it links to."""
     sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tools")]
+    import manual
     import reference
 
     with tempfile.TemporaryDirectory(prefix="nbcontain-docs-") as name:
@@ -34,11 +37,11 @@ def main(arguments: list[str]) -> int:
         reference.write(source / "reference")
         tutorials(source / "tutorials", Path(name, "store"), execute=not {"quick", "links"} & {*arguments})
         env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tools'}"}
-        built = (("linkcheck", SITE / "links"),) if "links" in arguments else (("html", SITE), ("man", SITE / "man"))
-        for builder, place in built:
-            words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", builder, "-d", f"{name}/trees"]
-            if code := subprocess.call([*words, str(source), str(place)], env=env):
-                return code
+        builder, place = ("linkcheck", SITE / "links") if "links" in arguments else ("html", SITE)
+        words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", builder, "-d", f"{name}/trees"]
+        if code := subprocess.call([*words, str(source), str(place)], env=env):
+            return code
+    manual.write(SITE / "man")
     print(f"file://{SITE}/index.html")
     return 0
 
@@ -83,8 +86,20 @@ def page_of(notebook: object) -> str:
             continue
         language = "docker" if cell.source.startswith("%%dockerfile") else "ipython"
         parts.append(_fenced(cell.source, language))
-        parts += [_shown(output) for output in cell.outputs]
+        parts += [_shown(output) for output in _joined(cell.outputs)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _joined(outputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a cell printed in several goes is one text, as in a notebook."""
+    found: list[dict[str, Any]] = []
+    for output in outputs:
+        last = found[-1] if found else {}
+        if output["output_type"] == "stream" and last.get("name") == output["name"]:
+            found[-1] = {**last, "text": last["text"] + output["text"]}
+        else:
+            found.append(output)
+    return found
 
 
 def _slug(anchor: str) -> str:
@@ -96,13 +111,13 @@ def _fenced(text: str, language: str) -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def _shown(output: dict[str, object]) -> str:
+def _shown(output: dict[str, Any]) -> str:
     """What a cell showed: HTML where there is some, as it would be in the notebook."""
     if output["output_type"] == "stream":
-        return _fenced(_ANSI.sub("", str(output["text"])), "text")
+        return _fenced(_ANSI.sub("", output["text"]), "text")
     if output["output_type"] == "error":
-        return _fenced(_ANSI.sub("", "\n".join(output["traceback"])), "text")  # type: ignore[arg-type]
-    data: dict[str, str] = output["data"]  # type: ignore[assignment]
+        return _fenced(_ANSI.sub("", "\n".join(output["traceback"])), "text")
+    data: dict[str, str] = output["data"]
     if html := data.get("text/html"):
         # A fence, since a blank line would end a block of HTML.
         return f'```{{raw}} html\n<div class="nb-shown">{html}</div>\n```' if "```" not in html else ""

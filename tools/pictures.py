@@ -1,12 +1,14 @@
 """Take pictures of every card in JupyterLab, light and dark and narrow. Look at each of them.
 
-The few that the documentation shows go into docs/images/, all others into .cache/pictures/.
+The few that the documentation shows go into docs/images/, all others into .cache/pictures/, with whole notebooks of the
+course among them: lesson-01-light-1.png and so on.
 
 tools/pictures.py [NAME…] takes only those whose name begins so.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
-from lab import Lab, desk  # noqa: E402
+from lab import Desk, Lab, desk  # noqa: E402
 from nbcontain import Engine  # noqa: E402
 
 IMAGES, OTHERS = CHECKOUT / "docs" / "images", CHECKOUT / ".cache" / "pictures"
@@ -143,6 +145,10 @@ SCENES = {
 }
 
 
+LESSONS = ("00", "01", "02", "04", "07")
+"""Those that show most of what there is to be seen."""
+
+
 def main(names: list[str]) -> None:
     """Run the scenes in stores of their own and take the pictures."""
     with tempfile.TemporaryDirectory(prefix="nbcontain-pictures-") as directory:
@@ -165,6 +171,22 @@ def main(names: list[str]) -> None:
                     lab.theme("light")
                 for container in engine.containers():
                     engine.remove_container(container, force=True)
+            for number in LESSONS:
+                if not names or f"lesson-{number}".startswith(tuple(names)):
+                    _lesson(opened, number)
+
+
+def _lesson(opened: Desk, number: str) -> None:
+    """A notebook of the course, run to its end. A cell that fails is seen in the picture."""
+    [path] = (CHECKOUT / "notebooks").glob(f"{number}-*.ipynb")
+    shutil.copy(path, opened.directory)
+    with opened.opened(path.name, width=900) as lab:
+        lab.run_all()
+        for theme in ("light", "dark"):
+            lab.theme(theme)
+            lab.page.wait_for_timeout(300)
+            lab.whole_picture(OTHERS / f"lesson-{number}-{theme}.png")
+        lab.theme("light")
 
 
 if __name__ == "__main__":

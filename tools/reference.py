@@ -25,13 +25,6 @@ def write(folder: Path) -> None:
     )
 
 
-def groups() -> tuple[str, ...]:
-    """The nouns, each of which has a manual page."""
-    from nbcontain.commands.table import GROUPS
-
-    return tuple(GROUPS)
-
-
 def _top() -> str:
     from nbcontain.commands import commands
     from nbcontain.commands.table import GROUPS
@@ -63,32 +56,62 @@ def _of(group: str) -> list[Command]:
     return sorted((each for each in commands() if each.group == group), key=lambda each: each.name)
 
 
+def written(command: Command) -> tuple[str, ...]:
+    """How it is written: on a terminal, in a cell, and in short."""
+    from nbcontain.magics import LINE_MAGICS
+
+    name = command.name if command.group == "nbcontain" else f"{command.group} {command.name}"
+    magic = f"%{name}" if command.group in LINE_MAGICS and command.group != "nbcontain" else f"%nbcontain {name}"
+    shorts = [f"nbcontain {word}" for word in command.top]
+    aliases = [f"{magic.rpartition(' ')[0]} {word}" for word in command.aliases]
+    return (f"nbcontain {name}", magic, *shorts, *aliases)
+
+
 def _command(command: Command) -> str:
     from nbcontain.options import parser_of
 
-    name = command.name if command.group == "nbcontain" else f"{command.group} {command.name}"
-    parser = parser_of(command.options, f"nbcontain {name}", command.help)
-    magic = f"%{name}" if name.split()[0] in ("image", "container", "volume", "network") else f"%nbcontain {name}"
-    others = [f"nbcontain {word}" for word in command.top]
-    others += [f"{magic.rpartition(' ')[0]} {word}" for word in command.aliases]
-    said = ", ".join(f"`{each}`" for each in (magic, *others))
+    name, *others = written(command)
+    parser = parser_of(command.options, name, command.help)
+    said = ", ".join(f"`{each}`" for each in others)
     return (
-        f"## {name}\n\n{_plain(command.help)}. In a cell and in short: {said}.\n\n"
+        f"## {name.removeprefix('nbcontain ')}\n\n{_plain(command.help)}. In a cell and in short: {said}.\n\n"
         f"```text\n{parser.format_help().rstrip()}\n```"
     )
 
 
 def _cells() -> str:
-    from nbcontain.session import documentation
+    from nbcontain import cells
+    from nbcontain.commands import contextfiles
+    from nbcontain.commands.builds import DockerfileWords
+    from nbcontain.commands.compose import UpWords
+    from nbcontain.lessons import teacher
+    from nbcontain.options import parser_of
 
-    names = ("dockerfile", "contextfile", "check", "hint", "solution", "quiz")
-    parts = []
-    for name in names:
-        sign = "%%" if name in ("dockerfile", "contextfile") else "%"
-        parts.append(f"## {sign}{name}\n\n```text\n{documentation(name).rstrip()}\n```")
+    def helped(options: type, name: str, about: str) -> str:
+        return parser_of(options, name, about).format_help()
+
+    compose = "the compose file in this cell; without a COMMAND it is: up -d"
+    parts = {
+        "%%dockerfile": ("The cell is a Dockerfile.", helped(
+            DockerfileWords, "%%dockerfile", "make an image from the Dockerfile in this cell")),
+        "%%contextfile": ("The cell is a file for a build to copy.", contextfiles.help_text()),
+        "%contextfile": ("What such cells wrote.", contextfiles.line_help_text()),
+        "%%container run": ("The cell is a script, or what a command reads.", cells.help_text("run")),
+        "%%container exec": ("The same in a container that runs.", cells.help_text("exec")),
+        "%%compose": (
+            "The cell is a compose file. `%%compose COMMAND` does with it what `%compose COMMAND` does with a file on "
+            "the disk, and takes [its options](compose.md); these are those of `up`. What comes before the command "
+            "says which project: `--project-name`, `--project-directory`, `--profile`, `--env-file`.",
+            helped(UpWords, "%%compose [COMMAND]", compose)),
+    }  # fmt: skip
+    blocks = [f"## {name}\n\n{said}\n\n```text\n{text.rstrip()}\n```" for name, (said, text) in parts.items()]
+    lessons = [f"## %{name}\n\n```text\n{teacher.documentation(name).rstrip()}\n```" for name in teacher.MAGICS]
     return (
-        "# Cells and lessons\n\n`%load_ext nbcontain` gives a magic for each of `image`, `container`, `volume` "
-        "and `network`, and `%nbcontain` for all else; these are the others.\n\n" + "\n\n".join(parts) + "\n"
+        "# Cells and lessons\n\n`%load_ext nbcontain` gives a magic for each group of commands that has one, and "
+        "`%nbcontain` for all else; these are the others. `%nbcontain alias docker` adds `%docker` and `%%docker`: "
+        "docker's words, and cells like `%%container`'s. `%nbcontain shim docker` puts a program `docker` before "
+        "others for `!docker` and for cells of a shell; `--off` takes it away.\n\n"
+        + "\n\n".join([*blocks, *lessons]) + "\n"
     )
 
 

@@ -42,6 +42,11 @@ def help_text() -> str:
     return parser_of(ContextFileWords, "%%contextfile", _ABOUT).format_help()
 
 
+def line_help_text() -> str:
+    """What `%contextfile --help` prints."""
+    return parser_of(ContextFilesWords, "%contextfile", _ABOUT_LINE).format_help()
+
+
 class ContextFiles:
     """The in-memory contexts of one kernel, by name; "" is the one that %%dockerfile takes by itself."""
 

@@ -32,6 +32,8 @@ _LINES = 500
 _AHEAD_BYTES = 256 << 10
 """So much may be on its way to the page before the program waits for it."""
 _AT_ONCE_BYTES = 64
+_ECHO_S = 0.003
+"""So long a key's own answer is waited for before the message that brought the key is over."""
 _PATIENCE_S = 2.0
 """A page that says nothing for so long is gone."""
 _ALTERNATE = re.compile(rb"\x1b\[\?(?:1049|1047|47)h.*?(?:\x1b\[\?(?:1049|1047|47)l|\Z)", re.DOTALL)
@@ -51,6 +53,7 @@ class Terminal:
         self._kept = bytearray()
         self._lock = threading.Lock()
         self._drawn = threading.Condition()
+        self._said = threading.Event()
         self._ahead = 0
         self._typed: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._is_typing = False
@@ -101,6 +104,7 @@ class Terminal:
                     self._kept += output.data
                     del self._kept[:-KEPT_BYTES]
                     self.widget.send({"kind": "out"}, [output.data])
+                self._said.set()
                 self._wait_for_page(len(output.data))
             if not self._over:
                 self._session.result()
@@ -164,8 +168,13 @@ class Terminal:
             case {"kind": "in", "data": str(text)}:
                 self._speaker = str(content.get("view", self._speaker))
                 passed, leaves = self._keys.feed(text.encode("utf-8", "surrogatepass"))
-                if passed := self._written(passed):
-                    self._typed.put(passed)
+                self._said.clear()
+                if left := self._written(passed):
+                    self._typed.put(left)
+                elif passed:
+                    # Jupyter says that the kernel is idle once this is over. What comes after that is held back in
+                    # the server until the page has said that it got it, up to 40 ms, where nobody undid Nagle's rule.
+                    self._said.wait(_ECHO_S)
                 if leaves:
                     self._detach()
             case {"kind": "size", "rows": int(rows), "cols": int(cols)}:

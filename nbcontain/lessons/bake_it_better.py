@@ -92,17 +92,6 @@ LESSON = Lesson(
         ),
         Exercise(
             "03-2",
-            "Somebody else than root",
-            (
-                "USER says who runs the image's command.",
-                "A number is enough: no such user needs to exist.",
-                "FROM thin, then USER 1000.",
-            ),
-            ("%%dockerfile -t humble\nFROM thin\nUSER 1000\n",),
-            _humble,
-        ),
-        Exercise(
-            "03-3",
             "Leave the mess at home",
             (
                 "COPY . takes everything in the context, unless .dockerignore names it.",
@@ -114,6 +103,17 @@ LESSON = Lesson(
                 "%%dockerfile -t tidy --context kitchen\nFROM host\nCOPY . /srv/\n",
             ),
             _ignores,
+        ),
+        Exercise(
+            "03-3",
+            "Somebody else than root",
+            (
+                "USER says who runs the image's command.",
+                "A number is enough: no such user needs to exist.",
+                "FROM thin, then USER 1000.",
+            ),
+            ("%%dockerfile -t humble\nFROM thin\nUSER 1000\n",),
+            _humble,
         ),
     ),
     questions=(

@@ -290,7 +290,10 @@ class Group:
         again = []
         for setting in wanted:
             try:
-                self._set(self._first(setting.controller), setting)
+                directory = self._first(setting.controller)
+                if setting.file == "cpu.rt_runtime_us":
+                    self._lend_real_time()
+                self._set(directory, setting)
             except OSError as error:
                 # Memory may not be more than memory and swap, which come later.
                 if error.errno != errno.EINVAL or setting.controller != "memory":
@@ -298,6 +301,14 @@ class Group:
                 again.append(setting)
         for setting in again:
             self._set(self._first(setting.controller), setting)
+
+    def _lend_real_time(self) -> None:
+        """A group has no more time for real-time programs than those above it, which have none at first."""
+        root = self._tree.first["cpu"]
+        for number in range(1, len(self._parts)):
+            file = root.joinpath(*self._parts[:number], "cpu.rt_runtime_us")
+            if file.read_text().strip() == "0":
+                _write(file, (root / "cpu.rt_runtime_us").read_text().strip())
 
     def _first(self, controller: str) -> Path:
         directory = self._made(self._tree.first[controller])
@@ -330,6 +341,8 @@ class Group:
         return directory
 
     def _set(self, directory: Path, setting: Setting) -> None:
+        if not setting.file:
+            raise SetupFailed("nothing here can limit it", why=setting.value)
         names = [name for name in setting.file.split("|") if (directory / name).exists()]
         if not names:
             if setting.needed:

@@ -99,7 +99,10 @@ def _throttle_key(kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A file of a controller, and what it is to say. `needed`: the kernel has to have it."""
+    """A file of a controller, and what it is to say. `needed`: the kernel has to have it.
+
+    Without a file it is what this version has no file for, and `value` says so.
+    """
 
     controller: str
     file: str

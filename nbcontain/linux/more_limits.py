@@ -1,4 +1,4 @@
-"""What else of the machine may be limited, that no flag of ours says (config-linux.md#control-groups). Pure."""
+"""What else of the machine may be limited, as config.json says it (config-linux.md#control-groups). Pure."""
 
 from __future__ import annotations
 
@@ -59,11 +59,15 @@ class MoreLimits:
 
     def _second(self) -> Iterator[Setting]:
         memory, cpu, io = self.top.object("memory"), self.top.object("cpu"), self.top.object("blockIO")
-        for key, where in (("realtimePeriod", cpu), ("realtimeRuntime", cpu), ("leafWeight", io)):
-            if where.amount(key):
-                raise BadDocument(f"{where.place}.{key}: control groups of version 2 have no such limit")
+        for controller, key, where in (
+            ("cpu", "realtimePeriod", cpu), ("cpu", "realtimeRuntime", cpu), ("io", "leafWeight", io),
+            ("memory", "swappiness", memory),
+        ):  # fmt: skip
+            if where.amount(key) is not None:
+                yield Setting(controller, "", f"{where.place}.{key}: control groups of version 2 have no such limit")
         if memory.flag("disableOOMKiller"):
-            raise BadDocument(f"{memory.place}.disableOOMKiller: control groups of version 2 cannot do that")
+            reason = f"{memory.place}.disableOOMKiller: control groups of version 2 cannot do that"
+            yield Setting("memory", "", reason)
         if (burst := cpu.amount("burst")) is not None:
             yield Setting("cpu", "cpu.max.burst", str(burst))
         if (idle := cpu.amount("idle")) is not None:

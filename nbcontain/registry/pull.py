@@ -7,7 +7,9 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from nbcontain.errors import BadAnswer, BadDocument, DigestMismatch, RegistryError, Unsupported
@@ -18,8 +20,9 @@ from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.registry.client import RegistryClient
 from nbcontain.registry.wire import Response
-from nbcontain.store.ingest import Partial, arriving
-from nbcontain.store.stacks import Arrivals, Feed, Stacks
+from nbcontain.store.growing import Growing
+from nbcontain.store.ingest import InMemory, Partial, arriving
+from nbcontain.store.stacks import Arrivals, Stacks
 from nbcontain.values import dataclass
 
 PARALLEL = 3
@@ -62,9 +65,13 @@ class Pull:
             if any(word in layer.media_type for word in _FOREIGN):
                 raise Unsupported(f"{reference.familiar} has a foreign layer", why="its bytes are not in the registry")
         image = codec.image_from(raw, self._config(reference, manifest.config))
-        self._layers(reference, image)
         images = self.stacks.store.images
+        is_new = self.kept == "named" and not images.is_known(image, [reference])
+        # Its own documents are written while the layers come.
+        self._layers(reference, image, partial(images.prepare, image) if is_new else lambda: None)
         match self.kept:
+            case "named" if is_new:
+                images.enter([(image, [reference])])
             case "named":
                 images.put(image, reference)
             case "beside":
@@ -75,7 +82,7 @@ class Pull:
 
     def blob(self, reference: Reference, descriptor: Descriptor) -> None:
         """Have any blob of that repository in the store, verified. Raises RegistryError, DigestMismatch."""
-        self._fetch(reference, descriptor, lambda: None, lambda size: None)
+        self._fetch(reference, descriptor, _nobody, lambda size: None)
 
     def _document(self, reference: Reference, descriptor: Descriptor) -> bytes:
         """A manifest that an index names; from the store if it is there."""
@@ -89,12 +96,16 @@ class Pull:
     def _config(self, reference: Reference, config: Descriptor) -> bytes:
         if config.size > DOCUMENT_LIMIT:
             raise BadDocument(f"the config of {reference.familiar} is larger than {DOCUMENT_LIMIT >> 20} MiB")
-        self._fetch(reference, config, lambda: None, lambda size: None)
-        return self.stacks.store.blobs.read(config.digest, DOCUMENT_LIMIT)
+        if self.stacks.store.blobs.has(config):
+            return self.stacks.store.blobs.read(config.digest, DOCUMENT_LIMIT)
+        # The layers need not wait until it is on the disk.
+        held = InMemory(config)
+        self._receive(reference, config, held, _nowhere, lambda size: None)
+        return held.whole()
 
     # --- layers ---
 
-    def _layers(self, reference: Reference, image: Image) -> None:
+    def _layers(self, reference: Reference, image: Image, meanwhile: Callable[[], object]) -> None:
         layers = tuple(dict.fromkeys(image.layers))
         for layer in layers:
             self.emit(Started(_name(layer), f"layer {layer.descriptor.digest.short}", self.task, waiting=True))
@@ -107,6 +118,7 @@ class Pull:
             stopping = threading.Event()
             running = {pool.submit(self._layer, reference, layer, arrivals, stopping) for layer in layers}
             try:
+                meanwhile()
                 _all_of(running, self._strike)
             except BaseException:
                 stopping.set()
@@ -134,7 +146,7 @@ class Pull:
             return
         emit(Started(name, f"layer {descriptor.digest.short}", self.task))
         try:
-            feed = (lambda: arrivals.feed(layer)) if arrivals is not None else lambda: None
+            feed = (lambda path: arrivals.feed(layer, path)) if arrivals is not None else _nobody
             self._fetch(reference, descriptor, feed, lambda size: emit(Progress(name, size, descriptor.size)))
         except BaseException as error:
             emit(Finished(name, "cancelled" if stopping.is_set() else "failed", str(error)))
@@ -145,57 +157,51 @@ class Pull:
         self,
         reference: Reference,
         descriptor: Descriptor,
-        feed: Callable[[], Feed | None],
+        feed: Callable[[Path], Growing | None],
         report: Callable[[int], None],
     ) -> None:
-        """Have this blob in the store. What `feed` gives gets its bytes as they come; `report` how many there are."""
+        """Have this blob in the store. What `feed` gives is told of its bytes as they come, `report` how many."""
 
         def waiting(size: int) -> None:
             report(size)
             self._strike()
 
-        with arriving(self.stacks.store.layout, descriptor, waiting) as partial:
-            if partial is None:
+        with arriving(self.stacks.store.layout, descriptor, waiting) as coming:
+            if coming is None:
                 return
-            partial.recall()
-            report(partial.size)
-            if partial.size:
+            coming.recall()
+            report(coming.size)
+            if coming.size:
                 # What an earlier attempt left may be damaged, so nothing is unpacked before all of it was verified.
                 try:
-                    self._receive(reference, descriptor, partial, _nowhere, report)
-                    partial.commit()
+                    self._receive(reference, descriptor, coming, _nowhere, report)
+                    coming.commit()
                     return
                 except DigestMismatch:
-                    partial.forget()
-            fed = feed()
-            try:
-                self._receive(reference, descriptor, partial, fed.write if fed is not None else _nowhere, report)
-                if fed is not None:
-                    fed.close()
-                partial.commit()
-            finally:
-                if fed is not None:
-                    fed.close()
+                    coming.forget()
+            with feed(coming.path) or nullcontext() as fed:
+                self._receive(reference, descriptor, coming, fed.wrote if fed is not None else _nowhere, report)
+            coming.commit()
 
     def _receive(
-        self, reference: Reference, descriptor: Descriptor, partial: Partial, tell: Callable[[bytes], None],
+        self, reference: Reference, descriptor: Descriptor, taken: Partial | InMemory, tell: Callable[[bytes], None],
         report: Callable[[int], None],
     ) -> None:  # fmt: skip
         """Until all is there: what is cut off is gone on with where it stopped. Raises RegistryError."""
-        failures, before = 0, partial.size
+        failures, before = 0, taken.size
         patience = self.client.patience
-        while partial.size < descriptor.size:
+        while taken.size < descriptor.size:
             try:
-                response = self.client.blob(reference.repository, descriptor.digest, partial.size)
-                self._read(response, descriptor, partial, tell, report)
-                if partial.size == descriptor.size:
+                response = self.client.blob(reference.repository, descriptor.digest, taken.size)
+                self._read(response, descriptor, taken, tell, report)
+                if taken.size == descriptor.size:
                     return
                 trouble: Exception = ConnectionError("the answer ended too early")
             except (OSError, http.client.HTTPException, BadAnswer) as error:
                 self._strike()
                 trouble = error
-            if partial.size - before >= _REPORT_BYTES:
-                failures, before = 0, partial.size
+            if taken.size - before >= _REPORT_BYTES:
+                failures, before = 0, taken.size
             failures += 1
             if failures >= patience.tries:
                 raise self._given_up(trouble) from trouble
@@ -205,23 +211,23 @@ class Pull:
         return trouble if isinstance(trouble, RegistryError) else self.client.unreachable(trouble)
 
     def _read(
-        self, response: Response, descriptor: Descriptor, partial: Partial, tell: Callable[[bytes], None],
+        self, response: Response, descriptor: Descriptor, taken: Partial | InMemory, tell: Callable[[bytes], None],
         report: Callable[[int], None],
     ) -> None:  # fmt: skip
         skip = 0
         if response.status == 416:
             response.close()
-            partial.forget()
+            taken.forget()
             raise BadAnswer("the registry cannot go on where the download stopped")
         if response.status == 206:
             match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if match is None or int(match[1]) != partial.size:
+            if match is None or int(match[1]) != taken.size:
                 response.close()
                 raise BadAnswer("the registry gives another part of the blob than was asked for")
         else:
             # All of it, from the start: what is here already is passed over, and the digest tells at the end.
-            skip = partial.size
-        told = partial.size
+            skip = taken.size
+        told = taken.size
         while data := response.read1():
             if skip:
                 passed = min(skip, len(data))
@@ -229,21 +235,25 @@ class Pull:
             if not data:
                 continue
             try:
-                partial.write(data)
+                taken.write(data)
             except DigestMismatch:
                 response.close()
                 raise
             tell(data)
-            if partial.size - told >= _REPORT_BYTES:
-                told = partial.size
+            if taken.size - told >= _REPORT_BYTES:
+                told = taken.size
                 report(told)
-            if partial.size == descriptor.size and response.raw.length == 0:
+            if taken.size == descriptor.size and response.raw.length == 0:
                 break
-        report(partial.size)
+        report(taken.size)
         if response.raw.length == 0:
             response.release()
         else:
             response.close()
+
+
+def _nobody(path: Path) -> None:
+    """Where what comes is not to be unpacked."""
 
 
 def _nowhere(data: bytes) -> None:

@@ -91,13 +91,14 @@ class _Watched(io.RawIOBase):
         super().close()
 
     def readinto(self, buffer: Any, /) -> int:
-        count = self._sock.recv_into(buffer)
         now = time.monotonic()
-        self._got += count
         if now - self._since > _WINDOW_S:
+            # Before more is waited for: what came late has come all the same.
             if self._got < _SLOWEST:
                 raise TimeoutError("the registry sends next to nothing")
             self._since, self._got = now, 0
+        count = self._sock.recv_into(buffer)
+        self._got += count
         return count
 
 

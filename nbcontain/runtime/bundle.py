@@ -126,10 +126,10 @@ class Bundle:
         self._info = info
 
     @classmethod
-    def write(cls, path: Path, spec: Spec, rootfs: Sequence[Mount], info: ContainerInfo) -> Bundle:
+    def write(cls, path: Path, spec: Spec, rootfs: Sequence[Mount], info: ContainerInfo, spec_text: str = "") -> Bundle:
         """Make a bundle; it is whole once container.json is there, which comes last. Holds its lock afterwards.
 
-        Synced unless the container is to be forgotten anyway.
+        Synced unless the container is to be forgotten anyway. `spec_text` is the spec, if it is written already.
         """
         info = replace(info, unusual=is_unusual(spec))
         seccomp = filter_of(spec.linux.seccomp)
@@ -151,7 +151,7 @@ class Bundle:
                 for name, text in shown.items():
                     files.write_new(path / name, text.encode(), 0o644)
                 own = {
-                    "config.json": spec_codec.spec_to_text(spec).encode(),
+                    "config.json": (spec_text or spec_codec.spec_to_text(spec)).encode(),
                     "rootfs.json": json.dumps(spec_codec.mounts_to_json(rootfs)).encode(),
                     **({"seccomp.bpf": seccomp} if seccomp else {}),
                     **({"answers.bpf": answers} if answers else {}),

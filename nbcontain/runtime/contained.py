@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from nbcontain.linux import confine, syscalls
 from nbcontain.runtime import init, programs, roots, translated
 from nbcontain.runtime.annotations import REAPER
 from nbcontain.runtime.answerers import Answers
+from nbcontain.runtime.beforehand import Beforehand
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel, Message
 from nbcontain.runtime.rungs import Rung
@@ -27,11 +29,13 @@ _FULL = Rung()
 
 def main(channel: Channel, rung: Rung = _FULL, rehearse: Callable[[], None] = lambda: None) -> None:
     """Init of ours: wait for what to be; be it, shut in as `rung` says. `rehearse` is done where there is time."""
-    init.main(channel, _be_container, rung, rehearse=rehearse)
+    done = Beforehand()
+    init.main(channel, partial(_be_container, done), rung, rehearse=rehearse, begin=done.begin)
 
 
-def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:
+def _be_container(done: Beforehand, channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:
     """Init: make the container and become its program."""
+    done.settle()
     bundle = Bundle(Path(message["bundle"]))
     first = 3 + len(message["opened"])
     texts = dict(zip(message["texts"], fds[first:], strict=False))
@@ -41,7 +45,7 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
         from nbcontain.runtime.shifted import Handed
 
         bundle = Handed(bundle, texts)
-    spec = bundle.spec
+    spec = done.spec or bundle.spec
     if joined := message.get("joined"):
         # Of its run before: there is nothing to be made.
         kept = {**spec.linux.paths, **dict.fromkeys(joined, "kept")}
@@ -52,11 +56,15 @@ def _be_container(channel: Channel, message: Message, fds: list[int], rung: Rung
     redirect(*fds[:3])
     opened = dict(zip(message["opened"], fds[3:], strict=False))
     del fds[3 : 3 + len(opened)]
+    opened |= done.mounts
     answers = Answers.of_init(bundle, message["answers"], spec, fds.pop() if message["is_answered"] else -1)
     volatile = message["volatile"]
     spaces = _open_spaces() if message["holds"] else -1
     place = None if rung.enters else translated.Place.of(spec, bundle.rootfs, str(bundle.path / "rootfs"))
-    made, terminal, hidden = roots.made_for(bundle, spec, rung, fds[3:], opened, volatile=volatile, place=place)
+    made, terminal, hidden = roots.made_for(
+        bundle, spec, rung, fds[3:], opened, volatile=volatile, left=done.left, has_devices=done.has_devices,
+        place=place,
+    )  # fmt: skip
     names = message["holds"] if spaces >= 0 else []
     held = [os.open(each, os.O_RDONLY | os.O_CLOEXEC, dir_fd=spaces) for each in names]
     if terminal is None:

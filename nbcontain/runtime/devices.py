@@ -20,9 +20,26 @@ LINKS = {
 }
 
 
-def make_usual(root_fd: int, *, by_binding: bool) -> None:
-    """Init: the six devices and the links beside them, on the tmpfs that is the container's /dev."""
-    dev = trees.open_in(root_fd, "/dev", os.O_RDONLY | os.O_DIRECTORY)
+def opened(root_fd: int) -> int:
+    """Init: the container's /dev."""
+    return trees.open_in(root_fd, "/dev", os.O_RDONLY | os.O_DIRECTORY)
+
+
+def make_nodes(dev: int) -> bool:
+    """Init: the same as `make_usual` before it is known where that /dev will be; False, and nothing, if that cannot be.
+
+    For who may not make nodes mounts them, which needs a place.
+    """
+    name, number = next(iter(DEVICES.items()))
+    if not _make_node(dev, name, os.makedev(*number)):
+        os.close(dev)
+        return False
+    make_usual(dev, by_binding=False)
+    return True
+
+
+def make_usual(dev: int, *, by_binding: bool) -> None:
+    """Init: the six devices and the links beside them, on the tmpfs that is the container's /dev; closes `dev`."""
     try:
         for name, (major, minor) in DEVICES.items():
             if by_binding or not _make_node(dev, name, os.makedev(major, minor)):
@@ -36,7 +53,7 @@ def make_usual(root_fd: int, *, by_binding: bool) -> None:
 
 
 def make(root_fd: int, device: Device, *, by_binding: bool) -> None:
-    """Init: a device that a bundle has besides; the host's own of that path where none can be made. """
+    """Init: a device that a bundle has besides; the host's own of that path where none can be made."""
     kinds = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
     path = "/" + os.path.normpath(device.path).lstrip("/")
     parent, name = os.path.split(path)

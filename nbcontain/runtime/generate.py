@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from nbcontain import detach_keys
 from nbcontain.errors import UsageError
-from nbcontain.linux.limits import to_json
 from nbcontain.oci.image import ImageConfig
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
 from nbcontain.options import REST, argument, option, with_defaults
@@ -21,7 +20,7 @@ from nbcontain.runtime.grants import GrantOptions, device_rules, devices, groups
 from nbcontain.runtime.lifetimes import LifeOptions
 from nbcontain.runtime.mounts import MountOptions
 from nbcontain.runtime.networking import NetworkOptions, is_own, mode_of
-from nbcontain.runtime.resources import LimitOptions, ThrottleOptions, limits_of
+from nbcontain.runtime.resources import LimitOptions, ThrottleOptions, resources_of
 from nbcontain.runtime.sharing import Donor, NamespaceOptions
 from nbcontain.values import dataclass
 
@@ -205,7 +204,7 @@ def generate(
             masked_paths=confined.masked,
             readonly_paths=confined.readonly,
             seccomp=confined.seccomp,
-            resources=to_json(limits_of(options)) | _device_rules(options, is_rootless=not host.is_root),
+            resources=resources_of(options) | _device_rules(options, is_rootless=not host.is_root),
             rootfs_propagation=_propagation(mounts),
             sysctl=sysctls(
                 options.sysctl, has_network=has_network,

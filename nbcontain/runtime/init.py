@@ -25,9 +25,7 @@ from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
 from nbcontain.runtime.translated import Place
 
 Body = Callable[[Channel, Message, list[int], Rung], None]
-_FILE_CAPABILITIES = tuple(
-    f"CAP_{name}" for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
-)
+_FILE_CAPABILITIES = tuple(f"CAP_{name}" for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"))
 """What files can ask for."""
 _FULL = Rung()
 _NO_ANSWERS = Answers()
@@ -39,11 +37,13 @@ def main(
     rung: Rung = _FULL,
     kept: Sequence[int] = (),
     rehearse: Callable[[], None] = lambda: None,
+    begin: Callable[[Message, Rung], None] = lambda message, rung: None,
 ) -> None:
     """Init: wait for what to be; be it, shut in as `rung` says.
 
     `be_container` makes a container, of a bundle of ours or of somebody else's, and becomes its program; `kept` are
-    descriptors that go on to that; `rehearse` is done where there is time for it.
+    descriptors that go on to that; `rehearse` is done where there is time for it, and `begin` what can be done of a
+    container that is told of before it is there.
     """
     keep_only(channel, *kept)
     os.setsid()
@@ -55,6 +55,10 @@ def main(
     # From here on init's life hangs on the supervisor's; should that have ended already, the next line is end-of-file.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     message, fds = channel.receive()
+    while message is not None and message["do"] == "begin":
+        freeze_imports()
+        begin(message, rung)
+        message, fds = channel.receive()
     if message is None:
         return
     try:

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import mount_options, syscalls, trees
@@ -116,32 +116,49 @@ def furnish(
     spec: Spec,
     detached: Sequence[int] = (),
     opened: Mapping[int, int] | None = None,
+    *,
+    has_devices: bool = False,
 ) -> list[str]:
     """Init: everything mounted into the root, while the host's paths can still be seen.
 
     `detached` are mounts that exist already, which mounts of the type DETACHED name by their number; `opened` are those
-    that `sources.opened` took, by the place of the mount in the spec. Gives the paths that had to be made for it, which
-    are no changes of the container's.
+    that exist besides, by the place of the mount in the spec; with `has_devices` that for /dev is complete. Gives the
+    paths that had to be made for it, which are no changes of the container's.
     """
     made: list[str] = []
-    # Who may make device nodes must find no place where one can be opened: not even /dev, whose own are mounts then.
-    # (Who may mount could make one. Every other mount of a container is nodev anyway, or is a device.)
-    makes_nodes = "CAP_MKNOD" in spec.process.capabilities and "CAP_SYS_ADMIN" not in spec.process.capabilities
-    # Unless its control group keeps it from all but those that it may use.
-    makes_nodes = makes_nodes and not spec.linux.resources.get("devices")
-    by_binding = "user" in spec.linux.namespaces or makes_nodes
+    by_binding = binds_devices(spec)
     kernel_devices: set[int] = set()
     opened = opened or {}
-    for number, mount in enumerate(spec.mounts):
-        if by_binding and mount.destination == "/dev":
-            mount = replace(mount, options=(*mount.options, "nodev"))
+    for number, mount in enumerate(fitted(spec)):
         ready = detached[int(mount.source)] if mount.type == DETACHED else opened.get(number, -1)
         place = Place(root_fd, mount.destination)
         mount_into(place, mount, made, kernel_devices, ready)
-        if mount.destination == "/dev":
-            devices.make_usual(root_fd, by_binding=by_binding or "nodev" in mount.options)
+        if mount.destination == "/dev" and not has_devices:
+            devices.make_usual(devices.opened(root_fd), by_binding=by_binding or "nodev" in mount.options)
     restrict(root_fd, spec)
     return made
+
+
+def binds_devices(spec: Spec) -> bool:
+    """Whether the devices of its /dev are the host's own, mounted.
+
+    Who may make device nodes must find no place where one can be opened: not even /dev, whose own are mounts then.
+    (Who may mount could make one. Every other mount of a container is nodev anyway, or is a device.)
+    """
+    makes_nodes = "CAP_MKNOD" in spec.process.capabilities and "CAP_SYS_ADMIN" not in spec.process.capabilities
+    # Unless its control group keeps it from all but those that it may use.
+    makes_nodes = makes_nodes and not spec.linux.resources.get("devices")
+    return "user" in spec.linux.namespaces or makes_nodes
+
+
+def fitted(spec: Spec) -> Iterator[Mount]:
+    """Its mounts as they are performed."""
+    by_binding = binds_devices(spec)
+    for mount in spec.mounts:
+        if by_binding and mount.destination == "/dev":
+            yield replace(mount, options=(*mount.options, "nodev"))
+        else:
+            yield mount
 
 
 def restrict(root_fd: int, spec: Spec) -> None:
@@ -239,7 +256,7 @@ def mount_into(place: Place, mount: Mount, made: list[str], kernel_devices: set[
         elif mount.type == "bind" or options.is_bind:
             mount_fd = sources.tree(mount, options)
         else:
-            mount_fd = _new(mount, options)
+            mount_fd = new(mount, options)
     except OSError as error:
         raise SetupFailed(
             f"cannot mount {mount.source or mount.type} for {mount.destination}",
@@ -296,7 +313,7 @@ def _refuse_symlink(root_fd: int, path: str) -> None:
         os.close(place)
 
 
-def _new(mount: Mount, options: MountOptions) -> int:
+def new(mount: Mount, options: MountOptions) -> int:
     """A new mount of a file system. A sysfs that shows a network of somebody else's is the one that is there."""
     try:
         fd = syscalls.new_mount(mount.type, _with_source(mount, options), options.set)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from nbcontain.store import files
 if TYPE_CHECKING:
     from nbcontain.host import Host
 
+Foretell = Callable[[str, str], None]
 _READY_S = 20.0
 _CREATED_S = 60.0
 
@@ -49,6 +50,8 @@ class Launcher:
         self._is_ready = False
         self._expecting: list[Channel] = []
         """To spares that wait for an order already."""
+        self._told: dict[str, Channel] = {}
+        """To spares that have been told which container they are going to be, by its id."""
 
     def warm(self) -> None:
         """Have a zygote started; returns at once, and the first launch waits until it is ready."""
@@ -58,12 +61,35 @@ class Launcher:
                 with contextlib.suppress(OSError):
                     self._execute(sealed=True)
 
-    def expect(self) -> None:
-        """An order is about to come: have a spare awake for it. Returns at once, and is no harm if none comes."""
+    @contextlib.contextmanager
+    def expecting(self) -> Iterator[Foretell]:
+        """An order is about to come: have a spare awake for it. Does not wait, and is no harm if none comes.
+
+        Gives a function that tells the spare which container it is going to be, by its id and the text of its spec, so
+        that its first process begins with what it can do before that is written.
+        """
         self.warm()
         with self._lock:
             if self._is_ready and self._orders is not None and not self._expecting:
                 self._expecting.append(_spare_of(self._orders))
+        told: list[str] = []
+
+        def foretell(container_id: str, spec: str) -> None:
+            with self._lock:
+                if not self._expecting:
+                    return
+                self._told[container_id] = channel = self._expecting.pop()
+            told.append(container_id)
+            # Should it be dead, another one takes the order.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                channel.send({"do": "begin", "spec": spec})
+
+        try:
+            yield foretell
+        finally:
+            for each in told:
+                if unused := self._told.pop(each, None):
+                    unused.close()
 
     def close(self) -> None:
         """End the zygote; containers go on."""
@@ -113,7 +139,8 @@ class Launcher:
             "volatile": bundle.info.remove or bundle.info.build_step,
         }
         try:
-            channel = self._ordered(message, [fd for fd in ends if fd is not None])
+            told = self._told.pop(bundle.path.name, None)
+            channel = self._ordered(message, [fd for fd in ends if fd is not None], told)
         finally:
             for fd in ends[1:]:
                 if fd is not None:
@@ -177,13 +204,13 @@ class Launcher:
 
     # --- the zygote ---
 
-    def _ordered(self, message: Message, fds: Sequence[int]) -> Channel:
+    def _ordered(self, message: Message, fds: Sequence[int], told: Channel | None = None) -> Channel:
         """Send an order, and again if whoever it was for is dead, also because a zygote was ended from outside.
 
         Gives the channel that its answers come on. A spare says at once that it has taken an order: without that
-        word nothing has been done.
+        word nothing has been done. `told` is to a spare that expects this very order.
         """
-        for orders, channel in self._spares():
+        for orders, channel in self._spares(told):
             try:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     channel.send(message, fds)
@@ -200,13 +227,14 @@ class Launcher:
                     self._end()
         raise SetupFailed("the process that starts containers ends at once")
 
-    def _spares(self) -> Iterator[tuple[Channel | None, Channel]]:
+    def _spares(self, told: Channel | None) -> Iterator[tuple[Channel | None, Channel]]:
         """Whom to give an order to, one after the other: the zygote's channel, and one to a spare of that zygote."""
-        with self._lock:
-            expecting = self._expecting.pop() if self._expecting else None
-        if expecting is not None:
+        if told is None:
+            with self._lock:
+                told = self._expecting.pop() if self._expecting else None
+        if told is not None:
             # Should it be dead, that says nothing of its zygote.
-            yield None, expecting
+            yield None, told
         for _ in range(2):
             orders = self._connected()
             yield orders, _spare_of(orders)

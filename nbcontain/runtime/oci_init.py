@@ -169,14 +169,14 @@ def _furnish(root_fd: int, spec: Spec, opened: Mapping[int, int]) -> None:
             # Read-only, if that is said, when the nodes are there.
             writable = replace(mount, destination=path, options=tuple(each for each in mount.options if each != "ro"))
             isolation.mount_into(place, _labelled(writable, spec), made, kernel_devices, -1)
-            devices.make_usual(root_fd, by_binding=by_binding or "nodev" in mount.options)
+            devices.make_usual(devices.opened(root_fd), by_binding=by_binding or "nodev" in mount.options)
         else:
             isolation.mount_into(
                 place, _labelled(replace(mount, destination=path), spec), made, kernel_devices, opened.get(number, -1)
             )
     if not has_devices:
         os.close(trees.make_target(root_fd, "/dev", made, directory=True))
-        devices.make_usual(root_fd, by_binding=by_binding)
+        devices.make_usual(devices.opened(root_fd), by_binding=by_binding)
     if is_own or not has_devices:
         for device in spec.linux.devices:
             devices.make(root_fd, device, by_binding=by_binding)

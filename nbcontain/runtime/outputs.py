@@ -8,16 +8,10 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-from nbcontain.events import Output
-from nbcontain.journal import OUTPUT_BYTES_PER_RECORD, FileJournal
+from nbcontain.journal import FileJournal
+from nbcontain.runtime import output_lines
 from nbcontain.runtime.bundle import ContainerInfo
 from nbcontain.store.rotation import rotated
-
-TYPE_CHECKING = False  # typing's own would cost every process of ours its import
-if TYPE_CHECKING:
-    from typing import Literal
-
-    Stream = Literal["stdout", "stderr"]
 
 LOST = "output was lost: the disk is full"
 _READ_BYTES = 1 << 16
@@ -63,7 +57,8 @@ class Outputs:
     def read(self, fd: int, poll: select.poll | None = None) -> bool:
         """Take some output; False at its end."""
         try:
-            data = os.read(fd, _READ_BYTES)
+            # Not more than a line where the journal is to become no larger than so much.
+            data = os.read(fd, output_lines.RECORD_BYTES if self._journal.limit_bytes else _READ_BYTES)
         except BlockingIOError:
             return True
         except OSError:
@@ -78,14 +73,9 @@ class Outputs:
                 self.master = -1
             return False
         if not self.is_unheard:
-            stream: Stream = "stdout" if self.ends[fd] == "stdout" else "stderr"
-            for start in range(0, len(data), OUTPUT_BYTES_PER_RECORD):
-                piece = data[start : start + OUTPUT_BYTES_PER_RECORD]
-                try:
-                    self._journal.append(Output(self._task, stream, piece))
-                except OSError:
-                    # A full disk must not stop the container: it is drained on, and what was lost is counted.
-                    self.lost_bytes += len(piece)
+            lines = output_lines.parts(time.time(), self._task, self.ends[fd], data)
+            # A full disk must not stop the container: it is drained on, and what was lost is counted.
+            self.lost_bytes += output_lines.missing(lines, len(data), self._journal.extend(lines))
         return True
 
     def drain(self) -> None:

@@ -6,12 +6,16 @@ the package: it is imported by its own name in an interpreter with nothing else,
 interpreter has, since what it imports is what an idle container costs in memory.
 """
 
-# posix and _json are what os and json are made of; each saves some hundred KB.
+# posix is what os is made of, and saves some hundred KB.
 import posix
 import select
 import sys
 import time
-from _json import encode_basestring_ascii as quoted
+
+if __package__:
+    from nbcontain.runtime import output_lines
+else:
+    import output_lines  # type: ignore[import-not-found, no-redef]
 
 _WHOLE = (
     "import sys; sys.path.append(sys.argv[1]); import nbcontain.runtime.later; "
@@ -21,15 +25,6 @@ _READ_BYTES = 1 << 16
 _MADV_DONTNEED = 4
 _NEVER = float("inf")
 _DAY_MS = 86400000.0
-_RECORD_BYTES = 8192
-"""As in `journal.OUTPUT_BYTES_PER_RECORD`."""
-
-
-def line(now: float, task: str, stream: str, data: bytes) -> bytes:
-    """One journal line of output: the same bytes as `events.encode` gives."""
-    text = data.decode("utf-8", "surrogateescape")
-    said: str = quoted(text)
-    return f'{{"time":{round(now, 6)!r},"kind":"output","task":"{task}","stream":"{stream}","data":{said}}}\n'.encode()
 
 
 def main() -> None:
@@ -150,19 +145,17 @@ def pump(
                 posix.close(fd)
                 del streams[fd]
                 continue
-            now = time.time()
-            for start in range(0, len(data), _RECORD_BYTES):
-                piece = data[start : start + _RECORD_BYTES]
-                try:
-                    said = gap + line(now, task, streams[fd], piece)
-                    is_whole = posix.write(journal, said) == len(said)
-                    # Half a line: the next one begins on a line of its own.
-                    gap = b"" if is_whole else b"\n"
-                except OSError:
-                    is_whole = False
-                if not is_whole:
-                    # A full disk must not stop the container: it is drained on, and what was lost is counted.
-                    lost += len(piece)
+            lines = output_lines.parts(time.time(), task, streams[fd], data)
+            try:
+                written = posix.writev(journal, [gap, *lines]) - len(gap)
+            except OSError:
+                written = -1
+            if missing := output_lines.missing(lines, len(data), written):
+                # A full disk must not stop the container: it is drained on, and what was lost is counted.
+                lost += missing
+            if written >= 0:
+                # Half a line: the next one begins on a line of its own.
+                gap = b"\n" if missing else b""
         if other != -2:
             return other, lost
         if limit and posix.lseek(journal, 0, 1) >= limit:

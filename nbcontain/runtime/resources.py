@@ -14,15 +14,21 @@ from pathlib import Path
 from nbcontain.errors import UsageError
 from nbcontain.linux import device_rules
 from nbcontain.linux.cgroups import Group, Tree
-from nbcontain.linux.limits import THROTTLES, UNLIMITED, Limits, Throttle, from_json
+from nbcontain.linux.limits import THROTTLES, UNLIMITED, Limits, Throttle, from_json, to_json
+from nbcontain.linux.more_limits import more_limits
 from nbcontain.oci.strict_json import Fields
 from nbcontain.options import option, with_defaults
 from nbcontain.runtime import limits
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.values import dataclass
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any
+
 _LEAST_MEMORY = 6 << 20
 _PERIOD_US = 100_000
+_RT_PERIOD_US = 1_000_000
 _CPUS = re.compile(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*")
 
 
@@ -64,6 +70,17 @@ class ThrottleOptions:
     )
     device_write_iops: tuple[str, ...] = option(
         "--device-write-iops", help="/dev/sda:100 a second", metavar="DEVICE:RATE"
+    )
+    blkio_weight_device: tuple[str, ...] = option(
+        "--blkio-weight-device", help="10 to 1000: its weight at this disk", metavar="DEVICE:WEIGHT"
+    )
+    memory_swappiness: int | None = option(
+        "--memory-swappiness", help="0 to 100: how gladly its memory is swapped", default=None
+    )
+    oom_kill_disable: bool = option("--oom-kill-disable", help="let it wait for memory where none is left")
+    cpu_rt_period: int | None = option("--cpu-rt-period", help="microseconds that --cpu-rt-runtime is of", default=None)
+    cpu_rt_runtime: int | None = option(
+        "--cpu-rt-runtime", help="microseconds of each period for real-time programs", default=None
     )
 
 
@@ -115,6 +132,32 @@ def limits_of(options: LimitOptions) -> Limits:
     )
 
 
+def resources_of(options: LimitOptions) -> dict[str, Any]:
+    """`linux.resources` of config.json: what these flags mean. Raises UsageError for what makes no sense."""
+    document: dict[str, Any] = to_json(limits_of(options))
+    if not isinstance(options, ThrottleOptions):
+        return document
+    swappiness = options.memory_swappiness
+    if swappiness is not None and not 0 <= swappiness <= 100:
+        raise UsageError(f"--memory-swappiness {swappiness} is not between 0 and 100")
+    if options.oom_kill_disable and not options.memory:
+        # As docker warns: the machine's own memory would be all that ends it.
+        raise UsageError("--oom-kill-disable needs --memory", why="otherwise the machine itself may run out of it")
+    period, runtime = options.cpu_rt_period, options.cpu_rt_runtime
+    if runtime is not None and runtime > (period or _RT_PERIOD_US):
+        raise UsageError("--cpu-rt-runtime is more than --cpu-rt-period", why="it is a part of each period")
+    disks = [_disk_weight(word) for word in options.blkio_weight_device]
+    further: dict[str, dict[str, Any]] = {
+        "memory": {"swappiness": swappiness, "disableOOMKiller": options.oom_kill_disable or None},
+        "cpu": {"realtimePeriod": period, "realtimeRuntime": runtime},
+        "blockIO": {"weightDevice": disks or None},
+    }
+    for name, group in further.items():
+        if kept := {key: value for key, value in group.items() if value is not None}:
+            document[name] = {**document.get(name, {}), **kept}
+    return document
+
+
 def size_of(text: str, flag: str) -> int | None:
     """Bytes, as docker writes them: 512m, 1.5g, a number; -1 for no limit; None for "". Raises UsageError."""
     if text in ("", "0"):
@@ -147,13 +190,26 @@ def _throttle(kind: str, word: str) -> Throttle:
         raise UsageError(
             f"{flag} {word!r}: that is no device and rate", hint=f"{flag} /dev/sda:{'10m' if 'bps' in kind else 100}"
         )
+    major, minor = _disk(path, f"{flag} {word}")
+    return Throttle(kind, f"{major}:{minor}", rate)
+
+
+def _disk_weight(word: str) -> dict[str, int]:
+    flag, (path, _, text) = "--blkio-weight-device", word.rpartition(":")
+    if not path or not text.isdecimal() or not 10 <= int(text) <= 1000:
+        raise UsageError(f"{flag} {word!r}: that is no device and weight", hint=f"{flag} /dev/sda:200")
+    major, minor = _disk(path, f"{flag} {word}")
+    return {"major": major, "minor": minor, "weight": int(text)}
+
+
+def _disk(path: str, said: str) -> tuple[int, int]:
     try:
         status = Path(path).stat()
     except OSError as error:
-        raise UsageError(f"{flag} {word}: there is no {path} here", why=error.strerror or "") from error
+        raise UsageError(f"{said}: there is no {path} here", why=error.strerror or "") from error
     if not stat.S_ISBLK(status.st_mode):
-        raise UsageError(f"{flag} {word}: {path} is no disk")
-    return Throttle(kind, f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}", rate)
+        raise UsageError(f"{said}: {path} is no disk")
+    return os.major(status.st_rdev), os.minor(status.st_rdev)
 
 
 # --- the group of one container -------------------------------------------------------------------
@@ -169,7 +225,8 @@ def begin(bundle: Bundle, pid: int, *, is_root: bool) -> None:
     group = group_of(bundle.path.name, is_root=is_root)
     try:
         resources = bundle.spec.linux.resources
-        group.limit(from_json(resources), device_rules.from_json(Fields(resources, "resources").objects("devices")))
+        rules = device_rules.from_json(Fields(resources, "resources").objects("devices"))
+        group.limit(from_json(resources), rules, more_limits(resources).settings)
         group.enter(pid)
     except BaseException:
         group.remove()

@@ -21,22 +21,27 @@ HANDED_ROOT = -1
 
 
 def made_for(
-    bundle: Bundle, spec: Spec, rung: Rung, fds: Sequence[int], opened: Mapping[int, int], *, volatile: bool,
+    bundle: Bundle,
+    spec: Spec,
+    rung: Rung,
+    fds: Sequence[int],
+    opened: Mapping[int, int],
+    *,
+    volatile: bool,
+    left: int = 0,
+    has_devices: bool = False,
     place: translated.Place | None = None,
 ) -> tuple[list[str], Console | None, secrets.Hidden]:
     """Init: make the container's root and go there. Gives what had to be made, its terminal, and what it is told.
 
-    `fds` is the memory that `secrets` reads, if there is any; `opened` are mounts that were taken outside; `place` is
-    where its paths are translated, if they are.
+    `fds` is the memory that `secrets` reads, if there is any; `opened` are mounts that exist already.
+    `place` is where its paths are translated, if they are.
+    What was done `beforehand` (CLONE_NEW… that were `left`, and whether /dev `has_devices`) is not done again.
     """
-    own = namespaces.late(spec.linux)
+    own = namespaces.late(spec.linux) & ~left
     hidden = secrets.read(fds)
     terminal = None
-    isolation.separate(own if rung.mounts else own & syscalls.CLONE_NEWNET)
-    if spec.hostname:
-        syscalls.sethostname(spec.hostname)
-    if spec.domainname:
-        syscalls.setdomainname(spec.domainname)
+    leave(spec, own if rung.mounts else own & syscalls.CLONE_NEWNET)
     if not rung.mounts:
         root_fd = unmounted.root_of(bundle.rootfs)
         served = "files" in bundle.info.answers.split()
@@ -55,11 +60,22 @@ def made_for(
         root_fd = isolation.mount_root(bundle.rootfs, volatile=volatile)
     if spec.linux.sysctl:
         isolation.set_knobs(spec.linux.sysctl)
-    made = isolation.furnish(root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden), opened)
+    made = isolation.furnish(
+        root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden), opened, has_devices=has_devices
+    )
     if spec.process.terminal:
         terminal = furnished(root_fd, spec.process.console_size)
     _go(root_fd, rung, spec.process)
     return made, terminal, hidden
+
+
+def leave(spec: Spec, flags: int) -> None:
+    """Init: leave the host's namespaces of CLONE_NEW… `flags`, and be called what the container is called."""
+    isolation.separate(flags)
+    if spec.hostname:
+        syscalls.sethostname(spec.hostname)
+    if spec.domainname:
+        syscalls.setdomainname(spec.domainname)
 
 
 def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung, handed: Sequence[int]) -> list[int]:

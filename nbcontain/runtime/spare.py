@@ -46,6 +46,10 @@ def main(orders: Channel, ids: IdMap, rung: Rung = _FULL) -> None:
     # Now it is one launcher's, whose order comes when that has written what there is to read.
     report = Channel.of(fds[0])
     message, fds = report.receive()
+    while message is not None and message["do"] == "begin":
+        if isinstance(inside, stage.Inside):
+            inside.channel.tell(message)
+        message, fds = report.receive()
     if message is None:
         return
     report.tell({"taken": True})

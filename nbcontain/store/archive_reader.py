@@ -31,7 +31,6 @@ from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.store.early import Early
-    from nbcontain.store.stacks import Feed
 
 _CONTENTS = ("manifest.json", "index.json", "oci-layout", "repositories")
 _DOCUMENTS_BYTES = 128 << 20
@@ -124,6 +123,10 @@ def _nothing() -> bytes:
     return b""
 
 
+def _unheard(data: bytes | memoryview) -> None:
+    """Where nobody unpacks what comes."""
+
+
 class _Intake:
     """What was read of one archive."""
 
@@ -170,15 +173,17 @@ class _Intake:
         if len(self._held) >= _BLOBS:
             raise BadArchive(f"the archive has more than {_BLOBS} large files")
         blob = self._stack.enter_context(self._blobs.writer())
-        is_plain = not name.startswith("blobs/") and not first.startswith(_COMPRESSED)
-        feed = self._feed(name, size, first, is_plain=is_plain)
-        if not is_plain:
-            self._copy(first, body, blob.write, feed)
+        early = self._early if self._is_early(name, size, first) else None
+        if name.startswith("blobs/") or first.startswith(_COMPRESSED):
+            with (early and early.follow(blob.path)) or nullcontext() as growing:
+                self._copy(first, body, blob.write, growing.wrote if growing is not None else _unheard)
             self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
             return
         # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.
         layer = self._stack.enter_context(LayerWriter(blob))
-        self._copy(first, body, layer.write, feed)
+        with (early and early.feed()) or nullcontext() as feed:
+            # The worker first: the other threads have something to do meanwhile.
+            self._copy(first, body, feed.write if feed is not None else _unheard, layer.write)
         # Its threads end here: many layers may be held.
         layer.finish()
         if feed is not None:
@@ -190,26 +195,24 @@ class _Intake:
 
         self._held[name] = _Held(commit)
 
-    def _feed(self, name: str, size: int, first: bytes, *, is_plain: bool) -> Feed | None:
-        """Where to write a member too that is worth being unpacked already."""
+    def _is_early(self, name: str, size: int, first: bytes) -> bool:
+        """Whether a member is worth being unpacked already."""
         is_layer = first.startswith(_COMPRESSED) or first[257:262] == b"ustar"
-        if self._early is None or not is_layer or size < _EARLY_BYTES:
-            return None
+        if not is_layer or size < _EARLY_BYTES:
+            return False
         with suppress(BadDigest):
-            if self._blobs.exists(Digest.parse(name.removeprefix("blobs/").replace("/", ":"))):
-                return None
-        return self._early.begin(is_plain=is_plain)
+            return not self._blobs.exists(Digest.parse(name.removeprefix("blobs/").replace("/", ":")))
+        return True
 
-    def _copy(self, first: bytes, body: _Body, write: Write, feed: Feed | None) -> None:
+    def _copy(self, first: bytes, body: _Body, *writes: Write) -> None:
+        """All of a member, to each of these in turn."""
         piece: bytes | memoryview = first
-        with feed or nullcontext():
-            while piece:
-                if feed is not None:
-                    feed.write(piece)
+        while piece:
+            for write in writes:
                 write(piece)
-                self._through += len(piece)
-                self._told(self._through)
-                piece = body()
+            self._through += len(piece)
+            self._told(self._through)
+            piece = body()
 
     def _place(self, name: str) -> str:
         """Where a name leads among the members."""

@@ -104,15 +104,16 @@ class BlobWriter:
         import hashlib
 
         self._layout = layout
-        self._temp = temp
+        self.path = temp
+        """Where it is meanwhile."""
         self._fd = fd
         self._sum = hashlib.sha256()
         self._begun = 0
         self.size = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._sum.update(data)
         files.write(self._fd, data)
+        self._sum.update(data)
         self.size += len(data)
         if self.size - self._begun >= _WRITE_OUT_BYTES:
             files.begin_writing_out(self._fd, self._begun, self.size - self._begun)
@@ -131,7 +132,7 @@ class BlobWriter:
         if not target.exists():
             os.fchmod(self._fd, 0o444)
             files.sync_file(self._fd)
-            files.publish(self._temp, target)
+            files.publish(self.path, target)
         else:
             # Its maker may not have come to that yet, and the caller is about to rely on it.
             files.sync_directory(target.parent)

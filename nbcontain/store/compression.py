@@ -19,7 +19,7 @@ FREE_BYTES = 4 << 30
 RATIO = 200
 """Beyond that, so many bytes of one that was compressed. Of zeros gzip makes 1,030, zstd and bzip2 tens of thousands;
 of the files of images three, of text ten."""
-_READ_BYTES = 64 << 10
+_READ_BYTES = 256 << 10
 _CHUNK_BYTES = 256 << 10
 """What the processor's cache holds: uncompressed, hashed and handed on before it is forgotten."""
 _GZIP = 31

@@ -7,20 +7,21 @@ layer unpacks its blob, and is told what is wrong with it.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 from nbcontain.oci.digest import DiffID
-from nbcontain.store.pipes import pipe
+from nbcontain.store.growing import Growing
 from nbcontain.store.ring import Sender
 from nbcontain.store.snapshots import Staging
-from nbcontain.store.stacks import Feed, Stacks, apply, unpacked
+from nbcontain.store.stacks import Stacks, apply, unpacked
 
 _MANY = 64
 """More layers of one archive than these wait for their turn: each holds a directory open."""
+_AT_ONCE = 2
+"""So many are unpacked at a time: that keeps two processors busy."""
 
 
 class Early:
@@ -30,35 +31,61 @@ class Early:
         self._stacks = stacks
         self._places = ExitStack()
         self._begun: list[_Unpacking] = []
+        self._slots = threading.Semaphore(_AT_ONCE)
 
     def __enter__(self) -> Early:
         return self
 
     def __exit__(self, *_: object) -> None:
         for each in self._begun:
-            each.feed.close()
+            each.source.end()
             each.thread.join()
         self._places.close()
 
-    def begin(self, *, is_plain: bool) -> Feed | None:
-        """Something to write one more layer's bytes to as they come, compressed or not, and to close.
+    def follow(self, path: Path) -> Growing | None:
+        """Unpack one more layer, compressed or not, from the file that its bytes are written to (`Growing.wrote`).
 
-        Of a tar that `is_plain` the writer says the diff ID (`Feed.diff_id`), since it hashes it anyway. None where it
-        has to wait: a whole tree begins as the one below. Two at a time are unpacked.
+        None where it has to wait: a whole tree begins as the one below.
         """
-        if self._stacks.store.snapshots.form == "tree" or len(self._begun) >= _MANY:
+        if not self._has_room:
             return None
-        for each in self._begun[:-1]:
-            each.thread.join()
         staging = self._places.enter_context(self._stacks.store.snapshots.staging())
-        self._begun.append(_Unpacking(self._stacks, staging, is_plain=is_plain))
-        return self._begun[-1].feed
+        growing = Growing(path)
+
+        def work() -> DiffID:
+            with self._slots, closing(growing):
+                return unpacked(self._stacks, staging, growing)
+
+        self._begun.append(_Unpacking(growing, staging, work))
+        return growing
+
+    def feed(self) -> Feed | None:
+        """Unpack one more layer, a plain tar, from what is written to this; waits for its turn. None as above."""
+        if not self._has_room:
+            return None
+        staging = self._places.enter_context(self._stacks.store.snapshots.staging())
+        feed = Feed()
+        self._slots.acquire()
+
+        def work() -> DiffID | None:
+            try:
+                apply(self._stacks, staging, feed.sender)
+            finally:
+                self._slots.release()
+            return None
+
+        self._begun.append(_Unpacking(feed, staging, work))
+        return feed
+
+    @property
+    def _has_room(self) -> bool:
+        return self._stacks.store.snapshots.form != "tree" and len(self._begun) < _MANY
 
     def take(self, diff_id: DiffID) -> Staging | None:
         """The directory that this layer was unpacked into, for whoever asks first; None if there is none."""
         for each in self._begun:
             each.thread.join()
-            if each.is_whole and diff_id in (each.diff_id, each.feed.diff_id):
+            if each.is_whole and diff_id == each.diff_id:
                 # Two jobs may come to this line at once: one of them gets it.
                 with each.lock:
                     staging, each.staging = each.staging, None
@@ -67,32 +94,57 @@ class Early:
         return None
 
 
-class _Unpacking:
-    """One layer, by a thread of its own."""
+class Feed:
+    """A plain tar on its way to where it is unpacked. Written by one thread, which hashes it anyway. A context."""
 
-    def __init__(self, stacks: Stacks, staging: Staging, *, is_plain: bool) -> None:
+    def __init__(self) -> None:
+        self.sender = Sender()
+        self.diff_id: DiffID | None = None
+        """What was written, once its writer has told."""
+        self._is_wanted = True
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Give it some more. If the unpacking has failed, this is thrown away."""
+        if self._is_wanted:
+            try:
+                self.sender.write(data)
+            except BrokenPipeError:
+                self._is_wanted = False
+
+    def end(self) -> None:
+        """That was all, or all that will come: a layer that is cut off fails. Idempotent."""
+        self._is_wanted = False
+        self.sender.close()
+
+
+class _Unpacking:
+    """One layer, by a thread of its own. `work` gives the diff ID, or None where the feed does."""
+
+    def __init__(self, source: Growing | Feed, staging: Staging, work: Callable[[], DiffID | None]) -> None:
+        self.source = source
         self.lock = threading.Lock()
         self.staging: Staging | None = staging
         self.is_whole = False
         """Whether all of it is unpacked."""
-        self.diff_id: DiffID | None = None
-        """What it was then; None if the feed says that."""
-        if is_plain:
-            sender = Sender()
-            self.feed, work = Feed(sender), partial(apply, stacks, staging, sender)
-        else:
-            reading, writing = pipe()
-            self.feed, work = Feed(writing), partial(self._unzip, stacks, staging, reading)
-        self.thread = threading.Thread(target=self._run, args=(work,), name="nbcontain unpack", daemon=True)
+        self._diff_id: DiffID | None = None
+        self._work = work
+        self.thread = threading.Thread(target=self._run, name="nbcontain unpack", daemon=True)
         self.thread.start()
 
-    def _unzip(self, stacks: Stacks, staging: Staging, reading: int) -> None:
-        with os.fdopen(reading, "rb", buffering=0) as raw:
-            self.diff_id = unpacked(stacks, staging, raw)
+    @property
+    def diff_id(self) -> DiffID | None:
+        """What it was, once it is whole."""
+        return self.source.diff_id if isinstance(self.source, Feed) else self._diff_id
 
-    def _run(self, work: Callable[[], None]) -> None:
+    def _run(self) -> None:
         try:
-            work()
+            self._diff_id = self._work()
             self.is_whole = True
         except BaseException:  # noqa: BLE001 - it is unpacked again, and whoever does that is told
             return

@@ -47,7 +47,7 @@ def replace(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True)
     with disk(path.parent), temporary(path.parent, mode) as (temp, fd):
         write(fd, data)
         if durable:
-            _fsync(fd)
+            sync_file(fd)
         _rename(temp, path)
         if durable:
             sync_directory(path.parent)
@@ -61,7 +61,7 @@ def write_new(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = Fal
             _set_mode(fd, mode)
             write(fd, data)
             if durable:
-                _fsync(fd)
+                sync_file(fd)
         finally:
             os.close(fd)
 
@@ -175,14 +175,14 @@ def link(source: Path, target: Path) -> None:
 def make_directory(path: Path, mode: int = 0o700, *, durable: bool = True) -> None:
     """Make `path` and what is missing above it, synced if it is `durable`; idempotent."""
     try:
-        _mkdir(path, mode)
+        make_new_directory(path, mode)
     except FileExistsError:
         if not path.is_dir():
             raise
     except FileNotFoundError:
         make_directory(path.parent, mode, durable=durable)
         with suppress(FileExistsError):
-            _mkdir(path, mode)
+            make_new_directory(path, mode)
     if durable:
         # Also if a twin made it a moment ago, and has not come to this line yet.
         sync_directory(path.parent)
@@ -190,10 +190,6 @@ def make_directory(path: Path, mode: int = 0o700, *, durable: bool = True) -> No
 
 def make_new_directory(path: Path, mode: int = 0o700) -> None:
     """Make a directory that must not exist yet, with exactly this mode, unsynced."""
-    _mkdir(path, mode)
-
-
-def _mkdir(path: Path, mode: int) -> None:
     with disk(path.parent):
         os.mkdir(path, 0o700)
     if mode != 0o700 or os.lstat(path).st_mode & 0o777 != mode:
@@ -217,12 +213,10 @@ def touch(path: Path) -> None:
 
 def unlink(path: Path) -> bool:
     """Remove a file; False if it was not there."""
-    try:
-        with disk(path.parent):
-            os.unlink(path)
-    except FileNotFoundError:
-        return False
-    return True
+    with disk(path.parent), suppress(FileNotFoundError):
+        os.unlink(path)
+        return True
+    return False
 
 
 @contextmanager
@@ -244,11 +238,10 @@ def try_lock(path: Path, *, exclusive: bool = True) -> int | None:
     fd = _open_lock(path)
     try:
         _flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB, path)
-    except BlockingIOError:
+    except BaseException as error:
         os.close(fd)
-        return None
-    except BaseException:
-        os.close(fd)
+        if isinstance(error, BlockingIOError):
+            return None
         raise
     return fd
 
@@ -308,11 +301,21 @@ def names(directory: Path) -> list[str]:
 def remove_tree(path: Path) -> None:
     """Remove a tree without ever following a symlink; idempotent. Raises PermissionError at what others own.
 
-    Works on file descriptors, however deep the tree is: what lies too deep is first moved up.
+    Works on file descriptors, however deep the tree is: what lies too deep is first moved up. On NFS, what somebody has
+    open stays under a name like `.nfs0001` until it is closed, and so does what is above it: for the next sweep.
     """
     parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        remove_at(parent, os.fsencode(path.name))
+        try:
+            remove_at(parent, os.fsencode(path.name))
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            # Such a name came while its directory was emptied.
+            remove_at(parent, os.fsencode(path.name))
+    except OSError as error:
+        if error.errno != errno.EBUSY or not os.fsencode(error.filename or "").startswith(b".nfs"):
+            raise
     finally:
         os.close(parent)
 
@@ -392,7 +395,7 @@ def sync_directory(path: Path) -> None:
     with disk(path):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _fsync(fd)
+            sync_file(fd)
         finally:
             os.close(fd)
 
@@ -437,11 +440,7 @@ def begin_writing_out(fd: int, offset: int, size_bytes: int) -> None:
 
 
 def sync_file(fd: int) -> None:
-    """Make the bytes of a file survive a power cut."""
-    _fsync(fd)
-
-
-def _fsync(fd: int) -> None:
+    """Make the bytes of a file survive a power cut; of a directory, the names in it."""
     os.fsync(fd)
 
 

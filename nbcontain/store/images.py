@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from functools import cached_property
 
 from nbcontain.errors import BadReference, ImageNotFound, NoSuchPlatform, StoreError
 from nbcontain.oci import codec, platforms
@@ -28,6 +27,7 @@ from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.layout import Layout
+from nbcontain.store.listed import Listed, Named, name_of
 from nbcontain.values import replace
 
 _MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
@@ -39,37 +39,7 @@ _INDEX_LIMIT = 64 << 20
 _Entries = list[Descriptor]
 _Indexes = list[tuple[Reference, ImageIndex]]
 _Names = list[Reference]
-_Named = tuple[Reference | None, Descriptor]
-_NamedEntries = list[_Named]
-
-
-class _State:
-    """One state of index.json, parsed when something is asked of it."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    @cached_property
-    def entries(self) -> _Entries:
-        """All of them, also those that are no images."""
-        return list(codec.parse_index(self.data).manifests)
-
-    @cached_property
-    def named(self) -> list[_Named]:
-        """The same with their names."""
-        return [(_name(entry), entry) for entry in self.entries]
-
-    def by_name(self, reference: Reference) -> list[_Named]:
-        """Those of this name."""
-        return self._by_name.get(reference, [])
-
-    @cached_property
-    def _by_name(self) -> dict[Reference, list[_Named]]:
-        found: dict[Reference, list[_Named]] = {}
-        for name, entry in self.named:
-            if name is not None:
-                found.setdefault(name, []).append((name, entry))
-        return found
+_NamedEntries = list[Named]
 
 
 class Images:
@@ -81,7 +51,7 @@ class Images:
         self._is_in_use = is_in_use
         self._read: dict[Digest, Image] = {}
         self._read_indexes: dict[Digest, ImageIndex] = {}
-        self._state = _State(b"")
+        self._state = Listed(b"")
 
     def list(self) -> list[tuple[Reference | None, Image]]:
         """Every name with its image, and the dangling ones with None; in the order in which they were stored."""
@@ -123,7 +93,7 @@ class Images:
         """Every index with its name, but for those that are damaged, which `check` tells of."""
         found: _Indexes = []
         for entry in self._raw_entries():
-            name = _name(entry)
+            name = name_of(entry)
             if entry.media_type in _INDEXES and name is not None:
                 with suppress(StoreError):
                     found.append((name, self._index(entry)))
@@ -166,9 +136,22 @@ class Images:
     def put(self, image: Image, reference: Reference | None = None) -> None:
         """Store an image whose layers are stored, under a name if there is one; idempotent."""
         self._check_layers(image)
-        if not self._is_known(image, reference):
-            manifest = self.keep(image)
-            self._change(lambda entries: self._named(entries, manifest, reference))
+        references = [reference] if reference is not None else []
+        if not self.is_known(image, references):
+            self.prepare(image)
+            self.enter([(image, references)])
+
+    def enter(self, prepared: Collection[tuple[Image, Collection[Reference]]]) -> None:
+        """List images under their names, or without, all at once. They were prepared, and their layers are stored."""
+        for image, _ in prepared:
+            self._check_layers(image)
+
+        def entered(entries: _Entries) -> _Entries:
+            for image, references in prepared:
+                entries = self._entered(entries, image, references)
+            return entries
+
+        self._change(entered)
 
     def put_beside(self, image: Image, reference: Reference) -> None:
         """Store another platform's image of a name, which stays what it is; for `get` with a platform."""
@@ -187,23 +170,25 @@ class Images:
         The store's lock must be held until that names it.
         """
         self._check_layers(image)
+        return self.prepare(image)
+
+    def prepare(self, image: Image) -> Descriptor:
+        """The same of an image whose layers are on their way, for `enter`."""
         self._blobs.put([image.raw_config], image.manifest.config.media_type, image.manifest.config)
-        manifest = self._blobs.put([image.raw_manifest], image.manifest.media_type)
-        self._read[manifest.digest] = image
-        return manifest
+        self._read[image.digest] = image
+        return self._blobs.put([image.raw_manifest], image.manifest.media_type)
 
     def _check_layers(self, image: Image) -> None:
         for layer in image.manifest.layers:
             if not self._blobs.has(layer):
                 raise StoreError(f"the image's layer {layer.digest.short} is not in the store")
 
-    def _is_known(self, image: Image, reference: Reference | None) -> bool:
+    def is_known(self, image: Image, references: Collection[Reference]) -> bool:
         """Whether the index says all that already; then whoever said it has synced what it speaks of."""
-        manifest = Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest))
-        if not self._blobs.has(manifest) or not self._blobs.has(image.manifest.config):
+        if not self._blobs.has(_manifest_of(image)) or not self._blobs.has(image.manifest.config):
             return False
         entries = self._now().entries
-        return self._named(entries, manifest, reference) == entries
+        return self._entered(entries, image, references) == entries
 
     def tag(self, image: Image, reference: Reference) -> None:
         """Give a stored image one more name; whatever had it before loses it."""
@@ -220,7 +205,7 @@ class Images:
         name = reference if reference.digest is None else None
 
         def without(entries: _Entries) -> _Entries:
-            dropped = [e for e in entries if (_name(e) == name if name else e.digest == meant[0].digest)]
+            dropped = [e for e in entries if (name_of(e) == name if name else e.digest == meant[0].digest)]
             return self._without(entries, dropped)
 
         return all(entry.digest not in digests for entry in self._spread(self._change(without)))
@@ -234,7 +219,7 @@ class Images:
         dropped: _Entries = []
 
         def without(entries: _Entries) -> _Entries:
-            loose = [e for e in entries if _name(e) is None and e.media_type in _MANIFESTS]
+            loose = [e for e in entries if name_of(e) is None and e.media_type in _MANIFESTS]
             dropped[:] = [entry for entry in loose if not self._is_needed(entry)]
             return [entry for entry in entries if entry not in dropped]
 
@@ -301,19 +286,19 @@ class Images:
         """Every image with its name."""
         return list(self._spread_named(self._now().named))
 
-    def _now(self) -> _State:
+    def _now(self) -> Listed:
         """What index.json says. It is read each time, and parsed if it is not what it was."""
         data = files.read(self._layout.index, _INDEX_LIMIT)
         state = self._state
         if state.data != data:
-            self._state = state = _State(data)
+            self._state = state = Listed(data)
         return state
 
     def _spread(self, entries: Iterable[Descriptor]) -> _Entries:
         """The images of these entries: in place of an index, each of its images that is here, under its name."""
-        return [entry for _, entry in self._spread_named((_name(entry), entry) for entry in entries)]
+        return [entry for _, entry in self._spread_named((name_of(entry), entry) for entry in entries)]
 
-    def _spread_named(self, entries: Iterable[_Named]) -> Iterator[_Named]:
+    def _spread_named(self, entries: Iterable[Named]) -> Iterator[Named]:
         for name, entry in entries:
             if entry.media_type in _MANIFESTS:
                 yield name, entry
@@ -344,14 +329,19 @@ class Images:
                 files.replace(self._layout.index, codec.dump_index(Index(tuple(after))), 0o644)
             return after
 
+    def _entered(self, entries: _Entries, image: Image, references: Collection[Reference]) -> _Entries:
+        for reference in references or (None,):
+            entries = self._named(entries, _manifest_of(image), reference)
+        return entries
+
     def _named(self, entries: _Entries, manifest: Descriptor, reference: Reference | None) -> _Entries:
         same = [entry for entry in entries if entry.digest == manifest.digest]
         if reference is None:
             return entries if same else [*entries, manifest]
-        if any(_name(entry) == reference for entry in same):
+        if any(name_of(entry) == reference for entry in same):
             return entries
-        losing = [entry for entry in entries if _name(entry) == reference]
-        dangling = [entry for entry in same if _name(entry) is None]
+        losing = [entry for entry in entries if name_of(entry) == reference]
+        dangling = [entry for entry in same if name_of(entry) is None]
         kept = self._without([entry for entry in entries if entry not in dangling], losing)
         return [*kept, replace(manifest, annotations={REF_NAME: str(reference)})]
 
@@ -374,7 +364,7 @@ class Images:
                 config = codec.parse_manifest(raw_manifest).config
                 image = codec.image_from(raw_manifest, self._blobs.read(config.digest, DOCUMENT_LIMIT))
             except StoreError as error:
-                name = _name(entry)
+                name = name_of(entry)
                 raise StoreError(
                     f"the image {name.familiar if name else entry.digest.short} is damaged",
                     why=error.message,
@@ -393,7 +383,7 @@ class Images:
     def _not_found(self, text: str) -> ImageNotFound:
         from difflib import get_close_matches
 
-        names = sorted({name.familiar for entry in self._raw_entries() if (name := _name(entry)) is not None})
+        names = sorted({name.familiar for entry in self._raw_entries() if (name := name_of(entry)) is not None})
         by_short = {name.removesuffix(":latest"): name for name in names} | {name: name for name in names}
         close = [by_short[match] for match in get_close_matches(text, by_short, n=3, cutoff=0.6)]
         if close:
@@ -405,22 +395,15 @@ class Images:
         return ImageNotFound(f"no image {text!r} here", hint=hint)
 
 
-def _name(entry: Descriptor) -> Reference | None:
-    text = entry.annotations.get(REF_NAME)
-    if text is None:
-        return None
-    try:
-        return Reference.parse(text)
-    except BadReference:
-        # Another program's entry: the image is one, its name is none of ours.
-        return None
+def _manifest_of(image: Image) -> Descriptor:
+    return Descriptor(image.manifest.media_type, image.digest, len(image.raw_manifest))
 
 
 def _standing(reference: Reference, entries: Iterable[Descriptor]) -> _Entries:
     """Those that have the name, or with a digest in it are that of its repository."""
     found = []
     for entry in entries:
-        name = _name(entry)
+        name = name_of(entry)
         # A name with a digest may name an index, out of which this image was chosen.
         is_meant = name == reference
         if reference.digest is not None and not is_meant:

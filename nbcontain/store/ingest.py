@@ -15,6 +15,7 @@ from nbcontain.store.layout import Layout
 
 KEPT_S = 7 * 86400.0
 _READ_BYTES = 1 << 20
+_WRITE_OUT_BYTES = 8 << 20
 _POLL_S = 0.05
 
 
@@ -23,9 +24,11 @@ class Partial:
 
     def __init__(self, layout: Layout, descriptor: Descriptor, fd: int) -> None:
         self._layout, self._descriptor, self._fd = layout, descriptor, fd
+        self.path = layout.partial(descriptor.digest)
         import hashlib
 
         self._sum = hashlib.new(descriptor.digest.algorithm)
+        self._begun = 0
         self.size = 0
 
     def recall(self) -> None:
@@ -45,6 +48,9 @@ class Partial:
             os.lseek(self._fd, self.size, os.SEEK_SET)
             files.write(self._fd, data)
         self._take(data)
+        if self.size - self._begun >= _WRITE_OUT_BYTES:
+            files.begin_writing_out(self._fd, self._begun, self.size - self._begun)
+            self._begun = self.size
 
     def _take(self, data: bytes) -> None:
         self._sum.update(data)
@@ -56,7 +62,7 @@ class Partial:
         import hashlib
 
         self._sum = hashlib.new(self._descriptor.digest.algorithm)
-        self.size = 0
+        self._begun = self.size = 0
 
     def commit(self) -> None:
         """Sync it and give it its name. Raises DigestMismatch, and forgets it, if it is not what was promised."""
@@ -68,9 +74,37 @@ class Partial:
         target = self._layout.blob(digest)
         files.make_directory(target.parent)
         files.sync_file(self._fd)
-        files.publish(self._layout.partial(digest), target)
+        files.publish(self.path, target)
         # Not before: whoever goes on with what a dead process left must be able to write to it.
         os.fchmod(self._fd, 0o444)
+
+
+class InMemory:
+    """A small blob on its way that is kept nowhere, with the face of a `Partial`."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self._descriptor = descriptor
+        self._data = bytearray()
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def write(self, data: bytes) -> None:
+        """Add some more. Raises DigestMismatch if that is more than the descriptor promised."""
+        if self.size + len(data) > self._descriptor.size:
+            raise DigestMismatch(f"{self._descriptor.size} bytes for {self._descriptor.digest.short}", "more")
+        self._data += data
+
+    def forget(self) -> None:
+        """Start over."""
+        self._data.clear()
+
+    def whole(self) -> bytes:
+        """All of it. Raises DigestMismatch if it is not what was promised."""
+        data = bytes(self._data)
+        self._descriptor.digest.verify(data)
+        return data
 
 
 @contextmanager

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import queue
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,12 +22,12 @@ from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
 from nbcontain.store.blobs import Blobs, BlobWriter
 from nbcontain.store.gzip_stream import GzipStream
+from nbcontain.store.stage import Block, Stage
 
 _BLOCK_BYTES = 1 << 20
 _AHEAD = 4
 """So many blocks may wait for a thread."""
 
-Block = bytes | bytearray | memoryview
 Copy = Callable[[Block], object]
 
 
@@ -49,13 +47,13 @@ class LayerWriter:
     def __init__(self, blob: BlobWriter, copy: Copy | None = None) -> None:
         self._blob = blob
         self._copy = copy
-        self._copying: _Stage | None = None
+        self._copying: Stage | None = None
         self._sum = hashlib.sha256()
         self._compressor = GzipStream()
         self._block = bytearray()
         self._filled = 0
-        self._compressing: _Stage | None = None
-        self._writing: _Stage | None = None
+        self._compressing: Stage | None = None
+        self._writing: Stage | None = None
         self._is_whole = False
 
     def __enter__(self) -> LayerWriter:
@@ -134,9 +132,9 @@ class LayerWriter:
                     self._copy(block)
                 return
             if self._copy is not None:
-                self._copying = _Stage(self._copy)
-            self._writing = _Stage(self._blob.write)
-            self._compressing = _Stage(self._compress)
+                self._copying = Stage(self._copy, _AHEAD)
+            self._writing = Stage(self._blob.write, _AHEAD)
+            self._compressing = Stage(self._compress, _AHEAD)
         # Before it is hashed here: the other threads have something to do meanwhile.
         if self._copying is not None:
             self._copying.put(block)
@@ -146,45 +144,3 @@ class LayerWriter:
     def _compress(self, block: Block) -> None:
         if (packed := self._compressor.compress(block)) and self._writing is not None:
             self._writing.put(packed)
-
-
-class _Stage:
-    """A thread that does one thing with each block, in their order."""
-
-    def __init__(self, work: Callable[[Block], object]) -> None:
-        self._work = work
-        self._blocks: queue.Queue[Block | None] = queue.Queue(_AHEAD)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="nbcontain layer", daemon=True)
-        self._thread.start()
-
-    def put(self, block: Block) -> None:
-        """Have it done, or wait until there is room. Raises what went wrong with an earlier one."""
-        if self._error is not None:
-            raise self._error
-        self._blocks.put(block)
-
-    def finish(self) -> None:
-        """Wait until all is done; raises what went wrong."""
-        self._end()
-        if self._error is not None:
-            raise self._error
-
-    def abandon(self) -> None:
-        """Nobody wants what is not done yet. Idempotent, also after `finish`; the thread is over then."""
-        if self._thread.is_alive():
-            self._error = self._error or RuntimeError("nobody wants this layer any more")
-            self._end()
-
-    def _end(self) -> None:
-        self._blocks.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        # After an error the rest is thrown away, so that whoever puts something in never waits for good.
-        while (block := self._blocks.get()) is not None:
-            if self._error is None:
-                try:
-                    self._work(block)
-                except BaseException as error:  # noqa: BLE001 - raised again by whoever puts the next one in
-                    self._error = error

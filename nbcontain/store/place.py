@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from nbcontain.errors import StoreError
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
 from nbcontain.values import dataclass
@@ -101,6 +102,7 @@ def _is_own(root: Path, uid: int) -> bool:
         with suppress(FileExistsError):
             files.make_new_directory(root)
         status = os.lstat(root)
-    except OSError:
+    except (OSError, StoreError):
+        # A disk may be full, or not to be written to, as /var/tmp of containers is whose root is read-only.
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == uid and not status.st_mode & 0o022

@@ -16,7 +16,8 @@ from contextlib import ExitStack, suppress
 
 _SLOT_BYTES = 256 << 10
 """What the processor's cache holds."""
-_SLOTS = 4
+_SLOTS = 32
+"""8 MiB: a worker is quick with large files and slow with small ones, and whoever feeds it need not wait for that."""
 _WORD_BYTES = 4
 _SEAL_FUTURE_WRITE = 0x10
 """fcntl(2)'s F_SEAL_FUTURE_WRITE, Linux 5.1: who has mapped it already writes to it, and nobody else."""

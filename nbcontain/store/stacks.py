@@ -9,7 +9,8 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import BadArchive, StoreError
@@ -19,10 +20,12 @@ from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files, tar
 from nbcontain.store.compression import uncompressed
+from nbcontain.store.growing import Growing
 from nbcontain.store.layer_writer import layer_writer
-from nbcontain.store.pipes import pipe, piped, poured
+from nbcontain.store.pipes import piped, poured
 from nbcontain.store.ring import Sender
 from nbcontain.store.snapshots import Active, Changes, Staging, Worker
+from nbcontain.store.stage import Stage
 from nbcontain.store.store import Store
 from nbcontain.values import dataclass
 
@@ -30,6 +33,10 @@ if TYPE_CHECKING:
     from nbcontain.store.early import Early
 
 _STRIKE_S = 0.1
+_AT_ONCE = 4
+"""So many layers of a stack are unpacked at a time."""
+_AHEAD = 8
+"""So many pieces of a tar may wait to be hashed."""
 
 
 def _nothing() -> None:
@@ -167,8 +174,8 @@ class Arrivals:
     """The layers of one stack on their way to being snapshots."""
 
     def __init__(self, stacks: Stacks, layers: Sequence[Layer], early: Early | None = None) -> None:
-        # Two unpackings keep two processors busy: each has a process that writes and a thread that unzips.
-        self._slots = threading.Semaphore(max(1, min(4, os.cpu_count() or 1)))
+        # Three are fed while they are downloaded, and one that is whole need not wait for those.
+        self._slots = threading.Semaphore(_AT_ONCE)
         self._jobs: list[_Job] = []
         below: _Job | None = None
         for layer in layers:
@@ -181,15 +188,17 @@ class Arrivals:
             if job.layer == layer:
                 job.start(None)
 
-    def feed(self, layer: Layer) -> Feed | None:
-        """Something to write this layer's bytes to as they come; None if its snapshot is there already."""
+    def feed(self, layer: Layer, path: Path) -> Growing | None:
+        """Unpack this layer from the file that its bytes are being written to; None if its snapshot is there already.
+
+        Whoever writes says so (`Growing.wrote`). If the unpacking fails, `wait` tells why.
+        """
         for job in self._jobs:
             if job.layer == layer and not job.is_started and not job.must_wait:
-                reading, writing = pipe()
-                if job.start(reading):
-                    return Feed(writing)
-                os.close(reading)
-                os.close(writing)
+                growing = Growing(path)
+                if job.start(growing):
+                    return growing
+                growing.close()
         return None
 
     def wait(self, strike: Callable[[], None] = _nothing) -> None:
@@ -204,39 +213,6 @@ class Arrivals:
         """Nobody waits any more. What is being unpacked goes on to its end, and is there the next time."""
         for job in self._jobs:
             job.abandon()
-
-
-class Feed:
-    """One layer's bytes on their way to where they are unpacked: to a pipe, or a ring. Written by one thread."""
-
-    def __init__(self, to: int | Sender) -> None:
-        self._to: int | Sender | None = to
-        self.diff_id: DiffID | None = None
-        """What was written, where the writer knows and nobody else does (`Early.begin`)."""
-
-    def __enter__(self) -> Feed:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Give it some more. If the unpacking has failed, this is thrown away: `Arrivals.wait` tells why."""
-        try:
-            if isinstance(self._to, int):
-                files.write(self._to, data)
-            elif self._to is not None:
-                self._to.write(data)
-        except BrokenPipeError:
-            self.close()
-
-    def close(self) -> None:
-        """That was all, or all that will come: a layer that is cut off fails. Idempotent."""
-        to, self._to = self._to, None
-        if isinstance(to, int):
-            os.close(to)
-        elif to is not None:
-            to.close()
 
 
 class _Job:
@@ -263,8 +239,8 @@ class _Job:
         is_tree = self._stacks.store.snapshots.form == "tree"
         return is_tree and self._below is not None and not self._below.done.is_set()
 
-    def start(self, stream: int | None) -> bool:
-        """Unpack from this pipe, or from the blob. False if it is started already, or need not be."""
+    def start(self, stream: Growing | None) -> bool:
+        """Unpack from this file, or from the blob. False if it is started already, or need not be."""
         with self._lock:
             if self.is_started:
                 return False
@@ -287,17 +263,16 @@ class _Job:
         self.error = StoreError("the unpacking was given up")
         self.done.set()
 
-    def _run(self, stream: int | None) -> None:
+    def _run(self, stream: Growing | None) -> None:
         try:
-            # Closed also where it is not read: whoever writes to it would wait for good.
-            with os.fdopen(stream, "rb", buffering=0) if stream is not None else nullcontext() as raw:
-                self._make(raw)
+            with closing(stream) if stream is not None else nullcontext():
+                self._make(stream)
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
             self.error = error
         finally:
             self.done.set()
 
-    def _make(self, raw: tar.Readable | None) -> None:
+    def _make(self, raw: Growing | None) -> None:
         if self.must_wait:
             self._wait_for_below()
         if self._early is not None and (ready := self._early.take(self.layer.diff_id)) is not None:
@@ -305,12 +280,13 @@ class _Job:
             ready.commit(self.name, self._below.name if self._below else None)
             return
         with self._stacks.store.snapshots.staging(self._below.name if self._below else None) as staging:
-            if raw is not None:
-                self._apply(staging, raw)
-            else:
-                # The diff ID says whether it is the right layer; so the blob need not be hashed too.
-                with self._slots, self._stacks.store.blobs.opened(self.layer.descriptor.digest) as blob:
-                    self._apply(staging, blob)
+            with self._slots:
+                if raw is not None:
+                    self._apply(staging, raw)
+                else:
+                    # The diff ID says whether it is the right layer; so the blob need not be hashed too.
+                    with self._stacks.store.blobs.opened(self.layer.descriptor.digest) as blob:
+                        self._apply(staging, blob)
             self._wait_for_below()
             staging.commit(self.name, self._below.name if self._below else None)
 
@@ -332,7 +308,7 @@ class _Job:
 def unpacked(stacks: Stacks, staging: Staging, source: Any) -> DiffID:
     """Unpack the layer that `source` reads, compressed or not, into a directory; the diff ID. Raises BadArchive.
 
-    Unzipped here, by a thread, and written by the worker: that way two processors have work.
+    Unzipped and hashed here, by two threads, and written by the worker: that way two processors have work.
     """
     sender = Sender()
     pump = _Pump(source, sender)
@@ -354,13 +330,14 @@ def apply(stacks: Stacks, staging: Staging, sender: Sender) -> None:
 
 
 class _Pump:
-    """A thread that uncompresses `source` into a ring, hashes what it writes, and closes the ring."""
+    """A thread that uncompresses `source` into a ring, and closes that; another hashes what is written there."""
 
     def __init__(self, source: tar.Readable, sink: Sender) -> None:
         self._source = source
         self._sink = sink
         self._error: BaseException | None = None
         self._sum = hashlib.sha256()
+        self._hashing = Stage(self._sum.update, _AHEAD)
         self._thread = threading.Thread(target=self._run, name="nbcontain unzip", daemon=True)
         self._thread.start()
 
@@ -375,9 +352,9 @@ class _Pump:
         try:
             stream = uncompressed(self._source)
             while chunk := stream.chunk():
-                # Before it is hashed: the worker has something to do meanwhile.
                 self._sink.write(chunk)
-                self._sum.update(chunk)
+                # What was not compressed is in memory that the next piece comes into.
+                self._hashing.put(chunk if isinstance(chunk, bytes) else bytes(chunk))
         except BrokenPipeError:
             # The worker has given up, and says why itself.
             return
@@ -385,3 +362,4 @@ class _Pump:
             self._error = error
         finally:
             self._sink.close()
+            self._hashing.finish()

@@ -64,7 +64,7 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     assert {page for page in pages if f"\n{page}\n" not in index} == {"index", "configuration"}
 
 
-def test_the_reference_has_every_command_and_every_error() -> None:
+def test_the_reference_has_every_command_every_cell_and_every_error() -> None:
     program = """
 import sys, tempfile, pathlib
 sys.path.insert(0, "tools")
@@ -78,11 +78,14 @@ with tempfile.TemporaryDirectory() as name:
 names = [each.name if each.group == "nbcontain" else f"{each.group} {each.name}" for each in commands()]
 print([name for name in names if f"## {name}\\n" not in text])
 types = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+from nbcontain.magics import CELL_MAGICS, LESSON_MAGICS
+cells = [f"%%{name}" for name in (*CELL_MAGICS, "contextfile")] + [f"%{name}" for name in LESSON_MAGICS]
+print([name for name in cells if f"## {name}" not in text or f"usage: {name}" not in text])
 kinds = [name for name, kind in types.items() if issubclass(kind, errors.NbcontainError)]
 print([name for name in kinds if f"| `{name}` |" not in text])
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n[]\n"
+    assert done.stdout == "[]\n[]\n[]\n"
 
 
 def test_the_badges_lead_to_the_address_that_the_project_has_and_to_none_that_it_has_not() -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from machine import Machine
 from nbcontain.errors import NbcontainError
+from rounds import SOAK
 
-SOAK = os.environ.get("NBCONTAIN_SOAK", "") not in ("", "0")
 ROUNDS = 10_000 if SOAK else 300
 """Of all attacks of this page together; an ordinary user makes a few of them."""
 

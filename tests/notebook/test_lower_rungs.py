@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import needs
+import places
 from nbcontain.lessons.passing_over import CONTAINER, VOLUME, PassingOver
 from nbcontain.lessons.passing_over import needs as asked_for
 
@@ -19,15 +21,31 @@ NOTEBOOKS = {path.name[:2]: str(path) for path in sorted((CHECKOUT / "notebooks"
 BELOW = "chroot" if os.geteuid() == 0 else "userns-chroot"
 
 
+@pytest.fixture(scope="module")
+def shared_root() -> Iterator[Path]:
+    """A store for both rungs: its images, and the one of this computer's programs, are made once."""
+    with places.store_directory() as root:
+        yield root
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    ("rung", "numbers"), [("none", ("00", "01", "02", "03", "04", "06", "10")), (BELOW, ("00", "04", "10"))]
+    ("rung", "display", "numbers"),
+    [
+        ("none", "plain", ("00", "01", "02", "03", "04", "05", "06", "07", "09", "10")),
+        # There each container has a copy of its image's files: few of them.
+        (BELOW, "card", ("00", "04", "08", "10")),
+    ],
 )
-def test_no_lesson_stops(root: Path, tmp_path: Path, rung: str, numbers: tuple[str, ...]) -> None:
+def test_no_lesson_stops(
+    shared_root: Path, tmp_path: Path, rung: str, display: str, numbers: tuple[str, ...]
+) -> None:
     needs.program("ip", "iproute2")
-    env = {**os.environ, "NBCONTAIN_ROOT": str(root), "NBCONTAIN_DISPLAY": "plain", "NBCONTAIN_ISOLATION": rung}
-    env.update(IPYTHONDIR=str(tmp_path / "ipython"), PYTHONPATH=str(CHECKOUT))
+    env = {**os.environ, "NBCONTAIN_ROOT": str(shared_root), "NBCONTAIN_DISPLAY": display, "NBCONTAIN_ISOLATION": rung}
+    # Kernels that a lesson makes known are not this user's.
+    env.update(IPYTHONDIR=str(tmp_path / "ipython"), JUPYTER_DATA_DIR=str(tmp_path / "jupyter"))
+    env.update(PYTHONPATH=str(CHECKOUT))
     program = [sys.executable, CHECKOUT / "tests" / "notebook_shell.py", *(NOTEBOOKS[each] for each in numbers)]
     done = subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -35,6 +53,8 @@ def test_no_lesson_stops(root: Path, tmp_path: Path, rung: str, numbers: tuple[s
     assert {number: each["error"] for number, each in told.items() if each["error"]} == {}
     if rung == "none":  # images, layers, tags and registries are shown there as everywhere
         assert told["01"]["proved"] >= 20 and told["01"]["passed_over"] >= 30
+        assert told["05"]["proved"] >= 20 and told["05"]["judged"].keys() == {"05-1", "05-2"}
+    assert list(tmp_path.glob("*.tar")) == [] and list(tmp_path.glob("no-container-*")) == []
 
 
 @pytest.mark.parametrize(

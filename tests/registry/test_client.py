@@ -134,3 +134,19 @@ def test_what_was_cut_is_asked_for_from_where_it_stopped(engine: Engine, registr
     engine.registry.pull(f"{registry.host}/team/app:1").result()
     asked = [headers.get("Range") for method, path, headers in registry.requests if str(big.digest) in path]
     assert asked == [None, "bytes=1500000-"]
+
+
+def test_a_short_answer_that_comes_late_is_an_answer(
+    engine: Engine, registry: Registry, sample: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is slower than so many bytes in a while is lost; but what has come is not thrown away for it."""
+    monkeypatch.setattr(wire, "_WINDOW_S", 0.05)
+    monkeypatch.setattr(engine.registry, "patience", Patience(1, 0.0, 0.0))
+    registry.add("team/app", "1", *sample)
+
+    def late(handler: Any) -> bool:
+        time.sleep(0.1)
+        return False
+
+    registry.fault("GET /v2/", late, 99)
+    assert engine.registry.tags(f"{registry.host}/team/app") == ["1"]

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from machine import Machine
+from machine import Machine, supervisor_of, until
+from nbcontain.errors import UsageError
+from nbcontain.events import Output
 from nbcontain.oci.spec import IdMapping, Mount, Spec
 from nbcontain.runtime import rehearsal
+from nbcontain.runtime.beforehand import Beforehand
 from nbcontain.runtime.container import Container
+from nbcontain.runtime.generate import RunOptions
+from nbcontain.runtime.rungs import Rung
 from nbcontain.values import replace
 
 Change = Callable[[Spec], Spec]
@@ -160,3 +168,75 @@ def test_containers_can_be_started_after_the_package_is_gone_from_the_disk(monke
     """pip has put another one there, or none, while a kernel runs: whoever waits has all that a start needs."""
     monkeypatch.setattr(rehearsal, "__file__", "/nowhere/rehearsal.py")
     rehearsal.of_init()
+
+
+SEEN = "cut -d' ' -f4- /proc/self/mountinfo; ls -l /dev /dev/pts; cat /proc/mounts /proc/self/cgroup; "
+SEEN += "cut -d: -f1 /proc/net/dev; ls -l /proc/self/ns | grep -c ."
+
+
+def told(hostname: str) -> int:
+    """The first process that is called like this; 0 if there is none."""
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if b"runtime.zygote" in each.read_bytes():
+                pid = int(each.parent.name)
+                shown = subprocess.run(["nsenter", "-t", str(pid), "-u", "hostname"], capture_output=True, text=True)
+                if shown.stdout.strip() == hostname:
+                    return pid
+    return 0
+
+
+def test_what_was_begun_before_its_bundle_was_there_is_the_same_container(profile: str, machine: Machine) -> None:
+    """`run` tells of it beforehand, who starts what was created does not."""
+    words, options = ("sh", "-c", f"hostname; {SEEN}"), {"hostname": "same", "network": "none"}
+    begun = machine.run(*words, remove=False, **options).stdout
+    later = machine.engine.create(RunOptions(image="box", command=words, **options))  # type: ignore[arg-type]
+    machine.engine.start(later)
+    later.wait(20)
+    plain = b"".join(each.event.data for each in later.follow() if isinstance(each.event, Output)).decode()
+    assert masked(begun) == masked(plain)
+
+
+def masked(text: str) -> list[str]:
+    """Without what differs from container to container, and from minute to minute."""
+    text = re.sub(r"/?[0-9a-f]{12,64}|/\d+|\d+:\d+|\b\d\d? [A-Z][a-z]{2}\b|[A-Z][a-z]{2} +\d+", "*", text)
+    # The kernel lists mounts by when they were made, and not by when they were put there.
+    return sorted(text.splitlines())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="looks into other namespaces")
+def test_who_was_told_of_a_container_that_is_not_started_after_all_is_gone(machine: Machine) -> None:
+    machine.run("true")
+    options = RunOptions(image="box", command=("true",), hostname=f"told{os.getpid()}")
+
+    @contextmanager
+    def refused(container: Container) -> Iterator[None]:
+        until(lambda: told(options.hostname))
+        raise UsageError("no")
+        yield
+
+    with pytest.raises(UsageError, match="no"):
+        machine.engine.run(options, around=refused).result()
+    until(lambda: not told(options.hostname))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="looks into other namespaces")
+def test_a_container_starts_though_who_was_told_of_it_is_dead(machine: Machine) -> None:
+    machine.run("true")
+    options = RunOptions(image="box", command=("echo", "there"), hostname=f"dead{os.getpid()}")
+
+    @contextmanager
+    def killing(container: Container) -> Iterator[None]:
+        until(lambda: told(options.hostname))
+        os.kill(supervisor_of(told(options.hostname)), signal.SIGKILL)
+        until(lambda: not told(options.hostname))
+        yield
+
+    assert machine.engine.run(options, around=killing).result().stdout == "there\n"  # type: ignore[union-attr]
+
+
+def test_what_hindered_init_beforehand_is_told_when_somebody_hears_of_it() -> None:
+    done = Beforehand()
+    done.begin({"spec": "{"}, Rung())
+    with pytest.raises(ValueError, match="Expecting"):
+        done.settle()

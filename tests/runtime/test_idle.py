@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from machine import SLEEP, Machine, said, supervisor_of, until
 from nbcontain.errors import Cancelled, ContainerError
 from nbcontain.events import Output, Record, decode, encode
-from nbcontain.runtime import pump
+from nbcontain.runtime import output_lines, pump
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.idle import Idle
@@ -148,9 +148,31 @@ Anonymous:             0 kB
     assert pump.unchanged(smaps) == [(0x1000, 0x2000), (0x5000, 0x6000)]
 
 
-@given(st.binary(), st.sampled_from(["stdout", "stderr"]), st.floats(0, 4e9))
-def test_the_pump_writes_the_lines_that_everybody_else_writes(data: bytes, stream: str, now: float) -> None:
-    assert pump.line(now, "0123abcd", stream, data) == encode(Record(now, Output("0123abcd", stream, data)))  # type: ignore[arg-type]
+TEXT = st.sampled_from(
+    [b'a "word" of C:\\text\r\n', "hält\u2028\udcff".encode("utf-8", "surrogateescape"), bytes(range(256))]
+)
+
+
+@given(st.binary() | TEXT, st.integers(0, 800), st.sampled_from(["stdout", "stderr"]), st.floats(0, 4e9))
+def test_output_is_written_as_the_lines_that_everybody_else_writes(
+    data: bytes, times: int, stream: str, now: float
+) -> None:
+    data *= times
+    pieces = [data[start : start + 8192] for start in range(0, len(data), 8192)]
+    wanted = b"".join(encode(Record(now, Output("0123abcd", stream, each))) for each in pieces)  # type: ignore[arg-type]
+    assert b"".join(output_lines.parts(now, "0123abcd", stream, data)) == wanted
+
+
+@given(st.binary(min_size=1, max_size=20), st.integers(1, 2000), st.integers(0, 99))
+def test_output_that_a_full_disk_cut_off_is_counted_as_what_no_whole_line_has(
+    data: bytes, times: int, per_cent: int
+) -> None:
+    data *= times
+    said = b"".join(lines := output_lines.parts(1.0, "0123", "stdout", data))
+    written = len(said) * per_cent // 100
+    kept = b"".join(decode(each).event.data for each in said[:written].split(b"\n")[:-1])  # type: ignore[union-attr]
+    assert output_lines.missing(lines, len(data), written) == len(data) - len(kept)
+    assert output_lines.missing(lines, len(data), len(said)) == 0
 
 
 def test_what_a_supervisor_remembers_survives_as_words() -> None:
@@ -169,4 +191,4 @@ def test_the_pump_imports_next_to_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", program, place], capture_output=True, text=True, check=True
     )
-    assert set(done.stdout.split()) <= {"pump", "select", "_json"}
+    assert set(done.stdout.split()) <= {"pump", "output_lines", "select", "_json"}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import SLEEP, Machine, said, supervisor_of, until
+from machine import SLEEP, Machine, is_running, said, supervisor_of, until
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, Cancelled, ContainerError, ContainerNotFound, InUse, NameTaken, NotRunning
@@ -24,14 +24,6 @@ from nbcontain.runtime.generate import RunOptions
 
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process that is more than a memory."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def python(machine: Machine, program: str) -> subprocess.Popen[str]:

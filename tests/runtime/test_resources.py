@@ -77,6 +77,47 @@ def test_a_further_program_is_limited_with_the_others(machine: Machine, roots: l
     assert container.state().oom_killed
 
 
+FIRST_ONLY = {
+    "memory.swappiness": ("10", {"memory_swappiness": 10}),
+    "memory.oom_control oom_kill_disable": ("1", {"memory": "64m", "oom_kill_disable": True}),
+    "cpu.rt_runtime_us": ("2000", {"cpu_rt_runtime": 2000, "cpu_rt_period": 500_000}),
+}
+
+
+@pytest.mark.parametrize("file", FIRST_ONLY)
+def test_limits_that_only_version_1_has_hold_there_and_are_refused_elsewhere(
+    machine: Machine, roots: list[Path], file: str
+) -> None:
+    (wanted, options), tree = FIRST_ONLY[file], Tree.here(is_root=True)
+    root = tree.first.get(file.partition(".")[0])
+    if root is None:
+        with pytest.raises(SetupFailed, match="version 2"):
+            machine.start(SLEEP, **options)
+    elif not (root / file.partition(" ")[0]).exists() and "rt_" in file:
+        with pytest.raises(SetupFailed, match="this kernel has no"):
+            machine.start(SLEEP, **options)
+    else:
+        container = machine.start(SLEEP, **options)
+        assert str(machine.engine.resources.group(container).number(file)) == wanted
+        found = container.to_dict()["HostConfig"]
+        assert found["MemorySwappiness"] == options.get("memory_swappiness")
+        assert found["OomKillDisable"] == options.get("oom_kill_disable")
+        assert found["CpuRealtimeRuntime"] == options.get("cpu_rt_runtime", 0)
+
+
+@pytest.mark.parametrize(("options", "why"), [
+    ({"memory_swappiness": 101}, "between 0 and 100"), ({"oom_kill_disable": True}, "needs --memory"),
+    ({"cpu_rt_runtime": 2_000_000}, "more than --cpu-rt-period"),
+    ({"blkio_weight_device": ("/dev/null:100",)}, "no disk"),
+    ({"blkio_weight_device": ("/dev/sda:5",)}, "no device and weight"),
+])  # fmt: skip
+def test_what_makes_no_sense_is_refused_before_anything_is_made(
+    machine: Machine, options: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(UsageError, match=why):
+        machine.run("true", **options)
+
+
 def test_processors_are_shared_out(machine: Machine, roots: list[Path]) -> None:
     container = machine.start(BUSY, cpus="0.2", cpuset_cpus="0")
     assert machine.execute(container, "grep", "Cpus_allowed_list", "/proc/1/status")[1].split()[1] == "0"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -112,3 +113,33 @@ def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:
 def test_a_place_where_nothing_can_be_made_is_an_error_and_no_endless_try() -> None:
     with pytest.raises(FileNotFoundError), files.temporary_directory(Path("/proc")):
         pass
+
+
+def test_what_nfs_keeps_because_it_is_open_stays_for_a_later_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of NFS gives a file that is removed while it is open another name, which is busy (nfs(5))."""
+    unlink = os.unlink
+    is_open = True
+
+    def as_on_nfs(name: bytes, *, dir_fd: int) -> None:
+        if is_open and name.startswith(b".nfs"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+        if is_open and name == b"open":
+            os.rename(name, b".nfs0001", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        else:
+            unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", as_on_nfs)
+    for directory in ("flat", "deep/below"):
+        (tmp_path / directory).mkdir(parents=True)
+        for name in ("a", "open", "z"):
+            (tmp_path / directory / name).touch()
+    for name in ("flat", "deep"):
+        files.remove_tree(tmp_path / name)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["deep", "deep/below", "deep/below/.nfs0001", "flat", "flat/.nfs0001"]
+    is_open = False
+    for name in ("flat", "deep"):
+        files.remove_tree(tmp_path / name)
+    assert os.listdir(tmp_path) == []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nbcontain.errors import DiskFailed
 from nbcontain.store import place as places
 from nbcontain.store.layout import Layout
 from nbcontain.store.place import Place, file_systems, place, unless_networked
@@ -84,3 +85,17 @@ def test_what_is_mounted_is_read_from_the_kernel() -> None:
     assert "proc" in kinds.values() and "" not in kinds.values()
     device = os.stat("/proc").st_dev
     assert kinds[f"{os.major(device)}:{os.minor(device)}"] == "proc"
+
+
+def test_a_disk_that_cannot_be_written_to_is_passed_over(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = places.files.make_new_directory
+
+    def as_on_a_read_only_disk(path: Path, mode: int = 0o700) -> None:
+        if path.parent.name == "var-disk":
+            raise DiskFailed(f"the disk under {path.parent} fails", why="Read-only file system")
+        made(path, mode)
+
+    monkeypatch.setattr(places.files, "make_new_directory", as_on_a_read_only_disk)
+    monkeypatch.setattr(places, "networked", lambda path, mounts: "nfs4" if "home" in path.parts else "")
+    disks = (str(home.parent / "var-disk"), str(home.parent / "disk"))
+    assert unless_networked(Layout(home / "store"), os.geteuid(), disks).layout.root == mine(home)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -17,8 +17,8 @@ from nbcontain.store.snapshots import Snapshotter, Staging, Worker
 from nbcontain.store.stacks import Arrivals, Stacks
 
 
-def test_who_feeds_a_layer_that_cannot_be_begun_does_not_wait_for_good(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+def test_a_layer_that_cannot_be_begun_keeps_nothing_open(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def staging(self: Snapshotter, parent: object = None) -> AbstractContextManager[Staging]:
         raise StoreError("no place to unpack it")
@@ -26,16 +26,14 @@ def test_who_feeds_a_layer_that_cannot_be_begun_does_not_wait_for_good(
     monkeypatch.setattr(Snapshotter, "staging", staging)
     digest = Digest.of(b"layer")
     layer = Layer(Descriptor(LAYER_TAR_GZIP, digest, 5), DiffID(digest))
+    coming = tmp_path / "layer"
+    coming.touch()
     before = len(os.listdir("/proc/self/fd"))
     arrivals = Arrivals(Stacks(store, cast(Worker, None)), [layer])
-    feed = arrivals.feed(layer)
-    assert feed is not None
-    writer = threading.Thread(target=feed.write, args=(bytes(3 << 20),), daemon=True)
-    writer.start()
-    with pytest.raises(StoreError, match="no place"):
-        arrivals.wait()
-    writer.join(10)
-    assert not writer.is_alive()
-    feed.close()
+    with arrivals.feed(layer, coming) or nullcontext() as feed:
+        assert feed is not None
+        feed.wrote(b"piece")
+        with pytest.raises(StoreError, match="no place"):
+            arrivals.wait()
     # Fewer, where what earlier tests left open has been collected meanwhile.
     assert len(os.listdir("/proc/self/fd")) <= before

@@ -1,0 +1,43 @@
+"""What a program writes, as lines of its container's journal: the same bytes as `events.encode` gives, at once.
+
+Run by the supervisor and by the pump, which imports this by its own name and nothing besides.
+"""
+
+from _json import encode_basestring_ascii
+
+RECORD_BYTES = 8192
+"""As in `journal.OUTPUT_BYTES_PER_RECORD`."""
+_TABS = b"\t\r\x1b"
+_CONTROLS = bytes(each for each in (*range(32), 127) if each not in (*_TABS, 10))
+_END = b"}\n"
+_PARTS = 3
+
+
+def parts(now: float, task: str, stream: str, data: bytes) -> list[bytes]:
+    """The lines, three parts each, to be written one after the other."""
+    head = f'{{"time":{round(now, 6)!r},"kind":"output","task":"{task}","stream":"{stream}","data":'.encode()
+    found: list[bytes] = []
+    for start in range(0, len(data), RECORD_BYTES):
+        found += (head, quoted(data[start : start + RECORD_BYTES]), _END)
+    return found
+
+
+def quoted(data: bytes) -> bytes:
+    """A string of JSON. Plain text, which most output is, is looked through as a whole, not character by character."""
+    if not data.isascii() or len(data.translate(None, _CONTROLS)) < len(data):
+        said: str = encode_basestring_ascii(data.decode("utf-8", "surrogateescape"))
+        return said.encode()
+    data = data.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+    data = data.replace(b"\t", b"\\t").replace(b"\r", b"\\r").replace(b"\x1b", b"\\u001b")
+    return b'"%b"' % data
+
+
+def missing(lines: list[bytes], size_bytes: int, written: int) -> int:
+    """How much output of so many bytes is not in the journal, where only the first `written` bytes of its lines are."""
+    end = kept = 0
+    for number in range(0, len(lines), _PARTS):
+        end += sum(map(len, lines[number : number + _PARTS]))
+        if end > written:
+            break
+        kept += RECORD_BYTES
+    return max(0, size_bytes - kept)

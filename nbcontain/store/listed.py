@@ -1,0 +1,53 @@
+"""What one state of index.json says (image-spec image-layout.md#indexjson-file): entries, some of which have names."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from nbcontain.errors import BadReference
+from nbcontain.oci import codec
+from nbcontain.oci.image import REF_NAME, Descriptor
+from nbcontain.oci.reference import Reference
+
+Named = tuple[Reference | None, Descriptor]
+
+
+class Listed:
+    """One state of index.json, parsed when something is asked of it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    @cached_property
+    def entries(self) -> list[Descriptor]:
+        """All of them, also those that are no images."""
+        return list(codec.parse_index(self.data).manifests)
+
+    @cached_property
+    def named(self) -> list[Named]:
+        """The same with their names."""
+        return [(name_of(entry), entry) for entry in self.entries]
+
+    def by_name(self, reference: Reference) -> list[Named]:
+        """Those of this name."""
+        return self._by_name.get(reference, [])
+
+    @cached_property
+    def _by_name(self) -> dict[Reference, list[Named]]:
+        found: dict[Reference, list[Named]] = {}
+        for name, entry in self.named:
+            if name is not None:
+                found.setdefault(name, []).append((name, entry))
+        return found
+
+
+def name_of(entry: Descriptor) -> Reference | None:
+    """The name of an entry; None if it has none, or one that is none of ours."""
+    text = entry.annotations.get(REF_NAME)
+    if text is None:
+        return None
+    try:
+        return Reference.parse(text)
+    except BadReference:
+        # Another program's entry: the image is one, its name is none of ours.
+        return None

@@ -1,0 +1,259 @@
+"""Deaths, reused pids, orphans, floods of output and reboots, again and again: nothing foreign is touched or left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from machine import SLEEP, Machine, is_running, supervisor_of, until
+from nbcontain.engine import Engine
+from nbcontain.errors import ContainerError
+from nbcontain.events import Notice, Output
+from nbcontain.runtime.container import Container
+from rounds import SOAK, rounds
+
+pytestmark = pytest.mark.timeout(7200 if SOAK else 120)
+
+
+def inside_of(space: str) -> list[int]:
+    """Whoever lives in this pid namespace. Not the dead: for some of them this machine's first process is to wait."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/ns/pid") == space and is_running(int(pid)):
+                found.append(int(pid))
+    return found
+
+
+def mounts_of(machine: Machine) -> list[str]:
+    """What this machine's own processes see mounted of a store."""
+    root = str(machine.engine.layout.root)
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if root in line]
+
+
+def groups_of(container: Container) -> list[str]:
+    """The control groups that are named after a container."""
+    found = []
+    for where, names, _ in os.walk("/sys/fs/cgroup"):
+        found += [f"{where}/{name}" for name in names if container.id in name]
+    return found
+
+
+@pytest.mark.parametrize("victims", [("supervisor",), ("init",), ("supervisor", "init")], ids=" and ".join)
+def test_who_is_killed_takes_all_along_and_how_it_ended_is_told(machine: Machine, victims: tuple[str, ...]) -> None:
+    chance = random.Random(10)
+    for number in rounds(100, 2):
+        limits = {"memory": "64m"} if number % 2 else {}
+        script = f"sleep 4242 & (trap '' TERM; exec sleep 4243) & {SLEEP}"
+        container = machine.start(script, name="doomed", **limits)
+        pid = container.pid
+        assert pid is not None
+        space, pids = os.readlink(f"/proc/{pid}/ns/pid"), {"init": pid, "supervisor": supervisor_of(pid)}
+        time.sleep(chance.random() * 0.02)
+        for victim in victims:
+            os.kill(pids[victim], signal.SIGKILL)
+        until(lambda: not container.is_active, 2)  # noqa: B023 - asked here
+        until(lambda: inside_of(space) == [] and not is_running(pids["supervisor"]), 10)  # noqa: B023 - asked here
+        if victims == ("init",):
+            assert (container.status, container.wait(2)) == ("exited", 137)
+        elif container.status == "lost":
+            with pytest.raises(ContainerError):
+                container.wait(1)
+        else:
+            # It may have been told of init's end a moment before its own.
+            assert container.wait(1) == 137
+        assert mounts_of(machine) == []
+        machine.engine.remove_container(container)
+        assert groups_of(container) == []
+
+
+@pytest.fixture
+def reusing() -> Iterator[None]:
+    """Where pids can be chosen (ns_last_pid): what is tested is run in a pid namespace of its own."""
+    if os.geteuid():
+        pytest.skip("only root may say which pid is next")
+    yield
+
+
+REUSE = """
+import contextlib, os, signal, subprocess, sys, time
+from pathlib import Path
+from nbcontain.engine import Engine
+from nbcontain.errors import NbcontainError
+from nbcontain.handles import Container
+from nbcontain.runtime.generate import RunOptions
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+def taking(pid):
+    # Another program that has exactly this pid.
+    while True:
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
+        victim = subprocess.Popen(["sleep", "1000"])
+        if victim.pid == pid:
+            return victim
+        victim.kill()
+        victim.wait()
+
+with Engine(sys.argv[1]) as engine:
+    for number in range(int(sys.argv[2])):
+        told = RunOptions(image="box", detach=True, command=("sh", "-c", "echo ready; exec sleep 100"), name="old")
+        engine.run(told).result()
+        held = engine.container("old")
+        pid = held.pid
+        supervisor = parent_of(pid)
+        os.kill(supervisor, signal.SIGKILL)
+        # Nobody waits for them here but their parents, of which we are the last.
+        while os.path.exists(f"/proc/{supervisor}") or os.path.exists(f"/proc/{pid}"):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+            time.sleep(0.001)
+        victims = [taking(pid), taking(supervisor)]
+        for act in (lambda: held.stop(1), lambda: held.kill(9), lambda: held.exec(["true"]), lambda: held.stats(),
+                    lambda: held.top(), lambda: held.pause(), lambda: engine.containers(["status=running"])):
+            with contextlib.suppress(NbcontainError):
+                assert not act(), act
+        assert held.status == "lost", held.status
+        engine.remove_container(engine.container("old"), force=True)
+        assert [each.poll() for each in victims] == [None, None], number
+        for each in victims:
+            state = Path(f"/proc/{each.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            assert state == "S", state
+            each.kill()
+            each.wait()
+print("unharmed")
+"""
+
+
+def test_who_has_got_a_dead_containers_pid_is_not_touched(machine: Machine, reusing: None) -> None:
+    words = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c", REUSE]
+    count = len(rounds(200, 2))
+    ended = subprocess.run([*words, str(machine.engine.layout.root), str(count)], capture_output=True, text=True)
+    assert ended.stdout == "unharmed\n", ended.stderr[-2000:]
+
+
+def zombies_of(parent: int) -> int:
+    """How many children of a process are dead and not waited for."""
+    count = 0
+    for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            count += Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return count
+
+
+@pytest.mark.parametrize("init", [True, False], ids=["init", "no init"])
+def test_orphans_by_the_thousand_are_nobodys_zombies_with_init_and_none_of_ours_without(
+    machine: Machine, init: bool
+) -> None:
+    number = len(rounds(10_000, 300))
+    # Whoever is in the way of a shell that waits: exec'd, so that pid 1 without --init knows of no children.
+    made = f"i=0; while [ $i -lt {number} ]; do i=$((i+1)); (true & ) ; done"
+    container = machine.start(f"echo ready; sh -c '{made}'; echo made; exec sleep 600", init=init)
+    until(lambda: b"made" in b"".join(each.event.data for each in container.output()), 600)  # type: ignore[union-attr]
+    pid = container.pid
+    assert pid is not None
+    assert zombies_of(supervisor_of(pid)) == 0
+    if init:
+        until(lambda: zombies_of(pid) == 0, 10)
+    container.kill(9)
+    assert container.wait(30) == 137
+
+
+def test_a_storm_of_further_programs_leaves_nothing(machine: Machine) -> None:
+    container = machine.start(SLEEP)
+    pid = container.pid
+    assert pid is not None
+    machine.execute(container, "true")
+    supervisor = supervisor_of(pid)
+    before, space = len(os.listdir(f"/proc/{supervisor}/fd")), os.readlink(f"/proc/{pid}/ns/pid")
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda n: machine.execute(container, "sh", "-c", f"exit {n % 7}")[0], rounds(1000, 40)))
+    assert codes == [n % 7 for n in rounds(1000, 40)]
+    until(lambda: len(os.listdir(f"/proc/{supervisor}/fd")) <= before, 10)
+    assert zombies_of(supervisor) == 0
+    until(lambda: len(inside_of(space)) <= 2, 10)
+
+
+def test_a_flood_of_output_is_rotated_and_every_follower_has_it_without_gaps(machine: Machine) -> None:
+    size_mb, kept_mb = (1024, 10) if SOAK else (24, 1)
+    lines = size_mb * 1024 * 1024 // 64
+    container = machine.start(
+        f"echo ready; sleep 0.5; awk 'BEGIN {{ for (i = 1; i <= {lines}; i++) printf \"%063d\\n\", i }}'",
+        log_opts=(f"max-size={kept_mb}m", "max-file=3"),
+    )
+    pid = container.pid
+    assert pid is not None
+    supervisor, peaks = supervisor_of(pid), [0]
+
+    def follow(_: int) -> tuple[int, int, int]:
+        """The last number, how often some were missing and that was told, and how often it was not."""
+        last, told, untold, is_told, rest = 0, 0, 0, False, b""
+        for record in container.follow():
+            if isinstance(record.event, Notice):
+                is_told, told, rest = True, told + 1, b""
+            if not isinstance(record.event, Output):
+                continue
+            *whole, rest = (rest + record.event.data).split(b"\n")
+            for line in whole:
+                # The first one after a gap may be the end of a line.
+                if len(line) == 63 and line.isdigit():
+                    untold += int(line) != last + 1 and not is_told
+                    last, is_told = int(line), False
+        return last, told, untold
+
+    def watch() -> None:
+        while container.is_active:
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{supervisor}/status").read_text()
+                peaks.append(int(status.partition("VmRSS:")[2].split()[0]))
+            time.sleep(0.05)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor(5) as pool:
+        ends = list(pool.map(follow, range(5)))
+    watcher.join()
+    assert container.wait(5) == 0
+    assert [(last, untold) for last, _, untold in ends] == [(lines, 0)] * 5
+    assert max(peaks) < 40 * 1024
+    kept = [each for each in os.listdir(container.bundle.path) if each.startswith("journal.jsonl")]
+    assert len(kept) <= 3
+    print(f"\nflood of {size_mb} MB: gaps, all told of, {[told for _, told, _ in ends]}; peak {max(peaks)} KiB")
+
+
+def test_after_a_reboot_everything_is_as_policies_and_flags_say(machine: Machine) -> None:
+    """Every supervisor is dead, whatever it was about, and nobody has written anything down."""
+    for _ in rounds(50, 1):
+        running = machine.start(SLEEP, name="running")
+        paused = machine.start(SLEEP, name="paused")
+        stopping = machine.start("trap '' TERM; echo ready; while :; do sleep 0.05; done", name="stopping")
+        always = machine.start(SLEEP, name="always", restart="always")
+        forgotten = machine.start(SLEEP, name="forgotten", remove=True)
+        machine.engine.container("paused").pause()
+        ender = subprocess.Popen(
+            [sys.executable, "-m", "nbcontain", "stop", "-t", "30", "stopping"], stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env={**os.environ, "NBCONTAIN_ROOT": str(machine.engine.layout.root)},
+        )  # fmt: skip
+        time.sleep(0.3)
+        every = (running, paused, stopping, always, forgotten)
+        for pid in [supervisor_of(each.pid) for each in every]:
+            os.kill(pid, signal.SIGKILL)
+        ender.wait(30)
+        until(lambda: not any(each.is_active for each in every), 5)  # noqa: B023 - asked here
+        with Engine(machine.engine.layout.root) as booted:
+            assert [each.name for each in booted.life.boot()] == ["always"]
+            told = {each.name: each.status for each in booted.containers()}
+        assert told == {"running": "lost", "paused": "lost", "stopping": "lost", "always": "running"}
+        machine.clear()

@@ -1,0 +1,53 @@
+"""A file that is read while it is written."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+
+from nbcontain.store.growing import Growing
+
+
+def test_what_is_written_is_read_as_it_comes_and_then_it_ends(tmp_path: Path) -> None:
+    source = random.Random(1)
+    pieces = [source.randbytes(source.choice((1, 511, 70_000, 300_000))) for _ in range(40)]
+    path = tmp_path / "coming"
+    path.touch()
+    growing = Growing(path)
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file, growing:
+            for piece in pieces:
+                file.write(piece)
+                growing.wrote(piece)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    found, buffer = bytearray(), memoryview(bytearray(100_000))
+    while count := growing.readinto(buffer):
+        found += buffer[:count]
+    writer.join()
+    growing.close()
+    assert bytes(found) == b"".join(pieces)
+
+
+def test_it_is_not_read_beyond_what_is_said_to_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "coming"
+    path.write_bytes(b"told, and left by another")
+    growing = Growing(path)
+    growing.wrote(b"told")
+    assert growing.readinto(memoryview(bytearray(100))) == 4
+    growing.end()
+    assert growing.readinto(memoryview(bytearray(100))) == 0
+    growing.close()
+
+
+def test_a_file_that_was_cut_off_ends_there(tmp_path: Path) -> None:
+    path = tmp_path / "coming"
+    path.write_bytes(b"some of it")
+    growing = Growing(path)
+    growing.wrote(bytes(1000))
+    path.write_bytes(b"")
+    assert growing.readinto(memoryview(bytearray(100))) == 0
+    growing.close()

@@ -14,4 +14,5 @@ from nbcontain.dockerfile.rules import CheckOptions
 def hints_of(dockerfile: ast.Dockerfile, options: BuildOptions, environ: Mapping[str, str]) -> tuple[ast.Remark, ...]:
     """Our own hints, less those that the Dockerfile does not want. Raises DockerfileError for a bad check option."""
     given = build_arguments(options.build_args, environ)
-    return CheckOptions.parse(given.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check)).kept(hints(dockerfile))
+    wanted = CheckOptions.parse(given.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check))
+    return wanted.kept(hints(dockerfile), dockerfile.skipped)

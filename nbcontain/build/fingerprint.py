@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 _CHUNK = 1 << 20
+_MANY = 1000
+"""After so many files OpenSSL's SHA-256 is loaded, whose loading costs as much as it saves of these."""
 _PIECE_BYTES = 16 << 20
 _LARGE_BYTES = 4 * _PIECE_BYTES
 """A file from that size on is hashed in pieces, by more than one processor."""
@@ -86,6 +88,7 @@ class Fingerprint:
         self._cache = cache
         self._on_read = on_read or (lambda size_bytes: None)
         self._total = sha256()
+        self._files = 0
 
     def hexdigest(self) -> str:
         return self._total.hexdigest()
@@ -173,6 +176,9 @@ class Fingerprint:
     def _read_file(self, path: str, key: str, seen: Stat, parent: int, name: str) -> str:
         """The digest of a file that was looked at a moment ago, in its directory, which is open."""
         started_ns = time.time_ns()
+        self._files += 1
+        if self._files == _MANY:
+            import hashlib  # noqa: F401 - `_hasher` takes it where it is loaded
         fd, status = opened_name(parent, name, path)
         try:
             found = content_digest(fd, seen[2], self._on_read)

@@ -64,7 +64,7 @@ class Inputs:
     def is_ignored(self, path: str) -> bool:
         """Whether .dockerignore leaves out a path of the build's own context, for sure."""
         context = self.directories.get("")
-        return context is not None and not context.ignore.has_exceptions and context.ignore.ignoring(path) is not None
+        return context is not None and context.ignore.leaves_out(path)
 
 
 @contextmanager

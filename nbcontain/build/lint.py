@@ -60,4 +60,4 @@ def check(
                 found.append(ast.Remark(message, error.span, error.hint))
             else:
                 errors.append(ast.Remark(error.message, error.span, error.hint or error.why))
-    return CheckReport(dockerfile.source, wanted.kept(found), tuple(dict.fromkeys(errors)))
+    return CheckReport(dockerfile.source, wanted.kept(found, dockerfile.skipped), tuple(dict.fromkeys(errors)))

@@ -19,6 +19,8 @@ from nbcontain.whitespace import WHITESPACE
 
 _MAX_TRANSITIONS = 4096
 WILDCARDS = "*?["
+_ANY_NAME = "\x01"
+"""One that nobody spells out: what matches it matches whatever there is."""
 
 
 class BadPattern(BuildError):
@@ -239,11 +241,6 @@ class Ignore:
         return cls.parse("\n".join(f"!{each[1:]}" if each.startswith("!") else f"./{each}" for each in patterns))
 
     @property
-    def has_exceptions(self) -> bool:
-        """Whether a line begins with !."""
-        return any(pattern.readmits for pattern in self.patterns)
-
-    @property
     def nothing_matched(self) -> Matched:
         """What holds for the root."""
         return (False,) * len(self.patterns)
@@ -270,6 +267,14 @@ class Ignore:
             return None
         return [each for each, matches in zip(self.patterns, state, strict=True) if matches and not each.readmits][-1]
 
+    def leaves_out(self, source: str) -> bool:
+        """Whether nothing that a COPY's source names is in the context, for sure; "." is all of it."""
+        pattern = self.ignoring(_ANY_NAME if source == "." else source)
+        if pattern is None:
+            return False
+        behind = self.patterns[self.patterns.index(pattern) + 1 :]
+        return not any(each.readmits and (source == "." or _can_meet(each.text, source)) for each in behind)
+
     def may_readmit_below(self, directory: str) -> bool:
         """Whether a ! pattern could match something in this ignored directory, so that it must be looked through."""
         return any(pattern.readmits and _can_begin_with(pattern.text, directory) for pattern in self.patterns)
@@ -278,6 +283,22 @@ class Ignore:
 def _above(path: str) -> Sequence[str]:
     parts = path.split("/")
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def _can_meet(pattern: str, source: str) -> bool:
+    """Whether a pattern could match what a source with wildcards names, or something below it."""
+    components, parts = pattern.split("/"), source.split("/")
+    for part, component in zip(parts, components, strict=False):
+        if "**" in component or "**" in part:
+            return True
+        if not Glob.compile(component).matches(part):
+            try:
+                if not has_wildcards(part) or not Glob.compile(part).matches(component):
+                    return False
+            except BadPattern:
+                # Whoever copies tells what is wrong with it.
+                return True
+    return len(components) >= len(parts)
 
 
 def _can_begin_with(pattern: str, directory: str) -> bool:

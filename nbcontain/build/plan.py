@@ -61,7 +61,7 @@ def plan(
         epoch = planning.date(dockerfile.arguments, dated)
         state = planning.run()
         wanted = CheckOptions.parse(planning.scene.build_args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.check))
-        remarks = wanted.kept((*checks(dockerfile, planning.platforms), *planning.scene.remarks))
+        remarks = wanted.kept((*checks(dockerfile, planning.platforms), *planning.scene.remarks), dockerfile.skipped)
         wanted.refuse(remarks)
     except DockerfileError as error:
         error.source = dockerfile.source

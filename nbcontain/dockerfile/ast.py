@@ -330,3 +330,5 @@ class Dockerfile:
     remarks: tuple[Remark, ...] = ()
     check: str = ""
     """What `# check=` says, for `dockerfile.rules.CheckOptions`."""
+    skipped: tuple[tuple[Span, frozenset[str]], ...] = ()
+    """Checks that are taken back for one instruction, by a comment right above."""

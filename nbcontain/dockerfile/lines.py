@@ -15,6 +15,7 @@ from nbcontain.whitespace import WHITESPACE
 
 MAX_SOURCE_BYTES = 1 << 20
 MAX_LINE_BYTES = (1 << 16) - 1
+_SKIP = re.compile(r"check\s*=\s*skip\s*=(.*)", re.IGNORECASE)
 _DIRECTIVE = re.compile(r"#[\t\n\f\r ]*([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*(.+?)[\t\n\f\r ]*")
 _KEYWORD_END = re.compile(r"[\t\v\f\r ]+")
 _OWN_SYNTAX = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@].*)?")
@@ -40,12 +41,20 @@ class Line:
     heredocs: tuple[Heredoc, ...] = ()
     comment: str = ""
     """The comment on the line above; "" if there is none."""
+    skipped: frozenset[str] = frozenset()
+    """Checks that a comment right above takes back for this instruction: # check=skip=RULE,… // why."""
 
 
 def is_own_syntax(text: str) -> bool:
     """Whether `# syntax=` names the language that is read here, and not another program to read the file with."""
     words = text.split()
     return not words or _OWN_SYNTAX.fullmatch(words[0]) is not None
+
+
+def _skipped(comment: str) -> Iterator[str]:
+    """The checks that a comment takes back; none if it says something else."""
+    if match := _SKIP.match(comment):
+        yield from (name.strip() for name in match[1].partition("//")[0].split(","))
 
 
 @dataclass(slots=True)
@@ -62,14 +71,14 @@ class Lines:
         physical = self._physical()
         self._directives(physical)
         number = 0
-        comment = ""
+        comments: list[str] = []
         while number < len(physical):
             number += 1
             first = number
             line = physical[number - 1].lstrip(WHITESPACE)
             joined, goes_on = self._without_continuation("" if line.startswith("#") else line)
             if not goes_on and not joined:
-                comment = line[1:].strip(WHITESPACE) if line.startswith("#") else ""
+                comments = [*comments, line[1:].strip(WHITESPACE)] if line.startswith("#") else []
                 continue
             empty_lines = False
             while goes_on and number < len(physical):
@@ -90,8 +99,10 @@ class Lines:
                 self.remarks += (RULES["NoEmptyContinuation"].found(Span(number, number), hint=_EMPTY_HINT),)
             read = split_line(joined, span, self.escape)
             heredocs, number = self._heredocs(read, physical, number)
-            yield replace(read, span=Span(first, number), heredocs=heredocs, comment=comment)
-            comment = ""
+            skipped = frozenset(name for each in comments for name in _skipped(each))
+            comment = comments[-1] if comments and not _SKIP.match(comments[-1]) else ""
+            yield replace(read, span=Span(first, number), heredocs=heredocs, comment=comment, skipped=skipped)
+            comments = []
 
     def _physical(self) -> list[str]:
         if len(self.source) > MAX_SOURCE_BYTES:

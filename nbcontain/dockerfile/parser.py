@@ -36,10 +36,13 @@ def parse(source: str) -> ast.Dockerfile:
     lines = Lines(source)
     arguments: list[ast.Arg] = []
     stages: list[tuple[ast.From, list[ast.Instruction]]] = []
+    skipped: list[tuple[Span, frozenset[str]]] = []
     count = 0
     try:
         for line in lines:
             count += 1
+            if line.skipped:
+                skipped.append((line.span, line.skipped))
             if count > MAX_INSTRUCTIONS:
                 refuse(line, f"more than {MAX_INSTRUCTIONS} instructions")
             instruction = read_instruction(line)
@@ -65,7 +68,7 @@ def parse(source: str) -> ast.Dockerfile:
             "no FROM in this Dockerfile", where, source, hint="The first instruction is FROM image, or FROM scratch."
         )
     found = tuple(ast.Stage(base, tuple(instructions)) for base, instructions in stages)
-    return ast.Dockerfile(source, tuple(arguments), found, lines.escape, lines.remarks, lines.check)
+    return ast.Dockerfile(source, tuple(arguments), found, lines.escape, lines.remarks, lines.check, tuple(skipped))
 
 
 def parse_trigger(trigger: str, span: Span, escape: str = "\\") -> ast.Instruction:

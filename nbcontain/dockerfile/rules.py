@@ -13,6 +13,7 @@ from nbcontain.errors import DockerfileError, Span
 from nbcontain.truth import truth
 from nbcontain.values import dataclass, replace
 
+Skipped = Iterable[tuple[Span, frozenset[str]]]
 _DOCUMENTS = "https://docs.docker.com/go/dockerfile/rule/"
 
 
@@ -120,7 +121,6 @@ _CHECKS = (
         "CopyIgnoredFile",
         "Attempting to Copy file that is excluded by .dockerignore",
         'Attempting to {} file "{}" that is excluded by .dockerignore',
-        is_experimental=True,
     ),
     Rule(
         "InvalidDefinitionDescription",
@@ -209,9 +209,20 @@ class CheckOptions:
                     )
         return found
 
-    def kept(self, remarks: Iterable[Remark]) -> tuple[Remark, ...]:
-        """The findings that are wanted, and all that are no rule's, in the order of their lines."""
-        wanted = (each for each in dict.fromkeys(remarks) if not each.rule or self.wants(RULES[each.rule]))
+    def kept(self, remarks: Iterable[Remark], skipped: Skipped = ()) -> tuple[Remark, ...]:
+        """The findings that are wanted, and all that are no rule's, in the order of their lines.
+
+        `skipped` are those that an instruction takes back for itself.
+        """
+
+        def is_wanted(remark: Remark) -> bool:
+            if not remark.rule or remark.span is None:
+                return not remark.rule or self.wants(RULES[remark.rule])
+            line = remark.span.first
+            here = {name for span, names in skipped if span.first <= line <= span.last for name in names}
+            return self.wants(RULES[remark.rule]) and not here & {remark.rule, "all"}
+
+        wanted = filter(is_wanted, dict.fromkeys(remarks))
         return tuple(sorted(wanted, key=lambda each: each.span.first if each.span else 0))
 
     def wants(self, rule: Rule) -> bool:

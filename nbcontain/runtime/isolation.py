@@ -224,6 +224,7 @@ def pivot(root_fd: int, *, by_moving: bool = False) -> None:
 
     `by_moving`, where pivot_root(2) is refused: the mount then covers the host's root, which has no name any more.
     """
+    _see_the_whole_namespace(root_fd)
     os.fchdir(root_fd)
     if by_moving:
         syscalls.mount(".", "/", "", syscalls.MS_MOVE)
@@ -234,6 +235,29 @@ def pivot(root_fd: int, *, by_moving: bool = False) -> None:
     # The old root is now mounted over the new one, at the same place.
     syscalls.umount(".", syscalls.MNT_DETACH)
     os.chdir("/")
+
+
+def _see_the_whole_namespace(root_fd: int) -> None:
+    """Init: where we are in a chroot, leave it for the root of the mount namespace, of which nothing is to be left.
+
+    Else pivot_root(2) would change the root of this process alone: whoever enters the namespace later (an exec), and
+    whoever gets out of a chroot, would be on the machine's own root. Without a chroot all stays as it is.
+    """
+    own = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        # Who enters a mount namespace, be it his own, has its root for his: the topmost mount there.
+        syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
+        if os.path.samestat(os.stat("/"), os.fstat(root_fd)):
+            # No chroot: the container's root was laid over that root, and has to be pivoted to from below it.
+            os.fchdir(own)
+            os.chroot(".")
+    except PermissionError:
+        # In a user namespace that the mounts are not of: the kernel lets nobody make one in a chroot.
+        pass
+    finally:
+        os.close(pidfd)
+        os.close(own)
 
 
 @dataclass(frozen=True, slots=True)

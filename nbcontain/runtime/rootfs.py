@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +46,16 @@ def function(run: Function) -> Function:
 
 @function
 def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Unpack a layer's tar, which comes through a pipe or a ring and whoever feeds it hashes, into the root.
+    """Unpack a layer's tar, which comes through a ring and whoever feeds it hashes, into the root.
 
-    So many `descriptors` are the pipe's or the ring's; the ledger's follows, if there is one.
+    The descriptor behind the ring's is the ledger's, if there is one.
     """
-    source, rest = fds[: arguments["descriptors"]], fds[arguments["descriptors"] :]
-    with ExitStack() as stack:
-        applied = layers.apply_tar(
-            ring.Received(source) if len(source) == ring.DESCRIPTORS
-            else stack.enter_context(os.fdopen(source[0], "rb", buffering=0, closefd=False)),
-            ROOT, userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
-            target_type=TreeTarget if arguments["form"] == "tree" else None,
-            ledger=ledger_to(rest[0]) if rest else None,
-        )  # fmt: skip
+    source, rest = fds[: ring.DESCRIPTORS], fds[ring.DESCRIPTORS :]
+    applied = layers.apply_tar(
+        ring.Received(source), ROOT, userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
+        target_type=TreeTarget if arguments["form"] == "tree" else None,
+        ledger=ledger_to(rest[0]) if rest else None,
+    )  # fmt: skip
     return {
         "entries": applied.entries,
         "size_bytes": applied.size_bytes,

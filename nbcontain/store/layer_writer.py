@@ -7,51 +7,60 @@ bytes, on one machine: the compressor is fed blocks of one size whatever pieces 
 depends on them; and the header has no name and no time.
 
 A layer of more than a block is worked on by three: whoever writes reads and hashes, one thread compresses, and one
-hashes and writes what comes of that; by a fourth, if the tar also goes elsewhere. Each gives up Python's lock
-meanwhile, so all processors have work.
+hashes and writes what comes of that. Each gives up Python's lock meanwhile, so all processors have work. A worker that
+unpacks the tar at the same time reads it where it lies: the blocks are the slots of its ring.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
 from nbcontain.store.blobs import Blobs, BlobWriter
 from nbcontain.store.gzip_stream import GzipStream
-from nbcontain.store.stage import Block, Stage
+from nbcontain.store.ring import Sender
+from nbcontain.store.stage import Stage
 
-_BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 20
+_BLOCKS = 8
+"""So many blocks of a layer are in memory."""
 _AHEAD = 4
-"""So many blocks may wait for a thread."""
-
-Copy = Callable[[Block], object]
+"""So many compressed ones may wait to be written."""
 
 
 @contextmanager
-def layer_writer(blobs: Blobs, copy: Copy | None = None) -> Iterator[LayerWriter]:
+def layer_writer(blobs: Blobs, ring: Sender | None = None) -> Iterator[LayerWriter]:
     """Something to write a layer's tar to; what is not committed leaves nothing behind.
 
-    `copy` gets all of the tar too, piece by piece, on one thread at a time.
+    Who reads the `ring`, whose slots are of BLOCK_BYTES, gets all of the tar too.
     """
-    with blobs.writer() as blob, LayerWriter(blob, copy) as writer:
+    with blobs.writer() as blob, LayerWriter(blob, ring) as writer:
         yield writer
+
+
+def ring_for(size_bytes: int) -> Sender:
+    """A ring for a layer whose tar has about so many bytes."""
+    return Sender(BLOCK_BYTES, max(1, min(_BLOCKS, -(-size_bytes // BLOCK_BYTES))))
 
 
 class LayerWriter:
     """The tar of one layer, on its way to being a blob. Written by one thread; a context, for it may have threads."""
 
-    def __init__(self, blob: BlobWriter, copy: Copy | None = None) -> None:
+    def __init__(self, blob: BlobWriter, ring: Sender | None = None) -> None:
         self._blob = blob
-        self._copy = copy
-        self._copying: Stage | None = None
         self._sum = hashlib.sha256()
         self._compressor = GzipStream()
-        self._block = bytearray()
+        self._blocks: _Blocks | Sender = ring or _Blocks()
+        self._block: memoryview | None = None
         self._filled = 0
+        self._free = threading.Semaphore(self._blocks.slots - 1)
+        """Blocks that the compressor does not need any more, without the first, which nobody waits for."""
         self._compressing: Stage | None = None
         self._writing: Stage | None = None
         self._is_whole = False
@@ -60,7 +69,8 @@ class LayerWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for stage in (self._compressing, self._writing, self._copying):
+        self._block = None
+        for stage in (self._compressing, self._writing):
             if stage is not None:
                 stage.abandon()
 
@@ -68,11 +78,7 @@ class LayerWriter:
         """Some more of the tar, which may change as soon as this has returned. Raises what writing the blob raises."""
         view = memoryview(data)
         while view:
-            if not self._filled and len(view) >= _BLOCK_BYTES and isinstance(data, bytes):
-                self._take(view[:_BLOCK_BYTES])
-                view = view[_BLOCK_BYTES:]
-                continue
-            count = min(len(view), _BLOCK_BYTES - self._filled)
+            count = min(len(view), BLOCK_BYTES - self._filled)
             self._room()[:count] = view[:count]
             self._fill(count)
             view = view[count:]
@@ -91,12 +97,10 @@ class LayerWriter:
             return
         self._is_whole = True
         if self._filled:
-            self._take(memoryview(self._block)[: self._filled])
+            self._take()
         if self._compressing is not None and self._writing is not None:
             self._compressing.finish()
             self._writing.finish()
-        if self._copying is not None:
-            self._copying.finish()
         self._blob.write(self._compressor.finish())
 
     def commit(self) -> Layer:
@@ -111,36 +115,52 @@ class LayerWriter:
 
     def _room(self) -> memoryview:
         """Where the next bytes of the tar go."""
-        if not self._block:
-            self._block = bytearray(_BLOCK_BYTES)
-        return memoryview(self._block)[self._filled :]
+        if self._block is None:
+            if self._compressing is not None:
+                self._free.acquire()
+            self._block = self._blocks.slot()
+        return self._block[self._filled :]
 
     def _fill(self, count: int) -> None:
         self._filled += count
-        if self._filled == _BLOCK_BYTES:
-            # It belongs to the threads from here on.
-            block, self._block, self._filled = self._block, bytearray(), 0
-            self._take(block)
+        if self._filled == BLOCK_BYTES:
+            self._take()
 
-    def _take(self, block: Block) -> None:
-        """A block that nobody changes any more."""
+    def _take(self) -> None:
+        """The block is whole: it belongs to the threads and to the worker from here on."""
+        assert self._block is not None
+        count, block = self._filled, self._block[: self._filled]
+        self._block, self._filled = None, 0
+        self._blocks.send(count)
         if self._compressing is None:
-            if len(block) < _BLOCK_BYTES:
+            if count < BLOCK_BYTES:
                 self._sum.update(block)
                 self._blob.write(self._compressor.compress(block))
-                if self._copy is not None:
-                    self._copy(block)
                 return
-            if self._copy is not None:
-                self._copying = Stage(self._copy, _AHEAD)
             self._writing = Stage(self._blob.write, _AHEAD)
-            self._compressing = Stage(self._compress, _AHEAD)
+            self._compressing = Stage(self._compress, _AHEAD, self._free.release)
         # Before it is hashed here: the other threads have something to do meanwhile.
-        if self._copying is not None:
-            self._copying.put(block)
         self._compressing.put(block)
         self._sum.update(block)
 
-    def _compress(self, block: Block) -> None:
+    def _compress(self, block: bytes | bytearray | memoryview) -> None:
         if (packed := self._compressor.compress(block)) and self._writing is not None:
             self._writing.put(packed)
+
+
+class _Blocks:
+    """Blocks in memory of their own, which nobody else reads."""
+
+    slots = _BLOCKS
+
+    def __init__(self) -> None:
+        self._view = memoryview(mmap.mmap(-1, _BLOCKS * BLOCK_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self._next = 0
+
+    def slot(self) -> memoryview:
+        """The next one, to be filled from its beginning."""
+        return self._view[self._next : self._next + BLOCK_BYTES]
+
+    def send(self, count: int) -> None:
+        """So many bytes of it are there."""
+        self._next = (self._next + BLOCK_BYTES) % len(self._view)

@@ -7,10 +7,11 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 _READ_BYTES = 1 << 20
 _PIPE_BYTES = 1 << 20
+_Given = TypeVar("_Given")
 
 
 def pipe() -> tuple[int, int]:
@@ -29,25 +30,40 @@ def piped(work: Callable[[int], Mapping[str, Any]], read: Callable[[int], object
     Where both fail, what the writer raises is the cause, unless it is that nobody reads any more.
     """
     source, sink = pipe()
-    answers: list[Mapping[str, Any] | BaseException] = []
+
+    def working() -> Mapping[str, Any]:
+        try:
+            return work(sink)
+        finally:
+            os.close(sink)
+
+    def reading() -> None:
+        try:
+            read(source)
+        finally:
+            os.close(source)
+
+    return alongside(working, reading)
+
+
+def alongside(work: Callable[[], _Given], read: Callable[[], object]) -> _Given:
+    """Have `work`, on a thread of its own, write what `read` reads; each closes its end. Raises like `piped`."""
+    answers: list[_Given | BaseException] = []
 
     def working() -> None:
         try:
-            answers.append(work(sink))
+            answers.append(work())
         except BaseException as error:  # noqa: BLE001 - raised again below
             answers.append(error)
-        finally:
-            os.close(sink)
 
     thread = threading.Thread(target=working, name="nbcontain pipe", daemon=True)
     thread.start()
     failure: BaseException | None = None
     try:
-        read(source)
+        read()
     except BaseException as error:  # noqa: BLE001 - raised again below
         failure = error
     finally:
-        os.close(source)
         thread.join()
     [answer] = answers
     if isinstance(answer, BaseException) and not (failure and getattr(answer, "errno", None) == errno.EPIPE):

@@ -1,8 +1,8 @@
 """Bytes on their way to a worker through memory that both see: each is copied once, where a pipe copies it twice.
 
-The memory is so many slots of one size. A pipe says how many bytes are in the next slot, four bytes each time; on
-another comes one byte for each slot that was read. Whoever writes trusts what comes back for nothing but that there is
-room: the worker may have been taken over by what it reads.
+The memory is so many slots of one size, which is the first thing that a pipe says; then it says how many bytes are in
+the next slot, four bytes each time. On another comes one byte for each slot that was read. Whoever writes trusts what
+comes back for nothing but that there is room: the worker may have been taken over by what it reads.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ DESCRIPTORS = 3
 class Sender:
     """The end that is written to, by one thread. `fds` make the other (`Received`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, slot_bytes: int = _SLOT_BYTES, slots: int = _SLOTS) -> None:
+        self.slots = slots
+        self._slot_bytes = slot_bytes
         memory = os.memfd_create("nbcontain-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         with ExitStack() as stack:
             stack.callback(os.close, memory)
             # All of it now: who writes to memory that is not to be had later, or was cut off, is killed.
-            os.posix_fallocate(memory, 0, _SLOTS * _SLOT_BYTES)
-            self._memory = mmap.mmap(memory, _SLOTS * _SLOT_BYTES)
+            os.posix_fallocate(memory, 0, slots * slot_bytes)
+            self._memory = mmap.mmap(memory, slots * slot_bytes)
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL
             fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
             words, self._words = os.pipe2(os.O_CLOEXEC)
@@ -45,33 +47,44 @@ class Sender:
         self.fds: tuple[int, ...] = (memory, words, freed)
         self._view = memoryview(self._memory)
         self._next = 0
-        self._room = _SLOTS
+        self._room = slots
+        os.write(self._words, slot_bytes.to_bytes(_WORD_BYTES, "big"))
+
+    def slot(self) -> memoryview:
+        """The next slot, to be filled from its beginning, when it was read. Raises BrokenPipeError if nobody reads."""
+        if not self._room:
+            freed = os.read(self._freed, self.slots)
+            if not freed:
+                raise BrokenPipeError(errno.EPIPE, "nobody reads any more")
+            self._room = len(freed)
+        start = self._next * self._slot_bytes
+        return self._view[start : start + self._slot_bytes]
+
+    def send(self, count: int) -> None:
+        """So many bytes of that slot are to be read. They stay as they are until `slot` gives it again."""
+        self._next = (self._next + 1) % self.slots
+        self._room -= 1
+        os.write(self._words, count.to_bytes(_WORD_BYTES, "big"))
 
     def write(self, data: bytes | memoryview) -> None:
         """Have this read, when there is room. Raises BrokenPipeError if nobody reads any more."""
         rest = memoryview(data)
         while rest:
-            if not self._room:
-                freed = os.read(self._freed, _SLOTS)
-                if not freed:
-                    raise BrokenPipeError(errno.EPIPE, "nobody reads any more")
-                self._room = len(freed)
-            count = min(len(rest), _SLOT_BYTES)
-            start = self._next * _SLOT_BYTES
-            self._view[start : start + count] = rest[:count]
-            self._next = (self._next + 1) % _SLOTS
-            self._room -= 1
-            os.write(self._words, count.to_bytes(_WORD_BYTES, "big"))
+            count = min(len(rest), self._slot_bytes)
+            self.slot()[:count] = rest[:count]
+            self.send(count)
             rest = rest[count:]
 
     def close(self) -> None:
-        """That was all. Idempotent."""
+        """That was all, or all that will come. Idempotent."""
         if self._words >= 0:
             os.close(self._words)
             os.close(self._freed)
             self._words = -1
-            self._view.release()
-            self._memory.close()
+            # A slot that somebody still looks at, a traceback for one, goes with him.
+            with suppress(BufferError):
+                self._view.release()
+                self._memory.close()
 
     def leave(self) -> None:
         """The other end is somebody else's now, or nobody's: whoever writes is told when it is gone. Idempotent."""
@@ -85,7 +98,8 @@ class Received:
 
     def __init__(self, fds: Sequence[int]) -> None:
         memory, self._words, self._freed = fds
-        self._memory = memoryview(mmap.mmap(memory, _SLOTS * _SLOT_BYTES, prot=mmap.PROT_READ))
+        self._memory = memoryview(mmap.mmap(memory, 0, prot=mmap.PROT_READ))
+        self._slot_bytes = self._word()
         self._next = 0
         self._is_reading = False
 
@@ -95,8 +109,11 @@ class Received:
             # Nobody may wait for it any more.
             with suppress(BrokenPipeError):
                 os.write(self._freed, b"\0")
-        word = os.read(self._words, _WORD_BYTES)
-        self._is_reading = bool(word)
-        start = self._next * _SLOT_BYTES
-        self._next = (self._next + 1) % _SLOTS
-        return self._memory[start : start + int.from_bytes(word, "big")]
+        count = self._word()
+        self._is_reading = bool(count)
+        start = self._next
+        self._next = (start + self._slot_bytes) % len(self._memory)
+        return self._memory[start : start + count]
+
+    def _word(self) -> int:
+        return int.from_bytes(os.read(self._words, _WORD_BYTES), "big")

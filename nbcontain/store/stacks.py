@@ -124,13 +124,13 @@ class Stacks:
             return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), read, ledger, ())
 
     def apply(self, staging: Staging, source: Sequence[int], ledger: Sequence[int]) -> None:
-        """Have a worker unpack the plain tar that a pipe or a ring gives, to its end. Who writes to it hashes it."""
+        """Have a worker unpack the plain tar that a ring gives, to its end. Who writes to it hashes it."""
         self.worker.call(
             "apply_tar",
             (Mount("/", "bind", str(staging.fs), ("bind",)),),
             {
                 "userxattr": self.store.snapshots.userxattr, "form": self.store.snapshots.form,
-                "ids": "single" if self.ids.is_single else "all", "descriptors": len(source),
+                "ids": "single" if self.ids.is_single else "all",
             },  # fmt: skip
             (*source, *ledger),
         )

@@ -10,10 +10,16 @@ Block = bytes | bytearray | memoryview
 
 
 class Stage:
-    """A thread that does `work` with each block; so many of them may wait for it."""
+    """A thread that does `work` with each block; so many of them may wait for it.
 
-    def __init__(self, work: Callable[[Block], object], ahead: int) -> None:
+    `done` is called when a block is not needed any more, whatever became of it.
+    """
+
+    def __init__(
+        self, work: Callable[[Block], object], ahead: int, done: Callable[[], object] = lambda: None
+    ) -> None:  # fmt: skip
         self._work = work
+        self._done = done
         self._blocks: queue.Queue[Block | None] = queue.Queue(ahead)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="nbcontain layer", daemon=True)
@@ -49,3 +55,5 @@ class Stage:
                     self._work(block)
                 except BaseException as error:  # noqa: BLE001 - raised again by whoever puts the next one in
                     self._error = error
+            del block
+            self._done()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import places
 from machine import Machine
-from nbcontain.build.operations import direct
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
-from nbcontain.errors import NbcontainError
+from nbcontain.errors import BuildError, NbcontainError
 from nbcontain.store import files, tar
 from nbcontain.store.compression import uncompressed
 
@@ -134,23 +133,30 @@ def test_holes_stay_holes(machine: Machine, tmp_path: Path) -> None:
     assert (int(size), int(blocks) < 1000) == (8 << 20, True)
 
 
-def test_what_turns_out_not_to_be_plain_is_written_to_no_descriptor_of_others(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_turns_out_not_to_be_plain_is_copied_and_what_was_begun_is_gone(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(os.urandom(8 << 20))
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(8 << 20)
-    is_pipe = []
-
-    def slowly(fd: int, block: bytes) -> None:
-        time.sleep(0.05)
-        is_pipe.append(Path(f"/proc/self/fd/{fd}").is_fifo())
-        files.write(fd, block)
-
-    monkeypatch.setattr(direct, "files", SimpleNamespace(write=slowly))
+    machine.build("FROM box\nRUN true\n", "mixed", tmp_path)
+    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     machine.build("FROM box\nCOPY . /made/\n", "mixed", tmp_path)
-    assert is_pipe and all(is_pipe)
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) <= (threads + 1, descriptors + 2)
     assert machine.sh("stat -c %s /made/a /made/sparse", image="mixed").split() == [str(8 << 20)] * 2
+    assert not list(machine.engine.store.layout.tmp.iterdir())
+
+
+def test_a_layer_that_is_given_up_midway_ends_who_unpacks_it(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(os.urandom(9 << 20))
+
+    def full(fd: int, data: bytes | memoryview) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "begin_writing_out", lambda *_: full(0, b""))
+    with pytest.raises(BuildError, match="no room left"):
+        machine.build("FROM box\nCOPY a /made/\n", "full", tmp_path)
+    assert not list(machine.engine.store.layout.tmp.iterdir())
 
 
 def test_a_name_like_a_whiteouts_is_a_file(machine: Machine, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def found(source: str, **options: Any) -> list[tuple[str, int, str]]:
     ignore = Ignore.parse(options.pop("ignore", ""))
     report = check(
         parse(source), BuildOptions(platform=BASE.platform, **options), resolve, {},
-        lambda path: not ignore.has_exceptions and ignore.ignoring(path) is not None,
+        ignore.leaves_out,
     )  # fmt: skip
     return [(each.rule, each.span.first if each.span else 0, each.message) for each in report.remarks]
 
@@ -293,9 +293,62 @@ def test_a_good_dockerfile_gets_no_hints() -> None:
 
 
 def test_skip_all_leaves_what_was_asked_for() -> None:
-    assert found("# check=skip=all;experimental=CopyIgnoredFile\nFROM a\nCOPY tmp /\nCMD x\n", ignore="tmp") == [
-        ("CopyIgnoredFile", 3, 'Attempting to Copy file "tmp" that is excluded by .dockerignore')
+    source = "# check=skip=all;experimental=InvalidDefinitionDescription\nFROM a\n# said\nARG C\nCMD x\n"
+    assert found(source) == [
+        ("InvalidDefinitionDescription", 4, "Comment for ARG should follow the format: `# C <description>`")
     ]
+
+
+@pytest.mark.parametrize(
+    ("comment", "left"),
+    [
+        ("# check=skip=JSONArgsRecommended", False),
+        ("#check = skip = JSONArgsRecommended // the shell is wanted here", False),
+        ("# check=skip=UndefinedVar, JSONArgsRecommended\n# why", False),
+        ("# check=skip=all // all of them", False),
+        ("# check=skip=UndefinedVar", True),
+        ("# check=skip=JSONArgsRecommended\n", True),
+        ("# check=JSONArgsRecommended", True),
+    ],
+)
+def test_an_instruction_takes_a_check_back_for_itself(comment: str, left: bool) -> None:
+    rules = [(name, line) for name, line, _ in found(f"FROM a:1\nENTRYPOINT x\n{comment}\nCMD x\n")]
+    lines = [line for name, line in rules if name == "JSONArgsRecommended"]
+    assert lines == ([2, 4 + comment.count("\n")] if left else [2])
+
+
+def test_what_an_instruction_takes_back_fails_no_build_and_is_no_description() -> None:
+    text = "# check=error=true;experimental=all\nFROM a:1\n# check=skip=SecretsUsedInArgOrEnv\nARG password\n"
+    options = BuildOptions(platform=BASE.platform)
+    assert plan(parse(text), options, resolve, {}).remarks == ()
+    with pytest.raises(DockerfileError, match="lint violation found for rules: SecretsUsedInArgOrEnv"):
+        plan(parse(text.replace("# check=skip", "\n# other")), options, resolve, {})
+
+
+@pytest.mark.parametrize(
+    ("ignore", "source", "is_told"),
+    [
+        (".*", ".", False),
+        ("*", ".", True),
+        ("**", "./", True),
+        ("*\n!kept", ".", False),
+        ("sub\n!sub/b", "sub/a", True),
+        ("sub\n!other", "sub/a", True),
+        ("!sub/a\nsub", "sub/a", True),
+        ("sub\n!sub/a", "sub", False),
+        ("sub\n!sub/a", "sub/a", False),
+        ("sub\n!sub/a", "sub/*", False),
+        ("sub\n!sub/a.c", "sub/*.h", True),
+        ("su.b\n!su\\.b/kept", "su.b", False),
+        ("**/x\n!**/x/y", "a/x", False),
+        ("sub\n!sub", "sub/a", False),
+    ],
+)
+def test_a_copy_of_what_is_left_out_is_told_of_unless_some_of_it_is_there(
+    ignore: str, source: str, is_told: bool
+) -> None:
+    rules = [name for name, _, _ in found(f"FROM a:1\nCOPY {source} /x/\n", ignore=ignore)]
+    assert ("CopyIgnoredFile" in rules) == is_told
 
 
 def test_the_build_argument_counts_more_than_the_comment() -> None:

@@ -244,3 +244,40 @@ def test_every_way_out_has_its_tests() -> None:
     for row in rows:
         named = row.split("|")[3].split("`")[1::2]
         assert named and [word for word in named if f"def {word}(" not in every] == []
+
+
+# --- an engine that is in a chroot itself ---------------------------------------------------------
+
+CHROOTED = """
+import subprocess, sys
+from nbcontain.engine import Engine
+from nbcontain.runtime.generate import ExecOptions, RunOptions
+
+# Nothing here is ever written by an exec: were it on the machine's own root, that would be its files.
+with Engine(sys.argv[1]) as engine:
+    script = ("sh", "-c", "echo inside > /marker; sleep 60")
+    container = engine.run(RunOptions(image="box", command=script, detach=True, network=("none",))).result()
+    while not engine.exec(ExecOptions(name=container.name, command=("ls", "/bin/sh"))).result().stdout:
+        pass
+    told = engine.exec(ExecOptions(name=container.name, command=("cat", "/marker"))).result().stdout
+    seen = subprocess.run(["nsenter", "-m", "-t", str(container.pid), "/bin/busybox", "cat", "/marker"],
+                          capture_output=True, text=True).stdout
+    print(engine.profile.rung.root, told.strip(), seen.strip())
+    engine.remove_container(container, force=True)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be in a chroot and make containers")
+def test_a_container_of_an_engine_in_a_chroot_has_no_other_root_in_its_namespace(
+    anyone: Machine, tmp_path: Path
+) -> None:
+    root = anyone.engine.layout.root
+    jail = tmp_path / "jail"
+    jail.mkdir()
+    shut_in = 'mount --make-rprivate / && mount --rbind / "$0" && exec chroot "$0" "$@"'
+    words = [str(jail), sys.executable, "-c", CHROOTED, str(root)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", shut_in, *words], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout.split(), done.stderr) == (["pivot", "inside", "inside"], "")

@@ -23,10 +23,11 @@ from nbcontain.events import Progress
 from nbcontain.host import Ability
 from nbcontain.oci.digest import chain_id
 from nbcontain.runtime import identity
-from nbcontain.store import files, tar
+from nbcontain.store import tar
 from nbcontain.store.contents import File, Node
-from nbcontain.store.layer_writer import LayerWriter, layer_writer
-from nbcontain.store.pipes import piped
+from nbcontain.store.layer_writer import LayerWriter, layer_writer, ring_for
+from nbcontain.store.pipes import alongside
+from nbcontain.store.stacks import apply
 from nbcontain.store.whiteouts import WHITEOUT
 from nbcontain.values import dataclass
 
@@ -34,6 +35,8 @@ _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLO
 _PLAIN = frozenset({"file", "directory", "symlink"})
 _WHITEOUT = os.fsdecode(WHITEOUT)
 _SMALL_BYTES = 128 << 10
+_HEADER_BYTES = 2 * tar.BLOCK
+"""What a file takes in a tar besides its bytes, about."""
 _SHARED_BYTES = 256 << 10
 """Files that are larger than that, on the average, had better share their blocks with the context's, where they can."""
 Group = tuple[int, list[Entry]]
@@ -134,27 +137,30 @@ def _item(fd: int, entry: Entry, owner: tuple[int, int]) -> Item:
 def _written(laid: Laid, parent: Filesystem, workshop: Workshop) -> Filesystem:
     """The layer and its snapshot. Raises _NotPlain."""
     workshop.unpack(parent.layers)
-    stacks = workshop.stacks
     snapshots = workshop.store.snapshots
     with snapshots.staging(parent.chain_id) as staging, ExitStack() as stack:
 
-        def write(sink: int) -> dict[str, LayerWriter]:
-            writer = stack.enter_context(layer_writer(workshop.store.blobs, lambda block: files.write(sink, block)))
-            # Its threads end before the sink is closed, whose number is another file's then.
-            with writer, _Sources() as sources:
-                for number, (entry, source) in enumerate(laid):
-                    if not number % 256:
-                        workshop.emit(Progress("", number))
-                    if source is None:
-                        writer.write(tar.header_of(entry))
-                    else:
-                        sources.write(entry, source, writer)
-                writer.write(bytes(2 * tar.BLOCK))
-                writer.finish()
-            return {"writer": writer}
+        ring = ring_for(sum(entry.size + _HEADER_BYTES for entry, _ in laid))
 
-        ledger = stack.enter_context(staging.ledger(wanted=stacks.records))
-        layer = piped(write, lambda pipe: stacks.apply(staging, (pipe,), ledger))["writer"].commit()
+        def write() -> LayerWriter:
+            try:
+                writer = stack.enter_context(layer_writer(workshop.store.blobs, ring))
+                # Its threads end before the ring is closed.
+                with writer, _Sources() as sources:
+                    for number, (entry, source) in enumerate(laid):
+                        if not number % 256:
+                            workshop.emit(Progress("", number))
+                        if source is None:
+                            writer.write(tar.header_of(entry))
+                        else:
+                            sources.write(entry, source, writer)
+                    writer.write(bytes(2 * tar.BLOCK))
+                    writer.finish()
+                return writer
+            finally:
+                ring.close()
+
+        layer = alongside(write, lambda: apply(workshop.stacks, staging, ring)).commit()
         staging.commit(chain_id(parent.chain_id, layer.diff_id), parent.chain_id)
     return Filesystem((*parent.layers, layer))
 

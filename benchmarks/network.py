@@ -1,7 +1,9 @@
 """Networks: what a bridge and a published port add to a start, and how fast bytes go, beside others.
 
 Runs in a network namespace of its own (unshare --net); needs root and iproute2, and for the row of others pasta.
-Give `starts` or `throughput` for one of them. On a machine with other work believe processor time, not rates.
+Give `starts` or `throughput` for one of them, or `swap` for the way out of an ordinary user's networks without a
+tunnel, beside a program that has no container around it; it needs gcc. On a machine with other work believe processor
+time, and what was measured by turns.
 """
 
 from __future__ import annotations
@@ -183,6 +185,61 @@ def throughput(engine: Engine) -> None:
         each.wait()
 
 
+def swap(engine: Engine, program: Path) -> None:
+    """As an ordinary user: to a sink at this machine's address, from outside and from a container, by turns."""
+    at = ("192.0.2.1", 9100)
+    listener = socket.create_server(at, backlog=256)
+    threading.Thread(target=sink, args=(listener,), daemon=True).start()
+    container = engine.run(
+        RunOptions(image="box", command=("sleep", "900"), detach=True, network="bridge", ulimits=("nofile=4096",))
+    ).result()
+    assert isinstance(container, Container)
+
+    def outside(*words: str) -> list[float]:
+        said = subprocess.run([program, *words], check=True, capture_output=True, text=True).stdout
+        return list(map(float, said.split()))
+
+    def inside(*words: str) -> list[float]:
+        said: list[bytes] = []
+        assert container.execute(("/bin/sockets", *words), on_output=lambda _, data: said.append(data)) == 0
+        return list(map(float, b"".join(said).split()))
+
+    both = (("direct", outside), ("socket swap", inside))
+    for what, much, units in (("send", "512", ("s", "s of its processor time")), ("times", "100", ("µs",))):
+        got: dict[str, list[list[float]]] = {name: [] for name, _ in both}
+        for number in range(4 * TURNS):
+            for name, measured in both if number % 2 else reversed(both):
+                got[name].append(measured(what, at[0], str(at[1]), much))
+        for at_column, unit in enumerate(units):
+            for name, found in got.items():
+                column = [each[at_column] for each in found]
+                middle = statistics.median(column)
+                print(f"{what} {much}: {name:12} median {middle:8.3f} {unit}, least {min(column):8.3f}")
+            pairs = zip(got["direct"], got["socket swap"], strict=True)
+            ratio = statistics.median(mine[at_column] / its[at_column] for mine, its in pairs)
+            print(f"direct / socket swap: {ratio:.0%} (median of turns)")
+
+
+def sink(listener: socket.socket) -> None:
+    """Take what comes, one after the other, and say when it has come to its end."""
+    buffer = bytearray(1 << 20)
+    while True:
+        end, _ = listener.accept()
+        with end, suppress(OSError):
+            while end.recv_into(buffer):
+                pass
+            end.sendall(b".")
+
+
+def as_user() -> None:
+    """This program once more, as an ordinary user with another machine on a wire and no /dev/net/tun."""
+    tests = Path(__file__).resolve().parent.parent / "tests"
+    home = tempfile.mkdtemp(dir=os.environ.get("NBCONTAIN_TEST_DIR"))
+    os.chmod(home, 0o777)
+    command = [sys.executable, "-I", str(tests / "as_user.py"), "rootless-range", home, "--walled"]
+    os.execv(sys.executable, [*command, sys.executable, __file__, "swap"])
+
+
 def process_of(root: Path, role: str) -> int:
     """One of the networks' processes, as `ps` calls them."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -195,20 +252,33 @@ def process_of(root: Path, role: str) -> int:
 
 def main() -> None:
     """In a namespace of its own."""
+    is_swap = sys.argv[1:] == ["swap"]
     if "NBCONTAIN_BENCH_INSIDE" not in os.environ:
         os.environ |= {"NBCONTAIN_BENCH_INSIDE": "1", "NBCONTAIN_PULL": "never"}
+        if is_swap:
+            as_user()
         os.execvp("unshare", ["unshare", "--net", sys.executable, __file__, *sys.argv[1:]])
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    if not is_swap:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     busybox = shutil.which("busybox")
     assert busybox is not None
-    with tempfile.TemporaryDirectory(dir=os.environ.get("NBCONTAIN_TEST_DIR")) as directory:
+    place = os.environ["HOME"] if is_swap else os.environ.get("NBCONTAIN_TEST_DIR")
+    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=is_swap) as directory:
         context = Path(directory, "context")
         context.mkdir()
         shutil.copy2(busybox, context / "busybox")
+        dockerfile = BOX
+        if is_swap:
+            source = Path(__file__).resolve().parent.parent / "tests" / "network" / "sockets.c"
+            words = ["gcc", "-static", "-O2", "-pthread", "-o", str(context / "sockets"), str(source)]
+            subprocess.run(words, check=True)
+            dockerfile += "COPY sockets /bin/sockets\n"
         with Engine(Path(directory, "store")) as engine:
-            engine.build(BOX, BuildOptions(tags=("box",), context=context)).result()
+            engine.build(dockerfile, BuildOptions(tags=("box",), context=context)).result()
             engine.warm()
             threading.Event().wait(2)
+            if is_swap:
+                swap(engine, context / "sockets")
             for measure in (starts, throughput):
                 if not sys.argv[1:] or measure.__name__ in sys.argv[1:]:
                     measure(engine)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nbcontain.errors import BadDigest, BadReference, ImageNotFound, NoSuchPlatform
-from nbcontain.events import BUILD, Emit, scope
+from nbcontain.events import BUILD, Emit, quietly, scope
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.registry.policies import local
@@ -56,6 +56,8 @@ class Bases:
     def to_run(self, options: RunOptions, emit: Emit) -> Image:
         """The image that `run` means; its registry is asked if none is here, or as the policy says."""
         engine = self._engine
+        if options.quiet:
+            emit = quietly(emit)
         if options.image in ("host", "host:latest"):
             return self.image(HOST_IMAGE, emit)
         if (state := self.state(options.image)) is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nbcontain.errors import NbcontainError
 from nbcontain.host import Ability, Host, user_name
+from nbcontain.network.tunnels import MASQUERADE, PROGRAMS
 from nbcontain.oci.spec import Mount
 from nbcontain.profiles import PROFILES, Profile, storage_driver
 from nbcontain.store.place import Place
@@ -38,7 +39,7 @@ def diagnosed(engine: Engine) -> tuple[Finding, ...]:
     host = engine.fresh_host()
     driver, why = storage_driver(host, engine.environ, engine.profile)
     found = findings(host, engine.profile, driver, why, refusal_of(engine), user_name(host.uid))
-    return (*found, *_moved(engine.place))
+    return (*found, *_leading_out(engine), *_moved(engine.place))
 
 
 def refusal_of(engine: Engine) -> str:
@@ -159,6 +160,24 @@ def _storage(host: Host, driver: Driver, why: str, profile: Profile) -> Finding:
     cost = "copies share their blocks" if shared else "a container or RUN copies all files of its image"
     attempt = "" if shared or not profile.rung.mounts else "NBCONTAIN_ROOT on another disk, or in /dev/shm"
     return Finding("partly", "storage driver copy: whole trees", f"{why}; {cost}", attempt)
+
+
+def _leading_out(engine: Engine) -> Iterator[Finding]:
+    """What leads out of networks, where there can be any."""
+    if not engine.networks.can_bridge():
+        return
+    out = engine.networks.way_out()
+    attempt = "as root: apt install passt, or slirp4netns" if "installed" in out.why else ""
+    if out.way in PROGRAMS or out.way == MASQUERADE:
+        yield Finding("yes", f"the way out of networks: {out.way}")
+    elif out.way:
+        why = f"{out.why}; connections are made by sockets of this machine's, datagrams are relayed"
+        yield Finding("partly", f"the way out of networks: {out.way}", why, attempt)
+    else:
+        yield Finding("no", "the way out of networks", f"{out.why}; who names no network has this machine's", attempt)
+    if out.way:
+        why = "" if out.ipv6 else "this machine has no default route of IPv6; it stays among containers"
+        yield Finding("yes" if out.ipv6 else "no", "the way out by IPv6", why)
 
 
 def _moved(place: Place) -> Iterator[Finding]:

@@ -27,6 +27,13 @@ _RUN = (
     | _all("there is no daemon and no socket of one", "--use-api-socket")
     | _all("a container's layer has no size of its own; what it writes is limited by the disk", "--storage-opt")
     | _all("there is no content trust of docker's kind here", "--disable-content-trust")
+    | _all("a pull waits and tries again by itself", "--retry", "--retry-delay")
+    | _all("-e TZ=Europe/Berlin says it, where the image knows time zones", "--tz")
+    | _all("a program in the container counts: timeout 60 COMMAND", "--timeout")
+    | _all("-v FILE:/etc/hosts:ro gives another; --add-host adds to it", "--hosts-file", "--no-hosts")
+    | _all("-v FILE:/run/secrets/NAME:ro shows a file, and --put a variable of the notebook", "--secret")
+    | _all("images are shared: rmi NAME afterwards, or image prune", "--rmi")
+    | _all("nbcontain-runtime takes such files from config.json: linux.resources.unified", "--cgroup-conf")
     | _all("it is for Windows", "--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops")
 )
 _BUILD = (

@@ -97,6 +97,11 @@ class Record:
     event: Event
 
 
+def quietly(emit: Emit) -> Emit:
+    """Passes on warnings alone; cancelling strikes all the same."""
+    return lambda event: emit(event if isinstance(event, Notice) and event.kind == "warning" else Progress("", 0))
+
+
 @contextmanager
 def scope(
     emit: Emit, task: TaskId, name: str, parent: TaskId | None = None, span: Span | None = None

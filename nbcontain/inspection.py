@@ -47,7 +47,7 @@ def image_document(engine: Engine, name: str, platform: str = "") -> dict[str, A
             raise
         image = children[0]
     config = codec.config_to_json(image.config)
-    names = [each for each, other in engine.images() if each and other.digest == image.digest]
+    names = engine.store.images.names(image.digest)
     return {
         "Id": str(image.id),
         "RepoTags": [each.familiar for each in names],

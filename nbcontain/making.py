@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nbcontain import id_ranges
+from nbcontain.errors import UsageError
 from nbcontain.events import Emit, Notice
 from nbcontain.handles import Container
 from nbcontain.life import with_files
@@ -64,6 +65,8 @@ def made(
         limited=bool(spec.linux.resources) or makes_group, mounts=mounting.records,
     )  # fmt: skip
     info = replace(info, options={**info.options, "userns": ids.said if ids.differ else ""})
+    if options.replace:
+        _make_way(engine, containers, options.name)
     with engine.store.shared():
         if not engine.store.snapshots.has_all(image.layers):
             engine.stacks.unpack(image.layers)
@@ -81,6 +84,15 @@ def made(
             raise
     engine.life.made(container := Container(bundle, engine), options)
     return container
+
+
+def _make_way(engine: Engine, containers: Containers[Container], name: str) -> None:
+    """Remove the container that has this name, if there is one."""
+    if not name:
+        raise UsageError("--replace needs --name", why="of another name there is none to be replaced")
+    for each in containers.all():
+        if each.name == name:
+            engine.remove_container(each, force=True)
 
 
 def _info(engine: Engine, options: RunOptions, image: Image, wish: Wish) -> ContainerInfo:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbcontain import joining
 from nbcontain.errors import ContainerError, NetworkError, NetworkInUse, NetworkNotFound, NotRunning, UsageError
 from nbcontain.events import Emit, Notice
 from nbcontain.filters import NETWORKS_PRUNING, Filters
@@ -31,16 +32,19 @@ from nbcontain.network.model import (
     wish_to_json,
 )
 from nbcontain.network.records import Records
-from nbcontain.network.tunnels import missing, not_forwarding
+from nbcontain.network.tunnels import (
+    SWAP,
+    WayOut,
+    missing,
+    not_forwarding,
+)
 from nbcontain.network.wishes import wish
 from nbcontain.oci.image import ImageConfig
-from nbcontain.oci.spec import Spec
 from nbcontain.runtime import hosts
 from nbcontain.runtime.annotations import WITHIN
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.grants import own_network
 from nbcontain.runtime.networking import JOINED, mode_of
-from nbcontain.runtime.rungs import FURNITURE
 from nbcontain.store import files
 from nbcontain.values import dataclass, replace
 
@@ -134,7 +138,15 @@ class Networks:
 
     def no_way_out(self) -> str:
         """Why nothing leads out of networks here, in words; "" where something does."""
-        return not_forwarding() if self._engine.host.is_root else missing()
+        return not_forwarding() if self._engine.host.is_root else "" if self.can_swap() else missing()
+
+    def way_out(self) -> WayOut:
+        """What leads out of networks: in use now, or else what would be."""
+        return joining.way_out(self._engine.layout, self._engine.host, is_used=self._client.is_there)
+
+    def can_swap(self) -> bool:
+        """Whether connections of containers can be answered for."""
+        return joining.can_swap(self._engine.host)
 
     def all(self) -> list[Network]:
         """All networks, by name; bridge, host and none are always there."""
@@ -298,10 +310,10 @@ class Networks:
         wished = self.wish_of(container)
         if not wished.is_networked:
             if wished.mode.startswith(JOINED):
-                self._join(container, wished.mode.removeprefix(JOINED))
+                joining.join(self._engine, container, self._engine.running(wished.mode.removeprefix(JOINED)))
             self._write_files(container, wished)
-            if container.info.unusual:
-                _be_born(container, container.bundle.spec, within="")
+            if container.info.unusual and not wished.mode.startswith(JOINED):
+                joining.be_born(container, container.bundle.spec, within="")
             container.launch(launcher, leash=leash, stdin=stdin, start=True)
             return
         container.hold()
@@ -313,7 +325,8 @@ class Networks:
                 "hostname": spec.hostname, "wish": wish_to_json(wished),
             })  # fmt: skip
             self._write_networked_files(container, wished, prepared)
-            _be_born(container, spec, within=str(prepared["within"]))
+            way_out = self._record(container) if prepared["way"] == SWAP else ""
+            joining.be_born(container, spec, within=str(prepared["within"]), way_out=way_out)
             container.launch(launcher, leash=leash, stdin=stdin, start=False, handed=namespace)
             state = container.state()
             attached = self._ask(
@@ -321,6 +334,8 @@ class Networks:
             )
             for text in attached["notices"]:
                 emit(Notice("", text))
+            if prepared["way"] == SWAP and not way_out:
+                emit(Notice("", "TCP does not leave networks: nobody can answer for connections of this container"))
             container.begin()
         except BaseException:
             container.abandon()
@@ -331,23 +346,10 @@ class Networks:
             for fd in namespace:
                 os.close(fd)
 
-    def _join(self, container: Container, other_id: str) -> None:
-        """Have a container be born into another's network namespace, and see that one's files of names."""
-        other = self._engine.running(other_id)
-        joined = ["network", *(["user"] if not self._engine.host.ids.is_identity else [])]
-        spec = container.bundle.spec
-        linux = replace(
-            spec.linux, namespaces=tuple(dict.fromkeys((*spec.linux.namespaces, *joined))),
-            paths={**spec.linux.paths, **{each: f"/proc/{other.pid}/ns/{_KERNEL.get(each, each)}" for each in joined}},
-        )  # fmt: skip
-        own, others = str(container.bundle.path), str(other.bundle.path)
-        mounts = tuple(
-            replace(each, source=each.source.replace(own, others))
-            if each.destination in FURNITURE and each.source.startswith(own)
-            else each
-            for each in spec.mounts
-        )
-        container.bundle.write_spec(replace(spec, linux=linux, mounts=mounts))
+    def _record(self, container: Container) -> str:
+        """What says where a container's networks lead, if its connections can be answered for; else ""."""
+        can = self.can_swap() and not container.info.runtime
+        return str(self._engine.layout.network_sandbox(container.id)) if can else ""
 
     def _write_files(self, container: Container, wished: Wish) -> None:
         """resolv.conf of a container without networks, where something was asked for it."""
@@ -435,10 +437,3 @@ class Networks:
 def _shown_mode(mode: str) -> str:
     return "this machine's" if mode == "host" else f"that of {mode.removeprefix('container:')[:12]}"
 
-
-def _be_born(container: Container, spec: Spec, *, within: str) -> None:
-    """Have a container's user namespace be made within that of its networks, where these are an ordinary user's."""
-    if spec.annotations.get(WITHIN, "") != within:
-        others = {name: text for name, text in spec.annotations.items() if name != WITHIN}
-        said = {WITHIN: within} if within else {}
-        container.bundle.write_spec(replace(spec, annotations={**others, **said}))

@@ -4,7 +4,8 @@ The user exists only in the mount namespace of the command: /etc/passwd, /etc/su
 are covered by copies with one more line. Nothing on the machine changes. Directories on the way to
 the interpreter and the checkout that the user could not pass (often /root) are replaced there by
 empty ones that hold nothing but what is needed. With --wired the command is in a network namespace of
-its own, with another machine on a wire (wire.py) and a /dev/net/tun that anybody may open.
+its own, with another machine on a wire (wire.py) and a /dev/net/tun that anybody may open; with --walled there is no
+/dev/net/tun for them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from pathlib import Path
 USERS = {"rootless-range": ("nbrange", 61200), "rootless-single": ("nbsingle", 61201)}
 RANGE = (7_000_000, 65536)
 CHECKOUT = Path(__file__).resolve().parent.parent
-WIRED = "--wired"
+WIRED, WALLED = "--wired", "--walled"
 
 
 def main(profile: str, home: str, command: list[str]) -> None:
     """Enter a mount namespace (by executing ourselves once more under unshare), then become the user."""
-    wired = command[0] == WIRED
+    wired = command[0] in (WIRED, WALLED)
     if "NBCONTAIN_TEST_INSIDE" not in os.environ:
         os.environ["NBCONTAIN_TEST_INSIDE"] = "1"
         unshare = ["unshare", "--mount", "--propagation", "private", *(["--net"] if wired else [])]
@@ -33,9 +34,10 @@ def main(profile: str, home: str, command: list[str]) -> None:
     name, uid = USERS[profile]
     cover_accounts(name, uid, home, with_range=profile == "rootless-range")
     if wired:
-        del command[0]
+        walled = command.pop(0) == WALLED
         subprocess.run([sys.executable, "-I", str(CHECKOUT / "tests" / "wire.py"), "lay", str(os.getpid())], check=True)
-        let_tunnel(Path(home, ".accounts"), hidden="" if profile == "rootless-range" else "pasta")
+        hidden = "" if profile == "rootless-range" else "pasta"
+        let_tunnel(Path(home, ".accounts"), hidden, mode=0o600 if walled else 0o666)
     open_the_way([Path(sys.prefix), Path(sys.base_prefix).resolve(), CHECKOUT])
     os.environ.update(HOME=home, USER=name, LOGNAME=name, PYTHONDONTWRITEBYTECODE="1")
     for variable in ("XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "NBCONTAIN_ROOT"):
@@ -67,11 +69,11 @@ def cover_accounts(name: str, uid: int, home: str, *, with_range: bool) -> None:
         mount("--bind", str(copy), path)
 
 
-def let_tunnel(directory: Path, hidden: str) -> None:
-    """A /dev/net/tun for everybody, a resolv.conf that names the other machine, and no program called `hidden`."""
+def let_tunnel(directory: Path, hidden: str, mode: int) -> None:
+    """A /dev/net/tun with this mode, a resolv.conf that names the other machine, and no program called `hidden`."""
     node = directory / "tun"
-    os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(10, 200))
-    node.chmod(0o666)
+    os.mknod(node, mode | stat.S_IFCHR, os.makedev(10, 200))
+    node.chmod(mode)
     if Path("/dev/net/tun").exists():
         mount("--bind", str(node), "/dev/net/tun")
     resolver = directory / "resolv.conf"

@@ -69,9 +69,12 @@ def profile_of(item: pytest.Item) -> str | None:
     return None if callspec is None else callspec.params.get("profile")
 
 
-def is_wired(item: pytest.Item) -> bool:
-    """Whether its child has a network namespace of its own."""
-    return item.get_closest_marker("of_users") is not None
+def wire_of(item: pytest.Item) -> str:
+    """What its child is told to have a network namespace of its own; "" if it has none."""
+    marker = item.get_closest_marker("of_users")
+    if marker is None:
+        return ""
+    return as_user.WIRED if marker.kwargs.get("tunnel", True) else as_user.WALLED
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -81,10 +84,10 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if wanted is None or wanted == here() or here() != "root":
         return None
     children = item.config.stash[_children]
-    key = (wanted, is_wired(item))
+    key = (wanted, wire_of(item))
     if key not in children:
-        nodeids = [each.nodeid for each in item.session.items if (profile_of(each), is_wired(each)) == key]
-        children[key] = Child(item.config, wanted, nodeids, wired=is_wired(item))
+        nodeids = [each.nodeid for each in item.session.items if (profile_of(each), wire_of(each)) == key]
+        children[key] = Child(item.config, wanted, nodeids, wire=wire_of(item))
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in children[key].reports(item):
@@ -115,7 +118,7 @@ class Sender:
 class Child:
     """A pytest that runs the tests of one profile as the user made for it."""
 
-    def __init__(self, config: pytest.Config, profile: str, nodeids: list[str], *, wired: bool) -> None:
+    def __init__(self, config: pytest.Config, profile: str, nodeids: list[str], *, wire: str) -> None:
         self._config = config
         self._ready: dict[str, list[pytest.TestReport]] = {}
         self._ended = False
@@ -131,9 +134,8 @@ class Child:
             options.append(f"--timeout={config.getoption('timeout')}")
         pytest_child = [sys.executable, "-m", "pytest", *options, *nodeids]
         # As root once more: the wire is laid before the user is one.
-        wire = [as_user.WIRED] if wired else []
         self._process = subprocess.Popen(
-            [sys.executable, "-I", as_user.__file__, profile, str(self._home), *wire, *pytest_child],
+            [sys.executable, "-I", as_user.__file__, profile, str(self._home), *filter(None, [wire]), *pytest_child],
             cwd=config.rootpath,
             stdin=subprocess.DEVNULL,
             stdout=self._log,

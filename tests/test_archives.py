@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -203,6 +204,21 @@ def test_a_large_layer_that_is_not_what_its_image_says_leaves_nothing(
     assert list(engine.store.snapshots.walk()) == []
     assert list(engine.store.layout.tmp.iterdir()) == []
     assert threading.active_count() <= threads + 1  # the task's own may take a moment to end
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_layer_that_is_refused_at_its_beginning_is_read_to_its_end_for_nobody(
+    pack: Callable[[bytes], bytes], engine: Engine, archives: Archives, tmp_path: Path
+) -> None:
+    # More than there is memory between who reads it and who unpacks it.
+    data = archive(member("../evil", data=b"x"), member("file", data=random.Random(6).randbytes(11 << 20)))
+    files = docker_archive(data, ["evil:1"])
+    files["abc/layer.tar"] = pack(data)
+    with pytest.raises(BadArchive, match="points out of the archive"):
+        load(archives, tmp_path, packed(files))
+    assert list(engine.store.snapshots.walk()) == []
+    assert list(engine.store.layout.tmp.iterdir()) == []
+    assert engine.images() == []
 
 
 def test_the_same_images_give_the_same_archive(engine: Engine, archives: Archives, tmp_path: Path) -> None:

@@ -39,6 +39,28 @@ def test_a_lesson_is_whole_and_its_notebook_uses_all_of_it(lesson: Lesson) -> No
         assert f"%quiz {question.id}" in sources
 
 
+NO_WORDS_OF_ITS_OWN = {
+    "code", "dependency", "reusable", "customised", "isolated", "mutable", "immutable", "layered", "started",
+    "ephemeral", "versioned", "publishes", "limits", "small", "is", "state", "purpose", "lifecycle", "persistence",
+    "example", "unshare", "pivot_root", "exec", "term", "restart",
+}  # fmt: skip
+"""Adjectives, calls of the kernel, and the rows of a table: said in bold, and explained right there."""
+CALLED = {"own layer": "layer", "context": "build context", "capabilities": "capability"}
+
+
+def test_each_word_that_a_lesson_explains_is_in_the_glossary() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "glossary.md").read_text()
+    listed = [word.lower() for word in re.findall(r"^\| \*\*([^*]+)\*\*", page, re.MULTILINE)]
+    assert listed == sorted(listed)
+    cells = [cell for path in NOTEBOOKS.values() for cell in nbformat.read(path, as_version=4).cells]
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    second = "calls?|code|filter|groups?|layer|mount|policy"
+    words = {word.lower() for word in re.findall(rf"\*\*([A-Za-z_]+(?: (?:{second}))?)\*\*", text)}
+    told = {CALLED.get(word, word) for word in words - NO_WORDS_OF_ITS_OWN}
+    assert len(told) > 25
+    assert {word for word in told if not {word, word.removesuffix("s")} & {*listed}} == set()
+
+
 def test_what_is_missing_is_said_with_what_to_try(engine: Engine) -> None:
     judged = Teacher(engine).check("03-3", {})
     assert not judged.ok

@@ -8,6 +8,7 @@ import pytest
 
 from nbcontain.commands import parse_words
 from nbcontain.engine import Engine
+from nbcontain.errors import UsageError
 
 VERBS: dict[str, tuple[str, str]] = {
     "image pull x": ("pull x", "registry.pull"), "image push x": ("push x", "registry.push"),
@@ -46,3 +47,10 @@ def test_a_verb_is_a_magic_a_command_and_a_method(engine: Engine, magic: str) ->
     by_terminal, _ = parse_words("", terminal.split())
     assert by_magic.name == by_terminal.name
     assert callable(attrgetter(method)(engine))
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("conainer", "container"), ("imges", "images")])
+def test_a_mistyped_word_is_recognized_be_it_a_command_or_a_group(typed: str, meant: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_words("", [typed])
+    assert raised.value.hint == f"did you mean {meant}?"

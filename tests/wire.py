@@ -27,8 +27,9 @@ def lay(watched: str) -> None:
         "ip link set wire up",
         "ip route add default via 192.0.2.2",
         "ip -6 route add default via fd99::2",
+        "sysctl -qw net.ipv4.ping_group_range=0\t2147483647",
     ):
-        subprocess.run(words.split(), check=True)
+        subprocess.run(words.split(" "), check=True)
     assert machine.stdout.readline() == "ready\n"
 
 

@@ -103,12 +103,12 @@ def _shown(limit: Rlimit) -> str:
 
 def allowed(words: tuple[str, ...]) -> tuple[str, ...]:
     """What --allow grants. Raises UsageError for what nobody can have."""
-    known = ("network.host", "onbuild.secrets")
-    if unknown := [word for word in words if word not in known]:
+    known = ("device", "network.host", "onbuild.secrets")
+    if unknown := [word for word in words if word not in known and not word.startswith("device=")]:
         raise UsageError(
             f"--allow {unknown[0]} cannot be given",
             why="no step has power over this machine" if unknown[0] == "security.insecure" else "",
-            hint=f"There is {' and '.join(known)}.",
+            hint="There is device, device=NAME, network.host and onbuild.secrets.",
         )
     return words
 

@@ -123,6 +123,8 @@ class ExecOp:
     platform: str = ""
     """What its programs are for; "" is linux/amd64, whatever this machine is."""
     sandbox: Sandbox | None = None
+    devices: tuple[tuple[str, bool], ...] = ()
+    """By their vendors' names, and whether the step cannot do without."""
     added_hosts: tuple[str, ...] = field(default=(), compare=False)
     """NAME=address of the sandbox's hosts."""
     secret_env: tuple[str, ...] = field(default=(), compare=False, repr=False)

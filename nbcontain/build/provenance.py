@@ -83,7 +83,9 @@ def provenance_of(provenance: str, attests: Sequence[str]) -> ProvenanceOptions 
         fields = dict(part.partition("=")[::2] for part in word.split(","))
         kind = fields.pop("type", "")
         if kind == "sbom":
-            refuse_sbom(f"--attest {word}")
+            if truth(fields.get("disabled", "false")) is not True:
+                refuse_sbom(f"--attest {word}")
+            continue
         if kind != "provenance":
             raise UsageError(f"--attest {word}: there is no such attestation", hint="--attest type=provenance,mode=max")
         asked = _read(fields, f"--attest {word}")

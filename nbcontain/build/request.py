@@ -65,7 +65,7 @@ class BuildOptions:
     shm_size: str = ""
     ulimits: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
-    """What the Dockerfile may do besides: network.host, onbuild.secrets."""
+    """What the Dockerfile may do besides: device, device=NAME, network.host, onbuild.secrets."""
     secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pull: str = "missing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterator
 from functools import partial
 
 from nbcontain.build.arguments import proxy_environment
@@ -49,6 +50,7 @@ def _(run: ast.Run, state: StageState, scene: Scene) -> StageState:
         hostname=scene.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         platform=str(state.config.platform).removeprefix("linux/amd64"),
         sandbox=scene.sandbox,
+        devices=tuple(_devices(run, scene)),
         added_hosts=scene.added_hosts,
         secret_env=proxy_environment(proxies),
         architecture=state.config.platform.architecture,
@@ -70,6 +72,18 @@ def _network(run: ast.Run, scene: Scene) -> str:
             hint="--allow network.host permits it",
         )
     return run.network
+
+
+def _devices(run: ast.Run, scene: Scene) -> Iterator[tuple[str, bool]]:
+    for device in run.devices:
+        if not {"device", f"device={device.name}"} & set(scene.allowed):
+            raise DockerfileError(
+                f"RUN --device={device.name} is more than this build was given",
+                run.span,
+                why="a device is this machine's, and a step could do with it what it likes",
+                hint=f"--allow device permits it; --allow device={device.name} this one alone",
+            )
+        yield device.name, device.is_required
 
 
 def _command(run: ast.Run, state: StageState, mounting: _Mounting) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class BuildWords:
     platforms: tuple[str, ...] = option(
         "--platform", help="what the image is for; several give an index", metavar="OS/ARCHITECTURE,…"
     )
-    allow: tuple[str, ...] = option("--allow", help="network.host, onbuild.secrets", metavar="WHAT")
+    allow: tuple[str, ...] = option("--allow", help="device[=NAME], network.host, onbuild.secrets", metavar="WHAT")
     pull: bool = option("--pull", help="ask the registry for newer base images")
     no_cache: bool = option("--no-cache", help="run every step again")
     rm: bool = option("--rm", help="nothing, as with buildx: steps leave no containers", default=True)

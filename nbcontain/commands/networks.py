@@ -102,7 +102,11 @@ def network_ls(engine: Engine, words: ListWords) -> object:
 
 
 def _default(engine: Engine) -> str:
-    return f"containers that name none are on {engine.networks.default()}"
+    said = f"containers that name none are on {engine.networks.default()}"
+    if not engine.networks.can_bridge():
+        return said
+    out = engine.networks.way_out()
+    return f"{said} · the way out: {out.text}{f' ({out.why})' if out.why else ''}"
 
 
 def _row(network: Network, *, full: bool) -> dict[str, object]:
@@ -149,7 +153,8 @@ class InspectWords(Names):
 @command("network", "inspect", "everything that is known of networks, as JSON", InspectWords)
 def network_inspect(engine: Engine, words: InspectWords) -> Document | Lines:
     found = [engine.networks.get(name) for name in words.names]
-    documents = [network_document(each, engine.networks.on(each)) for each in found]
+    leads = engine.networks.way_out().text if engine.networks.can_bridge() else ""
+    documents = [network_document(each, engine.networks.on(each), leads) for each in found]
     return inspected(documents, words.format)
 
 

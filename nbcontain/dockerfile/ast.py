@@ -142,9 +142,17 @@ class Label(Instruction):
     """Written in the old form, without =."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceFlag:
+    """RUN --device=NAME[,required]: a device by its vendor's name (CDI), or all (KIND=*) or any (KIND) of a kind."""
+
+    name: str
+    is_required: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(Instruction):
-    """RUN [--mount=…]… [--network=default|none|host] [--security=sandbox|insecure] (shell | exec | heredoc)
+    """RUN [--mount=…]… [--device=…]… [--network=default|none|host] [--security=…] (shell | exec | heredoc)
 
     The plan expands variables in mounts, and nowhere else.
     """
@@ -154,6 +162,7 @@ class Run(Instruction):
     network: str = "default"
     security: str = "sandbox"
     mounts: tuple[MountFlag, ...] = ()
+    devices: tuple[DeviceFlag, ...] = ()
     heredocs: tuple[Heredoc, ...] = ()
     is_document: bool = False
     """The first heredoc is all there is (RUN <<EOF): it is the shell's script, or a program if it begins with #!."""

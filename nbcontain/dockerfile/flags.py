@@ -13,9 +13,6 @@ from nbcontain.values import dataclass
 Known = Mapping[str, type[object]]
 """What an instruction takes: names, with `str` for a value, `bool` for a switch, `tuple` for values given often."""
 
-_LATER = {"RUN": ("device",)}
-"""Flags that BuildKit has and that are refused by name here."""
-
 
 @dataclass(frozen=True, slots=True)
 class Flags:
@@ -43,8 +40,6 @@ def read_flags(line: Line, known: Known) -> Flags:
     given: dict[str, tuple[str, ...]] = {}
     for flag in line.flags:
         name, equals, value = flag.removeprefix("--").partition("=")
-        if name in _LATER.get(line.keyword, ()):
-            _refuse(line, f"{line.keyword} --{name} is a Dockerfile feature that nbcontain does not have yet")
         if name not in known:
             near = nearest(name, known)
             takes = ", ".join(f"--{each}" for each in known)

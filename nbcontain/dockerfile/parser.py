@@ -22,6 +22,7 @@ from nbcontain.dockerfile.lines import Line, Lines, heredoc_of, split_line
 from nbcontain.dockerfile.mounts import mount_flag
 from nbcontain.dockerfile.nearest import nearest
 from nbcontain.errors import DockerfileError, Span
+from nbcontain.truth import truth
 from nbcontain.whitespace import WHITESPACE
 
 MAX_INSTRUCTIONS = 10_000
@@ -166,7 +167,29 @@ def _label(line: Line, flags: Flags) -> ast.Label:
     return ast.Label(span=line.span, text=line.text, pairs=pairs(line), is_legacy=is_legacy(line))
 
 
-@instruction("RUN", mount=tuple, network=str, security=str)
+def _device(line: Line, value: str) -> ast.DeviceFlag:
+    """[name=]NAME[,required[=BOOL]]; what is no key is the name, as vendor.example/kind=one is."""
+    name, is_required = "", False
+    for field in value.split(","):
+        key, equals, said = field.partition("=")
+        key = key.lower()
+        if key == "required":
+            if (known := truth(said) if equals else True) is None:
+                refuse(line, f"--device: required={said} is neither true nor false")
+            is_required = known
+        elif key == "name" and equals and name:
+            refuse(line, f"--device: its name is {name} already")
+        elif not name:
+            name = said if key == "name" and equals else field
+        else:
+            near = nearest(key, ("name", "required"))
+            refuse(line, f"unexpected key {key!r} in --device", hint=f"did you mean {near}?" if near else "")
+    if not name:
+        refuse(line, "--device has no name", hint="--device=vendor.example/kind=name, as in the vendor's CDI file")
+    return ast.DeviceFlag(name, is_required)
+
+
+@instruction("RUN", mount=tuple, network=str, device=tuple, security=str)
 def _run(line: Line, flags: Flags) -> ast.Run:
     network = flags.text("network") or "default"
     if network not in ("default", "none", "host"):
@@ -188,6 +211,7 @@ def _run(line: Line, flags: Flags) -> ast.Run:
         network=network,
         security=security,
         mounts=tuple(mount_flag(each) for each in flags.many("mount")),
+        devices=tuple(_device(line, each) for each in flags.many("device")),
         heredocs=line.heredocs,
         is_document=is_document,
     )

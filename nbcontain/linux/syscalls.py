@@ -124,6 +124,7 @@ def _numbered(number: int, *arguments: type) -> ctypes._NamedFuncPointer:
 
 _inotify_init1 = _declare("inotify_init1", _int)
 _inotify_add_watch = _declare("inotify_add_watch", _int, _text, ctypes.c_uint32)
+_epoll_ctl = _declare("epoll_ctl", _int, _int, _int, _text)
 _syncfs = _declare("syncfs", _int)
 _fstatfs = _declare("fstatfs", _int, _text)
 _sync_file_range = _declare("sync_file_range", _int, ctypes.c_int64, ctypes.c_int64, _uint)
@@ -260,6 +261,11 @@ def setfsgid(gid: int) -> int:
 def pidfd_getfd(pidfd: int, number: int) -> int:
     """A copy of what another process has open as `number`, close-on-exec (Linux 5.6)."""
     return _checked(_pidfd_getfd(pidfd, number, 0))
+
+
+def epoll_add(epoll: int, fd: int, events: int, data: int) -> None:
+    """Have an epoll(7) tell of `fd`, by what its owner wrote there: `select.epoll` writes the number."""
+    _checked(_epoll_ctl(epoll, 1, fd, struct.pack("=IQ" if not _IS_ARM else "=IxxxxQ", events, data)))
 
 
 def close_range(first: int, last: int = 0x7FFF_FFFF) -> None:

@@ -9,8 +9,11 @@ from nbcontain.network.model import Endpoint, Network, PortMapping, Sandbox, Wis
 from nbcontain.oci.digest import sha256
 
 
-def network_document(network: Network, sandboxes: Sequence[Sandbox]) -> dict[str, Any]:
-    """What `network inspect` tells; `sandboxes` are those of the running containers on it."""
+def network_document(network: Network, sandboxes: Sequence[Sandbox], way_out: str = "") -> dict[str, Any]:
+    """What `network inspect` tells; `sandboxes` are those of the running containers on it.
+
+    `way_out` is what leads out of bridges, in words: ours, docker has nothing of the kind.
+    """
     return {
         "Name": network.name,
         "Id": network.id,
@@ -46,6 +49,7 @@ def network_document(network: Network, sandboxes: Sequence[Sandbox]) -> dict[str
         },
         "Options": dict(network.options),
         "Labels": dict(network.labels),
+        **({"WayOut": way_out} if way_out and network.driver == "bridge" and not network.internal else {}),
     }  # fmt: skip
 
 

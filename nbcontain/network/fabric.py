@@ -33,7 +33,7 @@ from nbcontain.network.own import Own
 from nbcontain.network.records import Records
 from nbcontain.network.ruleset import elements, table_name
 from nbcontain.network.serving import Serving, Wanted
-from nbcontain.network.tunnels import not_forwarding
+from nbcontain.network.tunnels import SWAP, not_forwarding
 
 _SO_RCVBUFFORCE = 33
 _QUESTIONS_BYTES = 1 << 20
@@ -103,25 +103,41 @@ class Fabric:
             # A kernel without nf_tables: then nothing leads out, and the forwarder alone leads in.
             self._filter_refusal = error.strerror or str(error)
 
+    def helpers(self) -> list[Serving]:
+        """The processes of ours that serve these networks."""
+        return [self.names, self.forwarder, *(self.own.uplink.helpers() if self.own is not None else ())]
+
+    def lead_out(self, networks: Iterable[Network]) -> str:
+        """Have something lead out of these networks, and give what does or would, as `Uplink.way` has it."""
+        if self.own is None:
+            return ""
+        if not all(each.internal for each in networks):
+            self.own.uplink.be(self.own.space.holder, wanted=True)
+        return self.own.uplink.expected()
+
     def endings(self) -> list[int]:
         """Descriptors that tell of the end of a process that serves these networks."""
-        helpers = [each.channel.fileno() for each in (self.names, self.forwarder) if each.channel is not None]
+        helpers = [each.channel.fileno() for each in self.helpers() if each.channel is not None]
         uplink = self.own.uplink.ending if self.own is not None else -1
         return [*helpers, uplink] if uplink >= 0 else helpers
 
     def notices(self, sandbox: Sandbox) -> list[str]:
         """What of a container's networks is not as it should be."""
         found = []
+        way, refusal = "", not_forwarding()
+        if self.own is not None:
+            way, refusal = self.own.uplink.way, self.own.uplink.refusal
         if self._filter_refusal:
-            found.append(
-                f"this kernel has no packet filter for us ({self._filter_refusal}): nothing leads out of networks"
-            )
-        refusal = self.own.uplink.refusal if self.own is not None else not_forwarding()
+            what = "networks are not kept apart" if way == SWAP else "nothing leads out of networks"
+            found.append(f"this kernel has no packet filter for us ({self._filter_refusal}): {what}")
         first = leading(sandbox.endpoints)
-        if refusal and first is not None:
+        if refusal and not way and first is not None:
             found.append(f"nothing leads out of networks here: {refusal}")
-        elif self.own is not None and first is not None and first.gateway6 and not self.own.uplink.has_ipv6:
-            found.append("IPv6 stays among containers: this machine has no way out for it")
+        elif self.own is not None and first is not None:
+            if first.gateway6 and not self.own.uplink.has_ipv6:
+                found.append("IPv6 stays among containers: this machine has no way out for it")
+            if news := self.own.uplink.news():
+                found.append(news)
         networks = {each.network for each in sandbox.endpoints}
         for key, why in self.names.refused.items():
             network, gateway, _ = key.split(" ")

@@ -33,6 +33,8 @@ Order = tuple[int, int, bytes]
 _GONE = (errno.ESRCH, errno.ENOENT, errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 """What a route that is not there is answered with."""
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_LARGEST = 65520
+_NOBODY = "02:6e:62:00:00:ff"
 _CONF6 = Path("/proc/sys/net/ipv6/conf")
 
 
@@ -102,6 +104,38 @@ class Links:
         except NetlinkError as error:
             if error.code != errno.ENODEV:
                 raise
+
+    # --- the way out ---
+
+    def has(self, name: str) -> bool:
+        """Whether there is a link of that name."""
+        return any(name == each for _, each in socket.if_nameindex())
+
+    def lay_out(
+        self, near: tuple[str, str], far: tuple[str, str], addresses: Sequence[tuple[str, int, str]]
+    ) -> None:
+        """A pair of links, each a name and a MAC, that default routes lead to. Idempotent. Raises NetworkError.
+
+        `addresses` are of the near end, with their prefix and the gateway. The gateway's MAC is written down, and is
+        not that of the far end: whoever reads there has what is sent to it, and the kernel does not.
+        """
+        with _told("cannot make a link that leads out"):
+            if not self.has(far[0]):
+                peer = {"ifname": far[0], "address": far[1]}
+                self._route.link("add", ifname=near[0], address=near[1], kind="veth", peer=peer, mtu=_LARGEST)
+            for name in (far[0], near[0]):
+                index = socket.if_nametoindex(name)
+                _write(_CONF6 / name / "disable_ipv6", "1" if name == far[0] else "0")
+                # Each datagram by itself, as who reads there wants it.
+                self._route.link("set", index=index, state="up", mtu=_LARGEST, gso_max_segs=1)
+            for address, prefix, gateway in addresses:
+                family = _IPV6 if ":" in address else _IPV4
+                flags = {"flags": _NO_DUPLICATES} if family == _IPV6 else {}
+                with _if_not_there():
+                    self._route.addr("add", index=index, address=address, prefixlen=prefix, **flags)
+                known = {"family": family, "dst": gateway, "lladdr": _NOBODY, "ifindex": index}
+                self._route.neigh("replace", state="permanent", **known)
+                self._route.route("replace", family=family, dst="default", gateway=gateway, oif=index)
 
     # --- containers ---
 

@@ -2,7 +2,7 @@
 
 A process of its own, forked by the worker before it enters them, since there is no way back. It binds ports of this
 machine, looks at its routes, and begins what has to stand outside: the responder, which asks the machine's resolvers,
-and the uplink. It ends with the worker; and the worker with it, so that the next one has both.
+and the uplink or the relay. It ends with the worker; and the worker with it, so that the next one has both.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from nbcontain.network import helper, ports
 from nbcontain.network.model import Block, PortMapping, port_from_json, port_to_json
 from nbcontain.network.names import Responder
 from nbcontain.network.process import fork_beside, fork_off
+from nbcontain.network.relay import Relay
+from nbcontain.network.tunnels import leads_out_by_ipv6
 
 _DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
 
@@ -59,6 +62,10 @@ class Outside:
         """Begin a responder, which has these descriptors."""
         self._ask({"do": "respond", "directory": str(directory)}, listener, lock)
 
+    def relay(self, directory: Path, listener: int, lock: int) -> None:
+        """Begin a relay, the same way."""
+        self._ask({"do": "relay", "directory": str(directory)}, listener, lock)
+
     def spawn(self, words: list[str], log: int) -> int:
         """Execute a program outside, which writes to this descriptor; gives its pid. Raises SetupFailed."""
         return int(self._ask({"do": "spawn", "words": words}, log)[0]["pid"])
@@ -95,22 +102,14 @@ def _done(message: Message, fds: list[int]) -> tuple[Message, list[int]]:
             with IPRoute() as route:
                 return {"blocks": list(map(str, routed(route, set())))}, []
         case "ipv6":
-            try:
-                return {"leads": has_default(Path("/proc/thread-self/net/ipv6_route").read_text())}, []
-            except OSError:
-                return {"leads": False}, []
-        case "respond":
+            return {"leads": leads_out_by_ipv6()}, []
+        case "respond" | "relay" as what:
             listener, lock = fds
-            fork_off(Path(message["directory"]), lambda: helper.run(listener, Responder, is_root=False), listener, lock)
+            make: Callable[[helper.Poll], helper.Work] = Responder if what == "respond" else Relay
+            fork_off(Path(message["directory"]), lambda: helper.run(listener, make, is_root=False), listener, lock)
             return {}, []
         case _:
             return {"pid": _spawned(message["words"], *fds)}, []
-
-
-def has_default(ipv6_route: str) -> bool:
-    """Whether a /proc/net/ipv6_route has a way to everything: one that refuses it (RTF_REJECT, 0x200) is none."""
-    routes = [line.split() for line in ipv6_route.splitlines()]
-    return any(each[:2] == ["0" * 32, "00"] and not int(each[8], 16) & 0x200 for each in routes)
 
 
 def _spawned(words: list[str], log: int) -> int:

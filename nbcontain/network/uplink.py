@@ -1,7 +1,8 @@
 """The way out of an ordinary user's networks: pasta or slirp4netns, where one is and /dev/net/tun. Run by the worker.
 
 Both give the user's namespace an interface behind which they pass on what comes as connections of the user's own. What
-leaves a network is masqueraded towards it, as towards a machine's real interface.
+leaves a network is masqueraded towards it, as towards a machine's real interface. Where none of them can be had, a
+relay of ours stands there: it passes datagrams on, and connections are answered for (`runtime.connect_answers`).
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from nbcontain.errors import NbcontainError
+from nbcontain.errors import NbcontainError, NetworkError
 from nbcontain.linux import starts
 from nbcontain.linux.starts import start_of
 from nbcontain.network import links
+from nbcontain.network.links import Links
 from nbcontain.network.outside import Outside
-from nbcontain.network.tunnels import missing, there
+from nbcontain.network.relay import far_end, netns
+from nbcontain.network.serving import Serving
+from nbcontain.network.tunnels import SWAP, WAY, missing, there
 from nbcontain.store import files
 
-DEVICE = "outside"
+DEVICE, FAR = "outside", "beyond"
+_MAC, _FAR_MAC = "02:6e:62:00:00:01", "02:6e:62:00:00:02"
 _ADDRESS, _GATEWAY, _BITS = "198.19.211.100", "198.19.211.2", 24
 """Of a block that is for tests between machines (RFC 2544), and nobody's."""
 _ADDRESS6, _GATEWAY6 = "fd6e:6263:6f6e::100", "fd6e:6263:6f6e::2"
@@ -37,33 +42,106 @@ class Uplink:
     def __init__(self, directory: Path, outside: Outside) -> None:
         self._directory = directory
         self._outside = outside
+        self._links = Links("")
+        self._relay = Serving(directory.parent / "relay", outside.relay)
         self._again_at = 0.0
         self._again_s = _FIRST_AGAIN_S
+        self._name = ""
         self._pid = 0
         self.ending = -1
         """A descriptor that tells of its end (pidfd_open(2)); -1 if there is none."""
         self.refusal = ""
-        """Why there is none; "" if there is one, or none was wanted yet."""
+        """Why none of the programs goes on; "" if one does, or none was wanted yet."""
+        self._told: dict[str, object] = {}
+        self._is_said = False
+        self.way = ""
+        """What leads out: the name of a program, or SWAP; "" for nothing."""
+        self._was_tunnel = False
+        """Whether a program went on before: connections of who was started then are not answered for."""
         self.has_ipv6 = False
         """Whether IPv6 leads out by it, too."""
 
     def be(self, holder: int, *, wanted: bool) -> None:
         """Have one that runs, or none. Whatever is wrong is in `refusal`."""
         record = self._running()
-        if record is not None and (not wanted or record["netns"] != _netns()):
+        if record is not None and (not wanted or record["netns"] != netns()):
             starts.kill(record["pid"], record["start"])
             record = None
-        if record is None:
+        if record is None and (self._directory / "uplink.json").exists():
+            self._was_tunnel = wanted
             files.unlink(self._directory / "uplink.json")
-        if not wanted or record is not None:
-            self.refusal = ""
+        if not wanted:
+            self.refusal, self.way = "", ""
+            self._be_relay(wanted=False)
+        elif record is not None:
+            self.refusal, self.way = "", self._name or self.way
+        elif self._links.has(FAR):
+            # Whose connections are answered for has no use for anything else.
+            self.refusal, self.way = self.refusal or missing() or "they were tried", SWAP
+            self._be_relay(wanted=True)
         elif time.monotonic() >= self._again_at:
-            self.refusal = missing() or self._begin(holder)
-            self._again_at = time.monotonic() + self._again_s if self.refusal else 0.0
-            self._again_s = min(2 * self._again_s, _LAST_AGAIN_S) if self.refusal else _FIRST_AGAIN_S
-            record = self._running()
-        self.has_ipv6 = record is not None and bool(record["ipv6"])
+            record = self._tried(holder)
+        self.has_ipv6 = record is not None and bool(record["ipv6"]) or self.way == SWAP and self._has_ipv6()
+        self._tell()
         self._watch(record["pid"] if record is not None and not self.refusal else 0)
+
+    def _tried(self, holder: int) -> dict[str, int] | None:
+        """Try what there may be; gives what was written of the program that runs, if one does."""
+        self.refusal, self.way = missing() or self._begin(holder), ""
+        if self.refusal and not self._was_tunnel:
+            try:
+                self._links.lay_out(
+                    (DEVICE, _MAC), (FAR, _FAR_MAC), [(_ADDRESS, _BITS, _GATEWAY), (_ADDRESS6, 64, _GATEWAY6)]
+                )
+                self._be_relay(wanted=True)
+                self.way = SWAP
+            except (OSError, NbcontainError) as error:
+                self.refusal += f"; {error}"
+        is_none = bool(self.refusal) and not self.way
+        self._again_at = time.monotonic() + self._again_s if is_none else 0.0
+        self._again_s = min(2 * self._again_s, _LAST_AGAIN_S) if is_none else _FIRST_AGAIN_S
+        record = self._running()
+        if record is not None and not self.refusal:
+            self.way = self._name
+        return record
+
+    def _tell(self) -> None:
+        """Write down what leads out, for whoever wants to know."""
+        told = {"way": self.way, "why": self.refusal, "ipv6": self.has_ipv6}
+        if told != self._told:
+            self._told = told
+            files.make_directory(self._directory, durable=False)
+            files.replace(self._directory / WAY, json.dumps(told).encode(), durable=False)
+
+    def news(self) -> str:
+        """What the first container that it leads out of is told; "" from then on."""
+        said, self._is_said = self._is_said, True
+        if said or self.way != SWAP:
+            return ""
+        return f"connections leave networks by sockets of this machine's, datagrams by a relay: {self.refusal}"
+
+    def expected(self) -> str:
+        """What will lead out, as far as can be told without trying."""
+        return self.way or ("" if self._was_tunnel or not missing() else SWAP)
+
+    def _has_ipv6(self) -> bool:
+        return self._outside.leads_out_by_ipv6()
+
+    def _be_relay(self, *, wanted: bool) -> None:
+        """Have the far end of the link held, or no link. Raises OSError, NetworkError."""
+        if not wanted:
+            self._relay.sync({})
+            self._links.remove(FAR)
+            return
+        told = {"mac": _MAC.replace(":", ""), "own_mac": _FAR_MAC.replace(":", "")}
+        key = f"{netns()} {socket.if_nametoindex(FAR)}"
+        self._relay.sync({key: (told, lambda: [far_end(FAR)])})
+        if why := self._relay.refused.get(key):
+            raise NetworkError("the relay cannot hold its link", why=why)
+
+    def helpers(self) -> list[Serving]:
+        """The processes that may end."""
+        return [self._relay]
 
     def _watch(self, pid: int) -> None:
         if pid == self._pid:
@@ -78,7 +156,7 @@ class Uplink:
     def _begin(self, holder: int) -> str:
         """Try each program there is; gives why none goes on, or "" if one does."""
         why = ""
-        has_ipv6 = self._outside.leads_out_by_ipv6()
+        has_ipv6 = self._has_ipv6()
         if has_ipv6:
             # slirp4netns says that it is one.
             links.believe_routers()
@@ -86,11 +164,12 @@ class Uplink:
             try:
                 files.make_directory(self._directory, durable=False)
                 pid = self._spawned([program, *_words(name, holder, has_ipv6=has_ipv6)])
-                record = {"pid": pid, "start": start_of(pid), "netns": _netns(), "ipv6": int(has_ipv6)}
+                start = start_of(pid)
+                record = {"pid": pid, "start": start, "netns": netns(), "ipv6": int(has_ipv6), "name": name}
                 files.replace(self._directory / "uplink.json", json.dumps(record).encode(), durable=False)
-                if _is_ready(pid, record["start"]):
+                if _is_ready(pid, start):
                     return ""
-                starts.kill(pid, record["start"])
+                starts.kill(pid, start)
                 lines = files.read(self._log, 1 << 16).decode(errors="replace").split("\n")
                 why = f"{name}: {next((each for each in reversed(lines) if each.strip()), 'it ended')}"
             except (OSError, NbcontainError) as error:
@@ -114,6 +193,7 @@ class Uplink:
         try:
             found = json.loads(files.read(self._directory / "uplink.json", 1 << 10))
             record = {name: int(found.get(name, 0)) for name in ("pid", "start", "netns", "ipv6")}
+            self._name = str(found.get("name", ""))
             # One that ended before it could be looked at has no beginning.
             return record if record["start"] and start_of(record["pid"]) == record["start"] else None
         except (OSError, ValueError, KeyError, TypeError, NbcontainError):
@@ -150,7 +230,3 @@ def _is_ready(pid: int, start: int) -> bool:
                 return True
         time.sleep(0.002)
     return False
-
-
-def _netns() -> int:
-    return os.stat("/proc/thread-self/ns/net").st_ino

@@ -202,7 +202,7 @@ class Worker:
     def _lose(self, fd: int) -> None:
         with suppress(OSError, FileNotFoundError):
             self._epoll.unregister(fd)
-        for serving in (self.fabric.names, self.fabric.forwarder):
+        for serving in self.fabric.helpers():
             if serving.channel is not None and serving.channel.fileno() == fd:
                 serving.forget()
         with suppress(NetworkError):
@@ -269,8 +269,8 @@ class Worker:
         if (old := self._sandboxes.get(container)) is not None:
             self._forget(old)
         sandbox = Sandbox(container, str(message["name"]), str(message["hostname"]), place=self.place)
-        for attachment in wish.attachments:
-            network = self._network(attachment.network)
+        networks = [self._network(each.network) for each in wish.attachments]
+        for network, attachment in zip(networks, wish.attachments, strict=True):
             if sandbox.on(network.id) is not None:
                 raise NetworkError(f"{sandbox.name} is asked to be on {network.name} twice")
             sandbox = replace(sandbox, endpoints=(*sandbox.endpoints, self._placed(sandbox, network, attachment)))
@@ -291,7 +291,7 @@ class Worker:
         own = self.fabric.own
         return {
             "sandbox": sandbox_to_json(sandbox), **self._shown(sandbox),
-            "within": own.space.users if own is not None else "",
+            "within": own.space.users if own is not None else "", "way": self.fabric.lead_out(networks),
         }  # fmt: skip
 
     def _bound(self, port: PortMapping, sandbox: Sandbox) -> tuple[PortMapping, socket.socket]:

@@ -1,8 +1,8 @@
 """Which of a container's calls are answered for the kernel, or pretended, and the filter that says so. Pure; kernel.
 
-There are three groups: `ids`, users and owners, where only one id exists; `files`, opens of what a mounted /proc and
-/dev would give; `guard`, changes to the devices of the host that are handed in, where the caller is the host's root.
-"blind" stands for a filter that only pretends.
+There are four groups: `ids`, users and owners, where only one id exists; `files`, opens of what a mounted /proc and
+/dev would give; `guard`, changes to the devices of the host that are handed in, where the caller is the host's root;
+`net`, connections, where nothing else leads out of networks. "blind" stands for a filter that only pretends.
 """
 
 from __future__ import annotations
@@ -23,6 +23,18 @@ OPENS = ("open", "openat")
 tree asks, nothing is served, and an answer costs far more than the call itself."""
 GUARDED = ("fchmod", "fchown")
 NAMES = {"ids": (*GET_IDS, *SET_IDS, *OWNERS), "files": OPENS, "guard": GUARDED}
+_CONNECTING = (
+    Rule(("connect", "listen"), "SCMP_ACT_NOTIFY"),
+    # The same of programs of 32 bits, by their numbers there.
+    *(Rule(("socketcall",), "SCMP_ACT_NOTIFY", None, (Argument(0, each),)) for each in (3, 4)),
+    # Both connect, too. Programs go on with connect(2) where MSG_FASTOPEN is not supported (EOPNOTSUPP), and without
+    # io_uring where that may not be used.
+    *(
+        Rule(names, "SCMP_ACT_ERRNO", 95, (Argument(index, 0x2000_0000, "SCMP_CMP_MASKED_EQ", 0x2000_0000),))
+        for names, index in ((("sendto", "sendmmsg"), 3), (("sendmsg",), 2))
+    ),
+    Rule(("io_uring_setup",), "SCMP_ACT_ERRNO"),
+)
 _AT_CWD, _INT = 0xFFFF_FF9C, 0xFFFF_FFFF
 _TYPE, _DEVICES = 0o170000, (0o020000, 0o060000)
 
@@ -44,6 +56,8 @@ def filter_of(words: str, machine: str) -> bytes:
         rules.append(Rule(("openat",), "SCMP_ACT_NOTIFY", None, (at_cwd,)))
     if "ids" in named:
         rules += _nodes("SCMP_ACT_NOTIFY", None)
+    if "net" in named:
+        rules += _CONNECTING
     own, others = seccomp.MACHINES[machine]
     profile = Seccomp("SCMP_ACT_ALLOW", None, (own, *others), (), tuple(rules))
     flags = 0 if "blind" in named else seccomp.NEW_LISTENER

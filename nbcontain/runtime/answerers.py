@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
 
 from nbcontain.errors import SetupFailed
-from nbcontain.linux import confine
+from nbcontain.linux import confine, routes
 from nbcontain.oci.spec import Spec, User
 from nbcontain.runtime import stage
+from nbcontain.runtime.annotations import WAY_OUT
 from nbcontain.runtime.messages import Channel, error_of
 from nbcontain.runtime.namespaces import flags_of
 from nbcontain.runtime.rungs import FURNITURE, named
@@ -74,11 +76,13 @@ class Answers:
         # Whoever was born into a namespace that others are in may not be looked at by anybody, nor followed by its
         # pidfd, until it has executed its program: so it says itself where it is.
         spaces = [os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.spaces) for name in self.names]
+        # Of the network that it is in, which it may be the last to be.
+        route = [routes.asking().detach()] if "net" in self.words.split() else []
         listener = confine.install(self.seccomp)
         groups = list(dict.fromkeys((user.gid, *user.additional_gids)))
         message = {"uid": user.uid, "gid": user.gid, "groups": groups, "words": self.words}
-        channel.send(message, [listener, root, *spaces])
-        for fd in (listener, root, *spaces, *self.kept[1:]):
+        channel.send(message, [listener, root, *spaces, *route])
+        for fd in (listener, root, *spaces, *route, *self.kept[1:]):
             os.close(fd)
         answer, _ = channel.receive()
         channel.close()
@@ -94,7 +98,8 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | None:
     Without one it is for the container's first program, which says where it is. Gives the channel on which the program
     is to introduce itself.
     """
-    if bundle.info.answers in ("", "blind"):
+    words = bundle.answered.split()
+    if not words or "blind" in words:
         return None
     # Only now: most containers have no use for it. (Where they have, the zygote has imported it.)
     from nbcontain.runtime import answering
@@ -102,18 +107,24 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | None:
 
     flags = flags_of(name for name in _LINKS if name in spec.linux.namespaces)
     opened: dict[str, int] = {}
-    ledger, lines = -1, b""
+    ledger, lines, directory_fd, name = -1, b"", -1, ""
     try:
+        if "net" in words:
+            record = Path(spec.annotations[WAY_OUT])
+            directory_fd, name = os.open(record.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), record.name
         if not named(bundle.info.rung).mounts:
             for mount in spec.mounts:
                 if mount.destination in FURNITURE:
                     opened[mount.destination] = os.open(mount.source, os.O_RDONLY | os.O_CLOEXEC)
         directory = bundle.active_directory
-        if directory is not None and "ids" in bundle.info.answers.split():
+        if directory is not None and "ids" in words:
             ledger, lines = files.open_to_append(directory / OWNERS), ledger_in(directory)
-        body = partial(answering.main, pidfd=pidfd, namespaces=flags, opened=opened, ledger_fd=ledger, lines=lines)
+        body = partial(
+            answering.main, pidfd=pidfd, namespaces=flags, opened=opened, ledger_fd=ledger, lines=lines,
+            record=(directory_fd, name),
+        )  # fmt: skip
         return stage.beside(body)
     finally:
-        for fd in (ledger, *opened.values()):
+        for fd in (ledger, directory_fd, *opened.values()):
             if fd >= 0:
                 os.close(fd)

@@ -14,9 +14,10 @@ import select
 import signal
 from collections.abc import Callable, Mapping, Sequence
 
-from nbcontain.linux import notify, syscalls
+from nbcontain.linux import notify, routes, syscalls
 from nbcontain.linux.notify import Call
 from nbcontain.runtime.asked import Asked
+from nbcontain.runtime.connect_answers import ConnectAnswers
 from nbcontain.runtime.id_answers import IdAnswers
 from nbcontain.runtime.kept_ids import Ids, People, looker
 from nbcontain.runtime.messages import Channel
@@ -33,19 +34,26 @@ _NUMBERS = {
     "setgroups": (116, 159), "setresuid": (117, 147), "getresuid": (118, 148), "setresgid": (119, 149),
     "getresgid": (120, 150), "setfsuid": (122, 151), "setfsgid": (123, 152), "chown": (92, -1), "fchown": (93, 55),
     "lchown": (94, -1), "fchownat": (260, 54), "mknod": (133, -1), "mknodat": (259, 33), "open": (2, -1),
-    "openat": (257, 56), "fchmod": (91, 52),
+    "openat": (257, 56), "fchmod": (91, 52), "connect": (42, 203), "listen": (50, 201),
 }  # fmt: skip
+_OF_32_BITS = {
+    "x86_64": (0x40000003, {"connect": 362, "listen": 363, "socketcall": 102}),
+    "aarch64": (0x40000028, {"connect": 283, "listen": 284}),
+}
+"""Calls of other programs that these machines run, whose arguments are the same."""
+Doing = Callable[[Call], None]
 
 
 def main(
-    channel: Channel, pidfd: int, namespaces: int, opened: Mapping[str, int], ledger_fd: int, lines: bytes
-) -> None:
+    channel: Channel, pidfd: int, namespaces: int, opened: Mapping[str, int], ledger_fd: int, lines: bytes,
+    record: tuple[int, str],
+) -> None:  # fmt: skip
     """Answerer: learn whom to answer, go where they are, and answer until the last of them has ended.
 
     `namespaces` are CLONE_NEW… of the container that `pidfd` is; where that is -1, its first process sends them along,
     as whoever asks sends its root. `opened`
     are files of ours by their paths inside; `ledger_fd` takes what no attribute can hold, -1 for nothing; `lines` it
-    has already.
+    has already. `record` is the directory and the name of what is known of its networks; -1 where that is not asked.
     """
     freeze_imports()
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -53,11 +61,13 @@ def main(
         signal.signal(number, signal.SIG_IGN)
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     outside = {name: os.open(f"/{name}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for name in ("dev", "sys")}
-    kept = (fd for fd in (pidfd, ledger_fd) if fd >= 0)
+    kept = (fd for fd in (pidfd, ledger_fd, record[0]) if fd >= 0)
     keep_only(channel, proc, *outside.values(), *opened.values(), *kept)
     message, fds = channel.receive()
     if message is None:
         return
+    words = message["words"].split()
+    route = routes.taken(fds.pop()) if "net" in words else None
     listener, root, *spaces = fds
     # Before the door opens: whoever is inside must not look into us, or write.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
@@ -73,7 +83,6 @@ def main(
     if namespaces & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    words = message["words"].split()
     top = "/"
     if "translated" in words:
         top = os.readlink(f"/proc/self/fd/{root}")
@@ -88,43 +97,55 @@ def main(
     first = Ids.of(message["uid"], message["gid"], tuple(message["groups"]))
     asked, people = Asked(listener, proc), People(first, looker(proc))
     ledger = Ledger(lines, (lambda line: files.write(ledger_fd, line)) if ledger_fd >= 0 else None)
-    parts = (
+    parts: list[object] = [
         IdAnswers(asked, people),
         OwnerAnswers(asked, people, ledger, has_ids="ids" in words, is_guarded="guard" in words, root=top),
         OpenAnswers(asked, people, outside, opened),
-    )
+    ]
+    poll = select.poll()
+    connecting = None
+    if route is not None:
+        connecting = ConnectAnswers(asked, poll, route, record)
+        parts.append(connecting)
     channel.send({"answering": True})
     channel.close()
-    answer_all(asked, table(parts))
+    answer_all(asked, poll, table(parts), connecting)
 
 
-def table(parts: Sequence[object]) -> tuple[int, dict[int, Callable[[Call], None]]]:
-    """What this machine is called, and who answers which of its calls."""
+def table(parts: Sequence[object]) -> dict[tuple[int, int], Doing]:
+    """Who answers which call, by what the kernel calls the machine, and its number there."""
     machine = os.uname().machine
     column = list(_ARCHITECTURES).index(machine)
+    own = {name: numbers[column] for name, numbers in _NUMBERS.items()}
     doing = {}
-    for name, numbers in _NUMBERS.items():
-        for part in parts:
-            if numbers[column] >= 0 and hasattr(part, name):
-                doing[numbers[column]] = getattr(part, name)
-    return _ARCHITECTURES[machine], doing
+    for architecture, calls in ((_ARCHITECTURES[machine], own), _OF_32_BITS[machine]):
+        for name, number in calls.items():
+            for part in parts:
+                if number >= 0 and hasattr(part, name):
+                    doing[architecture, number] = getattr(part, name)
+    return doing
 
 
-def answer_all(asked: Asked, known: tuple[int, Mapping[int, Callable[[Call], None]]]) -> None:
-    """Until nobody is left who could ask."""
-    machine, doing = known
-    poll = select.poll()
+def answer_all(
+    asked: Asked, poll: select.poll, known: Mapping[tuple[int, int], Doing], connecting: ConnectAnswers | None
+) -> None:
+    """Until nobody is left who could ask. `poll` has what some answers wait for."""
     poll.register(asked.listener, select.POLLIN)
+    wait_ms = None
     while True:
-        for _, event in poll.poll():
-            if not event & select.POLLIN:
+        for fd, event in poll.poll(wait_ms):
+            if fd != asked.listener:
+                if connecting is not None:
+                    connecting.serve(fd)
+            elif not event & select.POLLIN:
                 return
-            call = notify.receive(asked.listener)
-            if call is not None:
-                _answer(asked, call, doing.get(call.number) if call.machine == machine else None)
+            elif (call := notify.receive(asked.listener)) is not None:
+                _answer(asked, call, known.get((call.machine, call.number)))
+        if connecting is not None:
+            wait_ms = connecting.tick()
 
 
-def _answer(asked: Asked, call: Call, doing: Callable[[Call], None] | None) -> None:
+def _answer(asked: Asked, call: Call, doing: Doing | None) -> None:
     """One answer, whatever happens: who is left without one waits for ever."""
     if doing is None:
         asked.let_through(call)

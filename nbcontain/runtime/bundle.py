@@ -25,9 +25,9 @@ from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
-from nbcontain.runtime.annotations import USERNS, WITHIN
+from nbcontain.runtime.annotations import USERNS, WAY_OUT, WITHIN
 from nbcontain.runtime.filters import filter_of
-from nbcontain.runtime.hosts import HOSTS
+from nbcontain.runtime.hosts import HOSTS, network_files
 from nbcontain.store import files, holds
 from nbcontain.values import asdict, dataclass, field, replace
 
@@ -133,11 +133,7 @@ class Bundle:
         """
         info = replace(info, unusual=is_unusual(spec))
         seccomp = filter_of(spec.linux.seccomp)
-        answers = b""
-        if info.answers:
-            from nbcontain.runtime import answered_calls
-
-            answers = answered_calls.filter_of(info.answers, os.uname().machine)
+        answers = _answers_of(_answered(info, spec))
         keep = not (info.remove or info.build_step)
         files.make_directory(path, durable=False)
         bundle = cls(path)
@@ -230,7 +226,12 @@ class Bundle:
 
     def answers(self) -> bytes:
         """The filter for the calls that are answered for the kernel, or pretended; b"" if there is none."""
-        return files.read(self.path / "answers.bpf", _LIMIT_BYTES) if self.info.answers else b""
+        return files.read(self.path / "answers.bpf", _LIMIT_BYTES) if self.answered else b""
+
+    @property
+    def answered(self) -> str:
+        """Which of its calls are answered for the kernel, as `answered_calls` names them: its connections, too."""
+        return _answered(self.info, self.spec) if self.info.unusual else self.info.answers
 
     def state(self) -> State:
         """As its supervisor last wrote it; `creating` before that."""
@@ -363,6 +364,8 @@ class Bundle:
             fields = self._read("container.json") | {"unusual": is_unusual(spec)}
             files.replace(self.path / "container.json", json.dumps(fields).encode(), durable=durable)
             self._info = None
+        if answers := _answers_of(_answered(self.info, spec)):
+            files.replace(self.path / "answers.bpf", answers, durable=durable)
 
     def write_resources(self, spec: Spec) -> None:
         """Other limits than it had; everything else is as it was."""
@@ -435,13 +438,13 @@ def is_unusual(spec: Spec) -> bool:
     )
 
 
-def network_files(hostname: str, more_hosts: str = "") -> dict[str, str]:
-    """The files of /etc that tell a container who it is, whom it knows, and whom to ask for names."""
-    try:
-        resolv = Path("/etc/resolv.conf").read_text(errors="replace")
-    except OSError:
-        resolv = ""
-    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    if hostname:
-        hosts += f"127.0.1.1\t{hostname}\n"
-    return {"hosts": hosts + more_hosts, "hostname": hostname + "\n", "resolv.conf": resolv}
+def _answered(info: ContainerInfo, spec: Spec) -> str:
+    return f"{info.answers}{' net' if WAY_OUT in spec.annotations else ''}".strip()
+
+
+def _answers_of(words: str) -> bytes:
+    if not words:
+        return b""
+    from nbcontain.runtime import answered_calls
+
+    return answered_calls.filter_of(words, os.uname().machine)

@@ -68,7 +68,7 @@ def edits(names: Sequence[str], environ: Mapping[str, str], *, asked: str = "--d
     """What these devices bring along. Raises UsageError for one that no file has, and for files that are none."""
     if not names:
         return Edits()
-    places = [Path(each) for each in environ.get(PLACES, ":".join(DIRECTORIES)).split(":") if each]
+    places = _places(environ)
     known, general, unreadable = _known(places)
     parts: list[Fields] = []
     seen: set[Path] = set()
@@ -82,6 +82,23 @@ def edits(names: Sequence[str], environ: Mapping[str, str], *, asked: str = "--d
             parts.append(general[path])
         parts.append(device)
     return _together(parts, names)
+
+
+def chosen(word: str, environ: Mapping[str, str], *, required: bool) -> tuple[str, ...]:
+    """The devices that RUN --device means: one by its name, KIND=* for all of a kind, or KIND for the first of it.
+
+    What is not there is as it is for BuildKit: nothing, unless it is `required`. Raises UsageError then.
+    """
+    known, _, unreadable = _known(_places(environ))
+    kind, equals, name = word.partition("=")
+    found = [each for each in known if each == word or (each.startswith(f"{kind}=") and name in ("", "*"))]
+    if not found and required:
+        raise _missing(word, known, _places(environ), unreadable, "RUN --device")
+    return tuple(found if equals else found[:1])
+
+
+def _places(environ: Mapping[str, str]) -> list[Path]:
+    return [Path(each) for each in environ.get(PLACES, ":".join(DIRECTORIES)).split(":") if each]
 
 
 def _known(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nbcontain import detach_keys
 from nbcontain.errors import UsageError
 from nbcontain.oci.image import ImageConfig
-from nbcontain.oci.spec import Linux, Mount, Process, Spec
+from nbcontain.oci.spec import Linux, Mount, Process, Spec, User
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.runtime import hosts, limits, sharing
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _SHM_BYTES = 64 << 20
 STREAMS = ("stdin", "stdout", "stderr")
 _NO_DONORS: Mapping[str, Donor] = MappingProxyType({})
+_UMASK = re.compile(r"[0-7]{1,4}")
 _QUIET = ("nosuid", "noexec", "nodev")
 _ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
 """Of every mount below, where a tree of the host's is mounted."""
@@ -42,8 +44,10 @@ class ProgramOptions:
 
     environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
     env_file: tuple[str, ...] = option("--env-file", help="a file of NAME=value lines", metavar="FILE")
+    env_host: bool = option("--env-host", help="all variables that there are here, as podman has it")
     workdir: str = option("-w", "--workdir", help="the directory to run in", metavar="DIR")
     user: str = option("-u", "--user", help="user[:group], by name or number", metavar="USER")
+    umask: str = option("--umask", help="of its first program (0022), as podman has it", metavar="MODE")
     hostname: str = option("-h", "--hostname", help="what the container calls itself")
     domainname: str = option("--domainname", help="the NIS domain that it calls itself of", metavar="NAME")
     attach: tuple[str, ...] = option(
@@ -54,6 +58,7 @@ class ProgramOptions:
     labels: tuple[str, ...] = option("-l", "--label", help="NAME=value, for people and programs", metavar="NAME=VALUE")
     read_only: bool = option("--read-only", help="nothing in its root can be changed")
     pull: str = option("--pull", help="always, missing, never or newer", default="missing", metavar="POLICY")
+    quiet: bool = option("-q", "--quiet", help="nothing is said of what is pulled")
     platform: str = option("--platform", help="of the image, as in linux/arm64", metavar="PLATFORM")
     isolation: str = option("--isolation", help="how it is shut in: %nbcontain doctor lists the rungs", metavar="RUNG")
 
@@ -84,6 +89,7 @@ class RunOptions(
     image: str = argument(help="an image's name or id")
     command: tuple[str, ...] = argument(help="in place of the image's CMD", nargs=REST)
     name: str = option("--name", help="what to call the container")
+    replace: bool = option("--replace", help="one that has this --name is removed first, as podman has it")
     detach: bool = option("-d", "--detach", help="leave it running and return at once")
     remove: bool = option("--rm", help="forget it when it exits")
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
@@ -187,6 +193,7 @@ def generate(
             label=confined.label,
             oom_score_adj=oom_score(options.oom_score_adj),
             rlimits=limits.ulimits(options.ulimits),
+            user=User(umask=_umask(options.umask)),
         ),
         hostname=name if has_name else "",
         domainname=options.domainname,
@@ -277,7 +284,7 @@ def passed_on(entries: Sequence[str], environ: Mapping[str, str]) -> tuple[str, 
 
 def environment_of(options: RunOptions | ExecOptions, environ: Mapping[str, str]) -> tuple[str, ...]:
     """What --env-file and -e say, those of -e last. Raises UsageError."""
-    entries: list[str] = []
+    entries = [f"{name}={value}" for name, value in environ.items()] if getattr(options, "env_host", False) else []
     for name in options.env_file:
         try:
             text = Path(name).read_text(encoding="utf-8")
@@ -289,6 +296,14 @@ def environment_of(options: RunOptions | ExecOptions, environ: Mapping[str, str]
         if not entry.partition("=")[0] or "\0" in entry:
             raise UsageError(f"-e {entry!r} names no variable", hint="-e NAME=value")
     return passed_on((*entries, *options.environment), environ)
+
+
+def _umask(text: str) -> int:
+    if not text:
+        return User().umask
+    if not _UMASK.fullmatch(text):
+        raise UsageError(f"--umask {text!r} is no mask", hint="--umask 0077")
+    return int(text, 8)
 
 
 def _directory(path: str) -> str:

@@ -1,8 +1,9 @@
-"""Names that a container knows besides those of its resolver: --add-host, and the lines of /etc/hosts. Pure."""
+"""Names that a container knows besides those of its resolver: --add-host, and the files that tell them."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from nbcontain.errors import UsageError
 
@@ -46,3 +47,15 @@ def _is_address(text: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def network_files(hostname: str, more_hosts: str = "") -> dict[str, str]:
+    """The files of /etc that tell a container who it is, whom it knows, and whom to ask for names."""
+    try:
+        resolv = Path("/etc/resolv.conf").read_text(errors="replace")
+    except OSError:
+        resolv = ""
+    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    if hostname:
+        hosts += f"127.0.1.1\t{hostname}\n"
+    return {"hosts": hosts + more_hosts, "hostname": hostname + "\n", "resolv.conf": resolv}

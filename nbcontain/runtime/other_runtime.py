@@ -171,7 +171,8 @@ def _document(spec: Spec, root_fd: int, root: str, runtime: str) -> dict[str, ob
     env = spec.process.env
     if not any(each.startswith("HOME=") for each in env):
         env = (*env, f"HOME={who.home}")
-    process = replace(spec.process, env=env, user=identity.with_own_group(who.user))
+    user = replace(identity.with_own_group(who.user), umask=spec.process.user.umask)
+    process = replace(spec.process, env=env, user=user)
     resources = spec.linux.resources if keeps_groups(runtime) else {}
     spec = replace(spec, process=process, linux=replace(spec.linux, resources=resources))
     document = spec_codec.spec_to_json(spec)

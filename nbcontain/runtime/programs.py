@@ -68,7 +68,7 @@ def prepare(
     _take_own_null()
     words, groups = annotations.get(USER, ""), annotations.get(GROUPS, "")
     who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"), groups)
-    user = who.user if words or groups else process.user
+    user = replace(who.user, umask=process.user.umask) if words or groups else process.user
     if path:
         user = identity.with_own_group(user)
     env = dict(entry.partition("=")[::2] for entry in process.env)

@@ -180,12 +180,11 @@ class _Intake:
             self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
             return
         # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.
-        layer = self._stack.enter_context(LayerWriter(blob))
-        with (early and early.feed()) or nullcontext() as feed:
-            # The worker first: the other threads have something to do meanwhile.
-            self._copy(first, body, feed.write if feed is not None else _unheard, layer.write)
-        # Its threads end here: many layers may be held.
-        layer.finish()
+        with (early and early.feed(size)) or nullcontext() as feed:
+            layer = self._stack.enter_context(LayerWriter(blob, feed))
+            self._copy(first, body, layer.write)
+            # Its threads end here: many layers may be held.
+            layer.finish()
         if feed is not None:
             feed.diff_id = layer.diff_id
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nbcontain.oci.digest import DiffID
 from nbcontain.store.growing import Growing
+from nbcontain.store.layer_writer import Blocks, Slots, ring_for
 from nbcontain.store.ring import Sender
 from nbcontain.store.snapshots import Staging
 from nbcontain.store.stacks import Stacks, apply, unpacked
@@ -59,17 +60,20 @@ class Early:
         self._begun.append(_Unpacking(growing, staging, work))
         return growing
 
-    def feed(self) -> Feed | None:
-        """Unpack one more layer, a plain tar, from what is written to this; waits for its turn. None as above."""
+    def feed(self, size_bytes: int) -> Feed | None:
+        """Unpack one more layer, a plain tar of so many bytes, from the blocks that a `LayerWriter` makes in this.
+
+        Waits for its turn. None as above.
+        """
         if not self._has_room:
             return None
         staging = self._places.enter_context(self._stacks.store.snapshots.staging())
-        feed = Feed()
+        feed = Feed(ring_for(size_bytes))
         self._slots.acquire()
 
         def work() -> DiffID | None:
             try:
-                apply(self._stacks, staging, feed.sender)
+                apply(self._stacks, staging, feed.ring)
             finally:
                 self._slots.release()
             return None
@@ -95,13 +99,17 @@ class Early:
 
 
 class Feed:
-    """A plain tar on its way to where it is unpacked. Written by one thread, which hashes it anyway. A context."""
+    """A ring for the blocks of a plain tar, whose writer hashes it anyway. A context: at its end no more will come.
 
-    def __init__(self) -> None:
-        self.sender = Sender()
+    The writer goes on if the unpacking has failed: in memory that nobody else reads.
+    """
+
+    def __init__(self, ring: Sender) -> None:
+        self.ring = ring
+        self.slots = ring.slots
         self.diff_id: DiffID | None = None
         """What was written, once its writer has told."""
-        self._is_wanted = True
+        self._where: Slots = ring
 
     def __enter__(self) -> Feed:
         return self
@@ -109,18 +117,24 @@ class Feed:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Give it some more. If the unpacking has failed, this is thrown away."""
-        if self._is_wanted:
-            try:
-                self.sender.write(data)
-            except BrokenPipeError:
-                self._is_wanted = False
+    def slot(self) -> memoryview:
+        """Where the next block goes."""
+        try:
+            return self._where.slot()
+        except BrokenPipeError:
+            self._where = Blocks()
+            return self._where.slot()
+
+    def send(self, count: int) -> None:
+        """So many bytes of it are there."""
+        try:
+            self._where.send(count)
+        except BrokenPipeError:
+            self._where = Blocks()
 
     def end(self) -> None:
         """That was all, or all that will come: a layer that is cut off fails. Idempotent."""
-        self._is_wanted = False
-        self.sender.close()
+        self.ring.close()
 
 
 class _Unpacking:

@@ -326,7 +326,9 @@ class Images:
             before = self._now().entries
             after = change(list(before))
             if after != before:
-                files.replace(self._layout.index, codec.dump_index(Index(tuple(after))), 0o644)
+                data = codec.dump_index(Index(tuple(after)))
+                files.replace(self._layout.index, data, 0o644)
+                self._state = Listed(data, list(after))
             return after
 
     def _entered(self, entries: _Entries, image: Image, references: Collection[Reference]) -> _Entries:

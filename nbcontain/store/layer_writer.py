@@ -19,6 +19,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
@@ -32,6 +33,18 @@ _BLOCKS = 8
 """So many blocks of a layer are in memory."""
 _AHEAD = 4
 """So many compressed ones may wait to be written."""
+
+
+class Slots(Protocol):
+    """Memory for blocks, one after the other and round again: a ring (`Sender`), or what nobody else reads."""
+
+    slots: int
+
+    def slot(self) -> memoryview:
+        """The next one, to be filled from its beginning."""
+
+    def send(self, count: int) -> None:
+        """So many bytes of it are there."""
 
 
 @contextmanager
@@ -52,11 +65,11 @@ def ring_for(size_bytes: int) -> Sender:
 class LayerWriter:
     """The tar of one layer, on its way to being a blob. Written by one thread; a context, for it may have threads."""
 
-    def __init__(self, blob: BlobWriter, ring: Sender | None = None) -> None:
+    def __init__(self, blob: BlobWriter, ring: Slots | None = None) -> None:
         self._blob = blob
         self._sum = hashlib.sha256()
         self._compressor = GzipStream()
-        self._blocks: _Blocks | Sender = ring or _Blocks()
+        self._blocks: Slots = ring or Blocks()
         self._block: memoryview | None = None
         self._filled = 0
         self._free = threading.Semaphore(self._blocks.slots - 1)
@@ -148,7 +161,7 @@ class LayerWriter:
             self._writing.put(packed)
 
 
-class _Blocks:
+class Blocks:
     """Blocks in memory of their own, which nobody else reads."""
 
     slots = _BLOCKS

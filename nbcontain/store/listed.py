@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from nbcontain.errors import BadReference
 from nbcontain.oci import codec
@@ -13,15 +13,16 @@ Named = tuple[Reference | None, Descriptor]
 
 
 class Listed:
-    """One state of index.json, parsed when something is asked of it."""
+    """One state of index.json, parsed when something is asked of it, unless who has just written it knows `entries`."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, entries: list[Descriptor] | None = None) -> None:
         self.data = data
+        self._entries = entries
 
     @cached_property
     def entries(self) -> list[Descriptor]:
         """All of them, also those that are no images."""
-        return list(codec.parse_index(self.data).manifests)
+        return list(codec.parse_index(self.data).manifests) if self._entries is None else self._entries
 
     @cached_property
     def named(self) -> list[Named]:
@@ -44,8 +45,12 @@ class Listed:
 def name_of(entry: Descriptor) -> Reference | None:
     """The name of an entry; None if it has none, or one that is none of ours."""
     text = entry.annotations.get(REF_NAME)
-    if text is None:
-        return None
+    return None if text is None else _reference(text)
+
+
+@lru_cache(4096)
+def _reference(text: str) -> Reference | None:
+    """Remembered, since a thousand names are the same after one more was given."""
     try:
         return Reference.parse(text)
     except BadReference:

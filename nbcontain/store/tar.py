@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from nbcontain.errors import BadArchive
+from nbcontain.store.tar_fields import DEFAULT_LIMITS as DEFAULT_LIMITS
+from nbcontain.store.tar_fields import Limits as Limits
 from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal
 from nbcontain.store.tar_fields import parse_pax as parse_pax
 from nbcontain.values import dataclass, field
@@ -24,8 +26,8 @@ BLOCK = 512
 _CHUNK = 256 << 10
 """What the processor's cache holds: read, hashed and written before it is forgotten."""
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
-_READ = struct.Struct("100s8s8s8s12s12s8xc100s8s64x8s8s155s12s")
-"""What is read of it: not the checksum, nor the owner's names."""
+_READ = struct.Struct("100s24s12s12s8xc")
+"""What is read of each: name, rights (mode, user and group), size, time and kind."""
 _REMEMBERED = 4096
 
 REGULAR, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
@@ -51,22 +53,6 @@ class Pieces(Protocol):
 
     def chunk(self) -> bytes | memoryview:
         """The next one, valid until the call after; nothing at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an archive may cost before it is taken for a bomb."""
-
-    entries: int = 4_000_000
-    stream_bytes: int = 256 << 30
-    """Of the whole uncompressed tar."""
-    header_bytes: int = 1 << 20
-    """Of one PAX header or long name."""
-    path_bytes: int = 4096
-    """PATH_MAX; no less than one header can say."""
-
-
-DEFAULT_LIMITS = Limits()
 
 
 @dataclass(slots=True)
@@ -101,6 +87,7 @@ class Reader:
         self._padding = 0
         self._defaults: dict[bytes, bytes] = {}
         self._octals: dict[bytes, int] = {}
+        self._rights: dict[bytes, tuple[int, int, int]] = {}
         self.entries = 0
 
     def next(self) -> Entry | None:
@@ -220,6 +207,9 @@ class Reader:
         # Adler-32's low half is one plus the sum of the bytes modulo 65521: C adds them up for us.
         checksum = header[148:156]
         total = (zlib.adler32(header) & 0xFFFF) - (zlib.adler32(checksum) & 0xFFFF) + 8 * 32
+        if checksum == b"%06o\0 " % total:
+            # As nearly everybody writes it.
+            return header
         stated = self._octal(checksum, "checksum")
         if (stated - total) % 65521 or stated > BLOCK * 255:
             signed = sum(struct.unpack("512b", header[:148] + b"        " + header[156:]))
@@ -269,27 +259,28 @@ class Reader:
     def _entry(
         self, header: bytes, extended: dict[bytes, bytes] | None, long_name: bytes, long_link: bytes
     ) -> Entry:
-        (name, mode, uid, gid, size, mtime, kind, link, magic, major, minor, prefix, tail) = _READ.unpack(header)
+        name, rights, size, mtime, kind = _READ.unpack_from(header)
         name = name.partition(b"\0")[0]
-        link = link.partition(b"\0")[0] if link[0] else b""
-        if magic == b"ustar\00000" and prefix[0]:
+        link = header[157:257].partition(b"\0")[0] if header[157] else b""
+        if header[345] and header[257:265] == b"ustar\00000":
             # star keeps times in the last bytes of the prefix.
-            prefix = (prefix[:131] if tail[8:] == b"tar\0" else prefix).partition(b"\0")[0]
-            name = prefix + b"/" + name
+            prefix = header[345:476] if header[508:512] == b"tar\0" else header[345:500]
+            name = prefix.partition(b"\0")[0] + b"/" + name
         if kind == b"\0" or kind == b"7":
             kind = DIRECTORY if kind == b"\0" and name.endswith(b"/") else REGULAR
         known = self._octal
-        is_wide = (uid[0] | gid[0] | size[0] | mtime[0]) & 0x80
+        is_wide = (rights[8] | rights[16] | size[0] | mtime[0]) & 0x80
         if is_wide:
-            numbers = number(uid, "uid"), number(gid, "gid"), number(size, "size"), number(mtime, "mtime")
+            mode, uid, gid = known(rights[:8], "mode"), number(rights[8:16], "uid"), number(rights[16:], "gid")
+            size, mtime = number(size, "size"), number(mtime, "mtime")
         else:
-            numbers = known(uid, "uid"), known(gid, "gid"), known(size, "size"), known(mtime, "mtime")
+            mode, uid, gid = self._rights.get(rights) or self._read_rights(rights)
+            size, mtime = known(size, "size"), known(mtime, "mtime")
         entry = Entry(
-            long_name or name, kind, known(mode, "mode") & 0o7777, *numbers[:3], numbers[3] * 1_000_000_000,
-            long_link or link,
+            long_name or name, kind, mode & 0o7777, uid, gid, size, mtime * 1_000_000_000, long_link or link
         )  # fmt: skip
         if kind in (CHARACTER, BLOCK_DEVICE):
-            entry.major, entry.minor = known(major, "device"), known(minor, "device")
+            entry.major, entry.minor = known(header[329:337], "device"), known(header[337:345], "device")
         if extended:
             _extend(entry, extended)
         if kind not in _PLAIN:
@@ -314,6 +305,13 @@ class Reader:
         limit = self._limits.path_bytes
         if len(entry.name) > limit or len(entry.link) > limit or b"\0" in entry.name or b"\0" in entry.link:
             raise BadArchive(f"an impossible name: {entry.name[:80]!r}…")
+
+    def _read_rights(self, data: bytes) -> tuple[int, int, int]:
+        """Mode, user and group, remembered together, since few differ. Raises BadArchive."""
+        rights = self._octal(data[:8], "mode"), self._octal(data[8:16], "uid"), self._octal(data[16:], "gid")
+        if len(self._rights) < _REMEMBERED:
+            self._rights[data] = rights
+        return rights
 
     def _octal(self, data: bytes, what: str) -> int:
         """Remembered, since modes, owners and small sizes are few. Raises BadArchive."""

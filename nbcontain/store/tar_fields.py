@@ -1,8 +1,25 @@
-"""What stands in the fields of a tar's headers: numbers, and the records of an extended header (POSIX pax)."""
+"""What stands in the fields of a tar's headers: numbers, and the records of an extended header; what is too much."""
 
 from __future__ import annotations
 
 from nbcontain.errors import BadArchive
+from nbcontain.values import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an archive may cost before it is taken for a bomb."""
+
+    entries: int = 4_000_000
+    stream_bytes: int = 256 << 30
+    """Of the whole uncompressed tar."""
+    header_bytes: int = 1 << 20
+    """Of one PAX header or long name."""
+    path_bytes: int = 4096
+    """PATH_MAX; no less than one header can say."""
+
+
+DEFAULT_LIMITS = Limits()
 
 
 def parse_pax(data: bytes) -> dict[bytes, bytes]:

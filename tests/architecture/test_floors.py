@@ -16,7 +16,7 @@ FLOORS = (
     {
         "anatomy", "archives", "bases", "builder", "compose", "consoles", "container_facts", "containers",
         "diagnosis", "engine", "exchange", "explorer", "filters", "handles", "happenings", "housekeeping", "id_ranges",
-        "images", "inspection", "kernel_places", "kernels", "kernelspecs", "life", "logbook", "making",
+        "images", "inspection", "joining", "kernel_places", "kernels", "kernelspecs", "life", "logbook", "making",
         "manifests", "mounting", "networks", "nouns", "outcomes", "pages", "places", "probe_file", "processes",
         "profiles", "proxies", "resources", "serving", "sig_proxy", "soundness", "standard_input",
         "transfers", "volumes", "xray",

@@ -247,6 +247,7 @@ def test_an_annotation_that_makes_no_sense_is_refused(word: str) -> None:
         ("", ("type=provenance,mode=max,builder-id=https://x.example,reproducible=true",),
          ProvenanceOptions("max", "v1", "https://x.example", True)),
         ("false", ("type=provenance",), None), ("", ("type=provenance,disabled=true",), None),
+        ("", ("type=sbom,disabled=true", "type=provenance"), ProvenanceOptions()),
     ],
 )  # fmt: skip
 def test_provenance_is_asked_for_as_with_buildx(

@@ -23,8 +23,9 @@ from nbcontain.build.secrets import Secret, agents_of, secrets_of
 from nbcontain.build.ssh_agent import forwarded
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.inputs import BuildInputs
+from nbcontain.dockerfile import parse as parse_dockerfile
 from nbcontain.engine import Engine
-from nbcontain.errors import BuildError, UsageError
+from nbcontain.errors import BuildError, DockerfileError, UsageError
 from nbcontain.events import Finished, Output, Started
 from nbcontain.options import parse
 from nbcontain.store import gc
@@ -327,3 +328,49 @@ def test_a_base_image_gets_no_secret_for_its_triggers(box: Machine) -> None:
         task.result()
         said = [r.event.data for r in task.journal.read() if isinstance(r.event, Output) and r.event.stream == "stdout"]
         assert said == [wanted]
+
+
+DEVICES = """{"cdiVersion": "0.6.0", "kind": "vendor.example/kind", "devices": [
+  {"name": "one", "containerEdits": {"env": ["ONE=1"], "deviceNodes": [{"path": "/dev/given", "hostPath": "/dev/null"}],
+                                     "hooks": [{"hookName": "createContainer", "path": "/usr/bin/hook"}]}},
+  {"name": "two", "containerEdits": {"env": ["TWO=2"]}}]}
+"""
+
+
+def test_a_step_gets_the_devices_that_the_build_was_given(
+    box: Machine, ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cdi").mkdir()
+    (tmp_path / "cdi" / "vendor.json").write_text(DEVICES)
+    monkeypatch.setattr(box.engine, "environ", {**os.environ, "NBCONTAIN_CDI_DIRS": str(tmp_path / "cdi")})
+    show = "echo +$ONE $TWO; ls /dev | grep given; true"
+    lines = [
+        f"RUN --device=vendor.example/kind=one,required {show}",
+        f"RUN --device=vendor.example/kind=* {show} # all",
+        f"RUN --device=vendor.example/kind {show} # the first",
+        f"RUN --device=vendor.example/kind=none --device=name=other.example/kind {show} # none",
+        f"RUN {show} # without",
+    ]
+    said = ran("\n".join(lines), allow=("device",))
+    assert said.split("\n") == ["+1", "given", "+1 2", "given", "+1", "given", "+", "+"]
+    # What a device brings along is in no layer.
+    assert not {name for name in added(box) if "given" in name}
+    with pytest.raises(DockerfileError, match="more than this build was given") as refused:
+        ran(lines[0], allow=("device=vendor.example/kind=two", "network.host"))
+    assert "--allow device=vendor.example/kind=one" in refused.value.hint
+    with pytest.raises(BuildError, match="unresolvable CDI device vendor.example/kind=none") as missing:
+        ran("RUN --device=vendor.example/kind=none,required=true true", allow=("device",))
+    assert missing.value.hint == "there are vendor.example/kind=one, vendor.example/kind=two"
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("", "has no name"), ("required", "has no name"), ("a/b=c,requird", "unexpected key 'requird'"),
+        ("a/b=c,required=maybe", "neither true nor false"), ("name=a/b=c,name=d", "its name is a/b=c already"),
+    ],
+)  # fmt: skip
+def test_a_bad_device_is_told_of_in_its_line(value: str, why: str) -> None:
+    with pytest.raises(DockerfileError, match=why) as caught:
+        parse_dockerfile(f"FROM a\nRUN --device={value} true\n")
+    assert caught.value.span is not None and caught.value.span.first == 2

@@ -20,6 +20,7 @@ import pytest
 import needs
 import places
 from machine import Machine, assert_on_this_machines_network, murderous, network_processes, said, until
+from nbcontain import joining
 from nbcontain.engine import Engine
 from nbcontain.errors import NetworkError, PortTaken
 from nbcontain.linux.starts import start_of
@@ -228,6 +229,9 @@ def test_without_a_way_out_who_names_no_network_has_this_machines(
     machine: Machine, profile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tunnels, "TUN", "/nowhere")
+    assert machine.engine.networks.default() == "bridge" and machine.engine.networks.no_way_out() == ""
+    # Nor can anybody answer for connections.
+    monkeypatch.setattr(joining, "can_swap", lambda host: False)
     assert_on_this_machines_network(machine, "/nowhere")
 
 

@@ -27,7 +27,7 @@ from nbcontain.network.model import (
     sandbox_to_json,
 )
 from nbcontain.network.netlink import encoded
-from nbcontain.network.outside import has_default
+from nbcontain.network.tunnels import has_default
 
 LAB = Network("lab", "ab" * 32, subnets=(addresses.subnet_of("10.5.0.0/24"), addresses.subnet_of("fd00:5::/64")))
 SHUT = Network("shut", "cd" * 32, subnets=(addresses.subnet_of("10.6.0.0/24"),), internal=True)

@@ -26,11 +26,13 @@ from nbcontain.errors import (
     Unreachable,
     Unsupported,
 )  # fmt: skip
+from nbcontain.events import Event, Progress
 from nbcontain.oci import indexes
 from nbcontain.oci.image import INDEX, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.profiles import PROFILES
 from nbcontain.registry.client import SCHEMA_1
+from nbcontain.runtime.generate import RunOptions
 from nbcontain.store.ingest import Partial
 
 
@@ -415,6 +417,22 @@ def test_never_does_not_ask_the_registry(engine: Engine, registry: Registry, sam
     engine.registry.ensure(reference, "missing", lambda event: None)
     registry.close()
     assert engine.registry.ensure(reference, "newer", lambda event: None).digest == sample[0].digest
+
+
+def test_a_quiet_run_says_nothing_of_its_pull_and_can_be_cancelled_all_the_same(
+    engine: Engine, registry: Registry, sample: Any
+) -> None:
+    registry.add("team/app", "1", *sample)
+    name, heard = f"{registry.host}/team/app:1", list[Event]()
+    found = engine.bases.to_run(RunOptions(image=name, quiet=True), heard.append)
+    assert found.digest == sample[0].digest
+    assert heard and not [event for event in heard if not isinstance(event, Progress) or event.task]
+
+    def struck(event: Event) -> None:
+        raise Cancelled("no longer wanted")
+
+    with pytest.raises(Cancelled):
+        engine.bases.to_run(RunOptions(image=name, quiet=True, pull="always"), struck)
 
 
 def test_a_digest_wins_over_a_tag(engine: Engine, registry: Registry, sample: Any) -> None:

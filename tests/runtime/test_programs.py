@@ -44,6 +44,25 @@ def test_a_program_that_is_not_there_is_127(profile: str, machine: Machine) -> N
     assert "PATH=/bin" in caught.value.why
 
 
+def test_a_mask_is_the_programs_and_that_of_further_ones(profile: str, machine: Machine) -> None:
+    assert machine.sh("umask; umask -S >/dev/null; touch /x; stat -c %a /x", umask="027") == "0027\n640\n"
+    container = machine.start(SLEEP, umask="0077", user="1000" if profile != "rootless-single" else "")
+    assert machine.execute(container, "sh", "-c", "umask")[1] == "0077\n"
+    with pytest.raises(UsageError, match="no mask"):
+        machine.run("true", umask="9")
+
+
+def test_one_that_has_the_name_makes_way_where_that_is_said(profile: str, machine: Machine) -> None:
+    first = machine.start(SLEEP, name="web")
+    with pytest.raises(UsageError, match="needs --name"):
+        machine.run("true", replace=True)
+    with pytest.raises(UsageError):
+        machine.run("true", replace=True, name="web", umask="x")
+    assert first.status == "running"
+    second = machine.start(SLEEP, name="web", replace=True)
+    assert second.id != first.id and [each.id for each in machine.engine.containers()] == [second.id]
+
+
 @pytest.mark.parametrize("program", ["/bin", "/etc/passwd"])
 def test_what_is_no_program_is_126(profile: str, machine: Machine, program: str) -> None:
     with pytest.raises(CommandNotExecutable) as caught:

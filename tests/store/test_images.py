@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from nbcontain.errors import ImageNotFound, StoreError
-from nbcontain.oci.digest import Digest
+from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR, Descriptor, Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
 from nbcontain.store import Store
+from nbcontain.values import replace
 from stores import add_image
 
 HELLO = Reference.parse("hello")
@@ -30,6 +31,33 @@ def test_an_image_is_found_by_name_digest_and_id(store: Store) -> None:
 def test_another_process_sees_the_same(store: Store) -> None:
     image = add_image(store, "x")
     assert Store.open(store.layout.root).images.list() == [(HELLO, image)]
+
+
+def test_who_writes_and_who_reads_see_the_same_after_each_change(store: Store) -> None:
+    first, second = add_image(store, "x"), add_image(store, "y", name="second")
+    platform = replace(first.config.platform, architecture="arm64")
+    third = Image.of(replace(first.config, platform=platform), first.layers)
+    for change in (
+        lambda: store.images.tag(first, Reference.parse("again:1")),
+        lambda: store.images.put_beside(third, HELLO),
+        lambda: store.images.tag(second, HELLO),
+        lambda: store.images.put(Image.of(replace(first.config, cmd=("x",)), first.layers)),
+        lambda: store.images.remove(HELLO),
+    ):
+        change()
+        fresh = Store.open(store.layout.root).images
+        assert store.images.list() == fresh.list()
+
+
+def test_images_are_entered_all_at_once_or_not_at_all(store: Store) -> None:
+    image = add_image(store, "x")
+    lost = Image.of(ImageConfig(), (Layer(Descriptor(LAYER_TAR, Digest.of(b"lost"), 4), DiffID(Digest.of(b"lost"))),))
+    names = [Reference.parse("one"), Reference.parse("two:2")]
+    with pytest.raises(StoreError, match="not in the store"):
+        store.images.enter([(image, names), (lost, ())])
+    assert store.images.list() == [(HELLO, image)]
+    store.images.enter([(image, names)])
+    assert store.images.list() == [(HELLO, image), *((name, image) for name in names)]
 
 
 def test_a_name_wins_over_the_beginning_of_an_id(store: Store) -> None:

@@ -42,6 +42,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Di
         operation.network, operation.hostname, [repr(each) for each in operation.mounts],
         *([repr(operation.sandbox)] if operation.sandbox else []),
         *([operation.platform] if operation.platform else []),
+        *([repr(operation.devices)] if operation.devices else []),
     )  # fmt: skip
 
 

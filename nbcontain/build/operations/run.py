@@ -13,6 +13,7 @@ from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record
 from nbcontain.oci.image import ImageConfig, Platform
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
+from nbcontain.runtime.cdi import Edits, chosen, edits
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.emulation import explained
 from nbcontain.runtime.generate import RunOptions, generate
@@ -40,13 +41,15 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
                 platform=Platform(architecture=operation.architecture),
             )  # fmt: skip
             sandbox = operation.sandbox or Sandbox()
+            devices = _devices(operation, workshop)
             options = RunOptions(
                 image="", network=operation.network, add_hosts=operation.added_hosts, ulimits=sandbox.ulimits,
-                shm_size=str(sandbox.shm_bytes or ""),
+                shm_size=str(sandbox.shm_bytes or ""), environment=devices.env, group_add=devices.groups,
             )  # fmt: skip
             spec = generate(config, options, workshop.host, files=path, hostname=operation.hostname or _HOSTNAME)
             process = replace(spec.process, capabilities=(*spec.process.capabilities, *_more_capabilities(spec)))
-            spec = fitted(replace(spec, process=process, mounts=(*spec.mounts, *mounting.mounts)), workshop.rung)
+            mounts = (*spec.mounts, *devices.mounts, *mounting.mounts)
+            spec = fitted(replace(spec, process=process, mounts=mounts), workshop.rung)
             info = ContainerInfo(
                 id=active.key, name=active.key, image="", command=operation.args, build_step=True,
                 rung=workshop.rung.name, answers=workshop.rung.answers,
@@ -71,6 +74,18 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
     except SetupFailed as error:
         error = explained(error, operation.platform)
         raise BuildError(error.message, why=error.why, hint=error.hint) from error
+
+
+def _devices(operation: ExecOp, workshop: Workshop) -> Edits:
+    """What the step's devices bring along. Raises UsageError for one that it cannot do without and no file has."""
+    if not operation.devices:
+        return Edits()
+    environ = workshop.means.environ
+    names = [each for name, is_required in operation.devices for each in chosen(name, environ, required=is_required)]
+    found = edits(names, environ, asked="RUN --device")
+    for remark in found.remarks:
+        workshop.emit(Notice("", remark))
+    return found
 
 
 def _more_capabilities(spec: Spec) -> tuple[str, ...]:

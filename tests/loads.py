@@ -1,0 +1,54 @@
+"""A server under load: nginx where there is time for it (NBCONTAIN_SOAK), else busybox's; and wrk."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import needs
+from machine import Machine, until
+from nbcontain.runtime.container import Container
+
+SOAK = bool(os.environ.get("NBCONTAIN_SOAK"))
+LOAD_S = 20 if SOAK else 2
+CACHE = Path(__file__).resolve().parent.parent / ".cache"
+BUSYBOX = "mkdir -p /web; echo loaded > /web/index.html; echo ready; exec httpd -f -p 80 -h /web"
+NGINX = "echo loaded > /var/www/html/index.html; echo ready; exec nginx -g 'daemon off;'"
+
+
+def server(machine: Machine, **options: object) -> Container:
+    """One that is started again whenever it ends."""
+    image, script = "box", BUSYBOX
+    if SOAK:
+        # As tests/test_services.py left it.
+        kept = next(iter(CACHE.glob("services-*.tar")), None)
+        if kept is None or not os.access(kept, os.R_OK):
+            needs.missing("there is no image with nginx: tests/test_services.py makes it")
+        machine.engine.archives.load(str(kept)).result()
+        image, script = "services", NGINX
+    return machine.start(script, image=image, restart="always", **options)
+
+
+def killed_under_load(machine: Machine, victim: Container, address: str, prefix: Sequence[str] = ()) -> int:
+    """wrk asks there, and the server is killed meanwhile, several times; gives how often it was answered."""
+    words = [*prefix, needs.program("wrk", "wrk"), "-t1", "-c8", f"-d{LOAD_S}s", "--timeout", "2s", address]
+    load = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    before = victim.state().restart_count
+    for _ in range(5 if SOAK else 1):
+        time.sleep(LOAD_S / 8)
+        # As whoever runs out of memory is: nobody meant it to end.
+        os.kill(victim.state().pid, 9)
+        until(lambda: victim.state().restart_count > before and victim.status == "running")  # noqa: B023
+        before = victim.state().restart_count
+    said, _ = load.communicate(timeout=LOAD_S + 30)
+    print(f"{address}: {said}")
+    found = re.search(r"(\d+) requests in", said)
+    if load.returncode or found is None:
+        pytest.fail(said)
+    return int(found.group(1))

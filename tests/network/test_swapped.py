@@ -1,0 +1,192 @@
+"""The way out of ordinary users' networks where there is no tunnel: connections answered for, datagrams relayed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import loads
+import needs
+import places
+from machine import Machine, network_processes, said, until
+from nbcontain.commands import networks
+from nbcontain.diagnosis import diagnosed
+from nbcontain.engine import Engine
+from nbcontain.networks import NetworkRequest
+
+pytestmark = pytest.mark.of_users(tunnel=False)
+WORLD, PORT = "192.0.2.2", 8000
+GET = f"(printf 'GET / HTTP/1.0\\r\\n\\r\\n'; sleep 0.3) | timeout 3 nc -w 3 {WORLD} {PORT}"
+WAIT = "trap exit TERM; echo ready; while :; do sleep 0.1; done"
+
+
+@pytest.fixture(scope="module")
+def shared(busybox_context: Path) -> Iterator[Machine]:
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-swap-", dir=needs.scratch()))
+    with Engine(directory, environ={**os.environ, "NBCONTAIN_NETWORK": ""}) as engine:
+        machine = Machine(engine, busybox_context)
+        with_program(machine, busybox_context)
+        yield machine
+        machine.clear()
+        engine.networks.settle()
+        for process in network_processes(directory):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        engine.store.snapshots.remove_tree(engine.layout.snapshots)
+    places.remove(directory)
+
+
+def with_program(machine: Machine, context: Path) -> None:
+    """Have `sockets` in the image."""
+    source = Path(__file__).with_name("sockets.c")
+    words = [needs.program("cc", "gcc"), "-static", "-O1", "-pthread", "-o", str(context / "sockets"), str(source)]
+    subprocess.run(words, check=True)
+    machine.build("FROM box\nCOPY sockets /bin/sockets\n", "box", context)
+
+
+@pytest.fixture
+def machine(shared: Machine, profile: str) -> Iterator[Machine]:
+    yield shared
+    shared.clear()
+    shared.engine.networks.prune()
+
+
+def make(machine: Machine, name: str, **said: object) -> None:
+    machine.engine.networks.create(NetworkRequest(name=name, **said))  # type: ignore[arg-type]
+
+
+def is_all_right(lines: str) -> bool:
+    return bool(lines) and all(each.endswith(" ok") for each in lines.splitlines())
+
+
+def test_who_names_no_network_is_on_the_default_one_and_gets_out(machine: Machine, profile: str) -> None:
+    assert machine.engine.networks.default() == "bridge"
+    container = machine.start(f"ip -o -4 addr show eth0; nslookup -type=a example.test; {GET}; echo over")
+    until(lambda: "over" in said(container))
+    assert "10.210.0." in said(container) and "198.51.100.7" in said(container)
+    # What comes there comes from this machine.
+    assert "hello 192.0.2.1" in said(container)
+    out = machine.engine.networks.way_out()
+    assert (out.way, out.ipv6) == ("socket swap", True) and "/dev/net/tun" in out.why
+    assert set(network_processes(machine.engine.layout.root).values()) == {
+        "worker", "outside", "space", "names", "relay"
+    }  # fmt: skip
+
+
+def test_programs_find_their_sockets_as_they_left_them(machine: Machine, profile: str) -> None:
+    lines = machine.sh(f"sockets check {WORLD} {PORT} 81 192.0.2.77")
+    assert is_all_right(lines) and len(lines.splitlines()) == 24
+
+
+def test_execs_get_out_too_and_whoever_shares_the_network(machine: Machine, profile: str) -> None:
+    first = machine.start(WAIT, name="first")
+    assert "hello" in machine.execute(first, "sh", "-c", GET)[1]
+    assert "hello" in machine.sh(GET, network="container:first", user="5")
+
+
+def test_ipv6_and_pings_lead_out(machine: Machine, profile: str) -> None:
+    make(machine, "six", ipv6=True)
+    six = GET.replace(WORLD, "fd99::2")
+    pings = f"ping -c 1 -W 2 {WORLD} && ping -c 1 -W 2 fd99::2"
+    shown = machine.sh(f"{six}; {pings}", network="six", cap_add=("NET_RAW",))
+    assert "hello fd99::1" in shown and shown.count("1 packets received") == 2
+
+
+def test_nothing_leads_out_of_internal_networks_nor_of_namespaces_of_ones_own(machine: Machine, profile: str) -> None:
+    make(machine, "shut", internal=True)
+    powers = {"cap_add": ("ALL",), "security_opt": ("seccomp=unconfined",)}
+    # Neither by a route that it makes itself.
+    route = "ip route add default via $(ip -o -4 addr show eth0 | sed 's/.*inet \\(.*\\)[.][0-9]*[/].*/\\1/').1"
+    assert "hello" not in machine.sh(f"{route} && {GET}; :", network="shut", **powers)
+    assert "hello" not in machine.sh(f"{GET}; :", network="none", **powers)
+    assert is_all_right(machine.sh(f"sockets apart {WORLD} {PORT}", **powers))
+
+
+def test_leaving_a_network_is_leaving_its_way_out(machine: Machine, profile: str) -> None:
+    ours = machine.engine.networks
+    make(machine, "open")
+    make(machine, "shut", internal=True)
+    guest = machine.start(WAIT, name="guest", network="shut")
+    assert "hello" not in machine.execute(guest, "sh", "-c", GET)[1]
+    ours.connect("open", guest)
+    assert "hello" in machine.execute(guest, "sh", "-c", GET)[1]
+    ours.disconnect("open", guest)
+    assert "hello" not in machine.execute(guest, "sh", "-c", GET)[1]
+
+
+def test_this_machines_loopback_is_not_reached_whatever_a_program_changes_meanwhile(
+    machine: Machine, profile: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as here:
+        here.settimeout(0.1)
+        aims = ("127.0.0.1", "10.210.0.1", "198.19.211.2", "198.19.211.100", "0.0.0.0")
+        port = here.getsockname()[1]
+        tries = " & ".join(f"timeout 2 nc -w 1 {each} {port} </dev/null" for each in aims)
+        assert machine.sh(f"{tries} & wait; sockets race {port} {WORLD} {PORT}") == "over\n"
+        with pytest.raises(TimeoutError):
+            here.accept()
+
+
+def test_the_same_where_nothing_can_be_mounted(machine: Machine, profile: str) -> None:
+    lower = Machine.on(machine.engine.isolated("userns-chroot"))
+    server = "mkdir /web; echo near > /web/index.html; echo ready; exec httpd -f -p 80 -h /web"
+    lower.start(server, name="lower", network="bridge", publish=("18090:80",))
+    make(lower, "two")
+    other = lower.start(server, name="other", network="two")
+    lower.start(WAIT, name="guest", network="two")
+    near = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 other 80"
+    shown = lower.sh(f"{GET}; {near}; id -u", network="two", user="5")
+    assert "hello 192.0.2.1" in shown and "near" in shown and shown.endswith("5\n")
+    assert "hello" in lower.execute(other, "sh", "-c", GET)[1]
+    fetched = subprocess.run(["curl", "-sS", "--max-time", "5", "http://127.0.0.1:18090/"],
+                             capture_output=True, text=True, check=True)  # fmt: skip
+    assert fetched.stdout == "near\n"
+
+
+def test_the_relay_is_replaced_and_connections_do_without(machine: Machine, profile: str) -> None:
+    container = machine.start(WAIT, name="lasting")
+    for victims in ("relay", "all"):
+        killed = {pid for pid, role in network_processes(machine.engine.layout.root).items()
+                  if victims in (role, "all")}  # fmt: skip
+        assert killed
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        if victims == "all":
+            machine.engine.networks.settle()
+        assert "hello" in machine.execute(container, "sh", "-c", GET)[1]
+        ask = ("sh", "-c", f"timeout 2 nslookup -type=a example.test {WORLD}")
+        until(lambda: "198.51.100.7" in machine.execute(container, *ask)[1])  # noqa: B023
+
+
+def test_what_leads_out_is_shown(machine: Machine, profile: str) -> None:
+    listed = networks.network_ls(machine.engine, networks.ListWords())
+    assert "the way out: socket swap, IPv4 and IPv6" in listed.footer  # type: ignore[attr-defined]
+    found = {each.what: each for each in diagnosed(machine.engine)}
+    out = found["the way out of networks: socket swap"]
+    assert out.state == "partly" and "/dev/net/tun" in out.why
+    assert found["the way out by IPv6"].state == "yes"
+
+
+def test_a_server_and_its_client_are_killed_under_load(machine: Machine, profile: str) -> None:
+    """The client goes out by swapped sockets, and comes back by this machine's address and the forwarder."""
+    victim = loads.server(machine, name="loaded", publish=("0.0.0.0:18099:80",))
+    script = "echo ready; while :; do sockets times 192.0.2.1 18099 50 || echo lost; done"
+    client = machine.start(script, name="client")
+    assert loads.killed_under_load(machine, victim, "http://127.0.0.1:18099/") > 50
+    lines = said(client).splitlines()
+    until(lambda: len(said(client).splitlines()) > len(lines) + 2)
+    assert len([each for each in lines if each not in ("ready", "lost")]) > 2
+    machine.engine.kill(client)
+    client.wait(10)
+    # Who answered for it goes with it.
+    until(lambda: not client.bundle.is_alive())
+    get = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 3 nc -w 3 192.0.2.1 18099"
+    until(lambda: "loaded" in machine.sh(f"{get}; :"))

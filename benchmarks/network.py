@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,38 +187,43 @@ def throughput(engine: Engine) -> None:
 
 
 def swap(engine: Engine, program: Path) -> None:
-    """As an ordinary user: to a sink at this machine's address, from outside and from a container, by turns."""
+    """As an ordinary user: to a sink at this machine's address, from a container by swapped sockets, beside one that
+    has this machine's network, and no container at all; by turns.
+    """
     at = ("192.0.2.1", 9100)
     listener = socket.create_server(at, backlog=256)
     threading.Thread(target=sink, args=(listener,), daemon=True).start()
-    container = engine.run(
-        RunOptions(image="box", command=("sleep", "900"), detach=True, network="bridge", ulimits=("nofile=4096",))
-    ).result()
-    assert isinstance(container, Container)
 
     def outside(*words: str) -> list[float]:
         said = subprocess.run([program, *words], check=True, capture_output=True, text=True).stdout
         return list(map(float, said.split()))
 
-    def inside(*words: str) -> list[float]:
-        said: list[bytes] = []
-        assert container.execute(("/bin/sockets", *words), on_output=lambda _, data: said.append(data)) == 0
-        return list(map(float, b"".join(said).split()))
+    def inside(network: str) -> Callable[..., list[float]]:
+        options = RunOptions(image="box", command=("sleep", "900"), detach=True, network=network)
+        container = engine.run(options).result()
+        assert isinstance(container, Container)
 
-    both = (("direct", outside), ("socket swap", inside))
+        def measured(*words: str) -> list[float]:
+            said: list[bytes] = []
+            assert container.execute(("/bin/sockets", *words), on_output=lambda _, data: said.append(data)) == 0
+            return list(map(float, b"".join(said).split()))
+
+        return measured
+
+    ways = [("no container", outside), ("host", inside("host")), ("socket swap", inside("bridge"))]
     for what, much, units in (("send", "512", ("s", "s of its processor time")), ("times", "100", ("µs",))):
-        got: dict[str, list[list[float]]] = {name: [] for name, _ in both}
-        for number in range(4 * TURNS):
-            for name, measured in both if number % 2 else reversed(both):
+        got: dict[str, list[list[float]]] = {name: [] for name, _ in ways}
+        for number in range(2 * TURNS):
+            for name, measured in ways[number % 3 :] + ways[: number % 3]:
                 got[name].append(measured(what, at[0], str(at[1]), much))
-        for at_column, unit in enumerate(units):
+        for column, unit in enumerate(units):
             for name, found in got.items():
-                column = [each[at_column] for each in found]
-                middle = statistics.median(column)
-                print(f"{what} {much}: {name:12} median {middle:8.3f} {unit}, least {min(column):8.3f}")
-            pairs = zip(got["direct"], got["socket swap"], strict=True)
-            ratio = statistics.median(mine[at_column] / its[at_column] for mine, its in pairs)
-            print(f"direct / socket swap: {ratio:.0%} (median of turns)")
+                seen = [each[column] for each in found]
+                print(f"{what} {much}: {name:12} median {statistics.median(seen):8.3f} {unit}, least {min(seen):8.3f}")
+            for name in ("no container", "host"):
+                pairs = zip(got[name], got["socket swap"], strict=True)
+                ratio = statistics.median(its[column] / mine[column] for its, mine in pairs)
+                print(f"{name} / socket swap: {ratio:.0%} (median of turns)")
 
 
 def sink(listener: socket.socket) -> None:

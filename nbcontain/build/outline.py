@@ -12,7 +12,8 @@ from nbcontain.build.named import Contexts
 from nbcontain.build.plan import BuildOptions, Planning
 from nbcontain.build.recipe import masked
 from nbcontain.dockerfile import ast
-from nbcontain.errors import Span, StoreError
+from nbcontain.dockerfile.words import expand
+from nbcontain.errors import DockerfileError, Span, StoreError
 from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.truth import truth
@@ -69,9 +70,7 @@ def outline_of(
     planning = Planning(dockerfile, options, _no_image, environ, lambda path: False, contexts)
     target = planning.target()
     stages = [dockerfile.stages[number] for number in sorted(planning.needed(target))]
-    instructions = [each for stage in stages for each in stage.instructions]
-    runs = [each for each in instructions if isinstance(each, ast.Run)]
-    mounts = [(dict(mount.fields), run.span) for run in runs for mount in run.mounts]
+    mounts = list(_mounts(dockerfile, stages, planning.scene.global_args, planning.scene.build_args))
     return Outline(
         _target(dockerfile.stages[target], is_default=target == len(dockerfile.stages) - 1),
         _arguments(dockerfile.arguments, stages, planning.scene.global_args, planning.scene.build_args),
@@ -101,7 +100,10 @@ def _arguments(
     own = [each for stage in stages for each in stage.instructions if isinstance(each, ast.Arg)]
     wanted = {name for stage in stages for name in _VARIABLE.findall(f"{stage.base.image} {stage.base.platform}")}
     wanted |= {name for arg in own for name, default in arg.arguments if default is None}
-    wanted |= {name for arg in declared for _, default in arg.arguments for name in _VARIABLE.findall(default or "")}
+    # What a wanted one is made of stands before it.
+    for arg in reversed(declared):
+        for name, default in reversed(arg.arguments):
+            wanted |= set(_VARIABLE.findall(default or "")) if name in wanted else set()
     found: dict[str, Input] = {}
     for arg, is_global in (*((arg, True) for arg in declared), *((arg, False) for arg in own)):
         for name, default in arg.arguments:
@@ -110,6 +112,32 @@ def _arguments(
             value = given.get(name, default if default is not None and not is_global else values.get(name, ""))
             found[name] = Input(name, arg.span, described(arg.comment, (name,)), masked(name, value) if value else "")
     return tuple(found.values())
+
+
+def _mounts(
+    dockerfile: ast.Dockerfile, stages: Sequence[ast.Stage], values: Mapping[str, str], given: Mapping[str, str]
+) -> Iterator[tuple[dict[str, str | None], Span]]:
+    """The mounts of these stages with what their arguments and variables say; what those cannot say stays as it is."""
+    known: dict[str, dict[str, str]] = {}
+    escape = dockerfile.escape
+    for stage in stages:
+        here = dict(known.get(stage.base.image.lower(), {}))
+        for each in stage.instructions:
+            try:
+                match each:
+                    case ast.Arg(arguments=arguments):
+                        for name, default in arguments:
+                            usual = values.get(name, "") if default is None else expand(default, here, escape)
+                            here[name] = given.get(name, usual)
+                    case ast.Env(pairs=pairs):
+                        here |= {name: expand(value, here, escape) for name, value in pairs}
+                    case ast.Run(mounts=mounts):
+                        for mount in mounts:
+                            yield {key: value and expand(value, here, escape) for key, value in mount.fields}, each.span
+            except DockerfileError:
+                if isinstance(each, ast.Run):
+                    yield from ((dict(mount.fields), each.span) for mount in each.mounts)
+        known[stage.base.name.lower()] = here
 
 
 def _mounted(mounts: Sequence[tuple[Mapping[str, str | None], Span]], kind: str, usual: str = "") -> tuple[Input, ...]:

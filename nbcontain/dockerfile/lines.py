@@ -69,16 +69,17 @@ class Lines:
     def __iter__(self) -> Iterator[Line]:
         """Raises DockerfileError at the first mistake."""
         physical = self._physical()
-        self._directives(physical)
+        directives = self._directives(physical)
         number = 0
-        comments: list[str] = []
+        comment, skipped = "", frozenset[str]()
         while number < len(physical):
             number += 1
             first = number
             line = physical[number - 1].lstrip(WHITESPACE)
             joined, goes_on = self._without_continuation("" if line.startswith("#") else line)
             if not goes_on and not joined:
-                comments = [*comments, line[1:].strip(WHITESPACE)] if line.startswith("#") else []
+                comment = line[1:].strip(WHITESPACE) if line.startswith("#") else ""
+                skipped = skipped.union(_skipped(comment) if number > directives else ()) if comment else frozenset()
                 continue
             empty_lines = False
             while goes_on and number < len(physical):
@@ -99,10 +100,9 @@ class Lines:
                 self.remarks += (RULES["NoEmptyContinuation"].found(Span(number, number), hint=_EMPTY_HINT),)
             read = split_line(joined, span, self.escape)
             heredocs, number = self._heredocs(read, physical, number)
-            skipped = frozenset(name for each in comments for name in _skipped(each))
-            comment = comments[-1] if comments and not _SKIP.match(comments[-1]) else ""
+            comment = "" if skipped and _SKIP.match(comment) else comment
             yield replace(read, span=Span(first, number), heredocs=heredocs, comment=comment, skipped=skipped)
-            comments = []
+            comment, skipped = "", frozenset()
 
     def _physical(self) -> list[str]:
         if len(self.source) > MAX_SOURCE_BYTES:
@@ -120,14 +120,14 @@ class Lines:
                 )
         return physical
 
-    def _directives(self, physical: list[str]) -> None:
-        """Comments at the very top that mean something: # escape=`, # syntax=…, # check=…"""
+    def _directives(self, physical: list[str]) -> int:
+        """Comments at the very top that mean something: # escape=`, # syntax=…, # check=…; how many there are."""
         seen: set[str] = set()
         for number, line in enumerate(physical, 1):
             match = _DIRECTIVE.fullmatch(line.lstrip(WHITESPACE))
             name = match[1].lower() if match else ""
             if match is None or name not in ("escape", "syntax", "check"):
-                return
+                return number - 1
             if name in seen:
                 raise self._error(f"only one {name} directive can be used", number)
             seen.add(name)
@@ -145,6 +145,7 @@ class Lines:
                     why="it names a program to read this file with; nbcontain reads docker/dockerfile itself",
                     hint="Remove the line, or write # syntax=docker/dockerfile:1",
                 )
+        return len(physical)
 
     def _error(self, message: str, number: int, *, why: str = "", hint: str = "") -> DockerfileError:
         return DockerfileError(message, Span(number, number), self.source, why=why, hint=hint)

@@ -11,13 +11,13 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from nbcontain.errors import Unavailable
 from nbcontain.linux import confine, syscalls
 from nbcontain.oci import spec_codec
+from nbcontain.oci.spec import Process
 from nbcontain.runtime import console, programs, roots, translated
-from nbcontain.runtime.annotations import GROUPS, USER
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
 from nbcontain.runtime.rungs import Rung
@@ -72,20 +72,19 @@ def main(
 
 
 def be_process(
-    channel: Channel, seccomp: bytes, root_fd: int = -1, answers: Answers = _NO_ANSWERS, place: Place | None = None
-) -> None:
-    """An exec's process, inside the container's namespaces: become the program that the channel tells of.
+    channel: Channel, process: Process, annotations: Mapping[str, str], seccomp: bytes, root_fd: int = -1,
+    answers: Answers = _NO_ANSWERS, place: Place | None = None,
+) -> None:  # fmt: skip
+    """An exec's process, inside the container's namespaces: become this program, when the channel says so.
 
     `seccomp` is the container's filter, which the supervisor read: in here its file cannot be seen. `root_fd` is its
     root where that is only a chroot, and `place` where its paths are translated.
     """
-    message, _ = channel.receive()
-    if message is None:
+    if channel.receive()[0] is None:
         return
     os.setsid()
     leave_keyring()
     confine.default_signals()
-    process = spec_codec.process_from_json(message["process"])
     terminal = roots.entered_again(process, root_fd, place) if root_fd >= 0 else None
     if process.terminal:
         confine.reduce(process)
@@ -93,11 +92,10 @@ def be_process(
         redirect(terminal.peer, terminal.peer, terminal.peer)
         channel.send({"console": True}, (terminal.master, 0))
         terminal.close()
-    words = {USER: message["user"], GROUPS: message.get("groups", "")}
     if place is None:
-        program = programs.prepare(process, words, seccomp, answers)
+        program = programs.prepare(process, annotations, seccomp, answers)
     else:
-        program, process = translated.prepare(place, process, words, seccomp, answers)
+        program, process = translated.prepare(place, process, annotations, seccomp, answers)
     programs.execute(program, process)
 
 

@@ -1,4 +1,12 @@
-"""BuildKit's checks, by its pages: of each rule what is bad, where and in which words, and what is good; our hints."""
+"""BuildKit's checks, by its pages: of each rule what is bad, where and in which words, and what is good; our hints.
+
+Of BuildKit's own tests they show testRuleCheckOption, testStageName, testNoEmptyContinuation,
+testConsistentInstructionCasing, testDuplicateStageName, testReservedStageName, testJSONArgsRecommended,
+testMaintainerDeprecated, testUndeclaredArg, testWorkdirRelativePath, testUnmatchedVars,
+testMultipleInstructionsDisallowed, testLegacyKeyValueFormat, testRedundantTargetPlatform, testSecretsUsedInArgOrEnv,
+testInvalidDefaultArgInFrom, testFromPlatformFlagConstDisallowed, testCopyIgnoredFiles, testCopyIgnoredFileContextRoot,
+testCopyIgnoredFileNegation, testDefinitionDescription, testExposeProtoCasing and testExposeInvalidFormat.
+"""
 
 from __future__ import annotations
 
@@ -315,6 +323,13 @@ def test_an_instruction_takes_a_check_back_for_itself(comment: str, left: bool) 
     rules = [(name, line) for name, line, _ in found(f"FROM a:1\nENTRYPOINT x\n{comment}\nCMD x\n")]
     lines = [line for name, line in rules if name == "JSONArgsRecommended"]
     assert lines == ([2, 4 + comment.count("\n")] if left else [2])
+
+
+def test_a_directive_is_no_comment_of_the_first_instruction() -> None:
+    source = "# check=skip=all\nFROM a as b\n"
+    assert found(source) == []
+    given = ("BUILDKIT_DOCKERFILE_CHECK=skip=UnpinnedTag",)
+    assert ("FromAsCasing", 2) in [(name, line) for name, line, _ in found(source, build_args=given)]
 
 
 def test_what_an_instruction_takes_back_fails_no_build_and_is_no_description() -> None:

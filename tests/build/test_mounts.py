@@ -374,3 +374,36 @@ def test_a_bad_device_is_told_of_in_its_line(value: str, why: str) -> None:
     with pytest.raises(DockerfileError, match=why) as caught:
         parse_dockerfile(f"FROM a\nRUN --device={value} true\n")
     assert caught.value.span is not None and caught.value.span.first == 2
+
+
+def test_mounts_are_what_buildkits_own_tests_say(ran: Ran, tmp_path: Path) -> None:
+    """testMountContext, testMountTmpfs, testMountRWCache, testCacheMountUser, testCacheMountDefaultID,
+    testMountEnvVar, testMountArg, testMountEnvAcrossStages, testMountMetaArg, testMountTmpfsSize,
+    testMountDuplicate, testSecretFileParams
+    """
+    lines = """\
+RUN mkdir /out && echo made > /out/made
+FROM box AS second
+ARG META
+ARG KIND=cache
+ENV PLACE=/cached NAME=shared SORT=cache
+RUN --mount=target=/context --mount=source=app/f,target=/f [ "$(cat /context/file /f)" = "$(printf 'alone\\nmine')" ]
+RUN --mount=target=/t,type=tmpfs touch /t/x
+RUN [ ! -e /t/x ]
+RUN --mount=from=0,src=out,target=/out,rw touch /out/more && head -c 9 /dev/urandom > /unique
+RUN --mount=type=cache,target=/own,uid=1001,gid=1002,mode=0751 [ "$(stat -c '%u %g %a' /own)" = "1001 1002 751" ]
+RUN --mount=type=cache,target=/cached touch /cached/x
+RUN --mount=type=cache,target=/other [ ! -e /other/x ]
+RUN --mount=type=$KIND,target=$PLACE [ -e $PLACE/x ]
+RUN --mount=type=cache,id=shared,target=/a touch /a/x
+RUN --mount=type=cache,id=shared,target=$META [ -e /meta/x ]
+RUN --mount=type=tmpfs,target=/dev/shm,size=128m mount | grep /dev/shm | grep -q size=131072k
+RUN --mount=type=secret,mode=741,uid=100,gid=102,target=/s [ "$(stat -c '%u %g %a' /s)" = "100 102 741" ]
+RUN [ ! -e /s ]
+FROM second
+RUN --mount=type=$SORT,id=$NAME,target=/whatever [ -e /whatever/x ] && cat /unique | od -An -tx1
+"""
+    secrets = {"s": Secret(b"pw")}
+    first = ran(lines, build_args=("META=/meta",), secrets=secrets, no_cache=True)
+    assert len(first.split()) == 9
+    assert ran(lines, build_args=("META=/meta",), secrets=secrets) == ""

@@ -57,6 +57,35 @@ def test_targets_are_the_stages_with_their_descriptions() -> None:
     ]  # fmt: skip
 
 
+def test_an_outline_follows_what_arguments_are_made_of_and_fills_them_in() -> None:
+    """testOutlineArgs and testOutlineSecrets"""
+    text = """\
+ARG BOX=box
+ARG NOBODYS=x
+ARG UNUSED=abc${NOBODYS}
+# SUFFIX what follows
+ARG SUFFIX="usy${BOX}"
+FROM b${SUFFIX} AS first
+RUN --mount=type=secret,target=/etc/passwd,required=true --mount=type=ssh true
+FROM alpine${UNUSED} AS second
+RUN --mount=type=secret,id=unused true
+FROM scratch AS third
+ARG NUMBER
+ENV KIND=secret
+RUN --mount=type=$KIND,id=second${NUMBER} --mount=type=ssh,id=ssh3,required true
+FROM third AS target
+COPY --from=first /etc/passwd /
+RUN --mount=type=cache,id=${NUMBER},target=/x true
+"""
+    outline = outline_of(parse(text), BuildOptions(target="target", build_args=("NUMBER=678",)), {}, {})
+    assert [(each.name, each.value, each.description) for each in outline.arguments] == [
+        ("BOX", "box", ""), ("SUFFIX", "usybox", "what follows"), ("NUMBER", "678", ""),
+    ]  # fmt: skip
+    assert [(each.name, each.is_required) for each in outline.secrets] == [("passwd", True), ("second678", False)]
+    assert [(each.name, each.is_required) for each in outline.ssh] == [("default", False), ("ssh3", True)]
+    assert [each.name for each in outline.caches] == ["678"]
+
+
 def test_an_outline_has_what_the_target_and_the_stages_below_it_take() -> None:
     options = BuildOptions(build_args=("PORT=8080", "API_KEY=canary"))
     outline = outline_of(parse(TEXT), options, {}, {})

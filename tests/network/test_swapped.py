@@ -36,6 +36,7 @@ def shared(busybox_context: Path) -> Iterator[Machine]:
         with_program(machine, busybox_context)
         yield machine
         machine.clear()
+        engine.volumes.prune(all=True)
         engine.networks.settle()
         for process in network_processes(directory):
             with suppress(ProcessLookupError):

@@ -16,7 +16,7 @@ from measuring import private_disk
 
 from nbcontain import BuildOptions, Engine
 
-LIMIT_KB = 5 * 1024
+LIMIT_KB = 2700
 LAUNCH = """
 import sys
 from nbcontain import Engine, RunOptions

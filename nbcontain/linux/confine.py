@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+# The module signal would make a name of each number, and write to many pages that are shared until then.
+import _signal as signal  # type: ignore[import-not-found]
 import errno
 import os
-import signal
 import struct
 from collections.abc import Callable, Iterable, Mapping
 
@@ -94,9 +95,7 @@ class Last:
             syscalls.capset(*self.sets)
 
 
-def become(
-    process: Process, user: User, *, seccomp: bytes = b"", before: Callable[[], None] | None = None
-) -> Last:
+def become(process: Process, user: User, *, seccomp: bytes = b"", before: Callable[[], None] | None = None) -> Last:
     """Be `user` with at most these capabilities from here on, for good. Run by init and by an exec's process.
 
     The order matters: the bounding set needs CAP_SETPCAP, groups CAP_SETGID, and changing the uid drops the rest.
@@ -243,7 +242,7 @@ def _may_set_groups() -> bool:
 
 def default_signals() -> None:
     """Undo what Python and the supervisor ignore or block: a program inherits that through exec."""
-    for number in signal.valid_signals():
+    for number in range(1, signal.NSIG):
         # Handlers of Python's own end with exec; what is ignored stays ignored.
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

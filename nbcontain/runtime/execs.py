@@ -8,14 +8,16 @@ import select
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 
+from nbcontain.errors import NbcontainError
+from nbcontain.oci.spec import Spec
 from nbcontain.runtime import answerers, init, rungs, stage
 from nbcontain.runtime.annotations import USERNS
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message
 from nbcontain.runtime.namespaces import FLAGS, flags_of
 from nbcontain.runtime.signals import exit_code
+from nbcontain.runtime.waiting import Waiting, program
 from nbcontain.values import dataclass
 
 _READ_BYTES = 1 << 16
@@ -64,6 +66,11 @@ class Execs:
         self._pidfd = pidfd
         self._poll = poll
         self._running: dict[int, _Exec] = {}
+        self._read: tuple[tuple[int, int], Spec, bytes] | None = None
+        self._last: Message | None = None
+        """What was asked for last, where the next may be like it."""
+        self._waiting: tuple[tuple[int, int], Waiting] | None = None
+        """A stage for the next one, and which writing of the spec it knows."""
 
     def __len__(self) -> int:
         return len(self._running)
@@ -76,29 +83,7 @@ class Execs:
 
         Gives its pid, which is its own until `on_end` is told.
         """
-        spec = self._bundle.spec
-        root_fd, answered = -1, None
-        try:
-            if not rungs.named(self._bundle.info.rung).mounts:
-                root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            answered = answerers.fork_for(self._bundle, spec, self._pidfd)
-            answers = answerers.Answers(
-                self._bundle.answered, self._bundle.answers(), answered.fileno() if answered else -1
-            )
-            seccomp = b"" if message.get("privileged") else self._bundle.seccomp(spec)
-            body = partial(init.be_process, seccomp=seccomp, root_fd=root_fd, answers=answers)
-            kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
-            flags = flags_of(spec.linux.namespaces)
-            if USERNS in spec.annotations:
-                from nbcontain.runtime import shifted
-
-                shifted.give(spec, fds[:3])
-            inside = stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
-        finally:
-            if root_fd >= 0:
-                os.close(root_fd)
-            if answered is not None:
-                answered.close()
+        inside = self._joined(message, fds)
         running = self._followed(inside, client)
         running.on_end, running.detached = on_end, bool(message.get("detach"))
         with _ended_on_error(running):
@@ -108,10 +93,73 @@ class Execs:
                 resources.enter(self._bundle, inside.pid, is_root=self._is_root)
             # Where the container ends just now it has been killed. It is waited for all the same, as init waits for it.
             with suppress(BrokenPipeError, ConnectionResetError):
-                inside.channel.send(
-                    {"process": message["process"], "user": message["user"], "groups": message.get("groups", "")}
-                )
+                inside.channel.send({"go": True})
         return running.pid
+
+    def _joined(self, message: Message, fds: list[int]) -> stage.Inside:
+        """A process inside that waits for its start."""
+        spec, seccomp = self._known()
+        if waiting := self._taken():
+            self._last = message
+            if inside := waiting.join(message, fds[:3]):
+                return inside
+        root_fd, answered = -1, None
+        try:
+            if not rungs.named(self._bundle.info.rung).mounts:
+                root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            answered = answerers.fork_for(self._bundle, spec, self._pidfd)
+            answers = answerers.Answers(
+                self._bundle.answered, self._bundle.answers(), answered.fileno() if answered else -1
+            )
+            body = program(message, seccomp, root_fd, answers)
+            kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
+            if USERNS in spec.annotations:
+                from nbcontain.runtime import shifted
+
+                shifted.give(spec, fds[:3])
+            elif not kept and not answers.words:
+                self._last = message
+            flags = flags_of(spec.linux.namespaces)
+            return stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
+        finally:
+            if root_fd >= 0:
+                os.close(root_fd)
+            if answered is not None:
+                answered.close()
+
+    def _expect(self) -> None:
+        """Where one has asked for a program, and has it no more, another may: have a stage wait for that."""
+        if self._last is None or self._running or self._waiting is not None:
+            return
+        # Where there is no process to spare the next one is forked when it is asked for.
+        with suppress(OSError, NbcontainError):
+            spec, seccomp = self._known()
+            assert self._read is not None
+            flags = flags_of(spec.linux.namespaces)
+            self._waiting = self._read[0], Waiting(self._pidfd, flags, seccomp, self._last)
+
+    def _taken(self) -> Waiting | None:
+        """The stage that waits, unless the spec has been written anew since it was forked."""
+        found, self._waiting = self._waiting, None
+        if found is not None and self._read is not None and found[0] != self._read[0]:
+            found[1].end()
+            return None
+        return found[1] if found is not None else None
+
+    def dismiss(self) -> None:
+        """No more are expected: the container has ended, or nobody has asked for long."""
+        self._last = None
+        if waiting := self._taken():
+            waiting.end()
+
+    def _known(self) -> tuple[Spec, bytes]:
+        """Its spec, and the filter that was made of that; read again where somebody has written it anew."""
+        status = os.stat(f"{self._bundle.path}/config.json")
+        written = status.st_ino, status.st_mtime_ns
+        if self._read is None or self._read[0] != written:
+            spec = self._bundle.spec
+            self._read = written, spec, self._bundle.seccomp(spec)
+        return self._read[1:]
 
     def call(self, client: Channel, message: Message, fds: list[int]) -> None:
         """Have one of our own functions run where the container's files are; `client` is told what it gives.
@@ -186,6 +234,7 @@ class Execs:
             if running.left[1] >= 0:
                 # Then the other end is at its end too, which is heard below.
                 os.close(running.left[1])
+            self._expect()
 
     def keep(self, client: Channel, fds: list[int]) -> None:
         """Let what this client asked for live on without it, at its terminal, whose ends these are."""

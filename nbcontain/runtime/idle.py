@@ -97,7 +97,8 @@ def fall_asleep(state: Idle) -> None:
     for fd in state.descriptors():
         os.set_inheritable(fd, True)
     try:
-        os.execve(sys.executable, sealed.command(sys.executable, _PUMP, *state.words()), sealed.ENVIRONMENT)
+        command = sealed.command(sys.executable, _PUMP, *state.words(), environment=True)
+        os.execve(sys.executable, command, sealed.SMALL)
     except OSError:
         hold(state)
 

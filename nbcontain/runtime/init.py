@@ -11,12 +11,12 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from nbcontain.linux import confine, syscalls
 from nbcontain.oci import spec_codec
+from nbcontain.oci.spec import Process
 from nbcontain.runtime import console, programs, roots
-from nbcontain.runtime.annotations import GROUPS, USER
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
 from nbcontain.runtime.rungs import Rung
@@ -69,19 +69,20 @@ def main(
         channel.tell(describe(error, message.get("where", "")))
 
 
-def be_process(channel: Channel, seccomp: bytes, root_fd: int = -1, answers: Answers = _NO_ANSWERS) -> None:
-    """An exec's process, inside the container's namespaces: become the program that the channel tells of.
+def be_process(
+    channel: Channel, process: Process, annotations: Mapping[str, str], seccomp: bytes, root_fd: int = -1,
+    answers: Answers = _NO_ANSWERS,
+) -> None:  # fmt: skip
+    """An exec's process, inside the container's namespaces: become this program, when the channel says so.
 
     `seccomp` is the container's filter, which the supervisor read: in here its file cannot be seen. `root_fd` is its
     root where that is only a chroot.
     """
-    message, _ = channel.receive()
-    if message is None:
+    if channel.receive()[0] is None:
         return
     os.setsid()
     leave_keyring()
     confine.default_signals()
-    process = spec_codec.process_from_json(message["process"])
     terminal = roots.entered_again(process, root_fd) if root_fd >= 0 else None
     if process.terminal:
         confine.reduce(process)
@@ -89,7 +90,7 @@ def be_process(channel: Channel, seccomp: bytes, root_fd: int = -1, answers: Ans
         redirect(terminal.peer, terminal.peer, terminal.peer)
         channel.send({"console": True}, (terminal.master, 0))
         terminal.close()
-    program = programs.prepare(process, {USER: message["user"], GROUPS: message.get("groups", "")}, seccomp, answers)
+    program = programs.prepare(process, annotations, seccomp, answers)
     programs.execute(program, process)
 
 

@@ -3,8 +3,6 @@
 Run by the supervisor and by the pump, which imports this by its own name and nothing besides.
 """
 
-from _json import encode_basestring_ascii
-
 RECORD_BYTES = 8192
 """As in `journal.OUTPUT_BYTES_PER_RECORD`."""
 _TABS = b"\t\r\x1b"
@@ -25,6 +23,9 @@ def parts(now: float, task: str, stream: str, data: bytes) -> list[bytes]:
 def quoted(data: bytes) -> bytes:
     """A string of JSON. Plain text, which most output is, is looked through as a whole, not character by character."""
     if not data.isascii() or len(data.translate(None, _CONTROLS)) < len(data):
+        # Not before it is needed: a module more is memory of every idle container's.
+        from _json import encode_basestring_ascii
+
         said: str = encode_basestring_ascii(data.decode("utf-8", "surrogateescape"))
         return said.encode()
     data = data.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")

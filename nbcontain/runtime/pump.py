@@ -66,6 +66,11 @@ def give_back() -> None:
         class Pointer(_ctypes._SimpleCData):  # type: ignore[type-arg]
             _type_ = "P"
 
+        # What modules were found by, and streams that are nobody's; both come back where they are needed.
+        sys.path_importer_cache.clear()
+        for name in ("stdin", "stdout", "stderr"):
+            setattr(sys, name, None)
+            setattr(sys, f"__{name}__", None)
         # Everything beforehand: each line of Python brings pages back.
         madvise = _ctypes.dlsym(_ctypes.dlopen(None, 0), "madvise")  # type: ignore[arg-type]
         spans = [(Pointer(start), Pointer(end - start), _MADV_DONTNEED) for start, end in unchanged(_smaps())]

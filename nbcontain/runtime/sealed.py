@@ -11,6 +11,11 @@ import os
 import sys
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+SMALL = ENVIRONMENT | {
+    "PYTHONMALLOC": "malloc",
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
+}
+"""Of an interpreter that is to take little memory: what is free is given back, and not kept in lists by size."""
 
 
 def sealed_copy(executable: str) -> int:
@@ -38,8 +43,12 @@ def environment(executable: str) -> dict[str, str]:
     return ENVIRONMENT | {"LD_LIBRARY_PATH": os.path.join(os.path.dirname(os.path.dirname(executable)), "lib")}
 
 
-def command(executable: str, program: str, *arguments: str) -> list[str]:
-    """The command line that has an interpreter run `program` and know nothing of its user's environment."""
+def command(executable: str, program: str, *arguments: str, environment: bool = False) -> list[str]:
+    """The command line that has an interpreter run `program` and know nothing of its user's environment.
+
+    With `environment` it does as that says, which is ours, as SMALL is.
+    """
+    isolated = ["-s", "-P"] if environment else ["-I"]
     # Nobody else imports these modules, so that nobody else would leave them compiled for the next start.
     without_cache = ["-B"] if sys.dont_write_bytecode else []
-    return [executable, "-I", "-S", *without_cache, "-c", program, *arguments]
+    return [executable, *isolated, "-S", *without_cache, "-c", program, *arguments]

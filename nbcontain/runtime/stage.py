@@ -222,21 +222,26 @@ def join(
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: _enter(pidfd, flags, body, stdio, theirs, kept), theirs)
+        run(lambda: enter(pidfd, flags, body, stdio, theirs, kept), theirs)
     theirs.close()
+    return joined(Inside(stage, ours))
+
+
+def joined(stage: Inside) -> Inside:
+    """Supervisor: the process that this stage forks inside; the stage ends with that."""
     try:
-        return Inside(int(str(_expect(ours, "pid"))), ours)
+        return Inside(int(str(_expect(stage.channel, "pid"))), stage.channel)
     finally:
-        os.waitpid(stage, 0)
+        os.waitpid(stage.pid, 0)
 
 
-def _enter(
+def enter(
     pidfd: int,
     flags: int,
     body: Callable[[Channel], None],
     stdio: tuple[int, int, int],
     channel: Channel,
-    kept: Sequence[int],
+    kept: Sequence[int] = (),
 ) -> None:
     """Stage of an exec: become part of a running container, fork there, report the pid."""
     redirect(*stdio)

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 GRACE_S = 0.5
 """What a container is given to end by itself when its leash is let go."""
-
 _QUIET_S = 2.0
 """Without a wish for so long, a supervisor becomes small."""
 _DAY_S = 86400.0
@@ -283,6 +282,7 @@ class Supervisor:
         if self.outputs.lost_bytes:
             self._write_lost()
         self.may_sleep = False
+        self.execs.dismiss()
         assert self.bundle.lock_fd is not None
         silent = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC) if self.outputs.is_unheard else -1
         idle.fall_asleep(
@@ -379,6 +379,7 @@ class Supervisor:
         """Init has ended, and everything inside with it: what is left of the output, and how it went."""
         _, status = os.waitpid(self.pid, 0)
         code = exit_code(status)
+        self.execs.dismiss()
         calls.end_rest(self.bundle)
         if self.state.exit_code is not None and self.state.error and self.state.status == "stopped":
             code = self.state.exit_code

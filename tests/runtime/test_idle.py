@@ -20,6 +20,7 @@ from nbcontain.runtime import output_lines, pump
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.idle import Idle
+from nbcontain.runtime.messages import connect
 
 COUNT = "trap 'exit 3' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
 
@@ -59,6 +60,41 @@ def test_a_further_program_runs_in_a_container_that_was_idle(profile: str, machi
     assert not is_small(supervisor)
     until(lambda: is_small(supervisor), 15)
     assert container.status == "running"
+
+
+def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machine: Machine) -> None:
+    container = machine.start("echo ready; sleep 60")
+    supervisor = supervisor_of(container.pid)
+
+    def waiting() -> list[int]:
+        pids = [int(each.name) for each in Path("/proc").glob("[0-9]*")]
+        return [pid for pid in pids if pid != container.pid and is_child(pid, supervisor)]
+
+    # As long as somebody may want something, it does not fall asleep.
+    client = connect(container.bundle.path)
+    assert machine.execute(container, "sh", "-c", "exit 7")[0] == 7
+    until(lambda: len(waiting()) == 1)
+    (first,) = waiting()
+    for name in ("pid", "mnt", "ipc", "uts", "cgroup"):
+        assert os.readlink(f"/proc/{first}/ns/{name}") == os.readlink(f"/proc/{supervisor}/ns/{name}")
+    links = {int(each.name): os.readlink(each) for each in Path(f"/proc/{first}/fd").iterdir()}
+    assert sorted(each.partition(":")[0] for number, each in links.items() if number > 2) == ["anon_inode", "socket"]
+    script = "id -u; cat; pwd; echo $A; nothing"
+    wanted = machine.execute(container, "sh", "-c", script, user="1000", cwd="/tmp", env=("A=b",))
+    assert wanted == (127, "1000\n/tmp\nb\n")
+    until(lambda: len(waiting()) == 1 and waiting() != [first])
+    os.kill(waiting()[0], signal.SIGKILL)
+    assert machine.execute(container, "echo", "there")[1] == "there\n"
+    client.close()
+    until(lambda: is_small(supervisor))
+    assert waiting() == []
+
+
+def is_child(pid: int, parent: int) -> bool:
+    try:
+        return supervisor_of(pid) == parent
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_an_idle_containers_own_end_is_told(profile: str, machine: Machine) -> None:
@@ -120,6 +156,8 @@ def test_a_pump_that_cannot_become_whole_goes_on_pumping_and_tries_again(
         raise Awake if len(tries) == 2 else OSError("no memory")
 
     monkeypatch.setattr(pump, "awaken", awaken)
+    # Of this process nothing is to be given back.
+    monkeypatch.setattr(pump, "give_back", lambda: None)
     monkeypatch.setattr(pump.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(sys, "path", [*sys.path])
     words = ["/package", "0123", str(journal), f"{output}:stdout", f"{ended} {wish}", "0", "", "0", "{}"]
@@ -191,4 +229,4 @@ def test_the_pump_imports_next_to_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", program, place], capture_output=True, text=True, check=True
     )
-    assert set(done.stdout.split()) <= {"pump", "output_lines", "select", "_json"}
+    assert set(done.stdout.split()) <= {"pump", "output_lines", "select"}

@@ -19,7 +19,7 @@ from nbcontain.commands.table import Names, command, docker_line
 from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.template import Template
-from nbcontain.display.values import Document, InProgress, Lines
+from nbcontain.display.values import Document, InProgress, Lines, Verdict
 from nbcontain.display.words import ago, count, size
 from nbcontain.errors import ImageNotFound, NbcontainError, UsageError
 from nbcontain.filters import IMAGES, Named, named
@@ -178,6 +178,21 @@ class HistoryWords:
     human: bool = option("-H", "--human", help="sizes and times for people; -H=false: bytes and dates", default=True)
     format: str = option("--format", help=FORMAT_HELP, metavar=_FORMAT)
     platform: str = option("--platform", help="of images for several platforms this one's", metavar="OS/ARCHITECTURE")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class ExistsWords:
+    name: str = argument(help="an image, by name or id", metavar="NAME")
+
+
+@command("image", "exists", "whether there is an image of that name here: exit status 0 or 1", ExistsWords)
+def image_exists(engine: Engine, words: ExistsWords) -> Verdict:
+    try:
+        engine.image(words.name)
+    except ImageNotFound as error:
+        return Verdict(Lines((error.message,)), 1)
+    return Verdict(Lines(()), 0)
 
 
 @command("image", "history", "which instruction made which layer", HistoryWords, top=("history",))

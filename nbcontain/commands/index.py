@@ -69,6 +69,7 @@ INDEX = {
     "image build": "builds",
     "image cat": "anatomy",
     "image diff": "anatomy",
+    "image exists": "images",
     "image from-host": "images",
     "image history": "images",
     "image images": "images",

@@ -44,6 +44,7 @@ def image_pull(engine: Engine, words: PullWords) -> InProgress[object]:
 class PushWords:
     name: str = argument(help="an image here whose name says where it goes, as in registry.example/team/app:1",
                          metavar="NAME")  # fmt: skip
+    to: str = argument(help="where it goes, if its name does not say it", nargs="?", default="", metavar="TO")
     all_tags: bool = option("-a", "--all-tags", help="all tags of the repository that are here")
     quiet: bool = option("-q", "--quiet", help="only the names at the end")
     disable_content_trust: bool = option("--disable-content-trust", help="docker's word; there is none of it here")
@@ -51,7 +52,9 @@ class PushWords:
 
 @command("image", "push", "send an image to its registry", PushWords, top=("push",))
 def image_push(engine: Engine, words: PushWords) -> InProgress[object]:
-    task = engine.registry.push(words.name, all_tags=words.all_tags)
+    if words.all_tags and words.to:
+        raise UsageError("push: all tags of a repository, or one image to another name")
+    task = engine.registry.push(words.name, all_tags=words.all_tags, to=words.to)
 
     def result(sent: tuple[tuple[Reference, object], ...]) -> object:
         return Lines(tuple(f"{name.familiar}@{digest}" if not words.quiet else name.familiar for name, digest in sent))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nbcontain.store.early import Early
 
 _STRIKE_S = 0.1
+_CLEARING_S = 0.5
 _AT_ONCE = 4
 """So many layers of a stack are unpacked at a time."""
 _AHEAD = 8
@@ -210,9 +212,15 @@ class Arrivals:
                 raise job.error
 
     def abandon(self) -> None:
-        """Nobody waits any more. What is being unpacked goes on to its end, and is there the next time."""
+        """Nobody waits any more. What is being unpacked goes on to its end, and is there the next time.
+
+        What was cut off is given a moment to clear away what it has made: its process may be about to end.
+        """
         for job in self._jobs:
             job.abandon()
+        until = time.monotonic() + _CLEARING_S
+        for job in self._jobs:
+            job.done.wait(max(0.0, until - time.monotonic()))
 
 
 class _Job:

@@ -164,10 +164,24 @@ def test_a_list_can_be_amended_and_removed_by_the_words_of_docker_and_podman(
     assert len(engine.manifests.get(made).entries) == 3
     said(engine, "manifest", "add", made, f"{registry.host}/team/app:other", "--arch", "ppc64le")
     assert str(engine.manifests.get(made).entries[2].platform) == "linux/ppc64le"
-    said(engine, "manifest", "exists", made)
+    assert said(engine, "manifest", "exists", made).exit_status == 0
     said(engine, "manifest", "rm", made)
-    with pytest.raises(ImageNotFound):
-        said(engine, "manifest", "exists", made)
+    assert said(engine, "manifest", "exists", made).exit_status == 1
+
+
+def test_an_image_is_pushed_to_another_name_and_asked_for_by_podmans_word(
+    engine: Engine, registry: Registry, sample: Any
+) -> None:
+    registry.add("team/app", "1", *sample)
+    said(engine, "pull", f"{registry.host}/team/app:1")
+    [sent] = said(engine, "push", f"{registry.host}/team/app:1", f"{registry.host}/mine/other:2").lines
+    assert sent == f"{registry.host}/mine/other:2@{sample[0].digest}"
+    assert engine.registry.tags(f"{registry.host}/mine/other") == ["2"]
+    with pytest.raises(UsageError):
+        said(engine, "push", "-a", f"{registry.host}/team/app", f"{registry.host}/mine/other")
+    assert said(engine, "image", "exists", f"{registry.host}/team/app:1").exit_status == 0
+    no = said(engine, "image", "exists", f"{registry.host}/mine/other:2")
+    assert (no.exit_status, "no image" in no.value.lines[0]) == (1, True)
 
 
 def test_a_container_s_image_stays_known_when_its_list_goes(engine: Engine, registry: Registry, there: str) -> None:

@@ -16,6 +16,7 @@ from nbcontain.errors import BadAnswer, BadReference, RegistryError, UsageError
 from nbcontain.oci import platforms
 from nbcontain.oci.image import Descriptor, Platform
 from nbcontain.oci.reference import Reference
+from nbcontain.registry import refusals
 from nbcontain.registry.challenges import Challenge, merged_scopes, next_link, parse_challenges, retry_after_s
 from nbcontain.registry.configuration import Configuration
 from nbcontain.registry.credentials import Credentials, Keychain
@@ -161,3 +162,13 @@ def test_mirrors_and_insecure_registries_are_configured(tmp_path: Path) -> None:
         host: found.endpoints(host)[-1].insecure for host in ("r.example:5000", "10.1.2.3", "r.example", "[::1]:5")
     }
     assert insecure == {"r.example:5000": True, "10.1.2.3": True, "r.example": False, "[::1]:5": True}
+
+
+@pytest.mark.parametrize("what", [
+    "/v2/team/app/tags/list?n=1000", "/v2/team/app/manifests/1", "/v2/team/app/blobs/uploads/",
+    "/v2/team/app/referrers/sha256:0", "repository:team/app:pull,push",
+])  # fmt: skip
+def test_who_is_not_let_in_is_told_at_which_repository(what: str) -> None:
+    error = refusals.unauthorized("host:5000", None, what, "")
+    assert error.message == "host:5000 does not let us at team/app"
+    assert refusals.unauthorized("host:5000", None, "/v2/", "").message == "host:5000 does not let us in"

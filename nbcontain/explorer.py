@@ -173,7 +173,10 @@ class Exploration:
     def totals(self, number: int) -> dict[int, Sum]:
         """Sizes and counts of all places at a layer, by their identity."""
         with self._lock:
-            found = self._totals.pop(number, None) or story.totals(self.story, number)
+            found = self._totals.pop(number, None)
+            if found is None:
+                with _many_values():
+                    found = story.totals(self.story, number)
             self._totals[number] = found
             while len(self._totals) > _KEPT_TOTALS:
                 del self._totals[next(iter(self._totals))]

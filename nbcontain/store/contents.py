@@ -240,14 +240,26 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
     made: list[tuple[bytes, Node | None, File]] = []
     own: set[File] | None = None  # made where it is needed: in a lowest layer, often the largest, it is not
     # Where a tar says something twice, the last word holds.
+    directories: dict[bytes, dict[bytes, Node]] = {}
     for path, file in dict(contents.entries).items():
+        head, _, name = path.rpartition(b"/")
+        children = directories.get(head)
+        if children is not None and name and name not in children:
+            # As nearly all are: one more in a directory that was found before.
+            children[name] = Node(file)
+            made.append((path, None, file))
+            continue
         made.append((path, _put(root, path, file), file))
+        if made[-1][1] is not None:
+            directories.clear()  # one may be none any more
+        elif path and (node := _at(root, head)) is not None:
+            directories[head] = node.children
     for path, target in contents.links:
         found = _at(root, target)
         if found is not None and found.file is not None and found.file.kind != "directory":
             made.append((path, _put(root, path, found.file), found.file))
     for path, old, file in made:
-        old = old if old is not None else _within(before, path)
+        old = old if old is not None or not before else _within(before, path)
         if old is not None and old.file is not None:
             own = {each for _, each in contents.entries} if own is None else own
             if old.file in own:

@@ -80,12 +80,20 @@ def story_of(layers: Sequence[tuple[Sequence[Change], Contents]]) -> Place:
                 files[path] = file
         if b"" in files:
             root.versions.append(Version(number, True, files[b""]))
+        above: dict[bytes, Place] = {}
         for change in changes:
             path = os.fsencode(change.path[1:])
+            head, _, name = path.rpartition(b"/")
+            directory = above.get(head)
+            if directory is None:
+                directory = above[head] = _directory(root, head, number)
+            place = directory.children.get(name)
+            if place is None:
+                place = directory.children[name] = Place()
             if change.letter == "D":
-                _remove(_made(root, path, number), number)
+                _remove(place, number)
+                above.clear()
                 continue
-            place = _made(root, path, number)
             version = Version(number, True, files.get(path))
             if version.file is not None and version.file.kind != "directory":
                 for child in place.children.values():
@@ -100,18 +108,17 @@ def _file_at(root: Place, path: bytes, number: int) -> File | None:
     return version.file if version is not None else None
 
 
-def _made(root: Place, path: bytes, number: int) -> Place:
-    """The place of a path, with the directories above it, which a tar need not mention."""
+def _directory(root: Place, path: bytes, number: int) -> Place:
+    """The place of a directory; a tar need not mention it, nor those above it."""
     place = root
-    parts = path.split(b"/")
-    for part in parts[:-1]:
+    for part in path.split(b"/") if path else ():
         below = place.children.get(part)
         if below is None:
             below = place.children[part] = Place()
         if below.at(number) is None:
             below.versions.append(Version(number, True, None))
         place = below
-    return place.children.setdefault(parts[-1], Place())
+    return place
 
 
 def _remove(place: Place, number: int) -> None:
@@ -131,29 +138,28 @@ def is_directory(version: Version | None) -> bool:
 def totals(root: Place, number: int) -> dict[int, Sum]:
     """By the identity of each place, what is there and below when the layers up to `number` are laid on each other."""
     seen: set[int] = set()
-    found: dict[int, Sum] = {}
-    order: list[tuple[Place, Place | None]] = [(root, None)]
-    for place, _ in order:
-        order.extend((child, place) for child in place.children.values())
-        here = found[id(place)] = Sum()
+    sums: list[Sum] = []
+    order, parents = [root], [-1]
+    for at, place in enumerate(order):
+        if place.children:
+            order += place.children.values()
+            parents += [at] * len(place.children)
         last = place.versions[-1] if place.versions else None
         if last is not None and last.number > number:
             last = next((each for each in reversed(place.versions) if each.number <= number), None)
-        if last is None:
-            continue
-        if last.is_there:
-            here.entries = 1
+        entries = size_bytes = 0
+        if last is not None and last.is_there:
+            entries = 1
             if last.file is not None and id(last.file) not in seen:
                 seen.add(id(last.file))
-                here.size_bytes = last.file.size_bytes
-        here.touched = int(last.number == number)
-    for place, parent in reversed(order):
-        if parent is not None:
-            here, above = found[id(place)], found[id(parent)]
-            above.entries += here.entries
-            above.size_bytes += here.size_bytes
-            above.touched += here.touched
-    return found
+                size_bytes = last.file.size_bytes
+        sums.append(Sum(entries, size_bytes, int(last is not None and last.number == number)))
+    for at in range(len(order) - 1, 0, -1):
+        here, above = sums[at], sums[parents[at]]
+        above.entries += here.entries
+        above.size_bytes += here.size_bytes
+        above.touched += here.touched
+    return dict(zip(map(id, order), sums, strict=True))
 
 
 def walk(root: Place, number: int) -> Iterator[tuple[str, Place]]:

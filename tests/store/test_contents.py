@@ -51,6 +51,26 @@ def test_a_layer_adds_changes_and_removes(blobs: Blobs) -> None:
     ]  # fmt: skip
 
 
+def test_the_order_of_members_does_not_matter(blobs: Blobs) -> None:
+    lower = [directory("a"), member("a/x"), directory("b"), member("b/y")]
+    # A file where a directory was found before, more beside it, and the root itself in the end.
+    upper = [member("a/z"), member("a/v"), member("b"), member("c/d/e"), member("c/d/f"), member("g"), directory(".")]
+    root = all_of([contents(blobs, *lower), contents(blobs, *upper)])
+    assert [path for path, _ in root.walk()] == [
+        "/a",
+        "/a/v",
+        "/a/x",
+        "/a/z",
+        "/b",
+        "/c",
+        "/c/d",
+        "/c/d/e",
+        "/c/d/f",
+        "/g",
+    ]
+    assert root.file is not None and b"" not in root.children
+
+
 def test_an_opaque_directory_removes_what_it_does_not_have_itself(blobs: Blobs) -> None:
     lower = [directory("a"), member("a/x"), directory("a/d"), member("a/d/y"), member("a/d/z")]
     upper = [member("a/d/y", data=b"new"), directory("a"), member("a/.wh..wh..opq")]

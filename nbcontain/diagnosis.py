@@ -64,10 +64,14 @@ def findings(
         needed = [_ability(host, Ability.KERNEL, user, profile), *needed]
     if not profile.runs:
         # Of what containers could have besides, nothing matters, and nothing that is advised about it would help.
+        if not host.is_root:
+            needed.append(_ability(host, Ability.PROOT, user, profile))
         return (_running(profile, refusal), *needed)
     wanted = [_ability(host, each, user, profile) for each in _WANTED if each not in left_out]
     storage = _storage(host, driver, driver_why, profile)
-    return (_running(profile, refusal), *needed, *wanted, storage, *_owners(host, profile), *_served(host, profile))
+    about = [] if profile.rung.enters else [Finding("partly", "isolation", profile.about)]
+    kept = (*_owners(host, profile), *_served(host, profile))
+    return (_running(profile, refusal), *about, *needed, *wanted, storage, *kept)
 
 
 def ladder(host: Host, profile: Profile) -> tuple[Finding, ...]:
@@ -107,7 +111,7 @@ def _ability(host: Host, ability: Ability, user: str, profile: Profile) -> Findi
     rung = profile.rung
     is_rooted = ability is Ability.PIVOT and profile.runs
     if is_rooted:
-        instead = "a mount is moved over the root instead" if rung.root == "move" else "a chroot has to do"
+        instead = _ROOTS.get(rung.root, "paths are translated instead")
     if ability is Ability.FRESH_PROC and rung.proc:
         instead = "this machine's is shown inside"
     if ability is Ability.ID_RANGES and not rung.mounts:
@@ -120,6 +124,7 @@ def _ability(host: Host, ability: Ability, user: str, profile: Profile) -> Findi
     return Finding(state, ability.value, why, attempt.format(user=user or "YOU"))
 
 
+_ROOTS = {"move": "a mount is moved over the root instead", "chroot": "a chroot has to do"}
 _GIVEN_OTHERWISE = frozenset({Ability.FRESH_PROC, Ability.ID_RANGES})
 _ADVICE: dict[Ability, tuple[str, str]] = {
     Ability.ADMIN: ("this root may not do what containers take", "a machine, or a container that is privileged"),
@@ -129,6 +134,7 @@ _ADVICE: dict[Ability, tuple[str, str]] = {
     ),
     Ability.PIVOT: ("no container can be shut into its own files", ""),
     Ability.FRESH_PROC: ("none is mounted inside", ""),
+    Ability.PROOT: ("with one, programs could be run", "PRoot 5.3 or later, made for this machine, in PATH"),
     Ability.NET_NAMESPACE: ("containers share this machine's network", ""),
     Ability.NET_ADMIN: ("containers have this machine's network or none", ""),
     Ability.CGROUPS: (
@@ -181,11 +187,12 @@ def _moved(place: Place) -> Iterator[Finding]:
 
 
 def _owners(host: Host, profile: Profile) -> Iterator[Finding]:
-    if not host.ids.is_single or host.is_root:
+    if not host.ids.is_single or host.is_root or not (profile.rung.enters or profile.rung.ids):
         return
     what = "RUN chown, and users other than root inside"
     if profile.rung.ids == "notify":
-        why = "there is one id only: a process keeps in mind who is who and whose is what; ls shows root inside"
+        shown = "root" if profile.rung.enters else "your own number"
+        why = f"there is one id only: a process keeps in mind who is who and whose is what; ls shows {shown} inside"
         yield Finding("partly", what, why)
     else:
         why = f"there is one id only, and nobody can answer for the kernel: {host.abilities[Ability.NOTIFY].why}; "

@@ -11,11 +11,12 @@ from enum import Enum
 from pathlib import Path
 
 from nbcontain.errors import Unavailable
+from nbcontain.linux import proot
 from nbcontain.linux.boot import boot_id
 from nbcontain.linux.idmap import IdMap, subordinate
 from nbcontain.values import dataclass, field
 
-_VERSION = 5
+_VERSION = 6
 """Of the remembered facts: raise it when the probe learns to ask something else."""
 
 _TIMEOUT_S = 20
@@ -32,6 +33,7 @@ class Ability(Enum):
     MOVE_ROOT = "a root file system of its own for each container, by moving a mount"
     USERNS_CHROOT = "a user namespace with chroot, and with processes and names of its own"
     CHROOT = "chroot, as root"
+    PROOT = "a PRoot in PATH that hides this machine's files (5.3 or later), and ptrace for it"
     NOTIFY = "answering a program's calls for the kernel (seccomp user notification)"
     LANDLOCK = "Landlock on top"
     OVERLAY = "overlayfs on the file system of the store"
@@ -49,6 +51,7 @@ class Probe:
 
     ok: bool
     why: str = ""
+    """Of a program that was looked for and is there: its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ class Host:
         Raises Unavailable where even the trying fails.
         """
         uid, gid = os.geteuid(), os.getegid()
-        identity = [_VERSION, boot_id(), os.uname().release, uid, gid, str(data_root), _confinement()]
+        program = proot.on_path() if uid else ""
+        identity = [_VERSION, boot_id(), os.uname().release, uid, gid, str(data_root), _confinement(), program]
         answers = _remembered(cache, identity)
         if answers is None:
             answers = _probed(data_root, user_name(uid))

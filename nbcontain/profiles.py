@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from nbcontain.errors import Unavailable, UsageError
 from nbcontain.host import Ability, Host
@@ -83,18 +84,19 @@ PROFILES = (
         "a chroot in a user namespace with one id: nothing can be mounted", as_root=False,
     ),
     Profile("chroot", (Ability.CHROOT,), "a chroot and nothing else: processes and networks are shared", as_root=True),
+    Profile(
+        "proot", (Ability.PROOT, Ability.LANDLOCK),
+        "no isolation but of files: PRoot translates each path, Landlock keeps from this machine's files, and processes"
+        " and networks are shared", as_root=False,
+    ),
     Profile("none", (), "no containers here; images can be pulled, made by COPY, looked into and pushed", runs=False),
 )  # fmt: skip
 """The ladder, from the best rung down."""
 
 _NOT_HERE = {
-    "proot": (
-        "each path of a program would be looked at through ptrace: files are 8 to 45 times as slow, and releases before"
-        " 5.3 show programs the files of this machine (statx)"
-    ),
     "preload": (
-        "a library that stands between programs and the kernel is not there for static programs, nor for those of"
-        " another libc: they would change the files of this machine"
+        "a library that stands between programs and the kernel is led by an image's absolute symlinks to the files of"
+        " this machine (Debian's awk is one), and static programs have none of it (ldconfig is one)"
     ),
 }
 """What others have, and why there is no rung of that name."""
@@ -106,16 +108,15 @@ def choose(host: Host, wanted: str = "") -> Profile:
 
     Raises UsageError for a rung that there is not, Unavailable for one that this host does not allow.
     """
+    best = next(each for each in PROFILES if not each.missing(host))
     if not wanted or wanted == "default":
-        return _settled(next(each for each in PROFILES if not each.missing(host)), host)
+        return _settled(best, host)
     found = next((each for each in PROFILES if each.name == wanted), None)
     if wanted in _NOT_HERE:
-        best = next(each for each in PROFILES if not each.missing(host))
         raise Unavailable(f"there is no isolation {wanted}", why=_NOT_HERE[wanted], hint=f"{best.name} can be had here")
     if found is None:
         raise UsageError(f"there is no isolation {wanted!r}", hint=", ".join(each.name for each in PROFILES))
     if missing := found.missing(host):
-        best = next(each for each in PROFILES if not each.missing(host))
         raise Unavailable(
             f"the isolation {wanted} cannot be had here", why="\n".join(missing), hint=f"{best.name} can"
         )
@@ -127,10 +128,13 @@ def _settled(profile: Profile, host: Host) -> Profile:
     rung = RUNGS[profile.name]
     namespaces = tuple(name for name in rung.namespaces if name != "network" or host.can(Ability.NET_NAMESPACE))
     answers = host.can(Ability.NOTIFY)
-    lacks_ids = "user" in namespaces and ids_of(profile, host).is_single
+    lacks_ids = not rung.enters or ("user" in namespaces and ids_of(profile, host).is_single)
+    # PRoot pretends for itself.
+    pretended: Literal["", "blind"] = "blind" if rung.enters else ""
     rung = replace(
         rung, namespaces=namespaces, serves=answers and not rung.proc,
-        ids="" if not lacks_ids else "notify" if answers else "blind",
+        ids="" if not lacks_ids else "notify" if answers else pretended,
+        translator="" if rung.enters else host.abilities[Ability.PROOT].why,
     )  # fmt: skip
     return replace(profile, rung=rung)
 

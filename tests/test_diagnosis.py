@@ -15,6 +15,7 @@ from nbcontain.display.table import Table
 from nbcontain.engine import Engine
 from nbcontain.errors import Unavailable, UsageError
 from nbcontain.host import Ability, Host, Probe
+from nbcontain.linux import proot
 from nbcontain.linux.idmap import IdMap
 from nbcontain.profiles import choose, storage_driver
 from nbcontain.values import replace
@@ -22,6 +23,7 @@ from nbcontain.values import replace
 
 def host(*missing: Ability, uid: int = 1000, why: str = "Operation not permitted") -> Host:
     missing = (*missing, Ability.USERNS_CHROOT) if uid == 0 else (*missing, Ability.ADMIN, Ability.CHROOT)
+    missing = (*missing, Ability.PROOT)  # a program of others, and seldom there
     ids = IdMap.identity() if uid == 0 else IdMap.single(uid, uid)
     abilities = {each: Probe(each not in missing, why if each in missing else "") for each in Ability}
     return Host(uid, uid, uid == 0, "6.1", "v2", ids, abilities)
@@ -108,11 +110,52 @@ def test_a_driver_that_cannot_be_is_an_error_with_a_reason() -> None:
         storage_driver(host(), {"NBCONTAIN_STORAGE_DRIVER": "zfs"})
 
 
-@pytest.mark.parametrize(("name", "why"), [("proot", "ptrace"), ("preload", "static programs")])
-def test_what_others_have_and_this_has_not_says_why(name: str, why: str) -> None:
-    with pytest.raises(Unavailable, match=f"no isolation {name}") as error:
-        choose(host(), name)
-    assert why in error.value.why and "rootless-range" in error.value.hint
+def with_proot(machine: Host) -> Host:
+    """The same machine, with that in PATH."""
+    return replace(machine, abilities={**machine.abilities, Ability.PROOT: Probe(True, "/opt/proot")})
+
+
+def test_proot_is_taken_where_nothing_better_can_be_had() -> None:
+    nothing = host(Ability.USER_NAMESPACES, Ability.USERNS_CHROOT, Ability.PIVOT, Ability.OVERLAY)
+    assert choose(nothing).name == "none"
+    assert choose(with_proot(host())).name == "rootless-range"
+    taken = choose(with_proot(nothing))
+    assert (taken.name, taken.rung.translator, taken.rung.answers) == ("proot", "/opt/proot", "ids translated")
+    assert "no isolation but of files" in taken.describe(nothing)
+    found = told(with_proot(nothing))
+    assert found["containers"].state == "yes" and found["isolation"].state == "partly"
+
+
+def test_proot_needs_landlock_since_a_path_that_it_misses_would_be_one_of_this_machines() -> None:
+    for machine, lacks in ((host(), "PATH"), (with_proot(host(Ability.LANDLOCK)), "Landlock")):
+        with pytest.raises(Unavailable, match="the isolation proot") as error:
+            choose(machine, "proot")
+        assert lacks in error.value.why
+
+
+def test_what_others_have_and_this_has_not_says_why() -> None:
+    with pytest.raises(Unavailable, match="no isolation preload") as error:
+        choose(host(), "preload")
+    assert "static programs" in error.value.why and "rootless-range" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo '|__|__| 5.1.0'", "5.1.0 lets statx"),  # as Debian 12's says it
+        ('[ "$1" = -V ] && echo v5.4.0 && exit; shift 4; exec "$@"', "this PRoot lets statx"),  # translates nothing
+        ('[ "$1" = -V ] && echo v5.4.0 && exit; echo "ptrace: no" >&2; exit 1', "ptrace: no"),
+    ],
+)
+def test_a_proot_that_shows_this_machines_files_or_does_not_run_is_none(
+    script: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "proot"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found, said = proot.tried()
+    assert not found and why in said
 
 
 def test_the_command_tries_everything_down_to_a_process_inside(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from collections.abc import Sequence
 
@@ -12,6 +13,10 @@ _FILE_RIGHTS = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF, 5: 0xFFFF}
 """Every right to files that each version of the interface knows (linux/landlock.h)."""
 _SCOPE_SOCKETS, _SCOPE_SIGNALS = 1, 2
 _BENEATH = 1
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIRECTORY, _TRUNCATE, _DEVICE = 1, 2, 4, 8, 1 << 14, 1 << 15
+_READING = _EXECUTE | _READ_FILE | _READ_DIRECTORY
+_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _DEVICE
+"""What can be allowed of something that is no directory."""
 
 
 def version() -> int:
@@ -22,12 +27,14 @@ def version() -> int:
         return 0
 
 
-def confine_to(path: str, others: Sequence[int] = ()) -> bool:
+def confine_to(
+    path: str, others: Sequence[int] = (), readable: Sequence[int] = (), devices: Sequence[int] = ()
+) -> bool:
     """From here on: only files below `path`, and, from version 6 on, signals and abstract sockets of one's own alone.
 
-    `others` are directories, open, of which the same holds as of `path`.
-
-    What is open stays open. False where the kernel has nothing of it. Takes no_new_privs, or CAP_SYS_ADMIN.
+    `others` are directories, open, of which the same holds as of `path`; what is `readable`, directories or not, can be
+    read and executed besides, and `devices` read and written. What is open stays open. False where the kernel has
+    nothing of it. Takes no_new_privs, or CAP_SYS_ADMIN.
     """
     known = version()
     if known < 1:
@@ -40,8 +47,11 @@ def confine_to(path: str, others: Sequence[int] = ()) -> bool:
     try:
         place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for each in (place, *others):
-                syscalls.landlock_allow(rules, _BENEATH, struct.pack("=Qi", files, each))
+            every = dict.fromkeys((place, *others), files)
+            every |= dict.fromkeys(readable, _READING) | dict.fromkeys(devices, _OF_FILES & ~_EXECUTE)
+            for each, rights in every.items():
+                possible = files if stat.S_ISDIR(os.fstat(each).st_mode) else files & _OF_FILES
+                syscalls.landlock_allow(rules, _BENEATH, struct.pack("=Qi", rights & possible, each))
         finally:
             os.close(place)
         syscalls.landlock_restrict(rules)

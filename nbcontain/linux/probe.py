@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from nbcontain.linux import landlock, notify, syscalls
+from nbcontain.linux import landlock, notify, proot, syscalls
 from nbcontain.linux.idmap import IdMap, subordinate
 
 _FAILED = 1
@@ -42,6 +42,7 @@ def main(words: list[str]) -> None:
             lambda: os.chroot(root), IdMap.single(uid, gid), syscalls.CLONE_NEWPID | _NAMES
         ),
         "CHROOT": tried(lambda: os.chroot(root), single, 0) if uid == 0 else (False, "you are not root"),
+        "PROOT": proot.tried() if uid else (False, "you are root"),
         "NOTIFY": tried(_answer, single, 0),
         "LANDLOCK": _landlock(),
         "REFLINKS": _in_store(root, _reflink),

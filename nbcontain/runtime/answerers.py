@@ -70,7 +70,9 @@ class Answers:
             return
         channel = Channel.of(self.fd)
         # All that is opened is opened now: from the filter on nobody answers until the message has arrived.
-        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Where paths are translated, one stands in the container's root, and that is all.
+        top = "." if "translated" in self.words.split() else "/"
+        root = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         # Whoever was born into a namespace that others are in may not be looked at by anybody, nor followed by its
         # pidfd, until it has executed its program: so it says itself where it is.
         spaces = [os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.spaces) for name in self.names]

@@ -83,7 +83,10 @@ def main(
     if namespaces & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    if not namespaces & syscalls.CLONE_NEWNS:
+    top = "/"
+    if "translated" in words:
+        top = os.readlink(f"/proc/self/fd/{root}")
+    elif not namespaces & syscalls.CLONE_NEWNS:
         os.fchdir(root)
         os.chroot(".")
     os.close(root)
@@ -96,7 +99,7 @@ def main(
     ledger = Ledger(lines, (lambda line: files.write(ledger_fd, line)) if ledger_fd >= 0 else None)
     parts: list[object] = [
         IdAnswers(asked, people),
-        OwnerAnswers(asked, people, ledger, has_ids="ids" in words, is_guarded="guard" in words),
+        OwnerAnswers(asked, people, ledger, has_ids="ids" in words, is_guarded="guard" in words, root=top),
         OpenAnswers(asked, people, outside, opened),
     ]
     poll = select.poll()

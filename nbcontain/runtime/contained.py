@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from nbcontain.linux import confine, syscalls
-from nbcontain.runtime import init, programs, roots
+from nbcontain.runtime import init, programs, roots, translated
 from nbcontain.runtime.annotations import REAPER
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.beforehand import Beforehand
@@ -60,9 +60,11 @@ def _be_container(done: Beforehand, channel: Channel, message: Message, fds: lis
     answers = Answers.of_init(bundle, message["answers"], spec, fds.pop() if message["is_answered"] else -1)
     volatile = message["volatile"]
     spaces = _open_spaces() if message["holds"] else -1
+    place = None if rung.enters else translated.Place.of(spec, bundle.rootfs, str(bundle.path / "rootfs"))
     made, terminal, hidden = roots.made_for(
-        bundle, spec, rung, fds[3:], opened, volatile=volatile, left=done.left, has_devices=done.has_devices
-    )
+        bundle, spec, rung, fds[3:], opened, volatile=volatile, left=done.left, has_devices=done.has_devices,
+        place=place,
+    )  # fmt: skip
     names = message["holds"] if spaces >= 0 else []
     held = [os.open(each, os.O_RDONLY | os.O_CLOEXEC, dir_fd=spaces) for each in names]
     if terminal is None:
@@ -70,7 +72,11 @@ def _be_container(done: Beforehand, channel: Channel, message: Message, fds: lis
     else:
         redirect(terminal.peer, terminal.peer, terminal.peer)
         keep_only(channel, terminal.master, *answers.kept, *held)
-    program = programs.prepare(spec.process, spec.annotations, seccomp, answers)
+    process = spec.process
+    if place is None:
+        program = programs.prepare(process, spec.annotations, seccomp, answers)
+    else:
+        program, process = translated.prepare(place, process, spec.annotations, seccomp, answers)
     program.env.update(hidden.env)
     handed = [*held, *((terminal.master, 0) if terminal else ())]
     channel.send({"ready": True, "made": made, "held": names}, handed)
@@ -81,11 +87,13 @@ def _be_container(done: Beforehand, channel: Channel, message: Message, fds: lis
         return
     # A change of ids clears it, and so does fork.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if spec.annotations.get(REAPER) == "true":
+    if place is not None or spec.annotations.get(REAPER) == "true":
         program.enforce()
-        _fork_and_reap(channel, is_root="user" not in spec.linux.namespaces)
+        # PRoot hears no signals: its child is who they are for.
+        whom = translated.child_of if place is not None else None
+        _fork_and_reap(channel, is_root="user" not in spec.linux.namespaces, whom=whom)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    programs.execute(program, spec.process)
+    programs.execute(program, process)
 
 
 def _open_spaces() -> int:
@@ -107,8 +115,11 @@ def _hide_reaper(*, is_root: bool) -> None:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0 if is_root else 1)
 
 
-def _fork_and_reap(channel: Channel, *, is_root: bool) -> None:
-    """Init with --init: fork the program and stay, reaping and passing signals on. Returns in the program only."""
+def _fork_and_reap(channel: Channel, *, is_root: bool, whom: Callable[[int], int] | None = None) -> None:
+    """Init with --init: fork the program and stay, reaping and passing signals on. Returns in the program only.
+
+    `whom` says whom they are for, of the program's pid; 0 for nobody.
+    """
     forwarded = set(range(1, 65)) - {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, 32, 33}
     signal.pthread_sigmask(signal.SIG_BLOCK, forwarded | {signal.SIGCHLD})
     _hide_reaper(is_root=is_root)
@@ -123,7 +134,8 @@ def _fork_and_reap(channel: Channel, *, is_root: bool) -> None:
     while True:
         number = signal.sigwait(forwarded | {signal.SIGCHLD})
         if number != signal.SIGCHLD:
-            os.kill(child, number)
+            if target := whom(child) if whom else child:
+                os.kill(target, number)
             continue
         while True:
             try:

@@ -11,7 +11,7 @@ from nbcontain.linux import syscalls, trees
 from nbcontain.oci.spec import Device
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
-_DEVICE_LINKS = {
+LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
     "stdout": "/proc/self/fd/1",
@@ -44,7 +44,7 @@ def make_usual(dev: int, *, by_binding: bool) -> None:
         for name, (major, minor) in DEVICES.items():
             if by_binding or not _make_node(dev, name, os.makedev(major, minor)):
                 _bind_device(dev, name, os.makedev(major, minor))
-        for name, leads_to in _DEVICE_LINKS.items():
+        for name, leads_to in LINKS.items():
             # A root without a tmpfs at /dev may have it already.
             with suppress(FileExistsError):
                 os.symlink(leads_to, name, dir_fd=dev)

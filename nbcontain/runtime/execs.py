@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 from nbcontain.errors import NbcontainError
 from nbcontain.oci.spec import Spec
-from nbcontain.runtime import answerers, init, rungs, stage
+from nbcontain.runtime import answerers, init, rungs, stage, translated
 from nbcontain.runtime.annotations import USERNS
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message
@@ -112,6 +112,9 @@ class Execs:
                 self._bundle.answered, self._bundle.answers(), answered.fileno() if answered else -1
             )
             body = program(message, seccomp, root_fd, answers)
+            if not rungs.named(self._bundle.info.rung).enters:
+                place = translated.Place.of(spec, self._bundle.rootfs, str(self._bundle.path / "rootfs"))
+                body.keywords["place"] = place
             kept = (*((root_fd,) if root_fd >= 0 else ()), *answers.kept)
             if USERNS in spec.annotations:
                 from nbcontain.runtime import shifted

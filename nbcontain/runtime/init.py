@@ -13,14 +13,16 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from nbcontain.errors import Unavailable
 from nbcontain.linux import confine, syscalls
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Process
-from nbcontain.runtime import console, programs, roots
+from nbcontain.runtime import console, programs, roots, translated
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
 from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
+from nbcontain.runtime.translated import Place
 
 Body = Callable[[Channel, Message, list[int], Rung], None]
 _FILE_CAPABILITIES = tuple(f"CAP_{name}" for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"))
@@ -71,26 +73,29 @@ def main(
 
 def be_process(
     channel: Channel, process: Process, annotations: Mapping[str, str], seccomp: bytes, root_fd: int = -1,
-    answers: Answers = _NO_ANSWERS,
+    answers: Answers = _NO_ANSWERS, place: Place | None = None,
 ) -> None:  # fmt: skip
     """An exec's process, inside the container's namespaces: become this program, when the channel says so.
 
     `seccomp` is the container's filter, which the supervisor read: in here its file cannot be seen. `root_fd` is its
-    root where that is only a chroot.
+    root where that is only a chroot, and `place` where its paths are translated.
     """
     if channel.receive()[0] is None:
         return
     os.setsid()
     leave_keyring()
     confine.default_signals()
-    terminal = roots.entered_again(process, root_fd) if root_fd >= 0 else None
+    terminal = roots.entered_again(process, root_fd, place) if root_fd >= 0 else None
     if process.terminal:
         confine.reduce(process)
         terminal = terminal or console.inside(process.console_size)
         redirect(terminal.peer, terminal.peer, terminal.peer)
         channel.send({"console": True}, (terminal.master, 0))
         terminal.close()
-    program = programs.prepare(process, annotations, seccomp, answers)
+    if place is None:
+        program = programs.prepare(process, annotations, seccomp, answers)
+    else:
+        program, process = translated.prepare(place, process, annotations, seccomp, answers)
     programs.execute(program, process)
 
 
@@ -104,6 +109,11 @@ def _be_function(channel: Channel, message: Message, fds: list[int], rung: Rung)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     function = sys.modules[ROOTFS].FUNCTIONS[message["function"]]
+    if not rung.enters and function.__module__ != ROOTFS:
+        raise Unavailable(
+            f"the files of a container cannot be reached from outside with isolation {rung.name}",
+            why="nothing of ours can have its root for its own", hint="COPY, and tar or cat in the container",
+        )
     arguments = message["arguments"]
     rootfs = spec_codec.mounts_from_json(message["rootfs"])
     source = spec_codec.mounts_from_json(message["source"]) if message["source"] else ()

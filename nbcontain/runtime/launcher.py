@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux.boot import boot_id
+from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.bundle import Bundle
@@ -265,7 +266,9 @@ class Launcher:
         zygote, self._begun = self._begun or Zygote(sealed=sealed), None
         self._zygote, self._orders = zygote, zygote.orders
         with contextlib.suppress(BrokenPipeError):
-            zygote.orders.send({**self._host.ids.numbers(), "functions": self._functions, "rung": self._rung.numbers()})
+            # Without a user namespace they are this machine's, whoever one is.
+            ids = self._host.ids if "user" in self._rung.namespaces else IdMap.identity()
+            zygote.orders.send({**ids.numbers(), "functions": self._functions, "rung": self._rung.numbers()})
 
     def _wait_until_ready(self) -> None:
         zygote, orders = self._zygote, self._orders

@@ -10,6 +10,7 @@ from nbcontain.linux.notify import Call
 from nbcontain.runtime.asked import CWD, MASK, Asked, numbers
 from nbcontain.runtime.kept_ids import KEEP, Ids, People
 from nbcontain.store.owners import Ledger, Record
+from nbcontain.store.whiteouts import join
 
 _NO_FOLLOW, _EMPTY_PATH = 0x100, 0x1000
 
@@ -17,11 +18,17 @@ _NO_FOLLOW, _EMPTY_PATH = 0x100, 0x1000
 class OwnerAnswers:
     """Each method answers the call that it is called after. What is recorded is what is open, never what has a name."""
 
-    def __init__(self, asked: Asked, people: People, ledger: Ledger, *, has_ids: bool, is_guarded: bool) -> None:
-        """`has_ids`: owners are kept; `is_guarded`: the host's devices are not to be changed."""
+    def __init__(
+        self, asked: Asked, people: People, ledger: Ledger, *, has_ids: bool, is_guarded: bool, root: str = "/"
+    ) -> None:
+        """`has_ids`: owners are kept; `is_guarded`: the host's devices are not to be changed.
+
+        `root` is the container's, as we see it.
+        """
         self._asked, self._people, self._ledger = asked, people, ledger
         self._has_ids, self._is_guarded = has_ids, is_guarded
-        self._root_mount = asked.mount_of(os.open("/", os.O_PATH | os.O_CLOEXEC), close=True)
+        self._above = os.fsencode(root.rstrip("/")) + b"/"
+        self._root_mount = asked.mount_of(os.open(root, os.O_PATH | os.O_CLOEXEC), close=True)
 
     def chown(self, call: Call) -> None:
         self._give_away(call, CWD, call.arguments[0], *numbers(call, 2, 1), follow=True)
@@ -69,25 +76,25 @@ class OwnerAnswers:
         """Keep whom what is open as `place` is given to."""
         ids = self._people.who(call.pid)
         status = os.fstat(place)
-        path = self._asked.path_of(place)
-        if self._asked.mount_of(place) != self._root_mount or not path.startswith(b"/"):
+        path = self._path_of(place)
+        if path is None:
             # Another file system's: a volume, a pipe, shared memory. Nothing of it is kept beyond its end.
             self._asked.check(call)
             self._asked.give(call)
             return
         name = f"self/fd/{place}"
         can_hold = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
-        before = self._ledger.owner(name if can_hold else None, path[1:], status)
+        before = self._ledger.owner(name if can_hold else None, path, status)
         after = (before[0] if uid == KEEP else uid, before[1] if gid == KEEP else gid)
         if not ids.is_root and not _may_give(ids, before, after):
             raise PermissionError(errno.EPERM, "")
         self._asked.check(call)
         if after != before:
             if after == (0, 0) and can_hold:
-                self._ledger.forget(name, path[1:])
+                self._ledger.forget(name, path)
             else:
                 time_ns = None if can_hold else status.st_mtime_ns
-                self._ledger.record(name if can_hold else None, path[1:], Record(*after, mtime_ns=time_ns))
+                self._ledger.record(name if can_hold else None, path, Record(*after, mtime_ns=time_ns))
                 if not can_hold:
                     # It is to be part of the layer, as what is given away on a disk would be.
                     os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -96,6 +103,13 @@ class OwnerAnswers:
             kept = status.st_mode & ~stat.S_ISUID
             os.chmod(name, stat.S_IMODE(kept & ~stat.S_ISGID if kept & stat.S_IXGRP else kept))
         self._asked.give(call)
+
+    def _path_of(self, place: int) -> bytes | None:
+        """The path of what is open, below the container's root; None if it is another file system's, or outside."""
+        path = self._asked.path_of(place)
+        if self._asked.mount_of(place) != self._root_mount or not (path + b"/").startswith(self._above):
+            return None
+        return path[len(self._above) :]
 
     def mknod(self, call: Call) -> None:
         self._make_node(call, CWD, *call.arguments[:3])
@@ -118,7 +132,7 @@ class OwnerAnswers:
             raise FileExistsError(errno.EEXIST, "")
         place = self._asked.place(call, directory, parent + slash or b".", follow=True)
         try:
-            if self._asked.mount_of(place) != self._root_mount:
+            if (below := self._path_of(place)) is None:
                 raise PermissionError(errno.EPERM, "")
             mask = self._asked.umask(call.pid)
             self._asked.check(call)
@@ -126,7 +140,7 @@ class OwnerAnswers:
             made = os.open(name, flags, stat.S_IMODE(mode) & ~mask, dir_fd=place)
             try:
                 record = Record(ids.file_uid, ids.file_gid, (kind, major, minor))
-                self._ledger.record(made, self._asked.path_of(made)[1:], record)
+                self._ledger.record(made, join(below, name), record)
             finally:
                 os.close(made)
         finally:

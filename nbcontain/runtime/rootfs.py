@@ -31,6 +31,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _STRAIGHT = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.ENOTDIR, errno.ELOOP})
 
+ROOT = "."
+"""What these functions begin at, and go on from by descriptors. Where no root can be changed (`translated`), "/" is
+this machine's, and only those of this module can be run.
+"""
 FUNCTIONS: dict[str, Function] = {}
 
 
@@ -48,7 +52,7 @@ def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """
     source, rest = fds[: ring.DESCRIPTORS], fds[ring.DESCRIPTORS :]
     applied = layers.apply_tar(
-        ring.Received(source), "/", userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
+        ring.Received(source), ROOT, userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
         target_type=TreeTarget if arguments["form"] == "tree" else None,
         ledger=ledger_to(rest[0]) if rest else None,
     )  # fmt: skip
@@ -94,10 +98,10 @@ def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     if form == "tree":
         with _compared(arguments, fds[1:]) as (_, comparison):
             quiet = frozenset(above(arguments["stubs"]))
-            entries = TreePacker("/", pipe.write, ledger, comparison, quiet, pipe.send).finish(skip)
+            entries = TreePacker(ROOT, pipe.write, ledger, comparison, quiet, pipe.send).finish(skip)
     else:
         entries = layers.tar_of(
-            "/", pipe.write, overlay=form == "overlay", userxattr=arguments["userxattr"], skip=skip, ledger=ledger,
+            ROOT, pipe.write, overlay=form == "overlay", userxattr=arguments["userxattr"], skip=skip, ledger=ledger,
             send=pipe.send,
         )  # fmt: skip
     pipe.flush()
@@ -111,7 +115,7 @@ def _compared(arguments: Arguments, fds: list[int]) -> Iterator[tuple[int, Compa
     if arguments.get("index"):
         with os.fdopen(fds[0], "rb", closefd=False) as stream:
             index = stream.read(LIMIT_BYTES)
-    root = os.open("/", _DIRECTORY | os.O_CLOEXEC)
+    root = os.open(ROOT, _DIRECTORY | os.O_CLOEXEC)
     try:
         yield root, Comparison(root, fds[-1] if fds else -1, index, arguments.get("boot", ""))
     finally:
@@ -125,7 +129,7 @@ def copy_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     fds[0], if it is there, takes the index of the copy.
     """
     index = fds[0] if fds else -1
-    return {"entries": clone("/", arguments["source"], arguments["target"], index, linked=arguments["linked"],
+    return {"entries": clone(ROOT, arguments["source"], arguments["target"], index, linked=arguments["linked"],
                              boot=arguments["boot"])}  # fmt: skip
 
 
@@ -171,8 +175,8 @@ def _remove_stub(path: str, below_fd: int) -> None:
 
 
 def _is_stand_in(status: os.stat_result) -> bool:
-    """A node or a file for a device, made where no /dev could be mounted: whatever was written to it, it is no file."""
-    return stat.S_ISCHR(status.st_mode) or stat.S_ISREG(status.st_mode)
+    """A node, file or link for a device, made where no /dev could be mounted: whatever was written to it, no file."""
+    return stat.S_ISCHR(status.st_mode) or stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
 
 
 def _remove_unchanged(path: str, below_fd: int) -> None:
@@ -201,7 +205,7 @@ def _remove_unchanged(path: str, below_fd: int) -> None:
 
 
 def _opened(path: str) -> int:
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return syscalls.openat2(root, path.lstrip("/") or ".", _DIRECTORY, 0, _STRAIGHT)
     finally:
@@ -226,5 +230,5 @@ def nothing(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
 @function
 def remove_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """Remove a directory of the root."""
-    files.remove_tree(Path("/") / arguments["name"])
+    files.remove_tree(Path(ROOT) / arguments["name"])
     return {}

@@ -6,9 +6,9 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 
-from nbcontain.linux import syscalls
+from nbcontain.linux import landlock, syscalls
 from nbcontain.oci.spec import Mount, Process, Spec
-from nbcontain.runtime import isolation, namespaces, secrets, unmounted
+from nbcontain.runtime import isolation, namespaces, secrets, translated, unmounted
 from nbcontain.runtime.console import Console, furnished
 from nbcontain.runtime.rungs import Rung
 
@@ -30,10 +30,12 @@ def made_for(
     volatile: bool,
     left: int = 0,
     has_devices: bool = False,
+    place: translated.Place | None = None,
 ) -> tuple[list[str], Console | None, secrets.Hidden]:
     """Init: make the container's root and go there. Gives what had to be made, its terminal, and what it is told.
 
     `fds` is the memory that `secrets` reads, if there is any; `opened` are mounts that exist already.
+    `place` is where its paths are translated, if they are.
     What was done `beforehand` (CLONE_NEW… that were `left`, and whether /dev `has_devices`) is not done again.
     """
     own = namespaces.late(spec.linux) & ~left
@@ -42,10 +44,15 @@ def made_for(
     leave(spec, own if rung.mounts else own & syscalls.CLONE_NEWNET)
     if not rung.mounts:
         root_fd = unmounted.root_of(bundle.rootfs)
-        made = unmounted.furnish(root_fd, spec, hidden.files, served="files" in bundle.info.answers.split())
+        served = "files" in bundle.info.answers.split()
+        made = unmounted.furnish(root_fd, spec, hidden.files, served=served, translated=place is not None)
         if spec.process.terminal:
             terminal = unmounted.terminal(spec.process.console_size)
-        _go(root_fd, rung, spec.process)
+        if place is None:
+            _go(root_fd, rung, spec.process)
+        else:
+            translated.enter(place)
+            os.close(root_fd)
         return made, terminal, hidden
     if HANDED_ROOT in opened:
         root_fd = isolation.lay_root(opened[HANDED_ROOT])
@@ -85,15 +92,22 @@ def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung, handed
         source_fd = mounted(source)
         fds.append(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source_fd))
         os.close(source_fd)
+    if not rung.enters:
+        os.fchdir(root_fd)
+        landlock.confine_to(".", [*fds, *(fd for fd in handed if stat.S_ISDIR(os.fstat(fd).st_mode))])
+        return fds
     _go(root_fd, rung, None, [*fds, *(fd for fd in handed if stat.S_ISDIR(os.fstat(fd).st_mode))])
     os.close(root_fd)
     return fds
 
 
-def entered_again(process: Process, root_fd: int) -> Console | None:
+def entered_again(process: Process, root_fd: int, place: translated.Place | None = None) -> Console | None:
     """An exec's process: go to the root of a container without mounts. Gives the terminal, if there is to be one."""
     terminal = unmounted.terminal(process.console_size) if process.terminal else None
-    _confine(root_fd, process)
+    if place is None:
+        _confine(root_fd, process)
+    else:
+        translated.enter(place)
     os.close(root_fd)
     return terminal
 

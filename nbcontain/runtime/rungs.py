@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Literal
 
-    Root = Literal["pivot", "move", "chroot"]
+    Root = Literal["pivot", "move", "chroot", "proot"]
 
 _NO_ESCAPE = frozenset({"CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"})
 """What would lead out of a root that is only a chroot (chroot(2)), or to the host's devices."""
@@ -29,6 +29,8 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 _EVERY = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
 RUNG = "org.nbcontain.isolation"
 """The annotation that names the rung a container was made for, for whoever reads its spec."""
+TRANSLATOR = "org.nbcontain.translator"
+"""And who translates its paths there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,11 @@ class Rung:
     namespaces: tuple[str, ...] = _EVERY
     """Those that can be real, in the words of the runtime specification."""
     root: Root = "pivot"
-    """pivot_root(2); a mount that is moved over the root; or a chroot(2), and nothing can be mounted at all."""
+    """pivot_root(2); a mount that is moved over the root; or a chroot(2), and nothing can be mounted at all. Or no root
+    is changed, and PRoot translates each path of a program on the way: nothing of ours can be inside.
+    """
+    translator: str = ""
+    """Where that program is."""
     proc: bool = True
     """/proc is mounted."""
     ids: Literal["", "notify", "blind"] = ""
@@ -50,7 +56,12 @@ class Rung:
     @property
     def mounts(self) -> bool:
         """Whether anything can be mounted."""
-        return self.root != "chroot"
+        return self.root in ("pivot", "move")
+
+    @property
+    def enters(self) -> bool:
+        """Whether a process of ours can have a container's root for its own."""
+        return self.root != "proot"
 
     @property
     def answers(self) -> str:
@@ -58,7 +69,9 @@ class Rung:
         left is to pretend; "" for none."""
         if self.ids == "blind":
             return "blind"
-        found = ["ids"] * (self.ids == "notify") + ["files"] * self.serves
+        found = ["ids"] * (self.ids == "notify") + ["files"] * self.serves + ["translated"] * (not self.enters)
+        if found == ["translated"]:
+            return ""
         return " ".join([*found, *(["guard"] if self.serves and "user" not in self.namespaces else [])])
 
     def numbers(self) -> dict[str, Any]:
@@ -81,6 +94,7 @@ RUNGS = {
         Rung("root-noproc", _ROOTS, "move", proc=False),
         Rung("userns-chroot", ("pid", "ipc", "uts", "user", "network"), "chroot", proc=False),
         Rung("chroot", (), "chroot", proc=False),
+        Rung("proot", (), "proot"),
         Rung("none", (), "chroot", proc=False),
     )
 }
@@ -107,12 +121,16 @@ def fitted(spec: Spec, rung: Rung, usual: Mapping[str, str] = _NOTHING) -> Spec:
     knobs = {**usual, **spec.linux.sysctl} if rung.proc and rung.mounts else {}
     linux = replace(spec.linux, namespaces=kept, sysctl=knobs)
     spec = replace(
-        spec, annotations={**spec.annotations, RUNG: rung.name}, linux=linux,
+        spec, annotations={**spec.annotations, RUNG: rung.name, **_translator(rung)}, linux=linux,
         hostname=spec.hostname if "uts" in rung.namespaces else "",
     )  # fmt: skip
     if not rung.proc:
         spec = _without_proc(spec)
     return spec if rung.mounts else _unmounted(spec, rung)
+
+
+def _translator(rung: Rung) -> dict[str, str]:
+    return {TRANSLATOR: rung.translator} if rung.translator else {}
 
 
 def _without_proc(spec: Spec) -> Spec:

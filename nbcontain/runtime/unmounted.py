@@ -16,7 +16,7 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux import landlock, trees
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime.console import Console, resize
-from nbcontain.runtime.devices import DEVICES
+from nbcontain.runtime.devices import DEVICES, LINKS
 from nbcontain.runtime.rungs import DOCUMENTS
 from nbcontain.runtime.secrets import SecretFile
 
@@ -33,10 +33,13 @@ def root_of(rootfs: Sequence[Mount]) -> int:
     return os.open(root.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def furnish(root_fd: int, spec: Spec, documents: Sequence[SecretFile], *, served: bool) -> list[str]:
+def furnish(
+    root_fd: int, spec: Spec, documents: Sequence[SecretFile], *, served: bool, translated: bool = False
+) -> list[str]:
     """Init: the directories that programs expect, and files for the devices. Gives the paths that had to be made.
 
-    `served` says that a process will open devices and /etc/hosts for the container: then a name is enough.
+    `served` says that a process will open devices and /etc/hosts for the container: then a name is enough. So it is
+    where the paths of those are `translated`; what stands there for what is open then leads to the machine's /proc.
     """
     made: list[str] = []
     for path, mode in _DIRECTORIES.items():
@@ -46,10 +49,14 @@ def furnish(root_fd: int, spec: Spec, documents: Sequence[SecretFile], *, served
             os.chmod(f"/proc/self/fd/{fd}", mode)
         os.close(fd)
     _make_devices(root_fd, made)
+    if translated:
+        _make_links(root_fd, made)
     for mount in spec.mounts:
         if mount.destination.startswith(DOCUMENTS):
             document = documents[int(mount.source)]
             _write(root_fd, mount.destination, document.data, document.mode, made)
+        elif translated:
+            os.close(trees.make_target(root_fd, mount.destination, made, directory=False))
         elif not served:
             with open(mount.source, "rb") as source:
                 _write(root_fd, mount.destination, source.read(_LIMIT_BYTES), 0o644, made)
@@ -80,6 +87,19 @@ def _make_devices(root_fd: int, made: list[str]) -> None:
                 if f"/dev/{name}" in made:
                     os.link(node, name, src_dir_fd=dev, dst_dir_fd=dev)
                 os.unlink(node, dir_fd=dev)
+    finally:
+        os.close(dev)
+
+
+def _make_links(root_fd: int, made: list[str]) -> None:
+    dev = trees.open_in(root_fd, "/dev", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name, target in LINKS.items():
+            try:
+                os.symlink(target, name, dir_fd=dev)
+            except FileExistsError:
+                continue
+            made.append(f"/dev/{name}")
     finally:
         os.close(dev)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -24,7 +23,7 @@ _NO_ANSWERS = Answers()
 
 def program(
     message: Message, seccomp: bytes, root_fd: int = -1, answers: Answers = _NO_ANSWERS
-) -> Callable[[Channel], None]:
+) -> partial[None]:
     """What an exec's process does, as a message wants it. Before the fork: each page written to after it is copied."""
     process = spec_codec.process_from_json(message["process"])
     annotations = {USER: str(message["user"]), GROUPS: str(message.get("groups", ""))}

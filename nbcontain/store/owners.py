@@ -131,7 +131,9 @@ class Ledger:
 
     def owner(self, place: int | str | None, path: bytes, status: os.stat_result) -> tuple[int, int]:
         """Whose it is. What the disk says holds where it names anybody but root: then somebody was allowed to."""
-        on_disk = (status.st_uid, status.st_gid)
+        # Who looks is root, by the number that it has here: outside of a user namespace it is an ordinary one.
+        uid, gid = os.geteuid(), os.getegid()
+        on_disk = (0 if status.st_uid == uid else status.st_uid, 0 if status.st_gid == gid else status.st_gid)
         if on_disk != (0, 0):
             return on_disk
         if place is not None and (data := _attribute(place, OWNER)) is not None:

@@ -86,3 +86,15 @@ print([name for name in kinds if f"| `{name}` |" not in text])
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n[]\n[]\n"
+
+
+def test_the_badges_lead_to_the_address_that_the_project_has_and_to_none_that_it_has_not() -> None:
+    program = (
+        "import badges as b; name = b.repository();"
+        "print(all((text := (b.CHECKOUT / each).read_text()) == b.page(text, name) for each in b.PAGES));"
+        "print(b.page(b.BEGIN + b.END, 'who/what').count('/who/what'), b.page(b.BEGIN + b.END, '').count('http'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=CHECKOUT / "tools", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "3", "0"], "python tools/badges.py writes them anew"

@@ -104,7 +104,7 @@ def test_a_long_line_is_refused() -> None:
 
 
 def test_many_instructions_are_refused_soon() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(DockerfileError, match="instructions"):
         parse("FROM scratch\n" + "ENV A=b\n" * (MAX_INSTRUCTIONS + 1))
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2

@@ -11,12 +11,13 @@ import pytest
 
 import needs
 from machine import SLEEP, Machine, supervisor_of, until
+from nbcontain.host import Ability
 from nbcontain.linux.starts import start_of
 
 LADDER = {
     "root": ("root-noproc", "chroot"),
     "rootless-range": ("userns-chroot",),
-    "rootless-single": ("userns-chroot", "rootless-single"),
+    "rootless-single": ("userns-chroot", "rootless-single", "proot"),
 }
 
 GRAB = r"""
@@ -61,10 +62,13 @@ def grabbing(_hostile_machine: Machine, tmp_path_factory: pytest.TempPathFactory
     return _hostile_machine.build("FROM box\nCOPY grab /bin/grab\n", "grab", directory)
 
 
-@pytest.fixture(params=("root-noproc", "chroot", "userns-chroot", "rootless-single"))
+@pytest.fixture(params=("root-noproc", "chroot", "userns-chroot", "rootless-single", "proot"))
 def rung(request: pytest.FixtureRequest, profile: str, _hostile_machine: Machine) -> Iterator[Machine]:
     if request.param not in LADDER[profile]:
         pytest.skip(f"{request.param} is not for {profile}")
+    host = _hostile_machine.engine.host
+    if request.param == "proot" and not host.can(Ability.PROOT):
+        pytest.skip(host.abilities[Ability.PROOT].why)
     machine = Machine.on(_hostile_machine.engine.isolated(request.param))
     yield machine
     _hostile_machine.clear()
@@ -126,10 +130,22 @@ def test_nobody_outside_is_signalled_or_looked_into(rung: Machine) -> None:
     try:
         said = rung.sh(f"kill -9 {child} 2>/dev/null && echo killed; cat /proc/{child}/cmdline 2>/dev/null; true")
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
-        assert "sleep" not in said
+        # There the machine's /proc is seen as it is, and so are names of programs (proc(5), cmdline).
+        assert "sleep" not in said or rung.engine.profile.name == "proot"
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def test_who_has_rid_itself_of_the_translator_is_still_kept_from_this_machines_files(
+    rung: Machine, canary: Path
+) -> None:
+    if rung.engine.profile.name != "proot":
+        pytest.skip("here nobody translates")
+    # By the shell itself: from then on not even the image's programs are found.
+    script = f"kill -9 $PPID; echo on; read -r all < {canary}/secret && echo $all; echo x > {canary}/made; echo end"
+    said = rung.run("sh", "-c", script, no_raise=True).stdout
+    assert said in ("", "on\n", "on\nend\n")  # whatever it had come to when it was ended
 
 
 def children(pid: int) -> set[int]:

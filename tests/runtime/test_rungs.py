@@ -16,12 +16,13 @@ from machine import SLEEP, Machine, said, until
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, Unavailable, UsageError
+from nbcontain.host import Ability
 from nbcontain.runtime.rungs import RUNGS
 
 LADDER = {
     "root": ("root-noproc", "chroot"),
     "rootless-range": ("rootless-single", "userns-chroot"),
-    "rootless-single": ("userns-chroot",),
+    "rootless-single": ("userns-chroot", "proot"),
 }
 
 
@@ -30,7 +31,7 @@ def rungs(shared_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> 
     return {}
 
 
-@pytest.fixture(params=("root-noproc", "chroot", "rootless-single", "userns-chroot"))
+@pytest.fixture(params=("root-noproc", "chroot", "rootless-single", "userns-chroot", "proot"))
 def rung(
     request: pytest.FixtureRequest, profile: str, machine: Machine, rungs: dict[str, Machine]
 ) -> Iterator[Machine]:
@@ -38,6 +39,9 @@ def rung(
     name: str = request.param
     if name not in LADDER[profile]:
         pytest.skip(f"{name} is not for {profile}")
+    if name == "proot" and not machine.engine.host.can(Ability.PROOT):
+        # No release of Debian but the newest has it.
+        pytest.skip(machine.engine.host.abilities[Ability.PROOT].why)
     if name not in rungs:
         made = Machine.on(machine.engine.isolated(name))
         rungs[name] = made

@@ -35,4 +35,5 @@ def test_a_layer_that_cannot_be_begun_keeps_nothing_open(
         feed.wrote(b"piece")
         with pytest.raises(StoreError, match="no place"):
             arrivals.wait()
-    assert len(os.listdir("/proc/self/fd")) == before
+    # Fewer, where what earlier tests left open has been collected meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -22,7 +22,7 @@ def _(operation: StackLayers, inputs: Sequence[Filesystem], workshop: Workshop) 
 
 @execute.register
 def _(operation: MakeDirectory, inputs: Sequence[Filesystem], workshop: Workshop) -> Filesystem:
-    if not workshop.can_run:
+    if not workshop.can_enter:
         from nbcontain.build.operations.straight import with_directory
 
         return with_directory(operation, inputs, workshop)

@@ -26,7 +26,7 @@ from nbcontain.store.snapshots import Active
 def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) -> Filesystem:
     with ExitStack() as stack:
         groups = _groups(operation, workshop, stack)
-        if not workshop.can_run:
+        if not workshop.can_enter:
             from nbcontain.build.operations.straight import copied
 
             return copied(operation, inputs, groups, workshop)

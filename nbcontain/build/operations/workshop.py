@@ -135,6 +135,11 @@ class Workshop:
         """Whether containers can be run on this host at all."""
         return self.means.profile.runs
 
+    @property
+    def can_enter(self) -> bool:
+        """Whether our own functions can be run in a root file system here, besides programs."""
+        return self.can_run and self.rung.enters
+
     def require(self, what: str) -> None:
         """Raise Unavailable, for what is named, where this host cannot run containers."""
         self.means.profile.require(self.host, what)

@@ -1,0 +1,183 @@
+"""A container's root where nobody's can be changed: PRoot translates the paths of its programs.
+
+What stands in a container's root is its program alone. Init stays where it was born, looks at the container's files by
+descriptors, and gives up, by Landlock, all of this machine's files but those that PRoot itself needs: a path that is
+not translated, as of a process that outlives PRoot for a moment, leads nowhere. Run by init, and by an exec's process.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+
+from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
+from nbcontain.linux import confine, landlock, proot, syscalls, trees
+from nbcontain.oci.spec import Mount, Process, Spec
+from nbcontain.runtime import identity, programs
+from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, USER
+from nbcontain.runtime.answerers import Answers
+from nbcontain.runtime.devices import DEVICES
+from nbcontain.runtime.programs import Program
+from nbcontain.runtime.rungs import FURNITURE, TRANSLATOR
+from nbcontain.values import dataclass, replace
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a container's files are, and who translates their paths."""
+
+    root: str
+    scratch: str
+    """A directory of its own for the translator."""
+    translator: str
+    furniture: tuple[tuple[str, str], ...] = ()
+    """Files of ours, with their paths inside."""
+
+    @classmethod
+    def of(cls, spec: Spec, rootfs: Sequence[Mount], scratch: str) -> Place:
+        """Raises SetupFailed."""
+        (root,) = rootfs
+        furniture = tuple((each.source, each.destination) for each in spec.mounts if each.destination in FURNITURE)
+        words = spec.annotations
+        if root.type != "bind" or TRANSLATOR not in words:
+            raise SetupFailed("a root file system of layers cannot be put together here", why="nothing can be mounted")
+        return cls(root.source, scratch, words[TRANSLATOR], furniture)
+
+
+def enter(place: Place) -> None:
+    """Init, and an exec's process: reach the container's files from here on, and hardly any others. For good."""
+    above = os.path.dirname(os.path.dirname(os.path.realpath(place.translator)))
+    readable = ["/proc", place.translator, f"{above}/lib", *_LIBRARIES, *(source for source, _ in place.furniture)]
+    devices = [f"/dev/{name}" for name in DEVICES]
+    os.chdir(place.root)
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    others = [os.open(place.scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+    opened = [list(_opened(paths)) for paths in (readable, devices)]
+    try:
+        if not landlock.confine_to(".", others, *opened):
+            raise SetupFailed("nothing keeps programs from this machine's files", why="this kernel has no Landlock")
+    finally:
+        for fd in (*others, *opened[0], *opened[1]):
+            os.close(fd)
+
+
+def _opened(paths: Sequence[str]) -> Iterator[int]:
+    """Those that are there."""
+    for path in paths:
+        try:
+            yield os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            continue
+
+
+def prepare(
+    place: Place, process: Process, annotations: Mapping[str, str], seccomp: bytes, answers: Answers
+) -> tuple[Program, Process]:
+    """Find the container's program and be ready to run it; what is executed for it is another one, which is given too.
+
+    Raises SetupFailed, CommandNotFound and the like.
+    """
+    root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    words, groups = annotations.get(USER, ""), annotations.get(GROUPS, "")
+    who = identity.resolve(words, _text(root, "/etc/passwd"), _text(root, "/etc/group"), groups)
+    user = identity.with_own_group(who.user if words or groups else process.user)
+    env = dict(entry.partition("=")[::2] for entry in process.env)
+    env.setdefault("PATH", DEFAULT_PATH)
+    env.setdefault("HOME", who.home)
+    directory = _directory(root, process.cwd)
+    found = _find(root, process.args, env["PATH"], directory)
+    confine.limit(process.rlimits)
+    os.umask(user.umask)
+    # They would be the translator's own.
+    env = {name: value for name, value in env.items() if not name.startswith(("LD_", "PROOT_"))}
+    env |= proot.environment(place.scratch)
+    pretended = () if answers.words else ("-i", f"{user.uid}:{user.gid}")
+    binds = [each for name in DEVICES for each in ("-b", f"/dev/{name}")]
+    binds += [each for source, target in place.furniture for each in ("-b", f"{source}:{target}")]
+    args = (
+        place.translator, "--kill-on-exit", "-r", place.root, *pretended, "-b", "/proc", *binds, "-w", directory,
+        found, *process.args[1:],
+    )  # fmt: skip
+    os.close(root)
+    if answers.words:
+        answers.introduce(user)
+    last = confine.Last(seccomp, (0, 0, 0), needs_admin=False)
+    return Program(place.translator, env, last), replace(process, args=args)
+
+
+def child_of(pid: int) -> int:
+    """The first process that PRoot, which `pid` is, has started; 0 if there is none."""
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                fd = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                fields = os.read(fd, 4096).rpartition(b")")[2].split()
+            except OSError:
+                continue
+            finally:
+                os.close(fd)
+            if int(fields[1]) == pid:
+                return int(name)
+    return 0
+
+
+def _text(root: int, path: str) -> str:
+    """A small regular file of the container's; "" if it is anything else."""
+    try:
+        fd = trees.open_in(root, path, os.O_PATH)
+    except OSError:
+        return ""
+    try:
+        return programs.text_of(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def _directory(root: int, path: str) -> str:
+    """The working directory, which is made if it is missing."""
+    try:
+        fd = trees.make_target(root, path, [], directory=True)
+        is_directory = trees.is_directory(fd)
+        os.close(fd)
+    except OSError as error:
+        raise SetupFailed(
+            f"cannot use {path} as the working directory", errno=error.errno, path=path, why=error.strerror or ""
+        ) from error
+    if not is_directory:
+        raise SetupFailed(f"cannot use {path} as the working directory", path=path, why="it is no directory")
+    return path
+
+
+def _find(root: int, args: tuple[str, ...], path: str, directory: str) -> str:
+    """Where the program is, below the root. Raises CommandNotFound and CommandNotExecutable."""
+    if not args or not args[0]:
+        raise CommandNotFound(
+            "there is no command to run", hint="give one after the image's name, or set CMD in the image"
+        )
+    name = args[0]
+    for each in [name] if "/" in name else [f"{each or '.'}/{name}" for each in path.split(":")]:
+        candidate = os.path.join(directory, each)
+        try:
+            fd = trees.open_in(root, candidate)
+        except OSError:
+            continue
+        try:
+            mode = os.fstat(fd).st_mode
+        finally:
+            os.close(fd)
+        if stat.S_ISREG(mode) and mode & 0o111:
+            return candidate
+        if "/" in name:
+            raise CommandNotExecutable(f"{name} cannot be executed", path=name, why="it is no program")
+    where = "" if "/" in name else f"not in PATH={path}"
+    raise CommandNotFound(f"there is no command {name} in the container", errno=2, path=name, why=where)

@@ -15,7 +15,7 @@ class Lan:
     """The namespace of a test, and a machine beside it on a wire: 192.0.2.1 here, 192.0.2.2 there."""
 
     def __init__(self) -> None:
-        self.neighbour = subprocess.Popen(["unshare", "--net", "sleep", "600"])
+        self.neighbour = subprocess.Popen(["unshare", "--net", "sleep", "86400"])
         self.here = os.getpid()
         until(lambda: os.readlink(f"/proc/{self.neighbour.pid}/ns/net") != os.readlink(HOME))
         time.sleep(0.05)

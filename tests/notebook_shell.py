@@ -1,6 +1,6 @@
 """Notebooks run one after the other in a plain IPython shell: `python notebook_shell.py NOTEBOOK…`; quick, no kernels.
 
-Tells on the last line, as JSON, for each notebook: how many claims were proved, how many cells were passed over,
+Tells on a line, as JSON, for each notebook: how many claims were proved, how many cells were passed over,
 how its exercises were judged, and the error of the first cell that failed, at which the notebook is left.
 """
 

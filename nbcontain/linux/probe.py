@@ -324,6 +324,7 @@ def _net_admin() -> tuple[bool, str]:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             request = fcntl.ioctl(any_socket, get_queue, struct.pack("16si20x", b"lo", 0))
             fcntl.ioctl(any_socket, set_queue, request)
+        _packet_filter()
     except OSError as error:
         return False, error.strerror or ""
     return True, ""
@@ -336,6 +337,22 @@ def _bridge() -> None:
     add_bridge = 0x89A0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, add_bridge, b"try".ljust(16, b"\0"))
+    _packet_filter()
+
+
+def _packet_filter() -> None:
+    """The kernel has nf_tables: it is asked for the number of its rules' generation (nfnetlink, NFT_MSG_GETGEN)."""
+    netfilter, get_generation, request, error_kind = 12, 10 << 8 | 16, 1, 2
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, netfilter) as end:
+            end.settimeout(2)
+            end.send(struct.pack("=IHHIIBBH", 20, get_generation, request, 1, 0, 0, 0, 0))
+            answer = end.recv(4096)
+    except OSError as error:
+        raise OSError(error.errno, f"no nf_tables: {error.strerror or error}") from error
+    kind, code = struct.unpack_from("=4xH10xi", answer)
+    if kind == error_kind and code:
+        raise OSError(-code, f"no nf_tables: {os.strerror(-code)}")
 
 
 if __name__ == "__main__":

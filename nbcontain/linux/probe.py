@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import socket
 import struct
 import sys
@@ -20,6 +21,7 @@ from nbcontain.linux.idmap import IdMap, subordinate
 
 _FAILED = 1
 _NAMES = syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+Answer = tuple[bool, str]
 KILLED = "the trial was killed"
 """The answer where nothing was found out."""
 
@@ -30,33 +32,40 @@ def main(words: list[str]) -> None:
     uid, gid = os.geteuid(), os.getegid()
     single = IdMap.identity() if uid == 0 else IdMap.single(uid, gid)
     ranges = IdMap.ranges(uid, gid, subordinate("/etc/subuid", uid, name), subordinate("/etc/subgid", gid, name))
-    answers = {
-        "ADMIN": _admin() if uid == 0 else (False, "you are not root"),
-        "USER_NAMESPACES": tried(lambda: _mount_tmpfs(), IdMap.single(uid, gid), syscalls.CLONE_NEWNS),
+    # Those that wait in a child of their own all wait at once.
+    found: dict[str, Answer | Callable[[], Answer]] = {
+        "ADMIN": begun(_mount_tmpfs, single, syscalls.CLONE_NEWNS) if uid == 0 else (False, "you are not root"),
+        "USER_NAMESPACES": begun(lambda: _mount_tmpfs(), IdMap.single(uid, gid), syscalls.CLONE_NEWNS),
         "ID_RANGES": _id_ranges(ranges, uid),
-        "OVERLAY": tried(lambda: _overlay(root, userxattr=uid != 0), single, syscalls.CLONE_NEWNS),
-        "PIVOT": tried(_pivot, single, syscalls.CLONE_NEWNS),
+        "OVERLAY": begun(lambda: _overlay(root, userxattr=uid != 0), single, syscalls.CLONE_NEWNS),
+        "PIVOT": begun(_pivot, single, syscalls.CLONE_NEWNS),
         "KERNEL": _kernel(),
-        "MOVE_ROOT": tried(_move, single, syscalls.CLONE_NEWNS),
-        "USERNS_CHROOT": (False, "you are root") if uid == 0 else tried(
+        "MOVE_ROOT": begun(_move, single, syscalls.CLONE_NEWNS),
+        "USERNS_CHROOT": (False, "you are root") if uid == 0 else begun(
             lambda: os.chroot(root), IdMap.single(uid, gid), syscalls.CLONE_NEWPID | _NAMES
         ),
-        "CHROOT": tried(lambda: os.chroot(root), single, 0) if uid == 0 else (False, "you are not root"),
+        "CHROOT": begun(lambda: os.chroot(root), single, 0) if uid == 0 else (False, "you are not root"),
         "PROOT": proot.tried() if uid else (False, "you are root"),
-        "NOTIFY": tried(_answer, single, 0),
+        "NOTIFY": begun(_answer, single, 0),
         "LANDLOCK": _landlock(),
         "REFLINKS": _in_store(root, _reflink),
         "ATTRIBUTES": _in_store(root, _attribute),
-        "FRESH_PROC": tried(_fresh_proc, single, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID),
+        "FRESH_PROC": begun(_fresh_proc, single, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID),
         "CGROUPS": _cgroups(),
-        "NET_NAMESPACE": tried(lambda: None, single, syscalls.CLONE_NEWNET),
-        "NET_ADMIN": _net_admin() if uid == 0 else tried(_bridge, IdMap.single(uid, gid), syscalls.CLONE_NEWNET),
+        "NET_NAMESPACE": begun(lambda: None, single, syscalls.CLONE_NEWNET),
+        "NET_ADMIN": _net_admin() if uid == 0 else begun(_bridge, IdMap.single(uid, gid), syscalls.CLONE_NEWNET),
     }
+    answers = {ability: each() if callable(each) else each for ability, each in found.items()}
     print(json.dumps(answers))
 
 
-def tried(attempt: Callable[[], None], ids: IdMap, flags: int) -> tuple[bool, str]:
+def tried(attempt: Callable[[], None], ids: IdMap, flags: int) -> Answer:
     """Whether a child in new namespaces can do this, and what stopped it."""
+    return begun(attempt, ids, flags)()
+
+
+def begun(attempt: Callable[[], None], ids: IdMap, flags: int) -> Callable[[], Answer]:
+    """The same, of which the answer is asked for later."""
     ready, is_ready = os.pipe()
     go, may_go = os.pipe()
     told, telling = os.pipe()
@@ -66,25 +75,32 @@ def tried(attempt: Callable[[], None], ids: IdMap, flags: int) -> tuple[bool, st
         os._exit(_attempt(attempt, ids, flags, is_ready, go, telling))
     for fd in (is_ready, go, telling):
         os.close(fd)
-    why = ""
-    if os.read(ready, 1) and not ids.is_identity:
+
+    def answer() -> Answer:
+        why = ""
+        if os.read(ready, 1) and not ids.is_identity:
+            try:
+                ids.write(child)
+            except OSError as error:
+                why = f"writing the id map: {error.strerror}"
         try:
-            ids.write(child)
-        except OSError as error:
-            why = f"writing the id map: {error.strerror}"
-    if not why:
-        try:
-            os.write(may_go, b".")
-        except BrokenPipeError:
+            if why:
+                # Others that were begun later have its pipe, too, and would not let it end.
+                os.kill(child, signal.SIGKILL)
+            else:
+                os.write(may_go, b".")
+        except (BrokenPipeError, ProcessLookupError):
             pass
-    os.close(may_go)
-    with os.fdopen(told, errors="replace") as answer:
-        text = answer.read()
-    os.close(ready)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return False, KILLED
-    return status == 0 and not why, why or text
+        os.close(may_go)
+        with os.fdopen(told, errors="replace") as said:
+            text = said.read()
+        os.close(ready)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status) and not why:
+            return False, KILLED
+        return status == 0 and not why, why or text
+
+    return answer
 
 
 def _attempt(attempt: Callable[[], None], ids: IdMap, flags: int, is_ready: int, go: int, telling: int) -> int:
@@ -108,10 +124,6 @@ def _attempt(attempt: Callable[[], None], ids: IdMap, flags: int, is_ready: int,
         os.write(telling, f"{what}{error.strerror}".encode())
         return _FAILED
     return 0
-
-
-def _admin() -> tuple[bool, str]:
-    return tried(_mount_tmpfs, IdMap.identity(), syscalls.CLONE_NEWNS)
 
 
 def _mount_tmpfs() -> None:

@@ -136,6 +136,35 @@ def test_this_machines_loopback_is_not_reached_whatever_a_program_changes_meanwh
             here.accept()
 
 
+def test_a_socket_is_bound_for_good(machine: Machine, profile: str) -> None:
+    """bind(2) of a link-local address would set the interface anew, also where it fails."""
+    make(machine, "six", ipv6=True)
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as here:
+        here.settimeout(0.1)
+        port = here.getsockname()[1]
+        tries = f"sockets unlock {port} {WORLD} {PORT}; sockets unlock {port} fd99::2 {PORT}"
+        lines = machine.sh(tries, network="six")
+        with pytest.raises(TimeoutError):
+            here.accept()
+    assert is_all_right(lines) and len(lines.splitlines()) == 40
+
+
+def test_epolls_tell_of_it_whatever_their_numbers_and_copies(machine: Machine, profile: str) -> None:
+    """Who answers is left with what it had: later connections are answered, too."""
+    lines = machine.sh(f"sockets epolls {WORLD} {PORT}")
+    assert is_all_right(lines) and len(lines.splitlines()) == 2
+
+
+def test_threads_connect_as_their_process_does(machine: Machine, profile: str) -> None:
+    try:
+        os.close(os.pidfd_open(os.getpid(), os.O_EXCL))
+    except OSError:
+        pytest.skip("Linux 6.9: descriptors of a thread")
+    powers = {"cap_add": ("ALL",), "security_opt": ("seccomp=unconfined",)}
+    lines = machine.sh(f"sockets threads {WORLD} {PORT}", **powers)
+    assert is_all_right(lines) and len(lines.splitlines()) == 2
+
+
 def test_the_same_where_nothing_can_be_mounted(machine: Machine, profile: str) -> None:
     lower = Machine.on(machine.engine.isolated("userns-chroot"))
     server = "mkdir /web; echo near > /web/index.html; echo ready; exec httpd -f -p 80 -h /web"

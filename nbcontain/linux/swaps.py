@@ -24,7 +24,7 @@ _TCP_INFO, _TCP_CLOSE = 11, 7
 _MPTCP = 262
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _BYTES = 256
-_PORT_RANGE, _USUAL_PORTS = "/proc/sys/net/ipv4/ip_local_port_range", (32768, 60999)
+_USUAL_PORTS = 32768, 60999
 _TRIES = 64
 _OPTIONS = {
     # SO_KEEPALIVE, OOBINLINE, PRIORITY, LINGER, RCVLOWAT, RCVTIMEO, SNDTIMEO, TIMESTAMP, BUSY_POLL, ZEROCOPY.
@@ -100,9 +100,11 @@ def can_be_swapped(end: socket.socket) -> bool:
     return end.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0] == _TCP_CLOSE
 
 
-def connected_like(end: socket.socket, interface: int, to: Peer) -> tuple[socket.socket, int]:
+def connected_like(
+    end: socket.socket, interface: int, to: Peer, ports: tuple[int, int]
+) -> tuple[socket.socket, int]:  # fmt: skip
     """A socket in this process's network namespace, with what was set for `end`, locked to an interface, and what came
-    of connecting it (errno). Never waits. Raises OSError where there is none to be had.
+    of connecting it (errno). `ports` are the first and the last that it may have. Never waits. Raises OSError.
     """
     for left in reversed(range(_TRIES)):
         made = _new(end.family)
@@ -110,7 +112,7 @@ def connected_like(end: socket.socket, interface: int, to: Peer) -> tuple[socket
             _carry(end, made)
             made.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, interface)
             if end.family == socket.AF_INET6:
-                _take_port(made)
+                _take_port(made, *ports)
             error = made.connect_ex(to.name)
         except BaseException:
             made.close()
@@ -122,12 +124,10 @@ def connected_like(end: socket.socket, interface: int, to: Peer) -> tuple[socket
     return made, error
 
 
-def _take_port(made: socket.socket) -> None:
-    """Give it a port as the kernel does when it connects, but one that it keeps (SOCK_BINDPORT_LOCK). Raises OSError.
-    """
+def _take_port(made: socket.socket, first: int, last: int) -> None:
+    """Give it a port as the kernel does in connect(2), but one that stays (SOCK_BINDPORT_LOCK). Raises OSError."""
     # Shared with others that lead elsewhere, or there would be no more of them than ports.
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    first, last = _ports()
     for left in reversed(range(_TRIES)):
         try:
             made.bind(("::", first + int.from_bytes(os.urandom(4), "big") % (last - first + 1)))
@@ -139,15 +139,17 @@ def _take_port(made: socket.socket) -> None:
             return
 
 
-@cache
-def _ports() -> tuple[int, int]:
-    """From which to which the kernel takes them (ip(7)), but never one that takes power."""
+def ports_of_connections(proc: int) -> tuple[int, int]:
+    """From which to which the kernel takes them (ip(7)), by the directory /proc; none that takes power."""
     try:
-        with open(_PORT_RANGE, "rb") as file:
-            first, last = map(int, file.read().split())
+        fd = os.open("sys/net/ipv4/ip_local_port_range", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        try:
+            first, last = map(int, os.read(fd, 64).split())
+        finally:
+            os.close(fd)
     except (OSError, ValueError):
         return _USUAL_PORTS
-    return (first, last) if 1024 <= first <= last else _USUAL_PORTS
+    return (first, last) if 1024 <= first <= last < 1 << 16 else _USUAL_PORTS
 
 
 def _new(family: int) -> socket.socket:

@@ -68,6 +68,7 @@ class ConnectAnswers:
         """`route` is of the container's network namespace; `record` says where its networks lead: directory, name."""
         self._asked, self._poll = asked, poll
         self._inside, self._outside = Routes(route), Routes(routes.asking())
+        self._ports = swaps.ports_of_connections(asked.proc)
         self._record = Gateways(*record)
         self._waiting: dict[int, _Waiting] = {}
 
@@ -156,7 +157,7 @@ class ConnectAnswers:
         interface = self._outside.interface(to.route_family, to.packed)
         if interface <= routes.LOOPBACK:
             raise OSError(errno.EHOSTUNREACH, "")
-        made, error = swaps.connected_like(end, interface, to)
+        made, error = swaps.connected_like(end, interface, to, self._ports)
         try:
             if error == 0 or error == errno.EINPROGRESS and not waits:
                 # Before the caller goes on: its epolls tell of the old one as long as anybody has it.

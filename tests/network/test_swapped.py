@@ -16,6 +16,7 @@ import pytest
 import loads
 import needs
 import places
+from forging import POWERS, forging, places_on, replies
 from machine import Machine, network_processes, said, until
 from nbcontain.commands import networks
 from nbcontain.diagnosis import diagnosed
@@ -109,6 +110,15 @@ def test_nothing_leads_out_of_internal_networks_nor_of_namespaces_of_ones_own(ma
     assert "hello" not in machine.sh(f"{route} && {GET}; :", network="shut", **powers)
     assert "hello" not in machine.sh(f"{GET}; :", network="none", **powers)
     assert is_all_right(machine.sh(f"sockets apart {WORLD} {PORT}", **powers))
+
+
+def test_what_is_sent_with_anothers_address_is_answered_to_nobody(machine: Machine, profile: str) -> None:
+    for name, internal in (("shut", True), ("other", False), ("open", False)):
+        make(machine, name, internal=internal, ipv6=True)
+    guest = machine.start(WAIT, name="guest", network=("shut", "other"))
+    shown = machine.sh(forging(places_on(machine, guest)), network="open", cap_add=POWERS)
+    assert shown.endswith("answered\n") and shown.count("1 packets received") == 2
+    assert replies(guest) == 0
 
 
 def test_leaving_a_network_is_leaving_its_way_out(machine: Machine, profile: str) -> None:

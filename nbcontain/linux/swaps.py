@@ -1,13 +1,16 @@
 """A socket that stands for another one of another network namespace: made like it, and locked to one interface.
 
 Locked: what is sent goes by this interface, and an ordinary user cannot change that any more (socket(7),
-SO_BINDTODEVICE). So nothing of the machine's loopback is reached by it, whoever has it and wherever they connect it:
-that is the kernel's to see to, and no question of what was asked when.
+SO_BINDTODEVICE). With one exception: bind(2) of a link-local address takes the interface from there, also where it then
+fails. Who has a port that was asked for cannot bind again, so those of IPv6 have one. So nothing of the machine's
+loopback is reached by it, whoever has it and wherever they connect it: that is the kernel's to see to, and no question
+of what was asked when.
 """
 
 from __future__ import annotations
 
 import _socket as socket
+import errno
 import os
 import struct
 import sys
@@ -21,6 +24,8 @@ _TCP_INFO, _TCP_CLOSE = 11, 7
 _MPTCP = 262
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _BYTES = 256
+_USUAL_PORTS = 32768, 60999
+_TRIES = 64
 _OPTIONS = {
     # SO_KEEPALIVE, OOBINLINE, PRIORITY, LINGER, RCVLOWAT, RCVTIMEO, SNDTIMEO, TIMESTAMP, BUSY_POLL, ZEROCOPY.
     socket.SOL_SOCKET: (9, 10, 12, 13, 18, 20, 21, 29, 46, 60),
@@ -51,6 +56,11 @@ class Peer:
     def route_family(self) -> int:
         """Of the routes that lead there."""
         return socket.AF_INET if len(self.packed) == 4 else socket.AF_INET6
+
+
+def is_of_internet(said: bytes) -> bool:
+    """Whether a struct sockaddr is one of IPv4 or IPv6: AF_UNSPEC is how one disconnects."""
+    return int.from_bytes(said[:2], sys.byteorder) in (socket.AF_INET, socket.AF_INET6)
 
 
 def peer(said: bytes) -> Peer | None:
@@ -90,17 +100,56 @@ def can_be_swapped(end: socket.socket) -> bool:
     return end.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0] == _TCP_CLOSE
 
 
-def made_like(end: socket.socket, interface: int) -> socket.socket:
-    """A socket in this process's network namespace, with what was set for `end`, locked to an interface. Never waits.
+def connected_like(
+    end: socket.socket, interface: int, to: Peer, ports: tuple[int, int]
+) -> tuple[socket.socket, int]:  # fmt: skip
+    """A socket in this process's network namespace, with what was set for `end`, locked to an interface, and what came
+    of connecting it (errno). `ports` are the first and the last that it may have. Never waits. Raises OSError.
     """
-    made = _new(end.family)
-    try:
-        _carry(end, made)
-        made.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, interface)
-    except BaseException:
+    for left in reversed(range(_TRIES)):
+        made = _new(end.family)
+        try:
+            _carry(end, made)
+            made.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, interface)
+            if end.family == socket.AF_INET6:
+                _take_port(made, *ports)
+            error = made.connect_ex(to.name)
+        except BaseException:
+            made.close()
+            raise
+        # Another one with this port leads there already.
+        if error not in (errno.EADDRNOTAVAIL, errno.EADDRINUSE) or end.family != socket.AF_INET6 or not left:
+            break
         made.close()
-        raise
-    return made
+    return made, error
+
+
+def _take_port(made: socket.socket, first: int, last: int) -> None:
+    """Give it a port as the kernel does in connect(2), but one that stays (SOCK_BINDPORT_LOCK). Raises OSError."""
+    # Shared with others that lead elsewhere, or there would be no more of them than ports.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for left in reversed(range(_TRIES)):
+        try:
+            made.bind(("::", first + int.from_bytes(os.urandom(4), "big") % (last - first + 1)))
+        except OSError as error:
+            # Somebody listens there, or has it alone.
+            if error.errno != errno.EADDRINUSE or not left:
+                raise
+        else:
+            return
+
+
+def ports_of_connections(proc: int) -> tuple[int, int]:
+    """From which to which the kernel takes them (ip(7)), by the directory /proc; none that takes power."""
+    try:
+        fd = os.open("sys/net/ipv4/ip_local_port_range", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        try:
+            first, last = map(int, os.read(fd, 64).split())
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return _USUAL_PORTS
+    return (first, last) if 1024 <= first <= last < 1 << 16 else _USUAL_PORTS
 
 
 def _new(family: int) -> socket.socket:

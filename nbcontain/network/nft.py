@@ -64,6 +64,8 @@ def _told(each: Expression) -> tuple[str, list[Attribute]]:
             return "cmp", [(1, 1), (2, 0), (3, [(1, value)])]
         case ruleset.DestinationType():
             return "fib", [(1, 1), (2, 3), (3, 2)]
+        case ruleset.WayBack():
+            return "fib", [(1, 1), (2, 1), (3, 0x1 | 0x8)]
         case ruleset.Lookup(name, into, is_inverted):
             told: list[Attribute] = [(1, name), (2, 1)]
             told += [(3, into)] if into else []

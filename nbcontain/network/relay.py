@@ -12,17 +12,20 @@ import os
 import select
 import socket
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Collection
 from contextlib import suppress
 
 from nbcontain.channel import Message
+from nbcontain.linux import routes
+from nbcontain.linux.routes import Routes
 from nbcontain.linux.swaps import is_far
 from nbcontain.network import frames
 from nbcontain.network.frames import Packet
 from nbcontain.network.helper import Poll
 
 _FLOWS = 512
-"""At a time; more, and the one that was quiet for longest goes."""
+"""At a time; more, and the one of whoever has the most goes that was quiet for longest."""
 _QUIET_S = 120.0
 _BATCH = 64
 _FRAME_BYTES = 1 << 16
@@ -52,6 +55,7 @@ class Relay:
         self._link: socket.socket | None = None
         self._macs = (b"", b"")
         self._flows: OrderedDict[Key, _Flow] = OrderedDict()
+        self._routes = Routes(routes.asking())
         self._by_fd: dict[int, _Flow] = {}
         self._number = 0
 
@@ -126,10 +130,14 @@ class Relay:
 
     def _begun(self, key: Key, packet: Packet) -> _Flow:
         """Raises OSError: there is no way, or users may not ping (ping_group_range)."""
+        family = _FAMILIES[packet.version]
+        if self._routes.interface(family, packet.destination) <= routes.LOOPBACK:
+            # An address of this machine's that is for itself, as 127.0.0.1 is.
+            raise OSError(errno.EHOSTUNREACH, "")
         if len(self._flows) >= _FLOWS:
-            self._forget(next(iter(self._flows.values())))
+            self._forget(self._flows[one_too_many(self._flows)])
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        end = socket.socket(_FAMILIES[packet.version], kind, _PROTOCOLS[packet.protocol])
+        end = socket.socket(family, kind, _PROTOCOLS[packet.protocol])
         try:
             end.connect((socket.inet_ntop(end.family, packet.destination), packet.port))
         except OSError:
@@ -169,6 +177,24 @@ class Relay:
         self._by_fd.pop(flow.end.fileno(), None)
         self._poll.forget(flow.end.fileno())
         flow.end.close()
+
+
+def one_too_many(keys: Collection[Key]) -> Key:
+    """Which flow makes room, of these from the quietest on: the first of the source that has the most. Pure.
+
+    Sources are counted within their network, as a container can take all addresses of its own: it is at the expense
+    of its neighbours at most.
+    """
+    sources = Counter(key[1] for key in keys)
+    wires: Counter[bytes] = Counter()
+    for source, count in sources.items():
+        wires[_wire(source)] += count
+    return max(keys, key=lambda key: (wires[_wire(key[1])], sources[key[1]]))
+
+
+def _wire(source: bytes) -> bytes:
+    """What addresses of a network have in common, where it is as large as we make them: /24, /64."""
+    return source[: 3 if len(source) == 4 else 8]
 
 
 def far_end(interface: str) -> socket.socket:

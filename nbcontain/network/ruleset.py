@@ -2,13 +2,15 @@
 
 The rules, as nft(8) would list them:
 
+    sources      iifname @bridges ip6 saddr :: accept                who looks whether an address is free
+                 iifname @bridges fib saddr . iif oif missing drop   forged: another network's, or nobody's
     prerouting   iifname @bridges accept                             containers reach published ports by the forwarder
                  ip daddr . meta l4proto . th dport  →  dnat @at4    published at one address
                  fib daddr type local … th dport     →  dnat @any4   published at all of the machine's
     postrouting  ip saddr @masq4 oifname != @bridges masquerade
-    forward      ct state established,related accept
-                 iifname . oifname @same accept                      within a network
+    forward      iifname . oifname @same accept                      within a network
                  iifname @internal drop; oifname @internal drop
+                 ct state established,related accept
                  oifname @bridges ct status dnat accept              published
                  oifname @bridges drop                               from other networks, and from outside
 """
@@ -84,6 +86,11 @@ class DestinationType:
 
 
 @dataclass(frozen=True, slots=True)
+class WayBack:
+    """Load by which interface the source is reached, if it is the one that this came by (fib saddr . iif oif); or 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lookup:
     """Go on if the registers from the first on are in a set; of a map, its value is put there."""
 
@@ -113,7 +120,17 @@ class Verdict:
 
 
 Expression = (
-    Meta | Payload | Conntrack | HasBits | Equals | DestinationType | Lookup | ToDestination | Masquerade | Verdict
+    Meta
+    | Payload
+    | Conntrack
+    | HasBits
+    | Equals
+    | DestinationType
+    | WayBack
+    | Lookup
+    | ToDestination
+    | Masquerade
+    | Verdict
 )
 
 
@@ -166,6 +183,11 @@ def _port_at(first: Register) -> tuple[Expression, ...]:
 
 
 CHAINS = (
+    # Before connections are looked up (-200): what is forged is of none, and begins none.
+    Chain("sources", "filter", 0, -300, (
+        (*_FROM_BRIDGE, *_V6, Payload("network", 8, 16), Equals(bytes(16)), _ACCEPT),
+        (*_FROM_BRIDGE, WayBack(), Equals(bytes(4)), _DROP),
+    )),
     Chain("prerouting", "nat", 0, -100, (
         (*_FROM_BRIDGE, _ACCEPT),
         (*_V4, Payload("network", 16, 4), *_port_at(_FIRST + 1), Lookup("at4", R1), ToDestination(_IPV4, _FIRST + 1)),
@@ -178,10 +200,10 @@ CHAINS = (
         (*_V6, Payload("network", 8, 16), Lookup("masq6"), *_OUT, Masquerade()),
     )),
     Chain("forward", "filter", 2, 0, (
-        (Conntrack("state"), HasBits(_ESTABLISHED_RELATED), _ACCEPT),
         (Meta("iifname", R1), Meta("oifname", R2), Lookup("same"), _ACCEPT),
         (Meta("iifname"), Lookup("internal"), _DROP),
         (Meta("oifname"), Lookup("internal"), _DROP),
+        (Conntrack("state"), HasBits(_ESTABLISHED_RELATED), _ACCEPT),
         (*_TO_BRIDGE, Conntrack("status"), HasBits(_DESTINATION_CHANGED), _ACCEPT),
         (*_TO_BRIDGE, _DROP),
     )),

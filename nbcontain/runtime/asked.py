@@ -14,6 +14,7 @@ from nbcontain.linux.notify import Call
 CWD = 0xFFFF_FF9C
 """AT_FDCWD."""
 MASK = 0xFFFF_FFFF
+_PIDFD_THREAD = os.O_EXCL
 _STRAIGHT = syscalls.RESOLVE_NO_MAGICLINKS
 
 
@@ -134,8 +135,15 @@ class Asked:
     def effective_uid(self, pid: int) -> int:
         return int(self.status(pid, b"Uid").split()[1])
 
-    def process(self, pid: int) -> int:
-        return int(self.status(pid, b"Tgid"))
+    def descriptors(self, pid: int) -> int:
+        """A pidfd, over which this thread's descriptors are had. Raises OSError."""
+        try:
+            return os.pidfd_open(pid, _PIDFD_THREAD)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        # Linux < 6.9 knows processes only: mostly all of its threads have the same, and the first has not ended.
+        return os.pidfd_open(int(self.status(pid, b"Tgid")))
 
     def own(self, pid: int) -> tuple[int, ...]:
         """The numbers of the caller's process and thread, as it counts."""

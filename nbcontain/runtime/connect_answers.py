@@ -17,6 +17,7 @@ import select
 import struct
 import time
 from contextlib import suppress
+from itertools import islice
 
 from nbcontain.linux import notify, routes, swaps, syscalls
 from nbcontain.linux.notify import Call
@@ -34,6 +35,11 @@ _CALLED_AGAIN_S = 1.0
 _MOST_LISTENED = 1 << 30
 _LOOKED_AT = 1024
 """Descriptors of a program, from the lowest on, that are looked at for what else is to know of the other socket."""
+_EPOLLS = 256
+_TOLD = 256
+"""Of one connection, among all of them."""
+_INFO_BYTES = 4 << 20
+"""Of one descriptor: of an epoll, some forty thousand others."""
 _RECORD_BYTES = 1 << 20
 
 
@@ -62,6 +68,7 @@ class ConnectAnswers:
         """`route` is of the container's network namespace; `record` says where its networks lead: directory, name."""
         self._asked, self._poll = asked, poll
         self._inside, self._outside = Routes(route), Routes(routes.asking())
+        self._ports = swaps.ports_of_connections(asked.proc)
         self._record = Gateways(*record)
         self._waiting: dict[int, _Waiting] = {}
 
@@ -75,13 +82,24 @@ class ConnectAnswers:
         number, size_bytes = call.arguments[0] & MASK, call.arguments[2] & MASK
         # Read once: what is decided here is about what is done here.
         said = self._asked.read(call, call.arguments[1], size_bytes) if 16 <= size_bytes <= _ADDRESS_BYTES else b""
-        to = swaps.peer(said)
-        end = self._socket_of(call, number) if to is not None else None
-        if to is None or end is None:
+        to, end = swaps.peer(said), None
+        try:
+            end = self._socket_of(call, number) if swaps.is_of_internet(said) else None
+        except OSError:
+            # A process that we may not look into reaches what is near all the same.
+            if to is not None:
+                raise
+        if end is None:
             self._asked.let_through(call)
             return
         try:
-            self._connect(call, number, end, to, said)
+            if to is not None:
+                self._connect(call, number, end, to, said)
+            elif end.family in (socket.AF_INET, socket.AF_INET6) and not namespace_of(end.fileno()):
+                # One of ours. What it is locked to holds it, too.
+                self._asked.fail(call, errno.ENETUNREACH)
+            else:
+                self._asked.let_through(call)
         finally:
             end.close()
 
@@ -89,7 +107,7 @@ class ConnectAnswers:
         """The caller's socket; None for what is none, or not there: the kernel says so."""
         if number > 1 << 30:
             return None
-        process = os.pidfd_open(self._asked.process(call.pid))
+        process = self._asked.descriptors(call.pid)
         try:
             end = swaps.socket_of(syscalls.pidfd_getfd(process, number))
         except OSError as error:
@@ -123,8 +141,9 @@ class ConnectAnswers:
                 # One of ours, of a connection that failed. Nobody leads it back in.
                 self._asked.fail(call, errno.ENETUNREACH)
             return
-        if not namespace and (before := end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
-            # How the last one failed, which is told first (connect(2), EINPROGRESS).
+        before = 0 if namespace else end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if before not in (0, errno.ECONNRESET):
+            # How the last one failed, which is told first (connect(2), EINPROGRESS). A reset one had not failed.
             self._asked.fail(call, before)
             return
         self._begin(call, number, end, to, (call.pid, inode, said))
@@ -144,10 +163,11 @@ class ConnectAnswers:
         interface = self._outside.interface(to.route_family, to.packed)
         if interface <= routes.LOOPBACK:
             raise OSError(errno.EHOSTUNREACH, "")
-        made = swaps.made_like(end, interface)
+        made, error = swaps.connected_like(end, interface, to, self._ports)
         try:
-            error = made.connect_ex(to.name)
             if error == 0 or error == errno.EINPROGRESS and not waits:
+                # Before the caller goes on: its epolls tell of the old one as long as anybody has it.
+                end.close()
                 self._put(call, number, made, key[1], waits=waits)
                 self._asked.fail(call, error)
             elif error != errno.EINPROGRESS:
@@ -237,12 +257,13 @@ class ConnectAnswers:
         """Have the caller's descriptor, and its copies, be this socket. Raises OSError."""
         os.set_blocking(made.fileno(), waits)
         names, polls = self._who_knows(call, number, inode)
+        if number not in names:
+            raise OSError(errno.EBADF, "")
         for each in names:
             if not notify.put(self._asked.listener, call, made.fileno(), each, close_on_exec=self._closes(call, each)):
                 raise OSError(errno.EBADF, "")
-        for epoll, fd, events, data in polls:
-            with suppress(OSError):
-                self._tell(call, epoll, made, fd, events, data)
+        if polls:
+            self._tell(call, made, polls)
 
     def _closes(self, call: Call, number: int) -> bool:
         """Whether a descriptor of the caller's goes when it executes a program (proc(5), fdinfo)."""
@@ -252,7 +273,7 @@ class ConnectAnswers:
         fd = self._asked.open_of(call.pid, f"fdinfo/{number}", os.O_RDONLY)
         try:
             found = b""
-            while part := os.read(fd, 1 << 16):
+            while len(found) < _INFO_BYTES and (part := os.read(fd, 1 << 16)):
                 found += part
             return found
         finally:
@@ -262,41 +283,67 @@ class ConnectAnswers:
         """What the caller knows the socket by: descriptors, and epolls with what is to be written there."""
         directory = self._asked.open_of(call.pid, "fd", os.O_RDONLY | os.O_DIRECTORY)
         names: list[int] = []
-        polls = []
+        epolls: list[int] = []
         try:
-            for each in sorted({number, *sorted(map(int, os.listdir(directory)))[:_LOOKED_AT]}):
+            with os.scandir(directory) as entries:
+                lowest = sorted(int(entry.name) for entry in islice(entries, _LOOKED_AT))
+            for each in dict.fromkeys((number, *lowest)):
                 with suppress(OSError):
                     link = os.readlink(str(each), dir_fd=directory)
                     if link == f"socket:[{inode}]":
                         names.append(each)
                     elif link == "anon_inode:[eventpoll]":
-                        polls += [(each, *found) for found in registered(self._fdinfo(call, each), inode)]
+                        epolls.append(each)
         finally:
             os.close(directory)
-        self._asked.check(call)
-        return names, polls
-
-    def _tell(self, call: Call, epoll: int, made: socket.socket, fd: int, events: int, data: int) -> None:
-        """Have the caller's epoll tell of the new socket as it told of the old one. It knows them by number, too."""
-        process = os.pidfd_open(self._asked.process(call.pid))
-        kept = -1
-        try:
-            theirs = syscalls.pidfd_getfd(process, epoll)
-            # Whatever has that number here is put aside for a moment, and this is the only thread.
+        polls: list[tuple[int, int, int, int]] = []
+        for each in epolls[:_EPOLLS]:
             with suppress(OSError):
-                kept = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(fd, 3) + 1)
-            os.dup2(made.fileno(), fd, inheritable=False)
-            try:
-                syscalls.epoll_add(theirs if theirs != fd else kept, fd, events, data)
-            finally:
-                if kept >= 0:
-                    os.dup2(kept, fd, inheritable=False)
-                    os.close(kept)
-                else:
-                    os.close(fd)
-            os.close(theirs)
+                polls += [(each, *found) for found in registered(self._fdinfo(call, each), inode)]
+        self._asked.check(call)
+        return names, polls[:_TOLD]
+
+    def _tell(self, call: Call, made: socket.socket, polls: list[tuple[int, int, int, int]]) -> None:
+        """Have the caller's epolls tell of the new socket as they told of the old one, as far as that can be."""
+        process = self._asked.descriptors(call.pid)
+        try:
+            for epoll, fd, events, data in polls:
+                # It is closed by now, or a copy of one that was told (EEXIST), or we have no number left.
+                with suppress(OSError):
+                    theirs = syscalls.pidfd_getfd(process, epoll)
+                    try:
+                        add_as(theirs, made.fileno(), fd, events, data)
+                    finally:
+                        os.close(theirs)
         finally:
             os.close(process)
+
+
+def add_as(epoll: int, end: int, number: int, events: int, data: int) -> None:
+    """Add `end` to an epoll as the descriptor `number`, by which it knows it, too. Raises OSError.
+
+    Whatever has that number here is put aside for a moment: this is the only thread.
+    """
+    if end == number:
+        syscalls.epoll_add(epoll, number, events, data)
+        return
+    kept = -1
+    try:
+        kept = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            # It could not be put back.
+            raise
+    try:
+        os.dup2(end, number, inheritable=False)
+        syscalls.epoll_add(epoll if epoll != number else kept, number, events, data)
+    finally:
+        if kept >= 0:
+            os.dup2(kept, number, inheritable=False)
+            os.close(kept)
+        else:
+            with suppress(OSError):
+                os.close(number)
 
 
 class Gateways:

@@ -2,6 +2,9 @@
  *
  * sockets check ADDRESS PORT CLOSED SILENT   all of it; at CLOSED nobody listens, SILENT is an address of nobody's
  * sockets race PORT ADDRESS PORT             a hostile program: threads that change what a call was looked at with
+ * sockets unlock PORT ADDRESS PORT           a hostile program: what might undo that a socket is bound to an interface
+ * sockets epolls ADDRESS PORT                copies of one epoll, and numbers that who answers uses itself
+ * sockets threads ADDRESS PORT               a thread with descriptors of its own, and one whose first thread has ended
  * sockets apart ADDRESS PORT                 connect from a network namespace of one's own
  * sockets times ADDRESS PORT COUNT           microseconds of a connection, the middle one of so many
  * sockets send ADDRESS PORT MEGABYTES        as fast as it goes; says how long it took, and how much
@@ -11,6 +14,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
@@ -24,6 +28,10 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef SO_BINDTOIFINDEX
+#define SO_BINDTOIFINDEX 62
+#endif
 
 static struct sockaddr_in world, closed, silent;
 
@@ -194,6 +202,89 @@ static void race(void) {
     puts("over");
 }
 
+/* --- what is hostile, or rare --- */
+
+static struct sockaddr_in6 at6(const char *address, int port) {
+    struct sockaddr_in6 name = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    inet_pton(AF_INET6, address, &name.sin6_addr);
+    return name;
+}
+
+static void unlock(int near_port, const char *address, int port) {
+    static const char *near[] = {"::1", "::ffff:127.0.0.1", "::ffff:0.0.0.0", "::"};
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    struct timeval limit = {1, 0};
+    char far[64];
+    snprintf(far, sizeof far, strchr(address, ':') ? "%s" : "::ffff:%s", address);
+    struct sockaddr_in6 away = at6(far, port), link = at6("fe80::1", 0);
+    link.sin6_scope_id = 1;
+    for (int turn = 0; turn < 4; turn++) {
+        int fd = socket(AF_INET6, SOCK_STREAM, 0);
+        struct sockaddr_in6 aim = at6(near[turn], near_port);
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+        told("out", connect(fd, (void *)&away, sizeof away) == 0 && connect(fd, &none, sizeof none) == 0);
+        int device = option(fd, SOL_SOCKET, SO_BINDTOIFINDEX);
+        bind(fd, (void *)&link, sizeof link), bind(fd, (void *)&link, sizeof link);
+        told("still-bound", device > 1 && option(fd, SOL_SOCKET, SO_BINDTOIFINDEX) == device);
+        set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, 0), set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, 1);
+        setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "", 1);
+        told("bound-for-good", option(fd, SOL_SOCKET, SO_BINDTOIFINDEX) == device);
+        told("not-back-in", connect(fd, (void *)&aim, sizeof aim) == -1 && errno == ENETUNREACH);
+        told("out-again", connect(fd, (void *)&away, sizeof away) == 0 && answers(fd));
+        close(fd);
+    }
+}
+
+static void epolls(void) {
+    int first = epoll_create1(0), poller = fcntl(first, F_DUPFD, 960), are_right = 1;
+    struct epoll_event event = {.events = EPOLLOUT}, seen = {0};
+    close(first);
+    /* Each of the numbers that who answers is likely to have something at. */
+    for (int number = 3; number < 60; number++) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        if (fd != number) dup2(fd, number), close(fd);
+        event.data.u64 = number;
+        epoll_ctl(poller, EPOLL_CTL_ADD, number, &event);
+        are_right &= to(number, &world) == 0 && epoll_wait(poller, &seen, 1, 2000) == 1 && seen.data.u64 == (unsigned)number
+                     && epoll_ctl(poller, EPOLL_CTL_DEL, number, NULL) == 0;
+        close(number);
+    }
+    told("numbers", are_right);
+    for (int copies = 0; copies < 300; copies++) dup(poller);
+    /* So often that who answers has no number left, if it closes one too few. */
+    for (int turn = 0; turn < 90; turn++) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        event.data.u64 = 5000 + turn;
+        epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event);
+        are_right &= to(fd, &world) == 0 && epoll_wait(poller, &seen, 1, 2000) == 1 && seen.data.u64 == 5000u + turn;
+        close(fd);
+    }
+    told("copies", are_right);
+}
+
+static void *has_its_own(void *_) {
+    int is_apart = unshare(CLONE_FILES) == 0, fd = fcntl(socket(AF_INET, SOCK_STREAM, 0), F_DUPFD, 50);
+    told("own-descriptors", is_apart && to(fd, &world) == 0 && answers(fd));
+    return _;
+}
+
+static void *is_left(void *first) {
+    pthread_join(*(pthread_t *)first, NULL);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    told("first-has-ended", to(fd, &world) == 0 && answers(fd));
+    exit(0);
+}
+
+static void threads(void) {
+    static pthread_t first;
+    pthread_t other;
+    pthread_create(&other, NULL, has_its_own, NULL);
+    pthread_join(other, NULL);
+    first = pthread_self();
+    pthread_create(&other, NULL, is_left, &first);
+    pthread_exit(NULL);
+}
+
 static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -237,6 +328,11 @@ int main(int count, char **words) {
     } else if (!strcmp(words[1], "race")) {
         aims[0] = at("127.0.0.1", atoi(words[2])), aims[1] = at(words[3], atoi(words[4]));
         race();
+    } else if (!strcmp(words[1], "unlock")) {
+        unlock(atoi(words[2]), words[3], atoi(words[4]));
+    } else if (!strcmp(words[1], "epolls") || !strcmp(words[1], "threads")) {
+        world = at(words[2], atoi(words[3]));
+        (!strcmp(words[1], "epolls") ? epolls : threads)();
     } else if (!strcmp(words[1], "times") || !strcmp(words[1], "send")) {
         world = at(words[2], atoi(words[3]));
         (!strcmp(words[1], "send") ? sends : times)(atoi(words[4]));

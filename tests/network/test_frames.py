@@ -1,10 +1,13 @@
-"""Datagrams as bytes, addresses that a socket is swapped for, and what is read of routes, epolls and records. Pure."""
+"""Datagrams as bytes, addresses that a socket is swapped for, and what is read of routes, epolls and records."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import resource
+import select
 import socket
 import struct
 
@@ -12,7 +15,8 @@ import pytest
 
 from nbcontain.linux import routes, swaps
 from nbcontain.network import frames
-from nbcontain.runtime.connect_answers import gateways, registered
+from nbcontain.runtime.connect_answers import add_as, gateways, registered
+from nbcontain.values import replace
 
 HERE, FAR = bytes([10, 5, 0, 2]), bytes([192, 0, 2, 9])
 HERE6, FAR6 = socket.inet_pton(socket.AF_INET6, "fd00::2"), socket.inet_pton(socket.AF_INET6, "2001:db8::9")
@@ -134,3 +138,30 @@ def test_what_an_epoll_knows_and_where_a_record_leads() -> None:
     record = {"endpoints": [{"gateway": "10.0.0.1", "gateway6": "fd00::1"}, {"gateway": "", "gateway6": ""}]}
     found = {socket.inet_pton(socket.AF_INET, "10.0.0.1"), socket.inet_pton(socket.AF_INET6, "fd00::1")}
     assert gateways(json.dumps(record).encode()) == found
+
+
+def test_sockets_that_keep_their_port_share_it_with_those_that_lead_elsewhere() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as here, socket.socket(socket.AF_INET6) as end:
+        to = swaps.peer(said("::ffff:192.0.2.1"))
+        assert to is not None
+        to = replace(to, name=("::ffff:127.0.0.1", here.getsockname()[1], 0, 0))
+        made = [swaps.connected_like(end, routes.LOOPBACK, to, (47301, 47304)) for _ in range(3)]
+        assert {error for _, error in made} <= {0, errno.EINPROGRESS}
+        assert len({each.getsockname()[1] for each, _ in made}) == 3
+        for each, _ in made:
+            each.close()
+
+
+def test_what_has_the_number_here_is_there_again_or_nothing_is_added() -> None:
+    with select.epoll() as epoll, socket.socket() as end, open(__file__, "rb") as own:
+        before = os.fstat(own.fileno())
+        add_as(epoll.fileno(), end.fileno(), own.fileno(), select.EPOLLOUT, 1)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(OSError, match="Invalid argument|Too many open files"):
+                add_as(epoll.fileno(), end.fileno(), own.fileno(), select.EPOLLOUT, 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert os.path.samestat(os.fstat(own.fileno()), before)
+        assert [number for number, _ in epoll.poll(0)] == [1]

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from nbcontain.errors import NetworkError
 from nbcontain.network import rooms, uplink
 from nbcontain.network.records import Records
 from nbcontain.store import files
@@ -85,13 +86,17 @@ def test_a_way_out_that_ends_at_once_is_none(tmp_path: Path, monkeypatch: pytest
         child.wait()
         return child.pid
 
+    def refused(*_: object) -> None:
+        raise NetworkError("no link either")
+
     monkeypatch.setattr(uplink, "missing", lambda: "")
     monkeypatch.setattr(uplink, "there", lambda: {"pasta": "/bin/pasta"})
-    outside = SimpleNamespace(leads_out_by_ipv6=lambda: False, spawn=spawned)
+    monkeypatch.setattr(uplink.Links, "lay_out", refused)
+    outside = SimpleNamespace(leads_out_by_ipv6=lambda: False, spawn=spawned, relay=None)
     made = uplink.Uplink(tmp_path / "uplink", outside)  # type: ignore[arg-type]
     for _ in range(2):
         made.be(os.getpid(), wanted=True)
-        assert made.refusal == "pasta: no such device" and made.ending == -1
+        assert made.refusal == "pasta: no such device; no link either" and made.ending == -1
 
 
 def test_a_holder_that_has_ended_is_replaced_by_whoever_finds_it(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 import loads
 import needs
 import places
+from forging import POWERS, forging, places_on, replies
 from machine import Machine, network_processes, said, until
 from nbcontain.commands import networks
 from nbcontain.diagnosis import diagnosed
@@ -111,6 +112,15 @@ def test_nothing_leads_out_of_internal_networks_nor_of_namespaces_of_ones_own(ma
     assert is_all_right(machine.sh(f"sockets apart {WORLD} {PORT}", **powers))
 
 
+def test_what_is_sent_with_anothers_address_is_answered_to_nobody(machine: Machine, profile: str) -> None:
+    for name, internal in (("shut", True), ("other", False), ("open", False)):
+        make(machine, name, internal=internal, ipv6=True)
+    guest = machine.start(WAIT, name="guest", network=("shut", "other"))
+    shown = machine.sh(forging(places_on(machine, guest)), network="open", cap_add=POWERS)
+    assert shown.endswith("answered\n") and shown.count("1 packets received") == 2
+    assert replies(guest) == 0
+
+
 def test_leaving_a_network_is_leaving_its_way_out(machine: Machine, profile: str) -> None:
     ours = machine.engine.networks
     make(machine, "open")
@@ -134,6 +144,35 @@ def test_this_machines_loopback_is_not_reached_whatever_a_program_changes_meanwh
         assert machine.sh(f"{tries} & wait; sockets race {port} {WORLD} {PORT}") == "over\n"
         with pytest.raises(TimeoutError):
             here.accept()
+
+
+def test_a_socket_is_bound_for_good(machine: Machine, profile: str) -> None:
+    """bind(2) of a link-local address would set the interface anew, also where it fails."""
+    make(machine, "six", ipv6=True)
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as here:
+        here.settimeout(0.1)
+        port = here.getsockname()[1]
+        tries = f"sockets unlock {port} {WORLD} {PORT}; sockets unlock {port} fd99::2 {PORT}"
+        lines = machine.sh(tries, network="six")
+        with pytest.raises(TimeoutError):
+            here.accept()
+    assert is_all_right(lines) and len(lines.splitlines()) == 40
+
+
+def test_epolls_tell_of_it_whatever_their_numbers_and_copies(machine: Machine, profile: str) -> None:
+    """Who answers is left with what it had: later connections are answered, too."""
+    lines = machine.sh(f"sockets epolls {WORLD} {PORT}")
+    assert is_all_right(lines) and len(lines.splitlines()) == 2
+
+
+def test_threads_connect_as_their_process_does(machine: Machine, profile: str) -> None:
+    try:
+        os.close(os.pidfd_open(os.getpid(), os.O_EXCL))
+    except OSError:
+        pytest.skip("Linux 6.9: descriptors of a thread")
+    powers = {"cap_add": ("ALL",), "security_opt": ("seccomp=unconfined",)}
+    lines = machine.sh(f"sockets threads {WORLD} {PORT}", **powers)
+    assert is_all_right(lines) and len(lines.splitlines()) == 2
 
 
 def test_the_same_where_nothing_can_be_mounted(machine: Machine, profile: str) -> None:

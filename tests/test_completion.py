@@ -26,7 +26,7 @@ def test_commands_come_first(filled: Engine) -> None:
 
 
 def test_flags_are_those_of_the_command(filled: Engine) -> None:
-    assert candidates("container", ["run", "--en"], filled) == ["--entrypoint", "--env", "--env-file"]
+    assert candidates("container", ["run", "--en"], filled) == ["--entrypoint", "--env", "--env-file", "--env-host"]
 
 
 def test_images_are_offered_where_an_image_is_meant(filled: Engine) -> None:

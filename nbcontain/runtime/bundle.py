@@ -123,6 +123,7 @@ class Bundle:
         self.path = path
         self.lock_fd: int | None = None
         """Held between writing the bundle and handing it to its supervisor."""
+        self.has_another_spec = False  # than it was written with, for which something may have been begun
         self._info = info
 
     @classmethod
@@ -358,12 +359,11 @@ class Bundle:
 
     def write_spec(self, spec: Spec) -> None:
         """Another spec for its next start."""
+        self.has_another_spec = True
         durable = self._is_durable()
         files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode(), durable=durable)
         if is_unusual(spec) != self.info.unusual:
-            fields = self._read("container.json") | {"unusual": is_unusual(spec)}
-            files.replace(self.path / "container.json", json.dumps(fields).encode(), durable=durable)
-            self._info = None
+            self.write_info(unusual=is_unusual(spec))
         if answers := _answers_of(_answered(self.info, spec)):
             files.replace(self.path / "answers.bpf", answers, durable=durable)
 

@@ -140,6 +140,9 @@ class Launcher:
         }
         try:
             told = self._told.pop(bundle.path.name, None)
+            if told is not None and bundle.has_another_spec:
+                told.close()
+                told = None
             channel = self._ordered(message, [fd for fd in ends if fd is not None], told)
         finally:
             for fd in ends[1:]:

@@ -42,14 +42,18 @@ class Waiting:
         self._pidfd = os.pidfd_open(self._stage.pid)
 
     def join(self, message: Message, fds: list[int]) -> stage.Inside | None:
-        """As `stage.join`, of this very stage; None if it is dead."""
+        """As `stage.join`, of this very stage; None if it is dead, or was killed over it."""
         try:
             self._stage.channel.send(message, fds)
         except (BrokenPipeError, ConnectionResetError):
             self.end()
             return None
         os.close(self._pidfd)
-        return stage.joined(self._stage)
+        try:
+            return stage.joined(self._stage)
+        except ChildProcessError:
+            self._stage.channel.close()
+            return None
 
     def end(self) -> None:
         """It is not wanted."""

@@ -25,6 +25,7 @@ RUN mkdir -p /var/lib/app/deep && echo given > /var/lib/app/deep/file && chmod 0
 @pytest.fixture
 def volumes(machine: Machine) -> Iterator[Machine]:
     """The machine, without a volume before and afterwards."""
+    machine.engine.volumes.prune(all=True)
     yield machine
     machine.clear()
     machine.engine.volumes.prune(all=True)

@@ -239,7 +239,8 @@ def test_the_hosts_mounts_are_as_before(profile: str, anyone: Machine, tmp_path:
 def test_every_way_out_has_its_tests() -> None:
     root = Path(__file__).resolve().parents[2]
     rows = [line for line in (root / "docs/security.md").read_text().splitlines() if line.startswith("| E")]
-    assert [row.split("|")[1].strip() for row in rows] == [f"E{number}" for number in range(1, 21)]
+    assert len(rows) >= 20
+    assert [row.split("|")[1].strip() for row in rows] == [f"E{number + 1}" for number in range(len(rows))]
     every = "".join(path.read_text() for path in (root / "tests").rglob("test_*.py"))
     for row in rows:
         named = row.split("|")[3].split("`")[1::2]

@@ -20,8 +20,8 @@ from reliability import deeds, faults, power
 from reliability.conftest import SOAK
 from reliability.faults import Step
 
-STATES = int(os.environ.get("NBCONTAIN_SOAK_STATES", "10000")) if SOAK else 30
-AGAIN = 20
+STATES = int(os.environ.get("NBCONTAIN_SOAK_STATES", "10000")) if SOAK else 16
+AGAIN = 20 if SOAK else 8
 """After every so many-th state the command is given again."""
 
 

@@ -70,10 +70,10 @@ def bar(value: float, maximum: float, width: int = 8) -> str:
 
 
 def command_line(words: Sequence[str]) -> str:
-    """Words as one could type them."""
-    from shlex import join
+    """Words as one could type them in a shell; a quote within quotes as most people write it."""
+    from shlex import quote
 
-    return join(words)
+    return " ".join(word if quote(word) == word else "'" + word.replace("'", r"'\''") + "'" for word in words)
 
 
 def without_asking(words: str, filters: Sequence[str], *flags: str) -> str:

@@ -1,8 +1,12 @@
 """Quantities as people read them."""
 
-import pytest
+import shlex
 
-from nbcontain.display.words import ago, bar, count, duration, size
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbcontain.display.words import ago, bar, command_line, count, duration, size
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,15 @@ def test_a_time_that_is_none_is_said_as_it_is() -> None:
 
 def test_counts_have_groups_and_a_plural() -> None:
     assert (count(1, "step"), count(12480, "line")) == ("1 step", "12 480 lines")
+
+
+@given(st.lists(st.text(st.sampled_from("""a '"\\$\n"""), max_size=8)))
+def test_a_command_line_means_its_words(words: list[str]) -> None:
+    assert shlex.split(command_line(words)) == words
+
+
+def test_a_quote_within_quotes_can_be_read() -> None:
+    assert command_line(["sh", "-c", "trap 'exit 0' TERM"]) == r"sh -c 'trap '\''exit 0'\'' TERM'"
 
 
 def test_a_bar_of_something_is_never_empty() -> None:

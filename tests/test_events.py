@@ -177,6 +177,22 @@ def test_a_line_that_comes_while_the_file_is_put_aside_is_kept(tmp_path: Path, m
     assert (heard.count(b'"first"'), heard.count(b'"second"'), reader.missed) == (1, 1, 0)
 
 
+def test_a_file_system_without_hard_links_does_not_keep_a_file_from_being_put_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(source))
+
+    monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"old\n")
+    fd = rotated(path, 2)
+    os.write(fd, b"new\n")
+    os.close(fd)
+    assert sorted(os.listdir(tmp_path)) == ["events.jsonl", "events.jsonl.0"]
+    assert b"".join(Reader(path).chunks()) == b"old\n" + segments.head(1) + b"new\n"
+
+
 def test_a_reader_that_rotations_overtake_while_it_looks_knows_what_it_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from operator import attrgetter
 import pytest
 
 from nbcontain.commands import parse_words
+from nbcontain.display.values import Verdict
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 
@@ -54,3 +55,14 @@ def test_a_mistyped_word_is_recognized_be_it_a_command_or_a_group(typed: str, me
     with pytest.raises(UsageError) as raised:
         parse_words("", [typed])
     assert raised.value.hint == f"did you mean {meant}?"
+
+
+@pytest.mark.parametrize("group", ["image", "manifest", "volume"])
+def test_what_does_not_exist_is_no_error_but_an_exit_status(engine: Engine, group: str) -> None:
+    command, options = parse_words("", [group, "exists", "nothing"])
+    no = command.function(engine, options)
+    assert isinstance(no, Verdict) and no.exit_status == 1
+    if group == "volume":
+        engine.volumes.create("nothing")
+        yes = command.function(engine, options)
+        assert isinstance(yes, Verdict) and yes.exit_status == 0

@@ -123,21 +123,24 @@ def _mounts(
     for stage in stages:
         here = dict(known.get(stage.base.image.lower(), {}))
         for each in stage.instructions:
-            try:
-                match each:
-                    case ast.Arg(arguments=arguments):
-                        for name, default in arguments:
-                            usual = values.get(name, "") if default is None else expand(default, here, escape)
-                            here[name] = given.get(name, usual)
-                    case ast.Env(pairs=pairs):
-                        here |= {name: expand(value, here, escape) for name, value in pairs}
-                    case ast.Run(mounts=mounts):
-                        for mount in mounts:
-                            yield {key: value and expand(value, here, escape) for key, value in mount.fields}, each.span
-            except DockerfileError:
-                if isinstance(each, ast.Run):
-                    yield from ((dict(mount.fields), each.span) for mount in each.mounts)
+            match each:
+                case ast.Arg(arguments=arguments):
+                    for name, default in arguments:
+                        usual = values.get(name, "") if default is None else _expanded(default, here, escape)
+                        here[name] = given.get(name, usual)
+                case ast.Env(pairs=pairs):
+                    here |= {name: _expanded(value, here, escape) for name, value in pairs}
+                case ast.Run(mounts=mounts):
+                    for mount in mounts:
+                        yield {key: value and _expanded(value, here, escape) for key, value in mount.fields}, each.span
         known[stage.base.name.lower()] = here
+
+
+def _expanded(text: str, variables: Mapping[str, str], escape: str) -> str:
+    try:
+        return expand(text, variables, escape)
+    except DockerfileError:
+        return text
 
 
 def _mounted(mounts: Sequence[tuple[Mapping[str, str | None], Span]], kind: str, usual: str = "") -> tuple[Input, ...]:

@@ -15,7 +15,7 @@ from nbcontain.commands.rows import (
     steps,
     unique_bytes,
 )
-from nbcontain.commands.table import Names, command, docker_line
+from nbcontain.commands.table import Names, command, docker_line, existence
 from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.template import Template
@@ -188,11 +188,8 @@ class ExistsWords:
 
 @command("image", "exists", "whether there is an image of that name here: exit status 0 or 1", ExistsWords)
 def image_exists(engine: Engine, words: ExistsWords) -> Verdict:
-    try:
-        engine.image(words.name)
-    except ImageNotFound as error:
-        return Verdict(Lines((error.message,)), 1)
-    return Verdict(Lines(()), 0)
+    # An index may be here with no image for this machine.
+    return existence(lambda: engine.store.images.find_index(words.name) or engine.image(words.name))
 
 
 @command("image", "history", "which instruction made which layer", HistoryWords, top=("history",))

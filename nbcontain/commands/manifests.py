@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nbcontain.commands.table import ListWords, command
+from nbcontain.commands.table import ListWords, command, existence
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import Document, InProgress, Lines, Verdict
 from nbcontain.display.words import count, size
 from nbcontain.engine import Engine
-from nbcontain.errors import ImageNotFound, UsageError
+from nbcontain.errors import UsageError
 from nbcontain.manifests import Said
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
@@ -171,11 +171,7 @@ class ExistsWords:
 
 @command("manifest", "exists", "whether there is a manifest list of that name here: exit status 0 or 1", ExistsWords)
 def manifest_exists(engine: Engine, words: ExistsWords) -> Verdict:
-    try:
-        engine.manifests.get(words.name)
-    except ImageNotFound as error:
-        return Verdict(Lines((error.message,)), 1)
-    return Verdict(Lines(()), 0)
+    return existence(lambda: engine.manifests.get(words.name))
 
 
 @command("manifest", "ls", "list manifest lists", ListWords, aliases=("list",))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from nbcontain.commands.index import INDEX
 from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
-from nbcontain.errors import UsageError, did_you_mean
+from nbcontain.errors import ImageNotFound, UsageError, VolumeNotFound, did_you_mean
 from nbcontain.options import HelpAsked, argument, option, parse, with_defaults, words_of
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
+    from nbcontain.display.values import Verdict
     from nbcontain.engine import Engine
 
 
@@ -199,6 +200,17 @@ class Names:
 @with_defaults
 class OneName:
     name: str = argument(help="a container")
+
+
+def existence(find: Callable[[], object]) -> Verdict:
+    """What podman's `exists` ends with: 0 if there is what `find` gives, 1 if it is not found."""
+    from nbcontain.display.values import Lines, Verdict
+
+    try:
+        find()
+    except (ImageNotFound, VolumeNotFound) as error:
+        return Verdict(Lines((error.message,)), 1)
+    return Verdict(Lines(()), 0)
 
 
 def split(line: str) -> list[str]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from nbcontain.commands.images import inspected
-from nbcontain.commands.table import command, docker_line
+from nbcontain.commands.table import command, docker_line, existence
 from nbcontain.display.formats import Format, size_shown
 from nbcontain.display.table import Column, Table, Watched
-from nbcontain.display.values import Confirm, Document, InProgress, Lines
+from nbcontain.display.values import Confirm, Document, InProgress, Lines, Verdict
 from nbcontain.display.words import ago, count, size, without_asking
 from nbcontain.errors import NbcontainError, UsageError, VolumeNotFound
 from nbcontain.events import Emit
@@ -228,7 +228,6 @@ class ExistsWords:
     name: str = argument(help="a volume", metavar="VOLUME")
 
 
-@command("volume", "exists", "whether there is a volume of that name: the exit code says it", ExistsWords)
-def volume_exists(engine: Engine, words: ExistsWords) -> Lines:
-    engine.volumes.get(words.name)
-    return Lines(())
+@command("volume", "exists", "whether there is a volume of that name: exit status 0 or 1", ExistsWords)
+def volume_exists(engine: Engine, words: ExistsWords) -> Verdict:
+    return existence(lambda: engine.volumes.get(words.name))

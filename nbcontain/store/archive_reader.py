@@ -123,10 +123,6 @@ def _nothing() -> bytes:
     return b""
 
 
-def _unheard(data: bytes | memoryview) -> None:
-    """Where nobody unpacks what comes."""
-
-
 class _Intake:
     """What was read of one archive."""
 
@@ -173,10 +169,10 @@ class _Intake:
         if len(self._held) >= _BLOBS:
             raise BadArchive(f"the archive has more than {_BLOBS} large files")
         blob = self._stack.enter_context(self._blobs.writer())
-        early = self._early if self._is_early(name, size, first) else None
+        early = self._early if self._early is not None and self._is_early(name, size, first) else None
         if name.startswith("blobs/") or first.startswith(_COMPRESSED):
             with (early and early.follow(blob.path)) or nullcontext() as growing:
-                self._copy(first, body, blob.write, growing.wrote if growing is not None else _unheard)
+                self._copy(first, body, blob.write, *((growing.wrote,) if growing is not None else ()))
             self._held[name] = _Held(lambda media_type: (blob.commit(media_type), None), blob.digest())
             return
         # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.

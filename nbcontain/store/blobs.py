@@ -108,16 +108,14 @@ class BlobWriter:
         """Where it is meanwhile."""
         self._fd = fd
         self._sum = hashlib.sha256()
-        self._begun = 0
+        self._early = WriteOut(fd)
         self.size = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         files.write(self._fd, data)
         self._sum.update(data)
         self.size += len(data)
-        if self.size - self._begun >= _WRITE_OUT_BYTES:
-            files.begin_writing_out(self._fd, self._begun, self.size - self._begun)
-            self._begun = self.size
+        self._early.reached(self.size)
 
     def digest(self) -> Digest:
         """Of what was written so far."""
@@ -137,6 +135,20 @@ class BlobWriter:
             # Its maker may not have come to that yet, and the caller is about to rely on it.
             files.sync_directory(target.parent)
         return Descriptor(media_type, digest, self.size)
+
+
+class WriteOut:
+    """Has the disk begin with a file while more of it is written: whoever syncs it then waits for less."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._begun = 0
+
+    def reached(self, size_bytes: int) -> None:
+        """So much of it is written."""
+        if size_bytes - self._begun >= _WRITE_OUT_BYTES:
+            files.begin_writing_out(self._fd, self._begun, size_bytes - self._begun)
+            self._begun = size_bytes
 
 
 class VerifiedReader(io.RawIOBase):

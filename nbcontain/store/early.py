@@ -17,7 +17,7 @@ from nbcontain.store.growing import Growing
 from nbcontain.store.layer_writer import Blocks, Slots, ring_for
 from nbcontain.store.ring import Sender
 from nbcontain.store.snapshots import Staging
-from nbcontain.store.stacks import Stacks, apply, unpacked
+from nbcontain.store.stacks import Stacks, unpacked
 
 _MANY = 64
 """More layers of one archive than these wait for their turn: each holds a directory open."""
@@ -39,7 +39,9 @@ class Early:
 
     def __exit__(self, *_: object) -> None:
         for each in self._begun:
-            each.source.end()
+            # What nobody has taken by now is wanted by nobody.
+            each.source.cut()
+        for each in self._begun:
             each.thread.join()
         self._places.close()
 
@@ -73,7 +75,7 @@ class Early:
 
         def work() -> DiffID | None:
             try:
-                apply(self._stacks, staging, feed.ring)
+                self._stacks.apply(staging, feed.ring)
             finally:
                 self._slots.release()
             return None
@@ -135,6 +137,10 @@ class Feed:
     def end(self) -> None:
         """That was all, or all that will come: a layer that is cut off fails. Idempotent."""
         self.ring.close()
+
+    def cut(self) -> None:
+        """The same: no more than a ring of it can be left."""
+        self.end()
 
 
 class _Unpacking:

@@ -17,7 +17,7 @@ class Growing:
         self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._changed = threading.Condition()
         self._size = self._at = 0
-        self._is_over = False
+        self._is_over = self._is_cut = False
 
     def __enter__(self) -> Growing:
         return self
@@ -37,12 +37,18 @@ class Growing:
             self._is_over = True
             self._changed.notify()
 
+    def cut(self) -> None:
+        """Nobody wants the rest: as if the file ended where it is read. Idempotent."""
+        with self._changed:
+            self._is_over = self._is_cut = True
+            self._changed.notify()
+
     def readinto(self, buffer: memoryview, /) -> int:
         """Some more, for the one who reads, who waits for it; 0 at the end, and where the file was cut off."""
         with self._changed:
             while self._at == self._size and not self._is_over:
                 self._changed.wait()
-            there = self._size - self._at
+            there = 0 if self._is_cut else self._size - self._at
         count = os.preadv(self._fd, [buffer[:there]], self._at) if there else 0
         self._at += count
         return count

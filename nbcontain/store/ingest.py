@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from nbcontain.errors import DigestMismatch
 from nbcontain.oci.image import Descriptor
 from nbcontain.store import files
+from nbcontain.store.blobs import WriteOut
 from nbcontain.store.layout import Layout
 
 KEPT_S = 7 * 86400.0
 _READ_BYTES = 1 << 20
-_WRITE_OUT_BYTES = 8 << 20
 _POLL_S = 0.05
 
 
@@ -28,7 +28,7 @@ class Partial:
         import hashlib
 
         self._sum = hashlib.new(descriptor.digest.algorithm)
-        self._begun = 0
+        self._early = WriteOut(fd)
         self.size = 0
 
     def recall(self) -> None:
@@ -48,9 +48,7 @@ class Partial:
             os.lseek(self._fd, self.size, os.SEEK_SET)
             files.write(self._fd, data)
         self._take(data)
-        if self.size - self._begun >= _WRITE_OUT_BYTES:
-            files.begin_writing_out(self._fd, self._begun, self.size - self._begun)
-            self._begun = self.size
+        self._early.reached(self.size)
 
     def _take(self, data: bytes) -> None:
         self._sum.update(data)
@@ -62,7 +60,8 @@ class Partial:
         import hashlib
 
         self._sum = hashlib.new(self._descriptor.digest.algorithm)
-        self._begun = self.size = 0
+        self._early = WriteOut(self._fd)
+        self.size = 0
 
     def commit(self) -> None:
         """Sync it and give it its name. Raises DigestMismatch, and forgets it, if it is not what was promised."""

@@ -14,22 +14,12 @@ _PIPE_BYTES = 1 << 20
 _Given = TypeVar("_Given")
 
 
-def pipe() -> tuple[int, int]:
-    """A pipe that holds a megabyte, where that may be: fewer changes between who downloads and who unpacks."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    try:
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except PermissionError:
-        pass
-    return reading, writing
-
-
 def piped(work: Callable[[int], Mapping[str, Any]], read: Callable[[int], object]) -> Mapping[str, Any]:
     """Have `work`, on a thread of its own, write to a pipe, which `read` reads to its end. Gives what `work` gives.
 
     Where both fail, what the writer raises is the cause, unless it is that nobody reads any more.
     """
-    source, sink = pipe()
+    source, sink = _pipe()
 
     def working() -> Mapping[str, Any]:
         try:
@@ -82,3 +72,13 @@ def poured(write: Callable[[bytes], object]) -> Callable[[int], None]:
             write(chunk)
 
     return pour
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe that holds a megabyte, where that may be: fewer changes between who writes and who reads."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except PermissionError:
+        pass
+    return reading, writing

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,17 +125,18 @@ class Stacks:
         with self.ledger(shown) as ledger:
             return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), read, ledger, ())
 
-    def apply(self, staging: Staging, source: Sequence[int], ledger: Sequence[int]) -> None:
-        """Have a worker unpack the plain tar that a ring gives, to its end. Who writes to it hashes it."""
-        self.worker.call(
-            "apply_tar",
-            (Mount("/", "bind", str(staging.fs), ("bind",)),),
-            {
-                "userxattr": self.store.snapshots.userxattr, "form": self.store.snapshots.form,
-                "ids": "single" if self.ids.is_single else "all",
-            },  # fmt: skip
-            (*source, *ledger),
-        )
+    def apply(self, staging: Staging, ring: Sender) -> None:
+        """Have a worker unpack the plain tar that another thread writes to this ring, and hashes. Raises BadArchive."""
+        arguments = {
+            "userxattr": self.store.snapshots.userxattr, "form": self.store.snapshots.form,
+            "ids": "single" if self.ids.is_single else "all",
+        }  # fmt: skip
+        try:
+            with staging.ledger(wanted=self.records) as ledger:
+                root = (Mount("/", "bind", str(staging.fs), ("bind",)),)
+                self.worker.call("apply_tar", root, arguments, (*ring.fds, *ledger))
+        finally:
+            ring.leave()
 
     @property
     def records(self) -> bool:
@@ -197,10 +198,12 @@ class Arrivals:
         """
         for job in self._jobs:
             if job.layer == layer and not job.is_started and not job.must_wait:
-                growing = Growing(path)
-                if job.start(growing):
-                    return growing
-                growing.close()
+                with ExitStack() as stack:
+                    growing = stack.enter_context(closing(Growing(path)))
+                    if job.start(growing):
+                        # Its thread closes it.
+                        stack.pop_all()
+                        return growing
         return None
 
     def wait(self, strike: Callable[[], None] = _nothing) -> None:
@@ -321,20 +324,15 @@ def unpacked(stacks: Stacks, staging: Staging, source: Any) -> DiffID:
     sender = Sender()
     pump = _Pump(source, sender)
     try:
-        apply(stacks, staging, sender)
+        stacks.apply(staging, sender)
     except BadArchive:
+        # The tar may have been cut off by what went wrong here.
         pump.finish()
         raise
-    return pump.finish()
-
-
-def apply(stacks: Stacks, staging: Staging, sender: Sender) -> None:
-    """Have the worker unpack the plain tar that is written to `sender`, by another thread. Raises BadArchive."""
-    try:
-        with staging.ledger(wanted=stacks.records) as ledger:
-            stacks.apply(staging, sender.fds, ledger)
     finally:
-        sender.leave()
+        # Whoever opened the source closes it next.
+        pump.join()
+    return pump.finish()
 
 
 class _Pump:
@@ -349,9 +347,13 @@ class _Pump:
         self._thread = threading.Thread(target=self._run, name="nbcontain unzip", daemon=True)
         self._thread.start()
 
-    def finish(self) -> DiffID:
-        """Wait for its end; the diff ID. Raises what ended it, unless that is that nobody reads any more."""
+    def join(self) -> None:
+        """Wait for its end: that of the source, or that nobody reads any more."""
         self._thread.join()
+
+    def finish(self) -> DiffID:
+        """The same; gives the diff ID. Raises what ended it, unless that is that nobody reads any more."""
+        self.join()
         if self._error is not None:
             raise self._error
         return DiffID(Digest("sha256", self._sum.hexdigest()))

@@ -86,6 +86,17 @@ RUN --mount=type=cache,id=${NUMBER},target=/x true
     assert [each.name for each in outline.caches] == ["678"]
 
 
+def test_a_mount_whose_variables_say_nothing_is_shown_as_it_is_and_the_others_once() -> None:
+    text = """\
+FROM alpine
+ARG NAME=one
+ENV BAD=${NOBODYS:?}
+RUN --mount=type=secret,id=$NAME --mount=type=secret,id=${NOBODYS:?} true
+"""
+    outline = outline_of(parse(text), BuildOptions(), {}, {})
+    assert [each.name for each in outline.secrets] == ["one", "${NOBODYS:?}"]
+
+
 def test_an_outline_has_what_the_target_and_the_stages_below_it_take() -> None:
     options = BuildOptions(build_args=("PORT=8080", "API_KEY=canary"))
     outline = outline_of(parse(TEXT), options, {}, {})

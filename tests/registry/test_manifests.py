@@ -184,6 +184,15 @@ def test_an_image_is_pushed_to_another_name_and_asked_for_by_podmans_word(
     assert (no.exit_status, "no image" in no.value.lines[0]) == (1, True)
 
 
+@pytest.mark.skipif(Platform.here().architecture == "arm64", reason="needs a list without this machine")
+def test_a_list_without_an_image_for_this_machine_exists_all_the_same(
+    engine: Engine, made: str, registry: Registry
+) -> None:
+    engine.manifests.create("arms:1", [f"{registry.host}/team/arm:1"]).result()
+    assert said(engine, "image", "exists", "arms:1").exit_status == 0
+    assert said(engine, "manifest", "exists", "arms:1").exit_status == 0
+
+
 def test_a_container_s_image_stays_known_when_its_list_goes(engine: Engine, registry: Registry, there: str) -> None:
     engine.manifests.create("list:2", [there]).result()
     digest = engine.image("list:2").digest

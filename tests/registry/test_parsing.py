@@ -172,3 +172,5 @@ def test_who_is_not_let_in_is_told_at_which_repository(what: str) -> None:
     error = refusals.unauthorized("host:5000", None, what, "")
     assert error.message == "host:5000 does not let us at team/app"
     assert refusals.unauthorized("host:5000", None, "/v2/", "").message == "host:5000 does not let us in"
+    several = "repository:team/app:pull,push repository:other/app:pull"
+    assert refusals.unauthorized("host:5000", None, several, "").message == f"host:5000 does not let us at {several}"

@@ -43,6 +43,17 @@ def test_it_is_not_read_beyond_what_is_said_to_be_there(tmp_path: Path) -> None:
     growing.close()
 
 
+def test_what_nobody_wants_any_more_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "coming"
+    path.write_bytes(b"much more")
+    growing = Growing(path)
+    growing.wrote(b"much more")
+    assert growing.readinto(memoryview(bytearray(4))) == 4
+    growing.cut()
+    assert growing.readinto(memoryview(bytearray(4))) == 0
+    growing.close()
+
+
 def test_a_file_that_was_cut_off_ends_there(tmp_path: Path) -> None:
     path = tmp_path / "coming"
     path.write_bytes(b"some of it")

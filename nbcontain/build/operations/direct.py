@@ -27,7 +27,6 @@ from nbcontain.store import tar
 from nbcontain.store.contents import File, Node
 from nbcontain.store.layer_writer import LayerWriter, layer_writer, ring_for
 from nbcontain.store.pipes import alongside
-from nbcontain.store.stacks import apply
 from nbcontain.store.whiteouts import WHITEOUT
 from nbcontain.values import dataclass
 
@@ -160,7 +159,7 @@ def _written(laid: Laid, parent: Filesystem, workshop: Workshop) -> Filesystem:
             finally:
                 ring.close()
 
-        layer = alongside(write, lambda: apply(workshop.stacks, staging, ring)).commit()
+        layer = alongside(write, lambda: workshop.stacks.apply(staging, ring)).commit()
         staging.commit(chain_id(parent.chain_id, layer.diff_id), parent.chain_id)
     return Filesystem((*parent.layers, layer))
 

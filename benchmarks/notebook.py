@@ -152,7 +152,7 @@ def measure(opened: lab.Lab) -> None:
     told("a key's echo in a terminal", page.evaluate(KEYS, [5, 20]), "≤ 15")
     told("the explorer, of 20,000 files", [page.evaluate(SHOWN, [6, "[role=tree] [role=treeitem]"])], "≤ 500")
     opened.save()
-    outputs = nbformat_cells(opened.path)[6]["outputs"]
+    outputs = saved_cells(opened.path)[6]["outputs"]
     print(f"{'what the notebook keeps of it':44} {len(json.dumps(outputs)) / 1000:7.0f} kB   < 300")
     opened.run(7)
     poured = page.evaluate(POURED, [8, f"number {LINES}"])
@@ -161,7 +161,7 @@ def measure(opened: lab.Lab) -> None:
           f"{len(tasks)} tasks above 50 ms, the longest {[round(each) for each in tasks[:5]]}")  # fmt: skip
 
 
-def nbformat_cells(path: Path) -> list[Any]:
+def saved_cells(path: Path) -> list[Any]:
     """The saved notebook's cells."""
     return list(json.loads(path.read_text())["cells"])
 

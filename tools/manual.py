@@ -88,16 +88,17 @@ def _command(command: Command) -> str:
 
     name, *others = written(command)
     actions = parser_of(command.options, name, command.help)._actions
-    words = [_positional(each) for each in actions if not each.option_strings]
+    positionals = [each for each in actions if not each.option_strings]
+    # By their long names: in the order of the table, run's would begin with the rarest.
+    flags = sorted((each for each in actions if each.option_strings), key=_long)
     above = ("nbcontain",) if command.group == "nbcontain" else (f"nbcontain-{command.group}", "nbcontain")
     return _page(
         _name(command),
         command.help,
-        [" ".join([f"\\fB{_escaped(name)}\\fR", "[\\fIOPTION\\fR ...]", *words])],
+        [" ".join([f"\\fB{_escaped(name)}\\fR", "[\\fIOPTION\\fR ...]", *map(_positional, positionals)])],
         _text(f"{command.help[:1].upper()}{command.help[1:]}.") + ".PP\n"
         + _text(f"In a cell and in short: {', '.join(others)}."),
-        [("ARGUMENTS", _tagged(each for each in actions if not each.option_strings)),
-         ("OPTIONS", _tagged(each for each in actions if each.option_strings))],
+        [("ARGUMENTS", _tagged(positionals)), ("OPTIONS", _tagged(flags))],
         above,
     )  # fmt: skip
 
@@ -120,6 +121,10 @@ def _page(
     return "".join(body)
 
 
+def _long(action: argparse.Action) -> str:
+    return max(action.option_strings, key=len)
+
+
 def _positional(action: argparse.Action) -> str:
     word = f"\\fI{_escaped(str(action.metavar))}\\fR"
     return {"?": f"[{word}]", "*": f"[{word} ...]", "+": f"{word} ...", argparse.REMAINDER: f"[{word} ...]"}.get(
@@ -127,7 +132,7 @@ def _positional(action: argparse.Action) -> str:
     )
 
 
-def _tagged(actions: Iterator[argparse.Action]) -> str:
+def _tagged(actions: Sequence[argparse.Action]) -> str:
     return "".join(f".TP\n{_tag(each)}\n{_text((each.help or '').replace('%%', '%'))}" for each in actions)
 
 

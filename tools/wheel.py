@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,13 +23,14 @@ class ManualPages(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Before the wheel is written."""
-        self._folder = Path(tempfile.mkdtemp(prefix="nbcontain-man-"))
+        # Where the build fails nobody calls `finalize`: then the directory goes with this object.
+        self._folder = tempfile.TemporaryDirectory(prefix="nbcontain-man-")
         # A process of its own: what is imported here is this source, and it leaves no traces in it.
         program = Path(self.root, "tools", "manual.py")
-        subprocess.run([sys.executable, "-B", program, self._folder], check=True)
-        for page in sorted(self._folder.iterdir()):
+        subprocess.run([sys.executable, "-B", program, self._folder.name], check=True)
+        for page in sorted(Path(self._folder.name).iterdir()):
             build_data["shared_data"][str(page)] = f"share/man/man1/{page.name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """When it is written."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.cleanup()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nbcontain.errors import NetworkError
-from nbcontain.network import rooms, uplink
+from nbcontain.network import links, rooms, uplink
 from nbcontain.network.records import Records
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
@@ -124,12 +124,12 @@ def test_a_way_out_that_ends_at_once_is_none(ways: Ways, monkeypatch: pytest.Mon
     def refused(*_: object) -> None:
         raise NetworkError("no link either")
 
-    monkeypatch.setattr(uplink.Links, "lay_out", refused)
+    monkeypatch.setattr(links.Links, "lay_out", refused)
     assert ways() == [("", "pasta: no such device; no link either", -1)] * 2
 
 
 def test_a_program_that_never_led_out_is_in_nobodys_way(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uplink.Links, "lay_out", lambda *_: None)
+    monkeypatch.setattr(links.Links, "lay_out", lambda *_: None)
     monkeypatch.setattr(uplink.Uplink, "_be_relay", lambda *_, **__: None)
     assert ways() == [("socket swap", "pasta: no such device", -1)] * 2
 

@@ -119,6 +119,8 @@ class Uplink:
                 self.way = SWAP
             except (OSError, NbcontainError) as error:
                 self.refusal += f"; {error}"
+                # Half of it leads nowhere, and would be taken for all of it.
+                self._be_relay(wanted=False)
         is_none = bool(self.refusal) and not self.way
         self._again_at = time.monotonic() + self._again_s if is_none else 0.0
         self._again_s = min(2 * self._again_s, _LAST_AGAIN_S) if is_none else _FIRST_AGAIN_S

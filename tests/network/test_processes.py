@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lan import Lan
 from nbcontain.errors import NetworkError
 from nbcontain.network import links, rooms, uplink
 from nbcontain.network.records import Records
@@ -154,3 +155,18 @@ space.end()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "True\n"
+
+
+def test_a_way_is_laid_out_where_there_is_no_ipv6(lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a namespace of its own: what is laid out there stays."""
+    Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+    monkeypatch.setattr(links, "_CONF6", tmp_path)
+    addresses = [("198.19.211.100", 24, "198.19.211.2"), ("fd6e:6263:6f6e::100", 64, "fd6e:6263:6f6e::2")]
+
+    def laid_out() -> None:
+        links.Links("").lay_out(("near", "02:00:00:00:00:01"), ("far", "02:00:00:00:00:02"), addresses)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(laid_out).result()
+    shown = subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
+    assert "default via 198.19.211.2 dev near" in shown

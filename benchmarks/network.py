@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -18,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,9 +110,29 @@ class Way:
             process.wait()
 
 
-def by_hand(number: int, bridge: str) -> subprocess.Popen[bytes]:
+def idle(engine: Engine, **options: object) -> Container:
+    """A container to measure in."""
+    words = RunOptions(image="box", command=("sleep", "900"), detach=True, **options)  # type: ignore[arg-type]
+    container = engine.run(words).result()
+    assert isinstance(container, Container) and container.pid
+    return container
+
+
+def clear(engine: Engine) -> None:
+    for each in engine.containers():
+        engine.remove_container(each, force=True)
+    engine.networks.settle()
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+def by_hand(number: int, bridge: str, ending: ExitStack) -> subprocess.Popen[bytes]:
     """A namespace on a veth; to a bridge if that has a name."""
-    hand = subprocess.Popen(["unshare", "--net", "sleep", "900"])
+    hand = subprocess.Popen(["unshare", "--net", "sleep", "900"], stdout=subprocess.DEVNULL)
+    ending.callback(ended, hand)
     time.sleep(0.3)
     here, there = f"h{number}", f"i{number}"
     commands = [f"ip link add {here} type veth peer name {there} netns {hand.pid}", f"ip link set {here} up"]
@@ -128,7 +149,7 @@ def by_hand(number: int, bridge: str) -> subprocess.Popen[bytes]:
     return hand
 
 
-def pasta() -> tuple[subprocess.Popen[bytes], int] | None:
+def pasta(ending: ExitStack) -> tuple[subprocess.Popen[bytes], int] | None:
     """One that passes a port on, as users' engines elsewhere have it, and who is behind it; None if it does not run."""
     program = shutil.which("pasta")
     if program is None:
@@ -140,24 +161,26 @@ def pasta() -> tuple[subprocess.Popen[bytes], int] | None:
     ):  # fmt: skip
         subprocess.run(command.split(), check=True)
     words = [program, "--config-net", "--runas", "0", "-t", "9997", "-q", "-f", "--", "sleep", "900"]
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ending.callback(ended, process)
     time.sleep(1)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     if process.poll() is None and children:
+        # It does not take with it what it started.
+        ending.callback(os.close, behind := os.pidfd_open(int(children[0])))
+        ending.callback(signal.pidfd_send_signal, behind, signal.SIGKILL)
         return process, int(children[0])
     print("pasta does not run here")
     return None
 
 
-def throughput(engine: Engine) -> None:
+def throughput(engine: Engine, ending: ExitStack) -> None:
     """Into a container over the bridge and through the forwarder, beside what was made by hand, and pasta; by turns."""
-    container = engine.run(
-        RunOptions(image="box", command=("sleep", "900"), detach=True, network="bridge", publish=("9999:9999",))
-    ).result()
-    assert isinstance(container, Container) and container.pid
+    container = idle(engine, network="bridge", publish=("9999:9999",))
+    assert container.pid
     sandbox = engine.networks.sandbox(container)
     assert sandbox is not None
-    hands = [by_hand(0, ""), by_hand(1, "hand")]
+    hands = [by_hand(0, "", ending), by_hand(1, "hand", ending)]
     passing = process_of(engine.layout.root, "forwarder")
     ways = {
         "a veth made by hand": Way(hands[0].pid, "10.99.0.2", ("10.99.0.2", 9999)),
@@ -165,7 +188,7 @@ def throughput(engine: Engine) -> None:
         "our bridge": Way(container.pid, sandbox.address, (sandbox.address, 9999)),
         "our forwarder": Way(container.pid, sandbox.address, ("127.0.0.1", 9999), passing),
     }
-    if other := pasta():
+    if other := pasta(ending):
         ways["pasta"] = Way(other[1], "0.0.0.0", ("127.0.0.1", 9997), other[0].pid)
     got: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(TURNS):
@@ -181,9 +204,6 @@ def throughput(engine: Engine) -> None:
             pairs = list(zip(got[one], got[to], strict=True))
             rate, cost = (statistics.median(mine[n] / its[n] for mine, its in pairs) for n in (0, 1))
             print(f"{one} / {to}: {rate:.0%} of its rate, {cost:.0%} of its processor time (medians of turns)")
-    for each in (*hands, *([other[0]] if other else [])):
-        each.kill()
-        each.wait()
 
 
 def swap(engine: Engine, program: Path) -> None:
@@ -199,9 +219,7 @@ def swap(engine: Engine, program: Path) -> None:
         return list(map(float, said.split()))
 
     def inside(network: str) -> Callable[..., list[float]]:
-        options = RunOptions(image="box", command=("sleep", "900"), detach=True, network=network)
-        container = engine.run(options).result()
-        assert isinstance(container, Container)
+        container = idle(engine, network=network)
 
         def measured(*words: str) -> list[float]:
             said: list[bytes] = []
@@ -279,18 +297,18 @@ def main() -> None:
             words = ["gcc", "-static", "-O2", "-pthread", "-o", str(context / "sockets"), str(source)]
             subprocess.run(words, check=True)
             dockerfile += "COPY sockets /bin/sockets\n"
-        with Engine(Path(directory, "store")) as engine:
+        # Whatever a measurement leaves running holds this program's output.
+        with Engine(Path(directory, "store")) as engine, ExitStack() as ending:
+            ending.callback(clear, engine)
             engine.build(dockerfile, BuildOptions(tags=("box",), context=context)).result()
             engine.warm()
             threading.Event().wait(2)
             if is_swap:
                 swap(engine, context / "sockets")
-            for measure in (starts, throughput):
-                if not sys.argv[1:] or measure.__name__ in sys.argv[1:]:
-                    measure(engine)
-            for each in engine.containers():
-                engine.remove_container(each, force=True)
-            engine.networks.settle()
+            if not sys.argv[1:] or "starts" in sys.argv[1:]:
+                starts(engine)
+            if not sys.argv[1:] or "throughput" in sys.argv[1:]:
+                throughput(engine, ending)
 
 
 if __name__ == "__main__":

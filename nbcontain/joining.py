@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -39,15 +38,23 @@ def can_swap(host: Host) -> bool:
     return host.can(Ability.NOTIFY)
 
 
-def way_out(layout: Layout, host: Host, is_used: Callable[[], bool]) -> WayOut:
-    """What leads out of networks: in use now, which `is_used` says there is, or else what would be."""
+def no_way_out(host: Host) -> str:
+    """Why nothing leads out of networks here, in words; "" where something does."""
+    if host.is_root:
+        return not_forwarding()
+    return "" if can_swap(host) else missing()
+
+
+def way_out(layout: Layout, host: Host, *, is_used: bool) -> WayOut:
+    """What leads out of networks: where somebody uses them, what does now; else what would."""
     if host.is_root:
         why = not_forwarding()
         return WayOut("" if why else MASQUERADE, why, leads_out_by_ipv6())
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        said = json.loads(files.read(layout.network_process(place(), "uplink") / WAY, 1 << 16))
-        if said["way"] and is_used():
-            return WayOut(str(said["way"]), str(said["why"]), bool(said["ipv6"]))
+    if is_used:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            said = json.loads(files.read(layout.network_process(place(), "uplink") / WAY, 1 << 16))
+            if said["way"]:
+                return WayOut(str(said["way"]), str(said["why"]), bool(said["ipv6"]))
     why, ipv6 = missing(), leads_out_by_ipv6()
     if why:
         return WayOut(SWAP if can_swap(host) else "", why, ipv6)

@@ -32,12 +32,7 @@ from nbcontain.network.model import (
     wish_to_json,
 )
 from nbcontain.network.records import Records
-from nbcontain.network.tunnels import (
-    SWAP,
-    WayOut,
-    missing,
-    not_forwarding,
-)
+from nbcontain.network.tunnels import SWAP, WayOut
 from nbcontain.network.wishes import wish
 from nbcontain.oci.image import ImageConfig
 from nbcontain.runtime import hosts
@@ -58,7 +53,6 @@ if TYPE_CHECKING:
 VARIABLE = "NBCONTAIN_NETWORK"
 """The network of who names none, in place of what is best here."""
 _WISH = "network.json"
-_KERNEL = {"network": "net"}
 _OPTIONS = (
     "com.docker.network.driver.mtu", "mtu", "com.docker.network.bridge.enable_ip_masquerade",
 )  # fmt: skip
@@ -138,15 +132,11 @@ class Networks:
 
     def no_way_out(self) -> str:
         """Why nothing leads out of networks here, in words; "" where something does."""
-        return not_forwarding() if self._engine.host.is_root else "" if self.can_swap() else missing()
+        return joining.no_way_out(self._engine.host)
 
     def way_out(self) -> WayOut:
         """What leads out of networks: in use now, or else what would be."""
-        return joining.way_out(self._engine.layout, self._engine.host, is_used=self._client.is_there)
-
-    def can_swap(self) -> bool:
-        """Whether connections of containers can be answered for."""
-        return joining.can_swap(self._engine.host)
+        return joining.way_out(self._engine.layout, self._engine.host, is_used=self._client.is_there())
 
     def all(self) -> list[Network]:
         """All networks, by name; bridge, host and none are always there."""
@@ -311,9 +301,9 @@ class Networks:
         if not wished.is_networked:
             if wished.mode.startswith(JOINED):
                 joining.join(self._engine, container, self._engine.running(wished.mode.removeprefix(JOINED)))
-            self._write_files(container, wished)
-            if container.info.unusual and not wished.mode.startswith(JOINED):
+            elif container.info.unusual:
                 joining.be_born(container, container.bundle.spec, within="")
+            self._write_files(container, wished)
             container.launch(launcher, leash=leash, stdin=stdin, start=True)
             return
         container.hold()
@@ -348,7 +338,7 @@ class Networks:
 
     def _record(self, container: Container) -> str:
         """What says where a container's networks lead, if its connections can be answered for; else ""."""
-        can = self.can_swap() and not container.info.runtime
+        can = joining.can_swap(self._engine.host) and not container.info.runtime
         return str(self._engine.layout.network_sandbox(container.id)) if can else ""
 
     def _write_files(self, container: Container, wished: Wish) -> None:

@@ -36,11 +36,6 @@ def asking() -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
 
 
-def taken(fd: int) -> socket.socket:
-    """That socket, in the process that it was handed to."""
-    return socket.socket(fileno=fd)
-
-
 def namespace_of(fd: int) -> int:
     """The number of the network namespace that a socket is of; 0 for one that is not ours to ask about."""
     try:

@@ -124,19 +124,19 @@ class Fabric:
     def notices(self, sandbox: Sandbox) -> list[str]:
         """What of a container's networks is not as it should be."""
         found = []
-        way, refusal = "", not_forwarding()
-        if self.own is not None:
-            way, refusal = self.own.uplink.way, self.own.uplink.refusal
+        uplink = self.own.uplink if self.own is not None else None
+        way = uplink.way if uplink is not None else ""
+        refusal = uplink.refusal if uplink is not None else not_forwarding()
         if self._filter_refusal:
             what = "networks are not kept apart" if way == SWAP else "nothing leads out of networks"
             found.append(f"this kernel has no packet filter for us ({self._filter_refusal}): {what}")
         first = leading(sandbox.endpoints)
         if refusal and not way and first is not None:
             found.append(f"nothing leads out of networks here: {refusal}")
-        elif self.own is not None and first is not None:
-            if first.gateway6 and not self.own.uplink.has_ipv6:
+        elif uplink is not None and first is not None:
+            if first.gateway6 and not uplink.has_ipv6:
                 found.append("IPv6 stays among containers: this machine has no way out for it")
-            if news := self.own.uplink.news():
+            if news := uplink.news():
                 found.append(news)
         networks = {each.network for each in sandbox.endpoints}
         for key, why in self.names.refused.items():

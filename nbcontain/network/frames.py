@@ -19,8 +19,8 @@ _HOPS = 64
 PORT, FORBIDDEN = "port", "forbidden"
 _UNREACHABLE = {(4, PORT): (3, 3), (4, FORBIDDEN): (3, 13), (6, PORT): (1, 4), (6, FORBIDDEN): (1, 1)}
 """Type and code by IP's version and the reason."""
-_QUOTED_BYTES = 48
-"""Of a packet that goes nowhere, in the answer: two headers."""
+_QUOTED_BYTES = 8
+"""Of what is in a packet that goes nowhere, in the answer, behind its header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def read(frame: bytes) -> Packet | None:
         return None
     if destination[0] == 0xFF or len(destination) == 4 and destination[0] >= 224 or len(frame) < begin + 8:
         return None
-    head = frame[at : begin + _QUOTED_BYTES - 40]
+    head = frame[at : begin + _QUOTED_BYTES]
     first, second = struct.unpack_from("!HH", frame, begin)
     if not is_part and protocol == UDP:
         size_bytes = int.from_bytes(frame[begin + 4 : begin + 6], "big")

@@ -116,20 +116,24 @@ class Links:
     ) -> None:
         """A pair of links, each a name and a MAC, that default routes lead to. Idempotent. Raises NetworkError.
 
-        `addresses` are of the near end, with their prefix and the gateway. The gateway's MAC is written down, and is
-        not that of the far end: whoever reads there has what is sent to it, and the kernel does not.
+        `addresses` are of the near end, with their prefix and the gateway; where it cannot have IPv6, those of IPv4
+        are laid out alone. The gateway's MAC is written down, and is not that of the far end: whoever reads there has
+        what is sent to it, and the kernel does not.
         """
         with _told("cannot make a link that leads out"):
             if not self.has(far[0]):
                 peer = {"ifname": far[0], "address": far[1]}
                 self._route.link("add", ifname=near[0], address=near[1], kind="veth", peer=peer, mtu=_LARGEST)
             for name in (far[0], near[0]):
-                index = socket.if_nametoindex(name)
                 _write(_CONF6 / name / "disable_ipv6", "1" if name == far[0] else "0")
                 # Each datagram by itself, as who reads there wants it.
-                self._route.link("set", index=index, state="up", mtu=_LARGEST, gso_max_segs=1)
+                self._route.link("set", index=socket.if_nametoindex(name), state="up", mtu=_LARGEST, gso_max_segs=1)
+            families = (_IPV4, _IPV6) if _read(_CONF6 / near[0] / "disable_ipv6") == "0" else (_IPV4,)
+            index = socket.if_nametoindex(near[0])
             for address, prefix, gateway in addresses:
                 family = _IPV6 if ":" in address else _IPV4
+                if family not in families:
+                    continue
                 flags = {"flags": _NO_DUPLICATES} if family == _IPV6 else {}
                 with _if_not_there():
                     self._route.addr("add", index=index, address=address, prefixlen=prefix, **flags)

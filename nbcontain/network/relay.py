@@ -8,7 +8,6 @@ comes there is sent on from a socket for each pair of ends; what these hear goes
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
 import time
@@ -206,8 +205,3 @@ def far_end(interface: str) -> socket.socket:
         end.close()
         raise
     return end
-
-
-def netns() -> int:
-    """The number of the namespace that this process stands in."""
-    return os.stat("/proc/thread-self/ns/net").st_ino

@@ -20,10 +20,12 @@ from nbcontain.linux.starts import start_of
 from nbcontain.network import links
 from nbcontain.network.links import Links
 from nbcontain.network.outside import Outside
-from nbcontain.network.relay import far_end, netns
+from nbcontain.network.records import place
+from nbcontain.network.relay import far_end
 from nbcontain.network.serving import Serving
 from nbcontain.network.tunnels import SWAP, WAY, missing, there
 from nbcontain.store import files
+from nbcontain.values import asdict, dataclass
 
 DEVICE, FAR = "outside", "beyond"
 _MAC, _FAR_MAC = "02:6e:62:00:00:01", "02:6e:62:00:00:02"
@@ -36,6 +38,22 @@ _FIRST_AGAIN_S, _LAST_AGAIN_S = 0.5, 30.0
 """Tried again after so long, each time twice that: one that was killed may be in the way while it ends."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """One that was begun, as it is written down for the next worker."""
+
+    pid: int
+    start: int
+    netns: str
+    ipv6: bool
+    name: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        # One that ended before it could be looked at has no beginning.
+        return self.start != 0 and start_of(self.pid) == self.start
+
+
 class Uplink:
     """The uplink of the namespaces that this process has entered."""
 
@@ -46,49 +64,53 @@ class Uplink:
         self._relay = Serving(directory.parent / "relay", outside.relay)
         self._again_at = 0.0
         self._again_s = _FIRST_AGAIN_S
-        self._name = ""
         self._pid = 0
         self.ending = -1
         """A descriptor that tells of its end (pidfd_open(2)); -1 if there is none."""
         self.refusal = ""
         """Why none of the programs goes on; "" if one does, or none was wanted yet."""
-        self._told: dict[str, object] = {}
-        self._is_said = False
         self.way = ""
         """What leads out: the name of a program, or SWAP; "" for nothing."""
         self._was_tunnel = False
         """Whether a program went on before: connections of who was started then are not answered for."""
         self.has_ipv6 = False
         """Whether IPv6 leads out by it, too."""
+        self._told: dict[str, object] = {}
+        """What was written down last, for whoever wants to know."""
+        self._is_said = False
+        """Whether a container was told of `news`."""
 
     def be(self, holder: int, *, wanted: bool) -> None:
-        """Have one that runs, or none. Whatever is wrong is in `refusal`."""
-        record = self._running()
-        if record is not None and (not wanted or record["netns"] != netns()):
-            starts.kill(record["pid"], record["start"])
-            record = None
-        if record is None and (self._directory / "uplink.json").exists():
-            self._was_tunnel = wanted
-            files.unlink(self._directory / "uplink.json")
+        """Have one that runs, or none. Why no program does is in `refusal`. Raises NetworkError: the relay ends."""
+        program = self._running()
+        if program is not None and (not wanted or program.netns != place()):
+            starts.kill(program.pid, program.start)
+            program = None
+        if program is None and self._record.exists():
+            self._was_tunnel = True
+            files.unlink(self._record)
         if not wanted:
-            self.refusal, self.way = "", ""
+            self.refusal, self.way, self._was_tunnel = "", "", False
             self._be_relay(wanted=False)
-        elif record is not None:
-            self.refusal, self.way = "", self._name or self.way
+        elif program is not None:
+            self.refusal, self.way = "", program.name
         elif self._links.has(FAR):
             # Whose connections are answered for has no use for anything else.
             self.refusal, self.way = self.refusal or missing() or "they were tried", SWAP
             self._be_relay(wanted=True)
         elif time.monotonic() >= self._again_at:
-            record = self._tried(holder)
-        self.has_ipv6 = record is not None and bool(record["ipv6"]) or self.way == SWAP and self._has_ipv6()
+            program = self._tried(holder)
+        self.has_ipv6 = self._outside.leads_out_by_ipv6() if self.way == SWAP else program is not None and program.ipv6
         self._tell()
-        self._watch(record["pid"] if record is not None and not self.refusal else 0)
+        self._watch(program.pid if program is not None else 0)
 
-    def _tried(self, holder: int) -> dict[str, int] | None:
-        """Try what there may be; gives what was written of the program that runs, if one does."""
+    def _tried(self, holder: int) -> _Program | None:
+        """Try what there may be; gives the program that runs, if one does."""
         self.refusal, self.way = missing() or self._begin(holder), ""
-        if self.refusal and not self._was_tunnel:
+        program = self._running()
+        if program is not None:
+            self.way = program.name
+        elif self.refusal and not self._was_tunnel:
             try:
                 self._links.lay_out(
                     (DEVICE, _MAC), (FAR, _FAR_MAC), [(_ADDRESS, _BITS, _GATEWAY), (_ADDRESS6, 64, _GATEWAY6)]
@@ -97,16 +119,15 @@ class Uplink:
                 self.way = SWAP
             except (OSError, NbcontainError) as error:
                 self.refusal += f"; {error}"
+                # Half of it leads nowhere, and would be taken for all of it.
+                self._be_relay(wanted=False)
         is_none = bool(self.refusal) and not self.way
         self._again_at = time.monotonic() + self._again_s if is_none else 0.0
         self._again_s = min(2 * self._again_s, _LAST_AGAIN_S) if is_none else _FIRST_AGAIN_S
-        record = self._running()
-        if record is not None and not self.refusal:
-            self.way = self._name
-        return record
+        return program
 
     def _tell(self) -> None:
-        """Write down what leads out, for whoever wants to know."""
+        """Write down what leads out."""
         told = {"way": self.way, "why": self.refusal, "ipv6": self.has_ipv6}
         if told != self._told:
             self._told = told
@@ -124,9 +145,6 @@ class Uplink:
         """What will lead out, as far as can be told without trying."""
         return self.way or ("" if self._was_tunnel or not missing() else SWAP)
 
-    def _has_ipv6(self) -> bool:
-        return self._outside.leads_out_by_ipv6()
-
     def _be_relay(self, *, wanted: bool) -> None:
         """Have the far end of the link held, or no link. Raises OSError, NetworkError."""
         if not wanted:
@@ -134,7 +152,7 @@ class Uplink:
             self._links.remove(FAR)
             return
         told = {"mac": _MAC.replace(":", ""), "own_mac": _FAR_MAC.replace(":", "")}
-        key = f"{netns()} {socket.if_nametoindex(FAR)}"
+        key = f"{place()} {socket.if_nametoindex(FAR)}"
         self._relay.sync({key: (told, lambda: [far_end(FAR)])})
         if why := self._relay.refused.get(key):
             raise NetworkError("the relay cannot hold its link", why=why)
@@ -156,7 +174,7 @@ class Uplink:
     def _begin(self, holder: int) -> str:
         """Try each program there is; gives why none goes on, or "" if one does."""
         why = ""
-        has_ipv6 = self._has_ipv6()
+        has_ipv6 = self._outside.leads_out_by_ipv6()
         if has_ipv6:
             # slirp4netns says that it is one.
             links.believe_routers()
@@ -164,17 +182,22 @@ class Uplink:
             try:
                 files.make_directory(self._directory, durable=False)
                 pid = self._spawned([program, *_words(name, holder, has_ipv6=has_ipv6)])
-                start = start_of(pid)
-                record = {"pid": pid, "start": start, "netns": netns(), "ipv6": int(has_ipv6), "name": name}
-                files.replace(self._directory / "uplink.json", json.dumps(record).encode(), durable=False)
-                if _is_ready(pid, start):
+                begun = _Program(pid, start_of(pid), place(), has_ipv6, name)
+                files.replace(self._record, json.dumps(asdict(begun)).encode(), durable=False)
+                if _is_ready(begun):
                     return ""
-                starts.kill(pid, start)
+                starts.kill(begun.pid, begun.start)
+                # It never led out: nobody was started behind it.
+                files.unlink(self._record)
                 lines = files.read(self._log, 1 << 16).decode(errors="replace").split("\n")
                 why = f"{name}: {next((each for each in reversed(lines) if each.strip()), 'it ended')}"
             except (OSError, NbcontainError) as error:
                 why = f"{name}: {error}"
         return why
+
+    @property
+    def _record(self) -> Path:
+        return self._directory / "uplink.json"
 
     @property
     def _log(self) -> Path:
@@ -188,16 +211,15 @@ class Uplink:
         finally:
             os.close(log)
 
-    def _running(self) -> dict[str, int] | None:
-        """What was written of the one that runs; None if none does."""
+    def _running(self) -> _Program | None:
+        """The program that runs; None if none does."""
         try:
-            found = json.loads(files.read(self._directory / "uplink.json", 1 << 10))
-            record = {name: int(found.get(name, 0)) for name in ("pid", "start", "netns", "ipv6")}
-            self._name = str(found.get("name", ""))
-            # One that ended before it could be looked at has no beginning.
-            return record if record["start"] and start_of(record["pid"]) == record["start"] else None
-        except (OSError, ValueError, KeyError, TypeError, NbcontainError):
+            found = json.loads(files.read(self._record, 1 << 10))
+            pid, start, netns = int(found["pid"]), int(found["start"]), str(found["netns"])
+            program = _Program(pid, start, netns, bool(found["ipv6"]), str(found.get("name", "")))
+        except (OSError, ValueError, KeyError, TypeError):
             return None
+        return program if program.is_running else None
 
 
 def _words(name: str, holder: int, *, has_ipv6: bool) -> list[str]:
@@ -218,10 +240,10 @@ def _words(name: str, holder: int, *, has_ipv6: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def _is_ready(pid: int, start: int) -> bool:
+def _is_ready(program: _Program) -> bool:
     """Whether it has made its interface and a route, which takes it a moment; False if it ended."""
     until = time.monotonic() + _READY_S
-    while start and time.monotonic() < until and start_of(pid) == start:
+    while time.monotonic() < until and program.is_running:
         with suppress(OSError):
             index = socket.if_nametoindex(DEVICE)
             with open("/proc/thread-self/net/route", encoding="ascii") as lines:

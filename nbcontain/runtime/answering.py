@@ -14,7 +14,7 @@ import select
 import signal
 from collections.abc import Callable, Mapping, Sequence
 
-from nbcontain.linux import notify, routes, syscalls
+from nbcontain.linux import notify, swaps, syscalls
 from nbcontain.linux.notify import Call
 from nbcontain.runtime.asked import Asked
 from nbcontain.runtime.connect_answers import ConnectAnswers
@@ -67,7 +67,7 @@ def main(
     if message is None:
         return
     words = message["words"].split()
-    route = routes.taken(fds.pop()) if "net" in words else None
+    route = swaps.socket_of(fds.pop()) if "net" in words else None
     listener, root, *spaces = fds
     # Before the door opens: whoever is inside must not look into us, or write.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)

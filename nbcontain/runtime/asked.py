@@ -135,8 +135,8 @@ class Asked:
     def effective_uid(self, pid: int) -> int:
         return int(self.status(pid, b"Uid").split()[1])
 
-    def descriptors(self, pid: int) -> int:
-        """A pidfd, over which this thread's descriptors are had. Raises OSError."""
+    def pidfd(self, pid: int) -> int:
+        """A pidfd over which this thread's descriptors are had (pidfd_getfd(2)). Raises OSError."""
         try:
             return os.pidfd_open(pid, _PIDFD_THREAD)
         except OSError as error:

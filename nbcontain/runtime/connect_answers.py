@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import _socket as socket
 import errno
-import fcntl
 import json
 import os
 import select
@@ -19,7 +18,7 @@ import time
 from contextlib import suppress
 from itertools import islice
 
-from nbcontain.linux import notify, routes, swaps, syscalls
+from nbcontain.linux import epolls, notify, routes, swaps, syscalls
 from nbcontain.linux.notify import Call
 from nbcontain.linux.routes import Routes, namespace_of
 from nbcontain.linux.swaps import Peer
@@ -50,9 +49,8 @@ class _Waiting:
     call: Call
     number: int
     made: socket.socket
-    inode: int
-    """Of the program's own socket."""
     key: tuple[int, int, bytes]
+    """Who waits for what: a thread, the inode of its own socket, and the address that it said."""
     gives_up_at: float = 0.0
     """When its program waits no longer (SO_SNDTIMEO); 0 for never."""
     left_at: float = 0.0
@@ -107,7 +105,7 @@ class ConnectAnswers:
         """The caller's socket; None for what is none, or not there: the kernel says so."""
         if number > 1 << 30:
             return None
-        process = self._asked.descriptors(call.pid)
+        process = self._asked.pidfd(call.pid)
         try:
             end = swaps.socket_of(syscalls.pidfd_getfd(process, number))
         except OSError as error:
@@ -123,13 +121,13 @@ class ConnectAnswers:
         if not swaps.can_be_swapped(end):
             self._asked.let_through(call)
             return
-        inode = os.fstat(end.fileno()).st_ino
+        key = call.pid, os.fstat(end.fileno()).st_ino, said
         namespace = namespace_of(end.fileno())
         if namespace not in (0, self._inside.namespace):
             # Of a namespace that a program made for itself, from which nothing leads out.
             self._asked.let_through(call)
             return
-        if waiting := self._left_behind((call.pid, inode, said)):
+        if waiting := self._left_behind(key):
             waiting.call, waiting.number, waiting.left_at = call, number, 0.0
             if waiting.error >= 0:
                 self._finish(waiting)
@@ -146,7 +144,7 @@ class ConnectAnswers:
             # How the last one failed, which is told first (connect(2), EINPROGRESS). A reset one had not failed.
             self._asked.fail(call, before)
             return
-        self._begin(call, number, end, to, (call.pid, inode, said))
+        self._begin(call, number, end, to, key)
 
     def _leads_out(self, to: Peer) -> bool:
         """Whether the way to it goes by the gateway of a network that leads out, and not by a link of the program's."""
@@ -176,9 +174,8 @@ class ConnectAnswers:
                 seconds, micros = struct.unpack("@ll", end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16))
                 limit_s = seconds + micros / 1e6
                 self._poll.register(made.fileno(), select.POLLOUT)
-                self._waiting[made.fileno()] = _Waiting(
-                    call, number, made, key[1], key, time.monotonic() + limit_s if limit_s else 0.0
-                )
+                until = time.monotonic() + limit_s if limit_s else 0.0
+                self._waiting[made.fileno()] = _Waiting(call, number, made, key, until)
                 return
         except BaseException:
             made.close()
@@ -238,7 +235,7 @@ class ConnectAnswers:
             return
         try:
             if waiting.error in (0, errno.EINPROGRESS):
-                self._put(waiting.call, waiting.number, waiting.made, waiting.inode, waits=True)
+                self._put(waiting.call, waiting.number, waiting.made, waiting.key[1], waits=True)
             self._asked.fail(waiting.call, waiting.error)
         except OSError as error:
             self._asked.fail(waiting.call, error.errno or errno.EIO)
@@ -283,7 +280,7 @@ class ConnectAnswers:
         """What the caller knows the socket by: descriptors, and epolls with what is to be written there."""
         directory = self._asked.open_of(call.pid, "fd", os.O_RDONLY | os.O_DIRECTORY)
         names: list[int] = []
-        epolls: list[int] = []
+        numbers: list[int] = []
         try:
             with os.scandir(directory) as entries:
                 lowest = sorted(int(entry.name) for entry in islice(entries, _LOOKED_AT))
@@ -293,57 +290,30 @@ class ConnectAnswers:
                     if link == f"socket:[{inode}]":
                         names.append(each)
                     elif link == "anon_inode:[eventpoll]":
-                        epolls.append(each)
+                        numbers.append(each)
         finally:
             os.close(directory)
         polls: list[tuple[int, int, int, int]] = []
-        for each in epolls[:_EPOLLS]:
+        for each in numbers[:_EPOLLS]:
             with suppress(OSError):
-                polls += [(each, *found) for found in registered(self._fdinfo(call, each), inode)]
+                polls += [(each, *found) for found in epolls.registered(self._fdinfo(call, each), inode)]
         self._asked.check(call)
         return names, polls[:_TOLD]
 
     def _tell(self, call: Call, made: socket.socket, polls: list[tuple[int, int, int, int]]) -> None:
         """Have the caller's epolls tell of the new socket as they told of the old one, as far as that can be."""
-        process = self._asked.descriptors(call.pid)
+        process = self._asked.pidfd(call.pid)
         try:
             for epoll, fd, events, data in polls:
                 # It is closed by now, or a copy of one that was told (EEXIST), or we have no number left.
                 with suppress(OSError):
                     theirs = syscalls.pidfd_getfd(process, epoll)
                     try:
-                        add_as(theirs, made.fileno(), fd, events, data)
+                        epolls.add_as(theirs, made.fileno(), fd, events, data)
                     finally:
                         os.close(theirs)
         finally:
             os.close(process)
-
-
-def add_as(epoll: int, end: int, number: int, events: int, data: int) -> None:
-    """Add `end` to an epoll as the descriptor `number`, by which it knows it, too. Raises OSError.
-
-    Whatever has that number here is put aside for a moment: this is the only thread.
-    """
-    if end == number:
-        syscalls.epoll_add(epoll, number, events, data)
-        return
-    kept = -1
-    try:
-        kept = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
-    except OSError as error:
-        if error.errno != errno.EBADF:
-            # It could not be put back.
-            raise
-    try:
-        os.dup2(end, number, inheritable=False)
-        syscalls.epoll_add(epoll if epoll != number else kept, number, events, data)
-    finally:
-        if kept >= 0:
-            os.dup2(kept, number, inheritable=False)
-            os.close(kept)
-        else:
-            with suppress(OSError):
-                os.close(number)
 
 
 class Gateways:
@@ -379,14 +349,3 @@ def gateways(record: bytes) -> frozenset[bytes]:
             if text:
                 found.add(socket.inet_pton(family, text))
     return frozenset(found)
-
-
-def registered(fdinfo: bytes, inode: int) -> list[tuple[int, int, int]]:
-    """Under which numbers an epoll knows the file with this inode, with its events and data (proc(5)). Pure."""
-    found = []
-    for line in fdinfo.splitlines():
-        words = line.replace(b":", b": ").split()
-        said = dict(zip(words[::2], words[1::2], strict=False))
-        if said.get(b"tfd:") and said.get(b"ino:") and int(said[b"ino:"], 16) == inode:
-            found.append((int(said[b"tfd:"]), int(said[b"events:"], 16), int(said[b"data:"], 16)))
-    return found

@@ -113,7 +113,7 @@ class OpenAnswers:
     def _copied(self, call: Call, number: int, flags: int) -> int:
         """What the caller has open as `number`: a copy, which can do no more than that one."""
         try:
-            process = self._asked.descriptors(call.pid)
+            process = self._asked.pidfd(call.pid)
             try:
                 fd = syscalls.pidfd_getfd(process, number)
             finally:

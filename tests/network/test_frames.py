@@ -14,8 +14,9 @@ import struct
 import pytest
 
 from nbcontain.linux import routes, swaps
+from nbcontain.linux.epolls import add_as, registered
 from nbcontain.network import frames
-from nbcontain.runtime.connect_answers import add_as, gateways, registered
+from nbcontain.runtime.connect_answers import gateways
 from nbcontain.values import replace
 
 HERE, FAR = bytes([10, 5, 0, 2]), bytes([192, 0, 2, 9])

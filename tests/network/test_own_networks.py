@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,17 +16,15 @@ from pathlib import Path
 
 import pytest
 
-import needs
-import places
-from machine import Machine, assert_on_this_machines_network, murderous, network_processes, said, until
+from machine import Machine, assert_on_this_machines_network, murderous, said, until
 from nbcontain import joining
-from nbcontain.engine import Engine
 from nbcontain.errors import NetworkError, PortTaken
 from nbcontain.linux.starts import start_of
 from nbcontain.network import tunnels
 from nbcontain.network.records import place
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.container import Container
+from own_networks import own_machine, processes
 
 pytestmark = pytest.mark.of_users
 WAIT = "trap exit TERM; echo ready; while :; do sleep 0.1; done"
@@ -37,17 +34,8 @@ WORLD = "192.0.2.2"
 
 @pytest.fixture(scope="module")
 def shared(busybox_context: Path) -> Iterator[Machine]:
-    directory = Path(tempfile.mkdtemp(prefix="nbcontain-own-", dir=needs.scratch()))
-    with Engine(directory, environ={**os.environ, "NBCONTAIN_NETWORK": ""}) as engine:
-        machine = Machine(engine, busybox_context)
+    with own_machine(busybox_context, NBCONTAIN_NETWORK="") as machine:
         yield machine
-        machine.clear()
-        engine.networks.settle()
-        for process in processes(machine):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        engine.store.snapshots.remove_tree(engine.layout.snapshots)
-    places.remove(directory)
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +58,6 @@ def machine(shared: Machine, profile: str) -> Iterator[Machine]:
         if container.name not in ("web", "other"):
             shared.engine.remove_container(container, force=True)
     shared.engine.networks.prune()
-
-
-def processes(machine: Machine) -> dict[int, str]:
-    """The networks' processes of a machine's store, by pid."""
-    found = network_processes(machine.engine.layout.root)
-    with suppress(OSError):
-        record = json.loads(machine.engine.layout.network_process(place(), "uplink/uplink.json").read_bytes())
-        if start_of(record["pid"]) == record["start"]:
-            found[record["pid"]] = "uplink"
-    return found
 
 
 def make(machine: Machine, name: str, **said: object) -> None:
@@ -327,17 +305,9 @@ def there(machine: Machine) -> tuple[list[str], str, list[str], list[str]]:
 def test_two_stores_of_a_user_do_not_touch_each_others(
     machine: Machine, web: Container, profile: str, busybox_context: Path
 ) -> None:
-    directory = Path(tempfile.mkdtemp(prefix="nbcontain-own-", dir=needs.scratch()))
-    with Engine(directory, environ=dict(os.environ)) as engine:
-        another = Machine(engine, busybox_context)
+    with own_machine(busybox_context) as another:
         make(another, "one", subnets=("10.99.0.0/24",))
         assert "hello" not in another.sh(f"{get('10.99.0.2', 80, 1)}; :", network="one", ip="10.99.0.9")
-        engine.networks.settle()
-        for pid in processes(another):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        engine.store.snapshots.remove_tree(engine.layout.snapshots)
-    places.remove(directory)
     assert "hello" in machine.sh(get("web", 80), network="one")
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from lan import Lan
 from nbcontain.errors import NetworkError
-from nbcontain.network import rooms, uplink
+from nbcontain.network import links, rooms, uplink
 from nbcontain.network.records import Records
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
@@ -79,31 +80,59 @@ def test_what_a_killed_worker_was_about_to_write_goes_and_what_another_writes_st
     assert os.listdir(layout.network_sandboxes) == []
 
 
-def test_a_way_out_that_ends_at_once_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spawned(words: list[str], log: int) -> int:
-        """It has ended, and was waited for, before anybody can look at it."""
+Ways = Callable[[], list[tuple[str, str, int]]]
+
+
+class Ending:
+    """Outside, where every program has ended, and was waited for, before anybody can look at it."""
+
+    relay = None
+
+    def leads_out_by_ipv6(self) -> bool:
+        return False
+
+    def spawn(self, words: list[str], log: int) -> int:
         os.write(log, b"no such device\n")
         child = subprocess.Popen(["true"])
         child.wait()
         return child.pid
 
+
+@pytest.fixture
+def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ways:
+    """Gives what leads out when it is looked for twice, where the one program there is ends at once."""
+    monkeypatch.setattr(uplink, "missing", lambda: "")
+    monkeypatch.setattr(uplink, "there", lambda: {"pasta": "/bin/pasta"})
+    monkeypatch.setattr(uplink, "_FIRST_AGAIN_S", 0.0)
+
+    def asked() -> list[tuple[str, str, int]]:
+        made = uplink.Uplink(tmp_path / "uplink", Ending())  # type: ignore[arg-type]
+        found = []
+        for _ in range(2):
+            made.be(os.getpid(), wanted=True)
+            found.append((made.way, made.refusal, made.ending))
+        return found
+
+    def elsewhere() -> list[tuple[str, str, int]]:
+        # pyroute2 has a loop of its own, and a browser's may run in this thread.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asked).result()
+
+    return elsewhere
+
+
+def test_a_way_out_that_ends_at_once_is_none(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise NetworkError("no link either")
 
-    monkeypatch.setattr(uplink, "missing", lambda: "")
-    monkeypatch.setattr(uplink, "there", lambda: {"pasta": "/bin/pasta"})
-    monkeypatch.setattr(uplink.Links, "lay_out", refused)
-    outside = SimpleNamespace(leads_out_by_ipv6=lambda: False, spawn=spawned, relay=None)
+    monkeypatch.setattr(links.Links, "lay_out", refused)
+    assert ways() == [("", "pasta: no such device; no link either", -1)] * 2
 
-    def asked() -> None:
-        made = uplink.Uplink(tmp_path / "uplink", outside)  # type: ignore[arg-type]
-        for _ in range(2):
-            made.be(os.getpid(), wanted=True)
-            assert made.refusal == "pasta: no such device; no link either" and made.ending == -1
 
-    # pyroute2 has a loop of its own, and a browser's may run in this thread.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asked).result()
+def test_a_program_that_never_led_out_is_in_nobodys_way(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links.Links, "lay_out", lambda *_: None)
+    monkeypatch.setattr(uplink.Uplink, "_be_relay", lambda *_, **__: None)
+    assert ways() == [("socket swap", "pasta: no such device", -1)] * 2
 
 
 def test_a_holder_that_has_ended_is_replaced_by_whoever_finds_it(tmp_path: Path) -> None:
@@ -126,3 +155,18 @@ space.end()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "True\n"
+
+
+def test_a_way_is_laid_out_where_there_is_no_ipv6(lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a namespace of its own: what is laid out there stays."""
+    Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+    monkeypatch.setattr(links, "_CONF6", tmp_path)
+    addresses = [("198.19.211.100", 24, "198.19.211.2"), ("fd6e:6263:6f6e::100", 64, "fd6e:6263:6f6e::2")]
+
+    def laid_out() -> None:
+        links.Links("").lay_out(("near", "02:00:00:00:00:01"), ("far", "02:00:00:00:00:02"), addresses)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(laid_out).result()
+    shown = subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
+    assert "default via 198.19.211.2 dev near" in shown

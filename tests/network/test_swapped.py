@@ -6,22 +6,19 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import loads
 import needs
-import places
 from forging import POWERS, forging, places_on, replies
 from machine import Machine, network_processes, said, until
 from nbcontain.commands import networks
 from nbcontain.diagnosis import diagnosed
-from nbcontain.engine import Engine
 from nbcontain.networks import NetworkRequest
+from own_networks import own_machine
 
 pytestmark = pytest.mark.of_users(tunnel=False)
 WORLD, PORT = "192.0.2.2", 8000
@@ -31,19 +28,9 @@ WAIT = "trap exit TERM; echo ready; while :; do sleep 0.1; done"
 
 @pytest.fixture(scope="module")
 def shared(busybox_context: Path) -> Iterator[Machine]:
-    directory = Path(tempfile.mkdtemp(prefix="nbcontain-swap-", dir=needs.scratch()))
-    with Engine(directory, environ={**os.environ, "NBCONTAIN_NETWORK": ""}) as engine:
-        machine = Machine(engine, busybox_context)
+    with own_machine(busybox_context, NBCONTAIN_NETWORK="") as machine:
         with_program(machine, busybox_context)
         yield machine
-        machine.clear()
-        engine.volumes.prune(all=True)
-        engine.networks.settle()
-        for process in network_processes(directory):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        engine.store.snapshots.remove_tree(engine.layout.snapshots)
-    places.remove(directory)
 
 
 def with_program(machine: Machine, context: Path) -> None:

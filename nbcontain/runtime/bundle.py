@@ -123,7 +123,6 @@ class Bundle:
         self.path = path
         self.lock_fd: int | None = None
         """Held between writing the bundle and handing it to its supervisor."""
-        self.has_another_spec = False  # than it was written with, for which something may have been begun
         self._info = info
 
     @classmethod
@@ -209,13 +208,15 @@ class Bundle:
 
     @property
     def spec(self) -> Spec:
-        """Raises ContainerNotFound for one that somebody has removed."""
+        return spec_codec.spec_from_text(self.spec_text())
+
+    def spec_text(self) -> str:
+        """Its config.json as it is now. Raises ContainerNotFound for one that somebody has removed."""
         try:
-            text = self._text("config.json")
+            return self._text("config.json")
         except FileNotFoundError:
             self.require()
             raise
-        return spec_codec.spec_from_text(text)
 
     @property
     def rootfs(self) -> tuple[Mount, ...]:
@@ -359,7 +360,6 @@ class Bundle:
 
     def write_spec(self, spec: Spec) -> None:
         """Another spec for its next start."""
-        self.has_another_spec = True
         durable = self._is_durable()
         files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode(), durable=durable)
         if is_unusual(spec) != self.info.unusual:

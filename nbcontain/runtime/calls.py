@@ -13,7 +13,7 @@ from pathlib import Path
 from nbcontain.events import Notice
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
-from nbcontain.linux.starts import start_time
+from nbcontain.linux.starts import children_of, start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import answerers, contained, namespaces, rungs, sources, stage
@@ -227,24 +227,13 @@ def end_rest(bundle: Bundle) -> None:
     if "pid" in names and not bundle.answered:
         return
     while True:
-        for pid in _children():
+        for pid in children_of(os.getpid()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:
             return
-
-
-def _children() -> list[int]:
-    """Of this process, which has one thread (proc(5), /proc/pid/stat)."""
-    own, found = str(os.getpid()), []
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
-                if stat.read().rpartition(b")")[2].split()[1].decode() == own:
-                    found.append(int(name))
-    return found
 
 
 def remove_as_root(ids: IdMap, path: Path, rung_name: str) -> None:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
-from nbcontain.linux import confine, landlock, proot, syscalls, trees
+from nbcontain.linux import confine, landlock, proot, starts, syscalls, trees
 from nbcontain.oci.spec import Mount, Process, Spec
 from nbcontain.runtime import identity, programs
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, USER
@@ -114,21 +114,7 @@ def prepare(
 
 def child_of(pid: int) -> int:
     """The first process that PRoot, which `pid` is, has started; 0 if there is none."""
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            try:
-                fd = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                continue
-            try:
-                fields = os.read(fd, 4096).rpartition(b")")[2].split()
-            except OSError:
-                continue
-            finally:
-                os.close(fd)
-            if int(fields[1]) == pid:
-                return int(name)
-    return 0
+    return next(iter(starts.children_of(pid)), 0)
 
 
 def _text(root: int, path: str) -> str:

@@ -15,7 +15,7 @@ from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
 from nbcontain.linux import confine, landlock, proot, starts, syscalls, trees
 from nbcontain.oci.spec import Mount, Process, Spec
 from nbcontain.runtime import identity, programs
-from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, USER
+from nbcontain.runtime.annotations import DEFAULT_PATH
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.devices import DEVICES
 from nbcontain.runtime.programs import Program
@@ -85,9 +85,8 @@ def prepare(
     Raises SetupFailed, CommandNotFound and the like.
     """
     root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    words, groups = annotations.get(USER, ""), annotations.get(GROUPS, "")
-    who = identity.resolve(words, _text(root, "/etc/passwd"), _text(root, "/etc/group"), groups)
-    user = identity.with_own_group(who.user if words or groups else process.user)
+    who = identity.of_process(process, annotations, _text(root, "/etc/passwd"), _text(root, "/etc/group"))
+    user = identity.with_own_group(who.user)
     env = dict(entry.partition("=")[::2] for entry in process.env)
     env.setdefault("PATH", DEFAULT_PATH)
     env.setdefault("HOME", who.home)

@@ -62,7 +62,7 @@ def be_program(
     elif bundle.info.unusual and sources.need_host(bundle.spec):
         opened = sources.opened(bundle.spec, stage.user_namespace, own_map=f"/proc/{pid}/ns/user")
     ends[3:3] = (*opened.values(), *texts.values())
-    answered = answerers.fork_for(bundle, bundle.spec) if (words := bundle.answered) else None
+    answered = answerers.fork_for(bundle, bundle.spec) if (words := bundle.info.answers) else None
     if answered is not None:
         ends.append(answered.fileno())
     order = {
@@ -224,7 +224,7 @@ def end_rest(bundle: Bundle) -> None:
     Whoever loses its parent becomes ours, who are their subreaper; so in the end all are.
     """
     names = bundle.spec.linux.namespaces if bundle.info.unusual else rungs.named(bundle.info.rung).namespaces
-    if "pid" in names and not bundle.answered:
+    if "pid" in names and not bundle.info.answers:
         return
     while True:
         for pid in children_of(os.getpid()):

@@ -109,7 +109,7 @@ class Execs:
                 root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             answered = answerers.fork_for(self._bundle, spec, self._pidfd)
             answers = answerers.Answers(
-                self._bundle.answered, self._bundle.answers(), answered.fileno() if answered else -1
+                self._bundle.info.answers, self._bundle.answers(), answered.fileno() if answered else -1
             )
             body = program(message, seccomp, root_fd, answers)
             if not rungs.named(self._bundle.info.rung).enters:

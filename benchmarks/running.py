@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from measuring import heading, interleaved, private_disk, ratio, row, spawned
@@ -127,8 +127,20 @@ def podman(disk: Path) -> Iterator[list[str]]:
             return
         yield words
     finally:
-        # It leaves its storage mounted over itself.
-        subprocess.run(["umount", "-l", str(disk / "podman" / "overlay")], check=False, stderr=subprocess.DEVNULL)
+        # Whoever attended a container has podman clean up after it, and mount its storage for that, when it is gone.
+        deadline = time.monotonic() + 10
+        while is_named(runroot) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        shutil.rmtree(runroot, ignore_errors=True)
+
+
+def is_named(word: str) -> bool:
+    """Whether a process has been told of this."""
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if word.encode() in each.read_bytes():
+                return True
+    return False
 
 
 def of_output(engine: Engine, disk: Path) -> None:

@@ -80,7 +80,7 @@ class Host:
         Raises Unavailable where even the trying fails.
         """
         uid, gid = os.geteuid(), os.getegid()
-        program = proot.on_path() if uid else ""
+        program = proot.known_by() if uid else ""
         identity = [_VERSION, boot_id(), os.uname().release, uid, gid, str(data_root), _confinement(), program]
         answers = _remembered(cache, identity)
         if answers is None:

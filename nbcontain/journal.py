@@ -23,10 +23,6 @@ TYPE_CHECKING = False  # typing's own would cost every process of ours its impor
 if TYPE_CHECKING:
     from nbcontain.linux.watching import Watch
 
-_CHUNK_BYTES = 1 << 16
-OUTPUT_BYTES_PER_RECORD = 8192
-"""Longer output is cut into several records, so that one line stays one write of moderate size."""
-
 _MISSING = "output is missing here: it was removed, as --log-opt says, before it was read"
 KEPT_OUTPUT_BYTES = 64 << 20
 """What a kernel keeps of a foreground container's output; the whole of a detached one's is on disk."""
@@ -122,36 +118,24 @@ class FileJournal:
 
     def append(self, event: Event) -> None:
         """Write it down. Raises OSError where the disk takes no more; the next one begins on a line of its own."""
-        now = time.time()
-        if isinstance(event, Output) and len(event.data) > OUTPUT_BYTES_PER_RECORD:
-            for start in range(0, len(event.data), OUTPUT_BYTES_PER_RECORD):
-                piece = event.data[start : start + OUTPUT_BYTES_PER_RECORD]
-                self._write(encode(Record(now, Output(event.task, event.stream, piece))))
-        else:
-            self._write(encode(Record(now, event)))
+        line = encode(Record(time.time(), event))
+        if self._write([line]) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def extend(self, parts: Sequence[bytes]) -> int:
         """Write down what together is whole lines; gives how many of their bytes the disk took."""
-        gap = [b"\n"] if self._is_torn else []
         try:
-            written = os.writev(self.fileno(), [*gap, *parts]) - len(gap)
+            return self._write(parts)
         except OSError:
             return 0
+
+    def _write(self, parts: Sequence[bytes]) -> int:
+        gap = [b"\n"] if self._is_torn else []
+        written = os.writev(self.fileno(), [*gap, *parts]) - len(gap)
         self._is_torn = written < sum(map(len, parts))
         if self.limit_bytes:
             self.make_room()
         return written
-
-    def _write(self, line: bytes) -> None:
-        fd = self.fileno()
-        if self._is_torn:
-            line = b"\n" + line
-        written = os.write(fd, line)
-        self._is_torn = written < len(line)
-        if self._is_torn:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        if self.limit_bytes:
-            self.make_room()
 
     def make_room(self) -> None:
         """Begin another file, if this one is as large as it may be."""

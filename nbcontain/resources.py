@@ -174,8 +174,8 @@ class Resources:
             group = self.group(container)
             group.limit(changed if not known else replace(Limits(), **{name: getattr(changed, name) for name in named}))
             self._adopt(container, group)
-        kept = {name: given for name, given in spec.linux.resources.items() if name == "devices"}
-        bundle.write_resources(replace(spec, linux=replace(spec.linux, resources=kept | limits.to_json(changed))))
+        resources = limits.merged(spec.linux.resources, limits.to_json(changed))
+        bundle.write_resources(replace(spec, linux=replace(spec.linux, resources=resources)))
         return changed
 
     # --- looking ---

@@ -156,6 +156,11 @@ def test_a_proot_that_shows_this_machines_files_or_does_not_run_is_none(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     found, said = proot.tried()
     assert not found and why in said
+    before = proot.known_by()
+    program.write_text("#!/bin/sh\necho v5.4.0\n")
+    os.utime(program, ns=(0, 1))
+    # Another one in its place is tried anew.
+    assert before.startswith(f"{program} ") and proot.known_by() == f"{program} 1"
 
 
 def test_the_command_tries_everything_down_to_a_process_inside(engine: Engine) -> None:

@@ -17,6 +17,7 @@ from nbcontain.errors import Cancelled, Span
 from nbcontain.events import Finished, Notice, Output, Progress, Record, Started, decode, encode, scope
 from nbcontain.journal import FileJournal, MemoryJournal
 from nbcontain.linux import watching
+from nbcontain.runtime import output_lines
 from nbcontain.task import Task
 
 texts = st.text(max_size=40)
@@ -105,7 +106,7 @@ def test_a_torn_last_line_hides_nothing_before_it(tmp_path: Path) -> None:
 
 def test_long_output_is_cut_into_records_of_moderate_size(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    FileJournal(path).append(Output("c", "stdout", b"x" * 100_000))
+    FileJournal(path).extend(output_lines.parts(1.0, "c", "stdout", b"x" * 100_000))
     records = FileJournal(path).read()
     assert max(len(record.event.data) for record in records) <= 8192  # type: ignore[union-attr]
     assert b"".join(record.event.data for record in records) == b"x" * 100_000  # type: ignore[union-attr]

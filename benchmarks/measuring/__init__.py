@@ -38,7 +38,10 @@ def private_disk(size_bytes: int = DISK_BYTES) -> Iterator[Path]:
     """
     if os.environ.get(WHERE):
         with tempfile.TemporaryDirectory(prefix="nbcontain-bench-", dir=os.environ[WHERE]) as name:
-            yield Path(name)
+            try:
+                yield Path(name)
+            finally:
+                _unmount_below(Path(name))
         return
     with tempfile.TemporaryDirectory(prefix="nbcontain-bench-") as name:
         directory = Path(name, "disk")
@@ -58,9 +61,18 @@ def private_disk(size_bytes: int = DISK_BYTES) -> Iterator[Path]:
         finally:
             # Containers that just ended may take a moment to let go of it.
             for _ in range(50):
+                _unmount_below(directory)
                 if subprocess.run(["umount", str(directory)], stderr=subprocess.DEVNULL).returncode == 0:
                     break
                 time.sleep(0.1)
+
+
+def _unmount_below(directory: Path) -> None:
+    """Take away what others have left mounted there, as podman does its storage over itself."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    for place in reversed([line.split()[4] for line in lines]):
+        if place.startswith(f"{directory.resolve()}/"):
+            subprocess.run(["umount", "-l", place], check=False, stderr=subprocess.DEVNULL)
 
 
 def interleaved(

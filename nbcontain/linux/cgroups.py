@@ -141,8 +141,11 @@ class Group:
         try:
             self._limit_first([each for each in first if each.controller in self._tree.first])
             for setting in second:
-                if _OLD_NAMES.get(setting.controller, setting.controller) not in self._tree.first:
-                    self._set(self._second(setting.controller), setting)
+                if _OLD_NAMES.get(setting.controller, setting.controller) in self._tree.first:
+                    continue
+                if not setting.file:
+                    raise SetupFailed("nothing here can limit it", why=setting.value)
+                self._set(self._second(setting.controller), setting)
             if devices:
                 self._allow(devices)
         except OSError as error:
@@ -341,8 +344,6 @@ class Group:
         return directory
 
     def _set(self, directory: Path, setting: Setting) -> None:
-        if not setting.file:
-            raise SetupFailed("nothing here can limit it", why=setting.value)
         names = [name for name in setting.file.split("|") if (directory / name).exists()]
         if not names:
             if setting.needed:

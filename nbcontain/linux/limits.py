@@ -7,6 +7,10 @@ from collections.abc import Iterator, Mapping
 from nbcontain.oci.strict_json import Fields
 from nbcontain.values import dataclass
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any
+
 UNLIMITED = -1
 THROTTLES = ("read_bps", "write_bps", "read_iops", "write_iops")
 """What of a disk can be held back, as flags and `io.max` begin (docker run --device-read-bps)."""
@@ -65,6 +69,11 @@ def to_json(limits: Limits) -> dict[str, object]:
     return {name: group for name, group in kept.items() if group}
 
 
+def merged(document: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """`linux.resources` of both: in each of their groups what `more` says, and what else there was."""
+    return {**document, **{name: {**document.get(name, {}), **group} for name, group in more.items()}}
+
+
 def from_json(document: Mapping[str, object]) -> Limits:
     """The inverse of `to_json`; raises BadDocument."""
     top = Fields(document, "resources")
@@ -101,7 +110,8 @@ def _throttle_key(kind: str) -> str:
 class Setting:
     """A file of a controller, and what it is to say. `needed`: the kernel has to have it.
 
-    Without a file it is what this version has no file for, and `value` says so.
+    Without a file it is a limit that this version does not have, as `value` says: where another version has the
+    controller, that one keeps it.
     """
 
     controller: str

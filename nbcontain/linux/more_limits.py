@@ -1,4 +1,4 @@
-"""What else of the machine may be limited, as config.json says it (config-linux.md#control-groups). Pure."""
+"""What may be limited besides what `limits` names, as config.json says it (config-linux.md#control-groups). Pure."""
 
 from __future__ import annotations
 
@@ -64,10 +64,9 @@ class MoreLimits:
             ("memory", "swappiness", memory),
         ):  # fmt: skip
             if where.amount(key) is not None:
-                yield Setting(controller, "", f"{where.place}.{key}: control groups of version 2 have no such limit")
+                yield _missing(controller, where, key)
         if memory.flag("disableOOMKiller"):
-            reason = f"{memory.place}.disableOOMKiller: control groups of version 2 cannot do that"
-            yield Setting("memory", "", reason)
+            yield _missing("memory", memory, "disableOOMKiller")
         if (burst := cpu.amount("burst")) is not None:
             yield Setting("cpu", "cpu.max.burst", str(burst))
         if (idle := cpu.amount("idle")) is not None:
@@ -81,8 +80,10 @@ class MoreLimits:
             yield Setting("hugetlb", f"hugetlb.{size}.max", str(limit))
             yield Setting("hugetlb", f"hugetlb.{size}.rsvd.max", str(limit), needed=False)
         network = self.top.object("network")
-        if network.amount("classID") or network.objects("priorities"):
-            raise BadDocument("resources.network: control groups of version 2 have no classes and priorities")
+        if network.amount("classID"):
+            yield _missing("net_cls", network, "classID")
+        if network.objects("priorities"):
+            yield _missing("net_prio", network, "priorities")
         yield from self._rdma()
         for name, value in self.top.texts_by_name("unified").items():
             if "/" in name or "." not in name:
@@ -104,6 +105,10 @@ class MoreLimits:
 def more_limits(document: Mapping[str, object]) -> MoreLimits:
     """Those of `linux.resources`; raises BadDocument."""
     return MoreLimits(Fields(document, "resources"))
+
+
+def _missing(controller: str, where: Fields, key: str) -> Setting:
+    return Setting(controller, "", f"{where.place}.{key}: control groups of version 2 have no such limit")
 
 
 def _size(fields: Fields) -> str:

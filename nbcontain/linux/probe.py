@@ -31,7 +31,7 @@ def main(words: list[str]) -> None:
     root, name = Path(words[0]), words[1]
     uid, gid = os.geteuid(), os.getegid()
     single = IdMap.identity() if uid == 0 else IdMap.single(uid, gid)
-    ranges = IdMap.ranges(uid, gid, subordinate("/etc/subuid", uid, name), subordinate("/etc/subgid", gid, name))
+    ranges = IdMap.ranges(uid, gid, subordinate("/etc/subuid", uid, name), subordinate("/etc/subgid", uid, name))
     # Those that wait in a child of their own all wait at once.
     found: dict[str, Answer | Callable[[], Answer]] = {
         "ADMIN": begun(_mount_tmpfs, single, syscalls.CLONE_NEWNS) if uid == 0 else (False, "you are not root"),

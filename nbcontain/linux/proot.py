@@ -24,6 +24,15 @@ def on_path() -> str:
     return ""
 
 
+def known_by() -> str:
+    """What one that was tried is known again by, unless it has been changed since; "" if there is none."""
+    program = on_path()
+    try:
+        return f"{program} {os.stat(program).st_mtime_ns}" if program else ""
+    except OSError:
+        return ""
+
+
 def tried() -> tuple[bool, str]:
     """Whether there is a PRoot that hides this machine's files, with its path; or what is wrong with the one there."""
     program = on_path()

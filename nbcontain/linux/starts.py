@@ -1,9 +1,10 @@
-"""When processes began: with that a pid names one process for good, and not whoever has its number by now."""
+"""When processes began: with that a pid names one process for good, and not whoever has it now. And their children."""
 
 from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 
 def start_time(pid: int) -> int:
@@ -37,6 +38,17 @@ def kill(pid: int, began: int) -> None:
         pass
     finally:
         os.close(pidfd)
+
+
+def children_of(pid: int) -> list[int]:
+    """The pids of a process' children (proc(5), stat, field 4); also of those that were not waited for."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        # One that ends while it is looked at is nobody's any more.
+        with suppress(OSError):
+            if int(_fields(int(name))[1]) == pid:
+                found.append(int(name))
+    return found
 
 
 def _fields(pid: int) -> list[str]:

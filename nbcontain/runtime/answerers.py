@@ -98,7 +98,7 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | None:
     Without one it is for the container's first program, which says where it is. Gives the channel on which the program
     is to introduce itself.
     """
-    words = bundle.answered.split()
+    words = bundle.info.answers.split()
     if not words or "blind" in words:
         return None
     # Only now: most containers have no use for it. (Where they have, the zygote has imported it.)

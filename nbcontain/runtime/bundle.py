@@ -123,7 +123,6 @@ class Bundle:
         self.path = path
         self.lock_fd: int | None = None
         """Held between writing the bundle and handing it to its supervisor."""
-        self.has_another_spec = False  # than it was written with, for which something may have been begun
         self._info = info
 
     @classmethod
@@ -132,9 +131,9 @@ class Bundle:
 
         Synced unless the container is to be forgotten anyway. `spec_text` is the spec, if it is written already.
         """
-        info = replace(info, unusual=is_unusual(spec))
+        info = replace(info, unusual=is_unusual(spec), answers=_answered(info.answers, spec))
         seccomp = filter_of(spec.linux.seccomp)
-        answers = _answers_of(_answered(info, spec))
+        answers = _answers_of(info.answers)
         keep = not (info.remove or info.build_step)
         files.make_directory(path, durable=False)
         bundle = cls(path)
@@ -209,13 +208,15 @@ class Bundle:
 
     @property
     def spec(self) -> Spec:
-        """Raises ContainerNotFound for one that somebody has removed."""
+        return spec_codec.spec_from_text(self.spec_text())
+
+    def spec_text(self) -> str:
+        """Its config.json as it is now. Raises ContainerNotFound for one that somebody has removed."""
         try:
-            text = self._text("config.json")
+            return self._text("config.json")
         except FileNotFoundError:
             self.require()
             raise
-        return spec_codec.spec_from_text(text)
 
     @property
     def rootfs(self) -> tuple[Mount, ...]:
@@ -227,12 +228,7 @@ class Bundle:
 
     def answers(self) -> bytes:
         """The filter for the calls that are answered for the kernel, or pretended; b"" if there is none."""
-        return files.read(self.path / "answers.bpf", _LIMIT_BYTES) if self.answered else b""
-
-    @property
-    def answered(self) -> str:
-        """Which of its calls are answered for the kernel, as `answered_calls` names them: its connections, too."""
-        return _answered(self.info, self.spec) if self.info.unusual else self.info.answers
+        return files.read(self.path / "answers.bpf", _LIMIT_BYTES) if self.info.answers else b""
 
     def state(self) -> State:
         """As its supervisor last wrote it; `creating` before that."""
@@ -359,13 +355,13 @@ class Bundle:
 
     def write_spec(self, spec: Spec) -> None:
         """Another spec for its next start."""
-        self.has_another_spec = True
-        durable = self._is_durable()
-        files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode(), durable=durable)
-        if is_unusual(spec) != self.info.unusual:
-            self.write_info(unusual=is_unusual(spec))
-        if answers := _answers_of(_answered(self.info, spec)):
+        durable, words = self._is_durable(), _answered(self.info.answers, spec)
+        if answers := _answers_of(words):
             files.replace(self.path / "answers.bpf", answers, durable=durable)
+        if (is_unusual(spec), words) != (self.info.unusual, self.info.answers):
+            self.write_info(unusual=is_unusual(spec), answers=words)
+        # Last: whoever finds it as it is to be finds the others so, too.
+        files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode(), durable=durable)
 
     def write_resources(self, spec: Spec) -> None:
         """Other limits than it had; everything else is as it was."""
@@ -438,8 +434,10 @@ def is_unusual(spec: Spec) -> bool:
     )
 
 
-def _answered(info: ContainerInfo, spec: Spec) -> str:
-    return f"{info.answers}{' net' if WAY_OUT in spec.annotations else ''}".strip()
+def _answered(words: str, spec: Spec) -> str:
+    """With its connections, where these are answered for now."""
+    others = [each for each in words.split() if each != "net"]
+    return " ".join([*others, "net"] if WAY_OUT in spec.annotations else others)
 
 
 def _answers_of(words: str) -> bytes:

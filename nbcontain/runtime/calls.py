@@ -13,7 +13,7 @@ from pathlib import Path
 from nbcontain.events import Notice
 from nbcontain.journal import FileJournal
 from nbcontain.linux.idmap import IdMap
-from nbcontain.linux.starts import start_time
+from nbcontain.linux.starts import children_of, start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import answerers, contained, namespaces, rungs, sources, stage
@@ -62,7 +62,7 @@ def be_program(
     elif bundle.info.unusual and sources.need_host(bundle.spec):
         opened = sources.opened(bundle.spec, stage.user_namespace, own_map=f"/proc/{pid}/ns/user")
     ends[3:3] = (*opened.values(), *texts.values())
-    answered = answerers.fork_for(bundle, bundle.spec) if (words := bundle.answered) else None
+    answered = answerers.fork_for(bundle, bundle.spec) if (words := bundle.info.answers) else None
     if answered is not None:
         ends.append(answered.fileno())
     order = {
@@ -224,27 +224,16 @@ def end_rest(bundle: Bundle) -> None:
     Whoever loses its parent becomes ours, who are their subreaper; so in the end all are.
     """
     names = bundle.spec.linux.namespaces if bundle.info.unusual else rungs.named(bundle.info.rung).namespaces
-    if "pid" in names and not bundle.answered:
+    if "pid" in names and not bundle.info.answers:
         return
     while True:
-        for pid in _children():
+        for pid in children_of(os.getpid()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:
             return
-
-
-def _children() -> list[int]:
-    """Of this process, which has one thread (proc(5), /proc/pid/stat)."""
-    own, found = str(os.getpid()), []
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
-                if stat.read().rpartition(b")")[2].split()[1].decode() == own:
-                    found.append(int(name))
-    return found
 
 
 def remove_as_root(ids: IdMap, path: Path, rung_name: str) -> None:

@@ -83,7 +83,7 @@ class Execs:
 
         Gives its pid, which is its own until `on_end` is told.
         """
-        inside = self._joined(message, fds)
+        inside = self._joined(message, fds, is_asked=client is not None)
         running = self._followed(inside, client)
         running.on_end, running.detached = on_end, bool(message.get("detach"))
         with _ended_on_error(running):
@@ -96,11 +96,11 @@ class Execs:
                 inside.channel.send({"go": True})
         return running.pid
 
-    def _joined(self, message: Message, fds: list[int]) -> stage.Inside:
-        """A process inside that waits for its start."""
+    def _joined(self, message: Message, fds: list[int], *, is_asked: bool) -> stage.Inside:
+        """A process inside that waits for its start. After one that somebody has asked for, there may be more."""
         spec, seccomp = self._known()
         if waiting := self._taken():
-            self._last = message
+            self._last = message if is_asked else self._last
             if inside := waiting.join(message, fds[:3]):
                 return inside
         root_fd, answered = -1, None
@@ -109,7 +109,7 @@ class Execs:
                 root_fd = os.open(self._bundle.rootfs[0].source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             answered = answerers.fork_for(self._bundle, spec, self._pidfd)
             answers = answerers.Answers(
-                self._bundle.answered, self._bundle.answers(), answered.fileno() if answered else -1
+                self._bundle.info.answers, self._bundle.answers(), answered.fileno() if answered else -1
             )
             body = program(message, seccomp, root_fd, answers)
             if not rungs.named(self._bundle.info.rung).enters:
@@ -120,7 +120,7 @@ class Execs:
                 from nbcontain.runtime import shifted
 
                 shifted.give(spec, fds[:3])
-            elif not kept and not answers.words:
+            elif is_asked and not kept and not answers.words:
                 self._last = message
             flags = flags_of(spec.linux.namespaces)
             return stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)

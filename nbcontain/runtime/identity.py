@@ -5,8 +5,11 @@ The host's name services are never asked: they would load libraries, and answer 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from nbcontain.errors import SetupFailed
-from nbcontain.oci.spec import User
+from nbcontain.oci.spec import Process, User
+from nbcontain.runtime.annotations import GROUPS, USER
 from nbcontain.values import dataclass, replace
 
 
@@ -45,8 +48,17 @@ def resolve(words: str, passwd: str, group: str, more_groups: str = "") -> Ident
     return Identity(User(uid, gid, tuple(dict.fromkeys(more))), (row[5] if row else "") or "/")
 
 
+def of_process(process: Process, annotations: Mapping[str, str], passwd: str, group: str) -> Identity:
+    """Who a program runs as: whoever its annotations name, with its own umask; its own numbers where they name nobody.
+    """
+    words, groups = annotations.get(USER, ""), annotations.get(GROUPS, "")
+    who = resolve(words, passwd, group, groups)
+    user = replace(who.user, umask=process.user.umask) if words or groups else process.user
+    return replace(who, user=user)
+
+
 def owner(words: str, passwd: str, group: str) -> User:
-    """The same, as COPY, ADD and WORKDIR mean it: a bare number is the group's number too."""
+    """Whom COPY, ADD and WORKDIR mean: a bare number is the group's number too."""
     return resolve(f"{words}:{words}" if words.isascii() and words.isdecimal() else words, passwd, group).user
 
 

@@ -37,7 +37,7 @@ _STATISTICS = frozenset(
 def separate(flags: int) -> None:
     """Init: leave the host's namespaces of CLONE_NEW… `flags`, only now that the container is known.
 
-    Not done beforehand: a copy of the mounts would miss what is mounted later, and keep the host from unmounting.
+    Not while it waits for one: a copy of the mounts would miss what is mounted later, and keep others from unmounting.
     """
     if flags:
         syscalls.unshare(flags)

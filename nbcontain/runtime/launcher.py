@@ -50,8 +50,8 @@ class Launcher:
         self._is_ready = False
         self._expecting: list[Channel] = []
         """To spares that wait for an order already."""
-        self._told: dict[str, Channel] = {}
-        """To spares that have been told which container they are going to be, by its id."""
+        self._told: dict[str, tuple[Channel, str]] = {}
+        """To spares that have been told which container they are going to be, by its id; and as which spec."""
 
     def warm(self) -> None:
         """Have a zygote started; returns at once, and the first launch waits until it is ready."""
@@ -78,7 +78,8 @@ class Launcher:
             with self._lock:
                 if not self._expecting:
                     return
-                self._told[container_id] = channel = self._expecting.pop()
+                channel = self._expecting.pop()
+                self._told[container_id] = channel, spec
             told.append(container_id)
             # Should it be dead, another one takes the order.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -89,7 +90,7 @@ class Launcher:
         finally:
             for each in told:
                 if unused := self._told.pop(each, None):
-                    unused.close()
+                    unused[0].close()
 
     def close(self) -> None:
         """End the zygote; containers go on."""
@@ -139,11 +140,7 @@ class Launcher:
             "volatile": bundle.info.remove or bundle.info.build_step,
         }
         try:
-            told = self._told.pop(bundle.path.name, None)
-            if told is not None and bundle.has_another_spec:
-                told.close()
-                told = None
-            channel = self._ordered(message, [fd for fd in ends if fd is not None], told)
+            channel = self._ordered(message, [fd for fd in ends if fd is not None], self._told_of(bundle))
         finally:
             for fd in ends[1:]:
                 if fd is not None:
@@ -206,6 +203,18 @@ class Launcher:
                 os.close(fd)
 
     # --- the zygote ---
+
+    def _told_of(self, bundle: Bundle) -> Channel | None:
+        """To the spare that has been told of this container; not of what that was to be before somebody changed it."""
+        channel, spec = self._told.get(bundle.path.name, (None, ""))
+        if channel is None:
+            return None
+        is_so = bundle.spec_text() == spec
+        del self._told[bundle.path.name]
+        if is_so:
+            return channel
+        channel.close()
+        return None
 
     def _ordered(self, message: Message, fds: Sequence[int], told: Channel | None = None) -> Channel:
         """Send an order, and again if whoever it was for is dead, also because a zygote was ended from outside.

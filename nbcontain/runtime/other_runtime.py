@@ -84,10 +84,12 @@ def _device_rules(spec: Spec) -> list[dict[str, object]]:
         return [DeviceRule(True).to_json()]
     rules = []
     for mount in spec.mounts:
+        if mount.type != "bind":
+            continue
         # What is not there yet is a file of ours or a volume.
         with suppress(FileNotFoundError):
             status = os.stat(mount.source)
-            if mount.type == "bind" and (kind := _KINDS.get(stat.S_IFMT(status.st_mode))):
+            if kind := _KINDS.get(stat.S_IFMT(status.st_mode)):
                 rules.append(DeviceRule(True, kind, os.major(status.st_rdev), os.minor(status.st_rdev)))
     return [each.to_json() for each in within(rules)]
 

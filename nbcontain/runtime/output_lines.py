@@ -4,7 +4,7 @@ Run by the supervisor and by the pump, which imports this by its own name and no
 """
 
 RECORD_BYTES = 8192
-"""As in `journal.OUTPUT_BYTES_PER_RECORD`."""
+"""Longer output is cut into several lines of moderate size."""
 _TABS = b"\t\r\x1b"
 _CONTROLS = bytes(each for each in (*range(32), 127) if each not in (*_TABS, 10))
 _END = b"}\n"

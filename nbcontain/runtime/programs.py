@@ -16,7 +16,7 @@ from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
 from nbcontain.linux import confine
 from nbcontain.oci.spec import Process
 from nbcontain.runtime import console, identity
-from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, USER
+from nbcontain.runtime.annotations import DEFAULT_PATH, USER
 from nbcontain.runtime.answerers import Answers
 from nbcontain.values import replace
 
@@ -66,11 +66,8 @@ def prepare(
     # The files that are read below may be symlinks to what only the host's root may open, such as /proc/kmsg.
     confine.reduce(process)
     _take_own_null()
-    words, groups = annotations.get(USER, ""), annotations.get(GROUPS, "")
-    who = identity.resolve(words, text_of("/etc/passwd"), text_of("/etc/group"), groups)
-    user = replace(who.user, umask=process.user.umask) if words or groups else process.user
-    if path:
-        user = identity.with_own_group(user)
+    who = identity.of_process(process, annotations, text_of("/etc/passwd"), text_of("/etc/group"))
+    user = identity.with_own_group(who.user) if path else who.user
     env = dict(entry.partition("=")[::2] for entry in process.env)
     if path:
         env.setdefault("PATH", path)
@@ -95,7 +92,7 @@ def prepare(
         last = confine.become(process, user, seccomp=seccomp, before=before)
     except OSError as error:
         raise SetupFailed(
-            f"cannot become user {words or user.uid}",
+            f"cannot become user {annotations.get(USER) or user.uid}",
             errno=error.errno,
             why=f"{error.strerror}: only the ids that are mapped into this container exist",
         ) from error

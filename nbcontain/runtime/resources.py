@@ -14,7 +14,7 @@ from pathlib import Path
 from nbcontain.errors import UsageError
 from nbcontain.linux import device_rules
 from nbcontain.linux.cgroups import Group, Tree
-from nbcontain.linux.limits import THROTTLES, UNLIMITED, Limits, Throttle, from_json, to_json
+from nbcontain.linux.limits import THROTTLES, UNLIMITED, Limits, Throttle, from_json, merged, to_json
 from nbcontain.linux.more_limits import more_limits
 from nbcontain.oci.strict_json import Fields
 from nbcontain.options import option, with_defaults
@@ -152,10 +152,8 @@ def resources_of(options: LimitOptions) -> dict[str, Any]:
         "cpu": {"realtimePeriod": period, "realtimeRuntime": runtime},
         "blockIO": {"weightDevice": disks or None},
     }
-    for name, group in further.items():
-        if kept := {key: value for key, value in group.items() if value is not None}:
-            document[name] = {**document.get(name, {}), **kept}
-    return document
+    said = {name: {key: value for key, value in group.items() if value is not None} for name, group in further.items()}
+    return merged(document, {name: group for name, group in said.items() if group})
 
 
 def size_of(text: str, flag: str) -> int | None:

@@ -92,11 +92,12 @@ def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung, handed
         source_fd = mounted(source)
         fds.append(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source_fd))
         os.close(source_fd)
-    if not rung.enters:
+    others = [*fds, *(fd for fd in handed if stat.S_ISDIR(os.fstat(fd).st_mode))]
+    if rung.enters:
+        _go(root_fd, rung, None, others)
+    else:
         os.fchdir(root_fd)
-        landlock.confine_to(".", [*fds, *(fd for fd in handed if stat.S_ISDIR(os.fstat(fd).st_mode))])
-        return fds
-    _go(root_fd, rung, None, [*fds, *(fd for fd in handed if stat.S_ISDIR(os.fstat(fd).st_mode))])
+        landlock.confine_to(".", others)
     os.close(root_fd)
     return fds
 

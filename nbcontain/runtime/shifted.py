@@ -185,11 +185,8 @@ class Handed(Bundle):
                 file.seek(0)
                 self._texts[name] = file.read(_LIMIT_BYTES) or b""
 
-    @property
-    def spec(self) -> Spec:
-        from nbcontain.oci import spec_codec
-
-        return spec_codec.spec_from_text(self._texts["config.json"].decode())
+    def spec_text(self) -> str:
+        return self._texts["config.json"].decode()
 
     def seccomp(self, spec: Spec) -> bytes:
         return self._texts["seccomp.bpf"] if spec.linux.seccomp else b""

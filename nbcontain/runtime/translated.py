@@ -12,10 +12,10 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
-from nbcontain.linux import confine, landlock, proot, syscalls, trees
+from nbcontain.linux import confine, landlock, proot, starts, syscalls, trees
 from nbcontain.oci.spec import Mount, Process, Spec
 from nbcontain.runtime import identity, programs
-from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, USER
+from nbcontain.runtime.annotations import DEFAULT_PATH
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.devices import DEVICES
 from nbcontain.runtime.programs import Program
@@ -85,9 +85,8 @@ def prepare(
     Raises SetupFailed, CommandNotFound and the like.
     """
     root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    words, groups = annotations.get(USER, ""), annotations.get(GROUPS, "")
-    who = identity.resolve(words, _text(root, "/etc/passwd"), _text(root, "/etc/group"), groups)
-    user = identity.with_own_group(who.user if words or groups else process.user)
+    who = identity.of_process(process, annotations, _text(root, "/etc/passwd"), _text(root, "/etc/group"))
+    user = identity.with_own_group(who.user)
     env = dict(entry.partition("=")[::2] for entry in process.env)
     env.setdefault("PATH", DEFAULT_PATH)
     env.setdefault("HOME", who.home)
@@ -114,21 +113,7 @@ def prepare(
 
 def child_of(pid: int) -> int:
     """The first process that PRoot, which `pid` is, has started; 0 if there is none."""
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            try:
-                fd = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                continue
-            try:
-                fields = os.read(fd, 4096).rpartition(b")")[2].split()
-            except OSError:
-                continue
-            finally:
-                os.close(fd)
-            if int(fields[1]) == pid:
-                return int(name)
-    return 0
+    return next(iter(starts.children_of(pid)), 0)
 
 
 def _text(root: int, path: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
 from functools import partial
 
 from nbcontain.linux import syscalls
@@ -39,7 +38,6 @@ class Waiting:
     def __init__(self, pidfd: int, flags: int, seccomp: bytes, like: Message) -> None:
         """`like` is the last message: the next one's pages are made its own with it, while nobody waits."""
         self._stage = stage.attended(partial(_wait, pidfd, flags, seccomp, like))
-        self._pidfd = os.pidfd_open(self._stage.pid)
 
     def join(self, message: Message, fds: list[int]) -> stage.Inside | None:
         """As `stage.join`, of this very stage; None if it is dead, or was killed over it."""
@@ -48,7 +46,6 @@ class Waiting:
         except (BrokenPipeError, ConnectionResetError):
             self.end()
             return None
-        os.close(self._pidfd)
         try:
             return stage.joined(self._stage)
         except ChildProcessError:
@@ -58,11 +55,9 @@ class Waiting:
     def end(self) -> None:
         """It is not wanted."""
         self._stage.channel.close()
-        # Who ends all that a container has left behind may have met it.
-        with suppress(ProcessLookupError, ChildProcessError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            os.waitpid(self._stage.pid, 0)
-        os.close(self._pidfd)
+        # Nobody else waits for it, so that this is its number, be it dead.
+        os.kill(self._stage.pid, signal.SIGKILL)
+        os.waitpid(self._stage.pid, 0)
 
 
 def _wait(pidfd: int, flags: int, seccomp: bytes, like: Message, channel: Channel) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nbcontain.errors import BadDocument, SetupFailed, UsageError
 from nbcontain.linux.cgroups import PARENT, Group, Tree, sweep
 from nbcontain.linux.limits import Limits, Setting, Throttle, from_json, settings, to_json
+from nbcontain.linux.more_limits import more_limits
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.resources import LimitOptions, limits_of, size_of
 
@@ -206,6 +207,25 @@ def test_a_controller_that_was_not_handed_over_is_one_clear_error(tmp_path: Path
     with pytest.raises(SetupFailed, match="no controller io") as error:
         Group(fake_v2(tmp_path / "root"), "one").limit(Limits(io_weight=100))
     assert "without the limit" in error.value.hint
+
+
+@pytest.mark.parametrize("resources", [
+    {"memory": {"swappiness": 0}}, {"memory": {"disableOOMKiller": True}}, {"cpu": {"realtimePeriod": 1000}},
+    {"network": {"classID": 7}}, {"network": {"priorities": [{"name": "lo", "priority": 1}]}},
+])  # fmt: skip
+def test_what_only_version_1_keeps_is_refused_where_version_2_would_have_to(
+    tmp_path: Path, resources: dict[str, object]
+) -> None:
+    more = more_limits(resources).settings
+    with pytest.raises(SetupFailed) as error:
+        Group(fake_v2(tmp_path / "root"), "one").limit(Limits(), more=more)
+    assert "version 2" in error.value.why
+    (wanted,) = more(1)
+    first = tmp_path / "first"
+    made(first / PARENT / "one")
+    (first / PARENT / "one" / wanted.file).touch()
+    Group(Tree({wanted.controller: first}, tmp_path / "root"), "one").limit(Limits(), more=more)
+    assert (first / PARENT / "one" / wanted.file).read_text() == wanted.value
 
 
 def test_a_machine_without_groups_is_one_clear_error() -> None:

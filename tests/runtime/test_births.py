@@ -18,6 +18,7 @@ from nbcontain.events import Output
 from nbcontain.oci.spec import IdMapping, Mount, Spec
 from nbcontain.runtime import rehearsal
 from nbcontain.runtime.beforehand import Beforehand
+from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.rungs import Rung
@@ -233,6 +234,21 @@ def test_a_container_starts_though_who_was_told_of_it_is_dead(machine: Machine) 
         yield
 
     assert machine.engine.run(options, around=killing).result().stdout == "there\n"  # type: ignore[union-attr]
+
+
+def test_who_was_told_of_another_container_than_it_becomes_is_not_it(machine: Machine) -> None:
+    machine.run("true")
+
+    @contextmanager
+    def changing(container: Container) -> Iterator[None]:
+        # By whoever knows its bundle.
+        spec = container.bundle.spec
+        words = replace(spec.process, args=("echo", "changed"))
+        Bundle(container.bundle.path).write_spec(replace(spec, process=words, hostname="changed"))
+        yield
+
+    options = RunOptions(image="box", command=("echo", "told"))
+    assert machine.engine.run(options, around=changing).result().stdout == "changed\n"  # type: ignore[union-attr]
 
 
 def test_what_hindered_init_beforehand_is_told_when_somebody_hears_of_it() -> None:

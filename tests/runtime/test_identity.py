@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbcontain.errors import SetupFailed
-from nbcontain.runtime.identity import resolve
+from nbcontain.oci.spec import Process, User
+from nbcontain.runtime.annotations import GROUPS, USER
+from nbcontain.runtime.identity import of_process, resolve
 from nbcontain.runtime.signals import signal_number
 
 PASSWD = (
@@ -57,3 +59,16 @@ def test_signals_have_names_and_numbers(text: str, number: int) -> None:
 def test_what_is_no_signal_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no signal"):
         signal_number(text)
+
+
+@pytest.mark.parametrize(
+    "annotations, user",
+    [
+        ({}, User(3, 4, (5,), umask=0o77)),
+        ({USER: "ada"}, User(1000, 100, (50, 10), umask=0o77)),
+        ({USER: "77", GROUPS: "wheel"}, User(77, 0, (10,), umask=0o77)),
+    ],
+)
+def test_a_program_has_its_own_mask_whoever_it_runs_as(annotations: dict[str, str], user: User) -> None:
+    process = Process(("true",), user=User(3, 4, (5,), umask=0o77))
+    assert of_process(process, annotations, PASSWD, GROUP).user == user

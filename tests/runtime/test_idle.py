@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from machine import SLEEP, Machine, said, supervisor_of, until
 from nbcontain.errors import Cancelled, ContainerError
 from nbcontain.events import Output, Record, decode, encode
+from nbcontain.linux.starts import children_of
 from nbcontain.runtime import output_lines, pump
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
@@ -88,6 +89,17 @@ def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machi
     client.close()
     until(lambda: is_small(supervisor))
     assert waiting() == []
+
+
+def test_no_stage_waits_for_the_next_check_of_a_containers_health(machine: Machine) -> None:
+    container = machine.start(SLEEP, health_cmd="true", health_interval="1s")
+    until(lambda: (container.health() or {}).get("Status") == "healthy", 15)
+    supervisor = supervisor_of(container.pid)
+    found = []
+    for _ in range(30):
+        found.append(children_of(supervisor))
+        time.sleep(0.02)
+    assert [container.pid] in found
 
 
 def is_child(pid: int, parent: int) -> bool:

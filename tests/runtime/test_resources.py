@@ -103,6 +103,11 @@ def test_limits_that_only_version_1_has_hold_there_and_are_refused_elsewhere(
         assert found["MemorySwappiness"] == options.get("memory_swappiness")
         assert found["OomKillDisable"] == options.get("oom_kill_disable")
         assert found["CpuRealtimeRuntime"] == options.get("cpu_rt_runtime", 0)
+        kept = container.bundle.spec.linux.resources
+        machine.engine.resources.update(container, LimitOptions(memory="128m", cpu_shares=100))
+        now = container.bundle.spec.linux.resources
+        assert all(now[name].keys() >= kept[name].keys() for name in ("memory", "cpu") if name in kept)
+        assert now["memory"]["limit"] == 128 << 20
 
 
 @pytest.mark.parametrize(("options", "why"), [

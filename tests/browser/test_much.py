@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import statistics
 import time
@@ -14,12 +13,12 @@ import pytest
 from playwright.sync_api import expect
 
 from lab import OpenLab
+from rounds import SOAK
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 
 LOAD = "%load_ext nbcontain"
-IS_SOAK = os.environ.get("NBCONTAIN_SOAK", "") not in ("", "0")
-LINE_COUNT, CARD_COUNT, DELAY_COUNT = (100_000, 20, 20) if IS_SOAK else (20_000, 6, 8)
+LINE_COUNT, CARD_COUNT, DELAY_COUNT = (100_000, 20, 20) if SOAK else (20_000, 6, 8)
 TALKING = (
     "%container run -d --name {} box sh -c \"trap 'exit 0' TERM; n=0; "
     "while :; do n=$((n+1)); echo tick $n; sleep 0.1; done\""
@@ -78,7 +77,7 @@ def test_a_line_is_seen_soon_after_it_was_written(open_lab: OpenLab) -> None:
         [booted, DELAY_COUNT],
     )
     print(f"from a line to the page: median {statistics.median(delays):.0f} ms, longest {max(delays):.0f} ms")
-    assert statistics.median(delays) < (150 if IS_SOAK else 1000), delays
+    assert statistics.median(delays) < (150 if SOAK else 1000), delays
 
 
 def test_a_board_follows_what_comes_and_goes(open_lab: OpenLab) -> None:

@@ -101,7 +101,7 @@ def test_whatever_comes_and_goes_leaves_nothing(machine: Machine, lan: Lan) -> N
         until(lambda: len(machine.left()) == 2)
         return belongings(machine)
 
-    for number in range(60 if SOAK else 18):
+    for number in rounds(60, 18):
         one(number)
     before, opened, size_kib = settled(), Counter(descriptors()), rss_kib()
     for number in rounds(10_000, 18):

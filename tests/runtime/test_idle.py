@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine import SLEEP, Machine, said, supervisor_of, until
+from machine import SLEEP, Machine, children_of, is_small, said, supervisor_of, until
 from nbcontain.errors import Cancelled, ContainerError
 from nbcontain.events import Output, Record, decode, encode
 from nbcontain.runtime import output_lines, pump
@@ -23,10 +23,6 @@ from nbcontain.runtime.idle import Idle
 from nbcontain.runtime.messages import connect
 
 COUNT = "trap 'exit 3' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
-
-
-def is_small(pid: int) -> bool:
-    return "pump" in Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def asleep(machine: Machine, script: str, **options: object) -> Container:
@@ -67,8 +63,7 @@ def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machi
     supervisor = supervisor_of(container.pid)
 
     def waiting() -> list[int]:
-        pids = [int(each.name) for each in Path("/proc").glob("[0-9]*")]
-        return [pid for pid in pids if pid != container.pid and is_child(pid, supervisor)]
+        return [pid for pid in children_of(supervisor) if pid != container.pid]
 
     # As long as somebody may want something, it does not fall asleep.
     client = connect(container.bundle.path)
@@ -88,13 +83,6 @@ def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machi
     client.close()
     until(lambda: is_small(supervisor))
     assert waiting() == []
-
-
-def is_child(pid: int, parent: int) -> bool:
-    try:
-        return supervisor_of(pid) == parent
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_an_idle_containers_own_end_is_told(profile: str, machine: Machine) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import SLEEP, Machine, is_running, supervisor_of, until
+from machine import SLEEP, Machine, children_of, inside_of, is_running, supervisor_of, until
 from nbcontain.engine import Engine
 from nbcontain.errors import ContainerError
 from nbcontain.events import Notice, Output
@@ -24,16 +24,6 @@ from nbcontain.runtime.container import Container
 from rounds import SOAK, rounds
 
 pytestmark = pytest.mark.timeout(7200 if SOAK else 120)
-
-
-def inside_of(space: str) -> list[int]:
-    """Whoever lives in this pid namespace. Not the dead: for some of them this machine's first process is to wait."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/{pid}/ns/pid") == space and is_running(int(pid)):
-                found.append(int(pid))
-    return found
 
 
 def mounts_of(machine: Machine) -> list[str]:
@@ -146,11 +136,7 @@ def test_who_has_got_a_dead_containers_pid_is_not_touched(machine: Machine, reus
 
 def zombies_of(parent: int) -> int:
     """How many children of a process are dead and not waited for."""
-    count = 0
-    for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-        with contextlib.suppress(OSError):
-            count += Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    return count
+    return list(children_of(parent).values()).count("Z")
 
 
 @pytest.mark.parametrize("init", [True, False], ids=["init", "no init"])

@@ -70,7 +70,7 @@ def jupyter() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def store(jupyter: dict[str, str]) -> Iterator[Engine]:
     """A store with an image of this machine's Python and ipykernel, and one whose user is not root."""
-    with places.store_directory() as directory, Engine(directory) as engine:
+    with places.store_directory(needs.memory()) as directory, Engine(directory) as engine:
         engine.from_host("hostpy", packages=("ipykernel",)).result()
         engine.build(WITH_USER, BuildOptions(tags=("hostpy-user",))).result()
         yield engine

@@ -33,6 +33,15 @@ def asleep(machine: Machine, script: str, **options: object) -> Container:
     return container
 
 
+def ending(machine: Machine, then: str, **options: object) -> Container:
+    """One whose supervisor is idle, and which does this of itself and is over: it is told to from outside."""
+    container = asleep(machine, f"trap '{then}' USR1; echo first; while :; do sleep 0.05; done", **options)
+    pid = container.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGUSR1)
+    return container
+
+
 def numbers(container: Container) -> list[int]:
     return [int(word) for word in said(container).split()]
 
@@ -86,19 +95,19 @@ def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machi
 
 
 def test_an_idle_containers_own_end_is_told(profile: str, machine: Machine) -> None:
-    container = asleep(machine, "echo first; sleep 5; echo last words; exit 9")
+    container = ending(machine, "echo last words; exit 9")
     assert container.wait(10) == 9
     assert said(container) == "first\nlast words\n"
 
 
 def test_an_idle_container_with_rm_is_forgotten_at_its_end(machine: Machine) -> None:
-    container = asleep(machine, "echo first; sleep 5", remove=True)
+    container = ending(machine, "exit", remove=True)
     until(lambda: not container.bundle.path.exists(), 10)
     assert machine.engine.containers() == []
 
 
 def test_nothing_is_lost_when_much_is_written_to_an_idle_supervisor(machine: Machine) -> None:
-    container = asleep(machine, "echo first; sleep 5; head -c 8000000 /dev/zero | tr '\\0' x; echo; echo end")
+    container = ending(machine, 'head -c 8000000 /dev/zero | tr "\\0" x; echo; echo end; exit')
     assert container.wait(20) == 0
     assert said(container) == "first\n" + "x" * 8_000_000 + "\nend\n"
 

@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import expect
 
 from lab import OpenLab
+from machine import until
 from rounds import SOAK
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -58,8 +59,7 @@ def test_many_cards_live_beside_each_other(open_lab: OpenLab) -> None:
     logs = lab.page.get_by_role("log")
     expect(logs).to_have_count(CARD_COUNT)
     before = logs.all_inner_texts()
-    lab.page.wait_for_timeout(1000)
-    assert all(new != old for old, new in zip(before, logs.all_inner_texts(), strict=True))
+    until(lambda: all(new != old for old, new in zip(before, logs.all_inner_texts(), strict=True)))
     lab.button(CARD_COUNT, "Stop").click()
     expect(lab.card(CARD_COUNT)).to_contain_text("exited 0")
 

@@ -31,7 +31,8 @@ pictures: ## every card in JupyterLab, light and dark, into docs/images/ and .ca
 	@$(BIN)/python tools/pictures.py
 
 SOAKED := tests/reliability tests/network tests/build/test_file_systems.py tests/browser/test_much.py \
-	tests/hostile/test_races.py tests/runtime/test_rounds.py tests/notebook/test_kernel_rounds.py
+	tests/hostile/test_races.py tests/runtime/test_rounds.py tests/notebook/test_kernel_rounds.py \
+	tests/store/test_store.py tests/oci_runtime
 soak: ## reliability at full count: every kill point, power cut, disk size, and long fuzzing (some hours)
 	@tools/setup test
 	@NBCONTAIN_DOCKERFILES=300000 nice $(BIN)/python -m pytest tests/dockerfile -q

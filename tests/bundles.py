@@ -9,13 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import needs
+from machine import until
 from nbcontain.runtime.oci_report import example
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -71,10 +71,7 @@ class Runtime:
         return str(json.loads(self("state", name).stdout)["status"])
 
     def await_status(self, name: str, wanted: str) -> None:
-        deadline = time.monotonic() + 20
-        while self.status(name) != wanted:
-            assert time.monotonic() < deadline, f"{name} is not {wanted}"
-            time.sleep(0.02)
+        until(lambda: self.status(name) == wanted, 20, lambda: f"{name} {wanted}")
 
     def clear(self) -> None:
         """Remove all containers."""
@@ -148,14 +145,6 @@ class Deviation(NamedTuple):
             assert re.search(self.seen, str(error)), f"wanted is {self.seen!r} ({self.instead}), and not: {error}"
         else:
             raise AssertionError(f"not so any more: {self.instead}")
-
-
-def until(holds: Callable[[], object], timeout_s: float = 20) -> None:
-    """Wait for something that happens in another process."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s"
-        time.sleep(0.01)
 
 
 def sections(text: str) -> Mapping[str, list[str]]:

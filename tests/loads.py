@@ -14,8 +14,8 @@ import pytest
 import needs
 from machine import Machine, until
 from nbcontain.runtime.container import Container
+from rounds import SOAK
 
-SOAK = bool(os.environ.get("NBCONTAIN_SOAK"))
 LOAD_S = 20 if SOAK else 2
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 BUSYBOX = "mkdir -p /web; echo loaded > /web/index.html; echo ready; exec httpd -f -p 80 -h /web"

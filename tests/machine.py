@@ -160,17 +160,49 @@ def murderous(
     return victim, delay_s
 
 
+def stat_of(pid: int | None) -> tuple[str, int]:
+    """A process's state and its parent (proc(5), stat). Raises FileNotFoundError, ProcessLookupError if it is gone."""
+    state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return state, int(parent)
+
+
 def is_running(pid: int) -> bool:
     """Whether there is such a process that is more than a memory."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return stat_of(pid)[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
 def supervisor_of(pid: int | None) -> int:
-    """Whose child a container's first process is (proc(5), stat, field 4)."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    """Whose child a container's first process is."""
+    return stat_of(pid)[1]
+
+
+def is_small(supervisor: int) -> bool:
+    """Whether it is idle: a pump, and no more."""
+    return "pump" in Path(f"/proc/{supervisor}/cmdline").read_text()
+
+
+def children_of(parent: int) -> dict[int, str]:
+    """The processes that any of its threads has begun, each with its state: "Z" is dead and not waited for."""
+    found = {}
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, its_parent = stat_of(pid)
+            if its_parent == parent:
+                found[pid] = state
+    return found
+
+
+def inside_of(space: str) -> list[int]:
+    """Whoever lives in this pid namespace. Not the dead: for some of them this machine's first process is to wait."""
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/ns/pid") == space and is_running(pid):
+                found.append(pid)
+    return found
 
 
 def assert_on_this_machines_network(machine: Machine, why: str) -> None:
@@ -185,7 +217,7 @@ def said(container: Container) -> str:
     return b"".join(record.event.data for record in container.output()).decode()  # type: ignore[union-attr]
 
 
-def until(holds: Callable[[], bool], timeout_s: float = 30, what: Callable[[], str] = str) -> None:
+def until(holds: Callable[[], object], timeout_s: float = 30, what: Callable[[], str] = str) -> None:
     """Wait for something that happens in another process."""
     deadline = time.monotonic() + timeout_s
     while not holds():

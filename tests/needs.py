@@ -74,6 +74,27 @@ def scratch(*, runs: bool = True) -> str:
     return tempfile.gettempdir()
 
 
+def memory() -> str:
+    """A directory in memory, for stores of tests that unpack whole distributions and are about the programs in them.
+
+    On a disk they would take most of their time for waiting until files are gone, or are written out. Where there is
+    not plenty of memory, or overlays could not be had there as on a disk, this is scratch().
+    """
+    place = Path("/dev/shm")
+    if os.environ.get("NBCONTAIN_TEST_DIR") or not place.is_dir():
+        return scratch()
+    available = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) << 10
+    status = os.statvfs(place)
+    if status.f_flag & os.ST_NOEXEC or min(available, status.f_bavail * status.f_frsize) < 8 << 30:
+        return scratch()
+    with tempfile.NamedTemporaryFile(dir=place) as tried:
+        try:
+            os.setxattr(tried.name, "user.nbcontain", b"1")  # Linux 6.6
+        except OSError:
+            return scratch()
+    return str(place)
+
+
 def file_system_of(path: Path) -> str:
     """The type of the file system that holds a path, as in /proc/self/mountinfo (proc_pid_mountinfo(5))."""
     best, kind = "", ""

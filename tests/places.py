@@ -15,18 +15,26 @@ import needs
 
 
 @contextmanager
-def store_directory() -> Iterator[Path]:
+def store_directory(scratch: str = "") -> Iterator[Path]:
     """A fresh directory for a store, where overlays work; ended and removed with all that runs in it."""
-    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
-    yield directory
-    with suppress(ImportError):
-        from nbcontain.engine import Engine
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=scratch or needs.scratch()))
+    try:
+        yield directory
+    finally:
+        with suppress(ImportError):
+            from nbcontain.engine import Engine
+            from nbcontain.errors import NbcontainError
 
-        with Engine(directory) as engine:
-            for container in engine.containers():
-                engine.remove_container(container, force=True)
-            engine.serving.stop()
-    shutil.rmtree(directory, ignore_errors=True)
+            with Engine(directory) as engine:
+                for container in engine.containers():
+                    engine.remove_container(container, force=True)
+                engine.serving.stop()
+            shutil.rmtree(directory, ignore_errors=True)
+            # Files of subordinate ids, which only an engine may remove.
+            if directory.exists():
+                with suppress(OSError, NbcontainError), Engine(directory) as engine:
+                    engine.store.snapshots.remove_tree(engine.layout.snapshots)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def remove(directory: Path) -> None:

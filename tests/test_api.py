@@ -16,6 +16,7 @@ import pytest
 import loops
 import nbcontain as nb
 from images import BUSYBOX
+from machine import until
 from nbcontain.api import _own_engine as OWN_ENGINE  # noqa: N812 - before the fixtures put another in its place
 from nbcontain.errors import (
     ContainerError,
@@ -63,13 +64,6 @@ def web(box: str) -> Iterator[nb.Container]:
     with nb.container(box, ["sh", "-c", "echo one; echo two >&2; echo three; sleep 60"], name="web") as container:
         until(lambda: len(container.logs()) == 3)
         yield container
-
-
-def until(holds: object, timeout_s: float = 10) -> None:
-    end = time.monotonic() + timeout_s
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 # --- run and build ---

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import needs
 import places
 from images import BUSYBOX
-from machine import until
+from machine import is_small, supervisor_of, until
 from nbcontain import detach_keys
 from nbcontain.build.plan import BuildOptions
 from nbcontain.channel import Channel
@@ -156,8 +156,8 @@ def test_a_terminals_journal_is_kept_while_nobody_looks(box: Engine, sits: Sits)
     script = "while read x; do echo got-$x; done"
     box.run(RunOptions(image="busybox", command=("sh", "-c", script), name="quiet", detach=True, tty=True)).result()
     container = box.container("quiet")
-    supervisor = int(Path(f"/proc/{container.pid}/stat").read_text().rpartition(")")[2].split()[1])
-    until(lambda: "pump" in Path(f"/proc/{supervisor}/cmdline").read_text(), 15)
+    supervisor = supervisor_of(container.pid)
+    until(lambda: is_small(supervisor), 15)
     hands = sits("attach", "quiet")
     hands.says("one", "got-one\r\n")
     hands.types("\x10\x11")

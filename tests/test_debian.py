@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import needs
+import places
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.runtime.generate import RunOptions
@@ -19,6 +22,13 @@ FROM debian
 RUN apt-get update && apt-get install -y --no-install-recommends hello && hello
 CMD ["hello"]
 """
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """For root's store on the disk, and in memory for the users', who do the same beside it."""
+    with places.store_directory(needs.memory() if os.geteuid() else "") as directory:
+        yield directory
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import shutil
 import ssl
 import subprocess
 import sys
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import needs
+import places
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.oci.image import Image
@@ -89,13 +89,11 @@ def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     from test_debian import minbase
 
     tar = minbase(request.config.rootpath, tmp_path_factory.mktemp("debian"))
-    root = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
-    with Engine(root) as engine:
+    with places.store_directory(needs.memory()) as root, Engine(root) as engine:
         if not engine.profile.runs:
             needs.missing("no containers can be run here")
         engine.archives.import_image(str(tar), "debian").result()
         yield engine
-    shutil.rmtree(root, ignore_errors=True)
 
 
 def configured(*command: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import needs
+import places
 from machine import until
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
@@ -42,14 +43,11 @@ def services(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """An engine with the image `services`, which is built once per checkout and Dockerfile, and loaded afterwards."""
     kept = KEPT / f"services-{hashlib.sha256(SERVICES.encode()).hexdigest()[:12]}.tar"
     if kept.exists():
-        root = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
-        with Engine(root) as engine:
+        with places.store_directory(needs.memory()) as root, Engine(root) as engine:
             if not engine.profile.runs:
                 needs.missing("no containers can be run here")
             engine.archives.load(str(kept)).result()
             yield engine
-            clear(engine)
-        shutil.rmtree(root, ignore_errors=True)
         return
     engine = request.getfixturevalue("debian")
     context = Path(tempfile.mkdtemp())
@@ -57,13 +55,6 @@ def services(request: pytest.FixtureRequest) -> Iterator[Engine]:
     shutil.rmtree(context)
     engine.archives.save(["services"], str(kept)).result()
     yield engine
-    clear(engine)
-
-
-def clear(engine: Engine) -> None:
-    for container in engine.containers():
-        engine.remove_container(container, force=True, volumes=True)
-    engine.volumes.prune(all=True)
 
 
 def start(engine: Engine, name: str, script: str, health: str, **options: object) -> Container:

@@ -19,7 +19,7 @@ from pathlib import Path
 PARTS = (
     (
         "tests/oci_runtime", "tests/registry", "tests/reliability", "tests/store", "tests/test_debian.py",
-        "tests/test_services.py",
+        "tests/test_real.py", "tests/test_services.py",
     ),
     ("tests/build", "tests/hostile", "tests/notebook"),
 )  # fmt: skip

@@ -21,7 +21,7 @@ from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
 from nbcontain.host import Ability
 from nbcontain.runtime.generate import RunOptions
-from reliability.conftest import SOAK
+from rounds import SOAK
 
 FILE_SYSTEMS = ("xfs", "btrfs", "tmpfs") if SOAK else ("xfs",)
 BIG = 24 << 20

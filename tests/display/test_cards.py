@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from journals import FakeContainer, endless, told
+from machine import until
 from nbcontain.display import live, surface
 from nbcontain.display.ansi import Line, Run
 from nbcontain.display.board import Board
@@ -45,13 +46,6 @@ def outputs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Handle]]:
     monkeypatch.setattr(surface, "display", publish)
     monkeypatch.setattr(live, "_GRACE_S", 0.2)
     yield handles
-
-
-def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def line(text: str) -> Line:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 pytest.importorskip("anywidget")
 
+from machine import until
 from nbcontain.display.terminals import Terminal, transcript  # noqa: E402
 from nbcontain.events import Output  # noqa: E402
 
@@ -87,13 +87,6 @@ def test_whoever_writes_faster_than_the_page_draws_waits_for_it() -> None:
     assert talker.taken <= 5
     terminal.widget._handle_custom_msg({"kind": "drawn", "bytes": 4 * 65536}, [])
     until(lambda: talker.taken > 5)
-
-
-def until(condition: Any) -> None:
-    end = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_of_several_pages_one_answers_what_a_program_asks_of_its_terminal() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import SLEEP, Machine, until
+from machine import SLEEP, Machine, supervisor_of, until
 from nbcontain.linux.starts import start_time
 
 
@@ -25,21 +25,10 @@ def test_the_reaper_shows_nothing_of_the_host(machine: Machine) -> None:
     assert said.count("ermission denied") == 3
 
 
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
 def test_an_orphan_is_ended_before_anything_else_uses_its_layer(machine: Machine) -> None:
     """A program that cleared its PR_SET_PDEATHSIG, played by a process of ours that the state names."""
     container = machine.start(SLEEP)
-    supervisor = parent(container.pid or 0)
+    supervisor = supervisor_of(container.pid)
     state = container.state()
     os.kill(supervisor, signal.SIGKILL)
     until(lambda: container.status == "lost")
@@ -51,7 +40,7 @@ def test_an_orphan_is_ended_before_anything_else_uses_its_layer(machine: Machine
         assert orphan.wait(5) == -signal.SIGKILL
         assert container.status == "running"
         # One whose number is somebody else's by now is left alone.
-        os.kill(parent(container.pid or 0), signal.SIGKILL)
+        os.kill(supervisor_of(container.pid), signal.SIGKILL)
         until(lambda: container.status == "lost")
         container.bundle.write_state(replace(state, pid=other.pid, pid_start=start_time(other.pid) - 1))
         machine.engine.remove_container(container)

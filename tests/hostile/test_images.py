@@ -23,6 +23,7 @@ from machine import Machine
 from nbcontain.errors import BadArchive, NbcontainError
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Descriptor, Image, ImageConfig, Layer
+from nbcontain.registry.wire import Wire
 from nbcontain.store import compression, tar
 
 sys.path.insert(1, str(Path(__file__).parent.parent / "registry"))
@@ -42,6 +43,8 @@ def registry() -> Iterator[Registry]:
 @pytest.fixture(autouse=True)
 def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    # What is cut short is asked for again, at once.
+    monkeypatch.setattr(Wire, "pause", lambda wire, seconds: wire.strike())
 
 
 def pulled(

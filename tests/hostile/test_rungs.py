@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import needs
-from machine import SLEEP, Machine, supervisor_of, until
+from machine import SLEEP, Machine, children_of, supervisor_of, until
 from nbcontain.host import Ability
 from nbcontain.linux.starts import start_of
 
@@ -148,25 +148,12 @@ def test_who_has_rid_itself_of_the_translator_is_still_kept_from_this_machines_f
     assert said in ("", "on\n", "on\nend\n")  # whatever it had come to when it was ended
 
 
-def children(pid: int) -> set[int]:
-    """The processes that a process has."""
-    found = set()
-    for each in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            found.add(int(each))
-    return found
-
-
 def test_neither_the_supervisor_nor_who_answers_is_traced_read_robbed_or_killed(rung: Machine, grabbing: str) -> None:
     container = rung.start(SLEEP, image=grabbing)
     init = container.pid
     assert init is not None
     supervisor = supervisor_of(init)
-    outside = {supervisor, *children(supervisor)} - {init}
+    outside = {supervisor, *children_of(supervisor)} - {init}
     if rung.engine.profile.rung.answers:
         assert len(outside) > 1  # who answers is one of them
     assert rung.execute(container, "grab", *map(str, sorted(outside))) == (0, "tried\n")

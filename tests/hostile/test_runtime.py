@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import Machine, said, until
+from machine import Machine, is_running, said, supervisor_of, until
 from nbcontain.errors import NbcontainError, SetupFailed
 from nbcontain.runtime.bundle import State
 from nbcontain.runtime.generate import RunOptions
@@ -267,8 +267,8 @@ def test_a_container_dies_with_its_supervisor(machine: Machine, user: str, init:
     container = machine.start("echo ready; sleep 60", user=user, init=init)
     pid = container.pid
     assert pid
-    os.kill(_stat(pid)[1], signal.SIGKILL)
-    until(lambda: _stat(pid)[0] in "Z-")
+    os.kill(supervisor_of(pid), signal.SIGKILL)
+    until(lambda: not is_running(pid))
     assert container.status == "lost"
 
 
@@ -309,10 +309,3 @@ def test_who_asks_a_server_inside_has_no_rights_there() -> None:
     assert asked.stdout.split() == ["CapPrm:", "0" * 16, "CapEff:", "0" * 16]
 
 
-def _stat(pid: int) -> tuple[str, int]:
-    """State and parent of a process; "-" if it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return "-", 0
-    return fields[0], int(fields[1])

@@ -36,6 +36,7 @@ from nbcontain.network import tunnels
 from nbcontain.network.records import place
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.container import Container
+from rounds import SOAK, rounds
 
 WAIT = "trap exit TERM; echo ready; while :; do sleep 0.1; done"
 WEB = "mkdir /web; echo hello from $HOSTNAME > /web/index.html; echo ready; exec httpd -f -p 80 -h /web"
@@ -279,7 +280,7 @@ def test_a_server_that_is_killed_under_load_ends_its_connections_and_nothing_els
     staying = machine.start(WEB, name="staying", network="lab", publish=("8081:80",))
     for each in (web, staying):
         wait_for_web(each)
-    forwarder, seconds = processes_of(machine)["forwarder"], 20 if os.environ.get("NBCONTAIN_SOAK") else 3
+    forwarder, seconds = processes_of(machine)["forwarder"], 20 if SOAK else 3
     descriptors = len(os.listdir(f"/proc/{forwarder}/fd"))
     load = (wrk, "-t1", "-c32", f"-d{seconds}s", "--timeout", "1s")
     here = subprocess.Popen([*load, "http://127.0.0.1:8080/"], stdout=subprocess.PIPE, text=True)
@@ -424,8 +425,7 @@ def test_what_ends_by_itself_leaves_nothing(machine: Machine, lan: Lan) -> None:
 def test_many_starts_and_ends_leave_the_machine_as_it_was(machine: Machine, lan: Lan) -> None:
     before = picture()
     make(machine, "lab")
-    rounds = 1000 if os.environ.get("NBCONTAIN_SOAK") else 12
-    for n in range(rounds):
+    for n in rounds(1000, 12):
         machine.run("true", network="lab", publish=(f"{9100 + n % 50}:80",))
     machine.engine.networks.remove("lab")
     machine.engine.networks.settle()
@@ -488,7 +488,7 @@ def test_joining_and_leaving_again_and_again_leaves_the_machine_as_it_was(machin
     make(machine, "side")
     there = machine.start(WAIT, name="there", network="lab", publish=("0.0.0.0:8080:80",))
     before = picture()
-    for _ in range(1000 if os.environ.get("NBCONTAIN_SOAK") else 5):
+    for _ in rounds(1000, 5):
         machine.engine.networks.connect("side", there)
         machine.engine.networks.disconnect("side", there)
     assert picture() == before
@@ -602,7 +602,7 @@ def test_whatever_is_killed_whenever_one_settling_leaves_nothing(machine: Machin
     make(machine, "lab")
     machine.engine.networks.settle()
     before, chance = picture(), random.Random(7)
-    for number in range(300 if os.environ.get("NBCONTAIN_SOAK") else 6):
+    for number in rounds(300, 6):
         told = murderous(machine, chance, number, ("worker", "names", "forwarder"), partial(living, machine))
         machine.clear()
         machine.engine.networks.settle()

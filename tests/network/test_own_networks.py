@@ -25,6 +25,7 @@ from nbcontain.network.records import place
 from nbcontain.networks import NetworkRequest
 from nbcontain.runtime.container import Container
 from own_networks import own_machine, processes
+from rounds import rounds
 
 pytestmark = pytest.mark.of_users
 WAIT = "trap exit TERM; echo ready; while :; do sleep 0.1; done"
@@ -278,7 +279,7 @@ def test_whatever_is_killed_whenever_one_settling_leaves_nothing(
     machine.engine.networks.settle()
     before, chance = there(machine), random.Random(7)
     roles = ("space", "uplink", "outside", "names", "forwarder", "worker")
-    for number in range(300 if os.environ.get("NBCONTAIN_SOAK") else 4):
+    for number in rounds(300, 4):
         told = murderous(machine, chance, number, roles, lambda: processes(machine))
         for container in machine.engine.containers():
             if container.name not in ("web", "other"):

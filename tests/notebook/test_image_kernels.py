@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +26,7 @@ import loops
 import needs
 import places
 from kernels import CHECKOUT, Kernel
+from machine import until
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import NameTaken, Unavailable, UsageError
@@ -70,7 +70,7 @@ def jupyter() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def store(jupyter: dict[str, str]) -> Iterator[Engine]:
     """A store with an image of this machine's Python and ipykernel, and one whose user is not root."""
-    with places.store_directory() as directory, Engine(directory) as engine:
+    with places.store_directory(needs.memory()) as directory, Engine(directory) as engine:
         engine.from_host("hostpy", packages=("ipykernel",)).result()
         engine.build(WITH_USER, BuildOptions(tags=("hostpy-user",))).result()
         yield engine
@@ -185,10 +185,7 @@ def test_a_kernel_that_dies_is_seen_to_and_can_be_started_again(
     logger = logging.getLogger("dying")
     manager.provisioner.log = logger
     client.execute("import os; os._exit(3)")
-    end = time.monotonic() + 20
-    while manager.is_alive():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until(lambda: not manager.is_alive())
     assert "exit code 3" in caplog.text
     manager.restart_kernel(now=True)
     client.wait_for_ready(timeout=60)
@@ -224,10 +221,7 @@ def test_a_kernel_ends_with_a_jupyter_that_is_killed(
     assert container.status == "running"
     server.send_signal(signal.SIGKILL)
     server.communicate()
-    end = time.monotonic() + 10
-    while store.containers():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: not store.containers(), 10)
     left = list(Path(jupyter["XDG_RUNTIME_DIR"], "nbcontain").iterdir())
     assert len(left) == 1
     store.kernels.place().remove()

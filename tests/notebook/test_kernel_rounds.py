@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kernels import BUSYBOX_CELL, Kernel
-from machine import supervisor_of, until
+from machine import children_of, supervisor_of, until
 from nbcontain.engine import Engine
 from rounds import SOAK
 
@@ -78,7 +78,6 @@ def test_an_interrupted_cell_ends_within_two_seconds_and_harms_nobody(
             assert kernel.check("6 * 7").text.strip() == "42"
         assert [supervisor_of(engine.container(name).pid) for name in NAMES] == supervisors
         assert "never" not in [str(name) for name, _ in engine.images()]
-    children = Path(f"/proc/{kernel.pid}/task/{kernel.pid}/children").read_text().split()
-    assert "Z" not in [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children]
+    assert "Z" not in children_of(kernel.pid).values()
     print(f"\nthe slowest end took {slowest_s:.2f} s")
     kernel.check(f"%container rm -f {' '.join(NAMES)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kernels import BUSYBOX_CELL, HTML, PLAIN, WIDGET, Kernel
+from machine import children_of
 
 PATIENT = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"
 DEAF = "trap '' TERM INT; echo ready; while :; do sleep 0.1; done"
@@ -287,8 +288,7 @@ def test_the_kernel_never_forks_without_exec(start_kernel: Callable[..., Kernel]
     kernel.check(BUSYBOX_CELL)
     kernel.check(f'%container run -d --name web box sh -c "{PATIENT}"')
     own = Path(f"/proc/{kernel.pid}/cmdline").read_bytes()
-    children = Path(f"/proc/{kernel.pid}/task/{kernel.pid}/children").read_text().split()
-    assert all(Path(f"/proc/{child}/cmdline").read_bytes() != own for child in children)
+    assert all(Path(f"/proc/{child}/cmdline").read_bytes() != own for child in children_of(kernel.pid))
 
 
 def test_a_signal_to_the_group_of_the_kernel_reaches_no_container(start_kernel: Callable[..., Kernel]) -> None:

@@ -16,12 +16,13 @@ import pytest
 
 import needs
 from bundles import OURS, Bundle, Runtime
+from rounds import SOAK
 
 PEERS = ("crun", "runc")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get("NBCONTAIN_SOAK"):
+    if SOAK:
         return
     here = Path(__file__).parent
     left_out = [item for item in items if here in item.path.parents and item.name in IN_SOAK]
@@ -37,7 +38,7 @@ IN_SOAK = ("test_podman_has_a_life_of_a_container", "test_a_program_sees_the_sam
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "runtime" in metafunc.fixturenames:
-        names = (OURS, *PEERS) if os.environ.get("NBCONTAIN_SOAK") else (OURS,)
+        names = (OURS, *PEERS) if SOAK else (OURS,)
         metafunc.parametrize("runtime", names, indirect=True)
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 import pytest
 
 import bpf
-from bundles import OURS, Bundle, Runtime, sections, until
+from bundles import OURS, Bundle, Runtime, sections
+from machine import until
 from nbcontain.linux import seccomp
 from nbcontain.linux.seccomp_default import default
 from nbcontain.oci import seccomp as profiles

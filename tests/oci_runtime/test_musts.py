@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from bundles import OURS, Bundle, Deviation, Runtime, until
+from bundles import OURS, Bundle, Deviation, Runtime
+from machine import until
 
 DEVIATIONS = {
     "test_only_what_has_stopped_is_deleted[runc]": Deviation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +11,6 @@ import pytest
 
 import needs
 from reliability import deeds
-
-SOAK = os.environ.get("NBCONTAIN_SOAK", "") not in ("", "0")
-"""`make soak`: every point, and long."""
 
 
 @pytest.fixture(scope="session")

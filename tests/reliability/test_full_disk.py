@@ -14,8 +14,8 @@ import pytest
 import needs
 from nbcontain.engine import Engine
 from reliability import deeds, faults
-from reliability.conftest import SOAK
 from reliability.test_kill import counted
+from rounds import SOAK
 
 GROWING = ("import", "build", "tag", "create", "pull", "push", "load", "commit", "save")
 ERRORS = {"ENOSPC": errno.ENOSPC, "EDQUOT": errno.EDQUOT, "EIO": errno.EIO}

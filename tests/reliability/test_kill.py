@@ -9,7 +9,7 @@ import pytest
 
 from nbcontain.engine import Engine
 from reliability import deeds, faults
-from reliability.conftest import SOAK
+from rounds import SOAK
 
 STRIDE = {"build": 60, "import": 7, "create": 7, "run": 7, "pull": 16, "push": 6, "load": 20, "commit": 9, "save": 12,
           "volume_create": 11, "volume_rm": 3, "volume_use": 37, "rm": 3, "prune": 2, "move_tag": 2, "rmi": 2, "tag": 2,

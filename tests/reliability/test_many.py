@@ -16,7 +16,7 @@ from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
 from nbcontain.runtime.generate import RunOptions
 from reliability import deeds
-from reliability.conftest import SOAK
+from rounds import SOAK
 
 SECONDS = float(os.environ.get("NBCONTAIN_SOAK_S", "300")) if SOAK else 5.0
 WORKERS = 8 if SOAK else 4

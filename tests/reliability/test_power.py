@@ -17,8 +17,8 @@ from nbcontain.runtime.bundle import Bundle
 from nbcontain.store import settling
 from nbcontain.store.check import Finding
 from reliability import deeds, faults, power
-from reliability.conftest import SOAK
 from reliability.faults import Step
+from rounds import SOAK
 
 STATES = int(os.environ.get("NBCONTAIN_SOAK_STATES", "10000")) if SOAK else 16
 AGAIN = 20 if SOAK else 8

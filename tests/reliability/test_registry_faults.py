@@ -23,7 +23,7 @@ from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
 from nbcontain.oci.digest import Digest
 from nbcontain.registry import wire
-from reliability.conftest import SOAK
+from rounds import SOAK
 
 SEEDS = range(int(os.environ.get("NBCONTAIN_SOAK_SEEDS", "40"))) if SOAK else range(1)
 SLOWEST_S = 60.0

@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine import SLEEP, Machine, said, supervisor_of, until
+from machine import SLEEP, Machine, children_of, is_small, said, supervisor_of, until
 from nbcontain.errors import Cancelled, ContainerError
 from nbcontain.events import Output, Record, decode, encode
-from nbcontain.linux.starts import children_of
 from nbcontain.runtime import output_lines, pump
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
@@ -26,15 +25,20 @@ from nbcontain.runtime.messages import connect
 COUNT = "trap 'exit 3' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
 
 
-def is_small(pid: int) -> bool:
-    return "pump" in Path(f"/proc/{pid}/cmdline").read_text()
-
-
 def asleep(machine: Machine, script: str, **options: object) -> Container:
     """A container whose supervisor is idle."""
     container = machine.start(script, **options)
     supervisor = supervisor_of(container.pid)
     until(lambda: is_small(supervisor), 15)
+    return container
+
+
+def ending(machine: Machine, then: str, **options: object) -> Container:
+    """One whose supervisor is idle, and which does this of itself and is over: it is told to from outside."""
+    container = asleep(machine, f"trap '{then}' USR1; echo first; while :; do sleep 0.05; done", **options)
+    pid = container.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGUSR1)
     return container
 
 
@@ -68,8 +72,7 @@ def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machi
     supervisor = supervisor_of(container.pid)
 
     def waiting() -> list[int]:
-        pids = [int(each.name) for each in Path("/proc").glob("[0-9]*")]
-        return [pid for pid in pids if pid != container.pid and is_child(pid, supervisor)]
+        return [pid for pid in children_of(supervisor) if pid != container.pid]
 
     # As long as somebody may want something, it does not fall asleep.
     client = connect(container.bundle.path)
@@ -97,32 +100,25 @@ def test_no_stage_waits_for_the_next_check_of_a_containers_health(machine: Machi
     supervisor = supervisor_of(container.pid)
     found = []
     for _ in range(30):
-        found.append(children_of(supervisor))
+        found.append([*children_of(supervisor)])
         time.sleep(0.02)
     assert [container.pid] in found
 
 
-def is_child(pid: int, parent: int) -> bool:
-    try:
-        return supervisor_of(pid) == parent
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def test_an_idle_containers_own_end_is_told(profile: str, machine: Machine) -> None:
-    container = asleep(machine, "echo first; sleep 5; echo last words; exit 9")
+    container = ending(machine, "echo last words; exit 9")
     assert container.wait(10) == 9
     assert said(container) == "first\nlast words\n"
 
 
 def test_an_idle_container_with_rm_is_forgotten_at_its_end(machine: Machine) -> None:
-    container = asleep(machine, "echo first; sleep 5", remove=True)
+    container = ending(machine, "exit", remove=True)
     until(lambda: not container.bundle.path.exists(), 10)
     assert machine.engine.containers() == []
 
 
 def test_nothing_is_lost_when_much_is_written_to_an_idle_supervisor(machine: Machine) -> None:
-    container = asleep(machine, "echo first; sleep 5; head -c 8000000 /dev/zero | tr '\\0' x; echo; echo end")
+    container = ending(machine, 'head -c 8000000 /dev/zero | tr "\\0" x; echo; echo end; exit')
     assert container.wait(20) == 0
     assert said(container) == "first\n" + "x" * 8_000_000 + "\nend\n"
 

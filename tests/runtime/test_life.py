@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from machine import SLEEP, Machine, said, until
+from machine import SLEEP, Machine, said, supervisor_of, until
 from nbcontain.commands import parse_words
 from nbcontain.display.present import present
 from nbcontain.display.values import InProgress, Live, Log
@@ -228,9 +228,7 @@ def power_cut(container: Any) -> None:
     """As after a reboot: nobody holds its lock, nothing of it runs, and nobody has written that down."""
     if container.pid is None:
         return
-    stat = Path(f"/proc/{container.pid}/stat").read_text()
-    supervisor = int(stat.rpartition(")")[2].split()[1])
-    os.kill(supervisor, 9)
+    os.kill(supervisor_of(container.pid), 9)
     until(lambda: container.status == "lost")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import SLEEP, Machine, is_running, said, supervisor_of, until
+from machine import SLEEP, Machine, inside_of, is_running, said, supervisor_of, until
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, Cancelled, ContainerError, ContainerNotFound, InUse, NameTaken, NotRunning
@@ -102,23 +102,12 @@ def test_everything_inside_ends_with_the_first_process(profile: str, machine: Ma
     inside = f"/proc/{pid}/root"
     until(lambda: machine.execute(container, "ps")[1].count("sleep 4242") >= 3)
     space = os.readlink(f"/proc/{pid}/ns/pid")
-    mine = [each for each in processes() if namespace_of(each) == space]
+    mine = inside_of(space)
     assert len(mine) >= 3
     container.kill(9)
     assert container.wait(5) == 137
     assert [each for each in mine if is_running(each)] == []
     assert not os.path.exists(inside)
-
-
-def processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-
-
-def namespace_of(pid: int) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
-    except OSError:
-        return ""
 
 
 # --- the leash ------------------------------------------------------------------------------------

@@ -17,14 +17,12 @@ from nbcontain.filters import CONTAINERS, IMAGES, PRUNING, VOLUMES
 from nbcontain.handles import Container
 from nbcontain.images import Image
 from nbcontain.linux.capabilities import CAPABILITIES
+from nbcontain.magic_names import GROUP_MAGICS, LINE_MAGICS
 from nbcontain.options import flags_of
 from nbcontain.values import fields
 
-GROUP_MAGICS = ("compose", "image", "container", "kernel", "network", "volume")
-"""The magics whose words are a group of commands."""
-
 _PLACE = re.compile(r"""([A-Za-z_]\w*)\[["'](/[^"']*)$""")
-_MAGIC = re.compile(rf"(?:[^%]*=\s*)?%%?({'|'.join((*GROUP_MAGICS, 'docker', 'nbcontain'))})\s+(.*)$")
+_MAGIC = re.compile(rf"(?:[^%]*=\s*)?%%?({'|'.join(('docker', *LINE_MAGICS))})\s+(.*)$")
 _OPEN_BRACE = re.compile(r"(?<!\{)\{(\w*)$")
 
 

@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
 from nbcontain.errors import NbcontainError
+from nbcontain.magic_names import CELL_MAGICS, LESSON_MAGICS, LINE_MAGICS
 
 if TYPE_CHECKING:
     from nbcontain.session import Session
 
-LESSON_MAGICS = ("check", "hint", "solution", "quiz")
-LINE_MAGICS = ("compose", "image", "container", "kernel", "network", "volume", "nbcontain")
-CELL_MAGICS = ("compose", "container", "dockerfile")
 _LOAD_S = 0.08
 """How long %load_ext waits for the first look at the host before it says less."""
 

@@ -78,7 +78,7 @@ with tempfile.TemporaryDirectory() as name:
 names = [each.name if each.group == "nbcontain" else f"{each.group} {each.name}" for each in commands()]
 print([name for name in names if f"## {name}\\n" not in text])
 types = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
-from nbcontain.magics import CELL_MAGICS, LESSON_MAGICS
+from nbcontain.magic_names import CELL_MAGICS, LESSON_MAGICS
 cells = [f"%%{name}" for name in (*CELL_MAGICS, "contextfile")] + [f"%{name}" for name in LESSON_MAGICS]
 print([name for name in cells if f"## {name}" not in text or f"usage: {name}" not in text])
 kinds = [name for name, kind in types.items() if issubclass(kind, errors.NbcontainError)]

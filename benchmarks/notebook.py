@@ -21,6 +21,8 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(CHECKOUT / "tests")]
+# Kernels find modules compiled, as they do where the package is installed.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import lab  # noqa: E402
 import places  # noqa: E402

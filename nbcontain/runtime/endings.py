@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from nbcontain.runtime.supervisor import Supervisor
 
 
+_LET_GO_S = 3.0
+_AGAIN_S = 0.05
+
 # --- again ----------------------------------------------------------------------------------------
 
 
@@ -108,11 +111,16 @@ def put_aside(bundle: Bundle) -> list[Path]:
 
 
 def remove(ids: IdMap, path: Path, rung: str) -> None:
-    """Remove what was put aside."""
-    try:
-        files.remove_tree(path)
-    except PermissionError:
-        remove_as_root(ids, path, rung)
+    """Remove what was put aside. On NFS what a follower has open keeps its directory: he is given a moment."""
+    until = time.monotonic() + _LET_GO_S
+    while True:
+        try:
+            files.remove_tree(path)
+        except PermissionError:
+            remove_as_root(ids, path, rung)
+        if not path.exists() or time.monotonic() > until:
+            return
+        time.sleep(_AGAIN_S)
 
 
 def hold_namespace(pid: int, name: str) -> int:

@@ -426,6 +426,10 @@ class Supervisor:
             self.tell("die", exitCode=str(code))
             if rubbish:
                 self.tell("destroy")
+            if rubbish:
+                # On NFS nothing goes that is open, not even here.
+                self.clients.listener.close()
+                self.bundle.unlock()
             for path in rubbish:
                 endings.remove(self.ids, path, self.info.rung)
             if self.info.remove:

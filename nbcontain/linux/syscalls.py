@@ -132,6 +132,7 @@ _unshare = _declare("unshare", _int)
 _setns = _declare("setns", _int, _int)
 _mount = _declare("mount", _text, _text, _text, _ulong, _text)
 _umount2 = _declare("umount2", _text, _int)
+_ptrace = _declare("ptrace", _int, _int, _pointer, _pointer)
 _prctl = _declare("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _setrlimit = _declare("setrlimit", _int, ctypes.POINTER(ctypes.c_uint64 * 2))
 _setfsuid = _declare("setfsuid", _uint)
@@ -286,6 +287,11 @@ def close_others(kept: Iterable[int]) -> None:
 def new_session_keyring() -> None:
     """Leave the session keyring that was inherited for a new, empty one."""
     _checked(_keyctl(_KEYCTL_JOIN_SESSION_KEYRING, None))
+
+
+def let_trace() -> None:
+    """Have the parent trace this process (PTRACE_TRACEME, ptrace(2))."""
+    _checked(_ptrace(0, 0, None, None))
 
 
 def capget() -> tuple[int, int, int]:

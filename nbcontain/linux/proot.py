@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from nbcontain.linux import syscalls
-
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
     import subprocess
@@ -64,6 +62,8 @@ def tried() -> tuple[bool, str]:
 
 def _is_traceable() -> bool:
     """Whether a child may ask to be traced, which is all that PRoot does it by."""
+    from nbcontain.linux import syscalls
+
     child = os.fork()
     if child == 0:
         try:

@@ -40,7 +40,8 @@ def found(box: Machine, tmp_path: Path) -> Found:
     """Builds these lines, and gives every file below /d with what is in it."""
 
     def build(lines: str, **options: object) -> list[str]:
-        text = f"{lines}\nRUN mkdir -p /d && cd /d && find . -type f | sort | while read f; do echo $f $(cat $f); done\n"
+        list_them = "find . -type f | sort | while read f; do echo $f $(cat $f); done"
+        text = f"{lines}\nRUN mkdir -p /d && cd /d && {list_them}\n"
         task = box.engine.build(text, BuildOptions(context=tmp_path, no_cache=True, **options))  # type: ignore[arg-type]
         task.result()
         said = b"".join(r.event.data for r in task.journal.read() if isinstance(r.event, Output))

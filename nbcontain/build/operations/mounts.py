@@ -163,7 +163,7 @@ class Mounting:
             return
         mode, owner = wanted.mode, (wanted.uid, wanted.gid)
         if owner != (0, 0) and not self.workshop.host.ids.is_identity:
-            # Nobody here can give it away. Only the step's own directory leads to it, and nobody but us comes into that.
+            # Nobody can give it away here. Only the step's own directory leads to it, and only we come into that.
             mode, owner = mode | 0o666, (0, 0)
         path = self._stack.enter_context(forwarded(paths, self.directory, mode, None if owner == (0, 0) else owner))
         self._add(Mount(wanted.target, "bind", str(path), ("bind", *_QUIET)))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 from nbcontain.errors import NbcontainError
 from nbcontain.host import Ability, Host, user_name
 from nbcontain.linux import probe as probe_words
-from nbcontain.linux import proot
 from nbcontain.network.tunnels import MASQUERADE, PROGRAMS
 from nbcontain.oci.spec import Mount
 from nbcontain.profiles import PROFILES, Profile, storage_driver
@@ -122,7 +121,7 @@ def _ability(host: Host, ability: Ability, user: str, profile: Profile) -> Findi
         instead, attempt = f"it would take Landlock, too: {host.abilities[Ability.LANDLOCK].why}", ""
     if ability is Ability.USER_NAMESPACES:
         attempt = _for_user_namespaces(probe.why)
-    if probe.why.endswith((probe_words.NO_GAIN, probe_words.NO_SYSTEMD, proot.NOT_TRACED)):
+    if probe.why.endswith((probe_words.NO_GAIN, probe_words.NO_SYSTEMD, probe_words.NOT_TRACED)):
         attempt = ""  # It would not help here.
     why = "; ".join(filter(None, (probe.why, instead)))
     # What is given in another way is not missing.

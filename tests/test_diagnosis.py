@@ -105,7 +105,7 @@ def test_of_user_namespaces_only_that_is_advised_which_takes_away_what_refuses_t
 
 def test_what_would_not_help_here_is_not_advised() -> None:
     for ability, why in (
-        (Ability.ID_RANGES, probe.NO_GAIN), (Ability.CGROUPS, probe.NO_SYSTEMD), (Ability.PROOT, proot.NOT_TRACED),
+        (Ability.ID_RANGES, probe.NO_GAIN), (Ability.CGROUPS, probe.NO_SYSTEMD), (Ability.PROOT, probe.NOT_TRACED),
     ):  # fmt: skip
         nothing = (Ability.USER_NAMESPACES, Ability.USERNS_CHROOT) if ability is Ability.PROOT else ()
         assert told(host(ability, *nothing))[ability.value].attempt

@@ -30,6 +30,7 @@ IN_CHROOT = "a process in a chroot may make none"
 FILTERED = "a filter of calls (seccomp), as containers have it, lies around this place"
 NO_GAIN = "newuidmap would have to gain privileges, and nothing here may (no_new_privs)"
 NO_SYSTEMD = "no systemd runs here"
+NOT_TRACED = "nor may programs be traced here (ptrace), without which it does nothing"
 """Ends of reasons, by which advice goes."""
 
 
@@ -94,8 +95,16 @@ def _of_cgroups(ok: bool, why: str) -> Answer:
     return (ok, why) if ok or Path("/run/systemd/system").is_dir() else (ok, f"{why}; {NO_SYSTEMD}")
 
 
+def _of_proot(ok: bool, why: str) -> Answer:
+    """Whoever installs one has nothing of it where that is refused."""
+    if why != proot.MISSING or tried(syscalls.let_trace, IdMap.identity(), 0)[0]:
+        return ok, why
+    return ok, f"{why}; {NOT_TRACED}"
+
+
 _TOLD: dict[str, Callable[[bool, str], Answer]] = {
     "USER_NAMESPACES": _of_user_namespaces, "ID_RANGES": _of_id_ranges, "CGROUPS": _of_cgroups,
+    "PROOT": _of_proot,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _LEAST = (5, 3)
 """The first PRoot that translates statx(2): before it, programs see this machine's files."""
 _LEAKS = "lets statx(2) through, so that programs see this machine's files"
-NOT_TRACED = "nor may programs be traced here (ptrace), without which it does nothing"
+MISSING = "there is no proot in PATH"
 _TIMEOUT_S = 10
 _LOOK = "import ctypes, sys; sys.exit(0 if ctypes.CDLL(None).statx(-100, b'/looked', 0, 2047, bytes(256)) == 0 else 3)"
 
@@ -38,8 +38,7 @@ def tried() -> tuple[bool, str]:
     """Whether there is a PRoot that hides this machine's files, with its path; or what is wrong with the one there."""
     program = on_path()
     if not program:
-        why = "" if _is_traceable() else f"; {NOT_TRACED}"
-        return False, f"there is no proot in PATH{why}"
+        return False, MISSING
     import re
     import subprocess
     import sys
@@ -58,20 +57,6 @@ def tried() -> tuple[bool, str]:
     if done.returncode == 3:
         return False, f"this PRoot {_LEAKS}"
     return done.returncode == 0, program if done.returncode == 0 else (done.stderr or "it ended").strip()[-200:]
-
-
-def _is_traceable() -> bool:
-    """Whether a child may ask to be traced, which is all that PRoot does it by."""
-    from nbcontain.linux import syscalls
-
-    child = os.fork()
-    if child == 0:
-        try:
-            syscalls.let_trace()
-        except OSError:
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1] == 0
 
 
 def _run(words: list[str], scratch: str) -> subprocess.CompletedProcess[str]:

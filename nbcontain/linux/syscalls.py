@@ -307,15 +307,8 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the capabilities of this thread."""
     low, high = 0xFFFF_FFFF, 32
     header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION_3, 0))
-    data = struct.pack(
-        "6I",
-        effective & low,
-        permitted & low,
-        inheritable & low,
-        effective >> high,
-        permitted >> high,
-        inheritable >> high,
-    )
+    sets = effective, permitted, inheritable
+    data = struct.pack("6I", *(each & low for each in sets), *(each >> high for each in sets))
     _checked(_capset(header, ctypes.create_string_buffer(data)))
 
 

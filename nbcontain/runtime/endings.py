@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -110,8 +111,16 @@ def put_aside(bundle: Bundle) -> list[Path]:
     return aside
 
 
-def remove(ids: IdMap, path: Path, rung: str) -> None:
-    """Remove what was put aside. On NFS what a follower has open keeps its directory: he is given a moment."""
+def remove(run: Supervisor, aside: Sequence[Path]) -> None:
+    """Remove what was put aside. On NFS nothing goes that is open: neither here, nor at followers'."""
+    run.clients.listener.close()
+    run.bundle.unlock()
+    for path in aside:
+        _remove(run.ids, path, run.info.rung)
+
+
+def _remove(ids: IdMap, path: Path, rung: str) -> None:
+    """Followers are given a moment to let go of it."""
     until = time.monotonic() + _LET_GO_S
     while True:
         try:

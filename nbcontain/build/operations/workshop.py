@@ -140,6 +140,11 @@ class Workshop:
         """Whether our own functions can be run in a root file system here, besides programs."""
         return self.can_run and self.rung.enters
 
+    def expect(self) -> None:
+        """Something is going to be done: what does it gets ready meanwhile. Returns at once."""
+        if self.can_run:
+            self.launcher.warm()
+
     def require(self, what: str) -> None:
         """Raise Unavailable, for what is named, where this host cannot run containers."""
         self.means.profile.require(self.host, what)

@@ -81,9 +81,9 @@ def _begin_anew(run: Supervisor) -> None:
     finally:
         birth.close()
     run.adopt(inside)
-    begin_limits(run.bundle, inside.pid, run.ids)
+    doors = begin_limits(run.bundle, inside.pid, run.ids)
     message = {"terminal": run.info.terminal, "volatile": False, "start": True}
-    ends = be_program(inside.channel, inside.pid, run.bundle, message, -1, (), [*kept])
+    ends = be_program(inside.channel, inside.pid, run.bundle, message, -1, (), [*kept], doors)
     run.outputs.are(ends)
     run.bundle.mark_paused(paused=False)
     run.state = replace(run.state, restart_count=run.state.restart_count + 1, oom_killed=False, error="")

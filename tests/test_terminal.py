@@ -83,6 +83,8 @@ def test_all_but_run_end_with_1_and_what_was_done_all_the_same_is_said(nbcontain
         nbcontain("create", "--name", name, "-v", "data:/data", "-v", "/:/host", "box")
     listed = nbcontain("ps", "-a", "--format", "{{.Names}} {{.Mounts}} {{.LocalVolumes}}").stdout
     assert listed == "two data,/ 1\none data,/ 1\n"
+    nbcontain("cp", __file__, "one:/file")
+    assert nbcontain("diff", "one").stdout == "A /file\n" and nbcontain("diff", "two").stdout == ""
     gone = nbcontain("rm", "one", "nope", "two")
     assert (gone.returncode, gone.stdout) == (1, "one\ntwo\n") and "'nope'" in gone.stderr
     assert nbcontain("rm", "-f", "nope").returncode == 0

@@ -305,7 +305,7 @@ def container_inspect(engine: Engine, words: ContainerInspectWords) -> Document 
 def container_diff(engine: Engine, words: OneName) -> Table:
     rows = tuple(engine.diff(engine.container(words.name)))
     footer = f"{count(len(rows), 'change')} in the layer of {words.name}"
-    return Table(("KIND", Column("PATH", look="code")), rows, footer)
+    return Table(("KIND", Column("PATH", look="code")), rows, footer, is_plain=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,7 @@ def test_a_bare_name_passes_the_callers_variable_on(
 ) -> None:
     monkeypatch.setenv("OF_OURS", "ours")
     assert machine.sh("echo $OF_OURS", environment=("OF_OURS",)) == "ours\n"
+    assert machine.sh("hostname", network=("host",)) == f"{os.uname().nodename}\n"
     # What is named and not to be had here takes the image's own away, as with docker.
     assert machine.sh("echo $GREETING-", environment=("GREETING",)) == "-\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -37,4 +38,8 @@ def template(place: Path, inputs: Path) -> Path:
     ended = deeds.elsewhere(lambda: deeds.template(place / "template", inputs))
     if ended.status:
         needs.missing(f"no containers here: {ended.words[-500:]}")
+    tried = deeds.elsewhere(lambda: deeds.tried(deeds.copied(place / "template", place / "tried"), inputs))
+    # Whoever is forked from here has them, and there are thousands.
+    for module in tried.words.split():
+        import_module(module)
     return place / "template"

@@ -225,6 +225,15 @@ def seen(root: Path) -> tuple[object, ...]:
         return (images, names, kept, volumes)
 
 
+def tried(root: Path, inputs: Path) -> str:
+    """The names of the modules that it takes to do most of this."""
+    with Engine(root) as engine:
+        for deed in (build, pull, import_, commit):
+            deed(engine, inputs)
+    assert problems(root, fix=True) == [] and seen(root)
+    return "\n".join(name for name in sys.modules if name.startswith("nbcontain."))
+
+
 def walk(directory: Path) -> list[str]:
     """All that is in a directory, by its path in there."""
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))

@@ -33,7 +33,7 @@ def inputs(place: Path, busybox: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def template(place: Path, inputs: Path) -> Path:
+def template(place: Path, inputs: Path) -> Iterator[Path]:
     """A store like a user's; tests copy it. Its snapshots' paths are relative to nothing, so a copy is whole."""
     ended = deeds.elsewhere(lambda: deeds.template(place / "template", inputs))
     if ended.status:
@@ -42,4 +42,5 @@ def template(place: Path, inputs: Path) -> Path:
     # Whoever is forked from here has them, and there are thousands.
     for module in tried.words.split():
         import_module(module)
-    return place / "template"
+    with deeds.one_zygote(place / "tried"):
+        yield place / "template"

@@ -186,6 +186,13 @@ def test_what_cannot_be_exchanged_is_said_before_anything_is_made(notebook: Note
     assert notebook.engine.containers() == []
 
 
+@pytest.mark.parametrize(("known", "hint"), [({"texts": "x"}, "did you mean texts?"), ({"exit": print}, "define it")])
+def test_of_variables_only_data_is_suggested(known: dict[str, object], hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Variables(known).named("text")
+    assert hint in caught.value.hint
+
+
 def test_what_did_not_come_about_cannot_be_had(notebook: Notebook) -> None:
     with pytest.raises(nb.NbcontainError, match="cannot read /nothing"):
         notebook.run("%container run --rm --get x=/nothing box true")

@@ -11,6 +11,7 @@ import nbcontain as nb
 import notebooks
 import places
 from nbcontain.errors import CommandNotFound, ContainerFailed, UsageError
+from nbcontain.variables import Variables
 from notebooks import Notebook
 
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # typing's own would cost every process of ours its impor
 if TYPE_CHECKING:
     from nbcontain.runtime.zygotes import Zygote
 
-_STARTING = ("run", "start", "restart")
+_STARTING = ("run", "start", "restart", "doctor")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def _run(words: list[str]) -> int:
         words = ["version"]
     # Modules are no garbage: to look for some while they are made takes a tenth of a short command's time.
     gc.disable()
-    zygote = _begun(words[0])
+    zygote = _begun(words)
     command, options = parse_words("", words)
     from nbcontain.draw import draw
     from nbcontain.engine import Engine
@@ -71,9 +71,9 @@ def _run(words: list[str]) -> int:
         return code
 
 
-def _begun(word: str) -> Zygote | None:
+def _begun(words: Sequence[str]) -> Zygote | None:
     """What containers come from, for a command that is going to need it: it starts while the command is imported."""
-    if word not in _STARTING:
+    if words[0] not in _STARTING or "--cached" in words:
         return None
     from nbcontain.runtime.zygotes import Zygote
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from nbcontain.linux import notify, syscalls
 from nbcontain.linux.notify import Call
+from nbcontain.runtime import devices
 from nbcontain.runtime.asked import MASK, Asked
 from nbcontain.runtime.kept_ids import People
 from nbcontain.runtime.served import Served, served
@@ -40,7 +41,7 @@ class OpenAnswers:
         self._opened = {path.encode(): fd for path, fd in opened.items()}
         self._own_devices = _usable_devices()
         others = _DEVICE_NUMBERS.keys() - self._own_devices if is_root else ()
-        self._made = {name: fd for name in others if (fd := _nobodys_node(name, outside["dev"])) >= 0}
+        self._made = {name: fd for name in others if (fd := devices.nobodys_node(name, outside["dev"])) >= 0}
         self.lends_devices = is_root and len(self._own_devices) + len(self._made) < len(_DEVICE_NUMBERS)
         """Some devices that are handed in are the host's own."""
 
@@ -188,29 +189,6 @@ def _usable_devices() -> frozenset[str]:
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(*numbers):
             usable.add(name)
     return frozenset(usable)
-
-
-def _nobodys_node(name: str, directory: int) -> int:
-    """A device of the host's by a node that has no name any more, as an O_PATH descriptor; -1 where none can be made.
-
-    Whatever is done to its mode and owner, nobody else has it.
-    """
-    node = f".nbcontain-{os.getpid()}-{name}"
-    try:
-        os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(*_DEVICE_NUMBERS[name]), dir_fd=directory)
-        try:
-            fd = os.open(node, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        finally:
-            os.unlink(node, dir_fd=directory)
-    except OSError:
-        return -1
-    try:
-        os.close(os.open(f"self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        # The host's /dev is one in which no device works.
-        os.close(fd)
-        return -1
-    return fd
 
 
 def _in_memory(data: bytes) -> int:

@@ -86,7 +86,7 @@ def make(root_fd: int, device: Device, *, by_binding: bool) -> None:
 
 
 def nobodys_node(name: str, directory: int) -> int:
-    """Answerer: a device of the host's by a node that has no name any more, as an O_PATH descriptor; -1 where none can be made.
+    """Answerer: a device by a node that has no name any more, as an O_PATH descriptor; -1 where none can be made.
 
     Whatever is done to its mode and owner, nobody else has it.
     """

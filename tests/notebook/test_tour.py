@@ -18,6 +18,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 import needs
+import places
 from nbcontain.engine import Engine
 from nbcontain.lessons import course
 from nbcontain.linux import syscalls
@@ -31,6 +32,23 @@ CLAIMS = 50
 """At least so many sentences of the first one are proved in it."""
 BELOW = {"root": "chroot", "rootless-range": "userns-chroot", "rootless-single": "userns-chroot"}
 """A rung further down for each of the profiles: Kaggle's, and mybinder.org's."""
+
+
+@pytest.fixture(scope="module")
+def shared_root() -> Iterator[Path]:
+    """A store for all notebooks of a user, in which the image of this computer's programs is made once."""
+    with places.store_directory(needs.memory()) as directory:
+        yield directory
+
+
+@pytest.fixture
+def root(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """As root each notebook has a store of its own. A user's are run one after the other in one, as a course is."""
+    if os.geteuid():
+        yield request.getfixturevalue("shared_root")
+        return
+    with places.store_directory() as directory:
+        yield directory
 
 
 def solved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

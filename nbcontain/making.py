@@ -70,12 +70,17 @@ def made(
     with engine.store.shared():
         if not engine.store.snapshots.has_all(image.layers):
             engine.stacks.unpack(image.layers)
-        text = ""
-        if foretell and not (ids.differ or runtime or is_unusual(spec)):
-            foretell(container_id, text := spec_to_text(spec))
+        tells = None if ids.differ or runtime or is_unusual(spec) else foretell
+        text = spec_to_text(spec) if tells else ""
+        if tells and not mounting.mounts:
+            tells(container_id, text)
         active = engine.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
         try:
             with mounting.held(), containers.naming(info) as named:
+                if tells and mounting.mounts:
+                    # Not before somebody has looked at what it mounts: with that an automounter begins, and a copy of
+                    # the mounts from before would not have it.
+                    tells(container_id, text)
                 settled = ids.settled(spec, engine.containers, container_id)
                 bundle = Bundle.write(path, settled, active.mounts, named, text)
                 mounting.furnish()

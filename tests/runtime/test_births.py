@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -249,6 +250,30 @@ def test_who_was_told_of_another_container_than_it_becomes_is_not_it(machine: Ma
 
     options = RunOptions(image="box", command=("echo", "told"))
     assert machine.engine.run(options, around=changing).result().stdout == "changed\n"  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_what_is_mounted_when_somebody_looks_for_it_is_there(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As an automounter does. Who is told of a container makes a copy of the mounts."""
+    from nbcontain import mounting as module
+
+    machine.run("true")
+    looked = module._prepare_source
+
+    def automounted(point: module.MountPoint) -> None:
+        looked(point)
+        # Long enough for who was told of it.
+        time.sleep(0.1)
+        subprocess.run(["mount", "-t", "tmpfs", "there", str(tmp_path)], check=True)
+        (tmp_path / "mounted").touch()
+
+    monkeypatch.setattr(module, "_prepare_source", automounted)
+    try:
+        assert machine.sh("ls /p", volumes=(f"{tmp_path}:/p",)) == "mounted\n"
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_what_hindered_init_beforehand_is_told_when_somebody_hears_of_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,9 @@ TYPE_CHECKING = False  # typing's own would cost every process of ours its impor
 if TYPE_CHECKING:
     from nbcontain.runtime.supervisor import Supervisor
 
+
+_LET_GO_S = 3.0
+_AGAIN_S = 0.05
 
 # --- again ----------------------------------------------------------------------------------------
 
@@ -107,12 +111,25 @@ def put_aside(bundle: Bundle) -> list[Path]:
     return aside
 
 
-def remove(ids: IdMap, path: Path, rung: str) -> None:
-    """Remove what was put aside."""
-    try:
-        files.remove_tree(path)
-    except PermissionError:
-        remove_as_root(ids, path, rung)
+def remove(run: Supervisor, aside: Sequence[Path]) -> None:
+    """Remove what was put aside. On NFS nothing goes that is open: neither here, nor at followers'."""
+    run.clients.listener.close()
+    run.bundle.unlock()
+    for path in aside:
+        _remove(run.ids, path, run.info.rung)
+
+
+def _remove(ids: IdMap, path: Path, rung: str) -> None:
+    """Followers are given a moment to let go of it."""
+    until = time.monotonic() + _LET_GO_S
+    while True:
+        try:
+            files.remove_tree(path)
+        except PermissionError:
+            remove_as_root(ids, path, rung)
+        if not path.exists() or time.monotonic() > until:
+            return
+        time.sleep(_AGAIN_S)
 
 
 def hold_namespace(pid: int, name: str) -> int:

@@ -426,8 +426,7 @@ class Supervisor:
             self.tell("die", exitCode=str(code))
             if rubbish:
                 self.tell("destroy")
-            for path in rubbish:
-                endings.remove(self.ids, path, self.info.rung)
+                endings.remove(self, rubbish)
             if self.info.remove:
                 calls.end_mounts(self.bundle, self.ids)
 

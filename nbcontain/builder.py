@@ -152,7 +152,7 @@ class Builder:
         parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
         source = options.context
         leash = Leash()
-        name = tags[0].familiar if tags else str(source) if isinstance(source, Path) else ""
+        name = tags[0].familiar if tags else str(source.absolute()) if isinstance(source, Path) else ""
         chronicles = [
             Chronicle(several.record_name(name, each if number else None), lambda: engine.store, self._known)
             for number, each in enumerate(platforms)

@@ -1,10 +1,12 @@
 """Loading, pulling, pushing and committing one image, beside podman, docker and skopeo, and a C untar of its layer.
 
-python benchmarks/images.py [ROUNDS [DEBIAN.tar]] - without an archive, mmdebstrap makes one (170 MB, 8,700 files).
+python benchmarks/images.py [ROUNDS [DEBIAN.tar [TABLE...]]] - without an archive, mmdebstrap makes one (170 MB, 8,700
+files); the tables are load, push, pull, commit. As a user with a range of ids:
+python tests/as_user.py rootless-range HOME python benchmarks/images.py 4 DEBIAN.tar load pull
 
 Every store is on one disk; whole client processes, ours in a process that has done so before. What is there is
 removed before each round, and not timed. Ours returns when the image survives a power cut; podman and docker do not
-wait for the disk. Needs docker-registry and skopeo; docker only as root.
+wait for the disk. Needs docker-registry and skopeo; a user's docker runs in podman's user namespace.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import pytest  # noqa: E402
 from nbcontain import Engine, RunOptions  # noqa: E402
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+TABLES = sys.argv[3:] or ["load", "push", "pull", "commit"]
 DISK_BYTES = 20 << 30
 NAME = "debian"
 Case = Callable[[], float | None]
@@ -109,7 +112,7 @@ class Bench:
         stack.callback(self.podman.close)
         self.docker: peers.Docker | None = None
         with contextlib.suppress(pytest.skip.Exception, peers.Refused):
-            self.docker = stack.enter_context(peers.docker(disk / "docker"))
+            self.docker = stack.enter_context(peers.docker(disk / "docker", sees_loopback=True))
         self.untar = disk / "untar"
         subprocess.run(["gcc", "-O2", "-o", str(self.untar), str(Path(__file__).parent / "untar.c")], check=True)
         self.engine.archives.import_image(str(tar), NAME).result()
@@ -166,6 +169,13 @@ class Bench:
 
     # --- a registry ---
 
+    def named(self, host: str) -> str:
+        """What the image is called there; it is here under that name, too."""
+        self.engine.archives.load(str(self.disk / "oci.tar")).result()
+        name = f"{host}/{NAME}:1"
+        self.engine.tag(NAME, name)
+        return name
+
     def pushes(self, host: str, data: Path) -> dict[str, Case]:
         def emptied(push: Callable[[], object]) -> Case:
             def case() -> float:
@@ -174,10 +184,8 @@ class Bench:
 
             return case
 
-        self.engine.archives.load(str(self.disk / "oci.tar")).result()
         self.podman("load", "-q", "-i", str(self.saved))
-        name = f"{host}/{NAME}:1"
-        self.engine.tag(NAME, name)
+        name = self.named(host)
         source = f"oci:{self.layout}:it"
         return {
             "skopeo copy from a layout": emptied(
@@ -188,7 +196,7 @@ class Bench:
         }  # fmt: skip
 
     def pulls(self, host: str) -> dict[str, Case]:
-        name = f"{host}/{NAME}:1"
+        name = self.named(host)
         self.engine.registry.push(name).result()
 
         def ours() -> float:
@@ -199,12 +207,21 @@ class Bench:
             self.podman("rmi", "-f", "-a")
             return timed(lambda: self.podman("pull", "-q", "--tls-verify=false", name))
 
-        return {
+        found: dict[str, Case] = {
             "untar.c of the plain tar": self.untarred,
             "podman pull": podman,
             "here, pull": ours,
             "here, pull of what is here": lambda: timed(lambda: self.engine.registry.pull(name).result()),
         }
+        if (docker := self.docker) is not None:
+
+            def pull() -> float:
+                with contextlib.suppress(peers.Refused):
+                    docker("rmi", "-f", name, f"localhost/{NAME}")
+                return timed(lambda: docker("pull", "-q", name))
+
+            found["docker pull"] = pull
+        return found
 
     # --- commit ---
 
@@ -283,11 +300,15 @@ def main() -> None:
         disk = stack.enter_context(private_disk(DISK_BYTES))
         bench = Bench(disk, debian(disk), stack)
         print(f"{NAME}: {bench.tar.stat().st_size / 1e6:.0f} MB")
-        table("load", bench.loads(), disk, "untar.c of the plain tar")
+        if "load" in TABLES:
+            table("load", bench.loads(), disk, "untar.c of the plain tar")
         host, data = stack.enter_context(registry(disk))
-        table("push to an empty registry", bench.pushes(host, data), disk, "skopeo copy from a layout")
-        table("pull", bench.pulls(host), disk, "untar.c of the plain tar")
-        table("commit", bench.commits(), disk, "here, commit")
+        if "push" in TABLES:
+            table("push to an empty registry", bench.pushes(host, data), disk, "skopeo copy from a layout")
+        if "pull" in TABLES:
+            table("pull", bench.pulls(host), disk, "untar.c of the plain tar")
+        if "commit" in TABLES:
+            table("commit", bench.commits(), disk, "here, commit")
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB here")
 
 

@@ -35,6 +35,9 @@ def main(channel: Channel, rung: Rung = _FULL, rehearse: Callable[[], None] = la
 
 def _be_container(done: Beforehand, channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:
     """Init: make the container and become its program."""
+    doors = len(fds) - message["doors"]
+    confine.enter_groups(fds[doors:])
+    del fds[doors:]
     done.settle()
     bundle = Bundle(Path(message["bundle"]))
     first = 3 + len(message["opened"])

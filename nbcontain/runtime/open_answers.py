@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from nbcontain.linux import notify, syscalls
 from nbcontain.linux.notify import Call
 from nbcontain.runtime.asked import MASK, Asked
+from nbcontain.runtime.guard_answers import Handed
 from nbcontain.runtime.kept_ids import People
 from nbcontain.runtime.served import Served, served
+from nbcontain.store import files
 
+_LIMIT_BYTES = 1 << 20
 _OPENED = os.O_ACCMODE | os.O_NONBLOCK | os.O_APPEND
 _DEVICE_NUMBERS = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
 _MOUNTED = {
@@ -27,9 +30,14 @@ _MOUNTED = {
 class OpenAnswers:
     """Each method answers the call that it is called after. Everything is opened read-only, but the devices."""
 
-    def __init__(self, asked: Asked, people: People, outside: Mapping[str, int], opened: Mapping[str, int]) -> None:
-        """`outside` are the host's directories, `opened` files of ours by their paths inside."""
-        self._asked, self._people, self._outside = asked, people, outside
+    def __init__(
+        self, asked: Asked, people: People, outside: Mapping[str, int], opened: Mapping[str, int], handed: Handed
+    ) -> None:
+        """`outside` are the host's directories, `opened` files of ours by their paths inside.
+
+        `handed` is told of what is the host's.
+        """
+        self._asked, self._people, self._outside, self._handed = asked, people, outside, handed
         self._opened = {path.encode(): fd for path, fd in opened.items()}
         self._own_devices = _usable_devices()
 
@@ -64,7 +72,7 @@ class OpenAnswers:
         if path in self._opened:
             if not reads:
                 return -1
-            return os.open(f"self/fd/{self._opened[path]}", os.O_RDONLY | os.O_CLOEXEC)
+            return _in_memory(os.pread(self._opened[path], _LIMIT_BYTES, 0))
         what = served(path, self._asked.own(call.pid) if path.startswith(b"/proc/") and path[6:7].isdigit() else ())
         if what is None:
             return -1
@@ -82,10 +90,7 @@ class OpenAnswers:
 
     def _to_read(self, call: Call, what: Served) -> int:
         if what.kind == "mounts":
-            memory = os.memfd_create("mounts", os.MFD_CLOEXEC)
-            os.write(memory, _MOUNTED[what.name])
-            os.lseek(memory, 0, os.SEEK_SET)
-            return memory
+            return _in_memory(_MOUNTED[what.name])
         if what.kind == "sys":
             return self._opened_outside(self._outside["sys"], what.name)
         if what.kind == "proc":
@@ -97,7 +102,9 @@ class OpenAnswers:
 
     def _opened_outside(self, directory: int, path: str) -> int:
         """A file, by a path that has no link of any kind in it."""
-        return _plain(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory))
+        fd = _plain(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory))
+        self._handed.note(os.fstat(fd))
+        return fd
 
     def _device(self, name: str, flags: int) -> int:
         if name in self._own_devices:
@@ -126,7 +133,10 @@ class OpenAnswers:
             try:
                 if not stat.S_ISFIFO(os.fstat(place).st_mode):
                     raise PermissionError(errno.EACCES, "") from None
-                return os.open(f"self/fd/{place}", flags & _OPENED | os.O_CLOEXEC)
+                # Not waiting for somebody at the other end: everybody else waits meanwhile.
+                fd = os.open(f"self/fd/{place}", flags & _OPENED | os.O_NONBLOCK | os.O_CLOEXEC)
+                os.set_blocking(fd, not flags & os.O_NONBLOCK)
+                return fd
             finally:
                 os.close(place)
         wanted, has = flags & os.O_ACCMODE, fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
@@ -160,6 +170,16 @@ def _usable_devices() -> frozenset[str]:
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(*numbers):
             usable.add(name)
     return frozenset(usable)
+
+
+def _in_memory(data: bytes) -> int:
+    """A copy that is the caller's own: by a descriptor of ours it could change our file's mode, or keep it locked."""
+    memory = os.memfd_create("served", os.MFD_CLOEXEC)
+    try:
+        files.write(memory, data)
+        return os.open(f"self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(memory)
 
 
 def _plain(fd: int) -> int:

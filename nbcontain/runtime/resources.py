@@ -218,14 +218,20 @@ def group_of(container_id: str, *, is_root: bool) -> Group:
     return Group(Tree.here(is_root=is_root), container_id)
 
 
-def begin(bundle: Bundle, pid: int, *, is_root: bool) -> None:
-    """Supervisor: limit the first process, which waits. Raises SetupFailed."""
+def begin(bundle: Bundle, pid: int, *, is_root: bool, by_itself: bool) -> list[int]:
+    """Supervisor: limit the first process, which waits. Raises SetupFailed.
+
+    Gives what it is to enter the group by first of all, for the caller to close, if it can do that `by_itself`.
+    """
     group = group_of(bundle.path.name, is_root=is_root)
     try:
         resources = bundle.spec.linux.resources
         rules = device_rules.from_json(Fields(resources, "resources").objects("devices"))
         group.limit(from_json(resources), rules, more_limits(resources).settings)
+        if doors := group.doors() if by_itself else []:
+            return doors
         group.enter(pid)
+        return []
     except BaseException:
         group.remove()
         raise
@@ -234,6 +240,11 @@ def begin(bundle: Bundle, pid: int, *, is_root: bool) -> None:
 def enter(bundle: Bundle, pid: int, *, is_root: bool) -> None:
     """Supervisor: a further process, which waits, is limited with the others. Raises SetupFailed."""
     group_of(bundle.path.name, is_root=is_root).enter(pid)
+
+
+def doors(bundle: Bundle, *, is_root: bool) -> list[int]:
+    """Supervisor: what a further program's stage enters the group by, for the caller to close; may be nothing."""
+    return group_of(bundle.path.name, is_root=is_root).doors()
 
 
 def end(bundle: Bundle, *, is_root: bool) -> bool:

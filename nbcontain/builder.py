@@ -314,7 +314,8 @@ class Builder:
 
         Raises DockerfileError at once where the first of its lines cannot be read.
         """
-        from nbcontain.build.lint import Readable, check
+        from nbcontain.build.lint import check
+        from nbcontain.build.readable import Readable
 
         engine = self._engine
 

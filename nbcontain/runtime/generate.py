@@ -148,7 +148,7 @@ def generate(
     """
     has_network = is_own(mode_of(options.network))
     args = _arguments(config, options)
-    environment = merged(config.env, environment_of(options, environ))
+    environment = without(merged(config.env, environment_of(options, environ)), options.environment, environ)
     if not any(entry.startswith("PATH=") for entry in environment):
         environment = (f"PATH={DEFAULT_PATH}", *environment)
     if options.tty and not any(entry.startswith("TERM=") for entry in environment):
@@ -272,6 +272,12 @@ def merged(base: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
         name, _, value = entry.partition("=")
         values[name] = value
     return tuple(f"{name}={value}" for name, value in values.items())
+
+
+def without(entries: Sequence[str], asked: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """An environment without what -e NAME asks for and the caller does not have: docker takes the image's own away."""
+    gone = {name for name in asked if "=" not in name and name not in environ}
+    return tuple(each for each in entries if each.partition("=")[0] not in gone)
 
 
 def passed_on(entries: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.timeout(7200),
     pytest.mark.skipif(not SOAK, reason="once is tested in test_kernels.py; NBCONTAIN_SOAK=1 does it by the hundred"),
 ]
-COUNTING = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
+COUNTING = "i=0; while :; do for each in 1 2 3 4 5; do echo $i; i=$((i+1)); done; sleep 0.1; done"
 NAMES = ("one", "two", "three", "four", "five")
 SLOW_BUILD = '%%dockerfile -t never --no-cache\nFROM box\nRUN ["sh", "-c", "echo built; sleep 9"]'
 CELLS = ("%container run --rm box sleep 9", SLOW_BUILD, "%container logs -f one",

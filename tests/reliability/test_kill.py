@@ -49,6 +49,7 @@ def test_killed_at_any_operation_nothing_is_half_there_and_the_same_again_succee
         deeds.copied(template, root)
 
         def dying(point: int = point) -> int:
+            deeds.alone()
             return counted(deed, root, inputs, faults.Disk(root, at=point, do=faults.die))
 
         ended = deeds.elsewhere(dying)
@@ -91,6 +92,7 @@ def test_a_repair_that_is_killed_is_finished_by_the_next(
                 engine.layout.index.write_text("{")
 
     def repairing(point: int) -> int:
+        deeds.alone()
         return counted(deeds.repair, root, inputs, faults.Disk(root, at=point, do=faults.die))
 
     assert deeds.elsewhere(hurt).status == 0

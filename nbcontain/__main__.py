@@ -11,9 +11,11 @@ import nbcontain.runtime.later  # noqa: F401 - for its effect
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
+    from nbcontain.errors import NbcontainError
     from nbcontain.runtime.zygotes import Zygote
 
-_STARTING = ("run", "start", "restart")
+_STARTING = ("run", "start", "restart", "doctor")
+_FAILED = 125
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -36,6 +38,8 @@ def main(words: Sequence[str] | None = None) -> int:
         for magic in ("nbcontain", "container", "image", "kernel", "network", "volume"):
             said = "nbcontain" if magic in ("nbcontain", "container") else f"nbcontain {magic}"
             text = text.replace(f"%{magic} ", f"{said} ")
+        for line in error.done:
+            print(line)
         print(text, file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
@@ -57,23 +61,37 @@ def _run(words: list[str]) -> int:
         words = ["version"]
     # Modules are no garbage: to look for some while they are made takes a tenth of a short command's time.
     gc.disable()
-    zygote = _begun(words[0])
+    zygote = _begun(words)
     command, options = parse_words("", words)
     from nbcontain.draw import draw
     from nbcontain.engine import Engine
+    from nbcontain.errors import NbcontainError
 
     gc.freeze()
     gc.enable()
     with Engine(zygote=zygote) as engine:
-        code = draw(command.function(engine, options))
+        try:
+            code = draw(command.function(engine, options))
+        except NbcontainError as error:
+            error.exit_status = _status(command.name, error)
+            raise
         if engine.place.is_new:
             print(f"{engine.place.notice}; NBCONTAIN_ROOT names another place", file=sys.stderr)
         return code
 
 
-def _begun(word: str) -> Zygote | None:
+def _status(verb: str, error: NbcontainError) -> int:
+    """As docker: 125 is for who runs a container, and for a line that cannot be read; of exec, 126 for a program that
+    did not come to run, and else 1.
+    """
+    if error.exit_status != _FAILED or verb == "run":
+        return error.exit_status
+    return 126 if verb == "exec" and type(error).__name__ == "SetupFailed" else 1
+
+
+def _begun(words: Sequence[str]) -> Zygote | None:
     """What containers come from, for a command that is going to need it: it starts while the command is imported."""
-    if word not in _STARTING:
+    if words[0] not in _STARTING or "--cached" in words:
         return None
     from nbcontain.runtime.zygotes import Zygote
 

@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from nbcontain.linux.limits import Limits, from_json
+from nbcontain.network.documents import port_document
+from nbcontain.network.model import wish_from_json
+from nbcontain.oci.image import ImageConfig, timestamp
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime.annotations import GROUPS, JOINS, REAPER, USER
-from nbcontain.runtime.bundle import ContainerInfo
+from nbcontain.runtime.bundle import ContainerInfo, State
+from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.rungs import FURNITURE
 
 _PERIOD_US = 100_000
@@ -19,15 +23,61 @@ _SAID = (("IpcMode", "ipc", "private"), ("UsernsMode", "userns", ""))
 _NO_DEVICES = FURNITURE | {"/dev/shm"}
 
 
+_NEVER = "0001-01-01T00:00:00Z"
+"""What docker says of a time that has not come."""
+_LISTS = {
+    "cap_add": "CapAdd", "cap_drop": "CapDrop", "security_opt": "SecurityOpt", "dns": "Dns", "dns_option": "DnsOptions",
+    "dns_search": "DnsSearch", "add_hosts": "ExtraHosts", "volumes_from": "VolumesFrom",
+}  # fmt: skip
+_NONE_HERE: Mapping[str, Any] = {
+    "Cgroup": "", "CgroupParent": "", "Isolation": "", "Links": None, "VolumeDriver": "", "DeviceRequests": None,
+    "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
+}  # fmt: skip
+"""docker's words for what no container has here."""
+
+
+def said(options: RunOptions, image: ImageConfig) -> dict[str, Any]:
+    """What is kept of what `run` was told, since no spec tells it any more."""
+    entrypoint = (options.entrypoint,) if options.entrypoint else ()
+    attached = [] if options.detach else list(options.attach) or ["stdout", "stderr"]
+    found = {
+        **{name: list(getattr(options, name)) for name in _LISTS},
+        "privileged": options.privileged, "publish_all": options.publish_all, "cidfile": options.cidfile,
+        "open_stdin": options.interactive, "attach": attached,
+        "entrypoint": list(image.entrypoint or () if options.entrypoint is None else entrypoint),
+        "volumes": list(image.volumes),
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if value}
+
+
+def state(info: ContainerInfo, state: State, status: str, *, is_paused: bool) -> dict[str, Any]:
+    """docker's State, but for Health."""
+    return {
+        "Status": "paused" if is_paused else status, "Running": status == "running", "Paused": is_paused,
+        "Restarting": status == "restarting", "OOMKilled": state.oom_killed, "Dead": status == "lost",
+        "Pid": state.pid if status == "running" else 0, "ExitCode": state.exit_code or 0, "Error": state.error,
+        "StartedAt": timestamp(state.started_at) if state.started_at else _NEVER,
+        "FinishedAt": timestamp(state.finished_at) if state.finished_at else _NEVER,
+    }  # fmt: skip
+
+
 def config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
     """docker's Config: what the program gets."""
-    process = spec.process
+    process, told = spec.process, info.options.get("said") or {}
+    attached, entrypoint = told.get("attach", []), told.get("entrypoint", [])
+    opens = bool(told.get("open_stdin"))
     found: dict[str, Any] = {
         "Hostname": spec.hostname, "Domainname": spec.domainname, "User": spec.annotations.get(USER, ""),
-        "Tty": process.terminal, "Env": list(process.env), "Cmd": list(info.command), "Image": info.image,
-        "WorkingDir": process.cwd, "Labels": dict(info.labels), "StopSignal": info.stop_signal,
+        "AttachStdin": opens and bool(attached), "AttachStdout": "stdout" in attached,
+        "AttachStderr": "stderr" in attached, "Tty": process.terminal, "OpenStdin": opens, "StdinOnce": opens,
+        "Env": list(process.env), "Cmd": list(info.command[len(entrypoint) :]) or None, "Image": info.image,
+        "Volumes": {each: {} for each in told.get("volumes", [])} or None, "WorkingDir": process.cwd,
+        "Entrypoint": entrypoint or None, "OnBuild": None, "Labels": dict(info.labels), "StopSignal": info.stop_signal,
         "StopTimeout": int(info.stop_timeout_s),
     }  # fmt: skip
+    exposed = wish_from_json(info.options["networks"]).exposed if info.options.get("networks") else ()
+    if exposed:
+        found["ExposedPorts"] = {each: {} for each in exposed}
     if info.health:
         found["Healthcheck"] = {name: value for name, value in info.health.items() if name != "args"}
     return found
@@ -37,7 +87,16 @@ def host_config(info: ContainerInfo, spec: Spec) -> dict[str, Any]:
     """docker's HostConfig: what it may use of the machine, and what becomes of it."""
     linux, shm = spec.linux, next((each for each in spec.mounts if each.destination == "/dev/shm"), None)
     name, _, most = (info.restart or "no").partition(":")
+    told = info.options.get("said") or {}
+    published = wish_from_json(info.options["networks"]).published if info.options.get("networks") else ()
     return {
+        **_NONE_HERE,
+        **{word: told.get(name) or ([] if word.startswith("Dns") else None) for name, word in _LISTS.items()},
+        "ContainerIDFile": told.get("cidfile", ""),
+        "PortBindings": port_document((), published),
+        "PublishAllPorts": bool(told.get("publish_all")),
+        "Privileged": bool(told.get("privileged")),
+        "ConsoleSize": list(spec.process.console_size),
         "AutoRemove": info.remove,
         "RestartPolicy": {"Name": name, "MaximumRetryCount": int(most or 0)},
         "LogConfig": {"Type": info.log.get("driver", "json-file"), "Config": dict(info.log.get("options", {}))},

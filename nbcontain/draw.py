@@ -33,7 +33,8 @@ def draw(value: object) -> int:
 
             return attend(value)
         case Table():
-            print(value.text())
+            if (text := value.text()) or not value.is_plain:
+                print(text)
         case Board():
             print(value.look().text())
         case Lines(lines=lines):

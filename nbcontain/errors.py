@@ -11,7 +11,7 @@ from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 
@@ -44,6 +44,10 @@ class NbcontainError(Exception):
     hint: str = ""
     exit_status: int = 1
     """What the command ends with on a terminal; docker's 125 for an engine's failure to run."""
+    done: tuple[str, ...] = ()
+    """Of a command on several things: what was done, or found, all the same."""
+    more: tuple[NbcontainError, ...] = ()
+    """Of such a command: what else went wrong."""
 
     def __init__(self, message: str, *, why: str = "", hint: str = "") -> None:
         super().__init__(message)
@@ -65,11 +69,18 @@ class NbcontainError(Exception):
                 first, *rest = text.splitlines()
                 drawn.append(f"  {label}: {_visible(first)}")
                 drawn += [f"       {_visible(line)}" for line in rest]
-        return drawn
+        return [*drawn, *(line for each in self.more for line in each.lines())]
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback."""
         return self.lines()
+
+
+def together(errors: Sequence[NbcontainError], done: Sequence[str]) -> NbcontainError:
+    """The first of these, with the others, and with what was done all the same."""
+    first, *rest = errors
+    first.done, first.more = tuple(done), tuple(rest)
+    return first
 
 
 def _visible(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
@@ -128,19 +129,16 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
         "Path": info.command[0] if info.command else "",
         "Args": list(info.command[1:]),
         "State": {
-            "Status": status,
-            "Running": status == "running",
-            "Paused": container.is_paused,
-            "Restarting": status == "restarting",
-            "Dead": status == "lost",
-            "Pid": state.pid if status == "running" else 0,
-            "ExitCode": state.exit_code,
-            "StartedAt": state.started_at,
-            "FinishedAt": state.finished_at,
-            "Error": state.error,
-            "OOMKilled": state.oom_killed,
+            **container_facts.state(info, state, status, is_paused=container.is_paused),
             **({"Health": health} if (health := container.health()) is not None else {}),
         },
+        **{word: str(path) if path.exists() else "" for word, path in _paths(container).items()},
+        "Platform": str(info.options.get("platform", "")).partition("/")[0],
+        "Driver": engine.store.snapshots_of(container.id).driver,
+        "GraphDriver": _graph(container),
+        "MountLabel": "",
+        "ProcessLabel": spec.process.label,
+        "AppArmorProfile": spec.process.apparmor,
         "RestartCount": state.restart_count,
         "DroppedBytes": state.dropped_bytes,
         "HostConfig": container_facts.host_config(info, spec),
@@ -160,6 +158,23 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
             {image.id: image.size_bytes for _, image in engine.images() if str(image.id) == info.image_id}.values()
         )
     return document
+
+
+def _paths(container: Container) -> dict[str, Path]:
+    """docker's words for files of a container's."""
+    place = container.bundle.path
+    return {
+        "ResolvConfPath": place / "resolv.conf", "HostnamePath": place / "hostname", "HostsPath": place / "hosts",
+        "LogPath": place / "journal.jsonl",
+    }  # fmt: skip
+
+
+def _graph(container: Container) -> dict[str, Any]:
+    """Where a container's files are."""
+    [root, *_] = container.bundle.rootfs
+    words = dict(each.partition("=")[::2] for each in root.options)
+    names = {"lowerdir": "LowerDir", "upperdir": "UpperDir", "workdir": "WorkDir"}
+    return {"Name": root.type, "Data": {title: words[name] for name, title in names.items() if name in words} or None}
 
 
 def version_document() -> dict[str, Any]:

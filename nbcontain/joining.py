@@ -54,7 +54,8 @@ def way_out(layout: Layout, host: Host, *, is_used: bool) -> WayOut:
         with suppress(OSError, ValueError, KeyError, TypeError):
             said = json.loads(files.read(layout.network_process(place(), "uplink") / WAY, 1 << 16))
             if said["way"]:
-                return WayOut(str(said["way"]), str(said["why"]), bool(said["ipv6"]))
+                lacks = str(said.get("unrelayed", ""))
+                return WayOut(str(said["way"]), str(said["why"]), bool(said["ipv6"]), lacks)
     why, ipv6 = missing(), leads_out_by_ipv6()
     if why:
         return WayOut(SWAP if can_swap(host) else "", why, ipv6)
@@ -78,7 +79,7 @@ def join(engine: Engine, container: Container, other: Container) -> None:
     )
     others_way = other.bundle.spec.annotations.get(WAY_OUT, "")
     annotations = {name: text for name, text in spec.annotations.items() if name != WAY_OUT}
-    if others_way and not container.info.runtime:
+    if others_way:
         annotations[WAY_OUT] = others_way
     container.bundle.write_spec(replace(spec, linux=linux, mounts=mounts, annotations=annotations))
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nbcontain import id_ranges
+from nbcontain import container_facts, id_ranges
 from nbcontain.errors import UsageError
 from nbcontain.events import Emit, Notice
 from nbcontain.handles import Container
@@ -40,6 +40,8 @@ def made(
     options = engine.resources.with_usual(with_files(options))
     engine.profile.require(engine.host, "run")
     image = engine.bases.to_run(options, emit)
+    # Whoever asks for this machine's network has its name, too, as with docker.
+    is_hosts = tuple(options.network) == ("host",) or options.network == "host"
     options, wish, notices = engine.networks.decide(options, image.config)
     for text in notices:
         emit(Notice("", text))
@@ -48,11 +50,12 @@ def made(
     options, brought = engine.mounter.with_devices(options, emit)
     ids = id_ranges.asked(engine, options, donors := engine.life.donors(options))
     mounting = engine.mounter.plan(options, image, container_id, maps_ids=ids.differ)
+    hostname = os.uname().nodename if is_hosts else container_id[:12]
     told = proxies(engine.environ, shares_network=wish.mode == "host")
     host = replace(engine.host, ids=ids.map)
     spec = generate(
         replace(image.config, env=(*image.config.env, *told)), options, host, files=path,
-        hostname=container_id[:12], environ=engine.environ, mounts=(*mounting.mounts, *brought), donors=donors,
+        hostname=hostname, environ=engine.environ, mounts=(*mounting.mounts, *brought), donors=donors,
     )  # fmt: skip
     spec = fitted(spec, engine.profile.rung, engine.networks.knobs(wish, host))
     if runtime := other_runtime.found(options.runtime, engine.environ.get("PATH", os.defpath)):
@@ -73,14 +76,16 @@ def made(
         tells = None if ids.differ or runtime or is_unusual(spec) else foretell
         text = spec_to_text(spec) if tells else ""
         if tells and not mounting.mounts:
-            tells(container_id, text)
+            tells.spec(container_id, text)
         active = engine.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
         try:
             with mounting.held(), containers.naming(info) as named:
                 if tells and mounting.mounts:
                     # Not before somebody has looked at what it mounts: with that an automounter begins, and a copy of
                     # the mounts from before would not have it.
-                    tells(container_id, text)
+                    tells.spec(container_id, text)
+                if tells:
+                    tells.root(container_id, active.mounts, volatile=options.remove)
                 settled = ids.settled(spec, engine.containers, container_id)
                 bundle = Bundle.write(path, settled, active.mounts, named, text)
                 mounting.furnish()
@@ -120,6 +125,7 @@ def _info(engine: Engine, options: RunOptions, image: Image, wish: Wish) -> Cont
             "ipc": options.ipc or "private",
             "platform": str(image.config.platform),
             "device_cgroup_rules": list(options.device_cgroup_rule),
+            "said": container_facts.said(options, image.config),
         },  # fmt: skip
         restart=restart_of(options.restart, remove=options.remove),
         health=health_of(image.config, options),

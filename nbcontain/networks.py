@@ -338,7 +338,7 @@ class Networks:
 
     def _record(self, container: Container) -> str:
         """What says where a container's networks lead, if its connections can be answered for; else ""."""
-        can = joining.can_swap(self._engine.host) and not container.info.runtime
+        can = joining.can_swap(self._engine.host)
         return str(self._engine.layout.network_sandbox(container.id)) if can else ""
 
     def _write_files(self, container: Container, wished: Wish) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _MODULE = "nbcontain.runtime.paths_inside"
 _CHUNK_BYTES = 1 << 18
+_KERNELS = ("/proc", "/sys", "/dev")
+"""What is in there is nobody's files: docker, which copies from outside, does not see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Transfers:
                 found = self._call(container, "look_at", {"path": path, "follow": follow})
                 if not found["kind"]:
                     raise ContainerError(f"there is no {path} in {container.name}")
-                order = {"path": path, "follow": follow or path.endswith("/.")}
+                order = {"path": path, "follow": follow or path.endswith(("/", "/."))}
                 if dest == "-":
                     name = os.path.basename(os.path.normpath(path)) or "."
                     self._received(container, order | {"name": name}, _to_stdout)
@@ -205,7 +207,7 @@ class Transfers:
         """Run one of `runtime.paths_inside`' functions where the container's files are."""
         spec = container.bundle.spec
         if container.status == "running" and "mount" in spec.linux.namespaces:
-            return container.call(_MODULE, name, arguments, fds)
+            return container.call(_MODULE, name, {**arguments, "empty": _KERNELS}, fds)
         root: Sequence[Mount] = container.bundle.rootfs
         path = str(arguments["path"])
         for mount in sorted(spec.mounts, key=lambda each: -len(each.destination)):

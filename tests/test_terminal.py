@@ -70,6 +70,28 @@ def test_exit_codes_are_those_of_docker(profile: str, nbcontain: Nbcontain) -> N
     assert nbcontain("ps", "-aq").stdout == ""
 
 
+def test_all_but_run_end_with_1_and_what_was_done_all_the_same_is_said(nbcontain: Nbcontain) -> None:
+    """As docker's: 125 is for who runs a container, and for a line that cannot be read."""
+    assert nbcontain("ps", "--frobnicate").returncode == 125
+    for words in (("history", "nope"), ("ps", "--filter", "nope=1"), ("kill", "-s", "NOPE", "x"), ("inspect", "nope")):
+        assert nbcontain(*words).returncode == 1, words
+    both = nbcontain("inspect", "-f", "{{json .Config.Cmd}}", "box", "nope", "neither")
+    assert (both.returncode, both.stdout) == (1, '["echo","hello"]\n')
+    assert "'nope'" in both.stderr and "'neither'" in both.stderr
+    assert nbcontain("inspect", "nope").stdout == "[]\n"
+    for name in ("one", "two"):
+        nbcontain("create", "--name", name, "-v", "data:/data", "-v", "/:/host", "box")
+    listed = nbcontain("ps", "-a", "--format", "{{.Names}} {{.Mounts}} {{.LocalVolumes}}").stdout
+    assert listed == "two data,/ 1\none data,/ 1\n"
+    nbcontain("cp", __file__, "one:/file")
+    assert nbcontain("diff", "one").stdout == "A /file\n" and nbcontain("diff", "two").stdout == ""
+    gone = nbcontain("rm", "one", "nope", "two")
+    assert (gone.returncode, gone.stdout) == (1, "one\ntwo\n") and "'nope'" in gone.stderr
+    assert nbcontain("rm", "-f", "nope").returncode == 0
+    made = nbcontain("volume", "rm", "nope", "data")
+    assert (made.returncode, made.stdout) == (1, "data\n")
+
+
 def test_streams_stay_apart_and_are_passed_on_byte_for_byte(nbcontain: Nbcontain) -> None:
     done = nbcontain("run", "--rm", "box", "sh", "-c", r"printf 'a\tb\r\n'; printf err >&2")
     assert (done.stdout, done.stderr) == ("a\tb\n", "err")  # text mode reads \r\n as \n
@@ -173,4 +195,4 @@ def test_check_says_what_could_be_better_and_builds_nothing(nbcontain: Nbcontain
     assert "never" not in nbcontain("images").stdout
     good = "FROM box\nUSER me\nCMD echo $NOT_OURS\n"
     assert nbcontain("build", "--call=check", "-f", "-", ".", stdin=f"# check=skip=all\n{good}").returncode == 0
-    assert nbcontain("build", "--call=summary", "-f", "-", ".", stdin=good).returncode == 125
+    assert nbcontain("build", "--call=summary", "-f", "-", ".", stdin=good).returncode == 1

@@ -49,7 +49,8 @@ def serve(watched: str) -> None:
     ):  # fmt: skip
         subprocess.run(words.split(), check=True)
     web, web6 = http.server.ThreadingHTTPServer(("192.0.2.2", 8000), Hello), Server6(("fd99::2", 8000), Hello)
-    for body in (web.serve_forever, web6.serve_forever, lambda: answer(9007, bytes), lambda: answer(53, named)):
+    echoes = (lambda: answer(9007, bytes), lambda: answer(9007, bytes, "fd99::2"))
+    for body in (web.serve_forever, web6.serve_forever, *echoes, lambda: answer(53, named)):
         threading.Thread(target=body, daemon=True).start()
     print("ready", flush=True)
     os.close(1)
@@ -74,12 +75,12 @@ class Hello(http.server.BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def answer(port: int, reply: object) -> None:
+def answer(port: int, reply: object, address: str = "192.0.2.2") -> None:
     """Serve a port of UDP."""
-    end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    end.bind(("192.0.2.2", port))
+    end = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    end.bind((address, port))
     while True:
-        data, client = end.recvfrom(4096)
+        data, client = end.recvfrom(1 << 16)
         end.sendto(reply(data), client)  # type: ignore[operator]
 
 

@@ -14,7 +14,7 @@ from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Document, InProgress, Interactive, Lines
 from nbcontain.display.words import ago, command_line, count, size
-from nbcontain.errors import NbcontainError, UsageError
+from nbcontain.errors import ContainerNotFound, NbcontainError, UsageError, together
 from nbcontain.events import Emit
 from nbcontain.exchange import Exchange
 from nbcontain.filters import CONTAINERS
@@ -235,21 +235,36 @@ def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
     def remove(container: Container) -> None:
         engine.remove_container(container, force=words.force, volumes=words.volumes)
 
-    return on_each(engine, words.names, "rm", remove)
+    names = words.names
+    if words.force:
+        # docker's -f is content with what is not there.
+        names = tuple(name for name in names if _is_there(engine, name))
+    return on_each(engine, names, "rm", remove)
+
+
+def _is_there(engine: Engine, name: str) -> bool:
+    try:
+        engine.container(name)
+    except ContainerNotFound:
+        return False
+    return True
 
 
 def on_each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object]) -> InProgress[Lines]:
-    """Do the same to each, as docker does: what fails does not stop the rest; the first error is raised at the end."""
+    """Do the same to each, as docker does: what fails does not stop the rest, and is raised at the end."""
 
     def body(emit: Emit) -> Lines:
         errors: list[NbcontainError] = []
+        done: list[str] = []
         for name in names:
             try:
                 act(engine.container(name))
             except NbcontainError as error:
                 errors.append(error)
+            else:
+                done.append(name)
         if errors:
-            raise errors[0]
+            raise together(errors, done)
         return Lines(tuple(names))
 
     return InProgress(Task(verb, body), "work")
@@ -280,8 +295,8 @@ class ContainerInspectWords(Names):
 
 @command("container", "inspect", "everything that is known of containers, as JSON", ContainerInspectWords)
 def container_inspect(engine: Engine, words: ContainerInspectWords) -> Document | Lines:
-    documents = [container_document(engine, engine.container(name), size=words.size) for name in words.names]
-    return inspected(documents, words.format)
+    return inspected(words.names, lambda name: container_document(engine, engine.container(name), size=words.size),
+                     words.format)  # fmt: skip
 
 
 @command(
@@ -290,7 +305,7 @@ def container_inspect(engine: Engine, words: ContainerInspectWords) -> Document 
 def container_diff(engine: Engine, words: OneName) -> Table:
     rows = tuple(engine.diff(engine.container(words.name)))
     footer = f"{count(len(rows), 'change')} in the layer of {words.name}"
-    return Table(("KIND", Column("PATH", look="code")), rows, footer)
+    return Table(("KIND", Column("PATH", look="code")), rows, footer, is_plain=True)
 
 
 @dataclass(frozen=True, kw_only=True)

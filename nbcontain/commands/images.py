@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from nbcontain.commands.manifests import platforms
@@ -21,7 +22,7 @@ from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.template import Template
 from nbcontain.display.values import Document, InProgress, Lines, Verdict
 from nbcontain.display.words import ago, count, size
-from nbcontain.errors import ImageNotFound, NbcontainError, UsageError
+from nbcontain.errors import ImageNotFound, NbcontainError, UsageError, together
 from nbcontain.filters import IMAGES, Named, named
 from nbcontain.inspection import image_document, image_for
 from nbcontain.oci.image import Image, Platform
@@ -152,11 +153,28 @@ class ImageInspectWords(Names):
 
 @command("image", "inspect", "everything that is known of images, as JSON", ImageInspectWords)
 def image_inspect(engine: Engine, words: ImageInspectWords) -> Document | Lines:
-    return inspected([image_document(engine, name, words.platform) for name in words.names], words.format)
+    return inspected(words.names, lambda name: image_document(engine, name, words.platform), words.format)
 
 
-def inspected(documents: Sequence[Mapping[str, object]], format: str) -> Document | Lines:
-    """Documents as --format wants them. Raises UsageError."""
+def inspected(
+    names: Sequence[str], document: Callable[[str], Mapping[str, object]], format: str
+) -> Document | Lines:  # fmt: skip
+    """The documents of these as --format wants them. Raises UsageError, and what `document` does, with the others'."""
+    documents: list[Mapping[str, object]] = []
+    errors: list[NbcontainError] = []
+    for name in names:
+        try:
+            documents.append(document(name))
+        except NbcontainError as error:
+            errors.append(error)
+    found = _in_format(documents, format)
+    if errors:
+        lines = found.lines if isinstance(found, Lines) else tuple(json.dumps(documents, indent=2).splitlines())
+        raise together(errors, lines)
+    return found
+
+
+def _in_format(documents: Sequence[Mapping[str, object]], format: str) -> Document | Lines:
     if not format:
         return Document(list(documents))
     if format == "json":
@@ -252,9 +270,7 @@ def image_rm(engine: Engine, words: ImageRemoveWords) -> Lines:
         if done:
             # What went must not be lost behind the error.
             errors[0].why = "\n".join(filter(None, [errors[0].why, f"done before: {'; '.join(done)}"]))
-        for other in errors[1:]:
-            errors[0].why = "\n".join(filter(None, [errors[0].why, f"and: {other.message}"]))
-        raise errors[0]
+        raise together(errors, done)
     return Lines(tuple(done))
 
 

@@ -9,7 +9,7 @@ from nbcontain.commands.table import ListWords, Names, command
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines
 from nbcontain.display.words import count
-from nbcontain.errors import NbcontainError, UsageError
+from nbcontain.errors import NbcontainError, UsageError, together
 from nbcontain.events import Emit
 from nbcontain.kernels import KernelEntry, KernelOptions
 from nbcontain.options import argument, option, with_defaults
@@ -73,11 +73,14 @@ def kernel_ls(engine: Engine, words: ListWords) -> Table | Lines:
 @command("kernel", "rm", "make Jupyter forget kernels of images; images stay", Names, aliases=("remove",))
 def kernel_rm(engine: Engine, words: Names) -> Lines:
     errors: list[NbcontainError] = []
+    gone = []
     for name in words.names:
         try:
             engine.kernels.remove(name)
         except NbcontainError as error:
             errors.append(error)
+        else:
+            gone.append(name)
     if errors:
-        raise errors[0]
+        raise together(errors, gone)
     return Lines(words.names)

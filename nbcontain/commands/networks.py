@@ -12,7 +12,7 @@ from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.topology import Topology
 from nbcontain.display.values import Confirm, Document, InProgress, Lines
 from nbcontain.display.words import count, without_asking
-from nbcontain.errors import NbcontainError, UsageError
+from nbcontain.errors import NbcontainError, UsageError, together
 from nbcontain.events import Emit
 from nbcontain.filters import NETWORKS, NETWORKS_PRUNING, Filters, chosen_networks
 from nbcontain.network import words as docker
@@ -137,7 +137,7 @@ def network_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
                 if not (words.force and type(error).__name__ == "NetworkNotFound"):
                     errors.append(error)
         if errors:
-            raise errors[0]
+            raise together(errors, gone)
         return Lines(tuple(gone))
 
     return _done("network rm", act)
@@ -152,10 +152,12 @@ class InspectWords(Names):
 
 @command("network", "inspect", "everything that is known of networks, as JSON", InspectWords)
 def network_inspect(engine: Engine, words: InspectWords) -> Document | Lines:
-    found = [engine.networks.get(name) for name in words.names]
     leads = engine.networks.way_out().text if engine.networks.can_bridge() else ""
-    documents = [network_document(each, engine.networks.on(each), leads) for each in found]
-    return inspected(documents, words.format)
+
+    def document(name: str) -> dict[str, object]:
+        return network_document(found := engine.networks.get(name), engine.networks.on(found), leads)
+
+    return inspected(words.names, document, words.format)
 
 
 @dataclass(frozen=True, kw_only=True)

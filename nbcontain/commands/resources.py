@@ -10,7 +10,6 @@ from nbcontain.commands.table import Names, command
 from nbcontain.display.formats import Columns, Format, size_shown
 from nbcontain.display.table import Table
 from nbcontain.display.values import InProgress, Lines, Live
-from nbcontain.display.words import size
 from nbcontain.engine import Engine
 from nbcontain.options import REST, argument, option, with_defaults
 from nbcontain.processes import columns
@@ -52,11 +51,12 @@ def container_stats(engine: Engine, words: StatsWords) -> InProgress[Any] | Live
         found = [engine.container(name) for name in words.names] or engine.containers()
         looks = {each.container: each for each in engine.resources.look([one for one in found if _runs(one)])}
         shown = [each for each in found if each in looks or words.all or words.names]
+        said = dict(zip([each.id for each in found], words.names, strict=False))
+        rows = [_record(each, looks.get(each), said.get(each.id, ""), full=words.no_trunc) for each in shown]
         if wanted.template is not None:
-            rows = [_record(each, looks.get(each), full=words.no_trunc) for each in shown]
             return wanted.of(rows, STATS_TITLES, "stats")
-        drawn = tuple(_row(each, looks.get(each), full=words.no_trunc) for each in shown)
-        columns = ("ID", "NAME", "CPU", "MEMORY", "LIMIT", "NETWORK IN / OUT", "DISK IN / OUT", "PROCESSES")
+        columns = tuple(title for name, title in STATS_TITLES.items() if name != "Container")
+        drawn = tuple(tuple(str(row[name]) for name in STATS_TITLES if name != "Container") for row in rows)
         return Table(columns, drawn, f"{len(looks)} running; CPU is of one processor", "stats")
 
     if not words.no_stream:
@@ -68,30 +68,10 @@ def _runs(container: Container) -> bool:
     return container.status == "running"
 
 
-def _row(container: Container, look: Look | None, *, full: bool) -> tuple[str, ...]:
-    names = (container.id if full else container.id[:12], container.name)
-    if look is None:
-        return (*names, *["–"] * 6)
-    now = look.after
-    return (
-        *names,
-        f"{look.cpu_percent:.1f} %",
-        size(now.memory),
-        size(now.memory_limit) if now.memory_limit is not None else "none",
-        _both(now.received, now.sent),
-        _both(now.read, now.written),
-        str(now.pids),
-    )
-
-
-def _both(one: int | None, other: int | None) -> str:
-    return "–" if one is None or other is None else f"{size(one)} / {size(other)}"
-
-
-def _record(container: Container, look: Look | None, *, full: bool) -> dict[str, object]:
-    """docker's fields, in docker's units."""
-    names = {"Container": container.id if full else container.id[:12], "Name": container.name,
-             "ID": container.id if full else container.id[:12]}  # fmt: skip
+def _record(container: Container, look: Look | None, said: str, *, full: bool) -> dict[str, object]:
+    """docker's fields, in docker's units. `said` is what it was called by whoever asks for it."""
+    shown_id = container.id if full else container.id[:12]
+    names = {"Container": said or shown_id, "Name": container.name, "ID": shown_id}
     if look is None:
         return {**names, "CPUPerc": "--", "MemUsage": "-- / --", "MemPerc": "--", "NetIO": "--", "BlockIO": "--",
                 "PIDs": "--"}  # fmt: skip

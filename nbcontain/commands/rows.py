@@ -62,11 +62,7 @@ def container_row(
     info = container.info
     # docker's own quoting, of blanks only.
     command = " ".join(f"'{word}'" if " " in word else word for word in info.command)
-    mounts = [
-        each.source for each in container.bundle.spec.mounts
-        if each.type == "bind" and "rbind" in each.options and each.destination not in ("/proc", "/sys", "/dev")
-    ]  # fmt: skip
-    text = ",".join(mounts)
+    mounts = [str(each.get("Name") or each.get("Source", "")) for each in info.mounts]
     size = f"{size_shown(size_bytes[0])} (virtual {size_shown(size_bytes[1])})" if size_bytes else "0B"
     return {
         "ID": container.id if full else container.id[:12],
@@ -81,8 +77,8 @@ def container_row(
         "Size": size,
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(info.labels.items())),
         "Label": Method(lambda name: info.labels.get(name, "") if isinstance(name, str) else ""),
-        "Mounts": text if full else ",".join(shortened(each, 15) for each in mounts),
-        "LocalVolumes": "0",
+        "Mounts": ",".join(mounts if full else (shortened(each, 15) for each in mounts)),
+        "LocalVolumes": str(sum(each.get("Driver") == "local" for each in info.mounts)),
         "Networks": networks,
     }
 

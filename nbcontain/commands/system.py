@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nbcontain import __version__
@@ -64,14 +65,15 @@ class InspectWords(ContainerInspectWords):
 def inspect(engine: Engine, words: InspectWords) -> Document | Lines:
     if words.type not in ("", "container", "image"):
         raise UsageError(f"inspect --type {words.type}: there is no such thing here", hint="container or image")
-    values = []
-    for name in words.names:
+
+    def document(name: str) -> Mapping[str, object]:
         try:
             if words.type == "image":
                 raise ContainerNotFound(name)
-            values.append(container_document(engine, engine.container(name), size=words.size))
+            return container_document(engine, engine.container(name), size=words.size)
         except ContainerNotFound:
             if words.type == "container":
                 raise
-            values.append(image_document(engine, name))
-    return inspected(values, words.format)
+            return image_document(engine, name)
+
+    return inspected(words.names, document, words.format)

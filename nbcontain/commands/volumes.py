@@ -11,7 +11,7 @@ from nbcontain.display.formats import Format, size_shown
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Confirm, Document, InProgress, Lines, Verdict
 from nbcontain.display.words import ago, count, size, without_asking
-from nbcontain.errors import NbcontainError, UsageError, VolumeNotFound
+from nbcontain.errors import NbcontainError, UsageError, VolumeNotFound, together
 from nbcontain.events import Emit
 from nbcontain.filters import VOLUMES
 from nbcontain.options import argument, option, with_defaults
@@ -121,7 +121,7 @@ class InspectWords(VolumeNames):
 
 @command("volume", "inspect", "everything that is known of volumes, as JSON", InspectWords)
 def volume_inspect(engine: Engine, words: InspectWords) -> Document | Lines:
-    return inspected([document(engine.volumes.get(name)) for name in words.names], words.format)
+    return inspected(words.names, lambda name: document(engine.volumes.get(name)), words.format)
 
 
 def document(volume: Volume) -> dict[str, object]:
@@ -156,7 +156,7 @@ def volume_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
                 continue
             gone.append(name)
         if errors:
-            raise errors[0]
+            raise together(errors, gone)
         return Lines(tuple(gone))
 
     return InProgress(Task("volume rm", body), "work")

@@ -39,6 +39,9 @@ class Table:
     command: str = ""
     """What one types to docker to see the same."""
 
+    is_plain: bool = False
+    """As text only its rows, with a blank between, for who reads them by a program."""
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -60,6 +63,8 @@ class Table:
 
     def text(self) -> str:
         """As docker draws it: capital titles, columns two blanks apart."""
+        if self.is_plain:
+            return "\n".join(" ".join(row) for row in self._shown())
         columns = self._columns()
         cells = [[column.title.upper() for column in columns], *self._shown()]
         widths = [max(_width(row[i]) for row in cells) for i in range(len(columns))]

@@ -97,7 +97,23 @@ def can_be_swapped(end: socket.socket) -> bool:
         return False
     if end.proto not in (socket.IPPROTO_TCP, _MPTCP):
         return False
-    return end.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0] == _TCP_CLOSE
+    try:
+        return end.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0] == _TCP_CLOSE
+    except OSError:
+        # Of MPTCP Linux < 5.16 does not tell it.
+        if end.proto != _MPTCP:
+            raise
+    return not end.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and not _has_peer(end)
+
+
+def _has_peer(end: socket.socket) -> bool:
+    try:
+        end.getpeername()
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        return False
+    return True
 
 
 def connected_like(

@@ -69,6 +69,13 @@ def settings(wish: Wish, sandbox: Sandbox | None) -> dict[str, Any]:
     return {
         "SandboxID": sha256(sandbox.container.encode()).hexdigest() if sandbox is not None else "",
         "SandboxKey": f"/proc/{sandbox.pid}/ns/net" if sandbox is not None and sandbox.pid else "",
+        "Bridge": "",
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": endpoint_id(sandbox, first) if sandbox is not None and first else "",
         "Ports": port_document(wish.exposed, sandbox.ports if sandbox is not None else ()),
         "IPAddress": first.address if first else "",
         "IPPrefixLen": first.prefix if first else 0,
@@ -93,6 +100,7 @@ def _endpoint(wish: Wish, sandbox: Sandbox | None, endpoint: Endpoint | None, na
     return {
         "IPAMConfig": fixed or None,
         "Links": None,
+        "DriverOpts": None,
         "Aliases": list(asked.aliases) if asked is not None and asked.aliases else None,
         "MacAddress": endpoint.mac if endpoint else (asked.mac if asked else ""),
         "NetworkID": endpoint.network if endpoint else "",

@@ -9,8 +9,8 @@ import struct
 
 from nbcontain.values import dataclass
 
-_ETHERNET = 14
-_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+ETHERNET = 14
+IPV4, IPV6 = b"\x08\x00", b"\x86\xdd"
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 _FRAGMENTED = 0x3FFF
 _ECHO = {ICMP: 8, ICMP6: 128}
@@ -48,13 +48,13 @@ class Packet:
 
 def read(frame: bytes) -> Packet | None:
     """What is in a frame; None for what needs no answer."""
-    kind, at = frame[12:14], _ETHERNET
-    if kind == _IPV4 and len(frame) >= at + 28:
+    kind, at = frame[12:14], ETHERNET
+    if kind == IPV4 and len(frame) >= at + 28:
         begin = at + (frame[at] & 0xF) * 4
         protocol, source, destination = frame[at + 9], frame[at + 12 : at + 16], frame[at + 16 : at + 20]
         is_part = bool(int.from_bytes(frame[at + 6 : at + 8], "big") & _FRAGMENTED)
         end = at + int.from_bytes(frame[at + 2 : at + 4], "big")
-    elif kind == _IPV6 and len(frame) >= at + 48:
+    elif kind == IPV6 and len(frame) >= at + 48:
         begin, is_part = at + 40, False
         protocol, source, destination = frame[at + 6], frame[at + 8 : at + 24], frame[at + 24 : at + 40]
         end = begin + int.from_bytes(frame[at + 4 : at + 6], "big")
@@ -82,7 +82,7 @@ def reply(packet: Packet, payload: bytes, number: int) -> bytes:
     if packet.protocol == UDP:
         body = struct.pack("!HHHH", packet.port, packet.source_port, 8 + len(payload), 0) + payload
         # IPv4 can do without.
-        total = 0 if packet.version == 4 else _checksum(_pseudo(packet, len(body)) + body) or 0xFFFF
+        total = 0 if packet.version == 4 else summed(_pseudo(packet, len(body)) + body) or 0xFFFF
         body = body[:6] + total.to_bytes(2, "big") + body[8:]
     else:
         body = _control(packet, _REPLY[packet.protocol], 0, packet.source_port.to_bytes(2, "big") + payload[6:])
@@ -98,13 +98,13 @@ def unreachable(packet: Packet, why: str, number: int) -> bytes:
 
 def framed(packet: bytes, to: bytes, sender: bytes) -> bytes:
     """An IP packet between these two MACs."""
-    return to + sender + (_IPV4 if packet[0] >> 4 == 4 else _IPV6) + packet
+    return to + sender + (IPV4 if packet[0] >> 4 == 4 else IPV6) + packet
 
 
 def _control(packet: Packet, kind: int, code: int, rest: bytes) -> bytes:
     body = bytes((kind, code, 0, 0)) + rest
     pseudo = b"" if packet.version == 4 else _pseudo(packet, len(body), ICMP6)
-    return body[:2] + _checksum(pseudo + body).to_bytes(2, "big") + body[4:]
+    return body[:2] + summed(pseudo + body).to_bytes(2, "big") + body[4:]
 
 
 def _pseudo(packet: Packet, size_bytes: int, protocol: int = UDP) -> bytes:
@@ -119,9 +119,9 @@ def _ip(packet: Packet, protocol: int, body: bytes, number: int) -> bytes:
     # Not said to be left in one piece: the networks' links may be narrower.
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), number & 0xFFFF, 0, _HOPS, protocol, 0)
     head += packet.destination + packet.source
-    return head[:10] + _checksum(head).to_bytes(2, "big") + head[12:] + body
+    return head[:10] + summed(head).to_bytes(2, "big") + head[12:] + body
 
 
-def _checksum(data: bytes) -> int:
+def summed(data: bytes) -> int:
     """The Internet's (RFC 1071): a sum of 16-bit numbers in ones' complement is what is left of a division."""
     return 0xFFFF - int.from_bytes(data + bytes(len(data) % 2), "big") % 0xFFFF

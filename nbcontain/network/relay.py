@@ -1,8 +1,8 @@
 """What passes datagrams on where no tunnel can be had: UDP, and ping, as this user's own. Its own process.
 
 It stands in this machine's network and holds the far end of a link of the user's networks, as a packet socket. What
-comes there is sent on from a socket for each pair of ends; what these hear goes back. Connections of TCP go another way
-(`runtime.connect_answers`): here they are told that there is none.
+comes there, whole or in parts, is sent on from a socket for each pair of ends; what these hear goes back. Connections
+of TCP go another way (`runtime.connect_answers`): here they are told that there is none.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from nbcontain.linux import routes
 from nbcontain.linux.routes import Routes
 from nbcontain.linux.swaps import is_far
 from nbcontain.network import frames
+from nbcontain.network.fragments import Assembly, Key, cut
 from nbcontain.network.frames import Packet
 from nbcontain.network.helper import Poll
 
@@ -28,9 +29,10 @@ _FLOWS = 512
 _QUIET_S = 120.0
 _BATCH = 64
 _FRAME_BYTES = 1 << 16
+_WIDEST = {4: 65520, 6: 1280}
+"""Of what goes back. The link takes as much; who passes it on cuts what is of IPv4, and of IPv6 nothing (RFC 8200)."""
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROTOCOLS = {frames.UDP: 0, frames.ICMP: socket.IPPROTO_ICMP, frames.ICMP6: socket.IPPROTO_ICMPV6}
-Key = tuple[int, bytes, int, bytes, int]
 
 
 class _Flow:
@@ -56,6 +58,7 @@ class Relay:
         self._flows: OrderedDict[Key, _Flow] = OrderedDict()
         self._routes = Routes(routes.asking())
         self._by_fd: dict[int, _Flow] = {}
+        self._assembly = Assembly(one_too_many)
         self._number = 0
 
     # --- what the worker says ---
@@ -77,6 +80,7 @@ class Relay:
             self._poll.forget(self._link.fileno())
             self._link.close()
             self._link = None
+            self._assembly.forget()
             for flow in list(self._flows.values()):
                 self._forget(flow)
 
@@ -101,7 +105,8 @@ class Relay:
                     frame = self._link.recv(_FRAME_BYTES)
                 except OSError:
                     return
-                packet = frames.read(frame)
+                whole = self._assembly.whole(frame, time.monotonic())
+                packet = frames.read(whole) if whole is not None else None
                 if packet is not None:
                     self._send_on(packet)
         elif fd in self._by_fd:
@@ -169,7 +174,8 @@ class Relay:
         if self._link is not None:
             # A full queue is a full wire.
             with suppress(OSError):
-                self._link.send(frames.framed(packet, *self._macs))
+                for part in cut(packet, _WIDEST[packet[0] >> 4], self._number):
+                    self._link.send(frames.framed(part, *self._macs))
 
     def _forget(self, flow: _Flow) -> None:
         self._flows.pop(flow.key, None)
@@ -179,7 +185,7 @@ class Relay:
 
 
 def one_too_many(keys: Collection[Key]) -> Key:
-    """Which flow makes room, of these from the quietest on: the first of the source that has the most. Pure.
+    """Which makes room, of these from the quietest on: the first of the source that has the most. Pure.
 
     Sources are counted within their network, as a container can take all addresses of its own: it is at the expense
     of its neighbours at most.

@@ -37,12 +37,15 @@ class WayOut:
     """Why it is not something better."""
     ipv6: bool = False
     """Whether it leads out by IPv6, too."""
+    unrelayed: str = ""
+    """Why datagrams do not leave, where connections do."""
 
     @property
     def text(self) -> str:
         """For people."""
         families = "IPv4 and IPv6" if self.ipv6 else "IPv4"
-        return f"{self.way}, {families}" if self.way else "nothing"
+        rest = f"; datagrams do not leave: {self.unrelayed}" if self.unrelayed else ""
+        return f"{self.way}, {families}{rest}" if self.way else "nothing"
 
 
 def has_default(ipv6_route: str) -> bool:

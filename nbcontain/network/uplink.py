@@ -71,6 +71,8 @@ class Uplink:
         """Why none of the programs goes on; "" if one does, or none was wanted yet."""
         self.way = ""
         """What leads out: the name of a program, or SWAP; "" for nothing."""
+        self._unrelayed = ""
+        """Why no datagram leaves, where connections do; "" where they do too, or nothing does."""
         self._was_tunnel = False
         """Whether a program went on before: connections of who was started then are not answered for."""
         self.has_ipv6 = False
@@ -81,7 +83,7 @@ class Uplink:
         """Whether a container was told of `news`."""
 
     def be(self, holder: int, *, wanted: bool) -> None:
-        """Have one that runs, or none. Why no program does is in `refusal`. Raises NetworkError: the relay ends."""
+        """Have one that runs, or none. Why no program does is in `refusal`."""
         program = self._running()
         if program is not None and (not wanted or program.netns != place()):
             starts.kill(program.pid, program.start)
@@ -90,14 +92,14 @@ class Uplink:
             self._was_tunnel = True
             files.unlink(self._record)
         if not wanted:
-            self.refusal, self.way, self._was_tunnel = "", "", False
+            self.refusal, self.way, self._was_tunnel, self._unrelayed = "", "", False, ""
             self._be_relay(wanted=False)
         elif program is not None:
             self.refusal, self.way = "", program.name
         elif self._links.has(FAR):
             # Whose connections are answered for has no use for anything else.
             self.refusal, self.way = self.refusal or missing() or "they were tried", SWAP
-            self._be_relay(wanted=True)
+            self._pass_datagrams()
         elif time.monotonic() >= self._again_at:
             program = self._tried(holder)
         self.has_ipv6 = self._outside.leads_out_by_ipv6() if self.way == SWAP else program is not None and program.ipv6
@@ -111,24 +113,30 @@ class Uplink:
         if program is not None:
             self.way = program.name
         elif self.refusal and not self._was_tunnel:
-            try:
-                self._links.lay_out(
-                    (DEVICE, _MAC), (FAR, _FAR_MAC), [(_ADDRESS, _BITS, _GATEWAY), (_ADDRESS6, 64, _GATEWAY6)]
-                )
-                self._be_relay(wanted=True)
-                self.way = SWAP
-            except (OSError, NbcontainError) as error:
-                self.refusal += f"; {error}"
-                # Half of it leads nowhere, and would be taken for all of it.
-                self._be_relay(wanted=False)
-        is_none = bool(self.refusal) and not self.way
+            self.way = SWAP
+            self._pass_datagrams()
+        is_none = bool(self.refusal) and (not self.way or bool(self._unrelayed))
         self._again_at = time.monotonic() + self._again_s if is_none else 0.0
         self._again_s = min(2 * self._again_s, _LAST_AGAIN_S) if is_none else _FIRST_AGAIN_S
         return program
 
+    def _pass_datagrams(self) -> None:
+        """Have the relay pass them on. Where it cannot, connections leave all the same, since nobody else is needed."""
+        try:
+            self._links.lay_out(
+                (DEVICE, _MAC), (FAR, _FAR_MAC), [(_ADDRESS, _BITS, _GATEWAY), (_ADDRESS6, 64, _GATEWAY6)]
+            )
+            self._be_relay(wanted=True)
+            self._unrelayed = ""
+        except (OSError, NbcontainError) as error:
+            why = getattr(error, "why", "")
+            self._unrelayed = f"{error}: {why}" if why else str(error)
+            # Half of it leads nowhere, and would be taken for all of it.
+            self._be_relay(wanted=False)
+
     def _tell(self) -> None:
         """Write down what leads out."""
-        told = {"way": self.way, "why": self.refusal, "ipv6": self.has_ipv6}
+        told = {"way": self.way, "why": self.refusal, "ipv6": self.has_ipv6, "unrelayed": self._unrelayed}
         if told != self._told:
             self._told = told
             files.make_directory(self._directory, durable=False)
@@ -139,7 +147,8 @@ class Uplink:
         said, self._is_said = self._is_said, True
         if said or self.way != SWAP:
             return ""
-        return f"connections leave networks by sockets of this machine's, datagrams by a relay: {self.refusal}"
+        how = f"do not ({self._unrelayed})" if self._unrelayed else "by a relay"
+        return f"connections leave networks by sockets of this machine's, datagrams {how}: {self.refusal}"
 
     def expected(self) -> str:
         """What will lead out, as far as can be told without trying."""

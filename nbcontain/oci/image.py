@@ -181,7 +181,7 @@ class Image:
         return codec.image_of(config, layers)
 
 
-def timestamp() -> str:
-    """Now, as the image specification writes it (RFC 3339, UTC)."""
-    seconds, rest_ns = divmod(time.time_ns(), 1_000_000_000)
+def timestamp(at_s: float | None = None) -> str:
+    """Now, or a time, as the image specification writes it (RFC 3339, UTC)."""
+    seconds, rest_ns = divmod(time.time_ns() if at_s is None else int(at_s * 1e9), 1_000_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest_ns // 1000:06d}Z"

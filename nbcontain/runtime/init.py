@@ -94,7 +94,7 @@ def be_process(
         channel.send({"console": True}, (terminal.master, 0))
         terminal.close()
     if place is None:
-        program = programs.prepare(process, annotations, seccomp, answers)
+        program = programs.prepare(process, annotations, seccomp, answers, is_first=False)
     else:
         program, process = translated.prepare(place, process, annotations, seccomp, answers)
     programs.execute(program, process)

@@ -143,7 +143,9 @@ def be_process(channel: Channel, message: Message, fds: list[int]) -> None:
         channel.send({"console": True}, (terminal.master, 0))
         terminal.close()
     keep_only(channel, *kept)
-    program = programs.prepare(process, {}, bytes.fromhex(message["seccomp"]), path="", domain=message["personality"])
+    program = programs.prepare(
+        process, {}, bytes.fromhex(message["seccomp"]), path="", domain=message["personality"], is_first=False
+    )
     tell_of_listener(program, channel)
     programs.execute(program, process)
 

@@ -48,12 +48,16 @@ def _looked(path: str, *, follow: bool) -> dict[str, Any]:
         "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "link" if stat.S_ISLNK(mode)
         else "other"
     )  # fmt: skip
-    return {"kind": kind, "parent": True, "path": path}
+    # Through a link a file is written, as docker does, and does not take its place.
+    return {"kind": kind, "parent": True, "path": os.path.realpath(path) if follow and kind != "directory" else path}
 
 
 @function
 def send_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
-    """Write what is at `path` to fds[0] as a tar, called `name`; with `follow` what a symlink there leads to."""
+    """Write what is at `path` to fds[0] as a tar, called `name`; with `follow` what a symlink there leads to.
+
+    Directories that are the kernel's (`empty`) are written without what is in them, unless one is asked for itself.
+    """
     path = arguments["path"]
     # What is behind a symlink is named by where that leads.
     path = os.path.realpath(path) if arguments["follow"] else os.path.join(
@@ -61,13 +65,15 @@ def send_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     )  # fmt: skip
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     parent, leaf = os.path.split(path.rstrip("/"))
+    kernels = map(os.stat, filter(os.path.isdir, arguments.get("empty", ())))
+    empty = {(status.st_dev, status.st_ino) for status in kernels}
     try:
         fd = trees.open_in(root, parent or "/", os.O_RDONLY | os.O_DIRECTORY)
     finally:
         os.close(root)
     try:
         count = write_tree(
-            fd, os.fsencode(leaf or "."), os.fsencode(arguments["name"]), lambda data: files.write(fds[0], data)
+            fd, os.fsencode(leaf or "."), os.fsencode(arguments["name"]), lambda data: files.write(fds[0], data), empty
         )
     finally:
         os.close(fd)

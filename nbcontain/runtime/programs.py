@@ -58,10 +58,12 @@ def prepare(
     *,
     path: str = DEFAULT_PATH,
     domain: str = "",
+    is_first: bool = True,
 ) -> Program:
     """Become who runs it, with what that user may do, and find it. Raises SetupFailed, CommandNotFound and the like.
 
-    `path` is PATH where its environment has none, and "" leaves it out; `domain` is the personality's.
+    `path` is PATH where its environment has none, and "" leaves it out; `domain` is the personality's. For the first
+    program of a container its working directory is made if it is missing, as everywhere.
     """
     confine.schedule(process)
     confine.appear_as(domain)
@@ -74,7 +76,7 @@ def prepare(
     if path:
         env.setdefault("PATH", path)
     env.setdefault("HOME", who.home)
-    entered = _enter_directory(process.cwd, may_fail=user.uid != 0)
+    entered = _enter_directory(process.cwd, may_fail=user.uid != 0, may_make=is_first)
     try:
         for number in (1, 2):
             # A program may open /dev/stdout anew, which asks the pipe who it belongs to.
@@ -99,7 +101,7 @@ def prepare(
             why=f"{error.strerror}: only the ids that are mapped into this container exist",
         ) from error
     if not entered:
-        _enter_directory(process.cwd, may_fail=False)
+        _enter_directory(process.cwd, may_fail=False, may_make=is_first)
     return Program(_find(process.args, env.get("PATH", DEFAULT_PATH)), env, last)
 
 
@@ -153,12 +155,14 @@ def _take_own_null() -> None:
             os.close(fd)
 
 
-def _enter_directory(path: str, *, may_fail: bool) -> bool:
-    """Go to the working directory, which is made if it is missing; False if only the user itself may go there."""
+def _enter_directory(path: str, *, may_fail: bool, may_make: bool) -> bool:
+    """Go to the working directory; False if only the user itself may go there."""
     try:
         try:
             os.chdir(path)
         except FileNotFoundError:
+            if not may_make:
+                raise
             _make_directories(path)
             os.chdir(path)
         # A directory of the host's, through a leaked descriptor, has no path in here (CVE-2024-21626).

@@ -34,7 +34,7 @@ def record(
     """
     nanoseconds = time.time_ns() if now is None else int(now * 1e9)
     event = {
-        "Type": kind, "Action": action, "Actor": {"ID": object_id, "Attributes": dict(attributes)},
+        "Type": kind, "Action": action, "Actor": {"ID": object_id, "Attributes": dict(sorted(attributes.items()))},
         "scope": "local", "time": nanoseconds // 10**9, "timeNano": nanoseconds,
     }  # fmt: skip
     with suppress(OSError, StoreError):

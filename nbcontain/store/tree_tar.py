@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from nbcontain.store import tar
 
@@ -20,25 +20,28 @@ _KINDS = {stat.S_IFREG: b"0", stat.S_IFLNK: b"2", stat.S_IFCHR: b"3", stat.S_IFB
 Write = Callable[[bytes], object]
 
 
-def write_tree(parent: int, leaf: bytes, name: bytes, write: Write) -> int:
+def write_tree(
+    parent: int, leaf: bytes, name: bytes, write: Write, empty: Collection[tuple[int, int]] = ()
+) -> int:  # fmt: skip
     """Write `leaf` of the open directory `parent` as `name`, with all that is in it; gives the number of entries.
 
-    With the name b"." what is in a directory is written, and not itself. Sockets are left out. Raises
-    OSError.
+    With the name b"." what is in a directory is written, and not itself. Sockets are left out, and what is in the
+    directories below it that have these devices and inodes. Raises OSError.
     """
-    packer = _Packer(write)
-    packer.take(parent, leaf, name)
+    packer = _Packer(write, empty)
+    packer.take(parent, leaf, name, is_asked=True)
     write(bytes(2 * tar.BLOCK))
     return packer.count
 
 
 class _Packer:
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Write, empty: Collection[tuple[int, int]]) -> None:
         self.count = 0
+        self._empty = empty
         self._write = write
         self._names: dict[tuple[int, int], bytes] = {}
 
-    def take(self, parent: int, leaf: bytes, name: bytes) -> None:
+    def take(self, parent: int, leaf: bytes, name: bytes, *, is_asked: bool = False) -> None:
         status = os.stat(leaf, dir_fd=parent, follow_symlinks=False)
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
@@ -46,6 +49,10 @@ class _Packer:
         mode, time_ns = stat.S_IMODE(status.st_mode), status.st_mtime_ns
         entry = tar.Entry(name, kind, mode, status.st_uid, status.st_gid, 0, time_ns)
         if kind == b"5":
+            if not is_asked and (status.st_dev, status.st_ino) in self._empty:
+                entry.name += b"/"
+                self._put(entry)
+                return
             self._directory(parent, leaf, entry)
             return
         if status.st_nlink > 1 and (first := self._names.setdefault((status.st_dev, status.st_ino), name)) != name:

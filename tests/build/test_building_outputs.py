@@ -174,4 +174,4 @@ def test_progress_can_be_events_or_nothing(
     assert {"started", "finished"} <= {each["kind"] for each in events}
     assert main(["build", "--progress=quiet", str(tmp_path)]) == 0
     assert capfd.readouterr().err == ""
-    assert main(["build", "--progress", "loud", str(tmp_path)]) == 125
+    assert main(["build", "--progress", "loud", str(tmp_path)]) == 1

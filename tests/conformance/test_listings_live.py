@@ -162,6 +162,47 @@ def test_json_has_all_the_names_that_dockers_has(both: tuple[Engine, peers.Docke
     assert set(theirs) - {"Platform", "LocalVolumes", "Mounts", "Ports"} <= set(mine)
 
 
+NOT_HERE = {
+    # Of an older kernel's, or of Windows.
+    ".HostConfig.KernelMemory", ".HostConfig.KernelMemoryTCP",
+    # What is executed is not kept.
+    ".ExecIDs",
+    # No container's files are mounted outside of it.
+    ".GraphDriver.Data.MergedDir",
+    # Such limits are in Spec.
+    *(f".HostConfig.BlkioDevice{each}" for each in ("ReadBps", "WriteBps", "ReadIOps", "WriteIOps")),
+}  # fmt: skip
+
+
+def names(value: object, path: str = "") -> set[str]:
+    """What a document has, as paths."""
+    if isinstance(value, list):
+        return {name for each in value for name in names(each, path)}
+    if not isinstance(value, dict):
+        return set()
+    return {f"{path}.{key}" for key in value} | {
+        name for key, each in value.items() if key != "Labels" for name in names(each, f"{path}.{key}")
+    }
+
+
+def test_inspect_of_a_container_has_all_the_names_that_dockers_has(both: tuple[Engine, peers.Docker]) -> None:
+    engine, docker = both
+    [theirs], mine = json.loads(docker("inspect", "web")), engine.container("web").to_dict()
+    assert names(theirs) - names(mine) == NOT_HERE
+    kinds = {(key, type(theirs["State"][key]), type(mine["State"][key])) for key in theirs["State"]}
+    assert {each for each in kinds if each[1] is not each[2]} == set()
+    for path in ("Config", "HostConfig"):
+        # Lists that are empty are null with docker here and there, and "host" is its default of some.
+        usual = (None, [], "", 0, False, {})
+        different = {
+            key for key, value in theirs[path].items()
+            if key in mine[path] and value not in usual and value != mine[path][key]
+        }  # fmt: skip
+        # Nobody is attached to what is only made.
+        attached = {"AttachStdout", "AttachStderr"}
+        assert different <= {"Env", "CgroupnsMode", "Runtime", "MaskedPaths", "ReadonlyPaths", *attached}
+
+
 @pytest.mark.parametrize(
     "words",
     [("images", "--format", "{{.Nope}}"), ("images", "--filter", "nope=1"), ("images", "--filter", "dangling=x"),

@@ -6,6 +6,7 @@
  * sockets epolls ADDRESS PORT                copies of one epoll, and numbers that who answers uses itself
  * sockets threads ADDRESS PORT               a thread with descriptors of its own, and one whose first thread has ended
  * sockets apart ADDRESS PORT                 connect from a network namespace of one's own
+ * sockets large ADDRESS PORT ADDRESS6         datagrams of all sizes to those who send them back
  * sockets times ADDRESS PORT COUNT           microseconds of a connection, the middle one of so many
  * sockets send ADDRESS PORT MEGABYTES        as fast as it goes; says how long it took, and how much
  *                                            processor time, in seconds
@@ -285,6 +286,30 @@ static void threads(void) {
     pthread_exit(NULL);
 }
 
+/* A datagram of this size comes back as it went. */
+static int echoed(int family, void *name, socklen_t length, int size) {
+    static char sent[65536], got[65536];
+    int fd = socket(family, SOCK_DGRAM, 0), is_same = 0;
+    struct pollfd seen = {fd, POLLIN, 0};
+    for (int at = 0; at < size; at++) sent[at] = at * 7 + at / 256 + size;
+    /* What is in parts is lost with any of them, and a busy machine loses some. */
+    for (int turn = 0; turn < 5 && !is_same; turn++) {
+        if (sendto(fd, sent, size, 0, name, length) != size) break;
+        is_same = poll(&seen, 1, 1000) == 1 && recv(fd, got, sizeof got, 0) == size && !memcmp(sent, got, size);
+    }
+    close(fd);
+    return is_same;
+}
+
+static void large(int port, const char *address6) {
+    struct sockaddr_in6 name6 = at6(address6, port);
+    int sizes[] = {100, 1472, 1473, 4000, 20000, 65507};
+    for (int each = 0; each < 6; each++) {
+        told("four", echoed(AF_INET, &world, sizeof world, sizes[each]));
+        told("six", echoed(AF_INET6, &name6, sizeof name6, sizes[each]));
+    }
+}
+
 static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -333,6 +358,9 @@ int main(int count, char **words) {
     } else if (!strcmp(words[1], "epolls") || !strcmp(words[1], "threads")) {
         world = at(words[2], atoi(words[3]));
         (!strcmp(words[1], "epolls") ? epolls : threads)();
+    } else if (!strcmp(words[1], "large")) {
+        world = at(words[2], atoi(words[3]));
+        large(atoi(words[3]), words[4]);
     } else if (!strcmp(words[1], "times") || !strcmp(words[1], "send")) {
         world = at(words[2], atoi(words[3]));
         (!strcmp(words[1], "send") ? sends : times)(atoi(words[4]));

@@ -10,6 +10,7 @@ import resource
 import select
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from nbcontain.linux import routes, swaps
 from nbcontain.linux.epolls import add_as, registered
 from nbcontain.linux.notify import Call
 from nbcontain.network import frames
+from nbcontain.network.fragments import Assembly, cut
+from nbcontain.network.relay import one_too_many
 from nbcontain.runtime.asked import Asked
 from nbcontain.runtime.connect_answers import ConnectAnswers, gateways
 from nbcontain.values import replace
@@ -87,15 +90,69 @@ def test_what_is_not_passed_on_is_answered_with_why_and_errors_with_nothing() ->
 def test_no_frame_is_an_error() -> None:
     chance = random.Random(7)
     whole = [four(frames.UDP, datagram(bytes(30))), six(frames.ICMP6, bytes(40)), four(frames.TCP, bytes(40))]
+    whole += [*parts_of(four(frames.UDP, datagram(bytes(60))), 68), *parts_of(six(frames.UDP, bytes(60)), 88)]
+    ends = assembly()
     for _ in range(3000):
         frame = bytearray(chance.choice(whole))
         for _ in range(chance.randrange(6)):
             frame[chance.randrange(len(frame))] = chance.randrange(256)
-        packet = frames.read(bytes(frame[: chance.randrange(len(frame) + 1)]))
+        cut_off = bytes(frame[: chance.randrange(len(frame) + 1)])
+        ends.whole(cut_off, 0)
+        packet = frames.read(cut_off)
         if packet is not None:
             frames.unreachable(packet, frames.PORT, 1)
             if packet.passes:
                 frames.reply(packet, os.urandom(chance.randrange(20)), 1)
+
+
+def assembly() -> Assembly:
+    return Assembly(one_too_many)
+
+
+def parts_of(frame: bytes, widest: int, number: int = 7) -> list[bytes]:
+    """A frame as it comes over a narrower wire."""
+    return [frame[:14] + each for each in cut(frame[14:], widest, number)]
+
+
+@pytest.mark.parametrize("make", [four, six])
+@pytest.mark.parametrize("size", [1, 1465, 1480, 4000, 65_000])
+def test_what_is_cut_is_put_together_again_in_whatever_order(make: Callable[..., bytes], size: int) -> None:
+    payload = os.urandom(size)
+    whole = make(frames.UDP, datagram(payload))
+    parts = parts_of(whole, 1500)
+    assert max(map(len, parts)) <= 1514 and (len(parts) > 1) == (len(whole) > 1514)
+    assert all(added_up(each[14:34]) == 0xFFFF for each in parts[1:] if make is four)
+    random.Random(size).shuffle(parts)
+    # Twice, as a wire may have it.
+    ends = assembly()
+    found = [each for part in (*parts[:-1], *parts) if (each := ends.whole(part, 0)) is not None]
+    assert len(found) == 1 if len(parts) > 1 else found
+    packet = frames.read(found[0])
+    assert packet is not None and packet.passes and packet.payload == payload
+
+
+@pytest.mark.parametrize("make", [four, six])
+def test_parts_that_do_not_fit_are_thrown_away_whole(make: Callable[..., bytes]) -> None:
+    first, second, third = parts_of(make(frames.UDP, datagram(bytes(3500))), 1500)
+    forged = first[:-8] + b"another!"
+    for parts in ((first, second, forged, third), (first, third, second[:-3]), (second, third), (third, third)):
+        ends = assembly()
+        assert [each for part in parts if (each := ends.whole(part, 0)) is not None] == []
+    ends = assembly()
+    # Another's parts are not its own, and what was long ago is forgotten.
+    others = parts_of(make(frames.UDP, datagram(bytes(3500))), 1500, number=8)
+    assert [ends.whole(each, 0) for each in (first, others[1], third)] == [None] * 3
+    assert ends.whole(second, 31) is None
+
+
+def test_who_sends_very_many_parts_is_at_its_own_expense() -> None:
+    ends = assembly()
+    first, last = parts_of(four(frames.UDP, datagram(bytes(2000))), 1500)
+    assert ends.whole(first, 0) is None
+    for number in range(500):
+        part = parts_of(four(frames.UDP, datagram(bytes(2000))), 1500, number)[0]
+        ends.whole(part[:26] + bytes([10, 9, 0, number % 200]) + part[30:], 1)
+    assert ends.whole(last, 1) is not None
 
 
 def said(address: str, port: int = 80) -> bytes:
@@ -142,6 +199,27 @@ def test_what_an_epoll_knows_and_where_a_record_leads() -> None:
     record = {"endpoints": [{"gateway": "10.0.0.1", "gateway6": "fd00::1"}, {"gateway": "", "gateway6": ""}]}
     found = {socket.inet_pton(socket.AF_INET, "10.0.0.1"), socket.inet_pton(socket.AF_INET6, "fd00::1")}
     assert gateways(json.dumps(record).encode()) == found
+
+
+class OldMultipath(socket.socket):
+    """A socket as MPTCP's are before Linux 5.16: what TCP_INFO says is not told of them."""
+
+    @property
+    def proto(self) -> int:
+        return 262
+
+    def getsockopt(self, level: int, name: int, *size: int) -> bytes | int:  # type: ignore[override]
+        if level == socket.IPPROTO_TCP:
+            raise OSError(errno.EOPNOTSUPP, "")
+        return super().getsockopt(level, name, *size)
+
+
+def test_a_multipath_socket_of_an_older_kernel_is_swapped_unless_it_listens_or_is_connected() -> None:
+    with OldMultipath() as end, socket.create_server(("127.0.0.1", 0)) as here, OldMultipath() as other:
+        assert swaps.can_be_swapped(end)
+        other.connect(here.getsockname())
+        end.listen()
+        assert not swaps.can_be_swapped(end) and not swaps.can_be_swapped(other)
 
 
 def test_sockets_that_keep_their_port_share_it_with_those_that_lead_elsewhere() -> None:

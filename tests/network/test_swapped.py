@@ -6,7 +6,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,17 @@ def test_ipv6_and_pings_lead_out(machine: Machine, profile: str) -> None:
     pings = f"ping -c 1 -W 2 {WORLD} && ping -c 1 -W 2 fd99::2"
     shown = machine.sh(f"{six}; {pings}", network="six", cap_add=("NET_RAW",))
     assert "hello fd99::1" in shown and shown.count("1 packets received") == 2
+
+
+def test_datagrams_that_are_larger_than_a_wire_lead_out_and_back(machine: Machine, profile: str) -> None:
+    make(machine, "six", ipv6=True)
+    make(machine, "narrow", ipv6=True, options=("mtu=1400",))
+    for network in ("six", "narrow"):
+        lines = machine.sh(f"sockets large {WORLD} 9007 fd99::2", network=network)
+        assert is_all_right(lines) and len(lines.splitlines()) == 12
+    shown = machine.sh(f"ping -c 1 -W 2 -s 4000 {WORLD}; ping -c 1 -W 2 -s 4000 fd99::2", network="six",
+                       cap_add=("NET_RAW",))  # fmt: skip
+    assert shown.count("1 packets received") == 2
 
 
 def test_nothing_leads_out_of_internal_networks_nor_of_namespaces_of_ones_own(machine: Machine, profile: str) -> None:
@@ -202,18 +215,73 @@ def test_what_leads_out_is_shown(machine: Machine, profile: str) -> None:
     assert found["the way out by IPv6"].state == "yes"
 
 
-def test_a_server_and_its_client_are_killed_under_load(machine: Machine, profile: str) -> None:
+def swapped_to(port: int) -> int:
+    """How many connections to a port of this machine's address are of this very network, where no client runs."""
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    there = f":{port:04X}"
+    return len([row for row in rows if row[2].endswith(there) and not row[2].startswith("0100007F") and row[3] == "01"])
+
+
+def test_a_server_and_its_client_are_killed_under_load(machine: Machine, profile: str, busybox_context: Path) -> None:
     """The client goes out by swapped sockets, and comes back by this machine's address and the forwarder."""
+    loads.with_wrk(machine, busybox_context)
     victim = loads.server(machine, name="loaded", publish=("0.0.0.0:18099:80",))
-    script = "echo ready; while :; do sockets times 192.0.2.1 18099 50 || echo lost; done"
-    client = machine.start(script, name="client")
-    assert loads.killed_under_load(machine, victim, "http://127.0.0.1:18099/") > 50
-    lines = said(client).splitlines()
-    until(lambda: len(said(client).splitlines()) > len(lines) + 2)
-    assert len([each for each in lines if each not in ("ready", "lost")]) > 2
-    machine.engine.kill(client)
-    client.wait(10)
-    # Who answered for it goes with it.
-    until(lambda: not client.bundle.is_alive())
+    address = "http://192.0.2.1:18099/"
+    assert machine.engine.networks.way_out().way == "socket swap"
+    client = loads.loading(machine, address, name="client", network="bridge")
+    until(lambda: swapped_to(18099) > 0)
+    assert loads.killed_under_load_from(client, victim, address) > 50
+    second = loads.loading(machine, address, name="second", network="bridge")
+    until(lambda: swapped_to(18099) > 0)
+    machine.engine.kill(second)
+    second.wait(10)
+    # Who answered for it goes with it, and so do its connections.
+    until(lambda: not second.bundle.is_alive() and swapped_to(18099) == 0)
     get = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 3 nc -w 3 192.0.2.1 18099"
     until(lambda: "loaded" in machine.sh(f"{get}; :"))
+
+
+NO_PACKETS = """
+import sys
+from nbcontain.linux import confine, filter_bytes, seccomp, syscalls
+from nbcontain.oci.seccomp import Argument, Rule, Seccomp
+import os
+machine = os.uname().machine
+own, others = seccomp.MACHINES[machine]
+refused = Rule(("socket",), "SCMP_ACT_ERRNO", 1, (Argument(0, 17),))
+profile = Seccomp("SCMP_ACT_ALLOW", None, (own, *others), (), (refused,))
+syscalls.prctl(38, 1)
+confine.install(filter_bytes.packed(seccomp.program(profile, machine), 0))
+os.execv(sys.executable, [sys.executable, "-m", "nbcontain", *sys.argv[1:]])
+"""
+
+
+def end_all(machine: Machine) -> None:
+    for pid in network_processes(machine.engine.layout.root):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: not network_processes(machine.engine.layout.root))
+
+
+def test_where_no_relay_can_be_connections_leave_and_that_datagrams_do_not_is_told(
+    machine: Machine, profile: str
+) -> None:
+    """As where an outer sandbox lets nobody have packet sockets."""
+    if profile == "rootless-range":
+        pytest.skip("whoever filters itself has no newuidmap, and so no range")
+    machine.clear()
+    end_all(machine)
+    environ = {**os.environ, "NBCONTAIN_ROOT": str(machine.engine.layout.root), "NBCONTAIN_NETWORK": ""}
+
+    def filtered(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", NO_PACKETS, *words]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+    udp = f"echo x | timeout 2 nc -u -w 1 {WORLD} 9007"
+    done = filtered("run", "--rm", "box", "sh", "-c", f"{GET}; {udp}; nslookup -type=a example.test; echo over")
+    assert "hello 192.0.2.1" in done.stdout and "over" in done.stdout, done
+    # Names are asked for outside, with or without it.
+    assert "198.51.100.7" in done.stdout and "\nx\n" not in done.stdout
+    assert "datagrams do not (" in done.stderr and "the relay cannot hold its link" in done.stderr
+    assert "datagrams do not leave" in filtered("network", "inspect", "bridge").stdout
+    end_all(machine)

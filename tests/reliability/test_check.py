@@ -200,4 +200,4 @@ def test_the_command_ends_with_1_when_something_is_wrong_and_says_it_in_json(tem
     document = json.loads(nbcontain("system", "check", "--format", "json").stdout)
     assert [each["kind"] for each in document["findings"]] == ["leftover"]
     assert nbcontain("system", "check", "--repair").returncode == 0
-    assert nbcontain("system", "check", "--quick", "--full").returncode == 125
+    assert nbcontain("system", "check", "--quick", "--full").returncode == 1

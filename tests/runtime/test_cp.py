@@ -58,6 +58,12 @@ def test_what_comes_out_goes_where_docker_says(target: Container, machine: Machi
     cp(machine, "c:/data", str(here))
     assert (here / "data" / "sub" / "two").read_text() == "two\n"
     assert os.readlink(here / "data" / "link") == "one"
+    # A link with a slash is what it leads to.
+    cp(machine, "c:/abs/", str(here / "behind"))
+    assert (here / "behind" / "sub" / "two").read_text() == "two\n"
+    # All of it is: but for what is the kernel's, which docker does not see.
+    cp(machine, "c:/", str(here / "all"))
+    assert (here / "all" / "data" / "one").exists() and os.listdir(here / "all" / "proc") == []
     cp(machine, "c:/data/.", str(here / "fresh"))
     assert sorted(os.listdir(here / "fresh")) == ["link", "one", "sub"]
     cp(machine, "c:data/link", str(here / "kept"))

@@ -91,6 +91,9 @@ def test_a_bare_name_passes_the_callers_variable_on(
 ) -> None:
     monkeypatch.setenv("OF_OURS", "ours")
     assert machine.sh("echo $OF_OURS", environment=("OF_OURS",)) == "ours\n"
+    assert machine.sh("hostname", network=("host",)) == f"{os.uname().nodename}\n"
+    # What is named and not to be had here takes the image's own away, as with docker.
+    assert machine.sh("echo $GREETING-", environment=("GREETING",)) == "-\n"
 
 
 def test_the_host_name_is_the_id_or_what_was_asked(profile: str, machine: Machine) -> None:
@@ -260,6 +263,9 @@ def test_a_further_program_runs_in_the_same_container(profile: str, machine: Mac
     assert machine.execute(container, "cat", "/mark") == (0, "mine\n")
     assert machine.execute(container, "hostname") == (0, "box\n")
     assert machine.execute(container, "sh", "-c", "echo $A $B; pwd", env=("B=2",), cwd="/etc") == (0, "1 2\n/etc\n")
+    # Only for the first program it is made.
+    with pytest.raises(SetupFailed, match="cannot use /nowhere as the working directory"):
+        machine.execute(container, "pwd", cwd="/nowhere")
     assert machine.execute(container, "sh", "-c", "exit 9") == (9, "")
     assert machine.execute(container, "sh", "-c", "kill -KILL $$") == (137, "")
     _, seen = machine.execute(container, "ps")

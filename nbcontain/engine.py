@@ -317,13 +317,14 @@ class Engine:
 
     def run(
         self, options: RunOptions, *, stdin: Any = None,
-        around: Callable[[Container], AbstractContextManager[object]] = nullcontext,
+        around: Callable[[Container], AbstractContextManager[object]] = nullcontext, fills: bool | None = None,
     ) -> Task[RunResult | Container]:  # fmt: skip
         """Make a container and run it. Detached, the task ends when it runs and gives the Container.
 
         Otherwise it ends with the container and gives a RunResult; it raises ContainerFailed unless the
         exit code is 0, or that is no error. Cancelling it ends the container. `stdin` is text, bytes or a Path.
-        `around` is entered when the container is made and has not been started, and left when the task ends.
+        `around` is entered when the container is made and has not been started, and left when the task ends; `fills`
+        says whether it may put files into it.
         """
         from nbcontain import standard_input
         from nbcontain.runtime.generate import streams
@@ -331,12 +332,13 @@ class Engine:
 
         leash = None if options.detach else Leash()
         seen = streams(options)
+        fills = around is not nullcontext if fills is None else fills
 
         def body(emit: Emit) -> RunResult | Container:
             reads = options.interactive and not options.tty and "stdin" in seen
             with (
                 leash or nullcontext(),
-                self.launcher.expecting() if self.profile.runs else nullcontext() as foretell,
+                self.launcher.expecting(untouched=not fills) if self.profile.runs else nullcontext() as foretell,
                 # Opened first: for what cannot be read no container is made.
                 standard_input.opened(stdin, interactive=reads) as fd,
                 self.life.entered(around, container := self.create_held(options, emit, foretell)),

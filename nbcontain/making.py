@@ -76,14 +76,16 @@ def made(
         tells = None if ids.differ or runtime or is_unusual(spec) else foretell
         text = spec_to_text(spec) if tells else ""
         if tells and not mounting.mounts:
-            tells(container_id, text)
+            tells.spec(container_id, text)
         active = engine.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
         try:
             with mounting.held(), containers.naming(info) as named:
                 if tells and mounting.mounts:
                     # Not before somebody has looked at what it mounts: with that an automounter begins, and a copy of
                     # the mounts from before would not have it.
-                    tells(container_id, text)
+                    tells.spec(container_id, text)
+                if tells:
+                    tells.root(container_id, active.mounts, volatile=options.remove)
                 settled = ids.settled(spec, engine.containers, container_id)
                 bundle = Bundle.write(path, settled, active.mounts, named, text)
                 mounting.furnish()

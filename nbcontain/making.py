@@ -21,6 +21,7 @@ from nbcontain.runtime.bundle import Bundle, ContainerInfo, is_unusual
 from nbcontain.runtime.generate import generate
 from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
 from nbcontain.runtime.rungs import fitted
+from nbcontain.runtime.users import user_mode
 from nbcontain.values import replace
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ def made(
     image = engine.bases.to_run(options, emit)
     # Whoever asks for this machine's network has its name, too, as with docker.
     is_hosts = tuple(options.network) == ("host",) or options.network == "host"
+    if keeps := user_mode(options.userns, is_root=engine.host.is_root).kept:
+        engine, foretell = engine.keeping(options.userns), None
+        if not (options.user or image.config.user):
+            options = replace(options, user=id_ranges.user_kept(engine.host))
     options, wish, notices = engine.networks.decide(options, image.config)
     for text in notices:
         emit(Notice("", text))
@@ -67,23 +72,26 @@ def made(
         id=container_id, command=spec.process.args, runtime=runtime,
         limited=bool(spec.linux.resources) or makes_group, mounts=mounting.records,
     )  # fmt: skip
-    info = replace(info, options={**info.options, "userns": ids.said if ids.differ else ""})
+    info = replace(info, options={**info.options, "userns": ids.said if ids.differ or keeps else ""})
     if options.replace:
         _make_way(engine, containers, options.name)
     with engine.store.shared():
         if not engine.store.snapshots.has_all(image.layers):
-            engine.stacks.unpack(image.layers)
+            engine.ordinary.stacks.unpack(image.layers)
         tells = None if ids.differ or runtime or is_unusual(spec) else foretell
         text = spec_to_text(spec) if tells else ""
         if tells and not mounting.mounts:
-            tells(container_id, text)
-        active = engine.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
+            tells.spec(container_id, text)
+        files = id_ranges.files_of(engine, image)
+        active = engine.store.snapshots.prepare(container_id, files, durable=not options.remove)
         try:
             with mounting.held(), containers.naming(info) as named:
                 if tells and mounting.mounts:
                     # Not before somebody has looked at what it mounts: with that an automounter begins, and a copy of
                     # the mounts from before would not have it.
-                    tells(container_id, text)
+                    tells.spec(container_id, text)
+                if tells:
+                    tells.root(container_id, active.mounts, volatile=options.remove)
                 settled = ids.settled(spec, engine.containers, container_id)
                 bundle = Bundle.write(path, settled, active.mounts, named, text)
                 mounting.furnish()

@@ -1,10 +1,12 @@
 """Loading, pulling, pushing and committing one image, beside podman, docker and skopeo, and a C untar of its layer.
 
-python benchmarks/images.py [ROUNDS [DEBIAN.tar]] - without an archive, mmdebstrap makes one (170 MB, 8,700 files).
+python benchmarks/images.py [ROUNDS [DEBIAN.tar [TABLE...]]] - without an archive, mmdebstrap makes one (170 MB, 8,700
+files); the tables are load, push, pull, commit. As a user with a range of ids:
+python tests/as_user.py rootless-range HOME python benchmarks/images.py 4 DEBIAN.tar load pull
 
 Every store is on one disk; whole client processes, ours in a process that has done so before. What is there is
 removed before each round, and not timed. Ours returns when the image survives a power cut; podman and docker do not
-wait for the disk. Needs docker-registry and skopeo; docker only as root.
+wait for the disk. Needs docker-registry and skopeo; a user's docker runs in podman's user namespace.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import contextlib
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +35,7 @@ import pytest  # noqa: E402
 from nbcontain import Engine, RunOptions  # noqa: E402
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+TABLES = sys.argv[3:] or ["load", "push", "pull", "commit"]
 DISK_BYTES = 20 << 30
 NAME = "debian"
 Case = Callable[[], float | None]
@@ -99,6 +103,43 @@ def registry(disk: Path) -> Iterator[tuple[str, Path]]:
         server.wait()
 
 
+@contextlib.contextmanager
+def users_docker(directory: Path) -> Iterator[peers.Docker]:
+    """A daemon of docker's in rootless mode. podman makes the user namespace, which is all that it needs to load."""
+    (directory / "bin").mkdir(parents=True)
+    # It asks for the program, and never runs it without ports.
+    (directory / "bin" / "rootlesskit-docker-proxy").symlink_to("/bin/true")
+    (directory / "no-config.json").write_text("{}")
+    peer = peers.Docker(directory)
+    path = f"{directory / 'bin'}:{os.environ['PATH']}"
+    env = peer.env | {"PATH": path, "ROOTLESSKIT_STATE_DIR": str(directory), "XDG_RUNTIME_DIR": str(directory)}
+    daemon = (
+        f"mount -t tmpfs tmpfs /run && exec dockerd --rootless --host unix://{peer.socket} "
+        f"--data-root {directory}/data --exec-root {directory}/exec --pidfile {directory}/pid "
+        f"--config-file {directory}/no-config.json --iptables=false --ip6tables=false --bridge=none "
+        "--userland-proxy=false --storage-driver=overlay2"
+    )
+    runs = tempfile.mkdtemp(prefix="pod-", dir="/tmp")
+    command = ["podman", "--root", str(directory / "podman"), "--runroot", runs, "unshare",
+               "unshare", "--mount", "--propagation=private", "sh", "-c", daemon]  # fmt: skip
+    with (directory / "log").open("wb") as log:
+        running = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            if running.poll() is not None:
+                raise peers.Refused((directory / "log").read_text()[-500:])
+            with contextlib.suppress(peers.Refused):
+                peer("version")
+                break
+            time.sleep(0.1)
+        yield peer
+    finally:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int((directory / "pid").read_text()), signal.SIGTERM)
+        running.wait()
+        shutil.rmtree(runs, ignore_errors=True)
+
+
 class Bench:
     """One image in all the stores of one disk."""
 
@@ -109,7 +150,8 @@ class Bench:
         stack.callback(self.podman.close)
         self.docker: peers.Docker | None = None
         with contextlib.suppress(pytest.skip.Exception, peers.Refused):
-            self.docker = stack.enter_context(peers.docker(disk / "docker"))
+            begun = users_docker(disk / "docker") if os.geteuid() else peers.docker(disk / "docker", sees_loopback=True)
+            self.docker = stack.enter_context(begun)
         self.untar = disk / "untar"
         subprocess.run(["gcc", "-O2", "-o", str(self.untar), str(Path(__file__).parent / "untar.c")], check=True)
         self.engine.archives.import_image(str(tar), NAME).result()
@@ -166,6 +208,13 @@ class Bench:
 
     # --- a registry ---
 
+    def named(self, host: str) -> str:
+        """What the image is called there; it is here under that name, too."""
+        self.engine.archives.load(str(self.disk / "oci.tar")).result()
+        name = f"{host}/{NAME}:1"
+        self.engine.tag(NAME, name)
+        return name
+
     def pushes(self, host: str, data: Path) -> dict[str, Case]:
         def emptied(push: Callable[[], object]) -> Case:
             def case() -> float:
@@ -174,10 +223,8 @@ class Bench:
 
             return case
 
-        self.engine.archives.load(str(self.disk / "oci.tar")).result()
         self.podman("load", "-q", "-i", str(self.saved))
-        name = f"{host}/{NAME}:1"
-        self.engine.tag(NAME, name)
+        name = self.named(host)
         source = f"oci:{self.layout}:it"
         return {
             "skopeo copy from a layout": emptied(
@@ -188,7 +235,7 @@ class Bench:
         }  # fmt: skip
 
     def pulls(self, host: str) -> dict[str, Case]:
-        name = f"{host}/{NAME}:1"
+        name = self.named(host)
         self.engine.registry.push(name).result()
 
         def ours() -> float:
@@ -199,12 +246,21 @@ class Bench:
             self.podman("rmi", "-f", "-a")
             return timed(lambda: self.podman("pull", "-q", "--tls-verify=false", name))
 
-        return {
+        found: dict[str, Case] = {
             "untar.c of the plain tar": self.untarred,
             "podman pull": podman,
             "here, pull": ours,
             "here, pull of what is here": lambda: timed(lambda: self.engine.registry.pull(name).result()),
         }
+        if (docker := self.docker) is not None:
+
+            def pull() -> float:
+                with contextlib.suppress(peers.Refused):
+                    docker("rmi", "-f", name, f"localhost/{NAME}")
+                return timed(lambda: docker("pull", "-q", name))
+
+            found["docker pull"] = pull
+        return found
 
     # --- commit ---
 
@@ -283,11 +339,15 @@ def main() -> None:
         disk = stack.enter_context(private_disk(DISK_BYTES))
         bench = Bench(disk, debian(disk), stack)
         print(f"{NAME}: {bench.tar.stat().st_size / 1e6:.0f} MB")
-        table("load", bench.loads(), disk, "untar.c of the plain tar")
+        if "load" in TABLES:
+            table("load", bench.loads(), disk, "untar.c of the plain tar")
         host, data = stack.enter_context(registry(disk))
-        table("push to an empty registry", bench.pushes(host, data), disk, "skopeo copy from a layout")
-        table("pull", bench.pulls(host), disk, "untar.c of the plain tar")
-        table("commit", bench.commits(), disk, "here, commit")
+        if "push" in TABLES:
+            table("push to an empty registry", bench.pushes(host, data), disk, "skopeo copy from a layout")
+        if "pull" in TABLES:
+            table("pull", bench.pulls(host), disk, "untar.c of the plain tar")
+        if "commit" in TABLES:
+            table("commit", bench.commits(), disk, "here, commit")
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB here")
 
 

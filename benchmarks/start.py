@@ -6,26 +6,35 @@ and all output are there; the container's directories are removed meanwhile, or 
 profile (its facts are on disk), the start of the zygote with its imports, and the run. Not counted are the
 start of that process and `import nbcontain`, which imports.py measures.
 *nsrun* is the whole client process, from vfork to wait, with a writable layer made and removed.
+*limited* is the same with limits of memory and processes, beside `crun run` of a bundle with the same limits, the
+container's directory as it is for its root, and no overlay.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from measuring import heading, interleaved, private_disk, ratio, row, spawned
 
 from nbcontain import BuildOptions, Engine, RunOptions
+from nbcontain.linux import syscalls
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 NETWORKS = ("none", "host")
-WARM_LIMIT = 2.5
+WARM_LIMIT = 2.0
 COLD_LIMIT_MS = 80
+LIMITED: dict[str, Any] = {"memory": "64m", "pids_limit": 50}
 BUSYBOX = """
 FROM scratch
 COPY busybox /bin/busybox
@@ -51,9 +60,60 @@ def make_image(engine: Engine, scratch: Path) -> Path:
     return context
 
 
+@contextmanager
+def crun(disk: Path) -> Iterator[Callable[[], float] | None]:
+    """Runs a bundle with the limits of LIMITED once, and gives the seconds; None where there is no crun.
+
+    In a mount namespace where version 2 has no controllers: crun refuses machines that have both versions otherwise.
+    """
+    if shutil.which("crun") is None or os.geteuid():
+        yield None
+        return
+    bundle = disk / "bundle"
+    (bundle / "rootfs" / "bin").mkdir(parents=True)
+    shutil.copy(shutil.which("busybox") or "/bin/busybox", bundle / "rootfs" / "bin" / "true")
+    subprocess.run(["crun", "spec"], cwd=bundle, check=True)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"] |= {"terminal": False, "args": ["/bin/true"]}
+    config["process"].pop("rlimits", None)
+    config["linux"]["resources"] = {"memory": {"limit": 64 << 20}, "pids": {"limit": 50}}
+    (bundle / "config.json").write_text(json.dumps(config))
+    words = ["crun", "--root", str(disk / "crun"), "--cgroup-manager=cgroupfs", "run", "-b", str(bundle), "bench"]
+    (asked, ask), (answered, answer) = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(ask)
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+            controllers = Path("/sys/fs/cgroup/unified/cgroup.controllers")
+            if controllers.exists():
+                (disk / "nothing").touch()
+                subprocess.run(["mount", "--bind", str(disk / "nothing"), str(controllers)], check=True)
+            while os.read(asked, 1):
+                began = time.perf_counter()
+                spawned(words)
+                os.write(answer, f"{time.perf_counter() - began:.6f}\n".encode())
+        finally:
+            os._exit(0)
+    os.close(asked)
+    os.close(answer)
+
+    def once() -> float:
+        os.write(ask, b".")
+        return float(os.read(answered, 64))
+
+    try:
+        yield once
+    finally:
+        os.close(ask)
+        os.close(answered)
+        os.waitpid(pid, 0)
+
+
 def main() -> None:
     """Print the table."""
-    with private_disk() as disk, Engine(disk / "store") as engine:
+    with private_disk() as disk, crun(disk) as peer, Engine(disk / "store") as engine:
         make_image(engine, disk)
         program = str(Path(tempfile.mkdtemp(dir=disk), "nsrun"))
         subprocess.run(["cc", "-O2", "-o", program, str(Path(__file__).with_name("nsrun.c"))], check=True)
@@ -65,6 +125,9 @@ def main() -> None:
         def warm(network: str) -> Callable[[], None]:
             options = RunOptions(image="busybox", command=("true",), remove=True, network=network)
             return lambda: engine.run(options).result() and None
+
+        def limited() -> None:
+            engine.run(RunOptions(image="busybox", command=("true",), remove=True, network="none", **LIMITED)).result()
 
         def cold(network: str) -> Callable[[], float]:
             script = [sys.executable, "-c", COLD, str(disk / "store"), network]
@@ -80,6 +143,8 @@ def main() -> None:
                 f"warm {network}": warm(network),
                 f"cold {network}": cold(network),
             }
+        if peer is not None:
+            cases |= {"limited": limited, "crun": peer}
         times = interleaved(ROUNDS, cases)
 
     heading("start and end of /bin/true")
@@ -95,6 +160,9 @@ def main() -> None:
             f"({ratio(times, f'warm {network}', least):.2f} x with only /proc)",
         )  # fmt: skip
         row(f"cold {network}", times[f"cold {network}"], f"{over:.0f} ms over nsrun, at most {COLD_LIMIT_MS}")
+    if "crun" in times:
+        row("warm none, limited", times["limited"], f"{ratio(times, 'crun', 'limited'):.2f} x as fast as crun")
+        row("crun run, the same limits", times["crun"])
 
 
 if __name__ == "__main__":

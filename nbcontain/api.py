@@ -222,7 +222,8 @@ def _begun(engine: Engine, options: RunOptions, input: Any, put: Mapping[str, An
     def give(_: str, path: str, data: bytes) -> None:
         files[path] = objects.read(path, data)
 
-    exchange = Exchange(gets=tuple((each, each) for each in paths), stdin=input, give=give, prepare=fill)
+    exchange = Exchange(gets=tuple((each, each) for each in paths), stdin=input, give=give,
+                        prepare=fill if put else None)
     task = exchange.run(engine, options)
     return task.then(lambda result: replace(cast(RunResult, result), files=files)) if paths else task
 

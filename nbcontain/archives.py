@@ -54,7 +54,7 @@ class Archives:
 
         def body(emit: Emit) -> tuple[Image, ...]:
             total = sum(layer.size for layer in layers_of(saved))
-            told = _teller(emit, "save", total)
+            told = _Teller(emit, "save", total)
             with scope(emit, "save", f"save {' '.join(names)}"), self._engine.store.shared():
                 blobs = self._engine.store.blobs
                 if directory:
@@ -106,9 +106,9 @@ class Archives:
         def body(emit: Emit) -> tuple[Saved, ...]:
             engine, images = self._engine, self._engine.store.images
             with scope(emit, "load", f"load {source}"), engine.store.shared():
-                told = _teller(emit, "load", None)
+                told = _Teller(emit, "load", None)
                 workshop = engine.workshop(emit)
-                with Early(workshop.stacks) if workshop.can_run else nullcontext() as early:
+                with Early(workshop.stacks, told.strike) if workshop.can_run else nullcontext() as early:
                     with _opened(source) as stream:
                         choose = partial(_chosen, platforms)
                         loaded = read_archive(stream, engine.store.blobs, choose, told, early=early)
@@ -118,7 +118,7 @@ class Archives:
                             images.prepare(each.image)
                     for each in loaded:
                         if workshop.can_run:
-                            workshop.unpack(each.image.layers, early)
+                            workshop.unpack(each.image.layers, early, told.strike)
                 # All at once; an image of an index is listed by that, if that has a name.
                 alone = [each for each in loaded if each.index is None or not each.names]
                 images.enter([(each.image, each.names) for each in alone])
@@ -263,16 +263,22 @@ def _same_repository(one: Reference, other: Reference) -> bool:
     return (one.registry, one.repository) == (other.registry, other.repository)
 
 
-def _teller(emit: Emit, task: str, total: int | None) -> Callable[[int], None]:
-    told = 0
+class _Teller:
+    """Tells how many bytes are through, not too often."""
 
-    def tell(done: int) -> None:
-        nonlocal told
-        if done - told >= _TOLD_BYTES or done == total:
-            told = done
-            emit(Progress(task, done, total))
+    def __init__(self, emit: Emit, task: str, total: int | None) -> None:
+        self._emit, self._task, self._total = emit, task, total
+        self._told = 0
 
-    return tell
+    def __call__(self, done: int) -> None:
+        """So many are now."""
+        if done - self._told >= _TOLD_BYTES or done == self._total:
+            self._told = done
+            self.strike()
+
+    def strike(self) -> None:
+        """Say it once more: raises if nobody wants this any more."""
+        self._emit(Progress(self._task, self._told, self._total))
 
 
 @contextmanager

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from nbcontain.engine import Engine
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 HOST_IMAGE = Reference.parse("host")
 _STEP = r"(?P<name>.*)@(?:step[-:]?(?P<number>[0-9]{1,5})|(?P<word>failed|before))"
@@ -133,7 +134,7 @@ class Builder:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: dict[str, Signature] = {}
-        self._contents = ContentCache()
+        self._contents = ContentCache(engine.layout.contexts)
 
     def build(self, dockerfile: DockerfileSource, options: BuildOptions) -> BuildTask:
         """Make an image from the text of a Dockerfile, or from one that is in the context.
@@ -161,7 +162,7 @@ class Builder:
             started = timestamp()
             title = "build " + ", ".join(tag.familiar for tag in tags) if tags else "build"
             with (
-                leash, scope(emit, BUILD, title), engine.store.shared(),
+                leash, scope(emit, BUILD, title), engine.store.shared(), self._contents.keeping(),
                 self._opened(dockerfile, options, emit) as given,
             ):  # fmt: skip
                 text = parsed or parse(given.dockerfile)
@@ -311,37 +312,37 @@ class Builder:
     def check(self, dockerfile: DockerfileSource, options: BuildOptions, wrap: Callable[[CheckReport], T]) -> Task[T]:
         """Check a Dockerfile and build nothing; the task gives the report, wrapped.
 
-        Raises DockerfileError at once for what cannot be read.
+        Raises DockerfileError at once where the first of its lines cannot be read.
         """
-        from nbcontain.build.lint import check
+        from nbcontain.build.lint import Readable, check
 
         engine = self._engine
 
-        def look(parsed: ast.Dockerfile, given: Inputs, emit: Emit) -> T:
-            return wrap(check(
-                parsed, options, self._resolve(options, emit),
+        def look(read: Readable, given: Inputs, emit: Emit) -> T:
+            return wrap(read.told(check(
+                read.dockerfile, options, self._resolve(options, emit),
                 engine.environ, given.is_ignored, given.names(options.platform),
-            ))  # fmt: skip
+            )))  # fmt: skip
 
-        return self._examined("check", dockerfile, options, look)
+        return self._examined("check", dockerfile, options, Readable.of, look)
 
     def examine(
         self, name: str, dockerfile: DockerfileSource, options: BuildOptions,
         look: Callable[[ast.Dockerfile, Inputs], T],
     ) -> Task[T]:  # fmt: skip
         """Look at a Dockerfile and build nothing; the task gives what `look` sees. Raises as `check` does."""
-        return self._examined(name, dockerfile, options, lambda parsed, given, emit: look(parsed, given))
+        return self._examined(name, dockerfile, options, parse, lambda parsed, given, emit: look(parsed, given))
 
     def _examined(
         self, name: str, dockerfile: DockerfileSource, options: BuildOptions,
-        look: Callable[[ast.Dockerfile, Inputs, Emit], T],
+        read: Callable[[str], R], look: Callable[[R, Inputs, Emit], T],
     ) -> Task[T]:  # fmt: skip
-        parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
+        parsed = read(dockerfile) if isinstance(dockerfile, str) else None
 
         def body(emit: Emit) -> T:
             store = self._engine.store
             with scope(emit, BUILD, name), store.shared(), self._opened(dockerfile, options, emit) as given:
-                return look(parsed or parse(given.dockerfile), given, emit)
+                return look(parsed or read(given.dockerfile), given, emit)
 
         return Task(name, body)
 

@@ -10,7 +10,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbcontain import standard_input
@@ -211,15 +211,13 @@ class Consoles:
 
     def run(self, options: RunOptions, size: Size, emit: Emit) -> Session:
         """Make a container and run it; it ends with the session, unless that is detached."""
-        container = self._engine.create_held(replace(options, console_size=size), emit)
-        records = container.follow()
-        leash = Leash()
-        try:
+        with ExitStack() as undoing:
+            # First: where it cannot be had, nothing has been made.
+            undoing.callback((leash := Leash()).let_go)
+            container = self._engine.create_held(replace(options, console_size=size), emit)
+            records = undoing.enter_context(closing(container.follow()))
             self._engine.life.launch(container, leash, 0 if options.interactive and not options.tty else None, emit)
-        except BaseException:
-            records.close()
-            leash.let_go()
-            raise
+            undoing.pop_all()
         return ContainerSession(container, records, leash)
 
     def attach(self, container: Container, size: Size) -> Session:

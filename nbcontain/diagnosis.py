@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nbcontain.errors import NbcontainError
 from nbcontain.host import Ability, Host, user_name
+from nbcontain.linux import probe as probe_words
 from nbcontain.network.tunnels import MASQUERADE, PROGRAMS
 from nbcontain.oci.spec import Mount
 from nbcontain.profiles import PROFILES, Profile, storage_driver
@@ -70,7 +71,7 @@ def findings(
     wanted = [_ability(host, each, user, profile) for each in _WANTED if each not in left_out]
     storage = _storage(host, driver, driver_why, profile)
     about = [] if profile.rung.enters else [Finding("partly", "isolation", profile.about)]
-    kept = (*_owners(host, profile), *_served(host, profile))
+    kept = (*_owners(host, profile), *_served(host, profile), *_second_wall(host, profile))
     return (_running(profile, refusal), *about, *needed, *wanted, storage, *kept)
 
 
@@ -116,8 +117,13 @@ def _ability(host: Host, ability: Ability, user: str, profile: Profile) -> Findi
         instead = "this machine's is shown inside"
     if ability is Ability.ID_RANGES and not rung.mounts:
         attempt = ""  # It takes mounts, too.
+    if ability is Ability.PROOT and not host.can(Ability.LANDLOCK):
+        instead, attempt = f"it would take Landlock, too: {host.abilities[Ability.LANDLOCK].why}", ""
     if ability is Ability.USER_NAMESPACES:
         attempt = _for_user_namespaces(probe.why)
+    if probe.why.endswith((probe_words.NO_GAIN, probe_words.NO_SYSTEMD, probe_words.NOT_TRACED)):
+        instead = "" if ability is Ability.PROOT else instead
+        attempt = ""  # It would not help here.
     why = "; ".join(filter(None, (probe.why, instead)))
     # What is given in another way is not missing.
     state: State = "partly" if is_rooted or ability in _GIVEN_OTHERWISE else "no"
@@ -145,12 +151,18 @@ _ADVICE: dict[Ability, tuple[str, str]] = {
 
 
 def _for_user_namespaces(why: str) -> str:
-    if why.startswith("/:"):
-        # They can be made, and mounts are refused in them: AppArmor, in containers of others.
-        return ""
     if "id map" in why or "setgroups" in why:
         return "as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu)"
-    return "as root: sysctl -w user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1"
+    # All others cannot be changed from anywhere but where this place was made, if there: a mount that is refused in
+    # them (AppArmor, in containers of others), a chroot.
+    return next((attempt for end, attempt in _FOR_USER_NAMESPACES.items() if why.endswith(end)), "")
+
+
+_FOR_USER_NAMESPACES = {
+    probe_words.NOT_FOR_USERS: "as root: sysctl -w kernel.unprivileged_userns_clone=1",
+    probe_words.NO_MORE: "as root: sysctl -w user.max_user_namespaces=15000",
+    probe_words.FILTERED: "a container started with --security-opt seccomp=unconfined, or a pod's profile Unconfined",
+}
 
 
 def _storage(host: Host, driver: Driver, why: str, profile: Profile) -> Finding:
@@ -158,7 +170,8 @@ def _storage(host: Host, driver: Driver, why: str, profile: Profile) -> Finding:
         return Finding("yes", "storage driver overlay: what is changed is kept apart", why)
     shared = host.can(Ability.REFLINKS)
     cost = "copies share their blocks" if shared else "a container or RUN copies all files of its image"
-    attempt = "" if shared or not profile.rung.mounts else "NBCONTAIN_ROOT on another disk, or in /dev/shm"
+    elsewhere = "NBCONTAIN_ROOT on another disk, or in /dev/shm where that is large"
+    attempt = "" if shared or not profile.rung.mounts else elsewhere
     return Finding("partly", "storage driver copy: whole trees", f"{why}; {cost}", attempt)
 
 
@@ -201,6 +214,14 @@ def _owners(host: Host, profile: Profile) -> Iterator[Finding]:
     if not host.can(Ability.ATTRIBUTES):
         why = f"{host.abilities[Ability.ATTRIBUTES].why}; owners are recorded beside the files"
         yield Finding("partly", Ability.ATTRIBUTES.value, why, "NBCONTAIN_ROOT on another disk")
+
+
+def _second_wall(host: Host, profile: Profile) -> Iterator[Finding]:
+    """Where a chroot is all that keeps files apart, it matters."""
+    if profile.rung.root == "chroot" and profile.runs and not host.can(Ability.LANDLOCK):
+        shared = "a directory that it is sent" if "pid" in profile.rung.namespaces else "this machine's processes"
+        why = f"{host.abilities[Ability.LANDLOCK].why}; who looks for a way out of a chroot may find one by {shared}"
+        yield Finding("no", Ability.LANDLOCK.value, why, "run what you trust")
 
 
 def _served(host: Host, profile: Profile) -> Iterator[Finding]:

@@ -20,7 +20,6 @@ from nbcontain.events import Emit
 from nbcontain.filters import CONTAINERS, IMAGES, Filters, chosen_containers, chosen_images
 from nbcontain.handles import Container
 from nbcontain.host import Host, is_root, user
-from nbcontain.linux.idmap import IdMap
 from nbcontain.nouns import Noun
 from nbcontain.oci.image import Image
 from nbcontain.oci.reference import Reference
@@ -110,8 +109,8 @@ class Engine:
         self._zygote = zygote
         self._others: dict[str, Engine] = {}
         self.keeps = keeps
-        self.usual = IdMap.identity()
-        """The ids of containers in which the user does not keep its own, where `keeps` says that it does."""
+        self.ordinary = self
+        """The one that layers are unpacked by, also where `keeps` says that the user keeps its own id."""
 
     def __enter__(self) -> Engine:
         return self
@@ -181,7 +180,7 @@ class Engine:
             return self
         if userns not in self._others:
             self._others[userns] = other = Engine(self._root or self.layout.root, self.environ, keeps=userns)
-            other.usual = self.host.ids
+            other.ordinary = self
         return self._others[userns]
 
     def of(self, container: Handle) -> Engine:
@@ -340,13 +339,14 @@ class Engine:
 
     def run(
         self, options: RunOptions, *, stdin: Any = None,
-        around: Callable[[Container], AbstractContextManager[object]] = nullcontext,
+        around: Callable[[Container], AbstractContextManager[object]] = nullcontext, fills: bool | None = None,
     ) -> Task[RunResult | Container]:  # fmt: skip
         """Make a container and run it. Detached, the task ends when it runs and gives the Container.
 
         Otherwise it ends with the container and gives a RunResult; it raises ContainerFailed unless the
         exit code is 0, or that is no error. Cancelling it ends the container. `stdin` is text, bytes or a Path.
-        `around` is entered when the container is made and has not been started, and left when the task ends.
+        `around` is entered when the container is made and has not been started, and left when the task ends; `fills`
+        says whether it may put files into it.
         """
         from nbcontain import standard_input
         from nbcontain.runtime.generate import streams
@@ -354,12 +354,13 @@ class Engine:
 
         leash = None if options.detach else Leash()
         seen = streams(options)
+        fills = around is not nullcontext if fills is None else fills
 
         def body(emit: Emit) -> RunResult | Container:
             reads = options.interactive and not options.tty and "stdin" in seen
             with (
                 leash or nullcontext(),
-                self.launcher.expecting() if self.profile.runs else nullcontext() as foretell,
+                self.launcher.expecting(untouched=not fills) if self.profile.runs else nullcontext() as foretell,
                 # Opened first: for what cannot be read no container is made.
                 standard_input.opened(stdin, interactive=reads) as fd,
                 self.life.entered(around, container := self.create_held(options, emit, foretell)),

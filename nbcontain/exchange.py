@@ -105,6 +105,11 @@ class Exchange:
         if missing:
             raise missing[0]
 
+    @property
+    def fills(self) -> bool:
+        """Whether anything is put into a container before it begins."""
+        return bool(self.puts) or self.prepare is not None
+
     def fill(self, container: Container) -> None:
         """Put everything in."""
         for path, value in self.puts:
@@ -121,7 +126,7 @@ class Exchange:
     ) -> Task[RunResult | Container]:  # fmt: skip
         """Run a container with all that. One that is to be forgotten (--rm) is, when everything has been taken out.
 
-        `also` is entered with it.
+        `also` is entered with it, and puts nothing into it.
         """
 
         @contextmanager
@@ -130,7 +135,7 @@ class Exchange:
                 yield
 
         if not (options.remove and self.gets):
-            return engine.run(options, stdin=self.stdin, around=around)
+            return engine.run(options, stdin=self.stdin, around=around, fills=self.fills)
 
         @contextmanager
         def forgetting(container: Container) -> Iterator[None]:
@@ -140,7 +145,7 @@ class Exchange:
             finally:
                 container.remove(force=True, v=True)
 
-        return engine.run(replace(options, remove=False), stdin=self.stdin, around=forgetting)
+        return engine.run(replace(options, remove=False), stdin=self.stdin, around=forgetting, fills=self.fills)
 
 
 def _parts(pattern: re.Pattern[str], flag: str, text: str, hint: str) -> tuple[str, str]:

@@ -105,7 +105,7 @@ def files_of(engine: Engine, image: Image) -> ChainID | None:
     snapshots = engine.store.snapshots
     if not snapshots.exists(name):
         # Whose files these are, as it is seen from there, and whose they are to be.
-        moved = engine.host.ids.within(engine.usual).numbers()
+        moved = engine.host.ids.within(engine.ordinary.host.ids).numbers()
         with snapshots.staging() as staging:
             engine.launcher.call(
                 "give_to_others", staging.mounts, moved, source=snapshots.view(image.chain_id), imports=(WORK,)

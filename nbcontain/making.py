@@ -38,16 +38,15 @@ def made(
 
     `foretell` is told of it as soon as it is known what it will be.
     """
-    if keeps := user_mode(options.userns, is_root=engine.host.is_root).kept:
-        engine = engine.keeping(options.userns)
-        foretell = None
     options = engine.resources.with_usual(with_files(options))
     engine.profile.require(engine.host, "run")
     image = engine.bases.to_run(options, emit)
     # Whoever asks for this machine's network has its name, too, as with docker.
     is_hosts = tuple(options.network) == ("host",) or options.network == "host"
-    if keeps and not (options.user or image.config.user):
-        options = replace(options, user=id_ranges.user_kept(engine.host))
+    if keeps := user_mode(options.userns, is_root=engine.host.is_root).kept:
+        engine, foretell = engine.keeping(options.userns), None
+        if not (options.user or image.config.user):
+            options = replace(options, user=id_ranges.user_kept(engine.host))
     options, wish, notices = engine.networks.decide(options, image.config)
     for text in notices:
         emit(Notice("", text))
@@ -78,14 +77,21 @@ def made(
         _make_way(engine, containers, options.name)
     with engine.store.shared():
         if not engine.store.snapshots.has_all(image.layers):
-            engine.stacks.unpack(image.layers)
-        text = ""
-        if foretell and not (ids.differ or runtime or is_unusual(spec)):
-            foretell(container_id, text := spec_to_text(spec))
+            engine.ordinary.stacks.unpack(image.layers)
+        tells = None if ids.differ or runtime or is_unusual(spec) else foretell
+        text = spec_to_text(spec) if tells else ""
+        if tells and not mounting.mounts:
+            tells.spec(container_id, text)
         files = id_ranges.files_of(engine, image)
         active = engine.store.snapshots.prepare(container_id, files, durable=not options.remove)
         try:
             with mounting.held(), containers.naming(info) as named:
+                if tells and mounting.mounts:
+                    # Not before somebody has looked at what it mounts: with that an automounter begins, and a copy of
+                    # the mounts from before would not have it.
+                    tells.spec(container_id, text)
+                if tells:
+                    tells.root(container_id, active.mounts, volatile=options.remove)
                 settled = ids.settled(spec, engine.containers, container_id)
                 bundle = Bundle.write(path, settled, active.mounts, named, text)
                 mounting.furnish()

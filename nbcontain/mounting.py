@@ -221,7 +221,7 @@ class Mounting:
             raise UsageError(f"{point.said}: the image {point.source} has no files")
         with engine.store.shared():
             if not engine.store.snapshots.has_all(image.layers):
-                engine.stacks.unpack(image.layers)
+                engine.ordinary.stacks.unpack(image.layers)
             (view,) = engine.store.snapshots.view(files_of(engine, image))
         if point.is_readonly and not point.is_scratch:
             return replace(view, destination=point.target, options=(*view.options, *options))

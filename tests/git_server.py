@@ -16,10 +16,10 @@ from servers import Server, free_port, wait_for_port
 class Repository:
     """A work tree that can be committed to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *options: str) -> None:
         self.path = path
         path.mkdir(parents=True)
-        self.git("init")
+        self.git("init", *options)
 
     def git(self, *arguments: str) -> str:
         """Run git in it; what it says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ import needs
 import places
 from images import BUSYBOX
 from machine import is_small, supervisor_of, until
-from nbcontain import detach_keys
+from nbcontain import consoles, detach_keys
 from nbcontain.build.plan import BuildOptions
 from nbcontain.channel import Channel
 from nbcontain.consoles import ExecSession
@@ -280,6 +281,17 @@ def test_who_still_listens_to_a_session_that_was_let_go_reads_nobody_elses_bytes
     theirs.close()
     for fd in {*kept, reading, writing, master}:
         os.close(fd)
+
+
+def test_where_it_cannot_be_tied_to_us_nothing_is_made(box: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(consoles, "Leash", refused)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="Too many"):
+        box.consoles.run(RunOptions(image="busybox", tty=True), (24, 80), lambda event: None)
+    assert box.containers() == [] and os.listdir("/proc/self/fd") == before
 
 
 def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

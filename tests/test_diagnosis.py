@@ -15,7 +15,7 @@ from nbcontain.display.table import Table
 from nbcontain.engine import Engine
 from nbcontain.errors import Unavailable, UsageError
 from nbcontain.host import Ability, Host, Probe
-from nbcontain.linux import proot
+from nbcontain.linux import probe, proot
 from nbcontain.linux.idmap import IdMap
 from nbcontain.profiles import choose, storage_driver
 from nbcontain.values import replace
@@ -83,6 +83,51 @@ def test_where_nothing_can_be_mounted_nothing_is_advised_that_takes_mounts() -> 
     found = told(host(*missing, Ability.REFLINKS, why="/: Permission denied"))
     assert found["containers"].state == "yes" and "chroot" in found[Ability.PIVOT.value].why
     assert {each.attempt for each in found.values()} == {""}
+
+
+@pytest.mark.parametrize(
+    ("said", "attempt"),
+    [
+        ("Operation not permitted", ""),
+        (f"Operation not permitted: {probe.IN_CHROOT}", ""),
+        (f"Operation not permitted: {probe.NOT_FOR_USERS}", "unprivileged_userns_clone=1"),
+        (f"Operation not permitted: {probe.FILTERED}", "seccomp=unconfined"),
+        (f"No space left on device: {probe.NO_MORE}", "max_user_namespaces=15000"),
+        ("writing the id map: Operation not permitted", "apparmor_restrict_unprivileged_userns=0"),
+        ("/: Permission denied", ""),
+    ],
+)
+def test_of_user_namespaces_only_that_is_advised_which_takes_away_what_refuses_them(said: str, attempt: str) -> None:
+    found = told(host(Ability.USER_NAMESPACES, Ability.USERNS_CHROOT, why=said))
+    advised = found[Ability.USER_NAMESPACES.value].attempt
+    assert attempt in advised and bool(attempt) is bool(advised)
+
+
+def test_what_would_not_help_here_is_not_advised() -> None:
+    for ability, why in (
+        (Ability.ID_RANGES, probe.NO_GAIN), (Ability.CGROUPS, probe.NO_SYSTEMD), (Ability.PROOT, probe.NOT_TRACED),
+    ):  # fmt: skip
+        nothing = (Ability.USER_NAMESPACES, Ability.USERNS_CHROOT) if ability is Ability.PROOT else ()
+        assert told(host(ability, *nothing))[ability.value].attempt
+        assert told(host(ability, *nothing, why=f"no; {why}"))[ability.value].attempt == ""
+    found = told(host(Ability.USER_NAMESPACES, Ability.USERNS_CHROOT, Ability.LANDLOCK))[Ability.PROOT.value]
+    assert "Landlock" in found.why and not found.attempt
+
+
+def test_a_chroot_is_known_by_a_root_that_is_no_mount() -> None:
+    line = "24 1 254:0 {} {} rw,relatime - ext4 /dev/vda rw"
+    assert not probe.is_chroot(f"{line.format('/', '/')}\n{line.format('/', '/proc')}\n")
+    assert probe.is_chroot(f"{line.format('/', '/proc')}\n")
+    assert not probe.is_chroot("")
+
+
+def test_where_a_chroot_is_all_and_nothing_stands_behind_it_that_is_said() -> None:
+    missing = (Ability.USER_NAMESPACES, Ability.PIVOT, Ability.OVERLAY)
+    assert Ability.LANDLOCK.value not in told(host(*missing))
+    assert "sent" in told(host(*missing, Ability.LANDLOCK))[Ability.LANDLOCK.value].why
+    missing = (Ability.ADMIN, Ability.PIVOT, Ability.MOVE_ROOT, Ability.LANDLOCK)
+    assert "processes" in told(host(*missing, uid=0))[Ability.LANDLOCK.value].why
+    assert Ability.LANDLOCK.value not in told(host(Ability.LANDLOCK))
 
 
 def test_what_the_trial_itself_says_comes_first() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from nbcontain.build import exports, outputs
 from nbcontain.build.annotations import Annotations
 from nbcontain.build.arguments import PROXIES, build_arguments, labels_of
-from nbcontain.build.graph import BuildGraph, RemoteFile, Vertex
+from nbcontain.build.graph import BuildGraph, RemoteFile, Vertex, hash_of
 from nbcontain.build.http import Fetched, redacted
 from nbcontain.build.inputs import Inputs
 from nbcontain.build.operations import Workshop
@@ -43,7 +43,9 @@ def account_of(
             materials.append(Material(redacted(remote.url), found.digest.algorithm, found.digest.hex))
         elif not isinstance(remote, RemoteFile):
             ref = f"#{remote.ref}" if remote.ref else ""
-            materials.append(Material(f"{redacted(remote.url)}{ref}", "sha1", str(found)))
+            materials.append(Material(f"{redacted(remote.url)}{ref}", hash_of(str(found)), str(found)))
+    named = {name: each.url for name, each in given.origins.items() if name}
+    named |= {name: f"docker-image://{each}" for name, each in given.images.items() if isinstance(each, Reference)}
     given_arguments = build_arguments(options.build_args, environ)
     return Account(
         graph=graph, dockerfile=given.dockerfile, path=options.dockerfile_name,
@@ -52,7 +54,7 @@ def account_of(
         labels=labels_of(options.labels),
         target=options.target, platform=Platform.here(), materials=tuple(dict.fromkeys(materials)),
         locals=tuple(locals_), started=started, finished=timestamp(), invocation=secrets.token_hex(12),
-        origin=origin, layers=layers,
+        origin=origin, named=named, layers=layers,
     )  # fmt: skip
 
 

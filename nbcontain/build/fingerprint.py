@@ -12,16 +12,21 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbcontain.build.patterns import Ignore, Matched
 from nbcontain.build.walk import Entry, Stat, opened_directory, opened_name, stat_key, unreadable
+from nbcontain.errors import StoreError
 from nbcontain.oci.digest import sha256
 from nbcontain.store.whiteouts import is_kept_xattr
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
+    from nbcontain.build.remembered import Known
 
 _CHUNK = 1 << 20
 _MANY = 1000
@@ -31,6 +36,9 @@ _LARGE_BYTES = 4 * _PIECE_BYTES
 """A file from that size on is hashed in pieces, by more than one processor."""
 _IN_PIECES = "-pieces"
 """Behind the digest of the pieces' digests, so that it is no file's that holds just those."""
+_WORTH_FILES = 200
+_WORTH_BYTES = 16 << 20
+"""To read as much takes longer than to keep in the store what it amounted to."""
 _RACY_NS = 2_000_000_000
 """A file changed this shortly before it was read may change again within its time stamp's grain."""
 
@@ -53,11 +61,59 @@ class _Directory:
 
 
 class ContentCache:
-    """Remembers what did not change since. Only memory: what is lost is read again. Any thread may use it."""
+    """Remembers what did not change since. What is lost is read again. Any thread may use it."""
 
-    def __init__(self) -> None:
-        self._files: dict[str, tuple[Stat, str]] = {}
+    def __init__(self, place: Path | None = None) -> None:
+        """`place` is a directory of the store: what took a while to read is kept there for other processes."""
+        self._files: Known = {}
         self._directories: dict[str, _Directory] = {}
+        self._place = place
+        self._used: dict[str, set[str]] = {}
+        """By root, the files of it that were asked for since; a root that is there was looked for in the store."""
+        self._new: dict[str, tuple[int, int]] = {}
+        """By root, how many files were read since it was kept, and how many bytes."""
+
+    def begin(self, root: str) -> None:
+        """Remember what another process has seen of this directory's files."""
+        if self._place is None or root in self._used:
+            return
+        self._used[root] = set()
+        from nbcontain.build import remembered
+
+        # What this process has seen itself is newer.
+        self._files = remembered.load(self._place, root) | self._files
+
+    def end(self, root: str, used: set[str], count: int, size_bytes: int) -> None:
+        """These files were asked for, and so many had to be read."""
+        if self._place is None:
+            return
+        self._used.setdefault(root, set()).update(used)
+        known_count, known_bytes = self._new.get(root, (0, 0))
+        self._new[root] = known_count + count, known_bytes + size_bytes
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Keep what is worth it at the end, however that comes."""
+        try:
+            yield
+        finally:
+            self._keep()
+
+    def _keep(self) -> None:
+        """Of what nobody asked for in this process no more is kept than of what somebody did."""
+        for root, (count, size_bytes) in list(self._new.items()):
+            if self._place is None or (count < _WORTH_FILES and size_bytes < _WORTH_BYTES):
+                continue
+            from nbcontain.build import remembered
+
+            used, above = self._used[root], os.path.join(root, "")
+            known = {path: found for path, found in self._files.items() if path.startswith(above)}
+            if len(known) > 2 * len(used):
+                known = {path: found for path, found in known.items() if path in used}
+            # It is a hint: where it cannot be written, the next process reads the files.
+            with suppress(OSError, StoreError):
+                remembered.keep(self._place, root, known.items())
+            self._new[root] = (0, 0)
 
     def get(self, path: str, seen: Stat) -> str | None:
         """The digest of a file's content, if it is still the one that was seen."""
@@ -89,8 +145,15 @@ class Fingerprint:
         self._on_read = on_read or (lambda size_bytes: None)
         self._total = sha256()
         self._files = 0
+        self._bytes = 0
+        self._untold = 0
+        """So many bytes of small files were read since that was last told."""
+        self._used: set[str] = set()
+        cache.begin(root)
 
     def hexdigest(self) -> str:
+        """Of all that was taken in; that was all."""
+        self._cache.end(self._root, self._used, self._files, self._bytes)
         return self._total.hexdigest()
 
     def add(self, entries: Iterable[Entry]) -> None:
@@ -119,7 +182,8 @@ class Fingerprint:
 
     def _directory(self, path: str, ignore: Ignore, patterns: Patterns, state: Matched) -> _Directory:
         key = os.path.join(self._root, path)
-        self._on_read(0)
+        self._on_read(self._untold)
+        self._untold = 0
         started_ns = time.time_ns()
         try:
             with opened_directory(self._root_fd, path) as fd:
@@ -161,6 +225,7 @@ class Fingerprint:
     def _content(self, path: str, seen: Stat, parent: int = -1, name: str = "") -> str:
         """The digest of a file's bytes and attributes. `parent` is its directory, where that is open already."""
         key = os.path.join(self._root, path)
+        self._used.add(key)
         known = self._cache.get(key, seen)
         if known is not None:
             return known
@@ -177,6 +242,8 @@ class Fingerprint:
         """The digest of a file that was looked at a moment ago, in its directory, which is open."""
         started_ns = time.time_ns()
         self._files += 1
+        self._bytes += seen[2]
+        self._untold += seen[2] if seen[2] < _CHUNK else 0
         if self._files == _MANY:
             import hashlib  # noqa: F401 - `_hasher` takes it where it is loaded
         fd, status = opened_name(parent, name, path)

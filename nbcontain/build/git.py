@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 from nbcontain.build.access import Access
-from nbcontain.build.graph import Repository
+from nbcontain.build.graph import Repository, hash_of
 from nbcontain.build.http import is_public, redacted
 from nbcontain.errors import BuildError
 from nbcontain.events import Emit, Progress
@@ -34,6 +34,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]{7,64}")
 _SCP = re.compile(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:].*")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
+_PLACES = {"tag": "refs/tags/", "branch": "refs/heads/"}
+_ALL = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 _PROTOCOLS = "https:http:ssh:git"
 _CONFIG = {
     "core.hooksPath": "/dev/null",
@@ -63,18 +65,25 @@ def is_repository(source: str) -> bool:
 
 
 def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Repository:
-    """Read URL[#ref[:subdir]], or URL?branch=…&subdir=…. Raises BuildError for what git could take for an option."""
+    """Read URL[#ref[:subdir]], or URL?ref=…|branch=…|tag=…&commit=…&subdir=….
+
+    Raises BuildError for what contradicts itself, and for what git could take for an option.
+    """
     address, _, fragment = source.partition("#")
     ref, _, subdir = fragment.partition(":")
     without_submodules = False
     if "://" in address and "?" in address:
         address, _, query = address.partition("?")
-        given = dict(parse_qsl(query, keep_blank_values=True))
-        ref = next((given.pop(name) for name in ("ref", "branch", "tag", "commit") if given.get(name)), ref)
-        subdir = given.pop("subdir", subdir)
-        checksum = given.pop("checksum", checksum)
+        given = _query(query, source)
         keeps_git_dir = _truth(given, "keep-git-dir", keeps_git_dir)
         without_submodules = not _truth(given, "submodules", True)
+        named = [_in_its_place(kind, given.pop(kind, "")) for kind in _PLACES]
+        ref = _agreed("ref", source, ref, given.pop("ref", ""), *named)
+        subdir = _agreed("subdir", source, subdir, given.pop("subdir", ""))
+        commit = _agreed("commit", source, given.pop("commit", ""), given.pop("checksum", ""))
+        if not checksum.startswith(commit):
+            checksum = _agreed("checksum", source, "" if commit.startswith(checksum) else checksum, commit)
+        ref = ref or commit
         if given:
             raise BuildError(f"a git URL has no {next(iter(given))}", why=redacted(source))
     if address.startswith("-") or "\0" in source or re.search(r"[\s]", address):
@@ -91,6 +100,31 @@ def parse(source: str, *, keeps_git_dir: bool = False, checksum: str = "") -> Re
     return Repository(address, ref, subdir.strip("/"), keeps_git_dir, checksum, without_submodules)
 
 
+def _query(text: str, source: str) -> dict[str, str]:
+    """The words of a URL's query, each said once, and with a value but for those that are true or false."""
+    given: dict[str, str] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        if name in given:
+            raise BuildError(f"{name} of a git URL is said twice", why=redacted(source))
+        if not value and name not in ("keep-git-dir", "submodules"):
+            raise BuildError(f"{name} of a git URL has no value", why=redacted(source))
+        given[name] = value
+    return given
+
+
+def _in_its_place(kind: str, name: str) -> str:
+    """A tag's or a branch's name with where git has it, so that nothing else of that name is meant."""
+    return name if not name or name.startswith(_PLACES[kind]) else _PLACES[kind] + name
+
+
+def _agreed(what: str, source: str, *said: str) -> str:
+    """What a URL says in several places; "" if in none."""
+    found = list(dict.fromkeys(filter(None, said)))
+    if len(found) > 1:
+        raise BuildError(f"{what} of a git URL is both {found[0]} and {found[1]}", why=redacted(source))
+    return found[0] if found else ""
+
+
 def _truth(given: dict[str, str], name: str, usual: bool) -> bool:
     """A word of a URL's query, taken out of it; without a value it is true."""
     found = truth(given.pop(name, str(usual)) or "true")
@@ -99,8 +133,8 @@ def _truth(given: dict[str, str], name: str, usual: bool) -> bool:
     return found
 
 
-def commit_of(repository: Repository, access: Access, emit: Emit) -> str:
-    """The commit that the ref stands for now. Raises BuildError."""
+def commit_of(repository: Repository, access: Access, emit: Emit, tmp: Path) -> str:
+    """The commit that the ref stands for now; `tmp` is for directories that are gone afterwards. Raises BuildError."""
     if _COMMIT.fullmatch(repository.ref):
         return _checked(repository, repository.ref)
     wanted = repository.ref or "HEAD"
@@ -113,7 +147,31 @@ def commit_of(repository: Repository, access: Access, emit: Emit) -> str:
     for name in (f"refs/tags/{wanted}^{{}}", f"{wanted}^{{}}", f"refs/heads/{wanted}", f"refs/tags/{wanted}", wanted):
         if _COMMIT.fullmatch(found.get(name, "")):
             return _checked(repository, found[name])
-    raise BuildError(f"{redacted(repository.url)} has no {wanted}", hint="Give a branch, a tag or a whole commit.")
+    if _is_begun(repository):
+        return _completed(repository, access, emit, tmp)
+    kind = next((kind for kind, place in _PLACES.items() if wanted.startswith(place)), "")
+    shown = f"{kind} {wanted.removeprefix(_PLACES[kind])}" if kind else wanted
+    raise BuildError(f"{redacted(repository.url)} has no {shown}", hint="Give a branch, a tag or a whole commit.")
+
+
+def _is_begun(repository: Repository) -> bool:
+    """Whether it is wanted by how a commit's name begins (?commit=…)."""
+    return bool(repository.ref) and repository.checksum.startswith(repository.ref)
+
+
+def _completed(repository: Repository, access: Access, emit: Emit, tmp: Path) -> str:
+    """The one commit of all branches and tags whose name begins so. A server is asked for whole names only."""
+    with files.temporary_directory(tmp) as place:
+        listed = _git(["ls-remote", "--", repository.url], None, repository, access, emit).split()
+        _git(_init(listed[0] if listed else ""), place, repository, access, emit)
+        _git(["fetch", "--quiet", "--", repository.url, *_ALL], place, repository, access, emit)
+        wanted = f"{repository.ref}^{{commit}}"
+        return _git(["rev-parse", "--verify", "--end-of-options", wanted], place, repository, access, emit).strip()
+
+
+def _init(commit: str) -> list[str]:
+    """How an empty repository is made for commits with names like this one: SHA-256 has longer ones than SHA-1."""
+    return ["init", "--quiet", "--template=", f"--object-format={hash_of(commit)}", "."]
 
 
 def _checked(repository: Repository, commit: str) -> str:
@@ -136,8 +194,8 @@ def checked_out(
     def git(*arguments: str) -> str:
         return _git(arguments, place, repository, access, emit)
 
-    git("init", "--quiet", "--template=", ".")
-    ref = repository.ref if repository.ref != commit else "+refs/heads/*:refs/remotes/origin/*"
+    git(*_init(commit))
+    ref = _ALL[0] if repository.ref == commit or _is_begun(repository) else repository.ref
     ways = (
         ("--depth=1", "--no-tags", "--", repository.url, commit),
         # A server that gives nothing by a commit's name,

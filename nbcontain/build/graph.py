@@ -156,6 +156,11 @@ class Repository:
     """Whether those are left out, if there are any."""
 
 
+def hash_of(commit: str) -> str:
+    """What a commit's name is a hash by: there are repositories of both kinds."""
+    return "sha256" if len(commit) == 64 else "sha1"
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A file whose text stands in the Dockerfile."""

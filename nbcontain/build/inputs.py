@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from nbcontain.build.context import MAX_DOCKERFILE_BYTES, ContentCache, Context
-from nbcontain.build.graph import RemoteFile, Repository
+from nbcontain.build.graph import RemoteFile, Repository, hash_of
 from nbcontain.build.named import CONTEXT_FILE, Inside, LayoutImage, NamedSource
 from nbcontain.build.operations import Workshop
 from nbcontain.build.patterns import Ignore
@@ -174,8 +174,8 @@ class _Opening:
         url = http.redacted(source.url)
         with scope(self._workshop.emit, task, f"load {url}", self._parent):
             emit, access = self._emit(task), self._workshop.access
-            commit = git.commit_of(source, access, emit)
-            self.origins[name] = Origin(f"{url}#{source.ref}" if source.ref else url, "sha1", commit)
+            commit = git.commit_of(source, access, emit, self._workshop.store.layout.tmp)
+            self.origins[name] = Origin(f"{url}#{source.ref}" if source.ref else url, hash_of(commit), commit)
             return git.checked_out(source, commit, self._new(), access, emit)
 
     def _file(self, source: RemoteFile, name: str, *, unpack: bool) -> tuple[Path, bool]:

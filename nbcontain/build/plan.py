@@ -27,6 +27,7 @@ from nbcontain.build.request import BuildOptions as BuildOptions
 from nbcontain.build.stage import one_line, shown
 from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.checks import checks
+from nbcontain.dockerfile.mounts import automount
 from nbcontain.dockerfile.nearest import nearest
 from nbcontain.dockerfile.parser import parse_trigger
 from nbcontain.dockerfile.rules import CheckOptions
@@ -114,6 +115,7 @@ class Planning:
             directory=self.contexts.directory,
             aside=lambda vertex: None,
             allowed=options.allow,
+            automounts=tuple(map(automount, options.automounts)),
         )
         for arg in dockerfile.arguments:
             self._declare(arg)

@@ -72,6 +72,8 @@ class Account:
     invocation: str
     origin: Material | None = None
     """Where the context was fetched."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """What the names stand for that contexts of elsewhere have."""
     layers: Mapping[Vertex, Sequence[Descriptor]] = field(default_factory=dict)
     """Of each file system."""
 
@@ -198,6 +200,7 @@ def _request(account: Account, *, is_max: bool) -> dict[str, Any]:
         args["filename"] = account.path
     if account.target:
         args["target"] = account.target
+    args |= {f"context:{name}": redacted(what) for name, what in account.named.items()}
     if is_max:
         for kind, values in (("build-arg", account.arguments), ("label", account.labels)):
             args |= {

@@ -62,6 +62,8 @@ class BuildOptions:
     """Of every RUN that does not say: "host" or "none"."""
     add_hosts: tuple[str, ...] = ()
     """NAME:ADDRESS, for every RUN."""
+    automounts: tuple[str, ...] = ()
+    """What every RUN sees besides its own mounts, in the notation of RUN --mount."""
     shm_size: str = ""
     ulimits: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()

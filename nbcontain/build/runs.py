@@ -36,8 +36,10 @@ def _(run: ast.Run, state: StageState, scene: Scene) -> StageState:
         )
     mounting = _Mounting(run, state, scene)
     argv = _command(run, state, mounting)
+    for mount in scene.automounts:
+        mounting.take(mount)
     for flag in run.mounts:
-        mounting.take(flag)
+        mounting.take(run_mount(flag, partial(scene.expand, state=state, span=run.span)))
     # Proxies that the Dockerfile does not declare reach the program, and change nothing about what is built.
     proxies = {name: value for name, value in scene.build_args.items() if name not in state.variables}
     operation = ExecOp(
@@ -109,8 +111,7 @@ class _Mounting:
         self.mounts: list[RunMount] = []
         self.inputs: list[Vertex] = []
 
-    def take(self, flag: ast.MountFlag) -> None:
-        mount = run_mount(flag, partial(self.scene.expand, state=self.state, span=self.run.span))
+    def take(self, mount: ast.RunMount) -> None:
         match mount.type:
             case "bind":
                 self.mounts.append(self._bind(mount))

@@ -129,6 +129,9 @@ class Solver:
         inputs = [self._solved[below].filesystem for below in vertex.inputs]
         workshop = self._workshop.for_step(partial(_as_task, task, self._emit))
         self._emit(Started(task, step.name, BUILD, step.span))
+        if inputs and self._asked(step):
+            # It is going to be done: what does it gets ready while the files of the context are looked at.
+            workshop.expect()
         try:
             key = cache_key(vertex.operation, inputs, workshop)
             self._chronicle.looked_up(vertex, key, [str(each.chain_id or "scratch") for each in inputs])

@@ -27,10 +27,12 @@ _ANSWER_S = 60.0
 
 
 @contextmanager
-def forwarded(paths: Sequence[str], directory: Path, mode: int) -> Iterator[Path]:
+def forwarded(
+    paths: Sequence[str], directory: Path, mode: int, owner: tuple[int, int] | None = None
+) -> Iterator[Path]:
     """A socket in `directory` that passes on to the agent at `paths`, or to a new one with the keys that those are.
 
-    Raises BuildError.
+    `owner` is a user and a group that this process may give it to. Raises BuildError.
     """
     with ExitStack() as stack:
         sockets = [path for path in paths if stat.S_ISSOCK(os.stat(path).st_mode)]
@@ -39,6 +41,8 @@ def forwarded(paths: Sequence[str], directory: Path, mode: int) -> Iterator[Path
         path = directory / f"ssh-{os.urandom(4).hex()}.sock"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             _bind(listener, path)
+            if owner is not None:
+                os.chown(path, *owner)
             os.chmod(path, mode)
             listener.listen(16)
             relay = _Relay(listener, agent)

@@ -92,6 +92,8 @@ class Scene:
     """The instruction comes from the base image, as its ONBUILD."""
     allowed: tuple[str, ...] = ()
     """What --allow grants."""
+    automounts: tuple[ast.RunMount, ...] = ()
+    """Of every RUN, before its own."""
     declared: set[str] = field(default_factory=set)
     """Every ARG met so far."""
     remarks: list[ast.Remark] = field(default_factory=list)

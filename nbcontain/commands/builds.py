@@ -58,6 +58,9 @@ class BuildWords:
     platforms: tuple[str, ...] = option(
         "--platform", help="what the image is for; several give an index", metavar="OS/ARCHITECTURE,…"
     )
+    automounts: tuple[str, ...] = option(
+        "--automount", help="what every RUN sees besides its own mounts", metavar="type=secret,id=NAME|…"
+    )
     allow: tuple[str, ...] = option("--allow", help="device[=NAME], network.host, onbuild.secrets", metavar="WHAT")
     pull: bool = option("--pull", help="ask the registry for newer base images")
     no_cache: bool = option("--no-cache", help="run every step again")
@@ -161,6 +164,7 @@ class BuildWords:
             network="host" if self.network == "default" else self.network,
             **_platforms(self.platforms),
             add_hosts=self.add_hosts,
+            automounts=self.automounts,
             shm_size=self.shm_size,
             ulimits=self.ulimits,
             pull="always" if self.pull else "missing",

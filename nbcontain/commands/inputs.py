@@ -64,7 +64,7 @@ def _inside(file: str, context: Source) -> BuildInputs:
     here = None
     if path.is_absolute() or (file and path.is_file()):
         try:
-            here = path.read_text(encoding="utf-8-sig")
+            here = _read(path)
         except (OSError, UnicodeDecodeError) as error:
             if path.is_absolute():
                 why = getattr(error, "strerror", None) or str(error)
@@ -86,7 +86,7 @@ def _local(directory: Path, file: str) -> BuildInputs:
     if file and not path.exists() and (directory / file).is_file():
         hint = f"-f is seen from here, and not from the context:  -f {directory / file}"
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _read(path)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read the Dockerfile {path}", why=why, hint=hint) from error
@@ -118,6 +118,17 @@ def _in(directory: Path) -> BuildInputs | None:
             hint="-f FILE names another",
         )  # fmt: skip
     return None
+
+
+def _read(path: Path) -> str:
+    """A Dockerfile of this machine. Raises OSError, UnicodeDecodeError, UsageError."""
+    with path.open("rb") as file:
+        data = file.read(MAX_DOCKERFILE_BYTES + 1)
+    if len(data) > MAX_DOCKERFILE_BYTES:
+        raise UsageError(
+            f"the Dockerfile {path} is larger than {MAX_DOCKERFILE_BYTES >> 20} MiB", hint="-f FILE names another"
+        )
+    return data.decode("utf-8-sig")
 
 
 def _is_text(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""RUN --mount=…: its notation, and what it says once variables are filled in, as BuildKit reads it."""
+"""RUN --mount=…: its notation, and what it says once variables are filled in, as BuildKit reads it; and --automount."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from nbcontain.dockerfile.ast import MountFlag, RunMount
 from nbcontain.dockerfile.nearest import nearest
-from nbcontain.errors import DockerfileError
+from nbcontain.errors import DockerfileError, UsageError
 from nbcontain.truth import truth
 
 TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
@@ -77,6 +77,18 @@ def run_mount(flag: MountFlag, expand: Callable[[str], str]) -> RunMount:
     kind = found["type"]
     found.setdefault("read_only", kind not in ("cache", "tmpfs"))
     return RunMount(**found)
+
+
+def automount(text: str) -> RunMount:
+    """A mount that every RUN gets; what it says is meant as it is said. Raises UsageError."""
+    hint = "--automount type=secret,id=NAME, or cache, tmpfs, ssh, or bind of the context's files"
+    try:
+        mount = run_mount(mount_flag(text), lambda value: value)
+    except DockerfileError as error:
+        raise UsageError(f"--automount {text} cannot be read", why=error.message, hint=error.hint or hint) from error
+    if mount.from_:
+        raise UsageError(f"--automount {text}: there is no from here", why="stages are the Dockerfile's own", hint=hint)
+    return mount
 
 
 def _read(key: str, written: str, value: str) -> dict[str, Any]:

@@ -189,6 +189,26 @@ class Group:
                     "cannot limit it", errno=error.errno, path=str(directory), why=error.strerror or ""
                 ) from error
 
+    def doors(self) -> list[int]:
+        """What a process puts itself into it by (`confine.enter_groups`), open, for the caller to close.
+
+        To move another process the kernel waits until all processors have passed a quiet point, 10 ms or more, since
+        that might fork meanwhile; a thread that moves itself does nothing else (cgroup_procs_write_start). Nothing
+        where version 2 keeps a part of it, which has no such door. Raises SetupFailed.
+        """
+        directories = list(self._directories())
+        if not all((each / "tasks").exists() for each in directories):
+            return []
+        doors: list[int] = []
+        try:
+            for each in directories:
+                doors.append(os.open(each / "tasks", os.O_WRONLY | os.O_CLOEXEC))
+        except OSError as error:
+            for fd in doors:
+                os.close(fd)
+            raise self._failed(error) from error
+        return doors
+
     def processes(self) -> list[int]:
         """All that are in it now, and in groups below it."""
         found: set[int] = set()

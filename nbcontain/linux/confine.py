@@ -61,6 +61,20 @@ def set_oom_score(number: int, pid: int | str = "self") -> None:
         ) from error
 
 
+def enter_groups(doors: Iterable[int]) -> None:
+    """Put this process, which has one thread, into control groups, by what `cgroups.Group.doors` gave; closes that.
+
+    Raises SetupFailed. Run by init and by an exec's stage, before they do anything for a container.
+    """
+    for fd in doors:
+        try:
+            os.write(fd, b"0")
+        except OSError as error:
+            raise SetupFailed("cannot limit it", errno=error.errno, why=error.strerror or "") from error
+        finally:
+            os.close(fd)
+
+
 _FOR_BECOMING = ("CAP_SETPCAP", "CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_DAC_OVERRIDE")
 _ADMIN = 1 << _NUMBERS["CAP_SYS_ADMIN"]
 
@@ -145,6 +159,20 @@ def become(process: Process, user: User, *, seccomp: bytes = b"", before: Callab
     if before is not None:
         before()
     return Last(seccomp, sets, needs_admin)
+
+
+def rehearse(process: Process, seccomp: bytes) -> None:
+    """What `reduce`, `become` and `install` work out, without effect (see `runtime.programs.rehearse`)."""
+    _, permitted, _ = syscalls.capget()
+    bits = capability_set((*process.capabilities, *_FOR_BECOMING)) & permitted
+    for number in range(64):
+        if bits >> number & 1:
+            continue
+    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
+    if seccomp:
+        filter_bytes.unpacked(seccomp)
+    for number in range(1, signal.NSIG):
+        signal.getsignal(number)
 
 
 _POLICIES = ("SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE")

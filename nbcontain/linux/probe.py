@@ -24,6 +24,14 @@ _NAMES = syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 Answer = tuple[bool, str]
 KILLED = "the trial was killed"
 """The answer where nothing was found out."""
+NOT_FOR_USERS = "kernel.unprivileged_userns_clone is 0"
+NO_MORE = "user.max_user_namespaces is reached"
+IN_CHROOT = "a process in a chroot may make none"
+FILTERED = "a filter of calls (seccomp), as containers have it, lies around this place"
+NO_GAIN = "newuidmap would have to gain privileges, and nothing here may (no_new_privs)"
+NO_SYSTEMD = "no systemd runs here"
+NOT_TRACED = "nor may programs be traced here (ptrace), without which it does nothing"
+"""Ends of reasons, by which advice goes."""
 
 
 def main(words: list[str]) -> None:
@@ -56,7 +64,59 @@ def main(words: list[str]) -> None:
         "NET_ADMIN": _net_admin() if uid == 0 else begun(_bridge, IdMap.single(uid, gid), syscalls.CLONE_NEWNET),
     }
     answers = {ability: each() if callable(each) else each for ability, each in found.items()}
-    print(json.dumps(answers))
+    print(json.dumps(answers | {name: told(*answers[name]) for name, told in _TOLD.items()}))
+
+
+def _of_user_namespaces(ok: bool, why: str) -> Answer:
+    """Who refuses them, where the kernel's word for it says nothing: each takes something else to be changed."""
+    if why == os.strerror(errno.ENOSPC):
+        return ok, f"{why}: {NO_MORE}"
+    if why != os.strerror(errno.EPERM):
+        return ok, why
+    if _line("/proc/sys/kernel/unprivileged_userns_clone") == "0":
+        return ok, f"{why}: {NOT_FOR_USERS}"
+    if is_chroot(_text("/proc/self/mountinfo")):
+        return ok, f"{why}: {IN_CHROOT}"
+    is_filtered = "\nSeccomp:\t2\n" in _text("/proc/self/status")
+    return ok, f"{why}: {FILTERED}" if is_filtered else why
+
+
+def is_chroot(mountinfo: str) -> bool:
+    """Whether this process's root is no mount (proc_pid_mountinfo(5)), so that a chroot made it the root. Pure."""
+    places = [line.split(" ")[4] for line in mountinfo.splitlines() if line.count(" ") > 4]
+    return bool(places) and "/" not in places
+
+
+def _of_id_ranges(ok: bool, why: str) -> Answer:
+    return (ok, why) if ok or "\nNoNewPrivs:\t1\n" not in _text("/proc/self/status") else (ok, f"{why}; {NO_GAIN}")
+
+
+def _of_cgroups(ok: bool, why: str) -> Answer:
+    return (ok, why) if ok or Path("/run/systemd/system").is_dir() else (ok, f"{why}; {NO_SYSTEMD}")
+
+
+def _of_proot(ok: bool, why: str) -> Answer:
+    """Whoever installs one has nothing of it where that is refused."""
+    if why != proot.MISSING or tried(syscalls.let_trace, IdMap.identity(), 0)[0]:
+        return ok, why
+    return ok, f"{why}; {NOT_TRACED}"
+
+
+_TOLD: dict[str, Callable[[bool, str], Answer]] = {
+    "USER_NAMESPACES": _of_user_namespaces, "ID_RANGES": _of_id_ranges, "CGROUPS": _of_cgroups,
+    "PROOT": _of_proot,
+}  # fmt: skip
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _line(path: str) -> str:
+    return _text(path).strip()
 
 
 def tried(attempt: Callable[[], None], ids: IdMap, flags: int) -> Answer:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 _LEAST = (5, 3)
 """The first PRoot that translates statx(2): before it, programs see this machine's files."""
 _LEAKS = "lets statx(2) through, so that programs see this machine's files"
+MISSING = "there is no proot in PATH"
 _TIMEOUT_S = 10
 _LOOK = "import ctypes, sys; sys.exit(0 if ctypes.CDLL(None).statx(-100, b'/looked', 0, 2047, bytes(256)) == 0 else 3)"
 
@@ -37,7 +38,7 @@ def tried() -> tuple[bool, str]:
     """Whether there is a PRoot that hides this machine's files, with its path; or what is wrong with the one there."""
     program = on_path()
     if not program:
-        return False, "there is no proot in PATH"
+        return False, MISSING
     import re
     import subprocess
     import sys

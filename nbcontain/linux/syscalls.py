@@ -132,6 +132,7 @@ _unshare = _declare("unshare", _int)
 _setns = _declare("setns", _int, _int)
 _mount = _declare("mount", _text, _text, _text, _ulong, _text)
 _umount2 = _declare("umount2", _text, _int)
+_ptrace = _declare("ptrace", _int, _int, _pointer, _pointer)
 _prctl = _declare("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _setrlimit = _declare("setrlimit", _int, ctypes.POINTER(ctypes.c_uint64 * 2))
 _setfsuid = _declare("setfsuid", _uint)
@@ -288,6 +289,11 @@ def new_session_keyring() -> None:
     _checked(_keyctl(_KEYCTL_JOIN_SESSION_KEYRING, None))
 
 
+def let_trace() -> None:
+    """Have the parent trace this process (PTRACE_TRACEME, ptrace(2))."""
+    _checked(_ptrace(0, 0, None, None))
+
+
 def capget() -> tuple[int, int, int]:
     """The effective, permitted and inheritable capabilities of this thread, as bit sets."""
     header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION_3, 0))
@@ -301,15 +307,8 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the capabilities of this thread."""
     low, high = 0xFFFF_FFFF, 32
     header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION_3, 0))
-    data = struct.pack(
-        "6I",
-        effective & low,
-        permitted & low,
-        inheritable & low,
-        effective >> high,
-        permitted >> high,
-        inheritable >> high,
-    )
+    sets = effective, permitted, inheritable
+    data = struct.pack("6I", *(each & low for each in sets), *(each >> high for each in sets))
     _checked(_capset(header, ctypes.create_string_buffer(data)))
 
 

@@ -65,9 +65,10 @@ def leads_out_by_ipv6() -> bool:
 
 def missing() -> str:
     """Why none of these programs can be had, in words; "" if one can."""
-    if not there():
-        return "neither pasta nor slirp4netns is installed"
-    return "" if os.access(TUN, os.R_OK | os.W_OK) else f"{TUN} may not be opened"
+    if not os.access(TUN, os.R_OK | os.W_OK):
+        # Whoever installs one has nothing of it.
+        return f"{TUN} may not be opened"
+    return "" if there() else "neither pasta nor slirp4netns is installed"
 
 
 def not_forwarding() -> str:

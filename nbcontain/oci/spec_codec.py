@@ -58,6 +58,12 @@ def spec_from_text(text: str) -> Spec:
     return spec_from_json(json.loads(head.removesuffix(",") + "}}"), profile)
 
 
+def without_profile(text: str) -> str:
+    """The same, where of a profile that is on a line of its own is left only that there is one."""
+    head, _, line = text.partition("\n")
+    return f'{head}\n{_PROFILE}{{"defaultAction": ""}}}}}}' if line.startswith(_PROFILE) else text
+
+
 @lru_cache(16)
 def _text_of(document: SharedDocument) -> str:
     return json.dumps(document)

@@ -78,6 +78,20 @@ class Keychain:
                         return found
         return None
 
+    def troubles(self) -> list[str]:
+        """What of these files is passed over, and why: a line for each."""
+        found = []
+        for path in self.paths:
+            try:
+                document = _read(path, strict=True)
+            except RegistryError as error:
+                found.append(f"{error.message}: {error.why}")
+                continue
+            wrong = [host for host, entry in document["auths"].items() if _is_garbage(entry)]
+            if wrong:
+                found.append(f"{path} has no credentials for {', '.join(wrong)}: they are not base64 of name:password")
+        return found
+
     def store(self, registry: str, credentials: Credentials) -> Path | str:
         """Keep them as docker does: by the helper if one is configured, else in config.json (0600). Says where."""
         path = self.paths[0]
@@ -172,6 +186,12 @@ def _write(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept = {key: value for key, value in document.items() if value or key not in ("credHelpers",)}
     files.replace(path, json.dumps(kept, indent="\t").encode() + b"\n", 0o600)
+
+
+def _is_garbage(entry: object) -> bool:
+    if not isinstance(entry, dict):
+        return bool(entry)
+    return bool(entry.get("auth")) and _decoded(entry) is None
 
 
 def _decoded(entry: object) -> Credentials | None:

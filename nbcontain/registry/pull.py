@@ -100,7 +100,7 @@ class Pull:
             return self.stacks.store.blobs.read(config.digest, DOCUMENT_LIMIT)
         # The layers need not wait until it is on the disk.
         held = InMemory(config)
-        self._receive(reference, config, held, _nowhere, lambda size: None)
+        self._receive(reference, config, held, None, lambda size: None)
         return held.whole()
 
     # --- layers ---
@@ -174,17 +174,17 @@ class Pull:
             if coming.size:
                 # What an earlier attempt left may be damaged, so nothing is unpacked before all of it was verified.
                 try:
-                    self._receive(reference, descriptor, coming, _nowhere, report)
+                    self._receive(reference, descriptor, coming, None, report)
                     coming.commit()
                     return
                 except DigestMismatch:
                     coming.forget()
             with feed(coming.path) or nullcontext() as fed:
-                self._receive(reference, descriptor, coming, fed.wrote if fed is not None else _nowhere, report)
+                self._receive(reference, descriptor, coming, fed, report)
             coming.commit()
 
     def _receive(
-        self, reference: Reference, descriptor: Descriptor, taken: Partial | InMemory, tell: Callable[[bytes], None],
+        self, reference: Reference, descriptor: Descriptor, taken: Partial | InMemory, fed: Growing | None,
         report: Callable[[int], None],
     ) -> None:  # fmt: skip
         """Until all is there: what is cut off is gone on with where it stopped. Raises RegistryError."""
@@ -193,7 +193,7 @@ class Pull:
         while taken.size < descriptor.size:
             try:
                 response = self.client.blob(reference.repository, descriptor.digest, taken.size)
-                self._read(response, descriptor, taken, tell, report)
+                self._read(response, descriptor, taken, fed, report)
                 if taken.size == descriptor.size:
                     return
                 trouble: Exception = ConnectionError("the answer ended too early")
@@ -211,12 +211,15 @@ class Pull:
         return trouble if isinstance(trouble, RegistryError) else self.client.unreachable(trouble)
 
     def _read(
-        self, response: Response, descriptor: Descriptor, taken: Partial | InMemory, tell: Callable[[bytes], None],
+        self, response: Response, descriptor: Descriptor, taken: Partial | InMemory, fed: Growing | None,
         report: Callable[[int], None],
     ) -> None:  # fmt: skip
         skip = 0
         if response.status == 416:
             response.close()
+            if fed is not None:
+                # Before the file becomes shorter: whoever reads it takes that for its end.
+                fed.cut()
             taken.forget()
             raise BadAnswer("the registry cannot go on where the download stopped")
         if response.status == 206:
@@ -239,7 +242,8 @@ class Pull:
             except DigestMismatch:
                 response.close()
                 raise
-            tell(data)
+            if fed is not None:
+                fed.wrote(data)
             if taken.size - told >= _REPORT_BYTES:
                 told = taken.size
                 report(told)
@@ -254,10 +258,6 @@ class Pull:
 
 def _nobody(path: Path) -> None:
     """Where what comes is not to be unpacked."""
-
-
-def _nowhere(data: bytes) -> None:
-    """Where nobody unpacks what comes."""
 
 
 def _all_of(running: set[Future[None]], strike: Callable[[], None]) -> None:

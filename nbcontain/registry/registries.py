@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 M = TypeVar("M", Reference, str)
+_MEND = "mend it, or move it away and log in again"
 
 
 class Wanted(Protocol):
@@ -174,6 +175,7 @@ class Registries:
             except ImageNotFound:
                 kept = "named"
         with self._wire(wire) as wire, scope(_struck(emit, wire), task, task, parent), stacks.store.shared():
+            self._tell_troubles(task, emit, wire)
             image, named = self._ask(
                 reference, wire,
                 lambda client: Pull(
@@ -229,6 +231,7 @@ class Registries:
         task = f"push {reference.familiar}"
         sent = []
         with scope(emit, task, task, parent), store.shared():
+            self._tell_troubles(task, emit, wire)
             for each, image in images:
                 push = Push(client, store, _struck(emit, wire), task)
                 digest = push.named(image, each, partial(self._sources, each), attested)
@@ -313,9 +316,20 @@ class Registries:
         client = self._client(own, reference, wire)
         try:
             return question(client)
+        except Unauthorized as error:
+            if troubles := self.keychain.troubles():
+                error.hint = f"{troubles[0]}; {_MEND}"
+            raise
         except (OSError, http.client.HTTPException) as error:
             wire.strike()
             raise client.unreachable(error) from error
+
+    def _tell_troubles(self, task: str, emit: Emit, wire: Wire) -> None:
+        """Once for all that goes over this wire: credentials that cannot be read are as if they were not there."""
+        if not wire.is_warned:
+            wire.is_warned = True
+            for trouble in self.keychain.troubles():
+                emit(Notice(task, trouble, f"{_MEND}; until then registries are asked without it"))
 
     def _client(self, endpoint: Endpoint, reference: Reference, wire: Wire) -> RegistryClient:
         host = endpoint.host if endpoint.mirror_of else reference.registry

@@ -76,12 +76,12 @@ class Response:
 
 
 class _Watched(io.RawIOBase):
-    """A socket as a file that gives up when nothing comes, or hardly anything."""
+    """A socket as a file that gives up when nothing comes, or hardly anything, while somebody waits for it."""
 
     def __init__(self, sock: socket.socket, held: io.IOBase) -> None:
         # `held` is the socket's own file: while it is open, the socket is, whoever else closes it.
         self._sock, self._held = sock, held
-        self._since, self._got = time.monotonic(), 0
+        self._waited_s, self._got = 0.0, 0
 
     def readable(self) -> bool:
         return True
@@ -91,13 +91,15 @@ class _Watched(io.RawIOBase):
         super().close()
 
     def readinto(self, buffer: Any, /) -> int:
-        now = time.monotonic()
-        if now - self._since > _WINDOW_S:
+        if self._waited_s > _WINDOW_S:
             # Before more is waited for: what came late has come all the same.
             if self._got < _SLOWEST:
                 raise TimeoutError("the registry sends next to nothing")
-            self._since, self._got = now, 0
+            self._waited_s, self._got = 0.0, 0
+        began = time.monotonic()
         count = self._sock.recv_into(buffer)
+        # What the reader does between two calls, as long as it takes, is not the registry's fault.
+        self._waited_s += time.monotonic() - began
         self._got += count
         return count
 
@@ -131,6 +133,8 @@ class Wire:
         self._idle: dict[tuple[str, str, int], list[Connection]] = {}
         self._live: set[Connection] = set()
         self.is_shut = threading.Event()
+        self.is_warned = False
+        """Whether what is odd about who one is was told."""
 
     def shut(self) -> None:
         """Nobody wants anything any more: whoever waits for an answer gets Cancelled."""

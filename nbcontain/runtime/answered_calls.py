@@ -1,7 +1,7 @@
 """Which of a container's calls are answered for the kernel, or pretended, and the filter that says so. Pure; kernel.
 
 There are four groups: `ids`, users and owners, where only one id exists; `files`, opens of what a mounted /proc and
-/dev would give; `guard`, changes to the devices of the host that are handed in, where the caller is the host's root;
+/dev would give; `guard`, changes to the files of the host that are handed in, where the caller is the host's root;
 `net`, connections, where nothing else leads out of networks. "blind" stands for a filter that only pretends.
 """
 
@@ -21,7 +21,8 @@ NODES = ("mknod", "mknodat")
 OPENS = ("open", "openat")
 """The latter only where it begins at the working directory: relative to a directory that is open, as whoever walks a
 tree asks, nothing is served, and an answer costs far more than the call itself."""
-GUARDED = ("fchmod", "fchown")
+GUARDED = ("fchmod", "fchown", "fchown32", "fsetxattr", "fremovexattr")
+"""All that changes what is open, but for its contents and times."""
 NAMES = {"ids": (*GET_IDS, *SET_IDS, *OWNERS), "files": OPENS, "guard": GUARDED}
 _CONNECTING = (
     Rule(("connect", "listen"), "SCMP_ACT_NOTIFY"),
@@ -35,8 +36,22 @@ _CONNECTING = (
     ),
     Rule(("io_uring_setup",), "SCMP_ACT_ERRNO"),
 )
-_AT_CWD, _INT = 0xFFFF_FF9C, 0xFFFF_FFFF
+_AT_CWD, _INT, _AT_EMPTY_PATH, _ENOSYS = 0xFFFF_FF9C, 0xFFFF_FFFF, 0x1000, 38
 _TYPE, _DEVICES = 0o170000, (0o020000, 0o060000)
+
+
+def _of_what_is_open(name: str, index: int, action: str, errno: int | None = None) -> Rule:
+    return Rule((name,), action, errno, (Argument(index, _AT_EMPTY_PATH, "SCMP_CMP_MASKED_EQ", _AT_EMPTY_PATH),))
+
+
+_GUARDED_BY_FLAG = (
+    _of_what_is_open("fchownat", 4, "SCMP_ACT_NOTIFY"),
+    # Younger ones, without which programs go on as on older kernels.
+    _of_what_is_open("fchmodat2", 3, "SCMP_ACT_ERRNO", _ENOSYS),
+    _of_what_is_open("setxattrat", 2, "SCMP_ACT_ERRNO", _ENOSYS),
+    _of_what_is_open("removexattrat", 2, "SCMP_ACT_ERRNO", _ENOSYS),
+)
+"""The same, by calls that take an empty path for what is open."""
 
 
 @cache
@@ -56,6 +71,8 @@ def filter_of(words: str, machine: str) -> bytes:
         rules.append(Rule(("openat",), "SCMP_ACT_NOTIFY", None, (at_cwd,)))
     if "ids" in named:
         rules += _nodes("SCMP_ACT_NOTIFY", None)
+    if "guard" in named:
+        rules += _GUARDED_BY_FLAG
     if "net" in named:
         rules += _CONNECTING
     own, others = seccomp.MACHINES[machine]

@@ -18,6 +18,7 @@ from nbcontain.linux import notify, swaps, syscalls
 from nbcontain.linux.notify import Call
 from nbcontain.runtime.asked import Asked
 from nbcontain.runtime.connect_answers import ConnectAnswers
+from nbcontain.runtime.guard_answers import GuardAnswers
 from nbcontain.runtime.id_answers import IdAnswers
 from nbcontain.runtime.kept_ids import Ids, People, looker
 from nbcontain.runtime.messages import Channel
@@ -34,13 +35,16 @@ _NUMBERS = {
     "setgroups": (116, 159), "setresuid": (117, 147), "getresuid": (118, 148), "setresgid": (119, 149),
     "getresgid": (120, 150), "setfsuid": (122, 151), "setfsgid": (123, 152), "chown": (92, -1), "fchown": (93, 55),
     "lchown": (94, -1), "fchownat": (260, 54), "mknod": (133, -1), "mknodat": (259, 33), "open": (2, -1),
-    "openat": (257, 56), "fchmod": (91, 52), "connect": (42, 203), "listen": (50, 201),
+    "openat": (257, 56), "fchmod": (91, 52), "fsetxattr": (190, 7), "fremovexattr": (199, 16), "connect": (42, 203),
+    "listen": (50, 201),
 }  # fmt: skip
 _OF_32_BITS = {
-    "x86_64": (0x40000003, {"connect": 362, "listen": 363, "socketcall": 102}),
-    "aarch64": (0x40000028, {"connect": 283, "listen": 284}),
+    "x86_64": (0x40000003, {"connect": 362, "listen": 363, "socketcall": 102, "fchownat": 298}),
+    "aarch64": (0x40000028, {"connect": 283, "listen": 284, "fchownat": 325}),
 }
 """Calls of other programs that these machines run, whose arguments are the same."""
+_GUARDED_OF_32_BITS = {"fchmod": 94, "fchown_16": 95, "fchown32": 207, "fsetxattr": 228, "fremovexattr": 237}
+"""And those that nobody may go round, on both."""
 Doing = Callable[[Call], None]
 
 
@@ -97,11 +101,10 @@ def main(
     first = Ids.of(message["uid"], message["gid"], tuple(message["groups"]))
     asked, people = Asked(listener, proc), People(first, looker(proc))
     ledger = Ledger(lines, (lambda line: files.write(ledger_fd, line)) if ledger_fd >= 0 else None)
-    parts: list[object] = [
-        IdAnswers(asked, people),
-        OwnerAnswers(asked, people, ledger, has_ids="ids" in words, is_guarded="guard" in words, root=top),
-        OpenAnswers(asked, people, outside, opened),
-    ]
+    opening = OpenAnswers(asked, people, outside, opened, is_root="guard" in words)
+    parts: list[object] = [opening]
+    parts += [IdAnswers(asked, people), OwnerAnswers(asked, people, ledger, top)] if "ids" in words else []
+    parts += [GuardAnswers(asked)] if "guard" in words and opening.lends_devices else []
     poll = select.poll()
     connecting = None
     if route is not None:
@@ -118,7 +121,8 @@ def table(parts: Sequence[object]) -> dict[tuple[int, int], Doing]:
     column = list(_ARCHITECTURES).index(machine)
     own = {name: numbers[column] for name, numbers in _NUMBERS.items()}
     doing = {}
-    for architecture, calls in ((_ARCHITECTURES[machine], own), _OF_32_BITS[machine]):
+    foreign, others = _OF_32_BITS[machine]
+    for architecture, calls in ((_ARCHITECTURES[machine], own), (foreign, others | _GUARDED_OF_32_BITS)):
         for name, number in calls.items():
             for part in parts:
                 if number >= 0 and hasattr(part, name):

@@ -63,7 +63,7 @@ class Asked:
             return os.open(path, flags, dir_fd=self.proc)
         except PermissionError:
             # The host's root without CAP_SYS_PTRACE may look into those of its own number only. Then be of theirs.
-            uid, gid = (int(self.status(pid, each).split()[0]) for each in (b"Uid", b"Gid"))
+            uid, gid = (int(each.split()[0]) for each in self.statuses(pid, b"Uid", b"Gid"))
             own_gid, own_uid = syscalls.setfsgid(gid), syscalls.setfsuid(uid)
             try:
                 return os.open(path, flags, dir_fd=self.proc)
@@ -112,28 +112,28 @@ class Asked:
     def path_of(self, place: int) -> bytes:
         return os.readlink(f"self/fd/{place}".encode())
 
-    def mount_of(self, place: int, *, close: bool = False) -> bytes:
+    def mount_of(self, place: int) -> bytes:
         """Which mount it is in (proc(5), fdinfo)."""
         fd = os.open(f"self/fdinfo/{place}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
         try:
             return os.read(fd, 512).partition(b"mnt_id:\t")[2].partition(b"\n")[0]
         finally:
             os.close(fd)
-            if close:
-                os.close(place)
 
     def status(self, pid: int, name: bytes) -> bytes:
+        return self.statuses(pid, name)[0]
+
+    def statuses(self, pid: int, *names: bytes) -> list[bytes]:
+        """Lines of its status, as they are at one time."""
         fd = os.open(f"{pid}/status", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
         try:
-            return os.read(fd, 4096).partition(b"\n" + name + b":\t")[2].partition(b"\n")[0]
+            text = os.read(fd, 4096)
         finally:
             os.close(fd)
+        return [text.partition(b"\n" + name + b":\t")[2].partition(b"\n")[0] for name in names]
 
     def umask(self, pid: int) -> int:
         return int(self.status(pid, b"Umask") or b"22", 8)
-
-    def effective_uid(self, pid: int) -> int:
-        return int(self.status(pid, b"Uid").split()[1])
 
     def pidfd(self, pid: int) -> int:
         """A pidfd over which this thread's descriptors are had (pidfd_getfd(2)). Raises OSError."""

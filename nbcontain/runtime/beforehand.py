@@ -1,7 +1,9 @@
-"""What init does of a container while its bundle is still being written: all that needs no files, and no group, of it.
+"""What init does of a container before that is asked for, and while its bundle is still being written.
 
-Run by init, which its supervisor has told what is coming. Nobody waits meanwhile; whoever makes the container then
-finds its namespaces made, and its own file systems ready to be put where they belong.
+Run by init. While it waits in a spare, which may become any container: the file systems that all of them have, and a
+network namespace, which nobody is in. Then, told by its supervisor which container is coming: its namespaces, and, as
+soon as there is a layer, its root with its own file systems in it. Nobody waits meanwhile; whoever makes the container
+then has only to do what needs its files.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from contextlib import suppress
 
 from nbcontain.linux import mount_options, syscalls
 from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Spec
+from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import devices, isolation, namespaces, roots
 from nbcontain.runtime.annotations import PART
 from nbcontain.runtime.messages import Message
@@ -19,6 +21,15 @@ from nbcontain.runtime.rungs import Rung
 
 _OWN = frozenset({"proc", "tmpfs", "devpts", "mqueue", "sysfs"})
 """File systems that come from nowhere."""
+_QUIET = ("nosuid", "noexec", "nodev")
+USUAL = (
+    Mount("/proc", "proc", "proc", _QUIET),
+    Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "noexec", "strictatime", "mode=755", "size=65536k")),
+    Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
+    Mount("/dev/shm", "tmpfs", "shm", (*_QUIET, "mode=1777", "size=65536k")),
+    Mount("/dev/mqueue", "mqueue", "mqueue", _QUIET),
+)
+"""Those that nearly every container has, and that do not show a network."""
 
 
 class Beforehand:
@@ -28,38 +39,128 @@ class Beforehand:
         self.spec: Spec | None = None
         self.left = 0
         """CLONE_NEW… of the namespaces that init has left."""
-        self.mounts: dict[int, int] = {}
-        """Descriptors of mounts that exist already, by their places in the spec."""
         self.has_devices = False
         """The usual devices are in the one for /dev."""
+        self.furniture: isolation.Furniture | None = None
+        """The root, and what has been mounted into it."""
+        self._ready: dict[Mount, int] = {}
+        """Mounts that exist already, each empty and nobody's yet, by what they are."""
+        self._mounts: dict[int, int] = {}
+        """Those of the container's that are in no root yet, by their places in the spec."""
+        self._network = -1
+        """A network namespace that nobody is in."""
         self._error: BaseException | None = None
+
+    # --- for any container ---
+
+    def prepare(self, rung: Rung) -> None:
+        """Have ready what any container may want. Without effect for whoever wants something else, who leaves it."""
+        if not rung.mounts:
+            return
+        for mount in USUAL:
+            # An ordinary user may not, before there is a mount namespace of the container's own.
+            with suppress(OSError):
+                self._ready[mount] = isolation.new(mount, mount_options.parse(mount.options, PART))
+        dev = self._ready.get(USUAL[1], -1)
+        if dev >= 0 and not devices.make_nodes(_directory(dev)):
+            os.close(self._ready.pop(USUAL[1]))
+        with suppress(OSError):
+            self._prepare_network()
+
+    def _prepare_network(self) -> None:
+        # Only root of the machine gets back; nobody else may lose the machine's network for a container that wants it.
+        if os.geteuid() or _is_in_user_namespace():
+            return
+        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+            try:
+                isolation.bring_loopback_up()
+                made = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            finally:
+                _return(own)
+            self._network = made
+        finally:
+            os.close(own)
+
+    # --- for one ---
 
     def begin(self, message: Message, rung: Rung) -> None:
         """Do it. What goes wrong is raised later, by `settle`, where somebody hears of it."""
         try:
-            spec = spec_codec.spec_from_text(message["spec"])
-            if rung.mounts:
-                # Not that of its control group, to which it may not belong yet.
-                self.left = namespaces.late(spec.linux) & ~syscalls.CLONE_NEWCGROUP
-                roots.leave(spec, self.left)
-                self._mount(spec)
-            self.spec = spec
+            if self._error is not None or not rung.mounts:
+                self.spec = self.spec or spec_codec.spec_from_text(message["spec"])
+            elif "rootfs" in message:
+                self._make_root(message)
+            else:
+                self._make_spaces(spec_codec.spec_from_text(message["spec"]))
         except BaseException as error:  # noqa: BLE001 - raised by `settle`
-            self._error = error
+            self._error = self._error or error
 
     def settle(self) -> None:
         """Raises what hindered it."""
         if self._error is not None:
             raise self._error
 
-    def _mount(self, spec: Spec) -> None:
+    def taken(self, spec: Spec) -> dict[int, int]:
+        """Descriptors of mounts of this spec that exist already and are in no root, by their places in it."""
+        if self.spec is None:
+            self._take(spec)
+        return self._mounts
+
+    def _make_spaces(self, spec: Spec) -> None:
+        # Not that of its control group, to which it may not belong yet.
+        self.left = namespaces.late(spec.linux) & ~syscalls.CLONE_NEWCGROUP
+        made = self.left
+        if self._network >= 0 and made & syscalls.CLONE_NEWNET:
+            syscalls.setns(self._network, syscalls.CLONE_NEWNET)
+            made &= ~syscalls.CLONE_NEWNET
+        roots.leave(spec, made)
+        self._take(spec)
         for number, mount in enumerate(isolation.fitted(spec)):
             options = mount_options.parse(mount.options, PART)
-            if mount.type not in _OWN or options.is_bind:
+            if number in self._mounts or mount.type not in _OWN or options.is_bind:
                 continue
             # What cannot be made now is tried again, and told of, in its turn.
             with suppress(OSError):
-                self.mounts[number] = made = isolation.new(mount, options)
+                self._mounts[number] = made_now = isolation.new(mount, options)
                 if mount.destination == "/dev" and mount.type == "tmpfs" and "nodev" not in mount.options:
-                    dev = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=made)
-                    self.has_devices = devices.make_nodes(dev)
+                    self.has_devices = devices.make_nodes(_directory(made_now))
+        self.spec = spec
+
+    def _take(self, spec: Spec) -> None:
+        """What any container may want, for this one; what it does not want goes."""
+        for number, mount in enumerate(isolation.fitted(spec)):
+            fd = self._ready.pop(mount, -1)
+            if fd >= 0:
+                self._mounts[number] = fd
+                self.has_devices |= mount.destination == "/dev"
+        for fd in (*self._ready.values(), self._network):
+            if fd >= 0:
+                os.close(fd)
+        self._ready, self._network = {}, -1
+
+    def _make_root(self, message: Message) -> None:
+        assert self.spec is not None
+        root_fd = isolation.mount_root(spec_codec.mounts_from_json(message["rootfs"]), volatile=message["volatile"])
+        self.furniture = isolation.Furniture(root_fd, self.spec)
+        self.furniture.begin(self._mounts, has_devices=self.has_devices)
+
+
+def _directory(mount_fd: int) -> int:
+    """A mount's root, open for what is done in it."""
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
+
+
+def _return(network: int) -> None:
+    try:
+        syscalls.setns(network, syscalls.CLONE_NEWNET)
+    except OSError:
+        # No container may find itself in a network that it has not asked for: then there is one spare less.
+        os._exit(1)
+
+
+def _is_in_user_namespace() -> bool:
+    """Whether root is only that of a user namespace (user_namespaces(7))."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split() != ["0", "0", "4294967295"]

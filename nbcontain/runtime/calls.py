@@ -33,14 +33,14 @@ OUT_OF_MEMORY = "it was killed: there was no memory left for it within its limit
 
 def be_program(
     channel: Channel, pid: int, bundle: Bundle, message: Message, stdin: int, secrets: Sequence[int],
-    joined: Sequence[str] = (),
+    joined: Sequence[str] = (), doors: Sequence[int] = (),
 ) -> dict[int, str]:  # fmt: skip
     """Tell init, which `pid` is, which container to become, with its standard streams.
 
     Gives our ends of its outputs, by descriptor.
 
     `secrets` is the memory that `runtime.secrets` reads, if there is any; `joined` are namespaces that it was born into
-    although its spec has them made.
+    although its spec has them made; `doors` are to control groups that it enters first of all.
     """
     if message["terminal"]:
         # Init makes it, and hands it out when it is ready.
@@ -77,12 +77,13 @@ def be_program(
         # Said beforehand, so that init need not wait for our answer to its "ready".
         "start": message["start"],
         "joined": [*joined],
+        "doors": len(doors),
     }
-    channel.send(order, ends)
+    channel.send(order, [*ends, *doors])
     if answered is not None:
         answered.close()
         ends.pop()
-    for fd in ends:
+    for fd in (*ends, *doors):
         os.close(fd)
     for reading, _ in pipes.values():
         # The container can open its pipe by /proc/self/fd/1 and take away what poll saw.
@@ -158,18 +159,22 @@ def end(inside: stage.Inside) -> None:
     os.waitpid(inside.pid, 0)
 
 
-def begin_limits(bundle: Bundle, pid: int, ids: IdMap) -> None:
-    """Limit the first process, which waits, if its container has limits. Raises SetupFailed."""
+def begin_limits(bundle: Bundle, pid: int, ids: IdMap) -> list[int]:
+    """Limit the first process, which waits, if its container has limits. Raises SetupFailed.
+
+    Gives what it is to enter its control group by, where it is to do that.
+    """
     if bundle.info.runtime:
         from nbcontain.runtime import other_runtime
 
         if other_runtime.keeps_groups(bundle.info.runtime):
-            return
+            return []
     if bundle.info.limited:
         # Only now: what most containers have no use for, no supervisor carries with it.
         from nbcontain.runtime import resources
 
-        resources.begin(bundle, pid, is_root=ids.is_identity)
+        return resources.begin(bundle, pid, is_root=ids.is_identity, by_itself=not bundle.info.runtime)
+    return []
 
 
 def end_limits(bundle: Bundle, ids: IdMap, journal: FileJournal) -> bool:

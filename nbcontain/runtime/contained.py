@@ -30,11 +30,20 @@ _FULL = Rung()
 def main(channel: Channel, rung: Rung = _FULL, rehearse: Callable[[], None] = lambda: None) -> None:
     """Init of ours: wait for what to be; be it, shut in as `rung` says. `rehearse` is done where there is time."""
     done = Beforehand()
-    init.main(channel, partial(_be_container, done), rung, rehearse=rehearse, begin=done.begin)
+
+
+    def wait() -> None:
+        rehearse()
+        done.prepare(rung)
+
+    init.main(channel, partial(_be_container, done), rung, rehearse=wait, begin=done.begin)
 
 
 def _be_container(done: Beforehand, channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:
     """Init: make the container and become its program."""
+    doors = len(fds) - message["doors"]
+    confine.enter_groups(fds[doors:])
+    del fds[doors:]
     done.settle()
     bundle = Bundle(Path(message["bundle"]))
     first = 3 + len(message["opened"])
@@ -56,14 +65,14 @@ def _be_container(done: Beforehand, channel: Channel, message: Message, fds: lis
     redirect(*fds[:3])
     opened = dict(zip(message["opened"], fds[3:], strict=False))
     del fds[3 : 3 + len(opened)]
-    opened |= done.mounts
+    opened |= done.taken(spec)
     answers = Answers.of_init(bundle, message["answers"], spec, fds.pop() if message["is_answered"] else -1)
     volatile = message["volatile"]
     spaces = _open_spaces() if message["holds"] else -1
     place = None if rung.enters else translated.Place.of(spec, bundle.rootfs, str(bundle.path / "rootfs"))
     made, terminal, hidden = roots.made_for(
         bundle, spec, rung, fds[3:], opened, volatile=volatile, left=done.left, has_devices=done.has_devices,
-        place=place,
+        begun=done.furniture, place=place,
     )  # fmt: skip
     names = message["holds"] if spaces >= 0 else []
     held = [os.open(each, os.O_RDONLY | os.O_CLOEXEC, dir_fd=spaces) for each in names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,9 @@ TYPE_CHECKING = False  # typing's own would cost every process of ours its impor
 if TYPE_CHECKING:
     from nbcontain.runtime.supervisor import Supervisor
 
+
+_LET_GO_S = 3.0
+_AGAIN_S = 0.05
 
 # --- again ----------------------------------------------------------------------------------------
 
@@ -77,9 +81,9 @@ def _begin_anew(run: Supervisor) -> None:
     finally:
         birth.close()
     run.adopt(inside)
-    begin_limits(run.bundle, inside.pid, run.ids)
+    doors = begin_limits(run.bundle, inside.pid, run.ids)
     message = {"terminal": run.info.terminal, "volatile": False, "start": True}
-    ends = be_program(inside.channel, inside.pid, run.bundle, message, -1, (), [*kept])
+    ends = be_program(inside.channel, inside.pid, run.bundle, message, -1, (), [*kept], doors)
     run.outputs.are(ends)
     run.bundle.mark_paused(paused=False)
     run.state = replace(run.state, restart_count=run.state.restart_count + 1, oom_killed=False, error="")
@@ -107,12 +111,25 @@ def put_aside(bundle: Bundle) -> list[Path]:
     return aside
 
 
-def remove(ids: IdMap, path: Path, rung: str) -> None:
-    """Remove what was put aside."""
-    try:
-        files.remove_tree(path)
-    except PermissionError:
-        remove_as_root(ids, path, rung)
+def remove(run: Supervisor, aside: Sequence[Path]) -> None:
+    """Remove what was put aside. On NFS nothing goes that is open: neither here, nor at followers'."""
+    run.clients.listener.close()
+    run.bundle.unlock()
+    for path in aside:
+        _remove(run.ids, path, run.info.rung)
+
+
+def _remove(ids: IdMap, path: Path, rung: str) -> None:
+    """Followers are given a moment to let go of it."""
+    until = time.monotonic() + _LET_GO_S
+    while True:
+        try:
+            files.remove_tree(path)
+        except PermissionError:
+            remove_as_root(ids, path, rung)
+        if not path.exists() or time.monotonic() > until:
+            return
+        time.sleep(_AGAIN_S)
 
 
 def hold_namespace(pid: int, name: str) -> int:

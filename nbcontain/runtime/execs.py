@@ -14,7 +14,7 @@ from nbcontain.oci.spec import Spec
 from nbcontain.runtime import answerers, init, rungs, stage, translated
 from nbcontain.runtime.annotations import USERNS
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import ROOTFS, Channel, Message
+from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe, is_readable
 from nbcontain.runtime.namespaces import FLAGS, flags_of
 from nbcontain.runtime.signals import exit_code
 from nbcontain.runtime.waiting import Waiting, program
@@ -28,6 +28,7 @@ class _Exec:
     """One of them. (Without a docstring dataclasses would import inspect, and the zygote grow by a tenth.)"""
 
     pid: int
+    """A stage's, until that has said which process it has forked inside."""
     pidfd: int
     channel: Channel | None
     """Until it has become its program."""
@@ -40,6 +41,12 @@ class _Exec:
     error: str = ""
     detached: bool = False
     """Nobody will wait for it once it is started."""
+    is_limited: bool = False
+    """It is in its container's control group already, where that has one."""
+    is_stage: bool = False
+    """`pid` is a stage's."""
+    stage: tuple[int, int] = (-1, -1)
+    """A stage that has done its work, and has not been reaped: its pid and its pidfd."""
 
 
 @contextmanager
@@ -81,28 +88,55 @@ class Execs:
     ) -> int:  # fmt: skip
         """Have a process forked inside that becomes what the message says; `client` is told how that goes.
 
-        Gives its pid, which is its own until `on_end` is told.
+        Gives its pid, which is its own until `on_end` is told; that of a stage where a client is told.
         """
-        inside = self._joined(message, fds, is_asked=client is not None)
-        running = self._followed(inside, client)
+        if client is not None and (inside := self._awaited(message, fds)):
+            running = self._followed(inside[0], client)
+            running.is_stage, running.is_limited = True, inside[1]
+        else:
+            running = self._followed(self._joined(message, fds, is_asked=client is not None), client)
         running.on_end, running.detached = on_end, bool(message.get("detach"))
-        with _ended_on_error(running):
-            if self._bundle.info.limited:
-                from nbcontain.runtime import resources
-
-                resources.enter(self._bundle, inside.pid, is_root=self._is_root)
-            # Where the container ends just now it has been killed. It is waited for all the same, as init waits for it.
-            with suppress(BrokenPipeError, ConnectionResetError):
-                inside.channel.send({"go": True})
+        if not running.is_stage:
+            with _ended_on_error(running):
+                self._let_go(running)
         return running.pid
+
+    def _let_go(self, running: _Exec) -> None:
+        """What was forked inside waits for this."""
+        if self._bundle.info.limited and not running.is_limited:
+            from nbcontain.runtime import resources
+
+            resources.enter(self._bundle, running.pid, is_root=self._is_root)
+        assert running.channel is not None
+        # Where the container ends just now it has been killed. It is waited for all the same, as init waits for it.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            running.channel.send({"go": True})
+
+    def _awaited(self, message: Message, fds: list[int]) -> tuple[stage.Inside, bool] | None:
+        """The stage that waits, told what to fork inside; it is not waited for, as what it meets there may be slow.
+
+        And whether it enters the container's control group by itself.
+        """
+        self._known()
+        waiting = self._taken()
+        if waiting is None:
+            return None
+        self._last = message
+        doors: list[int] = []
+        if self._bundle.info.limited:
+            from nbcontain.runtime import resources
+
+            doors = resources.doors(self._bundle, is_root=self._is_root)
+        try:
+            inside = waiting.join(message, [*fds[:3], *doors], limited=self._bundle.info.limited and not doors)
+        finally:
+            for fd in doors:
+                os.close(fd)
+        return (inside, bool(doors)) if inside is not None else None
 
     def _joined(self, message: Message, fds: list[int], *, is_asked: bool) -> stage.Inside:
         """A process inside that waits for its start. After one that somebody has asked for, there may be more."""
         spec, seccomp = self._known()
-        if waiting := self._taken():
-            self._last = message if is_asked else self._last
-            if inside := waiting.join(message, fds[:3]):
-                return inside
         root_fd, answered = -1, None
         try:
             if not rungs.named(self._bundle.info.rung).mounts:
@@ -205,8 +239,19 @@ class Execs:
         if fd == running.left[0]:
             self._discard(fd)
             return
+        if fd == running.stage[1]:
+            self._reap_stage(running)
+            return
+        if running.is_stage and fd == running.pidfd and running.channel and not is_readable(running.channel, 0):
+            # It was killed before it could say what it has forked; what it may have hears of that now, and ends.
+            self._drop(running.channel.fileno())
+            running.channel.close()
+            running.channel = None
         if running.channel is not None and fd == running.channel.fileno():
             answer, console = running.channel.receive()
+            if running.is_stage and answer and "pid" in answer:
+                self._adopt(running, int(answer["pid"]))
+                return
             if console:
                 # It goes to who asked, and nobody else; what becomes of the program comes next.
                 if running.asked is not None:
@@ -225,6 +270,8 @@ class Execs:
         elif running.channel is None:
             self._drop(fd)
             os.close(fd)
+            # Whose child it is until then.
+            self._reap_stage(running)
             try:
                 _, status = os.waitpid(running.pid, 0)
             except ChildProcessError:
@@ -238,6 +285,32 @@ class Execs:
                 # Then the other end is at its end too, which is heard below.
                 os.close(running.left[1])
             self._expect()
+
+    def _adopt(self, running: _Exec, pid: int) -> None:
+        """What its stage has forked is ours now, and is told to go on, if somebody still wants that."""
+        running.stage = running.pid, running.pidfd
+        running.pid, running.pidfd, running.is_stage = pid, os.pidfd_open(pid), False
+        self._running[running.pidfd] = running
+        self._poll.register(running.pidfd, select.POLLIN)
+        client = running.asked
+        try:
+            with _ended_on_error(running):
+                if client is None:
+                    signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+                self._let_go(running)
+        except (OSError, NbcontainError) as error:
+            if client is not None:
+                client.tell(describe(error))
+
+    def _reap_stage(self, running: _Exec) -> None:
+        """A stage ends when it has forked."""
+        pid, pidfd = running.stage
+        if pid >= 0:
+            running.stage = -1, -1
+            self._drop(pidfd)
+            os.close(pidfd)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
     def keep(self, client: Channel, fds: list[int]) -> None:
         """Let what this client asked for live on without it, at its terminal, whose ends these are."""
@@ -264,6 +337,9 @@ class Execs:
         for running in self._running.values():
             if running.asked is client:
                 signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+                if running.is_stage:
+                    # What it may have forked is killed when that is known.
+                    running.asked = None
 
     def _drop(self, fd: int) -> None:
         self._poll.unregister(fd)

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from nbcontain.errors import Unavailable
 from nbcontain.linux import confine, syscalls
@@ -96,6 +97,22 @@ def be_process(
         program = programs.prepare(process, annotations, seccomp, answers, is_first=False)
     else:
         program, process = translated.prepare(place, process, annotations, seccomp, answers)
+    programs.execute(program, process)
+
+
+def prepared_process(process: Process, annotations: Mapping[str, str], seccomp: bytes) -> Callable[[Channel], None]:
+    """The stage of an exec, inside of all namespaces but that of processes: all of `be_process` that need not be done
+    by a process in there, which then has next to nothing to do. Gives what that is."""
+    leave_keyring()
+    confine.default_signals()
+    return partial(_be_prepared, programs.prepare(process, annotations, seccomp), process)
+
+
+def _be_prepared(program: programs.Program, process: Process, channel: Channel) -> None:
+    """An exec's process: become this program, as who it is already, when the channel says so."""
+    if channel.receive()[0] is None:
+        return
+    os.setsid()
     programs.execute(program, process)
 
 

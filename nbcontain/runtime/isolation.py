@@ -111,32 +111,45 @@ def _mount_overlay(root: Mount, *, volatile: bool) -> int:
             os.close(fd)
 
 
-def furnish(
-    root_fd: int,
-    spec: Spec,
-    detached: Sequence[int] = (),
-    opened: Mapping[int, int] | None = None,
-    *,
-    has_devices: bool = False,
-) -> list[str]:
-    """Init: everything mounted into the root, while the host's paths can still be seen.
+class Furniture:
+    """Init: everything that is mounted into a root, in the order of the spec, while the host's paths can be seen."""
 
-    `detached` are mounts that exist already, which mounts of the type DETACHED name by their number; `opened` are those
-    that exist besides, by the place of the mount in the spec; with `has_devices` that for /dev is complete. Gives the
-    paths that had to be made for it, which are no changes of the container's.
-    """
-    made: list[str] = []
-    by_binding = binds_devices(spec)
-    kernel_devices: set[int] = set()
-    opened = opened or {}
-    for number, mount in enumerate(fitted(spec)):
-        ready = detached[int(mount.source)] if mount.type == DETACHED else opened.get(number, -1)
-        place = Place(root_fd, mount.destination)
-        mount_into(place, mount, made, kernel_devices, ready)
+    def __init__(self, root_fd: int, spec: Spec) -> None:
+        self.root_fd = root_fd
+        self._spec = spec
+        self._made: list[str] = []
+        self._kernel_devices: set[int] = set()
+        self._next = 0
+
+    def begin(self, opened: Mapping[int, int], *, has_devices: bool) -> None:
+        """The first ones, as far as they exist already; as `finish` has it."""
+        for number, mount in enumerate(fitted(self._spec)):
+            if number not in opened:
+                return
+            self._put(mount, opened[number], has_devices=has_devices)
+            self._next = number + 1
+
+    def finish(
+        self, detached: Sequence[int] = (), opened: Mapping[int, int] | None = None, *, has_devices: bool = False
+    ) -> list[str]:
+        """All others, and what is hidden and cannot be written there.
+
+        `detached` are mounts that exist already, which mounts of the type DETACHED name by their number; `opened` are
+        those that exist besides, by the place of the mount in the spec; with `has_devices` that for /dev is complete.
+        Gives the paths that had to be made for them, which are no changes of the container's.
+        """
+        for number, mount in enumerate(fitted(self._spec)):
+            if number >= self._next:
+                ready = detached[int(mount.source)] if mount.type == DETACHED else (opened or {}).get(number, -1)
+                self._put(mount, ready, has_devices=has_devices)
+        restrict(self.root_fd, self._spec)
+        return self._made
+
+    def _put(self, mount: Mount, ready: int, *, has_devices: bool) -> None:
+        mount_into(Place(self.root_fd, mount.destination), mount, self._made, self._kernel_devices, ready)
         if mount.destination == "/dev" and not has_devices:
-            devices.make_usual(devices.opened(root_fd), by_binding=by_binding or "nodev" in mount.options)
-    restrict(root_fd, spec)
-    return made
+            by_binding = binds_devices(self._spec) or "nodev" in mount.options
+            devices.make_usual(devices.opened(self.root_fd), by_binding=by_binding)
 
 
 def binds_devices(spec: Spec) -> bool:

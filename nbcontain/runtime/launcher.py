@@ -25,9 +25,45 @@ from nbcontain.store import files
 if TYPE_CHECKING:
     from nbcontain.host import Host
 
-Foretell = Callable[[str, str], None]
 _READY_S = 20.0
 _CREATED_S = 60.0
+
+
+class Foretell:
+    """Tells a spare which container it is going to be."""
+
+    def __init__(
+        self, take: Callable[[], Channel | None], told: dict[str, tuple[Channel, str]], *, untouched: bool
+    ) -> None:
+        self._take = take
+        self._told = told
+        self._untouched = untouched
+        self._ids: list[str] = []
+
+    def spec(self, container_id: str, spec: str) -> None:
+        """By its id and the text of its spec."""
+        if channel := self._take():
+            self._told[container_id] = channel, spec
+            self._ids.append(container_id)
+            # The filter that was made of its profile is read from the bundle.
+            self._say(channel, {"do": "begin", "spec": spec_codec.without_profile(spec)})
+
+    def root(self, container_id: str, rootfs: Sequence[Mount], *, volatile: bool) -> None:
+        """And by its layers, which are there now."""
+        if self._untouched and container_id in self._ids:
+            mounts = spec_codec.mounts_to_json(rootfs)
+            self._say(self._told[container_id][0], {"do": "begin", "rootfs": mounts, "volatile": volatile})
+
+    def _say(self, channel: Channel, message: Message) -> None:
+        # Should it be dead, another one takes the order.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            channel.send(message)
+
+    def close(self) -> None:
+        """No order comes any more: those that have been told are not wanted."""
+        for each in self._ids:
+            if unused := self._told.pop(each, None):
+                unused[0].close()
 
 
 class Launcher:
@@ -62,35 +98,25 @@ class Launcher:
                     self._execute(sealed=True)
 
     @contextlib.contextmanager
-    def expecting(self) -> Iterator[Foretell]:
+    def expecting(self, *, untouched: bool = False) -> Iterator[Foretell]:
         """An order is about to come: have a spare awake for it. Does not wait, and is no harm if none comes.
 
-        Gives a function that tells the spare which container it is going to be, by its id and the text of its spec, so
-        that its first process begins with what it can do before that is written.
+        Gives what tells the spare which container it is going to be, so that its first process begins with what it can
+        do before that is written. `untouched`: nobody but that process writes to its layer until then.
         """
         self.warm()
         with self._lock:
             if self._is_ready and self._orders is not None and not self._expecting:
                 self._expecting.append(_spare_of(self._orders))
-        told: list[str] = []
-
-        def foretell(container_id: str, spec: str) -> None:
-            with self._lock:
-                if not self._expecting:
-                    return
-                channel = self._expecting.pop()
-                self._told[container_id] = channel, spec
-            told.append(container_id)
-            # Should it be dead, another one takes the order.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                channel.send({"do": "begin", "spec": spec})
-
+        foretell = Foretell(self._take_expecting, self._told, untouched=untouched)
         try:
             yield foretell
         finally:
-            for each in told:
-                if unused := self._told.pop(each, None):
-                    unused[0].close()
+            foretell.close()
+
+    def _take_expecting(self) -> Channel | None:
+        with self._lock:
+            return self._expecting.pop() if self._expecting else None
 
     def close(self) -> None:
         """End the zygote; containers go on."""
@@ -242,8 +268,7 @@ class Launcher:
     def _spares(self, told: Channel | None) -> Iterator[tuple[Channel | None, Channel]]:
         """Whom to give an order to, one after the other: the zygote's channel, and one to a spare of that zygote."""
         if told is None:
-            with self._lock:
-                told = self._expecting.pop() if self._expecting else None
+            told = self._take_expecting()
         if told is not None:
             # Should it be dead, that says nothing of its zygote.
             yield None, told

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from nbcontain.linux import syscalls
 from nbcontain.linux.notify import Call
 from nbcontain.runtime.asked import CWD, MASK, Asked, numbers
 from nbcontain.runtime.kept_ids import KEEP, Ids, People
@@ -13,22 +14,20 @@ from nbcontain.store.owners import Ledger, Record
 from nbcontain.store.whiteouts import join
 
 _NO_FOLLOW, _EMPTY_PATH = 0x100, 0x1000
+_DOWNWARDS = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
+_LOOKS = 5
+"""At a path that others change meanwhile."""
 
 
 class OwnerAnswers:
     """Each method answers the call that it is called after. What is recorded is what is open, never what has a name."""
 
-    def __init__(
-        self, asked: Asked, people: People, ledger: Ledger, *, has_ids: bool, is_guarded: bool, root: str = "/"
-    ) -> None:
-        """`has_ids`: owners are kept; `is_guarded`: the host's devices are not to be changed.
-
-        `root` is the container's, as we see it.
-        """
+    def __init__(self, asked: Asked, people: People, ledger: Ledger, root: str = "/") -> None:
+        """`root` is the container's, as we see it."""
         self._asked, self._people, self._ledger = asked, people, ledger
-        self._has_ids, self._is_guarded = has_ids, is_guarded
         self._above = os.fsencode(root.rstrip("/")) + b"/"
-        self._root_mount = asked.mount_of(os.open(root, os.O_PATH | os.O_CLOEXEC), close=True)
+        self._root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root_mount = asked.mount_of(self._root)
 
     def chown(self, call: Call) -> None:
         self._give_away(call, CWD, call.arguments[0], *numbers(call, 2, 1), follow=True)
@@ -45,9 +44,6 @@ class OwnerAnswers:
         self._give_away(call, directory, call.arguments[1], *numbers(call, 2, 2), follow=not flags & _NO_FOLLOW)
 
     def fchown(self, call: Call) -> None:
-        if not self._has_ids:
-            self._guard(call, owner=True)
-            return
         self._give_away_open(call, call.arguments[0] & MASK, *numbers(call, 2, 1))
 
     def _give_away(self, call: Call, directory: int, address: int, uid: int, gid: int, *, follow: bool) -> None:
@@ -105,11 +101,32 @@ class OwnerAnswers:
         self._asked.give(call)
 
     def _path_of(self, place: int) -> bytes | None:
-        """The path of what is open, below the container's root; None if it is another file system's, or outside."""
-        path = self._asked.path_of(place)
-        if self._asked.mount_of(place) != self._root_mount or not (path + b"/").startswith(self._above):
+        """The path of what is open, below the container's root; None if it is another file system's, or outside.
+
+        Who has a directory from outside walks out of a chroot by it, and the kernel's word for what is there looks like
+        a path inside. So it is ours only if the path leads back to it, from the root and down.
+        """
+        if self._asked.mount_of(place) != self._root_mount:
             return None
-        return path[len(self._above) :]
+        for _ in range(_LOOKS):
+            path = self._asked.path_of(place)
+            if not (path + b"/").startswith(self._above):
+                return None
+            below = path[len(self._above) :]
+            if self._leads_to(below, place):
+                return below
+        return None
+
+    def _leads_to(self, below: bytes, place: int) -> bool:
+        flags = os.O_PATH | os.O_NOFOLLOW
+        try:
+            found = syscalls.openat2(self._root, os.fsdecode(below) or ".", flags, 0, _DOWNWARDS)
+        except OSError:
+            return False
+        try:
+            return os.path.samestat(os.fstat(found), os.fstat(place))
+        finally:
+            os.close(found)
 
     def mknod(self, call: Call) -> None:
         self._make_node(call, CWD, *call.arguments[:3])
@@ -143,36 +160,6 @@ class OwnerAnswers:
                 self._ledger.record(made, join(below, name), record)
             finally:
                 os.close(made)
-        finally:
-            os.close(place)
-        self._asked.give(call)
-
-    def fchmod(self, call: Call) -> None:
-        """Whoever is the host's root must not change the host's devices, which were handed in."""
-        self._guard(call, owner=False)
-
-    def _guard(self, call: Call, *, owner: bool) -> None:
-        if not self._is_guarded or self._asked.effective_uid(call.pid) != 0:
-            self._asked.let_through(call)
-            return
-        try:
-            place = self._asked.of_caller(call, call.arguments[0] & MASK)
-        except PermissionError:
-            # It has been another user before, and may not be looked into without CAP_SYS_PTRACE.
-            self._asked.let_through(call)
-            return
-        try:
-            status = os.fstat(place)
-            self._asked.check(call)
-            if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-                raise PermissionError(errno.EPERM, "")
-            # Not the kernel: it would take whatever has the number by then.
-            name = f"self/fd/{place}"
-            if not owner:
-                os.chmod(name, stat.S_IMODE(call.arguments[1] & 0xFFFF))
-            else:
-                uid, gid = (-1 if number == KEEP else number for number in numbers(call, 2, 1))
-                os.chown(name, uid, gid)
         finally:
             os.close(place)
         self._asked.give(call)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
-from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
+from nbcontain.errors import CommandNotExecutable, CommandNotFound, NbcontainError, SetupFailed
 from nbcontain.linux import confine
 from nbcontain.oci.spec import Process
 from nbcontain.runtime import console, identity
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _FILE_LIMIT_BYTES = 1 << 20
+_PASSWD, _GROUP = "root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n"
+"""To rehearse with."""
 _NO_ANSWERS = Answers()
 
 
@@ -101,6 +103,19 @@ def prepare(
     if not entered:
         _enter_directory(process.cwd, may_fail=False, may_make=is_first)
     return Program(_find(process.args, env.get("PATH", DEFAULT_PATH)), env, last)
+
+
+def rehearse(process: Process, annotations: Mapping[str, str], seccomp: bytes) -> None:
+    """What `prepare` and what follows do, without effect: memory that is written to is then this process's own.
+
+    Run by a stage that waits, which is not in the container yet, and reads nothing of this machine's.
+    """
+    with suppress(NbcontainError):
+        identity.with_own_group(identity.of_process(process, annotations, _PASSWD, _GROUP).user)
+    env = dict(entry.partition("=")[::2] for entry in process.env)
+    with suppress(NbcontainError):
+        _find(process.args, env.get("PATH", DEFAULT_PATH))
+    confine.rehearse(process, seccomp)
 
 
 def _label(process: Process) -> None:

@@ -13,13 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.events import Finished, Record, Started, encode
-from nbcontain.linux import confine, mount_options, syscalls, trees
+from nbcontain.linux import mount_options, syscalls, trees
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
-from nbcontain.runtime import identity, rungs
+from nbcontain.runtime import calls, programs, rungs
 from nbcontain.runtime.annotations import DEFAULT_PATH, PART, USER
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, info_of, info_to_json
+from nbcontain.runtime.messages import Channel
 from nbcontain.runtime.supervisor import Supervisor
 from nbcontain.store import files
 from nbcontain.values import asdict, replace
@@ -66,6 +67,11 @@ def of_supervisor(ids: IdMap) -> None:
     run.choose_sink()
     run.serve_for(0.0)
     run.clients.listener.close()
+    ours, theirs = Channel.pair()
+    told = calls.be_program(ours, 0, run.bundle, {"terminal": False, "volatile": True, "start": True}, -1, ())
+    ends += [*told, *theirs.receive()[1]]
+    for channel in (ours, theirs):
+        channel.close()
     for end in ends:
         os.close(end)
     run.state = replace(run.state, status="running", pid=1)
@@ -84,9 +90,7 @@ def of_init() -> None:
     spec = spec_codec.spec_from_json(json.loads(_SPEC))
     for mount in spec.mounts:
         mount_options.parse(mount.options, PART)
-    identity.resolve("root", "root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n")
-    confine.capability_set(spec.process.capabilities)
-    syscalls.capget()
+    programs.rehearse(spec.process, spec.annotations, b"")
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.close(trees.make_target(root_fd, "/", [], directory=True))
     os.close(root_fd)

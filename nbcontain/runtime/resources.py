@@ -37,12 +37,14 @@ _CPUS = re.compile(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*")
 class LimitOptions:
     """What `run`, `create` and `update` can be told of it."""
 
+    heading = "limits"
+
     memory: str = option("-m", "--memory", help="at most so much memory: 512m, 2g", metavar="BYTES")
+    cpus: str = option("--cpus", help="the time of so many processors: 1.5", metavar="NUMBER")
     memory_swap: str = option(
         "--memory-swap", help="memory and swap together; -1 for no limit of swap", metavar="BYTES"
     )
     memory_reservation: str = option("--memory-reservation", help="what it keeps when others want it", metavar="BYTES")
-    cpus: str = option("--cpus", help="the time of so many processors: 1.5", metavar="NUMBER")
     cpu_shares: int | None = option(
         "-c", "--cpu-shares", help="its weight against others', 1024 being usual", default=None
     )
@@ -60,6 +62,8 @@ class LimitOptions:
 @with_defaults
 class ThrottleOptions:
     """What only `run` and `create` can be told."""
+
+    heading = "limits of single disks"
 
     device_read_bps: tuple[str, ...] = option("--device-read-bps", help="/dev/sda:10m a second", metavar="DEVICE:RATE")
     device_write_bps: tuple[str, ...] = option(
@@ -218,14 +222,20 @@ def group_of(container_id: str, *, is_root: bool) -> Group:
     return Group(Tree.here(is_root=is_root), container_id)
 
 
-def begin(bundle: Bundle, pid: int, *, is_root: bool) -> None:
-    """Supervisor: limit the first process, which waits. Raises SetupFailed."""
+def begin(bundle: Bundle, pid: int, *, is_root: bool, by_itself: bool) -> list[int]:
+    """Supervisor: limit the first process, which waits. Raises SetupFailed.
+
+    Gives what it is to enter the group by first of all, for the caller to close, if it can do that `by_itself`.
+    """
     group = group_of(bundle.path.name, is_root=is_root)
     try:
         resources = bundle.spec.linux.resources
         rules = device_rules.from_json(Fields(resources, "resources").objects("devices"))
         group.limit(from_json(resources), rules, more_limits(resources).settings)
+        if doors := group.doors() if by_itself else []:
+            return doors
         group.enter(pid)
+        return []
     except BaseException:
         group.remove()
         raise
@@ -234,6 +244,11 @@ def begin(bundle: Bundle, pid: int, *, is_root: bool) -> None:
 def enter(bundle: Bundle, pid: int, *, is_root: bool) -> None:
     """Supervisor: a further process, which waits, is limited with the others. Raises SetupFailed."""
     group_of(bundle.path.name, is_root=is_root).enter(pid)
+
+
+def doors(bundle: Bundle, *, is_root: bool) -> list[int]:
+    """Supervisor: what a further program's stage enters the group by, for the caller to close; may be nothing."""
+    return group_of(bundle.path.name, is_root=is_root).doors()
 
 
 def end(bundle: Bundle, *, is_root: bool) -> bool:

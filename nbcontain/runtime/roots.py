@@ -30,13 +30,15 @@ def made_for(
     volatile: bool,
     left: int = 0,
     has_devices: bool = False,
+    begun: isolation.Furniture | None = None,
     place: translated.Place | None = None,
 ) -> tuple[list[str], Console | None, secrets.Hidden]:
     """Init: make the container's root and go there. Gives what had to be made, its terminal, and what it is told.
 
     `fds` is the memory that `secrets` reads, if there is any; `opened` are mounts that exist already.
     `place` is where its paths are translated, if they are.
-    What was done `beforehand` (CLONE_NEW… that were `left`, and whether /dev `has_devices`) is not done again.
+    What was done `beforehand` (CLONE_NEW… that were `left`, whether /dev `has_devices`, the root and what has been
+    `begun` in it) is not done again.
     """
     own = namespaces.late(spec.linux) & ~left
     hidden = secrets.read(fds)
@@ -54,15 +56,16 @@ def made_for(
             translated.enter(place)
             os.close(root_fd)
         return made, terminal, hidden
-    if HANDED_ROOT in opened:
+    if begun is not None:
+        root_fd = begun.root_fd
+    elif HANDED_ROOT in opened:
         root_fd = isolation.lay_root(opened[HANDED_ROOT])
     else:
         root_fd = isolation.mount_root(bundle.rootfs, volatile=volatile)
     if spec.linux.sysctl:
         isolation.set_knobs(spec.linux.sysctl)
-    made = isolation.furnish(
-        root_fd, spec, secrets.files(str(bundle.path / "rootfs"), hidden), opened, has_devices=has_devices
-    )
+    furniture = begun or isolation.Furniture(root_fd, spec)
+    made = furniture.finish(secrets.files(str(bundle.path / "rootfs"), hidden), opened, has_devices=has_devices)
     if spec.process.terminal:
         terminal = furnished(root_fd, spec.process.console_size)
     _go(root_fd, rung, spec.process)

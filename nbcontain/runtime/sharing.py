@@ -28,6 +28,8 @@ _QUIET = ("nosuid", "noexec", "nodev")
 class NamespaceOptions:
     """What `run` and `create` can be told of it."""
 
+    heading = "namespaces"
+
     pid: str = option("--pid", help="whose processes it sees: host, or container:NAME", metavar="MODE")
     ipc: str = option(
         "--ipc", help="whose memory it shares: private, shareable, none, host, or container:NAME", metavar="MODE"

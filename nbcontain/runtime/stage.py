@@ -232,28 +232,27 @@ def join(
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: enter(pidfd, flags, body, stdio, theirs, kept), theirs)
+        run(lambda: enter(pidfd, flags, lambda: body, stdio, theirs, kept), theirs)
     theirs.close()
-    return joined(Inside(stage, ours))
-
-
-def joined(stage: Inside) -> Inside:
-    """Supervisor: the process that this stage forks inside; the stage ends with that."""
     try:
-        return Inside(int(str(_expect(stage.channel, "pid"))), stage.channel)
+        return Inside(int(str(_expect(ours, "pid"))), ours)
     finally:
-        os.waitpid(stage.pid, 0)
+        os.waitpid(stage, 0)
 
 
 def enter(
     pidfd: int,
     flags: int,
-    body: Callable[[Channel], None],
+    body: Callable[[], Callable[[Channel], None]],
     stdio: tuple[int, int, int],
     channel: Channel,
     kept: Sequence[int] = (),
 ) -> None:
-    """Stage of an exec: become part of a running container, fork there, report the pid."""
+    """Stage of an exec: become part of a running container, fork there, report the pid.
+
+    `body` gives what is run there. It is called inside of all namespaces but that of processes, which only those who
+    are born in it are in: until then nobody inside can see or reach this process.
+    """
     redirect(*stdio)
     freeze_imports()
     # Before the door opens: whoever is inside must not reach into us through /proc (CVE-2016-9962).
@@ -264,9 +263,10 @@ def enter(
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
     keep_only(channel, *kept)
+    be = body()
     pid = os.fork()
     if pid == 0:
-        run(lambda: body(channel), channel)
+        run(lambda: be(channel), channel)
     channel.send({"pid": pid})
 
 

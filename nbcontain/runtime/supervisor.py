@@ -81,13 +81,13 @@ class Supervisor:
         """The supervisor of a container that is to be made, as a launcher's message says."""
         bundle = Bundle(Path(message["bundle"]))
         bundle.lock_fd = fds.pop(0)
-        leash = fds.pop(0) if message["leash"] else -1
-        stdin = fds.pop(0) if message["stdin"] else -1
+        leash, stdin = (fds.pop(0) if message[name] else -1 for name in ("leash", "stdin"))
         inside = calls.replaced(inside, bundle, ids)
-        calls.begin_limits(bundle, inside.pid, ids)
+        doors = calls.begin_limits(bundle, inside.pid, ids)
         calls.begin_mounts(bundle, ids)
-        # First of all, so that init makes its root while the rest happens here.
-        ends = calls.be_program(inside.channel, inside.pid, bundle, message, stdin, fds if message["secrets"] else ())
+        secrets = fds if message["secrets"] else ()
+        # So that init makes its root while the rest happens here.
+        ends = calls.be_program(inside.channel, inside.pid, bundle, message, stdin, secrets, doors=doors)
         made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
         made.inside, made.report, made.leash = inside.channel, report, leash
         made.outputs.are(ends)
@@ -426,8 +426,7 @@ class Supervisor:
             self.tell("die", exitCode=str(code))
             if rubbish:
                 self.tell("destroy")
-            for path in rubbish:
-                endings.remove(self.ids, path, self.info.rung)
+                endings.remove(self, rubbish)
             if self.info.remove:
                 calls.end_mounts(self.bundle, self.ids)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
 
-from nbcontain.linux import syscalls
+from nbcontain.linux import confine, syscalls
 from nbcontain.oci import spec_codec
-from nbcontain.runtime import init, stage
+from nbcontain.oci.spec import Process
+from nbcontain.runtime import init, programs, stage
 from nbcontain.runtime.annotations import GROUPS, USER
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.messages import Channel, Message
@@ -38,19 +40,21 @@ class Waiting:
     def __init__(self, pidfd: int, flags: int, seccomp: bytes, like: Message) -> None:
         """`like` is the last message: the next one's pages are made its own with it, while nobody waits."""
         self._stage = stage.attended(partial(_wait, pidfd, flags, seccomp, like))
+        _rehearse_message(like)
 
-    def join(self, message: Message, fds: list[int]) -> stage.Inside | None:
-        """As `stage.join`, of this very stage; None if it is dead, or was killed over it."""
+    def join(self, message: Message, fds: list[int], *, limited: bool) -> stage.Inside | None:
+        """This very stage, which is on its way: what it sends is the pid of what it forks inside, or what hindered it.
+
+        `fds` are the three of the program, and doors to control groups that it enters before anything else. What it
+        forks is put into a group by somebody else if it is `limited`, and does nothing before; it waits in any case
+        until it is told to go on. None if it is dead.
+        """
         try:
-            self._stage.channel.send(message, fds)
+            self._stage.channel.send({**message, "limited": limited}, fds)
         except (BrokenPipeError, ConnectionResetError):
             self.end()
             return None
-        try:
-            return stage.joined(self._stage)
-        except ChildProcessError:
-            self._stage.channel.close()
-            return None
+        return self._stage
 
     def end(self) -> None:
         """It is not wanted."""
@@ -64,7 +68,48 @@ def _wait(pidfd: int, flags: int, seccomp: bytes, like: Message, channel: Channe
     """Stage: wait for what is to run."""
     stage.keep_only(channel, pidfd)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    program(like, seccomp)
+    _rehearse_message(like)
+    given = program(like, seccomp).keywords
+    programs.rehearse(given["process"], given["annotations"], given["seccomp"])
     message, fds = channel.receive()
-    if message is not None:
-        stage.enter(pidfd, flags, program(message, seccomp), (fds[0], fds[1], fds[2]), channel)
+    if message is None:
+        return
+    confine.enter_groups(fds[3:])
+    body = program(message, seccomp)
+    stage.enter(pidfd, flags, lambda: _inside(body, message), (fds[0], fds[1], fds[2]), channel)
+
+
+def _rehearse_message(like: Message) -> None:
+    """Whoever forks, and who is forked, shares all memory with the other until it is written to."""
+    ours, theirs = Channel.pair()
+    ours.send(like, [theirs.fileno()])
+    _, fds = theirs.receive()
+    for fd in fds:
+        os.close(fd)
+    ours.close()
+    theirs.close()
+
+
+def _inside(body: partial[None], message: Message) -> Callable[[Channel], None]:
+    """Stage, inside of all namespaces but that of processes: what its child does there. Most of it is done here, whose
+    pages are its own already; but for what has to be the process's own."""
+    process: Process = body.keywords["process"]
+    if message["limited"] or not is_plain(process) or not _may_set_groups():
+        return body
+    given = body.keywords
+    return init.prepared_process(process, given["annotations"], given["seccomp"])
+
+
+def is_plain(process: Process) -> bool:
+    """Whether nothing about it is a process's own: limits, labels, a terminal and the like."""
+    own = (process.terminal, process.rlimits, process.scheduler, process.io_priority, process.apparmor, process.label)
+    return not any(own)
+
+
+def _may_set_groups() -> bool:
+    """What is denied is asked of /proc, where no process from outside of the container is itself."""
+    try:
+        os.setgroups(())
+    except PermissionError:
+        return False
+    return True

@@ -23,13 +23,18 @@ _MANY = 64
 """More layers of one archive than these wait for their turn: each holds a directory open."""
 _AT_ONCE = 2
 """So many are unpacked at a time: that keeps two processors busy."""
+_STRIKE_S = 0.1
 
 
 class Early:
-    """The layers of one archive. A context: what nobody took is gone at its end. Used by one thread."""
+    """The layers of one archive. A context: what nobody took is gone at its end. Used by one thread.
 
-    def __init__(self, stacks: Stacks) -> None:
+    `strike` is called now and then while something is waited for, and raises when nobody wants this any more.
+    """
+
+    def __init__(self, stacks: Stacks, strike: Callable[[], None] = lambda: None) -> None:
         self._stacks = stacks
+        self._strike = strike
         self._places = ExitStack()
         self._begun: list[_Unpacking] = []
         self._slots = threading.Semaphore(_AT_ONCE)
@@ -53,13 +58,16 @@ class Early:
         if not self._has_room:
             return None
         staging = self._places.enter_context(self._stacks.store.snapshots.staging())
-        growing = Growing(path)
+        with ExitStack() as stack:
+            growing = stack.enter_context(closing(Growing(path)))
 
-        def work() -> DiffID:
-            with self._slots, closing(growing):
-                return unpacked(self._stacks, staging, growing)
+            def work() -> DiffID:
+                with self._slots, closing(growing):
+                    return unpacked(self._stacks, staging, growing)
 
-        self._begun.append(_Unpacking(growing, staging, work))
+            self._begun.append(_Unpacking(growing, staging, work))
+            # Its thread closes it.
+            stack.pop_all()
         return growing
 
     def feed(self, size_bytes: int) -> Feed | None:
@@ -70,17 +78,24 @@ class Early:
         if not self._has_room:
             return None
         staging = self._places.enter_context(self._stacks.store.snapshots.staging())
-        feed = Feed(ring_for(size_bytes))
-        self._slots.acquire()
+        while not self._slots.acquire(timeout=_STRIKE_S):
+            self._strike()
+        with ExitStack() as stack:
+            stack.callback(self._slots.release)
+            feed = Feed(ring_for(size_bytes))
+            stack.callback(feed.ring.leave)
+            stack.callback(feed.end)
 
-        def work() -> DiffID | None:
-            try:
-                self._stacks.apply(staging, feed.ring)
-            finally:
-                self._slots.release()
-            return None
+            def work() -> DiffID | None:
+                try:
+                    self._stacks.apply(staging, feed.ring)
+                finally:
+                    self._slots.release()
+                return None
 
-        self._begun.append(_Unpacking(feed, staging, work))
+            self._begun.append(_Unpacking(feed, staging, work))
+            # Both ends have somebody now.
+            stack.pop_all()
         return feed
 
     @property

@@ -153,13 +153,14 @@ def _sweep_cache(store: Store, max_age_s: float, marks: _Marks) -> int:
 
 
 def _sweep_cache_mounts(store: Store, max_age_s: float) -> int:
-    """Remove the directories of cache mounts, and the downloads, that no build used lately; how large they were."""
+    """Remove what no build used lately of cache mounts, downloads and what is known of contexts; how large it was."""
     freed, now = 0, time.time()
-    with suppress(FileNotFoundError):
-        for entry in list(os.scandir(store.layout.downloads)):
-            if entry.name != "lock" and now - entry.stat().st_ctime >= max_age_s:
-                freed += entry.stat().st_size
-                files.unlink(Path(entry.path))
+    for place in (store.layout.downloads, store.layout.contexts):
+        with suppress(FileNotFoundError):
+            for entry in list(os.scandir(place)):
+                if entry.name != "lock" and now - entry.stat().st_ctime >= max_age_s:
+                    freed += entry.stat().st_size
+                    files.unlink(Path(entry.path))
     for path, used in list(store.cache_mounts.walk()):
         if now - used >= max_age_s:
             freed += size_on_disk(path)

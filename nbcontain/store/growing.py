@@ -17,7 +17,8 @@ class Growing:
         self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._changed = threading.Condition()
         self._size = self._at = 0
-        self._is_over = self._is_cut = False
+        self._is_over = False
+        self.is_cut = False
 
     def __enter__(self) -> Growing:
         return self
@@ -38,9 +39,9 @@ class Growing:
             self._changed.notify()
 
     def cut(self) -> None:
-        """Nobody wants the rest: as if the file ended where it is read. Idempotent."""
+        """Nobody wants the rest, or it is written anew: as if the file ended where it is read. Idempotent."""
         with self._changed:
-            self._is_over = self._is_cut = True
+            self._is_over = self.is_cut = True
             self._changed.notify()
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -48,7 +49,7 @@ class Growing:
         with self._changed:
             while self._at == self._size and not self._is_over:
                 self._changed.wait()
-            there = 0 if self._is_cut else self._size - self._at
+            there = 0 if self.is_cut else self._size - self._at
         count = os.preadv(self._fd, [buffer[:there]], self._at) if there else 0
         self._at += count
         return count

@@ -1,7 +1,7 @@
 """A gzip stream (RFC 1952) in the making, in which what cannot be compressed is stored (RFC 1951, 3.2.4).
 
 Archives, pictures, models and whatever else is compressed or random already would only cost time. Whether a block is
-such is told by a sample of it, so the same blocks give the same bytes.
+such is told by a sample of it, unless the block before became much smaller: so the same blocks give the same bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _SAMPLE_BYTES = 2048
 _STRIDE_BYTES = 62_003
 """Odd, so that what repeats in a block at regular places does not decide for all of it."""
 _WORTH = 0.97
+_WELL = 0.8
 _SMALL_BYTES = 256 << 10
 """Less than that is compressed whatever it is: it takes no time."""
 
@@ -36,19 +37,22 @@ class GzipStream:
         self._is_pending = False
         """Something is in the compressor, or was since it was last flushed."""
         self._head = _HEAD
+        self._went_well = False
 
     def compress(self, block: Block) -> bytes:
         """One more block. May give nothing yet."""
         head, self._head = self._head, b""
         self._sum = self._crc32(block, self._sum)
         self._size += len(block)
-        if not self._is_worth_it(block):
+        if not self._went_well and not self._is_worth_it(block):
             # What follows refers to nothing before this point, where the decompressor knows more than the compressor.
             flushed = self._deflate.flush(self._full_flush) if self._is_pending else b""
             self._is_pending = False
             return head + flushed + _stored(block)
         self._is_pending = True
-        return head + bytes(self._deflate.compress(block))
+        packed = bytes(self._deflate.compress(block))
+        self._went_well = len(packed) < _WELL * len(block)
+        return head + packed
 
     def finish(self) -> bytes:
         """The rest."""

@@ -167,6 +167,11 @@ class Layout:
         return self.root / "downloads"
 
     @property
+    def contexts(self) -> Path:
+        """What is known of the files of contexts that take a while to read."""
+        return self.root / "contexts"
+
+    @property
     def volumes(self) -> Path:
         return self.root / "volumes"
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 _READ_BYTES = 1 << 20
@@ -20,20 +21,19 @@ def piped(work: Callable[[int], Mapping[str, Any]], read: Callable[[int], object
     Where both fail, what the writer raises is the cause, unless it is that nobody reads any more.
     """
     source, sink = _pipe()
+    with ExitStack() as sources, ExitStack() as sinks:
+        sources.callback(os.close, source)
+        sinks.callback(os.close, sink)
 
-    def working() -> Mapping[str, Any]:
-        try:
-            return work(sink)
-        finally:
-            os.close(sink)
+        def working() -> Mapping[str, Any]:
+            with sinks:
+                return work(sink)
 
-    def reading() -> None:
-        try:
-            read(source)
-        finally:
-            os.close(source)
+        def reading() -> None:
+            with sources:
+                read(source)
 
-    return alongside(working, reading)
+        return alongside(working, reading)
 
 
 def alongside(work: Callable[[], _Given], read: Callable[[], object]) -> _Given:

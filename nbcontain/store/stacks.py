@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,6 +241,9 @@ class _Job:
         self._slots = slots
         self._early = early
         self._lock = threading.Lock()
+        self._stored = threading.Event()
+        """The blob is in the store, or never will be."""
+        self._is_given_up = False
         self.is_started = False
         self.is_here = False
 
@@ -252,6 +255,8 @@ class _Job:
 
     def start(self, stream: Growing | None) -> bool:
         """Unpack from this file, or from the blob. False if it is started already, or need not be."""
+        if stream is None:
+            self._stored.set()
         with self._lock:
             if self.is_started:
                 return False
@@ -263,10 +268,18 @@ class _Job:
         if self.is_here:
             self.done.set()
             return False
-        threading.Thread(target=self._run, args=(stream,), name="nbcontain unpack", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(stream,), name="nbcontain unpack", daemon=True).start()
+        except BaseException as error:
+            # Layers above wait for this one.
+            self.error = error
+            self.done.set()
+            raise
         return True
 
     def abandon(self) -> None:
+        self._is_given_up = True
+        self._stored.set()
         with self._lock:
             if self.is_started:
                 return
@@ -276,12 +289,26 @@ class _Job:
 
     def _run(self, stream: Growing | None) -> None:
         try:
-            with closing(stream) if stream is not None else nullcontext():
-                self._make(stream)
+            if stream is None or not self._made_of(stream):
+                self._make(None)
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
             self.error = error
         finally:
             self.done.set()
+
+    def _made_of(self, stream: Growing) -> bool:
+        """Unpack what comes. False if that began anew meanwhile, and the blob is to be taken: it is there by now."""
+        try:
+            with closing(stream):
+                self._make(stream)
+        except BadArchive:
+            if not stream.is_cut:
+                raise
+            self._stored.wait()
+            if self._is_given_up:
+                raise
+            return False
+        return True
 
     def _make(self, raw: Growing | None) -> None:
         if self.must_wait:
@@ -322,7 +349,12 @@ def unpacked(stacks: Stacks, staging: Staging, source: Any) -> DiffID:
     Unzipped and hashed here, by two threads, and written by the worker: that way two processors have work.
     """
     sender = Sender()
-    pump = _Pump(source, sender)
+    try:
+        pump = _Pump(source, sender)
+    except BaseException:
+        sender.close()
+        sender.leave()
+        raise
     try:
         stacks.apply(staging, sender)
     except BadArchive:
@@ -345,7 +377,11 @@ class _Pump:
         self._sum = hashlib.sha256()
         self._hashing = Stage(self._sum.update, _AHEAD)
         self._thread = threading.Thread(target=self._run, name="nbcontain unzip", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._hashing.abandon()
+            raise
 
     def join(self) -> None:
         """Wait for its end: that of the source, or that nobody reads any more."""

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import needs
+from git_server import Repository, daemon
 from machine import Machine
 from nbcontain.__main__ import main
 from nbcontain.engine import Engine
@@ -223,6 +224,54 @@ def test_provenance_names_the_commit(box: Machine, repository: tuple[str, str], 
     source = definition["externalParameters"]["configSource"]
     assert source == {"uri": f"{url}#v0.0.1", "digest": {"sha1": first}, "path": "Dockerfile"}
     assert {"uri": f"{url}#v0.0.1", "digest": {"sha1": first}} in definition["resolvedDependencies"]
+
+
+def test_provenance_names_a_commit_by_sha256(box: Machine, tmp_path: Path) -> None:
+    """testGitProvenanceAttestationSHA256"""
+    work = Repository(tmp_path / "repositories" / "app", "--object-format=sha256")
+    (work.path / "Dockerfile").write_text("FROM box\n")
+    commit = work.commit()
+    with daemon(work.path.parent) as base:
+        built(box, "--metadata-file", str(tmp_path / "m"), f"{base}/app")
+    source = told(tmp_path / "m")["buildDefinition"]["externalParameters"]["configSource"]
+    assert source == {"uri": f"{base}/app", "digest": {"sha256": commit}, "path": "Dockerfile"}
+
+
+@pytest.mark.parametrize("version", ["v1", "v0.2"])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_provenance_tells_as_much_as_its_mode_says(
+    box: Machine, server: Server, named: Path, version: str, mode: str
+) -> None:
+    """testProvenanceAttestation"""
+    server.put("/foo.html", b"x")
+    text = "FROM box\nRUN echo ok > /foo\n"
+    (named / "context" / "Dockerfile").write_text(text)
+    words = ["--build-arg", "FOO=bar", "--label", "lbl=abc", "--metadata-file", str(named / "m"),
+             "--build-context", f"foo={server.url.replace('//', '//user:pass@')}/foo.html"]  # fmt: skip
+    built(box, f"--provenance=mode={mode},version={version}", *words, str(named / "context"))
+    said = told(named / "m")
+    if version == "v1":
+        source, request = (said["buildDefinition"]["externalParameters"][name] for name in ("configSource", "request"))
+        metadata, materials = said["runDetails"]["metadata"], said["buildDefinition"]["resolvedDependencies"]
+        times = metadata["startedOn"], metadata["finishedOn"]
+        complete, more = metadata["buildkit_completeness"], metadata["buildkit_metadata"]
+        steps = said["buildDefinition"]["internalParameters"].get("buildConfig", {"steps": []})["steps"]
+        assert source == {"path": "Dockerfile"} and complete["request"] == (mode == "max")
+    else:
+        source, request = said["invocation"]["configSource"], said["invocation"]["parameters"]
+        metadata, materials = said["metadata"], said["materials"]
+        times = metadata["buildStartedOn"], metadata["buildFinishedOn"]
+        complete, more = metadata["completeness"], metadata["https://mobyproject.org/buildkit@v1#metadata"]
+        steps = said.get("buildConfig", {"steps": []})["steps"]
+        assert source == {"entryPoint": "Dockerfile"} and complete["parameters"] == (mode == "max")
+    context = {"context:foo": f"{server.url}/foo.html"}
+    arguments = {"build-arg:FOO": "bar", "label:lbl": "abc"} if mode == "max" else {}
+    assert request["args"] == {**arguments, **context} and request["frontend"] == "dockerfile.v0"
+    assert [each["name"] for each in request["locals"]] == ["context", "dockerfile"]
+    assert materials[0]["uri"].startswith("pkg:docker/box@latest?platform=linux%2F")
+    assert times[0] < times[1] and metadata["buildkit_reproducible" if version == "v1" else "reproducible"] is False
+    assert len(steps) == (2 if mode == "max" else 0) and ("source" in more, "layers" in more) == (mode == "max",) * 2
+    assert "pass" not in json.dumps(said)
 
 
 def test_provenance_names_secrets_and_agents_and_needs_no_ignore_file(

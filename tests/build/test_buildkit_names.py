@@ -114,6 +114,18 @@ def test_the_dockerfile_may_be_called_dockerfile(terminal: Machine, context: Pat
     assert "foo=bar" in terminal.engine.image("small").config.env
 
 
+def test_a_dockerfile_that_is_too_large_is_refused_wherever_it_lies(
+    terminal: Machine, context: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """testDockerfileTooLarge"""
+    for name in ("Dockerfile", "other"):
+        (context / name).write_text("FROM scratch\n")
+        os.truncate(context / name, 17 << 20)
+    for words in ([str(context)], ["-f", str(context / "other"), str(context)]):
+        assert main(["build", *words]) != 0
+        assert "is larger than 16 MiB" in capfd.readouterr().err
+
+
 # --- what is cached ---------------------------------------------------------------------------
 
 

@@ -5,7 +5,8 @@ testConsistentInstructionCasing, testDuplicateStageName, testReservedStageName, 
 testMaintainerDeprecated, testUndeclaredArg, testWorkdirRelativePath, testUnmatchedVars,
 testMultipleInstructionsDisallowed, testLegacyKeyValueFormat, testRedundantTargetPlatform, testSecretsUsedInArgOrEnv,
 testInvalidDefaultArgInFrom, testFromPlatformFlagConstDisallowed, testCopyIgnoredFiles, testCopyIgnoredFileContextRoot,
-testCopyIgnoredFileNegation, testDefinitionDescription, testExposeProtoCasing and testExposeInvalidFormat.
+testCopyIgnoredFileNegation, testDefinitionDescription, testExposeProtoCasing, testExposeInvalidFormat and
+testBaseImagePlatformMismatch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from nbcontain.build.lint import check
+from nbcontain.build.lint import Readable, check
 from nbcontain.build.patterns import Ignore
 from nbcontain.build.plan import BuildOptions, plan
 from nbcontain.dockerfile import parse
@@ -437,3 +438,24 @@ def test_what_cannot_be_built_is_said_beside_the_findings() -> None:
     report = check(parse("FROM a:1 AS B\nUSER $NOBODY\n"), BuildOptions(platform=BASE.platform), resolve, {})
     assert [each.message for each in report.errors] == ["USER names nobody"]
     assert [each.rule for each in report.remarks] == ["StageNameCasing"]
+
+
+def test_what_stands_above_a_line_that_cannot_be_read_is_checked() -> None:
+    """testWarningsBeforeError"""
+    read = Readable.of("FROM scratch AS Bad\nMAINTAINER me\nBADCMD\nCMD x\n")
+    report = read.told(check(read.dockerfile, BuildOptions(platform=BASE.platform), resolve, {}))
+    assert [each.rule for each in report.remarks] == ["StageNameCasing", "MaintainerDeprecated"]
+    assert [(each.message, each.span and each.span.first) for each in report.errors] == [
+        ("unknown instruction BADCMD", 3)
+    ]
+    assert report.source.endswith("CMD x\n")
+    with pytest.raises(DockerfileError, match="unknown instruction FORM"):
+        Readable.of("FORM scratch\n")
+
+
+def test_a_build_is_told_of_its_own_stages_and_a_check_of_all() -> None:
+    """testAllTargetUnmarshal"""
+    source = "FROM scratch AS first\nCOPY $foo .\nFROM scratch AS second\nCOPY $bar .\n"
+    remarks = plan(parse(source), BuildOptions(platform=BASE.platform), resolve, {}).remarks
+    assert [each.span and each.span.first for each in remarks if each.rule == "UndefinedVar"] == [4]
+    assert [line for name, line, _ in found(source) if name == "UndefinedVar"] == [2, 4]

@@ -340,6 +340,7 @@ DEVICES = """{"cdiVersion": "0.6.0", "kind": "vendor.example/kind", "devices": [
 def test_a_step_gets_the_devices_that_the_build_was_given(
     box: Machine, ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """testDeviceRunEnv"""
     (tmp_path / "cdi").mkdir()
     (tmp_path / "cdi" / "vendor.json").write_text(DEVICES)
     monkeypatch.setattr(box.engine, "environ", {**os.environ, "NBCONTAIN_CDI_DIRS": str(tmp_path / "cdi")})

@@ -50,6 +50,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_targets_are_the_stages_with_their_descriptions() -> None:
+    """testTargetsList"""
     found = targets_of(parse(TEXT))
     assert [(each.name, each.description, each.base, each.is_default) for each in found] == [
         ("base", "has the tools", "golang:${GO}", False), ("other", "", "scratch", False),

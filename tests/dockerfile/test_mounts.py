@@ -93,6 +93,7 @@ def test_a_mount_says(text: str, wanted: dict[str, Any]) -> None:
     ],
 )
 def test_a_mistake_in_a_mount_is_told_as_buildkit_tells_it(text: str, message: str, hint: str) -> None:
+    """testMountInvalid, testMountFromError"""
     with pytest.raises(DockerfileError, match=re.escape(message)) as caught:
         read(text)
     assert hint in caught.value.hint

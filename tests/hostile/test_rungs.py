@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import needs
-from machine import SLEEP, Machine, children_of, supervisor_of, until
+from machine import SLEEP, Machine, children_of, said, supervisor_of, until
 from nbcontain.host import Ability
 from nbcontain.linux.starts import start_of
 
@@ -53,13 +55,129 @@ int main(int argc, char **argv) {
 """All ways to another process that take no more than its number."""
 
 
+CHANGE = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+static const unsigned none[] = {2, 1, -1, 4, -1, 32, -1};
+static char **paths;
+static volatile int over;
+static void by(int fd) {
+    fchmod(fd, 0);
+    fchown(fd, 1, 1);
+    fchownat(fd, "", 1, 1, AT_EMPTY_PATH);
+    syscall(452, fd, "", 0, AT_EMPTY_PATH);
+    fsetxattr(fd, "system.posix_acl_access", none, sizeof none, 0);
+    fsetxattr(fd, "user.nbcontain.test", "x", 1, 0);
+}
+static void all(void) {
+    for (char **each = paths; *each; each++) {
+        int fd = open(*each, O_RDONLY);
+        if (fd >= 0) { by(fd); close(fd); }
+    }
+}
+static void *turn(void *file) {
+    int own = open("/own", O_RDWR | O_CREAT, 0600), theirs = open(file, O_RDONLY);
+    while (!over) { dup2(own, 60); if (theirs >= 0) dup2(theirs, 60); }
+    return 0;
+}
+int main(int argc, char **argv) {
+    struct stat status;
+    paths = argv + 1;
+    all();
+    if (fork() == 0) { prctl(PR_SET_DUMPABLE, 0); all(); _exit(0); }
+    if (fork() == 0) {
+        for (int number = 10; paths[number - 10]; number++) dup2(open(paths[number - 10], O_RDONLY), number);
+        if (seteuid(1000) || seteuid(0)) _exit(1);
+        for (int number = 10; paths[number - 10]; number++) by(number);
+        _exit(0);
+    }
+    if (fork() == 0) {
+        struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+        struct __user_cap_data_struct data[2];
+        prctl(PR_SET_KEEPCAPS, 1);
+        if (setresuid(1000, 1000, 1000)) _exit(1);
+        syscall(SYS_capget, &header, data);
+        data[0].effective = data[0].permitted; data[1].effective = data[1].permitted;
+        syscall(SYS_capset, &header, data);
+        all();
+        _exit(0);
+    }
+    while (wait(0) > 0);
+    for (char **each = paths; *each; each++) {
+        pthread_t beside;
+        over = 0;
+        pthread_create(&beside, 0, turn, *each);
+        for (int count = 0; count < 40; count++) by(60);
+        over = 1;
+        pthread_join(beside, 0);
+    }
+    int own = open("/mine", O_RDWR | O_CREAT, 0600);
+    fchmod(own, 0640);
+    fchownat(own, "", 0, 0, AT_EMPTY_PATH);
+    fsetxattr(own, "user.nbcontain.test", "x", 1, 0);
+    fstat(own, &status);
+    printf("%o\n", status.st_mode & 07777);
+}
+"""
+"""All ways to change what is open, also as somebody who is root no longer, and while the number is given to another."""
+LEAVE = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <unistd.h>
+int main(void) {
+    struct sockaddr_un name = {AF_UNIX, "/sock"};
+    char byte, room[CMSG_SPACE(sizeof(int))];
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+    int end = socket(AF_UNIX, SOCK_STREAM, 0), directory;
+    if (connect(end, (void *)&name, sizeof name) || recvmsg(end, &message, 0) != 1) return 1;
+    memcpy(&directory, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof directory);
+    fchownat(directory, "secret", 7, 7, 0);
+    fchownat(directory, "", 7, 7, AT_EMPTY_PATH);
+    mknodat(directory, "node", S_IFCHR | 0600, makedev(1, 3));
+    if (fchdir(directory)) return 2;
+    chown("secret", 7, 7);
+    mknod("other", S_IFCHR | 0600, makedev(1, 3));
+    puts("tried");
+    return 0;
+}
+"""
+"""What can be done with a directory of the machine's, once somebody has sent one."""
+
+
+def compiled(source: str, name: str, machine: Machine, directory: Path) -> str:
+    """An image with this program in it; gives its name, which is the program's, too."""
+    words = (needs.program("cc", "gcc"), "-static", "-pthread", "-o", str(directory / name), "-x", "c", "-")
+    subprocess.run(words, input=source, text=True, check=True)
+    return machine.build(f"FROM box\nCOPY {name} /bin/{name}\n", name, directory)
+
+
+@pytest.fixture(scope="session")
+def changing(_hostile_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image with the first of these."""
+    return compiled(CHANGE, "change", _hostile_machine, tmp_path_factory.mktemp("change"))
+
+
 @pytest.fixture(scope="session")
 def grabbing(_hostile_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An image with that program."""
-    directory = tmp_path_factory.mktemp("grab")
-    compiler = needs.program("cc", "gcc")
-    subprocess.run([compiler, "-static", "-o", directory / "grab", "-x", "c", "-"], input=GRAB, text=True, check=True)
-    return _hostile_machine.build("FROM box\nCOPY grab /bin/grab\n", "grab", directory)
+    return compiled(GRAB, "grab", _hostile_machine, tmp_path_factory.mktemp("grab"))
 
 
 @pytest.fixture(params=("root-noproc", "chroot", "userns-chroot", "rootless-single", "proot"))
@@ -113,6 +231,66 @@ def test_the_hosts_devices_stay_as_they_are(rung: Machine) -> None:
     rung.sh("chmod 600 /dev/null /dev/fd/0 2>/dev/null; chown 1:1 /dev/null 2>/dev/null; rm -f /dev/null; true")
     after = os.stat("/dev/null")
     assert (before.st_mode, before.st_uid, before.st_gid) == (after.st_mode, after.st_uid, after.st_gid)
+
+
+HOSTS = (
+    "/dev/zero", "/dev/null", "/proc/meminfo", "/proc/self/net/dev", "/proc/sys/vm/swappiness",
+    "/sys/devices/system/cpu/online", "/etc/hosts", "/etc/resolv.conf",
+)  # fmt: skip
+
+
+def looks_of_hosts() -> list[tuple[int, int, int, list[str]]]:
+    found = map(os.stat, HOSTS)
+    attributes = map(os.listxattr, HOSTS)
+    return [(each.st_mode, each.st_uid, each.st_gid, more) for each, more in zip(found, attributes, strict=True)]
+
+
+def test_the_hosts_files_stay_as_they_are_whoever_has_them_open(rung: Machine, changing: str) -> None:
+    before = looks_of_hosts()
+    assert rung.run("change", *HOSTS, image=changing).stdout == "640\n"
+    assert looks_of_hosts() == before
+
+
+def test_the_hosts_devices_stay_so_too_where_none_of_ones_own_can_be_made(
+    profile: str, _hostile_machine: Machine, changing: str
+) -> None:
+    if profile != "root":
+        pytest.skip("only the host's root may change them")
+    root = str(_hostile_machine.engine.layout.root)
+    environ = {**os.environ, "NBCONTAIN_ISOLATION": "chroot", "NBCONTAIN_ROOT": root}
+    without = (needs.program("setpriv"), "--bounding-set=-mknod,-sys_ptrace")
+    words = (*without, sys.executable, "-m", "nbcontain", "run", "--rm", changing, "change", *HOSTS)
+    before = looks_of_hosts()
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == "640\n"
+    assert looks_of_hosts() == before
+
+
+def test_a_directory_that_somebody_sends_is_none_of_who_answers(
+    rung: Machine, canary: Path, tmp_path: Path, _hostile_machine: Machine
+) -> None:
+    """Where the kernel alone decides, a directory that was sent is what it is everywhere."""
+    taken = rung.engine.profile.rung
+    if taken.ids != "notify" or taken.root != "chroot":
+        pytest.skip("nobody answers in place of a chroot here")
+    container = rung.start(
+        "echo ready; while [ ! -e /sock ]; do sleep 0.05; done; leave",
+        image=compiled(LEAVE, "leave", _hostile_machine, tmp_path),
+    )
+    (root,) = container.bundle.rootfs
+    directory, place = os.open(canary, os.O_RDONLY), os.open(root.source, os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(20)
+        door.bind(f"/proc/self/fd/{place}/.sock")
+        door.listen()
+        os.rename(".sock", "sock", src_dir_fd=place, dst_dir_fd=place)
+        with door.accept()[0] as end:
+            socket.send_fds(end, [b"."], [directory])
+            until(lambda: container.status == "exited")
+    os.close(directory)
+    os.close(place)
+    assert said(container) == "ready\ntried\n"
+    assert not any(map(os.listxattr, (canary, canary / "secret")))
 
 
 def test_a_root_that_is_only_a_chroot_is_not_left_by_another_one(rung: Machine, canary: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbcontain.errors import BadDocument, SetupFailed, UsageError
+from nbcontain.linux import confine
 from nbcontain.linux.cgroups import PARENT, Group, Tree, sweep
 from nbcontain.linux.limits import Limits, Setting, Throttle, from_json, settings, to_json
 from nbcontain.linux.more_limits import more_limits
@@ -256,3 +257,18 @@ def test_groups_that_a_crash_left_are_swept(tmp_path: Path) -> None:
     later = empty.stat().st_ctime + 60
     assert sweep(tree, now=later) == []  # a plain directory has no cgroup.procs: nothing is known of it
     assert full.exists()
+
+
+def test_the_doors_of_version_1_are_there_where_nothing_else_keeps_a_part(tmp_path: Path) -> None:
+    for name in ("memory", "pids"):
+        (tmp_path / name / "nbcontain" / "one").mkdir(parents=True)
+        (tmp_path / name / "nbcontain" / "one" / "tasks").touch()
+    first = {name: tmp_path / name for name in ("memory", "pids", "cpu")}
+    doors = Group(Tree(first, None), "one").doors()
+    confine.enter_groups(doors)
+    # Nought is whoever writes.
+    assert [(tmp_path / name / "nbcontain" / "one" / "tasks").read_text() for name in ("memory", "pids")] == ["0", "0"]
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(doors[0])
+    # Of version 2 somebody else has to move it, and then into all.
+    assert Group(Tree(first, fake_v2(tmp_path / "root").second), "one").doors() == []

@@ -11,15 +11,18 @@ import select
 import socket
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from nbcontain.linux import routes, swaps
 from nbcontain.linux.epolls import add_as, registered
+from nbcontain.linux.notify import Call
 from nbcontain.network import frames
 from nbcontain.network.fragments import Assembly, cut
 from nbcontain.network.relay import one_too_many
-from nbcontain.runtime.connect_answers import gateways
+from nbcontain.runtime.asked import Asked
+from nbcontain.runtime.connect_answers import ConnectAnswers, gateways
 from nbcontain.values import replace
 
 HERE, FAR = bytes([10, 5, 0, 2]), bytes([192, 0, 2, 9])
@@ -244,3 +247,29 @@ def test_what_has_the_number_here_is_there_again_or_nothing_is_added() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert os.path.samestat(os.fstat(own.fileno()), before)
         assert [number for number, _ in epoll.poll(0)] == [1]
+
+
+class Hidden(Asked):
+    """Of processes that nobody may look into."""
+
+    def read(self, call: Call, address: int, size_bytes: int) -> bytes:
+        raise PermissionError(errno.EACCES, "")
+
+    def let_through(self, call: Call) -> None:
+        raise StopIteration
+
+
+@pytest.mark.parametrize("gateway", ["10.0.0.1", ""])
+def test_who_may_not_be_looked_into_has_the_kernels_answer_as_long_as_something_leads_out(
+    tmp_path: Path, gateway: str
+) -> None:
+    (tmp_path / "record").write_text(json.dumps({"endpoints": [{"gateway": gateway}]}))
+    directory, proc = os.open(tmp_path, os.O_RDONLY), os.open("/proc", os.O_RDONLY)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as route:
+            answers = ConnectAnswers(Hidden(-1, proc), select.poll(), route, (directory, "record"))
+            with pytest.raises(StopIteration if gateway else PermissionError):
+                answers.connect(Call(1, 1, 42, 0, (3, 0, 16, 0, 0, 0)))
+    finally:
+        os.close(directory)
+        os.close(proc)

@@ -14,13 +14,13 @@ import pytest
 from kernels import BUSYBOX_CELL, Kernel
 from machine import children_of, supervisor_of, until
 from nbcontain.engine import Engine
-from rounds import SOAK
+from rounds import SOAK, share
 
 pytestmark = [
     pytest.mark.timeout(7200),
     pytest.mark.skipif(not SOAK, reason="once is tested in test_kernels.py; NBCONTAIN_SOAK=1 does it by the hundred"),
 ]
-COUNTING = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
+COUNTING = "i=0; while :; do for each in 1 2 3 4 5; do echo $i; i=$((i+1)); done; sleep 0.1; done"
 NAMES = ("one", "two", "three", "four", "five")
 SLOW_BUILD = '%%dockerfile -t never --no-cache\nFROM box\nRUN ["sh", "-c", "echo built; sleep 9"]'
 CELLS = ("%container run --rm box sleep 9", SLOW_BUILD, "%container logs -f one",
@@ -36,8 +36,13 @@ def begun(kernel: Kernel) -> Kernel:
 
 
 def test_containers_live_on_whenever_their_kernel_is_killed(start_kernel: Callable[..., Kernel], root: Path) -> None:
-    kernel, chance, slowest_s = begun(start_kernel()), random.Random(8), 0.0
-    for _ in range(200):
+    kills = share(range(200))
+    kernel, chance, slowest_s = begun(start_kernel()), random.Random(8 + kills[0]), 0.0
+    for turn in range(len(kills)):
+        if turn % 40 == 39:
+            # Their logs are read from the beginning in every round.
+            kernel.check(f"%container rm -f {' '.join(NAMES)}")
+            begun(kernel)
         attached = kernel.start(f'%container run --rm --name tied box sh -c "{COUNTING}"')
         kernel.wait_for(lambda: "1" in attached.stdout)  # noqa: B023 - asked here
         time.sleep(chance.random() * 0.05)
@@ -55,17 +60,18 @@ def test_containers_live_on_whenever_their_kernel_is_killed(start_kernel: Callab
                 held = engine.container(name)
                 numbers = [int(line) for line in held.logs()]
                 assert held.status == "running" and numbers == list(range(len(numbers)))
-    print(f"\nfound again within {slowest_s:.2f} s")
+    print(f"\n{len(kills)} kernels killed; all found again within {slowest_s:.2f} s")
     kernel.check(f"%container rm -f {' '.join(NAMES)}")
 
 
 def test_an_interrupted_cell_ends_within_two_seconds_and_harms_nobody(
     start_kernel: Callable[..., Kernel], root: Path
 ) -> None:
-    kernel, chance, slowest_s = begun(start_kernel()), random.Random(9), 0.0
+    numbers = share(range(500))
+    kernel, chance, slowest_s = begun(start_kernel()), random.Random(9 + numbers[0]), 0.0
     with Engine(root) as engine:
         supervisors = [supervisor_of(engine.container(name).pid) for name in NAMES]
-        for number in range(500):
+        for number in numbers:
             cell = kernel.start(CELLS[number % len(CELLS)])
             # Also before anything has begun, but not before the kernel has taken it up.
             kernel.wait_for(lambda: cell.outputs or cell.is_busy)  # noqa: B023 - asked here
@@ -79,5 +85,5 @@ def test_an_interrupted_cell_ends_within_two_seconds_and_harms_nobody(
         assert [supervisor_of(engine.container(name).pid) for name in NAMES] == supervisors
         assert "never" not in [str(name) for name, _ in engine.images()]
     assert "Z" not in children_of(kernel.pid).values()
-    print(f"\nthe slowest end took {slowest_s:.2f} s")
+    print(f"\n{len(numbers)} cells interrupted; the slowest end took {slowest_s:.2f} s")
     kernel.check(f"%container rm -f {' '.join(NAMES)}")

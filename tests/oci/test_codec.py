@@ -25,6 +25,7 @@ from nbcontain.oci.image import (
     Platform,
 )
 from nbcontain.oci.spec import Device, Hook, IdMapping, Linux, Mount, Process, Rlimit, Spec, User
+from nbcontain.values import replace
 
 ZERO = "sha256:" + "0" * 64
 DESCRIPTOR = {"mediaType": "application/x", "digest": ZERO, "size": 1}
@@ -133,6 +134,9 @@ def test_a_spec_survives_the_round_trip(spec: Spec) -> None:
     text = spec_codec.spec_to_text(spec)
     assert spec_codec.spec_from_text(text) == spec_codec.spec_from_json(json.loads(text)) == spec
     assert spec_codec.spec_to_text(spec_codec.spec_from_text(text)) == text
+    short = spec_codec.spec_from_text(spec_codec.without_profile(text))
+    assert bool(short.linux.seccomp) == bool(spec.linux.seccomp)
+    assert replace(short, linux=replace(short.linux, seccomp=spec.linux.seccomp)) == spec
 
 
 def test_an_empty_command_is_not_the_same_as_none() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import socket
 import threading
 import time
 from pathlib import Path
@@ -13,6 +15,8 @@ from samples import image_of
 from server import Registry, cut, hang_up, says, status
 
 from nbcontain.engine import Engine
+from nbcontain.errors import Unauthorized
+from nbcontain.events import Notice
 from nbcontain.oci.image import INDEX
 from nbcontain.registry import wire
 from nbcontain.registry.client import Patience
@@ -150,3 +154,39 @@ def test_a_short_answer_that_comes_late_is_an_answer(
 
     registry.fault("GET /v2/", late, 99)
     assert engine.registry.tags(f"{registry.host}/team/app") == ["1"]
+
+
+def test_credentials_that_cannot_be_read_are_told_of_once_and_asked_without(
+    engine: Engine, registry: Registry, sample: Any, tmp_path: Path
+) -> None:
+    """docker warns, and goes on as nobody; whom the registry then refuses is told why that may be."""
+    for tag in ("1", "2"):
+        registry.add("team/app", tag, *sample)
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text("{")
+    name = f"{registry.host}/team/app"
+    pull = engine.registry.pull(name, all_tags=True)
+    assert len(pull.result()) == 2
+    push = engine.registry.push(f"{name}:1")
+    push.result()
+    for task in (pull, push):
+        said = [record.event for record in task.journal.follow() if isinstance(record.event, Notice)]
+        [told] = [each for each in said if "config.json" in each.message]
+        assert "log in again" in told.hint
+    registry.auth = "bearer-private"
+    with pytest.raises(Unauthorized) as refused:
+        engine.registry.tags(name)
+    assert "config.json" in refused.value.hint
+
+
+def test_time_that_a_reader_takes_is_not_the_registrys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_WINDOW_S", 0.05)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        watched = wire._Watched(ours, io.BytesIO())
+        for _ in range(3):
+            theirs.sendall(b"few")
+            assert watched.readinto(bytearray(10)) == 3
+            time.sleep(0.06)
+        theirs.sendall(b"few")
+        assert watched.readinto(bytearray(10)) == 3

@@ -150,6 +150,25 @@ def test_a_helper_is_never_a_path(tmp_path: Path, name: object) -> None:
             found.find("r.example")
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "it is no object"),
+        ('{"auths": 7}', "auths is no object"),
+        ('{"auths": {"r.example": {"auth": "%%%"}}}', "has no credentials for r.example"),
+    ],
+)
+def test_a_file_of_credentials_that_cannot_be_read_is_named(tmp_path: Path, text: str, why: str) -> None:
+    found = keychain(tmp_path, {})
+    assert found.troubles() == []
+    (tmp_path / ".docker" / "config.json").write_text(text)
+    assert found.find("r.example") is None
+    [trouble] = found.troubles()
+    assert str(tmp_path / ".docker" / "config.json") in trouble
+    assert why in trouble
+
+
 def test_mirrors_and_insecure_registries_are_configured(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(

@@ -108,6 +108,27 @@ def test_a_registry_that_ignores_the_range_is_listened_to_from_the_start(
     assert pulled(engine, registry).digest == sample[0].digest
 
 
+def test_a_download_that_begins_anew_is_unpacked_anew(engine: Engine, registry: Registry, sample: Any) -> None:
+    """Something between us and the registry gave other bytes, broke off, and cannot go on from there."""
+    registry.add("team/app", "1", *sample)
+    big = sample[0].manifest.layers[1]
+
+    def other(handler: Any) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(big.size))
+        handler.end_headers()
+        handler.wfile.write(b"\x1f\x8b" + bytes(1_000_000))
+        handler.close_connection = True
+        return True
+
+    registry.fault(f"GET .*{big.digest}", other)
+    registry.fault(f"GET .*{big.digest}", status(416))
+    image = pulled(engine, registry)
+    assert engine.store.snapshots.exists(image.chain_id)
+    [top, _] = list(engine.store.snapshots.chain(image.chain_id))
+    assert (top / "file1").stat().st_size == 3_000_000
+
+
 @pytest.mark.parametrize(
     "fault",
     [status(429, Retry_After="0"), status(503), status(500), hang_up, status(502), status(429)],

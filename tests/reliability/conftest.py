@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,14 @@ def inputs(place: Path, busybox: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def template(place: Path, inputs: Path) -> Path:
+def template(place: Path, inputs: Path) -> Iterator[Path]:
     """A store like a user's; tests copy it. Its snapshots' paths are relative to nothing, so a copy is whole."""
     ended = deeds.elsewhere(lambda: deeds.template(place / "template", inputs))
     if ended.status:
         needs.missing(f"no containers here: {ended.words[-500:]}")
-    return place / "template"
+    tried = deeds.elsewhere(lambda: deeds.tried(deeds.copied(place / "template", place / "tried"), inputs))
+    # Whoever is forked from here has them, and there are thousands.
+    for module in tried.words.split():
+        import_module(module)
+    with deeds.one_zygote(place / "tried"):
+        yield place / "template"

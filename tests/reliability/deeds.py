@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
 import sys
 import tarfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
@@ -224,6 +228,36 @@ def seen(root: Path) -> tuple[object, ...]:
         return (images, names, kept, volumes)
 
 
+def tried(root: Path, inputs: Path) -> str:
+    """The names of the modules that it takes to do most of this."""
+    with Engine(root) as engine:
+        for deed in (build, pull, import_, commit):
+            deed(engine, inputs)
+    assert problems(root, fix=True) == [] and seen(root)
+    return "\n".join(name for name in sys.modules if name.startswith("nbcontain."))
+
+
+_LAUNCHER = vars(Engine)["launcher"]
+
+
+@contextmanager
+def one_zygote(root: Path) -> Iterator[None]:
+    """All engines of this process, and of those that are forked from it, have one zygote, which is of the store `root`.
+
+    To begin with one takes longer than what it is there for. Who is killed on purpose has one of its own (`alone`).
+    """
+    with pytest.MonkeyPatch.context() as patch, Engine(root) as engine:
+        engine.run(RunOptions(image="box", remove=True)).result()
+        launcher = engine.launcher
+        patch.setattr(Engine, "launcher", property(lambda engine: launcher))
+        yield
+
+
+def alone() -> None:
+    """From here on engines of this process have a zygote of their own, which ends with it."""
+    setattr(Engine, "launcher", _LAUNCHER)  # noqa: B010 - a property for mypy
+
+
 def walk(directory: Path) -> list[str]:
     """All that is in a directory, by its path in there."""
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
@@ -281,4 +315,12 @@ def copied(source: Path, target: Path) -> Path:
         target.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
     shutil.copytree(source, target, symlinks=True, copy_function=shutil.copy2)
+    at_home(target, source)
     return target
+
+
+def at_home(root: Path, source: Path) -> None:
+    """Have a store that was at `source` know what this machine allows: to try it again takes longer than all else."""
+    facts = root / "host.json"
+    facts.unlink(missing_ok=True)
+    facts.write_text((source / "host.json").read_text().replace(json.dumps(str(source)), json.dumps(str(root))))

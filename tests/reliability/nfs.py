@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -134,6 +135,15 @@ class User:
         return done.stdout
 
 
+    def sees_go(self, directory: str) -> None:
+        """What is in it is being removed, and not kept as somebody's open file."""
+        until = time.monotonic() + 10
+        while (there := os.listdir(directory)) and time.monotonic() < until:
+            time.sleep(0.1)
+        self.bad += bool(there)
+        print(f"{'NO ' if there else 'yes'} {directory} is empty: {there}", flush=True)
+
+
 def inside() -> None:
     """In the Linux of its own."""
     serve()
@@ -151,6 +161,7 @@ def inside() -> None:
     user(f"build -q -t box {context}", "sha256:")
     user("run --name kept box", "from the network")
     user("run --rm box /bin/busybox ls /", "bin")
+    user.sees_go("/run/nfs/store/tmp")
     user("run --name changed box /bin/busybox touch /new")
     user("diff changed", "/new")
     user("commit changed made", "sha256:")

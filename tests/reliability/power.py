@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from reliability.faults import Step
@@ -27,10 +28,10 @@ class Tree:
 
     names: dict[str, int | None] = field(default_factory=dict)
     """Path → inode of a file; None is a directory."""
-    data: dict[int, bytearray] = field(default_factory=dict)
+    data: dict[int, bytes] = field(default_factory=dict)
 
     def copy(self) -> Tree:
-        return Tree(dict(self.names), {inode: bytearray(data) for inode, data in self.data.items()})
+        return Tree(dict(self.names), dict(self.data))
 
     def apply(self, step: Step) -> None:
         """Do one step, if it can be done in this state."""
@@ -38,11 +39,9 @@ class Tree:
             case "open":
                 if self._has_parent(step.path):
                     self.names[step.path] = step.inode
-                    self.data.setdefault(step.inode, bytearray())
+                    self.data.setdefault(step.inode, b"")
             case "write":
-                data = self.data.setdefault(step.inode, bytearray())
-                data[len(data) :] = bytes(max(0, step.offset - len(data)))
-                data[step.offset : step.offset + len(step.data)] = step.data
+                self.data[step.inode] = _written_to(self.data.get(step.inode, b""), step.offset, step.data)
             case "mkdir":
                 if self._has_parent(step.path):
                     self.names.setdefault(step.path, None)
@@ -71,8 +70,14 @@ class Tree:
     def key(self) -> frozenset[tuple[str, bytes]]:
         """What tells this state from others."""
         return frozenset(
-            (path, b"/" if inode is None else bytes(self.data.get(inode, b""))) for path, inode in self.names.items()
+            (path, b"/" if inode is None else self.data.get(inode, b"")) for path, inode in self.names.items()
         )
+
+
+@cache
+def _written_to(content: bytes, offset: int, data: bytes) -> bytes:
+    """A file's content after a write. The same content is one object in all states: thousands have it in common."""
+    return content[:offset].ljust(offset, b"\0") + data + content[offset + len(data) :]
 
 
 def pending(steps: Sequence[Step]) -> list[int]:
@@ -144,8 +149,9 @@ def states(start: Tree, steps: Sequence[Step], every: int = 1) -> Iterator[tuple
     seen: set[frozenset[tuple[str, bytes]]] = set()
 
     def made(word: str, lost: frozenset[int], end: int) -> Iterator[tuple[str, Tree]]:
-        tree = start.copy()
-        for number in range(end):
+        first = min(lost, default=end)
+        tree = whole[first].copy()
+        for number in range(first, end):
             if number not in lost:
                 tree.apply(steps[number])
         key = tree.key()
@@ -153,6 +159,10 @@ def states(start: Tree, steps: Sequence[Step], every: int = 1) -> Iterator[tuple
             seen.add(key)
             yield word, tree
 
+    whole = [start]
+    for step in steps:
+        whole.append(whole[-1].copy())
+        whole[-1].apply(step)
     for end in range(0, len(steps) + 1, every):
         waiting = pending(steps[:end])
         everything = frozenset(waiting)
@@ -199,4 +209,18 @@ def written(tree: Tree, sources: dict[int, Path], root: Path, made: Path) -> Non
             except PermissionError:
                 shutil.copy2(sources[inode], target, follow_symlinks=False)
         if (match := _CONTENT.fullmatch(path)) and inode is not None and tree.data.get(inode) == match[1].encode():
-            subprocess.run(["cp", "-a", f"{made / match[1]}/fs/.", target.parent], check=True)
+            laid_out(made / match[1] / "fs", target.parent)
+
+
+def laid_out(source: Path, target: Path) -> None:
+    """Copy what is in a directory, as it is. Deleted files are devices in a layer, which is no matter of reading."""
+    for entry in os.scandir(source):
+        path, status = target / entry.name, entry.stat(follow_symlinks=False)
+        if entry.is_dir(follow_symlinks=False):
+            path.mkdir()
+            laid_out(Path(entry.path), path)
+            shutil.copystat(entry.path, path)
+        elif stat.S_ISCHR(status.st_mode):
+            os.mknod(path, status.st_mode, status.st_rdev)
+        else:
+            shutil.copy2(entry.path, path, follow_symlinks=False)

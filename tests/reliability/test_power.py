@@ -18,7 +18,7 @@ from nbcontain.store import settling
 from nbcontain.store.check import Finding
 from reliability import deeds, faults, power
 from reliability.faults import Step
-from rounds import SOAK
+from rounds import SOAK, share
 
 STATES = int(os.environ.get("NBCONTAIN_SOAK_STATES", "10000")) if SOAK else 16
 AGAIN = 20 if SOAK else 8
@@ -96,7 +96,7 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
     subprocess.run(["cp", "-a", root / "snapshots", made], check=True)
     steps = power.with_content(steps)
     known = list(power.states(start, steps, every=1 if SOAK else max(1, len(steps) // 25)))
-    chosen = known[:: max(1, len(known) // STATES)]
+    chosen = share(known[:: max(1, len(known) // STATES)])
 
     def looking() -> str:
         bad = []
@@ -106,6 +106,7 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
             # Each at a place of its own: what is still being written out for the one before finds nothing of this one.
             at = root.with_name(f"power-{number}")
             power.written(tree, sources, at, made)
+            deeds.at_home(at, template)
             bad += [f"{word}: {each}" for each in readable_but_wrong(at, new)]
             if number % AGAIN == 0:
 

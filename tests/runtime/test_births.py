@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from nbcontain.errors import UsageError
 from nbcontain.events import Output
 from nbcontain.oci.spec import IdMapping, Mount, Spec
 from nbcontain.runtime import rehearsal
-from nbcontain.runtime.beforehand import Beforehand
+from nbcontain.runtime.beforehand import USUAL, Beforehand
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
@@ -251,8 +252,73 @@ def test_who_was_told_of_another_container_than_it_becomes_is_not_it(machine: Ma
     assert machine.engine.run(options, around=changing).result().stdout == "changed\n"  # type: ignore[union-attr]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_what_is_mounted_when_somebody_looks_for_it_is_there(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As an automounter does. Who is told of a container makes a copy of the mounts."""
+    from nbcontain import mounting as module
+
+    machine.run("true")
+    looked = module._prepare_source
+
+    def automounted(point: module.MountPoint) -> None:
+        looked(point)
+        # Long enough for who was told of it.
+        time.sleep(0.1)
+        subprocess.run(["mount", "-t", "tmpfs", "there", str(tmp_path)], check=True)
+        (tmp_path / "mounted").touch()
+
+    monkeypatch.setattr(module, "_prepare_source", automounted)
+    try:
+        assert machine.sh("ls /p", volumes=(f"{tmp_path}:/p",)) == "mounted\n"
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def test_what_hindered_init_beforehand_is_told_when_somebody_hears_of_it() -> None:
     done = Beforehand()
     done.begin({"spec": "{"}, Rung())
     with pytest.raises(ValueError, match="Expecting"):
+        done.settle()
+
+
+def test_what_waits_is_what_a_usual_container_has(machine: Machine) -> None:
+    spec = machine.engine.create(RunOptions(image="box")).bundle.spec
+    assert {*USUAL} <= {*spec.mounts}
+
+
+@pytest.mark.parametrize(
+    "options", [{"network": "host"}, {"network": "none"}, {"network": "host", "ipc": "host", "init": True}], ids=str
+)
+def test_nothing_of_what_waits_is_in_who_did_not_want_it(machine: Machine, options: dict[str, object]) -> None:
+    seen: set[str] = set()
+    for _ in range(2):
+        container = machine.start("echo ready; sleep 60", **options)
+        own = namespace(container, "net")
+        assert (own == os.readlink("/proc/self/ns/net")) == (options["network"] == "host")
+        assert own not in seen
+        seen |= {own} if options["network"] == "none" else set()
+        assert {*os.listdir(f"/proc/{container.pid}/fd")} <= {"0", "1", "2"}
+        # One of each, in no other place.
+        mounts = [line.split()[4] for line in Path(f"/proc/{container.pid}/mountinfo").read_text().splitlines()]
+        assert [mounts.count(each.destination) for each in USUAL[:3]] == [1, 1, 1]
+        machine.engine.remove_container(container, force=True)
+
+
+def test_a_layer_that_somebody_writes_to_before_the_start_is_not_mounted_yet(machine: Machine) -> None:
+    @contextmanager
+    def around(container: Container) -> Iterator[None]:
+        container.put(b"told", "/put")  # type: ignore[attr-defined]
+        yield
+
+    options = RunOptions(image="box", command=("cat", "/put"), remove=True)
+    result = machine.engine.run(options, around=around).result()
+    assert result.stdout == "told"  # type: ignore[union-attr]
+
+
+def test_who_is_told_of_a_root_that_cannot_be_says_so(machine: Machine) -> None:
+    done = Beforehand()
+    done.begin({"rootfs": [], "volatile": False}, Rung())
+    with pytest.raises(AssertionError):
         done.settle()

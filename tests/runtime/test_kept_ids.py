@@ -12,6 +12,7 @@ from machine import SLEEP, Machine, said, until
 from nbcontain.commands import parse_words
 from nbcontain.errors import Unavailable
 from nbcontain.linux.idmap import IdMap
+from nbcontain.oci.digest import ChainID, chain_id
 from nbcontain.oci.spec import IdMapping
 
 SHOWN = "stat -c '%u:%g %n'"
@@ -76,6 +77,16 @@ def test_what_is_made_of_it_is_an_image_like_any_other(kept: Machine, tmp_path: 
 def test_a_volume_has_the_images_owners(kept: Machine) -> None:
     shown = kept.sh(f"{SHOWN} /etc /etc/passwd", userns="keep-id", volumes=("etc:/etc",))
     assert shown == "0:0 /etc\n0:0 /etc/passwd\n"
+
+
+def test_layers_that_it_is_the_first_to_need_are_as_others_need_them(kept: Machine) -> None:
+    snapshots, below = kept.engine.store.snapshots, None
+    chains: list[ChainID] = []
+    for layer in kept.engine.image("box").layers:
+        chains.append(below := chain_id(below, layer.diff_id))
+    for each in reversed(chains):
+        snapshots.remove(each)
+    assert kept.sh(f"{SHOWN} /bin", userns="keep-id") == kept.sh(f"{SHOWN} /bin") == "0:0 /bin\n"
 
 
 def test_it_goes_with_networks_and_restarts(kept: Machine) -> None:

@@ -49,3 +49,10 @@ def test_it_works_without_isal_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_compressed_is_stored_and_text_is_not() -> None:
     assert RANDOM[:60_000] in packed([RANDOM])
     assert len(packed([TEXT[:MIB]])) < MIB // 20
+
+
+def test_what_follows_on_text_and_cannot_be_compressed_costs_little_once() -> None:
+    """The first of such blocks is compressed for nothing, since the one before it became much smaller."""
+    alone, after = packed([TEXT[:MIB]]), packed([TEXT[:MIB], RANDOM, RANDOM])
+    assert RANDOM[:60_000] in after
+    assert len(after) < len(alone) + 2 * MIB + 4096

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from nbcontain.errors import BadArchive, StoreError
+from nbcontain.errors import BadArchive, Cancelled, StoreError
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Descriptor, Layer
 from nbcontain.store import Store, early
 from nbcontain.store.early import Early
+from nbcontain.store.pipes import piped
 from nbcontain.store.snapshots import Snapshotter, Staging, Worker
 from nbcontain.store.stacks import Arrivals, Stacks, unpacked
 
@@ -40,6 +42,91 @@ def test_a_layer_that_cannot_be_begun_keeps_nothing_open(
             arrivals.wait()
     # Fewer, where what earlier tests left open has been collected meanwhile.
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+class NoThreads:
+    """From the n-th on, no thread can be started: as where a limit of processes is reached."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+        begin, self.left = threading.Thread.start, first
+
+        def start(thread: threading.Thread) -> None:
+            if not self.left:
+                raise RuntimeError("can't start new thread")
+            self.left -= 1
+            begin(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_where_no_thread_can_be_started_nothing_stays_open(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    coming = tmp_path / "layer"
+    coming.touch()
+    stacks = Stacks(store, cast(Worker, None))
+    alive, before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch, coming.open("rb", buffering=0) as file, store.snapshots.staging() as staging:
+        NoThreads(patch, first)
+        with pytest.raises(RuntimeError, match="new thread"):
+            unpacked(stacks, staging, file)
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert threading.active_count() <= alive
+
+
+@pytest.mark.parametrize("kind", ["feed", "follow", "piped"])
+def test_what_has_no_thread_is_closed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    coming = tmp_path / "layer"
+    coming.touch()
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch, Early(Stacks(store, cast(Worker, None))) as layers:
+        NoThreads(patch, 0)
+        work: dict[str, Callable[[], object]] = {
+            "feed": lambda: layers.feed(1), "follow": lambda: layers.follow(coming),
+            "piped": lambda: piped(lambda sink: {}, os.close),
+        }  # fmt: skip
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="new thread"):
+                work[kind]()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_layers_above_one_that_has_no_thread_do_not_wait_for_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = Digest.of(b"layer")
+    layer = Layer(Descriptor(LAYER_TAR_GZIP, digest, 5), DiffID(digest))
+    arrivals = Arrivals(Stacks(store, cast(Worker, None)), [layer])
+    with monkeypatch.context() as patch:
+        NoThreads(patch, 0)
+        with pytest.raises(RuntimeError, match="new thread"):
+            arrivals.stored(layer)
+    with pytest.raises(RuntimeError, match="new thread"):
+        arrivals.wait()
+
+
+def test_whoever_waits_for_its_turn_hears_that_nobody_wants_it(store: Store) -> None:
+    go_on = threading.Event()
+
+    class Busy:
+        def call(self, *_: object, **__: object) -> dict[str, Any]:
+            go_on.wait(30)
+            return {}
+
+    def strike() -> None:
+        raise Cancelled("nobody wants it")
+
+    with Early(Stacks(store, cast(Worker, Busy())), strike) as layers:
+        for _ in range(2):
+            assert layers.feed(1) is not None
+        try:
+            with pytest.raises(Cancelled):
+                layers.feed(1)
+        finally:
+            go_on.set()
 
 
 def test_a_worker_that_dies_leaves_nobody_who_reads_on(store: Store) -> None:

@@ -140,6 +140,8 @@ def _written(laid: Laid, parent: Filesystem, workshop: Workshop) -> Filesystem:
     with snapshots.staging(parent.chain_id) as staging, ExitStack() as stack:
 
         ring = ring_for(sum(entry.size + _HEADER_BYTES for entry, _ in laid))
+        stack.callback(ring.leave)
+        stack.callback(ring.close)
 
         def write() -> LayerWriter:
             try:

@@ -5,7 +5,7 @@ A build that is all cached imports nothing of what would execute the operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nbcontain.build.graph import Base, CopyFiles, ExecOp, MakeDirectory, RemoteFile, Repository, StackLayers
@@ -18,6 +18,8 @@ from nbcontain.oci.digest import Digest
 if TYPE_CHECKING:
     from nbcontain.build.context import Context
     from nbcontain.build.http import Fetched
+
+_MUCH_BYTES = 1 << 20
 
 
 @cache_key.register
@@ -52,9 +54,7 @@ def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) ->
     if not operation.sources:
         source = ""
     elif operation.from_context:
-        # Reading a large context takes a while; each word is where a cancellation strikes.
-        context = context_of(operation, workshop)
-        source = str(context.digest(wanted, on_read=lambda size_bytes: workshop.emit(Progress("", size_bytes))))
+        source = str(context_of(operation, workshop).digest(wanted, on_read=_reading(workshop)))
     else:
         source = stack_of(inputs[-1])
     return key_of(
@@ -64,6 +64,23 @@ def _(operation: CopyFiles, inputs: Sequence[Filesystem], workshop: Workshop) ->
         [_remote_key(each, workshop) for each in operation.remotes], operation.remote_places,
         [(each.name, each.text) for each in operation.documents],
     )  # fmt: skip
+
+
+def _reading(workshop: Workshop) -> Callable[[int], None]:
+    """Told of what is read of a context, now and then: where a cancellation strikes.
+
+    Files that have to be read are hardly ever those of a step that is done already: what does steps gets ready.
+    """
+    total = 0
+
+    def read(size_bytes: int) -> None:
+        nonlocal total
+        workshop.emit(Progress("", size_bytes))
+        if total < _MUCH_BYTES <= total + size_bytes:
+            workshop.expect()
+        total += size_bytes
+
+    return read
 
 
 def _remote_key(remote: RemoteFile | Repository, workshop: Workshop) -> object:
@@ -92,7 +109,9 @@ def commit_of(remote: Repository, workshop: Workshop) -> str:
 
     found = workshop.remotes.get(remote)
     if not isinstance(found, str):
-        found = workshop.remotes[remote] = git.commit_of(remote, workshop.access, workshop.emit)
+        found = workshop.remotes[remote] = git.commit_of(
+            remote, workshop.access, workshop.emit, workshop.store.layout.tmp
+        )
     return found
 
 

@@ -161,9 +161,11 @@ class Mounting:
                     hint=f"--ssh {wanted.id}" + ("" if wanted.id == "default" else "=PATH"),
                 )
             return
-        # Only the step's own directory leads to the socket, and nobody but us comes into that.
-        mode = wanted.mode if (wanted.uid, wanted.gid) == (0, 0) else wanted.mode | 0o666
-        path = self._stack.enter_context(forwarded(paths, self.directory, mode))
+        mode, owner = wanted.mode, (wanted.uid, wanted.gid)
+        if owner != (0, 0) and not self.workshop.host.ids.is_identity:
+            # Nobody can give it away here. Only the step's own directory leads to it, and only we come into that.
+            mode, owner = mode | 0o666, (0, 0)
+        path = self._stack.enter_context(forwarded(paths, self.directory, mode, None if owner == (0, 0) else owner))
         self._add(Mount(wanted.target, "bind", str(path), ("bind", *_QUIET)))
         if not any(entry.startswith("SSH_AUTH_SOCK=") for entry in self.env):
             self.env = (*self.env, f"SSH_AUTH_SOCK={wanted.target}")

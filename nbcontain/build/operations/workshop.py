@@ -140,6 +140,11 @@ class Workshop:
         """Whether our own functions can be run in a root file system here, besides programs."""
         return self.can_run and self.rung.enters
 
+    def expect(self) -> None:
+        """Something is going to be done: what does it gets ready meanwhile. Returns at once."""
+        if self.can_run:
+            self.launcher.warm()
+
     def require(self, what: str) -> None:
         """Raise Unavailable, for what is named, where this host cannot run containers."""
         self.means.profile.require(self.host, what)
@@ -148,10 +153,15 @@ class Workshop:
         """An active snapshot's own ledger, where owners may have to be recorded."""
         return self.store.snapshots.open_ledger(active, wanted=self.stacks.records)
 
-    def unpack(self, layers: Sequence[Layer], early: Early | None = None) -> None:
-        """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken."""
+    def unpack(
+        self, layers: Sequence[Layer], early: Early | None = None, strike: Callable[[], None] = lambda: None
+    ) -> None:
+        """Make the snapshots of this stack exist. Idempotent; what another process unpacks meanwhile is taken.
+
+        `strike` is called while that is waited for, and raises when nobody wants it any more.
+        """
         if not self.store.snapshots.has_all(layers):
-            self.stacks.unpack(layers, early=early)
+            self.stacks.unpack(layers, strike, early)
 
     def view(self, filesystem: Filesystem) -> tuple[Mount, ...]:
         """The mounts that show a file system read-only; none for scratch."""

@@ -1,0 +1,157 @@
+"""Further programs by a stage that waited for them: they are what they would be without, and nobody waits for it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from machine import SLEEP, Machine, children_of, supervisor_of, until
+from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
+from nbcontain.linux.cgroups import Tree
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.leash import Leash
+
+LOOK = """
+grep -E '^(Umask|TracerPid|Uid|Gid|Groups|Threads|Sig[A-Z][a-z]|ShdPnd|Cap|NoNew|Seccomp|Cpus)' /proc/self/status
+cat /proc/self/limits /proc/self/cgroup /proc/self/oom_score_adj /proc/self/sessionid; readlink /proc/self/ns/*
+for fd in /proc/self/fd/*; do readlink $fd | sed 's/[0-9][0-9]*/N/g'; done; ls -A /proc/self/task | wc -l
+id; pwd; umask; env | sort; test $(cut -d' ' -f6 /proc/self/stat) = $$ && echo leads
+"""
+"""All that a program can see of what it is; it leads a session of its own."""
+
+
+def waiting_of(container: Container) -> list[int]:
+    """The stages that wait for a further program in it."""
+    assert container.pid is not None
+    return [each for each in children_of(supervisor_of(container.pid)) if each != container.pid]
+
+
+def none_for_answered(container: Container) -> None:
+    if container.info.answers:
+        pytest.skip("some of its calls are answered by a process: then no stage waits")
+
+
+def warmed(machine: Machine, **options: object) -> Container:
+    """A container with a stage that waits."""
+    container = machine.start(SLEEP, **options)
+    none_for_answered(container)
+    machine.execute(container, "true")
+    until(lambda: len(waiting_of(container)) == 1)
+    return container
+
+
+@pytest.mark.parametrize("user", ["", "app", "7", "4321:50"])
+def test_what_waited_is_what_it_would_be_otherwise(profile: str, machine: Machine, user: str) -> None:
+    container = machine.start(SLEEP, user=user, workdir="/proc")
+    none_for_answered(container)
+    first = machine.execute(container, "sh", "-c", LOOK)
+    assert first[0] == 0 and "Seccomp" in first[1]
+    until(lambda: len(waiting_of(container)) == 1)
+    assert machine.execute(container, "sh", "-c", LOOK) == first
+    # What was asked for last, by whom it is expected to be asked again, says nothing of the next.
+    until(lambda: len(waiting_of(container)) == 1)
+    said = machine.execute(container, "sh", "-c", "id -u; pwd; echo $A", env=("A=b",), cwd="/etc", user="0:0")
+    assert said == (0, "0\n/etc\nb\n")
+
+
+@pytest.mark.parametrize(
+    "options", [{"ulimits": ("nofile=77:77",)}, {"security_opt": ("no-new-privileges",)}, {"memory": "64m"}], ids=str
+)
+def test_limits_are_kept_by_what_waited(machine: Machine, options: dict[str, object]) -> None:
+    if "memory" in options and not Tree.here(is_root=machine.engine.host.is_root).keeps("memory"):
+        pytest.skip("no control groups here")
+    container = machine.start(SLEEP, **options)
+    first = machine.execute(container, "sh", "-c", LOOK)
+    until(lambda: len(waiting_of(container)) == 1)
+    assert machine.execute(container, "sh", "-c", LOOK) == first
+
+
+def test_privileges_of_one_are_not_those_of_the_next(machine: Machine) -> None:
+    container = warmed(machine)
+    capabilities = []
+    for privileged in (True, False, True):
+        until(lambda: len(waiting_of(container)) == 1)
+        _, text = machine.execute(container, "cat", "/proc/self/status", privileged=privileged)
+        capabilities.append(re.findall(r"(?:CapEff|Seccomp):\s*(\w+)", text))
+    assert capabilities[0] == capabilities[2] != capabilities[1]
+    assert capabilities[1][1] == "2"
+
+
+def test_errors_are_told_by_what_waited(profile: str, machine: Machine) -> None:
+    container = warmed(machine)
+    for words, user, error in (
+        (("nothing-like-it",), "", CommandNotFound), (("/etc/passwd",), "", CommandNotExecutable),
+        (("true",), "nobody-here", SetupFailed),
+    ):  # fmt: skip
+        until(lambda: len(waiting_of(container)) == 1)
+        with pytest.raises(error):
+            machine.execute(container, *words, user=user)
+    until(lambda: len(waiting_of(container)) == 1)
+    assert machine.execute(container, "sh", "-c", "exit 7")[0] == 7
+    # Nobody is left that has not been reaped.
+    until(lambda: "Z" not in children_of(supervisor_of(container.pid)).values())
+
+
+def test_a_program_that_is_its_users_alone_is_found(machine: Machine) -> None:
+    """Its directory can be entered, and its file executed, by nobody else."""
+    container = machine.start(
+        "mkdir -m 700 /own; cp /bin/busybox /own/busybox; chmod 700 /own/busybox; chown -R app /own; echo ready; "
+        "while :; do sleep 0.05; done", cap_drop=("DAC_OVERRIDE", "DAC_READ_SEARCH"),
+    )  # fmt: skip
+    for _ in range(2):
+        assert machine.execute(container, "/own/busybox", "id", "-un", user="app", cwd="/own") == (0, "app\n")
+        until(lambda: len(waiting_of(container)) == 1)
+
+
+def test_nobody_inside_keeps_a_supervisor_waiting(machine: Machine) -> None:
+    """What a stage meets inside may be slow for ever: a file system that a program inside answers for."""
+    container = warmed(machine)
+    (stage,) = waiting_of(container)
+    os.kill(stage, signal.SIGSTOP)
+    found: list[tuple[int, str]] = []
+    asking = threading.Thread(target=lambda: found.append(machine.execute(container, "echo", "late")))
+    asking.start()
+    # Answered meanwhile.
+    container.reread()
+    assert asking.is_alive()
+    os.kill(stage, signal.SIGCONT)
+    asking.join(20)
+    assert found == [(0, "late\n")]
+
+
+@pytest.mark.parametrize("leaving", [True, False], ids=["whoever asked goes", "it is killed"])
+def test_a_stage_that_never_comes_back_leaves_nothing(machine: Machine, leaving: bool) -> None:
+    container = warmed(machine)
+    (stage,) = waiting_of(container)
+    os.kill(stage, signal.SIGSTOP)
+    leash, codes = Leash(), []
+    asking = threading.Thread(
+        target=lambda: codes.append(machine.execute(container, "touch", "/made", leash=leash)[0])
+    )
+    asking.start()
+    if leaving:
+        leash.let_go()
+    else:
+        os.kill(stage, signal.SIGKILL)
+    asking.join(20)
+    assert codes == [128 + signal.SIGKILL]
+    until(lambda: stage not in waiting_of(container))
+    assert machine.execute(container, "ls", "/made")[0] != 0
+    leash.let_go()
+    machine.engine.stop(container, 5)
+    assert container.state().exit_code == 3
+
+
+def test_nothing_of_what_waits_is_inside(machine: Machine) -> None:
+    container = warmed(machine)
+    (stage,) = waiting_of(container)
+    for name in ("mnt", "pid", "net", "ipc", "uts", "cgroup"):
+        assert os.readlink(f"/proc/{stage}/ns/{name}") == os.readlink(f"/proc/self/ns/{name}")
+    held = [os.readlink(f"/proc/{stage}/fd/{fd}") for fd in os.listdir(f"/proc/{stage}/fd")]
+    assert sorted(each.partition(":")[0] for each in held) == ["/dev/null"] * 2 + ["anon_inode", "pipe", "socket"]
+    assert Path(f"/proc/{stage}/root").resolve() == Path("/")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nbcontain.errors import NbcontainError
     from nbcontain.runtime.zygotes import Zygote
 
-_STARTING = ("run", "start", "restart")
+_STARTING = ("run", "start", "restart", "doctor")
 _FAILED = 125
 
 
@@ -61,7 +61,7 @@ def _run(words: list[str]) -> int:
         words = ["version"]
     # Modules are no garbage: to look for some while they are made takes a tenth of a short command's time.
     gc.disable()
-    zygote = _begun(words[0])
+    zygote = _begun(words)
     command, options = parse_words("", words)
     from nbcontain.draw import draw
     from nbcontain.engine import Engine
@@ -89,9 +89,9 @@ def _status(verb: str, error: NbcontainError) -> int:
     return 126 if verb == "exec" and type(error).__name__ == "SetupFailed" else 1
 
 
-def _begun(word: str) -> Zygote | None:
+def _begun(words: Sequence[str]) -> Zygote | None:
     """What containers come from, for a command that is going to need it: it starts while the command is imported."""
-    if word not in _STARTING:
+    if words[0] not in _STARTING or "--cached" in words:
         return None
     from nbcontain.runtime.zygotes import Zygote
 

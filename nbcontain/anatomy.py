@@ -56,6 +56,8 @@ class LayerPart:
     changes: tuple[Change, ...]
     wasted: tuple[tuple[str, int], ...]
     """Its files that a later layer overwrites or removes: path and bytes."""
+    letters: str = ""
+    """Those of its changes, in their order."""
 
     @property
     def wasted_bytes(self) -> int:
@@ -73,7 +75,7 @@ class LayerPart:
 
     def count(self, letter: str) -> int:
         """How many paths it adds (A), changes (C) or removes (D)."""
-        return sum(change.letter == letter for change in self.changes)
+        return self.letters.count(letter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +340,10 @@ def layers_of(image: Image, contents: Sequence[Contents], writer: History | None
             wasted[index[file.layer.descriptor.digest]].append((path, file.size_bytes))
     parts = []
     for number, (layer, entry, each, changes) in enumerate(zip(layers, entries, contents, found, strict=True)):
-        parts.append(LayerPart(number + 1, layer, entry, each.size_bytes, tuple(changes), tuple(wasted[number])))
+        letters = "".join([change.letter for change in changes])
+        parts.append(
+            LayerPart(number + 1, layer, entry, each.size_bytes, tuple(changes), tuple(wasted[number]), letters)
+        )
     return Layers(image, tuple(parts))
 
 

@@ -17,14 +17,13 @@ from nbcontain.filters import CONTAINERS, IMAGES, PRUNING, VOLUMES
 from nbcontain.handles import Container
 from nbcontain.images import Image
 from nbcontain.linux.capabilities import CAPABILITIES
+from nbcontain.magic_names import GROUP_MAGICS, LINE_MAGICS
 from nbcontain.options import flags_of
 from nbcontain.values import fields
-
-GROUP_MAGICS = ("compose", "image", "container", "kernel", "network", "volume")
-"""The magics whose words are a group of commands."""
+from nbcontain.variables import is_data
 
 _PLACE = re.compile(r"""([A-Za-z_]\w*)\[["'](/[^"']*)$""")
-_MAGIC = re.compile(rf"(?:[^%]*=\s*)?%%?({'|'.join((*GROUP_MAGICS, 'docker', 'nbcontain'))})\s+(.*)$")
+_MAGIC = re.compile(rf"(?:[^%]*=\s*)?%%?({'|'.join(('docker', *LINE_MAGICS))})\s+(.*)$")
 _OPEN_BRACE = re.compile(r"(?<!\{)\{(\w*)$")
 
 
@@ -93,15 +92,10 @@ def in_code(line: str, engine: Engine, variables: Mapping[str, Any]) -> tuple[st
     if braced is not None:
         return braced[0], sorted(f"{{{name}}}" for name in names if name.startswith(braced[1]))
     if words[-2:-1] in (["--put"], ["--stdin"]):
-        return last, sorted(name for name in names if name.startswith(last) and not _is_ours(variables[name]))
+        return last, sorted(name for name in names if name.startswith(last) and is_data(name, variables[name]))
     if ":" in last or "/" in last:
         return last, candidates(magic[1] if magic[1] in GROUP_MAGICS else "", words, engine)
     return "", []
-
-
-def _is_ours(value: object) -> bool:
-    """Whether it is something of the language's or of the notebook's own, and nobody's data."""
-    return callable(value) or type(value).__name__ == "module"
 
 
 def _paths(names: Callable[[str], list[tuple[str, str]]], lead: str, path: str) -> list[str]:

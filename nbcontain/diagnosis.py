@@ -122,6 +122,7 @@ def _ability(host: Host, ability: Ability, user: str, profile: Profile) -> Findi
     if ability is Ability.USER_NAMESPACES:
         attempt = _for_user_namespaces(probe.why)
     if probe.why.endswith((probe_words.NO_GAIN, probe_words.NO_SYSTEMD, probe_words.NOT_TRACED)):
+        instead = "" if ability is Ability.PROOT else instead
         attempt = ""  # It would not help here.
     why = "; ".join(filter(None, (probe.why, instead)))
     # What is given in another way is not missing.

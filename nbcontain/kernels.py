@@ -47,7 +47,7 @@ _HERE = re.compile(r"(?P<before>^|,)(?P<key>source|src)=(?P<path>\.{1,2}(?:/[^,]
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class KernelOptions(
-    ConfinementOptions, GrantOptions, LimitOptions, MountOptions, NetworkOptions, ProgramOptions, ThrottleOptions
+    ProgramOptions, NetworkOptions, MountOptions, LimitOptions, ConfinementOptions, GrantOptions, ThrottleOptions
 ):
     """How a kernel's container is run: what `run` can be told, less what makes no sense for a kernel."""
 

@@ -15,15 +15,13 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from nbcontain import __version__
+from nbcontain import __version__, warming
 from nbcontain.errors import NbcontainError
+from nbcontain.magic_names import CELL_MAGICS, LESSON_MAGICS, LINE_MAGICS
 
 if TYPE_CHECKING:
     from nbcontain.session import Session
 
-LESSON_MAGICS = ("check", "hint", "solution", "quiz")
-LINE_MAGICS = ("compose", "image", "container", "kernel", "network", "volume", "nbcontain")
-CELL_MAGICS = ("compose", "container", "dockerfile")
 _LOAD_S = 0.08
 """How long %load_ext waits for the first look at the host before it says less."""
 
@@ -42,6 +40,8 @@ class Extension:
 
     def __init__(self, ipython: Any) -> None:
         self.ipython = ipython
+        self.is_warm = threading.Event()
+        """All that is done beforehand has been done."""
         self._lock = threading.Lock()
         self._magics: dict[str, Callable[..., object]] = {}
 
@@ -53,10 +53,8 @@ class Extension:
 
     @cached_property
     def _session(self) -> Session:
-        from nbcontain.session import Session, documentation
+        from nbcontain.session import Session
 
-        for name, magic in self._magics.items():
-            magic.__doc__ = documentation(name)
         return Session(self.ipython)
 
     @property
@@ -108,7 +106,7 @@ class Extension:
             return self.session.run_line_magic(name, line.rstrip().removesuffix(";"), local_ns)
 
         magic.__name__ = name
-        self._magics[name] = magic
+        self._own(name, magic)
         # IPython would rewrite {x} and $x before we see them, and docker's --format '{{.Names}}' with them.
         marked = decorators.no_var_expand(decorators.needs_local_scope(magic))
         # Not in IPython 7, which Colab and Kaggle have: there a ; silences no line of ours.
@@ -128,7 +126,7 @@ class Extension:
 
         for name in LESSON_MAGICS:
             if name not in self.ipython.magics_manager.magics["line"]:
-                self._magics[name] = magic = lesson(name)
+                magic = self._own(name, lesson(name))
                 self.ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "line", name)
 
     def register_cell(self, name: str) -> None:
@@ -139,7 +137,7 @@ class Extension:
             return self.session.run_cell_magic(name, line, cell, local_ns)
 
         magic.__name__ = name
-        self._magics.setdefault(name, magic)
+        self._own(name, magic)
         self.ipython.register_magic_function(no_var_expand(needs_local_scope(magic)), "cell", name)
 
     def register_context_file(self) -> None:
@@ -149,10 +147,21 @@ class Extension:
         def contextfile(line: str, cell: str | None = None, local_ns: Mapping[str, Any] | None = None) -> object:
             return self.session.context_file(line, cell, local_ns)
 
-        magic = no_var_expand(needs_local_scope(contextfile))
-        self._magics["contextfile"] = contextfile
+        magic = no_var_expand(needs_local_scope(self._own("contextfile", contextfile)))
         for kind in ("line", "cell"):
             self.ipython.register_magic_function(magic, kind, "contextfile")
+
+    def _own(self, name: str, magic: Callable[..., object]) -> Callable[..., object]:
+        """This one is ours. Its help is written when `?` asks for it, as that takes all commands' modules."""
+
+        def documented() -> str:
+            from nbcontain.session import documentation
+
+            return documentation(name)
+
+        magic.getdoc = documented  # type: ignore[attr-defined]
+        self._magics[name] = magic
+        return magic
 
     def warm(self, ready: threading.Event) -> None:
         """Import, look at the host, start a zygote. A thread of its own; whatever is wrong is told when it matters."""
@@ -160,10 +169,13 @@ class Extension:
             engine = self.session.engine
             _ = engine.profile  # found by trying, and remembered
         except (NbcontainError, OSError):
+            self.is_warm.set()
             return
         finally:
             ready.set()
         engine.warm()
+        warming.warm(has_cards=self.session.mode == "card")
+        self.is_warm.set()
 
     def greeting(self, *, is_known: bool) -> str:
         """One line for %load_ext: what is real here, if that is known by now."""

@@ -2,6 +2,8 @@
 
 A field made by `option` becomes a flag, one made by `argument` a positional. The field's type says
 how often and as what: bool is a switch, tuple may be given many times, int is a number.
+Options that are made of others are helped with in their groups: a class's own fields first, then those
+of its bases, in their order, each under its `heading`.
 """
 
 from __future__ import annotations
@@ -112,24 +114,59 @@ class _Help(argparse.Action):
 
 def parser_of(options_type: type, prog: str, description: str) -> argparse.ArgumentParser:
     """The argparse parser of these options."""
+    groups = _groups(options_type)
     parser = _Parser(
-        prog=prog, description=description, add_help=False, allow_abbrev=False, formatter_class=_Formatter
-    )
-    for each in fields(options_type):
-        meta = each.metadata
-        if "flags" in meta:
-            how = _how(str(each.type), meta)
-            parser.add_argument(*meta["flags"], dest=each.name, help=_percent(meta["help"]), **how)
-        elif "positional" in meta:
-            parser.add_argument(
-                each.name,
-                help=_percent(meta["help"]),
-                nargs=meta["nargs"],
-                metavar=meta["metavar"] or each.name.upper(),
-                default=None if meta["nargs"] in (None, "+") else each.default,
-            )
-    parser.add_argument("--help", action=_Help, nargs=0, help="show this")
+        prog=prog, usage=_usage(prog, groups), description=description, add_help=False, allow_abbrev=False,
+        formatter_class=_Formatter,
+    )  # fmt: skip
+    for heading, found in groups:
+        group = parser.add_argument_group(heading) if heading else parser
+        for each in found:
+            _add(group, each)
+        if group is parser:
+            parser.add_argument("--help", action=_Help, nargs=0, help="show this")
     return parser
+
+
+def _groups(options_type: type) -> list[tuple[str, list[Field[Any]]]]:
+    """Headings and what is told of under them; what has none comes first, and is there whatever it has."""
+    owners: dict[str, type] = {}
+    known = [each for each in options_type.__mro__ if hasattr(each, "__dataclass_fields__")]
+    for owner in reversed(known):
+        for each in fields(owner):
+            owners.setdefault(each.name, owner)
+    found: dict[str, list[Field[Any]]] = {"": []}
+    for owner in known:
+        own = [each for each in fields(options_type) if owners[each.name] is owner and each.metadata]
+        found.setdefault(owner.__dict__.get("heading", ""), []).extend(own)
+    return [each for each in found.items() if each[1] or not each[0]]
+
+
+def _usage(prog: str, groups: Sequence[tuple[str, Sequence[Field[Any]]]]) -> str | None:
+    """In short, where there are groups of flags: nobody finds what is wanted among eighty in brackets."""
+    if len(groups) == 1:
+        return None
+    words = []
+    for each in (each for _, found in groups for each in found if "positional" in each.metadata):
+        word = each.metadata["metavar"] or each.name.upper()
+        wanted = each.metadata["nargs"]
+        words.append(word if wanted is None else f"{word} ..." if wanted == "+" else f"[{word} ...]" if word else "")
+    return _percent(" ".join(filter(None, [prog, "[OPTIONS]", *words])))
+
+
+def _add(group: Any, each: Field[Any]) -> None:
+    meta = each.metadata
+    if "flags" in meta:
+        how = _how(str(each.type), meta)
+        group.add_argument(*meta["flags"], dest=each.name, help=_percent(meta["help"]), **how)
+    elif "positional" in meta:
+        group.add_argument(
+            each.name,
+            help=_percent(meta["help"]),
+            nargs=meta["nargs"],
+            metavar=meta["metavar"] or each.name.upper(),
+            default=None if meta["nargs"] in (None, "+") else each.default,
+        )
 
 
 def _percent(text: str) -> str:

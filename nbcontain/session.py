@@ -16,7 +16,7 @@ from nbcontain.commands import overview, parse_words
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
-from nbcontain.completion import GROUP_MAGICS, candidates, in_code, in_dockerfile
+from nbcontain.completion import candidates, in_code, in_dockerfile
 from nbcontain.display import formatters
 from nbcontain.display.present import mode, present, present_async
 from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
@@ -25,6 +25,7 @@ from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.exchange import Exchange
 from nbcontain.images import Image as HeldImage
+from nbcontain.magic_names import GROUP_MAGICS
 from nbcontain.oci.image import Image
 from nbcontain.options import HelpAsked, parse, parser_of
 from nbcontain.outcomes import RunResult

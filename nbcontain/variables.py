@@ -47,7 +47,8 @@ class Variables:
             return file_named(name)
         if name not in self._own and name not in self._shared:
             otherwise = f"define it in a cell before; a file is ./{name}"
-            hint = did_you_mean(name, (*self._own, *self._shared), otherwise)
+            data = [known for known, value in {**self._shared, **self._own}.items() if is_data(known, value)]
+            hint = did_you_mean(name, data, otherwise)
             raise UsageError(f"there is no variable {name}", hint=hint)
         return self._own.get(name, self._shared.get(name))
 
@@ -67,3 +68,8 @@ class Variables:
         except Exception as error:  # noqa: BLE001 - whatever the user's own object raised
             hint = f"define it in a cell before, or write {{{{{expression}}}}} to mean the braces"
             raise UsageError(f"{{{expression}}}: {error}", hint=hint) from None
+
+
+def is_data(name: str, value: object) -> bool:
+    """Whether a variable is somebody's data, and nothing of the language's or of the notebook's own."""
+    return not name.startswith("_") and not callable(value) and type(value).__name__ != "module"

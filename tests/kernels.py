@@ -24,7 +24,7 @@ import needs
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 KERNELS = CHECKOUT / ".cache" / "kernels"
-RELEASES = ("6.31", "7.3", "7.4")
+RELEASES = ("6.30", "7.3", "7.4")
 PLAIN = "text/plain"
 HTML = "text/html"
 WIDGET = "application/vnd.jupyter.widget-view+json"

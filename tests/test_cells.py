@@ -11,6 +11,7 @@ import nbcontain as nb
 import notebooks
 import places
 from nbcontain.errors import CommandNotFound, ContainerFailed, UsageError
+from nbcontain.variables import Variables
 from notebooks import Notebook
 
 
@@ -184,6 +185,13 @@ def test_what_cannot_be_exchanged_is_said_before_anything_is_made(notebook: Note
         notebook.run(f"%container run {words} box true")
     assert text in "\n".join(caught.value.lines())
     assert notebook.engine.containers() == []
+
+
+@pytest.mark.parametrize(("known", "hint"), [({"texts": "x"}, "did you mean texts?"), ({"exit": print}, "define it")])
+def test_of_variables_only_data_is_suggested(known: dict[str, object], hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Variables(known).named("text")
+    assert hint in caught.value.hint
 
 
 def test_what_did_not_come_about_cannot_be_had(notebook: Notebook) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -37,6 +40,27 @@ def test_a_lesson_is_whole_and_its_notebook_uses_all_of_it(lesson: Lesson) -> No
         assert [choice.is_right for choice in question.choices].count(True) == 1
         assert all(choice.because for choice in question.choices)
         assert f"%quiz {question.id}" in sources
+
+
+def test_each_says_how_long_it_takes_and_none_takes_more_than_twenty_minutes() -> None:
+    program = "import json, sys; sys.path.insert(0, '..'); import reading as r; print(json.dumps([r.MOST, r.told()]))"
+    tools = Path(__file__).parent.parent / "tools"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tools, capture_output=True, text=True, check=True)
+    most, told = json.loads(done.stdout)
+    assert most == 20 and told.keys() == NOTEBOOKS.keys()
+    wrong = {number: each for number, each in told.items() if len({*each}) > 1 or each[0] > most}
+    assert wrong == {}, "python tools/reading.py write"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS.values(), ids=lambda path: path.name[:2])
+def test_its_links_lead_to_its_headings_wherever_it_is_shown(path: Path) -> None:
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    text = "\n\n".join(cell.source for cell in cells)
+    found = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    # JupyterLab and nbconvert keep capitals and commas in an anchor, GitHub and MyST do not: these headings have none.
+    lab = {each.replace(" ", "-") for each in found}
+    github = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in found}
+    assert {*re.findall(r"\]\(#([^)]+)\)", text)} - lab & github == set()
 
 
 NO_WORDS_OF_ITS_OWN = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nbcontain.errors import UsageError
-from nbcontain.options import REST, HelpAsked, argument, option, parse, with_defaults
+from nbcontain.options import REST, HelpAsked, argument, option, parse, parser_of, with_defaults
 from nbcontain.values import dataclass
 
 
@@ -59,3 +59,31 @@ def test_help_is_asked_for_and_not_printed() -> None:
     with pytest.raises(HelpAsked) as caught:
         words("--help")
     assert "100 % detached" in str(caught.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class Rare:
+    heading = "what is rarely said"
+
+    sysctl: str = option("--sysctl", help="a rare one")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class Grouped(Rare):
+    image: str = argument(help="an image")
+    command: tuple[str, ...] = argument(help="a command", nargs=REST)
+    detach: bool = option("-d", "--detach", help="in the background")
+
+
+def test_help_begins_with_a_commands_own_options_and_has_the_others_under_headings() -> None:
+    lines = [line.strip() for line in parser_of(Grouped, "run", "run it").format_help().splitlines()]
+    assert lines[0] == "usage: run [OPTIONS] IMAGE [COMMAND ...]"
+    places = [next(n for n, line in enumerate(lines) if line.startswith(word)) for word in (
+        "-d, --detach", "--help", "what is rarely said:", "--sysctl"
+    )]  # fmt: skip
+    assert places == sorted(places)
+    assert parse(Grouped, "run", "run it", ["--sysctl", "a=1", "box", "ls", "-d"], {}) == Grouped(
+        image="box", command=("ls", "-d"), sysctl="a=1"
+    )

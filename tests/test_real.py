@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import kept
 import needs
 import places
 from nbcontain.build.plan import BuildOptions
@@ -54,9 +55,12 @@ from itsdangerous import Signer
 print(os.environ["GREETING"], sys.argv[1], getpass.getuser(), Signer("key").sign("x").decode().split(".")[0])
 """
 
-NODE = """\
+WITH_NODE = """\
 FROM debian
 RUN apt-get update && apt-get install -y --no-install-recommends nodejs npm ca-certificates
+"""
+NODE = """\
+FROM with-node
 WORKDIR /srv
 COPY package.json .npmrc ./
 RUN --mount=type=cache,target=/root/.npm --mount=source=authorities.crt,target=/authorities.crt \\
@@ -68,9 +72,12 @@ USER 1000:1000
 CMD ["node", "index.js"]
 """
 
-C = """\
-FROM debian AS build
+WITH_GCC = """\
+FROM debian
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
+"""
+C = """\
+FROM with-gcc AS build
 WORKDIR /src
 COPY main.c .
 ARG WORDS="nothing else"
@@ -156,12 +163,14 @@ def test_a_node_application(debian: Engine, tmp_path: Path) -> None:
     authorities(tmp_path)
     (tmp_path / "package.json").write_text('{"name": "app", "dependencies": {"left-pad": "1.3.0"}}\n')
     (tmp_path / ".npmrc").write_text(f"registry={registry}\n" if registry else "")
+    kept.provide(debian, "with-node", WITH_NODE)
     build(debian, NODE, tmp_path)
     assert said(debian) == "007 1000\n"
 
 
 def test_a_c_program_in_an_image_with_nothing_else(debian: Engine, tmp_path: Path) -> None:
     (tmp_path / "main.c").write_text(MAIN)
+    kept.provide(debian, "with-gcc", WITH_GCC)
     image = build(debian, C, tmp_path, build_args=("WORDS=one file",))
     assert said(debian) == "one file 65534\n"
     assert len(image.layers) == 1

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import kept
 import needs
 import places
 from machine import until
-from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
@@ -30,7 +27,6 @@ RUN apt-get update && apt-get install -y --no-install-recommends postgresql redi
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb
 VOLUME /var/lib/postgresql
 """
-KEPT = Path(__file__).resolve().parent.parent / ".cache"
 POSTGRES = (
     "/usr/lib/postgresql/15/bin/postgres -D /var/lib/postgresql/15/main -c ssl=off -c unix_socket_directories=/tmp"
 )
@@ -41,19 +37,15 @@ POSTGRES_AS_IT_IS = f"echo 'local all all trust' > /tmp/hba; exec {POSTGRES} {CO
 @pytest.fixture(scope="module")
 def services(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """An engine with the image `services`, which is built once per checkout and Dockerfile, and loaded afterwards."""
-    kept = KEPT / f"services-{hashlib.sha256(SERVICES.encode()).hexdigest()[:12]}.tar"
-    if kept.exists():
+    if kept.archive("services", SERVICES).exists():
         with places.store_directory(needs.memory()) as root, Engine(root) as engine:
             if not engine.profile.runs:
                 needs.missing("no containers can be run here")
-            engine.archives.load(str(kept)).result()
+            kept.provide(engine, "services", SERVICES)
             yield engine
         return
     engine = request.getfixturevalue("debian")
-    context = Path(tempfile.mkdtemp())
-    engine.build(SERVICES, BuildOptions(tags=("services",), context=context)).result()
-    shutil.rmtree(context)
-    engine.archives.save(["services"], str(kept)).result()
+    kept.provide(engine, "services", SERVICES)
     yield engine
 
 

@@ -78,14 +78,16 @@ def _execute(notebook: object, name: str, store: Path) -> None:
 
 
 def page_of(notebook: object) -> str:
-    """A notebook as Markdown. Links to its headings become what MyST calls them."""
+    """A notebook as Markdown. What is folded in it is folded there."""
     parts = []
     for cell in notebook.cells:  # type: ignore[attr-defined]
         if cell.cell_type == "markdown":
-            parts.append(re.sub(r"\]\(#([^)]+)\)", lambda found: f"](#{_slug(found[1])})", cell.source))
+            parts.append(cell.source)
             continue
-        language = "docker" if cell.source.startswith("%%dockerfile") else "ipython"
-        parts.append(_fenced(cell.source, language))
+        code = _fenced(cell.source, "docker" if cell.source.startswith("%%dockerfile") else "ipython")
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            code = f"<details><summary>the code of this cell</summary>\n\n{code}\n\n</details>"
+        parts.append(code)
         parts += [_shown(output) for output in _joined(cell.outputs)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -100,10 +102,6 @@ def _joined(outputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             found.append(output)
     return found
-
-
-def _slug(anchor: str) -> str:
-    return re.sub(r"[^\w-]", "", anchor.lower())
 
 
 def _fenced(text: str, language: str) -> str:

@@ -12,14 +12,14 @@ import sysconfig
 import venv
 from pathlib import Path
 
-RELEASES = ("6.31.*", "7.3.*", "7.4.*")
+RELEASES = ("6.30.*", "7.3.*", "7.4.*")
 KERNELS = Path(__file__).resolve().parent.parent / ".cache" / "kernels"
 
 
 def make(release: str) -> None:
     """Make the environment of one release, unless it is there and still belongs to this .venv."""
     home = KERNELS / release.removesuffix(".*")
-    site = sysconfig.get_path("purelib")
+    site = str(Path(sysconfig.get_path("purelib")).resolve())
     stamp = home / "made-from"
     if stamp.exists() and stamp.read_text() == site and (home / "bin/python").exists():
         return

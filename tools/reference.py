@@ -58,7 +58,7 @@ def _of(group: str) -> list[Command]:
 
 def written(command: Command) -> tuple[str, ...]:
     """How it is written: on a terminal, in a cell, and in short."""
-    from nbcontain.magics import LINE_MAGICS
+    from nbcontain.magic_names import LINE_MAGICS
 
     name = command.name if command.group == "nbcontain" else f"{command.group} {command.name}"
     magic = f"%{name}" if command.group in LINE_MAGICS and command.group != "nbcontain" else f"%nbcontain {name}"

@@ -15,5 +15,9 @@ def text_of(name: str) -> str:
 
 @cache
 def module(*names: str) -> str:
-    """One module of these scripts, each of which uses what those before it define; the last exports."""
-    return "\n".join(text_of(f"{name}.js") for name in names)
+    """One module of these scripts, each of which uses what those before it define; the last exports.
+
+    Without their comments' lines and what they are indented by: a notebook may keep it with each card.
+    """
+    lines = (line.strip() for name in names for line in text_of(f"{name}.js").splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))

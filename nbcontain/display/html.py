@@ -256,6 +256,11 @@ def style(content: str) -> str:
     """The parts of the style sheet that this HTML uses, so that a notebook full of cards stays small."""
     sections = _sections()
     wanted = ["base"]
+    wanted += [part for part in ("state", "facts", "foot") if f"nbc-{part}" in content]
+    if re.search("nbc-(graph|tree|mark|added|changed|removed)", content):
+        wanted.append("marks")
+    if re.search("nbc-(notes|hints|finding)", content):
+        wanted.append("notes")
     if "nbc-steps" in content:
         wanted.append("steps")
     if "nbc-lines" in content:
@@ -279,15 +284,20 @@ def style(content: str) -> str:
 
 def style_sheet(name: str = "style.css") -> str:
     """A whole style sheet, for what is live: that of all cards, or what those that look inside have besides."""
-    return text_of(name)
+    return _squeezed(text_of(name))
 
 
 @cache
 def _sections() -> dict[str, str]:
     """The style sheets cut at their `/*# name */` marks, without needless blanks."""
-    _, *parts = re.split(r"/\*# (\w+) \*/", style_sheet() + style_sheet("looking.css"))
-    squeezed = [re.sub(r"\s+", " ", re.sub(r"\s*([{};,])\s*", r"\1", part)).strip() for part in parts[1::2]]
-    return dict(zip(parts[0::2], squeezed, strict=True))
+    _, *parts = re.split(r"/\*# (\w+) \*/", text_of("style.css") + text_of("looking.css"))
+    return dict(zip(parts[0::2], map(_squeezed, parts[1::2]), strict=True))
+
+
+def _squeezed(sheet: str) -> str:
+    """A style sheet without comments and needless blanks."""
+    sheet = re.sub(r"/\*.*?\*/", "", sheet, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"\s*([{};,])\s*", r"\1", sheet)).strip()
 
 
 def _look(look: str, text: str = "") -> str:

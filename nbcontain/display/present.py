@@ -34,8 +34,10 @@ _BRIEF = ("exec", "work")
 
 TICK_S = 0.02
 """How often is looked whether there is something new: so soon what a program writes is seen."""
-GRACE_S = 0.2
+GRACE_S = 0.08
 """What is over by then is shown as it ended, without a live card before."""
+BRIEF_GRACE_S = 0.2
+"""The same for what has a card only if it takes a while."""
 
 
 def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
@@ -68,7 +70,7 @@ def present(
     """
     shown = Presentation(task, kind, mode, title, facts, whole_log)
     try:
-        task.wait(GRACE_S)
+        task.wait(_grace_s(kind))
         while not task.is_done:
             shown.tick()
             task.wait(TICK_S)
@@ -100,7 +102,7 @@ async def present_async(
     """
     shown = Presentation(task, kind, mode, title, facts, whole_log)
     try:
-        for _ in range(round(GRACE_S / 0.01)):
+        for _ in range(round(_grace_s(kind) / 0.01)):
             if task.is_done:
                 break
             await asyncio.sleep(0.01)
@@ -118,6 +120,10 @@ async def present_async(
     finally:
         shown.close()
     return _result(task)
+
+
+def _grace_s(kind: Kind) -> float:
+    return BRIEF_GRACE_S if kind in _BRIEF else GRACE_S
 
 
 class Presentation(Generic[T]):

@@ -78,7 +78,7 @@ class Surface:
         picture = last or self._draw().saved
         if self._card is not None:
             # A page that was reloaded forgot the display id and goes on showing the widget: it has to end, too.
-            self._card.redraw(Drawn(picture))
+            self._card.end(picture)
         if self._handle is None:
             display(snapshot(picture))
         else:

@@ -17,10 +17,12 @@ import traitlets
 from nbcontain.display.ansi import Line
 from nbcontain.display.assets import module
 from nbcontain.display.downloads import Send
-from nbcontain.display.html import Drawn, style_sheet
+from nbcontain.display.html import Drawn, Picture, style_sheet
+from nbcontain.display.html import card as drawn_card
 from nbcontain.values import asdict
 
 TAIL_LINES = 2000
+_STILL = "export default { render({ model, el }) { el.innerHTML = model.get('body'); } }"
 _TICKING = re.compile(r'(<span class="nbc-since" data-since="[0-9.]+">)[^<]*')
 
 
@@ -86,6 +88,19 @@ class Card(anywidget.AnyWidget):
                 self.delta = {"from": end - fresh, "lines": new, "begun": begun}
                 sent += sum(len(run[0]) + 20 for line in new for run in line[1:])
         return sent
+
+    def end(self, picture: Picture) -> None:
+        """Show this for good. What a card is made of goes, or a notebook that keeps widgets' state would have it again
+        for each that has ended; the page takes a new script, and keeps its style."""
+        with self.hold_sync():
+            for name in ("head", "meters", "log_label", "whole_log", "command", "_css"):
+                setattr(self, name, "")
+            self.label, self.body, self.actions = picture.label, drawn_card(picture, with_style=False), []
+            self.drawer = {"title": "", "html": "", "model_id": ""}
+            end = self.tail["end"]
+            self.tail = {"end": end, "lines": [], "begun": []}
+            self.delta = {"from": end, "lines": [], "begun": []}
+            self._esm = _STILL
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
         """ipywidgets asks for all of it when a page wants to know: by then this machine's clock has gone on."""

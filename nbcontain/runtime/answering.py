@@ -18,7 +18,7 @@ from nbcontain.linux import notify, swaps, syscalls
 from nbcontain.linux.notify import Call
 from nbcontain.runtime.asked import Asked
 from nbcontain.runtime.connect_answers import ConnectAnswers
-from nbcontain.runtime.guard_answers import GuardAnswers, Handed
+from nbcontain.runtime.guard_answers import GuardAnswers
 from nbcontain.runtime.id_answers import IdAnswers
 from nbcontain.runtime.kept_ids import Ids, People, looker
 from nbcontain.runtime.messages import Channel
@@ -101,10 +101,10 @@ def main(
     first = Ids.of(message["uid"], message["gid"], tuple(message["groups"]))
     asked, people = Asked(listener, proc), People(first, looker(proc))
     ledger = Ledger(lines, (lambda line: files.write(ledger_fd, line)) if ledger_fd >= 0 else None)
-    handed = Handed({os.fstat(fd).st_dev for fd in (proc, outside["sys"])} - {os.stat(top).st_dev})
-    parts: list[object] = [OpenAnswers(asked, people, outside, opened, handed)]
+    opening = OpenAnswers(asked, people, outside, opened, is_root="guard" in words)
+    parts: list[object] = [opening]
     parts += [IdAnswers(asked, people), OwnerAnswers(asked, people, ledger, top)] if "ids" in words else []
-    parts += [GuardAnswers(asked, handed)] if "guard" in words else []
+    parts += [GuardAnswers(asked)] if "guard" in words and opening.lends_devices else []
     poll = select.poll()
     connecting = None
     if route is not None:

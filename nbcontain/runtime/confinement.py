@@ -62,6 +62,8 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 class ConfinementOptions:
     """What `run` and `create` can be told of it."""
 
+    heading = "power and protection"
+
     cap_add: tuple[str, ...] = option("--cap-add", help="a capability more: NET_RAW, or ALL", metavar="CAPABILITY")
     cap_drop: tuple[str, ...] = option("--cap-drop", help="a capability less: CHOWN, or ALL", metavar="CAPABILITY")
     security_opt: tuple[str, ...] = option(

@@ -85,6 +85,29 @@ def make(root_fd: int, device: Device, *, by_binding: bool) -> None:
         ) from error
 
 
+def nobodys_node(name: str, directory: int) -> int:
+    """Answerer: a device by a node that has no name any more, as an O_PATH descriptor; -1 where none can be made.
+
+    Whatever is done to its mode and owner, nobody else has it.
+    """
+    node = f".nbcontain-{os.getpid()}-{name}"
+    try:
+        os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(*DEVICES[name]), dir_fd=directory)
+        try:
+            fd = os.open(node, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        finally:
+            os.unlink(node, dir_fd=directory)
+    except OSError:
+        return -1
+    try:
+        os.close(os.open(f"self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        # The host's /dev is one in which no device works.
+        os.close(fd)
+        return -1
+    return fd
+
+
 def _make_node(dev: int, name: str, device: int) -> bool:
     """False where mknod(2) is not allowed, as in a root without CAP_MKNOD."""
     try:

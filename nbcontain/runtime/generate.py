@@ -42,6 +42,8 @@ _ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
 class ProgramOptions:
     """What whoever starts a program in a new container can say of it, and of what it finds there."""
 
+    heading = "the program and its surroundings"
+
     environment: tuple[str, ...] = option("-e", "--env", help="NAME=value, or NAME to pass it on", metavar="NAME=VALUE")
     env_file: tuple[str, ...] = option("--env-file", help="a file of NAME=value lines", metavar="FILE")
     env_host: bool = option("--env-host", help="all variables that there are here, as podman has it")
@@ -68,6 +70,8 @@ class ProgramOptions:
 class ExchangeOptions:
     """What `run` and `exec` can be told of what goes in and comes out. docker has none of it."""
 
+    heading = "what goes in and comes out, which docker has not"
+
     put: tuple[str, ...] = option("--put", help="a variable of the notebook, or a file, to be there at the beginning",
                                   metavar="NAME:/PATH")  # fmt: skip
     get: tuple[str, ...] = option("--get", help="a file to be had at the end, in a variable or a file",
@@ -81,30 +85,30 @@ class ExchangeOptions:
 @dataclass(frozen=True, kw_only=True)
 @with_defaults
 class RunOptions(
-    ConfinementOptions, ExchangeOptions, GrantOptions, LifeOptions, LimitOptions, MountOptions, NamespaceOptions,
-    NetworkOptions, ProgramOptions, ThrottleOptions
+    ProgramOptions, NetworkOptions, MountOptions, LimitOptions, LifeOptions, ExchangeOptions, ConfinementOptions,
+    GrantOptions, NamespaceOptions, ThrottleOptions
 ):
-    """What `run` and `create` can be told. Flags, help and completion are made from this."""
+    """What `run` and `create` can be told. Flags, help and completion are made from this, what is said most first."""
 
     image: str = argument(help="an image's name or id")
     command: tuple[str, ...] = argument(help="in place of the image's CMD", nargs=REST)
-    name: str = option("--name", help="what to call the container")
-    replace: bool = option("--replace", help="one that has this --name is removed first, as podman has it")
     detach: bool = option("-d", "--detach", help="leave it running and return at once")
     remove: bool = option("--rm", help="forget it when it exits")
     interactive: bool = option("-i", "--interactive", help="hand standard input through")
     tty: bool = option("-t", "--tty", help="give it a terminal; -it is your own")
+    name: str = option("--name", help="what to call the container")
+    replace: bool = option("--replace", help="one that has this --name is removed first, as podman has it")
+    entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
+    init: bool = option("--init", help="a small first process that reaps and passes signals on")
     detach_keys: str = option("--detach-keys", help="what to type to leave it running", default=detach_keys.DEFAULT)
     sig_proxy: bool = option(
         "--sig-proxy", help="signals that a terminal's command gets go to the program; =false leaves it running",
         default=True,
     )  # fmt: skip
     console_size: tuple[int, int] = (0, 0)
-    entrypoint: str | None = option("--entrypoint", help="in place of the image's ENTRYPOINT", default=None)
     runtime: str = option(
         "--runtime", help="another program makes it: crun, runc, or a path", metavar="RUNTIME"
     )
-    init: bool = option("--init", help="a small first process that reaps and passes signals on")
     stop_signal: str = option("--stop-signal", help="what stop sends", metavar="SIGNAL")
     stop_timeout: int = option("--stop-timeout", help="how long stop waits", default=10, metavar="SECONDS")
 

@@ -48,6 +48,8 @@ _NOT_DEVICES = ("pts", "shm", "mqueue", "fd", "hugepages", "console", "ptmx", "s
 class GrantOptions:
     """What `run` and `create` can be told of it."""
 
+    heading = "devices and grants"
+
     device: tuple[str, ...] = option(
         "--device", help="/dev/…[:/dev/… inside][:r], or vendor.com/class=name of a CDI file", metavar="DEVICE"
     )

@@ -1,7 +1,8 @@
-"""Answers to what would change the host's own files, where a container's root is the host's. Run by the answerer.
+"""Answers to what would change the host's devices, where a container's root is the host's. Run by the answerer.
 
-What is handed in is to be read; but whoever is root may give it another mode, another owner and other attributes by its
-descriptor. So these calls are done here: as the caller, to what is open, so that nothing can be put in its place.
+Where none of its own can be made for a container, those of the host are handed in, and whoever is root may give them
+another mode, another owner and other attributes by a descriptor. So these calls are done here: as the caller, to what
+is open, so that nothing can be put in its place.
 """
 
 from __future__ import annotations
@@ -17,40 +18,20 @@ from nbcontain.runtime.kept_ids import KEEP
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
 _NO_FOLLOW, _EMPTY_PATH = 0x100, 0x1000
 _POWERS = sum(1 << number for number in (0, 3, 21, 31))
 """CAP_CHOWN, FOWNER, SYS_ADMIN and SETFCAP: with one of these one need not be root for it."""
 _ATTRIBUTE_BYTES = 1 << 16
 _KEEP_16 = 0xFFFF
-_Identity = tuple[int, int]
-
-
-class Handed:
-    """What is the host's, of all that a container may have open."""
-
-    def __init__(self, devices: Collection[int]) -> None:
-        """`devices` are of the host's file systems that are all the kernel's: its /proc and its /sys."""
-        self._devices = frozenset(devices)
-        self._known: set[_Identity] = set()
-
-    def note(self, status: os.stat_result) -> None:
-        """This is going to be handed in."""
-        self._known.add((status.st_dev, status.st_ino))
-
-    def has(self, status: os.stat_result) -> bool:
-        """Whether this is, or may have been, handed in."""
-        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-            return True
-        return status.st_dev in self._devices or (status.st_dev, status.st_ino) in self._known
 
 
 class GuardAnswers:
     """Each public method answers the call that it is called after."""
 
-    def __init__(self, asked: Asked, handed: Handed) -> None:
-        self._asked, self._handed = asked, handed
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
         self._own = syscalls.capget()
 
     def fchmod(self, call: Call) -> None:
@@ -108,7 +89,7 @@ class GuardAnswers:
         try:
             status = os.fstat(fd)
             self._asked.check(call)
-            if self._handed.has(status):
+            if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
                 raise PermissionError(errno.EPERM, "")
             self._as(uid, gid, capabilities, lambda: change(f"self/fd/{fd}"))
         finally:

@@ -29,6 +29,8 @@ _MILLISECOND = 10**6
 class LifeOptions:
     """What `run` and `create` can be told of it."""
 
+    heading = "restarts, health, records"
+
     restart: str = option("--restart", help="when it ends: no, on-failure[:n], always or unless-stopped",
                           metavar="POLICY")  # fmt: skip
     health_cmd: str = option("--health-cmd", help="a shell's command that says whether it is well", metavar="COMMAND")

@@ -32,6 +32,8 @@ _LIMIT = 512
 class MountOptions:
     """What `run` and `create` can be told of it."""
 
+    heading = "volumes and mounts"
+
     volumes: tuple[str, ...] = option(
         "-v", "--volume", help="VOLUME or ./DIRECTORY:/path[:ro,U,O,…]; /path alone is an anonymous volume",
         metavar="[SOURCE:]PATH[:WORDS]",

@@ -14,6 +14,15 @@ JOINED = "container:"
 class NetworkOptions:
     """docker's flags for networks, names and ports."""
 
+    heading = "network"
+
+    publish: tuple[str, ...] = option(
+        "-p",
+        "--publish",
+        help="[ADDRESS:][HOST_PORT:]PORT[/udp]; on 127.0.0.1 unless an address is named",
+        metavar="PORTS",
+    )
+    publish_all: bool = option("-P", "--publish-all", help="every exposed port, each at a free one")
     network: tuple[str, ...] | str = option(
         "--network", "--net", help="NAME, bridge, host, none, container:NAME, or name=…,ip=…,alias=…,mac-address=…",
         default=(), metavar="NETWORK",
@@ -24,13 +33,6 @@ class NetworkOptions:
     ip: str = option("--ip", help="a certain IPv4 address", metavar="ADDRESS")
     ip6: str = option("--ip6", help="a certain IPv6 address", metavar="ADDRESS")
     mac_address: str = option("--mac-address", help="a certain MAC", metavar="MAC")
-    publish: tuple[str, ...] = option(
-        "-p",
-        "--publish",
-        help="[ADDRESS:][HOST_PORT:]PORT[/udp]; on 127.0.0.1 unless an address is named",
-        metavar="PORTS",
-    )
-    publish_all: bool = option("-P", "--publish-all", help="every exposed port, each at a free one")
     expose: tuple[str, ...] = option("--expose", help="a port, or a range, for -P", metavar="PORT")
     dns: tuple[str, ...] = option("--dns", help="whom to ask for names", metavar="ADDRESS")
     dns_search: tuple[str, ...] = option("--dns-search", help="what to put behind short names", metavar="DOMAIN")

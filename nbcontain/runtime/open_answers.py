@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 from nbcontain.linux import notify, syscalls
 from nbcontain.linux.notify import Call
+from nbcontain.runtime import devices
 from nbcontain.runtime.asked import MASK, Asked
-from nbcontain.runtime.guard_answers import Handed
 from nbcontain.runtime.kept_ids import People
 from nbcontain.runtime.served import Served, served
 from nbcontain.store import files
 
-_LIMIT_BYTES = 1 << 20
+_LIMIT_BYTES = 16 << 20
 _OPENED = os.O_ACCMODE | os.O_NONBLOCK | os.O_APPEND
 _DEVICE_NUMBERS = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
 _MOUNTED = {
@@ -31,15 +31,19 @@ class OpenAnswers:
     """Each method answers the call that it is called after. Everything is opened read-only, but the devices."""
 
     def __init__(
-        self, asked: Asked, people: People, outside: Mapping[str, int], opened: Mapping[str, int], handed: Handed
+        self, asked: Asked, people: People, outside: Mapping[str, int], opened: Mapping[str, int], *, is_root: bool
     ) -> None:
         """`outside` are the host's directories, `opened` files of ours by their paths inside.
 
-        `handed` is told of what is the host's.
+        `is_root`: the container's root is the host's, and could change what is the host's by its descriptor.
         """
-        self._asked, self._people, self._outside, self._handed = asked, people, outside, handed
+        self._asked, self._people, self._outside, self._is_root = asked, people, outside, is_root
         self._opened = {path.encode(): fd for path, fd in opened.items()}
         self._own_devices = _usable_devices()
+        others = _DEVICE_NUMBERS.keys() - self._own_devices if is_root else ()
+        self._made = {name: fd for name in others if (fd := devices.nobodys_node(name, outside["dev"])) >= 0}
+        self.lends_devices = is_root and len(self._own_devices) + len(self._made) < len(_DEVICE_NUMBERS)
+        """Some devices that are handed in are the host's own."""
 
     def open(self, call: Call) -> None:
         self._serve(call, call.arguments[0], call.arguments[1])
@@ -92,25 +96,40 @@ class OpenAnswers:
         if what.kind == "mounts":
             return _in_memory(_MOUNTED[what.name])
         if what.kind == "sys":
-            return self._opened_outside(self._outside["sys"], what.name)
+            return self._settled(self._opened_outside(self._outside["sys"], what.name))
         if what.kind == "proc":
-            return self._opened_outside(self._asked.proc, what.name)
+            fd = self._opened_outside(self._asked.proc, what.name)
+            # Nobody can change anything but the contents of the settings below sys (proc(5)).
+            return fd if what.name.startswith("sys/") else self._settled(fd)
         name = f"task/{call.pid}/{what.name}" if what.kind == "task" else what.name or "exe"
         # By the links that the list has, and no others: exe leads to a file of the container's.
         flags = os.O_RDONLY | os.O_NONBLOCK | (0 if what.kind == "exe" else os.O_NOFOLLOW)
-        return _plain(self._asked.open_of(call.pid, name, flags))
+        fd = _plain(self._asked.open_of(call.pid, name, flags))
+        return self._settled(fd) if what.name.startswith("net/") else fd
+
+    def _settled(self, fd: int) -> int:
+        """The same; for the host's root a copy of what it says now, since by this one it could change its mode."""
+        if not self._is_root:
+            return fd
+        try:
+            data = b""
+            while len(data) < _LIMIT_BYTES and (part := os.read(fd, 1 << 16)):
+                data += part
+        finally:
+            os.close(fd)
+        return _in_memory(data)
 
     def _opened_outside(self, directory: int, path: str) -> int:
         """A file, by a path that has no link of any kind in it."""
-        fd = _plain(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory))
-        self._handed.note(os.fstat(fd))
-        return fd
+        return _plain(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory))
 
     def _device(self, name: str, flags: int) -> int:
         if name in self._own_devices:
             return -1
-        wanted = flags & _OPENED | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
-        fd = os.open(name, wanted, dir_fd=self._outside["dev"])
+        wanted = flags & _OPENED | os.O_NOCTTY | os.O_CLOEXEC
+        if name in self._made:
+            return os.open(f"self/fd/{self._made[name]}", wanted)
+        fd = os.open(name, wanted | os.O_NOFOLLOW, dir_fd=self._outside["dev"])
         status = os.fstat(fd)
         if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(*_DEVICE_NUMBERS[name]):
             os.close(fd)

@@ -37,12 +37,14 @@ _CPUS = re.compile(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*")
 class LimitOptions:
     """What `run`, `create` and `update` can be told of it."""
 
+    heading = "limits"
+
     memory: str = option("-m", "--memory", help="at most so much memory: 512m, 2g", metavar="BYTES")
+    cpus: str = option("--cpus", help="the time of so many processors: 1.5", metavar="NUMBER")
     memory_swap: str = option(
         "--memory-swap", help="memory and swap together; -1 for no limit of swap", metavar="BYTES"
     )
     memory_reservation: str = option("--memory-reservation", help="what it keeps when others want it", metavar="BYTES")
-    cpus: str = option("--cpus", help="the time of so many processors: 1.5", metavar="NUMBER")
     cpu_shares: int | None = option(
         "-c", "--cpu-shares", help="its weight against others', 1024 being usual", default=None
     )
@@ -60,6 +62,8 @@ class LimitOptions:
 @with_defaults
 class ThrottleOptions:
     """What only `run` and `create` can be told."""
+
+    heading = "limits of single disks"
 
     device_read_bps: tuple[str, ...] = option("--device-read-bps", help="/dev/sda:10m a second", metavar="DEVICE:RATE")
     device_write_bps: tuple[str, ...] = option(

@@ -28,6 +28,8 @@ _QUIET = ("nosuid", "noexec", "nodev")
 class NamespaceOptions:
     """What `run` and `create` can be told of it."""
 
+    heading = "namespaces"
+
     pid: str = option("--pid", help="whose processes it sees: host, or container:NAME", metavar="MODE")
     ipc: str = option(
         "--ipc", help="whose memory it shares: private, shareable, none, host, or container:NAME", metavar="MODE"
@@ -35,7 +37,8 @@ class NamespaceOptions:
     uts: str = option("--uts", help="host: it has this machine's name", metavar="MODE")
     cgroupns: str = option("--cgroupns", help="private, or host", metavar="MODE")
     userns: str = option(
-        "--userns", help="whose ids it has: host, private, auto[:size=N] (ids of its own), or container:NAME",
+        "--userns",
+        help="whose ids it has: host, private, auto[:size=N] (its own), keep-id (you are yourself), or container:NAME",
         metavar="MODE",
     )  # fmt: skip
 

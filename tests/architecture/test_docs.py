@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,7 +80,7 @@ with tempfile.TemporaryDirectory() as name:
 names = [each.name if each.group == "nbcontain" else f"{each.group} {each.name}" for each in commands()]
 print([name for name in names if f"## {name}\\n" not in text])
 types = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
-from nbcontain.magics import CELL_MAGICS, LESSON_MAGICS
+from nbcontain.magic_names import CELL_MAGICS, LESSON_MAGICS
 cells = [f"%%{name}" for name in (*CELL_MAGICS, "contextfile")] + [f"%{name}" for name in LESSON_MAGICS]
 print([name for name in cells if f"## {name}" not in text or f"usage: {name}" not in text])
 kinds = [name for name, kind in types.items() if issubclass(kind, errors.NbcontainError)]
@@ -98,3 +100,23 @@ def test_the_badges_lead_to_the_address_that_the_project_has_and_to_none_that_it
         [sys.executable, "-c", program], cwd=CHECKOUT / "tools", capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["True", "3", "0"], "python tools/badges.py writes them anew"
+
+
+def test_the_command_of_the_recipe_is_one_when_it_is_typed_in(tmp_path: Path) -> None:
+    """CONTRIBUTING.md's, put where it says: it is in the index, in the help, and does what it does."""
+    shutil.copytree(CHECKOUT / "nbcontain", tmp_path / "nbcontain", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CHECKOUT / "tools", tmp_path / "tools")
+    page = (CHECKOUT / "CONTRIBUTING.md").read_text()
+    recipe = re.search(r"^  ```python\n(.*?)^  ```", page, re.DOTALL | re.MULTILINE)
+    assert recipe is not None
+    (tmp_path / "nbcontain/commands/greet.py").write_text(re.sub(r"^  ", "", recipe[1], flags=re.MULTILINE))
+
+    def python(*words: str) -> str:
+        env = {**os.environ, "PYTHONPATH": str(tmp_path), "NBCONTAIN_ROOT": str(tmp_path / "store")}
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    assert python("tools/command_index.py") == ""
+    assert '"greet": "greet"' in (tmp_path / "nbcontain/commands/index.py").read_text()
+    assert "say hello to a container" in python("-m", "nbcontain", "greet", "--help")
+    assert "there is no container 'web'" in python("-m", "nbcontain", "greet", "web")

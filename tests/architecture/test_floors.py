@@ -7,7 +7,7 @@ from package_source import Module, modules
 FLOORS = (
     {
         "errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys",
-        "truth", "docker_words", "keywords", "objects",
+        "truth", "docker_words", "keywords", "magic_names", "objects",
     },
     {"channel", "host", "journal", "segments", "settings", "task"},
     {"store"},
@@ -25,7 +25,7 @@ FLOORS = (
     {"cells", "commands", "compose_cells", "completion", "draw", "lessons", "terminal", "variables"},
     {
         "aio", "api", "configurable", "listing", "magics", "pool", "session", "shim", "__main__", "oci_runtime",
-        "provisioner", "websockets",
+        "provisioner", "warming", "websockets",
     },
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+import needs
+import places
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -20,6 +24,13 @@ pytestmark = pytest.mark.slow
 EVERY = 5
 ROOTS_ALONE = {"run-device", "run-device-block", "run-device-of-a-stage", "run-capabilities"}
 """Device nodes and what it says of capabilities: in a user namespace there are none, and others."""
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """In memory: what is built is compared, not how it reaches a disk."""
+    with places.store_directory(needs.memory()) as directory:
+        yield directory
 
 
 def test_a_user_with_a_range_of_ids_builds_the_same_images(profile: str, root: Path, busybox: Path) -> None:

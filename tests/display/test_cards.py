@@ -1,5 +1,6 @@
 """Cards in a shell without a front end: what is published, what travels, what buttons do."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -94,7 +95,7 @@ def test_a_page_that_forgot_the_display_id_sees_the_end_in_the_widget(outputs: l
     from ipywidgets.widgets import widget
 
     card = widget._instances[output.bundles[0][WIDGET]["model_id"]]
-    assert "exited 0" in card.head and card.actions == []
+    assert "exited 0" in card.body and card.actions == []
 
 
 def test_without_a_front_end_a_container_is_a_line(outputs: list[Handle], capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +186,18 @@ def test_the_tail_does_not_travel_but_is_there_for_a_new_page() -> None:
 
     card = Card(Drawn(Picture("web", "")), lambda action: None)
     assert not card._should_send_property("tail", {}) and "tail" in card.get_state()
+
+
+def test_a_card_that_has_ended_is_a_picture_and_keeps_next_to_nothing() -> None:
+    from nbcontain.display.widgets import Card
+
+    up = Drawn(Picture("web", "<b>up</b>"), (Action("stop", "Stop"),), (line("one"),) * 500, 500)
+    card = Card(up, lambda action: None)
+    card.end(Picture("web", "", body="<b>gone</b>"))
+    state = card.get_state()
+    assert "<b>gone</b>" in state["body"] and "<style" not in state["body"]
+    assert (state["actions"], state["head"], state["tail"]["lines"]) == ([], "", [])
+    assert len(json.dumps(state, default=str)) < 5_000
 
 
 def test_a_message_that_is_no_action_is_ignored() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,12 @@ int main(int argc, char **argv) {
     paths = argv + 1;
     all();
     if (fork() == 0) { prctl(PR_SET_DUMPABLE, 0); all(); _exit(0); }
+    if (fork() == 0) {
+        for (int number = 10; paths[number - 10]; number++) dup2(open(paths[number - 10], O_RDONLY), number);
+        if (seteuid(1000) || seteuid(0)) _exit(1);
+        for (int number = 10; paths[number - 10]; number++) by(number);
+        _exit(0);
+    }
     if (fork() == 0) {
         struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
         struct __user_cap_data_struct data[2];
@@ -226,22 +233,37 @@ def test_the_hosts_devices_stay_as_they_are(rung: Machine) -> None:
     assert (before.st_mode, before.st_uid, before.st_gid) == (after.st_mode, after.st_uid, after.st_gid)
 
 
+HOSTS = (
+    "/dev/zero", "/dev/null", "/proc/meminfo", "/proc/self/net/dev", "/proc/sys/vm/swappiness",
+    "/sys/devices/system/cpu/online", "/etc/hosts", "/etc/resolv.conf",
+)  # fmt: skip
+
+
+def looks_of_hosts() -> list[tuple[int, int, int, list[str]]]:
+    found = map(os.stat, HOSTS)
+    attributes = map(os.listxattr, HOSTS)
+    return [(each.st_mode, each.st_uid, each.st_gid, more) for each, more in zip(found, attributes, strict=True)]
+
+
 def test_the_hosts_files_stay_as_they_are_whoever_has_them_open(rung: Machine, changing: str) -> None:
-    paths = (
-        "/dev/zero", "/dev/null", "/proc/meminfo", "/proc/sys/vm/swappiness", "/sys/devices/system/cpu/online",
-        "/etc/hosts", "/etc/resolv.conf",
-    )  # fmt: skip
+    before = looks_of_hosts()
+    assert rung.run("change", *HOSTS, image=changing).stdout == "640\n"
+    assert looks_of_hosts() == before
 
-    def looks() -> list[tuple[int, int, int, list[str]]]:
-        found = map(os.stat, paths)
-        return [
-            (each.st_mode, each.st_uid, each.st_gid, os.listxattr(path))
-            for path, each in zip(paths, found, strict=True)
-        ]
 
-    before = looks()
-    assert rung.run("change", *paths, image=changing).stdout == "640\n"
-    assert looks() == before
+def test_the_hosts_devices_stay_so_too_where_none_of_ones_own_can_be_made(
+    profile: str, _hostile_machine: Machine, changing: str
+) -> None:
+    if profile != "root":
+        pytest.skip("only the host's root may change them")
+    root = str(_hostile_machine.engine.layout.root)
+    environ = {**os.environ, "NBCONTAIN_ISOLATION": "chroot", "NBCONTAIN_ROOT": root}
+    without = (needs.program("setpriv"), "--bounding-set=-mknod,-sys_ptrace")
+    words = (*without, sys.executable, "-m", "nbcontain", "run", "--rm", changing, "change", *HOSTS)
+    before = looks_of_hosts()
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == "640\n"
+    assert looks_of_hosts() == before
 
 
 def test_a_directory_that_somebody_sends_is_none_of_who_answers(

@@ -24,7 +24,7 @@ BELOW = "chroot" if os.geteuid() == 0 else "userns-chroot"
 @pytest.fixture(scope="module")
 def shared_root() -> Iterator[Path]:
     """A store for both rungs: its images, and the one of this computer's programs, are made once."""
-    with places.store_directory() as root:
+    with places.store_directory(needs.memory()) as root:
         yield root
 
 

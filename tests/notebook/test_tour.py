@@ -18,6 +18,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 import needs
+import places
 from nbcontain.engine import Engine
 from nbcontain.lessons import course
 from nbcontain.linux import syscalls
@@ -31,6 +32,23 @@ CLAIMS = 50
 """At least so many sentences of the first one are proved in it."""
 BELOW = {"root": "chroot", "rootless-range": "userns-chroot", "rootless-single": "userns-chroot"}
 """A rung further down for each of the profiles: Kaggle's, and mybinder.org's."""
+
+
+@pytest.fixture(scope="module")
+def shared_root() -> Iterator[Path]:
+    """A store for all notebooks of a user, in which the image of this computer's programs is made once."""
+    with places.store_directory(needs.memory()) as directory:
+        yield directory
+
+
+@pytest.fixture
+def root(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """As root each notebook has a store of its own. A user's are run one after the other in one, as a course is."""
+    if os.geteuid():
+        yield request.getfixturevalue("shared_root")
+        return
+    with places.store_directory() as directory:
+        yield directory
 
 
 def solved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -66,7 +84,9 @@ def _execute(
     if path in NETWORKED:  # it will not be on our network; and a socket's path must be short
         sockets = stack.enter_context(tempfile.TemporaryDirectory())
         manager.transport, manager.ip = "ipc", f"{sockets}/k"
-    client = NotebookClient(notebook, timeout=90, km=manager, resources={"metadata": {"path": directory}})
+    client = NotebookClient(
+        notebook, timeout=90, km=manager, resources={"metadata": {"path": directory}}, record_timing=False
+    )
     if path in NETWORKED:
         env["NBCONTAIN_NETWORK"] = ""
     return client.execute(env=env)
@@ -173,9 +193,8 @@ def assert_harmless(notebook: nbformat.NotebookNode, root: Path) -> None:
     assert shown
     assert [sorted(data) for data in shown if "text/plain" not in data] == []
     assert [tag for data in shown for tag in forbidden(data.get("text/html", ""))] == []
-    # The state of widgets is saved only where JupyterLab was told to save it.
-    without = {key: value for key, value in notebook.metadata.items() if key != "widgets"}
-    stored = nbformat.writes(nbformat.NotebookNode({**notebook, "metadata": without}))
+    # With the state of widgets, which JupyterLab saves where it was told to.
+    stored = nbformat.writes(notebook)
     assert len(stored) < 300_000
     assert str(root) not in stored
     assert str(Path.home()) + "/" not in stored

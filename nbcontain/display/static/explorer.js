@@ -64,7 +64,7 @@ function render({ model, el }) {
       `layer ${each.number}, ${each.size}, ${each.made}, ${a} added, ${c} changed, ${d} removed${each.wasted && `, ${each.wasted} wasted`}` },
       make('span', 'nbx-number', {}, String(each.number)), make('span', 'nbx-bar', {}, fill), make('span', 'nbx-size', {}, each.size),
       make('span', 'nbx-made', {}, each.made || '(nothing says what made it)'),
-      make('span', 'nbx-counts', {}, counts, ...(each.wasted ? [make('span', 'nbx-waste', {}, ` ${each.wasted} wasted`)] : [])));
+      make('span', 'nbx-counts', {}, counts, ...(each.wasted ? [make('span', 'nbx-waste', {}, `${counts && ' · '}${each.wasted} wasted`)] : [])));
     row.number = each.number;
     row.addEventListener('click', () => choose(row));
     return row;

@@ -1,0 +1,32 @@
+"""What a kernel's first cells need, imported while nobody waits for it: the first card is then as soon there as others.
+
+A thread does it after %load_ext has answered. Python lets other threads run every few milliseconds meanwhile, so the
+kernel's loop is not held up.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from importlib import import_module
+
+RUN = (
+    "commands.containers", "bases", "consoles", "happenings", "id_ranges", "life", "making", "mounting", "names",
+    "objects", "proxies", "standard_input", "linux.confine", "linux.mount_options", "linux.seccomp",
+    "linux.seccomp_default", "linux.watching", "oci.seccomp", "registry.policies", "runtime.console",
+    "runtime.devices", "runtime.identity", "runtime.isolation", "runtime.other_runtime", "runtime.sources",
+    "runtime.users",
+)  # fmt: skip
+"""Of `%container run` and `exec`, which import them where they begin to need them."""
+CARDS = ("display.live", "commands.cards", "display.widgets", "display.terminals", "display.terminal_widget")
+"""ipywidgets and anywidget are behind these; they may be missing."""
+BUILD = ("builder", "build.operations", "build.inputs", "build.unpacker", "dockerfile.hints", "store.layer_writer")
+"""Of `%%dockerfile`."""
+LOOK = ("anatomy", "explorer", "display.explored", "display.explorer_widget")
+"""Of `%image layers`."""
+
+
+def warm(*, has_cards: bool) -> None:
+    """Import it, what is needed soonest first. Whatever is wrong is told by what needs it."""
+    for name in (*RUN, *(CARDS if has_cards else ()), *BUILD, *LOOK):
+        with suppress(ImportError):
+            import_module(f"nbcontain.{name}")

@@ -15,6 +15,7 @@ import contextlib
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -71,7 +72,10 @@ class Podman:
         return ended.stdout.decode().strip()
 
     def close(self) -> None:
-        """Take away what is not on the disk."""
+        """Take away what is not on the disk, and a user's process that holds his namespaces."""
+        if os.geteuid():
+            with contextlib.suppress(peers.Refused):
+                self("system", "migrate")
         shutil.rmtree(self.runs, ignore_errors=True)
 
 
@@ -102,6 +106,44 @@ def registry(disk: Path) -> Iterator[tuple[str, Path]]:
         server.wait()
 
 
+@contextlib.contextmanager
+def users_docker(directory: Path) -> Iterator[peers.Docker]:
+    """A daemon of docker's in rootless mode. podman makes the user namespace, which is all that it needs to load."""
+    (directory / "bin").mkdir(parents=True)
+    # It asks for the program, and never runs it without ports.
+    (directory / "bin" / "rootlesskit-docker-proxy").symlink_to("/bin/true")
+    (directory / "no-config.json").write_text("{}")
+    peer = peers.Docker(directory)
+    path = f"{directory / 'bin'}:{os.environ['PATH']}"
+    env = peer.env | {"PATH": path, "ROOTLESSKIT_STATE_DIR": str(directory), "XDG_RUNTIME_DIR": str(directory)}
+    daemon = (
+        f"mount -t tmpfs tmpfs /run && exec dockerd --rootless --host unix://{peer.socket} "
+        f"--data-root {directory}/data --exec-root {directory}/exec --pidfile {directory}/pid "
+        f"--config-file {directory}/no-config.json --iptables=false --ip6tables=false --bridge=none "
+        "--userland-proxy=false --storage-driver=overlay2"
+    )
+    runs = tempfile.mkdtemp(prefix="pod-", dir="/tmp")
+    podman = ["podman", "--root", str(directory / "podman"), "--runroot", runs]
+    command = [*podman, "unshare", "unshare", "--mount", "--propagation=private", "sh", "-c", daemon]
+    with (directory / "log").open("wb") as log:
+        running = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            if running.poll() is not None:
+                raise peers.Refused((directory / "log").read_text()[-500:])
+            with contextlib.suppress(peers.Refused):
+                peer("version")
+                break
+            time.sleep(0.1)
+        yield peer
+    finally:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int((directory / "pid").read_text()), signal.SIGTERM)
+        running.wait()
+        subprocess.run([*podman, "system", "migrate"], env=env, stderr=subprocess.DEVNULL, check=False)
+        shutil.rmtree(runs, ignore_errors=True)
+
+
 class Bench:
     """One image in all the stores of one disk."""
 
@@ -112,7 +154,8 @@ class Bench:
         stack.callback(self.podman.close)
         self.docker: peers.Docker | None = None
         with contextlib.suppress(pytest.skip.Exception, peers.Refused):
-            self.docker = stack.enter_context(peers.docker(disk / "docker", sees_loopback=True))
+            begun = users_docker(disk / "docker") if os.geteuid() else peers.docker(disk / "docker", sees_loopback=True)
+            self.docker = stack.enter_context(begun)
         self.untar = disk / "untar"
         subprocess.run(["gcc", "-O2", "-o", str(self.untar), str(Path(__file__).parent / "untar.c")], check=True)
         self.engine.archives.import_image(str(tar), NAME).result()

@@ -165,7 +165,7 @@ class Archives:
         def body(emit: Emit) -> Container:
             with scope(emit, "export", f"export {container.name}"), sink(destination) as write:
                 active = engine.store.snapshots_of(container.id).active(container.id)
-                engine.workshop(emit).stacks.export(active, write, skip=container.bundle.stubs())
+                engine.of(container).workshop(emit).stacks.export(active, write, skip=container.bundle.stubs())
             engine.events.container(container, "export")
             return container
 
@@ -192,7 +192,7 @@ class Archives:
                                 "--pause, or stop it first, where that would matter, as for a database"))  # fmt: skip
                 active = engine.store.snapshots_of(container.id).active(container.id)
                 with engine.resources.paused(container) if pause else nullcontext():
-                    layer = engine.workshop(emit).stacks.pack_copy(active, container.bundle.stubs())
+                    layer = engine.of(container).workshop(emit).stacks.pack_copy(active, container.bundle.stubs())
                 now = timestamp()
                 entry = History(now, " ".join(container.info.command), message, author, empty_layer=layer is None)
                 layers = (*base.layers, *((layer,) if layer else ()))

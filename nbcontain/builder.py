@@ -152,7 +152,7 @@ class Builder:
         parsed = parse(dockerfile) if isinstance(dockerfile, str) else None
         source = options.context
         leash = Leash()
-        name = tags[0].familiar if tags else str(source) if isinstance(source, Path) else ""
+        name = tags[0].familiar if tags else str(source.absolute()) if isinstance(source, Path) else ""
         chronicles = [
             Chronicle(several.record_name(name, each if number else None), lambda: engine.store, self._known)
             for number, each in enumerate(platforms)
@@ -314,7 +314,8 @@ class Builder:
 
         Raises DockerfileError at once where the first of its lines cannot be read.
         """
-        from nbcontain.build.lint import Readable, check
+        from nbcontain.build.lint import check
+        from nbcontain.build.readable import Readable
 
         engine = self._engine
 

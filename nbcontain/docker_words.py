@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _NO_DAEMON = "there is no daemon: what happens is in each container's own journal (logs)"
+_SWARM = "there is no swarm here: one machine has all there is"
 _TRUST = "there is no content trust of docker's kind here: digests are verified in any case"
 
 
@@ -81,6 +82,21 @@ KNOWN_FLAGS: Mapping[str, Mapping[str, str]] = {
         "--password",
     ),
     "container rm": _all("there are no links between containers", "-l", "--link"),
+    "container start": _all("nothing is frozen to disk here (CRIU)", "--checkpoint", "--checkpoint-dir"),
+    "container update": _all("--memory counts the kernel's memory too", "--kernel-memory")
+    | _all("run says it, where control groups of version 1 are", "--cpu-rt-period", "--cpu-rt-runtime"),
+    "network create": _all(_SWARM, "--attachable", "--ingress", "--scope", "--config-from", "--config-only")
+    | _all("addresses outside of --ip-range are given to nobody: what others have belongs there", "--aux-address")
+    | _all("addresses are given by the network's own worker", "--ipam-driver", "--ipam-opt")
+    | _all("a network has IPv4; --ipv6 adds IPv6", "--ipv4"),
+    "network connect": _all("containers find each other by name on a network", "--link", "--link-local-ip")
+    | _all("a bridge's options are the network's: network create -o", "--driver-opt")
+    | _all("the first network of a container that leads out is its default route", "--gw-priority"),
+    "volume create": _all(
+        _SWARM, "--availability", "--group", "--limit-bytes", "--required-bytes", "--scope", "--secret", "--sharing",
+        "--topology-preferred", "--topology-required", "--type",
+    ),
+    "volume ls": _all(_SWARM, "--cluster"),
 }
 
 KNOWN_VERBS: Mapping[str, Mapping[str, str]] = {

@@ -100,13 +100,17 @@ class Engine:
     volumes: Noun[Volumes] = Noun("nbcontain.volumes")
 
     def __init__(
-        self, root: Path | str | None = None, environ: Mapping[str, str] | None = None, zygote: Zygote | None = None
-    ) -> None:
-        """`zygote` is one that was begun with beforehand."""
+        self, root: Path | str | None = None, environ: Mapping[str, str] | None = None, zygote: Zygote | None = None,
+        *, keeps: str = "",
+    ) -> None:  # fmt: skip
+        """`zygote` is one that was begun with beforehand; `keeps` is --userns keep-id, as for all its containers."""
         self.environ: Mapping[str, str] = Settings(os.environ) if environ is None else environ
         self._root = Path(root).absolute() if root else None
         self._zygote = zygote
         self._others: dict[str, Engine] = {}
+        self.keeps = keeps
+        self.ordinary = self
+        """The one that layers are unpacked by, also where `keeps` says that the user keeps its own id."""
 
     def __enter__(self) -> Engine:
         return self
@@ -141,7 +145,12 @@ class Engine:
         """What this machine allows, found by trying, remembered until the next boot."""
         # In the store's own directory, since that is where overlays will have to work.
         found = Host.detect(self.store.layout.root, cache=self.layout.host_facts)
-        return replace(found, ids=ids_of(choose(found, self.environ.get(ISOLATION, "")), found))
+        ids = ids_of(choose(found, self.environ.get(ISOLATION, "")), found)
+        if self.keeps:
+            from nbcontain.id_ranges import kept
+
+            ids = kept(self.keeps, replace(found, ids=ids))
+        return replace(found, ids=ids)
 
     def fresh_host(self) -> Host:
         """The same, tried again now."""
@@ -164,6 +173,19 @@ class Engine:
         if rung not in self._others:
             self._others[rung] = Engine(self._root, {**self.environ, ISOLATION: rung})
         return self._others[rung]
+
+    def keeping(self, userns: str) -> Engine:
+        """An engine on the same store in whose containers the user keeps its id; "" is this one itself."""
+        if not userns.startswith("keep-id") or userns == self.keeps:
+            return self
+        if userns not in self._others:
+            self._others[userns] = other = Engine(self._root or self.layout.root, self.environ, keeps=userns)
+            other.ordinary = self
+        return self._others[userns]
+
+    def of(self, container: Handle) -> Engine:
+        """The engine for what is of this container's ids, and shut in as it is."""
+        return self.isolated(container.info.rung).keeping(str(container.info.options.get("userns", "")))
 
     @cached_property
     def store(self) -> Store:

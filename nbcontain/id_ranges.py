@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import TYPE_CHECKING
 
 from nbcontain.errors import NbcontainError, Unavailable, UsageError
 from nbcontain.linux.idmap import IdMap, subordinate
+from nbcontain.oci.digest import ChainID, Digest, sha256
 from nbcontain.oci.spec import IdMapping, Spec
 from nbcontain.runtime.annotations import USERNS
+from nbcontain.runtime.mount_points import WORK
 from nbcontain.runtime.users import UserMode, allotted, own, space, user_mode
 from nbcontain.values import dataclass, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.host import Host
+    from nbcontain.oci.image import Image
     from nbcontain.runtime.container import Container
     from nbcontain.runtime.generate import RunOptions
     from nbcontain.runtime.sharing import Donor
@@ -52,7 +57,7 @@ def asked(engine: Engine, options: RunOptions, donors: Mapping[str, Donor]) -> I
     """The ids that these options ask for. Raises UsageError, Unavailable."""
     host, rung = engine.host, engine.profile.rung
     mode = user_mode(options.userns, is_root=host.is_root)
-    if donors and mode.own_size:
+    if donors and (mode.own_size or mode.kept):
         named = " and ".join(f"--{each}" for each in donors)
         raise UsageError(
             f"--userns {options.userns} and {named} container:… cannot be together",
@@ -69,6 +74,44 @@ def asked(engine: Engine, options: RunOptions, donors: Mapping[str, Donor]) -> I
         )  # fmt: skip
     # Which range is found when it is written (`settled`); how many they are decides everything else.
     return Ids(donor.ids if donor else own(1, mode.own_size), mode, said, differ=True)
+
+
+def kept(userns: str, host: Host) -> IdMap:
+    """The ids of containers in which the user is itself, or whom --userns names. Raises UsageError, Unavailable."""
+    uid, gid = user_mode(userns, is_root=host.is_root).kept or (-1, -1)
+    if host.ids.is_single:
+        raise Unavailable(
+            f"--userns {userns} takes a range of ids", why="you have one id here, which has to be root's inside",
+            hint="/etc/subuid and /etc/subgid grant ranges; --user NUMBER with -v DIRECTORY:/path:U needs none",
+        )  # fmt: skip
+    return host.ids.keeping(host.uid if uid < 0 else uid, host.gid if gid < 0 else gid)
+
+
+def user_kept(host: Host) -> str:
+    """Who the user is in there, as --user says it."""
+    return f"{host.ids.uids[0].container_id}:{host.ids.gids[0].container_id}"
+
+
+def files_of(engine: Engine, image: Image) -> ChainID | None:
+    """The snapshot with an image's files for containers of this engine, made if it is not there.
+
+    Where the user keeps its id, that of each file is another on the disk: so all of them are there once more. podman
+    does the same, since no ordinary user may show a file with another owner than it has.
+    """
+    if not engine.keeps or image.chain_id is None:
+        return image.chain_id
+    numbers = json.dumps(engine.host.ids.numbers())
+    name = ChainID(Digest("sha256", sha256(f"{image.chain_id} {numbers}".encode()).hexdigest()))
+    snapshots = engine.store.snapshots
+    if not snapshots.exists(name):
+        # Whose files these are, as it is seen from there, and whose they are to be.
+        moved = engine.host.ids.within(engine.ordinary.host.ids).numbers()
+        with snapshots.staging() as staging:
+            engine.launcher.call(
+                "give_to_others", staging.mounts, moved, source=snapshots.view(image.chain_id), imports=(WORK,)
+            )  # fmt: skip
+            staging.commit(name, None)
+    return name
 
 
 def ids_of(spec: Spec) -> IdMap:

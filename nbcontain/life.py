@@ -140,7 +140,7 @@ class Life:
             return
         self._engine.profile.require(self._engine.host, "start")
         # As it was made: by then this engine, or this machine, may be another.
-        other = self._engine.isolated(container.info.rung)
+        other = self._engine.of(container)
         self._engine.networks.launch(container, leash=None, stdin=stdin, launcher=other.launcher)
 
     def change_restart(self, container: Container, text: str) -> None:

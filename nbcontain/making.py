@@ -21,6 +21,7 @@ from nbcontain.runtime.bundle import Bundle, ContainerInfo, is_unusual
 from nbcontain.runtime.generate import generate
 from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
 from nbcontain.runtime.rungs import fitted
+from nbcontain.runtime.users import user_mode
 from nbcontain.values import replace
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ def made(
     image = engine.bases.to_run(options, emit)
     # Whoever asks for this machine's network has its name, too, as with docker.
     is_hosts = tuple(options.network) == ("host",) or options.network == "host"
+    if keeps := user_mode(options.userns, is_root=engine.host.is_root).kept:
+        engine, foretell = engine.keeping(options.userns), None
+        if not (options.user or image.config.user):
+            options = replace(options, user=id_ranges.user_kept(engine.host))
     options, wish, notices = engine.networks.decide(options, image.config)
     for text in notices:
         emit(Notice("", text))
@@ -67,17 +72,18 @@ def made(
         id=container_id, command=spec.process.args, runtime=runtime,
         limited=bool(spec.linux.resources) or makes_group, mounts=mounting.records,
     )  # fmt: skip
-    info = replace(info, options={**info.options, "userns": ids.said if ids.differ else ""})
+    info = replace(info, options={**info.options, "userns": ids.said if ids.differ or keeps else ""})
     if options.replace:
         _make_way(engine, containers, options.name)
     with engine.store.shared():
         if not engine.store.snapshots.has_all(image.layers):
-            engine.stacks.unpack(image.layers)
+            engine.ordinary.stacks.unpack(image.layers)
         tells = None if ids.differ or runtime or is_unusual(spec) else foretell
         text = spec_to_text(spec) if tells else ""
         if tells and not mounting.mounts:
             tells.spec(container_id, text)
-        active = engine.store.snapshots.prepare(container_id, image.chain_id, durable=not options.remove)
+        files = id_ranges.files_of(engine, image)
+        active = engine.store.snapshots.prepare(container_id, files, durable=not options.remove)
         try:
             with mounting.held(), containers.naming(info) as named:
                 if tells and mounting.mounts:

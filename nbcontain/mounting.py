@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nbcontain.errors import InUse, Unavailable, UsageError, VolumeNotFound
 from nbcontain.events import Emit, Notice
 from nbcontain.host import Ability
+from nbcontain.id_ranges import files_of
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime import mounts as asking
@@ -128,7 +129,7 @@ class Mounter:
 
     def view(self, image: Image) -> tuple[Mount, ...]:
         """The mounts that show an image's files."""
-        return self.engine.store.snapshots.view(image.chain_id) if image.layers else ()
+        return self.engine.store.snapshots.view(files_of(self.engine, image)) if image.layers else ()
 
     def overlay_options(self) -> tuple[str, ...]:
         return ("userxattr",) if self.engine.store.overlays.userxattr else ("redirect_dir=off", "metacopy=off")
@@ -220,8 +221,8 @@ class Mounting:
             raise UsageError(f"{point.said}: the image {point.source} has no files")
         with engine.store.shared():
             if not engine.store.snapshots.has_all(image.layers):
-                engine.stacks.unpack(image.layers)
-            (view,) = engine.store.snapshots.view(image.chain_id)
+                engine.ordinary.stacks.unpack(image.layers)
+            (view,) = engine.store.snapshots.view(files_of(engine, image))
         if point.is_readonly and not point.is_scratch:
             return replace(view, destination=point.target, options=(*view.options, *options))
         if view.type == "bind":

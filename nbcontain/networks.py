@@ -296,7 +296,7 @@ class Networks:
         emit: Emit = lambda event: None,
     ) -> None:  # fmt: skip
         """Start a container, on its networks if it has any. Raises what hindered it, typed."""
-        launcher = launcher or self._engine.launcher
+        launcher = launcher or self._engine.of(container).launcher
         wished = self.wish_of(container)
         if not wished.is_networked:
             if wished.mode.startswith(JOINED):

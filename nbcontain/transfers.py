@@ -219,7 +219,7 @@ class Transfers:
                     arguments = {**arguments, "path": path[len(inside) :] or "/"}
                 break
         with self._engine.store.shared():
-            return self._engine.launcher.call(name, root, arguments, fds, imports=(_MODULE,))
+            return self._engine.of(container).launcher.call(name, root, arguments, fds, imports=(_MODULE,))
 
 
 def _reason(error: SetupFailed) -> str:

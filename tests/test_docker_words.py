@@ -17,7 +17,12 @@ from nbcontain.options import flags_of
 VERBS = [
     *(("image", verb) for verb in
       ("build", "history", "import", "inspect", "load", "ls", "prune", "pull", "push", "rm", "save", "tag")),
-    *(("container", verb) for verb in ("commit", "diff", "export", "inspect", "ls", "prune")),
+    *(("container", verb) for verb in
+      ("attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs", "ls", "pause", "port",
+       "prune", "rename", "restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait")),
+    *(("network", verb) for verb in ("connect", "create", "disconnect", "inspect", "ls", "prune", "rm")),
+    *(("volume", verb) for verb in ("create", "inspect", "ls", "prune", "rm")),
+    ("system", "events"), ("", "events"),
     ("system", "df"), ("system", "prune"), ("system", "info"), ("", "images"), ("", "inspect"), ("", "version"),
     ("", "info"), ("", "rmi"), ("", "login"), ("", "logout"),
 ]  # fmt: skip

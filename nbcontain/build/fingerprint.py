@@ -36,6 +36,8 @@ _LARGE_BYTES = 4 * _PIECE_BYTES
 """A file from that size on is hashed in pieces, by more than one processor."""
 _IN_PIECES = "-pieces"
 """Behind the digest of the pieces' digests, so that it is no file's that holds just those."""
+_KINDS = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFSOCK})
+"""What is copied from a context."""
 _WORTH_FILES = 200
 _WORTH_BYTES = 16 << 20
 """To read as much takes longer than to keep in the store what it amounted to."""
@@ -140,6 +142,7 @@ class Fingerprint:
 
     def __init__(self, root: str, root_fd: int, cache: ContentCache, on_read: Callable[[int], None] | None) -> None:
         self._root = root
+        self._above = os.path.join(root, "")
         self._root_fd = root_fd
         self._cache = cache
         self._on_read = on_read or (lambda size_bytes: None)
@@ -202,29 +205,34 @@ class Fingerprint:
         self, path: str, fd: int, listing: Listing, ignore: Ignore, state: Matched
     ) -> tuple[bytes, tuple[tuple[str, Matched], ...]]:
         """The digest of a directory, and its subdirectories."""
-        hasher = sha256()
+        fields: list[bytes] = []
         below: list[tuple[str, Matched]] = []
+        above = "" if path == "." else f"{path}/"
+        has_patterns, inner = bool(ignore.patterns), state
         for name, mode, device, inode, size, mtime_ns, ctime_ns in listing:
-            place = name if path == "." else f"{path}/{name}"
+            place = above + name
             kind = stat.S_IFMT(mode)
-            if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFSOCK):
+            if kind not in _KINDS:
                 continue
-            ignored, inner = ignore.match(place, state)
-            if ignored:
-                continue
+            if has_patterns:
+                ignored, inner = ignore.match(place, state)
+                if ignored:
+                    continue
             content = ""
-            if kind == stat.S_IFDIR:
+            if kind == stat.S_IFREG:
+                content = self._content(place, (device, inode, size, mtime_ns, ctime_ns), fd, name)
+            elif kind == stat.S_IFDIR:
                 below.append((name, inner))
             elif kind == stat.S_IFLNK:
                 content = os.readlink(name, dir_fd=fd)
-            elif kind == stat.S_IFREG:
-                content = self._content(place, (device, inode, size, mtime_ns, ctime_ns), fd, name)
-            _update(hasher, os.fsencode(name), f"{mode:o}".encode(), os.fsencode(content))
+            fields += os.fsencode(name), b"%o" % mode, os.fsencode(content)
+        hasher = sha256()
+        _update(hasher, *fields)
         return hasher.digest(), tuple(below)
 
     def _content(self, path: str, seen: Stat, parent: int = -1, name: str = "") -> str:
         """The digest of a file's bytes and attributes. `parent` is its directory, where that is open already."""
-        key = os.path.join(self._root, path)
+        key = self._above + path
         self._used.add(key)
         known = self._cache.get(key, seen)
         if known is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ def load(place: Path, root: str) -> Known:
         return {}
     mark, _, body = data.partition(b"\n")
     # Written without waiting for the disk, and so after a power cut it may be anything.
-    if mark != sha256(body).hexdigest().encode():
+    if mark != _mark(body):
         return {}
     said = json.loads(body)
     if (said["format"], said["root"]) != (_FORMAT, root):
@@ -60,7 +61,12 @@ def keep(place: Path, root: str, known: Iterable[tuple[str, tuple[Stat, str]]]) 
     body = json.dumps({"format": _FORMAT, "root": root, "files": by_directory}, separators=(",", ":")).encode()
     if len(body) < _MAX_BYTES:
         files.make_directory(place, durable=False)
-        files.replace(_path(place, root), sha256(body).hexdigest().encode() + b"\n" + body, durable=False)
+        files.replace(_path(place, root), _mark(body) + b"\n" + body, durable=False)
+
+
+def _mark(body: bytes) -> bytes:
+    """Tells what was cut off or damaged; who can write here can write whatever it likes to the store."""
+    return b"%08x %d" % (zlib.crc32(body), len(body))
 
 
 def _path(place: Path, root: str) -> Path:

@@ -61,14 +61,22 @@ class IdMap:
         """Whether there is only one id, so that no file can belong to anybody else."""
         return sum(each.size for each in self.uids) == 1
 
-    def nested(self) -> IdMap:
-        """The same ids for a user namespace that is made within one of this map: there each is itself.
+    def within(self, outer: IdMap) -> IdMap:
+        """The same for a user namespace that is made within one of the map `outer`, in whose ids it is said.
 
         Part by part, since the kernel maps nothing that lies across two parts of the outer map.
         """
-        parts = (tuple(IdMapping(each.container_id, each.container_id, each.size) for each in mappings)
-                 for mappings in (self.uids, self.gids))  # fmt: skip
-        return IdMap(*parts)
+        return IdMap(_within(self.uids, outer.uids), _within(self.gids, outer.gids))
+
+    def outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """What a user and a group of inside are outside; whoever has no number there stays as it is."""
+        return _outside(self.uids, uid), _outside(self.gids, gid)
+
+    def keeping(self, uid: int, gid: int) -> IdMap:
+        """Of a map of ranges: the caller, who is root in this one, is that user and group; all others come after each
+        other.
+        """
+        return IdMap(_keeping(self.uids, uid), _keeping(self.gids, gid))
 
     def has_gid(self, gid: int) -> bool:
         """Whether group `gid` exists inside."""
@@ -112,6 +120,42 @@ class IdMap:
             return False
         _write(f"/proc/{pid}/uid_map", _lines(self.uids))
         return True
+
+
+def _within(mappings: Sequence[IdMapping], outer: Sequence[IdMapping]) -> tuple[IdMapping, ...]:
+    found = []
+    for each in mappings:
+        for around in outer:
+            first = max(each.host_id, around.host_id)
+            end = min(each.host_id + each.size, around.host_id + around.size)
+            if first < end:
+                inside = each.container_id + first - each.host_id
+                found.append(IdMapping(inside, around.container_id + first - around.host_id, end - first))
+    return tuple(found)
+
+
+def _outside(mappings: Sequence[IdMapping], number: int) -> int:
+    for each in mappings:
+        if each.container_id <= number < each.container_id + each.size:
+            return each.host_id + number - each.container_id
+    return number
+
+
+def _keeping(mappings: Sequence[IdMapping], own: int) -> tuple[IdMapping, ...]:
+    caller, *others = mappings
+    found, number = [IdMapping(own, caller.host_id, 1)], 0
+    for each in others:
+        # What comes before it, and what comes after.
+        before = max(0, min(own - number, each.size))
+        if before:
+            found.append(IdMapping(number, each.host_id, before))
+            number += before
+        if number == own:
+            number += 1
+        if before < each.size:
+            found.append(IdMapping(number, each.host_id + before, each.size - before))
+            number += each.size - before
+    return tuple(found)
 
 
 def newuidmap() -> str | None:

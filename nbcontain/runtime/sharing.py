@@ -37,7 +37,8 @@ class NamespaceOptions:
     uts: str = option("--uts", help="host: it has this machine's name", metavar="MODE")
     cgroupns: str = option("--cgroupns", help="private, or host", metavar="MODE")
     userns: str = option(
-        "--userns", help="whose ids it has: host, private, auto[:size=N] (ids of its own), or container:NAME",
+        "--userns",
+        help="whose ids it has: host, private, auto[:size=N] (its own), keep-id (you are yourself), or container:NAME",
         metavar="MODE",
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import syscalls
 from nbcontain.linux.idmap import IdMap
+from nbcontain.oci.spec import IdMapping
 from nbcontain.runtime import namespaces
 from nbcontain.runtime.messages import Channel, Message, describe, error_of
 from nbcontain.runtime.namespaces import Birth
@@ -123,13 +124,22 @@ def _nest(within: int, ids: IdMap) -> None:
     if mapper == 0:
         # Who may map more than one id stands outside of the new namespace, with the rights of the one that it is in.
         os.close(is_ready)
-        run(lambda: ids.nested().write(stage) if os.read(ready, 1) else None)
+        run(lambda: ids.within(_outer()).write(stage) if os.read(ready, 1) else None)
     os.close(ready)
     syscalls.unshare(syscalls.CLONE_NEWUSER)
     os.write(is_ready, b".")
     os.close(is_ready)
     if os.waitpid(mapper, 0)[1]:
         raise SetupFailed("the container's user namespace cannot be given its ids")
+
+
+def _outer() -> IdMap:
+    """The map of the user namespace that this process is in."""
+    maps = []
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/self/{name}", encoding="ascii") as lines:
+            maps.append(tuple(IdMapping(*map(int, line.split())) for line in lines))
+    return IdMap(*maps)
 
 
 def _set_clocks(pid: int, offsets: str) -> None:

@@ -13,7 +13,12 @@ USUAL_SIZE = 65_536
 """As many ids as images know of."""
 _MACHINES = IdMapping(0, 524_288, 1_879_048_192 - 524_288)
 """What systemd sets apart for the containers of a machine (UIDS-GIDS.md)."""
-_ROOTLESS = {"keep-id": "be its own id inside", "nomap": "not be there inside", "auto": "have a range of its own"}
+_ROOTLESS = {
+    "nomap": "the image and all else are in directories of yours alone, where a first process in which you do not exist"
+    " finds nothing",
+    "auto": "for you to have a range of its own, the image's files would have to be shown with other owners than on the"
+    " disk, which the kernel lets root alone do (mount_setattr(2), MOUNT_ATTR_IDMAP)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,8 @@ class UserMode:
     """So many ids of its own; 0 is those that containers have here."""
     container: str = ""
     """Whose user namespace it joins."""
+    kept: tuple[int, int] | None = None
+    """Who is this user and group inside, by numbers; -1 for the same as outside."""
 
 
 def user_mode(text: str, *, is_root: bool) -> UserMode:
@@ -40,14 +47,26 @@ def user_mode(text: str, *, is_root: bool) -> UserMode:
             f"--userns {text} is for users other than root", why="root's own id is every container's here already",
             hint="--userns auto gives a container ids of its own",
         )  # fmt: skip
+    if word == "keep-id":
+        return UserMode(kept=_kept(text, rest))
     if word in _ROOTLESS:
         raise UsageError(
-            f"--userns {text} is not to be had by an ordinary user",
-            why=f"for you to {_ROOTLESS[word]}, the image's files would have to be shown with other owners than on the"
-            " disk, which the kernel lets root alone do (mount_setattr(2), MOUNT_ATTR_IDMAP)",
-            hint="--user NUMBER with -v DIRECTORY:/path:U" if word == "keep-id" else "leave --userns out",
+            f"--userns {text} is not to be had by an ordinary user", why=_ROOTLESS[word], hint="leave --userns out"
         )
-    raise UsageError(f"--userns: invalid USER mode: {text}", hint="host, private, auto[:size=N], or container:NAME")
+    raise UsageError(
+        f"--userns: invalid USER mode: {text}",
+        hint="host, private, auto[:size=N], keep-id[:uid=N,gid=N], or container:NAME",
+    )
+
+
+def _kept(text: str, rest: str) -> tuple[int, int]:
+    found = {"uid": -1, "gid": -1}
+    for each in filter(None, rest.split(",")):
+        name, _, number = each.partition("=")
+        if name not in found or not number.isascii() or not number.isdecimal() or int(number) >= 2**32 - 1:
+            raise UsageError(f"--userns {text}: {each} says no id", hint="--userns keep-id:uid=1000,gid=1000")
+        found[name] = int(number)
+    return found["uid"], found["gid"]
 
 
 def _size(text: str, rest: str) -> int:

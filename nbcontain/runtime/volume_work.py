@@ -15,6 +15,7 @@ from typing import Any
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import trees
+from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import identity
 from nbcontain.runtime.rootfs import function
 from nbcontain.store import files, tar
@@ -51,6 +52,26 @@ def fill_volume(arguments: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     _take_place(alone=arguments["alone"])
     if arguments["durable"]:
         files.sync_directory(Path("/"))
+    return {"entries": entries}
+
+
+@function
+def give_to_others(arguments: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Make the root, which is empty, what the image (fds[0]) is, for whom its files belong to others.
+
+    `arguments` are the numbers of an id map: from what is seen as their owners to whose they are to be.
+    """
+    moved = IdMap.from_numbers(arguments)
+
+    def owner(uid: int, gid: int) -> tuple[int, int]:
+        return moved.outside(uid, gid)
+
+    root = os.open("/", _DIRECTORY)
+    try:
+        entries = clone_between(fds[0], root, owner)
+        copy_attributes(fds[0], root, owner)
+    finally:
+        os.close(root)
     return {"entries": entries}
 
 

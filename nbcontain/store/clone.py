@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from nbcontain.linux import syscalls
@@ -26,6 +27,8 @@ _NO_RANGE = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS
 _XATTR_REFUSED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.E2BIG, errno.ENOSPC, errno.ERANGE, errno.EACCES})
 _CHUNK_BYTES = 1 << 30
 _SMALL_BYTES = 1 << 16
+_CAPABILITY, _OF_A_ROOT_BYTES = b"security.capability", 24
+Owner = Callable[[int, int], tuple[int, int]]
 
 
 def copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
@@ -66,30 +69,34 @@ def clone(root: str, source: str, target: str, index: int, *, linked: bool, boot
         os.umask(old_umask)
 
 
-def clone_between(source: int, target: int) -> int:
-    """Make an empty directory what another one is, both open. The number of entries. Nobody writes to either."""
+def clone_between(source: int, target: int, owner: Owner | None = None) -> int:
+    """Make an empty directory what another one is, both open. The number of entries. Nobody writes to either.
+
+    With `owner` the copies belong to whom it says, for each user and group.
+    """
     old_umask = os.umask(0)
     try:
-        copy = _Clone(source, target, linked=False)
+        copy = _Clone(source, target, linked=False, owner=owner)
         copy.run()
         return copy.entries
     finally:
         os.umask(old_umask)
 
 
-def copy_attributes(source: int, target: int) -> None:
+def copy_attributes(source: int, target: int, owner: Owner | None = None) -> None:
     """Give an open directory the owner, mode, times and extended attributes of another."""
     status, made = os.fstat(source), os.fstat(target)
-    _finish(source, target, status, (made.st_uid, made.st_gid))
+    _finish(source, target, status, (made.st_uid, made.st_gid), owner)
 
 
 class _Clone:
     """One run of `clone`."""
 
-    def __init__(self, source: int, target: int, linked: bool) -> None:
+    def __init__(self, source: int, target: int, linked: bool, owner: Owner | None = None) -> None:
         self._source = source
         self._target = target
         self._linked = linked
+        self._owner = owner
         made = os.fstat(target)
         self._own = (made.st_uid, made.st_gid)
         """Whom new files belong to, as the empty directory does."""
@@ -169,7 +176,7 @@ class _Clone:
             try:
                 if status.st_size:
                     copy_content(source, target, status)
-                _finish(source, target, status, self._own)
+                _finish(source, target, status, self._own, self._owner)
             finally:
                 os.close(target)
         finally:
@@ -183,8 +190,8 @@ class _Clone:
             os.symlink(os.readlink(name, dir_fd=found), name, dir_fd=made)
         else:
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=made)
-        if (status.st_uid, status.st_gid) != self._own:
-            os.chown(name, status.st_uid, status.st_gid, dir_fd=made, follow_symlinks=False)
+        if (owner := _owner_of(status, self._owner)) != self._own:
+            os.chown(name, *owner, dir_fd=made, follow_symlinks=False)
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=made, follow_symlinks=False)
 
     def _finish_directory(self, path: bytes) -> None:
@@ -192,20 +199,30 @@ class _Clone:
         try:
             made = self._open(self._target, path)
             try:
-                _finish(found, made, os.fstat(found), self._own)
+                _finish(found, made, os.fstat(found), self._own, self._owner)
             finally:
                 os.close(made)
         finally:
             os.close(found)
 
 
-def _finish(source: int, target: int, status: os.stat_result, own: tuple[int, int]) -> None:
+def _owner_of(status: os.stat_result, owner: Owner | None) -> tuple[int, int]:
+    return owner(status.st_uid, status.st_gid) if owner is not None else (status.st_uid, status.st_gid)
+
+
+def _finish(
+    source: int, target: int, status: os.stat_result, own: tuple[int, int], owner: Owner | None
+) -> None:  # fmt: skip
     """All that a file or directory is besides its content. `own` is whom the new one belongs to already."""
-    if (status.st_uid, status.st_gid) != own:
-        os.fchown(target, status.st_uid, status.st_gid)
+    if (wanted := _owner_of(status, owner)) != own:
+        os.fchown(target, *wanted)
     for name in _xattrs(source):
         try:
-            os.setxattr(target, name, os.getxattr(source, name))
+            value = os.getxattr(source, name)
+            if owner is not None and name == _CAPABILITY and len(value) == _OF_A_ROOT_BYTES:
+                # Not those of the root whose it was, but of whoever is root here (capabilities(7), VFS_CAP_REVISION_2).
+                value = value[:3] + b"\x02" + value[4:-4]
+            os.setxattr(target, name, value)
         except OSError as error:
             if error.errno not in _XATTR_REFUSED:
                 raise

@@ -417,11 +417,13 @@ def sync_filesystem_of(fd: int, path: Path) -> None:
         syscalls.syncfs(fd)
 
 
-def write(fd: int, data: bytes | bytearray | memoryview) -> None:
-    """All of `data`, however many calls it takes."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+def write(fd: int, *pieces: bytes | bytearray | memoryview) -> None:
+    """All of the pieces, some hundreds at most, however many calls it takes."""
+    done = os.writev(fd, pieces) if len(pieces) > 1 else 0
+    for piece in pieces:
+        view, done = memoryview(piece)[done:], max(0, done - len(piece))
+        while view:
+            view = view[os.write(fd, view) :]
 
 
 def open_to_append(path: Path, mode: int = 0o600) -> int:
@@ -430,10 +432,7 @@ def open_to_append(path: Path, mode: int = 0o600) -> int:
 
 
 def begin_writing_out(fd: int, offset: int, size_bytes: int) -> None:
-    """Have the disk begin with what was written there, while more is made; `sync_file` has then less to wait for.
-
-    A size of 0 stands for all that follows.
-    """
+    """Have the disk begin with what was written there, or all that follows with 0 bytes: `sync_file` waits for less."""
     from nbcontain.linux import syscalls
 
     syscalls.begin_writing_out(fd, offset, size_bytes)

@@ -12,7 +12,7 @@ from nbcontain.builder import BuildTask
 from nbcontain.display.text import lines
 from nbcontain.display.view import View, update
 from nbcontain.engine import Engine
-from nbcontain.errors import ImageNotFound, StepFailed
+from nbcontain.errors import BuildError, ImageNotFound, StepFailed
 from nbcontain.events import Notice
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.store import gc
@@ -219,3 +219,17 @@ def test_what_a_step_may_use_is_part_of_it_and_where_a_host_is_is_not(engine: En
         [why] = whys(build(engine, text, context, **{**given, **another})).values()
         assert why.startswith("--add-host, --shm-size or --ulimit is ")
         build(engine, text, context, **given)
+
+
+def test_a_build_without_a_name_that_fails_says_what_opens_a_shell_there(
+    engine: Engine, busybox_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    for directory, context in ((tmp_path, Path("here")), (tmp_path / "here", Path("."))):
+        monkeypatch.chdir(directory)
+        with pytest.raises(BuildError) as caught:
+            engine.build(f"FROM busybox\nRUN echo {context} > /half; false\n", BuildOptions(context=context)).result()
+        assert "--rm -it @failed sh" in caught.value.hint
+        assert said(engine, "@failed", "cat /half") == f"{context}\n"
+    # Two directories are two builds, whatever each is called from where it was built.
+    assert len(list(engine.store.builds.walk())) == 2

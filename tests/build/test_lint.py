@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from nbcontain.build.lint import Readable, check
+from nbcontain.build.lint import check
 from nbcontain.build.patterns import Ignore
 from nbcontain.build.plan import BuildOptions, plan
+from nbcontain.build.readable import Readable
 from nbcontain.dockerfile import parse
 from nbcontain.dockerfile.rules import CHECKS, HINTS
 from nbcontain.errors import DockerfileError, ImageNotFound

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from nbcontain.build import fingerprint
+from nbcontain.build import fingerprint, remembered
 from nbcontain.build.context import ContentCache, Context
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.selection import Wanted
 from nbcontain.engine import Engine
-from nbcontain.oci.digest import sha256
 from nbcontain.store import gc
 
 Look = Callable[[], tuple[str, list[str]]]
@@ -105,7 +104,7 @@ def test_what_is_not_whole_is_as_if_it_were_not_there(tmp_path: Path, look: Look
             path.mkdir()
         case _:
             said = json.dumps(body | {damage: "another"}).encode()
-            path.write_bytes(sha256(said).hexdigest().encode() + b"\n" + said)
+            path.write_bytes(remembered._mark(said) + b"\n" + said)
     again, read = look()
     assert again == found and len(read) == 4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -121,12 +122,15 @@ def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ways:
     return elsewhere
 
 
-def test_a_way_out_that_ends_at_once_is_none(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_program_ends_at_once_and_there_is_no_link_either_connections_leave_and_that_is_told(
+    ways: Ways, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def refused(*_: object) -> None:
         raise NetworkError("no link either")
 
     monkeypatch.setattr(links.Links, "lay_out", refused)
-    assert ways() == [("", "pasta: no such device; no link either", -1)] * 2
+    assert ways() == [("socket swap", "pasta: no such device", -1)] * 2
+    assert json.loads((tmp_path / "uplink" / "way.json").read_text())["unrelayed"] == "no link either"
 
 
 def test_a_program_that_never_led_out_is_in_nobodys_way(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:

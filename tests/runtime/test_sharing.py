@@ -120,7 +120,7 @@ def test_what_stands_where_the_memory_was_is_not_taken_for_it(machine: Machine) 
 
 @pytest.mark.parametrize("options", [
     {"pid": "x"}, {"pid": "container:"}, {"ipc": "shared"}, {"uts": "container:x"}, {"cgroupns": "other"},
-    {"userns": "x"}, {"userns": "keep-id"}, {"ipc": "host", "sysctl": ("kernel.shmmax=1",)},
+    {"userns": "x"}, {"userns": "keep-id:size=1"}, {"ipc": "host", "sysctl": ("kernel.shmmax=1",)},
 ])  # fmt: skip
 def test_what_is_no_mode_is_told(machine: Machine, options: dict[str, object]) -> None:
     with pytest.raises(UsageError):

@@ -181,7 +181,8 @@ def test_where_nothing_can_be_mounted_it_cannot_be_had(machine: Machine) -> None
 @pytest.mark.parametrize(("text", "is_root", "expected"), [
     ("", True, UserMode()), ("host", True, UserMode()), ("host", False, UserMode()), ("private", False, UserMode()),
     ("private", True, UserMode(65536)), ("auto", True, UserMode(65536)), ("auto:size=4096", True, UserMode(4096)),
-    ("container:x", False, UserMode(container="x")),
+    ("container:x", False, UserMode(container="x")), ("keep-id", False, UserMode(kept=(-1, -1))),
+    ("keep-id:gid=7,uid=5", False, UserMode(kept=(5, 7))), ("keep-id:uid=5", False, UserMode(kept=(5, -1))),
 ])  # fmt: skip
 def test_modes_are_read(text: str, is_root: bool, expected: UserMode) -> None:
     assert user_mode(text, is_root=is_root) == expected
@@ -189,7 +190,8 @@ def test_modes_are_read(text: str, is_root: bool, expected: UserMode) -> None:
 
 @pytest.mark.parametrize(("text", "is_root", "why"), [
     ("keep-id", True, "other than root"), ("nomap", True, "other than root"), ("auto:size=0", True, "no size"),
-    ("auto:uidmapping=0:1:2", True, "not here"), ("keep-id:uid=5,gid=5", False, "ordinary user"),
+    ("auto:uidmapping=0:1:2", True, "not here"), ("keep-id:uid=x", False, "says no id"),
+    ("keep-id:size=5", False, "says no id"), ("keep-id:uid=4294967295", False, "says no id"),
     ("nomap", False, "ordinary user"), ("auto", False, "ordinary user"), ("container:", True, "invalid USER mode"),
     ("x", False, "invalid USER mode"), ("private:x", False, "invalid USER mode"),
 ])  # fmt: skip

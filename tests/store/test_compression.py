@@ -137,12 +137,12 @@ def test_a_full_disk_ends_a_large_layer_and_its_threads(store: Store, monkeypatc
     threads, wrote = threading.active_count(), 0
     write = files.write
 
-    def fills_up(fd: int, data: bytes | memoryview) -> None:
+    def fills_up(fd: int, *pieces: bytes | memoryview) -> None:
         nonlocal wrote
-        wrote += len(data)
+        wrote += sum(map(len, pieces))
         if wrote > 3_000_000:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(fd, data)
+        write(fd, *pieces)
 
     monkeypatch.setattr(files, "write", fills_up)
     with pytest.raises(DiskFull):

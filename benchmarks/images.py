@@ -72,7 +72,10 @@ class Podman:
         return ended.stdout.decode().strip()
 
     def close(self) -> None:
-        """Take away what is not on the disk."""
+        """Take away what is not on the disk, and a user's process that holds his namespaces."""
+        if os.geteuid():
+            with contextlib.suppress(peers.Refused):
+                self("system", "migrate")
         shutil.rmtree(self.runs, ignore_errors=True)
 
 
@@ -120,8 +123,8 @@ def users_docker(directory: Path) -> Iterator[peers.Docker]:
         "--userland-proxy=false --storage-driver=overlay2"
     )
     runs = tempfile.mkdtemp(prefix="pod-", dir="/tmp")
-    command = ["podman", "--root", str(directory / "podman"), "--runroot", runs, "unshare",
-               "unshare", "--mount", "--propagation=private", "sh", "-c", daemon]  # fmt: skip
+    podman = ["podman", "--root", str(directory / "podman"), "--runroot", runs]
+    command = [*podman, "unshare", "unshare", "--mount", "--propagation=private", "sh", "-c", daemon]
     with (directory / "log").open("wb") as log:
         running = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
@@ -137,6 +140,7 @@ def users_docker(directory: Path) -> Iterator[peers.Docker]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int((directory / "pid").read_text()), signal.SIGTERM)
         running.wait()
+        subprocess.run([*podman, "system", "migrate"], env=env, stderr=subprocess.DEVNULL, check=False)
         shutil.rmtree(runs, ignore_errors=True)
 
 

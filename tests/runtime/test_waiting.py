@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def waiting_of(container: Container) -> list[int]:
     """The stages that wait for a further program in it."""
     assert container.pid is not None
     return [each for each in children_of(supervisor_of(container.pid)) if each != container.pid]
+
+
+def is_told(container: Container, stage: int) -> bool:
+    """Whether its supervisor has told that stage what to run: from then on it looks after its end."""
+    told = Path(f"/proc/{supervisor_of(container.pid)}/fdinfo")
+    for each in told.iterdir():
+        with suppress(OSError):
+            if f"Pid:\t{stage}\n" in each.read_text():
+                return True
+    return False
 
 
 def none_for_answered(container: Container) -> None:
@@ -116,6 +127,7 @@ def test_nobody_inside_keeps_a_supervisor_waiting(machine: Machine) -> None:
     found: list[tuple[int, str]] = []
     asking = threading.Thread(target=lambda: found.append(machine.execute(container, "echo", "late")))
     asking.start()
+    until(lambda: is_told(container, stage))
     # Answered meanwhile.
     container.reread()
     assert asking.is_alive()
@@ -134,6 +146,7 @@ def test_a_stage_that_never_comes_back_leaves_nothing(machine: Machine, leaving:
         target=lambda: codes.append(machine.execute(container, "touch", "/made", leash=leash)[0])
     )
     asking.start()
+    until(lambda: is_told(container, stage))
     if leaving:
         leash.let_go()
     else:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from nbcontain.errors import UsageError, did_you_mean
 from nbcontain.truth import truth
-from nbcontain.values import MISSING, Field, field, fields
+from nbcontain.values import MISSING, Field, field, fields, is_dataclass
 
 T = TypeVar("T")
 REST = argparse.REMAINDER
@@ -131,7 +131,7 @@ def parser_of(options_type: type, prog: str, description: str) -> argparse.Argum
 def _groups(options_type: type) -> list[tuple[str, list[Field[Any]]]]:
     """Headings and what is told of under them; what has none comes first, and is there whatever it has."""
     owners: dict[str, type] = {}
-    known = [each for each in options_type.__mro__ if hasattr(each, "__dataclass_fields__")]
+    known = [each for each in options_type.__mro__ if is_dataclass(each)]
     for owner in reversed(known):
         for each in fields(owner):
             owners.setdefault(each.name, owner)

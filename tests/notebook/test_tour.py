@@ -193,8 +193,10 @@ def assert_harmless(notebook: nbformat.NotebookNode, root: Path) -> None:
     assert shown
     assert [sorted(data) for data in shown if "text/plain" not in data] == []
     assert [tag for data in shown for tag in forbidden(data.get("text/html", ""))] == []
-    # With the state of widgets, which JupyterLab saves where it was told to.
-    stored = nbformat.writes(notebook)
+    # The state of widgets is saved only where JupyterLab was told to; and nbclient does not hear how a card ends that
+    # an earlier cell has shown, so that it has the state of a live one. (What an ended one keeps: test_cards.py.)
+    without = {key: value for key, value in notebook.metadata.items() if key != "widgets"}
+    stored = nbformat.writes(nbformat.NotebookNode({**notebook, "metadata": without}))
     assert len(stored) < 300_000
     assert str(root) not in stored
     assert str(Path.home()) + "/" not in stored

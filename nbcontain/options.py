@@ -116,8 +116,8 @@ def parser_of(options_type: type, prog: str, description: str) -> argparse.Argum
     """The argparse parser of these options."""
     groups = _groups(options_type)
     parser = _Parser(
-        prog=prog, usage=_usage(prog, options_type) if len(groups) > 1 else None, description=description, add_help=False, allow_abbrev=False,
-        formatter_class=_Formatter,
+        prog=prog, usage=_usage(prog, options_type) if len(groups) > 1 else None, description=description,
+        add_help=False, allow_abbrev=False, formatter_class=_Formatter,
     )  # fmt: skip
     for heading, found in groups:
         group = parser.add_argument_group(heading) if heading else parser

@@ -102,6 +102,6 @@ class Further(Based):
 
 
 def test_words_stand_in_the_order_of_their_fields_those_of_bases_first() -> None:
-    assert parse(Further, "x", "", ["web", "80"]) == Further(name="web", port="80")
+    assert parse(Further, "x", "", ["web", "80"], {}) == Further(name="web", port="80")
     shown = parser_of(Further, "x", "").format_help()
     assert shown.index("a name") < shown.index("a port")

@@ -116,16 +116,24 @@ def parser_of(options_type: type, prog: str, description: str) -> argparse.Argum
     """The argparse parser of these options."""
     groups = _groups(options_type)
     parser = _Parser(
-        prog=prog, usage=_usage(prog, groups), description=description, add_help=False, allow_abbrev=False,
-        formatter_class=_Formatter,
+        prog=prog, usage=_usage(prog, options_type) if len(groups) > 1 else None, description=description,
+        add_help=False, allow_abbrev=False, formatter_class=_Formatter,
     )  # fmt: skip
     for heading, found in groups:
         group = parser.add_argument_group(heading) if heading else parser
         for each in found:
-            _add(group, each)
+            if "flags" in each.metadata:
+                _add(group, each)
         if group is parser:
             parser.add_argument("--help", action=_Help, nargs=0, help="show this")
+    for each in _positionals(options_type):
+        _add(parser, each)
     return parser
+
+
+def _positionals(options_type: type) -> list[Field[Any]]:
+    """In the order in which they are typed: those of bases come first, whatever is helped with first."""
+    return [each for each in fields(options_type) if "positional" in each.metadata]
 
 
 def _groups(options_type: type) -> list[tuple[str, list[Field[Any]]]]:
@@ -142,12 +150,10 @@ def _groups(options_type: type) -> list[tuple[str, list[Field[Any]]]]:
     return [each for each in found.items() if each[1] or not each[0]]
 
 
-def _usage(prog: str, groups: Sequence[tuple[str, Sequence[Field[Any]]]]) -> str | None:
+def _usage(prog: str, options_type: type) -> str:
     """In short, where there are groups of flags: nobody finds what is wanted among eighty in brackets."""
-    if len(groups) == 1:
-        return None
     words = []
-    for each in (each for _, found in groups for each in found if "positional" in each.metadata):
+    for each in _positionals(options_type):
         word = each.metadata["metavar"] or each.name.upper()
         wanted = each.metadata["nargs"]
         words.append(word if wanted is None else f"{word} ..." if wanted == "+" else f"[{word} ...]" if word else "")

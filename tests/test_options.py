@@ -87,3 +87,21 @@ def test_help_begins_with_a_commands_own_options_and_has_the_others_under_headin
     assert parse(Grouped, "run", "run it", ["--sysctl", "a=1", "box", "ls", "-d"], {}) == Grouped(
         image="box", command=("ls", "-d"), sysctl="a=1"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class Based:
+    name: str = argument(help="a name")
+
+
+@dataclass(frozen=True, kw_only=True)
+@with_defaults
+class Further(Based):
+    port: str = argument(help="a port", nargs="?", default="")
+
+
+def test_words_stand_in_the_order_of_their_fields_those_of_bases_first() -> None:
+    assert parse(Further, "x", "", ["web", "80"], {}) == Further(name="web", port="80")
+    shown = parser_of(Further, "x", "").format_help()
+    assert shown.index("a name") < shown.index("a port")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -219,79 +217,6 @@ def test_what_docker_refuses_is_refused(both: tuple[Engine, peers.Docker], words
         docker(*words)
     with pytest.raises(UsageError):
         ours(engine, *words)
-
-
-RUNS = "echo one; echo x > /new; trap 'exit 3' TERM; while :; do sleep 0.1; done"
-# In this order, in one store: each with the very exit code and words that docker's has; {here} is a directory.
-LIFE = """
-create --name life --network none -v kept:/kept -v /own tools sh -c SCRIPT
-start life
-start life
-exec life sh -c "until test -e /new; do sleep 0.1; done; exit 9"
-pause life
-pause life
-exec life true
-ps --filter status=paused --format "{{.Names}} {{.State}} {{.LocalVolumes}}"
-unpause life
-unpause life
-exec -e A=b life sh -c "echo $A"
-rename life life
-rename nope other
-rename life alive
-kill -s HUP nope
-kill -s NOPE alive
-cp nope:/x -
-cp alive:/new {here}/out
-cp alive:/new {here}/none/x
-cp alive:/bin {here}/out
-cp {here}/out alive:/in
-cp {here}/none alive:/in
-cp {here}/out alive:/none/
-exec alive cat /in /new
-update --restart nope alive
-update --restart on-failure:2 alive
-inspect -f "{{json .HostConfig.RestartPolicy.Name}} {{.State.Running}} {{.State.Paused}} {{.State.ExitCode}}" alive
-inspect -f "{{.Path}} {{len .Args}} {{.HostConfig.NetworkMode}} {{.Config.Image}} {{.RestartCount}}" alive
-stop -t 5 alive
-stop alive
-wait alive
-wait nope
-kill alive
-pause alive
-exec alive true
-rm -f -v alive
-volume rm kept
-"""
-
-
-def test_the_life_of_a_container_is_dockers_word_for_word(
-    both: tuple[Engine, peers.Docker], tmp_path: Path
-) -> None:  # fmt: skip
-    engine, docker = both
-    told: list[tuple[str, object, object]] = []
-    environ = {**os.environ, "NBCONTAIN_ROOT": str(engine.layout.root)}
-    sides = (
-        ([docker.client, "-H", f"unix://{docker.socket}"], docker.env, tmp_path / "docker"),
-        ([sys.executable, "-m", "nbcontain"], environ, tmp_path / "ours"),
-    )
-    for _, _, here in sides:
-        here.mkdir()
-    applets = 'FROM box\nRUN ["/bin/busybox", "--install", "-s", "/bin"]\nENV GREETING=hello\n'
-    engine.build(applets, BuildOptions(tags=("tools",))).result()
-    engine.archives.save(("tools",), str(tmp_path / "tools.tar")).result()
-    docker("load", "-i", str(tmp_path / "tools.tar"))
-    for line in LIFE.strip().splitlines():
-        found = []
-        for program, env, here in sides:
-            said = shlex.split(line.replace("SCRIPT", shlex.quote(RUNS)))
-            words = [word.replace("{here}", str(here)) for word in said]
-            done = subprocess.run([*program, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
-            found.append((done.returncode, re.sub(r"[0-9a-f]{64}", "ID", done.stdout)))
-        told.append((line, found[1], found[0]))
-    for words in (("rmi", "tools"), ("image", "prune", "-f")):
-        docker(*words)
-        ours(engine, *words)
-    assert [(line, mine) for line, mine, _ in told] == [(line, theirs) for line, _, theirs in told]
 
 
 def masked(text: str) -> list[str]:

@@ -68,8 +68,8 @@ class Beforehand:
             self._prepare_network()
 
     def _prepare_network(self) -> None:
-        # Only root of the machine gets back; an ordinary user may not leave, and root of a user namespace would lose the
-        # machine's network for a container that wants it.
+        # Only root of the machine gets back. An ordinary user may not leave; root of a user namespace would lose the
+        # machine's network, which a container may want.
         if _is_in_user_namespace():
             return
         own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

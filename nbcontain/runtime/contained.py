@@ -31,7 +31,6 @@ def main(channel: Channel, rung: Rung = _FULL, rehearse: Callable[[], None] = la
     """Init of ours: wait for what to be; be it, shut in as `rung` says. `rehearse` is done where there is time."""
     done = Beforehand()
 
-
     def wait() -> None:
         rehearse()
         done.prepare(rung)

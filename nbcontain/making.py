@@ -78,7 +78,8 @@ def made(
     with engine.store.shared():
         if not engine.store.snapshots.has_all(image.layers):
             engine.ordinary.stacks.unpack(image.layers)
-        tells = None if ids.differ or runtime or is_unusual(spec) else foretell
+        differs = ids.differ or runtime or is_unusual(spec) or not engine.networks.is_born_as_said(wish)
+        tells = None if differs else foretell
         text = spec_to_text(spec) if tells else ""
         if tells and not mounting.mounts:
             tells.spec(container_id, text)

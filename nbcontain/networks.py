@@ -291,6 +291,10 @@ class Networks:
 
     # --- starting ---
 
+    def is_born_as_said(self, wish: Wish) -> bool:
+        """Whether a container's spec says already when it is made what it is born into; else `launch` writes it."""
+        return not wish.mode.startswith(JOINED) and (self._engine.host.ids.is_identity or not wish.is_networked)
+
     def launch(
         self, container: Container, *, leash: Leash | None, stdin: int | None, launcher: Launcher | None = None,
         emit: Emit = lambda event: None,

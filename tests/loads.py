@@ -56,9 +56,9 @@ def with_wrk(machine: Machine, context: Path) -> None:
     machine.build("FROM box\nCOPY load /load\n", "loader", context)
 
 
-def loading(machine: Machine, address: str, **options: object) -> Container:
+def loading(machine: Machine, address: str, *, for_s: int = LOAD_S, **options: object) -> Container:
     """A container in which wrk has begun to ask there."""
-    words = " ".join(_words(address))
+    words = " ".join(_words(address, for_s))
     script = f"echo ready; exec /load/ld-linux-*.so.2 --library-path /load /load/wrk {words}"
     return machine.start(script, image="loader", **options)
 
@@ -72,8 +72,8 @@ def killed_under_load_from(load: Container, victim: Container, address: str) -> 
     return _answered(said, address)
 
 
-def _words(address: str) -> list[str]:
-    return ["-t1", "-c8", f"-d{LOAD_S}s", "--timeout", "2s", address]
+def _words(address: str, for_s: int = LOAD_S) -> list[str]:
+    return ["-t1", "-c8", f"-d{for_s}s", "--timeout", "2s", address]
 
 
 def _killed(victim: Container) -> None:

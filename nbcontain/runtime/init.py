@@ -105,7 +105,7 @@ def prepared_process(process: Process, annotations: Mapping[str, str], seccomp: 
     by a process in there, which then has next to nothing to do. Gives what that is."""
     leave_keyring()
     confine.default_signals()
-    return partial(_be_prepared, programs.prepare(process, annotations, seccomp), process)
+    return partial(_be_prepared, programs.prepare(process, annotations, seccomp, is_first=False), process)
 
 
 def _be_prepared(program: programs.Program, process: Process, channel: Channel) -> None:

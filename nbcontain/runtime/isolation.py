@@ -14,6 +14,7 @@ import re
 import stat
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import mount_options, syscalls, trees
@@ -26,6 +27,8 @@ from nbcontain.values import dataclass, replace
 DETACHED = "detached"
 """The type of a mount that is handed over as a descriptor; its source is a number."""
 _BETWEEN_LAYERS = re.compile(r"(?<!\\):")
+_IS_VOLATILE = "work/incompat/volatile"
+"""In a work directory where a volatile overlay was mounted, which the kernel then mounts no more (overlayfs.rst)."""
 _PLAIN = frozenset({"/proc", "/sys", "/dev"})
 _STATISTICS = frozenset(
     f"/proc/{name}"
@@ -99,6 +102,10 @@ def _mount_overlay(root: Mount, *, volatile: bool) -> int:
         ]
         if volatile and upper:
             options.append("volatile")
+            # Nothing of it has been lost: who was told of this container and does not become it had mounted it.
+            with suppress(FileNotFoundError):
+                os.unlink(f"{work}/{_IS_VOLATILE}/dirty")
+                os.rmdir(f"{work}/{_IS_VOLATILE}")
         if len(text := ",".join(options)) >= os.sysconf("SC_PAGESIZE"):
             raise SetupFailed(f"an image of {len(lowers)} layers is more than this kernel's overlay can mount")
         # Any directory will do as mount point, here where nobody else looks: the overlay covers its own upper one.

@@ -222,10 +222,11 @@ def test_who_was_told_of_a_container_that_is_not_started_after_all_is_gone(machi
     until(lambda: not told(options.hostname))
 
 
+@pytest.mark.parametrize("removes", [False, True])
 @pytest.mark.skipif(os.geteuid() != 0, reason="looks into other namespaces")
-def test_a_container_starts_though_who_was_told_of_it_is_dead(machine: Machine) -> None:
+def test_a_container_starts_though_who_was_told_of_it_is_dead(machine: Machine, removes: bool) -> None:
     machine.run("true")
-    options = RunOptions(image="box", command=("echo", "there"), hostname=f"dead{os.getpid()}")
+    options = RunOptions(image="box", command=("echo", "there"), hostname=f"dead{os.getpid()}", remove=removes)
 
     @contextmanager
     def killing(container: Container) -> Iterator[None]:
@@ -234,10 +235,12 @@ def test_a_container_starts_though_who_was_told_of_it_is_dead(machine: Machine) 
         until(lambda: not told(options.hostname))
         yield
 
-    assert machine.engine.run(options, around=killing).result().stdout == "there\n"  # type: ignore[union-attr]
+    task = machine.engine.run(options, around=killing, fills=False)
+    assert task.result().stdout == "there\n"  # type: ignore[union-attr]
 
 
-def test_who_was_told_of_another_container_than_it_becomes_is_not_it(machine: Machine) -> None:
+@pytest.mark.parametrize("removes", [False, True])
+def test_who_was_told_of_another_container_than_it_becomes_is_not_it(machine: Machine, removes: bool) -> None:
     machine.run("true")
 
     @contextmanager
@@ -248,8 +251,9 @@ def test_who_was_told_of_another_container_than_it_becomes_is_not_it(machine: Ma
         Bundle(container.bundle.path).write_spec(replace(spec, process=words, hostname="changed"))
         yield
 
-    options = RunOptions(image="box", command=("echo", "told"))
-    assert machine.engine.run(options, around=changing).result().stdout == "changed\n"  # type: ignore[union-attr]
+    options = RunOptions(image="box", command=("echo", "told"), remove=removes)
+    task = machine.engine.run(options, around=changing, fills=False)
+    assert task.result().stdout == "changed\n"  # type: ignore[union-attr]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts")

@@ -53,7 +53,7 @@ def test_no_lesson_stops(
     told = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"00": ')))
     assert {number: each["error"] for number, each in told.items() if each["error"]} == {}
     if rung == "none":  # images, layers, tags and registries are shown there as everywhere
-        assert told["01"]["proved"] >= 20 and told["01"]["passed_over"] >= 30
+        assert told["01"]["proved"] >= 25 and told["01"]["proved"] + told["01"]["passed_over"] >= 53
         assert told["05"]["proved"] >= 20 and told["05"]["judged"].keys() == {"05-1", "05-2"}
     assert list(tmp_path.glob("*.tar")) == [] and list(tmp_path.glob("no-container-*")) == []
 

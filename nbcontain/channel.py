@@ -94,9 +94,7 @@ class Channel:
         """The next packet and its fds (close-on-exec); (None, []) at end-of-file. Waits."""
         fds = array.array("i")
         try:
-            data, ancillary, _, _ = self.socket.recvmsg(
-                _PACKET_BYTES, socket.CMSG_SPACE(_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
-            )
+            data, ancillary = self._packet(fds.itemsize)
         except ConnectionResetError:
             return None, []
         for level, kind, content in ancillary:
@@ -110,6 +108,14 @@ class Channel:
             raise
         _close(fds)
         return None, []
+
+    def _packet(self, fd_bytes: int) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+        given = _PACKET_BYTES, socket.CMSG_SPACE(_FDS * fd_bytes), socket.MSG_CMSG_CLOEXEC
+        try:
+            return self.socket.recvmsg(*given)[:2]
+        except ConnectionResetError:
+            # It has left something of ours unread. That is told once, and before what it said last.
+            return self.socket.recvmsg(*given)[:2]
 
     def close(self) -> None:
         self.socket.close()

@@ -32,3 +32,14 @@ def test_a_large_packet_without_its_memory_is_no_message() -> None:
         ours.receive()
     ours.close()
     theirs.close()
+
+
+def test_the_last_word_of_who_leaves_something_unread_arrives() -> None:
+    ours, theirs = Channel.pair()
+    ours.send({"started": True})
+    theirs.send({"do": "keep"})
+    # It closes without having read ours: the kernel tells of that before it gives what was sent.
+    theirs.close()
+    assert ours.receive() == ({"do": "keep"}, [])
+    assert ours.receive() == (None, [])
+    ours.close()

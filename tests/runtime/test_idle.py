@@ -84,8 +84,8 @@ def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machi
     links = {int(each.name): os.readlink(each) for each in Path(f"/proc/{first}/fd").iterdir()}
     assert sorted(each.partition(":")[0] for number, each in links.items() if number > 2) == ["anon_inode", "socket"]
     script = "id -u; cat; pwd; echo $A; nothing"
-    wanted = machine.execute(container, "sh", "-c", script, user="1000", cwd="/tmp", env=("A=b",))
-    assert wanted == (127, "1000\n/tmp\nb\n")
+    wanted = machine.execute(container, "sh", "-c", script, user="1000", cwd="/etc", env=("A=b",))
+    assert wanted == (127, "1000\n/etc\nb\n")
     until(lambda: len(waiting()) == 1 and waiting() != [first])
     os.kill(waiting()[0], signal.SIGKILL)
     assert machine.execute(container, "echo", "there")[1] == "there\n"

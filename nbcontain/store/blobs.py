@@ -111,11 +111,10 @@ class BlobWriter:
         self._early = WriteOut(fd)
         self.size = 0
 
-    def write(self, *pieces: bytes | bytearray | memoryview) -> None:
-        files.write(self._fd, *pieces)
-        for piece in pieces:
-            self._sum.update(piece)
-            self.size += len(piece)
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        files.write(self._fd, data)
+        self._sum.update(data)
+        self.size += len(data)
         self._early.reached(self.size)
 
     def digest(self) -> Digest:

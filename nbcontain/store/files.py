@@ -417,13 +417,11 @@ def sync_filesystem_of(fd: int, path: Path) -> None:
         syscalls.syncfs(fd)
 
 
-def write(fd: int, *pieces: bytes | bytearray | memoryview) -> None:
-    """All of the pieces, some hundreds at most, however many calls it takes."""
-    done = os.writev(fd, pieces) if len(pieces) > 1 else 0
-    for piece in pieces:
-        view, done = memoryview(piece)[done:], max(0, done - len(piece))
-        while view:
-            view = view[os.write(fd, view) :]
+def write(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """All of `data`, however many calls it takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def open_to_append(path: Path, mode: int = 0o600) -> int:

@@ -7,7 +7,7 @@ such is told by a sample of it, unless the block before became much smaller: so 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 _LEVEL = 1
@@ -39,11 +39,8 @@ class GzipStream:
         self._head = _HEAD
         self._went_well = False
 
-    def compress(self, block: Block) -> list[Block]:
-        """One more block: what is to be written, piece by piece, which may be nothing yet.
-
-        Pieces of what is stored are the block's own: it has to stay as it is until they are written.
-        """
+    def compress(self, block: Block) -> bytes:
+        """One more block. May give nothing yet."""
         head, self._head = self._head, b""
         self._sum = self._crc32(block, self._sum)
         self._size += len(block)
@@ -51,11 +48,11 @@ class GzipStream:
             # What follows refers to nothing before this point, where the decompressor knows more than the compressor.
             flushed = self._deflate.flush(self._full_flush) if self._is_pending else b""
             self._is_pending = False
-            return [head + flushed, *_stored(block)]
+            return head + flushed + _stored(block)
         self._is_pending = True
         packed = bytes(self._deflate.compress(block))
         self._went_well = len(packed) < _WELL * len(block)
-        return [head + packed]
+        return head + packed
 
     def finish(self) -> bytes:
         """The rest."""
@@ -70,13 +67,15 @@ class GzipStream:
         return self._compressed(sample) < _WORTH * len(sample)
 
 
-def _stored(block: Block) -> Iterator[Block]:
+def _stored(block: Block) -> bytes:
+    # A copy: whose block it is may write to it as soon as it is compressed, and this is written later.
     view = memoryview(block)
+    pieces: list[bytes | memoryview] = []
     for at in range(0, len(view), _STORED_BYTES):
         piece = view[at : at + _STORED_BYTES]
         size = len(piece)
-        yield b"\0" + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
-        yield piece
+        pieces += (b"\0" + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little"), piece)
+    return b"".join(pieces)
 
 
 def _tools() -> tuple[Any, Callable[[bytes], int], Callable[[Block, int], int], int]:

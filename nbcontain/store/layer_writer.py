@@ -26,7 +26,7 @@ from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
 from nbcontain.store.blobs import Blobs, BlobWriter
 from nbcontain.store.gzip_stream import GzipStream
 from nbcontain.store.ring import Sender
-from nbcontain.store.stage import Block, Stage
+from nbcontain.store.stage import Stage
 
 BLOCK_BYTES = 1 << 20
 _BLOCKS = 8
@@ -73,9 +73,9 @@ class LayerWriter:
         self._block: memoryview | None = None
         self._filled = 0
         self._free = threading.Semaphore(self._blocks.slots - 1)
-        """Blocks that neither the compressor nor the disk needs any more, without the first, which nobody waits for."""
-        self._compressing: Stage[memoryview] | None = None
-        self._writing: Stage[list[Block]] | None = None
+        """Blocks that the compressor does not need any more, without the first, which nobody waits for."""
+        self._compressing: Stage | None = None
+        self._writing: Stage | None = None
         self._is_whole = False
 
     def __enter__(self) -> LayerWriter:
@@ -148,24 +148,17 @@ class LayerWriter:
         if self._compressing is None:
             if count < BLOCK_BYTES:
                 self._sum.update(block)
-                self._blob.write(*self._compressor.compress(block))
+                self._blob.write(self._compressor.compress(block))
                 return
-            self._writing = Stage(lambda pieces: self._blob.write(*pieces), _AHEAD, self._written)
-            self._compressing = Stage(self._compress, _AHEAD, lambda block: self._free.release())
+            self._writing = Stage(self._blob.write, _AHEAD)
+            self._compressing = Stage(self._compress, _AHEAD, self._free.release)
         # Before it is hashed here: the other threads have something to do meanwhile.
         self._compressing.put(block)
         self._sum.update(block)
 
-    def _compress(self, block: memoryview) -> bool:
-        """Whether the block is not free yet, since what is to be written are pieces of it."""
-        assert self._writing is not None
-        pieces = self._compressor.compress(block)
-        self._writing.put(pieces)
-        return len(pieces) > 1
-
-    def _written(self, pieces: list[Block]) -> None:
-        if len(pieces) > 1:
-            self._free.release()
+    def _compress(self, block: bytes | bytearray | memoryview) -> None:
+        if (packed := self._compressor.compress(block)) and self._writing is not None:
+            self._writing.put(packed)
 
 
 class Blocks:

@@ -26,7 +26,7 @@ from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.pipes import piped, poured
 from nbcontain.store.ring import Sender
 from nbcontain.store.snapshots import Active, Changes, Staging, Worker
-from nbcontain.store.stage import Block, Stage
+from nbcontain.store.stage import Stage
 from nbcontain.store.store import Store
 from nbcontain.values import dataclass
 
@@ -375,7 +375,7 @@ class _Pump:
         self._sink = sink
         self._error: BaseException | None = None
         self._sum = hashlib.sha256()
-        self._hashing: Stage[Block] = Stage(self._sum.update, _AHEAD)
+        self._hashing = Stage(self._sum.update, _AHEAD)
         self._thread = threading.Thread(target=self._run, name="nbcontain unzip", daemon=True)
         try:
             self._thread.start()

@@ -5,30 +5,27 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 Block = bytes | bytearray | memoryview
-T = TypeVar("T")
 
 
-class Stage(Generic[T]):
-    """A thread that does `work` with each block, or what else it is; so many of them may wait for it.
+class Stage:
+    """A thread that does `work` with each block; so many of them may wait for it.
 
-    `done` is called with each that is not needed any more, whatever became of it; not with what `work` says True of,
-    which somebody else has taken over.
+    `done` is called when a block is not needed any more, whatever became of it.
     """
 
     def __init__(
-        self, work: Callable[[T], object], ahead: int, done: Callable[[T], object] = lambda block: None
+        self, work: Callable[[Block], object], ahead: int, done: Callable[[], object] = lambda: None
     ) -> None:  # fmt: skip
         self._work = work
         self._done = done
-        self._blocks: queue.Queue[T | None] = queue.Queue(ahead)
+        self._blocks: queue.Queue[Block | None] = queue.Queue(ahead)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="nbcontain layer", daemon=True)
         self._thread.start()
 
-    def put(self, block: T) -> None:
+    def put(self, block: Block) -> None:
         """Have it done, or wait until there is room. Raises what went wrong with an earlier one."""
         if self._error is not None:
             raise self._error
@@ -53,12 +50,10 @@ class Stage(Generic[T]):
     def _run(self) -> None:
         # After an error the rest is thrown away, so that whoever puts something in never waits for good.
         while (block := self._blocks.get()) is not None:
-            is_taken = False
             if self._error is None:
                 try:
-                    is_taken = self._work(block) is True
+                    self._work(block)
                 except BaseException as error:  # noqa: BLE001 - raised again by whoever puts the next one in
                     self._error = error
-            if not is_taken:
-                self._done(block)
             del block
+            self._done()

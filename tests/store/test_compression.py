@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -133,16 +134,35 @@ def test_a_layer_read_from_a_pipe_is_the_one_that_is_written(store: Store) -> No
     assert gzip.decompress(store.blobs.path(read.descriptor.digest).read_bytes()) == data
 
 
+def test_a_slow_disk_gets_the_blocks_that_were_hashed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be compressed waits for the disk, while what comes behind it goes through the same memory."""
+    data = random.Random(2).randbytes(3 << 20) + bytes(40 << 20)
+    write, waits = files.write, [0.3, 0.3]
+
+    def slow(fd: int, part: bytes | memoryview) -> None:
+        if waits:
+            time.sleep(waits.pop())
+        write(fd, part)
+
+    monkeypatch.setattr(files, "write", slow)
+    with layer_writer(store.blobs) as writer:
+        writer.write(data)
+        layer = writer.commit()
+    blob = store.blobs.path(layer.descriptor.digest).read_bytes()
+    assert hashlib.sha256(blob).hexdigest() == layer.descriptor.digest.hex
+    assert hashlib.sha256(gzip.decompress(blob)).hexdigest() == layer.diff_id.hex
+
+
 def test_a_full_disk_ends_a_large_layer_and_its_threads(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     threads, wrote = threading.active_count(), 0
     write = files.write
 
-    def fills_up(fd: int, *pieces: bytes | memoryview) -> None:
+    def fills_up(fd: int, data: bytes | memoryview) -> None:
         nonlocal wrote
-        wrote += sum(map(len, pieces))
+        wrote += len(data)
         if wrote > 3_000_000:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(fd, *pieces)
+        write(fd, data)
 
     monkeypatch.setattr(files, "write", fills_up)
     with pytest.raises(DiskFull):

@@ -143,16 +143,3 @@ def test_what_nfs_keeps_because_it_is_open_stays_for_a_later_sweep(
     for name in ("flat", "deep"):
         files.remove_tree(tmp_path / name)
     assert os.listdir(tmp_path) == []
-
-
-def test_pieces_are_written_whole_where_the_kernel_takes_them_bit_by_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pieces = [b"one", b"", b"two", memoryview(b"three")]
-    writev, write = os.writev, os.write
-    for count in range(1, 12):
-        monkeypatch.setattr(os, "writev", lambda fd, given, n=count: writev(fd, [b"".join(given)[:n]]))
-        monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:2]))
-        with (tmp_path / "file").open("wb", buffering=0) as file:
-            files.write(file.fileno(), *pieces)
-        assert (tmp_path / "file").read_bytes() == b"onetwothree"

@@ -10,6 +10,7 @@ import http.client
 import io
 import ipaddress
 import os
+import select
 import socket
 import ssl
 import threading
@@ -28,6 +29,7 @@ IDLE_S = 30.0
 _CONNECT_S = 10.0
 _WINDOW_S = 30.0
 _SLOWEST = 4096
+_BEHIND_MS = 500
 _CHUNK = 256 << 10
 
 Body = bytes | tuple[int, int, int]
@@ -82,6 +84,8 @@ class _Watched(io.RawIOBase):
         # `held` is the socket's own file: while it is open, the socket is, whoever else closes it.
         self._sock, self._held = sock, held
         self._waited_s, self._got = 0.0, 0
+        self._is_late = False
+        """It had time for one packet more."""
 
     def readable(self) -> bool:
         return True
@@ -93,15 +97,26 @@ class _Watched(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         if self._waited_s > _WINDOW_S:
             # Before more is waited for: what came late has come all the same.
-            if self._got < _SLOWEST:
+            if self._got >= _SLOWEST:
+                self._waited_s, self._got, self._is_late = 0.0, 0, False
+            elif self._is_late or not self._has_more():
                 raise TimeoutError("the registry sends next to nothing")
-            self._waited_s, self._got = 0.0, 0
+            else:
+                self._is_late = True
         began = time.monotonic()
         count = self._sock.recv_into(buffer)
         # What the reader does between two calls, as long as it takes, is not the registry's fault.
         self._waited_s += time.monotonic() - began
         self._got += count
         return count
+
+    def _has_more(self) -> bool:
+        """A short answer comes in two packets, and the second one right behind the first."""
+        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(_BEHIND_MS))
 
 
 class _Response(http.client.HTTPResponse):

@@ -106,10 +106,11 @@ def _tables(xray: Xray, before: Meters | None) -> Iterator[tuple[str, Table]]:
     )  # fmt: skip
     own = sum(not each.is_shared for each in xray.namespaces)
     yield "namespaces", Table(
-        ("NAMESPACE", Column("THIS MACHINE", _inode, "num"), Column("THE CONTAINER", _inode, "num"), "",
-         Column("WHAT THAT MEANS", look="wide")),
-        [(each.kind, each.outside, each.inside, "= shared" if each.is_shared else "≠ own" if each.inside else "?",
-          each.why) for each in xray.namespaces],
+        # The numbers last: where there is not room for all, they are what is least missed.
+        ("NAMESPACE", "", Column("WHAT THAT MEANS", look="wide"),
+         Column("THIS MACHINE", _inode, "num"), Column("THE CONTAINER", _inode, "num")),
+        [(each.kind, "= shared" if each.is_shared else "≠ own" if each.inside else "?", each.why,
+          each.outside, each.inside) for each in xray.namespaces],
         f"{own} of its own, {len(xray.namespaces) - own} shared", title="namespaces",
     )  # fmt: skip
     yield "limits", Table(("", "USED", "LIMIT", Column("", look="code")), _meters(xray.meters, before),

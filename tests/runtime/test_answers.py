@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bpf import ALLOW, ERRNO, Filter
+from nbcontain.linux import filter_bytes
+from nbcontain.runtime.answered_calls import filter_of
 from nbcontain.runtime.kept_ids import KEEP, Ids, People, Seen
 from nbcontain.runtime.served import served
 
@@ -40,6 +43,15 @@ def test_what_is_on_it_is(path: str, kind: str, name: str) -> None:
     found = served(path.encode(), (7,))
     assert found is not None
     assert (found.kind, found.name) == (kind, name)
+
+
+def test_nothing_that_changes_what_is_open_goes_round_who_guards_it() -> None:
+    """io_uring has the calls that change attributes, and asks no filter; the others take an empty path."""
+    found = Filter(filter_bytes.unpacked(filter_of("files guard", "x86_64"))[0])
+    assert found.verdict(425) == ERRNO | 1
+    for number, index in ((452, 3), (463, 2), (466, 2), (469, 4)):
+        flags = [*[0] * index, 0x1100]
+        assert (found.verdict(number, flags), found.verdict(number)) == (ERRNO | 38, ALLOW)
 
 
 def test_root_may_become_anybody_and_nobody_else_may() -> None:

@@ -112,14 +112,14 @@ class Beforehand:
         Whoever has not been told of it before is in its network from here on.
         """
         if self.spec is None:
-            self.left = self._enter_network(namespaces.late(spec.linux))
+            self.left = self.enter(namespaces.late(spec.linux))
             self._take(spec)
         return self._mounts
 
     def _make_spaces(self, spec: Spec) -> None:
         # Not that of its control group, to which it may not belong yet.
         self.left = namespaces.late(spec.linux) & ~syscalls.CLONE_NEWCGROUP
-        roots.leave(spec, self.left & ~self._enter_network(self.left))
+        roots.leave(spec, self.left & ~self.enter(self.left))
         self._take(spec)
         for number, mount in enumerate(isolation.fitted(spec)):
             options = mount_options.parse(mount.options, PART)
@@ -132,8 +132,8 @@ class Beforehand:
                     self.has_devices = devices.make_nodes(_directory(made_now))
         self.spec = spec
 
-    def _enter_network(self, wanted: int) -> int:
-        """Be in the network namespace that nobody is in. Gives which of the `wanted` CLONE_NEW… that is: 0 if none."""
+    def enter(self, wanted: int) -> int:
+        """Be in the network namespace that nobody is in, if one is `wanted`. Gives that of CLONE_NEW…, or 0."""
         if self._network < 0 or not wanted & syscalls.CLONE_NEWNET:
             return 0
         syscalls.setns(self._network, syscalls.CLONE_NEWNET)

@@ -37,7 +37,7 @@ def main(channel: Channel, rung: Rung = _FULL, rehearse: Callable[[], None] = la
         if not is_readable(channel, 0):
             done.prepare(rung)
 
-    init.main(channel, partial(_be_container, done), rung, rehearse=wait, begin=done.begin)
+    init.main(channel, partial(_be_container, done), rung, rehearse=wait, begin=done.begin, enter=done.enter)
 
 
 def _be_container(done: Beforehand, channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:

@@ -121,9 +121,7 @@ def become(process: Process, user: User, *, seccomp: bytes = b"", before: Callab
     effective = wanted if process.effective is None else capability_set(process.effective)
     ambient = capability_set(process.ambient)
     _, permitted, _ = syscalls.capget()
-    for number in range(64):
-        if bounding >> number & 1:
-            continue
+    for number in _not_in(bounding):
         try:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
         except OSError as error:
@@ -161,13 +159,15 @@ def become(process: Process, user: User, *, seccomp: bytes = b"", before: Callab
     return Last(seccomp, sets, needs_admin)
 
 
+def _not_in(capabilities: int) -> list[int]:
+    """The numbers of all that a set of capabilities has not, be there such ones or not."""
+    return [number for number in range(64) if not capabilities >> number & 1]
+
+
 def rehearse(process: Process, seccomp: bytes) -> None:
     """What `reduce`, `become` and `install` work out, without effect (see `runtime.programs.rehearse`)."""
     _, permitted, _ = syscalls.capget()
-    bits = capability_set((*process.capabilities, *_FOR_BECOMING)) & permitted
-    for number in range(64):
-        if bits >> number & 1:
-            continue
+    _not_in(capability_set((*process.capabilities, *_FOR_BECOMING)) & permitted)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
     if seccomp:
         filter_bytes.unpacked(seccomp)

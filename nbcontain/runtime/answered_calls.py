@@ -24,17 +24,17 @@ tree asks, nothing is served, and an answer costs far more than the call itself.
 GUARDED = ("fchmod", "fchown", "fchown32", "fsetxattr", "fremovexattr")
 """All that changes what is open, but for its contents and times."""
 NAMES = {"ids": (*GET_IDS, *SET_IDS, *OWNERS), "files": OPENS, "guard": GUARDED}
+_NO_RINGS = Rule(("io_uring_setup",), "SCMP_ACT_ERRNO")
+"""What is done by them no filter sees. Programs do without."""
 _CONNECTING = (
     Rule(("connect", "listen"), "SCMP_ACT_NOTIFY"),
     # The same of programs of 32 bits, by their numbers there.
     *(Rule(("socketcall",), "SCMP_ACT_NOTIFY", None, (Argument(0, each),)) for each in (3, 4)),
-    # Both connect, too. Programs go on with connect(2) where MSG_FASTOPEN is not supported (EOPNOTSUPP), and without
-    # io_uring where that may not be used.
+    # Both connect, too. Programs go on with connect(2) where MSG_FASTOPEN is not supported (EOPNOTSUPP).
     *(
         Rule(names, "SCMP_ACT_ERRNO", 95, (Argument(index, 0x2000_0000, "SCMP_CMP_MASKED_EQ", 0x2000_0000),))
         for names, index in ((("sendto", "sendmmsg"), 3), (("sendmsg",), 2))
     ),
-    Rule(("io_uring_setup",), "SCMP_ACT_ERRNO"),
 )
 _AT_CWD, _INT, _AT_EMPTY_PATH, _ENOSYS = 0xFFFF_FF9C, 0xFFFF_FFFF, 0x1000, 38
 _TYPE, _DEVICES = 0o170000, (0o020000, 0o060000)
@@ -50,6 +50,7 @@ _GUARDED_BY_FLAG = (
     _of_what_is_open("fchmodat2", 3, "SCMP_ACT_ERRNO", _ENOSYS),
     _of_what_is_open("setxattrat", 2, "SCMP_ACT_ERRNO", _ENOSYS),
     _of_what_is_open("removexattrat", 2, "SCMP_ACT_ERRNO", _ENOSYS),
+    _of_what_is_open("file_setattr", 4, "SCMP_ACT_ERRNO", _ENOSYS),
 )
 """The same, by calls that take an empty path for what is open."""
 
@@ -75,6 +76,8 @@ def filter_of(words: str, machine: str) -> bytes:
         rules += _GUARDED_BY_FLAG
     if "net" in named:
         rules += _CONNECTING
+    if {"guard", "net"} & {*named}:
+        rules.append(_NO_RINGS)
     own, others = seccomp.MACHINES[machine]
     profile = Seccomp("SCMP_ACT_ALLOW", None, (own, *others), (), tuple(rules))
     flags = 0 if "blind" in named else seccomp.NEW_LISTENER

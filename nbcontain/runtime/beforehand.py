@@ -21,6 +21,7 @@ from nbcontain.runtime.rungs import Rung
 
 _OWN = frozenset({"proc", "tmpfs", "devpts", "mqueue", "sysfs"})
 """File systems that come from nowhere."""
+_NETWORK = "/proc/thread-self/ns/net"
 _QUIET = ("nosuid", "noexec", "nodev")
 USUAL = (
     Mount("/proc", "proc", "proc", _QUIET),
@@ -72,12 +73,14 @@ class Beforehand:
         # machine's network, which a container may want.
         if _is_in_user_namespace():
             return
-        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        own = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            # Where this is refused, as by a filter around this place, nobody would get back.
+            syscalls.setns(own, syscalls.CLONE_NEWNET)
             syscalls.unshare(syscalls.CLONE_NEWNET)
             try:
                 isolation.bring_loopback_up()
-                made = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                made = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
             finally:
                 _return(own)
             self._network = made
@@ -104,19 +107,19 @@ class Beforehand:
             raise self._error
 
     def taken(self, spec: Spec) -> dict[int, int]:
-        """Descriptors of mounts of this spec that exist already and are in no root, by their places in it."""
+        """Descriptors of mounts of this spec that exist already and are in no root, by their places in it.
+
+        Whoever has not been told of it before is in its network from here on.
+        """
         if self.spec is None:
+            self.left = self.enter(namespaces.late(spec.linux))
             self._take(spec)
         return self._mounts
 
     def _make_spaces(self, spec: Spec) -> None:
         # Not that of its control group, to which it may not belong yet.
         self.left = namespaces.late(spec.linux) & ~syscalls.CLONE_NEWCGROUP
-        made = self.left
-        if self._network >= 0 and made & syscalls.CLONE_NEWNET:
-            syscalls.setns(self._network, syscalls.CLONE_NEWNET)
-            made &= ~syscalls.CLONE_NEWNET
-        roots.leave(spec, made)
+        roots.leave(spec, self.left & ~self.enter(self.left))
         self._take(spec)
         for number, mount in enumerate(isolation.fitted(spec)):
             options = mount_options.parse(mount.options, PART)
@@ -128,6 +131,13 @@ class Beforehand:
                 if mount.destination == "/dev" and mount.type == "tmpfs" and "nodev" not in mount.options:
                     self.has_devices = devices.make_nodes(_directory(made_now))
         self.spec = spec
+
+    def enter(self, wanted: int) -> int:
+        """Be in the network namespace that nobody is in, if one is `wanted`. Gives that of CLONE_NEW…, or 0."""
+        if self._network < 0 or not wanted & syscalls.CLONE_NEWNET:
+            return 0
+        syscalls.setns(self._network, syscalls.CLONE_NEWNET)
+        return syscalls.CLONE_NEWNET
 
     def _take(self, spec: Spec) -> None:
         """What any container may want, for this one; what it does not want goes."""

@@ -18,7 +18,7 @@ from nbcontain.runtime.annotations import REAPER
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.beforehand import Beforehand
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.runtime.messages import Channel, Message
+from nbcontain.runtime.messages import Channel, Message, is_readable
 from nbcontain.runtime.rungs import Rung
 from nbcontain.runtime.signals import exit_code
 from nbcontain.runtime.stage import keep_only, redirect
@@ -33,9 +33,11 @@ def main(channel: Channel, rung: Rung = _FULL, rehearse: Callable[[], None] = la
 
     def wait() -> None:
         rehearse()
-        done.prepare(rung)
+        # Whoever has come meanwhile does not wait for what is faster made with the rest.
+        if not is_readable(channel, 0):
+            done.prepare(rung)
 
-    init.main(channel, partial(_be_container, done), rung, rehearse=wait, begin=done.begin)
+    init.main(channel, partial(_be_container, done), rung, rehearse=wait, begin=done.begin, enter=done.enter)
 
 
 def _be_container(done: Beforehand, channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:

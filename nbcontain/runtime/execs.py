@@ -123,12 +123,15 @@ class Execs:
             return None
         self._last = message
         doors: list[int] = []
-        if self._bundle.info.limited:
-            from nbcontain.runtime import resources
-
-            doors = resources.doors(self._bundle, is_root=self._is_root)
         try:
+            if self._bundle.info.limited:
+                from nbcontain.runtime import resources
+
+                doors = resources.doors(self._bundle, is_root=self._is_root)
             inside = waiting.join(message, [*fds[:3], *doors], limited=self._bundle.info.limited and not doors)
+        except BaseException:
+            waiting.end()
+            raise
         finally:
             for fd in doors:
                 os.close(fd)
@@ -244,9 +247,7 @@ class Execs:
             return
         if running.is_stage and fd == running.pidfd and running.channel and not is_readable(running.channel, 0):
             # It was killed before it could say what it has forked; what it may have hears of that now, and ends.
-            self._drop(running.channel.fileno())
-            running.channel.close()
-            running.channel = None
+            self._hang_up(running)
         if running.channel is not None and fd == running.channel.fileno():
             answer, console = running.channel.receive()
             if running.is_stage and answer and "pid" in answer:
@@ -259,9 +260,7 @@ class Execs:
                 for each in console:
                     os.close(each)
                 return
-            self._drop(fd)
-            running.channel.close()
-            running.channel = None
+            self._hang_up(running)
             running.error = str(answer.get("message", "")) if answer else ""
             if running.asked is not None:
                 running.asked.tell(answer or {"started": True})
@@ -288,11 +287,20 @@ class Execs:
 
     def _adopt(self, running: _Exec, pid: int) -> None:
         """What its stage has forked is ours now, and is told to go on, if somebody still wants that."""
-        running.stage = running.pid, running.pidfd
-        running.pid, running.pidfd, running.is_stage = pid, os.pidfd_open(pid), False
-        self._running[running.pidfd] = running
-        self._poll.register(running.pidfd, select.POLLIN)
         client = running.asked
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            # Gone with the container, or it hears of it now, and ends. The stage is reaped as one that failed.
+            self._hang_up(running)
+            running.asked, running.error = None, str(error)
+            if client is not None:
+                client.tell(describe(error))
+            return
+        running.stage = running.pid, running.pidfd
+        running.pid, running.pidfd, running.is_stage = pid, pidfd, False
+        self._running[pidfd] = running
+        self._poll.register(pidfd, select.POLLIN)
         try:
             with _ended_on_error(running):
                 if client is None:
@@ -301,6 +309,13 @@ class Execs:
         except (OSError, NbcontainError) as error:
             if client is not None:
                 client.tell(describe(error))
+
+    def _hang_up(self, running: _Exec) -> None:
+        """Nothing more is heard from it."""
+        assert running.channel is not None
+        self._drop(running.channel.fileno())
+        running.channel.close()
+        running.channel = None
 
     def _reap_stage(self, running: _Exec) -> None:
         """A stage ends when it has forked."""

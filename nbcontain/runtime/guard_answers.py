@@ -33,6 +33,7 @@ class GuardAnswers:
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._own = syscalls.capget()
+        self._own_groups = os.getgroups()
 
     def fchmod(self, call: Call) -> None:
         mode = stat.S_IMODE(call.arguments[1] & 0xFFFF)
@@ -79,8 +80,9 @@ class GuardAnswers:
 
     def _change(self, call: Call, place: Callable[[], int], change: Callable[[str], None]) -> None:
         """Do it to what `place` gives, an O_PATH descriptor, unless that is the host's. Raises OSError."""
-        uids, gids, powers = self._asked.statuses(call.pid, b"Uid", b"Gid", b"CapEff")
+        uids, gids, others, powers = self._asked.statuses(call.pid, b"Uid", b"Gid", b"Groups", b"CapEff")
         uid, gid, capabilities = int(uids.split()[3]), int(gids.split()[3]), int(powers, 16)
+        groups = [*map(int, others.split())]
         if uid and not capabilities & _POWERS:
             # The kernel lets nobody else change what is root's, whatever has that number by then.
             self._asked.let_through(call)
@@ -91,14 +93,17 @@ class GuardAnswers:
             self._asked.check(call)
             if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
                 raise PermissionError(errno.EPERM, "")
-            self._as(uid, gid, capabilities, lambda: change(f"self/fd/{fd}"))
+            self._as(uid, gid, groups, capabilities, lambda: change(f"self/fd/{fd}"))
         finally:
             os.close(fd)
         self._asked.give(call)
 
-    def _as(self, uid: int, gid: int, capabilities: int, do: Callable[[], None]) -> None:
+    def _as(self, uid: int, gid: int, groups: list[int], capabilities: int, do: Callable[[], None]) -> None:
         """With the caller's power, and no more."""
         effective, permitted, inheritable = self._own
+        has_others = groups != self._own_groups
+        if has_others:
+            os.setgroups(groups)
         own_gid, own_uid = syscalls.setfsgid(gid), syscalls.setfsuid(uid)
         syscalls.capset(capabilities & permitted, permitted, inheritable)
         try:
@@ -107,6 +112,8 @@ class GuardAnswers:
             syscalls.capset(effective, permitted, inheritable)
             syscalls.setfsuid(own_uid)
             syscalls.setfsgid(own_gid)
+            if has_others:
+                os.setgroups(self._own_groups)
 
 
 def _giving(uid: int, gid: int) -> Callable[[str], None]:

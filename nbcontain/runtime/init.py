@@ -18,7 +18,7 @@ from nbcontain.errors import Unavailable
 from nbcontain.linux import confine, syscalls
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Process
-from nbcontain.runtime import console, programs, roots, translated
+from nbcontain.runtime import console, isolation, namespaces, programs, roots, translated
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
 from nbcontain.runtime.rungs import Rung
@@ -39,12 +39,13 @@ def main(
     kept: Sequence[int] = (),
     rehearse: Callable[[], None] = lambda: None,
     begin: Callable[[Message, Rung], None] = lambda message, rung: None,
+    enter: Callable[[int], int] = lambda wanted: 0,
 ) -> None:
     """Init: wait for what to be; be it, shut in as `rung` says.
 
     `be_container` makes a container, of a bundle of ours or of somebody else's, and becomes its program; `kept` are
     descriptors that go on to that; `rehearse` is done where there is time for it, and `begin` what can be done of a
-    container that is told of before it is there.
+    container that is told of before it is there; `enter` goes to what is there already of CLONE_NEW…, and gives that.
     """
     keep_only(channel, *kept)
     os.setsid()
@@ -67,7 +68,7 @@ def main(
             freeze_imports()
             be_container(channel, message, fds, rung)
         else:
-            _be_function(channel, message, fds, rung)
+            _be_function(channel, message, fds, rung, enter)
     except BaseException as error:  # noqa: BLE001 - told to the supervisor, which raises it where it matters
         channel.tell(describe(error, message.get("where", "")))
 
@@ -116,7 +117,9 @@ def _be_prepared(program: programs.Program, process: Process, channel: Channel) 
     programs.execute(program, process)
 
 
-def _be_function(channel: Channel, message: Message, fds: list[int], rung: Rung) -> None:
+def _be_function(
+    channel: Channel, message: Message, fds: list[int], rung: Rung, enter: Callable[[int], int]
+) -> None:  # fmt: skip
     """Init: run one of our own functions with the given root file system as its whole world."""
     # The zygote has them already, unless this is the first thing that it is asked for.
     for name in message["modules"]:
@@ -134,6 +137,9 @@ def _be_function(channel: Channel, message: Message, fds: list[int], rung: Rung)
     arguments = message["arguments"]
     rootfs = spec_codec.mounts_from_json(message["rootfs"])
     source = spec_codec.mounts_from_json(message["source"]) if message["source"] else ()
+    if rung.mounts:
+        late = namespaces.flags_of(rung.namespaces, namespaces.LATE)
+        isolation.separate(late & ~enter(late))
     fds += roots.made_of(rootfs, source, rung, fds)
     os.umask(0)
     channel.send({"result": function(arguments, fds)})

@@ -27,8 +27,8 @@ from nbcontain.values import dataclass, replace
 DETACHED = "detached"
 """The type of a mount that is handed over as a descriptor; its source is a number."""
 _BETWEEN_LAYERS = re.compile(r"(?<!\\):")
-_IS_VOLATILE = "work/incompat/volatile"
-"""In a work directory where a volatile overlay was mounted, which the kernel then mounts no more (overlayfs.rst)."""
+_VOLATILE_MARK = "work/incompat/volatile"
+"""In the work directory of an overlay that was mounted volatile. The kernel mounts none that has it (overlayfs.rst)."""
 _PLAIN = frozenset({"/proc", "/sys", "/dev"})
 _STATISTICS = frozenset(
     f"/proc/{name}"
@@ -102,10 +102,12 @@ def _mount_overlay(root: Mount, *, volatile: bool) -> int:
         ]
         if volatile and upper:
             options.append("volatile")
-            # Nothing of it has been lost: who was told of this container and does not become it had mounted it.
+            # Nothing of it has been lost: who was told of this container and does not become it had mounted it, or was
+            # killed over that.
             with suppress(FileNotFoundError):
-                os.unlink(f"{work}/{_IS_VOLATILE}/dirty")
-                os.rmdir(f"{work}/{_IS_VOLATILE}")
+                os.unlink(f"{work}/{_VOLATILE_MARK}/dirty")
+            with suppress(FileNotFoundError):
+                os.rmdir(f"{work}/{_VOLATILE_MARK}")
         if len(text := ",".join(options)) >= os.sysconf("SC_PAGESIZE"):
             raise SetupFailed(f"an image of {len(lowers)} layers is more than this kernel's overlay can mount")
         # Any directory will do as mount point, here where nobody else looks: the overlay covers its own upper one.

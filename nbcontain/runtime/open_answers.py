@@ -112,7 +112,7 @@ class OpenAnswers:
         if not self._is_root:
             return fd
         try:
-            data = b""
+            data = bytearray()
             while len(data) < _LIMIT_BYTES and (part := os.read(fd, 1 << 16)):
                 data += part
         finally:
@@ -191,7 +191,7 @@ def _usable_devices() -> frozenset[str]:
     return frozenset(usable)
 
 
-def _in_memory(data: bytes) -> int:
+def _in_memory(data: bytes | bytearray) -> int:
     """A copy that is the caller's own: by a descriptor of ours it could change our file's mode, or keep it locked."""
     memory = os.memfd_create("served", os.MFD_CLOEXEC)
     try:

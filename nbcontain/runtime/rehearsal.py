@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.events import Finished, Record, Started, encode
-from nbcontain.linux import mount_options, syscalls, trees
+from nbcontain.linux import mount_options, trees
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
@@ -94,6 +94,3 @@ def of_init() -> None:
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.close(trees.make_target(root_fd, "/", [], directory=True))
     os.close(root_fd)
-    # Nobody sees it, and it goes with its descriptor; an ordinary user may not make it yet.
-    with suppress(OSError):
-        os.close(syscalls.new_mount("tmpfs", mount_options.parse(_MOUNTS[1].options).data))

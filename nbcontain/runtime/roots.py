@@ -82,13 +82,12 @@ def leave(spec: Spec, flags: int) -> None:
 
 
 def made_of(rootfs: Sequence[Mount], source: Sequence[Mount], rung: Rung, handed: Sequence[int]) -> list[int]:
-    """Init: the root of one of our own functions. Gives the directory of a second one, if there is a `source`.
+    """Init, in namespaces of its own: the root of one of our own functions. Gives the directory of a second one, if
+    there is a `source`.
 
     It may go on with what it was handed, a build's context for one: of directories, with what is below them.
     """
     mounted = isolation.mount_root if rung.mounts else unmounted.root_of
-    if rung.mounts:
-        isolation.separate(namespaces.flags_of(rung.namespaces, namespaces.LATE))
     root_fd = mounted(rootfs)
     fds = []
     if source:

@@ -155,6 +155,15 @@ def test_who_sends_very_many_parts_is_at_its_own_expense() -> None:
     assert ends.whole(last, 1) is not None
 
 
+@pytest.mark.parametrize("make", [four, six])
+def test_nobody_sends_a_datagram_in_very_many_parts(make: Callable[..., bytes]) -> None:
+    """Each would cost the memory of a hundred of its size, and the time of all before it."""
+    whole = make(frames.UDP, datagram(bytes(12_000)))
+    for widest, comes in ((400, True), (64, False)):
+        ends = assembly()
+        assert any(ends.whole(each, 0) for each in parts_of(whole, widest)) is comes
+
+
 def said(address: str, port: int = 80) -> bytes:
     if ":" in address:
         packed = socket.inet_pton(socket.AF_INET6, address)

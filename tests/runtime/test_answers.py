@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from bpf import ALLOW, ERRNO, Filter
+from nbcontain.linux import filter_bytes
+from nbcontain.runtime.answered_calls import filter_of
+from nbcontain.runtime.guard_answers import GuardAnswers
 from nbcontain.runtime.kept_ids import KEEP, Ids, People, Seen
 from nbcontain.runtime.served import served
 
@@ -40,6 +49,15 @@ def test_what_is_on_it_is(path: str, kind: str, name: str) -> None:
     found = served(path.encode(), (7,))
     assert found is not None
     assert (found.kind, found.name) == (kind, name)
+
+
+def test_nothing_that_changes_what_is_open_goes_round_who_guards_it() -> None:
+    """io_uring has the calls that change attributes, and asks no filter; the others take an empty path."""
+    found = Filter(filter_bytes.unpacked(filter_of("files guard", "x86_64"))[0])
+    assert found.verdict(425) == ERRNO | 1
+    for number, index in ((452, 3), (463, 2), (466, 2), (469, 4)):
+        flags = [*[0] * index, 0x1100]
+        assert (found.verdict(number, flags), found.verdict(number)) == (ERRNO | 38, ALLOW)
 
 
 def test_root_may_become_anybody_and_nobody_else_may() -> None:
@@ -88,3 +106,57 @@ def test_a_child_is_who_its_parent_was_also_when_that_has_gone() -> None:
     # Another one with its number has nothing to do with it.
     seen[10] = Seen(10, 1, 99, 99, 500)
     assert people.who(10) == ROOT
+
+
+class Calling:
+    """Whoever asks, without a kernel that hands the call on."""
+
+    def __init__(self, path: Path, groups: bytes) -> None:
+        self.path, self.groups = path, groups
+        self.has_let_through = False
+
+    def statuses(self, pid: int, *names: bytes) -> list[bytes]:
+        by_owner = f"{1 << 3:016x}".encode()
+        said = {b"Uid": b"7\t7\t7\t7", b"Gid": b"7\t7\t7\t7", b"Groups": self.groups, b"CapEff": by_owner}
+        return [said[name] for name in names]
+
+    def of_caller(self, call: Any, number: int) -> int:
+        return os.open(self.path, os.O_PATH)
+
+    def check(self, call: Any) -> None: ...
+
+    def give(self, call: Any) -> None: ...
+
+
+def given_to_a_group(path: Path, groups: bytes, own: list[int]) -> str:
+    """What comes of that, done for one of `groups` by an answerer of `own`."""
+    os.setgroups(own)
+    os.chdir("/proc")
+    try:
+        GuardAnswers(Calling(path, groups)).fchown(SimpleNamespace(pid=1, arguments=(3, KEEP, 50)))  # type: ignore[arg-type]
+    except PermissionError:
+        return f"no {os.getgroups()}"
+    return f"{path.stat().st_gid} {os.getgroups()}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the host's root guards what is its own")
+@pytest.mark.parametrize(
+    ("groups", "own", "said"), [(b"7 50 ", [0, 8], "50 [0, 8]"), (b"", [0, 50], "no [0, 50]")], ids=["its", "not its"]
+)
+def test_who_guards_has_the_callers_groups_and_not_its_own(
+    tmp_path: Path, groups: bytes, own: list[int], said: str
+) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    os.chown(path, 7, 7)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, given_to_a_group(path, groups, own).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as told:
+        assert told.read() == said

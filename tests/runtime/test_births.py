@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -285,6 +286,21 @@ def test_what_hindered_init_beforehand_is_told_when_somebody_hears_of_it() -> No
     done.begin({"spec": "{"}, Rung())
     with pytest.raises(ValueError, match="Expecting"):
         done.settle()
+
+
+def test_no_network_is_made_where_nobody_gets_back_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a sandbox that lets one leave a namespace, and enter none."""
+
+    def refused(fd: int, flags: int) -> None:
+        raise PermissionError(errno.EPERM, "")
+
+    left: list[int] = []
+    monkeypatch.setattr("nbcontain.runtime.beforehand._is_in_user_namespace", lambda: False)
+    monkeypatch.setattr("nbcontain.linux.syscalls.setns", refused)
+    monkeypatch.setattr("nbcontain.linux.syscalls.unshare", left.append)
+    with pytest.raises(PermissionError):
+        Beforehand()._prepare_network()
+    assert left == []
 
 
 def test_what_waits_is_what_a_usual_container_has(machine: Machine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import threading
 from contextlib import suppress
@@ -14,8 +15,12 @@ import pytest
 from machine import SLEEP, Machine, children_of, supervisor_of, until
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
 from nbcontain.linux.cgroups import Tree
+from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.container import Container
+from nbcontain.runtime.execs import Execs
 from nbcontain.runtime.leash import Leash
+from nbcontain.runtime.messages import Channel
+from nbcontain.runtime.stage import Inside
 
 LOOK = """
 grep -E '^(Umask|TracerPid|Uid|Gid|Groups|Threads|Sig[A-Z][a-z]|ShdPnd|Cap|NoNew|Seccomp|Cpus)' /proc/self/status
@@ -168,3 +173,18 @@ def test_nothing_of_what_waits_is_inside(machine: Machine) -> None:
     held = [os.readlink(f"/proc/{stage}/fd/{fd}") for fd in os.listdir(f"/proc/{stage}/fd")]
     assert sorted(each.partition(":")[0] for each in held) == ["/dev/null"] * 2 + ["anon_inode", "pipe", "socket"]
     assert Path(f"/proc/{stage}/root").resolve() == Path("/")
+
+
+def test_what_a_stage_has_forked_may_be_gone_when_that_is_heard() -> None:
+    """Where a container without processes of its own ends, who is left is killed and reaped (`calls.end_rest`)."""
+    gone = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(gone, 0)
+    (ours, theirs), (client, asked) = Channel.pair(), Channel.pair()
+    execs = Execs(Bundle(Path("/nowhere")), -1, select.poll(), is_root=True)
+    running = execs._followed(Inside(os.posix_spawn("/bin/true", ["true"], {}), ours), asked)
+    running.is_stage = True
+    theirs.send({"pid": gone})
+    execs.serve(ours.fileno())
+    assert client.receive()[0]["why"] == "No such process"  # type: ignore[index]
+    execs.serve(running.pidfd)
+    assert len(execs) == 0

@@ -94,18 +94,25 @@ def test_what_has_no_thread_is_closed(
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_layers_above_one_that_has_no_thread_do_not_wait_for_it(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trouble", ["new thread", "cannot look"])
+def test_layers_above_one_that_could_not_be_begun_do_not_wait_for_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
+    def holds(self: Snapshotter, name: object) -> bool:
+        raise RuntimeError("cannot look")
+
     digest = Digest.of(b"layer")
     layer = Layer(Descriptor(LAYER_TAR_GZIP, digest, 5), DiffID(digest))
     arrivals = Arrivals(Stacks(store, cast(Worker, None)), [layer])
     with monkeypatch.context() as patch:
-        NoThreads(patch, 0)
-        with pytest.raises(RuntimeError, match="new thread"):
+        if trouble == "new thread":
+            NoThreads(patch, 0)
+        else:
+            patch.setattr(Snapshotter, "holds", holds)
+        with pytest.raises(RuntimeError, match=trouble):
             arrivals.stored(layer)
-    with pytest.raises(RuntimeError, match="new thread"):
-        arrivals.wait()
+    with pytest.raises(RuntimeError, match=trouble):
+        arrivals.wait(lambda: pytest.fail("somebody waits for it"))
 
 
 def test_whoever_waits_for_its_turn_hears_that_nobody_wants_it(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -92,6 +93,28 @@ def test_what_has_no_thread_is_closed(
             with pytest.raises(RuntimeError, match="new thread"):
                 work[kind]()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_who_writes_to_a_pipe_keeps_its_end_though_nobody_waits_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, is_over, found = threading.Event(), threading.Event(), []
+
+    def work(sink: int) -> dict[str, Any]:
+        go_on.wait(30)
+        try:
+            found.append(stat.S_ISFIFO(os.fstat(sink).st_mode))
+        finally:
+            is_over.set()
+        return {}
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            piped(work, lambda source: None)
+    go_on.set()
+    assert is_over.wait(30) and found == [True]
 
 
 @pytest.mark.parametrize("trouble", ["new thread", "cannot look"])

@@ -60,9 +60,10 @@ def keep(place: Path, root: str, known: Known) -> None:
         above, separator, name = path.rpartition("/")
         by_directory.setdefault(above + separator, {})[name] = [*seen, digest]
     body = json.dumps({"format": _FORMAT, "root": root, "files": by_directory}, separators=(",", ":")).encode()
-    if len(body) < _MAX_BYTES:
+    data = _mark(body) + b"\n" + body
+    if len(data) <= _MAX_BYTES:
         files.make_directory(place, durable=False)
-        files.replace(_path(place, root), _mark(body) + b"\n" + body, durable=False)
+        files.replace(_path(place, root), data, durable=False)
 
 
 def _mark(body: bytes) -> bytes:

@@ -100,7 +100,8 @@ class Housekeeping:
         by_builds = self._kept_by_builds() - by_images - in_use
         rest = sizes.keys() - by_images - by_builds - in_use
         wrote = [(each, status, written_bytes(store.written_at(each.id))) for each, status in containers]
-        mounts = sum(size_on_disk(path) for path, _ in store.cache_mounts.walk()) + size_on_disk(store.layout.downloads)
+        mounts = sum(size_on_disk(path) for path, _ in store.cache_mounts.walk())
+        mounts += size_on_disk(store.layout.downloads) + size_on_disk(store.layout.contexts)
         cached = _sum(sizes, by_builds) + mounts
         records = sum(1 for _ in store.cache.walk())
         unique = {image.id for _, image in images}

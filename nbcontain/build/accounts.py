@@ -44,7 +44,7 @@ def account_of(
         elif not isinstance(remote, RemoteFile):
             ref = f"#{remote.ref}" if remote.ref else ""
             materials.append(Material(f"{redacted(remote.url)}{ref}", hash_of(str(found)), str(found)))
-    named = {name: each.url for name, each in given.origins.items() if name}
+    named = {name: each.url for name, each in given.origins.items() if name in options.contexts}
     named |= {name: f"docker-image://{each}" for name, each in given.images.items() if isinstance(each, Reference)}
     given_arguments = build_arguments(options.build_args, environ)
     return Account(

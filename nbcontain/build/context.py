@@ -32,7 +32,8 @@ class Context:
     def __init__(
         self, root: Path, cache: ContentCache | None = None, *, ignore: Ignore | None = None, dockerfile: str = ""
     ) -> None:
-        self.root = root
+        # What is known of it is known by this name, from wherever it is built.
+        self.root = root.absolute()
         self.cache = cache or ContentCache()
         self._ignore = ignore
         self._selected: dict[Wanted, list[Entry]] = {}
@@ -90,9 +91,8 @@ class Context:
 
         `on_read` is called with the number of bytes read, now and then. Raises BuildError.
         """
-        with self._opened() as root_fd:
+        with self._opened() as root_fd, Fingerprint(str(self.root), root_fd, self.cache, on_read) as found:
             walk = Walk(root_fd, self.ignore)
-            found = Fingerprint(str(self.root), root_fd, self.cache, on_read)
             if wanted.parents or wanted.excludes or any(pattern.readmits for pattern in self.ignore.patterns):
                 found.add(select(walk, wanted, self._missing))
                 return Digest("sha256", found.hexdigest())

@@ -71,13 +71,13 @@ class ContentCache:
         self._directories: dict[str, _Directory] = {}
         self._place = place
         self._used: dict[str, set[str]] = {}
-        """By root, the files of it that were asked for since; a root that is there was looked for in the store."""
+        """By root that is kept, the files of it that were asked for since."""
         self._new: dict[str, tuple[int, int]] = {}
         """By root, how many files were read since it was kept, and how many bytes."""
 
-    def begin(self, root: str) -> None:
+    def begin(self, root: str, root_fd: int) -> None:
         """Remember what another process has seen of this directory's files."""
-        if self._place is None or root in self._used:
+        if self._place is None or root in self._used or os.fstatvfs(root_fd).f_flag & os.ST_RDONLY:
             return
         self._used[root] = set()
         from nbcontain.build import remembered
@@ -87,9 +87,9 @@ class ContentCache:
 
     def end(self, root: str, used: set[str], count: int, size_bytes: int) -> None:
         """These files were asked for, and so many had to be read."""
-        if self._place is None:
+        if root not in self._used:
             return
-        self._used.setdefault(root, set()).update(used)
+        self._used[root].update(used)
         known_count, known_bytes = self._new.get(root, (0, 0))
         self._new[root] = known_count + count, known_bytes + size_bytes
 
@@ -109,12 +109,13 @@ class ContentCache:
             from nbcontain.build import remembered
 
             used, above = self._used[root], os.path.join(root, "")
-            known = {path: found for path, found in self._files.items() if path.startswith(above)}
+            # A copy: another build may be reading files meanwhile.
+            known = {path: found for path, found in self._files.copy().items() if path.startswith(above)}
             if len(known) > 2 * len(used):
                 known = {path: found for path, found in known.items() if path in used}
             # It is a hint: where it cannot be written, the next process reads the files.
             with suppress(OSError, StoreError):
-                remembered.keep(self._place, root, known.items())
+                remembered.keep(self._place, root, known)
             self._new[root] = (0, 0)
 
     def get(self, path: str, seen: Stat) -> str | None:
@@ -138,7 +139,7 @@ class ContentCache:
 
 
 class Fingerprint:
-    """One digest being made of what lies below one directory."""
+    """One digest being made of what lies below one directory. A context: what it read is remembered at its end."""
 
     def __init__(self, root: str, root_fd: int, cache: ContentCache, on_read: Callable[[int], None] | None) -> None:
         self._root = root
@@ -152,11 +153,16 @@ class Fingerprint:
         self._untold = 0
         """So many bytes of small files were read since that was last told."""
         self._used: set[str] = set()
-        cache.begin(root)
+
+    def __enter__(self) -> Fingerprint:
+        self._cache.begin(self._root, self._root_fd)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cache.end(self._root, self._used, self._files, self._bytes)
 
     def hexdigest(self) -> str:
-        """Of all that was taken in; that was all."""
-        self._cache.end(self._root, self._used, self._files, self._bytes)
+        """Of all that was taken in."""
         return self._total.hexdigest()
 
     def add(self, entries: Iterable[Entry]) -> None:

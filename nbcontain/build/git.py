@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
@@ -148,7 +149,8 @@ def commit_of(repository: Repository, access: Access, emit: Emit, tmp: Path) -> 
         if _COMMIT.fullmatch(found.get(name, "")):
             return _checked(repository, found[name])
     if _is_begun(repository):
-        return _completed(repository, access, emit, tmp)
+        # A tag that has come meanwhile may be called like that.
+        return _checked(repository, _completed(repository, access, emit, tmp))
     kind = next((kind for kind, place in _PLACES.items() if wanted.startswith(place)), "")
     shown = f"{kind} {wanted.removeprefix(_PLACES[kind])}" if kind else wanted
     raise BuildError(f"{redacted(repository.url)} has no {shown}", hint="Give a branch, a tag or a whole commit.")
@@ -161,7 +163,9 @@ def _is_begun(repository: Repository) -> bool:
 
 def _completed(repository: Repository, access: Access, emit: Emit, tmp: Path) -> str:
     """The one commit of all branches and tags whose name begins so. A server is asked for whole names only."""
-    with files.temporary_directory(tmp) as place:
+    with ExitStack() as stack:
+        place = stack.enter_context(files.temporary_directory(tmp))
+        stack.callback(files.remove_tree, place)
         listed = _git(["ls-remote", "--", repository.url], None, repository, access, emit).split()
         _git(_init(listed[0] if listed else ""), place, repository, access, emit)
         _git(["fetch", "--quiet", "--", repository.url, *_ALL], place, repository, access, emit)

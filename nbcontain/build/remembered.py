@@ -1,7 +1,8 @@
 """What is known of a context's files, kept in the store: a command on a terminal has seen none of them itself.
 
 A hint and no more: who finds nothing, or what is not whole, reads the files again. A file is known by what `walk.Stat`
-says of it, whose change time nobody can set.
+says of it, whose change time nobody can set. Whoever makes a file system that is only read (squashfs, EROFS) can, and
+the next one of that name may have other files with the same times and inodes: so nothing is kept of such.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,18 +51,19 @@ def load(place: Path, root: str) -> Known:
     }
 
 
-def keep(place: Path, root: str, known: Iterable[tuple[str, tuple[Stat, str]]]) -> None:
-    """Keep it in place of what was kept. Raises OSError, StoreError."""
+def keep(place: Path, root: str, known: Known) -> None:
+    """Keep it in place of what was kept, but for what is mounted below the root. Raises OSError, StoreError."""
+    device = os.stat(root).st_dev
+    here = ((path, found) for path, found in known.items() if found[0][0] == device)
     by_directory: dict[str, dict[str, list[object]]] = {}
-    for number, (path, (seen, digest)) in enumerate(known):
-        if number == _MAX_FILES:
-            break
+    for path, (seen, digest) in islice(here, _MAX_FILES):
         above, separator, name = path.rpartition("/")
         by_directory.setdefault(above + separator, {})[name] = [*seen, digest]
     body = json.dumps({"format": _FORMAT, "root": root, "files": by_directory}, separators=(",", ":")).encode()
-    if len(body) < _MAX_BYTES:
+    data = _mark(body) + b"\n" + body
+    if len(data) <= _MAX_BYTES:
         files.make_directory(place, durable=False)
-        files.replace(_path(place, root), _mark(body) + b"\n" + body, durable=False)
+        files.replace(_path(place, root), data, durable=False)
 
 
 def _mark(body: bytes) -> bytes:

@@ -129,7 +129,8 @@ class Solver:
         inputs = [self._solved[below].filesystem for below in vertex.inputs]
         workshop = self._workshop.for_step(partial(_as_task, task, self._emit))
         self._emit(Started(task, step.name, BUILD, step.span))
-        if inputs and self._asked(step):
+        asked = self._asked(step)
+        if inputs and asked:
             # It is going to be done: what does it gets ready while the files of the context are looked at.
             workshop.expect()
         try:
@@ -138,7 +139,6 @@ class Solver:
             if key is None:
                 self._hit(vertex, _Solved(execute(vertex.operation, inputs, workshop)), inputs)
                 return None
-            asked = self._asked(step)
             if not asked and (solved := self._known(key)) is not None:
                 self._hit(vertex, solved, inputs)
                 return None

@@ -354,9 +354,7 @@ class Registries:
             wire.close()
 
     def _task(self, name: str, body: Callable[[Emit, Wire], T]) -> Task[T]:
-        wires: list[Wire] = []
-        with self._wire(None) as wire:
-            wires.append(wire)
+        wire = Wire(self.configuration.tls, self.environ)
 
         def run(emit: Emit) -> T:
             try:

@@ -25,12 +25,13 @@ def piped(work: Callable[[int], Mapping[str, Any]], read: Callable[[int], object
         sources.callback(os.close, source)
         sinks.callback(os.close, sink)
 
+        # From here on each closes its own: also if who waits for both is interrupted.
         def working() -> Mapping[str, Any]:
-            with sinks:
+            with sinks.pop_all():
                 return work(sink)
 
         def reading() -> None:
-            with sources:
+            with sources.pop_all():
                 read(source)
 
         return alongside(working, reading)

@@ -262,13 +262,13 @@ class _Job:
                 return False
             self.is_started = True
         snapshots = self._stacks.store.snapshots
-        # From the lowest up, so that each need not look at all below it.
-        stands = self._below is None or self._below.is_here or snapshots.exists(self._below.name)
-        self.is_here = stands and snapshots.holds(self.name)
-        if self.is_here:
-            self.done.set()
-            return False
         try:
+            # From the lowest up, so that each need not look at all below it.
+            stands = self._below is None or self._below.is_here or snapshots.exists(self._below.name)
+            self.is_here = stands and snapshots.holds(self.name)
+            if self.is_here:
+                self.done.set()
+                return False
             threading.Thread(target=self._run, args=(stream,), name="nbcontain unpack", daemon=True).start()
         except BaseException as error:
             # Layers above wait for this one.

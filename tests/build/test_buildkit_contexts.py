@@ -274,6 +274,14 @@ def test_provenance_tells_as_much_as_its_mode_says(
     assert "pass" not in json.dumps(said)
 
 
+def test_provenance_takes_a_dockerfile_of_a_server_for_no_context(box: Machine, server: Server, named: Path) -> None:
+    server.put("/elsewhere", b"FROM box\n")
+    built(box, "-f", f"{server.url}/elsewhere", "--metadata-file", str(named / "m"), str(named / "context"))
+    definition = told(named / "m")["buildDefinition"]
+    assert f"{server.url}/elsewhere" in [each["uri"] for each in definition["resolvedDependencies"]]
+    assert not [each for each in definition["externalParameters"]["request"]["args"] if each.startswith("context:")]
+
+
 def test_provenance_names_secrets_and_agents_and_needs_no_ignore_file(
     box: Machine, named: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,8 +6,9 @@ Each test says in its docstring which of those names it shows; suites.txt sends 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ import places
 from git_server import Repository, daemon
 from machine import Machine
 from nbcontain.build import git
+from nbcontain.build.access import Access
 from nbcontain.build.plan import BuildOptions
 from nbcontain.commands.inputs import inputs_of
 from nbcontain.engine import Engine
@@ -266,6 +268,26 @@ def test_repositories_may_name_their_commits_by_sha256(found: Found, box: Machin
             inputs = inputs_of(url + ref, "")
             box.engine.build(inputs.dockerfile, BuildOptions(tags=("out",), context=inputs.context)).result()
             assert box.sh("cat /d/foo", image="out") == "first"
+
+
+def test_a_commit_by_how_its_name_begins_is_no_tag_that_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Repository(tmp_path / "repositories" / "app")
+    (work.path / "foo").write_text("another")
+    work.commit()
+    wanted = "0123456789abcdef"
+    work.git("tag", wanted)
+    real = git._git
+
+    def listing_nothing(arguments: Sequence[str], *others: Any) -> str:
+        """As a server does that has the tag only a moment later."""
+        return "" if wanted in arguments else real(arguments, *others)
+
+    monkeypatch.setattr(git, "_git", listing_nothing)
+    with daemon(work.path.parent) as base, pytest.raises(BuildError, match="is not what --checksum says"):
+        git.commit_of(git.parse(f"{base}/app?commit={wanted}"), Access(), lambda event: None, tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["repositories"]
 
 
 @pytest.mark.parametrize("url", ["https://x.example/a.git?tag=refs/tags/v1", "https://x.example/a.git?tag=v1"])

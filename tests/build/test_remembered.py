@@ -6,6 +6,8 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,9 +16,11 @@ from nbcontain.build.context import ContentCache, Context
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.selection import Wanted
 from nbcontain.engine import Engine
+from nbcontain.errors import Cancelled
 from nbcontain.store import gc
 
 Look = Callable[[], tuple[str, list[str]]]
+listed = fingerprint._listing
 
 
 @pytest.fixture
@@ -107,6 +111,56 @@ def test_what_is_not_whole_is_as_if_it_were_not_there(tmp_path: Path, look: Look
             path.write_bytes(remembered._mark(said) + b"\n" + said)
     again, read = look()
     assert again == found and len(read) == 4
+
+
+def test_what_was_read_before_a_cancellation_is_kept(root: Path, tmp_path: Path, look: Look) -> None:
+    def strike(size_bytes: int) -> None:
+        if size_bytes:
+            raise Cancelled("nobody wants it")
+
+    cache = ContentCache(tmp_path / "contexts")
+    with pytest.raises(Cancelled), cache.keeping():
+        Context(root, cache).digest(Wanted(("d",)), strike)
+    assert look()[1] == ["d/deep/h"]
+
+
+def test_what_another_build_reads_meanwhile_hinders_nobody(root: Path, tmp_path: Path, look: Look) -> None:
+    class ReadingMore(str):
+        def startswith(self, *arguments: Any) -> bool:
+            cache.put(f"{self}-more", (0, 0, 0, 0, 0), "", 1)
+            return super().startswith(*arguments)
+
+    cache = ContentCache(tmp_path / "contexts")
+    cache.put(ReadingMore("/elsewhere"), (0, 0, 0, 0, 0), "", 1)
+    with cache.keeping():
+        Context(root, cache).digest(Wanted(("d",)))
+    assert look()[1] == []
+
+
+def test_a_context_is_the_same_by_its_relative_name(
+    root: Path, tmp_path: Path, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    cache = ContentCache(tmp_path / "contexts")
+    with cache.keeping():
+        Context(Path(), cache).digest(Wanted(("d",)))
+    assert look()[1] == []
+
+
+@pytest.mark.parametrize("where", ["root", "below"])
+def test_nothing_is_kept_of_a_file_system_whose_times_its_maker_chose(
+    root: Path, tmp_path: Path, look: Look, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    if where == "root":
+        monkeypatch.setattr("os.fstatvfs", lambda fd: SimpleNamespace(f_flag=os.ST_RDONLY))
+    else:
+        # What is below seems to be mounted there.
+        seen = fingerprint.stat_key
+        monkeypatch.setattr(fingerprint, "_listing", lambda fd: [
+            (name, mode, device + 1, *rest) for name, mode, device, *rest in listed(fd)
+        ])  # fmt: skip
+        monkeypatch.setattr(fingerprint, "stat_key", lambda found: (seen(found)[0] + 1, *seen(found)[1:]))
+    assert len(look()[1]) == len(look()[1]) == 4
 
 
 def test_files_that_are_gone_are_forgotten(root: Path, tmp_path: Path, look: Look) -> None:

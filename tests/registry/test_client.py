@@ -190,3 +190,19 @@ def test_time_that_a_reader_takes_is_not_the_registrys(monkeypatch: pytest.Monke
             time.sleep(0.06)
         theirs.sendall(b"few")
         assert watched.readinto(bytearray(10)) == 3
+
+
+def test_an_answer_that_comes_late_may_have_one_packet_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_WINDOW_S", 0.0)
+    monkeypatch.setattr(wire, "_BEHIND_MS", 10)
+    for packets in (1, 2):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            watched = wire._Watched(ours, io.BytesIO())
+            for _ in range(packets):
+                theirs.sendall(b"few")
+                assert watched.readinto(bytearray(10)) == 3
+            if packets == 2:
+                theirs.sendall(b"few")
+            with pytest.raises(TimeoutError, match="next to nothing"):
+                watched.readinto(bytearray(10))

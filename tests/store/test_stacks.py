@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -94,18 +95,47 @@ def test_what_has_no_thread_is_closed(
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_layers_above_one_that_has_no_thread_do_not_wait_for_it(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+def test_who_writes_to_a_pipe_keeps_its_end_though_nobody_waits_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, is_over, found = threading.Event(), threading.Event(), []
+
+    def work(sink: int) -> dict[str, Any]:
+        go_on.wait(30)
+        try:
+            found.append(stat.S_ISFIFO(os.fstat(sink).st_mode))
+        finally:
+            is_over.set()
+        return {}
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            piped(work, lambda source: None)
+    go_on.set()
+    assert is_over.wait(30) and found == [True]
+
+
+@pytest.mark.parametrize("trouble", ["new thread", "cannot look"])
+def test_layers_above_one_that_could_not_be_begun_do_not_wait_for_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
+    def holds(self: Snapshotter, name: object) -> bool:
+        raise RuntimeError("cannot look")
+
     digest = Digest.of(b"layer")
     layer = Layer(Descriptor(LAYER_TAR_GZIP, digest, 5), DiffID(digest))
     arrivals = Arrivals(Stacks(store, cast(Worker, None)), [layer])
     with monkeypatch.context() as patch:
-        NoThreads(patch, 0)
-        with pytest.raises(RuntimeError, match="new thread"):
+        if trouble == "new thread":
+            NoThreads(patch, 0)
+        else:
+            patch.setattr(Snapshotter, "holds", holds)
+        with pytest.raises(RuntimeError, match=trouble):
             arrivals.stored(layer)
-    with pytest.raises(RuntimeError, match="new thread"):
-        arrivals.wait()
+    with pytest.raises(RuntimeError, match=trouble):
+        arrivals.wait(lambda: pytest.fail("somebody waits for it"))
 
 
 def test_whoever_waits_for_its_turn_hears_that_nobody_wants_it(store: Store) -> None:

@@ -1,0 +1,35 @@
+"""For tests of what builds make: a machine for a whole file, as each of its tests tags images of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import needs
+import places
+from building import Ran, written
+from machine import Machine
+from nbcontain.build.plan import BuildOptions
+from nbcontain.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def box(busybox_context: Path) -> Iterator[Machine]:
+    with Engine(Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))) as engine:
+        yield Machine(engine, busybox_context)
+        engine.prune()
+    places.remove(engine.layout.root)
+
+
+@pytest.fixture
+def ran(box: Machine, tmp_path: Path) -> Ran:
+    def run(lines: str, **options: object) -> str:
+        chosen = BuildOptions(tags=("ran",), context=tmp_path, **options)  # type: ignore[arg-type]
+        task = box.engine.build(f"FROM box\n{lines}\n", chosen)
+        task.result()
+        return written(task).strip()
+
+    return run

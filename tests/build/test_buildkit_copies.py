@@ -250,7 +250,7 @@ def test_repositories_may_name_their_commits_by_sha256(found: Found, box: Machin
     with daemon(work.path.parent) as base:
         url = f"{base}/app"
         for ref in ("#v1", f"#{first}", f"?commit={first[:10]}"):
-            assert "./foo first" in found(f"FROM box\nADD --checksum={first[:12]} {url}{ref} /d") or "?" in ref
+            assert "./foo first" in found(f"FROM box\nADD --checksum={first[:12]} {url}{ref} /d")
             inputs = inputs_of(url + ref, "")
             box.engine.build(inputs.dockerfile, BuildOptions(tags=("out",), context=inputs.context)).result()
             assert box.sh("cat /d/foo", image="out") == "first"

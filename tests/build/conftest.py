@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import needs
-import places
 from building import Ran, written
-from machine import Machine
+from machine import Machine, fresh
 from nbcontain.build.plan import BuildOptions
-from nbcontain.engine import Engine
 
 
 @pytest.fixture(scope="module")
 def box(busybox_context: Path) -> Iterator[Machine]:
-    with Engine(Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))) as engine:
-        yield Machine(engine, busybox_context)
-        engine.prune()
-    places.remove(engine.layout.root)
+    with fresh(busybox_context) as machine:
+        yield machine
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import contextlib
 import os
 import resource
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -125,21 +124,10 @@ def users_docker(directory: Path) -> Iterator[peers.Docker]:
     runs = tempfile.mkdtemp(prefix="pod-", dir="/tmp")
     podman = ["podman", "--root", str(directory / "podman"), "--runroot", runs]
     command = [*podman, "unshare", "unshare", "--mount", "--propagation=private", "sh", "-c", daemon]
-    with (directory / "log").open("wb") as log:
-        running = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        for _ in range(300):
-            if running.poll() is not None:
-                raise peers.Refused((directory / "log").read_text()[-500:])
-            with contextlib.suppress(peers.Refused):
-                peer("version")
-                break
-            time.sleep(0.1)
-        yield peer
+        with peers.running(peer, command, env):
+            yield peer
     finally:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            os.kill(int((directory / "pid").read_text()), signal.SIGTERM)
-        running.wait()
         subprocess.run([*podman, "system", "migrate"], env=env, stderr=subprocess.DEVNULL, check=False)
         shutil.rmtree(runs, ignore_errors=True)
 

@@ -75,13 +75,12 @@ DELAYS = """async ([cell, booted, count]) => {
 KEYS = """cell => {
   const xterm = document.querySelectorAll('.jp-Notebook .jp-Cell')[cell].querySelector('.xterm');
   const rows = xterm.querySelector('.xterm-rows');
-  let began = 0;
+  const pressed = [];
   window.echoed = [];
-  xterm.addEventListener('keydown', () => { began = performance.now(); }, true);
+  xterm.addEventListener('keydown', () => { pressed.push(performance.now()); }, true);
   new MutationObserver(() => {
-    if (!began || !rows.textContent.includes('k'.repeat(echoed.length + 1))) return;
-    echoed.push(performance.now() - began);
-    began = 0;
+    while (echoed.length < pressed.length && rows.textContent.includes('k'.repeat(echoed.length + 1)))
+      echoed.push(performance.now() - pressed[echoed.length]);
   }).observe(rows, { subtree: true, childList: true, characterData: true });
 }"""
 ECHOES = """async count => {
@@ -129,7 +128,7 @@ def typed(page: Any, cell: int, count: int) -> list[float]:
     for _ in range(count):
         page.wait_for_timeout(150)
         page.keyboard.press("k")
-    page.wait_for_timeout(500)
+    page.wait_for_function(f"echoed.length === {count}")
     return list(page.evaluate("echoed"))
 
 

@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +27,25 @@ from typing import Any
 from measuring import heading, interleaved, private_disk, ratio, row, spawned
 
 from nbcontain import BuildOptions, Engine, RunOptions
-from nbcontain.linux import syscalls
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 30
 NETWORKS = ("none", "host")
 WARM_LIMIT = 2.0
 COLD_LIMIT_MS = 80
 LIMITED: dict[str, Any] = {"memory": "64m", "pids_limit": 50}
+HIDDEN = """
+controllers=/sys/fs/cgroup/unified/cgroup.controllers
+[ ! -e $controllers ] || mount --bind /dev/null $controllers
+exec "$@"
+"""
+LOOP = """
+import sys, time
+from measuring import spawned
+for _ in sys.stdin:
+    began = time.perf_counter()
+    spawned(sys.argv[1:])
+    print(time.perf_counter() - began, flush=True)
+"""
 BUSYBOX = """
 FROM scratch
 COPY busybox /bin/busybox
@@ -79,36 +90,18 @@ def crun(disk: Path) -> Iterator[Callable[[], float] | None]:
     config["linux"]["resources"] = {"memory": {"limit": 64 << 20}, "pids": {"limit": 50}}
     (bundle / "config.json").write_text(json.dumps(config))
     words = ["crun", "--root", str(disk / "crun"), "--cgroup-manager=cgroupfs", "run", "-b", str(bundle), "bench"]
-    (asked, ask), (answered, answer) = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.close(ask)
-            syscalls.unshare(syscalls.CLONE_NEWNS)
-            subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-            controllers = Path("/sys/fs/cgroup/unified/cgroup.controllers")
-            if controllers.exists():
-                (disk / "nothing").touch()
-                subprocess.run(["mount", "--bind", str(disk / "nothing"), str(controllers)], check=True)
-            while os.read(asked, 1):
-                began = time.perf_counter()
-                spawned(words)
-                os.write(answer, f"{time.perf_counter() - began:.6f}\n".encode())
-        finally:
-            os._exit(0)
-    os.close(asked)
-    os.close(answer)
+    inside = ["unshare", "--mount", "--propagation=private", "sh", "-c", HIDDEN, "sh"]
+    command = [*inside, sys.executable, "-c", LOOP, *words]
+    here = Path(__file__).parent
+    with subprocess.Popen(command, cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as loop:
+        asking, answers = loop.stdin, loop.stdout
+        assert asking is not None and answers is not None
 
-    def once() -> float:
-        os.write(ask, b".")
-        return float(os.read(answered, 64))
+        def once() -> float:
+            print(file=asking, flush=True)
+            return float(answers.readline())
 
-    try:
         yield once
-    finally:
-        os.close(ask)
-        os.close(answered)
-        os.waitpid(pid, 0)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from pathlib import Path
 
@@ -26,6 +25,6 @@ def provide(engine: Engine, name: str, dockerfile: str) -> None:
         return
     with tempfile.TemporaryDirectory() as context:
         engine.build(dockerfile, BuildOptions(tags=(name,), context=Path(context))).result()
-    partial = path.with_suffix(f".{os.getpid()}")
-    engine.archives.save([name], str(partial)).result()
-    partial.rename(path)
+    path.parent.mkdir(exist_ok=True)
+    # It appears whole, whoever else makes it now.
+    engine.archives.save([name], str(path)).result()

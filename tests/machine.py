@@ -8,11 +8,14 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import needs
+import places
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
@@ -103,6 +106,16 @@ class Machine:
         """Remove every container."""
         for container in self.engine.containers():
             self.engine.remove_container(container, force=True)
+
+
+@contextlib.contextmanager
+def fresh(context: Path) -> Iterator[Machine]:
+    """A machine on a store of its own, which goes with it."""
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
+    with Engine(directory) as engine:
+        yield Machine(engine, context)
+        engine.prune()
+    places.remove(directory)
 
 
 def network_processes(root: Path) -> dict[int, str]:

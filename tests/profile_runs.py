@@ -25,6 +25,9 @@ import needs
 
 PROFILES = ("root", "rootless-range", "rootless-single")
 _children = pytest.StashKey[dict[tuple[str, bool], "Child"]]()
+_limit_s = pytest.StashKey[float]()
+BEGINNING_S = 120
+"""So long a child may take, beside its test's own time, until it runs that test and a report of it is here."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,11 +80,30 @@ def wire_of(item: pytest.Item) -> str:
     return as_user.WIRED if marker.kwargs.get("tunnel", True) else as_user.WALLED
 
 
+def is_replayed(item: pytest.Item) -> bool:
+    """Whether another profile's child runs it."""
+    return here() == "root" and profile_of(item) not in (None, "root")
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
+    """A replayed test has its time in the child. An alarm here strikes where nothing of pytest's catches it.
+
+    So it is the last resort, of what is torn down here once the reports came or did not.
+    """
+    if not is_replayed(item):
+        return None
+    item.stash[_limit_s] = settings.timeout + BEGINNING_S
+    later = settings._replace(timeout=item.stash[_limit_s] + settings.timeout)
+    item.config.pluginmanager.getplugin("timeout").pytest_timeout_set_timer(item, later)
+    return True
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Replay the reports of a test that another profile's child runs."""
     wanted = profile_of(item)
-    if wanted is None or wanted == here() or here() != "root":
+    if wanted is None or not is_replayed(item):
         return None
     children = item.config.stash[_children]
     key = (wanted, wire_of(item))
@@ -165,21 +187,21 @@ class Child:
             self._changed.notify_all()
 
     def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
-        """The reports of one test, waiting for them; a failure made up where the child ended without them."""
+        """The reports of one test, waiting for them; a failure made up where the child ended, or is silent, without."""
 
         def is_told() -> bool:
             done = self._ready.get(item.nodeid, [])
             return self._ended or bool(done) and done[-1].when == "teardown"
 
         with self._changed:
-            self._changed.wait_for(is_told)
+            self._changed.wait_for(is_told, item.stash.get(_limit_s, None))
             done = self._ready.pop(item.nodeid, [])
         yield from done
         if not done or done[-1].when != "teardown":
-            yield self._ended_early(item)
+            yield self._without(item)
 
-    def _ended_early(self, item: pytest.Item) -> pytest.TestReport:
-        self._process.wait()
+    def _without(self, item: pytest.Item) -> pytest.TestReport:
+        ended = f"ended with {self._process.wait()}" if self._ended else "goes on"
         self._log.flush()
         tail = (self._home / "pytest.log").read_text(errors="replace")[-6000:]
         return pytest.TestReport(
@@ -187,7 +209,7 @@ class Child:
             location=item.location,
             keywords={},
             outcome="failed",
-            longrepr=f"the child pytest ended with {self._process.returncode} and no report of this test\n{tail}",
+            longrepr=f"the child pytest {ended} and no report of this test came\n{tail}",
             when="call",
         )
 

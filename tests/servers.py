@@ -1,11 +1,11 @@
-"""Servers on loopback for tests of what is fetched: HTTP with ETags and redirects, and waiting for others."""
+"""Servers on this machine for tests: HTTP with ETags and redirects, whatever answers, and waiting for others."""
 
 from __future__ import annotations
 
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -57,6 +57,28 @@ def serving() -> Iterator[Server]:
         threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
         yield server
         http.shutdown()
+
+
+@contextmanager
+def answering(listener: socket.socket, answer: Callable[[socket.socket], object]) -> Iterator[None]:
+    """Whoever connects there is answered, one after the other, for as long as this lasts."""
+
+    def serve() -> None:
+        while True:
+            try:
+                end, _ = listener.accept()
+            except OSError:
+                return
+            with end:
+                answer(end)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        server.join()
 
 
 def free_port() -> int:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from building import written
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, Cancelled, DockerfileError, StepFailed, UsageError
-from nbcontain.events import Finished, Output, Started
+from nbcontain.events import Finished, Started
 from nbcontain.oci.image import Image
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.task import Task
@@ -172,8 +173,7 @@ def test_files_removed_by_a_step_are_gone_above_and_there_below(engine: Engine, 
 def test_arguments_and_environment_reach_the_step(engine: Engine, context: Path) -> None:
     task = build(engine, "FROM busybox\nARG WHO=world\nENV HELLO=hi\nRUN echo $HELLO $WHO", build_args=("WHO=you",))
     task.result()
-    output = b"".join(r.event.data for r in task.journal.read() if isinstance(r.event, Output))
-    assert output == b"hi you\n"
+    assert written(task) == "hi you\n"
 
 
 def test_mount_points_are_no_part_of_a_layer(engine: Engine, busybox_context: Path) -> None:

@@ -7,49 +7,22 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-import needs
-import places
+from building import Ran
 from machine import Machine, until
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import Secret, agents_of
 from nbcontain.build.ssh_agent import forwarded
 from nbcontain.dockerfile.parser import parse
-from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, DockerfileError, UsageError
-from nbcontain.events import Output, Started
+from nbcontain.events import Started
 from rounds import rounds
-
-
-@pytest.fixture(scope="module")
-def box(busybox_context: Path) -> Iterator[Machine]:
-    with Engine(Path(needs.scratch()) / f"nbcontain-test-steps-{os.getpid()}") as engine:
-        yield Machine(engine, busybox_context)
-        engine.prune()
-    places.remove(engine.layout.root)
-
-
-Ran = Callable[..., str]
-
-
-@pytest.fixture
-def ran(box: Machine, tmp_path: Path) -> Ran:
-    """Builds `FROM box` with these lines, and gives what its steps say."""
-
-    def run(lines: str, **options: object) -> str:
-        chosen = BuildOptions(tags=("ran",), context=tmp_path, **options)  # type: ignore[arg-type]
-        task = box.engine.build(f"FROM box\n{lines}\n", chosen)
-        task.result()
-        said = b"".join(r.event.data for r in task.journal.read() if isinstance(r.event, Output))
-        return said.decode().strip()
-
-    return run
+from servers import answering
 
 
 def secrets(**values: str) -> dict[str, Secret]:
@@ -91,9 +64,11 @@ def test_a_steps_own_mounts_come_after_those_of_every_step(ran: Ran, tmp_path: P
 
 def test_mounts_for_every_step_are_part_of_what_a_step_is(box: Machine, ran: Ran) -> None:
     step = "RUN ls /quick 2> /dev/null; date +%N > /when"
-    plain = ran(step), box.engine.image("ran").id
-    ran(step, automounts=("type=tmpfs,target=/quick",))
-    assert box.engine.image("ran").id != plain[1]
+    found = []
+    for mounts in ((), ("type=tmpfs,target=/quick",), ()):
+        ran(step, automounts=mounts)
+        found.append(box.engine.image("ran").id)
+    assert found[0] == found[2] != found[1]
 
 
 @pytest.mark.parametrize(
@@ -176,23 +151,12 @@ def agent(directory: Path) -> Iterator[Path]:
         listener.bind(str(path))
         listener.listen()
 
-        def answer() -> None:
-            while True:
-                try:
-                    end, _ = listener.accept()
-                except OSError:
-                    return
-                with end:
-                    while end.recv(64):
-                        end.sendall(b"\0\0\0\x05\x0c\0\0\0\0")
+        def nothing(end: socket.socket) -> None:
+            while end.recv(64):
+                end.sendall(b"\0\0\0\x05\x0c\0\0\0\0")
 
-        thread = threading.Thread(target=answer)
-        thread.start()
-        try:
+        with answering(listener, nothing):
             yield path
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
 
 
 def ask(path: Path) -> None:
@@ -208,22 +172,8 @@ def ask(path: Path) -> None:
 @pytest.fixture
 def port() -> Iterator[int]:
     """Of this machine's loopback, where somebody says foo."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            while True:
-                try:
-                    end, _ = listener.accept()
-                except OSError:
-                    return
-                with end:
-                    end.sendall(b"foo\n")
-
-        thread = threading.Thread(target=answer)
-        thread.start()
+    with socket.create_server(("127.0.0.1", 0)) as listener, answering(listener, lambda end: end.sendall(b"foo\n")):
         yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
 
 
 def test_a_step_reaches_this_machine_where_it_has_its_network_and_nowhere_else(ran: Ran, port: int) -> None:

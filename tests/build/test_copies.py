@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import needs
-import places
 from git_server import Repository, daemon
 from machine import Machine
 from nbcontain.build.plan import BuildOptions
@@ -23,16 +22,6 @@ from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, DockerfileError
 from nbcontain.events import Finished, Started
 from servers import Server, serving
-
-
-@pytest.fixture(scope="module")
-def box(busybox_context: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine for the whole module: every test tags images of its own."""
-    with Engine(Path(needs.scratch()) / f"nbcontain-test-copies-{os.getpid()}") as engine:
-        yield Machine(engine, busybox_context)
-        engine.prune()
-
-    places.remove(engine.layout.root)
 
 
 @pytest.fixture

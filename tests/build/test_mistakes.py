@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import needs
 from machine import Machine
 from nbcontain.__main__ import main
 from nbcontain.build.plan import BuildOptions
-from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, DockerfileError
 
 # The Dockerfile behind FROM box (unless it has one), the marked line, and words that have to be said.
@@ -79,15 +75,6 @@ MISTAKES: list[tuple[str, int, str, str]] = [
     ("ADD --checksum=sha256:abc http://127.0.0.1:1/x /x", 2, "is no digest", "sha256sum"),
     ("VOLUME", 2, "VOLUME needs an argument", "VOLUME /data"),
 ]
-
-
-@pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory, busybox_context: Path) -> Iterator[Machine]:
-    directory = Path(needs.scratch()) / f"nbcontain-test-mistakes-{tmp_path_factory.getbasetemp().name}"
-    with Engine(directory) as engine:
-        yield Machine(engine, busybox_context)
-        engine.prune()
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,13 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import needs
-import places
+from building import Ran, written
 from machine import Machine
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.secrets import Secret, agents_of, secrets_of
@@ -24,39 +23,19 @@ from nbcontain.build.ssh_agent import forwarded
 from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.inputs import BuildInputs
 from nbcontain.dockerfile import parse as parse_dockerfile
-from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, DockerfileError, UsageError
 from nbcontain.events import Finished, Output, Started
 from nbcontain.options import parse
 from nbcontain.store import gc
 
 
-@pytest.fixture(scope="module")
-def box(busybox_context: Path) -> Iterator[Machine]:
-    with Engine(Path(needs.scratch()) / f"nbcontain-test-mounts-{os.getpid()}") as engine:
-        yield Machine(engine, busybox_context)
-        engine.prune()
-    places.remove(engine.layout.root)
-
-
-Ran = Callable[..., str]
-
-
 @pytest.fixture
-def ran(box: Machine, tmp_path: Path) -> Ran:
-    """Builds `FROM box` with these lines, and gives what its steps say, in order."""
+def ran(ran: Ran, tmp_path: Path) -> Ran:
+    """With something to mount in its context."""
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "f").write_text("mine\n")
     (tmp_path / "file").write_text("alone\n")
-
-    def run(lines: str, **options: object) -> str:
-        chosen = BuildOptions(tags=("ran",), context=tmp_path, **options)  # type: ignore[arg-type]
-        task = box.engine.build(f"FROM box\n{lines}\n", chosen)
-        task.result()
-        said = b"".join(r.event.data for r in task.journal.read() if isinstance(r.event, Output))
-        return said.decode().strip()
-
-    return run
+    return ran
 
 
 def added(machine: Machine, image: str = "ran") -> set[str]:
@@ -214,7 +193,7 @@ def test_a_secret_is_there_for_one_step_and_nowhere_afterwards(box: Machine, tmp
     assert files_with(root, CANARY.encode()) == []
     options = BuildOptions(secrets={"s": Secret("s", content=CANARY.encode())})
     assert CANARY not in repr(list(task.journal.read())) + repr(image) + repr(options) + repr(options.secrets)
-    said = b"".join(r.event.data for r in task.journal.read() if isinstance(r.event, Output)).decode().split()
+    said = written(task).split()
     assert said[:4] == ["400", "0", "440", "1000"]
     assert added(box, "kept") == set()
 

@@ -36,6 +36,10 @@ class Refused(Exception):
     """There is no image."""
 
 
+class NotStarted(Refused):
+    """A daemon does not answer; what it said last."""
+
+
 def _write(case: Case, directory: Path) -> tuple[Path, Path]:
     """The context, and the directory with the Dockerfiles beside it."""
     context, texts = directory / f"{case.name}.context", directory / f"{case.name}.texts"
@@ -201,6 +205,37 @@ class Docker:
 
 
 @contextmanager
+def running(peer: Docker, command: Sequence[str], env: dict[str, str] | None = None) -> Iterator[None]:
+    """Its daemon while this is open, which has its pid file in the same directory. Raises NotStarted."""
+    log = peer.directory / "log"
+    with log.open("wb") as file:
+        daemon = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            with suppress(Refused):
+                peer("version")
+                break
+            if daemon.poll() is not None or time.monotonic() > deadline:
+                raise NotStarted(log.read_text()[-500:])
+            time.sleep(0.1)
+        yield
+    finally:
+        # Not whoever was begun here: it may only wait for the daemon.
+        if daemon.poll() is None:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                os.kill(int((peer.directory / "pid").read_text()), signal.SIGTERM)
+        try:
+            daemon.wait(30)
+        except subprocess.TimeoutExpired:
+            # Its containerd and shims too: they are of this session and of no other.
+            os.killpg(daemon.pid, signal.SIGKILL)
+            daemon.wait()
+
+
+@contextmanager
 def docker(directory: Path, *, sees_loopback: bool = False) -> Iterator[Docker]:
     """A daemon while this is open, which may see this machine's registries. Ends the test where there is none to start.
     """
@@ -221,26 +256,11 @@ def docker(directory: Path, *, sees_loopback: bool = False) -> Iterator[Docker]:
         "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2",
     ]  # fmt: skip
     (directory / "no-config.json").write_text("{}")
-    with (directory / "log").open("wb") as log:
-        daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     try:
-        deadline = time.monotonic() + 30
-        while True:
-            with suppress(Refused):
-                peer("version")
-                break
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                needs.missing(f"dockerd does not start here: {(directory / 'log').read_text()[-500:]}")
-            time.sleep(0.1)
-        yield peer
-    finally:
-        daemon.send_signal(signal.SIGTERM)
-        try:
-            daemon.wait(30)
-        except subprocess.TimeoutExpired:
-            # Its containerd and shims too: they are of this session and of no other.
-            os.killpg(daemon.pid, signal.SIGKILL)
-            daemon.wait()
+        with running(peer, command):
+            yield peer
+    except NotStarted as error:
+        needs.missing(f"dockerd does not start here: {error}")
 
 
 # --- buildah ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("anywidget")
 
 from machine import until
+from nbcontain.display import terminals  # noqa: E402
 from nbcontain.display.terminals import Terminal, transcript  # noqa: E402
 from nbcontain.events import Output  # noqa: E402
 
@@ -106,3 +108,63 @@ def test_of_several_pages_one_answers_what_a_program_asks_of_its_terminal() -> N
     for view in ("first", "second"):
         say(data=f"<{view}>", view=view, answers=True)
     assert os.read(talker.heard, 100) == b"[second]x<first>"
+
+
+class Echoing(Talker):
+    """It says what was typed, but not before whoever brought that waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.echoes = True
+        self.may_echo = threading.Event()
+
+    def output(self) -> Iterator[Output]:
+        while self.may_echo.wait() and (data := os.read(self.heard, 100)):
+            yield Output("web", "stdout", data)
+
+
+Echoed = tuple[Echoing, Terminal, list[bytes]]
+
+
+@pytest.fixture
+def echoed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Echoed]:
+    """A program that echoes, its terminal, and what the page was sent so far."""
+    talker, sent = Echoing(), list[bytes]()
+
+    class Said(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if talker.echoes:
+                talker.may_echo.set()
+            return super().wait(timeout)
+
+    terminal = Terminal(talker, "sh")
+    monkeypatch.setattr(terminal, "_said", Said())
+    monkeypatch.setattr(terminal.widget, "send", lambda content, buffers: sent.extend(buffers))
+    yield talker, terminal, sent
+    os.close(talker.master)
+    talker.may_echo.set()
+    until(lambda: not terminal.widget.alive)
+
+
+def test_a_keys_echo_is_sent_before_the_message_that_brought_it_is_over(
+    echoed: Echoed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, terminal, sent = echoed
+    monkeypatch.setattr(terminals, "_ECHO_S", 60)
+    for key in ("l", "s"):
+        terminal.widget._handle_custom_msg({"kind": "in", "data": key}, [])
+        assert sent.pop() == key.encode() and not sent
+
+
+def test_a_message_whose_keys_nobody_echoes_is_over_all_the_same(echoed: Echoed) -> None:
+    talker, terminal, sent = echoed
+    talker.echoes = False
+    terminal.widget._handle_custom_msg({"kind": "in", "data": "secret"}, [])
+    assert sent == [] and os.read(talker.heard, 100) == b"secret"
+
+
+def test_no_echo_is_waited_for_of_what_was_pasted(echoed: Echoed) -> None:
+    talker, terminal, sent = echoed
+    terminal.widget._handle_custom_msg({"kind": "in", "data": "x" * 65}, [])
+    assert sent == [] and not talker.may_echo.is_set()
+    assert os.read(talker.heard, 100) == b"x" * 65

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import needs
-import places
-from machine import Machine
-from nbcontain.engine import Engine
+from machine import Machine, fresh
 
 
 @pytest.fixture(scope="session")
 def _hostile_machine(busybox_context: Path) -> Iterator[Machine]:
-    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
-    with Engine(directory) as engine:
-        yield Machine(engine, busybox_context)
-        engine.prune()
-    places.remove(directory)
+    with fresh(busybox_context) as machine:
+        yield machine
 
 
 @pytest.fixture

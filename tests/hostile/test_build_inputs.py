@@ -18,11 +18,12 @@ import pytest
 
 import needs
 import places
+from building import written
 from machine import Machine
 from nbcontain.__main__ import main
 from nbcontain.build.plan import BuildOptions
 from nbcontain.errors import NbcontainError
-from nbcontain.events import Notice, Output
+from nbcontain.events import Notice
 
 CANARY = "canary-51c0ffee-do-not-keep"
 TESTS = Path(__file__).resolve().parent.parent
@@ -289,8 +290,7 @@ def test_a_proxys_password_is_in_no_history(machine: Machine, context: Path) -> 
     )
     task = machine.engine.build(text, options)
     image = task.result()
-    said = b"".join(r.event.data for r in task.journal.read() if isinstance(r.event, Output))
-    assert int(said) > 100 and CANARY not in image.raw_config.decode()
+    assert int(written(task)) > 100 and CANARY not in image.raw_config.decode()
     assert written_in(machine.engine.layout.root, CANARY.encode()) == []
     again = machine.engine.build(text, BuildOptions(context=context))
     again.result()

@@ -17,10 +17,15 @@ import pytest
 
 from machine import Machine
 from nbcontain.errors import NbcontainError
+from nbcontain.runtime.beforehand import USUAL
 from rounds import SOAK
 
 ROUNDS = 10_000 if SOAK else 300
 """Of all attacks of this page together; an ordinary user makes a few of them."""
+DEEP = f"deep{os.getpid()}"
+"""What is mounted over, or behind a symlink, has this name: such a mount is known wherever on this machine it is."""
+EVERYBODYS = {each.destination for each in USUAL}
+"""Where each container has something mounted."""
 
 SWAP = """\
 import ctypes, os, sys
@@ -68,17 +73,24 @@ def anyone(_hostile_machine: Machine) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Path]:
-    """A directory of the host's where nothing may appear, and over which nothing may be mounted."""
+def outside(anyone: Machine, tmp_path: Path) -> Iterator[Path]:
+    """A directory of the host's where nothing may appear; and nothing of ours may be mounted there or elsewhere."""
     directory = tmp_path / "outside"
-    (directory / "deep").mkdir(parents=True)
-    (directory / "deep/canary").write_text("do not touch\n")
-    before = Path("/proc/self/mountinfo").read_text().count("\n")
+    (directory / DEEP).mkdir(parents=True)
+    (directory / DEEP / "canary").write_text("do not touch\n")
+    # Those of other programs come and go. A path may be told from its file system on.
+    ours = (DEEP, f"{tmp_path.parent.name}/{tmp_path.name}", anyone.engine.layout.root.name)
+
+    def mounts() -> list[str]:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [line for line in lines if any(name in line for name in ours) or line.split()[4] in EVERYBODYS]
+
+    before = len(mounts())
     yield directory
     found = sorted(str(each.relative_to(directory)) for each in directory.rglob("*"))
-    assert found == ["deep", "deep/canary"]
-    assert (directory / "deep/canary").read_text() == "do not touch\n"
-    assert Path("/proc/self/mountinfo").read_text().count("\n") <= before
+    assert found == [DEEP, f"{DEEP}/canary"]
+    assert (directory / DEEP / "canary").read_text() == "do not touch\n"
+    assert len(mounts()) <= before, mounts()
 
 
 @pytest.mark.slow
@@ -97,9 +109,9 @@ def test_targets_in_a_shared_volume_that_are_swapped_with_symlinks_stay_inside(
     started = 0
     for one, other in (("a", "b"), ("c", "d")):
         with swapped(data / one, data / other):
-            for target in (f"/v/{one}/deep", f"/v/{one}/deep/new/er"):
+            for target in (f"/v/{one}/{DEEP}", f"/v/{one}/{DEEP}/new/er"):
                 started += rounds(anyone, count, volumes=("shared:/v",), tmpfs=(target,))
-            started += rounds(anyone, count, volumes=("shared:/v", f"{tmp_path}/{one}-made:/v/{one}/deep/file"))
+            started += rounds(anyone, count, volumes=("shared:/v", f"{tmp_path}/{one}-made:/v/{one}/{DEEP}/file"))
     assert started
     # Not one of the made directories is a mount or outside; what is inside is the volume's.
     assert set(os.listdir(data)) == {"a", "b", "c", "d"}
@@ -113,7 +125,7 @@ def test_a_part_of_a_volume_that_is_swapped_with_a_symlink_shows_nothing_of_the_
     anyone.engine.volumes.create("shared")
     data = anyone.engine.volumes["shared"].data
     (data / "a").mkdir()
-    (data / "b").symlink_to(f"{'../' * 40}{outside}/deep")
+    (data / "b").symlink_to(f"{'../' * 40}{outside}/{DEEP}")
     mount = ("type=volume,source=shared,target=/part,volume-subpath=a",)
     shown = 0
     with swapped(data / "a", data / "b"):
@@ -136,8 +148,8 @@ def test_a_volume_that_is_filled_while_it_is_swapped_reaches_nothing_outside(
     given = tmp_path / "given"
     (given / "a").mkdir(parents=True)
     (given / "a/x").write_text("x")
-    (given / "b").symlink_to(outside / "deep")
-    before = os.stat(outside / "deep/canary")
+    (given / "b").symlink_to(outside / DEEP)
+    before = os.stat(outside / DEEP / "canary")
     user = "1000:1001" if profile != "rootless-single" else "0"
     with swapped(given / "a", given / "b"):
         for _ in range(ROUNDS // 12 if profile == "root" or SOAK else ROUNDS // 60):
@@ -146,5 +158,5 @@ def test_a_volume_that_is_filled_while_it_is_swapped_reaches_nothing_outside(
                     anyone.run("/bin/true", volumes=(f"{given}:/d:U",), user=each)
                 except (NbcontainError, OSError):
                     continue
-    after = os.stat(outside / "deep/canary")
+    after = os.stat(outside / DEEP / "canary")
     assert (before.st_uid, before.st_gid, before.st_ctime_ns) == (after.st_uid, after.st_gid, after.st_ctime_ns)

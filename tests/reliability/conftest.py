@@ -32,7 +32,7 @@ def inputs(place: Path, busybox: Path) -> Iterator[Path]:
     registry.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def template(place: Path, inputs: Path) -> Iterator[Path]:
     """A store like a user's; tests copy it. Its snapshots' paths are relative to nothing, so a copy is whole."""
     ended = deeds.elsewhere(lambda: deeds.template(place / "template", inputs))
@@ -42,5 +42,6 @@ def template(place: Path, inputs: Path) -> Iterator[Path]:
     # Whoever is forked from here has them, and there are thousands.
     for module in tried.words.split():
         import_module(module)
+    # Of the tests of this package only: others' engines are to be as they are.
     with deeds.one_zygote(place / "tried"):
         yield place / "template"

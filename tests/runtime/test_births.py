@@ -17,7 +17,8 @@ import pytest
 from machine import Machine, supervisor_of, until
 from nbcontain.errors import UsageError
 from nbcontain.events import Output
-from nbcontain.oci.spec import IdMapping, Mount, Spec
+from nbcontain.oci import spec_codec
+from nbcontain.oci.spec import IdMapping, Mount, Process, Spec
 from nbcontain.runtime import rehearsal
 from nbcontain.runtime.beforehand import USUAL, Beforehand
 from nbcontain.runtime.bundle import Bundle
@@ -337,8 +338,10 @@ def test_a_layer_that_somebody_writes_to_before_the_start_is_not_mounted_yet(mac
     assert result.stdout == "told"  # type: ignore[union-attr]
 
 
-def test_who_is_told_of_a_root_that_cannot_be_says_so(machine: Machine) -> None:
+def test_who_is_told_of_a_root_that_cannot_be_says_so(tmp_path: Path) -> None:
     done = Beforehand()
-    done.begin({"rootfs": [], "volatile": False}, Rung())
-    with pytest.raises(AssertionError):
+    done.spec = Spec(Process(args=("true",)))
+    root = Mount("/", "bind", str(tmp_path / "nowhere"))
+    done.begin({"rootfs": spec_codec.mounts_to_json((root,)), "volatile": False}, Rung())
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         done.settle()

@@ -82,11 +82,13 @@ def _run(words: list[str]) -> int:
 
 def _status(verb: str, error: NbcontainError) -> int:
     """As docker: 125 is for who runs a container, and for a line that cannot be read; of exec, 126 for a program that
-    did not come to run, and else 1.
+    did not come to run, and else 1. A program's own status is passed on.
     """
-    if error.exit_status != _FAILED or verb == "run":
+    from nbcontain.errors import ContainerFailed, SetupFailed
+
+    if error.exit_status != _FAILED or verb == "run" or isinstance(error, ContainerFailed):
         return error.exit_status
-    return 126 if verb == "exec" and type(error).__name__ == "SetupFailed" else 1
+    return 126 if verb == "exec" and isinstance(error, SetupFailed) else 1
 
 
 def _begun(words: Sequence[str]) -> Zygote | None:

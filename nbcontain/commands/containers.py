@@ -14,7 +14,7 @@ from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Document, InProgress, Interactive, Lines
 from nbcontain.display.words import ago, command_line, count, size
-from nbcontain.errors import ContainerNotFound, NbcontainError, UsageError, together
+from nbcontain.errors import AmbiguousContainer, ContainerNotFound, NbcontainError, UsageError, together
 from nbcontain.events import Emit
 from nbcontain.exchange import Exchange
 from nbcontain.filters import CONTAINERS
@@ -235,23 +235,17 @@ def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
     def remove(container: Container) -> None:
         engine.remove_container(container, force=words.force, volumes=words.volumes)
 
-    names = words.names
-    if words.force:
-        # docker's -f is content with what is not there.
-        names = tuple(name for name in names if _is_there(engine, name))
-    return on_each(engine, names, "rm", remove)
+    return on_each(engine, words.names, "rm", remove, passes_over_missing=words.force)
 
 
-def _is_there(engine: Engine, name: str) -> bool:
-    try:
-        engine.container(name)
-    except ContainerNotFound:
-        return False
-    return True
+def on_each(
+    engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object], *,
+    passes_over_missing: bool = False,
+) -> InProgress[Lines]:  # fmt: skip
+    """Do the same to each, as docker does: what fails does not stop the rest, and is raised at the end.
 
-
-def on_each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object]) -> InProgress[Lines]:
-    """Do the same to each, as docker does: what fails does not stop the rest, and is raised at the end."""
+    What is not there is no error where it is passed over, as by docker's rm -f.
+    """
 
     def body(emit: Emit) -> Lines:
         errors: list[NbcontainError] = []
@@ -260,12 +254,14 @@ def on_each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Cont
             try:
                 act(engine.container(name))
             except NbcontainError as error:
-                errors.append(error)
+                is_missing = isinstance(error, ContainerNotFound) and not isinstance(error, AmbiguousContainer)
+                if not (is_missing and passes_over_missing):
+                    errors.append(error)
             else:
                 done.append(name)
         if errors:
             raise together(errors, done)
-        return Lines(tuple(names))
+        return Lines(tuple(done))
 
     return InProgress(Task(verb, body), "work")
 

@@ -267,9 +267,6 @@ def image_rm(engine: Engine, words: ImageRemoveWords) -> Lines:
         except NbcontainError as error:
             errors.append(error)
     if errors:
-        if done:
-            # What went must not be lost behind the error.
-            errors[0].why = "\n".join(filter(None, [errors[0].why, f"done before: {'; '.join(done)}"]))
         raise together(errors, done)
     return Lines(tuple(done))
 

@@ -19,7 +19,7 @@ _FAILED = 125
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit status: the container's own, or docker's 125, 126, 127, 130."""
+    """Run one command and give its exit status: the container's own, or docker's 1, 125, 126, 127, 130."""
     from nbcontain.errors import ContainerFailed, NbcontainError
     from nbcontain.options import HelpAsked
 

@@ -93,7 +93,7 @@ def _status(verb: str, error: NbcontainError) -> int:
 
 def _begun(words: Sequence[str]) -> Zygote | None:
     """What containers come from, for a command that is going to need it: it starts while the command is imported."""
-    if words[0] not in _STARTING or "--cached" in words:
+    if words[0] not in _STARTING or (words[0] == "doctor" and "--cached" in words):
         return None
     from nbcontain.runtime.zygotes import Zygote
 

@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import needs
 from images import BUSYBOX
-from nbcontain import Engine
+from nbcontain import Engine, warming
 from nbcontain.build.plan import BuildOptions
 from places import store_directory
 
@@ -28,6 +29,11 @@ print("imported", sorted(name for name in set(sys.modules) - before if name.star
 shell.run_line_magic("container", "rm -f first")
 print(shell.nbcontain._magics["container"].getdoc())
 """
+def test_all_that_is_imported_beforehand_is_there() -> None:
+    names = (*warming.RUN, *warming.CARDS, *warming.BUILD, *warming.LOOK, *warming.WIDGETS)
+    assert [name for name in names if find_spec(f"nbcontain.{name}") is None] == []
+
+
 WARM = "import sys; from nbcontain import warming; warming.warm(has_cards={has_cards}); print({name!r} in sys.modules)"
 
 

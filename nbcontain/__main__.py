@@ -19,7 +19,7 @@ _FAILED = 125
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit status: the container's own, or docker's 125, 126, 127, 130."""
+    """Run one command and give its exit status: the container's own, or docker's 1, 125, 126, 127, 130."""
     from nbcontain.errors import ContainerFailed, NbcontainError
     from nbcontain.options import HelpAsked
 
@@ -82,16 +82,18 @@ def _run(words: list[str]) -> int:
 
 def _status(verb: str, error: NbcontainError) -> int:
     """As docker: 125 is for who runs a container, and for a line that cannot be read; of exec, 126 for a program that
-    did not come to run, and else 1.
+    did not come to run, and else 1. A program's own status is passed on.
     """
-    if error.exit_status != _FAILED or verb == "run":
+    from nbcontain.errors import ContainerFailed, SetupFailed
+
+    if error.exit_status != _FAILED or verb == "run" or isinstance(error, ContainerFailed):
         return error.exit_status
-    return 126 if verb == "exec" and type(error).__name__ == "SetupFailed" else 1
+    return 126 if verb == "exec" and isinstance(error, SetupFailed) else 1
 
 
 def _begun(words: Sequence[str]) -> Zygote | None:
     """What containers come from, for a command that is going to need it: it starts while the command is imported."""
-    if words[0] not in _STARTING or "--cached" in words:
+    if words[0] not in _STARTING or (words[0] == "doctor" and "--cached" in words):
         return None
     from nbcontain.runtime.zygotes import Zygote
 

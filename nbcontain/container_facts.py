@@ -21,8 +21,6 @@ from nbcontain.runtime.rungs import FURNITURE
 _PERIOD_US = 100_000
 _SAID = (("IpcMode", "ipc", "private"), ("UsernsMode", "userns", ""))
 _NO_DEVICES = FURNITURE | {"/dev/shm"}
-
-
 _NEVER = "0001-01-01T00:00:00Z"
 """What docker says of a time that has not come."""
 _LISTS = {
@@ -50,7 +48,7 @@ def said(options: RunOptions, image: ImageConfig) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def state(info: ContainerInfo, state: State, status: str, *, is_paused: bool) -> dict[str, Any]:
+def state(state: State, status: str, *, is_paused: bool) -> dict[str, Any]:
     """docker's State, but for Health."""
     return {
         "Status": "paused" if is_paused else status, "Running": status == "running", "Paused": is_paused,

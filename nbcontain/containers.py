@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from nbcontain.errors import ContainerNotFound, NameTaken, StoreError, did_you_mean
+from nbcontain.errors import AmbiguousContainer, ContainerNotFound, NameTaken, StoreError, did_you_mean
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.container import Container
 from nbcontain.store import files
@@ -89,7 +89,7 @@ class Containers(Generic[C]):
         if len(matching) == 1:
             return matching[0]
         if matching:
-            raise ContainerNotFound(
+            raise AmbiguousContainer(
                 f"{name} is the beginning of {len(matching)} containers' ids", hint="give more of it"
             )
         hint = did_you_mean(name, (each.name for each in known), "%container ps -a lists all there are")

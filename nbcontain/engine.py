@@ -171,7 +171,8 @@ class Engine:
         if not rung or rung == self.profile.name:
             return self
         if rung not in self._others:
-            self._others[rung] = Engine(self._root, {**self.environ, ISOLATION: rung})
+            # Two threads may make one at the same time; both are given the one that `close` knows.
+            self._others.setdefault(rung, Engine(self._root, {**self.environ, ISOLATION: rung}))
         return self._others[rung]
 
     def keeping(self, userns: str) -> Engine:
@@ -179,8 +180,9 @@ class Engine:
         if not userns.startswith("keep-id") or userns == self.keeps:
             return self
         if userns not in self._others:
-            self._others[userns] = other = Engine(self._root or self.layout.root, self.environ, keeps=userns)
+            other = Engine(self._root or self.layout.root, self.environ, keeps=userns)
             other.ordinary = self
+            self._others.setdefault(userns, other)
         return self._others[userns]
 
     def of(self, container: Handle) -> Engine:

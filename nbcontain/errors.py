@@ -43,7 +43,7 @@ class NbcontainError(Exception):
 
     hint: str = ""
     exit_status: int = 1
-    """What the command ends with on a terminal; docker's 125 for an engine's failure to run."""
+    """What `run` ends with on a terminal: docker's 125 for an engine's failure. Of other commands 125 becomes 1."""
     done: tuple[str, ...] = ()
     """Of a command on several things: what was done, or found, all the same."""
     more: tuple[NbcontainError, ...] = ()
@@ -72,8 +72,8 @@ class NbcontainError(Exception):
         return [*drawn, *(line for each in self.more for line in each.lines())]
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in place of a traceback."""
-        return self.lines()
+        """What IPython shows in place of a traceback. What was done must not be lost behind the error."""
+        return [*self.done, *self.lines()]
 
 
 def together(errors: Sequence[NbcontainError], done: Sequence[str]) -> NbcontainError:
@@ -277,6 +277,10 @@ class ContainerNotFound(ContainerError):
     """No container of that name or id."""
 
     exit_status = 1
+
+
+class AmbiguousContainer(ContainerNotFound):
+    """What was said is how the ids of several containers begin."""
 
 
 class NameTaken(ContainerError):

@@ -129,7 +129,7 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
         "Path": info.command[0] if info.command else "",
         "Args": list(info.command[1:]),
         "State": {
-            **container_facts.state(info, state, status, is_paused=container.is_paused),
+            **container_facts.state(state, status, is_paused=container.is_paused),
             **({"Health": health} if (health := container.health()) is not None else {}),
         },
         **{word: str(path) if path.exists() else "" for word, path in _paths(container).items()},

@@ -168,14 +168,14 @@ class Extension:
         try:
             engine = self.session.engine
             _ = engine.profile  # found by trying, and remembered
+            ready.set()
+            engine.warm()
+            warming.warm(has_cards=self.session.mode == "card")
         except (NbcontainError, OSError):
-            self.is_warm.set()
-            return
+            pass
         finally:
             ready.set()
-        engine.warm()
-        warming.warm(has_cards=self.session.mode == "card")
-        self.is_warm.set()
+            self.is_warm.set()
 
     def greeting(self, *, is_known: bool) -> str:
         """One line for %load_ext: what is real here, if that is known by now."""

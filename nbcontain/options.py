@@ -156,8 +156,8 @@ def _usage(prog: str, options_type: type) -> str:
     for each in _positionals(options_type):
         word = each.metadata["metavar"] or each.name.upper()
         wanted = each.metadata["nargs"]
-        words.append(word if wanted is None else f"{word} ..." if wanted == "+" else f"[{word} ...]" if word else "")
-    return _percent(" ".join(filter(None, [prog, "[OPTIONS]", *words])))
+        words.append({None: word, "+": f"{word} ...", "?": f"[{word}]"}.get(wanted, f"[{word} ...]"))
+    return _percent(" ".join([prog, "[OPTIONS]", *words]))
 
 
 def _add(group: Any, each: Field[Any]) -> None:

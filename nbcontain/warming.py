@@ -21,12 +21,16 @@ CARDS = ("display.live", "commands.cards", "display.widgets", "display.terminals
 """ipywidgets and anywidget are behind these; they may be missing."""
 BUILD = ("builder", "build.operations", "build.inputs", "build.unpacker", "dockerfile.hints", "store.layer_writer")
 """Of `%%dockerfile`."""
-LOOK = ("anatomy", "explorer", "display.explored", "display.explorer_widget")
+LOOK = ("anatomy", "explorer", "display.explored")
 """Of `%image layers`."""
+WIDGETS = ("display.explorer_widget",)
+"""What `%image layers` is shown by, where there are cards."""
 
 
 def warm(*, has_cards: bool) -> None:
     """Import it, what is needed soonest first. Whatever is wrong is told by what needs it."""
-    for name in (*RUN, *(CARDS if has_cards else ()), *BUILD, *LOOK):
-        with suppress(ImportError):
+    cards, widgets = (CARDS, WIDGETS) if has_cards else ((), ())
+    for name in (*RUN, *cards, *BUILD, *LOOK, *widgets):
+        # Also what a broken package of others raises: a thread would print it into somebody's cell.
+        with suppress(Exception):
             import_module(f"nbcontain.{name}")

@@ -105,3 +105,13 @@ def test_words_stand_in_the_order_of_their_fields_those_of_bases_first() -> None
     assert parse(Further, "x", "", ["web", "80"], {}) == Further(name="web", port="80")
     shown = parser_of(Further, "x", "").format_help()
     assert shown.index("a name") < shown.index("a port")
+
+
+def test_a_usage_in_short_says_what_may_be_left_out() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    @with_defaults
+    class Copied(Rare):
+        names: tuple[str, ...] = argument(help="names", nargs="+", metavar="NAME")
+        place: str = argument(help="a place", nargs="?", default="")
+
+    assert parser_of(Copied, "x", "").format_usage() == "usage: x [OPTIONS] NAME ... [PLACE]\n"

@@ -87,9 +87,23 @@ def test_all_but_run_end_with_1_and_what_was_done_all_the_same_is_said(nbcontain
     assert nbcontain("diff", "one").stdout == "A /file\n" and nbcontain("diff", "two").stdout == ""
     gone = nbcontain("rm", "one", "nope", "two")
     assert (gone.returncode, gone.stdout) == (1, "one\ntwo\n") and "'nope'" in gone.stderr
-    assert nbcontain("rm", "-f", "nope").returncode == 0
+    passed = nbcontain("rm", "-f", "nope")
+    assert (passed.returncode, passed.stdout) == (0, "")
+    ids = [nbcontain("create", "box").stdout.strip() for _ in range(17)]
+    begin = next(each for each in "0123456789abcdef" if sum(known.startswith(each) for known in ids) > 1)
+    several = nbcontain("rm", "-f", begin)
+    assert several.returncode == 1 and "the beginning of" in several.stderr
     made = nbcontain("volume", "rm", "nope", "data")
     assert (made.returncode, made.stdout) == (1, "data\n")
+
+
+def test_a_programs_own_125_is_no_failure_of_ours(nbcontain: Nbcontain) -> None:
+    nbcontain("run", "-d", "--name", "one", "box", "sleep", "600")
+    assert nbcontain("exec", "one", "sh", "-c", "exit 125").returncode == 125
+    assert nbcontain("exec", "-w", "/nowhere", "one", "true").returncode == 126
+    nbcontain("create", "--name", "two", "box", "sh", "-c", "exit 125")
+    assert nbcontain("start", "-a", "two").returncode == 125
+    nbcontain("rm", "-f", "one", "two")
 
 
 def test_streams_stay_apart_and_are_passed_on_byte_for_byte(nbcontain: Nbcontain) -> None:

@@ -9,7 +9,7 @@ import pytest
 from nbcontain.commands import parse_words
 from nbcontain.display.values import Verdict
 from nbcontain.engine import Engine
-from nbcontain.errors import UsageError
+from nbcontain.errors import UsageError, together
 
 VERBS: dict[str, tuple[str, str]] = {
     "image pull x": ("pull x", "registry.pull"), "image push x": ("push x", "registry.push"),
@@ -66,3 +66,8 @@ def test_what_does_not_exist_is_no_error_but_an_exit_status(engine: Engine, grou
         engine.volumes.create("nothing")
         yes = command.function(engine, options)
         assert isinstance(yes, Verdict) and yes.exit_status == 0
+
+
+def test_a_cell_shows_what_was_done_before_what_went_wrong() -> None:
+    error = together([UsageError("the first"), UsageError("the second")], ["one", "two"])
+    assert error._render_traceback_() == ["one", "two", "UsageError: the first", "UsageError: the second"]

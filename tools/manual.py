@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from nbcontain.commands.table import Command
 
 _EXIT = (
-    "0, or the exit code of a container that was run; or, as docker's, 125 (the engine failed), 126 (the program "
-    "cannot be executed), 127 (there is no such program), 130 (interrupted)."
+    "0, or the exit code of a container that was run; or, as docker's, 1 (the engine failed; of run it is 125), 125 "
+    "(the line cannot be read), 126 (the program cannot be executed), 127 (there is no such program), 130 "
+    "(interrupted)."
 )
 
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 from nbcontain import detach_keys as keys
 from nbcontain.commands.images import inspected
 from nbcontain.commands.rows import CONTAINER_TITLES, condition, container_row
-from nbcontain.commands.table import Names, OneName, command, docker_line
+from nbcontain.commands.table import Names, OneName, command, docker_line, of_each
 from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Document, InProgress, Interactive, Lines
 from nbcontain.display.words import ago, command_line, count, size
-from nbcontain.errors import ContainerNotFound, NbcontainError, UsageError, together
-from nbcontain.events import Emit
+from nbcontain.errors import AmbiguousContainer, ContainerNotFound, UsageError
 from nbcontain.exchange import Exchange
 from nbcontain.filters import CONTAINERS
 from nbcontain.inspection import container_document
@@ -235,39 +234,25 @@ def container_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
     def remove(container: Container) -> None:
         engine.remove_container(container, force=words.force, volumes=words.volumes)
 
-    names = words.names
-    if words.force:
-        # docker's -f is content with what is not there.
-        names = tuple(name for name in names if _is_there(engine, name))
-    return on_each(engine, names, "rm", remove)
+    return on_each(engine, words.names, "rm", remove, passes_over_missing=words.force)
 
 
-def _is_there(engine: Engine, name: str) -> bool:
-    try:
-        engine.container(name)
-    except ContainerNotFound:
-        return False
-    return True
+def on_each(
+    engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object], *,
+    passes_over_missing: bool = False,
+) -> InProgress[Lines]:  # fmt: skip
+    """Do the same to each. What is not there is no error where it is passed over, as by docker's rm -f."""
 
+    def one(name: str) -> list[str]:
+        try:
+            act(engine.container(name))
+        except ContainerNotFound as error:
+            if passes_over_missing and not isinstance(error, AmbiguousContainer):
+                return []
+            raise
+        return [name]
 
-def on_each(engine: Engine, names: Sequence[str], verb: str, act: Callable[[Container], object]) -> InProgress[Lines]:
-    """Do the same to each, as docker does: what fails does not stop the rest, and is raised at the end."""
-
-    def body(emit: Emit) -> Lines:
-        errors: list[NbcontainError] = []
-        done: list[str] = []
-        for name in names:
-            try:
-                act(engine.container(name))
-            except NbcontainError as error:
-                errors.append(error)
-            else:
-                done.append(name)
-        if errors:
-            raise together(errors, done)
-        return Lines(tuple(names))
-
-    return InProgress(Task(verb, body), "work")
+    return InProgress(Task(verb, lambda emit: Lines(of_each(names, one))), "work")
 
 
 @command("container", "exec", "run a further program in a running container", ExecOptions, top=("exec",))

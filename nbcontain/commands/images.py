@@ -16,7 +16,7 @@ from nbcontain.commands.rows import (
     steps,
     unique_bytes,
 )
-from nbcontain.commands.table import Names, command, docker_line, existence
+from nbcontain.commands.table import Names, command, docker_line, existence, of_each
 from nbcontain.display.formats import Format
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.template import Template
@@ -255,23 +255,16 @@ class ImageRemoveWords(Names):
 
 @command("image", "rm", "remove names, and images left without one", ImageRemoveWords, ("rmi", "remove"), ("rmi",))
 def image_rm(engine: Engine, words: ImageRemoveWords) -> Lines:
-    done: list[str] = []
-    errors: list[NbcontainError] = []
-    for name in words.names:
+    def remove(name: str) -> Sequence[str]:
         try:
-            done += engine.remove_image(name, force=words.force)
-        except ImageNotFound as error:
-            # docker's -f is content with what is not there, and goes on to the next one in any case.
-            if not words.force:
-                errors.append(error)
-        except NbcontainError as error:
-            errors.append(error)
-    if errors:
-        if done:
-            # What went must not be lost behind the error.
-            errors[0].why = "\n".join(filter(None, [errors[0].why, f"done before: {'; '.join(done)}"]))
-        raise together(errors, done)
-    return Lines(tuple(done))
+            return engine.remove_image(name, force=words.force)
+        except ImageNotFound:
+            # docker's -f is content with what is not there.
+            if words.force:
+                return []
+            raise
+
+    return Lines(of_each(words.names, remove))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbcontain.commands.table import ListWords, Names, command
+from nbcontain.commands.table import ListWords, Names, command, of_each
 from nbcontain.display.table import Column, Table
 from nbcontain.display.values import InProgress, Lines
 from nbcontain.display.words import count
-from nbcontain.errors import NbcontainError, UsageError, together
+from nbcontain.errors import UsageError
 from nbcontain.events import Emit
 from nbcontain.kernels import KernelEntry, KernelOptions
 from nbcontain.options import argument, option, with_defaults
@@ -72,15 +72,8 @@ def kernel_ls(engine: Engine, words: ListWords) -> Table | Lines:
 
 @command("kernel", "rm", "make Jupyter forget kernels of images; images stay", Names, aliases=("remove",))
 def kernel_rm(engine: Engine, words: Names) -> Lines:
-    errors: list[NbcontainError] = []
-    gone = []
-    for name in words.names:
-        try:
-            engine.kernels.remove(name)
-        except NbcontainError as error:
-            errors.append(error)
-        else:
-            gone.append(name)
-    if errors:
-        raise together(errors, gone)
-    return Lines(words.names)
+    def remove(name: str) -> list[str]:
+        engine.kernels.remove(name)
+        return [name]
+
+    return Lines(of_each(words.names, remove))

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from nbcontain.commands.images import inspected
-from nbcontain.commands.table import Names, OneName, command, docker_line
+from nbcontain.commands.table import Names, OneName, command, docker_line, of_each
 from nbcontain.display.formats import Format, timestamp_shown
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.topology import Topology
 from nbcontain.display.values import Confirm, Document, InProgress, Lines
 from nbcontain.display.words import count, without_asking
-from nbcontain.errors import NbcontainError, UsageError, together
+from nbcontain.errors import NetworkNotFound, UsageError
 from nbcontain.events import Emit
 from nbcontain.filters import NETWORKS, NETWORKS_PRUNING, Filters, chosen_networks
 from nbcontain.network import words as docker
@@ -126,21 +126,16 @@ class RemoveWords(Names):
 
 @command("network", "rm", "remove networks", RemoveWords, aliases=("remove",))
 def network_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
-    def act() -> Lines:
-        errors: list[NbcontainError] = []
-        gone = []
-        for name in words.names:
-            try:
-                engine.networks.remove(name)
-                gone.append(name)
-            except NbcontainError as error:
-                if not (words.force and type(error).__name__ == "NetworkNotFound"):
-                    errors.append(error)
-        if errors:
-            raise together(errors, gone)
-        return Lines(tuple(gone))
+    def remove(name: str) -> list[str]:
+        try:
+            engine.networks.remove(name)
+        except NetworkNotFound:
+            if words.force:
+                return []
+            raise
+        return [name]
 
-    return _done("network rm", act)
+    return _done("network rm", lambda: Lines(of_each(words.names, remove)))
 
 
 @dataclass(frozen=True, kw_only=True)

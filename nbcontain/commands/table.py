@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbcontain.commands.index import INDEX
 from nbcontain.docker_words import KNOWN_FLAGS, KNOWN_VERBS
-from nbcontain.errors import ImageNotFound, UsageError, VolumeNotFound, did_you_mean
+from nbcontain.errors import ImageNotFound, NbcontainError, UsageError, VolumeNotFound, did_you_mean, together
 from nbcontain.options import HelpAsked, argument, option, parse, with_defaults, words_of
 from nbcontain.values import dataclass
 
@@ -62,6 +62,23 @@ def command(
         return function
 
     return register
+
+
+def of_each(names: Sequence[str], act: Callable[[str], Sequence[str]]) -> tuple[str, ...]:
+    """What `act` did to each of these, by its lines. As with docker, what fails does not stop the rest.
+
+    Raises the errors at the end, together, with what was done all the same.
+    """
+    errors: list[NbcontainError] = []
+    done: list[str] = []
+    for name in names:
+        try:
+            done += act(name)
+        except NbcontainError as error:
+            errors.append(error)
+    if errors:
+        raise together(errors, done)
+    return tuple(done)
 
 
 def docker_line(verb: str, options: Any, *positionals: str) -> str:

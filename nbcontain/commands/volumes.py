@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from nbcontain.commands.images import inspected
-from nbcontain.commands.table import command, docker_line, existence
+from nbcontain.commands.table import command, docker_line, existence, of_each
 from nbcontain.display.formats import Format, size_shown
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Confirm, Document, InProgress, Lines, Verdict
 from nbcontain.display.words import ago, count, size, without_asking
-from nbcontain.errors import NbcontainError, UsageError, VolumeNotFound, together
+from nbcontain.errors import UsageError, VolumeNotFound
 from nbcontain.events import Emit
 from nbcontain.filters import VOLUMES
 from nbcontain.options import argument, option, with_defaults
@@ -141,25 +141,15 @@ class RemoveWords(VolumeNames):
 
 @command("volume", "rm", "remove volumes, and all their files", RemoveWords, aliases=("remove",))
 def volume_rm(engine: Engine, words: RemoveWords) -> InProgress[Lines]:
-    def body(emit: Emit) -> Lines:
-        errors: list[NbcontainError] = []
-        gone = []
-        for name in words.names:
-            try:
-                engine.volumes.remove(name)
-            except VolumeNotFound as error:
-                if not words.force:
-                    errors.append(error)
-                    continue
-            except NbcontainError as error:
-                errors.append(error)
-                continue
-            gone.append(name)
-        if errors:
-            raise together(errors, gone)
-        return Lines(tuple(gone))
+    def remove(name: str) -> list[str]:
+        try:
+            engine.volumes.remove(name)
+        except VolumeNotFound:
+            if not words.force:
+                raise
+        return [name]
 
-    return InProgress(Task("volume rm", body), "work")
+    return InProgress(Task("volume rm", lambda emit: Lines(of_each(words.names, remove))), "work")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -282,6 +282,7 @@ def style(content: str) -> str:
     return element("style", "".join(sections[name] for name in wanted))
 
 
+@cache
 def style_sheet(name: str = "style.css") -> str:
     """A whole style sheet, for what is live: that of all cards, or what those that look inside have besides."""
     return _squeezed(text_of(name))

@@ -2,7 +2,8 @@
 
 `compare.py record [NAME…]` runs docker and writes expected/; `compare.py live` runs all three builders, compares, and
 writes docs/conformance.md. Names, which may be patterns, choose cases; then no page is written, and with any other
-word in place of `live` buildah is left out.
+word in place of `live` buildah is left out. `compare.py names` runs nothing, and writes the page's list of BuildKit's
+names.
 """
 
 from __future__ import annotations
@@ -126,11 +127,14 @@ def verdict(case: Case, ours: Facts, theirs: Facts | None) -> dict[str, str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run what is asked for; the number of cases that are open."""
+    what, *names = arguments or ["live"]
+    if what == "names":
+        suites.write_names(all_cases(), (HERE / "open.txt").read_text().split())
+        return 0
     import peers
 
     import needs
 
-    what, *names = arguments or ["live"]
     cases = [case for case in all_cases() if not names or any(fnmatchcase(case.name, name) for name in names)]
     asked = [case for case in cases if not case.is_documented]
     busybox = Path(needs.program("busybox", "busybox-static"))

@@ -51,6 +51,12 @@ def test_what_is_shown_elsewhere_is_named_there() -> None:
                 assert re.search(rf"\b{name}\b", (ROOT / said[2:]).read_text()), f"{name} in {said[2:]}"
 
 
+def test_the_page_tells_of_every_name() -> None:
+    page = suites.PAGE.read_text()
+    missing = [name for names in suites.named().values() for name in names if f"| {name} |" not in page]
+    assert missing == [], "python tests/conformance/compare.py names"
+
+
 def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 150
     assert set(OPEN) <= {case.name for case in CASES}

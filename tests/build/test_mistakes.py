@@ -51,6 +51,8 @@ MISTAKES: list[tuple[str, int, str, str]] = [
     ("RUN --mount=type=cach,target=/x true", 2, 'unsupported mount type "cach"', "did you mean cache?"),
     ("RUN --mount=type=secret,id=tok,required cat /x", 2, "the secret tok is required", "--secret id=tok,src=FILE"),
     ("RUN --mount=type=ssh,required true", 2, "the ssh agent default is required", "--ssh default"),
+    ("RUN --mount= true", 2, "--mount has no value", "--mount=type=cache,target="),
+    ("RUN --mount=from=$A,target=/x true", 2, "'from' doesn't support variable expansion", "AS name"),
     ("RUN --mount=type=cache true", 2, "--mount=type=cache has no place", "target is missing"),
     ("RUN --security=insecure true", 2, "RUN --security=insecure is refused", "power over this machine"),
     ("RUN --network=none2 true", 2, "--network=none2 is none of", ""),

@@ -347,7 +347,7 @@ class Planning:
     ) -> StageState:
         """Apply one instruction, and note it as a step and in the history."""
         try:
-            after = apply(instruction, replace(state, created_by=""), scene)
+            after = apply(instruction, state, scene)
         except DockerfileError as error:
             error.span = error.span or instruction.span
             raise
@@ -361,7 +361,7 @@ class Planning:
             return after
         entry = History(created_by=after.created_by, comment="nbcontain", empty_layer=vertex is None)
         config = replace(after.config, history=(*after.config.history, entry))
-        return replace(after, config=config, history_steps=(*after.history_steps, step))
+        return replace(after, config=config, history_steps=(*after.history_steps, step), created_by="")
 
     def _shown(self, index: int) -> str:
         return self.stages[index].base.name or str(index)

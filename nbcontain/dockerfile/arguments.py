@@ -13,6 +13,8 @@ from nbcontain.errors import DockerfileError, Span
 from nbcontain.whitespace import WHITESPACE
 
 _SPACES = re.compile(r"[\t\v\f\r ]+")
+_PLAIN = re.compile(rf"""[^{WHITESPACE}'"\\`]+""")
+"""A run of characters that mean nothing, whatever the escape character."""
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _NANOSECONDS = {
     "ns": 1,
@@ -92,6 +94,10 @@ def quoted_words(line: Line) -> list[str]:
     word, quote, has_quotes = "", "", False
     text, at = line.rest, 0
     while at < len(text):
+        if run := _PLAIN.match(text, at):
+            word += run[0]
+            at = run.end()
+            continue
         char = text[at]
         at += 1
         if not quote and char in WHITESPACE:

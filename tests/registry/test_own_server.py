@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
-import errno
 import json
 import os
 import queue

@@ -191,7 +191,8 @@ def test_the_witness_of_failed_writes_is_opened_before_the_first_of_them(
             (staging.fs / "file").write_text("x")
             staging.commit(ChainID(Digest.of(bytes([number]))), None)
     store.snapshots._settling._write_out_what_waits()
-    assert synced == opened[:1]
+    # Another store's thread may still be at it.
+    assert [each for each in synced if each in opened] == opened[:1]
 
 
 def _descriptors() -> list[str]:

@@ -52,12 +52,20 @@ def open_beneath(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
 
 def _step(fd: int, name: str, flags: int, path: str, *, is_last: bool = False) -> int:
     """Whatever stands there, but no symlink; the last one may be one itself, for O_PATH with O_NOFOLLOW."""
-    step = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-    is_wanted = is_last and flags & os.O_PATH and flags & os.O_NOFOLLOW
-    if stat.S_ISLNK(os.fstat(step).st_mode) and not is_wanted:
+    # What stands there is looked at first: with O_DIRECTORY that gVisor follows a symlink in spite of O_NOFOLLOW.
+    step = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    is_link = stat.S_ISLNK(os.fstat(step).st_mode)
+    if is_link and not (is_last and flags & os.O_PATH and flags & os.O_NOFOLLOW):
         os.close(step)
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-    return step
+    if flags & os.O_PATH and not flags & os.O_DIRECTORY:
+        return step
+    try:
+        if flags & os.O_DIRECTORY:
+            return os.open(".", flags | os.O_CLOEXEC, dir_fd=step)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    finally:
+        os.close(step)
 
 
 def make_target(root_fd: int, path: str, made: list[str], *, directory: bool) -> int:

@@ -22,6 +22,11 @@ from nbcontain.store.pack import Pipe
 from nbcontain.store.unpack import _OPEN_DIRECTORIES
 
 
+@pytest.fixture(autouse=True)
+def _kernel() -> None:
+    needs.kernel()
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "outside").mkdir()

@@ -29,6 +29,11 @@ BEFORE = archive(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _kernel() -> None:
+    needs.kernel()
+
+
 @pytest.fixture
 def original(tmp_path: Path) -> Path:
     (tmp_path / "original").mkdir()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import needs
 from archives import archive, directory, link, listing, member, symlink, unpack
 from nbcontain.errors import BadArchive
 from nbcontain.linux.boot import boot_id

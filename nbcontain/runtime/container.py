@@ -292,12 +292,12 @@ class Container:
             raise ContainerError(f"{self.name} is paused", hint=f"%container unpause {self.name}")
         from nbcontain.runtime.generate import merged
 
-        spec = self.bundle.spec
+        first, annotations = spec_codec.process_from_text(self.bundle.spec_text())
         process = replace(
-            spec.process,
+            first,
             args=tuple(args),
-            env=merged(spec.process.env, env),
-            cwd=cwd or spec.process.cwd,
+            env=merged(first.env, env),
+            cwd=cwd or first.cwd,
             terminal=size is not None,
             console_size=size or (0, 0),
         )
@@ -305,8 +305,8 @@ class Container:
             every = tuple(f"CAP_{name}" for name in CAPABILITIES)
             process = replace(process, capabilities=every, permitted=None, effective=None,
                               no_new_privileges=False, apparmor="")  # fmt: skip
-        user = user or spec.annotations.get(USER, "")
-        groups = spec.annotations.get(GROUPS, "")
+        user = user or annotations.get(USER, "")
+        groups = annotations.get(GROUPS, "")
         return {"do": "exec", "process": spec_codec.process_to_json(process), "user": user, "groups": groups,
                 "privileged": privileged}  # fmt: skip
 

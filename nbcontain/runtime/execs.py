@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from nbcontain.errors import NbcontainError
+from nbcontain.linux import starts
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime import answerers, init, rungs, stage, translated
-from nbcontain.runtime.annotations import USERNS
+from nbcontain.runtime.annotations import JOINS, USERNS
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe, is_readable
 from nbcontain.runtime.namespaces import FLAGS, flags_of
@@ -176,7 +177,10 @@ class Execs:
             spec, seccomp = self._known()
             assert self._read is not None
             flags = flags_of(spec.linux.namespaces)
-            self._waiting = self._read[0], Waiting(self._pidfd, flags, seccomp, self._last)
+            # Whatever is forked in there ends with its first process then, and that with us.
+            own = "pid" in spec.linux.namespaces and "pid" not in spec.linux.paths and JOINS not in spec.annotations
+            ends = own and not self._bundle.info.runtime
+            self._waiting = self._read[0], Waiting(self._pidfd, flags, seccomp, self._last, ends=ends)
 
     def _taken(self) -> Waiting | None:
         """The stage that waits, unless the spec has been written anew since it was forked."""
@@ -246,12 +250,13 @@ class Execs:
             self._reap_stage(running)
             return
         if running.is_stage and fd == running.pidfd and running.channel and not is_readable(running.channel, 0):
-            # It was killed before it could say what it has forked; what it may have hears of that now, and ends.
+            # It was killed before it could say what it has forked. What waits for a word ends when there is none.
             self._hang_up(running)
+            self._end_unheard()
         if running.channel is not None and fd == running.channel.fileno():
             answer, console = running.channel.receive()
             if running.is_stage and answer and "pid" in answer:
-                self._adopt(running, int(answer["pid"]))
+                self._adopt(running, int(answer["pid"]), waits=bool(answer.get("waits", True)))
                 return
             if console:
                 # It goes to who asked, and nobody else; what becomes of the program comes next.
@@ -285,8 +290,8 @@ class Execs:
                 os.close(running.left[1])
             self._expect()
 
-    def _adopt(self, running: _Exec, pid: int) -> None:
-        """What its stage has forked is ours now, and is told to go on, if somebody still wants that."""
+    def _adopt(self, running: _Exec, pid: int, *, waits: bool) -> None:
+        """What its stage has forked is ours now, and is told to go on if it waits, or killed if nobody wants it."""
         client = running.asked
         try:
             pidfd = os.pidfd_open(pid)
@@ -305,10 +310,24 @@ class Execs:
             with _ended_on_error(running):
                 if client is None:
                     signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
-                self._let_go(running)
+                if waits:
+                    self._let_go(running)
         except (OSError, NbcontainError) as error:
             if client is not None:
                 client.tell(describe(error))
+
+    def _end_unheard(self) -> None:
+        """End what was forked inside by a stage that did not live to say so: it is our child now, and known to nobody.
+
+        It is not waited for here, as in `_ended_on_error`.
+        """
+        known = {each.pid for each in self._running.values()}
+        for pid in starts.further_of(os.getpid()):
+            if pid not in known:
+                pidfd = os.pidfd_open(pid)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                self._running[pidfd] = _Exec(pid, pidfd, None, None)
+                self._poll.register(pidfd, select.POLLIN)
 
     def _hang_up(self, running: _Exec) -> None:
         """Nothing more is heard from it."""

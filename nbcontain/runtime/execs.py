@@ -249,12 +249,16 @@ class Execs:
         if fd == running.stage[1]:
             self._reap_stage(running)
             return
-        if running.is_stage and fd == running.pidfd and running.channel and not is_readable(running.channel, 0):
+        if running.is_stage and fd == running.pidfd and not (running.channel and is_readable(running.channel, 0)):
             # It was killed before it could say what it has forked. What waits for a word ends when there is none.
             self._hang_up(running)
             self._end_unheard()
         if running.channel is not None and fd == running.channel.fileno():
             answer, console = running.channel.receive()
+            if running.is_stage and answer is None:
+                # Its end is heard next: only then it has left what it has forked to us.
+                self._hang_up(running)
+                return
             if running.is_stage and answer and "pid" in answer:
                 self._adopt(running, int(answer["pid"]), waits=bool(answer.get("waits", True)))
                 return
@@ -266,6 +270,8 @@ class Execs:
                     os.close(each)
                 return
             self._hang_up(running)
+            # A stage that says what hindered it has forked nothing.
+            running.is_stage = False
             running.error = str(answer.get("message", "")) if answer else ""
             if running.asked is not None:
                 running.asked.tell(answer or {"started": True})
@@ -331,10 +337,10 @@ class Execs:
 
     def _hang_up(self, running: _Exec) -> None:
         """Nothing more is heard from it."""
-        assert running.channel is not None
-        self._drop(running.channel.fileno())
-        running.channel.close()
-        running.channel = None
+        if running.channel is not None:
+            self._drop(running.channel.fileno())
+            running.channel.close()
+            running.channel = None
 
     def _reap_stage(self, running: _Exec) -> None:
         """A stage ends when it has forked."""

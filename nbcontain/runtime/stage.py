@@ -266,8 +266,13 @@ def enter(
         os.setresuid(0, 0, 0)
     keep_only(channel, *kept)
     calls, be = body()
+    said, saying = os.pipe2(os.O_CLOEXEC) if calls is not None else (-1, -1)
     pid = calls.fork() if calls is not None else os.fork()
     if pid == 0:
+        if calls is not None:
+            # What hindered it is told when its pid has been told: this ends with the stage.
+            os.close(saying)
+            os.read(said, 1)
         run(lambda: be(channel), channel)
     # By hand: after the fork each page that the encoder looks at is copied, and whoever waits for this waits for that.
     channel.say(b'{"pid":%d,"waits":%s}' % (pid, b"true" if calls is None else b"false"))

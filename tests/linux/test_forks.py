@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -28,16 +29,12 @@ def failed_in_child(calls: forks.Calls) -> tuple[int, bool]:
     return int(number), is_last == "1"
 
 
-def test_a_child_becomes_a_program_that_gets_every_word_and_leads_a_session() -> None:
-    reading, writing = os.pipe()
-    os.set_inheritable(writing, True)
-    script = 'printf "%s|" "$@" "$A" "$B" >&$1; test $(cut -d" " -f6 /proc/self/stat) = $$; exit $((7 + $?))'
-    words = ["sh", "-c", script, "sh", str(writing), "", "a b", "ä"]
+def test_a_child_becomes_a_program_that_gets_every_word_and_leads_a_session(tmp_path: Path) -> None:
+    script = 'printf "%s|" "$@" "$A" "$B" >"$1"; test $(cut -d" " -f6 /proc/self/stat) = $$; exit $((7 + $?))'
+    words = ["sh", "-c", script, "sh", str(tmp_path / "told"), "", "a b", "ä"]
     env = {"A": "one=two", "B": "", "PATH": os.defpath}
     assert ended(forks.Calls(forks.lead_session(), forks.execute("/bin/sh", words, env)).fork()) == 7
-    os.close(writing)
-    with os.fdopen(reading, encoding="utf-8") as told:
-        assert told.read() == f"{writing}||a b|ä|one=two||"
+    assert (tmp_path / "told").read_text(encoding="utf-8") == f"{tmp_path}/told||a b|ä|one=two||"
 
 
 def test_a_child_with_no_words_and_no_environment_becomes_its_program() -> None:

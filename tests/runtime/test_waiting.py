@@ -192,7 +192,10 @@ def test_what_a_stage_has_forked_may_be_gone_when_that_is_heard() -> None:
     assert len(execs) == 0
 
 
-def test_what_a_stage_has_forked_ends_if_the_stage_did_not_live_to_tell_of_it(machine: Machine) -> None:
+@pytest.mark.parametrize("is_heard", [True, False], ids=["its silence first", "its end first"])
+def test_what_a_stage_has_forked_ends_if_the_stage_did_not_live_to_tell_of_it(
+    machine: Machine, is_heard: bool
+) -> None:
     """It is nobody's then but its supervisor's, which has never heard of it."""
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     container = machine.start(SLEEP)
@@ -200,6 +203,7 @@ def test_what_a_stage_has_forked_ends_if_the_stage_did_not_live_to_tell_of_it(ma
         pytest.skip("what runs in it is in no namespace of its own")
     pidfd = os.pidfd_open(container.pid or 0)
     (ours, theirs), (reading, writing) = Channel.pair(), os.pipe()
+    holder = -1 if is_heard else os.dup(theirs.fileno())
     stage = os.fork()
     if stage == 0:
         with suppress(BaseException):
@@ -217,6 +221,9 @@ def test_what_a_stage_has_forked_ends_if_the_stage_did_not_live_to_tell_of_it(ma
         running.is_stage = True
         assert select.select([running.pidfd], [], [], 10)[0]
         assert os.read(reading, 1) == b"."
+        if is_heard:
+            assert select.select([ours], [], [], 10)[0]
+            execs.serve(ours.fileno())
         execs.serve(running.pidfd)
         ended = [fd for fd in list(execs._running) if execs._running[fd] is not running]
         assert len(ended) == 1 and select.select(ended, [], [], 10)[0]
@@ -227,5 +234,5 @@ def test_what_a_stage_has_forked_ends_if_the_stage_did_not_live_to_tell_of_it(ma
         assert os.read(reading, 1) == b""
     finally:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
-        os.close(reading)
-        os.close(pidfd)
+        for fd in (reading, pidfd, *(() if is_heard else (holder,))):
+            os.close(fd)

@@ -223,10 +223,13 @@ def _as_run(config: ImageConfig, container: Container) -> ImageConfig:
     if process.args[: len(entrypoint)] != entrypoint:
         config = replace(config, entrypoint=None)
         entrypoint = ()
-    known = {entry.partition("=")[0] for entry in config.env}
+    known = {entry.partition("=")[0]: entry for entry in config.env}
+    # What this machine told it of its own, as of a proxy with a password, is for no image.
+    told = info.options.get("told") or ()
     env = tuple(
-        entry for entry in process.env
-        if (name := entry.partition("=")[0]) not in _FROM_OURSELVES and (name in known or name != "PATH")
+        known[name] if entry in told else entry for entry in process.env
+        if (name := entry.partition("=")[0]) not in _FROM_OURSELVES
+        and (name in known or (name != "PATH" and entry not in told))
     )  # fmt: skip
     return replace(
         config, cmd=process.args[len(entrypoint) :] or None, env=env, labels={**config.labels, **info.labels},

@@ -16,7 +16,7 @@ from nbcontain.network.model import Wish, wish_to_json
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.spec_codec import spec_to_text
 from nbcontain.proxies import proxies
-from nbcontain.runtime import other_runtime
+from nbcontain.runtime import certificates, other_runtime
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, is_unusual
 from nbcontain.runtime.generate import generate
 from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
@@ -56,11 +56,13 @@ def made(
     ids = id_ranges.asked(engine, options, donors := engine.life.donors(options))
     mounting = engine.mounter.plan(options, image, container_id, maps_ids=ids.differ)
     hostname = os.uname().nodename if is_hosts else container_id[:12]
-    told = proxies(engine.environ, shares_network=wish.mode == "host")
+    trusted = certificates.trusted(engine.environ)
+    told = (*trusted.env, *proxies(engine.environ, shares_network=wish.mode == "host"))
     host = replace(engine.host, ids=ids.map)
     spec = generate(
         replace(image.config, env=(*image.config.env, *told)), options, host, files=path,
-        hostname=hostname, environ=engine.environ, mounts=(*mounting.mounts, *brought), donors=donors,
+        hostname=hostname, environ=engine.environ, donors=donors,
+        mounts=(*mounting.mounts, *brought, *trusted.mounts(path)),
     )  # fmt: skip
     spec = fitted(spec, engine.profile.rung, engine.networks.knobs(wish, host))
     if runtime := other_runtime.found(options.runtime, engine.environ.get("PATH", os.defpath)):
@@ -72,7 +74,8 @@ def made(
         id=container_id, command=spec.process.args, runtime=runtime,
         limited=bool(spec.linux.resources) or makes_group, mounts=mounting.records,
     )  # fmt: skip
-    info = replace(info, options={**info.options, "userns": ids.said if ids.differ or keeps else ""})
+    more = {"userns": ids.said if ids.differ or keeps else "", **({"told": list(told)} if told else {})}
+    info = replace(info, options={**info.options, **more})
     if options.replace:
         _make_way(engine, containers, options.name)
     with engine.store.shared():
@@ -94,7 +97,7 @@ def made(
                 if tells:
                     tells.root(container_id, active.mounts, volatile=options.remove)
                 settled = ids.settled(spec, engine.containers, container_id)
-                bundle = Bundle.write(path, settled, active.mounts, named, text)
+                bundle = Bundle.write(path, settled, active.mounts, named, text, trusted.files)
                 mounting.furnish()
         except BaseException:
             engine.store.snapshots.discard(active)

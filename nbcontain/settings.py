@@ -34,6 +34,8 @@ SETTINGS = (
     Setting("pull", "NBCONTAIN_PULL", "when a registry is asked", ("always", "missing", "never", "newer")),
     Setting("network", "NBCONTAIN_NETWORK", "the network of who asks for none"),
     Setting("pids_limit", "NBCONTAIN_PIDS_LIMIT", "the --pids-limit of a container that is told none"),
+    Setting("host_certificates", "NBCONTAIN_HOST_CERTIFICATES", "containers and RUN trust whom this machine trusts",
+            ("true", "false")),
     Setting("isolation", "NBCONTAIN_ISOLATION", "the rung of the ladder: %nbcontain doctor lists them",
             is_changeable=False),
     Setting("storage_driver", "NBCONTAIN_STORAGE_DRIVER", "how file systems are kept", ("overlay", "copy"),
@@ -114,6 +116,11 @@ def _checked(found: Setting, value: str) -> str:
     return value
 
 
+def _written(value: object) -> str:
+    """As a variable would have it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _of_project(directory: Path) -> tuple[dict[str, str], str]:
     for each in (directory, *directory.parents):
         path = each / "pyproject.toml"
@@ -142,6 +149,6 @@ def _read(path: Path, data: bytes) -> dict[str, str]:
     for name, value in table.items():
         known = setting(name)
         # A directory is meant from where it is written down.
-        text = str(path.parent / os.path.expanduser(str(value))) if name == "root" else str(value)
+        text = str(path.parent / os.path.expanduser(str(value))) if name == "root" else _written(value)
         found[known.variable] = _checked(known, text)
     return found

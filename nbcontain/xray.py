@@ -31,7 +31,7 @@ _PROCESSES = 30
 _FILES = ("status", "mountinfo", "uid_map", "gid_map", "net/dev", "net/fib_trie", "net/if_inet6")
 _OURS = {
     "/etc/hosts": "names of hosts, written for it", "/etc/hostname": "its name, written for it",
-    "/etc/resolv.conf": "whom it asks for names, written for it",
+    "/etc/resolv.conf": "whom it asks for names, written for it", rungs.CERTIFICATES: "whom this machine trusts",
 }  # fmt: skip
 _APART = {
     "user": "ids of its own: root inside is somebody else here", "pid": "it sees its own processes only",

@@ -60,6 +60,10 @@ def test_run_and_steps_have_them_and_images_have_not(root: Path, busybox_image: 
         assert "secret" not in image.raw_config.decode() + image.raw_manifest.decode()
     assert engine.build(text, BuildOptions(tags=("told",))).result().id == image.id
     with Engine(root, {**engine.environ, "HTTPS_PROXY": FAR}) as behind:
+        mine = ("http_proxy=mine",)
+        behind.run(RunOptions(image="busybox", command=("true",), environment=mine, name="committed")).result()
+        [container] = behind.containers()
+        assert [each for each in container.commit().config.env if "proxy" in each.lower()] == list(mine)
         options = BuildOptions(tags=("account",), provenance=ProvenanceOptions(mode="max"), no_cache=True)
         behind.build(text, options).result()
     stored = (each.read_bytes() for each in engine.layout.blobs.rglob("*") if each.is_file())

@@ -11,6 +11,8 @@ from nbcontain.values import dataclass, replace
 
 Missing = Callable[[Walk, str], BuildError]
 """The error for a source that is not there."""
+ANOTHER_CONTEXT = "The directory is the last word of nbcontain build, or a cell's --context DIR."
+"""What to try where the files of a build lie elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

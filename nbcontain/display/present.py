@@ -36,8 +36,10 @@ TICK_S = 0.02
 """How often is looked whether there is something new: so soon what a program writes is seen."""
 GRACE_S = 0.08
 """What is over by then is shown as it ended, without a live card before."""
-BRIEF_GRACE_S = 0.2
-"""The same for what has a card only if it takes a while."""
+EXEC_GRACE_S = 0.2
+"""The same for exec, which has a card only if it takes a while."""
+WORK_GRACE_S = 0.5
+"""The same for work: to draw a card that nobody can read would only delay what comes of it."""
 
 
 def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
@@ -123,7 +125,7 @@ async def present_async(
 
 
 def _grace_s(kind: Kind) -> float:
-    return BRIEF_GRACE_S if kind in _BRIEF else GRACE_S
+    return {"exec": EXEC_GRACE_S, "work": WORK_GRACE_S}.get(kind, GRACE_S)
 
 
 class Presentation(Generic[T]):

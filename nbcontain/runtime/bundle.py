@@ -126,10 +126,12 @@ class Bundle:
         self._info = info
 
     @classmethod
-    def write(cls, path: Path, spec: Spec, rootfs: Sequence[Mount], info: ContainerInfo, spec_text: str = "") -> Bundle:
+    def write(cls, path: Path, spec: Spec, rootfs: Sequence[Mount], info: ContainerInfo, spec_text: str = "",
+              more: Mapping[str, bytes] | None = None) -> Bundle:  # fmt: skip
         """Make a bundle; it is whole once container.json is there, which comes last. Holds its lock afterwards.
 
-        Synced unless the container is to be forgotten anyway. `spec_text` is the spec, if it is written already.
+        Synced unless the container is to be forgotten anyway. `spec_text` is the spec, if it is written already; `more`
+        are further files that it sees.
         """
         info = replace(info, unusual=is_unusual(spec), answers=_answered(info.answers, spec))
         seccomp = filter_of(spec.linux.seccomp)
@@ -143,9 +145,9 @@ class Bundle:
                 files.make_new_directory(path / "rootfs")
                 # Whoever follows may do so from now on.
                 files.write_new(path / "journal.jsonl", b"")
-                shown = network_files(_name_of(spec), spec.annotations.get(HOSTS, ""))
-                for name, text in shown.items():
-                    files.write_new(path / name, text.encode(), 0o644)
+                shown = {**network_files(_name_of(spec), spec.annotations.get(HOSTS, "")), **(more or {})}
+                for name, data in shown.items():
+                    files.write_new(path / name, data, 0o644)
                 own = {
                     "config.json": (spec_text or spec_codec.spec_to_text(spec)).encode(),
                     "rootfs.json": json.dumps(spec_codec.mounts_to_json(rootfs)).encode(),

@@ -49,13 +49,13 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def network_files(hostname: str, more_hosts: str = "") -> dict[str, str]:
+def network_files(hostname: str, more_hosts: str = "") -> dict[str, bytes]:
     """The files of /etc that tell a container who it is, whom it knows, and whom to ask for names."""
     try:
-        resolv = Path("/etc/resolv.conf").read_text(errors="replace")
+        resolv = Path("/etc/resolv.conf").read_bytes()
     except OSError:
-        resolv = ""
+        resolv = b""
     hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     if hostname:
         hosts += f"127.0.1.1\t{hostname}\n"
-    return {"hosts": hosts + more_hosts, "hostname": hostname + "\n", "resolv.conf": resolv}
+    return {"hosts": (hosts + more_hosts).encode(), "hostname": f"{hostname}\n".encode(), "resolv.conf": resolv}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nbcontain.linux import syscalls
+from nbcontain.runtime import rungs
 from nbcontain.store import files, layers, ring
 from nbcontain.store.changes import above, same_metadata
 from nbcontain.store.clone import clone
@@ -161,7 +162,9 @@ def _remove_stub(path: str, below_fd: int) -> None:
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             os.rmdir(name, dir_fd=fd)
-        elif (stat.S_ISREG(status.st_mode) and status.st_size == 0) or (parent == "/dev" and _is_stand_in(status)):
+        elif (stat.S_ISREG(status.st_mode) and (status.st_size == 0 or rungs.is_ours(path))) or (
+            parent == "/dev" and _is_stand_in(status)
+        ):
             os.unlink(name, dir_fd=fd)
         else:
             return

@@ -23,8 +23,12 @@ _NO_ESCAPE = frozenset({"CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_SYS_PTRACE", "CAP_DA
 """What would lead out of a root that is only a chroot (chroot(2)), or to the host's devices."""
 _KERNELS_OWN = frozenset({"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys"})
 FURNITURE = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
+CERTIFICATES = "/dev/nbcontain/certificates.pem"
+"""Where a container sees those of this machine, if it is to; below /dev, which is no part of any image."""
 DOCUMENTS = "/dev/pipes/"
 """Where the documents of RUN <<EOF are seen (BuildKit's place for them)."""
+OURS = FURNITURE | {CERTIFICATES}
+"""Files of ours that containers see."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _EVERY = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
 RUNG = "org.nbcontain.isolation"
@@ -101,6 +105,11 @@ RUNGS = {
 """From the best one down, each as it is where all that it can have is allowed."""
 
 
+def is_ours(path: str) -> bool:
+    """Whether a file that had to be made there is no change of the container's, whatever it says by now."""
+    return path in OURS or path.startswith(DOCUMENTS)
+
+
 def named(name: str) -> Rung:
     """The rung of this name; for a container that was made before they had names, the first one."""
     return RUNGS.get(name) or RUNGS["full"]
@@ -144,7 +153,7 @@ def _without_proc(spec: Spec) -> Spec:
 
 
 def _unmounted(spec: Spec, rung: Rung) -> Spec:
-    wanted = [each for each in spec.mounts if each.destination not in _KERNELS_OWN | FURNITURE]
+    wanted = [each for each in spec.mounts if each.destination not in _KERNELS_OWN | OURS]
     for each in wanted:
         if not each.destination.startswith(DOCUMENTS):
             what = f"a mount at {each.destination} (-v, --mount, --tmpfs, --device)"
@@ -157,7 +166,7 @@ def _unmounted(spec: Spec, rung: Rung) -> Spec:
         # Without CAP_SYS_ADMIN that is what a filter takes.
         no_new_privileges=spec.process.no_new_privileges or "user" not in rung.namespaces,
     )
-    mounts = tuple(each for each in spec.mounts if each in wanted or each.destination in FURNITURE)
+    mounts = tuple(each for each in spec.mounts if each in wanted or each.destination in OURS)
     linux = replace(spec.linux, masked_paths=(), readonly_paths=())
     return replace(spec, process=process, linux=linux, mounts=mounts)
 

@@ -19,7 +19,7 @@ from nbcontain.runtime.annotations import DEFAULT_PATH
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.devices import DEVICES
 from nbcontain.runtime.programs import Program
-from nbcontain.runtime.rungs import FURNITURE, TRANSLATOR
+from nbcontain.runtime.rungs import CERTIFICATES, FURNITURE, TRANSLATOR
 from nbcontain.values import dataclass, replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -44,7 +44,8 @@ class Place:
     def of(cls, spec: Spec, rootfs: Sequence[Mount], scratch: str) -> Place:
         """Raises SetupFailed."""
         (root,) = rootfs
-        furniture = tuple((each.source, each.destination) for each in spec.mounts if each.destination in FURNITURE)
+        ours = FURNITURE | {CERTIFICATES}
+        furniture = tuple((each.source, each.destination) for each in spec.mounts if each.destination in ours)
         words = spec.annotations
         if root.type != "bind" or TRANSLATOR not in words:
             raise SetupFailed("a root file system of layers cannot be put together here", why="nothing can be mounted")

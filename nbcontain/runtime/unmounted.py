@@ -17,7 +17,7 @@ from nbcontain.linux import landlock, trees
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime.console import Console, resize
 from nbcontain.runtime.devices import DEVICES, LINKS
-from nbcontain.runtime.rungs import DOCUMENTS
+from nbcontain.runtime.rungs import CERTIFICATES, DOCUMENTS
 from nbcontain.runtime.secrets import SecretFile
 
 _DIRECTORIES = {"/proc": 0o555, "/sys": 0o555, "/dev": 0o755, "/dev/pts": 0o755, "/dev/shm": 0o1777}
@@ -57,7 +57,8 @@ def furnish(
             _write(root_fd, mount.destination, document.data, document.mode, made)
         elif translated:
             os.close(trees.make_target(root_fd, mount.destination, made, directory=False))
-        elif not served:
+        elif not served or mount.destination == CERTIFICATES:
+            # Programs look whether the latter is there before they open it.
             with open(mount.source, "rb") as source:
                 _write(root_fd, mount.destination, source.read(_LIMIT_BYTES), 0o644, made)
     return made

@@ -131,7 +131,25 @@ def test_what_one_container_changes_is_no_change_of_another(rung: Machine) -> No
 
 
 def test_what_was_made_for_the_container_is_in_no_layer(rung: Machine, tmp_path: Path) -> None:
-    rung.engine.build("FROM box\nRUN echo x > /made\n", BuildOptions(tags=("made",), context=tmp_path)).result()
+    # One rung's result would be taken for another's.
+    options = BuildOptions(tags=("made",), context=tmp_path, no_cache=True)
+    document = "RUN <<EOF\n#!/bin/sh\necho y > /also\nEOF\n"
+    rung.engine.build(f"FROM box\nRUN echo x > /made\n{document}", options).result()
+    assert owners(rung.engine, "made").keys() == {"made", "also"}
+
+
+def test_this_machines_certificates_are_seen_where_they_are_asked_for_and_are_in_no_layer(
+    rung: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_text(text := "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+    asked = {"NBCONTAIN_HOST_CERTIFICATES": "true", "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+    environ = {**rung.engine.environ, **asked, "NBCONTAIN_ISOLATION": rung.engine.profile.name}
+    # What is looked for before it is opened, as requests does, has to be there.
+    script = "test -s $REQUESTS_CA_BUNDLE && cat $SSL_CERT_FILE"
+    with Engine(rung.engine.layout.root, environ) as behind:
+        assert Machine.on(behind).sh(script) == text
+        options = BuildOptions(tags=("made",), context=tmp_path, no_cache=True)
+        behind.build(f"FROM box\nRUN {script} > /made\n", options).result()
     assert owners(rung.engine, "made").keys() == {"made"}
 
 

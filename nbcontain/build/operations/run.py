@@ -12,6 +12,7 @@ from nbcontain.errors import BuildError, SetupFailed, StepFailed
 from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record
 from nbcontain.oci.image import ImageConfig, Platform
 from nbcontain.oci.spec import Spec
+from nbcontain.runtime import certificates
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.cdi import Edits, chosen, edits
 from nbcontain.runtime.container import Container
@@ -35,8 +36,9 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
             path.mkdir(mode=0o700)
             mounting = stack.enter_context(Mounting(workshop, inputs, path))
             mounting.take(operation.mounts)
+            trusted = certificates.trusted(workshop.means.environ)
             config = ImageConfig(
-                env=(*operation.env, *operation.secret_env, *mounting.env), working_dir=operation.cwd,
+                env=(*operation.env, *trusted.env, *operation.secret_env, *mounting.env), working_dir=operation.cwd,
                 user=operation.user, entrypoint=operation.args,
                 platform=Platform(architecture=operation.architecture),
             )  # fmt: skip
@@ -48,13 +50,13 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
             )  # fmt: skip
             spec = generate(config, options, workshop.host, files=path, hostname=operation.hostname or _HOSTNAME)
             process = replace(spec.process, capabilities=(*spec.process.capabilities, *_more_capabilities(spec)))
-            mounts = (*spec.mounts, *devices.mounts, *mounting.mounts)
+            mounts = (*spec.mounts, *trusted.mounts(path), *devices.mounts, *mounting.mounts)
             spec = fitted(replace(spec, process=process, mounts=mounts), workshop.rung)
             info = ContainerInfo(
                 id=active.key, name=active.key, image="", command=operation.args, build_step=True,
                 rung=workshop.rung.name, answers=workshop.rung.answers,
             )  # fmt: skip
-            bundle = Bundle.write(path, spec, active.mounts, info)
+            bundle = Bundle.write(path, spec, active.mounts, info, more=trusted.files)
             container = Container(bundle)
             with closing(container.follow()) as records:
                 try:

@@ -1,0 +1,130 @@
+"""This machine's certificate authorities, for containers and build steps that are to trust them."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+import needs
+from nbcontain.build.plan import BuildOptions
+from nbcontain.build.provenance import ProvenanceOptions
+from nbcontain.engine import Engine
+from nbcontain.errors import NbcontainError, UsageError
+from nbcontain.outcomes import RunResult
+from nbcontain.runtime.certificates import trusted
+from nbcontain.runtime.generate import RunOptions
+from nbcontain.settings import Settings
+
+ASKED = {"NBCONTAIN_HOST_CERTIFICATES": "true"}
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\nAbc=\n-----END CERTIFICATE-----\n"
+KEY = "-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n"
+FETCH = "import urllib.request as u; print(u.urlopen('{}').status)"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an authority that nobody knows (ca.pem), and a certificate of its for 127.0.0.1 (server.pem)."""
+    place = tmp_path_factory.mktemp("authority")
+    new = [needs.program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    words = ("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE")
+    ours = ("-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "server.key", "-out", "server.pem")
+    for more in (("-subj", "/CN=tests", "-keyout", "ca.key", "-out", "ca.pem"), ("-subj", "/CN=server", *words, *ours)):
+        subprocess.run([*new, *more], cwd=place, check=True, capture_output=True)
+    return place
+
+
+@contextmanager
+def serving(authority: Path) -> Iterator[str]:
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 - http.server's name
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "server.pem", authority / "server.key")
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"https://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_a_step_and_a_container_trust_whom_this_machine_trusts_and_no_image_has_it(
+    root: Path, engine: Engine, authority: Path
+) -> None:
+    engine.from_host("host").result()
+    with serving(authority) as url, Engine(
+        root, {**engine.environ, **ASKED, "SSL_CERT_FILE": str(authority / "ca.pem")}
+    ) as behind:  # fmt: skip
+        fetch = FETCH.format(url)
+        text = f'FROM host\nRUN ["python3", "-c", "{fetch}"]\nRUN cp $SSL_CERT_FILE /seen\n'
+        with pytest.raises(NbcontainError):
+            engine.build(text, BuildOptions(tags=("without",), network="host")).result()
+        options = BuildOptions(tags=("app",), network="host", provenance=ProvenanceOptions(mode="max"))
+        image = behind.build(text, options).result()
+        assert b"".join(behind.anatomy.read("app", "/seen")) == (authority / "ca.pem").read_bytes()
+        run = RunOptions(image="app", command=("python3", "-c", fetch), network="host", name="run")
+        result = behind.run(run).result()
+        assert isinstance(result, RunResult)
+        assert result.stdout == "204\n"
+        [container] = behind.containers()
+        committed = behind.archives.commit(container, "committed").result()
+    for each in (image, committed):
+        assert b"dev/nbcontain" not in each.raw_config + each.raw_manifest
+    stored = [each.read_bytes() for each in engine.layout.blobs.rglob("*") if each.is_file()]
+    assert not any(b"dev/nbcontain" in each for each in stored)
+    for name in ("app", "committed"):
+        assert "nbcontain" not in [each for each, _ in engine.anatomy.names(name, "/dev")]
+
+
+def test_who_is_not_asked_gives_none(engine: Engine, busybox_image: str) -> None:
+    assert trusted({"SSL_CERT_FILE": "/nowhere"}).env == ()
+    assert trusted({"NBCONTAIN_HOST_CERTIFICATES": "0"}).env == ()
+    result = engine.run(RunOptions(image=busybox_image, command=("sh", "-c", "env; ls /dev"), remove=True)).result()
+    assert isinstance(result, RunResult)
+    assert "CERT" not in result.stdout
+    assert "nbcontain" not in result.stdout
+
+
+def test_what_the_user_says_comes_first(root: Path, engine: Engine, busybox_image: str, authority: Path) -> None:
+    with Engine(root, {**engine.environ, **ASKED, "SSL_CERT_FILE": str(authority / "ca.pem")}) as behind:
+        script = "echo $SSL_CERT_FILE $PIP_CERT; echo x 2>/dev/null > $PIP_CERT || echo it cannot be changed"
+        options = RunOptions(
+            image=busybox_image, command=("sh", "-c", script), environment=("SSL_CERT_FILE=mine",), remove=True,
+        )  # fmt: skip
+        result = behind.run(options).result()
+        assert isinstance(result, RunResult)
+        assert result.stdout == "mine /dev/nbcontain/certificates.pem\nit cannot be changed\n"
+
+
+def test_a_key_in_the_same_file_is_not_passed_on(tmp_path: Path) -> None:
+    (tmp_path / "both.pem").write_text(f"my own\n{KEY}{CERTIFICATE}{KEY}# another\n{CERTIFICATE}")
+    found = trusted({**ASKED, "SSL_CERT_FILE": str(tmp_path / "both.pem")})
+    assert found.data.decode() == CERTIFICATE * 2
+
+
+@pytest.mark.parametrize(
+    ("word", "content", "said"),
+    [("perhaps", CERTIFICATE, "neither"), ("1", KEY, "no certificate"), ("1", "", "cannot be read")],
+)
+def test_what_cannot_be_passed_on_is_an_error(tmp_path: Path, word: str, content: str, said: str) -> None:
+    file = tmp_path / "some.pem"
+    if content:
+        file.write_text(content)
+    with pytest.raises(UsageError, match=said):
+        trusted({"NBCONTAIN_HOST_CERTIFICATES": word, "SSL_CERT_FILE": str(file)})
+
+
+def test_a_project_can_ask_for_it(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.nbcontain]\nhost_certificates = true\n")
+    assert Settings({}, tmp_path)["NBCONTAIN_HOST_CERTIFICATES"] == "true"

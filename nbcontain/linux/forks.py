@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 # Unlike CDLL it keeps Python's lock: nobody has to look afterwards for threads, of which the child has but one.
 _libc = ctypes.PyDLL(None, use_errno=True)
-_fork, _setsid, _execve, _syscall = _libc.fork, _libc.setsid, _libc.execve, _libc.syscall
-_fork.argtypes, _setsid.argtypes = (), ()
+_setsid, _execve, _syscall = _libc.setsid, _libc.execve, _libc.syscall
+_setsid.argtypes = ()
 _syscall.restype = ctypes.c_long
+_SIGCHLD, _CLONE_PARENT = 17, 0x8000
 
 
 class Calls:
@@ -36,9 +37,11 @@ class Calls:
         self.errno = 0
         """Of the call that did not succeed, in the child."""
 
-    def fork(self) -> int:
-        """A child; gives its pid. In the child, where a call does not succeed, 0. Raises OSError."""
-        pid: int = _fork()
+    def fork(self, *, beside: bool = False) -> int:
+        """A child, or `beside` this process another one of its parent; gives its pid. In the child, where a call does
+        not succeed, 0. Raises OSError."""
+        flags = _SIGCHLD | (_CLONE_PARENT if beside else 0)
+        pid: int = _syscall(ctypes.c_long(syscalls.SYS_CLONE), ctypes.c_long(flags), None, None, None, None)
         if pid < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))

@@ -86,6 +86,7 @@ _IS_ARM = os.uname().machine == "aarch64"
 _SYS_PIVOT_ROOT = 41 if _IS_ARM else 155
 _SYS_KEYCTL = 219 if _IS_ARM else 250
 SYS_SECCOMP = 277 if _IS_ARM else 317
+SYS_CLONE = 220 if _IS_ARM else 56
 _SYS_CAPGET = 90 if _IS_ARM else 125
 SYS_CAPSET = 91 if _IS_ARM else 126
 _SYS_BPF = 280 if _IS_ARM else 321

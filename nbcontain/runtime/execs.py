@@ -278,17 +278,12 @@ class Execs:
                 if running.detached:
                     running.asked = None
         elif running.channel is None:
-            self._drop(fd)
-            os.close(fd)
-            # Whose child it is until then.
-            self._reap_stage(running)
-            try:
-                _, status = os.waitpid(running.pid, 0)
-            except ChildProcessError:
-                # `calls.end_rest` has killed it with the rest, and has waited for it.
-                status = signal.SIGKILL
+            status = self._status_of(running)
             if running.asked is not None:
                 running.asked.tell({"exit_code": exit_code(status)})
+            self._reap_stage(running)
+            self._drop(fd)
+            os.close(fd)
             if running.on_end is not None:
                 running.on_end(exit_code(status), running.error)
             if running.left[1] >= 0:
@@ -341,6 +336,18 @@ class Execs:
             self._drop(running.channel.fileno())
             running.channel.close()
             running.channel = None
+
+    def _status_of(self, running: _Exec) -> int:
+        """How one that has ended did so."""
+        with suppress(ChildProcessError):
+            return os.waitpid(running.pid, 0)[1]
+        # It was its stage's child until that ends.
+        self._reap_stage(running)
+        try:
+            return os.waitpid(running.pid, 0)[1]
+        except ChildProcessError:
+            # `calls.end_rest` has killed it with the rest, and has waited for it.
+            return signal.SIGKILL
 
     def _reap_stage(self, running: _Exec) -> None:
         """A stage ends when it has forked."""

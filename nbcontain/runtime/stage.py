@@ -267,7 +267,7 @@ def enter(
     keep_only(channel, *kept)
     calls, be = body()
     said, saying = os.pipe2(os.O_CLOEXEC) if calls is not None else (-1, -1)
-    pid = calls.fork() if calls is not None else os.fork()
+    pid = calls.fork(beside=True) if calls is not None else os.fork()
     if pid == 0:
         if calls is not None:
             # What hindered it is told when its pid has been told: this ends with the stage.
@@ -276,6 +276,14 @@ def enter(
         run(lambda: be(channel), channel)
     # By hand: after the fork each page that the encoder looks at is copied, and whoever waits for this waits for that.
     channel.say(b'{"pid":%d,"waits":%s}' % (pid, b"true" if calls is None else b"false"))
+    if calls is not None:
+        # Until it has executed: memory that is shared is taken apart slowly by two at the same time. Nobody is kept
+        # waiting meanwhile for the end of what this process has open too.
+        channel.close()
+        for fd in (0, 1, 2, saying):
+            os.close(fd)
+        os.read(said, 1)
+        os._exit(0)
 
 
 def attended(body: Callable[[Channel], None]) -> Inside:

@@ -45,15 +45,23 @@ WORK_GRACE_S = 0.5
 def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
     """How to show things: as NBCONTAIN_DISPLAY says, else cards in a kernel and plain text elsewhere.
 
-    `ip` is what `get_ipython()` gave; a shell without a kernel is a terminal's.
+    `ip` is what `get_ipython()` gave; a shell without a kernel is a terminal's. Where nobody looks, as with nbconvert
+    --execute, what is saved is all there is: a widget in it is an empty place without a kernel.
     """
     wanted = environ.get("NBCONTAIN_DISPLAY", "auto") or "auto"
     match wanted:
         case "card" | "html" | "plain":
             return wanted
         case "auto":
-            return "card" if getattr(ip, "kernel", None) is not None else "plain"
+            if getattr(ip, "kernel", None) is None:
+                return "plain"
+            return "card" if is_attended(ip) else "html"
     raise UsageError(f"NBCONTAIN_DISPLAY is {wanted!r}", hint="It can be auto, card, html or plain.")
+
+
+def is_attended(ip: object) -> bool:
+    """Whether somebody could answer a question: what runs notebooks by itself says with each cell that nobody can."""
+    return bool(getattr(getattr(ip, "kernel", None), "_allow_stdin", True))
 
 
 def present(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, cast
 
@@ -23,6 +24,8 @@ LIMITS = tar.Limits(entries=1_000_000)
 """What a layer may hold to be looked at: every entry is a value in memory."""
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 _STRIKE_BYTES = 4 << 20
+_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+"""What os.fsdecode asks for anew each time."""
 _LINKS = 40
 """How many symbolic links one path may go through, as the kernel has it."""
 _TYPES = {
@@ -208,9 +211,10 @@ class Node:
         return count, size_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
-    """One path that a layer, or another image, has otherwise. `size_bytes` is that of what is there now, or was."""
+    """One path that a layer, or another image, has otherwise. `size_bytes` is that of what is there now, or was. Not
+    frozen, for speed: there are many."""
 
     letter: Letter
     path: str
@@ -419,4 +423,4 @@ def _join(path: bytes, name: bytes) -> bytes:
 
 
 def _shown(path: bytes) -> str:
-    return "/" + os.fsdecode(path)
+    return "/" + path.decode(*_NAMES)

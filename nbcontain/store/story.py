@@ -8,11 +8,15 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from nbcontain.store.contents import Change, Contents, File, Letter
 from nbcontain.values import dataclass, field
+
+_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+"""What os.fsencode asks for anew each time."""
 
 
 class Version(NamedTuple):
@@ -80,7 +84,7 @@ def story_of(layers: Sequence[tuple[Sequence[Change], Contents]]) -> Place:
             root.versions.append(Version(number, True, files[b""]))
         above: dict[bytes, Place] = {}
         for change in changes:
-            path = os.fsencode(change.path[1:])
+            path = change.path[1:].encode(*_NAMES)
             head, _, name = path.rpartition(b"/")
             directory = above.get(head)
             if directory is None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 else:
     Message = dict
 
+CONTROL = "control.sock"
+"""A supervisor's."""
 _INLINE_BYTES = 1 << 16
 _PACKET_BYTES = _INLINE_BYTES + 1
 _LARGE = "$large"
@@ -80,6 +82,10 @@ class Channel:
     def _send(self, data: bytes, fds: Sequence[int]) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self.socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+
+    def say(self, packet: bytes) -> None:
+        """Send a packet that is written already, for who may touch next to no memory."""
+        self.socket.send(packet, socket.MSG_NOSIGNAL)
 
     def tell(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send to somebody who may be gone, hung up on, or asleep with a full buffer: then nobody is told."""
@@ -149,11 +155,11 @@ class Listener:
             socket.socket(fileno=fd) if fd is not None else socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         )
 
-    def open(self, directory: Path) -> None:
+    def open(self, directory: Path, name: str = CONTROL) -> None:
         """Listen in this directory. By a descriptor of it, since a socket's path ends at 108 bytes."""
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self.socket.bind(f"/proc/self/fd/{fd}/control.sock")
+            self.socket.bind(f"/proc/self/fd/{fd}/{name}")
             self.socket.listen(16)
         finally:
             os.close(fd)
@@ -169,12 +175,12 @@ class Listener:
         self.socket.close()
 
 
-def connect(directory: Path) -> Channel:
-    """A channel to the supervisor whose control socket is in `directory`. Raises OSError if there is none."""
+def connect(directory: Path, name: str = CONTROL) -> Channel:
+    """A channel to whoever listens in `directory`: a supervisor, by its name. Raises OSError if there is none."""
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        end.connect(f"/proc/self/fd/{fd}/control.sock")
+        end.connect(f"/proc/self/fd/{fd}/{name}")
     except BaseException:
         end.close()
         raise
@@ -183,7 +189,7 @@ def connect(directory: Path) -> Channel:
     return Channel(end)
 
 
-def is_readable(channel: Channel, timeout_s: float | None) -> bool:
+def is_readable(channel: Channel | Listener, timeout_s: float | None) -> bool:
     """Whether something comes within this time; None waits for ever."""
     poll = select.poll()
     poll.register(channel, select.POLLIN)

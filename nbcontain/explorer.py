@@ -18,7 +18,7 @@ from nbcontain.oci.image import History
 from nbcontain.runtime.container import Container
 from nbcontain.store import story, tar
 from nbcontain.store.contents import Contents, File, parse_contents, read_file
-from nbcontain.store.story import Place, Sum, Version, story_of
+from nbcontain.store.story import Place, Sum, Totals, Version, story_of
 from nbcontain.task import Task
 from nbcontain.values import dataclass
 
@@ -106,7 +106,7 @@ class Exploration:
         self.story = story_of([(part.changes, each) for part, each in zip(layers.parts, contents, strict=True)])
         self._engine = engine
         self._lock = threading.Lock()
-        self._totals: dict[int, dict[int, Sum]] = {}
+        self._totals: dict[int, Totals] = {}
 
     @property
     def top(self) -> int:
@@ -132,9 +132,9 @@ class Exploration:
         totals = self.totals(number)
         base = path.rstrip("/")
         found = [
-            self._row(f"{base}/{os.fsdecode(name)}", child, number, totals[id(child)])
+            self._row(f"{base}/{os.fsdecode(name)}", child, number, total)
             for name, child in sorted(place.children.items())
-            if totals[id(child)].entries or totals[id(child)].touched
+            if (total := totals[child]).entries or total.touched
         ]
         if changed:
             found = [row for row in found if row.letter or row.touched]
@@ -146,14 +146,14 @@ class Exploration:
         is_meant = story.matcher(text)
         for path, place in story.walk(self.story, number):
             if is_meant(path) and (not changed or place.change(number)):
-                yield self._row(path, place, number, totals[id(place)])
+                yield self._row(path, place, number, totals[place])
 
     def row(self, path: str, number: int) -> Row:
         """One path. Raises StoreError for one that is not there."""
         place = self.story.child(path)
         if place is None or (place.at(number) is None and place.change(number) is None):
             raise StoreError(f"there is no {path} at layer {number} of {self.name}")
-        return self._row(path, place, number, self.totals(number)[id(place)])
+        return self._row(path, place, number, self.totals(number)[place])
 
     def _row(self, path: str, place: Place, number: int, total: Sum) -> Row:
         letter = place.change(number) or ""
@@ -162,7 +162,7 @@ class Exploration:
         gone = letter == "D"
         size_bytes = total.size_bytes
         if gone:
-            size_bytes = self.totals(number - 1)[id(place)].size_bytes if place.children else (
+            size_bytes = self.totals(number - 1)[place].size_bytes if place.children else (
                 version.file.size_bytes if version.file else 0
             )  # fmt: skip
         return Row(
@@ -170,13 +170,13 @@ class Exploration:
             version.file, version.number,
         )  # fmt: skip
 
-    def totals(self, number: int) -> dict[int, Sum]:
-        """Sizes and counts of all places at a layer, by their identity."""
+    def totals(self, number: int) -> Totals:
+        """Sizes and counts of all places at a layer."""
         with self._lock:
             found = self._totals.pop(number, None)
             if found is None:
                 with _many_values():
-                    found = story.totals(self.story, number)
+                    found = Totals(self.story, number)
             self._totals[number] = found
             while len(self._totals) > _KEPT_TOTALS:
                 del self._totals[next(iter(self._totals))]
@@ -300,6 +300,11 @@ def _many_values() -> Iterator[None]:
         yield
     finally:
         if was:
+            if not gc.get_freeze_count():
+                # Frozen and thawed, all count as old, and the next look among the young ones does not find them. What
+                # somebody has frozen himself would be thawed with them.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

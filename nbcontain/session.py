@@ -18,7 +18,7 @@ from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
 from nbcontain.completion import candidates, in_code, in_dockerfile
 from nbcontain.display import formatters
-from nbcontain.display.present import mode, present, present_async
+from nbcontain.display.present import is_attended, mode, present, present_async
 from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
@@ -126,7 +126,7 @@ class Session:
         match value:
             case Log():
                 return InProgress(_log_task(value), "exec")
-            case Interactive(elsewhere=None, is_raw=True) if self.mode == "card" and _has_widgets():
+            case Interactive(elsewhere=None, is_raw=True) if self._has_terminals():
                 return InProgress(Task(words[0], lambda emit: _begun(value, words, emit)), "work")
             case Interactive(elsewhere=None):
                 raise UsageError(
@@ -138,6 +138,10 @@ class Session:
             case Interactive(elsewhere=elsewhere) if elsewhere is not None:
                 return elsewhere()
         return value
+
+    def _has_terminals(self) -> bool:
+        """Whether a cell can have one: where nobody looks now, somebody may when the notebook is run again."""
+        return (self.mode == "card" or self.mode == "html" and not is_attended(self.ipython)) and _has_widgets()
 
     def _cell(
         self, magic: str, line: str, body: str, names: Mapping[str, Any] | None

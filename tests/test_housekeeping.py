@@ -76,8 +76,8 @@ def test_rmi_of_several_goes_on_and_loses_nothing_of_what_it_did(engine: Engine,
     add_image(engine.store, "b", name="two")
     with pytest.raises(ImageNotFound) as caught:
         typed("rmi one missing two")
-    assert "Untagged: one:latest" in caught.value.why
-    assert "Untagged: two:latest" in caught.value.why
+    assert "Untagged: one:latest" in caught.value.done
+    assert "Untagged: two:latest" in caught.value.done
     assert names(engine) == []
     assert lines(typed("rmi -f missing")) == []
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from nbcontain.build.graph import Sandbox
 from nbcontain.dockerfile.lines import is_own_syntax
+from nbcontain.dockerfile.nearest import nearest
 from nbcontain.dockerfile.words import expand
 from nbcontain.errors import DockerfileError, UsageError
 from nbcontain.oci.image import Platform
@@ -27,6 +28,13 @@ _ARCHITECTURES = {
     "i686": "386",
 }
 
+_SYSTEMS = ("linux", "windows", "darwin", "freebsd")
+_KNOWN = frozenset({
+    "386", "amd64", "arm", "armbe", "arm64", "arm64be", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc",
+    "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64", "wasm",
+})  # fmt: skip
+"""Go's: what may stand without linux/ in front, as only then it is clear what it is."""
+
 
 def parse_platform(text: str) -> Platform:
     """Read os[/architecture[/variant]] or an architecture alone. Raises UsageError."""
@@ -34,8 +42,12 @@ def parse_platform(text: str) -> Platform:
     parts = text.lower().split("/")
     if not all(part.replace("-", "").replace("_", "").isalnum() for part in parts) or len(parts) > 3:
         raise UsageError(f"{text!r} is no platform", hint="It reads linux/amd64, or linux/arm64/v8.")
-    if len(parts) == 1 and parts[0] != "linux":
+    if len(parts) == 1 and _ARCHITECTURES.get(parts[0], parts[0]) in _KNOWN:
         parts.insert(0, "linux")
+    elif len(parts) == 1 and parts[0] not in _SYSTEMS:
+        near = nearest(parts[0], sorted({*_KNOWN, *_ARCHITECTURES}))
+        hint = f"did you mean {near}?" if near else "It reads linux/amd64, or linux/arm64/v8."
+        raise UsageError(f"{text!r} is no platform", why="there is no such system or architecture", hint=hint)
     os, architecture, variant = (*parts, "", "")[:3]
     if os != "linux":
         raise UsageError(f"the platform {text!r} is not Linux", why="nbcontain runs Linux containers only")

@@ -12,8 +12,9 @@ from nbcontain.build.context import Context, Wanted
 from nbcontain.build.fingerprint import content_digest
 from nbcontain.build.graph import Base, CopyFiles, Step, Vertex
 from nbcontain.build.operations import Filesystem
+from nbcontain.build.patterns import Ignore
 from nbcontain.build.recipe import Recipe, counterparts, difference, recipe_of
-from nbcontain.build.walk import Entry, opened_file
+from nbcontain.build.walk import Entry, Walk, opened_file
 from nbcontain.errors import NbcontainError
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
@@ -258,6 +259,11 @@ def listing(context: Context, wanted: Wanted, entries: Sequence[Entry]) -> dict[
     found: dict[str, str] = {}
     root_fd = context.open_fd()
     try:
+        # What a source that is a symlink leads to is listed by its own name.
+        for source in wanted.sources:
+            link = Walk(root_fd, Ignore()).entry(source, "")
+            if link is not None and link.kind == "symlink":
+                found[link.path] = f"{link.mode:o} → {link.link}"
         for entry in entries:
             mode = f"{entry.mode:o}"
             if entry.kind == "file":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nbcontain.build.fingerprint import ContentCache, Fingerprint
 from nbcontain.build.patterns import Ignore
-from nbcontain.build.selection import Wanted, select, tops
+from nbcontain.build.selection import ANOTHER_CONTEXT, Wanted, select, tops
 from nbcontain.build.walk import Entry, Walk, opened_file
 from nbcontain.errors import BuildError, did_you_mean
 from nbcontain.oci.digest import Digest
@@ -47,7 +47,7 @@ class Context:
             raise BuildError(
                 f"the build context {self.root} cannot be opened",
                 why=os.strerror(error.errno or 0),
-                hint="--context DIR names a directory.",
+                hint=ANOTHER_CONTEXT,
             ) from error
 
     @contextmanager
@@ -118,8 +118,7 @@ class Context:
         parent, _, name = path.rpartition("/")
         directory = walk.resolve(parent or ".")
         names = [each for each in walk.names(directory) if each != name] if directory is not None else []
-        otherwise = "--context DIR names another directory."
-        hint = did_you_mean(name, names, otherwise, lambda near: os.path.join(parent, near))
+        hint = did_you_mean(name, names, ANOTHER_CONTEXT, lambda near: os.path.join(parent, near))
         return BuildError(f"no {path} in the build context", why=f"the context is {self.root}", hint=hint)
 
 

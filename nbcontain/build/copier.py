@@ -153,7 +153,7 @@ class _Copy:
         # Sources come one after the other, as in BuildKit: where the first is a file, the next finds a file.
         is_directory = self.into_directory or any(entry.is_content or entry.is_archive for entry in entries[:1])
         _make_directories(os.path.dirname(self.destination), owner, self.ledger)
-        self.destination = os.path.realpath(self.destination)
+        self.destination = _real(self.destination)
         if is_directory and entries and not os.path.isdir(self.destination):
             # A directory that is made for what is in another keeps that one's time stamp, but not its mode and owner.
             _make_directories(self.destination, owner, self.ledger)
@@ -350,21 +350,33 @@ def _set_xattr(fd: int, name: bytes, value: bytes) -> None:
 
 def _make_directories(path: str, owner: User, ledger: Ledger | None = None) -> None:
     """`mkdir -p` with mode 0755, following the image's symlinks; what is made belongs to `owner`."""
-    if os.path.isdir(path):
-        return
-    parent = os.path.dirname(path)
-    if parent != path:
-        _make_directories(parent, owner, ledger)
+    missing: list[str] = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for each in reversed(missing):
+        _make_directory(each, owner, ledger)
+
+
+def _make_directory(path: str, owner: User, ledger: Ledger | None) -> None:
     try:
         os.mkdir(path, 0o755)
     except FileExistsError:
         if os.path.islink(path) and not os.path.exists(path):
             # A symlink that leads to nothing yet: what it names is made.
-            _make_directories(os.path.realpath(path), owner, ledger)
+            _make_directories(_real(path), owner, ledger)
             return
         raise BuildError(f"{path} cannot be made a directory", why="a file of the image has that name") from None
     if (owner.uid, owner.gid) != (0, 0):
         _give(path, os.path.realpath(path), (owner.uid, owner.gid), ledger)
+
+
+def _real(path: str) -> str:
+    """Where a path leads. Raises BuildError for symlinks in circles, which realpath leaves as they are."""
+    real = os.path.realpath(path)
+    if os.path.islink(real):
+        raise BuildError(f"{real} is a symlink that leads in circles")
+    return real
 
 
 def _give(

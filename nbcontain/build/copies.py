@@ -46,6 +46,12 @@ class _Copying:
         copy, span = self.copy, self.copy.span
         named = [self._expand(source) for source in copy.sources]
         remotes = [self._remote(source) for source in named]
+        if isinstance(copy, ast.Add) and self._expand(copy.checksum) and (len(remotes) != 1 or remotes[0] is None):
+            # What nobody would compare must not look as if it had been.
+            raise DockerfileError(
+                "--checksum is for one URL or repository", span,
+                hint="ADD each of them in an instruction of its own; files of the context need none.",
+            )  # fmt: skip
         given = self._expand(copy.destination)
         chown, chmod = self._expand(copy.chown), self._expand(copy.chmod)
         unpack = copy.unpack if isinstance(copy, ast.Add) else False

@@ -63,9 +63,8 @@ def _(workdir: ast.Workdir, state: StageState, scene: Scene) -> StageState:
 
 @apply.register
 def _(user: ast.User, state: StageState, scene: Scene) -> StageState:
+    # As in BuildKit, what its variables leave empty is as if there had been no USER yet; the check UndefinedVar tells.
     name = scene.expand(user.user, state, user.span)
-    if not name:
-        raise DockerfileError("USER names nobody", user.span, why=f"{user.user} is empty here")
     return state.with_config(f"USER {name}", user=name)
 
 

@@ -11,7 +11,7 @@ Python's backtracking regular expressions.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from nbcontain.errors import BuildError
 from nbcontain.values import dataclass, field
@@ -219,6 +219,10 @@ class Ignore:
     @classmethod
     def parse(cls, text: str, name: str = ".dockerignore") -> Ignore:
         """Raises BadPattern, naming the line."""
+        return cls._parsed(text, name, lambda number: f"line {number} of {name}")
+
+    @classmethod
+    def _parsed(cls, text: str, name: str, place: Callable[[int], str]) -> Ignore:
         patterns: list[IgnorePattern] = []
         for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
             if line.startswith("#") or not (pattern := line.strip(WHITESPACE)):
@@ -226,19 +230,20 @@ class Ignore:
             readmits = pattern.startswith("!")
             pattern = pattern[readmits:].strip(WHITESPACE)
             if not pattern:
-                raise BadPattern(f"line {number} of {name} is a ! and nothing else")
+                raise BadPattern(f"{place(number)} is a ! and nothing else")
             cleaned = posixpath.normpath(pattern).lstrip("/") or "/"
             try:
                 glob = Glob.compile(cleaned, double_star=True)
             except BadPattern as error:
-                raise BadPattern(f"line {number} of {name}: {error.message}", hint=error.hint) from error
+                raise BadPattern(f"{place(number)}: {error.message}", hint=error.hint) from error
             patterns.append(IgnorePattern(cleaned, number, readmits, glob))
         return cls(tuple(patterns), name)
 
     @classmethod
     def of(cls, patterns: Sequence[str]) -> Ignore:
         """Patterns that were given one by one. Raises BadPattern."""
-        return cls.parse("\n".join(f"!{each[1:]}" if each.startswith("!") else f"./{each}" for each in patterns))
+        text = "\n".join(f"!{each[1:]}" if each.startswith("!") else f"./{each}" for each in patterns)
+        return cls._parsed(text, "", lambda number: "--exclude")
 
     @property
     def nothing_matched(self) -> Matched:

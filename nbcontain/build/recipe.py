@@ -14,9 +14,12 @@ from nbcontain.oci.digest import Digest
 from nbcontain.values import asdict, dataclass, field, fields, is_dataclass, replace
 
 _SHOWN = 60
-_WORDS = {"cwd": "WORKDIR", "user": "USER", "network": "--network", "chown": "--chown", "chmod": "--chmod",
-          "sandbox": "--add-host, --shm-size or --ulimit"}  # fmt: skip
+_WORDS = {"cwd": "WORKDIR", "user": "USER", "network": "--network", "chown": "--chown", "chmod": "--chmod"}
 """How people write a field; the others go by their own names."""
+_DEFAULT_SHM_BYTES = 64 << 20
+"""What /dev/shm has where no --shm-size says otherwise."""
+_LINK = "→ "
+"""Before what a symlink says, in a recipe's `files`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,8 @@ def _files(was: Mapping[str, str], now: Mapping[str, str]) -> str:
     old, new = was.get(first), now.get(first)
     if old is None or new is None:
         said = f"{first} is {'new' if old is None else 'gone'}"
+    elif new.partition(" ")[2].startswith(_LINK):
+        said = f"{first} is a symlink to {new.partition(_LINK)[2]} now"
     elif old.partition(" ")[2] == new.partition(" ")[2]:
         said = f"{first} has the mode {new.partition(' ')[0]}, had {old.partition(' ')[0]}"
     else:
@@ -181,12 +186,21 @@ def _variables_differ(was: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def _fields_differ(was: Mapping[str, object], now: Mapping[str, object]) -> str:
+    was, now = ({**each, **_allowances(each.get("sandbox"))} for each in (was, now))
     for name in [*now, *(each for each in was if each not in now)]:
         old, new = was.get(name), now.get(name)
-        if old != new:
+        if old != new and name != "sandbox":
             word = _WORDS.get(name, name.replace("_", " "))
             return f"{word} is {_short(_said(new))}, was {_short(_said(old))}"
     return ""
+
+
+def _allowances(sandbox: object) -> dict[str, object]:
+    """What a `Sandbox` says, by the flags that say it."""
+    given = sandbox if isinstance(sandbox, Mapping) else {}
+    size = given.get("shm_bytes") or _DEFAULT_SHM_BYTES
+    shown = f"{size >> 20}m" if isinstance(size, int) and size % (1 << 20) == 0 else f"{size} bytes"
+    return {"--add-host": given.get("hosts") or [], "--shm-size": shown, "--ulimit": given.get("ulimits") or []}
 
 
 def _said(value: object) -> str:

@@ -11,6 +11,8 @@ from nbcontain.values import dataclass, replace
 
 Missing = Callable[[Walk, str], BuildError]
 """The error for a source that is not there."""
+ANOTHER_CONTEXT = "The directory is the last word of nbcontain build, or a cell's --context DIR."
+"""What to try where the files of a build lie elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,13 @@ def _with_parents(walk: Walk, source: str, missing: Missing) -> Iterator[Entry]:
     if not pivot:
         above, pattern = "", source
     pattern = "/".join(part for part in pattern.split("/") if part not in ("", "."))
-    for base in walk.matching(above) if has_wildcards(above) else [unescaped(above) or "."]:
+    # As in BuildKit, a source has to be there only if nothing in it is a pattern.
+    is_pattern = has_wildcards(above)
+    for base in walk.matching(above) if is_pattern else [unescaped(above) or "."]:
         start = walk.resolve(base)
         if start is None or (entry := walk.entry(start, "")) is None or entry.kind != "directory":
+            if is_pattern:
+                continue
             raise missing(walk, base)
         if not pattern:
             yield from walk.below(start)
@@ -70,6 +76,8 @@ def _with_parents(walk: Walk, source: str, missing: Missing) -> Iterator[Entry]:
         else:
             path = unescaped(pattern) if start == "." else f"{start}/{unescaped(pattern)}"
             if walk.entry(path, "") is None or walk.ignored(path):
+                if is_pattern:
+                    continue
                 raise missing(walk, path)
             yield from _chain(walk, start, path)
 

@@ -59,6 +59,8 @@ class Solver:
         self._solved: dict[Vertex, _Solved] = {}
         self._steps: tuple[Step, ...] = ()
         self._owners: dict[Vertex, tuple[str, Step]] = {}
+        self._followers: dict[Vertex, list[tuple[str, Step]]] = {}
+        """Steps that make nothing of their own, by what is there when they are reached."""
         self._done_steps = 0
 
     def solve(self, graph: BuildGraph) -> Image:
@@ -68,18 +70,26 @@ class Solver:
         self._steps = tuple(step for step in graph.steps if step.vertex is None or step.vertex in needed)
         for number, step in enumerate(self._steps, start=1):
             self._emit(Started(f"step-{number}", step.name, BUILD, step.span, waiting=True))
-            if step.vertex is not None:
-                self._owners.setdefault(step.vertex, (f"step-{number}", step))
+            owned = self._owners.setdefault(step.vertex, (f"step-{number}", step)) if step.vertex is not None else None
+            reached = step.vertex or (step.made.vertex if step.made is not None else None)
+            if reached is not None and (owned is None or owned[1] is not step):
+                self._followers.setdefault(reached, []).append((f"step-{number}", step))
         self._chronicle.begin(self._steps)
         try:
             self._walk(vertices)
         finally:
             self._chronicle.close()
-        for number, step in enumerate(self._steps, start=1):
-            if step.vertex is None or self._owners[step.vertex][1] is not step:
-                self._emit(Started(f"step-{number}", step.name, BUILD, step.span))
-                self._finished(f"step-{number}", "done" if step.vertex is None else "cached")
+        for vertex in self._followers:
+            if vertex not in self._solved:
+                # Of a stage that is named, and of which nothing is taken.
+                self._reached(vertex)
         return self._image(graph)
+
+    def _reached(self, vertex: Vertex) -> None:
+        """Tell of the steps that only say something about what is there now."""
+        for task, step in self._followers.get(vertex, ()):
+            self._emit(Started(task, step.name, BUILD, step.span))
+            self._finished(task, "done" if step.vertex is None else "cached")
 
     def layers(self) -> dict[Vertex, tuple[Descriptor, ...]]:
         """Of every file system that was solved."""
@@ -108,7 +118,9 @@ class Solver:
                         from concurrent.futures import FIRST_COMPLETED, wait
 
                         for future in wait(running, return_when=FIRST_COMPLETED).done:
-                            self._solved[running.pop(future)] = future.result()
+                            vertex = running.pop(future)
+                            self._solved[vertex] = future.result()
+                            self._reached(vertex)
             except BaseException:
                 if self._workshop.leash is not None:
                     self._workshop.leash.let_go()
@@ -166,6 +178,7 @@ class Solver:
         self._solved[vertex] = solved
         self._chronicle.finished(vertex, solved.filesystem, "cached")
         self._finished(self._owners[vertex][0], "cached", _added(solved.filesystem, inputs) if inputs else None)
+        self._reached(vertex)
 
     def _execute(
         self, vertex: Vertex, inputs: list[Filesystem], workshop: Workshop, key: Digest, *, use_cache: bool

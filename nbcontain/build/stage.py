@@ -153,9 +153,9 @@ def apply(instruction: ast.Instruction, state: StageState, scene: Scene) -> Stag
 
 
 def shown(instruction: ast.Instruction) -> str:
-    """An instruction for display; of a RUN's heredoc, its first line."""
+    """An instruction for display; of a RUN's heredoc, its first line, which the text of a document has already."""
     text = one_line(instruction.text)
-    if not isinstance(instruction, ast.Run) or not instruction.heredocs:
+    if not isinstance(instruction, ast.Run) or not instruction.heredocs or instruction.is_document:
         return text
     first, *more = instruction.heredocs[0].content.strip().split("\n")
     return f"{text} ({first}{'…' if more else ''})"

@@ -115,7 +115,7 @@ class Board:
         titles = ("NAME", "STATE", "CPU", "MEMORY", *(("ACTIONS",) if with_buttons else ()), "LAST LINE")
         head = "".join(element("th", escape(title), scope="col") for title in titles)
         rows = "\n".join(_row(row, facts, view, with_buttons=with_buttons) for row, facts, view in seen)
-        table = element("table", element("thead", element("tr", head)) + element("tbody", rows), "nbc-table")
+        table = element("table", element("thead", element("tr", head)) + element("tbody", rows), "nbc-table nbc-board")
         inside = element("div", table, "nbc-scroll", tabindex="0", role="region", aria_label="containers")
         state = ("up", "live") if with_buttons else ("done", "as it was")
         return Picture("board of containers", html.heading(*state, "containers", (about,)), body=inside if seen else "",

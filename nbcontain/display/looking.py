@@ -85,13 +85,14 @@ def show(make: Callable[[], Any], value: Any, mode: Mode) -> None:
     """Publish the widget that `make` makes of a value, with the value's own pictures beside it."""
     from IPython.display import display as publish
 
-    static = {"text/plain": repr(value)}
-    if mode != "plain":
-        static["text/html"] = value._repr_html_()
     widget = None
     if mode == "card":
         with suppress(ImportError):  # widgets are not installed: the static picture has to do
+            # First: the page makes ready for it while the static pictures are drawn here.
             widget = make()
+    static = {"text/plain": repr(value)}
+    if mode != "plain":
+        static["text/html"] = value._repr_html_()
     if widget is None:
         publish(static, raw=True)  # type: ignore[no-untyped-call]
         return

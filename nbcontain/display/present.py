@@ -36,22 +36,32 @@ TICK_S = 0.02
 """How often is looked whether there is something new: so soon what a program writes is seen."""
 GRACE_S = 0.08
 """What is over by then is shown as it ended, without a live card before."""
-BRIEF_GRACE_S = 0.2
-"""The same for what has a card only if it takes a while."""
+EXEC_GRACE_S = 0.2
+"""The same for exec, which has a card only if it takes a while."""
+WORK_GRACE_S = 0.5
+"""The same for work: to draw a card that nobody can read would only delay what comes of it."""
 
 
 def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
     """How to show things: as NBCONTAIN_DISPLAY says, else cards in a kernel and plain text elsewhere.
 
-    `ip` is what `get_ipython()` gave; a shell without a kernel is a terminal's.
+    `ip` is what `get_ipython()` gave; a shell without a kernel is a terminal's. Where nobody looks, as with nbconvert
+    --execute, what is saved is all there is: a widget in it is an empty place without a kernel.
     """
     wanted = environ.get("NBCONTAIN_DISPLAY", "auto") or "auto"
     match wanted:
         case "card" | "html" | "plain":
             return wanted
         case "auto":
-            return "card" if getattr(ip, "kernel", None) is not None else "plain"
+            if getattr(ip, "kernel", None) is None:
+                return "plain"
+            return "card" if is_attended(ip) else "html"
     raise UsageError(f"NBCONTAIN_DISPLAY is {wanted!r}", hint="It can be auto, card, html or plain.")
+
+
+def is_attended(ip: object) -> bool:
+    """Whether somebody could answer a question: what runs notebooks by itself says with each cell that nobody can."""
+    return bool(getattr(getattr(ip, "kernel", None), "_allow_stdin", True))
 
 
 def present(
@@ -123,7 +133,7 @@ async def present_async(
 
 
 def _grace_s(kind: Kind) -> float:
-    return BRIEF_GRACE_S if kind in _BRIEF else GRACE_S
+    return {"exec": EXEC_GRACE_S, "work": WORK_GRACE_S}.get(kind, GRACE_S)
 
 
 class Presentation(Generic[T]):

@@ -7,6 +7,7 @@ reads the notebook takes the best it can draw, and what is saved in the end is t
 from __future__ import annotations
 
 import atexit
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -82,7 +83,17 @@ class Surface:
         if self._handle is None:
             display(snapshot(picture))
         else:
-            self._handle.update(snapshot(picture), raw=True)
+            self._replace(snapshot(picture))
+
+    def _replace(self, bundle: dict[str, Any]) -> None:
+        """Put this in the output's place.
+
+        Where no page follows widgets, what runs the notebook hears of the cell that runs now, and of no earlier one.
+        """
+        if self._card is not None:
+            self._handle.update(bundle, raw=True)
+        else:
+            contextvars.Context().run(self._handle.update, bundle, raw=True)
 
     def _redraw(self) -> int:
         with self._lock:
@@ -94,7 +105,7 @@ class Surface:
                 return 0
             self._shown_at = time.monotonic()
             bundle = snapshot(self._draw().saved)
-            self._handle.update(bundle, raw=True)
+            self._replace(bundle)
             return len(bundle["text/html"])
 
 

@@ -22,6 +22,7 @@ from nbcontain.consoles import Session
 from nbcontain.detach_keys import DetachKeys, parse
 from nbcontain.display import html
 from nbcontain.display.ansi import Line, Pen, Run, unfinished, visible, write
+from nbcontain.display.direct import Direct, Page, runtime_directory
 from nbcontain.display.html import Picture, Since
 from nbcontain.display.surface import display, snapshot, widget_bundle
 from nbcontain.errors import NbcontainError
@@ -52,6 +53,7 @@ class Terminal:
         self._began = time.time()
         self._kept = bytearray()
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._drawn = threading.Condition()
         self._said = threading.Event()
         self._ahead = 0
@@ -61,6 +63,9 @@ class Terminal:
         self._over = ""
         self._speaker = ""
         """The view that answers what programs ask of their terminal: the one that came or was typed in last."""
+        self._direct = Direct(self._take_direct, runtime_directory())
+        self._has_views = False
+        """Whether there are views without a line of their own, which get messages."""
         self.widget = TerminalWidget(
             name=visible(session.name), label=f"terminal {visible(session.name)}", head=self._head("up", "running"),
             detaches=detaches, now=time.time(), on_message=self._take,
@@ -103,7 +108,9 @@ class Terminal:
                 with self._lock:
                     self._kept += output.data
                     del self._kept[:-KEPT_BYTES]
-                    self.widget.send({"kind": "out"}, [output.data])
+                    has_pages = self._direct.output(output.data)
+                    if self._has_views or not has_pages:
+                        self.widget.send({"kind": "out"}, [output.data])
                 self._said.set()
                 self._wait_for_page(len(output.data))
             if not self._over:
@@ -150,6 +157,7 @@ class Terminal:
         self._over = self._over or said
         atexit.unregister(self.close)
         self._session.close()
+        self._direct.close()
         self._typed.put(b"")
         with self.widget.hold_sync():
             self.widget.alive = False
@@ -159,34 +167,61 @@ class Terminal:
         if self._handle is not None:
             self._handle.update(snapshot(self.picture()), raw=True)
 
-    # --- what the page says: main or subshell thread ---
+    # --- what the page says: main or subshell thread; by a line of its own, that line's thread ---
 
     def _take(self, content: dict[str, Any]) -> None:
+        """A message."""
         match content:
-            case {"kind": "in", "answers": True, "view": str(view)} if view != self._speaker:
-                pass
-            case {"kind": "in", "data": str(text)}:
-                self._speaker = str(content.get("view", self._speaker))
-                passed, leaves = self._keys.feed(text.encode("utf-8", "surrogatepass"))
+            case {"kind": "in", "data": str()}:
                 self._said.clear()
-                if left := self._written(passed):
-                    self._typed.put(left)
-                elif passed:
+                if self._take_keys(content):
                     # Jupyter says that the kernel is idle once this is over. What comes after that is held back in
                     # the server until the page has said that it got it, up to 40 ms, where nobody undid Nagle's rule.
                     self._said.wait(_ECHO_S)
-                if leaves:
-                    self._detach()
+            case {"kind": "ready", "id": str(view)}:
+                self._speaker = view
+                with self._lock:  # Nothing may come between the replay and what follows.
+                    self._has_views = True
+                    self.widget.send({"kind": "out", "to": view}, [bytes(self._kept)])
+            case {"kind": "line", "id": str(view)}:
+                self.widget.send({"kind": "line", "to": view, "name": self._direct.line()})
+            case _:
+                self._take_other(content)
+
+    def _take_direct(self, content: dict[str, Any], page: Page) -> None:
+        """What came by a page's own line."""
+        match content:
+            case {"kind": "in", "data": str()}:
+                self._take_keys(content)
+            case {"kind": "ready", "id": str(view)}:
+                self._speaker = view
+                with self._lock:
+                    page.replay(bytes(self._kept))
+            case _:
+                self._take_other(content)
+
+    def _take_keys(self, content: dict[str, Any]) -> bool:
+        """Pass on what was typed; whether that was at once, so that its echo may soon be there."""
+        view = str(content.get("view", self._speaker))
+        if content.get("answers") is True and view != self._speaker:
+            return False
+        self._speaker = view
+        with self._turn:  # Two pages may be typed in.
+            passed, leaves = self._keys.feed(content["data"].encode("utf-8", "surrogatepass"))
+            if left := self._written(passed):
+                self._typed.put(left)
+        if leaves:
+            self._detach()
+        return bool(passed) and not left
+
+    def _take_other(self, content: dict[str, Any]) -> None:
+        match content:
             case {"kind": "size", "rows": int(rows), "cols": int(cols)}:
                 self._session.resize((min(max(rows, 2), 500), min(max(cols, 2), 500)))
             case {"kind": "drawn", "bytes": int(size)}:
                 with self._drawn:
                     self._ahead = max(0, self._ahead - size)
                     self._drawn.notify_all()
-            case {"kind": "ready", "id": str(view)}:
-                self._speaker = view
-                with self._lock:  # Nothing may come between the replay and what follows.
-                    self.widget.send({"kind": "out", "to": view}, [bytes(self._kept)])
             case {"kind": "detach"}:
                 self._detach()
             case {"kind": "end"}:

@@ -22,7 +22,16 @@ from nbcontain.display.html import card as drawn_card
 from nbcontain.values import asdict
 
 TAIL_LINES = 2000
-_STILL = "export default { render({ model, el }) { el.innerHTML = model.get('body'); } }"
+_STILL = """export default { render({ model, el }) {
+  el.innerHTML = model.get('body');
+  if (document.querySelector('style[data-nbcontain]')) return;
+  const sheet = document.createElement('style');
+  sheet.dataset.nbcontain = '';
+  document.head.append(sheet);
+  model.on('msg:custom', (message) => { if (message?.style) sheet.textContent = message.style; });
+  model.send({ style: true });
+} }"""
+"""What is left of a card's script: a page that never saw a live one asks for their style, once."""
 _TICKING = re.compile(r'(<span class="nbc-since" data-since="[0-9.]+">)[^<]*')
 
 
@@ -91,7 +100,7 @@ class Card(anywidget.AnyWidget):
 
     def end(self, picture: Picture) -> None:
         """Show this for good. What a card is made of goes, or a notebook that keeps widgets' state would have it again
-        for each that has ended; the page takes a new script, and keeps its style."""
+        for each that has ended; the page takes a new script, and keeps its style or asks for it."""
         with self.hold_sync():
             for name in ("head", "meters", "log_label", "whole_log", "command", "_css"):
                 setattr(self, name, "")
@@ -115,7 +124,9 @@ class Card(anywidget.AnyWidget):
     def _take(self, _widget: object, content: object, _buffers: object) -> None:
         if not isinstance(content, dict):
             return
-        if isinstance(content.get("action"), str):
+        if content.get("style") is True:
+            self.send({"style": style_sheet()})
+        elif isinstance(content.get("action"), str):
             self._on_action(content["action"])
         else:
             self._on_message(content, self.send)

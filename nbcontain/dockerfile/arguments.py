@@ -145,7 +145,7 @@ def pairs(line: Line) -> ast.Pairs:
 
 
 def duration(line: Line, flags: Flags, name: str) -> int:
-    """Nanoseconds of a duration such as 1m30s; 0 if the flag is absent."""
+    """Nanoseconds of a duration such as 1m30s; 0, which is whoever runs it's own, if the flag is absent or zero."""
     text = flags.text(name)
     if text == "":
         return 0
@@ -155,7 +155,7 @@ def duration(line: Line, flags: Flags, name: str) -> int:
     if "".join(part[0] for part in parts) != text or len(text) > 64:
         refuse(line, f"--{name}={text} is no duration", hint="Write it as 30s, 1m30s or 500ms.")
     total = sum(int(float(part[1]) * _NANOSECONDS[part[2]]) for part in parts)
-    if total < 10**6:
+    if 0 < total < 10**6:
         refuse(line, f"--{name}={text} is less than 1ms")
     if total >= 1 << 63:
         refuse(line, f"--{name}={text} is too long")

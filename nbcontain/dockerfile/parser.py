@@ -97,7 +97,11 @@ def read_instruction(line: Line) -> ast.Instruction:
             hint=f"did you mean {near}?" if near else "A line that continues another needs a \\ at that one's end.",
         )
     read, known = _READERS[line.keyword]
-    return read(line, read_flags(line, known))
+    try:
+        return read(line, read_flags(line, known))
+    except DockerfileError as error:
+        error.span = error.span or line.span
+        raise
 
 
 def instruction(keyword: str, **flags: type[object]) -> Callable[[Read], Read]:
@@ -334,7 +338,7 @@ def _health_check(line: Line, flags: Flags) -> ast.HealthCheck:
     if command is None or command == ast.ExecForm(()):
         refuse(line, "HEALTHCHECK CMD needs a command")
     retries = flags.text("retries") or "0"
-    if not re.fullmatch(r"[0-9]{1,9}", retries):
+    if not re.fullmatch(r"\+?[0-9]{1,9}", retries):
         refuse(line, f"--retries={retries} is no number of attempts")
     return ast.HealthCheck(
         span=line.span,

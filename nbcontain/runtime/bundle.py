@@ -145,7 +145,7 @@ class Bundle:
                 files.make_new_directory(path / "rootfs")
                 # Whoever follows may do so from now on.
                 files.write_new(path / "journal.jsonl", b"")
-                shown = network_files(_name_of(spec), spec.annotations.get(HOSTS, "")) | dict(more or {})
+                shown = {**network_files(_name_of(spec), spec.annotations.get(HOSTS, "")), **(more or {})}
                 for name, data in shown.items():
                     files.write_new(path / name, data, 0o644)
                 own = {

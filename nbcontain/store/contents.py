@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, cast
 
@@ -23,6 +24,8 @@ LIMITS = tar.Limits(entries=1_000_000)
 """What a layer may hold to be looked at: every entry is a value in memory."""
 _WHITEOUT, _OPAQUE = b".wh.", b".wh..wh..opq"
 _STRIKE_BYTES = 4 << 20
+_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+"""What os.fsdecode asks for anew each time."""
 _LINKS = 40
 """How many symbolic links one path may go through, as the kernel has it."""
 _TYPES = {
@@ -118,14 +121,20 @@ def parse_contents(stream: tar.Readable, layer: Layer, strike: Callable[[int], N
         elif entry.kind in _KINDS:
             digest = b""
             if entry.kind == tar.REGULAR:
-                found = hashlib.sha256()
-                while chunk := reader.chunk():
-                    found.update(chunk)
+                # Nearly every file is in memory whole: what goes on below is for the others.
+                found = hashlib.sha256(chunk := reader.chunk())
+                read_bytes += (got := len(chunk))
+                while got < entry.size:
+                    found.update(chunk := reader.chunk())
+                    got += len(chunk)
                     read_bytes += len(chunk)
                     if read_bytes - told >= _STRIKE_BYTES:
                         strike(read_bytes)
                         told = read_bytes
                 digest = found.digest()
+                if read_bytes - told >= _STRIKE_BYTES:
+                    strike(read_bytes)
+                    told = read_bytes
             entries.append((path, _file(entry, digest, layer, reader.entries - 1)))
     reader.finish()
     strike(read_bytes)
@@ -136,12 +145,14 @@ def _file(entry: tar.Entry, digest: bytes, layer: Layer, place: int) -> File:
     return File(
         _KINDS[entry.kind], entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns,
         os.fsdecode(entry.link) if entry.kind == tar.SYMLINK else "", (entry.major, entry.minor),
-        tuple(sorted(entry.xattrs.items())), digest, layer, place,
+        tuple(sorted(entry.xattrs.items())) if entry.xattrs else (), digest, layer, place,
     )  # fmt: skip
 
 
 def _normal(name: bytes) -> bytes:
     """A member's name as a path below the root; "" is the root itself. Raises BadArchive for one that leads out."""
+    if b"/." not in name and b"//" not in name and name[:1] not in (b"/", b".", b""):
+        return name[:-1] if name.endswith(b"/") else name  # as nearly everybody writes it
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise BadArchive("a path with .. in a layer", why=os.fsdecode(name))
@@ -200,9 +211,10 @@ class Node:
         return count, size_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
-    """One path that a layer, or another image, has otherwise. `size_bytes` is that of what is there now, or was."""
+    """One path that a layer, or another image, has otherwise. `size_bytes` is that of what is there now, or was. Not
+    frozen, for speed: there are many."""
 
     letter: Letter
     path: str
@@ -411,4 +423,4 @@ def _join(path: bytes, name: bytes) -> bytes:
 
 
 def _shown(path: bytes) -> str:
-    return "/" + os.fsdecode(path)
+    return "/" + path.decode(*_NAMES)

@@ -8,11 +8,15 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from nbcontain.store.contents import Change, Contents, File, Letter
 from nbcontain.values import dataclass, field
+
+_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+"""What os.fsencode asks for anew each time."""
 
 
 class Version(NamedTuple):
@@ -35,10 +39,8 @@ class Place:
 
     def at(self, number: int) -> Version | None:
         """What is there once the layers up to `number` are laid on each other; None for nothing."""
-        for version in reversed(self.versions):
-            if version.number <= number:
-                return version if version.is_there else None
-        return None
+        last = _last(self, number)
+        return last if last is not None and last.is_there else None
 
     def change(self, number: int) -> Letter | None:
         """What layer `number` itself did here."""
@@ -82,7 +84,7 @@ def story_of(layers: Sequence[tuple[Sequence[Change], Contents]]) -> Place:
             root.versions.append(Version(number, True, files[b""]))
         above: dict[bytes, Place] = {}
         for change in changes:
-            path = os.fsencode(change.path[1:])
+            path = change.path[1:].encode(*_NAMES)
             head, _, name = path.rpartition(b"/")
             directory = above.get(head)
             if directory is None:
@@ -135,31 +137,79 @@ def is_directory(version: Version | None) -> bool:
     return version is not None and (version.file is None or version.file.kind == "directory")
 
 
-def totals(root: Place, number: int) -> dict[int, Sum]:
-    """By the identity of each place, what is there and below when the layers up to `number` are laid on each other."""
-    seen: set[int] = set()
-    sums: list[Sum] = []
-    order, parents = [root], [-1]
-    for at, place in enumerate(order):
-        if place.children:
-            order += place.children.values()
-            parents += [at] * len(place.children)
-        last = place.versions[-1] if place.versions else None
-        if last is not None and last.number > number:
-            last = next((each for each in reversed(place.versions) if each.number <= number), None)
-        entries = size_bytes = 0
-        if last is not None and last.is_there:
-            entries = 1
-            if last.file is not None and id(last.file) not in seen:
-                seen.add(id(last.file))
-                size_bytes = last.file.size_bytes
-        sums.append(Sum(entries, size_bytes, int(last is not None and last.number == number)))
-    for at in range(len(order) - 1, 0, -1):
-        here, above = sums[at], sums[parents[at]]
-        above.entries += here.entries
-        above.size_bytes += here.size_bytes
-        above.touched += here.touched
-    return dict(zip(map(id, order), sums, strict=True))
+class Totals:
+    """What is at each place and below it when the layers up to one are laid on each other: `totals[place]`.
+
+    Most places are files, of which only what is in them is to be said: sums are kept of those that have some below.
+    """
+
+    def __init__(self, root: Place, number: int) -> None:
+        self._number = number
+        self._sums: dict[int, Sum] = {}
+        """By the identity of the place."""
+        self._counted: set[int] = set()
+        """Places whose bytes were counted at another: hard links. By their identity."""
+        order = [root]
+        seen: set[int] = set()
+        for place in order:
+            self._sums[id(place)] = self._own(place)
+            order += self._count_files(place, seen)
+        for place in reversed(order):
+            above = self._sums[id(place)]
+            for child in place.children.values():
+                if child.children:
+                    below = self._sums[id(child)]
+                    above.entries += below.entries
+                    above.size_bytes += below.size_bytes
+                    above.touched += below.touched
+
+    def __getitem__(self, place: Place) -> Sum:
+        return self._sums.get(id(place)) or self._own(place)
+
+    def _own(self, place: Place) -> Sum:
+        """What is at a place, without what is below."""
+        last = _last(place, self._number)
+        if last is None:
+            return Sum()
+        has_bytes = last.is_there and last.file is not None and id(place) not in self._counted
+        size_bytes = last.file.size_bytes if has_bytes and last.file is not None else 0
+        return Sum(int(last.is_there), size_bytes, int(last.number == self._number))
+
+    def _count_files(self, place: Place, seen: set[int]) -> list[Place]:
+        """Add what has nothing below to the sum of the directory that it is in; gives what has."""
+        number = self._number
+        deeper = []
+        entries = size_bytes = touched = 0
+        for child in place.children.values():
+            if child.children:
+                deeper.append(child)
+                continue
+            last = _last(child, number)
+            if last is None:
+                continue
+            at, is_there, file = last
+            touched += at == number
+            entries += is_there
+            if file is None:
+                continue
+            if id(file) in seen:
+                self._counted.add(id(child))
+            else:
+                seen.add(id(file))
+                size_bytes += file.size_bytes
+        total = self._sums[id(place)]
+        total.entries += entries
+        total.size_bytes += size_bytes
+        total.touched += touched
+        return deeper
+
+
+def _last(place: Place, number: int) -> Version | None:
+    """What the layers up to `number` last made of a place."""
+    for version in reversed(place.versions):
+        if version.number <= number:
+            return version
+    return None
 
 
 def walk(root: Place, number: int) -> Iterator[tuple[str, Place]]:

@@ -25,7 +25,7 @@ FLOORS = (
     {"cells", "commands", "compose_cells", "completion", "draw", "lessons", "terminal", "variables"},
     {
         "aio", "api", "configurable", "listing", "magics", "pool", "session", "shim", "__main__", "oci_runtime",
-        "provisioner", "warming", "websockets",
+        "provisioner", "relay", "warming", "websockets",
     },
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}

@@ -45,6 +45,13 @@ def test_a_live_card_is_reloaded_and_stopped(open_lab: OpenLab, desk_engine: Eng
     lab.button(1, "Stop").click()
     expect(lab.card(1)).to_contain_text("exited", timeout=5000)
     assert desk_engine.container("web").status == "exited"
+    # The page forgot which output was the card's, and what is left in it is the widget: it looks as it did.
+    look = "e => { const style = getComputedStyle(e); return [style.borderTopWidth, style.fontFamily]; }"
+    ended = lab.card(1).evaluate(look)
+    lab.reload()
+    expect(lab.card(1)).to_contain_text("exited")
+    expect(lab.card(1)).to_have_css("border-top-width", ended[0])
+    assert lab.card(1).evaluate(look) == ended and ended[0] != "0px"
     lab.run(2)
     lab.wait_for_text(2, r"Exited \(0\)")
 

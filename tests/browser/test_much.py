@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -81,7 +82,7 @@ def test_a_line_is_seen_soon_after_it_was_written(open_lab: OpenLab) -> None:
     assert statistics.median(delays) < (150 if SOAK else 1000), delays
 
 
-def test_a_board_follows_what_comes_and_goes(open_lab: OpenLab) -> None:
+def test_a_board_follows_what_comes_and_goes(open_lab: OpenLab, pictures: Path) -> None:
     lab = open_lab(LOAD, "%container board", TALKING.format("one"), TALKING.format("two"), "%container rm -f two")
     for number in range(4):
         lab.run(number)
@@ -89,6 +90,11 @@ def test_a_board_follows_what_comes_and_goes(open_lab: OpenLab) -> None:
     row = board.get_by_role("row", name=re.compile("one"))
     expect(row).to_contain_text(re.compile(r"running.*%.*B.*tick \d"))
     expect(board.get_by_role("row")).to_have_count(3)
+    lab.width(420)
+    expect(board.get_by_role("row")).to_have_count(3)
+    assert board.get_by_role("region", name="containers").evaluate("area => area.scrollWidth - area.clientWidth") <= 1
+    lab.picture(pictures / "board-420.png")
+    lab.width(1100)
     row.get_by_role("button", name="Stop one").click()
     expect(row).to_contain_text("exited 0")
     lab.run(4)

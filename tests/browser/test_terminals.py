@@ -130,3 +130,43 @@ def test_hostile_output_does_nothing_to_the_page(open_lab: OpenLab) -> None:
     lab.page.mouse.click(place["x"] + 8, place["y"] + 5)
     assert lab.page.evaluate("[window.hit, document.title.includes('hacked')]") == [None, False]
     assert lab.page.evaluate("navigator.clipboard.readText()") == "mine"
+
+
+COUNTED = """() => {
+  const session = nb.panel().sessionContext.session.kernel;
+  window.busy = 0;
+  session.statusChanged.connect((_, status) => { if (status === 'busy') window.busy++; });
+}"""
+
+
+def test_keys_go_past_the_kernels_messages_and_by_them_once_the_line_is_cut(open_lab: OpenLab) -> None:
+    lab = open_lab(LOAD, SLEEPING, "%container exec -it web cat")
+    lab.page.evaluate(
+        "() => { window.lines = []; const Plain = WebSocket; window.WebSocket = class extends Plain {"
+        " constructor(...given) { super(...given); if (String(given[0]).includes('/lines/')) lines.push(this); } }; }"
+    )
+    for number in range(3):
+        lab.run(number)
+    screen, keys = rows(lab, 2), lab.page.keyboard
+    lab.output(2).locator(".xterm").click()
+    keys.type("a")  # and with it the minute's one message, by which the kernel is known to be in use
+    expect(screen).to_contain_text("a")
+    lab.page.wait_for_timeout(500)
+    lab.page.evaluate(COUNTED)
+    keys.type("bcdefgh")
+    expect(screen).to_contain_text("abcdefgh")
+    assert lab.page.evaluate("[busy, lines.length]") == [0, 1]
+
+    lab.save()
+    with lab.another_tab() as other:
+        expect(rows(other, 2)).to_contain_text("abcdefgh", timeout=20_000)
+        keys.type("ij")
+        expect(rows(other, 2)).to_contain_text("abcdefghij")
+        expect(screen).to_contain_text("abcdefghij")
+
+    lab.page.evaluate("() => lines[0].close()")
+    lab.page.wait_for_timeout(300)
+    keys.type("kl")
+    expect(screen).to_contain_text("abcdefghijkl")
+    assert lab.page.evaluate("busy") > 0
+    assert screen.inner_text().count("abc") == 1

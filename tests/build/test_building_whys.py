@@ -13,7 +13,7 @@ from nbcontain.display.text import lines
 from nbcontain.display.view import View, update
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, ImageNotFound, StepFailed
-from nbcontain.events import Notice
+from nbcontain.events import Finished, Notice
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.store import gc
 from servers import serving
@@ -73,6 +73,18 @@ def test_new_files_and_other_modes_are_told_apart(engine: Engine, context: Path)
     (context / "data" / "x").write_text("")
     (context / "data" / "numbers").unlink()
     assert whys(build(engine, TEXT, context))["COPY data /data"] == "data/numbers is gone, and 1 more"
+
+
+def test_a_source_that_became_a_symlink_is_said_to_be_one(engine: Engine, context: Path) -> None:
+    (context / "one").write_text("1")
+    text = "FROM busybox\nCOPY one data /to/\n"
+    build(engine, text, context)
+    (context / "one").unlink()
+    (context / "one").symlink_to("data/words")
+    assert list(whys(build(engine, text, context)).values()) == ["one is a symlink to data/words now"]
+    (context / "one").unlink()
+    (context / "one").symlink_to("data/numbers")
+    assert list(whys(build(engine, text, context)).values()) == ["one is a symlink to data/numbers now"]
 
 
 def test_another_argument_is_named_with_both_values(engine: Engine, context: Path) -> None:
@@ -150,6 +162,14 @@ def test_the_reason_is_one_line_under_the_step(engine: Engine, context: Path) ->
     assert not any("started again" in line for line in shown)
 
 
+def test_metadata_is_told_of_where_it_stands(engine: Engine, context: Path) -> None:
+    text = "FROM busybox\nENV A=1\nRUN echo $A > /a\nUSER 7\nRUN false\nLABEL never=reached\n"
+    records = [r.event for r in build(engine, text, context).journal.read() if isinstance(r.event, Finished)]
+    found = [(each.task, each.outcome) for each in records if each.task.startswith("step-")]
+    assert found == [("step-1", "cached"), ("step-2", "done"), ("step-3", "done"), ("step-4", "done"),
+                     ("step-5", "failed")]  # fmt: skip
+
+
 FAILING = "FROM busybox\nRUN echo kept > /before\nWORKDIR /w\nENV X=seen\nRUN echo half > /half; exit 3\n"
 
 
@@ -215,9 +235,14 @@ def test_what_a_step_may_use_is_part_of_it_and_where_a_host_is_is_not(engine: En
     assert (first, number, shm.split()[1]) == ("10.0.0.9\tdb", "100", "1024")
     assert whys(build(engine, text, context, **{**given, "add_hosts": ("db:10.0.0.7",)})) == {}
     assert said(engine, "made", "head -1 /h") == "10.0.0.9\tdb\n"
-    for another in ({"add_hosts": ("db2:10.0.0.9",)}, {"ulimits": ("nofile=101",)}, {"shm_size": "2m"}):
-        [why] = whys(build(engine, text, context, **{**given, **another})).values()
-        assert why.startswith("--add-host, --shm-size or --ulimit is ")
+    for another, said_why in (
+        ({"add_hosts": ("db2:10.0.0.9",)}, "--add-host is db2, was db"),
+        ({"ulimits": ("nofile=101",)}, "--ulimit is nofile=101:101, was nofile=100:100"),
+        ({"shm_size": "2m"}, "--shm-size is 2m, was 1m"),
+        ({"shm_size": ""}, "--shm-size is 64m, was 1m"),
+        ({"add_hosts": (), "ulimits": (), "shm_size": ""}, "--add-host is nothing, was db"),
+    ):
+        assert list(whys(build(engine, text, context, **{**given, **another})).values()) == [said_why]
         build(engine, text, context, **given)
 
 

@@ -436,8 +436,8 @@ def test_no_text_is_read_in_more_than_linear_time(text: str) -> None:
 
 
 def test_what_cannot_be_built_is_said_beside_the_findings() -> None:
-    report = check(parse("FROM a:1 AS B\nUSER $NOBODY\n"), BuildOptions(platform=BASE.platform), resolve, {})
-    assert [each.message for each in report.errors] == ["USER names nobody"]
+    report = check(parse("FROM a:1 AS B\nVOLUME $NOWHERE\n"), BuildOptions(platform=BASE.platform), resolve, {})
+    assert [each.message for each in report.errors] == ["VOLUME needs a path"]
     assert [each.rule for each in report.remarks] == ["StageNameCasing"]
 
 

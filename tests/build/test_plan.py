@@ -150,6 +150,17 @@ def test_a_build_arg_without_a_value_comes_from_the_environment() -> None:
     assert graph.config.env[1:] == ("A=seend",)
 
 
+def test_a_user_that_a_variable_leaves_empty_is_the_images_first_one_as_in_buildkit() -> None:
+    graph = planned("FROM plain\nUSER app\nUSER $NOBODY\n")
+    assert graph.config.user == ""
+    assert [each.rule for each in graph.remarks if each.rule == "UndefinedVar"] == ["UndefinedVar"]
+
+
+def test_a_document_for_the_shell_is_shown_by_its_first_line_once() -> None:
+    steps = planned("FROM plain\nRUN <<E\na\nb\nE\nRUN cat <<E\nc\nE\n").steps
+    assert [step.name for step in steps[1:]] == ["RUN <<E (a…)", "RUN cat <<E (c)"]
+
+
 def test_stages_that_are_not_needed_are_not_resolved() -> None:
     assert planned("FROM absent AS unused\nFROM plain\nRUN x\n").vertices()
 

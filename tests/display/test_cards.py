@@ -200,6 +200,16 @@ def test_a_card_that_has_ended_is_a_picture_and_keeps_next_to_nothing() -> None:
     assert len(json.dumps(state, default=str)) < 5_000
 
 
+def test_a_page_that_never_saw_a_live_card_is_told_how_they_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbcontain.display.widgets import Card
+
+    card, sent = Card(Drawn(Picture("web", "")), lambda action: None), []
+    card.end(Picture("web", ""))
+    monkeypatch.setattr(card, "send", sent.append)
+    card._handle_custom_msg({"style": True}, [])
+    assert ".nbc " in sent[0]["style"]
+
+
 def test_a_message_that_is_no_action_is_ignored() -> None:
     from nbcontain.display.widgets import Card
 

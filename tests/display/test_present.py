@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,7 +30,7 @@ def interrupt_soon() -> None:
 
 
 class FakeKernelShell:
-    kernel = object()
+    kernel: object = object()
 
 
 def test_the_result_is_what_the_task_returned() -> None:
@@ -111,6 +112,10 @@ def test_a_cancelled_await_ends_the_task_first() -> None:
 
 def test_cards_are_for_kernels() -> None:
     assert mode({}, FakeKernelShell()) == "card"
+    unattended = FakeKernelShell()
+    unattended.kernel = SimpleNamespace(_allow_stdin=False)
+    assert mode({}, unattended) == "html"
+    assert mode({"NBCONTAIN_DISPLAY": "card"}, unattended) == "card"
     assert mode({}, None) == mode({}, object()) == "plain"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -87,7 +88,12 @@ def test_a_stage_waits_for_the_next_program_where_nobody_inside_can_see_it(machi
     wanted = machine.execute(container, "sh", "-c", script, user="1000", cwd="/etc", env=("A=b",))
     assert wanted == (127, "1000\n/etc\nb\n")
     until(lambda: len(waiting()) == 1 and waiting() != [first])
-    os.kill(waiting()[0], signal.SIGKILL)
+    (second,) = waiting()
+    pidfd = os.pidfd_open(second)
+    os.kill(second, signal.SIGKILL)
+    # While it dies it can still be told something.
+    assert select.select([pidfd], [], [], 10)[0]
+    os.close(pidfd)
     assert machine.execute(container, "echo", "there")[1] == "there\n"
     client.close()
     until(lambda: is_small(supervisor))

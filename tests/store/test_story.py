@@ -10,7 +10,7 @@ import pytest
 from archives import Member, archive, directory, layer_of, link, member
 from nbcontain.store import story
 from nbcontain.store.contents import Node, apply, parse_contents
-from nbcontain.store.story import Place, story_of
+from nbcontain.store.story import Place, Totals, story_of
 
 
 def told(*layers: tuple[Member, ...]) -> Place:
@@ -66,11 +66,13 @@ def test_sums_count_hard_links_once_and_say_how_much_a_layer_touched() -> None:
         (member("one", data=b"x" * 100), link("two", "one"), member("sub/three", data=b"y" * 10)),
         (member("sub/four", data=b"z"), link("sub/five", "one"), member("sub/.wh.three")),
     )
-    first, second = story.totals(root, 1), story.totals(root, 2)
-    assert (first[id(root)].entries, first[id(root)].size_bytes) == (5, 110)
-    assert (second[id(root)].entries, second[id(root)].size_bytes) == (6, 101)
-    sub = root.child("/sub")
-    assert second[id(sub)].touched == 3
+    first, second = Totals(root, 1), Totals(root, 2)
+    assert (first[root].entries, first[root].size_bytes) == (5, 110)
+    assert (second[root].entries, second[root].size_bytes) == (6, 101)
+    one, two, sub = (root.child(path) for path in ("/one", "/two", "/sub"))
+    assert one is not None and two is not None and sub is not None
+    assert {first[one].size_bytes, first[two].size_bytes} == {0, 100}
+    assert second[sub].touched == 3
 
 
 def test_a_story_ends_as_the_layers_laid_on_each_other() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nbcontain.build.graph import Base, CopyFiles, ExecOp, MakeDirectory, RemoteFile, Repository, StackLayers
 from nbcontain.build.operations.workshop import Filesystem, Workshop, cache_key, key_of, stack_of
-from nbcontain.build.selection import Wanted
+from nbcontain.build.selection import ANOTHER_CONTEXT, Wanted
 from nbcontain.errors import BuildError
 from nbcontain.events import Progress
 from nbcontain.oci.digest import Digest
@@ -118,5 +118,5 @@ def commit_of(remote: Repository, workshop: Workshop) -> str:
 def context_of(operation: CopyFiles, workshop: Workshop) -> Context:
     """The context that this COPY takes files from. Raises BuildError if the build was given none."""
     if operation.context not in workshop.contexts:
-        raise BuildError("COPY needs files, and this build was given no context", hint="--context DIR")
+        raise BuildError("COPY needs files, and this build was given no context", hint=ANOTHER_CONTEXT)
     return workshop.contexts[operation.context]

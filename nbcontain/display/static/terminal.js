@@ -43,6 +43,30 @@ function theme(el) {
 // What a terminal says by itself because a program asked: what it is, where its cursor stands, its colours.
 const ANSWER = /^\x1b(\[[?>=]?[\d;]*(c|n|R|t|\$y)|[\]P][^]*)$/;
 
+// A websocket to the kernel's end of the terminal, past kernel messages, if Jupyter's server leads to one (relay.py).
+async function lineOf(model, id) {
+  const config = JSON.parse(document.getElementById('jupyter-config-data')?.textContent || '{}');
+  if (!config.nbcontainLines) return null;
+  const name = await new Promise((resolve) => {
+    const patience = setTimeout(() => { model.off('msg:custom', take); resolve(''); }, 5000);
+    const take = (message) => {
+      if (message?.kind !== 'line' || message.to !== id) return;
+      model.off('msg:custom', take);
+      clearTimeout(patience);
+      resolve(message.name);
+    };
+    model.on('msg:custom', take);
+    model.send({ kind: 'line', id });
+  });
+  if (!name) return null;
+  const url = new URL(`${config.wsUrl || config.baseUrl || '/'}nbcontain/lines/${name}`, location.href);
+  url.protocol = url.protocol.replace('http', 'ws');
+  if (config.token) url.searchParams.set('token', config.token);
+  const line = new WebSocket(url);
+  line.binaryType = 'arraybuffer';
+  return new Promise((resolve) => { line.onopen = () => resolve(line); line.onclose = () => resolve(null); });
+}
+
 function render({ model, el }) {
   const card = make('div', 'nbc', { role: 'group' });
   const top = make('div', 'nbc-top'), head = make('div', 'nbc-head'), actions = make('div', 'nbc-actions');
@@ -53,7 +77,15 @@ function render({ model, el }) {
   el.append(card);
   const clock = count(card, model.get('skew') ?? 0);
   const id = Math.random().toString(36).slice(2);
-  let term = null, isShown = false, isReplayed = false, drawn = 0, lastEscape = 0;
+  let term = null, line = null, isShown = false, replayed = 0, drawn = 0, lastEscape = 0, toldAt = 0, isOver = false;
+  const tell = (message) => {
+    if (line?.readyState !== 1) return model.send(message);
+    line.send(JSON.stringify(message));
+    // Who ends kernels that nobody uses counts their messages.
+    if (Date.now() - toldAt < 60000) return;
+    toldAt = Date.now();
+    model.send({ kind: 'drawn', bytes: 0 });
+  };
 
   const end = button('End', () => model.send({ kind: 'end' })), detach = button('Detach', () => model.send({ kind: 'detach' }));
   const reader = make('label', 'nbc-check'), readerBox = make('input', '', { type: 'checkbox' });
@@ -71,25 +103,42 @@ function render({ model, el }) {
     if (term) { term.options.disableStdin = !isAlive; term.options.cursorBlink = false; }
   };
 
-  const take = (message, buffers) => {
-    if (message?.kind !== 'out' || !term) return;
-    if (message.to !== undefined ? message.to !== id : !isShown) return;
-    if (message.to === id) { term.reset(); isShown = true; isReplayed = true; }
-    const bytes = new Uint8Array(buffers[0].buffer, buffers[0].byteOffset, buffers[0].byteLength);
+  const write = (bytes, isReplay) => {
+    replayed += isReplay;
     // The kernel goes on reading once what it sent was drawn.
     term.write(bytes, () => {
-      if (message.to !== undefined) { isReplayed = false; return; }
+      if (isReplay) { replayed--; return; }
       // Of what is little the kernel hears later: each key's echo would cost a message more.
       drawn += bytes.length;
       if (drawn < HEARD_BYTES) return;
-      model.send({ kind: 'drawn', bytes: drawn });
+      tell({ kind: 'drawn', bytes: drawn });
       drawn = 0;
     });
+  };
+  const take = (message, buffers) => {
+    // What comes by messages while there is a line is for other views.
+    if (message?.kind !== 'out' || !term || line) return;
+    if (message.to !== undefined ? message.to !== id : !isShown) return;
+    if (message.to === id) { term.reset(); isShown = true; }
+    write(new Uint8Array(buffers[0].buffer, buffers[0].byteOffset, buffers[0].byteLength), message.to === id);
+  };
+  const follow = () => {
+    line.onmessage = ({ data }) => {
+      const packet = new Uint8Array(data);
+      write(packet.subarray(1), packet[0] === 1);
+    };
+    line.onclose = () => {
+      line = null;
+      // The server went, or its way here: messages go on, with all that was said.
+      if (!isOver && model.get('alive')) model.send({ kind: 'ready', id });
+    };
   };
 
   const observers = [];
   const begin = async () => {
-    const { Terminal, FitAddon } = await loaded(model);
+    const [{ Terminal, FitAddon }, opened] = await Promise.all([loaded(model), lineOf(model, id)]);
+    if (isOver) { opened?.close(); return; }
+    line = opened;
     if (!card.isConnected && !el.isConnected) await new Promise((resolve) => setTimeout(resolve, 50));
     term = new Terminal({
       rows: 18, cols: 80, scrollback: 5000, fontSize: 12, fontFamily: getComputedStyle(box).fontFamily, theme: theme(box), minimumContrastRatio: 4.5,
@@ -116,10 +165,11 @@ function render({ model, el }) {
     term.onData((data) => {
       const answers = ANSWER.test(data);
       // What was asked long ago was answered then.
-      if (!answers || !isReplayed) model.send({ kind: 'in', data, view: id, answers });
+      if (answers && replayed) return;
+      for (const part of data.match(/[^]{1,8000}/gu) ?? []) tell({ kind: 'in', data: part, view: id, answers });
     });
-    term.onBinary((data) => model.send({ kind: 'in', data }));
-    term.onResize(({ rows, cols }) => model.send({ kind: 'size', rows, cols }));
+    term.onBinary((data) => tell({ kind: 'in', data }));
+    term.onResize(({ rows, cols }) => tell({ kind: 'size', rows, cols }));
     const resize = () => {
       const size = box.clientWidth > 0 ? fit.proposeDimensions() : null;
       if (size?.cols > 1) term.resize(size.cols, 18);
@@ -131,8 +181,9 @@ function render({ model, el }) {
     observers.push(sizes, themes);
     resize();
     show();
-    model.send({ kind: 'size', rows: term.rows, cols: term.cols });
-    model.send({ kind: 'ready', id });
+    if (line) follow();
+    tell({ kind: 'size', rows: term.rows, cols: term.cols });
+    tell({ kind: 'ready', id });
     if (model.get('alive')) term.focus();
   };
 
@@ -144,6 +195,8 @@ function render({ model, el }) {
   show();
   begin().catch((error) => { foot.textContent = `The terminal cannot be shown here: ${error.message}`; });
   return () => {
+    isOver = true;
+    line?.close();
     for (const [event, handler] of wired) model.off(event, handler);
     for (const observer of observers) observer.disconnect();
     clock.stop();

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from archives import archive, member
 from nbcontain.errors import StoreError
 from nbcontain.linux import syscalls
@@ -34,6 +35,12 @@ def content(store: Store) -> str:
 
 def is_marked(store: Store, name: ChainID = NAME) -> bool:
     return (store.layout.snapshot(name) / "synced").exists()
+
+
+@pytest.fixture(autouse=True)
+def _kernel() -> None:
+    """Snapshots are made where containers can be."""
+    needs.kernel()
 
 
 @pytest.fixture

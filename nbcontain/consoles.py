@@ -291,8 +291,8 @@ class Consoles:
         """Tell of the program, and give it docker's kind of id."""
         exec_id = os.urandom(32).hex()
         words = " ".join(options.command)
-        for action in (f"exec_create: {words}", f"exec_start: {words}"):
-            self._engine.events.container(container, action, execID=exec_id)
+        created, started = f"exec_create: {words}", f"exec_start: {words}"
+        self._engine.events.container(container, created, started, execID=exec_id)
         return exec_id
 
     def exec(self, options: ExecOptions, size: Size) -> Session:

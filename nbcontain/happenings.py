@@ -41,19 +41,22 @@ class Events:
     def _path(self) -> Path:
         return self._engine.layout.events
 
-    def record(self, kind: str, action: str, object_id: str, attributes: Mapping[str, str] | None = None) -> None:
+    def record(
+        self, kind: str, action: str, object_id: str, attributes: Mapping[str, str] | None = None, then: str = ""
+    ) -> None:
         """Tell everybody that `action` happened to an object (see `events_log`).
 
-        `kind` is docker's Type (container, image, volume, network, builder), `action` docker's Action.
+        `kind` is docker's Type (container, image, volume, network, builder), `action` docker's Action; `then` is
+        another one that follows at once.
         """
-        events_log.record(self._path, kind, action, object_id, attributes or {})
+        events_log.record(self._path, kind, action, object_id, attributes or {}, then=then)
 
-    def container(self, container: Container, action: str, **attributes: str) -> None:
+    def container(self, container: Container, action: str, then: str = "", **attributes: str) -> None:
         """The same of a container, with what docker says of one in every event."""
         with suppress(OSError, ValueError):
             info = container.info
             told = {**info.labels, "image": info.image, "name": info.name, **attributes}
-            self.record("container", action, container.id, told)
+            self.record("container", action, container.id, told, then)
 
     def between(
         self, since: str = "", until: str = "", filters: Sequence[str] = (), *, follow: bool = True

@@ -16,7 +16,7 @@ from nbcontain.linux.boot import boot_id
 from nbcontain.linux.idmap import IdMap, subordinate
 from nbcontain.values import dataclass, field
 
-_VERSION = 8
+_VERSION = 9
 """Of the remembered facts: raise it when the probe learns to ask something else."""
 
 _TIMEOUT_S = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -144,12 +145,18 @@ class Serving:
             process = os.pidfd_open(running.pid)
         except ProcessLookupError:
             return False
-        try:
-            # Only if it is still the one that holds the lock, now that its number cannot become another's.
-            if self.served == running:
-                signal.pidfd_send_signal(process, signal.SIGTERM)
-        finally:
-            os.close(process)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            # Older releases of gVisor. It answered a moment ago.
+            os.kill(running.pid, signal.SIGTERM)
+        else:
+            try:
+                # Only if it is still the one that holds the lock, now that its number cannot become another's.
+                if self.served == running:
+                    signal.pidfd_send_signal(process, signal.SIGTERM)
+            finally:
+                os.close(process)
         end = time.monotonic() + _WAIT_S
         while self.served is not None and time.monotonic() < end:
             _has_ended(running.pid)

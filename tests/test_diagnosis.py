@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from nbcontain import probe_file
 from nbcontain.commands import parse_words
 from nbcontain.diagnosis import Finding, findings
@@ -243,3 +244,16 @@ def test_a_report_that_cannot_be_written_is_one_error(engine: Engine) -> None:
     command, options = parse_words("", ["doctor", "-o", "/proc/nowhere/probe.json"])
     with pytest.raises(UsageError, match=r"cannot write /proc/nowhere/probe\.json"):
         command.function(engine, options)
+
+
+def test_a_kernel_that_follows_what_nobody_may_follow_is_none_for_containers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gVisor of 2022 did so: whatever is unpacked would lead out."""
+    needs.kernel()
+    (tmp_path / "link").symlink_to("/")
+    assert not probe.follows(str(tmp_path / "link"))
+    assert probe.follows("/")
+    assert probe._kernel() == (True, "")
+    monkeypatch.setattr(probe, "follows", lambda link: True)
+    assert probe._kernel()[1].startswith("O_NOFOLLOW")

@@ -1,8 +1,9 @@
 """The table of docs/environments.md: python tools/environments.py PLACES [--debian TAR] [NAME…]
 
 PLACES is a directory of programs, each of which runs a command in an imitation of one kind of place:
-`PLACES/NAME --copy DIRECTORY -- COMMAND…`. In each of them a wheel of this checkout is installed by pip and
-`tools/trial.py` is run, with a copy of the tests; nothing else of the checkout is there. With --table FILE… only the
+`PLACES/NAME --copy DIRECTORY --bind OUTSIDE:INSIDE -- COMMAND…`. In each of them a wheel of this checkout is installed
+by pip and `tools/trial.py` is run, with a copy of the tests; nothing else of the checkout is there. The image that is
+built there is unpacked here, by root, with skopeo and umoci, which say whose its files are. With --table FILE… only the
 table is made, of results that were kept (one JSON object a file, named after the place), such as those of real hosted
 notebooks.
 """
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,9 @@ _INSIDE = (
     "cd ~ && python3 -m venv v >/dev/null && v/bin/pip install -q parcel/nbcontain-*.whl nbclient nbformat pytest"
     " pytest-timeout hypothesis dockerfile >&2 && {sudo} python3 parcel/trial.py v/bin/python --tests parcel {debian}"
 )
+_OUTSIDE = "/mnt"
+"""Where a directory of this machine's is seen in a place."""
+_OWNERS = {"usr/bin/ssh-agent": (0, 101, 0o2755), "home/alice": (1000, 1000, 0o755)}
 Results = dict[str, dict[str, object]]
 
 
@@ -69,16 +75,35 @@ def tried(places: Path, name: str, parcel: Path, keep: str) -> dict[str, object]
     """What came of it in one place; a name that ends in +sudo is for root, as sudo makes one there."""
     place, _, sudo = name.partition("+")
     has_debian = (parcel / "debian.tar").exists()
-    inside = _INSIDE.format(debian="--debian parcel/debian.tar" if has_debian else "", sudo=sudo)
-    command = [str(places / place), "--copy", str(parcel), "--", "sh", "-c", inside]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        found = {"doctor": {"isolation": "?", "why": (done.stderr + done.stdout)[-300:]}}
+    debian = f"--debian parcel/debian.tar --image {_OUTSIDE}/work.tar" if has_debian else ""
+    with tempfile.TemporaryDirectory() as outside:
+        os.chmod(outside, 0o777)  # noqa: S103 - who a place's user is here is the place's affair
+        command = [str(places / place), "--copy", str(parcel), "--bind", f"{outside}:{_OUTSIDE}", "--", "sh", "-c"]
+        done = subprocess.run(
+            [*command, _INSIDE.format(debian=debian, sudo=sudo)], capture_output=True, text=True, check=False
+        )
+        try:
+            found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+        except (IndexError, ValueError):
+            found = {"doctor": {"isolation": "?", "why": (done.stderr + done.stdout)[-300:]}}
+        if found.get("apt") == "fine":
+            found["owners"] = owners(Path(outside), Path(outside, "work.tar"))
     if keep:
         Path(keep, f"{name}.json").write_text(json.dumps(found))
     return found
+
+
+def owners(directory: Path, archive: Path) -> str:
+    """Whose files the image in `archive` has, as others read it: "fine", or what is wrong."""
+    layout, bundle = directory / "layout", directory / "bundle"
+    copied = ("skopeo", "copy", "-q", "--insecure-policy", f"docker-archive:{archive}", f"oci:{layout}:work")
+    for command in (copied, ("umoci", "unpack", "--image", f"{layout}:work", str(bundle))):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"{command[0]}: {done.stderr[-200:]}"
+    found = {name: os.lstat(bundle / "rootfs" / name) for name in _OWNERS}
+    seen = {name: (each.st_uid, each.st_gid, stat.S_IMODE(each.st_mode)) for name, each in found.items()}
+    return ", ".join(f"{name} {said}" for name, said in seen.items() if said != _OWNERS[name]) or "fine"
 
 
 def table(results: Results) -> str:

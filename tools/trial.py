@@ -1,6 +1,7 @@
-"""What nbcontain can do in this very place, as JSON: python trial.py PYTHON [--debian TAR] [--tests CHECKOUT]
+"""What nbcontain can do in this very place: python trial.py PYTHON [--debian TAR [--image FILE]] [--tests CHECKOUT]
 
 PYTHON is one that has nbcontain installed, TAR the root of a minimal Debian, CHECKOUT has the project's tests in it.
+What is built on that Debian is left in FILE. JSON comes out.
 Nothing else is needed, so that it can be run in any hosted notebook; where PYTHON has nbclient too, the first notebook
 is run from top to bottom. `tools/environments.py` makes the table of docs/environments.md of it.
 """
@@ -35,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("python")
     parser.add_argument("--debian", default="")
+    parser.add_argument("--image", default="")
     parser.add_argument("--tests", default="")
     given = parser.parse_args()
 
@@ -77,7 +79,7 @@ def main() -> None:
         found["tests"] = _counts(said)
         found["tests_said"] = "" if ok else said[-3000:]
     if given.debian:
-        found.update(_debian(nbcontain, given.debian))
+        found.update(_debian(nbcontain, given.debian, given.image))
     print(json.dumps(found))
 
 
@@ -109,7 +111,7 @@ def _network(nbcontain: object) -> str:
     return str(said[-300:])
 
 
-def _debian(nbcontain: object, debian: str) -> dict[str, object]:
+def _debian(nbcontain: object, debian: str, image: str) -> dict[str, object]:
     assert callable(nbcontain)
     nbcontain("import", debian, "debian")
     with tempfile.TemporaryDirectory() as directory:
@@ -119,7 +121,7 @@ def _debian(nbcontain: object, debian: str) -> dict[str, object]:
         seconds = time.perf_counter() - began
         if not ok:
             return {"apt": said[-400:]}
-        archive = str(Path(directory, "work.tar"))
+        archive = image or str(Path(directory, "work.tar"))
         nbcontain("save", "-o", archive, "work")
         return {"apt": "fine", "apt_s": round(seconds, 1), "owners": _owners(archive)}
 

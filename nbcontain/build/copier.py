@@ -18,7 +18,7 @@ from nbcontain.build.patterns import Ignore
 from nbcontain.build.selection import Wanted, select
 from nbcontain.build.walk import Entry, Walk
 from nbcontain.errors import BadArchive, BuildError, did_you_mean
-from nbcontain.linux import syscalls
+from nbcontain.linux import trees
 from nbcontain.oci.spec import User
 from nbcontain.runtime import identity
 from nbcontain.runtime.programs import text_of
@@ -27,7 +27,6 @@ from nbcontain.store.clone import copy_content
 from nbcontain.store.owners import OWNER, Ledger, Record
 from nbcontain.values import dataclass, field
 
-_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_OWNER = frozenset({errno.EINVAL, errno.EPERM})
 
@@ -281,7 +280,7 @@ class _Copy:
     def _opened(self, path: str, flags: int) -> int:
         """A source. `Walk` has resolved its path: a symlink in it now was put there meanwhile."""
         try:
-            return syscalls.openat2(self.source_fd, path, flags | os.O_NOFOLLOW, 0, _BENEATH)
+            return trees.open_beneath(self.source_fd, path, flags | os.O_NOFOLLOW)
         except OSError as error:
             raise BuildError(f"{path} cannot be read", why=error.strerror or "") from error
 

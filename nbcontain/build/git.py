@@ -23,7 +23,7 @@ from nbcontain.build.graph import Repository, hash_of
 from nbcontain.build.http import is_public, redacted
 from nbcontain.errors import BuildError
 from nbcontain.events import Emit, Progress
-from nbcontain.linux import syscalls
+from nbcontain.linux import trees
 from nbcontain.store import files
 from nbcontain.truth import truth
 from nbcontain.values import replace
@@ -279,10 +279,7 @@ def _subdirectory(place: Path, repository: Repository) -> Path:
     """The directory that is wanted, reached without following a symlink of the repository's."""
     root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = syscalls.openat2(
-            root, repository.subdir or ".", os.O_PATH | os.O_DIRECTORY, 0,
-            syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS,
-        )  # fmt: skip
+        fd = trees.open_beneath(root, repository.subdir or ".", os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         raise BuildError(
             f"{redacted(repository.url)} has no directory {repository.subdir}", why=error.strerror or ""

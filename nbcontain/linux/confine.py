@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 
 from nbcontain.errors import SetupFailed
-from nbcontain.linux import filter_bytes, syscalls
+from nbcontain.linux import filter_bytes, forks, syscalls
 from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.oci.spec import Process, Rlimit, User
 from nbcontain.values import dataclass
@@ -108,26 +108,40 @@ class Last:
         if self.needs_admin:
             syscalls.capset(*self.sets)
 
+    def calls(self) -> list[forks.Call]:
+        """The same, for a child that does nothing else."""
+        loaded = [forks.load_filter(*filter_bytes.unpacked(self.seccomp))] if self.seccomp else []
+        return [*loaded, *([forks.set_capabilities(*self.sets)] if self.needs_admin else [])]
 
-def become(process: Process, user: User, *, seccomp: bytes = b"", before: Callable[[], None] | None = None) -> Last:
-    """Be `user` with at most these capabilities from here on, for good. Run by init and by an exec's process.
 
-    The order matters: the bounding set needs CAP_SETPCAP, groups CAP_SETGID, and changing the uid drops the rest.
-    A filter needs CAP_SYS_ADMIN, or the promise of no new privileges, as does what is done `before` it. Gives what is
-    left to do.
-    """
-    bounding = capability_set(process.capabilities)
-    wanted = bounding if process.permitted is None else capability_set(process.permitted)
-    effective = wanted if process.effective is None else capability_set(process.effective)
-    ambient = capability_set(process.ambient)
-    _, permitted, _ = syscalls.capget()
-    for number in _not_in(bounding):
+def bound(capabilities: Iterable[str]) -> None:
+    """Be able to gain no more than these by executing anything, for good: needs CAP_SETPCAP, and takes nothing away."""
+    for number in _not_in(capability_set(capabilities)):
         try:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             break  # EINVAL: this kernel has no more
+
+
+def become(
+    process: Process, user: User, *, seccomp: bytes = b"", before: Callable[[], None] | None = None,
+    is_bound: bool = False,
+) -> Last:  # fmt: skip
+    """Be `user` with at most these capabilities from here on, for good. Run by init and by an exec's process.
+
+    The order matters: the bounding set needs CAP_SETPCAP, groups CAP_SETGID, and changing the uid drops the rest.
+    A filter needs CAP_SYS_ADMIN, or the promise of no new privileges, as does what is done `before` it. `is_bound` is
+    whether `bound` was called with its capabilities, in this user namespace. Gives what is left to do.
+    """
+    bounding = capability_set(process.capabilities)
+    wanted = bounding if process.permitted is None else capability_set(process.permitted)
+    effective = wanted if process.effective is None else capability_set(process.effective)
+    ambient = capability_set(process.ambient)
+    _, permitted, _ = syscalls.capget()
+    if not is_bound:
+        bound(process.capabilities)
     _set_groups(user)
     os.setresgid(user.gid, user.gid, user.gid)
     # Otherwise changing the uid from 0 would empty the permitted set.
@@ -164,15 +178,17 @@ def _not_in(capabilities: int) -> list[int]:
     return [number for number in range(64) if not capabilities >> number & 1]
 
 
-def rehearse(process: Process, seccomp: bytes) -> None:
+def rehearse(process: Process, seccomp: bytes) -> Last:
     """What `reduce`, `become` and `install` work out, without effect (see `runtime.programs.rehearse`)."""
-    _, permitted, _ = syscalls.capget()
-    _not_in(capability_set((*process.capabilities, *_FOR_BECOMING)) & permitted)
+    sets = syscalls.capget()
+    _not_in(capability_set((*process.capabilities, *_FOR_BECOMING)) & sets[1])
+    syscalls.capset(*sets)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
-    if seccomp:
-        filter_bytes.unpacked(seccomp)
+    os.setresgid(-1, -1, -1)
+    os.setresuid(-1, -1, -1)
     for number in range(1, signal.NSIG):
         signal.getsignal(number)
+    return Last(seccomp, sets, needs_admin=True)
 
 
 _POLICIES = ("SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE")

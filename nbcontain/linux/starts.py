@@ -51,6 +51,23 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def further_of(pid: int) -> list[int]:
+    """The pids of a process' children that are in a namespace of processes below its own, but for first ones there."""
+    depth, found = len(_numbers(pid)), []
+    for child in children_of(pid):
+        with suppress(OSError):
+            numbers = _numbers(child)
+            if len(numbers) > depth and numbers[-1] != "1":
+                found.append(child)
+    return found
+
+
+def _numbers(pid: int) -> list[str]:
+    """What a process is called in each namespace that it is in (proc(5), status, NSpid)."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
+        return next(line.split()[1:] for line in lines if line.startswith("NSpid:"))
+
+
 def _fields(pid: int) -> list[str]:
     """Those from the third on: what is before may have spaces."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as lines:  # ascii would be imported each time

@@ -85,9 +85,10 @@ _SYS_LANDLOCK_RESTRICT_SELF = 446
 _IS_ARM = os.uname().machine == "aarch64"
 _SYS_PIVOT_ROOT = 41 if _IS_ARM else 155
 _SYS_KEYCTL = 219 if _IS_ARM else 250
-_SYS_SECCOMP = 277 if _IS_ARM else 317
+SYS_SECCOMP = 277 if _IS_ARM else 317
+SYS_CLONE = 220 if _IS_ARM else 56
 _SYS_CAPGET = 90 if _IS_ARM else 125
-_SYS_CAPSET = 91 if _IS_ARM else 126
+SYS_CAPSET = 91 if _IS_ARM else 126
 _SYS_BPF = 280 if _IS_ARM else 321
 _SYS_PERSONALITY = 92 if _IS_ARM else 135
 _SYS_IOPRIO_SET = 30 if _IS_ARM else 251
@@ -101,7 +102,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _OPEN_TREE_CLONE = 1
 _KEYCTL_JOIN_SESSION_KEYRING = 1
-_SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
 _int, _uint, _long, _ulong = ctypes.c_int, ctypes.c_uint, ctypes.c_long, ctypes.c_ulong
@@ -149,13 +150,13 @@ _mount_setattr = _numbered(_SYS_MOUNT_SETATTR, _int, _text, _uint, _text, ctypes
 _openat2 = _numbered(_SYS_OPENAT2, _int, _text, _text, ctypes.c_size_t)
 _close_range = _numbered(_SYS_CLOSE_RANGE, _uint, _uint, _uint)
 _keyctl = _numbered(_SYS_KEYCTL, _int, _pointer)
-_seccomp = _numbered(_SYS_SECCOMP, _uint, _uint, _pointer)
+_seccomp = _numbered(SYS_SECCOMP, _uint, _uint, _pointer)
 _landlock_create_ruleset = _numbered(_SYS_LANDLOCK_CREATE_RULESET, _text, ctypes.c_size_t, _uint)
 _landlock_add_rule = _numbered(_SYS_LANDLOCK_ADD_RULE, _int, _int, _text, _uint)
 _landlock_restrict_self = _numbered(_SYS_LANDLOCK_RESTRICT_SELF, _int, _uint)
 _pidfd_getfd = _numbered(_SYS_PIDFD_GETFD, _int, _int, _uint)
 _capget = _numbered(_SYS_CAPGET, _pointer, _pointer)
-_capset = _numbered(_SYS_CAPSET, _pointer, _pointer)
+_capset = _numbered(SYS_CAPSET, _pointer, _pointer)
 _bpf = _numbered(_SYS_BPF, _int, _text, _uint)
 _personality = _numbered(_SYS_PERSONALITY, _ulong)
 _ioprio_set = _numbered(_SYS_IOPRIO_SET, _int, _int, _int)
@@ -305,11 +306,13 @@ def capget() -> tuple[int, int, int]:
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the capabilities of this thread."""
-    low, high = 0xFFFF_FFFF, 32
-    header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION_3, 0))
-    sets = effective, permitted, inheritable
-    data = struct.pack("6I", *(each & low for each in sets), *(each >> high for each in sets))
-    _checked(_capset(header, ctypes.create_string_buffer(data)))
+    _checked(_capset(*capability_words(effective, permitted, inheritable)))
+
+
+def capability_words(*sets: int) -> tuple[bytes, bytes]:
+    """Both arguments of capset(2) for the effective, permitted and inheritable set."""
+    data = struct.pack("6I", *(each & 0xFFFF_FFFF for each in sets), *(each >> 32 for each in sets))
+    return struct.pack("Ii", _CAPABILITY_VERSION_3, 0), data
 
 
 def seccomp(program: bytes, flags: int = 0) -> int:
@@ -319,7 +322,7 @@ def seccomp(program: bytes, flags: int = 0) -> int:
     """
     instructions = ctypes.create_string_buffer(program, len(program))
     wanted = struct.pack("H6xP", len(program) // 8, ctypes.addressof(instructions))
-    return _checked(_seccomp(_SECCOMP_SET_MODE_FILTER, flags, wanted))
+    return _checked(_seccomp(SECCOMP_SET_MODE_FILTER, flags, wanted))
 
 
 def attach_device_program(group: int, program: bytes) -> None:

@@ -13,6 +13,7 @@ import stat
 from nbcontain.linux import syscalls
 
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _MAX_LINKS = 40
 """As many as the kernel follows itself (path_resolution(7))."""
 
@@ -24,6 +25,47 @@ def open_in(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
     except OSError as error:
         error.filename = path
         raise
+
+
+def open_beneath(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
+    """Open what lies below `root_fd`, by a path without a symlink in it.
+
+    Where the kernel has no openat2(2), as gVisor had none before September 2026, a path with `..` is refused.
+    """
+    try:
+        return syscalls.openat2(root_fd, path, flags, 0, _BENEATH)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    *parents, name = [each for each in path.split("/") if each not in ("", ".")] or ["."]
+    if path.startswith("/") or ".." in (*parents, name):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+    fd = os.dup(root_fd)
+    try:
+        for each in parents:
+            fd, above = _step(fd, each, os.O_PATH, path), fd
+            os.close(above)
+        return _step(fd, name, flags, path, is_last=True)
+    finally:
+        os.close(fd)
+
+
+def _step(fd: int, name: str, flags: int, path: str, *, is_last: bool = False) -> int:
+    """Whatever stands there, but no symlink; the last one may be one itself, for O_PATH with O_NOFOLLOW."""
+    # What stands there is looked at first: with O_DIRECTORY that gVisor follows a symlink in spite of O_NOFOLLOW.
+    step = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    is_link = stat.S_ISLNK(os.fstat(step).st_mode)
+    if is_link and not (is_last and flags & os.O_PATH and flags & os.O_NOFOLLOW):
+        os.close(step)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    if flags & os.O_PATH and not flags & os.O_DIRECTORY:
+        return step
+    try:
+        if flags & os.O_DIRECTORY:
+            return os.open(".", flags | os.O_CLOEXEC, dir_fd=step)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    finally:
+        os.close(step)
 
 
 def make_target(root_fd: int, path: str, made: list[str], *, directory: bool) -> int:

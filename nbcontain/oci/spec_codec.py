@@ -58,6 +58,14 @@ def spec_from_text(text: str) -> Spec:
     return spec_from_json(json.loads(head.removesuffix(",") + "}}"), profile)
 
 
+def process_from_text(text: str) -> tuple[Process, Mapping[str, str]]:
+    """Of `spec_from_text` only its process and its annotations: what another program in there is like."""
+    head, _, line = text.partition("\n")
+    is_apart = line.startswith(_PROFILE)
+    top = Fields(json.loads(head.removesuffix(",") + "}}" if is_apart else text), "config.json")
+    return process_from_json(top.object("process", required=True).values), top.texts_by_name("annotations")
+
+
 def without_profile(text: str) -> str:
     """The same, where of a profile that is on a line of its own is left only that there is one."""
     head, _, line = text.partition("\n")

@@ -242,13 +242,17 @@ class Container:
         """
         from nbcontain.runtime.launcher import piped
 
-        order = self._exec_order(args, env, cwd, user, privileged=privileged) | {"id": exec_id}
+        self._require_going()
+        # First: its supervisor turns to us while we say what we want.
         channel = self._connected()
         streams: dict[int, Stream] = {}
-        theirs = [piped(stdin) if stdin is not None else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
+        theirs: list[int] = []
         poll = select.poll()
-        end = leash.end() if leash is not None else -1
+        end = -1
         try:
+            order = self._exec_order(args, env, cwd, user, privileged=privileged) | {"id": exec_id}
+            theirs.append(piped(stdin) if stdin is not None else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+            end = leash.end() if leash is not None else -1
             for stream in ("stdout", "stderr"):
                 reading, writing = os.pipe2(os.O_CLOEXEC)
                 streams[reading] = "stdout" if stream == "stdout" else "stderr"
@@ -288,16 +292,15 @@ class Container:
         self, args: Sequence[str], env: Sequence[str], cwd: str, user: str, size: tuple[int, int] | None = None,
         *, privileged: bool = False,
     ) -> Message:  # fmt: skip
-        if self.is_paused:
-            raise ContainerError(f"{self.name} is paused", hint=f"%container unpause {self.name}")
+        self._require_going()
         from nbcontain.runtime.generate import merged
 
-        spec = self.bundle.spec
+        first, annotations = spec_codec.process_from_text(self.bundle.spec_text())
         process = replace(
-            spec.process,
+            first,
             args=tuple(args),
-            env=merged(spec.process.env, env),
-            cwd=cwd or spec.process.cwd,
+            env=merged(first.env, env),
+            cwd=cwd or first.cwd,
             terminal=size is not None,
             console_size=size or (0, 0),
         )
@@ -305,10 +308,14 @@ class Container:
             every = tuple(f"CAP_{name}" for name in CAPABILITIES)
             process = replace(process, capabilities=every, permitted=None, effective=None,
                               no_new_privileges=False, apparmor="")  # fmt: skip
-        user = user or spec.annotations.get(USER, "")
-        groups = spec.annotations.get(GROUPS, "")
+        user = user or annotations.get(USER, "")
+        groups = annotations.get(GROUPS, "")
         return {"do": "exec", "process": spec_codec.process_to_json(process), "user": user, "groups": groups,
                 "privileged": privileged}  # fmt: skip
+
+    def _require_going(self) -> None:
+        if self.is_paused:
+            raise ContainerError(f"{self.name} is paused", hint=f"%container unpause {self.name}")
 
     def exec_terminal(
         self, args: Sequence[str], *, env: Sequence[str] = (), cwd: str = "", user: str = "", size: tuple[int, int],

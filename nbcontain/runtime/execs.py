@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from nbcontain.errors import NbcontainError
+from nbcontain.linux import starts
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime import answerers, init, rungs, stage, translated
-from nbcontain.runtime.annotations import USERNS
+from nbcontain.runtime.annotations import JOINS, USERNS
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe, is_readable
 from nbcontain.runtime.namespaces import FLAGS, flags_of
@@ -176,7 +177,10 @@ class Execs:
             spec, seccomp = self._known()
             assert self._read is not None
             flags = flags_of(spec.linux.namespaces)
-            self._waiting = self._read[0], Waiting(self._pidfd, flags, seccomp, self._last)
+            # Whatever is forked in there ends with its first process then, and that with us.
+            own = "pid" in spec.linux.namespaces and "pid" not in spec.linux.paths and JOINS not in spec.annotations
+            ends = own and not self._bundle.info.runtime
+            self._waiting = self._read[0], Waiting(self._pidfd, flags, seccomp, self._last, ends=ends)
 
     def _taken(self) -> Waiting | None:
         """The stage that waits, unless the spec has been written anew since it was forked."""
@@ -245,13 +249,18 @@ class Execs:
         if fd == running.stage[1]:
             self._reap_stage(running)
             return
-        if running.is_stage and fd == running.pidfd and running.channel and not is_readable(running.channel, 0):
-            # It was killed before it could say what it has forked; what it may have hears of that now, and ends.
+        if running.is_stage and fd == running.pidfd and not (running.channel and is_readable(running.channel, 0)):
+            # It was killed before it could say what it has forked. What waits for a word ends when there is none.
             self._hang_up(running)
+            self._end_unheard()
         if running.channel is not None and fd == running.channel.fileno():
             answer, console = running.channel.receive()
+            if running.is_stage and answer is None:
+                # Its end is heard next: only then it has left what it has forked to us.
+                self._hang_up(running)
+                return
             if running.is_stage and answer and "pid" in answer:
-                self._adopt(running, int(answer["pid"]))
+                self._adopt(running, int(answer["pid"]), waits=bool(answer.get("waits", True)))
                 return
             if console:
                 # It goes to who asked, and nobody else; what becomes of the program comes next.
@@ -261,23 +270,20 @@ class Execs:
                     os.close(each)
                 return
             self._hang_up(running)
+            # A stage that says what hindered it has forked nothing.
+            running.is_stage = False
             running.error = str(answer.get("message", "")) if answer else ""
             if running.asked is not None:
                 running.asked.tell(answer or {"started": True})
                 if running.detached:
                     running.asked = None
         elif running.channel is None:
-            self._drop(fd)
-            os.close(fd)
-            # Whose child it is until then.
-            self._reap_stage(running)
-            try:
-                _, status = os.waitpid(running.pid, 0)
-            except ChildProcessError:
-                # `calls.end_rest` has killed it with the rest, and has waited for it.
-                status = signal.SIGKILL
+            status = self._status_of(running)
             if running.asked is not None:
                 running.asked.tell({"exit_code": exit_code(status)})
+            self._reap_stage(running)
+            self._drop(fd)
+            os.close(fd)
             if running.on_end is not None:
                 running.on_end(exit_code(status), running.error)
             if running.left[1] >= 0:
@@ -285,8 +291,8 @@ class Execs:
                 os.close(running.left[1])
             self._expect()
 
-    def _adopt(self, running: _Exec, pid: int) -> None:
-        """What its stage has forked is ours now, and is told to go on, if somebody still wants that."""
+    def _adopt(self, running: _Exec, pid: int, *, waits: bool) -> None:
+        """What its stage has forked is ours now, and is told to go on if it waits, or killed if nobody wants it."""
         client = running.asked
         try:
             pidfd = os.pidfd_open(pid)
@@ -305,17 +311,43 @@ class Execs:
             with _ended_on_error(running):
                 if client is None:
                     signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
-                self._let_go(running)
+                if waits:
+                    self._let_go(running)
         except (OSError, NbcontainError) as error:
             if client is not None:
                 client.tell(describe(error))
 
+    def _end_unheard(self) -> None:
+        """End what was forked inside by a stage that did not live to say so: it is our child now, and known to nobody.
+
+        It is not waited for here, as in `_ended_on_error`.
+        """
+        known = {each.pid for each in self._running.values()}
+        for pid in starts.further_of(os.getpid()):
+            if pid not in known:
+                pidfd = os.pidfd_open(pid)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                self._running[pidfd] = _Exec(pid, pidfd, None, None)
+                self._poll.register(pidfd, select.POLLIN)
+
     def _hang_up(self, running: _Exec) -> None:
         """Nothing more is heard from it."""
-        assert running.channel is not None
-        self._drop(running.channel.fileno())
-        running.channel.close()
-        running.channel = None
+        if running.channel is not None:
+            self._drop(running.channel.fileno())
+            running.channel.close()
+            running.channel = None
+
+    def _status_of(self, running: _Exec) -> int:
+        """How one that has ended did so."""
+        with suppress(ChildProcessError):
+            return os.waitpid(running.pid, 0)[1]
+        # It was its stage's child until that ends.
+        self._reap_stage(running)
+        try:
+            return os.waitpid(running.pid, 0)[1]
+        except ChildProcessError:
+            # `calls.end_rest` has killed it with the rest, and has waited for it.
+            return signal.SIGKILL
 
     def _reap_stage(self, running: _Exec) -> None:
         """A stage ends when it has forked."""

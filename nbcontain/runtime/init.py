@@ -12,10 +12,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from nbcontain.errors import Unavailable
-from nbcontain.linux import confine, syscalls
+from nbcontain.linux import confine, forks, syscalls
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Process
 from nbcontain.runtime import console, isolation, namespaces, programs, roots, translated
@@ -101,20 +100,15 @@ def be_process(
     programs.execute(program, process)
 
 
-def prepared_process(process: Process, annotations: Mapping[str, str], seccomp: bytes) -> Callable[[Channel], None]:
+def prepared_process(
+    process: Process, annotations: Mapping[str, str], seccomp: bytes, *, is_bound: bool
+) -> tuple[forks.Calls, Callable[[Channel], None]]:
     """The stage of an exec, inside of all namespaces but that of processes: all of `be_process` that need not be done
-    by a process in there, which then has next to nothing to do. Gives what that is."""
+    by a process in there. Gives what that does, without waiting for anybody, and what tells of it that it failed."""
     leave_keyring()
-    confine.default_signals()
-    return partial(_be_prepared, programs.prepare(process, annotations, seccomp, is_first=False), process)
-
-
-def _be_prepared(program: programs.Program, process: Process, channel: Channel) -> None:
-    """An exec's process: become this program, as who it is already, when the channel says so."""
-    if channel.receive()[0] is None:
-        return
-    os.setsid()
-    programs.execute(program, process)
+    program = programs.prepare(process, annotations, seccomp, is_first=False, is_bound=is_bound)
+    calls = program.calls(process.args)
+    return calls, lambda _: program.raise_for(calls, process.args[0])
 
 
 def _be_function(

@@ -8,12 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, NbcontainError, SetupFailed
-from nbcontain.linux import confine
+from nbcontain.linux import confine, forks
 from nbcontain.oci.spec import Process
 from nbcontain.runtime import console, identity
 from nbcontain.runtime.annotations import DEFAULT_PATH, USER
@@ -43,6 +43,17 @@ class Program:
         """Whether its filter hands calls on to somebody who listens."""
         return self._last is not None and confine.tells(self._last.seccomp)
 
+    def calls(self, args: Sequence[str]) -> forks.Calls:
+        """What a child of this process does to become it, as the leader of a session."""
+        last = self._last.calls() if self._last is not None else []
+        return forks.Calls(forks.lead_session(), *last, forks.execute(self.path, args, self.env))
+
+    def raise_for(self, calls: forks.Calls, name: str) -> NoReturn:
+        """In that child: raises what hindered it."""
+        if calls.is_last():
+            raise _not_executed(self.path, name, calls.errno)
+        raise OSError(calls.errno, os.strerror(calls.errno))
+
     def enforce(self) -> None:
         """Take away what was kept until now."""
         if self._last is not None:
@@ -59,11 +70,13 @@ def prepare(
     path: str = DEFAULT_PATH,
     domain: str = "",
     is_first: bool = True,
+    is_bound: bool = False,
 ) -> Program:
     """Become who runs it, with what that user may do, and find it. Raises SetupFailed, CommandNotFound and the like.
 
     `path` is PATH where its environment has none, and "" leaves it out; `domain` is the personality's. For the first
-    program of a container its working directory is made if it is missing, as everywhere.
+    program of a container its working directory is made if it is missing, as everywhere. `is_bound` as in
+    `confine.become`.
     """
     confine.schedule(process)
     confine.appear_as(domain)
@@ -93,7 +106,7 @@ def prepare(
             # All are root for the kernel; who it would be may at least not have more than it would have.
             process = process if user.uid == 0 else replace(process, capabilities=())
             user = replace(user, uid=0, gid=0, additional_gids=(0,))
-        last = confine.become(process, user, seccomp=seccomp, before=before)
+        last = confine.become(process, user, seccomp=seccomp, before=before, is_bound=is_bound)
     except OSError as error:
         raise SetupFailed(
             f"cannot become user {annotations.get(USER) or user.uid}",
@@ -115,7 +128,10 @@ def rehearse(process: Process, annotations: Mapping[str, str], seccomp: bytes) -
     env = dict(entry.partition("=")[::2] for entry in process.env)
     with suppress(NbcontainError):
         _find(process.args, env.get("PATH", DEFAULT_PATH))
-    confine.rehearse(process, seccomp)
+    _take_own_null()
+    text_of("")
+    _enter_directory(os.getcwd(), may_fail=True, may_make=False)
+    Program("", env, confine.rehearse(process, seccomp)).calls(process.args)
 
 
 def _label(process: Process) -> None:
@@ -226,18 +242,16 @@ def execute(program: Program, process: Process) -> NoReturn:
     try:
         os.execve(program.path, process.args, program.env)
     except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise CommandNotFound(
-                f"{process.args[0]} cannot be started",
-                errno=errno.ENOENT,
-                path=program.path,
-                why="the file is there, but not the interpreter or loader that it names",
-            ) from error
-        is_foreign = error.errno == errno.ENOEXEC
-        reason = "it is no program for this machine (exec format error)" if is_foreign else error.strerror or ""
-        raise CommandNotExecutable(
-            f"{process.args[0]} cannot be executed", errno=error.errno, path=program.path, why=reason
-        ) from error
+        raise _not_executed(program.path, process.args[0], error.errno or 0) from error
+
+
+def _not_executed(path: str, name: str, number: int) -> SetupFailed:
+    if number == errno.ENOENT:
+        why = "the file is there, but not the interpreter or loader that it names"
+        return CommandNotFound(f"{name} cannot be started", errno=number, path=path, why=why)
+    is_foreign = number == errno.ENOEXEC
+    reason = "it is no program for this machine (exec format error)" if is_foreign else os.strerror(number)
+    return CommandNotExecutable(f"{name} cannot be executed", errno=number, path=path, why=reason)
 
 
 def text_of(path: str) -> str:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from nbcontain.errors import SetupFailed
-from nbcontain.linux import syscalls
+from nbcontain.linux import forks, syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import IdMapping
 from nbcontain.runtime import namespaces
@@ -232,7 +232,7 @@ def join(
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: enter(pidfd, flags, lambda: body, stdio, theirs, kept), theirs)
+        run(lambda: enter(pidfd, flags, lambda: (None, body), stdio, theirs, kept), theirs)
     theirs.close()
     try:
         return Inside(int(str(_expect(ours, "pid"))), ours)
@@ -243,18 +243,20 @@ def join(
 def enter(
     pidfd: int,
     flags: int,
-    body: Callable[[], Callable[[Channel], None]],
+    body: Callable[[], tuple[forks.Calls | None, Callable[[Channel], None]]],
     stdio: tuple[int, int, int],
     channel: Channel,
     kept: Sequence[int] = (),
 ) -> None:
     """Stage of an exec: become part of a running container, fork there, report the pid.
 
-    `body` gives what is run there. It is called inside of all namespaces but that of processes, which only those who
-    are born in it are in: until then nobody inside can see or reach this process.
+    `body` gives what is run there, and calls that are tried before. It is called inside of all namespaces but that of
+    processes, which only those who are born in it are in: until then nobody inside can see or reach this process. Told
+    besides is whether what is forked waits for a word to go on; calls do not wait.
     """
     redirect(*stdio)
-    freeze_imports()
+    if sys.meta_path:
+        freeze_imports()
     # Before the door opens: whoever is inside must not reach into us through /proc (CVE-2016-9962).
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     if flags:
@@ -263,11 +265,25 @@ def enter(
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
     keep_only(channel, *kept)
-    be = body()
-    pid = os.fork()
+    calls, be = body()
+    said, saying = os.pipe2(os.O_CLOEXEC) if calls is not None else (-1, -1)
+    pid = calls.fork(beside=True) if calls is not None else os.fork()
     if pid == 0:
+        if calls is not None:
+            # What hindered it is told when its pid has been told: this ends with the stage.
+            os.close(saying)
+            os.read(said, 1)
         run(lambda: be(channel), channel)
-    channel.send({"pid": pid})
+    # By hand: after the fork each page that the encoder looks at is copied, and whoever waits for this waits for that.
+    channel.say(b'{"pid":%d,"waits":%s}' % (pid, b"true" if calls is None else b"false"))
+    if calls is not None:
+        # Until it has executed: memory that is shared is taken apart slowly by two at the same time. Nobody is kept
+        # waiting meanwhile for the end of what this process has open too.
+        channel.close()
+        for fd in (0, 1, 2, saying):
+            os.close(fd)
+        os.read(said, 1)
+        os._exit(0)
 
 
 def attended(body: Callable[[Channel], None]) -> Inside:

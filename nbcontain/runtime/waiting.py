@@ -7,11 +7,12 @@ the container's pidfd; told what is to run, it does what any stage does.
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Callable
 from functools import partial
 
-from nbcontain.linux import confine, syscalls
+from nbcontain.linux import confine, forks, syscalls
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Process
 from nbcontain.runtime import init, programs, stage
@@ -37,8 +38,14 @@ def program(
 class Waiting:
     """One such stage, for the container that `pidfd` is."""
 
-    def __init__(self, pidfd: int, flags: int, seccomp: bytes, like: Message) -> None:
-        """`like` is the last message: the next one's pages are made its own with it, while nobody waits."""
+    def __init__(self, pidfd: int, flags: int, seccomp: bytes, like: Message, *, ends: bool) -> None:
+        """`like` is the last message: the next one's pages are made its own with it, while nobody waits.
+
+        `ends` is whether what it forks ends when this process does, also if it is not told to.
+        """
+        self._ends = ends
+        self._bound = like["process"].get("capabilities")
+        """What its program may ever gain is decided."""
         self._stage = stage.attended(partial(_wait, pidfd, flags, seccomp, like))
         _rehearse_message(like)
 
@@ -46,11 +53,14 @@ class Waiting:
         """This very stage, which is on its way: what it sends is the pid of what it forks inside, or what hindered it.
 
         `fds` are the three of the program, and doors to control groups that it enters before anything else. What it
-        forks is put into a group by somebody else if it is `limited`, and does nothing before; it waits in any case
-        until it is told to go on. None if it is dead.
+        forks is put into a group by somebody else if it is `limited`, and does nothing before, but waits until it is
+        told to go on. None if it is dead, or has given up what is wanted now.
         """
+        if message["process"].get("capabilities") != self._bound:
+            self.end()
+            return None
         try:
-            self._stage.channel.send({**message, "limited": limited}, fds)
+            self._stage.channel.send({**message, "limited": limited, "ends": self._ends}, fds)
         except (BrokenPipeError, ConnectionResetError):
             self.end()
             return None
@@ -71,12 +81,18 @@ def _wait(pidfd: int, flags: int, seccomp: bytes, like: Message, channel: Channe
     _rehearse_message(like)
     given = program(like, seccomp).keywords
     programs.rehearse(given["process"], given["annotations"], given["seccomp"])
+    stage.freeze_imports()
+    confine.default_signals()
+    # Who enters another user namespace can gain everything there again.
+    is_bound = not flags & syscalls.CLONE_NEWUSER
+    if is_bound:
+        confine.bound(given["process"].capabilities)
     message, fds = channel.receive()
     if message is None:
         return
     confine.enter_groups(fds[3:])
     body = program(message, seccomp)
-    stage.enter(pidfd, flags, lambda: _inside(body, message), (fds[0], fds[1], fds[2]), channel)
+    stage.enter(pidfd, flags, lambda: _inside(body, message, is_bound=is_bound), (fds[0], fds[1], fds[2]), channel)
 
 
 def _rehearse_message(like: Message) -> None:
@@ -84,20 +100,28 @@ def _rehearse_message(like: Message) -> None:
     ours, theirs = Channel.pair()
     ours.send(like, [theirs.fileno()])
     _, fds = theirs.receive()
-    for fd in fds:
+    known, end = Channel.of(os.dup(ours.fileno())), os.pidfd_open(os.getpid())
+    known.peer_uid()
+    poll = select.poll()
+    for each in (known.fileno(), end):
+        poll.register(each, select.POLLIN)
+    poll.poll(0)
+    for fd in (*fds, end):
         os.close(fd)
-    ours.close()
-    theirs.close()
+    for channel in (ours, theirs, known):
+        channel.close()
 
 
-def _inside(body: partial[None], message: Message) -> Callable[[Channel], None]:
+def _inside(
+    body: partial[None], message: Message, *, is_bound: bool
+) -> tuple[forks.Calls | None, Callable[[Channel], None]]:
     """Stage, inside of all namespaces but that of processes: what its child does there. Most of it is done here, whose
     pages are its own already; but for what has to be the process's own."""
     process: Process = body.keywords["process"]
-    if message["limited"] or not is_plain(process) or not _may_set_groups():
-        return body
+    if not message["ends"] or message["limited"] or not is_plain(process) or not _may_set_groups():
+        return None, body
     given = body.keywords
-    return init.prepared_process(process, given["annotations"], given["seccomp"])
+    return init.prepared_process(process, given["annotations"], given["seccomp"], is_bound=is_bound)
 
 
 def is_plain(process: Process) -> bool:

@@ -25,22 +25,27 @@ SEGMENTS = 4
 
 
 def record(
-    path: Path, kind: str, action: str, object_id: str, attributes: Mapping[str, str], now: float | None = None
-) -> None:
-    """Append that `action` happened to an object. A disk that takes no more, or is gone, keeps nobody from working.
+    path: Path, kind: str, action: str, object_id: str, attributes: Mapping[str, str], now: float | None = None,
+    then: str = "",
+) -> None:  # fmt: skip
+    """Append that `action` happened to an object, and `then` another one. A disk that takes no more, or is gone, keeps
+    nobody from working.
 
     `path` is `layout.events`; `kind` is docker's Type (container, image, volume, network, builder), `action` docker's
     Action ("start", "exec_die", "health_status: healthy"), `now` seconds since the epoch.
     """
     nanoseconds = time.time_ns() if now is None else int(now * 1e9)
-    event = {
-        "Type": kind, "Action": action, "Actor": {"ID": object_id, "Attributes": dict(sorted(attributes.items()))},
-        "scope": "local", "time": nanoseconds // 10**9, "timeNano": nanoseconds,
-    }  # fmt: skip
+    actor = {"ID": object_id, "Attributes": dict(sorted(attributes.items()))}
+    lines = b""
+    for number, each in enumerate((action, then) if then else (action,), nanoseconds):
+        event = {
+            "Type": kind, "Action": each, "Actor": actor, "scope": "local", "time": number // 10**9, "timeNano": number,
+        }  # fmt: skip
+        lines += json.dumps(event, separators=(",", ":")).encode() + b"\n"
     with suppress(OSError, StoreError):
         fd = _held(path)
         try:
-            os.write(fd, json.dumps(event, separators=(",", ":")).encode() + b"\n")
+            os.write(fd, lines)
             if os.fstat(fd).st_size >= SEGMENT_BYTES:
                 _rotate(path, fd)
         finally:

@@ -8,7 +8,6 @@ decides, because the images of this world were written with it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import zlib
@@ -82,7 +81,12 @@ class Reader:
         self._view = memoryview(b"")
         self._start = self._end = 0
         self._read_bytes = 0
-        self._sum = hashlib.sha256() if hashes else None
+        self._sum = None
+        if hashes:
+            # Only who wants that: it comes with OpenSSL, whose pages every process of ours would be forked with.
+            import hashlib
+
+            self._sum = hashlib.sha256()
         self._body = 0
         self._padding = 0
         self._defaults: dict[bytes, bytes] = {}

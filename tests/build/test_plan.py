@@ -207,7 +207,8 @@ def test_thousands_of_stages_are_planned_in_seconds() -> None:
 def test_thousands_of_instructions_are_planned_in_seconds() -> None:
     started = time.process_time()
     assert len(planned("FROM plain\n" + "".join(f"ENV A{n}=b\n" for n in range(5000))).config.env) == 5001
-    assert time.process_time() - started < 5
+    # 1.3 s; where each call of the kernel's is traced, as by an old gVisor, six times that.
+    assert time.process_time() - started < 20
 
 
 INSTRUCTIONS = [

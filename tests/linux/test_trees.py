@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbcontain.linux import trees
+from nbcontain.linux import syscalls, trees
 
 
 @pytest.fixture
@@ -95,3 +96,57 @@ def test_no_tree_of_links_leads_out(
     except (OSError, AssertionError) as error:
         assert isinstance(error, OSError), error
     assert os.listdir(top) == ["root"]
+
+
+@pytest.fixture(params=["openat2", "without openat2"])
+def tree(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A directory, where the kernel has openat2(2) and where it has not (older releases of gVisor)."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/file").write_text("x")
+    (tmp_path / "a/up").symlink_to("../..")
+    (tmp_path / "a/link").symlink_to("b")
+    if request.param != "openat2":
+
+        def refused(*arguments: object) -> int:
+            raise OSError(errno.ENOSYS, "")
+
+        monkeypatch.setattr(syscalls, "openat2", refused)
+    fd = os.open(tmp_path, os.O_PATH)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("path", ["a/b/file", "./a//b/file"])
+def test_what_lies_beneath_is_opened(tree: int, path: str) -> None:
+    fd = trees.open_beneath(tree, path, os.O_RDONLY | os.O_NOFOLLOW)
+    assert os.read(fd, 2) == b"x"
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("path", "flags", "number"),
+    [
+        ("a/link/file", os.O_RDONLY, errno.ELOOP),
+        ("a/up/etc/passwd", os.O_PATH | os.O_NOFOLLOW, errno.ELOOP),
+        ("a/link", os.O_PATH, errno.ELOOP),
+        ("a/link", os.O_RDONLY | os.O_NOFOLLOW, errno.ELOOP),
+        ("../x", os.O_PATH, errno.EXDEV),
+        ("/etc/passwd", os.O_PATH, errno.EXDEV),
+        ("a/b/file/x", os.O_PATH, errno.ENOTDIR),
+        ("a/b/file", os.O_PATH | os.O_DIRECTORY, errno.ENOTDIR),
+        ("a/none", os.O_PATH, errno.ENOENT),
+    ],
+)
+def test_what_leads_elsewhere_is_not(tree: int, path: str, flags: int, number: int) -> None:
+    with pytest.raises(OSError, match=os.strerror(number)):
+        os.close(trees.open_beneath(tree, path, flags))
+
+
+def test_a_link_and_the_directory_itself_can_be_looked_at(tree: int) -> None:
+    fd = trees.open_beneath(tree, "a/link", os.O_PATH | os.O_NOFOLLOW)
+    assert os.readlink("", dir_fd=fd) == "b"
+    os.close(fd)
+    fd = trees.open_beneath(tree, ".", os.O_RDONLY | os.O_DIRECTORY)
+    assert os.listdir(fd) == ["a"]
+    os.close(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import json
@@ -395,6 +396,18 @@ def test_it_goes_on_without_who_started_it_and_ends_when_it_is_told_to(
         assert json.loads(Asker(f"127.0.0.1:{served.port}")("GET", "/v2/app/tags/list")[2])["tags"] == ["1"]
     finally:
         assert engine.serving.stop()
+
+
+def test_it_ends_where_nobody_has_process_descriptors(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in older releases of gVisor."""
+
+    def refused(pid: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    engine.serving.start(0)
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    assert engine.serving.stop()
+    assert engine.serving.served is None
 
 
 def test_one_at_another_port_is_not_begun_beside_the_one_that_runs(engine: Engine, server: Server) -> None:

@@ -14,12 +14,14 @@ import pytest
 
 from machine import SLEEP, Machine, children_of, supervisor_of, until
 from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
+from nbcontain.linux import syscalls
 from nbcontain.linux.cgroups import Tree
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.execs import Execs
 from nbcontain.runtime.leash import Leash
 from nbcontain.runtime.messages import Channel
+from nbcontain.runtime.namespaces import flags_of
 from nbcontain.runtime.stage import Inside
 
 LOOK = """
@@ -188,3 +190,49 @@ def test_what_a_stage_has_forked_may_be_gone_when_that_is_heard() -> None:
     assert client.receive()[0]["why"] == "No such process"  # type: ignore[index]
     execs.serve(running.pidfd)
     assert len(execs) == 0
+
+
+@pytest.mark.parametrize("is_heard", [True, False], ids=["its silence first", "its end first"])
+def test_what_a_stage_has_forked_ends_if_the_stage_did_not_live_to_tell_of_it(
+    machine: Machine, is_heard: bool
+) -> None:
+    """It is nobody's then but its supervisor's, which has never heard of it."""
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    container = machine.start(SLEEP)
+    if "pid" not in container.bundle.spec.linux.namespaces:
+        pytest.skip("what runs in it is in no namespace of its own")
+    pidfd = os.pidfd_open(container.pid or 0)
+    (ours, theirs), (reading, writing) = Channel.pair(), os.pipe()
+    holder = -1 if is_heard else os.dup(theirs.fileno())
+    stage = os.fork()
+    if stage == 0:
+        with suppress(BaseException):
+            syscalls.setns(pidfd, flags_of(container.bundle.spec.linux.namespaces))
+            if os.fork() == 0:
+                os.close(reading)
+                os.execve("/bin/sleep", ["sleep", "1000"], {})
+            os.write(writing, b".")
+        os._exit(0)
+    theirs.close()
+    os.close(writing)
+    try:
+        execs = Execs(container.bundle, pidfd, select.poll(), is_root=True)
+        running = execs._followed(Inside(stage, ours), None)
+        running.is_stage = True
+        assert select.select([running.pidfd], [], [], 10)[0]
+        assert os.read(reading, 1) == b"."
+        if is_heard:
+            assert select.select([ours], [], [], 10)[0]
+            execs.serve(ours.fileno())
+        execs.serve(running.pidfd)
+        ended = [fd for fd in list(execs._running) if execs._running[fd] is not running]
+        assert len(ended) == 1 and select.select(ended, [], [], 10)[0]
+        execs.serve(ended[0])
+        execs.serve(running.pidfd)
+        assert len(execs) == 0
+        # Nobody has the other end any more.
+        assert os.read(reading, 1) == b""
+    finally:
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
+        for fd in (reading, pidfd, *(() if is_heard else (holder,))):
+            os.close(fd)

@@ -22,6 +22,11 @@ from nbcontain.store.pack import Pipe
 from nbcontain.store.unpack import _OPEN_DIRECTORIES
 
 
+@pytest.fixture(autouse=True)
+def _kernel() -> None:
+    needs.kernel()
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "outside").mkdir()
@@ -350,11 +355,14 @@ def test_what_goes_through_a_pipe_by_reference_is_the_same_tar(
     with open(reading, "rb") as stream:
         reader = threading.Thread(target=lambda: found.append(stream.read()))
         reader.start()
-        pipe = Pipe(writing)
-        tar_of(str(root), pipe.write, overlay=True, userxattr=True, send=pipe.send)
-        pipe.flush()
-        os.close(writing)
-        reader.join()
+        try:
+            pipe = Pipe(writing)
+            tar_of(str(root), pipe.write, overlay=True, userxattr=True, send=pipe.send)
+            pipe.flush()
+        finally:
+            # Whatever went wrong: who reads would wait for more, and closing for that one.
+            os.close(writing)
+            reader.join()
     assert found == [pack(root)]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from archives import archive, member
 from nbcontain.errors import StoreError
 from nbcontain.linux import syscalls
@@ -34,6 +35,12 @@ def content(store: Store) -> str:
 
 def is_marked(store: Store, name: ChainID = NAME) -> bool:
     return (store.layout.snapshot(name) / "synced").exists()
+
+
+@pytest.fixture(autouse=True)
+def _kernel() -> None:
+    """Snapshots are made where containers can be."""
+    needs.kernel()
 
 
 @pytest.fixture
@@ -191,7 +198,8 @@ def test_the_witness_of_failed_writes_is_opened_before_the_first_of_them(
             (staging.fs / "file").write_text("x")
             staging.commit(ChainID(Digest.of(bytes([number]))), None)
     store.snapshots._settling._write_out_what_waits()
-    assert synced == opened[:1]
+    # Another store's thread may still be at it.
+    assert [each for each in synced if each in opened] == opened[:1]
 
 
 def _descriptors() -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import needs
 from archives import archive, directory, link, listing, member, symlink, unpack
 from nbcontain.errors import BadArchive
 from nbcontain.linux.boot import boot_id
@@ -27,6 +28,11 @@ BEFORE = archive(
     link("bin/tool2", "bin/tool"), directory("var/"),
     directory("var/empty/"), directory("var/lib/"), member("var/lib/db", data=b"x" * 5000),
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _kernel() -> None:
+    needs.kernel()
 
 
 @pytest.fixture

@@ -18,14 +18,13 @@ from nbcontain.build.patterns import has_wildcards
 from nbcontain.build.walk import Entry, opened_file, unescaped
 from nbcontain.errors import BuildError, StoreError
 from nbcontain.events import Progress
-from nbcontain.linux import syscalls
+from nbcontain.linux import trees
 from nbcontain.runtime import identity
 from nbcontain.store import contents, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.contents import File, Node
 from nbcontain.store.layer_writer import LayerWriter, layer_writer
 
-_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _READ_BYTES = 1 << 20
 Group = tuple[int, list[Entry]]
 
@@ -93,7 +92,7 @@ def _text(tree: Node, path: str, workshop: Workshop) -> str:
 def _of_context(fd: int, entry: Entry, owner: tuple[int, int]) -> Item:
     """A file of the context. Raises BuildError if it is gone."""
     try:
-        place = syscalls.openat2(fd, entry.path, os.O_PATH | os.O_NOFOLLOW, 0, _BENEATH)
+        place = trees.open_beneath(fd, entry.path, os.O_PATH | os.O_NOFOLLOW)
     except OSError as error:
         raise BuildError(f"{entry.path} cannot be read", why=error.strerror or "") from error
     try:

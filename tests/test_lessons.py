@@ -66,7 +66,7 @@ def test_its_links_lead_to_its_headings_wherever_it_is_shown(path: Path) -> None
 NO_WORDS_OF_ITS_OWN = {
     "code", "dependency", "reusable", "customised", "isolated", "mutable", "immutable", "layered", "started",
     "ephemeral", "versioned", "publishes", "limits", "small", "is", "state", "purpose", "lifecycle", "persistence",
-    "example", "unshare", "pivot_root", "exec", "term", "restart",
+    "example", "unshare", "setns", "pivot_root", "exec", "term", "restart",
 }  # fmt: skip
 """Adjectives, calls of the kernel, and the rows of a table: said in bold, and explained right there."""
 CALLED = {"own layer": "layer", "context": "build context", "capabilities": "capability"}
@@ -128,6 +128,12 @@ def test_a_question_opens_what_there_is_to_say_without_a_kernel(engine: Engine) 
     assert "✔ right" in repr(Teacher(engine).quiz("02-a", "b")) and "✘ no" in repr(Teacher(engine).quiz("02-a", "A)"))
     with pytest.raises(UsageError, match="none of the choices"):
         Teacher(engine).quiz("02-a", "z")
+
+
+def test_what_is_code_in_a_question_looks_like_code(engine: Engine) -> None:
+    html = Teacher(engine).quiz("03-a")._repr_html_()
+    assert "<code>apt-get update &amp;&amp; apt-get install curl" in html
+    assert "`" not in html
 
 
 @pytest.mark.parametrize(("words", "said"), [("99-1", "no lesson 99"), ("02-9", "02-1, 02-2, 02-3"), ("", "ID")])

@@ -26,11 +26,11 @@ def _polite(room: Classroom) -> Iterator[Claim]:
         yield Claim("it took no longer than two seconds", taken_s <= 2, "what TERM starts should be short")
 
 
-def took(happenings: Iterable[Mapping[str, Any]], container_id: str) -> float | None:
+def took(happenings: Iterable[Mapping[str, Any] | None], container_id: str) -> float | None:
     """Seconds from the first signal after a container's start to its end; None where it ended by itself."""
     asked = ended = 0
     for each in happenings:
-        if each["Actor"]["ID"] == container_id:
+        if each and each["Actor"]["ID"] == container_id:
             match each["Action"]:
                 case "start":
                     asked = 0

@@ -77,6 +77,8 @@ class Execs:
         self._read: tuple[tuple[int, int], Spec, bytes] | None = None
         self._last: Message | None = None
         """What was asked for last, where the next may be like it."""
+        self._withheld: list[int] = []
+        """Those that have ended and could not be reaped."""
         self._waiting: tuple[tuple[int, int], Waiting] | None = None
         """A stage for the next one, and which writing of the spec it knows."""
 
@@ -161,7 +163,11 @@ class Execs:
             elif is_asked and not kept and not answers.words:
                 self._last = message
             flags = flags_of(spec.linux.namespaces)
-            return stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
+            try:
+                return stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
+            except ChildProcessError:
+                self._end_unheard()
+                raise
         finally:
             if root_fd >= 0:
                 os.close(root_fd)
@@ -278,6 +284,7 @@ class Execs:
                 if running.detached:
                     running.asked = None
         elif running.channel is None:
+            self._reap_withheld()
             status = self._status_of(running)
             if running.asked is not None:
                 running.asked.tell({"exit_code": exit_code(status)})
@@ -322,7 +329,7 @@ class Execs:
 
         It is not waited for here, as in `_ended_on_error`.
         """
-        known = {each.pid for each in self._running.values()}
+        known = {*self._withheld, *(each.pid for each in self._running.values())}
         for pid in starts.further_of(os.getpid()):
             if pid not in known:
                 pidfd = os.pidfd_open(pid)
@@ -339,15 +346,27 @@ class Execs:
 
     def _status_of(self, running: _Exec) -> int:
         """How one that has ended did so."""
-        with suppress(ChildProcessError):
-            return os.waitpid(running.pid, 0)[1]
-        # It was its stage's child until that ends.
-        self._reap_stage(running)
-        try:
-            return os.waitpid(running.pid, 0)[1]
-        except ChildProcessError:
-            # `calls.end_rest` has killed it with the rest, and has waited for it.
-            return signal.SIGKILL
+        for _ in range(2):
+            with suppress(ChildProcessError):
+                pid, status = os.waitpid(running.pid, os.WNOHANG)
+                if not pid:
+                    # Whoever traces it hears of its end before us, and may be a program inside that never listens.
+                    self._withheld.append(running.pid)
+                    break
+                return status
+            # It was its stage's child until that ends.
+            self._reap_stage(running)
+        # Or `calls.end_rest` has killed it with the rest, and has waited for it.
+        return signal.SIGKILL
+
+    def _reap_withheld(self) -> None:
+        for pid in self._withheld.copy():
+            try:
+                is_left = os.waitpid(pid, os.WNOHANG)[0] == 0
+            except ChildProcessError:
+                is_left = False
+            if not is_left:
+                self._withheld.remove(pid)
 
     def _reap_stage(self, running: _Exec) -> None:
         """A stage ends when it has forked."""

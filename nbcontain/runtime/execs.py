@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import select
@@ -9,7 +10,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from nbcontain.errors import NbcontainError
+from nbcontain.errors import NbcontainError, NotRunning, SetupFailed
 from nbcontain.linux import starts
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime import answerers, init, rungs, stage, translated
@@ -22,6 +23,8 @@ from nbcontain.runtime.waiting import Waiting, program
 from nbcontain.values import dataclass
 
 _READ_BYTES = 1 << 16
+_ENDING_S = 0.2
+"""So long a container's end is waited for that something tells of already."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,7 +94,8 @@ class Execs:
     ) -> int:  # fmt: skip
         """Have a process forked inside that becomes what the message says; `client` is told how that goes.
 
-        Gives its pid, which is its own until `on_end` is told; that of a stage where a client is told.
+        Gives its pid, which is its own until `on_end` is told; that of a stage where a client is told. Raises
+        NotRunning and the like.
         """
         if client is not None and (inside := self._awaited(message, fds)):
             running = self._followed(inside[0], client)
@@ -168,11 +172,31 @@ class Execs:
             except ChildProcessError:
                 self._end_unheard()
                 raise
+            except SetupFailed as error:
+                self._raise_if_ended(error.errno)
+                raise
         finally:
             if root_fd >= 0:
                 os.close(root_fd)
             if answered is not None:
                 answered.close()
+
+    def _raise_if_ended(self, number: object) -> None:
+        """Of a container that has just ended it is not worth telling which step met that. Raises NotRunning."""
+        if number not in (errno.ESRCH, errno.ENOMEM) or self._pidfd < 0:
+            return
+        # Nobody enters what is about to end (ESRCH); nothing is forked in there either, but that may be memory's lack.
+        if number == errno.ESRCH or select.select([self._pidfd], [], [], _ENDING_S)[0]:
+            raise NotRunning(f"{self._bundle.info.name} has ended")
+
+    def _answer(self, running: _Exec, message: Message) -> None:
+        """Tell who asked for it what has become of it."""
+        if running.asked is not None:
+            try:
+                self._raise_if_ended(message.get("errno"))
+            except NotRunning as error:
+                message = describe(error)
+            running.asked.tell(message)
 
     def _expect(self) -> None:
         """Where one has asked for a program, and has it no more, another may: have a stage wait for that."""
@@ -279,10 +303,9 @@ class Execs:
             # A stage that says what hindered it has forked nothing.
             running.is_stage = False
             running.error = str(answer.get("message", "")) if answer else ""
-            if running.asked is not None:
-                running.asked.tell(answer or {"started": True})
-                if running.detached:
-                    running.asked = None
+            self._answer(running, answer or {"started": True})
+            if running.detached:
+                running.asked = None
         elif running.channel is None:
             self._reap_withheld()
             status = self._status_of(running)
@@ -306,9 +329,8 @@ class Execs:
         except OSError as error:
             # Gone with the container, or it hears of it now, and ends. The stage is reaped as one that failed.
             self._hang_up(running)
+            self._answer(running, describe(error))
             running.asked, running.error = None, str(error)
-            if client is not None:
-                client.tell(describe(error))
             return
         running.stage = running.pid, running.pidfd
         running.pid, running.pidfd, running.is_stage = pid, pidfd, False

@@ -316,3 +316,33 @@ def test_a_container_that_ends_while_somebody_asks_for_a_program_is_said_to_have
     ):  # fmt: skip
         with pytest.raises(NotRunning):
             asked()
+
+
+def test_where_the_container_has_just_ended_that_is_said_and_no_step_of_a_setup(machine: Machine) -> None:
+    container = machine.start(SLEEP)
+    none_for_answered(container)
+    if "pid" not in container.bundle.spec.linux.namespaces:
+        pytest.skip("what runs in it is in no namespace of its own")
+    order, pidfd = container._exec_order(("true",), (), "", ""), os.pidfd_open(container.pid or 0)
+    execs = Execs(container.bundle, pidfd, select.poll(), is_root=machine.engine.host.is_root)
+    execs._last = order
+    execs._expect()
+    os.kill(container.pid or 0, signal.SIGKILL)
+    assert select.select([pidfd], [], [], 10)[0]
+    (client, asked), null = Channel.pair(), os.open(os.devnull, os.O_RDWR)
+    try:
+        execs.start(asked, order, [null] * 3)
+        stage = next(iter(execs._running))
+        assert select.select([stage], [], [], 10)[0]
+        execs.serve(stage)
+        assert client.receive()[0]["error"] == "NotRunning"  # type: ignore[index]
+        while len(execs):
+            (ready, *_), _, _ = select.select(list(execs._running), [], [], 10)
+            execs.serve(ready)
+        execs._last = None
+        with pytest.raises(NotRunning):
+            execs.start(None, order, [null] * 3)
+    finally:
+        execs.dismiss()
+        os.close(null)
+        os.close(pidfd)

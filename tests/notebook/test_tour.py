@@ -34,7 +34,7 @@ CLAIMS = 50
 TOLD = {
     "03": ("another note: no step runs", "other code: only COPY runs"),
     "04": ("so ps does not list it, and ps -a does", "143 is 128 and 15", "the clock's whole life, in its order"),
-    "05": ("from nothing, a second store gets the same image",),
+    "05": ("who has nothing yet is given each part, to the last bit",),
     "06": ("two megabytes do not fit into one", "what came back is a dictionary", "all of them counted right"),
     "07": ("seen from inside it is the same page", "the shop waited for the cache", "down leaves nothing"),
     "08": ("the visitor sees the guest's host name", "five are its own", "the numbers in the picture are the kernel's"),

@@ -7,6 +7,7 @@ import importlib
 import os
 import select
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -23,6 +24,7 @@ from nbcontain.runtime.waiting import Waiting, program
 from nbcontain.values import dataclass
 
 _READ_BYTES = 1 << 16
+_AGAIN_S = 0.2
 _ENDING_S = 0.2
 """So long a container's end is waited for that something tells of already."""
 
@@ -86,7 +88,7 @@ class Execs:
         """A stage for the next one, and which writing of the spec it knows."""
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._running) + len(self._withheld)
 
     def start(
         self, client: Channel | None, message: Message, fds: list[int],
@@ -307,7 +309,6 @@ class Execs:
             if running.detached:
                 running.asked = None
         elif running.channel is None:
-            self._reap_withheld()
             status = self._status_of(running)
             if running.asked is not None:
                 running.asked.tell({"exit_code": exit_code(status)})
@@ -381,7 +382,8 @@ class Execs:
         # Or `calls.end_rest` has killed it with the rest, and has waited for it.
         return signal.SIGKILL
 
-    def _reap_withheld(self) -> None:
+    def due(self) -> list[float]:
+        """Reap those that could not be before, without which no container ends; gives when to try again."""
         for pid in self._withheld.copy():
             try:
                 is_left = os.waitpid(pid, os.WNOHANG)[0] == 0
@@ -389,6 +391,7 @@ class Execs:
                 is_left = False
             if not is_left:
                 self._withheld.remove(pid)
+        return [time.monotonic() + _AGAIN_S] if self._withheld else []
 
     def _reap_stage(self, running: _Exec) -> None:
         """A stage ends when it has forked."""

@@ -12,14 +12,17 @@ import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from archives import archive, member
 from nbcontain.engine import Engine
 from nbcontain.errors import UsageError
 from nbcontain.lessons import course
+from nbcontain.lessons.containers_life import took
 from nbcontain.lessons.drawings import street
 from nbcontain.lessons.exercise import Lesson
 from nbcontain.lessons.teacher import Teacher
 from nbcontain.oci.image import Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
+from stores import add_layer
 
 LESSONS = [course.lesson(number) for number in course.numbers()]
 NOTEBOOKS = {path.name[:2]: path for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb")}
@@ -66,7 +69,7 @@ def test_its_links_lead_to_its_headings_wherever_it_is_shown(path: Path) -> None
 NO_WORDS_OF_ITS_OWN = {
     "code", "dependency", "reusable", "customised", "isolated", "mutable", "immutable", "layered", "started",
     "ephemeral", "versioned", "publishes", "limits", "small", "is", "state", "purpose", "lifecycle", "persistence",
-    "example", "unshare", "pivot_root", "exec", "term", "restart",
+    "example", "unshare", "setns", "pivot_root", "exec", "term", "restart",
 }  # fmt: skip
 """Adjectives, calls of the kernel, and the rows of a table: said in bold, and explained right there."""
 CALLED = {"own layer": "layer", "context": "build context", "capabilities": "capability"}
@@ -90,6 +93,30 @@ def test_what_is_missing_is_said_with_what_to_try(engine: Engine) -> None:
     assert not judged.ok
     assert "✘ there is an image humble" in str(judged) and "try: %%dockerfile -t humble" in repr(judged)
     assert "1 claim" in repr(judged) and "humble" in judged._repr_html_()
+
+
+def test_who_was_stopped_and_how_long_that_took_is_read_in_the_diary() -> None:
+    def told(*happened: tuple[str, int]) -> list[dict[str, object]]:
+        return [{"Actor": {"ID": "a"}, "Action": what, "timeNano": s * 10**9} for what, s in happened]
+
+    assert took(told(("start", 1), ("kill", 3), ("die", 7), ("stop", 7)), "a") == 4
+    assert took(told(("start", 1), ("die", 7)), "a") is None
+    again = ("start", 5), ("kill", 7), ("kill", 8), ("die", 8)
+    assert took(told(("start", 1), ("kill", 2), ("die", 3), *again), "a") == 1
+    assert took(told(("start", 1), ("kill", 2), ("die", 3)), "b") is None
+
+
+def test_flour_in_a_lower_layer_is_found_also_where_a_later_one_hides_it(engine: Engine) -> None:
+    base = add_layer(engine.store, archive(member("bread", data=b"hello from the oven\n")))
+    flour = add_layer(engine.store, archive(member("flour", data=b"x")), Image.of(ImageConfig(), [base]).chain_id)
+    gone = add_layer(
+        engine.store, archive(member(".wh.flour")), Image.of(ImageConfig(), [base, flour]).chain_id
+    )
+    engine.store.images.put(Image.of(ImageConfig(), [base]), Reference.parse("fat"))
+    for layers, holds in (([base], True), ([base, flour, gone], False)):
+        engine.store.images.put(Image.of(ImageConfig(), layers), Reference.parse("thin"))
+        claims = {claim.text: claim.holds for claim in Teacher(engine).check("03-1", {}).claims}
+        assert claims["the flour is in none of its layers"] is holds
 
 
 def test_an_image_is_judged_by_what_is_in_it(engine: Engine) -> None:
@@ -128,6 +155,12 @@ def test_a_question_opens_what_there_is_to_say_without_a_kernel(engine: Engine) 
     assert "✔ right" in repr(Teacher(engine).quiz("02-a", "b")) and "✘ no" in repr(Teacher(engine).quiz("02-a", "A)"))
     with pytest.raises(UsageError, match="none of the choices"):
         Teacher(engine).quiz("02-a", "z")
+
+
+def test_what_is_code_in_a_question_looks_like_code(engine: Engine) -> None:
+    html = Teacher(engine).quiz("03-a")._repr_html_()
+    assert "<code>apt-get update &amp;&amp; apt-get install curl" in html
+    assert "`" not in html
 
 
 @pytest.mark.parametrize(("words", "said"), [("99-1", "no lesson 99"), ("02-9", "02-1, 02-2, 02-3"), ("", "ID")])

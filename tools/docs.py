@@ -55,7 +55,9 @@ def tutorials(folder: Path, store: Path, *, execute: bool) -> None:
         notebook = nbformat.read(path, as_version=4)
         if execute:
             _execute(notebook, path.stem, store)
-        (folder / f"{path.stem}.md").write_text(page_of(notebook))
+        page = page_of(notebook)
+        # Its number, by which others speak of it.
+        (folder / f"{path.stem}.md").write_text(page.replace("# ", f"# {path.name[:2]} ", 1))
 
 
 def _execute(notebook: object, name: str, store: Path) -> None:

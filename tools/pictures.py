@@ -3,7 +3,7 @@
 The few that the documentation shows go into docs/images/, all others into .cache/pictures/, with whole notebooks of the
 course among them: lesson-01-light-1.png and so on.
 
-tools/pictures.py [NAME…] takes only those whose name begins so.
+tools/pictures.py [NAME…] takes only those whose name begins so, and every lesson that is named: lesson-03.
 """
 
 from __future__ import annotations
@@ -171,9 +171,14 @@ def main(names: list[str]) -> None:
                     lab.theme("light")
                 for container in engine.containers():
                     engine.remove_container(container, force=True)
-            for number in LESSONS:
-                if not names or f"lesson-{number}".startswith(tuple(names)):
-                    _lesson(opened, number)
+            for number in _lessons(names):
+                _lesson(opened, number)
+
+
+def _lessons(names: list[str]) -> list[str]:
+    """The numbers of those that are wanted: any that is named."""
+    every = sorted(path.name[:2] for path in (CHECKOUT / "notebooks").glob("*.ipynb"))
+    return [number for number in every if f"lesson-{number}".startswith(tuple(names))] if names else [*LESSONS]
 
 
 def _lesson(opened: Desk, number: str) -> None:

@@ -17,6 +17,8 @@ import socket
 import struct
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,17 +33,26 @@ OUTPUT, REPLAY = b"\x00", b"\x01"
 _COMES_WITHIN_S = 10.0
 _PATIENCE_S = 2
 """A page that takes nothing for so long is let go."""
+_BEHIND_BYTES = 1 << 20
+"""And so is one for which so much waits."""
+_LEFT_S = 3600.0
+"""Whose name is so old is no kernel's any more: it was killed while it waited for a page."""
 _PACKET_BYTES = 32 << 10
 _HEARD_BYTES = 1 << 17
 
 
 class Page:
-    """One view of a terminal, at the other end of a line."""
+    """One view of a terminal, at the other end of a line. Nobody who tells it something waits for it."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._is_told = False
         """It has what was said before."""
+        self._lock = threading.Lock()
+        self._behind: deque[bytes] = deque()
+        """What it did not take at once; the first of them is being sent."""
+        self._is_over = False
+        """It is let go once it has all of that."""
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", _PATIENCE_S, 0))
 
     def replay(self, data: bytes) -> None:
@@ -66,13 +77,62 @@ class Page:
         with suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)
 
+    def finish(self) -> None:
+        """Hang up once it has been told all."""
+        with self._lock:
+            self._is_over = True
+            if not self._behind:
+                self.let_go()
+
     def _send(self, kind: bytes, data: bytes) -> None:
-        """All of it, in packets. A page that takes none is let go, and then asks anew by messages."""
+        """All of it, in packets. A page that is let go asks anew, by messages."""
+        starts = range(0, max(1, len(data)), _PACKET_BYTES)
+        packets = deque(kind + data[start : start + _PACKET_BYTES] for start in starts)
+        with self._lock:
+            was_behind = bool(self._behind)
+            if not was_behind:
+                self._send_at_once(packets)
+            # What comes in small pieces is sent in large ones, to who has to catch up.
+            if packets and len(self._behind) > 1 and self._behind[-1][:1] == kind:
+                whole = self._behind[-1] + packets[0][1:]
+                if len(whole) <= _PACKET_BYTES:
+                    self._behind.pop()
+                    packets[0] = whole
+            self._behind += packets
+            if sum(map(len, self._behind)) > _BEHIND_BYTES:
+                self.let_go()
+        if packets and not was_behind:
+            threading.Thread(target=self._catch_up, name="nbcontain behind", daemon=True).start()
+
+    def _send_at_once(self, packets: deque[bytes]) -> None:
+        """What it takes now; what it does not take stays in `packets`."""
         try:
-            for start in range(0, max(1, len(data)), _PACKET_BYTES):
-                self._end.send(kind + data[start : start + _PACKET_BYTES], socket.MSG_NOSIGNAL)
+            while packets:
+                self._end.send(packets[0], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                packets.popleft()
+        except BlockingIOError:
+            pass
         except OSError:
+            packets.clear()
             self.let_go()
+
+    def _catch_up(self) -> None:
+        """Send what waits, in a thread that ends when nothing does."""
+        is_there = True
+        while is_there:
+            try:
+                self._end.send(self._behind[0], socket.MSG_NOSIGNAL)
+            except OSError:
+                self.let_go()
+                is_there = False
+            with self._lock:
+                if is_there:
+                    self._behind.popleft()
+                else:
+                    self._behind.clear()
+                is_there = bool(self._behind)
+                if self._is_over and not is_there:
+                    self.let_go()
 
 
 class Direct:
@@ -113,11 +173,11 @@ class Direct:
         return bool(pages)
 
     def close(self) -> None:
-        """Let every page go. Idempotent."""
+        """Let every page go that has been told all. Idempotent."""
         with self._lock:
             self._is_closed = True
             for page in self._pages:
-                page.let_go()
+                page.finish()
 
     # --- a thread for each page ---
 
@@ -129,24 +189,35 @@ class Direct:
         finally:
             listener.close()
             path.unlink(missing_ok=True)
-        if found is None:
-            return
-        is_own = found.peer_uid() == host.user()
-        with socket.socket(fileno=found.socket.detach()) as end:
-            if is_own:
-                self._hear(Page(end))
+        if found is not None:
+            is_own = found.peer_uid() == host.user()
+            with socket.socket(fileno=found.socket.detach()) as end:
+                if is_own:
+                    self._hear(Page(end))
+        _sweep(path.parent)
 
     def _hear(self, page: Page) -> None:
         with self._lock:
             if self._is_closed:
                 return
             self._pages.add(page)
-        while data := page.heard():
-            with suppress(ValueError):  # What is no message is nothing.
-                if isinstance(content := json.loads(data), dict):
-                    self._on_message(content, page)
-        with self._lock:
-            self._pages.discard(page)
+        try:
+            while data := page.heard():
+                with suppress(ValueError, RecursionError):  # What is no message is nothing.
+                    if isinstance(content := json.loads(data), dict):
+                        self._on_message(content, page)
+        finally:
+            with self._lock:
+                self._pages.discard(page)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the names of kernels that were killed in the moment before a page came."""
+    before = time.time() - _LEFT_S
+    for path in directory.glob(NAME.format("?" * 32)):
+        with suppress(OSError):
+            if path.lstat().st_mtime < before:
+                path.unlink()
 
 
 def runtime_directory() -> Path | None:

@@ -124,6 +124,8 @@ class Watched(Table):
     kinds: tuple[str, ...] = ()
     """Of which events: docker's Type."""
 
+    __repr__ = Table.__repr__
+
 
 NOBODY: Watched = Watched((), ())
 

@@ -32,6 +32,8 @@ def _lighter(room: Classroom) -> Iterator[Claim]:
         room.file("thin", "/bread") == f"{GREETING}\n".encode(),
         "COPY --from=oven /bread /bread",
     )
+    kept = [n for n in range(1, len(thin.layers) + 1) if room.file(f"thin@layer{n}", "/flour") is not None]
+    yield Claim("the flour is in none of its layers", not kept, "what only the oven needs stays in the stage oven")
 
 
 def _humble(room: Classroom) -> Iterator[Claim]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from nbcontain.lessons.exercise import Choice, Claim, Classroom, Exercise, Lesson, Question
 
@@ -13,13 +14,31 @@ def _polite(room: Classroom) -> Iterator[Claim]:
     if container is None:
         return
     ended = container.status == "exited"
-    yield Claim("it was stopped", ended, "%container stop polite")
+    taken_s = took(room.engine.events.between(since="0", follow=False), container.id) if ended else None
+    yield Claim("it was stopped", taken_s is not None, "%container stop polite, while it runs")
     code = container.state().exit_code if ended else None
     yield Claim(
         f"it ended by itself, with 0{f' and not with {code}' if code else ''}",
         code == 0,
         "trap 'exit 0' TERM, and a wait that a signal can interrupt: sleep 300 & wait",
     )
+    if taken_s is not None:
+        yield Claim("it took no longer than two seconds", taken_s <= 2, "what TERM starts should be short")
+
+
+def took(happenings: Iterable[Mapping[str, Any] | None], container_id: str) -> float | None:
+    """Seconds from the first signal after a container's start to its end; None where it ended by itself."""
+    asked = ended = 0
+    for each in happenings:
+        if each and each["Actor"]["ID"] == container_id:
+            match each["Action"]:
+                case "start":
+                    asked = 0
+                case "kill" if not asked:
+                    asked = int(each["timeNano"])
+                case "die":
+                    ended = int(each["timeNano"])
+    return (ended - asked) / 1e9 if asked else None
 
 
 LESSON = Lesson(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from nbcontain.display import html
@@ -45,7 +46,12 @@ class Judged:
 def _drawn(claim: Claim) -> str:
     mark = html.state_mark("done" if claim.holds else "failed", "")
     more = html.notes([f"try: {claim.attempt}"]) if not claim.holds and claim.attempt else ""
-    return html.element("div", f"{mark}{html.escape(claim.text)}{more}", "nbc-finding")
+    return html.element("div", f"{mark}{_prose(claim.text)}{more}", "nbc-finding")
+
+
+def _prose(text: str) -> str:
+    """Escaped, and what stands between backticks as code."""
+    return re.sub("`([^`]+)`", lambda found: html.element("code", found[1]), html.escape(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +79,12 @@ class Asked:
     def _repr_html_(self) -> str:
         drawn = []
         for letter, choice in self.question.letters().items():
-            summary = html.element("summary", html.escape(f"{letter}) {choice.text}"))
+            summary = html.element("summary", _prose(f"{letter}) {choice.text}"))
             mark = html.state_mark("done" if choice.is_right else "failed", "right" if choice.is_right else "no")
-            inside = html.element("div", f"{mark} {html.escape(choice.because)}", "nbc-answer")
+            inside = html.element("div", f"{mark} {_prose(choice.because)}", "nbc-answer")
             drawn.append(html.opening("details", summary + inside, is_open=letter == self.answer, classes="nbc-choice"))
-        head = html.heading("running", "question", self.question.text, ())
+        title = html.element("strong", _prose(self.question.text), "nbc-title")
+        head = f"{html.state_mark('running', 'question')} {title}"
         body = html.element("div", "".join(drawn), "nbc-choices")
         return html.card(html.Picture(f"question {self.question.id}", head, body))
 

@@ -28,7 +28,7 @@ def _pinned(room: Classroom) -> Iterator[Claim]:
         name = Reference.parse(str(text))
     except BadReference:
         name = None
-    is_here = name is not None and name.repository == "cargo" and name.registry.startswith("localhost:")
+    is_here = name is not None and name.repository == "cargo" and name.registry.startswith(("localhost:", "127.0.0.1:"))
     yield Claim("it names an image of the repository cargo in our registry", is_here, 'f"{registry.host}/cargo…"')
     digest = name.digest if name is not None else None
     yield Claim("it says which by digest, not by tag", digest is not None, "NAME@sha256:…")

@@ -65,7 +65,8 @@ def further_of(pid: int) -> list[int]:
 def _numbers(pid: int) -> list[str]:
     """What a process is called in each namespace that it is in (proc(5), status, NSpid)."""
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
-        return next(line.split()[1:] for line in lines if line.startswith("NSpid:"))
+        # Not every kernel says it.
+        return next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
 
 
 def _fields(pid: int) -> list[str]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from nbcontain.runtime.messages import Channel, error_of
+from nbcontain.errors import NotRunning
+from nbcontain.runtime.messages import Channel, Message, error_of
 
 Stream = Literal["stdout", "stderr"]
 _READ_BYTES = 1 << 16
+
+
+def ask(channel: Channel, name: str, order: Message, fds: Sequence[int] = ()) -> None:
+    """Say what is wanted of this container. Raises NotRunning where it has ended since its supervisor was reached."""
+    try:
+        channel.send(order, fds)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise NotRunning(f"{name} has ended") from error
 
 
 def attend(

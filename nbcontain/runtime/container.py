@@ -16,7 +16,7 @@ from nbcontain.events import Output, Record
 from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.oci import spec_codec
 from nbcontain.runtime.annotations import GROUPS, USER
-from nbcontain.runtime.attending import Stream, attend
+from nbcontain.runtime.attending import Stream, ask, attend
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
 from nbcontain.runtime.messages import Channel, Message, answer_of, connect, error_of
 from nbcontain.runtime.signals import signal_number
@@ -260,7 +260,7 @@ class Container:
                 # The program can open its pipe by /proc/self/fd/1 and take away what poll saw.
                 os.set_blocking(reading, False)
                 poll.register(reading, select.POLLIN)
-            channel.send(order, theirs)
+            ask(channel, self.name, order, theirs)
             while theirs:
                 os.close(theirs.pop())
             poll.register(channel, select.POLLIN)
@@ -282,7 +282,7 @@ class Container:
         channel = self._connected()
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            channel.send(order, [null, null, null])
+            ask(channel, self.name, order, [null, null, null])
             answer_of(channel, _START_S, f"starting a program in {self.name}")
         finally:
             os.close(null)
@@ -328,7 +328,7 @@ class Container:
         channel = self._connected()
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            channel.send(self._exec_order(args, env, cwd, user, size, privileged=privileged), [null, null, null])
+            ask(channel, self.name, self._exec_order(args, env, cwd, user, size, privileged=privileged), [null] * 3)
             message, ends = channel.receive()
             if message is None:
                 raise NotRunning(f"{self.name} has ended")
@@ -352,7 +352,7 @@ class Container:
         """Check its health now, and give docker's result, with its Status. Raises ContainerError, NotRunning."""
         channel = self._connected()
         try:
-            channel.send({"do": "check"})
+            ask(channel, self.name, {"do": "check"})
             return answer_of(channel, None, f"checking {self.name}")
         finally:
             channel.close()
@@ -363,7 +363,8 @@ class Container:
         """Run one of our own functions in its mount namespace, with its root as the world. Raises what it raised."""
         channel = self._connected()
         try:
-            channel.send({"do": "call", "module": module, "function": function, "arguments": {**arguments}}, fds)
+            order = {"do": "call", "module": module, "function": function, "arguments": {**arguments}}
+            ask(channel, self.name, order, fds)
             result: dict[str, Any] = answer_of(channel, None, function)["result"]
             return result
         finally:

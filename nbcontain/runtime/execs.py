@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import select
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from nbcontain.errors import NbcontainError
+from nbcontain.errors import NbcontainError, NotRunning, SetupFailed
 from nbcontain.linux import starts
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime import answerers, init, rungs, stage, translated
@@ -22,6 +24,9 @@ from nbcontain.runtime.waiting import Waiting, program
 from nbcontain.values import dataclass
 
 _READ_BYTES = 1 << 16
+_AGAIN_S = 0.2
+_ENDING_S = 0.2
+"""So long a container's end is waited for that something tells of already."""
 
 
 @dataclass(slots=True, eq=False)
@@ -77,11 +82,13 @@ class Execs:
         self._read: tuple[tuple[int, int], Spec, bytes] | None = None
         self._last: Message | None = None
         """What was asked for last, where the next may be like it."""
+        self._withheld: list[int] = []
+        """Those that have ended and could not be reaped."""
         self._waiting: tuple[tuple[int, int], Waiting] | None = None
         """A stage for the next one, and which writing of the spec it knows."""
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._running) + len(self._withheld)
 
     def start(
         self, client: Channel | None, message: Message, fds: list[int],
@@ -89,7 +96,8 @@ class Execs:
     ) -> int:  # fmt: skip
         """Have a process forked inside that becomes what the message says; `client` is told how that goes.
 
-        Gives its pid, which is its own until `on_end` is told; that of a stage where a client is told.
+        Gives its pid, which is its own until `on_end` is told; that of a stage where a client is told. Raises
+        NotRunning and the like.
         """
         if client is not None and (inside := self._awaited(message, fds)):
             running = self._followed(inside[0], client)
@@ -161,12 +169,36 @@ class Execs:
             elif is_asked and not kept and not answers.words:
                 self._last = message
             flags = flags_of(spec.linux.namespaces)
-            return stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
+            try:
+                return stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
+            except ChildProcessError:
+                self._end_unheard()
+                raise
+            except SetupFailed as error:
+                self._raise_if_ended(error.errno)
+                raise
         finally:
             if root_fd >= 0:
                 os.close(root_fd)
             if answered is not None:
                 answered.close()
+
+    def _raise_if_ended(self, number: object) -> None:
+        """Of a container that has just ended it is not worth telling which step met that. Raises NotRunning."""
+        if number not in (errno.ESRCH, errno.ENOMEM) or self._pidfd < 0:
+            return
+        # Nobody enters what is about to end (ESRCH); nothing is forked in there either, but that may be memory's lack.
+        if number == errno.ESRCH or select.select([self._pidfd], [], [], _ENDING_S)[0]:
+            raise NotRunning(f"{self._bundle.info.name} has ended")
+
+    def _answer(self, running: _Exec, message: Message) -> None:
+        """Tell who asked for it what has become of it."""
+        if running.asked is not None:
+            try:
+                self._raise_if_ended(message.get("errno"))
+            except NotRunning as error:
+                message = describe(error)
+            running.asked.tell(message)
 
     def _expect(self) -> None:
         """Where one has asked for a program, and has it no more, another may: have a stage wait for that."""
@@ -273,10 +305,9 @@ class Execs:
             # A stage that says what hindered it has forked nothing.
             running.is_stage = False
             running.error = str(answer.get("message", "")) if answer else ""
-            if running.asked is not None:
-                running.asked.tell(answer or {"started": True})
-                if running.detached:
-                    running.asked = None
+            self._answer(running, answer or {"started": True})
+            if running.detached:
+                running.asked = None
         elif running.channel is None:
             status = self._status_of(running)
             if running.asked is not None:
@@ -299,9 +330,8 @@ class Execs:
         except OSError as error:
             # Gone with the container, or it hears of it now, and ends. The stage is reaped as one that failed.
             self._hang_up(running)
+            self._answer(running, describe(error))
             running.asked, running.error = None, str(error)
-            if client is not None:
-                client.tell(describe(error))
             return
         running.stage = running.pid, running.pidfd
         running.pid, running.pidfd, running.is_stage = pid, pidfd, False
@@ -322,7 +352,7 @@ class Execs:
 
         It is not waited for here, as in `_ended_on_error`.
         """
-        known = {each.pid for each in self._running.values()}
+        known = {*self._withheld, *(each.pid for each in self._running.values())}
         for pid in starts.further_of(os.getpid()):
             if pid not in known:
                 pidfd = os.pidfd_open(pid)
@@ -339,15 +369,29 @@ class Execs:
 
     def _status_of(self, running: _Exec) -> int:
         """How one that has ended did so."""
-        with suppress(ChildProcessError):
-            return os.waitpid(running.pid, 0)[1]
-        # It was its stage's child until that ends.
-        self._reap_stage(running)
-        try:
-            return os.waitpid(running.pid, 0)[1]
-        except ChildProcessError:
-            # `calls.end_rest` has killed it with the rest, and has waited for it.
-            return signal.SIGKILL
+        for _ in range(2):
+            with suppress(ChildProcessError):
+                pid, status = os.waitpid(running.pid, os.WNOHANG)
+                if not pid:
+                    # Whoever traces it hears of its end before us, and may be a program inside that never listens.
+                    self._withheld.append(running.pid)
+                    break
+                return status
+            # It was its stage's child until that ends.
+            self._reap_stage(running)
+        # Or `calls.end_rest` has killed it with the rest, and has waited for it.
+        return signal.SIGKILL
+
+    def due(self) -> list[float]:
+        """Reap those that could not be before, without which no container ends; gives when to try again."""
+        for pid in self._withheld.copy():
+            try:
+                is_left = os.waitpid(pid, os.WNOHANG)[0] == 0
+            except ChildProcessError:
+                is_left = False
+            if not is_left:
+                self._withheld.remove(pid)
+        return [time.monotonic() + _AGAIN_S] if self._withheld else []
 
     def _reap_stage(self, running: _Exec) -> None:
         """A stage ends when it has forked."""

@@ -6,8 +6,10 @@ processes it forks later would be in the wrong pid namespace.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +19,7 @@ from nbcontain.linux import forks, syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import IdMapping
 from nbcontain.runtime import namespaces
-from nbcontain.runtime.messages import Channel, Message, describe, error_of
+from nbcontain.runtime.messages import Channel, Message, describe, error_of, is_readable
 from nbcontain.runtime.namespaces import Birth
 from nbcontain.values import dataclass
 
@@ -69,7 +71,7 @@ def form(
             _expect(ours, "timed")
             _set_clocks(stage, birth.time_offsets)
             ours.send({"set": True})
-        pid = int(str(_expect(ours, "pid")))
+        pid = _forked_by(stage, ours)
     except BaseException:
         ours.close()
         raise
@@ -227,7 +229,8 @@ def join(
 ) -> Inside:
     """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`.
 
-    `kept` are descriptors that are not closed in there.
+    `kept` are descriptors that are not closed in there. Raises ChildProcessError where the stage was killed: what it
+    may have forked has no other end any more, and is a child of ours.
     """
     ours, theirs = Channel.pair()
     stage = os.fork()
@@ -235,7 +238,10 @@ def join(
         run(lambda: enter(pidfd, flags, lambda: (None, body), stdio, theirs, kept), theirs)
     theirs.close()
     try:
-        return Inside(int(str(_expect(ours, "pid"))), ours)
+        return Inside(_forked_by(stage, ours), ours)
+    except BaseException:
+        ours.close()
+        raise
     finally:
         os.waitpid(stage, 0)
 
@@ -348,6 +354,31 @@ def raise_for(answer: Message | None) -> None:
         raise ChildProcessError("the container's first process ended without a word")
     if "error" in answer:
         raise error_of(answer)
+
+
+def _forked_by(stage: int, channel: Channel) -> int:
+    """What a stage has forked, as it says itself.
+
+    Whatever that is has the other end too, and waits for us: of a stage that was killed meanwhile nothing but its own
+    end tells.
+    """
+    try:
+        end = os.pidfd_open(stage)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        # Older releases of gVisor.
+        return int(str(_expect(channel, "pid")))
+    try:
+        poll = select.poll()
+        for fd in (channel.fileno(), end):
+            poll.register(fd, select.POLLIN)
+        poll.poll()
+    finally:
+        os.close(end)
+    if not is_readable(channel, 0):
+        raise ChildProcessError("a process of the container's setup was killed")
+    return int(str(_expect(channel, "pid")))
 
 
 def _expect(channel: Channel, name: str) -> object:

@@ -246,6 +246,7 @@ class Supervisor:
             moments.append(self.kill_at)
         if self.health is not None:
             moments.append(self.health.due_at)
+        moments += self.execs.due()
         if self._is_idle():
             if now >= self.quiet_since + _QUIET_S:
                 self._sleep()

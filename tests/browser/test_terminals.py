@@ -156,6 +156,8 @@ def test_keys_go_past_the_kernels_messages_and_by_them_once_the_line_is_cut(open
     keys.type("bcdefgh")
     expect(screen).to_contain_text("abcdefgh")
     assert lab.page.evaluate("[busy, lines.length]") == [0, 1]
+    assert lab.page.evaluate("nb.panel().sessionContext.session.kernel.serverSettings.token")
+    assert "token" not in lab.page.evaluate("lines[0].url")
 
     lab.save()
     with lab.another_tab() as other:
@@ -170,3 +172,25 @@ def test_keys_go_past_the_kernels_messages_and_by_them_once_the_line_is_cut(open
     expect(screen).to_contain_text("abcdefghijkl")
     assert lab.page.evaluate("busy") > 0
     assert screen.inner_text().count("abc") == 1
+
+
+CUT = """class extends Plain {
+  constructor(...given) { super(...given); this.addEventListener('open', () => this.close()); }
+}"""
+MUTE = "class { close() { this.onclose(); } }"
+
+
+@pytest.mark.parametrize("line", [CUT, MUTE], ids=["it is cut at once", "it never opens"])
+def test_where_a_line_comes_to_nothing_messages_do(open_lab: OpenLab, line: str) -> None:
+    lab = open_lab(LOAD, SLEEPING, "%container exec -it web cat")
+    made = "String(given[0]).includes('/lines/') ? (tried++, new Line(...given)) : new Plain(...given)"
+    lab.page.evaluate(
+        f"() => {{ const Plain = WebSocket, Line = {line}; window.tried = 0;"
+        f" window.WebSocket = new Proxy(Plain, {{ construct: (_, given) => {made} }}); }}"
+    )
+    for number in range(3):
+        lab.run(number)
+    lab.output(2).locator(".xterm").click(timeout=20_000)
+    lab.page.keyboard.type("abc")
+    expect(rows(lab, 2)).to_contain_text("abc")
+    assert lab.page.evaluate("tried") == 1

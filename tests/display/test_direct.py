@@ -85,6 +85,13 @@ class Desk:
         line.send({"kind": "ready", "id": "view"})
         return line
 
+    def told(self) -> Channel:
+        """The same, once it will be told what follows."""
+        page = self.page()
+        assert page.socket.recv(1 << 16) == REPLAY
+        with self.terminal._lock:
+            return page
+
     def left(self) -> list[Path]:
         return list(self.directory.iterdir())
 
@@ -170,23 +177,60 @@ def test_nobody_else_gets_a_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_is_no_message_is_nothing(desk: Desk) -> None:
     page = desk.page()
-    for packet in (b"{", b"[1]", b"\xff", json.dumps({"kind": "in", "data": 3}).encode()):
+    for packet in (b"{", b"[1]", b"\xff", b"[" * 100_000, json.dumps({"kind": "in", "data": 3}).encode()):
         page.socket.send(packet)
     page.send({"kind": "in", "data": "ok", "view": "view"})
     assert page.socket.recv(1 << 16) == REPLAY and page.socket.recv(1 << 16) == OUTPUT + b"ok"
     page.close()
 
 
-def test_a_page_that_takes_nothing_is_let_go(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "_PATIENCE_S", 1)
-    page = desk.page()
-    assert page.socket.recv(1 << 16) == REPLAY
-    flood = threading.Thread(target=lambda: [desk.terminal._direct.output(b"f" * 30_000) for _ in range(100)])
+def test_a_page_that_takes_nothing_keeps_nobody_waiting_and_is_let_go(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "_PATIENCE_S", 60)
+    asleep, awake = desk.told(), desk.told()
+    awake.socket.settimeout(20)
+    flood = threading.Thread(target=lambda: [desk.terminal._direct.output(b"f" * 30_000) for _ in range(30)])
     flood.start()
-    flood.join(20)
-    assert not flood.is_alive()
-    until(lambda: not desk.terminal._direct.output(b""))
+    for _ in range(30):
+        assert awake.socket.recv(1 << 16) == OUTPUT + b"f" * 30_000
+    flood.join()
+    assert asleep.socket.recv(1 << 16) == OUTPUT + b"f" * 30_000
+    awake.close()
+    # So late nobody may be.
+    until(lambda: not desk.terminal._direct.output(b"f" * 100_000))
+
+
+def test_a_page_that_takes_nothing_for_a_while_is_let_go(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "_PATIENCE_S", 1)
+    page = desk.told()
+    monkeypatch.setattr(direct, "_BEHIND_BYTES", 1 << 30)
+    until(lambda: not desk.terminal._direct.output(b"f" * 100_000))
     page.close()
+
+
+def test_a_page_that_is_slow_gets_all_in_order_to_the_end(desk: Desk) -> None:
+    page = desk.told()
+    said = [b"%d," % number * 2000 for number in range(60)] + [b"%d;" % number for number in range(2000)]
+    for each in said:
+        desk.terminal._direct.output(each)
+    desk.program.end()
+    until(lambda: not desk.terminal.widget.alive)
+    packets = list(iter(lambda: page.socket.recv(1 << 16), b""))
+    assert {each[:1] for each in packets} == {OUTPUT}
+    assert b"".join(each[1:] for each in packets) == b"".join(said)
+    page.close()
+
+
+def test_names_that_killed_kernels_left_are_gone_after_an_hour(desk: Desk) -> None:
+    left = [desk.directory / f"nbcontain-{number:032x}.sock" for number in range(2)]
+    others = [desk.directory / "kernel-1.json", desk.directory / "nbcontain-web.sock"]
+    for path in (*left, *others):
+        path.touch()
+        os.utime(path, (0, 0))
+    os.utime(left[1])
+    desk.page().close()
+    until(lambda: sorted(desk.left()) == sorted([left[1], *others]))
 
 
 def test_the_end_of_the_program_is_the_end_of_its_lines(desk: Desk) -> None:

@@ -98,6 +98,11 @@ def test_a_table_is_drawn_again_when_something_has_happened_and_only_then(world:
     assert len(output) == 2
 
 
+def test_as_text_it_is_a_table_like_others(world: World) -> None:
+    table = world.table()
+    assert repr(table) == str(table) == table.text()
+
+
 def test_below_another_cell_it_stays_as_it_was(world: World) -> None:
     world.following.show(world.table())
     until(lambda: world.looks == 2)

@@ -1,14 +1,35 @@
-"""A child that does calls of the kernel and nothing else."""
+"""A child that does calls of the kernel and nothing else.
+
+It is forked by a process with one thread, which that of the tests may not be: without glibc's help the child would find
+its memory locked by a thread that it has not.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
+from typing import ParamSpec
 
 import pytest
 
 from nbcontain.linux import forks
+from reliability.deeds import elsewhere
+
+P = ParamSpec("P")
+
+
+def with_one_thread(test: Callable[P, None]) -> Callable[P, None]:
+    """In a process of its own."""
+
+    @wraps(test)
+    def run(*args: P.args, **named: P.kwargs) -> None:
+        done = elsewhere(partial(test, *args, **named))
+        assert (done.signal, done.status) == (0, 0), done.words
+
+    return run
 
 
 def ended(pid: int) -> int:
@@ -29,6 +50,7 @@ def failed_in_child(calls: forks.Calls) -> tuple[int, bool]:
     return int(number), is_last == "1"
 
 
+@with_one_thread
 def test_a_child_becomes_a_program_that_gets_every_word_and_leads_a_session(tmp_path: Path) -> None:
     script = 'printf "%s|" "$@" "$A" "$B" >"$1"; test $(cut -d" " -f6 /proc/self/stat) = $$; exit $((7 + $?))'
     words = ["sh", "-c", script, "sh", str(tmp_path / "told"), "", "a b", "ä"]
@@ -37,15 +59,18 @@ def test_a_child_becomes_a_program_that_gets_every_word_and_leads_a_session(tmp_
     assert (tmp_path / "told").read_text(encoding="utf-8") == f"{tmp_path}/told||a b|ä|one=two||"
 
 
+@with_one_thread
 def test_a_child_with_no_words_and_no_environment_becomes_its_program() -> None:
     assert ended(forks.Calls(forks.execute("/bin/true", ["true"], {})).fork()) == 0
 
 
+@with_one_thread
 def test_what_cannot_be_executed_is_told_to_the_child() -> None:
     calls = forks.Calls(forks.lead_session(), forks.execute("/nothing/there", ["x"], {}))
     assert failed_in_child(calls) == (errno.ENOENT, True)
 
 
+@with_one_thread
 def test_nothing_is_done_after_a_call_that_does_not_succeed() -> None:
     # No filter ends without an answer.
     calls = forks.Calls(forks.load_filter(bytes(8), 0), forks.execute("/bin/true", ["true"], {}))

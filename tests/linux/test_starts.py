@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
+
+import pytest
 
 from machine import until
 from nbcontain.linux import starts
@@ -25,3 +28,9 @@ def test_a_process_is_ended_by_pid_and_beginning_and_another_of_that_number_is_n
     assert starts.start_time(child.pid) == began and os.path.exists(f"/proc/{child.pid}")
     assert child.wait() == -signal.SIGKILL
     starts.kill(child.pid, began)
+
+
+def test_where_the_kernel_does_not_tell_of_namespaces_nobody_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starts, "children_of", lambda pid: [1, 2])
+    monkeypatch.setattr(starts, "open", lambda *_, **__: io.StringIO("Name:\tx\nPid:\t2\n"), raising=False)
+    assert starts.further_of(os.getpid()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import select
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from machine import SLEEP, Machine, children_of, supervisor_of, until
-from nbcontain.errors import CommandNotExecutable, CommandNotFound, SetupFailed
+from nbcontain.errors import CommandNotExecutable, CommandNotFound, NotRunning, SetupFailed
 from nbcontain.linux import syscalls
 from nbcontain.linux.cgroups import Tree
 from nbcontain.runtime.bundle import Bundle
@@ -24,6 +25,7 @@ from nbcontain.runtime.messages import Channel
 from nbcontain.runtime.namespaces import flags_of
 from nbcontain.runtime.stage import Inside
 
+PTRACE_SEIZE, WALL = 0x4206, 0x4000_0000
 LOOK = """
 grep -E '^(Umask|TracerPid|Uid|Gid|Groups|Threads|Sig[A-Z][a-z]|ShdPnd|Cap|NoNew|Seccomp|Cpus)' /proc/self/status
 cat /proc/self/limits /proc/self/cgroup /proc/self/oom_score_adj /proc/self/sessionid; readlink /proc/self/ns/*
@@ -236,3 +238,111 @@ def test_what_a_stage_has_forked_ends_if_the_stage_did_not_live_to_tell_of_it(
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
         for fd in (reading, pidfd, *(() if is_heard else (holder,))):
             os.close(fd)
+
+
+@pytest.mark.timeout(60)
+def test_a_stage_that_is_killed_between_its_fork_and_telling_of_it_keeps_nobody_waiting(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has forked holds its end, and waits, too."""
+    container = machine.start(SLEEP)
+    none_for_answered(container)
+    if "pid" not in container.bundle.spec.linux.namespaces:
+        pytest.skip("what runs in it is in no namespace of its own")
+    monkeypatch.setattr(Channel, "say", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    pidfd, null = os.pidfd_open(container.pid or 0), os.open(os.devnull, os.O_RDWR)
+    try:
+        execs = Execs(container.bundle, pidfd, select.poll(), is_root=machine.engine.host.is_root)
+        with pytest.raises(ChildProcessError):
+            execs.start(None, container._exec_order(("true",), (), "", ""), [null] * 3)
+        # And that is reaped.
+        (end,) = execs._running
+        assert select.select([end], [], [], 10)[0]
+        execs.serve(end)
+        assert len(execs) == 0
+    finally:
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
+        os.close(pidfd)
+        os.close(null)
+
+
+@pytest.mark.timeout(90)
+def test_whoever_traces_a_program_and_never_hears_of_its_end_keeps_nobody_waiting(machine: Machine) -> None:
+    """As a program inside may do it, which the filter allows: the parent of who is traced hears of it last."""
+    container = machine.start(SLEEP)
+    supervisor = supervisor_of(container.pid)
+    codes: list[int] = []
+    asking = threading.Thread(target=lambda: codes.append(machine.execute(container, "sleep", "1000")[0]))
+    asking.start()
+
+    def sleeping() -> list[int]:
+        words = {pid: Path(f"/proc/{pid}/cmdline") for pid in children_of(supervisor)}
+        return [pid for pid, path in words.items() if path.exists() and path.read_bytes() == b"sleep\0" b"1000\0"]
+
+    until(lambda: bool(sleeping()))
+    (traced,) = sleeping()
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+    if ptrace(PTRACE_SEIZE, traced, None, None):
+        pytest.skip("a program of another user is not traced")
+    try:
+        os.kill(traced, signal.SIGKILL)
+        asking.join(20)
+        assert codes == [128 + signal.SIGKILL]
+        assert machine.execute(container, "sh", "-c", "exit 7")[0] == 7
+        assert children_of(supervisor)[traced] == "Z"
+    finally:
+        os.waitpid(traced, WALL)
+    # At once: nobody's end in there is over, and so not the container's, before all that ended are reaped.
+    until(lambda: "Z" not in children_of(supervisor).values())
+
+
+def test_a_container_that_ends_while_somebody_asks_for_a_program_is_said_to_have_ended(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = machine.start(SLEEP)
+
+    def left() -> Channel:
+        ours, theirs = Channel.pair()
+        theirs.close()
+        return ours
+
+    monkeypatch.setattr(container, "_connected", left)
+    for asked in (
+        lambda: container.execute(("true",)), lambda: container.exec_detached(("true",)),
+        lambda: container.exec_terminal(("true",), size=(24, 80)), container.check,
+        lambda: container.call("m", "f", {}, []),
+    ):  # fmt: skip
+        with pytest.raises(NotRunning):
+            asked()
+
+
+def test_where_the_container_has_just_ended_that_is_said_and_no_step_of_a_setup(machine: Machine) -> None:
+    container = machine.start(SLEEP)
+    none_for_answered(container)
+    if "pid" not in container.bundle.spec.linux.namespaces:
+        pytest.skip("what runs in it is in no namespace of its own")
+    order, pidfd = container._exec_order(("true",), (), "", ""), os.pidfd_open(container.pid or 0)
+    execs = Execs(container.bundle, pidfd, select.poll(), is_root=machine.engine.host.is_root)
+    execs._last = order
+    execs._expect()
+    os.kill(container.pid or 0, signal.SIGKILL)
+    assert select.select([pidfd], [], [], 10)[0]
+    (client, asked), null = Channel.pair(), os.open(os.devnull, os.O_RDWR)
+    try:
+        execs.start(asked, order, [null] * 3)
+        stage = next(iter(execs._running))
+        assert select.select([stage], [], [], 10)[0]
+        execs.serve(stage)
+        assert client.receive()[0]["error"] == "NotRunning"  # type: ignore[index]
+        while len(execs):
+            (ready, *_), _, _ = select.select(list(execs._running), [], [], 10)
+            execs.serve(ready)
+        execs._last = None
+        with pytest.raises(NotRunning):
+            execs.start(None, order, [null] * 3)
+    finally:
+        execs.dismiss()
+        os.close(null)
+        os.close(pidfd)

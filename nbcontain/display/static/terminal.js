@@ -45,7 +45,8 @@ const ANSWER = /^\x1b(\[[?>=]?[\d;]*(c|n|R|t|\$y)|[\]P][^]*)$/;
 
 // A websocket to the kernel's end of the terminal, past kernel messages, if Jupyter's server leads to one (relay.py).
 async function lineOf(model, id) {
-  const config = JSON.parse(document.getElementById('jupyter-config-data')?.textContent || '{}');
+  // A script, which no output that a page has cleaned can hold: what says where keys go comes with the page.
+  const config = JSON.parse(document.querySelector('script#jupyter-config-data')?.textContent || '{}');
   if (!config.nbcontainLines) return null;
   const name = await new Promise((resolve) => {
     const patience = setTimeout(() => { model.off('msg:custom', take); resolve(''); }, 5000);
@@ -61,10 +62,13 @@ async function lineOf(model, id) {
   if (!name) return null;
   const url = new URL(`${config.wsUrl || config.baseUrl || '/'}nbcontain/lines/${name}`, location.href);
   url.protocol = url.protocol.replace('http', 'ws');
-  if (config.token) url.searchParams.set('token', config.token);
+  // As Jupyter's own websockets do: at home the cookie says who we are, and proxies write URLs down.
+  if (config.token && url.host !== location.host) url.searchParams.set('token', config.token);
   const line = new WebSocket(url);
   line.binaryType = 'arraybuffer';
-  return new Promise((resolve) => { line.onopen = () => resolve(line); line.onclose = () => resolve(null); });
+  // What stands between may leave it open whether there is a way.
+  const patience = setTimeout(() => line.close(), 5000);
+  return new Promise((resolve) => { line.onopen = () => resolve(line); line.onclose = () => resolve(null); }).finally(() => clearTimeout(patience));
 }
 
 function render({ model, el }) {
@@ -138,7 +142,8 @@ function render({ model, el }) {
   const begin = async () => {
     const [{ Terminal, FitAddon }, opened] = await Promise.all([loaded(model), lineOf(model, id)]);
     if (isOver) { opened?.close(); return; }
-    line = opened;
+    // It may have been cut already, while xterm.js came.
+    line = opened?.readyState === 1 ? opened : null;
     if (!card.isConnected && !el.isConnected) await new Promise((resolve) => setTimeout(resolve, 50));
     term = new Terminal({
       rows: 18, cols: 80, scrollback: 5000, fontSize: 12, fontFamily: getComputedStyle(box).fontFamily, theme: theme(box), minimumContrastRatio: 4.5,

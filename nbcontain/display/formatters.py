@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nbcontain.display import looking
@@ -49,10 +51,13 @@ def register(
         own.pop(Watched, None)
     else:
         own.for_type(Watched, follow)
-    own.for_type_by_name("nbcontain.display.opened", "Opened", lambda value: looking.show_opened(value, mode))
-    own.for_type_by_name("nbcontain.display.xrayed", "Xrayed", lambda value: looking.show_xray(value, mode))
-    own.for_type_by_name("nbcontain.images", "Layers", lambda value: looking.show_layers(value, mode))
-    own.for_type_by_name("nbcontain.display.explored", "Explored", lambda value: looking.show_explored(value, mode))
+    for module, name, show_it in (
+        ("nbcontain.display.opened", "Opened", looking.show_opened),
+        ("nbcontain.display.xrayed", "Xrayed", looking.show_xray),
+        ("nbcontain.images", "Layers", looking.show_layers),
+        ("nbcontain.display.explored", "Explored", looking.show_explored),
+    ):
+        _register_by_name(own, module, name, partial(_shown_as, show_it, mode))
     own.for_type(Image, show)
     own.for_type(RunResult, show)
     formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(value.text()))
@@ -60,6 +65,18 @@ def register(
     formatters["text/html"].for_type(
         Verdict, lambda verdict: verdict.value.html() if hasattr(verdict.value, "html") else None
     )
+
+
+def _register_by_name(own: Any, module: str, name: str, show: Callable[[Any], None]) -> None:
+    """For a type that may not be imported yet. Of one that was shown before, IPython looks at no name any more."""
+    if module in sys.modules:
+        own.for_type(getattr(sys.modules[module], name), show)
+    else:
+        own.for_type_by_name(module, name, show)
+
+
+def _shown_as(show: Callable[[Any, Mode], None], mode: Mode, value: Any) -> None:
+    show(value, mode)
 
 
 def _verdict_text(verdict: Verdict) -> str:

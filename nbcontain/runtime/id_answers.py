@@ -9,6 +9,7 @@ from nbcontain.linux import notify
 from nbcontain.linux.notify import Call
 from nbcontain.runtime.asked import MASK, Asked, numbers
 from nbcontain.runtime.kept_ids import Ids, People
+from nbcontain.store.makers import Notes
 
 _MAX_GROUPS = 65536
 
@@ -16,8 +17,8 @@ _MAX_GROUPS = 65536
 class IdAnswers:
     """Each method answers the call that it is called after."""
 
-    def __init__(self, asked: Asked, people: People) -> None:
-        self._asked, self._people = asked, people
+    def __init__(self, asked: Asked, people: People, notes: Notes) -> None:
+        self._asked, self._people, self._notes = asked, people, notes
 
     def getuid(self, call: Call) -> None:
         self._asked.give(call, self._people.who(call.pid).uids[0])
@@ -56,8 +57,13 @@ class IdAnswers:
         after = changed(now)
         self._asked.check(call)
         if after != now:
-            self._people.become(call.pid, after)
+            self._become(call, after)
         self._asked.give(call)
+
+    def _become(self, call: Call, ids: Ids) -> None:
+        self._people.become(call.pid, ids)
+        if ids.file_uid:
+            self._notes.note(ids.file_uid, ids.file_gid)
 
     def setuid(self, call: Call) -> None:
         self._change(call, lambda ids: ids.with_one("uid", call.arguments[0] & MASK))
@@ -88,7 +94,7 @@ class IdAnswers:
         after = now.with_files(kind, call.arguments[0] & MASK)
         self._asked.check(call)
         if after != now:
-            self._people.become(call.pid, after)
+            self._become(call, after)
         self._asked.give(call, now.file_uid if kind == "uid" else now.file_gid)
 
     def setgroups(self, call: Call) -> None:

@@ -197,12 +197,15 @@ def run_later(
     image: str | Image, command: Any = None, *, detach: bool = False, input: Any = None, check: bool = True,
     put: Mapping[str, Any] | None = None, get: str | Sequence[str] = (), **options: Any,
 ) -> Callable[[], Task[Any]]:  # fmt: skip
-    """What begins such a task, on any thread. Raises UsageError now."""
+    """What begins such a task, on any thread. Raises UsageError, Unavailable now."""
+    from nbcontain import objects
+
     chosen = run_options(image, command, {**options, "detach": detach, "no_raise": not check})
     paths = (get,) if isinstance(get, str) else tuple(get)
     for each in paths:
         if not each.startswith("/"):
             raise UsageError(f"run: get={each!r}", hint="a path inside, as in get='/data/out.csv'")
+        objects.require(each)
     if paths and detach:
         raise UsageError("run: get takes files when the program has ended, and detach does not wait for that",
                          hint="container['/data/out.csv'].value, later")  # fmt: skip

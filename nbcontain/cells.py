@@ -151,7 +151,7 @@ def cell_of(engine: Engine, line: str, body: str, variables: Variables) -> Cell:
     command = options.command[1:] if options.command[:1] == ("--",) else options.command
     if options.tty or options.interactive:
         raise UsageError(f"%%container {verb}: a cell is no terminal", hint=f"%container {verb} -it")
-    exchange = Exchange.of(options, variables.named, variables.give)
+    exchange = Exchange.of(options, variables)
     script = Script.of(body, options.interpreter, command) if options.interpreter or not command else None
     if script is None:
         if options.stdin:

@@ -28,26 +28,31 @@ if TYPE_CHECKING:
 _PUT = re.compile(r"(?P<name>.+?):(?P<path>/.*)", re.DOTALL)
 _GET = re.compile(r"(?P<name>.+?)=(?P<path>/.*)", re.DOTALL)
 
-Named = Callable[[str], Any]
-"""What a name stands for. Raises UsageError."""
+
+class Names:
+    """What names in --put, --get and --stdin stand for: files of this machine."""
+
+    def named(self, name: str) -> Any:
+        """What there is by this name. Raises UsageError."""
+        path = Path(name)
+        if not path.exists():
+            raise UsageError(f"there is no file {name}", hint="a path, as in ./data.csv")
+        return path
+
+    def require(self, name: str, path: str) -> None:
+        """Raises Unavailable where `give` could not make anything of a file called `path`: asked before the work."""
+
+    def give(self, name: str, path: str, data: bytes) -> None:
+        """Make the name stand for what a file of a container held, `path` inside. Raises UsageError, Unavailable."""
+        try:
+            files.replace(Path(name).absolute(), data, 0o644, durable=False)
+        except OSError as error:
+            raise UsageError(f"cannot write {name}", why=error.strerror or "") from error
+
+
+FILES = Names()
 Give = Callable[[str, str, bytes], None]
-"""Takes what came out: the name it is for, its path inside, and what was in there."""
-
-
-def file_named(name: str) -> Path:
-    """A file or directory of this machine. Raises UsageError."""
-    path = Path(name)
-    if not path.exists():
-        raise UsageError(f"there is no file {name}", hint="a path, as in ./data.csv")
-    return path
-
-
-def to_file(name: str, _: str, data: bytes) -> None:
-    """Write it to a file of this machine. Raises UsageError."""
-    try:
-        files.replace(Path(name).absolute(), data, 0o644, durable=False)
-    except OSError as error:
-        raise UsageError(f"cannot write {name}", why=error.strerror or "") from error
+"""`Names.give`, or what else takes what came out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +64,34 @@ class Exchange:
     gets: tuple[tuple[str, str], ...] = ()
     """Names, and the paths inside whose content they are to have."""
     stdin: Any = None
-    give: Give = field(default=to_file, compare=False)
+    give: Give = field(default=FILES.give, compare=False)
     prepare: Callable[[Container], None] | None = field(default=None, compare=False)
     """What is to be done besides, when everything has been put in."""
 
     @classmethod
-    def of(cls, options: RunOptions | ExecOptions, named: Named = file_named, give: Give = to_file) -> Exchange:
-        """What these options ask for. What cannot be written as a file is told here. Raises UsageError."""
+    def of(cls, options: RunOptions | ExecOptions, names: Names = FILES) -> Exchange:
+        """What these options ask for. What cannot be written as a file, or made of one, is told here.
+
+        Raises UsageError, Unavailable.
+        """
         from nbcontain import objects
 
         puts, gets = [], []
         for text in options.put:
             name, path = _parts(_PUT, "--put", text, "--put df:/data/in.csv")
-            value = named(name)
+            value = names.named(name)
             puts.append((path, value if isinstance(value, Path) else objects.content(path, value)))
         for text in options.get:
-            gets.append(_parts(_GET, "--get", text, "--get df=/data/out.csv"))
+            name, path = _parts(_GET, "--get", text, "--get df=/data/out.csv")
+            names.require(name, path)
+            gets.append((name, path))
         if gets and options.detach:
             raise UsageError(
                 "--get takes something out when the program has ended, and -d does not wait for that",
                 hint="leave -d out, or take it later:  %container cp",
             )  # fmt: skip
-        return cls(tuple(puts), tuple(gets), _readable(named(options.stdin)) if options.stdin else None, give)
+        stdin = _readable(names.named(options.stdin)) if options.stdin else None
+        return cls(tuple(puts), tuple(gets), stdin, names.give)
 
     def refuse(self, where: str, *, puts: bool = False) -> None:
         """Raises UsageError for what cannot be done there; with `puts`, something can be put."""

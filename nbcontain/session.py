@@ -117,7 +117,7 @@ class Session:
             print(asked, end="")
             return None
         if isinstance(options, RunOptions | ExecOptions):
-            options = replace(options, exchange=Exchange.of(options, variables.named, variables.give))
+            options = replace(options, exchange=Exchange.of(options, variables))
         if group == "compose":
             options = self._compose.seen(options)
         value = command.function(self.engine, options)

@@ -12,14 +12,14 @@ from typing import Any
 
 from nbcontain.commands import split
 from nbcontain.errors import UsageError, did_you_mean
-from nbcontain.exchange import file_named, to_file
+from nbcontain.exchange import Names
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 _OF_OBJECTS = ("--put", "--stdin")
 """Flags that name a variable for what it is, and not for its text."""
 
 
-class Variables:
+class Variables(Names):
     """What names mean where a command stands: in a cell, or in a function with variables of its own."""
 
     def __init__(self, shared: dict[str, Any], own: Mapping[str, Any] | None = None) -> None:
@@ -44,7 +44,7 @@ class Variables:
         if match is not None and match[1] is not None:
             return self._value(match[1])
         if not name.isidentifier():
-            return file_named(name)
+            return super().named(name)
         if name not in self._own and name not in self._shared:
             otherwise = f"define it in a cell before; a file is ./{name}"
             data = [known for known, value in {**self._shared, **self._own}.items() if is_data(known, value)]
@@ -52,14 +52,24 @@ class Variables:
             raise UsageError(f"there is no variable {name}", hint=hint)
         return self._own.get(name, self._shared.get(name))
 
+    def require(self, name: str, path: str) -> None:
+        """Raises Unavailable where no variable can hold what a file called `path` would be."""
+        from nbcontain import objects
+
+        if name.isidentifier():
+            objects.require(path)
+
     def give(self, name: str, path: str, data: bytes) -> None:
-        """Make a variable of that name hold what a file held; what is no name is a file. Raises UsageError."""
+        """Make a variable of that name hold what a file held; what is no name is a file.
+
+        Raises UsageError, Unavailable.
+        """
         from nbcontain import objects
 
         if name.isidentifier():
             self._shared[name] = objects.read(path, data)
         else:
-            to_file(name, path, data)
+            super().give(name, path, data)
 
     def _value(self, expression: str) -> Any:
         scope = {**self._shared, **self._own}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy
+import pandas
+import polars.testing
 import pytest
 
 import nbcontain as nb
 import notebooks
 import places
-from nbcontain.errors import CommandNotFound, ContainerFailed, UsageError
+from nbcontain.errors import CommandNotFound, ContainerFailed, Unavailable, UsageError
 from nbcontain.variables import Variables
 from notebooks import Notebook
 
@@ -201,9 +205,6 @@ def test_what_did_not_come_about_cannot_be_had(notebook: Notebook) -> None:
 
 
 def test_tables_and_arrays_come_back_as_what_they_were(notebook: Notebook) -> None:
-    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
-    numpy = pytest.importorskip("numpy", reason="numpy is not installed")
-    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     frame = pandas.DataFrame({"a": [1, 2], "b": ["x", "ä"]})
     notebook.shell.user_ns.update(df=frame, array=numpy.arange(6).reshape(2, 3))
     for suffix in ("csv", "tsv", "parquet", "json"):
@@ -215,6 +216,49 @@ def test_tables_and_arrays_come_back_as_what_they_were(notebook: Notebook) -> No
     assert (notebook["back"] == notebook["array"]).all()
     result = notebook.run("%container run --rm --stdin df box cat")
     pandas.testing.assert_frame_equal(result.df(), frame, check_dtype=False)
+
+
+@pytest.fixture
+def libraries(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets only these of pandas, polars and numpy be installed."""
+
+    def only(names: str) -> None:
+        def found(name: str) -> object:
+            return find_spec(name) if name in names.split() else None
+
+        monkeypatch.setattr("nbcontain.objects.find_spec", found)
+
+    return only
+
+
+def test_where_there_is_polars_alone_tables_are_its_own(
+    notebook: Notebook, libraries: Callable[[str], None]
+) -> None:
+    libraries("polars")
+    frame = polars.DataFrame({"a": [1, 2], "b": ["x", "ä"]})
+    notebook.shell.user_ns.update(df=frame)
+    for suffix in ("csv", "tsv", "parquet", "jsonl"):
+        way = f"--put df:/in.{suffix} --get back=/out.{suffix}"
+        notebook.run(f"%container run --rm {way} box cp /in.{suffix} /out.{suffix}")
+        polars.testing.assert_frame_equal(notebook["back"], frame)
+
+
+def test_without_a_library_it_is_said_before_anything_runs(
+    notebook: Notebook, libraries: Callable[[str], None]
+) -> None:
+    libraries("")
+    for name, library in (("/t.parquet", "pandas pyarrow"), ("/a.npy", "numpy")):
+        with pytest.raises(Unavailable, match=f"need {library}") as said:
+            notebook.run(f"%container run --rm --get back={name} box true")
+        assert said.value.hint == f"%pip install {library}"
+        with pytest.raises(Unavailable, match=f"need {library}"):
+            nb.run("box", "true", get=name)
+        assert notebook.engine.containers() == []
+    notebook.run("%container run --rm --get back=/t.csv box sh -c 'echo a,b > /t.csv'")
+    assert notebook["back"] == "a,b\n"
+    result = notebook.run("%container run --rm box echo a,b")
+    with pytest.raises(Unavailable, match="pandas or polars"):
+        result.df()
 
 
 # --- variables in lines, silence ---

@@ -187,7 +187,7 @@ def _table(engine: Engine, project: str, containers: Sequence[Container]) -> Tab
     rows = tuple(
         (
             each.name, each.image, command_line(each.info.command)[:32], each.info.labels.get(model.SERVICE, ""),
-            each.info.created, describe_status(each, each.status), engine.networks.reach(each)[0],
+            each.info.created, describe_status(each, *each.look()), engine.networks.reach(each)[0],
         )
         for each in containers
     )  # fmt: skip

@@ -19,6 +19,7 @@ from nbcontain.exchange import Exchange
 from nbcontain.filters import CONTAINERS
 from nbcontain.inspection import container_document
 from nbcontain.options import option, with_defaults
+from nbcontain.runtime.bundle import State
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.runtime.signals import signal_number
@@ -88,23 +89,23 @@ def container_ps(engine: Engine, words: PsWords) -> object:
     # As with docker: who asks for the stopped ones, or for the last, wants to see them.
     asked = [each.partition("=")[0].strip().lower() for each in words.filters]
     shows_all = words.all or last > 0 or "status" in asked or "exited" in asked
-    found = [(each, each.status) for each in engine.containers(words.filters)]
-    shown = [(each, status) for each, status in found if shows_all or status in ("running", "restarting")]
+    found = [(each, *each.look()) for each in engine.containers(words.filters)]
+    shown = [row for row in found if shows_all or row[1] in ("running", "restarting")]
     shown = shown[:last] if last > 0 else shown
     if words.quiet and wanted.template is None:
-        return Lines(tuple(each.id if words.no_trunc else each.id[:12] for each, _ in shown))
-    sizes = _sizes(engine, shown) if words.size or wanted.asks("Size") else {}
+        return Lines(tuple(each.id if words.no_trunc else each.id[:12] for each, *_ in shown))
+    sizes = _sizes(engine, [each for each, *_ in shown]) if words.size or wanted.asks("Size") else {}
     if wanted.template is not None:
-        rows = [container_row(each, status, sizes.get(each.id), engine.networks.reach(each), full=words.no_trunc)
-                for each, status in shown]
+        rows = [container_row(*row, sizes.get(row[0].id), engine.networks.reach(row[0]), full=words.no_trunc)
+                for row in shown]
         return wanted.of(rows, CONTAINER_TITLES, "containers")
-    reached = [engine.networks.reach(each)[0] if status == "running" else "" for each, status in shown]
+    reached = [engine.networks.reach(each)[0] if status == "running" else "" for each, status, _ in shown]
     has_ports = any(reached)
     drawn = tuple(
-        (*_ps_row(each, status, words.no_trunc), *([ports] if has_ports else []), *sizes.get(each.id, ())[: words.size])
-        for (each, status), ports in zip(shown, reached, strict=True)
+        (*_ps_row(*row, words.no_trunc), *([ports] if has_ports else []), *sizes.get(row[0].id, ())[: words.size])
+        for row, ports in zip(shown, reached, strict=True)
     )
-    running = sum(status == "running" for _, status in found)
+    running = sum(status == "running" for _, status, _ in found)
     rest = len(found) - running
     footer = f"{running} running · {rest} stopped" + ("" if shows_all or not rest else "  (-a shows them)")
     code = [Column(title, look="code") for title in ("ID", "COMMAND")]
@@ -117,30 +118,29 @@ def container_ps(engine: Engine, words: PsWords) -> object:
                    again=lambda: cast(Watched, container_ps(engine, words)), kinds=("container",))  # fmt: skip
 
 
-def _sizes(engine: Engine, shown: Sequence[tuple[Container, str]]) -> dict[str, tuple[int, int]]:
+def _sizes(engine: Engine, shown: Sequence[Container]) -> dict[str, tuple[int, int]]:
     """Per container, what it wrote, and that with its image's layers."""
     images = {str(image.id): image.size_bytes for _, image in engine.images()}
     from nbcontain.store.gc import written_bytes
 
-    wrote = {each.id: written_bytes(engine.store.written_at(each.id)) for each, _ in shown}
-    return {each.id: (wrote[each.id], wrote[each.id] + images.get(each.info.image_id, 0)) for each, _ in shown}
+    wrote = {each.id: written_bytes(engine.store.written_at(each.id)) for each in shown}
+    return {each.id: (wrote[each.id], wrote[each.id] + images.get(each.info.image_id, 0)) for each in shown}
 
 
-def _ps_row(container: Container, status: str, full: bool) -> tuple[str, ...]:
+def _ps_row(container: Container, status: str, state: State, full: bool) -> tuple[str, ...]:
     text = command_line(container.info.command)
     return (
         container.id if full else container.id[:12],
         container.image,
         text if full or len(text) <= 24 else text[:23] + "…",
         container.info.created,
-        describe_status(container, status),
+        describe_status(container, status, state),
         container.name,
     )
 
 
-def describe_status(container: Container, status: str) -> str:
+def describe_status(container: Container, status: str, state: State) -> str:
     """docker's STATUS: "Up 3 minutes", "Exited (0) 2 hours ago"."""
-    state = container.state()
     match status:
         case "running":
             return f"Up {ago(state.started_at).removesuffix(' ago')}{condition(container)}"

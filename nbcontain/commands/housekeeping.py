@@ -90,7 +90,7 @@ def _verbose(engine: Engine, usage: Usage) -> Sections:
          Column("CREATED", ago), "STATUS", "NAMES"),
         [
             (each.id[:12], each.image, command_line(each.info.command)[:40], wrote, each.info.created,
-             status_shown(each, status), each.name)
+             status_shown(each, status, each.state()), each.name)
             for each, status, wrote in usage.containers
         ], "", "containers", "Containers space usage",
     )  # fmt: skip
@@ -206,7 +206,7 @@ def _image_plan(engine: Engine, words: ImagePruneWords) -> list[tuple[str, str, 
 
 def _container_plan(engine: Engine, words: PruneWords) -> list[tuple[str, str, str, int | None]]:
     return [
-        ("container", each.name, f"of {each.image}, {status_shown(each, each.status)}", None)
+        ("container", each.name, f"of {each.image}, {status_shown(each, *each.look())}", None)
         for each in engine.housekeeping.stopped_containers(words.filters)
     ]
 

@@ -10,6 +10,7 @@ from nbcontain.display.template_functions import Method
 from nbcontain.filters import moment
 from nbcontain.oci.image import History, Image, Layer
 from nbcontain.oci.reference import Reference
+from nbcontain.runtime.bundle import State
 from nbcontain.runtime.container import Container
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def image_row(
 
 
 def container_row(
-    container: Container, status: str, size_bytes: tuple[int, int] | None, reach: tuple[str, str], *, full: bool
-) -> Row:
+    container: Container, status: str, state: State, size_bytes: tuple[int, int] | None, reach: tuple[str, str],
+    *, full: bool,
+) -> Row:  # fmt: skip
     """One line of `ps`. `size_bytes` is what it wrote, and that with its image; `reach` its ports and networks."""
     ports, networks = reach
     info = container.info
@@ -73,7 +75,7 @@ def container_row(
         "RunningFor": since(info.created),
         "Ports": ports,
         "State": "dead" if status == "lost" else "paused" if status == "running" and container.is_paused else status,
-        "Status": status_shown(container, status),
+        "Status": status_shown(container, status, state),
         "Size": size,
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(info.labels.items())),
         "Label": Method(lambda name: info.labels.get(name, "") if isinstance(name, str) else ""),
@@ -83,11 +85,11 @@ def container_row(
     }
 
 
-def status_shown(container: Container, status: str) -> str:
+def status_shown(container: Container, status: str, state: State) -> str:
     """docker's Status, in its very words: "Up About a minute"."""
     import time
 
-    state, now = container.state(), time.time()
+    now = time.time()
     match status:
         case "running":
             return f"Up {lasting(now - (state.started_at or now))}{condition(container)}"

@@ -67,12 +67,14 @@ class Table:
             return "\n".join(" ".join(row) for row in self._shown())
         columns = self._columns()
         cells = [[column.title.upper() for column in columns], *self._shown()]
-        widths = [max(_width(row[i]) for row in cells) for i in range(len(columns))]
+        wide = [[_width(text) for text in row] for row in cells]
+        most = [max(column) for column in zip(*wide, strict=True)]
+        to_the_right = [column.look == "num" for column in columns]
         drawn = []
-        for row in cells:
+        for row, widths in zip(cells, wide, strict=True):
             parts = [
-                " " * (width - _width(text)) + text if column.look == "num" else text + " " * (width - _width(text))
-                for text, width, column in zip(row, widths, columns, strict=True)
+                " " * (width - own) + text if is_right else text + " " * (width - own)
+                for text, own, width, is_right in zip(row, widths, most, to_the_right, strict=True)
             ]
             drawn.append("  ".join(parts).rstrip())
         head = [f"{self.title}:", ""] if self.title else []

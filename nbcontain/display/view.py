@@ -103,7 +103,8 @@ def update(view: View, record: Record) -> View:
     speaks = True
     match event:
         case Started():
-            task, speaks = _started(task, event, record.time), not event.waiting or bool(event.why)
+            task, fresh = _started(task, event, record.time)
+            speaks = not event.waiting or bool(event.why)
         case Progress():
             task = replace(task, done=event.done, total=event.total, unit=event.unit)
             if task.started_at is not None and record.time - task.started_at < _AT_ONCE_S:
@@ -125,17 +126,18 @@ def update(view: View, record: Record) -> View:
     )
 
 
-def _started(task: TaskView, event: Started, time: float) -> TaskView:
+def _started(task: TaskView, event: Started, time: float) -> tuple[TaskView, tuple[Line, ...]]:
     parent = event.parent if event.parent != event.task else None
     task = replace(task, name=event.name, parent=parent or task.parent, span=event.span or task.span)
     task = replace(task, why=event.why or task.why)
     if event.waiting:
-        return task
-    if task.runs:
-        task = _with_lines(task, (Line((Run("started again"),), "note"),))
-    return replace(
+        return task, ()
+    fresh = (Line((Run("started again"),), "note"),) if task.runs else ()
+    task = _with_lines(task, fresh) if fresh else task
+    task = replace(
         task, state="running", started_at=time, finished_at=None, exit_code=None, detail="", runs=task.runs + 1
     )
+    return task, fresh
 
 
 def _output(task: TaskView, event: Output) -> tuple[TaskView, tuple[Line, ...]]:

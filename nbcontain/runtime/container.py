@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nbcontain.runtime.leash import Leash
 
 Status = Literal["created", "running", "restarting", "exited", "lost"]
+_NOW: Mapping[str, Status] = {"running": "running", "restarting": "restarting", "stopped": "exited"}
 _START_S = 60.0
 
 
@@ -83,18 +84,16 @@ class Container:
     @property
     def status(self) -> Status:
         """How it is now. *lost* is one whose supervisor was killed, and the container with it."""
-        is_alive = self.bundle.is_alive()
-        match self.state().status:
-            case "running":
-                # Asked again: it may have ended between the two looks.
-                return "running" if is_alive else "exited" if self.state().status == "stopped" else "lost"
-            case "restarting":
-                # Without its supervisor nobody starts it again: then it just ended.
-                return "restarting" if is_alive else "exited"
-            case "stopped":
-                return "exited"
-            case _:
-                return "created"
+        return self.look()[0]
+
+    def look(self) -> tuple[Status, State]:
+        """How it is now, and the state that says so."""
+        state = self.state()
+        if state.status in ("running", "restarting") and not self.bundle.is_alive():
+            state = self.state()  # asked again: it may have ended between the two looks
+            # One that waits to be started again has ended: without its supervisor nobody starts it.
+            return ("lost" if state.status == "running" else "exited"), state
+        return _NOW.get(state.status, "created"), state
 
     @property
     def is_active(self) -> bool:
@@ -131,15 +130,9 @@ class Container:
         self.bundle.unlock()
 
     def launch(
-        self,
-        launcher: Launcher,
-        *,
-        leash: Leash | None = None,
-        stdin: int | None = None,
-        start: bool = False,
-        secrets: int | None = None,
-        handed: list[int] | None = None,
-    ) -> None:
+        self, launcher: Launcher, *, leash: Leash | None = None, stdin: int | None = None, start: bool = False,
+        secrets: int | None = None, handed: list[int] | None = None,
+    ) -> None:  # fmt: skip
         """Create it: everything but the start, unless that is asked for too. Raises what hindered it.
 
         `handed` is given its network namespace, for the caller to close, if only its init could open that.

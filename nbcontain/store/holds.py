@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 OFD_LOCK = struct.Struct("hhqqi4x")
 """What fcntl(2) is told of a lock that belongs to an open file description."""
+_ALONE = OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 def is_held(fd: int) -> bool:
@@ -19,8 +20,7 @@ def is_held(fd: int) -> bool:
 
     Such a lock can be asked for without being taken, and goes with the descriptor to another process.
     """
-    asked = OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    return bool(OFD_LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
+    return bool(OFD_LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _ALONE))[0] != fcntl.F_UNLCK)
 
 
 def is_held_at(path: str | Path) -> bool:

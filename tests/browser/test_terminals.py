@@ -88,6 +88,8 @@ def test_a_shell_is_opened_from_a_card_and_beside_it(open_lab: OpenLab, desk_eng
     lab.button(1, "Stop").click()
     lab.wait_for_text(1, "exited 137|exited 143", timeout_s=20)
     lab.page.wait_for_function("!document.querySelector('.nbc-actions button')")
+    for number in (1, 2, 3):  # what is saved is the page's: that each is a picture now has come there
+        lab.output(number).locator('[data-mime-type="text/html"]').first.wait_for()
     # opened again, on a kernel that knows nothing of it, it is all there
     lab.reopen()
     assert "beside" in lab.wait_for_text(2, "ended from the notebook")

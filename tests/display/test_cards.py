@@ -172,6 +172,22 @@ def test_a_container_started_again_keeps_its_card(outputs: list[Handle]) -> None
     assert "second life" in output.bundles[-1]["text/html"]
 
 
+def test_a_container_started_again_has_each_line_once() -> None:
+    from nbcontain.display.widgets import Card
+
+    container = FakeContainer()
+    live_card = card_of(container, Surroundings())
+    shown = Card(live_card.draw(), lambda action: None)
+    container.say(b"first life\n")
+    container.journal.append(Finished(container.id, "done", exit_code=143))
+    container.journal.append(Started(container.id, "web"))
+    container.say(b"second life\n")
+    for record in container.journal.read():
+        live_card._take_record(record)
+        shown.redraw(live_card.draw())
+    assert [line[1][0] for line in shown.tail["lines"]] == ["first life", "started again", "second life"]
+
+
 def test_only_new_lines_travel() -> None:
     from nbcontain.display.widgets import Card
 

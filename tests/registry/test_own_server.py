@@ -21,6 +21,7 @@ from samples import new_engine
 from server import Registry as FakeRegistry
 
 import needs
+from machine import until
 from nbcontain.commands import serving as commands
 from nbcontain.engine import Engine
 from nbcontain.errors import ManifestUnknown, PortTaken, RegistryError
@@ -242,9 +243,7 @@ def test_a_client_that_hangs_up_leaves_nothing_half_made(ask: Asker, server: Ser
     second.putheader("Content-Length", "10")
     second.endheaders(b"01234")
     second.close()
-    for _ in range(100):
-        if ask("GET", place)[1]["Range"] == "0-4":
-            break
+    until(lambda: ask("GET", place)[1]["Range"] == "0-4")
     assert ask("PATCH", place, b"56789", {"Content-Range": "5-9"})[0] == 202
     assert ask("PUT", f"{place}?digest={digest_of(b'0123456789')}")[0] == 201
 

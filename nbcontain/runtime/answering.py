@@ -37,7 +37,7 @@ _NUMBERS = {
     "getresgid": (120, 150), "setfsuid": (122, 151), "setfsgid": (123, 152), "chown": (92, -1), "fchown": (93, 55),
     "lchown": (94, -1), "fchownat": (260, 54), "mknod": (133, -1), "mknodat": (259, 33), "open": (2, -1),
     "openat": (257, 56), "fchmod": (91, 52), "fsetxattr": (190, 7), "fremovexattr": (199, 16), "connect": (42, 203),
-    "listen": (50, 201),
+    "listen": (50, 201), "prctl": (157, 167),
 }  # fmt: skip
 _OF_32_BITS = {
     "x86_64": (0x40000003, {"connect": 362, "listen": 363, "socketcall": 102, "fchownat": 298}),

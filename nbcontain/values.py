@@ -60,10 +60,8 @@ else:
 
     def replace(value, /, **changes):
         """A value like this one, with these fields changed."""
-        for name, each in value.__value_fields__.items():
-            if each.init and name not in changes:
-                changes[name] = getattr(value, name)
-        return type(value)(**changes)
+        names, values = value.__value_init__
+        return type(value)(**{**dict(zip(names, values(value), strict=True)), **changes})
 
     def asdict(value):
         """A value as a dictionary, and those in it too, also in lists, tuples and dictionaries."""
@@ -94,8 +92,10 @@ else:
                 else:
                     setattr(cls, name, default.default)
         own = cls.__dict__
+        given = tuple(each.name for each in found.values() if each.init)
         methods = {
             "__value_fields__": found,
+            "__value_init__": (given, attrgetter(*given) if len(given) > 1 else _few(given)),
             "__dataclass_fields__": _Fields(),
             "__signature__": _Signature(),
             "__match_args__": tuple(positional),
@@ -136,6 +136,10 @@ else:
 
     def _nothing(_):
         return ()
+
+    def _few(names):
+        """For none and one: attrgetter gives no tuple."""
+        return lambda value: tuple(getattr(value, name) for name in names)
 
     # --- the constructor ---
 

@@ -60,6 +60,16 @@ def test_the_words_of_a_docker_tutorial_work(profile: str, nbcontain: Nbcontain)
     assert "box" not in nbcontain("images").stdout
 
 
+def test_a_dockerfile_alone_has_a_context_with_nothing_in_it(nbcontain: Nbcontain) -> None:
+    """As with BuildKit: that much can be copied, and a file is missing."""
+    assert nbcontain("build", "-t", "all", "-", stdin="FROM scratch\nCOPY . /x\nCOPY * /y/\n").returncode == 0
+    assert re.findall(r"\S+/", nbcontain("image", "tree", "all").stdout) == ["x/"]
+    missing = nbcontain("build", "-", stdin="FROM scratch\nCOPY file /x\n")
+    assert missing.returncode == 1
+    assert "no file in the build context" in missing.stderr
+    assert "why: nothing is in it" in missing.stderr
+
+
 def test_exit_codes_are_those_of_docker(profile: str, nbcontain: Nbcontain) -> None:
     assert nbcontain("run", "--rm", "box", "sh", "-c", "exit 7").returncode == 7
     assert nbcontain("run", "--rm", "box", "sh", "-c", "sh -c 'kill -9 $$'; exit $?").returncode == 137

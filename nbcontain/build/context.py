@@ -111,6 +111,11 @@ class Context:
                 why=f"line {pattern.line} of {walk.ignore.name} leaves it out: {pattern.text}",
                 hint=f"Add a line !{path} to {walk.ignore.name}.",
             )
+        if walk.is_pipe(path):
+            return BuildError(
+                f"{path} in the build context is a named pipe", why="what comes through it is no file: docker, too, "
+                "copies nothing of it", hint="It is left out of the directories that are copied; so leave it out here.",
+            )  # fmt: skip
         link = walk.entry(path, "")
         if link is not None and link.kind == "symlink":
             why = f"it is a symlink to {link.link}, and there is no such file in the context {self.root}"
@@ -119,7 +124,8 @@ class Context:
         directory = walk.resolve(parent or ".")
         names = [each for each in walk.names(directory) if each != name] if directory is not None else []
         hint = did_you_mean(name, names, ANOTHER_CONTEXT, lambda near: os.path.join(parent, near))
-        return BuildError(f"no {path} in the build context", why=f"the context is {self.root}", hint=hint)
+        why = f"the context is {self.root}" if walk.names(".") else "nothing is in it"
+        return BuildError(f"no {path} in the build context", why=why, hint=hint)
 
 
 def _read(root_fd: int, name: str, max_bytes: int) -> bytes | None:

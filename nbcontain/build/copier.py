@@ -243,11 +243,11 @@ class _Copy:
             os.close(source)
 
     def _special(self, path: str, entry: Entry) -> None:
-        """A symlink, the empty file that stands for a context's socket, or what only another file system of an image
-        can have: a pipe or a device."""
+        """A symlink, the empty file that stands for a context's socket or device, or what only another file system of
+        an image can have: a pipe or a device."""
         if entry.kind == "symlink":
             self._made(path, lambda: os.symlink(entry.link, path))
-        elif entry.kind == "socket":
+        elif entry.kind == "empty":
             self._made(path, lambda: os.close(os.open(path, _NEW_FILE, 0o600)))
         elif entry.kind == "pipe":
             self._made(path, lambda: os.mkfifo(path, 0o600))

@@ -36,7 +36,7 @@ _LARGE_BYTES = 4 * _PIECE_BYTES
 """A file from that size on is hashed in pieces, by more than one processor."""
 _IN_PIECES = "-pieces"
 """Behind the digest of the pieces' digests, so that it is no file's that holds just those."""
-_KINDS = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFSOCK})
+_KINDS = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK})
 """What is copied from a context."""
 _WORTH_FILES = 200
 _WORTH_BYTES = 16 << 20

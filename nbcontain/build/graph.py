@@ -6,7 +6,8 @@ Metadata (ENV, CMD, LABEL …) is no part of the graph; `plan` has already folde
 from __future__ import annotations
 
 import json
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
 
 from nbcontain.dockerfile.ast import Remark
 from nbcontain.errors import Span
@@ -14,7 +15,7 @@ from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Image, ImageConfig
 from nbcontain.oci.reference import Reference
 from nbcontain.store.cache_mounts import Sharing
-from nbcontain.values import asdict, dataclass, field, fields, is_dataclass
+from nbcontain.values import dataclass, field, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +237,7 @@ class Vertex:
     def __post_init__(self) -> None:
         # Computed here and not on demand: the inputs have theirs already, so that a stage of ten thousand
         # instructions needs no recursion.
-        document = [type(self.operation).__name__, _identity(self.operation), [str(v.digest) for v in self.inputs]]
-        text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
+        text = _JSON.encode([_identity(self.operation), [str(vertex.digest) for vertex in self.inputs]])
         object.__setattr__(self, "digest", Digest.of(text.encode()))
 
     def __eq__(self, other: object) -> bool:
@@ -251,16 +251,21 @@ def _identity(operation: Operation) -> object:
     """What makes two operations the same one, as JSON: every field that takes part in comparison."""
     if isinstance(operation, Base):
         return str(operation.image.digest) if operation.image else "scratch"
-    values = {each.name: getattr(operation, each.name) for each in fields(operation) if each.compare}
-    # A mount or a remote file is a value too, and is told apart from others by its type.
-    return {
-        name: [_named(each) for each in value] if isinstance(value, tuple) else _named(value)
-        for name, value in values.items()
-    }
+    return _named(operation)
 
 
-def _named(value: object) -> object:
-    return [type(value).__name__, asdict(value)] if is_dataclass(value) and not isinstance(value, type) else value
+def _named(value: Any) -> list[object]:
+    """A mount or a remote file is a value too, and is told apart from others by its type."""
+    kind: Any = type(value)
+    return [kind.__name__, *(getattr(value, name) for name in _compared(kind))]
+
+
+@cache
+def _compared(kind: Any) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind) if each.compare)
+
+
+_JSON = json.JSONEncoder(separators=(",", ":"), default=_named)
 
 
 class Made(Protocol):

@@ -20,25 +20,27 @@ __all__ = ["Scene", "StageState", "apply", "copies", "runs"]
 @apply.register
 def _(arg: ast.Arg, state: StageState, scene: Scene) -> StageState:
     shown: list[str] = []
+    variables, arguments = state.variables, state.arguments
     for name, default in arg.arguments:
         scene.declared.add(name)
         value = scene.build_args.get(name)
         if value is None and default is not None:
-            value = scene.expand(default, state, arg.span)
+            value = scene.filled(default, variables, arg.span, arguments)
         elif value is None:
             value = scene.global_args.get(name)
         if value is not None:
-            state = state.with_variables({name: value})
-        state = replace(state, arguments=(*(each for each in state.arguments if each != name), name))
+            variables = {**variables, name: value}
+        arguments = (*(each for each in arguments if each != name), name)
         shown.append(name if value is None else f"{name}={value}")
-    return replace(state, created_by="ARG " + " ".join(shown))
+    return replace(state, variables=variables, arguments=arguments, created_by="ARG " + " ".join(shown))
 
 
 @apply.register
 def _(env: ast.Env, state: StageState, scene: Scene) -> StageState:
     values = scene.pairs(env.pairs, state, env.span)
     created_by = "ENV " + " ".join(f"{name}={value}" for name, value in values.items())
-    return replace(state.with_variables(values), env={**state.env, **values}, created_by=created_by)
+    variables, lasting = {**state.variables, **values}, {**state.env, **values}
+    return replace(state, variables=variables, env=lasting, created_by=created_by)
 
 
 @apply.register

@@ -21,7 +21,7 @@ from nbcontain.values import dataclass, field, replace
 Kind = Literal["", "file", "directory", "link"]
 """What is at a path: nothing; a file, or a device or pipe; a directory; a symbolic link."""
 _KINDS = {
-    "file": tar.REGULAR, "socket": tar.REGULAR, "directory": tar.DIRECTORY, "symlink": tar.SYMLINK, "pipe": tar.FIFO,
+    "file": tar.REGULAR, "empty": tar.REGULAR, "directory": tar.DIRECTORY, "symlink": tar.SYMLINK, "pipe": tar.FIFO,
     "character device": tar.CHARACTER, "block device": tar.BLOCK_DEVICE,
 }  # fmt: skip
 _LINKS = 40

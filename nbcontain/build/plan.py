@@ -33,7 +33,7 @@ from nbcontain.dockerfile.parser import parse_trigger
 from nbcontain.dockerfile.rules import CheckOptions
 from nbcontain.dockerfile.words import expand
 from nbcontain.errors import BadReference, DockerfileError, RegistryError, Span, StoreError, UsageError
-from nbcontain.oci.image import History, Image, ImageConfig, Platform
+from nbcontain.oci.image import Image, ImageConfig, Platform
 from nbcontain.oci.reference import Reference
 from nbcontain.values import replace
 
@@ -352,16 +352,15 @@ class Planning:
             error.span = error.span or instruction.span
             raise
         vertex = after.vertex if after.vertex is not state.vertex else None
-        name = prefix + shown(instruction)
+        # What is made is labelled so already.
+        name = prefix + (shown(instruction) if vertex is None else vertex.label)
         # An ENV of the same name hides an ARG.
         arguments = tuple(each for each in after.arguments if each not in after.env)
         step = Step(name, instruction.span, vertex, after.created_by, self._shown(index), arguments, after)
         self.steps.append(step)
         if not after.created_by:
             return after
-        entry = History(created_by=after.created_by, comment="nbcontain", empty_layer=vertex is None)
-        config = replace(after.config, history=(*after.config.history, entry))
-        return replace(after, config=config, history_steps=(*after.history_steps, step), created_by="")
+        return replace(after, history_steps=(*after.history_steps, step), created_by="")
 
     def _shown(self, index: int) -> str:
         return self.stages[index].base.name or str(index)

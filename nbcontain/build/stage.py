@@ -15,7 +15,7 @@ from nbcontain.dockerfile import ast, words
 from nbcontain.dockerfile.nearest import nearest
 from nbcontain.dockerfile.rules import CHECKS, did_you_mean
 from nbcontain.errors import DockerfileError, Span
-from nbcontain.oci.image import ImageConfig
+from nbcontain.oci.image import History, ImageConfig
 from nbcontain.values import dataclass, field, replace
 
 _SHELL = ("/bin/sh", "-c")
@@ -27,7 +27,8 @@ class StageState:
 
     vertex: Vertex
     config: ImageConfig
-    """The image's, but for its environment, which is `env`."""
+    """The image's, but for its environment, which is `env`, and what is new in its history, which is `history_steps`.
+    """
     env: Mapping[str, str]
     variables: Mapping[str, str]
     """ENV and ARG as seen at this line; what came later counts."""
@@ -45,9 +46,6 @@ class StageState:
         """Other metadata, and nothing else."""
         return replace(self, config=replace(self.config, **changes), created_by=created_by)
 
-    def with_variables(self, values: Mapping[str, str]) -> StageState:
-        return replace(self, variables={**self.variables, **values})
-
     def then(self, created_by: str, operation: Operation, *others: Vertex, label: str, span: Span) -> StageState:
         """Another file system: this one, changed by `operation`."""
         vertex = Vertex(operation, (self.vertex, *others), label, span)
@@ -57,7 +55,12 @@ class StageState:
     def image_config(self) -> ImageConfig:
         """The image's config, were this the last line."""
         # Not kept up to date line by line: with thousands of ENVs that would take the square of their number.
-        return replace(self.config, env=tuple(f"{name}={value}" for name, value in self.env.items()))
+        entries = (
+            History(created_by=step.created_by, comment="nbcontain", empty_layer=step.vertex is None)
+            for step in self.history_steps
+        )
+        env = tuple(f"{name}={value}" for name, value in self.env.items())
+        return replace(self.config, env=env, history=(*self.config.history, *entries))
 
     @property
     def environment(self) -> tuple[str, ...]:
@@ -113,7 +116,8 @@ class Scene:
         """Like `expand`, where there is no stage yet."""
         missing: set[str] = set()
         value = words.expand(word, variables, self.escape, missing)
-        self._missing(missing - set(known), variables, span)
+        if missing:
+            self._missing(missing - {*known}, variables, span)
         return value
 
     def document(self, text: str, state: StageState, span: Span) -> str:

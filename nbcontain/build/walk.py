@@ -20,7 +20,7 @@ from nbcontain.values import dataclass, field
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_LINKS = 40
 
-Kind = Literal["file", "directory", "symlink", "device", "pipe", "socket"]
+Kind = Literal["file", "directory", "symlink", "device", "pipe", "empty"]
 Stat = tuple[int, int, int, int, int]
 """Device, inode, size, mtime and ctime in nanoseconds."""
 
@@ -98,6 +98,12 @@ class Walk:
             pending += [each for each in reversed(link.split("/")) if each not in ("", ".")]
         return "/".join(real) or "."
 
+    def is_pipe(self, path: str) -> bool:
+        """Whether a named pipe is there."""
+        real = self.resolve(path)
+        found = None if real is None else self._lstat(real)
+        return found is not None and stat.S_ISFIFO(found.st_mode)
+
     def entry(self, path: str, target: str, is_content: bool = False) -> Entry | None:
         """The entry at this path; None if it is nothing that can be copied."""
         found = self._lstat(path)
@@ -119,10 +125,10 @@ class Walk:
             return Entry(path, target, "device", found.st_mode, is_content, device=found.st_rdev, owner=owner)
         if self.special and kind == stat.S_IFIFO:
             return Entry(path, target, "pipe", mode, is_content, owner=owner)
-        if not self.special and kind == stat.S_IFSOCK:
-            # As in BuildKit (testCopySocket) an empty file stands for it.
-            return Entry(path, target, "socket", mode, is_content, owner=owner)
-        # In a context, pipes and devices belong to what runs there now.
+        if not self.special and kind != stat.S_IFIFO:
+            # As in BuildKit (testCopySocket) an empty file stands for a socket, and for a device.
+            return Entry(path, target, "empty", mode, is_content, owner=owner)
+        # In a context, pipes belong to what runs there now.
         return None
 
     def ignored(self, path: str) -> bool:

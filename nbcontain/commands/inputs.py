@@ -34,8 +34,8 @@ def inputs_of(path: str, file: str) -> BuildInputs:
         # An archive is read more than once, so standard input is kept until the build is over.
         data = sys.stdin.buffer.read()
         if not file and _is_text(data):
-            # As with docker: what comes in is the Dockerfile itself, and there is no context.
-            return BuildInputs(data.decode("utf-8-sig", "surrogateescape"), None)
+            # As with docker: what comes in is the Dockerfile itself, and the context has nothing in it.
+            return BuildInputs(data.decode("utf-8-sig", "surrogateescape"), {})
         return _inside(file, data)
     directory = Path(path)
     if not directory.is_dir():

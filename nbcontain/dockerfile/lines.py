@@ -22,6 +22,8 @@ _OWN_SYNTAX = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@].*)?"
 _HEREDOC = re.compile(r"([0-9]*)<<(-?+)([^<]+)")
 _EMPTY_HINT = "Remove the empty line, or begin it with #."
 _BLANK = "\t\n\v\f\r "
+_PLAIN = re.compile(rf"""[^{_BLANK}'"\\]+""")
+"""A run of characters that mean nothing in a flag."""
 _TAKES_HEREDOC = ("RUN", "COPY", "ADD")
 
 
@@ -101,7 +103,9 @@ class Lines:
             read = split_line(joined, span, self.escape)
             heredocs, number = self._heredocs(read, physical, number)
             comment = "" if skipped and _SKIP.match(comment) else comment
-            yield replace(read, span=Span(first, number), heredocs=heredocs, comment=comment, skipped=skipped)
+            if heredocs or comment or skipped:
+                read = replace(read, span=Span(first, number), heredocs=heredocs, comment=comment, skipped=skipped)
+            yield read
             comment, skipped = "", frozenset()
 
     def _physical(self) -> list[str]:
@@ -203,6 +207,10 @@ def _flags(text: str) -> tuple[tuple[str, ...], str]:
             return tuple(flags), text[at:]
         word, quote = "", ""
         while at < len(text) and (quote or text[at] not in _BLANK):
+            if run := _PLAIN.match(text, at):
+                word += run[0]
+                at = run.end()
+                continue
             char = text[at]
             at += 1
             if char == quote:

@@ -25,6 +25,9 @@ _SPECIAL = "@*#?-$!0"
 _MEANS_SOMETHING = re.compile(r"""[$'"\\`]""")
 _PLAIN = re.compile(r"""[^$'"\\`/}]+""")
 """A run of characters that mean nothing, whatever the escape character and the end that is looked for."""
+_PLAIN_IN_QUOTES = re.compile(r"""[^$"\\`]+""")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""How nearly all names are written, or begin."""
 _SPACES = re.compile(f"[{WHITESPACE}]+")
 
 
@@ -189,7 +192,11 @@ class _Lexer:
             if char == '"':
                 self.next()
                 return "".join(result)
-            piece = self.dollar() if char == "$" else self.next()
+            if run := _PLAIN_IN_QUOTES.match(self.text, self.at):
+                piece = run[0]
+                self.at = run.end()
+            else:
+                piece = self.dollar() if char == "$" else self.next()
             if char == self.escape and char != "$":
                 following = self.peek()
                 if not following:
@@ -245,10 +252,12 @@ class _Lexer:
     def name(self) -> str:
         """letters, digits and _; or all digits; or one of the shell's special names. "" for anything else."""
         start = self.at
-        if self.peek().isdigit():
+        if found := _NAME.match(self.text, start):
+            self.at = found.end()
+        if self.at == start and self.peek().isdigit():
             while self.peek().isdigit():
                 self.at += 1
-        elif self.peek() and self.peek() in _SPECIAL:
+        elif self.at == start and self.peek() and self.peek() in _SPECIAL:
             self.at += 1
         else:
             while self.peek() == "_" or self.peek().isalpha() or self.peek().isdigit():

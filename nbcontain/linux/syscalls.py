@@ -54,6 +54,7 @@ MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 AT_RECURSIVE = 0x8000
 AT_EMPTY_PATH = 0x1000
+AT_SYMLINK_NOFOLLOW = 0x100
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -70,18 +71,6 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
-_SYS_OPEN_TREE = 428
-_SYS_MOVE_MOUNT = 429
-_SYS_FSOPEN = 430
-_SYS_FSCONFIG = 431
-_SYS_FSMOUNT = 432
-_SYS_CLOSE_RANGE = 436
-_SYS_OPENAT2 = 437
-_SYS_MOUNT_SETATTR = 442
-_SYS_PIDFD_GETFD = 438
-_SYS_LANDLOCK_CREATE_RULESET = 444
-_SYS_LANDLOCK_ADD_RULE = 445
-_SYS_LANDLOCK_RESTRICT_SELF = 446
 _IS_ARM = os.uname().machine == "aarch64"
 _SYS_PIVOT_ROOT = 41 if _IS_ARM else 155
 _SYS_KEYCTL = 219 if _IS_ARM else 250
@@ -93,6 +82,7 @@ _SYS_BPF = 280 if _IS_ARM else 321
 _SYS_PERSONALITY = 92 if _IS_ARM else 135
 _SYS_IOPRIO_SET = 30 if _IS_ARM else 251
 _SYS_SCHED_SETATTR = 274 if _IS_ARM else 314
+_SYS_STATX = 291 if _IS_ARM else 332
 
 _CLOEXEC = 1
 _FSCONFIG_SET_FLAG = 0
@@ -102,6 +92,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _OPEN_TREE_CLONE = 1
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+_STATX_BTIME = 0x800
 SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -141,26 +132,27 @@ _setfsgid = _declare("setfsgid", _uint)
 _sethostname = _declare("sethostname", _text, ctypes.c_size_t)
 _setdomainname = _declare("setdomainname", _text, ctypes.c_size_t)
 _pivot_root = _numbered(_SYS_PIVOT_ROOT, _text, _text)
-_open_tree = _numbered(_SYS_OPEN_TREE, _int, _text, _uint)
-_move_mount = _numbered(_SYS_MOVE_MOUNT, _int, _text, _int, _text, _uint)
-_fsopen = _numbered(_SYS_FSOPEN, _text, _uint)
-_fsconfig = _numbered(_SYS_FSCONFIG, _int, _uint, _text, _text, _int)
-_fsmount = _numbered(_SYS_FSMOUNT, _int, _uint, _uint)
-_mount_setattr = _numbered(_SYS_MOUNT_SETATTR, _int, _text, _uint, _text, ctypes.c_size_t)
-_openat2 = _numbered(_SYS_OPENAT2, _int, _text, _text, ctypes.c_size_t)
-_close_range = _numbered(_SYS_CLOSE_RANGE, _uint, _uint, _uint)
+_open_tree = _numbered(428, _int, _text, _uint)
+_move_mount = _numbered(429, _int, _text, _int, _text, _uint)
+_fsopen = _numbered(430, _text, _uint)
+_fsconfig = _numbered(431, _int, _uint, _text, _text, _int)
+_fsmount = _numbered(432, _int, _uint, _uint)
+_mount_setattr = _numbered(442, _int, _text, _uint, _text, ctypes.c_size_t)
+_openat2 = _numbered(437, _int, _text, _text, ctypes.c_size_t)
+_close_range = _numbered(436, _uint, _uint, _uint)
 _keyctl = _numbered(_SYS_KEYCTL, _int, _pointer)
 _seccomp = _numbered(SYS_SECCOMP, _uint, _uint, _pointer)
-_landlock_create_ruleset = _numbered(_SYS_LANDLOCK_CREATE_RULESET, _text, ctypes.c_size_t, _uint)
-_landlock_add_rule = _numbered(_SYS_LANDLOCK_ADD_RULE, _int, _int, _text, _uint)
-_landlock_restrict_self = _numbered(_SYS_LANDLOCK_RESTRICT_SELF, _int, _uint)
-_pidfd_getfd = _numbered(_SYS_PIDFD_GETFD, _int, _int, _uint)
+_landlock_create_ruleset = _numbered(444, _text, ctypes.c_size_t, _uint)
+_landlock_add_rule = _numbered(445, _int, _int, _text, _uint)
+_landlock_restrict_self = _numbered(446, _int, _uint)
+_pidfd_getfd = _numbered(438, _int, _int, _uint)
 _capget = _numbered(_SYS_CAPGET, _pointer, _pointer)
 _capset = _numbered(SYS_CAPSET, _pointer, _pointer)
 _bpf = _numbered(_SYS_BPF, _int, _text, _uint)
 _personality = _numbered(_SYS_PERSONALITY, _ulong)
 _ioprio_set = _numbered(_SYS_IOPRIO_SET, _int, _int, _int)
 _sched_setattr = _numbered(_SYS_SCHED_SETATTR, _int, _text, _uint)
+_statx = _numbered(_SYS_STATX, _int, _text, _int, _uint, _text)
 
 
 def _checked(result: int, path: str | None = None) -> int:
@@ -189,6 +181,15 @@ def file_system_type(fd: int) -> int:
     answer = ctypes.create_string_buffer(256)
     _checked(_fstatfs(fd, answer))
     return int(struct.unpack_from("l", answer.raw)[0])
+
+
+def birth_ns(fd: int, name: bytes = b"") -> int | None:
+    """When what is open as `fd`, or is there as `name`, was made (statx(2)); None where the file system knows not."""
+    answer = ctypes.create_string_buffer(256)
+    flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW
+    _checked(_statx(fd, name, flags, _STATX_BTIME, answer), os.fsdecode(name))
+    seconds, ns = struct.unpack_from("qI", answer, 80)
+    return seconds * 1_000_000_000 + ns if struct.unpack_from("I", answer)[0] & _STATX_BTIME else None
 
 
 def syncfs(fd: int) -> None:

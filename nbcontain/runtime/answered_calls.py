@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from nbcontain.linux import filter_bytes, seccomp
+from nbcontain.linux import filter_bytes, seccomp, syscalls
 from nbcontain.oci.seccomp import Argument, Rule, Seccomp
 
 GET_IDS = ("getuid", "geteuid", "getresuid", "getgid", "getegid", "getresgid", "getgroups")
@@ -72,6 +72,7 @@ def filter_of(words: str, machine: str) -> bytes:
         rules.append(Rule(("openat",), "SCMP_ACT_NOTIFY", None, (at_cwd,)))
     if "ids" in named:
         rules += _nodes("SCMP_ACT_NOTIFY", None)
+        rules.append(Rule(("prctl",), "SCMP_ACT_NOTIFY", None, (Argument(0, syscalls.PR_SET_KEEPCAPS),)))
     if "guard" in named:
         rules += _GUARDED_BY_FLAG
     if "net" in named:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from io import FileIO
 from pathlib import Path
 
 from nbcontain.errors import SetupFailed
@@ -36,11 +37,13 @@ class Answers:
     """Which calls, as `answered_calls` names them; "" for none."""
     seccomp: bytes = b""
     fd: int = -1
-    """Where to introduce itself; -1 where its calls are only pretended."""
+    """Where to introduce itself; where calls are only pretended, the file that takes who it is, -1 for none."""
     spaces: int = -1
     """Init's own /proc/self/ns, opened while the host's /proc can be seen; -1 for an exec's process."""
     names: tuple[str, ...] = ()
     """What to hand over of it, in the order in which it is entered."""
+    is_first: bool = False
+    """Whether it is the container's first program."""
 
     @property
     def stand_in(self) -> bool:
@@ -57,15 +60,23 @@ class Answers:
         """Init, before it leaves the host's root: those of its program; `words` and `fd` as above."""
         if not words:
             return cls()
-        if fd < 0:
-            return cls(words, bundle.answers())
+        if words == "blind":
+            # While it can be found.
+            import nbcontain.store.makers  # noqa: F401
+
+            return cls(words, bundle.answers(), fd, is_first=True)
         spaces = os.open("/proc/self/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         names = tuple(link for name, link in _LINKS.items() if name in spec.linux.namespaces)
-        return cls(words, bundle.answers(), fd, spaces, names)
+        return cls(words, bundle.answers(), fd, spaces, names, is_first=True)
 
     def introduce(self, user: User) -> None:
         """Init, and an exec's process: have this process's calls answered from here on, as those of `user`."""
-        if self.fd < 0:
+        if self.words == "blind":
+            if self.fd >= 0:
+                from nbcontain.store.makers import Notes
+
+                Notes.to(self.fd, (user.uid, user.gid), is_first=self.is_first)
+                os.close(self.fd)
             confine.install(self.seccomp)
             return
         channel = Channel.of(self.fd)
@@ -92,22 +103,25 @@ class Answers:
             raise error_of(answer)
 
 
-def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | None:
+def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | FileIO | None:
     """Supervisor: an answerer for a program in the container that `pidfd` is; None where none is needed.
 
     Without one it is for the container's first program, which says where it is. Gives the channel on which the program
-    is to introduce itself.
+    is to introduce itself; where its calls are only pretended, the file that it is to write who it is to.
     """
     words = bundle.info.answers.split()
-    if not words or "blind" in words:
+    directory = bundle.active_directory if {"ids", "blind"} & {*words} else None
+    if not words:
         return None
     # Only now: most containers have no use for it. (Where they have, the zygote has imported it.)
     from nbcontain.runtime import answering
-    from nbcontain.store.snapshots import OWNERS, ledger_in
+    from nbcontain.store.snapshots import MAKERS, OWNERS, ledger_in
 
+    if words == ["blind"]:
+        return None if directory is None else FileIO(files.open_to_append(directory / MAKERS), "a")
     flags = flags_of(name for name in _LINKS if name in spec.linux.namespaces)
     opened: dict[str, int] = {}
-    ledger, lines, directory_fd, name = -1, b"", -1, ""
+    ledger, lines, makers, directory_fd, name = -1, b"", -1, -1, ""
     try:
         if "net" in words:
             record = Path(spec.annotations[WAY_OUT])
@@ -116,15 +130,15 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | None:
             for mount in spec.mounts:
                 if mount.destination in FURNITURE:
                     opened[mount.destination] = os.open(mount.source, os.O_RDONLY | os.O_CLOEXEC)
-        directory = bundle.active_directory
-        if directory is not None and "ids" in words:
+        if directory is not None:
             ledger, lines = files.open_to_append(directory / OWNERS), ledger_in(directory)
+            makers = files.open_to_append(directory / MAKERS)
         body = partial(
             answering.main, pidfd=pidfd, namespaces=flags, opened=opened, ledger_fd=ledger, lines=lines,
-            record=(directory_fd, name),
+            makers_fd=makers, record=(directory_fd, name),
         )  # fmt: skip
         return stage.beside(body)
     finally:
-        for fd in (ledger, directory_fd, *opened.values()):
+        for fd in (ledger, makers, directory_fd, *opened.values()):
             if fd >= 0:
                 os.close(fd)

@@ -26,6 +26,7 @@ from nbcontain.runtime.open_answers import OpenAnswers
 from nbcontain.runtime.owner_answers import OwnerAnswers
 from nbcontain.runtime.stage import freeze_imports, keep_only
 from nbcontain.store import files
+from nbcontain.store.makers import Notes
 from nbcontain.store.owners import Ledger
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -36,7 +37,7 @@ _NUMBERS = {
     "getresgid": (120, 150), "setfsuid": (122, 151), "setfsgid": (123, 152), "chown": (92, -1), "fchown": (93, 55),
     "lchown": (94, -1), "fchownat": (260, 54), "mknod": (133, -1), "mknodat": (259, 33), "open": (2, -1),
     "openat": (257, 56), "fchmod": (91, 52), "fsetxattr": (190, 7), "fremovexattr": (199, 16), "connect": (42, 203),
-    "listen": (50, 201),
+    "listen": (50, 201), "prctl": (157, 167),
 }  # fmt: skip
 _OF_32_BITS = {
     "x86_64": (0x40000003, {"connect": 362, "listen": 363, "socketcall": 102, "fchownat": 298}),
@@ -50,14 +51,14 @@ Doing = Callable[[Call], None]
 
 def main(
     channel: Channel, pidfd: int, namespaces: int, opened: Mapping[str, int], ledger_fd: int, lines: bytes,
-    record: tuple[int, str],
+    makers_fd: int, record: tuple[int, str],
 ) -> None:  # fmt: skip
     """Answerer: learn whom to answer, go where they are, and answer until the last of them has ended.
 
     `namespaces` are CLONE_NEW… of the container that `pidfd` is; where that is -1, its first process sends them along,
-    as whoever asks sends its root. `opened`
-    are files of ours by their paths inside; `ledger_fd` takes what no attribute can hold, -1 for nothing; `lines` it
-    has already. `record` is the directory and the name of what is known of its networks; -1 where that is not asked.
+    as whoever asks sends its root. `opened` are files of ours by their paths inside; `ledger_fd` takes what no
+    attribute can hold, -1 for nothing, and `lines` it has already; `makers_fd` takes who the programs are. `record` is
+    the directory and the name of what is known of its networks; -1 where that is not asked.
     """
     freeze_imports()
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -65,7 +66,7 @@ def main(
         signal.signal(number, signal.SIG_IGN)
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     outside = {name: os.open(f"/{name}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for name in ("dev", "sys")}
-    kept = (fd for fd in (pidfd, ledger_fd, record[0]) if fd >= 0)
+    kept = (fd for fd in (pidfd, ledger_fd, makers_fd, record[0]) if fd >= 0)
     keep_only(channel, proc, *outside.values(), *opened.values(), *kept)
     message, fds = channel.receive()
     if message is None:
@@ -75,7 +76,8 @@ def main(
     listener, root, *spaces = fds
     # Before the door opens: whoever is inside must not look into us, or write.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    if pidfd < 0:
+    is_first = pidfd < 0
+    if is_first:
         for fd in spaces:
             # Of whatever kind it is: their owner comes first.
             syscalls.setns(fd, 0)
@@ -101,9 +103,11 @@ def main(
     first = Ids.of(message["uid"], message["gid"], tuple(message["groups"]))
     asked, people = Asked(listener, proc), People(first, looker(proc))
     ledger = Ledger(lines, (lambda line: files.write(ledger_fd, line)) if ledger_fd >= 0 else None)
+    notes = Notes.to(makers_fd, (message["uid"], message["gid"]), is_first=is_first)
     opening = OpenAnswers(asked, people, outside, opened, is_root="guard" in words)
     parts: list[object] = [opening]
-    parts += [IdAnswers(asked, people), OwnerAnswers(asked, people, ledger, top)] if "ids" in words else []
+    if "ids" in words:
+        parts += [IdAnswers(asked, people, notes), OwnerAnswers(asked, people, ledger, notes.makers, top)]
     parts += [GuardAnswers(asked)] if "guard" in words and opening.lends_devices else []
     poll = select.poll()
     connecting = None

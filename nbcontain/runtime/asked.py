@@ -132,6 +132,10 @@ class Asked:
             os.close(fd)
         return [text.partition(b"\n" + name + b":\t")[2].partition(b"\n")[0] for name in names]
 
+    def program(self, pid: int) -> bytes:
+        """What it executes, by a name that is another's for another program."""
+        return os.readlink(f"{pid}/exe".encode(), dir_fd=self.proc)
+
     def umask(self, pid: int) -> int:
         return int(self.status(pid, b"Umask") or b"22", 8)
 

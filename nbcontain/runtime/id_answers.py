@@ -9,6 +9,8 @@ from nbcontain.linux import notify
 from nbcontain.linux.notify import Call
 from nbcontain.runtime.asked import MASK, Asked, numbers
 from nbcontain.runtime.kept_ids import Ids, People
+from nbcontain.store.makers import Notes
+from nbcontain.values import replace
 
 _MAX_GROUPS = 65536
 
@@ -16,8 +18,8 @@ _MAX_GROUPS = 65536
 class IdAnswers:
     """Each method answers the call that it is called after."""
 
-    def __init__(self, asked: Asked, people: People) -> None:
-        self._asked, self._people = asked, people
+    def __init__(self, asked: Asked, people: People, notes: Notes) -> None:
+        self._asked, self._people, self._notes = asked, people, notes
 
     def getuid(self, call: Call) -> None:
         self._asked.give(call, self._people.who(call.pid).uids[0])
@@ -52,12 +54,34 @@ class IdAnswers:
         self._asked.give(call, len(groups))
 
     def _change(self, call: Call, changed: Callable[[Ids], Ids]) -> None:
-        now = self._people.who(call.pid)
+        now = self._now(call)
         after = changed(now)
         self._asked.check(call)
         if after != now:
-            self._people.become(call.pid, after)
+            self._become(call, after)
         self._asked.give(call)
+
+    def _now(self, call: Call) -> Ids:
+        """Who it is, with what is kept beyond a change: by the program that asked for that, and by no other."""
+        ids = self._people.who(call.pid)
+        if ids.keeps and ids.keeps != self._asked.program(call.pid):
+            ids = replace(ids, keeps=b"")
+        return ids
+
+    def prctl(self, call: Call) -> None:
+        """PR_SET_KEEPCAPS, as setpriv(1) asks for it before it changes the user, and then the group."""
+        now = self._now(call)
+        if now.is_root:
+            keeps = self._asked.program(call.pid) if call.arguments[1] else b""
+            self._asked.check(call)
+            if keeps != now.keeps:
+                self._people.become(call.pid, replace(now, keeps=keeps))
+        self._asked.let_through(call)
+
+    def _become(self, call: Call, ids: Ids) -> None:
+        self._people.become(call.pid, ids)
+        if ids.file_uid:
+            self._notes.note(ids.file_uid, ids.file_gid)
 
     def setuid(self, call: Call) -> None:
         self._change(call, lambda ids: ids.with_one("uid", call.arguments[0] & MASK))
@@ -84,11 +108,11 @@ class IdAnswers:
         self._set_files(call, "gid")
 
     def _set_files(self, call: Call, kind: str) -> None:
-        now = self._people.who(call.pid)
+        now = self._now(call)
         after = now.with_files(kind, call.arguments[0] & MASK)
         self._asked.check(call)
         if after != now:
-            self._people.become(call.pid, after)
+            self._become(call, after)
         self._asked.give(call, now.file_uid if kind == "uid" else now.file_gid)
 
     def setgroups(self, call: Call) -> None:

@@ -28,6 +28,8 @@ class Ids:
     file_uid: int = 0
     file_gid: int = 0
     groups: tuple[int, ...] = ()
+    keeps: bytes = b""
+    """The program that may go on to change these, whoever it is by then (PR_SET_KEEPCAPS), until it is another."""
 
     @classmethod
     def of(cls, uid: int, gid: int, groups: tuple[int, ...]) -> Ids:
@@ -35,14 +37,19 @@ class Ids:
 
     @property
     def is_root(self) -> bool:
-        """Whether it may be anybody."""
+        """Whether it may do as it likes."""
         return self.uids[1] == 0
+
+    @property
+    def may_change(self) -> bool:
+        """Whether it may be anybody."""
+        return self.is_root or bool(self.keeps)
 
     def with_three(self, kind: str, real: int, effective: int, saved: int) -> Ids:
         """setresuid(2), setresgid(2). Raises PermissionError."""
         now = self.uids if kind == "uid" else self.gids
         wanted = [old if new == KEEP else new for old, new in zip(now, (real, effective, saved), strict=True)]
-        if not self.is_root and not set(wanted) <= set(now):
+        if not self.may_change and not set(wanted) <= set(now):
             raise PermissionError(errno.EPERM, "")
         return self._with(kind, wanted[0], wanted[1], wanted[2])
 
@@ -51,7 +58,7 @@ class Ids:
         now = self.uids if kind == "uid" else self.gids
         new_real = now[0] if real == KEEP else real
         new_effective = now[1] if effective == KEEP else effective
-        if not self.is_root and (new_real not in now[:2] or new_effective not in now):
+        if not self.may_change and (new_real not in now[:2] or new_effective not in now):
             raise PermissionError(errno.EPERM, "")
         changes_saved = real != KEEP or (effective != KEEP and new_effective != now[0])
         return self._with(kind, new_real, new_effective, new_effective if changes_saved else now[2])
@@ -61,7 +68,7 @@ class Ids:
         now = self.uids if kind == "uid" else self.gids
         if number == KEEP:
             raise ValueError(number)
-        if self.is_root:
+        if self.may_change:
             return self._with(kind, number, number, number)
         if number not in (now[0], now[2]):
             raise PermissionError(errno.EPERM, "")
@@ -70,13 +77,13 @@ class Ids:
     def with_files(self, kind: str, number: int) -> Ids:
         """setfsuid(2), setfsgid(2): what may not be is not done, and nobody is told."""
         now = (*self.uids, self.file_uid) if kind == "uid" else (*self.gids, self.file_gid)
-        if number == KEEP or (not self.is_root and number not in now):
+        if number == KEEP or (not self.may_change and number not in now):
             return self
         return replace(self, file_uid=number) if kind == "uid" else replace(self, file_gid=number)
 
     def with_groups(self, groups: tuple[int, ...]) -> Ids:
         """setgroups(2). Raises PermissionError."""
-        if not self.is_root:
+        if not self.may_change:
             raise PermissionError(errno.EPERM, "")
         return replace(self, groups=groups)
 

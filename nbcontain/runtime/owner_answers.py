@@ -10,6 +10,7 @@ from nbcontain.linux import syscalls
 from nbcontain.linux.notify import Call
 from nbcontain.runtime.asked import CWD, MASK, Asked, numbers
 from nbcontain.runtime.kept_ids import KEEP, Ids, People
+from nbcontain.store.makers import Makers
 from nbcontain.store.owners import Ledger, Record
 from nbcontain.store.whiteouts import join
 
@@ -22,9 +23,9 @@ _LOOKS = 5
 class OwnerAnswers:
     """Each method answers the call that it is called after. What is recorded is what is open, never what has a name."""
 
-    def __init__(self, asked: Asked, people: People, ledger: Ledger, root: str = "/") -> None:
-        """`root` is the container's, as we see it."""
-        self._asked, self._people, self._ledger = asked, people, ledger
+    def __init__(self, asked: Asked, people: People, ledger: Ledger, makers: Makers, root: str = "/") -> None:
+        """`root` is the container's, as we see it; `makers` grow as programs become others."""
+        self._asked, self._people, self._ledger, self._makers = asked, people, ledger, makers
         self._above = os.fsencode(root.rstrip("/")) + b"/"
         self._root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._root_mount = asked.mount_of(self._root)
@@ -80,13 +81,19 @@ class OwnerAnswers:
             return
         name = f"self/fd/{place}"
         can_hold = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
-        before = self._ledger.owner(name if can_hold else None, path, status)
+        known = self._ledger.known(name if can_hold else None, path, status)
+        before = known or (0, 0)
+        if known is None and self._makers:
+            before = self._maker(path)
+        if not ids.is_root and before[0] == ids.file_uid:
+            # What stat(2) says they are: who wants to change one of them alone may say so of the other (busybox).
+            uid, gid = uid or KEEP, gid or KEEP
         after = (before[0] if uid == KEEP else uid, before[1] if gid == KEEP else gid)
         if not ids.is_root and not _may_give(ids, before, after):
             raise PermissionError(errno.EPERM, "")
         self._asked.check(call)
-        if after != before:
-            if after == (0, 0) and can_hold:
+        if after != (known or (0, 0)) or (known is None and self._makers):
+            if after == (0, 0) and can_hold and not self._makers:
                 self._ledger.forget(name, path)
             else:
                 time_ns = None if can_hold else status.st_mtime_ns
@@ -99,6 +106,25 @@ class OwnerAnswers:
             kept = status.st_mode & ~stat.S_ISUID
             os.chmod(name, stat.S_IMODE(kept & ~stat.S_ISGID if kept & stat.S_IXGRP else kept))
         self._asked.give(call)
+
+    def _maker(self, path: bytes) -> tuple[int, int]:
+        """Whose what is there will be recorded to be, if nobody says otherwise (`new_owners`)."""
+        since_ns, owner, hands_on, here = self._makers.since_ns, (0, 0), False, b""
+        for part in (b"", *path.split(b"/")):
+            here = join(here, part)
+            found = syscalls.openat2(self._root, os.fsdecode(here) or ".", os.O_PATH | os.O_NOFOLLOW, 0, _DOWNWARDS)
+            try:
+                status = os.fstat(found)
+                can_hold = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+                known = self._ledger.known(f"self/fd/{found}" if can_hold else None, here, status)
+                born_ns = syscalls.birth_ns(found) or 0
+            finally:
+                os.close(found)
+            if known is None:
+                known = self._makers.of(born_ns, owner) if born_ns >= since_ns else (0, 0)
+                known = known[0], owner[1] if hands_on and born_ns >= since_ns else known[1]
+            owner, hands_on = known, bool(status.st_mode & stat.S_ISGID)
+        return owner
 
     def _path_of(self, place: int) -> bytes | None:
         """The path of what is open, below the container's root; None if it is another file system's, or outside.

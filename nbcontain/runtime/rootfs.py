@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from nbcontain.runtime import rungs
 from nbcontain.store import files, layers, ring
 from nbcontain.store.changes import above, same_metadata
 from nbcontain.store.clone import clone
+from nbcontain.store.makers import Makers
+from nbcontain.store.new_owners import give
 from nbcontain.store.owners import LIMIT_BYTES, Ledger
 from nbcontain.store.pack import Pipe
 from nbcontain.store.tree_changes import Comparison, TreePacker, tree_changes
@@ -109,6 +112,22 @@ def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     return {"entries": entries}
 
 
+@function
+def name_makers(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
+    """Record whose the new files of an active snapshot are, which is the root (`makers`).
+
+    The descriptors: the ledger of all that the snapshot consists of, its own, which is added to, and what it stands on.
+    """
+    ledger = ledger_from(fds[0], fds[1])
+    makers = Makers.of_lines(arguments["makers"].encode())
+    root = os.open(ROOT, _DIRECTORY | os.O_CLOEXEC)
+    try:
+        below = fds[2] if len(fds) > 2 else -1
+        return {"named": give(root, ledger, makers, below, is_copy=arguments["form"] == "tree")}
+    finally:
+        os.close(root)
+
+
 @contextmanager
 def _compared(arguments: Arguments, fds: list[int]) -> Iterator[tuple[int, Comparison]]:
     """The root, open, beside what it was copied from, which is the last of `fds`; before that comes the index."""
@@ -134,10 +153,10 @@ def copy_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
                              boot=arguments["boot"])}  # fmt: skip
 
 
-def ledger_from(fd: int) -> Ledger:
-    """What a ledger's file, or memory, says of owners."""
+def ledger_from(fd: int, to: int = -1) -> Ledger:
+    """What a ledger's file, or memory, says of owners; what is new is added to another."""
     with os.fdopen(fd, "rb", closefd=False) as stream:
-        return Ledger(stream.read(LIMIT_BYTES))
+        return Ledger(stream.read(LIMIT_BYTES), partial(files.write, to) if to >= 0 else None)
 
 
 def ledger_to(fd: int) -> Ledger:

@@ -130,7 +130,11 @@ class Ledger:
             self._write(_line(path, Record(0, 0)))
 
     def owner(self, place: int | str | None, path: bytes, status: os.stat_result) -> tuple[int, int]:
-        """Whose it is. What the disk says holds where it names anybody but root: then somebody was allowed to."""
+        """Whose it is; root's, where nobody is named."""
+        return self.known(place, path, status) or (0, 0)
+
+    def known(self, place: int | str | None, path: bytes, status: os.stat_result) -> tuple[int, int] | None:
+        """Whose it is, if anybody is named. What the disk says holds where that is not root: then somebody might."""
         # Who looks is root, by the number that it has here: outside of a user namespace it is an ordinary one.
         uid, gid = os.geteuid(), os.getegid()
         on_disk = (0 if status.st_uid == uid else status.st_uid, 0 if status.st_gid == gid else status.st_gid)
@@ -141,10 +145,10 @@ class Ledger:
                 uid, gid = decode(data)
             except StoreError:
                 # Whoever is root inside may write what they like there.
-                return on_disk
+                return None
             return 0 if uid == _AS_ON_DISK else uid, 0 if gid == _AS_ON_DISK else gid
         known = self._of(path, status)
-        return (known.uid, known.gid) if known else on_disk
+        return (known.uid, known.gid) if known else None
 
     def node(self, place: int, path: bytes, status: os.stat_result) -> tuple[str, int, int] | None:
         """The device that a file stands for; None if it is just a file."""

@@ -35,7 +35,8 @@ Driver = Literal["overlay", "copy"]
 Form = Literal["overlay", "tree"]
 """What a directory holds: a layer's changes as overlayfs has them, or all the files."""
 
-OWNERS = "owners"
+OWNERS, MAKERS = "owners", "makers"
+"""Whose files are, and whose programs wrote to an active snapshot, where the disk does not tell (see `makers`)."""
 _KEY = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _NAME = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 
@@ -299,6 +300,7 @@ class Snapshotter(ABC):
             return
         with files.disk(self._layout.root):
             self._strip(directory)
+            files.unlink(directory / MAKERS)
             if not self.publish(directory, name):
                 self.discard(active)
 
@@ -420,10 +422,10 @@ def _open_ledger(path: Path, *, wanted: bool) -> Iterator[tuple[int, ...]]:
         os.close(fd)
 
 
-def ledger_in(directory: Path) -> bytes:
-    """What the ledger of one snapshot's directory says; nothing if there is none."""
+def ledger_in(directory: Path, name: str = OWNERS) -> bytes:
+    """What the ledger of one snapshot's directory says, or its MAKERS; nothing if there is none."""
     try:
-        return files.read(directory / OWNERS, LIMIT_BYTES)
+        return files.read(directory / name, LIMIT_BYTES)
     except FileNotFoundError:
         return b""
 

@@ -25,7 +25,7 @@ from nbcontain.store.growing import Growing
 from nbcontain.store.layer_writer import layer_writer
 from nbcontain.store.pipes import piped, poured
 from nbcontain.store.ring import Sender
-from nbcontain.store.snapshots import Active, Changes, Staging, Worker
+from nbcontain.store.snapshots import MAKERS, Active, Changes, Snapshotter, Staging, Worker, bind, ledger_in
 from nbcontain.store.stage import Stage
 from nbcontain.store.store import Store
 from nbcontain.values import dataclass
@@ -149,14 +149,22 @@ class Stacks:
         if not self.records:
             yield ()
             return
-        memory = os.memfd_create("nbcontain-owners")
-        try:
-            of = self.store.snapshots_of(shown.key) if isinstance(shown, Active) else self.store.snapshots
-            files.write(memory, of.ledger(shown))
-            os.lseek(memory, 0, os.SEEK_SET)
+        if isinstance(shown, Active):
+            of = self.store.snapshots_of(shown.key)
+            if makers := ledger_in(of.shelf.active(shown.key), MAKERS):
+                self._name_makers(shown, of, makers)
+        else:
+            of = self.store.snapshots
+        with _in_memory(of.ledger(shown)) as memory:
             yield (memory,)
-        finally:
-            os.close(memory)
+
+    def _name_makers(self, active: Active, snapshots: Snapshotter, makers: bytes) -> None:
+        """Record whose those files are that programs have made as others than root, whom the disk cannot name."""
+        root = bind(snapshots.upper(active), "rw")
+        below = snapshots.view(active.parent) if active.parent else ()
+        arguments = {"form": snapshots.form, "makers": makers.decode()}
+        with _in_memory(snapshots.ledger(active)) as memory, snapshots.open_ledger(active, wanted=True) as [own]:
+            self.worker.call("name_makers", root, arguments, (memory, own), source=below)
 
     def _tar(
         self, changes: Changes, read: Callable[[int], object], ledger: Sequence[int], more: Sequence[int]
@@ -171,6 +179,18 @@ class Stacks:
             return self.worker.call("tar_of", changes.root, fields, (sink, *ledger, *more), source=changes.below)
 
         return int(piped(pack, read)["entries"])
+
+
+@contextmanager
+def _in_memory(data: bytes) -> Iterator[int]:
+    """A file that holds this, to be read."""
+    memory = os.memfd_create("nbcontain-owners")
+    try:
+        files.write(memory, data)
+        os.lseek(memory, 0, os.SEEK_SET)
+        yield memory
+    finally:
+        os.close(memory)
 
 
 class Arrivals:

@@ -27,7 +27,7 @@ _VERSION = 1
 _PATIENCE_S = 3.0
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _STRAIGHT = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
-_TELLS_OF_CHANGES = frozenset({
+TELLS_OF_CHANGES = frozenset({
     0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x794C7630, 0xCA451A4E, 0x2FC12FC1,
 })  # fmt: skip
 """ext2 to ext4, XFS, Btrfs, F2FS, overlayfs (which asks the one below), bcachefs, ZFS."""
@@ -82,7 +82,7 @@ def write_index(root: int, fd: int, *, linked: bool, boot: str) -> None:
             os.close(place)
         body.append(json.dumps([os.fsdecode(path), values]).encode())
     is_later = _wait_until_later(fd, latest)
-    trusted = is_later and syscalls.file_system_type(root) in _TELLS_OF_CHANGES
+    trusted = is_later and syscalls.file_system_type(root) in TELLS_OF_CHANGES
     head = {
         "version": _VERSION, "boot": boot, "device": os.fstat(root).st_dev, "trusted": trusted, "linked": linked,
     }  # fmt: skip

@@ -238,19 +238,26 @@ def test_a_directory_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
         taken_in(context, entries)
 
 
-def test_pipes_are_left_out_and_sockets_are_empty_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sockets_and_devices_are_empty_files_and_pipes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(tmp_path / "pipe")
     before = Context(tmp_path).digest(Wanted((".",)))
     with socket.socket(socket.AF_UNIX) as listening:
         monkeypatch.chdir(tmp_path)  # a path of its own may be too long for a socket
         listening.bind("socket")
-    assert taken(Context(tmp_path), ".") == [(".", "."), ("socket", "socket")]
+    expected = [(".", "."), ("socket", "socket")]
+    if os.geteuid() == 0:
+        os.mknod("device", 0o20600, os.makedev(1, 3))
+        expected.insert(1, ("device", "device"))
+    assert taken(Context(tmp_path), ".") == expected
+    assert {each.kind for each in Context(tmp_path).select(Wanted((".",)))[1:]} == {"empty"}
     assert Context(tmp_path).digest(Wanted((".",))) != before
 
 
 def test_a_pipe_that_is_a_source_is_an_error_and_no_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(BuildError):
+    with pytest.raises(BuildError, match="pipe in the build context is a named pipe"):
         Context(tmp_path).select(Wanted(("pipe",)))
 
 

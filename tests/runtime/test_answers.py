@@ -13,8 +13,10 @@ from bpf import ALLOW, ERRNO, Filter
 from nbcontain.linux import filter_bytes
 from nbcontain.runtime.answered_calls import filter_of
 from nbcontain.runtime.guard_answers import GuardAnswers
+from nbcontain.runtime.id_answers import IdAnswers
 from nbcontain.runtime.kept_ids import KEEP, Ids, People, Seen
 from nbcontain.runtime.served import served
+from nbcontain.store.makers import Notes
 
 ROOT, APP = Ids(), Ids.of(1000, 1001, (1001, 50))
 
@@ -81,6 +83,42 @@ def test_who_came_back_by_the_saved_id_is_root_again() -> None:
     gone = ROOT.with_two("uid", 33, 33)
     with pytest.raises(PermissionError):
         gone.with_one("uid", 0)
+
+
+def test_who_keeps_capabilities_changes_the_group_after_the_user_until_it_executes_another_program() -> None:
+    """As setpriv(1) does it (PR_SET_KEEPCAPS)."""
+    found = Filter(filter_bytes.unpacked(filter_of("ids", "x86_64"))[0])
+    assert (found.verdict(157, (8, 1)) == ALLOW, found.verdict(157, (15, 1)) == ALLOW) == (False, True)
+    caller = Becoming()
+    answers = IdAnswers(caller, People(ROOT, caller.seen), Notes.to(-1, (0, 0), is_first=True))  # type: ignore[arg-type]
+    answers.prctl(caller.call(8, 1))
+    answers.setresuid(caller.call(33, 33, 33))
+    answers.setresgid(caller.call(34, 34, 34))
+    caller.name = b"/bin/sh"
+    with pytest.raises(PermissionError):
+        answers.setresgid(caller.call(0, 0, 0))
+    assert answers._people.who(10).uids == (33, 33, 33)
+    assert answers._people.who(10).gids == (34, 34, 34)
+    assert not answers._people.who(10).is_root
+
+
+class Becoming:
+    """One process that asks to be another, without a kernel."""
+
+    name = b"/usr/bin/setpriv"
+
+    def seen(self, thread: int) -> Seen:
+        return Seen(10, 1, 10, 10, 100)
+
+    def call(self, *arguments: int) -> Any:
+        return SimpleNamespace(pid=10, arguments=arguments)
+
+    def program(self, pid: int) -> bytes:
+        return self.name
+
+    def check(self, call: Any) -> None: ...
+    def give(self, call: Any, value: int = 0) -> None: ...
+    def let_through(self, call: Any) -> None: ...
 
 
 def test_file_ids_follow_and_refuse_in_silence() -> None:

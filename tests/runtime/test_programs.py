@@ -16,6 +16,7 @@ from nbcontain.events import Output
 from nbcontain.runtime.answered_calls import filter_of
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
+from nbcontain.store.contents import read_contents
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 42, 124, 125, 126, 127, 128, 129, 137, 200, 254, 255])
@@ -163,7 +164,7 @@ def test_where_there_is_one_id_another_user_is_kept_in_mind(profile: str, machin
 
 def made_for(machine: Machine, answers: str) -> Container:
     """One that is made as where these calls are answered for the kernel: its record and its filter say so."""
-    command = ("sh", "-c", "id -u; su app -c 'echo told' 2> /dev/null; grep ^CapEff /proc/self/status")
+    command = ("sh", "-c", "id -u; su app -c 'echo told' 2> /dev/null; grep ^CapEff /proc/self/status; touch /made")
     path = machine.engine.create(RunOptions(image="box", command=command, user="app", name="other")).bundle.path
     document = json.loads((path / "container.json").read_text())
     (path / "container.json").write_text(json.dumps({**document, "answers": answers}))
@@ -180,6 +181,11 @@ def test_where_users_are_only_pretended_they_are_all_root_without_power(profile:
     machine.engine.start(container)
     assert container.wait(30) == 0
     assert said(container).split() == ["0", "told", "CapEff:", f"{0:016x}"]
+    # What such a program makes is its user's all the same.
+    committed = machine.engine.archives.commit(container, "made").result()
+    found = read_contents(machine.engine.store.blobs, committed.layers[-1], lambda count: None)
+    made = dict(found.entries)[b"made"]
+    assert (made.uid, made.gid) == (1000, 1001)
 
 
 def test_where_nobody_answers_another_user_is_refused_with_a_reason(profile: str, machine: Machine) -> None:

@@ -100,6 +100,60 @@ def test_users_and_owners_are_as_docker_has_them(rung: Machine, tmp_path: Path) 
     assert found["d/l"][:2] == (1000, 29)
 
 
+def test_a_new_file_is_its_makers(rung: Machine, tmp_path: Path) -> None:
+    """Also where the kernel knows of one id: of the user of a step, and of whom a program becomes in its own homes."""
+    assert made_by_users(rung.engine, tmp_path) == MADE_BY_USERS
+
+
+def test_a_new_file_is_its_makers_as_on_the_highest_rung(profile: str, machine: Machine, tmp_path: Path) -> None:
+    assert made_by_users(machine.engine, tmp_path) == MADE_BY_USERS
+
+
+def test_what_a_container_is_committed_to_has_its_users_files(rung: Machine, tmp_path: Path) -> None:
+    """While it runs, too; and what another user's program makes in it later is that one's."""
+    engine = rung.engine
+    rung.build("FROM box\nRUN mkdir /all && chmod 777 /all\n", "open", tmp_path)
+    container = rung.start(f"mkdir /all/d; touch /all/d/f; {SLEEP}", image="open", user="app")
+    until(lambda: "ready" in said(container))
+    assert rung.execute(container, "touch", "/all/roots", user="root")[0] == 0
+    engine.archives.commit(container, "made").result()
+    found = owners(engine, "made")
+    assert {path: found[path][:2] for path in ("all/d", "all/d/f", "all/roots")} == {
+        "all/d": (1000, 1001), "all/d/f": (1000, 1001), "all/roots": (0, 0),
+    }  # fmt: skip
+
+
+MADE_BY_USERS = {
+    "roots": (0, 0), "all": (0, 0), "twice": (0, 0), "shared": (7, 50), "home": (0, 0), "home/app": (1000, 1001),
+    "home/app/before": (0, 0), "home/app/taken": (0, 0), "home/app/d": (1000, 1001), "home/app/d/f": (1000, 1001),
+    "home/app/d/l": (1000, 1001), "home/app/given": (33, 1001), "home/app/roots": (0, 0), "home/app/own": (1000, 1001),
+    "home/app/link": (1000, 1001), "home/app/deep": (1000, 1001), "home/app/deep/er": (1000, 1001),
+    "home/app/pipe": (1000, 1001), "home/app/old": (1000, 1001), "home/app/staffs": (1000, 50),
+    "home/app/hard": (1000, 1001), "shared/mine": (1000, 50), "shared/d": (1000, 50),
+}  # fmt: skip
+
+
+def made_by_users(engine: Engine, context: Path) -> dict[str, tuple[int, int]]:
+    """Whose what is, as the last layer that has it says."""
+    dockerfile = (
+        "FROM box\n"
+        "RUN mkdir -p /home/app /shared && chown app:app /home/app && chown 7:50 /shared && chmod 2777 /shared"
+        " && touch /roots /all /twice /home/app/before /home/app/taken && chmod 666 /all /twice"
+        " && ln /twice /home/app/again"
+        " && su -s /bin/sh app -c 'cd /home/app && mkdir d && touch d/f given && ln -s f d/l'"
+        " && touch /home/app/roots && chown 0:0 /home/app/roots && chown 33:1001 /home/app/given\n"
+        "USER app\n"
+        "RUN cd /home/app && echo x > own && ln own hard && ln -s own link && mkdir -p deep/er && mkfifo pipe"
+        " && touch -d 2001-01-01 old && rm taken && touch taken staffs && chgrp staff staffs && mkdir /shared/d"
+        " && touch /shared/mine && echo more >> /all && echo more >> /twice && chown app own\n"
+        "USER root\n"
+        "RUN chown 0:0 /home/app/taken && touch /home/app/roots\n"
+    )
+    engine.build(dockerfile, BuildOptions(tags=("made",), context=context)).result()
+    found = owners(engine, "made")
+    return {path: found[path][:2] for path in found if path not in ("tmp", "home/app/again")}
+
+
 def owners(engine: Engine, name: str) -> dict[str, tuple[int, int, str]]:
     """Of the layers on top of the first three, which are the box's."""
     found = {}

@@ -126,7 +126,7 @@ def test_a_change_in_the_same_tick_as_the_copy_is_found(original: Path) -> None:
 
 
 def test_where_ctime_does_not_tell_contents_are_compared(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree_index, "_TELLS_OF_CHANGES", frozenset())
+    monkeypatch.setattr(tree_index, "TELLS_OF_CHANGES", frozenset())
     target, index = copied(original)
     known = index.replace(b'"trusted": true', b'"trusted": false')
     assert names_in(changes_of(target, original, known)) == []

@@ -29,7 +29,7 @@ _PUT = re.compile(r"(?P<name>.+?):(?P<path>/.*)", re.DOTALL)
 _GET = re.compile(r"(?P<name>.+?)=(?P<path>/.*)", re.DOTALL)
 
 
-class Names:
+class FileNames:
     """What names in --put, --get and --stdin stand for: files of this machine."""
 
     def named(self, name: str) -> Any:
@@ -50,9 +50,9 @@ class Names:
             raise UsageError(f"cannot write {name}", why=error.strerror or "") from error
 
 
-FILES = Names()
+FILES = FileNames()
 Give = Callable[[str, str, bytes], None]
-"""`Names.give`, or what else takes what came out."""
+"""`FileNames.give`, or what else takes what came out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Exchange:
     """What is to be done besides, when everything has been put in."""
 
     @classmethod
-    def of(cls, options: RunOptions | ExecOptions, names: Names = FILES) -> Exchange:
+    def of(cls, options: RunOptions | ExecOptions, names: FileNames = FILES) -> Exchange:
         """What these options ask for. What cannot be written as a file, or made of one, is told here.
 
         Raises UsageError, Unavailable.

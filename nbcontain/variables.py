@@ -12,14 +12,14 @@ from typing import Any
 
 from nbcontain.commands import split
 from nbcontain.errors import UsageError, did_you_mean
-from nbcontain.exchange import Names
+from nbcontain.exchange import FileNames
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 _OF_OBJECTS = ("--put", "--stdin")
 """Flags that name a variable for what it is, and not for its text."""
 
 
-class Variables(Names):
+class Variables(FileNames):
     """What names mean where a command stands: in a cell, or in a function with variables of its own."""
 
     def __init__(self, shared: dict[str, Any], own: Mapping[str, Any] | None = None) -> None:

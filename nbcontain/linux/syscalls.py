@@ -132,6 +132,7 @@ _setfsgid = _declare("setfsgid", _uint)
 _sethostname = _declare("sethostname", _text, ctypes.c_size_t)
 _setdomainname = _declare("setdomainname", _text, ctypes.c_size_t)
 _pivot_root = _numbered(_SYS_PIVOT_ROOT, _text, _text)
+# From 424 on a call has one number on all machines.
 _open_tree = _numbered(428, _int, _text, _uint)
 _move_mount = _numbered(429, _int, _text, _int, _text, _uint)
 _fsopen = _numbered(430, _text, _uint)

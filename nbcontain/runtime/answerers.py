@@ -110,9 +110,9 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | FileIO | 
     is to introduce itself; where its calls are only pretended, the file that it is to write who it is to.
     """
     words = bundle.info.answers.split()
-    directory = bundle.active_directory if {"ids", "blind"} & {*words} else None
     if not words:
         return None
+    directory = bundle.active_directory if {"ids", "blind"} & {*words} else None
     # Only now: most containers have no use for it. (Where they have, the zygote has imported it.)
     from nbcontain.runtime import answering
     from nbcontain.store.snapshots import MAKERS, OWNERS, ledger_in

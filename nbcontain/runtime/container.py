@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Status = Literal["created", "running", "restarting", "exited", "lost"]
 _NOW: Mapping[str, Status] = {"running": "running", "restarting": "restarting", "stopped": "exited"}
+"""What is said of a state that still holds."""
 _START_S = 60.0
 
 

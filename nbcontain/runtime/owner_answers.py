@@ -121,8 +121,7 @@ class OwnerAnswers:
             finally:
                 os.close(found)
             if known is None:
-                known = self._makers.of(born_ns, owner) if born_ns >= since_ns else (0, 0)
-                known = known[0], owner[1] if hands_on and born_ns >= since_ns else known[1]
+                known = self._makers.of(born_ns, owner, hands_on=hands_on) if born_ns >= since_ns else (0, 0)
             owner, hands_on = known, bool(status.st_mode & stat.S_ISGID)
         return owner
 

@@ -101,8 +101,8 @@ class Makers:
         """Before that there was nobody but root."""
         return min((since_ns for (uid, _), since_ns in self._since_ns.items() if uid), default=1 << 63)
 
-    def of(self, born_ns: int, above: tuple[int, int]) -> tuple[int, int]:
-        """Who made what was made then, in a directory of `above`'s.
+    def of(self, born_ns: int, above: tuple[int, int], *, hands_on: bool) -> tuple[int, int]:
+        """Who made what was made then, in a directory of `above`'s, which `hands_on` its group (its setgid bit).
 
         Of several it is whose directory it is: elsewhere only root may, as a rule, and who made something where
         everybody may is not to be known.
@@ -112,4 +112,5 @@ class Makers:
         if len({*users}) > 1:
             wanted = above[0] if above[0] in users else 0 if 0 in users else users[0]
             there = [each for each in there if each[1][0] == wanted]
-        return max(there)[1] if there else (0, 0)
+        uid, gid = max(there)[1] if there else (0, 0)
+        return uid, above[1] if hands_on else gid

@@ -80,9 +80,8 @@ class _Giving:
             try:
                 known = self._ledger.known(fd, child, status)
                 if known is None and not is_old and self._is_new(fd, child, status, born_ns):
-                    known = self._makers.of(time.time_ns() if born_ns is None else born_ns, owner)
-                    if hands_on:
-                        known = known[0], owner[1]
+                    born_ns = time.time_ns() if born_ns is None else born_ns
+                    known = self._makers.of(born_ns, owner, hands_on=hands_on)
                     if known != (0, 0):
                         time_ns = None if can_hold else status.st_mtime_ns
                         self._ledger.record(fd, child, Record(*known, mtime_ns=time_ns))

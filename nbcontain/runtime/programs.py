@@ -94,13 +94,16 @@ def prepare(
         for number in (1, 2):
             # A program may open /dev/stdout anew, which asks the pipe who it belongs to.
             if user.uid and not answers.stand_in and stat.S_ISFIFO(os.fstat(number).st_mode):
-                os.fchown(number, user.uid, user.gid)
+                with suppress(PermissionError):  # gVisor gives a pipe away to nobody.
+                    os.fchown(number, user.uid, user.gid)
         if process.terminal:
             with suppress(PermissionError):
                 # Without CAP_CHOWN it stays root's: what it has open works, /dev/pts/0 by its name does not.
                 os.fchown(0, user.uid, -1)
         _label(process)
         confine.limit(process.rlimits)
+        if path and not os.path.isdir("/proc/self/fd"):
+            confine.limit_descriptors(process.rlimits)
         before = partial(answers.introduce, user) if answers.words else None
         if answers.stand_in:
             # All are root for the kernel; who it would be may at least not have more than it would have.

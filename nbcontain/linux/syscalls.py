@@ -128,8 +128,7 @@ _ptrace = _declare("ptrace", _int, _int, _pointer, _pointer)
 _prctl = _declare("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _limits = ctypes.POINTER(ctypes.c_uint64 * 2)
 _getrlimit, _setrlimit = _declare("getrlimit", _int, _limits), _declare("setrlimit", _int, _limits)
-_setfsuid = _declare("setfsuid", _uint)
-_setfsgid = _declare("setfsgid", _uint)
+_setfsuid, _setfsgid = _declare("setfsuid", _uint), _declare("setfsgid", _uint)
 _sethostname = _declare("sethostname", _text, ctypes.c_size_t)
 _setdomainname = _declare("setdomainname", _text, ctypes.c_size_t)
 _pivot_root = _numbered(_SYS_PIVOT_ROOT, _text, _text)
@@ -188,8 +187,7 @@ def file_system_type(fd: int) -> int:
 def birth_ns(fd: int, name: bytes = b"") -> int | None:
     """When what is open as `fd`, or is there as `name`, was made (statx(2)); None where the file system knows not."""
     answer = ctypes.create_string_buffer(256)
-    flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW
-    _checked(_statx(fd, name, flags, _STATX_BTIME, answer), os.fsdecode(name))
+    _checked(_statx(fd, name, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, _STATX_BTIME, answer), os.fsdecode(name))
     seconds, ns = struct.unpack_from("qI", answer, 80)
     return seconds * 1_000_000_000 + ns if struct.unpack_from("I", answer)[0] & _STATX_BTIME else None
 

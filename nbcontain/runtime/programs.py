@@ -102,7 +102,8 @@ def prepare(
                 os.fchown(0, user.uid, -1)
         _label(process)
         confine.limit(process.rlimits)
-        if path and not os.path.isdir("/proc/self/fd"):
+        # The link is there also for who sees the /proc of processes that it is none of, as a stage that waits.
+        if path and not os.path.islink("/proc/self"):
             confine.limit_descriptors(process.rlimits)
         before = partial(answers.introduce, user) if answers.words else None
         if answers.stand_in:

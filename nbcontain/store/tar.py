@@ -12,7 +12,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 from nbcontain.errors import BadArchive
 from nbcontain.store.tar_fields import DEFAULT_LIMITS as DEFAULT_LIMITS
@@ -20,6 +19,12 @@ from nbcontain.store.tar_fields import Limits as Limits
 from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal
 from nbcontain.store.tar_fields import parse_pax as parse_pax
 from nbcontain.values import dataclass, field
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 BLOCK = 512
 _CHUNK = 256 << 10
@@ -46,7 +51,6 @@ class Readable(Protocol):
     def readinto(self, buffer: memoryview, /) -> int | None: ...
 
 
-@runtime_checkable
 class Pieces(Protocol):
     """The same in pieces that somebody made: their bytes are copied once, to the disk."""
 
@@ -76,7 +80,7 @@ class Reader:
     """Members of a tar stream in order. `next`, then one of `copy_to`, `chunk`s and `skip`, then `next` again."""
 
     def __init__(self, stream: Readable | Pieces, limits: Limits = DEFAULT_LIMITS, *, hashes: bool = True) -> None:
-        self._pieces = stream if isinstance(stream, Pieces) else _Buffer(stream)
+        self._pieces = stream if hasattr(stream, "chunk") else _Buffer(stream)
         self._limits = limits
         self._view = memoryview(b"")
         self._start = self._end = 0

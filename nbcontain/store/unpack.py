@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Literal
 
 from nbcontain.errors import BadArchive
 from nbcontain.oci.digest import DiffID, Digest
@@ -15,8 +14,14 @@ from nbcontain.store.owners import Ledger
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_whiteout, join, opaque_xattr
 from nbcontain.values import dataclass
 
-Ids = Literal["all", "single"]
-"""Whether owners can be kept here, or everything belongs to the only id there is."""
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Ids = Literal["all", "single"]
+    """Whether owners can be kept here, or everything belongs to the only id there is."""
+else:
+    Ids = str
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -41,8 +41,7 @@ _XATTR = b"SCHILY.xattr."
 _MAX_ID = (1 << 32) - 2
 _MAX_TIME_NS = (1 << 40) * 1_000_000_000
 """What any time_t holds; beyond, a time is nonsense and becomes 0."""
-_MAX_OCTAL_ID = 0o7777777
-_MAX_OCTAL_SIZE = 0o77777777777
+_MAX_OCTAL_ID, _MAX_OCTAL_SIZE = 0o7777777, 0o77777777777
 
 
 class Readable(Protocol):
@@ -54,8 +53,7 @@ class Readable(Protocol):
 class Pieces(Protocol):
     """The same in pieces that somebody made: their bytes are copied once, to the disk."""
 
-    def chunk(self) -> bytes | memoryview:
-        """The next one, valid until the call after; nothing at the end."""
+    def chunk(self) -> bytes | memoryview: ...  # the next one, valid until the call after; nothing at the end
 
 
 @dataclass(slots=True)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     Ids = Literal["all", "single"]
     """Whether owners can be kept here, or everything belongs to the only id there is."""
-else:
-    Ids = str
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

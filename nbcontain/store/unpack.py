@@ -18,13 +18,13 @@ TYPE_CHECKING = False  # typing's own would cost every process of ours its impor
 if TYPE_CHECKING:
     from typing import Literal
 
-    Ids = Literal["all", "single"]
-    """Whether owners can be kept here, or everything belongs to the only id there is."""
+    Ids = Literal["all", "single"]  # whether owners can be kept here, or everything belongs to the only id there is
+else:
+    Ids = str
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_DIRECTORIES = 128
-_LEAF_BYTES = 255
+_OPEN_DIRECTORIES, _LEAF_BYTES = 128, 255
 _NO_LEAF = (b"", b".", b"..")
 _SYMLINK_HOPS = 40
 

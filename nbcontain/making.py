@@ -68,6 +68,11 @@ def made(
     if runtime := other_runtime.found(options.runtime, engine.environ.get("PATH", os.defpath)):
         is_full = engine.profile.name == "full"
         spec = other_runtime.fitted(spec, container_id, runtime, is_full=is_full, restart=options.restart)
+    differs = ids.differ or runtime or is_unusual(spec) or not engine.networks.is_born_as_said(wish)
+    tells = None if differs else foretell
+    text = spec_to_text(spec) if tells else ""
+    if tells and not mounting.mounts:
+        tells.spec(container_id, text)
     makes_group = bool(runtime) and other_runtime.keeps_groups(runtime)
     info = replace(
         _info(engine, options, image, wish),
@@ -81,11 +86,6 @@ def made(
     with engine.store.shared():
         if not engine.store.snapshots.has_all(image.layers):
             engine.ordinary.stacks.unpack(image.layers)
-        differs = ids.differ or runtime or is_unusual(spec) or not engine.networks.is_born_as_said(wish)
-        tells = None if differs else foretell
-        text = spec_to_text(spec) if tells else ""
-        if tells and not mounting.mounts:
-            tells.spec(container_id, text)
         files = id_ranges.files_of(engine, image)
         active = engine.store.snapshots.prepare(container_id, files, durable=not options.remove)
         try:

@@ -11,8 +11,8 @@ from importlib import import_module
 
 RUN = (
     "commands.containers", "commands.runs", "bases", "consoles", "happenings", "id_ranges", "life", "making",
-    "mounting", "names", "objects", "proxies", "standard_input", "linux.confine", "linux.mount_options", "linux.seccomp",
-    "linux.seccomp_default", "linux.watching", "oci.seccomp", "registry.policies", "runtime.console",
+    "mounting", "names", "objects", "proxies", "standard_input", "linux.confine", "linux.mount_options",
+    "linux.seccomp", "linux.seccomp_default", "linux.watching", "oci.seccomp", "registry.policies", "runtime.console",
     "runtime.devices", "runtime.identity", "runtime.isolation", "runtime.other_runtime", "runtime.sources",
     "runtime.users",
 )  # fmt: skip

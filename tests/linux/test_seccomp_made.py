@@ -29,7 +29,9 @@ def test_the_filter_of_the_default_profile_is_the_one_that_its_document_compiles
     assert filter_of(document, machine) == filter_of(dict(document), machine) != b""
 
 
-@pytest.mark.parametrize("options", [ConfinementOptions(cap_add=("SYS_ADMIN",)), ConfinementOptions(cap_drop=("CHOWN",))])
+@pytest.mark.parametrize(
+    "options", [ConfinementOptions(cap_add=("SYS_ADMIN",)), ConfinementOptions(cap_drop=("CHOWN",))]
+)
 def test_other_capabilities_have_a_filter_of_their_own(options: ConfinementOptions) -> None:
     document = confinement(options, "", KERNEL, "x86_64").seccomp
     assert filter_of(document, "x86_64") == filter_of(dict(document), "x86_64")

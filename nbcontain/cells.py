@@ -171,7 +171,7 @@ def _run(engine: Engine, options: CellRunOptions, exchange: Exchange, script: Sc
         options = replace(options, entrypoint="", command=script.command(script.interpreter or ("sh",), "/cell"))
         exchange = replace(exchange, prepare=lambda container: _set_program(container, script, place))
     task = exchange.run(engine.isolated(options.isolation), options)
-    return Cell(InProgress(task, "run", facts=facts, whole_log=log), script, place)
+    return Cell(InProgress(task, "run", facts=facts, whole_log=log, detaches=options.detach), script, place)
 
 
 def _set_program(container: Container, script: Script, place: list[str]) -> None:

@@ -18,7 +18,9 @@ from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
 from nbcontain.completion import candidates, in_code, in_dockerfile
 from nbcontain.display import formatters
-from nbcontain.display.present import is_attended, mode, present, present_async
+from nbcontain.display.live import show_container
+from nbcontain.display.present import BRIEF, is_attended, mode, present, present_async
+from nbcontain.display.surface import Place
 from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
@@ -70,11 +72,11 @@ class Session:
         """A line magic on the cell's own thread."""
         return self._shown(self._value(magic, line, names))
 
-    async def await_line_magic(self, magic: str, line: str) -> object:
-        """The same with the loop left free."""
+    async def await_line_magic(self, magic: str, line: str, *, is_shown: bool = False) -> object:
+        """The same with the loop left free. `is_shown` says that its value is the cell's."""
         value = self._value(magic, line, None)
         if isinstance(value, InProgress):
-            return self._kept(await present_async(value.task, value.kind, **self._look(value)))
+            return self._kept(await self._presented(value, is_shown=is_shown))
         if isinstance(value, Live):
             await self._live_async(value)
             return None
@@ -95,8 +97,19 @@ class Session:
             return None
         cell, done = begun
         with cell.pointing():
-            value = await present_async(cell.progress.task, cell.progress.kind, **self._look(cell.progress))
+            value = await self._presented(cell.progress, is_shown=True)
         return done(value)
+
+    async def _presented(self, progress: InProgress[Any], *, is_shown: bool) -> Any:
+        """What came of it. Where there are cards one stands there at once, and becomes that of what goes on."""
+        look = self._look(progress)
+        has_card = look["mode"] == "card" and progress.kind not in BRIEF and (is_shown or not progress.detaches)
+        place = Place() if has_card else None
+        value = await present_async(progress.task, progress.kind, place=place, **look)
+        if place is not None and progress.detaches:
+            show_container(value, self.around(value), mode="card", place=place)
+            self._last_drawn = value
+        return value
 
     # --- in parts ---
 

@@ -47,7 +47,7 @@ def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Inte
         signals = None if options.detach else SignalProxy(passes=options.sig_proxy)
         around = signals.around if signals is not None else nullcontext
         task = exchange.run(engine.isolated(options.isolation), options, around)
-        return InProgress(task, "run", facts=facts, whole_log=log, signals=signals)
+        return InProgress(task, "run", facts=facts, whole_log=log, signals=signals, detaches=options.detach)
 
     if options.detach or not options.tty:
         return in_progress()

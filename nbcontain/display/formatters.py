@@ -33,7 +33,8 @@ def register(
     own = ipython.display_formatter.ipython_display_formatter
 
     def show_live(container: Container) -> None:
-        show_container(container, around(container), mode=mode)
+        if not drawn(container):
+            show_container(container, around(container), mode=mode)
 
     def show(value: Any) -> None:
         if drawn(value):

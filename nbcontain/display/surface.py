@@ -26,8 +26,27 @@ HTML_EVERY_S = 0.5
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
+class Place:
+    """An output that says that something begins, before it is known what it will show; who is shown first takes it.
+
+    It is HTML, which a page has at once: a widget's modules, a model and a view of it come later.
+    """
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def open(self, picture: Picture) -> None:
+        """Show this in the current cell."""
+        self._handle = display(snapshot(picture))
+
+    def take(self) -> Any:
+        """What replaces it, once; None where there is nothing to be replaced, any more or yet."""
+        handle, self._handle = self._handle, None
+        return handle
+
+
 class Surface:
-    """An output of the current cell.
+    """An output of the current cell, perhaps in a place that is there already.
 
     `draw` gives what it looks like now; it is called in the ticker's thread and has to be safe there. `on_action`
     is told of clicks, `on_message` of what else the page says, with a way to answer. `open` and, if it comes first,
@@ -41,8 +60,10 @@ class Surface:
         kind: Literal["card", "html"] = "card",
         on_message: Callable[[Mapping[str, Any], Send], None] = lambda content, send: None,
         ticker: Ticker | None = None,
+        place: Place | None = None,
     ) -> None:
         self._draw = draw
+        self._place = place
         self._on_action = on_action
         self._on_message = on_message
         self._kind = kind
@@ -58,7 +79,7 @@ class Surface:
         drawn = self._draw()
         if self._kind == "card":
             self._card = _card(drawn, self._on_action, self._on_message)
-        self._handle = display(widget_bundle(drawn.saved, self._card))
+        self._begin(widget_bundle(drawn.saved, self._card))
         atexit.register(self.close)
         if self._card is None:
             self._ticker.keep(self._redraw)
@@ -81,9 +102,17 @@ class Surface:
             # A page that was reloaded forgot the display id and goes on showing the widget: it has to end, too.
             self._card.end(picture)
         if self._handle is None:
-            display(snapshot(picture))
+            self._begin(snapshot(picture))
         else:
             self._replace(snapshot(picture))
+
+    def _begin(self, bundle: dict[str, Any]) -> None:
+        """Put this into the current cell."""
+        self._handle = self._place.take() if self._place is not None else None
+        if self._handle is None:
+            self._handle = display(bundle)
+        else:
+            self._handle.update(bundle, raw=True)
 
     def _replace(self, bundle: dict[str, Any]) -> None:
         """Put this in the output's place.

@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Literal, cast
 
 from nbcontain.errors import BadArchive, StoreError, did_you_mean
@@ -38,6 +39,10 @@ _KINDS = {
 }  # fmt: skip
 
 
+UNHASHED = b"unhashed"
+"""In place of a digest. Two of these tell nothing of each other."""
+
+
 @dataclass(slots=True, eq=False)
 class File:
     """One file of a layer, of whatever kind. Not frozen, for speed: there are many. Hard links are one File."""
@@ -53,7 +58,7 @@ class File:
     device: tuple[int, int]
     xattrs: tuple[tuple[bytes, bytes], ...]
     digest: bytes
-    """SHA-256 of its bytes."""
+    """SHA-256 of its bytes; `UNHASHED` where nobody was going to ask."""
     layer: Layer
     """The layer that it is of."""
     place: int
@@ -68,6 +73,7 @@ class File:
         """In what: "type", "content", "mode", "owner", "target", "device", "xattrs", "time"."""
         if self.kind != other.kind:
             return ("type",)
+        assert UNHASHED not in (self.digest, other.digest), "hashed as nobody was going to compare it"
         said = {
             "content": self.digest != other.digest, "mode": self.mode != other.mode,
             "owner": (self.uid, self.gid) != (other.uid, other.gid), "target": self.target != other.target,
@@ -89,18 +95,43 @@ class Contents:
     opaque: tuple[bytes, ...]
     size_bytes: int
     """Of the files' bytes."""
+    hashed: frozenset[bytes] | None = None
+    """The paths at which files are hashed; None for all."""
+
+    def is_hashed_at(self, paths: frozenset[bytes] | None) -> bool:
+        """Whether what is at these paths, or anywhere (None), can be compared."""
+        return self.hashed is None or paths is not None and paths <= self.hashed
 
 
-def read_contents(blobs: Blobs, layer: Layer, strike: Callable[[int], None]) -> Contents:
+def paths_of(layers: Sequence[Contents]) -> frozenset[bytes]:
+    """Where these layers could have something otherwise than one below them."""
+    found: set[bytes] = set()
+    for each in layers:
+        found.update([path for path, _ in each.entries])
+        for link in each.links:
+            found.update(link)
+    return frozenset(found)
+
+
+def read_contents(
+    blobs: Blobs, layer: Layer, strike: Callable[[int], None], hashed: frozenset[bytes] | None = None
+) -> Contents:
     """Read a layer's tar, its blob verified on the way. `strike` is told the bytes read, and raises when unwanted.
 
-    Raises BadArchive, DigestMismatch, StoreError.
+    Where it is known at which paths files are going to be compared, only those are hashed. Raises BadArchive,
+    DigestMismatch, StoreError.
     """
-    with blobs.open(layer.descriptor.digest) as blob:
-        return parse_contents(uncompressed(blob), layer, strike)
+    with blobs.open_beside(layer.descriptor.digest) as blob:
+        found = parse_contents(uncompressed(blob), layer, strike, hashed)
+    if hashed is not None and (more := {target for path, target in found.links if path in hashed} - hashed):
+        # A file of that name is compared by another of its names, and that is found out afterwards.
+        return read_contents(blobs, layer, strike, hashed | more)
+    return found
 
 
-def parse_contents(stream: tar.Readable, layer: Layer, strike: Callable[[int], None]) -> Contents:
+def parse_contents(
+    stream: tar.Readable, layer: Layer, strike: Callable[[int], None], hashed: frozenset[bytes] | None = None
+) -> Contents:
     """What a tar says, read to the stream's end. Raises BadArchive."""
     entries: list[tuple[bytes, File]] = []
     links: list[tuple[bytes, bytes]] = []
@@ -110,17 +141,21 @@ def parse_contents(stream: tar.Readable, layer: Layer, strike: Callable[[int], N
     reader = tar.Reader(stream, LIMITS, hashes=False)
     while (entry := reader.next()) is not None:
         path = _normal(entry.name)
-        leaf = path.rpartition(b"/")[2]
-        if leaf == _OPAQUE:
-            opaque.append(path[: -len(_OPAQUE)].rstrip(b"/"))
-        elif leaf.startswith(_WHITEOUT):
-            if not leaf.startswith(b".wh..wh."):
+        if _WHITEOUT in path and (leaf := path.rpartition(b"/")[2]).startswith(_WHITEOUT):
+            if leaf == _OPAQUE:
+                opaque.append(path[: -len(_OPAQUE)].rstrip(b"/"))
+            elif not leaf.startswith(b".wh..wh."):
                 removed.append(path[: -len(leaf)] + leaf[len(_WHITEOUT) :])
         elif entry.kind == tar.LINK:
             links.append((path, _normal(entry.link)))
         elif entry.kind in _KINDS:
             digest = b""
-            if entry.kind == tar.REGULAR:
+            if entry.kind != tar.REGULAR:
+                pass
+            elif hashed is not None and path not in hashed:
+                digest = UNHASHED
+                read_bytes += entry.size
+            else:
                 # Nearly every file is in memory whole: what goes on below is for the others.
                 found = hashlib.sha256(chunk := reader.chunk())
                 read_bytes += (got := len(chunk))
@@ -132,13 +167,13 @@ def parse_contents(stream: tar.Readable, layer: Layer, strike: Callable[[int], N
                         strike(read_bytes)
                         told = read_bytes
                 digest = found.digest()
-                if read_bytes - told >= _STRIKE_BYTES:
-                    strike(read_bytes)
-                    told = read_bytes
+            if read_bytes - told >= _STRIKE_BYTES:
+                strike(read_bytes)
+                told = read_bytes
             entries.append((path, _file(entry, digest, layer, reader.entries - 1)))
     reader.finish()
     strike(read_bytes)
-    return Contents(tuple(entries), tuple(links), tuple(removed), tuple(opaque), read_bytes)
+    return Contents(tuple(entries), tuple(links), tuple(removed), tuple(opaque), read_bytes, hashed)
 
 
 def _file(entry: tar.Entry, digest: bytes, layer: Layer, place: int) -> File:
@@ -308,7 +343,7 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
                     changes.append(
                         Change("D", _shown(path) + below, size_bytes, is_directory=each.is_directory, count=1 + count)
                     )
-    changes.sort(key=lambda change: change.path)
+    changes.sort(key=attrgetter("path"))
     return changes, hidden
 
 

@@ -91,6 +91,10 @@ def story_of(layers: Sequence[tuple[Sequence[Change], Contents]]) -> Place:
                 directory = above[head] = _directory(root, head, number)
             place = directory.children.get(name)
             if place is None:
+                if change.letter == "A":
+                    # As nearly all are in the largest layers.
+                    directory.children[name] = Place([Version(number, True, files.get(path))])
+                    continue
                 place = directory.children[name] = Place()
             if change.letter == "D":
                 _remove(place, number)

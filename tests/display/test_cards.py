@@ -1,6 +1,7 @@
 """Cards in a shell without a front end: what is published, what travels, what buttons do."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +18,11 @@ from nbcontain.display.buttons import RUNNING, Button
 from nbcontain.display.html import Action, Drawn, Picture
 from nbcontain.display.live import Surroundings, show_container
 from nbcontain.display.present import present
+from nbcontain.display.surface import Place
 from nbcontain.display.ticker import Ticker
 from nbcontain.errors import Interrupted, InUse
 from nbcontain.events import Finished, Output, Started
+from nbcontain.task import Task
 
 pytest.importorskip("anywidget")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -74,6 +77,44 @@ def test_what_takes_longer_is_a_widget_and_ends_as_a_snapshot(outputs: list[Hand
 def test_a_task_that_fails_before_it_says_anything_leaves_no_card(outputs: list[Handle]) -> None:
     present(told([]), "build", mode="card")
     assert outputs == []
+
+
+def test_a_card_stands_there_before_anything_is_known_and_becomes_what_it_shows(outputs: list[Handle]) -> None:
+    task = endless()
+    shown = threading.Timer(0.4, task.cancel)
+    shown.start()
+    with pytest.raises(Interrupted):
+        present(task, "run", mode="card", title="<b>web", place=Place())
+    (output,) = outputs
+    first, last = output.bundles
+    assert WIDGET not in first and "starting &lt;b&gt;web" in re.sub(r"<[^>]+>", "", first["text/html"])[-40:]
+    assert last["text/plain"].startswith("cancelled")
+
+
+def test_the_place_of_a_run_is_its_cards_and_of_what_failed_says_so(outputs: list[Handle]) -> None:
+    present(told([Started("c", "web"), Finished("c", "done", exit_code=0)]), "run", mode="card", place=Place())
+    assert ["exited 0" in bundle["text/plain"] for bundle in outputs[0].bundles] == [False, True]
+
+    def body(emit):  # type: ignore[no-untyped-def]
+        raise InUse("no")
+
+    with pytest.raises(InUse):
+        present(Task("run box", body), "run", mode="card", place=Place())
+    assert [bundle["text/plain"] for bundle in outputs[1].bundles] == ["starting box", "failed box"]
+
+
+def test_where_a_run_showed_nothing_its_container_takes_the_place(outputs: list[Handle]) -> None:
+    place = Place()
+    present(told([]), "run", mode="card", place=place)
+    container = FakeContainer()
+    show_container(container, Surroundings(), mode="card", place=place)
+    (output,) = outputs
+    assert [WIDGET in bundle for bundle in output.bundles] == [False, True]
+    # Taken once: another card has an output of its own.
+    show_container(FakeContainer(), Surroundings(), mode="card", place=place)
+    assert len(outputs) == 2
+    container.end(0)
+    until(lambda: WIDGET not in output.bundles[-1])
 
 
 def test_a_detached_container_has_a_live_card_until_it_ends(outputs: list[Handle]) -> None:

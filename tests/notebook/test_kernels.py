@@ -163,6 +163,13 @@ def test_assigning_gives_the_object_and_shows_nothing(kernel: Kernel) -> None:
     assert "web running" in kernel.check("print(c.name, c.status)").stdout
 
 
+def test_what_is_not_the_cells_value_has_no_card(kernel: Kernel) -> None:
+    run = f'%container run -d --rm box sh -c "{PATIENT}"'
+    assert kernel.check(f"{run};").displays == []
+    assert kernel.check(f"{run}\n1").displays == []
+    assert len(kernel.check(f"1\n{run}\n\n# over").displays) == 1
+
+
 def test_every_display_has_three_pictures(kernel: Kernel) -> None:
     cell = kernel.check(f'%container run -d --name web box sh -c "{PATIENT}"')
     (card,) = cell.displays
@@ -279,6 +286,8 @@ def test_a_taken_name_is_refused(start_kernel: Callable[..., Kernel]) -> None:
     kernel.check(f'%container run -d --name web box sh -c "{PATIENT}"')
     cell = kernel.run("%container run -d --name web box")
     assert cell.ename == "NameTaken"
+    (card,) = cell.displays
+    assert card["data"][PLAIN] == "failed box" and WIDGET not in card["data"]
     assert len(names_of(kernel, "-a")) == 1
 
 

@@ -166,7 +166,7 @@ def test_assigning_gives_the_object_and_shows_nothing(kernel: Kernel) -> None:
 def test_what_is_not_the_cells_value_has_no_card(kernel: Kernel) -> None:
     run = f'%container run -d --rm box sh -c "{PATIENT}"'
     assert kernel.check(f"{run};").displays == []
-    assert kernel.check(f"{run}\n1").displays == []
+    assert kernel.check(f"{run}\nNone").displays == []
     assert len(kernel.check(f"1\n{run}\n\n# over").displays) == 1
 
 

@@ -58,9 +58,9 @@ SHOWN = """async ([cell, what]) => {
   const area = document.querySelectorAll('.jp-Notebook .jp-Cell')[cell].querySelector('.jp-Cell-outputArea');
   const began = performance.now();
   const seen = new Promise(done => {
-    const times = [];
+    const times = [], now = () => performance.now() - began;
     const look = () => {
-      while (times.length < what.length && area.querySelector(what[times.length])) times.push(performance.now() - began);
+      while (times.length < what.length && area.querySelector(what[times.length])) times.push(now());
       if (times.length === what.length) { watch.disconnect(); done(times); }
     };
     const watch = new MutationObserver(look);

@@ -18,19 +18,8 @@ from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest, chain_id
 from nbcontain.oci.image import Descriptor, History, Image, Layer
 from nbcontain.store.compression import uncompressed
-from nbcontain.store.contents import (
-    Change,
-    Contents,
-    File,
-    Node,
-    all_of,
-    apply,
-    compare,
-    paths_of,
-    read_contents,
-    read_file,
-    resolve,
-)
+from nbcontain.store.contents import Contents, File, paths_of, read_contents, read_file
+from nbcontain.store.file_trees import Change, Node, all_of, apply, compare, resolve
 from nbcontain.task import Task
 from nbcontain.values import dataclass, field
 

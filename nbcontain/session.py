@@ -17,8 +17,7 @@ from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
 from nbcontain.completion import candidates, in_code, in_dockerfile
-from nbcontain.display import formatters
-from nbcontain.display.live import show_container
+from nbcontain.display import formatters, live, looking
 from nbcontain.display.present import BRIEF, is_attended, mode, present, present_async
 from nbcontain.display.surface import Place
 from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
@@ -103,12 +102,21 @@ class Session:
     async def _presented(self, progress: InProgress[Any], *, is_shown: bool) -> Any:
         """What came of it. Where there are cards one stands there at once, and becomes that of what goes on."""
         look = self._look(progress)
-        has_card = look["mode"] == "card" and progress.kind not in BRIEF and (is_shown or not progress.detaches)
-        place = Place() if has_card else None
-        value = await present_async(progress.task, progress.kind, place=place, **look)
-        if place is not None and progress.detaches:
-            show_container(value, self.around(value), mode="card", place=place)
-            self._last_drawn = value
+        has_own = is_shown and progress.becomes != ""
+        if look["mode"] != "card" or not has_own and (progress.becomes or progress.kind in BRIEF):
+            return await present_async(progress.task, progress.kind, **look)
+        prepare = {"container": live.prepared, "layers": looking.prepared}.get(progress.becomes, lambda: None)
+        place = Place(prepare)
+        try:
+            value = await present_async(progress.task, progress.kind, place=place, **look)
+            if has_own:
+                self._last_drawn = value
+                if progress.becomes == "container":
+                    live.show_container(value, self.around(value), mode="card", place=place)
+                else:
+                    looking.show_explored(value, "card", place)
+        finally:
+            place.leave()
         return value
 
     # --- in parts ---

@@ -188,7 +188,9 @@ def test_what_a_notebook_keeps_is_small_and_harmless(engine: Engine, explored: E
     from nbcontain.display.explorer_widget import ExplorerWidget
 
     # With the widget's state too, which some front ends keep in the notebook.
-    state = ExplorerWidget(large, lambda: large).get_state()
+    widget = ExplorerWidget()
+    widget.look_into(large, lambda: large)
+    state = widget.get_state()
     assert len(Explored(large)._repr_html_()) + len(json.dumps(state, default=str)) < 300_000
     assert len(large.rows("/", 1)) == 200
 

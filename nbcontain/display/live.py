@@ -74,6 +74,13 @@ class Surroundings:
     lookout: Lookout | None = None
 
 
+def prepared() -> Any:
+    """A card that becomes a container's: a page loads its script meanwhile. Raises ImportError without widgets."""
+    from nbcontain.display.widgets import Card
+
+    return Card(Drawn(Picture("starting", "")))
+
+
 def show_container(container: Shown, around: Surroundings, *, mode: Mode, place: Output | None = None) -> None:
     """Show a container, perhaps in a place that is there already, and return at once; its card goes on living until the
     container has ended."""

@@ -40,6 +40,8 @@ EXEC_GRACE_S = 0.2
 """The same for exec, which has a card only if it takes a while."""
 WORK_GRACE_S = 0.5
 """The same for work: to draw a card that nobody can read would only delay what comes of it."""
+PLACED_WORK_GRACE_S = 1.5
+"""The same where it is said already that it is at work."""
 
 
 def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
@@ -82,7 +84,7 @@ def present(
     """
     shown = Presentation(task, kind, mode, title, facts, whole_log, place)
     try:
-        task.wait(_grace_s(kind))
+        task.wait(_grace_s(kind, place))
         while not task.is_done:
             shown.tick()
             task.wait(TICK_S)
@@ -115,7 +117,7 @@ async def present_async(
     """
     shown = Presentation(task, kind, mode, title, facts, whole_log, place)
     try:
-        for _ in range(round(_grace_s(kind) / 0.01)):
+        for _ in range(round(_grace_s(kind, place) / 0.01)):
             if task.is_done:
                 break
             await asyncio.sleep(0.01)
@@ -135,8 +137,9 @@ async def present_async(
     return _result(task)
 
 
-def _grace_s(kind: Kind) -> float:
-    return {"exec": EXEC_GRACE_S, "work": WORK_GRACE_S}.get(kind, GRACE_S)
+def _grace_s(kind: Kind, place: Place | None) -> float:
+    work_s = WORK_GRACE_S if place is None else PLACED_WORK_GRACE_S
+    return {"exec": EXEC_GRACE_S, "work": work_s}.get(kind, GRACE_S)
 
 
 class Presentation(Generic[T]):

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from nbcontain.store.contents import Change, Contents, File, Letter
+from nbcontain.store.contents import Contents, File
+from nbcontain.store.file_trees import Change, Letter
 from nbcontain.values import dataclass, field
 
 _NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()

@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 from nbcontain.errors import BadArchive
 from nbcontain.store.tar_fields import DEFAULT_LIMITS as DEFAULT_LIMITS
 from nbcontain.store.tar_fields import Limits as Limits
-from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal
+from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal, record
 from nbcontain.store.tar_fields import parse_pax as parse_pax
 from nbcontain.values import dataclass, field
 
@@ -398,7 +398,7 @@ def header_of(entry: Entry) -> bytes:
     header = _block(name, entry.kind, entry.mode, uid, gid, size, mtime, entry.link[:100], entry, prefix)
     if not records:
         return header
-    body = b"".join(_record(key, value) for key, value in records)
+    body = b"".join(record(key, value) for key, value in records)
     title = b"PaxHeaders.0/" + (entry.name.rstrip(b"/").rpartition(b"/")[2][:80] or b"root")
     return b"".join(
         (
@@ -418,14 +418,6 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
     if 0 < slash <= 155 and slash < len(name) - 1:
         return name[slash + 1 :], name[:slash]
     return name, b""
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    rest = b" " + key + b"=" + value + b"\n"
-    length = len(rest)
-    while length != len(rest) + len(str(length)):
-        length = len(rest) + len(str(length))
-    return b"%d" % length + rest
 
 
 def _block(

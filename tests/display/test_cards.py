@@ -117,6 +117,43 @@ def test_where_a_run_showed_nothing_its_container_takes_the_place(outputs: list[
     until(lambda: WIDGET not in output.bundles[-1])
 
 
+def test_a_card_that_was_prepared_becomes_the_containers(outputs: list[Handle]) -> None:
+    made: list[Any] = []
+    place = Place(lambda: made.append(live.prepared()) or made[-1])  # type: ignore[func-returns-value]
+    present(told([]), "run", mode="card", place=place)
+    pressed: list[str] = []
+    container = FakeContainer()
+    show_container(container, stopping(lambda: pressed.append("stop")), mode="card", place=place)
+    (card,) = made
+    assert outputs[0].bundles[-1][WIDGET]["model_id"] == card.model_id
+    place.leave()  # it is somebody's
+    container.say(b"hello\n")
+    until(lambda: card.tail["lines"] == [["stdout", ["hello", ""]]])
+    assert "web" in card.head and [action["id"] for action in card.actions] == ["stop"]
+    card._handle_custom_msg({"action": "stop"}, [])
+    until(lambda: pressed == ["stop"])
+    container.end(0)
+    until(lambda: WIDGET not in outputs[0].bundles[-1])
+
+
+def test_lines_that_were_there_before_travel_with_a_prepared_card() -> None:
+    sent: list[Any] = []
+    card = live.prepared()
+    card.send_state = lambda key=None: sent.append(key)
+    card.become(Drawn(Picture("web", ""), (), (line("one"),), 7), lambda action: None, lambda content, send: None)
+    assert card.tail == {"end": 7, "lines": [["stdout", ["one", ""]]], "begun": []}
+    assert card.delta["lines"] == [] and "tail" in sent
+
+
+def test_what_was_prepared_for_nobody_is_closed(outputs: list[Handle]) -> None:
+    made: list[Any] = []
+    place = Place(lambda: made.append(live.prepared()) or made[-1])  # type: ignore[func-returns-value]
+    present(told([]), "run", mode="card", place=place)
+    assert made[0].comm is not None
+    place.leave()
+    assert made[0].comm is None
+
+
 def test_a_detached_container_has_a_live_card_until_it_ends(outputs: list[Handle]) -> None:
     container = FakeContainer()
     show_container(container, Surroundings(), mode="card")

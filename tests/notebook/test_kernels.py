@@ -170,6 +170,34 @@ def test_what_is_not_the_cells_value_has_no_card(kernel: Kernel) -> None:
     assert len(kernel.check(f"1\n{run}\n\n# over").displays) == 1
 
 
+def test_layers_stand_where_it_said_that_they_are_read(kernel: Kernel) -> None:
+    cell = kernel.check("%image layers box")
+    shown = [output for output in cell.outputs if output["type"] in ("display_data", "update_display_data")]
+    assert [output["type"] for output in shown] == ["display_data", "update_display_data"]
+    first, last = (output["data"] for output in shown)
+    assert first[PLAIN] == "reading layers of box" and WIDGET not in first
+    assert {PLAIN, HTML, WIDGET} <= last.keys() and "CREATED BY" in last[PLAIN]
+    assert kernel.check("x = %image layers box").displays == []
+    # Asked for later, they are shown as ever.
+    (again,) = kernel.check("x").displays
+    assert WIDGET in again["data"]
+
+
+def test_layers_that_cannot_be_read_say_so_where_they_would_stand(kernel: Kernel) -> None:
+    damage = (
+        "import nbcontain as nb, pathlib\nimage = get_ipython().nbcontain.session.engine.image('box')\n"
+        "blobs = get_ipython().nbcontain.session.engine.store.blobs\n"
+        "path = pathlib.Path(blobs.path(image.layers[0].descriptor.digest))\n"
+        "kept = path.read_bytes(); path.chmod(0o600); path.write_bytes(kept[:-1] + b'?')"
+    )
+    kernel.check(damage)
+    cell = kernel.run("%image layers box")
+    kernel.check("path.write_bytes(kept)")
+    assert cell.ename
+    (card,) = cell.displays
+    assert card["data"][PLAIN] == "failed layers of box" and WIDGET not in card["data"]
+
+
 def test_every_display_has_three_pictures(kernel: Kernel) -> None:
     cell = kernel.check(f'%container run -d --name web box sh -c "{PATIENT}"')
     (card,) = cell.displays

@@ -15,18 +15,8 @@ from nbcontain.errors import BadArchive, DigestMismatch, StoreError
 from nbcontain.oci.image import LAYER_TAR
 from nbcontain.store import Store, tar
 from nbcontain.store.blobs import Blobs
-from nbcontain.store.contents import (
-    Change,
-    Contents,
-    Node,
-    all_of,
-    apply,
-    compare,
-    paths_of,
-    read_contents,
-    read_file,
-    resolve,
-)
+from nbcontain.store.contents import Contents, paths_of, read_contents, read_file
+from nbcontain.store.file_trees import Change, Node, all_of, apply, compare, resolve
 from nbcontain.store.layout import Layout
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "conformance"))

@@ -11,16 +11,23 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 from nbcontain.build.patterns import Glob, Ignore, Matched, has_wildcards
 from nbcontain.errors import BuildError
+from nbcontain.linux.directories import open_directory
 from nbcontain.values import dataclass, field
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Kind = Literal["file", "directory", "symlink", "device", "pipe", "empty"]
+else:
+    Kind = str
 
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_LINKS = 40
 
-Kind = Literal["file", "directory", "symlink", "device", "pipe", "empty"]
 Stat = tuple[int, int, int, int, int]
 """Device, inode, size, mtime and ctime in nanoseconds."""
 
@@ -287,7 +294,7 @@ def opened_directory(root_fd: int, path: str, how: int = os.O_RDONLY) -> Iterato
         parts = [] if path == "." else path.split("/")
         for index, part in enumerate(parts):
             flags = how if index == len(parts) - 1 else os.O_PATH
-            deeper = os.open(part, _OPEN | os.O_DIRECTORY | flags, dir_fd=fd)
+            deeper = open_directory(part, fd, flags)
             os.close(fd)
             fd = deeper
         yield fd

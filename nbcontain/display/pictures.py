@@ -37,6 +37,7 @@ WORDS = {
     "pull": Words("pulling", "pulled"),
     "push": Words("pushing", "pushed"),
     "import": Words("importing", "imported"),
+    "up": Words("starting", "started"),
 }
 
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 Mode = Literal["card", "html", "plain"]
 """A live card; the same without widgets, as HTML that is replaced; lines of text."""
 
-Kind = Literal["build", "run", "exec", "work", "pull", "push", "import"]
+Kind = Literal["build", "run", "exec", "work", "pull", "push", "import", "up"]
 """What is shown: "run" streams the output below a slim card; "exec" too, with the card only if it takes a while;
 "work" is shown only if it takes a while and says what it does; the others are steps with a state each."""
 

@@ -25,7 +25,7 @@ class InProgress(Generic[T]):
     """Work that goes on; `kind` says how to draw it while it does."""
 
     task: Task[T]
-    kind: Literal["build", "run", "exec", "work", "pull", "push"]
+    kind: Literal["build", "run", "exec", "work", "pull", "push", "import", "up"]
     quiet: bool = False
     """Show only what comes back."""
     is_mute: bool = False

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from nbcontain.errors import SetupFailed
-from nbcontain.linux import forks, syscalls
+from nbcontain.linux import forks, syscalls, trees
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import IdMapping
 from nbcontain.runtime import namespaces
@@ -55,6 +55,9 @@ def form(
     it already, it has time to rehearse. `prepared` is called with the stage's pid before it does anything, so that
     it and all that it forks are in a control group. `kept` are descriptors that are not closed in there.
     """
+    is_alone = not birth.joined and not birth.time_offsets and birth.within < 0
+    if is_alone and not forks.has_heirs():
+        return _formed_at_once(birth, init, is_awaited, prepared, kept)
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
@@ -82,6 +85,51 @@ def form(
     return Inside(pid, ours)
 
 
+def _formed_at_once(
+    birth: Birth, init: Callable[[Channel], None], is_awaited: Callable[[], bool], prepared: Callable[[int], None],
+    kept: Sequence[int],
+) -> Inside:  # fmt: skip
+    """The same where nobody inherits what a stage leaves behind, as in gVisor of 2022: without a stage.
+
+    Only who needs nothing of what lies outside of the new namespaces can be born like that.
+    """
+    ours, theirs = Channel.pair()
+    is_mapped = not birth.ids.is_identity
+    pid = forks.fork(birth.made | (syscalls.CLONE_NEWUSER if is_mapped else 0))
+    if pid == 0:
+        run(lambda: _begin_at_once(birth, init, theirs, kept), theirs)
+    theirs.close()
+    try:
+        prepared(pid)
+        if is_mapped:
+            birth.ids.write(pid)
+        ours.send({"go": True})
+    except BaseException:
+        ours.close()
+        os.waitpid(pid, 0)
+        raise
+    ours.send({"adopted": True, "rehearse": not is_awaited()})
+    return Inside(pid, ours)
+
+
+def _begin_at_once(birth: Birth, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int]) -> None:
+    """Init: be root of the new namespaces, and go on."""
+    # Should who forked us hear of its children by a descriptor: ours may soon be something else.
+    signal.set_wakeup_fd(-1)
+    keep_only(channel, *kept)
+    _expect(channel, "go")
+    if not birth.ids.is_identity:
+        _be_root(birth.ids)
+    init(channel)
+
+
+def _be_root(ids: IdMap) -> None:
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    if not ids.is_single:
+        os.setgroups(())
+
+
 def _separate(birth: Birth, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int]) -> None:
     """Stage: leave the host's namespaces, fork init there, report its pid."""
     keep_only(channel, *birth.joined.values(), *kept, *([birth.within] if birth.within >= 0 else []))
@@ -100,10 +148,7 @@ def _separate(birth: Birth, init: Callable[[Channel], None], channel: Channel, k
             syscalls.unshare(syscalls.CLONE_NEWUSER)
             channel.send({"separated": True})
             _expect(channel, "mapped")
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-        if not birth.ids.is_single:
-            os.setgroups(())
+        _be_root(birth.ids)
     if birth.made:
         syscalls.unshare(birth.made)
     if birth.time_offsets:
@@ -215,8 +260,7 @@ def _take_tree(pidfd: int, flags: int, path: str, attributes: int, channel: Chan
     syscalls.setns(pidfd, flags)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     # Its program may have put a symlink there, or something else.
-    plain = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
-    found = syscalls.openat2(root, path.lstrip("/"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, plain)
+    found = trees.open_beneath(root, path.lstrip("/"), os.O_PATH | os.O_DIRECTORY)
     if syscalls.file_system_type(found) != _TMPFS:
         raise SetupFailed(f"{path} of that container is no memory", path=path)
     copy = syscalls.open_tree(found)

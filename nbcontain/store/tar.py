@@ -12,7 +12,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 from nbcontain.errors import BadArchive
 from nbcontain.store.tar_fields import DEFAULT_LIMITS as DEFAULT_LIMITS
@@ -20,6 +19,12 @@ from nbcontain.store.tar_fields import Limits as Limits
 from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal, record
 from nbcontain.store.tar_fields import parse_pax as parse_pax
 from nbcontain.values import dataclass, field
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 BLOCK = 512
 _CHUNK = 256 << 10
@@ -36,8 +41,7 @@ _XATTR = b"SCHILY.xattr."
 _MAX_ID = (1 << 32) - 2
 _MAX_TIME_NS = (1 << 40) * 1_000_000_000
 """What any time_t holds; beyond, a time is nonsense and becomes 0."""
-_MAX_OCTAL_ID = 0o7777777
-_MAX_OCTAL_SIZE = 0o77777777777
+_MAX_OCTAL_ID, _MAX_OCTAL_SIZE = 0o7777777, 0o77777777777
 
 
 class Readable(Protocol):
@@ -46,12 +50,10 @@ class Readable(Protocol):
     def readinto(self, buffer: memoryview, /) -> int | None: ...
 
 
-@runtime_checkable
 class Pieces(Protocol):
     """The same in pieces that somebody made: their bytes are copied once, to the disk."""
 
-    def chunk(self) -> bytes | memoryview:
-        """The next one, valid until the call after; nothing at the end."""
+    def chunk(self) -> bytes | memoryview: ...  # the next one, valid until the call after; nothing at the end
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ class Reader:
     """Members of a tar stream in order. `next`, then one of `copy_to`, `chunk`s and `skip`, then `next` again."""
 
     def __init__(self, stream: Readable | Pieces, limits: Limits = DEFAULT_LIMITS, *, hashes: bool = True) -> None:
-        self._pieces = stream if isinstance(stream, Pieces) else _Buffer(stream)
+        self._pieces = stream if hasattr(stream, "chunk") else _Buffer(stream)
         self._limits = limits
         self._view = memoryview(b"")
         self._start = self._end = 0

@@ -176,6 +176,19 @@ def test_a_page_that_forgot_the_display_id_sees_the_end_in_the_widget(outputs: l
     assert "exited 0" in card.body and card.actions == []
 
 
+def test_what_stays_of_a_card_tells_standard_error_apart(outputs: list[Handle]) -> None:
+    container = FakeContainer()
+    show_container(container, Surroundings(), mode="card")
+    container.say(b"said\n")
+    container.say(b"<complained>\n", "stderr")
+    container.end(1)
+    (output,) = outputs
+    until(lambda: WIDGET not in output.bundles[-1])
+    last = output.bundles[-1]
+    assert 'said\n<span class="nbc-err">&lt;complained&gt;</span>' in last["text/html"]
+    assert "said" in last["text/plain"] and "nbc-err" not in last["text/plain"]
+
+
 def test_without_a_front_end_a_container_is_a_line(outputs: list[Handle], capsys: pytest.CaptureFixture[str]) -> None:
     show_container(FakeContainer(), Surroundings(), mode="plain")
     assert outputs == [] and capsys.readouterr().out.startswith("running web · hello:latest")

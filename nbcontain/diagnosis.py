@@ -113,6 +113,8 @@ def _ability(host: Host, ability: Ability, user: str, profile: Profile) -> Findi
     is_rooted = ability is Ability.PIVOT and profile.runs
     if is_rooted:
         instead = _ROOTS.get(rung.root, "paths are translated instead")
+    if ability is Ability.KERNEL and profile.runs:
+        instead = "nothing can be started in a container that runs (exec, health checks)"
     if ability is Ability.FRESH_PROC and rung.proc:
         instead = "this machine's is shown inside"
     if ability is Ability.ID_RANGES and not rung.mounts:

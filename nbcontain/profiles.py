@@ -146,7 +146,7 @@ def _settled(profile: Profile, host: Host) -> Profile:
     rung = replace(
         rung, namespaces=namespaces, serves=answers and not rung.proc,
         ids="" if not lacks_ids else "notify" if answers else pretended,
-        translator="" if rung.enters else host.abilities[Ability.PROOT].why,
+        translator="" if rung.enters else host.abilities[Ability.PROOT].why, joins=host.can(Ability.KERNEL),
     )  # fmt: skip
     return replace(profile, rung=rung)
 

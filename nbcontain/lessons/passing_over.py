@@ -1,4 +1,4 @@
-"""Cells that need a container or a volume, on a computer that gives none: they say so, and the notebook goes on."""
+"""Cells that need what this computer does not give, as a container: they say so, and the notebook goes on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from nbcontain.engine import Engine
 from nbcontain.profiles import Profile
 from nbcontain.values import dataclass
 
-CONTAINER, VOLUME = "a container", "a volume"
-_MARKED = re.compile(rf"^# .*\bneeds ({CONTAINER}|{VOLUME})\b", re.MULTILINE)
+CONTAINER, PROGRAM, VOLUME = "a container", "a further program in a container", "a volume"
+_MARKED = re.compile(rf"^# .*\bneeds ({CONTAINER}|{PROGRAM}|{VOLUME})\b", re.MULTILINE)
 _CALL = re.compile(r"^\s*(?:\w+\s*=\s*)?%%?container\s+(?!ps\b|ls\b)(?P<words>.*)$", re.MULTILINE)
+_ENTERS = re.compile(r"exec\b|(?:.*\s)?--health-cmd\b")
 _MOUNTS = re.compile(r"(?:^|\s)(?:-v|--volume|--mount|--tmpfs)(?:\s|=)")
 _STEP = re.compile(r"^\s*RUN\s", re.MULTILINE | re.IGNORECASE)
 
@@ -36,6 +37,8 @@ def needs(cell: str) -> set[str]:
     calls = _CALL.findall(cell)
     if calls or (cell.startswith("%%dockerfile") and "--check" not in cell.split("\n", 1)[0] and _STEP.search(cell)):
         found.add(CONTAINER)
+    if any(_ENTERS.match(words) for words in calls):
+        found.add(PROGRAM)
     if any(_MOUNTS.search(words) for words in calls):
         found.add(VOLUME)
     return found
@@ -44,8 +47,9 @@ def needs(cell: str) -> set[str]:
 def missing(profile: Profile) -> frozenset[str]:
     """What cells may need and cannot have on this rung."""
     if not profile.runs:
-        return frozenset((CONTAINER, VOLUME))
-    return frozenset() if profile.rung.mounts else frozenset((VOLUME,))
+        return frozenset((CONTAINER, PROGRAM, VOLUME))
+    given = {PROGRAM: profile.rung.joins, VOLUME: profile.rung.mounts}
+    return frozenset(each for each, is_given in given.items() if not is_given)
 
 
 def pass_over(ipython: Any, engine: Engine) -> str:
@@ -59,7 +63,7 @@ def pass_over(ipython: Any, engine: Engine) -> str:
     if not lacks:
         return ""
     transformers.append(PassingOver(lacks))
-    what = CONTAINER if CONTAINER in lacks else VOLUME
+    what = CONTAINER if CONTAINER in lacks else " or ".join(sorted(lacks))
     return (
         f"Nobody can have {what} on this computer; %nbcontain doctor tells why.\n"
         f"Cells that need {what} say so and are passed over. All others show what they show everywhere.\n"

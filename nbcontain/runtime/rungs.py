@@ -56,6 +56,8 @@ class Rung:
     """Users other than root: real; or kept in mind by a process that answers for the kernel; or only pretended."""
     serves: bool = False
     """That process opens files of /proc and /dev for the container, which has none mounted."""
+    joins: bool = True
+    """A process can enter a container that runs, as `exec` does (setns(2))."""
 
     @property
     def mounts(self) -> bool:

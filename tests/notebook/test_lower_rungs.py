@@ -52,8 +52,9 @@ def test_no_lesson_stops(
     # Kernels that a lesson makes known are not this user's.
     env.update(IPYTHONDIR=str(tmp_path / "ipython"), JUPYTER_DATA_DIR=str(tmp_path / "jupyter"))
     env.update(PYTHONPATH=str(CHECKOUT))
-    shell = [sys.executable, *before, CHECKOUT / "tests" / "notebook_shell.py"]
-    done = subprocess.run([*shell, *(NOTEBOOKS[each] for each in numbers)], cwd=tmp_path, env=env, capture_output=True, text=True)
+    shell, paths = CHECKOUT / "tests" / "notebook_shell.py", [NOTEBOOKS[each] for each in numbers]
+    program = [sys.executable, *before, shell, *paths]
+    done = subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # Cards of what still runs are drawn a last time when the shell ends.
     told = json.loads(next(line for line in done.stdout.splitlines() if line.startswith(f'{{"{numbers[0]}": ')))

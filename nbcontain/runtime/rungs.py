@@ -31,6 +31,8 @@ OURS = FURNITURE | {CERTIFICATES}
 """Files of ours that containers see."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _EVERY = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
+PRETENDED = "users other than root are only pretended here: apt-get needs -o APT::Sandbox::User=root"
+"""Why a program may have failed where `Rung.ids` is "blind"."""
 RUNG = "org.nbcontain.isolation"
 """The annotation that names the rung a container was made for, for whoever reads its spec."""
 TRANSLATOR = "org.nbcontain.translator"

@@ -80,6 +80,14 @@ def test_layers_are_made_of_what_a_build_does(box: Run, tmp_path: Path) -> None:
     assert [each.name for each in layers[4]] == [".wh.made"]
 
 
+def test_a_step_that_fails_says_that_users_are_only_pretended(profile: str, box: Run, tmp_path: Path) -> None:
+    if profile == "root":
+        pytest.skip("root has all ids there")
+    (tmp_path / "Dockerfile").write_text("FROM box\nRUN echo word; exit 3\n")
+    code, said = box("build", "--progress", "plain", str(tmp_path))
+    assert code == 1 and "exit code 3" in said and "-o APT::Sandbox::User=root" in said
+
+
 def test_a_program_runs_and_its_end_and_its_word_are_told(box: Run) -> None:
     script = "id -u; echo word >&2; cat /proc/self/status 2>/dev/null || ulimit -n; exit 7"
     assert box("run", "--rm", "box", "sh", "-c", script) == (7, "0\n1024\nword\n")

@@ -166,7 +166,7 @@ def test_proot_is_taken_where_nothing_better_can_be_had() -> None:
     assert choose(with_proot(host())).name == "rootless-range"
     taken = choose(with_proot(nothing))
     assert (taken.name, taken.rung.translator, taken.rung.answers) == ("proot", "/opt/proot", "ids translated")
-    assert "no isolation but of files" in taken.describe(nothing)
+    assert "no isolation but of files" in taken.describe()
     found = told(with_proot(nothing))
     assert found["containers"].state == "yes" and found["isolation"].state == "partly"
 

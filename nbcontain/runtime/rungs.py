@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Literal
 
+    from nbcontain.runtime.generate import RunOptions
+
     Root = Literal["pivot", "move", "chroot", "proot"]
 
 _NO_ESCAPE = frozenset({"CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"})
@@ -119,6 +121,25 @@ def named(name: str) -> Rung:
     return RUNGS.get(name) or RUNGS["full"]
 
 
+def admit(options: RunOptions, rung: Rung) -> None:
+    """Raise Unavailable for what is asked for and could only be passed over on this rung."""
+    if "uts" not in rung.namespaces and (options.hostname or options.domainname):
+        raise _refused(rung, "a name of its own (--hostname, --domainname)")
+    if rung.mounts:
+        return
+    if options.privileged:
+        raise powerless(rung, "--privileged")
+    asked = {f"CAP_{each.upper().removeprefix('CAP_')}" for each in options.cap_add}
+    if asked & (_NO_ESCAPE | {"CAP_ALL"}):
+        raise powerless(rung, f"--cap-add {' '.join(options.cap_add)}")
+
+
+def powerless(rung: Rung, what: str) -> Unavailable:
+    """The refusal of more power than is good for a chroot."""
+    why = "what leads out of a chroot, or to devices, is taken from all programs"
+    return Unavailable(f"{what} cannot be had with isolation {rung.name}", why=why)
+
+
 def fitted(spec: Spec, rung: Rung, usual: Mapping[str, str] = _NOTHING) -> Spec:
     """`spec` as this rung gives it. Raises Unavailable, with the reason, for what it cannot give.
 
@@ -177,6 +198,6 @@ def _unmounted(spec: Spec, rung: Rung) -> Spec:
 
 def _refused(rung: Rung, what: str, hint: str = "") -> Unavailable:
     why = "this machine lets nobody make one"
-    if "network" not in what:
+    if "of its own" not in what:
         why = "nothing can be mounted here" if not rung.mounts else "no /proc can be mounted here"
     return Unavailable(f"{what} cannot be had with isolation {rung.name}", why=why, hint=hint)

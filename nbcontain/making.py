@@ -16,7 +16,7 @@ from nbcontain.network.model import Wish, wish_to_json
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.spec_codec import spec_to_text
 from nbcontain.proxies import proxies
-from nbcontain.runtime import certificates, other_runtime
+from nbcontain.runtime import certificates
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, is_unusual
 from nbcontain.runtime.generate import generate
 from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
@@ -66,10 +66,20 @@ def made(
         mounts=(*mounting.mounts, *brought, *trusted.mounts(path)),
     )  # fmt: skip
     spec = fitted(spec, engine.profile.rung, engine.networks.knobs(wish, host))
-    if runtime := other_runtime.found(options.runtime, engine.environ.get("PATH", os.defpath)):
-        is_full = engine.profile.name == "full"
-        spec = other_runtime.fitted(spec, container_id, runtime, is_full=is_full, restart=options.restart)
-    makes_group = bool(runtime) and other_runtime.keeps_groups(runtime)
+    runtime, makes_group = "", False
+    if options.runtime:
+        # Only now: it comes with all that a supervisor has, which a terminal's command would wait for.
+        from nbcontain.runtime import other_runtime
+
+        if runtime := other_runtime.found(options.runtime, engine.environ.get("PATH", os.defpath)):
+            is_full = engine.profile.name == "full"
+            spec = other_runtime.fitted(spec, container_id, runtime, is_full=is_full, restart=options.restart)
+            makes_group = other_runtime.keeps_groups(runtime)
+    differs = ids.differ or runtime or is_unusual(spec) or not engine.networks.is_born_as_said(wish)
+    tells = None if differs else foretell
+    text = spec_to_text(spec) if tells else ""
+    if tells and not mounting.mounts:
+        tells.spec(container_id, text)
     info = replace(
         _info(engine, options, image, wish),
         id=container_id, command=spec.process.args, runtime=runtime,
@@ -82,11 +92,6 @@ def made(
     with engine.store.shared():
         if not engine.store.snapshots.has_all(image.layers):
             engine.ordinary.stacks.unpack(image.layers)
-        differs = ids.differ or runtime or is_unusual(spec) or not engine.networks.is_born_as_said(wish)
-        tells = None if differs else foretell
-        text = spec_to_text(spec) if tells else ""
-        if tells and not mounting.mounts:
-            tells.spec(container_id, text)
         files = id_ranges.files_of(engine, image)
         active = engine.store.snapshots.prepare(container_id, files, durable=not options.remove)
         try:

@@ -10,7 +10,6 @@ import difflib  # noqa: F401 - for did_you_mean, which cannot import it any more
 import errno
 import os
 import stat
-from typing import Any
 
 from nbcontain.build import modes, unpacker
 from nbcontain.build.fingerprint import kept_xattrs
@@ -26,6 +25,10 @@ from nbcontain.runtime.rootfs import Arguments, function, ledger_from, ledger_to
 from nbcontain.store.clone import copy_content
 from nbcontain.store.owners import OWNER, Ledger, Record
 from nbcontain.values import dataclass, field
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_OWNER = frozenset({errno.EINVAL, errno.EPERM})

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nbcontain.build.patterns import Ignore, Matched
 from nbcontain.build.walk import Entry, Stat, opened_directory, opened_name, stat_key, unreadable
@@ -23,6 +22,7 @@ from nbcontain.oci.digest import sha256
 from nbcontain.store.whiteouts import is_kept_xattr
 from nbcontain.values import dataclass
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
     from hashlib import _Hash
 

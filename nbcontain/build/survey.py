@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
 
 from nbcontain.build.copier import owner_of
 from nbcontain.runtime.rootfs import Arguments, function, ledger_from
 from nbcontain.store.owners import NODE, OWNER, Ledger
 from nbcontain.store.whiteouts import is_whiteout, kept_xattrs
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

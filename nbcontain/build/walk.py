@@ -11,17 +11,23 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 from nbcontain.build.patterns import Glob, Ignore, Matched, has_wildcards
 from nbcontain.errors import BuildError
 from nbcontain.linux.directories import open_directory
 from nbcontain.values import dataclass, field
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Kind = Literal["file", "directory", "symlink", "device", "pipe", "empty"]
+else:
+    Kind = str
+
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_LINKS = 40
 
-Kind = Literal["file", "directory", "symlink", "device", "pipe", "empty"]
 Stat = tuple[int, int, int, int, int]
 """Device, inode, size, mtime and ctime in nanoseconds."""
 

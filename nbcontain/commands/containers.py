@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 from nbcontain import detach_keys as keys
@@ -21,51 +20,13 @@ from nbcontain.inspection import container_document
 from nbcontain.options import option, with_defaults
 from nbcontain.runtime.bundle import State
 from nbcontain.runtime.container import Container
-from nbcontain.runtime.generate import ExecOptions, RunOptions
+from nbcontain.runtime.generate import ExecOptions
 from nbcontain.runtime.signals import signal_number
-from nbcontain.sig_proxy import SignalProxy
 from nbcontain.task import Task
-from nbcontain.values import dataclass, replace
+from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
-
-PRIVILEGED = "nothing protects this machine from what runs inside"
-
-
-@command("container", "run", "make a container of an image and run it", RunOptions, top=("run",))
-def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Interactive:
-    said = (options.network,) if isinstance(options.network, str) else options.network
-    network = " ".join(said) or engine.networks.default()
-    facts = (("network", network), ("privileged", PRIVILEGED if options.privileged else ""))
-    log = "" if options.remove else "%container logs shows all of it"
-    keys.parse(options.detach_keys)
-
-    exchange = options.exchange or Exchange.of(options)
-
-    def in_progress() -> InProgress[Any]:
-        signals = None if options.detach else SignalProxy(passes=options.sig_proxy)
-        around = signals.around if signals is not None else nullcontext
-        task = exchange.run(engine.isolated(options.isolation), options, around)
-        return InProgress(task, "run", facts=facts, whole_log=log, signals=signals)
-
-    if options.detach or not options.tty:
-        return in_progress()
-    exchange.refuse("a terminal (-t)")
-    return Interactive(
-        lambda size, emit: engine.isolated(options.isolation).consoles.run(options, size, emit), options.detach_keys,
-        types=options.interactive, is_raw=True, elsewhere=None if options.interactive else in_progress,
-    )  # fmt: skip
-
-
-@command("container", "create", "make a container of an image, to be started later", RunOptions, top=("create",))
-def container_create(engine: Engine, options: RunOptions) -> Lines:
-    exchange = options.exchange or Exchange.of(options)
-    exchange.refuse("a container that is only made", puts=True)
-    container = engine.isolated(options.isolation).create(replace(options, detach=True))
-    exchange.fill(container)
-    return Lines((container.id,))
-
 
 @dataclass(frozen=True, kw_only=True)
 @with_defaults

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NewType
 
 from nbcontain.errors import BadDigest, DigestMismatch
 from nbcontain.values import dataclass
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 # The interpreter's own, for documents: OpenSSL's, which is faster on megabytes, takes milliseconds to be loaded.
 if TYPE_CHECKING:
     from hashlib import sha256 as sha256
+    from typing import NewType
 else:
     try:
         from _sha2 import sha256
@@ -63,11 +64,18 @@ class Digest:
             raise DigestMismatch(self, f"{self.algorithm}:{found}")
 
 
-DiffID = NewType("DiffID", Digest)
-"""The digest of an uncompressed layer tar."""
+if TYPE_CHECKING:
+    DiffID = NewType("DiffID", Digest)
+    """The digest of an uncompressed layer tar."""
 
-ChainID = NewType("ChainID", Digest)
-"""The identity of a stack of layers."""
+    ChainID = NewType("ChainID", Digest)
+    """The identity of a stack of layers."""
+else:
+
+    def _same(digest):
+        return digest
+
+    DiffID = ChainID = _same
 
 
 def chain_id(parent: ChainID | None, diff_id: DiffID) -> ChainID:

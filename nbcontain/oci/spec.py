@@ -19,6 +19,8 @@ class SharedDocument(dict[str, object]):
     """A JSON object that many specs share and nobody changes: what is made of it is made once, by its identity."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
+    made: tuple[str, bytes] = ("", b"")
+    """Of a profile of the kernel's calls: a machine, and its filter for that, where somebody has them already."""
 
 
 class LateDocument(Mapping[str, object]):

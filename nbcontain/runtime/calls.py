@@ -171,9 +171,9 @@ def begin_limits(bundle: Bundle, pid: int, ids: IdMap) -> list[int]:
             return []
     if bundle.info.limited:
         # Only now: what most containers have no use for, no supervisor carries with it.
-        from nbcontain.runtime import resources
+        from nbcontain.runtime import groups
 
-        return resources.begin(bundle, pid, is_root=ids.is_identity, by_itself=not bundle.info.runtime)
+        return groups.begin(bundle, pid, is_root=ids.is_identity, by_itself=not bundle.info.runtime)
     return []
 
 
@@ -181,9 +181,9 @@ def end_limits(bundle: Bundle, ids: IdMap, journal: FileJournal) -> bool:
     """All its processes have ended. Gives, and tells, whether one was killed because there was no memory for it."""
     if not bundle.info.limited:
         return False
-    from nbcontain.runtime import resources
+    from nbcontain.runtime import groups
 
-    if not resources.end(bundle, is_root=ids.is_identity):
+    if not groups.end(bundle, is_root=ids.is_identity):
         return False
     with suppress(OSError):
         journal.append(Notice(bundle.path.name, OUT_OF_MEMORY, "a higher --memory, or a program that needs less"))

@@ -120,9 +120,9 @@ class Execs:
     def _let_go(self, running: _Exec) -> None:
         """What was forked inside waits for this."""
         if self._bundle.info.limited and not running.is_limited:
-            from nbcontain.runtime import resources
+            from nbcontain.runtime import groups
 
-            resources.enter(self._bundle, running.pid, is_root=self._is_root)
+            groups.enter(self._bundle, running.pid, is_root=self._is_root)
         assert running.channel is not None
         # Where the container ends just now it has been killed. It is waited for all the same, as init waits for it.
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -141,9 +141,9 @@ class Execs:
         doors: list[int] = []
         try:
             if self._bundle.info.limited:
-                from nbcontain.runtime import resources
+                from nbcontain.runtime import groups
 
-                doors = resources.doors(self._bundle, is_root=self._is_root)
+                doors = groups.doors(self._bundle, is_root=self._is_root)
             inside = waiting.join(message, [*fds[:3], *doors], limited=self._bundle.info.limited and not doors)
         except BaseException:
             waiting.end()

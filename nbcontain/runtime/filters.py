@@ -16,7 +16,7 @@ def filter_of(document: Mapping[str, object], machine: str | None = None) -> byt
     """The filter of a config.json's `linux.seccomp`, as `confine.install` takes it; b"" if there is none."""
     machine = machine or os.uname().machine
     if isinstance(document, SharedDocument):
-        return _compiled_once(document, machine)
+        return document.made[1] if document.made[0] == machine else _compiled_once(document, machine)
     return _compiled(document, machine) if document else b""
 
 

@@ -1,8 +1,4 @@
-"""What a container may use of the machine: from docker's flags to limits, and the group that keeps them.
-
-The first part is pure and runs in the kernel, the second in the supervisor, which imports this only for a container
-that has limits.
-"""
+"""What a container may use of the machine: from docker's flags to limits. Pure; `runtime.groups` has them kept."""
 
 from __future__ import annotations
 
@@ -12,14 +8,9 @@ import stat
 from pathlib import Path
 
 from nbcontain.errors import UsageError
-from nbcontain.linux import device_rules
-from nbcontain.linux.cgroups import Group, Tree
-from nbcontain.linux.limits import THROTTLES, UNLIMITED, Limits, Throttle, from_json, merged, to_json
-from nbcontain.linux.more_limits import more_limits
-from nbcontain.oci.strict_json import Fields
+from nbcontain.linux.limits import THROTTLES, UNLIMITED, Limits, Throttle, merged, to_json
 from nbcontain.options import option, with_defaults
 from nbcontain.runtime import limits
-from nbcontain.runtime.bundle import Bundle
 from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -212,48 +203,3 @@ def _disk(path: str, said: str) -> tuple[int, int]:
     if not stat.S_ISBLK(status.st_mode):
         raise UsageError(f"{said}: {path} is no disk")
     return os.major(status.st_rdev), os.minor(status.st_rdev)
-
-
-# --- the group of one container -------------------------------------------------------------------
-
-
-def group_of(container_id: str, *, is_root: bool) -> Group:
-    """The group that keeps a container's limits; there may be none."""
-    return Group(Tree.here(is_root=is_root), container_id)
-
-
-def begin(bundle: Bundle, pid: int, *, is_root: bool, by_itself: bool) -> list[int]:
-    """Supervisor: limit the first process, which waits. Raises SetupFailed.
-
-    Gives what it is to enter the group by first of all, for the caller to close, if it can do that `by_itself`.
-    """
-    group = group_of(bundle.path.name, is_root=is_root)
-    try:
-        resources = bundle.spec.linux.resources
-        rules = device_rules.from_json(Fields(resources, "resources").objects("devices"))
-        group.limit(from_json(resources), rules, more_limits(resources).settings)
-        if doors := group.doors() if by_itself else []:
-            return doors
-        group.enter(pid)
-        return []
-    except BaseException:
-        group.remove()
-        raise
-
-
-def enter(bundle: Bundle, pid: int, *, is_root: bool) -> None:
-    """Supervisor: a further process, which waits, is limited with the others. Raises SetupFailed."""
-    group_of(bundle.path.name, is_root=is_root).enter(pid)
-
-
-def doors(bundle: Bundle, *, is_root: bool) -> list[int]:
-    """Supervisor: what a further program's stage enters the group by, for the caller to close; may be nothing."""
-    return group_of(bundle.path.name, is_root=is_root).doors()
-
-
-def end(bundle: Bundle, *, is_root: bool) -> bool:
-    """Supervisor: all its processes have ended. Gives whether one was killed because there was no memory for it."""
-    group = group_of(bundle.path.name, is_root=is_root)
-    was_killed = group.oom_kills() > 0
-    group.remove()
-    return was_killed

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from nbcontain.linux import trees
 from nbcontain.runtime import rungs
@@ -28,8 +27,15 @@ from nbcontain.store.pack import Pipe
 from nbcontain.store.tree_changes import Comparison, TreePacker, tree_changes
 from nbcontain.store.unpack_tree import TreeTarget
 
-Arguments = dict[str, Any]
-Function = Callable[[Arguments, list[int]], dict[str, Any]]
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any
+
+    Arguments = dict[str, Any]
+    Function = Callable[[Arguments, list[int]], dict[str, Any]]
+else:
+    Arguments = Function = dict
+
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.ENOTDIR, errno.ELOOP})

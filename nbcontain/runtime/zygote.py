@@ -40,7 +40,7 @@ def main(fd: int) -> None:
     if message is None:
         return
     # Those with limits need the last one, and would have to import it while somebody waits.
-    ids, functions = IdMap.from_numbers(message), [*message["functions"], "nbcontain.runtime.resources"]
+    ids, functions = IdMap.from_numbers(message), [*message["functions"], "nbcontain.runtime.groups"]
     rung = Rung.from_numbers(message["rung"])
     gc.disable()
     # Nothing is collected yet: whoever started us waits.

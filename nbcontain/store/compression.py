@@ -9,10 +9,15 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable
-from typing import NoReturn, Protocol
 
 from nbcontain.errors import BadArchive
 from nbcontain.store.tar import BLOCK, Readable
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import NoReturn, Protocol
+else:
+    Protocol = object
 
 FREE_BYTES = 4 << 30
 """So much may come of any stream, as empty as it is."""

@@ -13,11 +13,14 @@ import json
 import os
 import stat
 from collections.abc import Callable
-from typing import Any
 
 from nbcontain.errors import StoreError
 from nbcontain.store.whiteouts import join
 from nbcontain.values import dataclass
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any
 
 OWNER = b"user.rootlesscontainers"
 """A protocol buffer: uid in field 1, gid in field 2, 0 if it is left out; 2^32-1 is "as on the disk"."""

@@ -12,14 +12,19 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 from nbcontain.errors import BadArchive
 from nbcontain.store.tar_fields import DEFAULT_LIMITS as DEFAULT_LIMITS
 from nbcontain.store.tar_fields import Limits as Limits
-from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal
+from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal, record
 from nbcontain.store.tar_fields import parse_pax as parse_pax
 from nbcontain.values import dataclass, field
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 BLOCK = 512
 _CHUNK = 256 << 10
@@ -36,8 +41,7 @@ _XATTR = b"SCHILY.xattr."
 _MAX_ID = (1 << 32) - 2
 _MAX_TIME_NS = (1 << 40) * 1_000_000_000
 """What any time_t holds; beyond, a time is nonsense and becomes 0."""
-_MAX_OCTAL_ID = 0o7777777
-_MAX_OCTAL_SIZE = 0o77777777777
+_MAX_OCTAL_ID, _MAX_OCTAL_SIZE = 0o7777777, 0o77777777777
 
 
 class Readable(Protocol):
@@ -46,12 +50,10 @@ class Readable(Protocol):
     def readinto(self, buffer: memoryview, /) -> int | None: ...
 
 
-@runtime_checkable
 class Pieces(Protocol):
     """The same in pieces that somebody made: their bytes are copied once, to the disk."""
 
-    def chunk(self) -> bytes | memoryview:
-        """The next one, valid until the call after; nothing at the end."""
+    def chunk(self) -> bytes | memoryview: ...  # the next one, valid until the call after; nothing at the end
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ class Reader:
     """Members of a tar stream in order. `next`, then one of `copy_to`, `chunk`s and `skip`, then `next` again."""
 
     def __init__(self, stream: Readable | Pieces, limits: Limits = DEFAULT_LIMITS, *, hashes: bool = True) -> None:
-        self._pieces = stream if isinstance(stream, Pieces) else _Buffer(stream)
+        self._pieces = stream if hasattr(stream, "chunk") else _Buffer(stream)
         self._limits = limits
         self._view = memoryview(b"")
         self._start = self._end = 0
@@ -91,6 +93,8 @@ class Reader:
         self._padding = 0
         self._defaults: dict[bytes, bytes] = {}
         self._octals: dict[bytes, int] = {}
+        self._right: dict[bytes, int] = {}
+        """By the text of a right checksum, what Adler-32 made of its header: both follow from the sum of the others."""
         self._rights: dict[bytes, tuple[int, int, int]] = {}
         self.entries = 0
 
@@ -210,9 +214,14 @@ class Reader:
             return None
         # Adler-32's low half is one plus the sum of the bytes modulo 65521: C adds them up for us.
         checksum = header[148:156]
-        total = (zlib.adler32(header) & 0xFFFF) - (zlib.adler32(checksum) & 0xFFFF) + 8 * 32
+        low = zlib.adler32(header) & 0xFFFF
+        if self._right.get(checksum) == low:
+            return header
+        total = low - (zlib.adler32(checksum) & 0xFFFF) + 8 * 32
         if checksum == b"%06o\0 " % total:
             # As nearly everybody writes it.
+            if len(self._right) < _REMEMBERED:
+                self._right[checksum] = low
             return header
         stated = self._octal(checksum, "checksum")
         if (stated - total) % 65521 or stated > BLOCK * 255:
@@ -391,7 +400,7 @@ def header_of(entry: Entry) -> bytes:
     header = _block(name, entry.kind, entry.mode, uid, gid, size, mtime, entry.link[:100], entry, prefix)
     if not records:
         return header
-    body = b"".join(_record(key, value) for key, value in records)
+    body = b"".join(record(key, value) for key, value in records)
     title = b"PaxHeaders.0/" + (entry.name.rstrip(b"/").rpartition(b"/")[2][:80] or b"root")
     return b"".join(
         (
@@ -411,14 +420,6 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
     if 0 < slash <= 155 and slash < len(name) - 1:
         return name[slash + 1 :], name[:slash]
     return name, b""
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    rest = b" " + key + b"=" + value + b"\n"
-    length = len(rest)
-    while length != len(rest) + len(str(length)):
-        length = len(rest) + len(str(length))
-    return b"%d" % length + rest
 
 
 def _block(

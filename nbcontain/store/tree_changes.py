@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 from nbcontain.linux import trees
 from nbcontain.linux.directories import open_directory
@@ -17,7 +16,14 @@ from nbcontain.store.pack import Packer, Send, empty
 from nbcontain.store.tree_index import Noted, TreeIndex, noted
 from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, join, kept_xattrs
 
-State = Literal["same", "changed", "replaced", "new"]
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Literal
+
+    State = Literal["same", "changed", "replaced", "new"]
+else:
+    State = str
+
 """A directory is the one below with nothing changed about itself, with something, another, or there was none."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY

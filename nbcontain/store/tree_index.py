@@ -14,11 +14,14 @@ import json
 import os
 import stat
 import time
-from typing import Any
 
 from nbcontain.linux import syscalls, trees
 from nbcontain.store import files
 from nbcontain.store.whiteouts import join
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any
 
 Noted = tuple[int, int, int, int, int, int, int]
 """Inode, ctime and mtime in ns, size, mode, uid, gid."""

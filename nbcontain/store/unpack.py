@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Literal
 
 from nbcontain.errors import BadArchive
 from nbcontain.linux.directories import open_directory
@@ -16,12 +15,16 @@ from nbcontain.store.owners import Ledger
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_whiteout, join, opaque_xattr
 from nbcontain.values import dataclass
 
-Ids = Literal["all", "single"]
-"""Whether owners can be kept here, or everything belongs to the only id there is."""
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Ids = Literal["all", "single"]  # whether owners can be kept here, or everything belongs to the only id there is
+else:
+    Ids = str
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_DIRECTORIES = 128
-_LEAF_BYTES = 255
+_OPEN_DIRECTORIES, _LEAF_BYTES = 128, 255
 _NO_LEAF = (b"", b".", b"..")
 _SYMLINK_HOPS = 40
 

@@ -105,11 +105,12 @@ def test_the_supervisor_and_the_zygote_import_nothing_heavy() -> None:
 def test_what_is_loaded_later_is_not_loaded_by_the_zygote_itself() -> None:
     """A parser or a decompressor by an import too many: every fork pays."""
     loaded = loaded_by(
-        "nbcontain.runtime.later", "nbcontain.runtime.zygote", "nbcontain.runtime.rootfs", "nbcontain.build.copier"
+        "nbcontain.runtime.later", "nbcontain.runtime.zygote", "nbcontain.runtime.rootfs", "nbcontain.runtime.groups",
+        "nbcontain.build.copier", "nbcontain.build.survey",
     )
     unwanted = {
         "dis", "ast", "tokenize", "csv", "bz2", "lzma", "isal", "backports", "nbcontain.dockerfile",
-        "threading", "random", "logging",
+        "threading", "random", "logging", "typing", "argparse", "gettext",
     }  # fmt: skip
     assert loaded & unwanted == set()
 

@@ -14,7 +14,7 @@ import pytest
 import needs
 import old_kernel
 import places
-from nbcontain.lessons.passing_over import CONTAINER, PROGRAM, VOLUME, PassingOver
+from nbcontain.lessons.passing_over import CONTAINER, NETWORK, PROGRAM, VOLUME, PassingOver
 from nbcontain.lessons.passing_over import needs as asked_for
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -83,10 +83,17 @@ def test_no_lesson_stops(
         ("# needs a volume\nx = 1\n", {VOLUME}),
         ("# needs a further program in a container\nx = 1\n", {PROGRAM}),
         ("print('needs a container')\n", set()),
+        ("%network create lab\n", {NETWORK}),
+        ("%network ls\n", set()),
+        ("%container run --rm --network lab kiosk\n", {CONTAINER, NETWORK}),
+        ("%container run --rm --net=lab kiosk\n", {CONTAINER, NETWORK}),
+        ("%container run --rm --network none kiosk\n", {CONTAINER}),
+        ("# needs a network\n%container port page\n", {CONTAINER, NETWORK}),
+        ("%%compose -p lesson up -d\nservices: {}\n", {NETWORK}),
     ],
 )
 def test_what_a_cell_needs(cell: str, wanted: set[str]) -> None:
     assert asked_for(cell) == wanted
     lines = cell.splitlines(keepends=True)
-    assert (PassingOver(frozenset((CONTAINER, PROGRAM, VOLUME)))(lines) == lines) is not bool(wanted)
+    assert (PassingOver(frozenset((CONTAINER, PROGRAM, VOLUME, NETWORK)))(lines) == lines) is not bool(wanted)
     assert PassingOver(frozenset())(lines) == lines

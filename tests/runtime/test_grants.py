@@ -163,7 +163,7 @@ def test_lowering_the_score_is_roots(profile: str, machine: Machine) -> None:
 
 
 def test_all_power_is_said_in_red() -> None:
-    from nbcontain.commands.containers import PRIVILEGED
+    from nbcontain.commands.runs import PRIVILEGED
     from nbcontain.display.html import facts
 
     assert "nbc-danger" in facts([("privileged", PRIVILEGED)]) and "nbc-danger" not in facts([("network", "none")])

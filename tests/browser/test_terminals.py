@@ -163,7 +163,7 @@ def test_keys_go_past_the_kernels_messages_and_by_them_once_the_line_is_cut(open
 
     lab.save()
     with lab.another_tab() as other:
-        expect(rows(other, 2)).to_contain_text("abcdefgh", timeout=20_000)
+        expect(rows(other, 2)).to_contain_text("abcdefgh", timeout=60_000)
         keys.type("ij")
         expect(rows(other, 2)).to_contain_text("abcdefghij")
         expect(screen).to_contain_text("abcdefghij")

@@ -139,7 +139,7 @@ mkdir -p /deeper
 seen() { for up in / /../../../../../../../../../.. "$@"; do cat "$up$0" 2>/dev/null && echo "seen through $up"; done; }
 seen
 cd /deeper; for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do cd ..; done; seen .
-chroot /deeper /bin/true && echo chroot
+chroot / /bin/true && echo chroot
 unshare -r true && echo userns; unshare -m true && echo mountns
 nsenter -t 1 -m true && echo entered
 for kind in proc tmpfs sysfs; do mount -t $kind none /deeper && echo $kind; done; mount -o bind / /deeper && echo bound

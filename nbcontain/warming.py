@@ -12,9 +12,9 @@ from importlib import import_module
 RUN = (
     "commands.containers", "commands.runs", "bases", "consoles", "happenings", "id_ranges", "life", "making",
     "mounting", "names", "objects", "proxies", "standard_input", "linux.confine", "linux.mount_options",
-    "linux.seccomp", "linux.seccomp_default", "linux.watching", "oci.seccomp", "registry.policies", "runtime.console",
-    "runtime.devices", "runtime.identity", "runtime.isolation", "runtime.other_runtime", "runtime.sources",
-    "runtime.users",
+    "linux.seccomp", "linux.seccomp_default", "linux.seccomp_made", "linux.watching", "oci.seccomp",
+    "registry.policies", "runtime.console", "runtime.devices", "runtime.identity", "runtime.isolation",
+    "runtime.other_runtime", "runtime.sources", "runtime.users",
 )  # fmt: skip
 """Of `%container run` and `exec`, which import them where they begin to need them."""
 CARDS = ("display.live", "commands.cards", "display.widgets", "display.terminals", "display.terminal_widget")

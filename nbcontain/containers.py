@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from nbcontain.errors import AmbiguousContainer, ContainerNotFound, NameTaken, StoreError, did_you_mean
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
@@ -16,9 +16,14 @@ from nbcontain.store import files
 from nbcontain.store.layout import Layout
 from nbcontain.values import dataclass, replace
 
+if TYPE_CHECKING:
+    from nbcontain.runtime.bundle_writer import Put
+
 C = TypeVar("C", bound=Container)
-_RACY_NS = 2_000_000_000
-"""A file changed this shortly before it was read may change again within its time stamp's grain."""
+_RACY_NS, _COARSE_NS = 20_000_000, 2_000_000_000
+"""A file changed this shortly before it was read may change again within its time stamp's grain: ten milliseconds at
+most where the stamp has parts of a second, a second or two where it has none."""
+_SECOND_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Containers(Generic[C]):
         container = self._handle(Bundle(path))
         if not _is_there(container):
             return None
-        if now_ns - status.st_ctime_ns > _RACY_NS:
+        if now_ns - status.st_ctime_ns > (_RACY_NS if status.st_ctime_ns % _SECOND_NS else _COARSE_NS):
             self._known[container_id] = _Known(path, seen, container.info)
         return container
 
@@ -107,10 +112,12 @@ class Containers(Generic[C]):
     def rename(self, container: Container, name: str) -> None:
         """Give it a name that no other has. Raises NameTaken."""
         with files.lock(self._layout.names_lock, exclusive=True):
-            self._refuse_taken(name, {each.name: each for each in self.all()})
+            self.refuse_taken(name)
             container.bundle.write_info(name=name)
 
-    def _refuse_taken(self, name: str, taken: Mapping[str, C]) -> None:
+    def refuse_taken(self, name: str) -> None:
+        """Raises NameTaken if one has this name; only under the lock it is certain that none is going to."""
+        taken = {each.name: each for each in self.all()} if name else {}
         if name in taken:
             raise NameTaken(
                 f"there is a container named {name} already",
@@ -118,18 +125,26 @@ class Containers(Generic[C]):
                 hint=f"%container rm {name}, or choose another --name",
             )
 
-    @contextmanager
-    def naming(self, info: ContainerInfo) -> Iterator[ContainerInfo]:
-        """Hold the lock under which no other container takes the same name, and give the info its name."""
-        with files.lock(self._layout.names_lock, exclusive=True):
-            taken = {each.name: each for each in self.all()}
-            self._refuse_taken(info.name, taken)
-            from nbcontain import names
+    def naming(self, info: ContainerInfo, put: Put) -> ContainerInfo:
+        """Have a new container written down, with the name that it was given or one of ours. Raises NameTaken."""
+        if info.name:
+            put(info, self._taking(info.name))
+            return info
+        from nbcontain import names
 
-            name = info.name
-            while not name or name in taken:
-                name = names.random_name()
-            yield replace(info, name=name)
+        while True:
+            named = replace(info, name=names.random_name())
+            # Somebody has it: another one then.
+            with suppress(NameTaken):
+                put(named, self._taking(named.name))
+                return named
+
+    @contextmanager
+    def _taking(self, name: str) -> Iterator[None]:
+        """Hold the lock under which no other container takes the same name."""
+        with files.lock(self._layout.names_lock, exclusive=True):
+            self.refuse_taken(name)
+            yield
 
 
 def _is_there(container: Container) -> bool:

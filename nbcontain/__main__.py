@@ -19,13 +19,45 @@ _FAILED = 125
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit status: the container's own, or docker's 1, 125, 126, 127, 130."""
+    """Run one command and give its exit status: the container's own, or docker's 1, 125, 126, 127, 130.
+
+    Those of this process's own command line end it, if nothing is left to be done.
+    """
+    if words is not None:
+        return _status(list(words))
+    status = _status(sys.argv[1:])
+    _leave(status)
+    return status
+
+
+def _leave(status: int) -> None:
+    """End without Python's farewell, which takes apart what goes with the process. Not where somebody wants to be
+    called at the end, or works on until then."""
+    import atexit
+
+    threading = sys.modules.get("threading")
+    goes_on = threading is not None and any(not each.daemon for each in threading.enumerate()[1:])
+    called = getattr(atexit, "_ncallbacks", lambda: 1)()
+    if goes_on or called or "concurrent.futures.thread" in sys.modules:
+        return
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    except (OSError, ValueError):
+        # Which the farewell tells of.
+        return
+    os._exit(status)
+
+
+def _status(words: list[str]) -> int:
+    """Run one command."""
     from nbcontain.errors import ContainerFailed, NbcontainError
     from nbcontain.options import HelpAsked
 
-    words = list(sys.argv[1:] if words is None else words)
     try:
-        return _run(words)
+        status = _run(words)
+        sys.stdout.flush()
+        return status
     except HelpAsked as asked:
         print(asked, end="")
         return 0
@@ -73,14 +105,14 @@ def _run(words: list[str]) -> int:
         try:
             code = draw(command.function(engine, options))
         except NbcontainError as error:
-            error.exit_status = _status(command.name, error)
+            error.exit_status = _exit_status(command.name, error)
             raise
         if engine.place.is_new:
             print(f"{engine.place.notice}; NBCONTAIN_ROOT names another place", file=sys.stderr)
         return code
 
 
-def _status(verb: str, error: NbcontainError) -> int:
+def _exit_status(verb: str, error: NbcontainError) -> int:
     """As docker: 125 is for who runs a container, and for a line that cannot be read; of exec, 126 for a program that
     did not come to run, and else 1. A program's own status is passed on.
     """

@@ -51,11 +51,15 @@ def _leave(status: int) -> None:
 
 def _status(words: list[str]) -> int:
     """Run one command."""
+    # Modules are no garbage: to look for some while they are made takes a tenth of a short command's time.
+    gc.disable()
+    # Before anything that is needed here is imported: it takes longer than that.
+    zygote = _begun(words)
     from nbcontain.errors import ContainerFailed, NbcontainError
     from nbcontain.options import HelpAsked
 
     try:
-        status = _run(words)
+        status = _run(words, zygote)
         sys.stdout.flush()
         return status
     except HelpAsked as asked:
@@ -82,7 +86,7 @@ def _status(words: list[str]) -> int:
         return 141
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], zygote: Zygote | None) -> int:
     from nbcontain.commands import overview, parse_words
 
     if not words or words[0] in ("--help", "-h", "help"):
@@ -91,9 +95,6 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] == "--version":
         words = ["version"]
-    # Modules are no garbage: to look for some while they are made takes a tenth of a short command's time.
-    gc.disable()
-    zygote = _begun(words)
     command, options = parse_words("", words)
     from nbcontain.draw import draw
     from nbcontain.engine import Engine
@@ -125,7 +126,7 @@ def _exit_status(verb: str, error: NbcontainError) -> int:
 
 def _begun(words: Sequence[str]) -> Zygote | None:
     """What containers come from, for a command that is going to need it: it starts while the command is imported."""
-    if words[0] not in _STARTING or (words[0] == "doctor" and "--cached" in words):
+    if not words or words[0] not in _STARTING or (words[0] == "doctor" and "--cached" in words):
         return None
     from nbcontain.runtime.zygotes import Zygote
 

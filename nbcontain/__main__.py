@@ -84,11 +84,17 @@ def _status(words: list[str]) -> int:
         # Whoever read us has gone (head, a closed pager): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    finally:
+        gc.enable()
 
 
 def _run(words: list[str], zygote: Zygote | None) -> int:
+    import argparse
+
     from nbcontain.commands import overview, parse_words
 
+    # Its words are English, as ours are: to look for others takes a module, and the disk for each of them.
+    argparse._ = str  # type: ignore[attr-defined]
     if not words or words[0] in ("--help", "-h", "help"):
         print("nbcontain: a container engine without a daemon\n\nusage: nbcontain COMMAND [OPTIONS]\n")
         print(overview())

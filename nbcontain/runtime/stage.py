@@ -239,6 +239,7 @@ def forked_by(stage: int, channel: Channel) -> int:
 
 
 def expect(channel: Channel, name: str) -> object:
+    """What the next message has under that name. Raises what it tells of instead, or that there is none."""
     message, _ = channel.receive()
     if message is None:
         raise ChildProcessError("a process of the container's setup ended without a word")

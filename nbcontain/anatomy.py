@@ -18,18 +18,8 @@ from nbcontain.oci import codec
 from nbcontain.oci.digest import DiffID, Digest, chain_id
 from nbcontain.oci.image import Descriptor, History, Image, Layer
 from nbcontain.store.compression import uncompressed
-from nbcontain.store.contents import (
-    Change,
-    Contents,
-    File,
-    Node,
-    all_of,
-    apply,
-    compare,
-    read_contents,
-    read_file,
-    resolve,
-)
+from nbcontain.store.contents import Contents, File, paths_of, read_contents, read_file
+from nbcontain.store.file_trees import Change, Node, all_of, apply, compare, resolve
 from nbcontain.task import Task
 from nbcontain.values import dataclass, field
 
@@ -163,7 +153,7 @@ class Anatomy:
         def body(emit: Emit) -> Difference:
             old, new = self._engine.image(first), self._engine.image(second)
             # What both stand on is read once, and its files are the same values in both trees.
-            before, after = (all_of(self.contents(image.layers, emit)) for image in (old, new))
+            before, after = (all_of(self.contents(image.layers, emit, whole=True)) for image in (old, new))
             return Difference(tuple(_config_differences(old, new)), tuple(compare(before, after, times=times)))
 
         return Task(f"diff {first} {second}", body)
@@ -227,17 +217,24 @@ class Anatomy:
             )  # fmt: skip
         return image, number
 
-    def contents(self, layers: Sequence[Layer], emit: Emit) -> list[Contents]:
-        """What is in these layers, lowest first."""
-        found = []
+    def contents(
+        self, layers: Sequence[Layer], emit: Emit, above: Sequence[Contents] = (), *, whole: bool = False
+    ) -> list[Contents]:
+        """What is in these layers, lowest first, to be compared with each other and with what is `above` them.
+
+        Only with `whole` they can be compared with other images' layers: else the lowest one's files, often the most,
+        are hashed just where layers above have the same paths.
+        """
+        found: list[Contents] = []
         done, total = 0, sum(layer.descriptor.size for layer in layers)
         with scope(emit, "read", "layers"), self._engine.store.shared():
-            for layer in layers:
+            for number, layer in reversed(list(enumerate(layers))):
+                hashed = None if number or whole else paths_of([*found, *above])
                 digest = layer.descriptor.digest
                 with self._lock:
                     contents = self._kept.pop(digest, None)
-                if contents is None:
-                    contents = read_contents(self._engine.store.blobs, layer, _teller(emit, done, total))
+                if contents is None or not contents.is_hashed_at(hashed):
+                    contents = read_contents(self._engine.store.blobs, layer, _teller(emit, done, total), hashed)
                 done += layer.descriptor.size
                 with self._lock:
                     self._kept[digest] = contents
@@ -246,7 +243,7 @@ class Anatomy:
                     ):
                         del self._kept[next(iter(self._kept))]
                 found.append(contents)
-        return found
+        return found[::-1]
 
     # --- whether all is whole ---
 

@@ -79,7 +79,7 @@ def ladder(host: Host, profile: Profile) -> tuple[Finding, ...]:
     """Every rung for this user, from the best one down: whether it can be had, and what it lacks. Pure."""
     found = []
     for each in PROFILES:
-        if each.as_root not in (None, host.is_root):
+        if not each.is_for(host):
             continue
         lacking = each.missing(host)
         what = f"isolation {each.name}" + (" (taken)" if each.name == profile.name else "")

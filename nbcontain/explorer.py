@@ -267,8 +267,8 @@ class Explorer:
 
         def body(emit: Emit) -> Exploration:
             with _many_values():
-                contents = self._engine.anatomy.contents(image.layers, emit)
                 written = self._written(container, emit)
+                contents = self._engine.anatomy.contents(image.layers, emit, [written])
                 writer = History(created_by=f"written by the container: {shlex.join(container.info.command)}")
                 layers = layers_of(image, [*contents, written], writer)
                 return Exploration(self._engine, container.name, layers, [*contents, written], container)

@@ -16,7 +16,7 @@ from nbcontain.linux.boot import boot_id
 from nbcontain.linux.idmap import IdMap, subordinate
 from nbcontain.values import dataclass, field
 
-_VERSION = 9
+_VERSION = 11
 """Of the remembered facts: raise it when the probe learns to ask something else."""
 
 _TIMEOUT_S = 20
@@ -30,6 +30,7 @@ class Ability(Enum):
     ID_RANGES = "a range of ids of your own (newuidmap and /etc/subuid)"
     PIVOT = "a root file system of its own for each container (pivot_root)"
     KERNEL = "calls that a supervisor cannot do without (pidfd_open, openat2, subreapers: Linux 5.6)"
+    CHILDREN = "children in namespaces of their own, and word of their end, with or without these calls"
     MOVE_ROOT = "a root file system of its own for each container, by moving a mount"
     USERNS_CHROOT = "a user namespace with chroot, and with processes and names of its own"
     CHROOT = "chroot, as root"

@@ -65,6 +65,9 @@ class Extension:
     def await_line_magic(self, magic: str, line: str) -> Any:
         return self.session.await_line_magic(magic, line)
 
+    def show_line_magic(self, magic: str, line: str) -> Any:
+        return self.session.await_line_magic(magic, line, is_shown=True)
+
     def await_cell_magic(self, magic: str, line: str, body: str) -> Any:
         return self.session.await_cell_magic(magic, line, body)
 
@@ -245,10 +248,12 @@ def _awaiting(lines: list[str]) -> list[str]:
     """Rewrite a cell's top-level magics of ours to awaits; whatever else stands there stays as it is."""
     if lines and "run_cell_magic(" in lines[0]:
         return [_rewritten("".join(lines))]
-    return [_rewritten(line) for line in lines]
+    said = [number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")]
+    return [_rewritten(line, is_last=said[-1:] == [number]) for number, line in enumerate(lines)]
 
 
-def _rewritten(line: str) -> str:
+def _rewritten(line: str, *, is_last: bool = False) -> str:
+    """A call of a magic of ours as an await, which says of the cell's last line that its value is going to be shown."""
     match = _CALL.fullmatch(line)
     if match is None:
         return line
@@ -256,4 +261,5 @@ def _rewritten(line: str) -> str:
     if match["kind"] == "line" and (ending := _SILENCED.search(arguments)):
         # What is at the end of a line for IPython is at the end of a text by now.
         arguments, silence = arguments[: ending.start()] + ending[1], ";\n"
-    return f"{match['target']}await get_ipython().nbcontain.await_{match['kind']}_magic({arguments}{silence}"
+    verb = "show" if is_last and match["kind"] == "line" and not match["target"] and not silence else "await"
+    return f"{match['target']}await get_ipython().nbcontain.{verb}_{match['kind']}_magic({arguments}{silence}"

@@ -24,22 +24,34 @@ class Profile:
     as_root: bool | None = None
     """Only for the host's root, or only for others."""
     runs: bool = True
+    kernel: Ability = Ability.KERNEL
+    """What it takes of the kernel besides, whoever asks."""
     rung: Rung = field(default_factory=Rung)
     """What processes are told of it; as the host allows, once it is chosen."""
 
     def missing(self, host: Host) -> list[str]:
         """What this host lacks for it, each with what the kernel answered."""
-        needs = (*self.needs, *((Ability.KERNEL,) if self.runs else ()))
+        needs = (*self.needs, *((self.kernel,) if self.runs else ()))
         found = [f"{each.value}: {host.abilities[each].why}" for each in needs if not host.can(each)]
-        if self.as_root is not None and self.as_root is not host.is_root:
+        if not self.is_for(host):
             found.insert(0, "it is for root" if self.as_root else "it is for users other than root")
         return found
+
+    def is_for(self, host: Host) -> bool:
+        """Whether such a user may be on it, whatever the host allows.
+
+        Root has what needs no user namespace; but for kernels on which nobody inherits what a container leaves behind,
+        so that it has to end with a namespace of processes. Calls are answered on none of these.
+        """
+        if host.is_root and self.kernel is Ability.CHILDREN:
+            return not host.can(Ability.KERNEL) and not host.can(Ability.NOTIFY)
+        return self.as_root in (None, host.is_root)
 
     def require(self, host: Host, what: str) -> None:
         """Raise Unavailable, naming each rung that was tried and what it lacks, if nothing can run here."""
         if self.runs:
             return
-        tried = [each for each in PROFILES if each.runs and each.as_root in (None, host.is_root)]
+        tried = [each for each in PROFILES if each.runs and each.is_for(host)]
         answers = [f"{each.name}: {'; '.join(each.missing(host)) or 'not asked for'}" for each in tried]
         raise Unavailable(
             f"{what} needs a container, and this machine lets nobody make one here",
@@ -81,7 +93,7 @@ PROFILES = (
     ),
     Profile(
         "userns-chroot", (Ability.USERNS_CHROOT,),
-        "a chroot in a user namespace with one id: nothing can be mounted", as_root=False,
+        "a chroot in a user namespace: nothing can be mounted", as_root=False, kernel=Ability.CHILDREN,
     ),
     Profile("chroot", (Ability.CHROOT,), "a chroot and nothing else: processes and networks are shared", as_root=True),
     Profile(
@@ -141,6 +153,8 @@ def _settled(profile: Profile, host: Host) -> Profile:
 
 def ids_of(profile: Profile, host: Host) -> IdMap:
     """How users are numbered in that profile's containers."""
+    if host.is_root and profile.name == "userns-chroot":
+        return IdMap.everybody()
     if host.is_root or profile.name in ("rootless-range", "none"):
         return host.ids
     return IdMap.single(host.uid, host.gid)

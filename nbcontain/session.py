@@ -17,8 +17,9 @@ from nbcontain.commands.builds import DockerfileWords
 from nbcontain.commands.contextfiles import ContextFiles, help_text
 from nbcontain.commands.inputs import BuildInputs
 from nbcontain.completion import candidates, in_code, in_dockerfile
-from nbcontain.display import formatters
-from nbcontain.display.present import is_attended, mode, present, present_async
+from nbcontain.display import formatters, live, looking
+from nbcontain.display.present import BRIEF, is_attended, mode, present, present_async
+from nbcontain.display.surface import Place
 from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
@@ -70,11 +71,11 @@ class Session:
         """A line magic on the cell's own thread."""
         return self._shown(self._value(magic, line, names))
 
-    async def await_line_magic(self, magic: str, line: str) -> object:
-        """The same with the loop left free."""
+    async def await_line_magic(self, magic: str, line: str, *, is_shown: bool = False) -> object:
+        """The same with the loop left free. `is_shown` says that its value is the cell's."""
         value = self._value(magic, line, None)
         if isinstance(value, InProgress):
-            return self._kept(await present_async(value.task, value.kind, **self._look(value)))
+            return self._kept(await self._presented(value, is_shown=is_shown))
         if isinstance(value, Live):
             await self._live_async(value)
             return None
@@ -95,8 +96,28 @@ class Session:
             return None
         cell, done = begun
         with cell.pointing():
-            value = await present_async(cell.progress.task, cell.progress.kind, **self._look(cell.progress))
+            value = await self._presented(cell.progress, is_shown=True)
         return done(value)
+
+    async def _presented(self, progress: InProgress[Any], *, is_shown: bool) -> Any:
+        """What came of it. Where there are cards one stands there at once, and becomes that of what goes on."""
+        look = self._look(progress)
+        has_own = is_shown and progress.becomes != ""
+        if look["mode"] != "card" or not has_own and (progress.becomes or progress.kind in BRIEF):
+            return await present_async(progress.task, progress.kind, **look)
+        prepare = {"container": live.prepared, "layers": looking.prepared}.get(progress.becomes, lambda: None)
+        place = Place(prepare)
+        try:
+            value = await present_async(progress.task, progress.kind, place=place, **look)
+            if has_own:
+                self._last_drawn = value
+                if progress.becomes == "container":
+                    live.show_container(value, self.around(value), mode="card", place=place)
+                else:
+                    looking.show_explored(value, "card", place)
+        finally:
+            place.leave()
+        return value
 
     # --- in parts ---
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 from nbcontain.events import Event, Finished, Output, Record, Started
 from nbcontain.journal import MemoryJournal
@@ -57,8 +58,8 @@ class FakeContainer:
             if enough():
                 return
 
-    def say(self, data: bytes) -> None:
-        self.journal.append(Output(self.id, "stdout", data))
+    def say(self, data: bytes, stream: Literal["stdout", "stderr"] = "stdout") -> None:
+        self.journal.append(Output(self.id, stream, data))
 
     def end(self, exit_code: int = 0) -> None:
         self.status = "exited"

@@ -232,6 +232,7 @@ class Lab:
         whole, step = pane.evaluate("e => [e.scrollHeight, e.clientHeight]")
         for number in range(-(-whole // step)):
             pane.evaluate("(e, top) => { e.scrollTop = top; }", number * step)
+            self.page.wait_for_timeout(1000)  # frames of pages are drawn anew where cells come back into view
             self.picture(path.with_stem(f"{path.stem}-{number + 1}"))
         self.page.set_viewport_size(size)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import needs
 from nbcontain import probe_file
 from nbcontain.commands import parse_words
 from nbcontain.diagnosis import Finding, findings
@@ -246,14 +245,15 @@ def test_a_report_that_cannot_be_written_is_one_error(engine: Engine) -> None:
         command.function(engine, options)
 
 
-def test_a_kernel_that_follows_what_nobody_may_follow_is_none_for_containers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """gVisor of 2022 did so: whatever is unpacked would lead out."""
-    needs.kernel()
-    (tmp_path / "link").symlink_to("/")
-    assert not probe.follows(str(tmp_path / "link"))
-    assert probe.follows("/")
-    assert probe._kernel() == (True, "")
-    monkeypatch.setattr(probe, "follows", lambda link: True)
-    assert probe._kernel()[1].startswith("O_NOFOLLOW")
+def test_where_processes_have_no_descriptors_a_chroot_is_still_to_be_had() -> None:
+    """As in gVisor of 2022: the rungs that mount take more of the kernel."""
+    mounts = (Ability.USER_NAMESPACES, Ability.PIVOT)
+    assert choose(host(Ability.KERNEL)).name == "userns-chroot"
+    assert choose(host(*mounts, Ability.KERNEL)).name == "userns-chroot"
+    assert choose(host(*mounts, Ability.CHILDREN)).name == "none"
+    # Root has no such rung where a better one is to be had, or where calls are answered with root's own descriptors.
+    old = {each: Probe(True) for each in Ability} | {Ability.KERNEL: Probe(False), Ability.NOTIFY: Probe(False)}
+    chosen = choose(replace(host(uid=0), abilities=old))
+    assert (chosen.name, chosen.rung.ids) == ("userns-chroot", "")
+    assert choose(replace(host(uid=0), abilities=old | {Ability.NOTIFY: Probe(True)})).name == "none"
+    assert choose(replace(host(uid=0), abilities=old | {Ability.KERNEL: Probe(True)})).name == "full"

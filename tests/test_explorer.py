@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
+from collections.abc import Callable
 
 import pytest
 
-from archives import archive, directory, member, symlink
+from archives import archive, directory, layer_of, member, symlink
+from machine import until
 from nbcontain.commands import parse_words, split
 from nbcontain.display.explored import Answers, Explored
 from nbcontain.display.values import InProgress
 from nbcontain.engine import Engine
-from nbcontain.errors import StoreError
+from nbcontain.errors import DigestMismatch, StoreError
 from nbcontain.explorer import SHOWN_BYTES, Exploration
-from nbcontain.oci.digest import ChainID, chain_id
-from nbcontain.oci.image import History, Image, ImageConfig, Layer
+from nbcontain.oci.digest import ChainID, Digest, chain_id
+from nbcontain.oci.image import LAYER_TAR, LAYER_TAR_GZIP, Descriptor, History, Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
@@ -103,6 +106,56 @@ def test_a_page_gets_rows_by_numbers_and_nothing_for_nonsense(explored: Explorat
         assert "error" in answer or "rows" in answer
 
 
+@pytest.mark.parametrize(("media_type", "compress"), [(LAYER_TAR, bytes), (LAYER_TAR_GZIP, gzip.compress)])
+def test_a_layer_that_was_altered_is_never_shown(
+    engine: Engine, media_type: str, compress: Callable[[bytes], bytes]
+) -> None:
+    files = [member(f"f{number}", data=os.urandom(1 << 20)) for number in range(9)]
+    tarred = archive(*files)
+    data = compress(tarred)
+    engine.store.blobs.put([data], "")
+    diff_id = layer_of(tarred).diff_id
+    layer = Layer(Descriptor(media_type, Digest.of(data), len(data)), diff_id)
+    engine.store.images.put(Image.of(ImageConfig(), [layer]), Reference.parse("altered"))
+    assert engine.explorer.image("altered").result().row("/f8", 1).size_bytes == 1 << 20
+    path = engine.store.blobs.path(layer.descriptor.digest)
+    path.chmod(0o600)
+    # Each tar is whole, and so are its headers: of one file another byte is there.
+    other = tarred.replace(tarred[512 : 512 + 64], bytes(64))
+    path.write_bytes(compress(other))
+    assert other != tarred
+    again = Engine(engine.layout.root)
+    with pytest.raises(DigestMismatch):
+        again.explorer.image("altered").result()
+    with pytest.raises(DigestMismatch):
+        again.anatomy.layers("altered").result()
+
+
+def test_an_image_that_was_explored_is_compared_with_another_by_content(engine: Engine) -> None:
+    put(engine, "one", archive(member("conf", data=b"a = 1")))
+    put(engine, "two", archive(member("conf", data=b"a = 2")))
+    assert engine.explorer.image("one").result().row("/conf", 1).size_bytes == 5
+    assert engine.explorer.image("two").result().row("/conf", 1).size_bytes == 5
+    (change,) = engine.anatomy.diff("one", "two").result().changes
+    assert (change.letter, change.path, change.what) == ("C", "/conf", ("content",))
+
+
+def test_what_a_container_writes_over_its_images_file_is_compared_by_content(
+    engine: Engine, busybox_image: str
+) -> None:
+    lowest = add_layer(engine.store, archive(member("conf", data=b"a = 1"), member("same", data=b"b = 1")))
+    base = engine.image(busybox_image)
+    engine.store.images.put(Image.of(base.config, [lowest, *base.layers]), Reference.parse("conf"))
+    command = ("sh", "-c", "printf 'a = 2' > /conf; printf 'b = 1' > /same")
+    container = engine.create(RunOptions(image="conf", command=command, name="writes"))
+    engine.explorer.image("conf").result()  # keeps what is hashed in part
+    engine.start(container)
+    until(lambda: container.status == "exited")
+    found = engine.explorer.container(container).result()
+    changed = {change.path: change.what for change in found.part(found.top).changes if change.letter == "C"}
+    assert "content" in changed["/conf"] and "content" not in changed["/same"]
+
+
 def test_a_text_is_called_cut_only_where_lines_are_missing(engine: Engine) -> None:
     put(engine, "long", archive(member("whole", data=b"x\n" * 4000), member("more", data=b"x\n" * 4001)))
     answers = Answers(engine.explorer.image("long").result())
@@ -135,7 +188,9 @@ def test_what_a_notebook_keeps_is_small_and_harmless(engine: Engine, explored: E
     from nbcontain.display.explorer_widget import ExplorerWidget
 
     # With the widget's state too, which some front ends keep in the notebook.
-    state = ExplorerWidget(large, lambda: large).get_state()
+    widget = ExplorerWidget()
+    widget.look_into(large, lambda: large)
+    state = widget.get_state()
     assert len(Explored(large)._repr_html_()) + len(json.dumps(state, default=str)) < 300_000
     assert len(large.rows("/", 1)) == 200
 

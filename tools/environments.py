@@ -3,9 +3,9 @@
 PLACES is a directory of programs, each of which runs a command in an imitation of one kind of place:
 `PLACES/NAME --copy DIRECTORY --bind OUTSIDE:INSIDE -- COMMAND…`. In each of them a wheel of this checkout is installed
 by pip and `tools/trial.py` is run, with a copy of the tests; nothing else of the checkout is there. The image that is
-built there is unpacked here, by root, with skopeo and umoci, which say whose its files are. With --table FILE… only the
-table is made, of results that were kept (one JSON object a file, named after the place), such as those of real hosted
-notebooks.
+built there is pushed to a docker-registry that serves here, and unpacked here, by root, with skopeo and umoci, which
+say whose its files are; one that could not be pushed is left in a file. With --table FILE… only the table is made, of
+results that were kept (one JSON object a file, named after the place), such as those of real hosted notebooks.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ import argparse
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -29,6 +33,8 @@ _INSIDE = (
 )
 _OUTSIDE = "/mnt"
 """Where a directory of this machine's is seen in a place."""
+_WAYS = ("127.0.0.1", "10.0.2.2")
+"""Where this machine's loopback is in a place: where it shares the network, and behind slirp4netns."""
 _OWNERS = {"usr/bin/ssh-agent": (0, 101, 0o2755), "home/alice": (1000, 1000, 0o755)}
 Results = dict[str, dict[str, object]]
 
@@ -50,7 +56,8 @@ def main() -> None:
         names = given.names or sorted(each.name for each in places.iterdir() if each.is_symlink())
         with tempfile.TemporaryDirectory() as directory:
             parcel = packed(Path(directory), given.debian)
-            results |= {name: tried(places, name, parcel, given.keep) for name in names}
+            with registry(Path(directory)) as port:
+                results |= {name: tried(places, name, parcel, given.keep, port) for name in names}
     text = given.page.read_text()
     before, _, rest = text.partition(BEGIN)
     given.page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n{END}{rest.partition(END)[2]}")
@@ -71,11 +78,38 @@ def packed(directory: Path, debian: str) -> Path:
     return parcel
 
 
-def tried(places: Path, name: str, parcel: Path, keep: str) -> dict[str, object]:
+@contextmanager
+def registry(directory: Path) -> Iterator[int]:
+    """A docker-registry at this machine's loopback; gives its port."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    config = directory / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/registry}}}}\n"
+        f"http: {{addr: 127.0.0.1:{port}}}\n"
+    )
+    words = ("docker-registry", "serve", str(config))
+    serving = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        yield port
+    finally:
+        serving.terminate()
+        serving.wait()
+
+
+def tried(places: Path, name: str, parcel: Path, keep: str, port: int) -> dict[str, object]:
     """What came of it in one place; a name that ends in +sudo is for root, as sudo makes one there."""
     place, _, sudo = name.partition("+")
     has_debian = (parcel / "debian.tar").exists()
-    debian = f"--debian parcel/debian.tar --image {_OUTSIDE}/work.tar" if has_debian else ""
+    repository = name.replace("+", "-")
+    ways = ",".join(f"{each}:{port}/{repository}" for each in _WAYS)
+    debian = f"--debian parcel/debian.tar --push {ways} --image {_OUTSIDE}/work.tar" if has_debian else ""
     with tempfile.TemporaryDirectory() as outside:
         os.chmod(outside, 0o777)  # noqa: S103 - who a place's user is here is the place's affair
         command = [str(places / place), "--copy", str(parcel), "--bind", f"{outside}:{_OUTSIDE}", "--", "sh", "-c"]
@@ -87,16 +121,20 @@ def tried(places: Path, name: str, parcel: Path, keep: str) -> dict[str, object]
         except (IndexError, ValueError):
             found = {"doctor": {"isolation": "?", "why": (done.stderr + done.stdout)[-300:]}}
         if found.get("apt") == "fine":
-            found["owners"] = owners(Path(outside), Path(outside, "work.tar"))
+            is_pushed = found.get("pushed") == "fine"
+            source = f"docker://127.0.0.1:{port}/{repository}" if is_pushed else f"docker-archive:{outside}/work.tar"
+            found["owners"] = owners(Path(outside), source)
     if keep:
         Path(keep, f"{name}.json").write_text(json.dumps(found))
     return found
 
 
-def owners(directory: Path, archive: Path) -> str:
-    """Whose files the image in `archive` has, as others read it: "fine", or what is wrong."""
+def owners(directory: Path, source: str) -> str:
+    """Whose files an image has, as others read it: "fine", or what is wrong."""
     layout, bundle = directory / "layout", directory / "bundle"
-    copied = ("skopeo", "copy", "-q", "--insecure-policy", f"docker-archive:{archive}", f"oci:{layout}:work")
+    copied = (
+        "skopeo", "copy", "-q", "--insecure-policy", "--src-tls-verify=false", source, f"oci:{layout}:work",
+    )  # fmt: skip
     for command in (copied, ("umoci", "unpack", "--image", f"{layout}:work", str(bundle))):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -110,7 +148,7 @@ def table(results: Results) -> str:
     """Markdown."""
     titles = (
         "place", "isolation", "own namespaces", "store", "run", "/proc in it", "exec", "two containers talk",
-        "notebook 01", "tests", "apt-get, useradd", "owners in the image",
+        "notebook 01", "tests", "apt-get, useradd", "pushed", "its owners",
     )  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, found in sorted(results.items()):
@@ -122,8 +160,8 @@ def table(results: Results) -> str:
             name, doctor["isolation"], namespaces, doctor.get("storage_driver", "?"), _mark(found.get("run")),
             _mark(found.get("proc")) if _mark(found.get("run")) == "yes" else "–", _mark(found.get("exec")),
             _mark(found.get("network")), _mark(found.get("notebook")), str(found.get("tests", "–")),
-            f"yes, {found['apt_s']} s" if apt == "fine" else _mark(apt),
-            _mark(found.get("owners")),
+            f"yes, {found['apt_s']} s{' *' * bool(found.get('apt_option'))}" if apt == "fine" else _mark(apt),
+            _mark(found.get("pushed")), _mark(found.get("owners")),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"

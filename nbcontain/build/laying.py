@@ -15,7 +15,8 @@ from typing import Literal
 from nbcontain.build import modes
 from nbcontain.errors import BuildError
 from nbcontain.store import tar
-from nbcontain.store.contents import File, Node
+from nbcontain.store.contents import File
+from nbcontain.store.file_trees import Node
 from nbcontain.values import dataclass, field, replace
 
 Kind = Literal["", "file", "directory", "link"]

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from nbcontain.build.graph import RemoteFile, Repository
 from nbcontain.errors import BuildError, UsageError
+from nbcontain.linux.directories import open_directory
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class Writer:
                     os.mkdir(part, 0o755, dir_fd=fd)
                 except FileExistsError:
                     pass
-                below = os.open(part, _DIRECTORY, dir_fd=fd)
+                below = open_directory(part, fd)
                 os.close(fd)
                 fd = below
             yield fd, name

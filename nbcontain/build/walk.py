@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from nbcontain.build.patterns import Glob, Ignore, Matched, has_wildcards
 from nbcontain.errors import BuildError
+from nbcontain.linux.directories import open_directory
 from nbcontain.values import dataclass, field
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -293,7 +294,7 @@ def opened_directory(root_fd: int, path: str, how: int = os.O_RDONLY) -> Iterato
         parts = [] if path == "." else path.split("/")
         for index, part in enumerate(parts):
             flags = how if index == len(parts) - 1 else os.O_PATH
-            deeper = os.open(part, _OPEN | os.O_DIRECTORY | flags, dir_fd=fd)
+            deeper = open_directory(part, fd, flags)
             os.close(fd)
             fd = deeper
         yield fd

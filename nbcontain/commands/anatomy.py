@@ -16,7 +16,7 @@ from nbcontain.display.words import count, size
 from nbcontain.errors import UsageError
 from nbcontain.explorer import Exploration
 from nbcontain.options import argument, option, with_defaults
-from nbcontain.store.contents import Change
+from nbcontain.store.file_trees import Change
 from nbcontain.task import Task
 from nbcontain.values import dataclass
 
@@ -58,7 +58,8 @@ def _layers(words: LayersWords, explored: Callable[[], Task[Exploration]]) -> In
             return wanted.of(rows, LAYER_TITLES, f"layers of {found.name}")
         return _wasted_table(found.layers, found.name) if words.wasted else Explored(found, words.no_trunc)
 
-    return InProgress(explored().then(drawn), "work")
+    is_explored = wanted.template is None and not words.wasted
+    return InProgress(explored().then(drawn), "work", becomes="layers" if is_explored else "")
 
 
 def _layer_row(part: LayerPart, *, full: bool) -> dict[str, object]:

@@ -102,7 +102,7 @@ def image_import(engine: Engine, words: ImportWords) -> InProgress[Image]:
     task = engine.archives.import_image(
         words.source, words.name, changes=words.changes, message=words.message, platform=platform
     )
-    return InProgress(task, "build")
+    return InProgress(task, "import")
 
 
 @dataclass(frozen=True, kw_only=True)

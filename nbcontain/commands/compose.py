@@ -107,7 +107,7 @@ def compose_up(engine: Engine, words: UpWords) -> InProgress[Any]:
     leaves = words.detach or words.wait or words.no_start
     task = Task(f"up {project.name}", detached if leaves else attached)
     task.on_cancel(is_over.set)
-    return InProgress(task, "build" if leaves else "exec")
+    return InProgress(task, "up" if leaves else "exec")
 
 
 @dataclass(frozen=True, kw_only=True)

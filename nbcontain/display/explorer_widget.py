@@ -29,13 +29,19 @@ class ExplorerWidget(anywidget.AnyWidget):
     _css = style_sheet() + style_sheet("looking.css")
     begun: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, exploration: Exploration, again: Callable[[], Exploration]) -> None:
-        self._answers = Answers(exploration)
-        super().__init__(begun=self._answers.begun())
-        self._again = again
+    def __init__(self) -> None:
+        super().__init__()
+        self._answers: Answers | None = None
+        self._again: Callable[[], Exploration] | None = None
         self._turn = threading.Lock()
         self.on_msg(self._take)
         answer_while_busy(self)
+
+    def look_into(self, exploration: Exploration, again: Callable[[], Exploration]) -> None:
+        """Have this looked into. Before, nobody is to see it."""
+        self._again = again
+        self._answers = Answers(exploration)
+        self.begun = self._answers.begun()
 
     def _take(self, _widget: object, content: object, _buffers: object) -> None:
         """A question; main or subshell thread."""
@@ -46,16 +52,17 @@ class ExplorerWidget(anywidget.AnyWidget):
 
     def _do(self, asked: dict[str, Any]) -> None:
         with self._turn:
-            if asked.get("ask") == "again":
-                answer = self._renewed()
+            if self._answers is None or self._again is None:
+                answer: dict[str, Any] = {"error": "there is nothing to be looked into yet"}
+            elif asked.get("ask") == "again":
+                answer = self._renewed(self._again)
             else:
                 answer = self._answers.answer(asked)
             self.send({**answer, "reference": asked["reference"][:100]})
 
-    def _renewed(self) -> dict[str, Any]:
+    def _renewed(self, again: Callable[[], Exploration]) -> dict[str, Any]:
         try:
-            self._answers = Answers(self._again())
+            self.look_into(again(), again)
         except NbcontainError as error:
             return {"error": error.message}
-        self.begun = self._answers.begun()
         return {}

@@ -8,7 +8,8 @@ from nbcontain.anatomy import TreeAt
 from nbcontain.display import html
 from nbcontain.display.harmless import visible
 from nbcontain.display.words import count, size
-from nbcontain.store.contents import File, Node
+from nbcontain.store.contents import File
+from nbcontain.store.file_trees import Node
 from nbcontain.values import dataclass, replace
 
 _MARKS = {"A": ("+", "added"), "C": ("~", "changed"), "D": ("−", "removed")}

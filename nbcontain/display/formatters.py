@@ -33,7 +33,8 @@ def register(
     own = ipython.display_formatter.ipython_display_formatter
 
     def show_live(container: Container) -> None:
-        show_container(container, around(container), mode=mode)
+        if not drawn(container):
+            show_container(container, around(container), mode=mode)
 
     def show(value: Any) -> None:
         if drawn(value):
@@ -57,7 +58,7 @@ def register(
         ("nbcontain.images", "Layers", looking.show_layers),
         ("nbcontain.display.explored", "Explored", looking.show_explored),
     ):
-        _register_by_name(own, module, name, partial(_shown_as, show_it, mode))
+        _register_by_name(own, module, name, partial(_shown_as, show_it, mode, drawn))
     own.for_type(Image, show)
     own.for_type(RunResult, show)
     formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(value.text()))
@@ -75,8 +76,9 @@ def _register_by_name(own: Any, module: str, name: str, show: Callable[[Any], No
         own.for_type_by_name(module, name, show)
 
 
-def _shown_as(show: Callable[[Any, Mode], None], mode: Mode, value: Any) -> None:
-    show(value, mode)
+def _shown_as(show: Callable[[Any, Mode], None], mode: Mode, drawn: Callable[[object], bool], value: Any) -> None:
+    if not drawn(value):
+        show(value, mode)
 
 
 def _verdict_text(verdict: Verdict) -> str:

@@ -190,24 +190,26 @@ def progress(done: float, total: float) -> str:
     return f'<div class="nbc-bar" aria-hidden="true"><span style="width:{percent}%"></span></div>'
 
 
-def lines(shown: Iterable[Line], state: str = "") -> str:
-    """Output as preformatted text with its colours."""
-    drawn = "\n".join(line(one) for one in shown)
+def lines(shown: Iterable[Line], state: str = "", *, is_log: bool = False) -> str:
+    """Output as preformatted text with its colours; in a log, with a bar beside what came by standard error."""
+    drawn = "\n".join(line(one, is_marked=is_log and one.source == "stderr") for one in shown)
     return element("pre", drawn, "nbc-lines nbc-in-failed" if state == "failed" else "nbc-lines")
 
 
-def line(shown: Line) -> str:
+def line(shown: Line, *, is_marked: bool = False) -> str:
     """One line: runs with classes out of a closed set."""
     drawn = "".join(
         element("span", _output(run.text), run.style.classes) if run.style.classes else _output(run.text)
         for run in shown.runs
     )
+    if is_marked:
+        return element("span", drawn, "nbc-err")
     return element("span", drawn, "nbc-note") if shown.source == "note" else drawn
 
 
 def log(picture: Picture) -> str:
     """The last lines of what a program said, in a region that can be scrolled and found."""
-    shown = lines(picture.log)
+    shown = lines(picture.log, is_log=True)
     if picture.hidden_lines:
         more = f"… {words.count(picture.hidden_lines, 'earlier line')}"
         more += f" · {picture.whole_log}" if picture.whole_log else ""

@@ -18,6 +18,7 @@ from nbcontain.display.lookout import Lookout
 from nbcontain.display.meters import Meters
 from nbcontain.display.pictures import ContainerFacts, Port, container_picture
 from nbcontain.display.present import Mode
+from nbcontain.display.surface import Place as Output
 from nbcontain.display.surface import Surface
 from nbcontain.display.view import View, update
 from nbcontain.errors import NbcontainError
@@ -73,13 +74,21 @@ class Surroundings:
     lookout: Lookout | None = None
 
 
-def show_container(container: Shown, around: Surroundings, *, mode: Mode) -> None:
-    """Show a container and return at once; its card goes on living until the container has ended."""
+def prepared() -> Any:
+    """A card that becomes a container's: a page loads its script meanwhile. Raises ImportError without widgets."""
+    from nbcontain.display.widgets import Card
+
+    return Card(Drawn(Picture("starting", "")))
+
+
+def show_container(container: Shown, around: Surroundings, *, mode: Mode, place: Output | None = None) -> None:
+    """Show a container, perhaps in a place that is there already, and return at once; its card goes on living until the
+    container has ended."""
     card = LiveContainer(container, around)
     if mode == "plain":
         print(card.picture().text)
         return
-    surface = Surface(card.draw, card.act, mode, card.take)
+    surface = Surface(card.draw, card.act, mode, card.take, place=place)
     card.surface = surface
     surface.open()
     context = contextvars.copy_context()

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.display.present import Mode
-from nbcontain.display.surface import display, widget_part
+from nbcontain.display.surface import Place, widget_part
 
 if TYPE_CHECKING:
     from nbcontain.display.explored import Explored
@@ -36,16 +36,26 @@ def _end() -> None:
         handle.update(static, raw=True)
 
 
-def show_explored(value: Explored, mode: Mode) -> None:
-    """Show layers in the current cell."""
+def prepared() -> Any:
+    """An explorer that has nothing to look into yet. Raises ImportError without widgets."""
+    from nbcontain.display.explorer_widget import ExplorerWidget
+
+    return ExplorerWidget()
+
+
+def show_explored(value: Explored, mode: Mode, place: Place | None = None) -> None:
+    """Show layers in the current cell, perhaps in a place that is there already."""
     exploration = value.exploration
 
     def made() -> Any:
         from nbcontain.display.explorer_widget import ExplorerWidget
 
-        return ExplorerWidget(exploration, lambda: exploration.again().result())
+        widget = place.widget(ExplorerWidget) if place is not None else None
+        widget = widget or ExplorerWidget()
+        widget.look_into(exploration, lambda: exploration.again().result())
+        return widget
 
-    show(made, value, mode)
+    show(made, value, mode, place)
 
 
 def show_layers(layers: Layers, mode: Mode) -> None:
@@ -81,7 +91,7 @@ def show_opened(value: Opened, mode: Mode) -> None:
     show(made, value, "html" if value.is_external and mode == "card" else mode)
 
 
-def show(make: Callable[[], Any], value: Any, mode: Mode) -> None:
+def show(make: Callable[[], Any], value: Any, mode: Mode, place: Place | None = None) -> None:
     """Publish the widget that `make` makes of a value, with the value's own pictures beside it."""
     from IPython.display import display as publish
 
@@ -96,4 +106,4 @@ def show(make: Callable[[], Any], value: Any, mode: Mode) -> None:
     if widget is None:
         publish(static, raw=True)  # type: ignore[no-untyped-call]
         return
-    _live().append((display(static | widget_part(widget)), static))
+    _live().append(((place or Place()).show(static | widget_part(widget)), static))

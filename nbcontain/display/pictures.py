@@ -38,6 +38,7 @@ WORDS = {
     "pull": Words("pulling", "pulled"),
     "push": Words("pushing", "pushed"),
     "import": Words("importing", "imported"),
+    "up": Words("starting", "started"),
 }
 
 
@@ -106,6 +107,14 @@ def steps_picture(view: View, now: float, kind: str = "build", title: str = "") 
     text = " ".join(part for part in (word, name, "·", " · ".join(str(a) for a in about if a)) if part).rstrip(" ·")
     return Picture(f"{kind} {name}: {word}", html.heading(root.state, word, name, about), body=body,
                    text=_with_steps_text(view, root, text))  # fmt: skip
+
+
+def begun_picture(kind: str, name: str, outcome: str = "") -> Picture:
+    """Work of which nothing is known yet; or that ended before anything was, with an outcome that is not "done"."""
+    word = outcome or ("reading" if kind == "work" else "starting")
+    title = _without_verb(one_line(name), kind)
+    head = html.heading(outcome or "waiting", word, title, ())
+    return Picture(f"{kind} {title}: {word}", head, text=f"{word} {title}")
 
 
 def run_picture(view: View, now: float, title: str = "", facts: Sequence[tuple[str, str]] = ()) -> Picture:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, Literal, TypeVar
 
 from nbcontain.display.html import Action, Drawn
-from nbcontain.display.pictures import run_picture, steps_picture
+from nbcontain.display.pictures import begun_picture, run_picture, steps_picture
 from nbcontain.display.streams import Writer, writer
-from nbcontain.display.surface import Surface
+from nbcontain.display.surface import Place, Surface
 from nbcontain.display.text import lines
 from nbcontain.display.view import View, update
 from nbcontain.errors import Cancelled, Interrupted, NbcontainError, UsageError
@@ -25,12 +25,12 @@ T = TypeVar("T")
 Mode = Literal["card", "html", "plain"]
 """A live card; the same without widgets, as HTML that is replaced; lines of text."""
 
-Kind = Literal["build", "run", "exec", "work", "pull", "push", "import"]
+Kind = Literal["build", "run", "exec", "work", "pull", "push", "import", "up"]
 """What is shown: "run" streams the output below a slim card; "exec" too, with the card only if it takes a while;
 "work" is shown only if it takes a while and says what it does; the others are steps with a state each."""
 
 _STREAMING = ("run", "exec")
-_BRIEF = ("exec", "work")
+BRIEF = ("exec", "work")
 
 TICK_S = 0.02
 """How often is looked whether there is something new: so soon what a program writes is seen."""
@@ -40,6 +40,8 @@ EXEC_GRACE_S = 0.2
 """The same for exec, which has a card only if it takes a while."""
 WORK_GRACE_S = 0.5
 """The same for work: to draw a card that nobody can read would only delay what comes of it."""
+PLACED_WORK_GRACE_S = 1.5
+"""The same where it is said already that it is at work."""
 
 
 def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
@@ -72,15 +74,17 @@ def present(
     title: str = "",
     facts: Sequence[tuple[str, str]] = (),
     whole_log: str = "",
+    place: Place | None = None,
 ) -> T:
     """Show `task` until it ends; gives what it returned or raises what it raised, `Interrupted` if it was stopped.
 
     `title` names the thing (else the root task's name does), `facts` are small print for the card,
-    `whole_log` says how to see output that had to be left out.
+    `whole_log` says how to see output that had to be left out. In `place` stands at once that it begins; where nothing
+    was shown there when it is done, the place is left to whoever shows what came of it.
     """
-    shown = Presentation(task, kind, mode, title, facts, whole_log)
+    shown = Presentation(task, kind, mode, title, facts, whole_log, place)
     try:
-        task.wait(_grace_s(kind))
+        task.wait(_grace_s(kind, place))
         while not task.is_done:
             shown.tick()
             task.wait(TICK_S)
@@ -105,14 +109,15 @@ async def present_async(
     title: str = "",
     facts: Sequence[tuple[str, str]] = (),
     whole_log: str = "",
+    place: Place | None = None,
 ) -> T:
     """`present` for a cell that leaves the kernel's loop free, so that buttons answer on every kernel.
 
     Wakes many times a second, as an interrupt cancels the cell's future but does not wake the loop.
     """
-    shown = Presentation(task, kind, mode, title, facts, whole_log)
+    shown = Presentation(task, kind, mode, title, facts, whole_log, place)
     try:
-        for _ in range(round(_grace_s(kind) / 0.01)):
+        for _ in range(round(_grace_s(kind, place) / 0.01)):
             if task.is_done:
                 break
             await asyncio.sleep(0.01)
@@ -132,16 +137,18 @@ async def present_async(
     return _result(task)
 
 
-def _grace_s(kind: Kind) -> float:
-    return {"exec": EXEC_GRACE_S, "work": WORK_GRACE_S}.get(kind, GRACE_S)
+def _grace_s(kind: Kind, place: Place | None) -> float:
+    work_s = WORK_GRACE_S if place is None else PLACED_WORK_GRACE_S
+    return {"exec": EXEC_GRACE_S, "work": work_s}.get(kind, GRACE_S)
 
 
 class Presentation(Generic[T]):
     """A task on show. `tick` and `close` belong into the cell's thread; the card is drawn by the ticker's."""
 
     def __init__(
-        self, task: Task[T], kind: Kind, mode: Mode, title: str, facts: Sequence[tuple[str, str]], whole_log: str
-    ) -> None:
+        self, task: Task[T], kind: Kind, mode: Mode, title: str, facts: Sequence[tuple[str, str]], whole_log: str,
+        place: Place | None = None,
+    ) -> None:  # fmt: skip
         self._task, self._kind, self._title, self._facts = task, kind, title, facts
         self._view = View()
         self._position = 0
@@ -149,8 +156,11 @@ class Presentation(Generic[T]):
         self._prints_steps = mode == "plain"
         self._surface: Surface | None = None
         if mode != "plain":
-            self._surface = Surface(self._draw, self._act, mode)
+            self._surface = Surface(self._draw, self._act, mode, place=place)
         self._is_open = False
+        self._has_place = place is not None
+        if place is not None:
+            place.open(begun_picture(kind, title or task.name))
 
     def tick(self) -> None:
         """Take what was told since the last tick, print what is to be printed, have the card redrawn."""
@@ -166,10 +176,12 @@ class Presentation(Generic[T]):
         """The rest, and the picture that stays."""
         self._fold()
         self._conclude()
-        is_worth_it = self._kind not in _BRIEF and self._view.root() is not None
+        is_worth_it = self._kind not in BRIEF and self._view.root() is not None
         if self._surface is not None and (self._is_open or is_worth_it):
             # Before the output where there was no card yet, since it stands above it.
             self._surface.close()
+        elif self._surface is not None and self._has_place and (outcome := self._outcome()[0]) != "done":
+            self._surface.close(begun_picture(self._kind, self._title or self._task.name, outcome))
         self._writer.flush(is_last=True)
 
     def _fold(self) -> bool:
@@ -194,15 +206,19 @@ class Presentation(Generic[T]):
         root = self._view.root()
         if root is None or root.is_finished or not self._task.is_done:
             return
-        outcome: Outcome = "done"
-        detail = ""
+        self._view = update(self._view, Record(self._view.time, Finished(root.task, *self._outcome())))
+
+    def _outcome(self) -> tuple[Outcome, str]:
+        """How it ended, and why; what nobody waits for any more counts as cancelled."""
+        if not self._task.is_done:
+            return "cancelled", ""
         try:
             self._task.result()
         except Cancelled:
-            outcome = "cancelled"
+            return "cancelled", ""
         except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
-            outcome, detail = "failed", error.message if isinstance(error, NbcontainError) else type(error).__name__
-        self._view = update(self._view, Record(self._view.time, Finished(root.task, outcome, detail)))
+            return "failed", error.message if isinstance(error, NbcontainError) else type(error).__name__
+        return "done", ""
 
     def _draw(self) -> Drawn:
         """Any thread: a view is a value."""

@@ -11,7 +11,8 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from nbcontain.display import html
 from nbcontain.display.downloads import Send
@@ -21,13 +22,54 @@ from nbcontain.display.ticker import Ticker, shared_ticker
 if TYPE_CHECKING:
     from nbcontain.display.widgets import Card
 
+W = TypeVar("W")
 HTML_EVERY_S = 0.5
 """Between two drawings of what is replaced as a whole, at least."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
+class Place:
+    """An output that says that something begins, before it is known what it will show; who is shown first takes it.
+
+    It is HTML, which a page has at once. The widget that will be there is made meanwhile, by `prepare`, so that the
+    page has loaded its script when there is something to be seen.
+    """
+
+    def __init__(self, prepare: Callable[[], Any] = lambda: None) -> None:
+        self._prepare = prepare
+        self._handle: Any = None
+        self._widget: Any = None
+
+    def open(self, picture: Picture) -> None:
+        """Show this in the current cell."""
+        self._handle = display(snapshot(picture))
+        with suppress(ImportError):  # widgets are not installed
+            self._widget = self._prepare()
+
+    def show(self, bundle: dict[str, Any]) -> Any:
+        """Put this there, once: afterwards, and where it never was opened, it gets an output of its own. The handle."""
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return display(bundle)
+        handle.update(bundle, raw=True)
+        return handle
+
+    def widget(self, kind: type[W]) -> W | None:
+        """The widget that was prepared, if it is of this kind, for whoever asks first."""
+        if not isinstance(self._widget, kind):
+            return None
+        widget, self._widget = self._widget, None
+        return widget
+
+    def leave(self) -> None:
+        """Nobody comes any more for what was prepared."""
+        if self._widget is not None:
+            self._widget.close()
+            self._widget = None
+
+
 class Surface:
-    """An output of the current cell.
+    """An output of the current cell, perhaps in a place that is there already.
 
     `draw` gives what it looks like now; it is called in the ticker's thread and has to be safe there. `on_action`
     is told of clicks, `on_message` of what else the page says, with a way to answer. `open` and, if it comes first,
@@ -41,8 +83,10 @@ class Surface:
         kind: Literal["card", "html"] = "card",
         on_message: Callable[[Mapping[str, Any], Send], None] = lambda content, send: None,
         ticker: Ticker | None = None,
+        place: Place | None = None,
     ) -> None:
         self._draw = draw
+        self._place = place or Place()
         self._on_action = on_action
         self._on_message = on_message
         self._kind = kind
@@ -57,8 +101,8 @@ class Surface:
         """Show it; from now on it follows `mark`. What is no widget is redrawn every second too, for its times."""
         drawn = self._draw()
         if self._kind == "card":
-            self._card = _card(drawn, self._on_action, self._on_message)
-        self._handle = display(widget_bundle(drawn.saved, self._card))
+            self._card = self._made(drawn)
+        self._handle = self._place.show(widget_bundle(drawn.saved, self._card))
         atexit.register(self.close)
         if self._card is None:
             self._ticker.keep(self._redraw)
@@ -81,9 +125,21 @@ class Surface:
             # A page that was reloaded forgot the display id and goes on showing the widget: it has to end, too.
             self._card.end(picture)
         if self._handle is None:
-            display(snapshot(picture))
+            self._handle = self._place.show(snapshot(picture))
         else:
             self._replace(snapshot(picture))
+
+    def _made(self, drawn: Drawn) -> Card | None:
+        """A live card, or None where widgets are not installed: then HTML has to do."""
+        try:
+            from nbcontain.display.widgets import Card
+        except ImportError:
+            return None
+        card = self._place.widget(Card)
+        if card is None:
+            return Card(drawn, self._on_action, self._on_message)
+        card.become(drawn, self._on_action, self._on_message)
+        return card
 
     def _replace(self, bundle: dict[str, Any]) -> None:
         """Put this in the output's place.
@@ -122,17 +178,6 @@ def widget_bundle(picture: Picture, widget: Any) -> dict[str, Any]:
 def widget_part(widget: Any) -> dict[str, Any]:
     """What names a widget in a bundle."""
     return {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}}
-
-
-def _card(
-    drawn: Drawn, on_action: Callable[[str], None], on_message: Callable[[Mapping[str, Any], Send], None]
-) -> Card | None:
-    """A live card, or None where widgets are not installed: then HTML has to do."""
-    try:
-        from nbcontain.display.widgets import Card
-    except ImportError:
-        return None
-    return Card(drawn, on_action, on_message)
 
 
 def display(bundle: dict[str, Any]) -> Any:

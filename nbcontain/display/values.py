@@ -25,7 +25,7 @@ class InProgress(Generic[T]):
     """Work that goes on; `kind` says how to draw it while it does."""
 
     task: Task[T]
-    kind: Literal["build", "run", "exec", "work", "pull", "push"]
+    kind: Literal["build", "run", "exec", "work", "pull", "push", "import", "up"]
     quiet: bool = False
     """Show only what comes back."""
     is_mute: bool = False
@@ -36,6 +36,8 @@ class InProgress(Generic[T]):
     """How to see output that a cell has to leave out."""
     signals: SignalProxy | None = field(default=None, compare=False)
     """Where a terminal's signals go; None where they end it."""
+    becomes: Literal["", "container", "layers"] = ""
+    """What comes back, where that has a picture of its own: a container that goes on, or layers to be looked into."""
     display: str = ""
     """How it is to be shown, where that was asked for: card, html, plain, or rawjson (events, one a line)."""
 

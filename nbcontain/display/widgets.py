@@ -62,7 +62,7 @@ class Card(anywidget.AnyWidget):
     def __init__(
         self,
         drawn: Drawn,
-        on_action: Callable[[str], None],
+        on_action: Callable[[str], None] = lambda action: None,
         on_message: Callable[[Mapping[str, Any], Send], None] = lambda content, send: None,
     ) -> None:
         lines = [_drawn(line) for line in drawn.log][-TAIL_LINES:]
@@ -77,6 +77,18 @@ class Card(anywidget.AnyWidget):
         self._on_message = on_message
         self.on_msg(self._take)
         answer_while_busy(self)
+
+    def become(
+        self, drawn: Drawn, on_action: Callable[[str], None], on_message: Callable[[Mapping[str, Any], Send], None]
+    ) -> None:
+        """Show something else than what it was made for, before anybody has seen it."""
+        self._on_action, self._on_message = on_action, on_message
+        lines = [_drawn(line) for line in drawn.log][-TAIL_LINES:]
+        self.tail = {"end": drawn.log_end, "lines": lines, "begun": []}
+        self.redraw(drawn)
+        if lines:
+            # What a page does not have yet is not sent to it as what comes after.
+            self.send_state("tail")
 
     def redraw(self, drawn: Drawn) -> int:
         """Show this now, in one message; says about how many bytes that took."""

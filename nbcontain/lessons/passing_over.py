@@ -1,18 +1,24 @@
-"""Cells that need a container or a volume, on a computer that gives none: they say so, and the notebook goes on."""
+"""Cells that need a container, a volume or a network, on a computer without: they say so, and the notebook goes on."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from nbcontain.engine import Engine
-from nbcontain.profiles import Profile
 from nbcontain.values import dataclass
 
-CONTAINER, VOLUME = "a container", "a volume"
-_MARKED = re.compile(rf"^# .*\bneeds ({CONTAINER}|{VOLUME})\b", re.MULTILINE)
+CONTAINER, VOLUME, NETWORK = "a container", "a volume", "a network"
+_ALL = (CONTAINER, VOLUME, NETWORK)
+"""In the order in which a lack is told: who has no container has none of the others."""
+_MARKED = re.compile(rf"^# .*\bneeds ({'|'.join(_ALL)})\b", re.MULTILINE)
 _CALL = re.compile(r"^\s*(?:\w+\s*=\s*)?%%?container\s+(?!ps\b|ls\b)(?P<words>.*)$", re.MULTILINE)
 _MOUNTS = re.compile(r"(?:^|\s)(?:-v|--volume|--mount|--tmpfs)(?:\s|=)")
+_NETWORK = re.compile(
+    r"^\s*(?:%network\s+(?!ls\b|list\b)|%%?compose\s|%%?container\s.*\s--net(?:work)?[\s=](?!none\b|host\b))",
+    re.MULTILINE,
+)
 _STEP = re.compile(r"^\s*RUN\s", re.MULTILINE | re.IGNORECASE)
 
 
@@ -23,10 +29,11 @@ class PassingOver:
     missing: frozenset[str]
 
     def __call__(self, lines: list[str]) -> list[str]:
-        lacks = sorted(needs("".join(lines)) & self.missing)
+        wanted = needs("".join(lines)) & self.missing
+        lacks = next((each for each in _ALL if each in wanted), "")
         if not lacks:
             return lines
-        said = f"not run: it needs {lacks[0]}, and this computer gives none (%nbcontain doctor tells why)"
+        said = f"not run: it needs {lacks}, and this computer gives none (%nbcontain doctor tells why)"
         return [f"print({said!r})\n"]
 
 
@@ -38,28 +45,33 @@ def needs(cell: str) -> set[str]:
         found.add(CONTAINER)
     if any(_MOUNTS.search(words) for words in calls):
         found.add(VOLUME)
+    if _NETWORK.search(cell):
+        found.add(NETWORK)
     return found
 
 
-def missing(profile: Profile) -> frozenset[str]:
-    """What cells may need and cannot have on this rung."""
-    if not profile.runs:
-        return frozenset((CONTAINER, VOLUME))
-    return frozenset() if profile.rung.mounts else frozenset((VOLUME,))
+def missing(engine: Engine, wanted: Sequence[str] = _ALL) -> frozenset[str]:
+    """What of the `wanted` cannot be had here."""
+    can = {
+        CONTAINER: lambda: engine.profile.runs,
+        VOLUME: lambda: engine.profile.runs and engine.profile.rung.mounts,
+        NETWORK: engine.networks.can_bridge,
+    }
+    return frozenset(what for what in wanted if not can[what]())
 
 
-def pass_over(ipython: Any, engine: Engine) -> str:
+def pass_over(ipython: Any, engine: Engine, *wanted: str) -> str:
     """From here on pass over the cells that need what this computer does not give; what the reader is told of it.
 
-    Idempotent; "" where everything is given.
+    `wanted` says what the lesson needs, a container and a volume unless told. Idempotent; "" where everything is given.
     """
     transformers = ipython.input_transformers_cleanup
     transformers[:] = [each for each in transformers if not isinstance(each, PassingOver)]
-    lacks = missing(engine.profile)
+    lacks = missing(engine, wanted or (CONTAINER, VOLUME))
     if not lacks:
         return ""
     transformers.append(PassingOver(lacks))
-    what = CONTAINER if CONTAINER in lacks else VOLUME
+    what = CONTAINER if CONTAINER in lacks else " and ".join(each for each in _ALL if each in lacks)
     return (
         f"Nobody can have {what} on this computer; %nbcontain doctor tells why.\n"
         f"Cells that need {what} say so and are passed over. All others show what they show everywhere.\n"

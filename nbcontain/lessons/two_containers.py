@@ -29,7 +29,7 @@ LESSON = Lesson(
                 "A container may be on several networks, and a running one can be put on one more.",
                 "%network --help lists the verbs; one of them joins what is apart.",
             ),
-            ('if able:\n    magic("network connect lab hermit")',),
+            ("%network connect lab hermit",),
             _hermit,
         ),
     ),

@@ -29,6 +29,10 @@ RLIMITS = {
 """The limits of setrlimit(2) by docker's names, with their numbers (asm-generic/resource.h)."""
 
 
+_FEW = 1024
+"""What a system gives a program that asks for nothing."""
+
+
 def limit(rlimits: Iterable[Rlimit]) -> None:
     """Set these limits. Raises SetupFailed, naming the one that may not be set. Run by init and an exec's process."""
     for each in rlimits:
@@ -41,6 +45,13 @@ def limit(rlimits: Iterable[Rlimit]) -> None:
                 errno=getattr(error, "errno", None),
                 why=f"{getattr(error, 'strerror', 'there is none of that name')}: a hard limit is raised by root only",
             ) from error
+
+
+def limit_descriptors(asked: Iterable[Rlimit]) -> None:
+    """For a program that cannot look which descriptors it has: apt and others close all that it might have, before each
+    program that they start, which takes seconds where these are a million. Unless another limit is asked for."""
+    if not any(each.type == "RLIMIT_NOFILE" for each in asked):
+        syscalls.lower_limit(RLIMITS["nofile"], _FEW)
 
 
 def capability_set(names: Iterable[str]) -> int:

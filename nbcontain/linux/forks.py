@@ -26,6 +26,21 @@ _setsid, _execve, _syscall = _libc.setsid, _libc.execve, _libc.syscall
 _setsid.argtypes = ()
 _syscall.restype = ctypes.c_long
 _SIGCHLD, _CLONE_PARENT = 17, 0x8000
+_PR_GET_CHILD_SUBREAPER = 37
+
+
+def fork(flags: int = 0) -> int:
+    """os.fork with further CLONE_… flags, in a process with one thread. Raises OSError."""
+    pid: int = _syscall(ctypes.c_long(syscalls.SYS_CLONE), ctypes.c_long(_SIGCHLD | flags), None, None, None, None)
+    if pid < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return pid
+
+
+def has_heirs() -> bool:
+    """Whether a process can inherit what its descendants leave (PR_SET_CHILD_SUBREAPER, prctl(2))."""
+    return bool(_libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(ctypes.c_int()), None, None, None) == 0)
 
 
 class Calls:
@@ -40,11 +55,7 @@ class Calls:
     def fork(self, *, beside: bool = False) -> int:
         """A child, or `beside` this process another one of its parent; gives its pid. In the child, where a call does
         not succeed, 0. Raises OSError."""
-        flags = _SIGCHLD | (_CLONE_PARENT if beside else 0)
-        pid: int = _syscall(ctypes.c_long(syscalls.SYS_CLONE), ctypes.c_long(flags), None, None, None, None)
-        if pid < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        pid = fork(_CLONE_PARENT if beside else 0)
         if pid == 0:
             for number, (function, arguments) in enumerate(self._calls):
                 if function(*arguments) < 0:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _NEWUIDMAP = ("/usr/bin/newuidmap", "/bin/newuidmap", "/usr/local/bin/newuidmap")
-_EVERYTHING = 4_294_967_295
+_EVERYTHING, _USUAL = 4_294_967_295, 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,12 @@ class IdMap:
         """Every id is itself: no user namespace."""
         everything = (IdMapping(0, 0, _EVERYTHING),)
         return cls(everything, everything)
+
+    @classmethod
+    def everybody(cls) -> IdMap:
+        """The ids that images have, each of them itself, in a user namespace all the same. Only root may have it."""
+        usual = (IdMapping(0, 0, _USUAL),)
+        return cls(usual, usual)
 
     @classmethod
     def single(cls, uid: int, gid: int) -> IdMap:

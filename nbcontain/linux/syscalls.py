@@ -126,9 +126,9 @@ _mount = _declare("mount", _text, _text, _text, _ulong, _text)
 _umount2 = _declare("umount2", _text, _int)
 _ptrace = _declare("ptrace", _int, _int, _pointer, _pointer)
 _prctl = _declare("prctl", _int, _ulong, _ulong, _ulong, _ulong)
-_setrlimit = _declare("setrlimit", _int, ctypes.POINTER(ctypes.c_uint64 * 2))
-_setfsuid = _declare("setfsuid", _uint)
-_setfsgid = _declare("setfsgid", _uint)
+_limits = ctypes.POINTER(ctypes.c_uint64 * 2)
+_getrlimit, _setrlimit = _declare("getrlimit", _int, _limits), _declare("setrlimit", _int, _limits)
+_setfsuid, _setfsgid = _declare("setfsuid", _uint), _declare("setfsgid", _uint)
 _sethostname = _declare("sethostname", _text, ctypes.c_size_t)
 _setdomainname = _declare("setdomainname", _text, ctypes.c_size_t)
 _pivot_root = _numbered(_SYS_PIVOT_ROOT, _text, _text)
@@ -187,8 +187,7 @@ def file_system_type(fd: int) -> int:
 def birth_ns(fd: int, name: bytes = b"") -> int | None:
     """When what is open as `fd`, or is there as `name`, was made (statx(2)); None where the file system knows not."""
     answer = ctypes.create_string_buffer(256)
-    flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW
-    _checked(_statx(fd, name, flags, _STATX_BTIME, answer), os.fsdecode(name))
+    _checked(_statx(fd, name, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, _STATX_BTIME, answer), os.fsdecode(name))
     seconds, ns = struct.unpack_from("qI", answer, 80)
     return seconds * 1_000_000_000 + ns if struct.unpack_from("I", answer)[0] & _STATX_BTIME else None
 
@@ -223,10 +222,8 @@ def prctl(option: int, first: int = 0, second: int = 0) -> int:
 
 
 def overwrite_words(name: bytes) -> None:
-    """Put `name` where this process's arguments and environment began, and nothing after it (proc(5), cmdline).
-
-    Whoever may look at the process sees no more of them. Nothing of C may use its environment afterwards.
-    """
+    """Put `name` where this process's arguments and environment began, and nothing after it (proc(5), cmdline), for
+    whoever looks. Nothing of C may use its environment afterwards."""
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     first, last, start, end = map(int, fields[45:49])
@@ -237,19 +234,23 @@ def overwrite_words(name: bytes) -> None:
 
 def setrlimit(number: int, soft: int, hard: int) -> None:
     """setrlimit(2), which the module `resource` has too, but that is one more to be loaded everywhere."""
-    _checked(_setrlimit(number, ctypes.byref((ctypes.c_uint64 * 2)(soft, hard))))
+    _checked(_setrlimit(number, (ctypes.c_uint64 * 2)(soft, hard)))
+
+
+def lower_limit(number: int, soft: int) -> None:
+    """Lower a soft limit to this, if it is higher (getrlimit(2)). The hard one stays."""
+    _checked(_getrlimit(number, now := (ctypes.c_uint64 * 2)()))
+    setrlimit(number, min(now[0], soft), now[1])
 
 
 def sethostname(name: str) -> None:
     """The host name of this UTS namespace."""
-    data = name.encode()
-    _checked(_sethostname(data, len(data)))
+    _checked(_sethostname(name.encode(), len(name.encode())))
 
 
 def setdomainname(name: str) -> None:
     """The NIS domain name of this UTS namespace."""
-    data = name.encode()
-    _checked(_setdomainname(data, len(data)))
+    _checked(_setdomainname(name.encode(), len(name.encode())))
 
 
 def setfsuid(uid: int) -> int:

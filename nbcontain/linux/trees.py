@@ -1,7 +1,9 @@
 """File trees that may mean harm: walking below a root without ever leaving it, and attaching mounts there.
 
 Everything goes by file descriptor; openat2's RESOLVE_IN_ROOT makes every symlink, also an absolute one
-or `..`, resolve below the root.
+or `..`, resolve below the root. A kernel that has no openat2(2), as gVisor had none before September 2026, is asked
+for one name after the other: what was opened stays what it is, whoever renames or replaces names meanwhile, and `..`
+leads back to the directory that one came from.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import stat
 
 from nbcontain.linux import syscalls
+from nbcontain.linux.directories import open_directory
 
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
@@ -21,19 +24,74 @@ _MAX_LINKS = 40
 def open_in(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
     """Open `path` as seen with `root_fd` as the root directory."""
     try:
-        return syscalls.openat2(root_fd, path, flags, 0, _IN_ROOT)
+        try:
+            return syscalls.openat2(root_fd, path, flags, 0, _IN_ROOT)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+        return _walked_in(root_fd, path, flags)
     except OSError as error:
         error.filename = path
         raise
 
 
-def open_beneath(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
-    """Open what lies below `root_fd`, by a path without a symlink in it.
-
-    Where the kernel has no openat2(2), as gVisor had none before September 2026, a path with `..` is refused.
-    """
+def _walked_in(root_fd: int, path: str, flags: int) -> int:
+    """The same by steps. Links of the kernel's in /proc lead where their text says, below this root."""
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    way, leaf, links = [os.dup(root_fd)], ".", 0
+    todo = _parts(path)
     try:
-        return syscalls.openat2(root_fd, path, flags, 0, _BENEATH)
+        while todo:
+            name = todo.pop()
+            if name in (".", ".."):
+                if not is_directory(way[-1]):
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                leaf = "."
+                if name == ".." and len(way) > 1:
+                    os.close(way.pop())
+                continue
+            step = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=way[-1])
+            way.append(step)
+            leaf = name
+            if not stat.S_ISLNK(os.fstat(step).st_mode):
+                continue
+            if not todo and flags & os.O_NOFOLLOW:
+                break
+            links += 1
+            if links > _MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            link = os.readlink("", dir_fd=step)
+            keep = 1 if link.startswith("/") else -1
+            for fd in way[keep:]:
+                os.close(fd)
+            del way[keep:]
+            leaf = "."
+            todo += _parts(link)
+        return _reopened(way[-2] if leaf != "." else way[-1], leaf, way[-1], flags)
+    finally:
+        for fd in way:
+            os.close(fd)
+
+
+def _parts(path: str) -> list[str]:
+    """The last one first; what ends with a slash is asked to be a directory by a last "."."""
+    return [each or "." for each in reversed(path.split("/"))]
+
+
+def _reopened(above: int, name: str, place: int, flags: int) -> int:
+    """What `place` is, opened otherwise; of anything but a directory, what has its name by now, if that is no link."""
+    if flags & os.O_PATH and not flags & os.O_DIRECTORY:
+        return os.dup(place)
+    if flags & os.O_DIRECTORY:
+        return os.open(".", flags | os.O_CLOEXEC, dir_fd=place)
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+
+
+def open_beneath(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
+    """Open what lies below `root_fd`, by a path without a symlink in it. Without openat2(2), without `..` either."""
+    try:
+        return syscalls.openat2(root_fd, path or ".", flags, 0, _BENEATH)
     except OSError as error:
         if error.errno != errno.ENOSYS:
             raise
@@ -52,18 +110,13 @@ def open_beneath(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
 
 def _step(fd: int, name: str, flags: int, path: str, *, is_last: bool = False) -> int:
     """Whatever stands there, but no symlink; the last one may be one itself, for O_PATH with O_NOFOLLOW."""
-    # What stands there is looked at first: with O_DIRECTORY that gVisor follows a symlink in spite of O_NOFOLLOW.
     step = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
     is_link = stat.S_ISLNK(os.fstat(step).st_mode)
     if is_link and not (is_last and flags & os.O_PATH and flags & os.O_NOFOLLOW):
         os.close(step)
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-    if flags & os.O_PATH and not flags & os.O_DIRECTORY:
-        return step
     try:
-        if flags & os.O_DIRECTORY:
-            return os.open(".", flags | os.O_CLOEXEC, dir_fd=step)
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        return _reopened(fd, name, step, flags)
     finally:
         os.close(step)
 
@@ -162,15 +215,13 @@ def _copy(source: int, target: int) -> None:
             continue
         if stat.S_ISDIR(status.st_mode):
             os.mkdir(name, 0o700, dir_fd=target)
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            copy_each, new = _copy, os.open(name, flags, dir_fd=target)
+            copy_each, old, new = _copy, open_directory(name, source), open_directory(name, target)
         elif stat.S_ISREG(status.st_mode):
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            old = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
             new = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
             copy_each = _copy_bytes
         else:
             continue
-        old = os.open(name, flags, dir_fd=source)
         try:
             copy_each(old, new)
         finally:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from nbcontain.linux import mount_options, syscalls
+from nbcontain.linux import loopback, mount_options, syscalls
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import devices, isolation, namespaces, roots
@@ -79,7 +79,7 @@ class Beforehand:
             syscalls.setns(own, syscalls.CLONE_NEWNET)
             syscalls.unshare(syscalls.CLONE_NEWNET)
             try:
-                isolation.bring_loopback_up()
+                loopback.bring_up()
                 made = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
             finally:
                 _return(own)

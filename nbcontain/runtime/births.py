@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from nbcontain.errors import SetupFailed
-from nbcontain.linux import syscalls
+from nbcontain.linux import forks, syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import IdMapping
 from nbcontain.runtime import namespaces
@@ -35,9 +35,13 @@ def form(
     it already, it has time to rehearse. `prepared` is called with a pid before that process does anything, so that
     it and all that it forks are in a control group. `kept` are descriptors that are not closed in there.
     """
+    is_alone = not birth.joined and not birth.time_offsets and birth.within < 0
     ours, theirs = Channel.pair()
     try:
-        pid = _born(birth, init, ours, theirs, prepared, kept) if birth.is_plain else None
+        if is_alone and not forks.has_heirs():
+            pid: int | None = _born_at_once(birth, init, ours, theirs, prepared, kept)
+        else:
+            pid = _born(birth, init, ours, theirs, prepared, kept) if birth.is_plain else None
         if pid is None:
             pid = _formed(birth, init, ours, theirs, prepared, kept)
     except BaseException:
@@ -117,6 +121,7 @@ def _ask_for(pids: int) -> None:
 
 def _be_born(made: int, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int], *, waits: bool) -> None:
     """Init: leave this machine's namespaces of CLONE_NEW… `made`, and go on."""
+    _hear_nothing()
     keep_only(channel, *kept)
     if waits:
         expect(channel, "go")
@@ -124,6 +129,54 @@ def _be_born(made: int, init: Callable[[Channel], None], channel: Channel, kept:
         syscalls.unshare(made)
     channel.send({"born": True})
     init(channel)
+
+
+def _born_at_once(
+    birth: Birth, init: Callable[[Channel], None], ours: Channel, theirs: Channel, prepared: Prepare | None,
+    kept: Sequence[int],
+) -> int:  # fmt: skip
+    """The same where nobody inherits what a stage leaves behind, as in gVisor of 2022, also with ids that are mapped.
+
+    Only who needs nothing of what lies outside of the new namespaces can be born like that.
+    """
+    is_mapped = not birth.ids.is_identity
+    pid = forks.fork(birth.made | (syscalls.CLONE_NEWUSER if is_mapped else 0))
+    if pid == 0:
+        run(lambda: _begin_at_once(birth, init, theirs, kept), theirs)
+    theirs.close()
+    try:
+        if prepared is not None:
+            prepared(pid)
+        if is_mapped:
+            birth.ids.write(pid)
+        ours.send({"go": True})
+    except BaseException:
+        ours.close()
+        os.waitpid(pid, 0)
+        raise
+    return pid
+
+
+def _begin_at_once(birth: Birth, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int]) -> None:
+    """Init: be root of the new namespaces, and go on."""
+    _hear_nothing()
+    keep_only(channel, *kept)
+    expect(channel, "go")
+    if not birth.ids.is_identity:
+        _be_root(birth.ids)
+    init(channel)
+
+
+def _hear_nothing() -> None:
+    """Should who forked us hear of its children by a descriptor: ours may soon be something else."""
+    signal.set_wakeup_fd(-1)
+
+
+def _be_root(ids: IdMap) -> None:
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    if not ids.is_single:
+        os.setgroups(())
 
 
 # --- by a stage -----------------------------------------------------------------------------------
@@ -173,10 +226,7 @@ def _separate(birth: Birth, init: Callable[[Channel], None], channel: Channel, k
             syscalls.unshare(syscalls.CLONE_NEWUSER)
             channel.send({"separated": True})
             expect(channel, "mapped")
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-        if not birth.ids.is_single:
-            os.setgroups(())
+        _be_root(birth.ids)
     if birth.made:
         syscalls.unshare(birth.made)
     if birth.time_offsets:

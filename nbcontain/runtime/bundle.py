@@ -6,14 +6,9 @@ and handed on to the supervisor, so that there is no moment at which a living co
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
-import select
-import signal
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +16,7 @@ from types import MappingProxyType
 from nbcontain.errors import ContainerError, ContainerNotFound, StoreError
 from nbcontain.events import Record
 from nbcontain.journal import FileJournal
-from nbcontain.linux.starts import start_time
+from nbcontain.linux import starts
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
@@ -261,11 +256,12 @@ class Bundle:
         """Take the lock, in `lock_fd`. Raises ContainerError if the container is alive."""
         fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, holds.OFD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-        except OSError as error:
+            holds.take(fd)
+        except BlockingIOError:
             os.close(fd)
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise ContainerError(f"container {self.path.name[:12]} is running already") from None
+            raise ContainerError(f"container {self.path.name[:12]} is running already") from None
+        except OSError:
+            os.close(fd)
             raise
         self.lock_fd = fd
 
@@ -284,15 +280,7 @@ class Bundle:
         state = self.state()
         if state.status not in ("created", "running") or state.pid <= 0 or (self.lock_fd is None and self.is_alive()):
             return
-        with suppress(ProcessLookupError, FileNotFoundError):
-            pidfd = os.pidfd_open(state.pid)
-            try:
-                # The number may be another process's by now; what the descriptor names cannot change any more.
-                if start_time(state.pid) == state.pid_start:
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    select.select([pidfd], [], [], _ORPHAN_S)
-            finally:
-                os.close(pidfd)
+        starts.kill(state.pid, state.pid_start, _ORPHAN_S)
 
     # --- writing: kernel ---
 

@@ -95,7 +95,7 @@ def _held(bundle: Bundle, message: Message) -> list[str]:
     """Namespaces that init hands out, by their names in /proc/PID/ns."""
     # Unmounting takes a while, and nobody needs to wait for it. Only where the layer is thrown away, so that nothing
     # else ever uses it while it is still mounted.
-    names = ["mnt"] if bundle.info.remove else []
+    names = ["mnt"] if bundle.info.remove and rungs.named(bundle.info.rung).mounts else []
     # Once it has become another user, nobody outside of its user namespace may open them, until it has executed.
     if (not message["start"] or bundle.info.restart) and {"user", "network"} <= {*bundle.spec.linux.namespaces}:
         names += ["net", "user"]

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from nbcontain.errors import NbcontainError, NotRunning, SetupFailed
-from nbcontain.linux import starts
+from nbcontain.errors import NbcontainError, NotRunning, SetupFailed, Unavailable
+from nbcontain.linux import pidfds, starts
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime import answerers, init, rungs, stage, translated
 from nbcontain.runtime.annotations import JOINS, USERNS
@@ -99,6 +99,7 @@ class Execs:
         Gives its pid, which is its own until `on_end` is told; that of a stage where a client is told. Raises
         NotRunning and the like.
         """
+        self._require_door()
         if client is not None and (inside := self._awaited(message, fds)):
             running = self._followed(inside[0], client)
             running.is_stage, running.is_limited = True, inside[1]
@@ -109,6 +110,12 @@ class Execs:
             with _ended_on_error(running):
                 self._let_go(running)
         return running.pid
+
+    def _require_door(self) -> None:
+        """Raise Unavailable where the kernel lets nobody enter a container that runs."""
+        if pidfds.is_stand_in(self._pidfd):
+            why = "this kernel lets nobody enter namespaces (setns), as gVisor of 2022"
+            raise Unavailable(f"nothing can be started in {self._bundle.info.name} while it runs", why=why)
 
     def _let_go(self, running: _Exec) -> None:
         """What was forked inside waits for this."""
@@ -242,6 +249,7 @@ class Execs:
 
         It is in the container's mount namespace and in no other, so that nobody inside sees its process.
         """
+        self._require_door()
         for name in (ROOTFS, message["module"]):
             # Before the fork: in there nothing can be imported any more.
             importlib.import_module(name)

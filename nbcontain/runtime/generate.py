@@ -183,7 +183,7 @@ def generate(
     if options.init:
         annotations[REAPER] = "true"
     annotations[hosts.HOSTS] = hosts.lines(tuple(map(hosts.added, options.add_hosts)))
-    shown = ("idmap",) if is_mapped and host.is_root else ()
+    shown = ("idmap",) if is_mapped and host.is_root and _mounts(host) else ()
     return Spec(
         process=Process(
             args=args,
@@ -326,6 +326,12 @@ def _propagation(mounts: Sequence[Mount]) -> str:
     """What the root has to be for the mounts in it that are shared with the host, or follow it, to be that."""
     words = {word.removeprefix("r") for each in mounts for word in each.options}
     return "shared" if "shared" in words else "slave" if "slave" in words else ""
+
+
+def _mounts(host: Host) -> bool:
+    from nbcontain.host import Ability
+
+    return host.can(Ability.ADMIN)
 
 
 def _own_mounts(

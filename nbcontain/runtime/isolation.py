@@ -6,18 +6,15 @@ container's own mount namespace, so that nothing is left when a process dies at 
 
 from __future__ import annotations
 
-import _socket as socket
 import errno
-import fcntl
 import os
 import re
 import stat
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from nbcontain.errors import SetupFailed
-from nbcontain.linux import mount_options, syscalls, trees
+from nbcontain.linux import loopback, mount_options, syscalls, trees
 from nbcontain.linux.mount_options import MountOptions
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.runtime import devices, sources
@@ -47,7 +44,7 @@ def separate(flags: int) -> None:
     if flags & syscalls.CLONE_NEWNS:
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     if flags & syscalls.CLONE_NEWNET:
-        bring_loopback_up()
+        loopback.bring_up()
 
 
 def mount_root(rootfs: Sequence[Mount], *, volatile: bool = False) -> int:
@@ -418,15 +415,3 @@ def _mask(root_fd: int, paths: Sequence[str]) -> None:
             trees.attach(syscalls.open_tree(empty), target)
     if empty >= 0:
         os.close(empty)
-
-
-def bring_loopback_up() -> None:
-    """Bring `lo` up in a new network namespace (netdevice(7))."""
-    get_flags, set_flags, up = 0x8913, 0x8914, 1
-    any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        request = fcntl.ioctl(any_socket.fileno(), get_flags, struct.pack("16sh22x", b"lo", 0))
-        (flags,) = struct.unpack_from("h", request, 16)
-        fcntl.ioctl(any_socket.fileno(), set_flags, struct.pack("16sh22x", b"lo", flags | up))
-    finally:
-        any_socket.close()

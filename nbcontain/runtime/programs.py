@@ -94,13 +94,17 @@ def prepare(
         for number in (1, 2):
             # A program may open /dev/stdout anew, which asks the pipe who it belongs to.
             if user.uid and not answers.stand_in and stat.S_ISFIFO(os.fstat(number).st_mode):
-                os.fchown(number, user.uid, user.gid)
+                with suppress(PermissionError):  # gVisor gives a pipe away to nobody.
+                    os.fchown(number, user.uid, user.gid)
         if process.terminal:
             with suppress(PermissionError):
                 # Without CAP_CHOWN it stays root's: what it has open works, /dev/pts/0 by its name does not.
                 os.fchown(0, user.uid, -1)
         _label(process)
         confine.limit(process.rlimits)
+        # The link is there also for who sees the /proc of processes that it is none of, as a stage that waits.
+        if path and not os.path.islink("/proc/self"):
+            confine.limit_descriptors(process.rlimits)
         before = partial(answers.introduce, user) if answers.words else None
         if answers.stand_in:
             # All are root for the kernel; who it would be may at least not have more than it would have.

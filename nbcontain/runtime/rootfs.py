@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from nbcontain.linux import syscalls
+from nbcontain.linux import trees
 from nbcontain.runtime import rungs
 from nbcontain.store import files, layers, ring
 from nbcontain.store.changes import above, same_metadata
@@ -38,7 +38,6 @@ else:
 
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
-_STRAIGHT = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.ENOTDIR, errno.ELOOP})
 
 ROOT = "."
@@ -212,7 +211,7 @@ def _remove_unchanged(path: str, below_fd: int) -> None:
     while path != "/":
         try:
             fd = _opened(path)
-            below = syscalls.openat2(below_fd, path.lstrip("/"), _DIRECTORY, 0, _STRAIGHT)
+            below = trees.open_beneath(below_fd, path.lstrip("/"), _DIRECTORY)
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return
@@ -235,7 +234,7 @@ def _remove_unchanged(path: str, below_fd: int) -> None:
 def _opened(path: str) -> int:
     root = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return syscalls.openat2(root, path.lstrip("/") or ".", _DIRECTORY, 0, _STRAIGHT)
+        return trees.open_beneath(root, path.lstrip("/"), _DIRECTORY)
     finally:
         os.close(root)
 

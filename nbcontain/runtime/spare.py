@@ -10,7 +10,7 @@ import os
 import signal
 from functools import partial
 
-from nbcontain.linux import syscalls
+from nbcontain.linux import forks, syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import births, contained, rehearsal, stage
 from nbcontain.runtime.calls import answer_call
@@ -28,7 +28,8 @@ def main(orders: Channel, ids: IdMap, rung: Rung = _FULL) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTOU, signal.SIGTSTP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     os.umask(0o077)
-    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    if forks.has_heirs():
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     stage.keep_only(orders)
     inside: stage.Inside | BaseException
     try:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from nbcontain.errors import SetupFailed
-from nbcontain.linux import forks, syscalls
+from nbcontain.linux import forks, syscalls, trees
 from nbcontain.runtime.messages import Channel, Message, describe, error_of, is_readable
 from nbcontain.values import dataclass
 
@@ -72,8 +72,7 @@ def _take_tree(pidfd: int, flags: int, path: str, attributes: int, channel: Chan
     syscalls.setns(pidfd, flags)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     # Its program may have put a symlink there, or something else.
-    plain = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
-    found = syscalls.openat2(root, path.lstrip("/"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, plain)
+    found = trees.open_beneath(root, path.lstrip("/"), os.O_PATH | os.O_DIRECTORY)
     if syscalls.file_system_type(found) != _TMPFS:
         raise SetupFailed(f"{path} of that container is no memory", path=path)
     copy = syscalls.open_tree(found)

@@ -17,7 +17,7 @@ from pathlib import Path
 from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Notice, Started
 from nbcontain.journal import FileJournal
-from nbcontain.linux import syscalls
+from nbcontain.linux import pidfds, syscalls
 from nbcontain.linux.idmap import IdMap
 from nbcontain.linux.starts import start_time
 from nbcontain.runtime import calls, endings, idle, requests, stage
@@ -73,7 +73,7 @@ class Supervisor:
         self.clients = requests.Clients(self, listener or Listener())
         self.execs = Execs(bundle, pidfd, self.poll, is_root=ids.is_identity)
         self.health: Health | None = None
-        self.may_sleep = idle.is_possible()
+        self.may_sleep = idle.is_possible() and not pidfds.is_stand_in(pidfd)
         self.quiet_since = time.monotonic()
 
     @classmethod
@@ -88,7 +88,7 @@ class Supervisor:
         secrets = fds if message["secrets"] else ()
         # So that init makes its root while the rest happens here.
         ends = calls.be_program(inside.channel, inside.pid, bundle, message, stdin, secrets, doors=doors)
-        made = cls(ids, bundle, inside.pid, os.pidfd_open(inside.pid))
+        made = cls(ids, bundle, inside.pid, pidfds.opened(inside.pid))
         made.inside, made.report, made.leash = inside.channel, report, leash
         made.outputs.are(ends)
         made.starts_at_once = message["start"]
@@ -149,7 +149,7 @@ class Supervisor:
 
     def adopt(self, inside: stage.Inside) -> None:
         """Another first process, for another run."""
-        self.pid, self.pidfd, self.inside = inside.pid, os.pidfd_open(inside.pid), inside.channel
+        self.pid, self.pidfd, self.inside = inside.pid, pidfds.opened(inside.pid), inside.channel
         self.execs = Execs(self.bundle, self.pidfd, self.poll, is_root=self.ids.is_identity)
         self.starts_at_once, self.is_started = True, False
 
@@ -263,7 +263,7 @@ class Supervisor:
         for fd, _ in ready:
             if fd == self.pidfd:
                 # Served last: what was written before the end is read first.
-                has_ended = True
+                has_ended = pidfds.has_ended(fd)
             else:
                 self._serve(fd)
         return has_ended
@@ -332,7 +332,7 @@ class Supervisor:
         if self.pidfd < 0:
             return
         with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, number)
+            pidfds.send(self.pidfd, number)
 
     def reread(self) -> None:
         """What it is called, or asked to be, has been changed."""
@@ -373,7 +373,7 @@ class Supervisor:
     def _forget_pidfd(self) -> None:
         with suppress(KeyError):
             self.poll.unregister(self.pidfd)
-        os.close(self.pidfd)
+        pidfds.close(self.pidfd)
         self.pidfd = -1
 
     def _reap(self) -> None:

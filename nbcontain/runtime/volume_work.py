@@ -15,6 +15,7 @@ from typing import Any
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import trees
+from nbcontain.linux.directories import open_directory
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import identity
 from nbcontain.runtime.rootfs import function
@@ -173,7 +174,7 @@ def _owned(top: int, uid: int, gid: int) -> int:
                         os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
                     count += 1
                     if stat.S_ISDIR(status.st_mode):
-                        waiting.append(os.open(name, _DIRECTORY, dir_fd=fd))
+                        waiting.append(open_directory(name, fd))
             finally:
                 os.close(fd)
     finally:

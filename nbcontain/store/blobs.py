@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 _WRITE_OUT_BYTES = 8 << 20
+_BLOCK_BYTES, _BLOCKS = 4 << 20, 3
+"""What a thread beside gets at once, and how many of these may wait for it."""
 
 
 class Blobs:
@@ -46,6 +48,10 @@ class Blobs:
     def open(self, digest: Digest) -> VerifiedReader:
         """Read a blob; reading its end raises DigestMismatch if the bytes are not those of its name."""
         return VerifiedReader(self._opened(digest), digest)
+
+    def open_beside(self, digest: Digest) -> ReaderBeside:
+        """The same for who has enough to do with what is read: a thread hashes it meanwhile."""
+        return ReaderBeside(self._opened(digest), digest)
 
     def opened(self, digest: Digest) -> BinaryIO:
         """The same without verifying, for who knows in another way that the bytes are right; unbuffered."""
@@ -173,9 +179,14 @@ class VerifiedReader(io.RawIOBase):
         count = os.readv(self._fd, [view])
         if count:
             self._sum.update(view[:count])
-        elif len(view) and self._sum.hexdigest() != self._digest.hex:
-            raise DigestMismatch(self._digest, f"{self._digest.algorithm}:{self._sum.hexdigest()}")
+        elif len(view):
+            self._compare()
         return count
+
+    def _compare(self) -> None:
+        """Raise DigestMismatch unless what was read is what it is to be."""
+        if self._sum.hexdigest() != self._digest.hex:
+            raise DigestMismatch(self._digest, f"{self._digest.algorithm}:{self._sum.hexdigest()}")
 
     def read(self, size: int = -1, /) -> bytes:
         """Exactly `size` bytes unless the file ends before, unlike a raw file's read."""
@@ -191,4 +202,41 @@ class VerifiedReader(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             os.close(self._fd)
+        super().close()
+
+
+class ReaderBeside(VerifiedReader):
+    """The same, hashed by a thread beside, in blocks of some megabytes: for each it waits once for Python's lock."""
+
+    def __init__(self, fd: int, digest: Digest) -> None:
+        from nbcontain.store.stage import Stage
+
+        super().__init__(fd, digest)
+        self._block = memoryview(bytearray(_BLOCK_BYTES))
+        self._filled = 0
+        self._is_over = False
+        self._hashing = Stage(self._sum.update, _BLOCKS)
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")[:_BLOCK_BYTES]
+        count = os.readv(self._fd, [view])
+        if self._filled + count > _BLOCK_BYTES:
+            self._hash()
+        self._block[self._filled : self._filled + count] = view[:count]
+        self._filled += count
+        if not count and len(view):
+            if not self._is_over:
+                self._is_over = True
+                self._hash()
+                self._hashing.finish()
+            self._compare()
+        return count
+
+    def _hash(self) -> None:
+        """Have the thread take what is there."""
+        self._hashing.put(self._block[: self._filled])
+        self._block, self._filled = memoryview(bytearray(_BLOCK_BYTES)), 0
+
+    def close(self) -> None:
+        self._hashing.abandon()
         super().close()

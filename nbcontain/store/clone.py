@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from nbcontain.linux import syscalls
+from nbcontain.linux import trees
 from nbcontain.linux.boot import boot_id
 from nbcontain.store import files
 from nbcontain.store.tree_index import write_index
@@ -21,7 +21,6 @@ from nbcontain.store.whiteouts import is_kept_xattr, join
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
-_STRAIGHT = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _NO_LINK = frozenset({errno.EMLINK, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.EACCES})
 _NO_RANGE = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EBADF})
 _XATTR_REFUSED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.E2BIG, errno.ENOSPC, errno.ERANGE, errno.EACCES})
@@ -51,9 +50,9 @@ def clone(root: str, source: str, target: str, index: int, *, linked: bool, boot
     old_umask = os.umask(0)
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        found = syscalls.openat2(top, source, _DIRECTORY, 0, _STRAIGHT)
+        found = trees.open_beneath(top, source, _DIRECTORY)
         try:
-            made = syscalls.openat2(top, target, _DIRECTORY, 0, _STRAIGHT)
+            made = trees.open_beneath(top, target, _DIRECTORY)
             try:
                 copy = _Clone(found, made, linked)
                 copy.run()
@@ -126,7 +125,7 @@ class _Clone:
     def _open(self, root: int, path: bytes) -> int:
         if not path:
             return os.open(".", _DIRECTORY | os.O_CLOEXEC, dir_fd=root)
-        return syscalls.openat2(root, os.fsdecode(path), _DIRECTORY, 0, _STRAIGHT)
+        return trees.open_beneath(root, os.fsdecode(path), _DIRECTORY)
 
     def _contents(self, found: int, made: int, path: bytes) -> list[bytes]:
         """Everything in one directory; the paths of its directories, which are empty here as yet."""

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 
 from nbcontain.errors import DiskFailed, DiskFull, StoreError
+from nbcontain.linux.directories import open_directory
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
@@ -377,13 +378,12 @@ def _empty_directory(fd: int, above: list[int]) -> bool:
 
 def _open_to_remove(parent: int, name: bytes) -> int:
     """A directory we own may forbid us to list or change it; then it is told otherwise."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        fd = os.open(name, flags, dir_fd=parent)
+        fd = open_directory(name, parent)
     except PermissionError:
         # Between these two lines nobody else writes here: the tree is ours alone and about to go.
         os.chmod(name, 0o700, dir_fd=parent)
-        return os.open(name, flags, dir_fd=parent)
+        return open_directory(name, parent)
     status = os.fstat(fd)
     if status.st_mode & 0o300 != 0o300:
         with suppress(PermissionError):

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 
+from nbcontain.linux.directories import open_directory
 from nbcontain.store import tar
 from nbcontain.store.owners import NODE, OWNER, Ledger, Record
 from nbcontain.store.whiteouts import is_kept_xattr, join
@@ -52,7 +53,7 @@ class Metadata:
                 # Made as it should be: it need not be opened.
                 os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
                 return
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        fd = open_directory(name, parent)
         try:
             self._set(fd, path, leaf, entry, has_mode=False)
             os.utime(fd, ns=times)

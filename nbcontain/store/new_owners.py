@@ -11,7 +11,8 @@ import stat
 import time
 from collections.abc import Iterable
 
-from nbcontain.linux import syscalls
+from nbcontain.linux import syscalls, trees
+from nbcontain.linux.directories import open_directory
 from nbcontain.store import tree_index
 from nbcontain.store.makers import Makers
 from nbcontain.store.owners import Ledger, Record
@@ -22,9 +23,7 @@ _COPIED_UP = b"user.overlay.origin"
 and files with several names below have not."""
 _TELLS_BIRTH = frozenset({*tree_index.TELLS_OF_CHANGES, 0x0102_1994})
 """And tmpfs: by this machine's clock. A server on the network has one of its own."""
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_STRAIGHT = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _NONE = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.EPERM})
 
 
@@ -51,7 +50,7 @@ class _Giving:
         waiting = [(b"", self._ledger.owner(self._root, b"", status))]
         while waiting:
             path, owner = waiting.pop()
-            place = syscalls.openat2(self._root, os.fsdecode(path) or ".", _DIRECTORY, 0, _STRAIGHT)
+            place = trees.open_beneath(self._root, os.fsdecode(path), os.O_RDONLY | os.O_DIRECTORY)
             try:
                 waiting += self._in_directory(place, path, owner)
             finally:
@@ -76,7 +75,9 @@ class _Giving:
                 continue
             child = join(path, leaf)
             can_hold = is_directory or stat.S_ISREG(status.st_mode)
-            fd = os.open(leaf, _DIRECTORY if is_directory else _FILE, dir_fd=place) if can_hold else None
+            fd = None
+            if can_hold:
+                fd = open_directory(leaf, place) if is_directory else os.open(leaf, _FILE, dir_fd=place)
             try:
                 known = self._ledger.known(fd, child, status)
                 if known is None and not is_old and self._is_new(fd, child, status, born_ns):
@@ -111,7 +112,7 @@ class _Giving:
             return None
         parent, _, name = path.rpartition(b"/")
         try:
-            place = syscalls.openat2(self._below, os.fsdecode(parent) or ".", os.O_PATH | os.O_DIRECTORY, 0, _STRAIGHT)
+            place = trees.open_beneath(self._below, os.fsdecode(parent), os.O_PATH | os.O_DIRECTORY)
         except OSError:
             return None
         try:

@@ -8,11 +8,11 @@ import stat
 from collections.abc import Callable
 
 from nbcontain.errors import StoreError
+from nbcontain.linux.directories import open_directory
 from nbcontain.store import files, tar
 from nbcontain.store.owners import NODE, OWNER, Ledger
 from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, is_opaque, is_whiteout, join, kept_xattrs, opaque_xattr
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _READ_BYTES = 1 << 20
 _SMALL_BYTES = 128 << 10
@@ -47,9 +47,9 @@ class Pipe:
         try:
             return os.splice(file, self._fd, count)
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno not in (errno.EINVAL, errno.EAGAIN):
                 raise
-            # A file system whose files cannot be, or no pipe.
+            # A file system whose files cannot be, or no pipe; or gVisor of 2022, which does not wait for a full one.
             self._can_splice = False
             return 0
 
@@ -115,7 +115,7 @@ class Packer:
                 path = waiting.pop()
                 while held and not path.startswith(held[-1][0] + b"/"):
                     held.pop()
-                fd = os.open(path or b".", _DIRECTORY, dir_fd=root)
+                fd = open_directory(path or b".", root)
                 try:
                     header = self._directory_header(fd, path)
                     if path in skip:

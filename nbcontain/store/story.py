@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from nbcontain.store.contents import Change, Contents, File, Letter
+from nbcontain.store.contents import Contents, File
+from nbcontain.store.file_trees import Change, Letter
 from nbcontain.values import dataclass, field
 
 _NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
@@ -91,6 +92,10 @@ def story_of(layers: Sequence[tuple[Sequence[Change], Contents]]) -> Place:
                 directory = above[head] = _directory(root, head, number)
             place = directory.children.get(name)
             if place is None:
+                if change.letter == "A":
+                    # As nearly all are in the largest layers.
+                    directory.children[name] = Place([Version(number, True, files.get(path))])
+                    continue
                 place = directory.children[name] = Place()
             if change.letter == "D":
                 _remove(place, number)

@@ -39,6 +39,15 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
     return records
 
 
+def record(key: bytes, value: bytes) -> bytes:
+    """One such record, written."""
+    rest = b" " + key + b"=" + value + b"\n"
+    length = len(rest)
+    while length != len(rest) + len(str(length)):
+        length = len(rest) + len(str(length))
+    return b"%d" % length + rest
+
+
 def decimal(text: bytes, what: str) -> int:
     """A number of at most 19 digits. Raises BadArchive."""
     if not text.isdigit() or len(text) > 19:

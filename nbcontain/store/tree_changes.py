@@ -7,7 +7,8 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from nbcontain.linux import syscalls
+from nbcontain.linux import trees
+from nbcontain.linux.directories import open_directory
 from nbcontain.store import tar
 from nbcontain.store.changes import Added, Change, Deleted, Modified, above, same_metadata
 from nbcontain.store.owners import Ledger
@@ -26,7 +27,6 @@ else:
 """A directory is the one below with nothing changed about itself, with something, another, or there was none."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
-_STRAIGHT = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _READ_BYTES = 1 << 20
@@ -88,7 +88,7 @@ class Comparison:
         there = self._opened_below(join(path, name))
         if there < 0:
             return False
-        here = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        here = open_directory(name, parent)
         try:
             return same_metadata(os.fstat(here), os.fstat(there)) and kept_xattrs(here) == kept_xattrs(there)
         finally:
@@ -117,7 +117,7 @@ class Comparison:
         if self._below < 0:
             return -1
         try:
-            return syscalls.openat2(self._below, os.fsdecode(path) or ".", _DIRECTORY, 0, _STRAIGHT)
+            return trees.open_beneath(self._below, os.fsdecode(path), _DIRECTORY)
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return -1
@@ -235,7 +235,7 @@ def tree_changes(root: int, comparison: Comparison, skip: frozenset[str] = froze
             elif path not in skipped:
                 yield from _released(held)
                 yield Added(_shown(path)) if state == "new" else Modified(_shown(path))
-        fd = syscalls.openat2(root, os.fsdecode(path) or ".", _DIRECTORY, 0, _STRAIGHT)
+        fd = trees.open_beneath(root, os.fsdecode(path), _DIRECTORY)
         try:
             with os.scandir(fd) as listing:
                 found = {os.fsencode(entry.name): entry.is_dir(follow_symlinks=False) for entry in listing}

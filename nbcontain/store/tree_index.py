@@ -15,7 +15,7 @@ import os
 import stat
 import time
 
-from nbcontain.linux import syscalls
+from nbcontain.linux import syscalls, trees
 from nbcontain.store import files
 from nbcontain.store.whiteouts import join
 
@@ -29,7 +29,6 @@ Noted = tuple[int, int, int, int, int, int, int]
 _VERSION = 1
 _PATIENCE_S = 3.0
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
-_STRAIGHT = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 TELLS_OF_CHANGES = frozenset({
     0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x794C7630, 0xCA451A4E, 0x2FC12FC1,
 })  # fmt: skip
@@ -72,7 +71,7 @@ def write_index(root: int, fd: int, *, linked: bool, boot: str) -> None:
     waiting = [b""]
     while waiting:
         path = waiting.pop()
-        place = syscalls.openat2(root, os.fsdecode(path) or ".", _DIRECTORY, 0, _STRAIGHT)
+        place = trees.open_beneath(root, os.fsdecode(path), _DIRECTORY)
         try:
             values = []
             for name in os.listdir(place):

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Collection
 
+from nbcontain.linux.directories import open_directory
 from nbcontain.store import tar
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -71,7 +72,7 @@ class _Packer:
         self.count += 1
 
     def _directory(self, parent: int, leaf: bytes, entry: tar.Entry) -> None:
-        fd = os.open(leaf, _OPEN | os.O_DIRECTORY, dir_fd=parent)
+        fd = open_directory(leaf, parent)
         try:
             if entry.name != b".":
                 inside = entry.name + b"/"

@@ -6,6 +6,7 @@ import os
 import stat
 
 from nbcontain.errors import BadArchive
+from nbcontain.linux.directories import open_directory
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.store import files, tar
 from nbcontain.store.compression import uncompressed
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 else:
     Ids = str
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORIES, _LEAF_BYTES = 128, 255
 _NO_LEAF = (b"", b".", b"..")
@@ -310,7 +310,7 @@ class Target:
                 self._make_opaque(parent, name)
 
     def _make_opaque(self, parent: int, name: bytes) -> None:
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        fd = open_directory(name, parent)
         try:
             os.setxattr(fd, self._opaque_xattr, b"y")
         finally:
@@ -342,12 +342,12 @@ class Target:
                     fd, is_owned = self._step(fd, is_owned, self._root), False
                     continue
                 try:
-                    below = os.open(part, _DIRECTORY, dir_fd=fd)
+                    below = open_directory(part, fd)
                 except FileNotFoundError:
                     if not make:
                         raise
                     os.mkdir(part, 0o755, dir_fd=fd)
-                    below = os.open(part, _DIRECTORY, dir_fd=fd)
+                    below = open_directory(part, fd)
                 except NotADirectoryError:
                     status = os.stat(part, dir_fd=fd, follow_symlinks=False)
                     if make and not self._is_own(join(b"/".join(walked), part)):
@@ -370,7 +370,7 @@ class Target:
                     os.unlink(part, dir_fd=fd)
                     os.mkdir(part, 0o755, dir_fd=fd)
                     self._make_opaque(fd, part)
-                    below = os.open(part, _DIRECTORY, dir_fd=fd)
+                    below = open_directory(part, fd)
                 fd, is_owned = self._step(fd, is_owned, below), True
                 walked.append(part)
         except BaseException:
@@ -420,7 +420,7 @@ class Target:
             os.close(way.pop()[1])
         above, fd = way[-1]
         for part in split(path[len(above) :]):
-            fd = os.open(part, _DIRECTORY, dir_fd=fd)
+            fd = open_directory(part, fd)
             above = join(above, part)
             way.append((above, fd))
             if len(way) > _OPEN_DIRECTORIES:
@@ -432,7 +432,7 @@ class Target:
         fd = os.dup(self._root)
         for part in split(path):
             try:
-                below = os.open(part, _DIRECTORY, dir_fd=fd)
+                below = open_directory(part, fd)
             finally:
                 os.close(fd)
             fd = below

@@ -56,6 +56,20 @@ def test_a_live_card_is_reloaded_and_stopped(open_lab: OpenLab, desk_engine: Eng
     lab.wait_for_text(2, r"Exited \(0\)")
 
 
+def test_a_card_is_there_while_its_container_is_still_being_made(open_lab: OpenLab, desk_engine: Engine) -> None:
+    lab = open_lab(LOAD, DETACHED)
+    lab.run(0)
+    with desk_engine.store.exclusive():
+        # Nothing can be made meanwhile.
+        lab.start(1)
+        expect(lab.card(1)).to_contain_text("starting")
+        lab.page.wait_for_timeout(700)
+        expect(lab.card(1)).to_contain_text("starting")
+    expect(lab.card(1)).to_contain_text("running")
+    expect(lab.card(1).locator("button", has_text="Stop")).to_be_visible()
+    assert lab.output(1).locator(".nbc").count() == 1
+
+
 def test_stop_ends_an_attached_container_while_its_cell_runs(open_lab: OpenLab) -> None:
     lab = open_lab(LOAD, ATTACHED)
     lab.run(0)

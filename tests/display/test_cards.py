@@ -1,6 +1,7 @@
 """Cards in a shell without a front end: what is published, what travels, what buttons do."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +18,11 @@ from nbcontain.display.buttons import RUNNING, Button
 from nbcontain.display.html import Action, Drawn, Picture
 from nbcontain.display.live import Surroundings, show_container
 from nbcontain.display.present import present
+from nbcontain.display.surface import Place
 from nbcontain.display.ticker import Ticker
 from nbcontain.errors import Interrupted, InUse
 from nbcontain.events import Finished, Output, Started
+from nbcontain.task import Task
 
 pytest.importorskip("anywidget")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -76,6 +79,81 @@ def test_a_task_that_fails_before_it_says_anything_leaves_no_card(outputs: list[
     assert outputs == []
 
 
+def test_a_card_stands_there_before_anything_is_known_and_becomes_what_it_shows(outputs: list[Handle]) -> None:
+    task = endless()
+    shown = threading.Timer(0.4, task.cancel)
+    shown.start()
+    with pytest.raises(Interrupted):
+        present(task, "run", mode="card", title="<b>web", place=Place())
+    (output,) = outputs
+    first, last = output.bundles
+    assert WIDGET not in first and "starting &lt;b&gt;web" in re.sub(r"<[^>]+>", "", first["text/html"])[-40:]
+    assert last["text/plain"].startswith("cancelled")
+
+
+def test_the_place_of_a_run_is_its_cards_and_of_what_failed_says_so(outputs: list[Handle]) -> None:
+    present(told([Started("c", "web"), Finished("c", "done", exit_code=0)]), "run", mode="card", place=Place())
+    assert ["exited 0" in bundle["text/plain"] for bundle in outputs[0].bundles] == [False, True]
+
+    def body(emit):  # type: ignore[no-untyped-def]
+        raise InUse("no")
+
+    with pytest.raises(InUse):
+        present(Task("run box", body), "run", mode="card", place=Place())
+    assert [bundle["text/plain"] for bundle in outputs[1].bundles] == ["starting box", "failed box"]
+
+
+def test_where_a_run_showed_nothing_its_container_takes_the_place(outputs: list[Handle]) -> None:
+    place = Place()
+    present(told([]), "run", mode="card", place=place)
+    container = FakeContainer()
+    show_container(container, Surroundings(), mode="card", place=place)
+    (output,) = outputs
+    assert [WIDGET in bundle for bundle in output.bundles] == [False, True]
+    # Taken once: another card has an output of its own.
+    show_container(FakeContainer(), Surroundings(), mode="card", place=place)
+    assert len(outputs) == 2
+    container.end(0)
+    until(lambda: WIDGET not in output.bundles[-1])
+
+
+def test_a_card_that_was_prepared_becomes_the_containers(outputs: list[Handle]) -> None:
+    made: list[Any] = []
+    place = Place(lambda: made.append(live.prepared()) or made[-1])  # type: ignore[func-returns-value]
+    present(told([]), "run", mode="card", place=place)
+    pressed: list[str] = []
+    container = FakeContainer()
+    show_container(container, stopping(lambda: pressed.append("stop")), mode="card", place=place)
+    (card,) = made
+    assert outputs[0].bundles[-1][WIDGET]["model_id"] == card.model_id
+    place.leave()  # it is somebody's
+    container.say(b"hello\n")
+    until(lambda: card.tail["lines"] == [["stdout", ["hello", ""]]])
+    assert "web" in card.head and [action["id"] for action in card.actions] == ["stop"]
+    card._handle_custom_msg({"action": "stop"}, [])
+    until(lambda: pressed == ["stop"])
+    container.end(0)
+    until(lambda: WIDGET not in outputs[0].bundles[-1])
+
+
+def test_lines_that_were_there_before_travel_with_a_prepared_card() -> None:
+    sent: list[Any] = []
+    card = live.prepared()
+    card.send_state = lambda key=None: sent.append(key)
+    card.become(Drawn(Picture("web", ""), (), (line("one"),), 7), lambda action: None, lambda content, send: None)
+    assert card.tail == {"end": 7, "lines": [["stdout", ["one", ""]]], "begun": []}
+    assert card.delta["lines"] == [] and "tail" in sent
+
+
+def test_what_was_prepared_for_nobody_is_closed(outputs: list[Handle]) -> None:
+    made: list[Any] = []
+    place = Place(lambda: made.append(live.prepared()) or made[-1])  # type: ignore[func-returns-value]
+    present(told([]), "run", mode="card", place=place)
+    assert made[0].comm is not None
+    place.leave()
+    assert made[0].comm is None
+
+
 def test_a_detached_container_has_a_live_card_until_it_ends(outputs: list[Handle]) -> None:
     container = FakeContainer()
     show_container(container, Surroundings(), mode="card")
@@ -96,6 +174,19 @@ def test_a_page_that_forgot_the_display_id_sees_the_end_in_the_widget(outputs: l
 
     card = widget._instances[output.bundles[0][WIDGET]["model_id"]]
     assert "exited 0" in card.body and card.actions == []
+
+
+def test_what_stays_of_a_card_tells_standard_error_apart(outputs: list[Handle]) -> None:
+    container = FakeContainer()
+    show_container(container, Surroundings(), mode="card")
+    container.say(b"said\n")
+    container.say(b"<complained>\n", "stderr")
+    container.end(1)
+    (output,) = outputs
+    until(lambda: WIDGET not in output.bundles[-1])
+    last = output.bundles[-1]
+    assert 'said\n<span class="nbc-err">&lt;complained&gt;</span>' in last["text/html"]
+    assert "said" in last["text/plain"] and "nbc-err" not in last["text/plain"]
 
 
 def test_without_a_front_end_a_container_is_a_line(outputs: list[Handle], capsys: pytest.CaptureFixture[str]) -> None:

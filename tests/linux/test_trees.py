@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbcontain.linux import syscalls, trees
+import old_kernel
+from nbcontain.linux import directories, trees
 
 
-@pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Path]:
-    """A directory beside the root, which must stay empty."""
+@pytest.fixture(params=["openat2", "without openat2"])
+def outside(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory beside the root, which must stay empty; on either kind of kernel."""
+    if request.param != "openat2":
+        old_kernel.pretended(monkeypatch)
     (tmp_path / "root").mkdir()
     directory = tmp_path / "outside"
     directory.mkdir()
@@ -98,6 +101,68 @@ def test_no_tree_of_links_leads_out(
     assert os.listdir(top) == ["root"]
 
 
+PLACES = ["a", "b", "c", "d/a", "d/e/b"]
+FLAGS = [os.O_PATH, os.O_PATH | os.O_NOFOLLOW, os.O_RDONLY | os.O_DIRECTORY, os.O_RDONLY | os.O_NOFOLLOW, os.O_RDONLY]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    links=st.lists(st.tuples(st.sampled_from(PLACES), parts | parts.map("/".__add__)), max_size=4),
+    path=parts | st.sampled_from(["d/a", "d/e/b/f", "f", "d/f/", "d/e/../f", "d/e/../../..", "d/../../top"]),
+    flags=st.sampled_from(FLAGS),
+)
+def test_an_old_kernel_opens_within_a_root_what_a_new_one_does(
+    tmp_path_factory: pytest.TempPathFactory, links: list[tuple[str, str]], path: str, flags: int
+) -> None:
+    top = tmp_path_factory.mktemp("tree")
+    (top / "root/d/e").mkdir(parents=True)
+    for name in ("root/f", "root/d/f", "root/d/e/f", "f"):
+        (top / name).write_text(name)
+    for name, target in links:
+        if not os.path.lexists(top / "root" / name) and target:
+            (top / "root" / name).symlink_to(target)
+    root_fd = os.open(top / "root", os.O_PATH)
+
+    def opened() -> object:
+        try:
+            fd = trees.open_in(root_fd, path, flags)
+        except OSError as error:
+            # A name behind a file is no name either.
+            return "none" if error.errno in (errno.ENOENT, errno.ENOTDIR) else error.errno
+        status = os.fstat(fd)
+        os.close(fd)
+        return status.st_dev, status.st_ino
+
+    try:
+        new = opened()
+        with pytest.MonkeyPatch.context() as patch:
+            old_kernel.pretended(patch)
+            old = opened()
+    finally:
+        os.close(root_fd)
+    assert old == new
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_directory_is_opened_and_a_link_to_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_old: bool
+) -> None:
+    (tmp_path / "d/below").mkdir(parents=True)
+    (tmp_path / "l").symlink_to("d")
+    (tmp_path / "f").write_text("")
+    if is_old:
+        old_kernel.pretended(monkeypatch)
+        assert directories.follows(str(tmp_path / "l"))
+    above = os.open(tmp_path, os.O_PATH)
+    fd = directories.open_directory("d", above)
+    assert os.listdir(fd) == ["below"] and not os.get_inheritable(fd)
+    for name, flags in (("l", os.O_RDONLY), ("l", os.O_PATH), ("f", os.O_RDONLY)):
+        with pytest.raises(NotADirectoryError):
+            directories.open_directory(name, above, flags)
+    os.close(above)
+    os.close(fd)
+
+
 @pytest.fixture(params=["openat2", "without openat2"])
 def tree(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A directory, where the kernel has openat2(2) and where it has not (older releases of gVisor)."""
@@ -106,11 +171,7 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "a/up").symlink_to("../..")
     (tmp_path / "a/link").symlink_to("b")
     if request.param != "openat2":
-
-        def refused(*arguments: object) -> int:
-            raise OSError(errno.ENOSYS, "")
-
-        monkeypatch.setattr(syscalls, "openat2", refused)
+        old_kernel.pretended(monkeypatch)
     fd = os.open(tmp_path, os.O_PATH)
     yield fd
     os.close(fd)

@@ -163,6 +163,41 @@ def test_assigning_gives_the_object_and_shows_nothing(kernel: Kernel) -> None:
     assert "web running" in kernel.check("print(c.name, c.status)").stdout
 
 
+def test_what_is_not_the_cells_value_has_no_card(kernel: Kernel) -> None:
+    run = f'%container run -d --rm box sh -c "{PATIENT}"'
+    assert kernel.check(f"{run};").displays == []
+    assert kernel.check(f"{run}\nNone").displays == []
+    assert len(kernel.check(f"1\n{run}\n\n# over").displays) == 1
+
+
+def test_layers_stand_where_it_said_that_they_are_read(kernel: Kernel) -> None:
+    cell = kernel.check("%image layers box")
+    shown = [output for output in cell.outputs if output["type"] in ("display_data", "update_display_data")]
+    assert [output["type"] for output in shown] == ["display_data", "update_display_data"]
+    first, last = (output["data"] for output in shown)
+    assert first[PLAIN] == "reading layers of box" and WIDGET not in first
+    assert {PLAIN, HTML, WIDGET} <= last.keys() and "CREATED BY" in last[PLAIN]
+    assert kernel.check("x = %image layers box").displays == []
+    # Asked for later, they are shown as ever.
+    (again,) = kernel.check("x").displays
+    assert WIDGET in again["data"]
+
+
+def test_layers_that_cannot_be_read_say_so_where_they_would_stand(kernel: Kernel) -> None:
+    damage = (
+        "import nbcontain as nb, pathlib\nimage = get_ipython().nbcontain.session.engine.image('box')\n"
+        "blobs = get_ipython().nbcontain.session.engine.store.blobs\n"
+        "path = pathlib.Path(blobs.path(image.layers[0].descriptor.digest))\n"
+        "kept = path.read_bytes(); path.chmod(0o600); path.write_bytes(kept[:-1] + b'?')"
+    )
+    kernel.check(damage)
+    cell = kernel.run("%image layers box")
+    kernel.check("path.write_bytes(kept)")
+    assert cell.ename
+    (card,) = cell.displays
+    assert card["data"][PLAIN] == "failed layers of box" and WIDGET not in card["data"]
+
+
 def test_every_display_has_three_pictures(kernel: Kernel) -> None:
     cell = kernel.check(f'%container run -d --name web box sh -c "{PATIENT}"')
     (card,) = cell.displays
@@ -279,6 +314,8 @@ def test_a_taken_name_is_refused(start_kernel: Callable[..., Kernel]) -> None:
     kernel.check(f'%container run -d --name web box sh -c "{PATIENT}"')
     cell = kernel.run("%container run -d --name web box")
     assert cell.ename == "NameTaken"
+    (card,) = cell.displays
+    assert card["data"][PLAIN] == "failed box" and WIDGET not in card["data"]
     assert len(names_of(kernel, "-a")) == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import needs
 import places
-from nbcontain.lessons.passing_over import CONTAINER, VOLUME, PassingOver
+from nbcontain.lessons.passing_over import CONTAINER, NETWORK, VOLUME, PassingOver
 from nbcontain.lessons.passing_over import needs as asked_for
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -71,10 +71,17 @@ def test_no_lesson_stops(
         ("# The same in Python. It needs a container.\nx = 1\n", {CONTAINER}),
         ("# needs a volume\nx = 1\n", {VOLUME}),
         ("print('needs a container')\n", set()),
+        ("%network create lab\n", {NETWORK}),
+        ("%network ls\n", set()),
+        ("%container run --rm --network lab kiosk\n", {CONTAINER, NETWORK}),
+        ("%container run --rm --net=lab kiosk\n", {CONTAINER, NETWORK}),
+        ("%container run --rm --network none kiosk\n", {CONTAINER}),
+        ("# needs a network\n%container port page\n", {CONTAINER, NETWORK}),
+        ("%%compose -p lesson up -d\nservices: {}\n", {NETWORK}),
     ],
 )
 def test_what_a_cell_needs(cell: str, wanted: set[str]) -> None:
     assert asked_for(cell) == wanted
     lines = cell.splitlines(keepends=True)
-    assert (PassingOver(frozenset((CONTAINER, VOLUME)))(lines) == lines) is not bool(wanted)
+    assert (PassingOver(frozenset((CONTAINER, VOLUME, NETWORK)))(lines) == lines) is not bool(wanted)
     assert PassingOver(frozenset())(lines) == lines

@@ -36,7 +36,8 @@ TOLD = {
     "04": ("so ps does not list it, and ps -a does", "143 is 128 and 15", "the clock's whole life, in its order"),
     "05": ("who has nothing yet is given each part, to the last bit",),
     "06": ("two megabytes do not fit into one", "what came back is a dictionary", "all of them counted right"),
-    "07": ("seen from inside it is the same page", "the shop waited for the cache", "down leaves nothing"),
+    "07": ("seen from inside it is the same page", "the shop waited for the cache", "the cache remembered",
+           "down leaves nothing"),
     "08": ("the visitor sees the guest's host name", "five are its own", "the numbers in the picture are the kernel's"),
     "09": ("what was computed agrees, cell by cell", "the executed notebook is a file that keeps its results"),
     "10": ("and the computer has got rid of them again", "and so is the file, in its layer"),
@@ -251,6 +252,8 @@ class _Reader(HTMLParser):
         if tag in ("script", "iframe", "object", "embed", "link", "img", "form", "base", "meta"):
             self.found.append(tag)
         for name, value in attrs:
+            if (tag, name) == ("a", "href") and re.fullmatch(r"http://127\.0\.0\.1:\d+/", value or ""):
+                continue  # a port that a container has published
             if name.startswith("on") or name in ("src", "href", "srcdoc") or "javascript:" in (value or ""):
                 self.found.append(f"{tag} {name}")
 

@@ -24,7 +24,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import Fields, load
 from nbcontain.registry import refusals, registries_conf
 from nbcontain.registry.challenges import next_link, parse_challenges, retry_after_s
-from nbcontain.store import cache, compression, contents, owners, tar
+from nbcontain.store import cache, compression, contents, file_trees, owners, tar
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,14 @@ _PROCESS = {"process": {"args": ["sh"], "cwd": "/", "user": {"uid": 1}, "env": [
 
 def _contents(data: bytes) -> None:
     """A layer's tar, laid on a tree; what comes of it must be a tree."""
-    root = contents.all_of([contents.parse_contents(io.BytesIO(GOOD_TAR), _layer, lambda size_bytes: None)])
-    before = contents.all_of([contents.parse_contents(io.BytesIO(GOOD_TAR), _layer, lambda size_bytes: None)])
+    root = file_trees.all_of([contents.parse_contents(io.BytesIO(GOOD_TAR), _layer, lambda size_bytes: None)])
+    before = file_trees.all_of([contents.parse_contents(io.BytesIO(GOOD_TAR), _layer, lambda size_bytes: None)])
     stream = compression.uncompressed(io.BytesIO(data))
-    changes, _ = contents.apply(root, contents.parse_contents(stream, _layer, lambda size_bytes: None))
+    changes, _ = file_trees.apply(root, contents.parse_contents(stream, _layer, lambda size_bytes: None))
     for path, node in root.walk():
         assert path.startswith("/")
         assert node.totals()[0] >= len(node.children)
-    contents.compare(before, root, times=True)
+    file_trees.compare(before, root, times=True)
     assert all(visible(change.path).isprintable() for change in changes)
 
 

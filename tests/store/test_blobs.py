@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,31 @@ def test_a_damaged_blob_is_found_out_at_its_end(store: Store) -> None:
     with pytest.raises(DigestMismatch), store.blobs.open(digest) as blob:
         assert blob.read(5) == b"hellO"
         blob.read(1)
+
+
+@pytest.mark.parametrize("size", [0, 5, (4 << 20) + 3, 30 << 20])
+def test_what_is_hashed_beside_is_the_same_and_judged_the_same(store: Store, size: int) -> None:
+    data = os.urandom(1 << 20) * (size >> 20) + os.urandom(size & ((1 << 20) - 1))
+    digest = store.blobs.put([data], "").digest
+    with store.blobs.open_beside(digest) as blob:
+        assert blob.read() == data
+        # Its end may be asked for more than once.
+        assert [blob.read(10) for _ in range(9)] == [b""] * 9
+    if not data:
+        return
+    store.blobs.path(digest).chmod(0o600)
+    store.blobs.path(digest).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(DigestMismatch), store.blobs.open_beside(digest) as blob:
+        blob.read()
+
+
+def test_who_reads_no_further_leaves_no_thread_that_hashes(store: Store) -> None:
+    digest = store.blobs.put([bytes(20 << 20)], "").digest
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), store.blobs.open_beside(digest) as blob:
+        blob.read(17 << 20)
+        raise KeyboardInterrupt
+    assert threading.active_count() == before
 
 
 def test_a_missing_blob_is_named(store: Store) -> None:

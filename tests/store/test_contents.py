@@ -15,7 +15,8 @@ from nbcontain.errors import BadArchive, DigestMismatch, StoreError
 from nbcontain.oci.image import LAYER_TAR
 from nbcontain.store import Store, tar
 from nbcontain.store.blobs import Blobs
-from nbcontain.store.contents import Change, Contents, Node, all_of, apply, compare, read_contents, read_file, resolve
+from nbcontain.store.contents import Contents, paths_of, read_contents, read_file
+from nbcontain.store.file_trees import Change, Node, all_of, apply, compare, resolve
 from nbcontain.store.layout import Layout
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "conformance"))
@@ -154,6 +155,26 @@ def test_hostile_and_damaged_layers_are_refused(blobs: Blobs) -> None:
         read_contents(blobs, layer_of(data), lambda size_bytes: None)
 
 
+def test_what_is_hashed_where_others_have_it_too_tells_hard_links_apart(blobs: Blobs) -> None:
+    data = archive(member("one", data=b"1"), link("two", "one"), link("three", "two"), member("four", data=b"4"))
+    blobs.put([data], LAYER_TAR)
+    upper = contents(blobs, member("three", data=b"2"))
+    lower = read_contents(blobs, layer_of(data), lambda size_bytes: None, paths_of([upper]))
+    changes, _ = apply(all_of([lower]), upper)
+    assert [(each.letter, each.path, each.what) for each in changes] == [("C", "/three", ("content",))]
+    assert lower.is_hashed_at(paths_of([upper])) and not lower.is_hashed_at(None)
+
+
+def test_what_nobody_hashed_is_not_taken_for_the_same(blobs: Blobs) -> None:
+    data, other = archive(member("x", data=b"1")), archive(member("x", data=b"2"))
+    trees = []
+    for each in (data, other):
+        blobs.put([each], LAYER_TAR)
+        trees.append(all_of([read_contents(blobs, layer_of(each), lambda size_bytes: None, frozenset())]))
+    with pytest.raises(AssertionError):
+        compare(*trees)
+
+
 def test_deep_trees_are_no_deep_recursion(blobs: Blobs) -> None:
     name = "/".join("d" * 1500)
     root = all_of([contents(blobs, directory(name))])
@@ -170,6 +191,7 @@ MEMBERS = st.one_of(
     st.builds(lambda path: member("/".join([*path.split("/")[:-1], f".wh.{path.split('/')[-1]}"])), NAMES),
     st.builds(lambda path: member(f"{path}/.wh..wh..opq"), st.sampled_from(["a", "b", "a/c"])),
 )
+LINKS = st.builds(link, NAMES, NAMES)
 
 
 def _tidy(members: list[Member]) -> list[Member]:
@@ -221,3 +243,22 @@ def test_layers_show_together_what_another_reader_finds(stacks: list[list[Member
             if file.kind == "file":
                 assert f"size={file.size_bytes} sha256={file.digest.hex()[:16]}" in words
                 assert words.split()[1] == f"{file.mode:o}"
+
+
+@settings(max_examples=120)
+@given(st.lists(st.lists(MEMBERS | LINKS, min_size=1, max_size=6), min_size=2, max_size=3))
+def test_the_lowest_layer_hashed_in_part_tells_what_one_hashed_whole_tells(stacks: list[list[Member]]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        layout = Layout(Path(name))
+        blobs = Blobs(layout)
+        for path in (layout.blobs / "sha256", layout.tmp):
+            path.mkdir(parents=True)
+        lowest = archive(*stacks[0])
+        whole = contents(blobs, *stacks[0])
+        above = [contents(blobs, *members) for members in stacks[1:]]
+        part = read_contents(blobs, layer_of(lowest), lambda size_bytes: None, paths_of(above))
+        one, other = all_of([whole]), all_of([part])
+        for each in above:
+            assert apply(one, each)[0] == apply(other, each)[0]

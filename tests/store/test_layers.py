@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import needs
+import old_kernel
 from archives import Member, archive, directory, link, listing, member, symlink, unpack
 from nbcontain.errors import BadArchive, StoreError
 from nbcontain.store import tar
@@ -22,9 +23,10 @@ from nbcontain.store.pack import Pipe
 from nbcontain.store.unpack import _OPEN_DIRECTORIES
 
 
-@pytest.fixture(autouse=True)
-def _kernel() -> None:
-    needs.kernel()
+@pytest.fixture(autouse=True, params=["this kernel", "an old one"])
+def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "an old one":
+        old_kernel.pretended(monkeypatch)
 
 
 @pytest.fixture

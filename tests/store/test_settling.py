@@ -39,7 +39,7 @@ def is_marked(store: Store, name: ChainID = NAME) -> bool:
 
 @pytest.fixture(autouse=True)
 def _kernel() -> None:
-    """Snapshots are made where containers can be."""
+    """Of what was written out, and by whom, older releases of gVisor tell otherwise than Linux."""
     needs.kernel()
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from archives import Member, archive, directory, layer_of, link, member
 from nbcontain.store import story
-from nbcontain.store.contents import Node, apply, parse_contents
+from nbcontain.store.contents import parse_contents
+from nbcontain.store.file_trees import Node, apply
 from nbcontain.store.story import Place, Totals, story_of
 
 

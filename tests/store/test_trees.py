@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import needs
+import old_kernel
 from archives import archive, directory, link, listing, member, symlink, unpack
 from nbcontain.errors import BadArchive
 from nbcontain.linux.boot import boot_id
@@ -30,9 +30,10 @@ BEFORE = archive(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _kernel() -> None:
-    needs.kernel()
+@pytest.fixture(autouse=True, params=["this kernel", "an old one"])
+def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "an old one":
+        old_kernel.pretended(monkeypatch)
 
 
 @pytest.fixture
@@ -152,6 +153,8 @@ def test_what_is_gone_or_another_is_said_as_an_overlay_would(original: Path) -> 
     # Out of the way and not removed: its inode's number must not be free for the next.
     (target / "var/lib").rename(original.parent / "away")
     (target / "var/lib").mkdir()
+    if (target / "var/lib").stat().st_ino == (original.parent / "away").stat().st_ino:
+        pytest.skip("a directory's inode has the number of the one that had its name, as in gVisor")
     (target / "var/lib/new").write_text("n")
     (target / "bin/t").unlink()
     (target / "bin/t").mkdir()

@@ -24,7 +24,8 @@ from nbcontain.host import Ability
 from nbcontain.oci.digest import chain_id
 from nbcontain.runtime import identity
 from nbcontain.store import tar
-from nbcontain.store.contents import File, Node
+from nbcontain.store.contents import File
+from nbcontain.store.file_trees import Node
 from nbcontain.store.layer_writer import LayerWriter, layer_writer, ring_for
 from nbcontain.store.pipes import alongside
 from nbcontain.store.whiteouts import WHITEOUT

@@ -20,9 +20,10 @@ from nbcontain.errors import BuildError, StoreError
 from nbcontain.events import Progress
 from nbcontain.linux import trees
 from nbcontain.runtime import identity
-from nbcontain.store import contents, tar
+from nbcontain.store import contents, file_trees, tar
 from nbcontain.store.compression import uncompressed
-from nbcontain.store.contents import File, Node
+from nbcontain.store.contents import File
+from nbcontain.store.file_trees import Node
 from nbcontain.store.layer_writer import LayerWriter, layer_writer
 
 _READ_BYTES = 1 << 20
@@ -75,13 +76,14 @@ def _tree(filesystem: Filesystem, workshop: Workshop) -> Node:
     def strike(count: int) -> None:
         workshop.emit(Progress("", count))
 
-    return contents.all_of([contents.read_contents(workshop.store.blobs, layer, strike) for layer in filesystem.layers])
+    blobs = workshop.store.blobs
+    return file_trees.all_of([contents.read_contents(blobs, layer, strike) for layer in filesystem.layers])
 
 
 def _text(tree: Node, path: str, workshop: Workshop) -> str:
     """A text of the image; "" where there is none."""
     try:
-        _, node = contents.resolve(tree, path)
+        _, node = file_trees.resolve(tree, path)
     except StoreError:
         return ""
     if node.file is None or node.file.kind != "file":
@@ -115,7 +117,7 @@ def _of_tree(tree: Node, sources: Iterable[str], owner: tuple[int, int] | None) 
     """Files of another file system's layers. Raises BuildError for what is not there."""
     for source in sources:
         try:
-            path, node = contents.resolve(tree, unescaped(source))
+            path, node = file_trees.resolve(tree, unescaped(source))
         except StoreError as error:
             raise BuildError(f"no /{source.lstrip('/')} in that stage or image", hint=error.hint) from error
         yield _item("." if node.is_directory else path.rpartition("/")[2], node, owner, is_content=node.is_directory)

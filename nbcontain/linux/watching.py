@@ -17,8 +17,9 @@ from pathlib import Path
 
 POLL_S = 0.02
 """How long a wait is where the kernel tells of nothing."""
-GLANCE_S, MOMENT_S = 0.001, 0.05
-"""How long a wait is at first, and for how long."""
+_MOMENT_S = 0.05
+"""So long it is looked for, each time after an eighth of what has passed: nobody waits for much more."""
+_GLANCE_S = 0.0003  # the shortest
 _READ_BYTES = 1 << 16
 
 
@@ -31,7 +32,7 @@ class Watch:
         # Held, since it may have another name, or none, by the time that it is watched.
         self._directory = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._path = directory
-        self._told_from = 0.0
+        self._began = 0.0
 
     def wait(self, timeout_s: float = 2.0) -> None:
         """Until something changes, or sooner; the time-out otherwise only guards against lost notifications."""
@@ -40,9 +41,9 @@ class Watch:
                 os.read(self._fd, _READ_BYTES)
             return
         now = time.monotonic()
-        self._told_from = self._told_from or now + MOMENT_S
-        if now < self._told_from:
-            time.sleep(min(timeout_s, GLANCE_S))
+        self._began = self._began or now
+        if now < self._began + _MOMENT_S:
+            time.sleep(min(timeout_s, max(_GLANCE_S, (now - self._began) / 8)))
         elif self._directory < 0 or not self._begin():
             time.sleep(min(timeout_s, POLL_S))
 

@@ -46,6 +46,12 @@ class Containers(Generic[C]):
 
     def all(self) -> list[C]:
         """Every container that is whole, newest first."""
+        ids, now_ns = self._ids(), time.time_ns()
+        found = [each for each in (self._container(container_id, now_ns) for container_id in ids) if each is not None]
+        return sorted(found, key=lambda each: each.info.created, reverse=True)
+
+    def _ids(self) -> list[str]:
+        """What there are directories of; of others nothing is remembered any more."""
         try:
             ids = os.listdir(self._layout.containers)
         except FileNotFoundError:
@@ -55,26 +61,23 @@ class Containers(Generic[C]):
                 f"the store at {self._layout.root} is somebody else's", why=error.strerror or "",
                 hint="Set NBCONTAIN_ROOT to a directory of yours.",
             ) from error
-        now_ns = time.time_ns()
-        found = [each for each in (self._container(container_id, now_ns) for container_id in ids) if each is not None]
         self._known = {container_id: known for container_id in ids if (known := self._known.get(container_id))}
-        return sorted(found, key=lambda each: each.info.created, reverse=True)
+        return ids
 
     def _container(self, container_id: str, now_ns: int) -> C | None:
         """The container of that directory; None if it is not whole, or is being removed while we look."""
         known = self._known.get(container_id)
         path = known.path if known else self._layout.container(container_id)
-        try:
-            status = os.stat(f"{path}/container.json")
-        except OSError:
+        seen = _seen(path)
+        if not seen:
             return None
-        seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if known is not None and known.seen == seen:
             return self._handle(Bundle(path, known.info))
         container = self._handle(Bundle(path))
         if not _is_there(container):
             return None
-        if now_ns - status.st_ctime_ns > (_RACY_NS if status.st_ctime_ns % _SECOND_NS else _COARSE_NS):
+        changed_ns = seen[-1]
+        if now_ns - changed_ns > (_RACY_NS if changed_ns % _SECOND_NS else _COARSE_NS):
             self._known[container_id] = _Known(path, seen, container.info)
         return container
 
@@ -117,13 +120,25 @@ class Containers(Generic[C]):
 
     def refuse_taken(self, name: str) -> None:
         """Raises NameTaken if one has this name; only under the lock it is certain that none is going to."""
-        taken = {each.name: each for each in self.all()} if name else {}
-        if name in taken:
+        holder = self._holder(name) if name else None
+        if holder is not None:
             raise NameTaken(
                 f"there is a container named {name} already",
-                why=f"{taken[name].id[:12]} of {taken[name].image}, {taken[name].status}",
+                why=f"{holder.id[:12]} of {holder.image}, {holder.status}",
                 hint=f"%container rm {name}, or choose another --name",
             )
+
+    def _holder(self, name: str) -> C | None:
+        """Who has this name. Asked by each of many that are made at once, while others wait for the lock."""
+        now_ns = time.time_ns()
+        for container_id in self._ids():
+            known = self._known.get(container_id)
+            if known is not None and known.info.name != name and known.seen == _seen(known.path):
+                continue
+            each = self._container(container_id, now_ns)
+            if each is not None and each.name == name:
+                return each
+        return None
 
     def naming(self, info: ContainerInfo, put: Put) -> ContainerInfo:
         """Have a new container written down, with the name that it was given or one of ours. Raises NameTaken."""
@@ -145,6 +160,15 @@ class Containers(Generic[C]):
         with files.lock(self._layout.names_lock, exclusive=True):
             self.refuse_taken(name)
             yield
+
+
+def _seen(path: Path) -> tuple[int, ...]:
+    """What a container.json is known again by; nothing where there is none. When it changed comes last."""
+    try:
+        status = os.stat(f"{path}/container.json")
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _is_there(container: Container) -> bool:

@@ -113,6 +113,8 @@ def _ability(host: Host, ability: Ability, user: str, profile: Profile) -> Findi
     is_rooted = ability is Ability.PIVOT and profile.runs
     if is_rooted:
         instead = _ROOTS.get(rung.root, "paths are translated instead")
+    if ability is Ability.KERNEL and profile.runs:
+        instead = "nothing can be started in a container that runs (exec, health checks)"
     if ability is Ability.FRESH_PROC and rung.proc:
         instead = "this machine's is shown inside"
     if ability is Ability.ID_RANGES and not rung.mounts:
@@ -210,7 +212,8 @@ def _owners(host: Host, profile: Profile) -> Iterator[Finding]:
     else:
         why = f"there is one id only, and nobody can answer for the kernel: {host.abilities[Ability.NOTIFY].why}; "
         why += "RUN chown is only pretended; what COPY --chown and layers from elsewhere say is kept"
-        yield Finding("no", what, why, "COPY --chown in place of RUN chown; a range of ids")
+        attempt = "COPY --chown in place of RUN chown; apt-get -o APT::Sandbox::User=root"
+        yield Finding("no", what, why, attempt + "; a range of ids" * profile.rung.mounts)
     if not host.can(Ability.ATTRIBUTES):
         why = f"{host.abilities[Ability.ATTRIBUTES].why}; owners are recorded beside the files"
         yield Finding("partly", Ability.ATTRIBUTES.value, why, "NBCONTAIN_ROOT on another disk")

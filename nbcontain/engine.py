@@ -121,11 +121,13 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the helper processes. Detached containers go on."""
+        """End the helper processes, and what is written in the background. Detached containers go on."""
         if "launcher" in self.__dict__:
             self.launcher.close()
         if "networks" in self.__dict__:
             self.networks.close()
+        if "store" in self.__dict__:
+            self.store.close()
         for other in self._others.values():
             other.close()
 

@@ -29,7 +29,7 @@ class Ability(Enum):
     USER_NAMESPACES = "user namespaces, with an id map and mounts in them"
     ID_RANGES = "a range of ids of your own (newuidmap and /etc/subuid)"
     PIVOT = "a root file system of its own for each container (pivot_root)"
-    KERNEL = "calls that a supervisor cannot do without (pidfd_open, openat2, subreapers: Linux 5.6)"
+    KERNEL = "processes by descriptor, heirs, and paths below a root (pidfd_open, subreapers, openat2: Linux 5.6)"
     CHILDREN = "children in namespaces of their own, and word of their end, with or without these calls"
     MOVE_ROOT = "a root file system of its own for each container, by moving a mount"
     USERNS_CHROOT = "a user namespace with chroot, and with processes and names of its own"

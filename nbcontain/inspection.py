@@ -15,7 +15,7 @@ from nbcontain.oci.image import Image, Platform
 from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.platforms import normal, parse
 from nbcontain.oci.reference import Reference
-from nbcontain.profiles import storage_driver
+from nbcontain.profiles import described, storage_driver
 from nbcontain.runtime.container import Container
 from nbcontain.values import replace
 
@@ -147,7 +147,7 @@ def container_document(engine: Engine, container: Container, *, size: bool = Fal
         "NetworkSettings": engine.networks.settings(container),
         "Mounts": [{name: each[name] for name in _MOUNT if name in each} for each in info.mounts],
         "Bundle": str(container.bundle.path),
-        "Isolation": engine.profile.describe(engine.host),
+        "Isolation": described(info.rung, spec.linux.namespaces),
         "Spec": _shown_spec(container),
     }
     if size:

@@ -186,7 +186,7 @@ class Extension:
         if is_known:
             try:
                 engine = self.session.engine
-                parts.append(engine.profile.describe(engine.host))
+                parts.append(engine.profile.describe())
                 parts += filter(None, [engine.place.notice])
             except (NbcontainError, OSError) as error:
                 parts.append(f"not ready: {error}")

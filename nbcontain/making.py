@@ -21,7 +21,7 @@ from nbcontain.runtime.bundle import ContainerInfo
 from nbcontain.runtime.bundle_writer import is_unusual, write
 from nbcontain.runtime.generate import generate
 from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
-from nbcontain.runtime.rungs import fitted
+from nbcontain.runtime.rungs import admit, fitted
 from nbcontain.runtime.users import user_mode
 from nbcontain.values import replace
 
@@ -41,6 +41,7 @@ def made(
     """
     options = engine.resources.with_usual(with_files(options))
     engine.profile.require(engine.host, "run")
+    admit(options, engine.profile.rung)
     image = engine.bases.to_run(options, emit)
     # Whoever asks for this machine's network has its name, too, as with docker.
     is_hosts = tuple(options.network) == ("host",) or options.network == "host"

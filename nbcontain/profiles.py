@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from nbcontain.errors import Unavailable, UsageError
@@ -31,11 +31,10 @@ class Profile:
 
     def missing(self, host: Host) -> list[str]:
         """What this host lacks for it, each with what the kernel answered."""
-        needs = (*self.needs, *((self.kernel,) if self.runs else ()))
-        found = [f"{each.value}: {host.abilities[each].why}" for each in needs if not host.can(each)]
         if not self.is_for(host):
-            found.insert(0, "it is for root" if self.as_root else "it is for users other than root")
-        return found
+            return ["it is for root" if self.as_root else "it is for users other than root"]
+        needs = (*self.needs, *((self.kernel,) if self.runs else ()))
+        return [f"{each.value}: {host.abilities[each].why}" for each in needs if not host.can(each)]
 
     def is_for(self, host: Host) -> bool:
         """Whether such a user may be on it, whatever the host allows.
@@ -51,8 +50,11 @@ class Profile:
         """Raise Unavailable, naming each rung that was tried and what it lacks, if nothing can run here."""
         if self.runs:
             return
-        tried = [each for each in PROFILES if each.runs and each.is_for(host)]
-        answers = [f"{each.name}: {'; '.join(each.missing(host)) or 'not asked for'}" for each in tried]
+        tried = {each.name: each.missing(host) for each in PROFILES if each.runs and each.is_for(host)}
+        if best := next((name for name, lacking in tried.items() if not lacking), ""):
+            why, hint = f"isolation {self.name} was asked for, which has none", f"{best} can be had here"
+            raise Unavailable(f"{what} needs a container", why=why, hint=hint)
+        answers = [f"{name}: {'; '.join(lacking)}" for name, lacking in tried.items()]
         raise Unavailable(
             f"{what} needs a container, and this machine lets nobody make one here",
             why="\n".join(answers),
@@ -69,7 +71,7 @@ class Profile:
         shared = f"; shared with this machine: {', '.join(rest)}" if rest else ""
         return f"{self.about}. Namespaces of its own: {own}{shared}"
 
-    def describe(self, host: Host) -> str:
+    def describe(self) -> str:
         """One line: which rung this is, and what is real on it."""
         return f"isolation {self.name}: {self.isolation}"
 
@@ -146,7 +148,7 @@ def _settled(profile: Profile, host: Host) -> Profile:
     rung = replace(
         rung, namespaces=namespaces, serves=answers and not rung.proc,
         ids="" if not lacks_ids else "notify" if answers else pretended,
-        translator="" if rung.enters else host.abilities[Ability.PROOT].why,
+        translator="" if rung.enters else host.abilities[Ability.PROOT].why, joins=host.can(Ability.KERNEL),
     )  # fmt: skip
     return replace(profile, rung=rung)
 
@@ -158,6 +160,14 @@ def ids_of(profile: Profile, host: Host) -> IdMap:
     if host.is_root or profile.name in ("rootless-range", "none"):
         return host.ids
     return IdMap.single(host.uid, host.gid)
+
+
+def described(name: str, namespaces: Iterable[str]) -> str:
+    """What is real for a container that was made on the rung of this name and has these namespaces of its own. Pure."""
+    profile = next((each for each in PROFILES if each.name == name), PROFILES[0])
+    own = frozenset(namespaces)
+    order = [each for each in RUNGS["rootless-range"].namespaces if each in own]
+    return replace(profile, rung=replace(RUNGS[profile.name], namespaces=tuple(order))).describe()
 
 
 STORAGE_DRIVER = "NBCONTAIN_STORAGE_DRIVER"

@@ -1,4 +1,4 @@
-"""A kernel as gVisor of 2022 was. python old_kernel.py WORD…: nbcontain on it, with these words.
+"""A kernel as gVisor of 2022 was. python old_kernel.py WORD…: this Python on it, with these words.
 
 What that lacks is refused by a filter of calls; that it follows symlinks where it must not takes `pretended`.
 """
@@ -59,4 +59,4 @@ def pretended(patch: pytest.MonkeyPatch) -> None:
 if __name__ == "__main__":
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     syscalls.seccomp(seccomp.program(LACKS, platform.machine()))
-    os.execv(sys.executable, [sys.executable, "-m", "nbcontain", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])

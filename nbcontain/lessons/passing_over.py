@@ -1,4 +1,4 @@
-"""Cells that need a container, a volume or a network, on a computer without: they say so, and the notebook goes on."""
+"""Cells that need what this computer does not give, as a container: they say so, and the notebook goes on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 from nbcontain.engine import Engine
 from nbcontain.values import dataclass
 
-CONTAINER, VOLUME, NETWORK = "a container", "a volume", "a network"
-_ALL = (CONTAINER, VOLUME, NETWORK)
+CONTAINER, PROGRAM = "a container", "a further program in a container"
+VOLUME, NETWORK = "a volume", "a network"
+_ALL = (CONTAINER, PROGRAM, VOLUME, NETWORK)
 """In the order in which a lack is told: who has no container has none of the others."""
 _MARKED = re.compile(rf"^# .*\bneeds ({'|'.join(_ALL)})\b", re.MULTILINE)
 _CALL = re.compile(r"^\s*(?:\w+\s*=\s*)?%%?container\s+(?!ps\b|ls\b)(?P<words>.*)$", re.MULTILINE)
+_ENTERS = re.compile(r"exec\b|(?:.*\s)?--health-cmd\b")
 _MOUNTS = re.compile(r"(?:^|\s)(?:-v|--volume|--mount|--tmpfs)(?:\s|=)")
 _NETWORK = re.compile(
     r"^\s*(?:%network\s+(?!ls\b|list\b)|%%?compose\s|%%?container\s.*\s--net(?:work)?[\s=](?!none\b|host\b))",
@@ -43,6 +45,8 @@ def needs(cell: str) -> set[str]:
     calls = _CALL.findall(cell)
     if calls or (cell.startswith("%%dockerfile") and "--check" not in cell.split("\n", 1)[0] and _STEP.search(cell)):
         found.add(CONTAINER)
+    if any(_ENTERS.match(words) for words in calls):
+        found.add(PROGRAM)
     if any(_MOUNTS.search(words) for words in calls):
         found.add(VOLUME)
     if _NETWORK.search(cell):
@@ -54,6 +58,7 @@ def missing(engine: Engine, wanted: Sequence[str] = _ALL) -> frozenset[str]:
     """What of the `wanted` cannot be had here."""
     can = {
         CONTAINER: lambda: engine.profile.runs,
+        PROGRAM: lambda: engine.profile.runs and engine.profile.rung.joins,
         VOLUME: lambda: engine.profile.runs and engine.profile.rung.mounts,
         NETWORK: engine.networks.can_bridge,
     }
@@ -63,11 +68,11 @@ def missing(engine: Engine, wanted: Sequence[str] = _ALL) -> frozenset[str]:
 def pass_over(ipython: Any, engine: Engine, *wanted: str) -> str:
     """From here on pass over the cells that need what this computer does not give; what the reader is told of it.
 
-    `wanted` says what the lesson needs, a container and a volume unless told. Idempotent; "" where everything is given.
+    `wanted` says what the lesson needs, all but a network unless told. Idempotent; "" where everything is given.
     """
     transformers = ipython.input_transformers_cleanup
     transformers[:] = [each for each in transformers if not isinstance(each, PassingOver)]
-    lacks = missing(engine, wanted or (CONTAINER, VOLUME))
+    lacks = missing(engine, wanted or (CONTAINER, PROGRAM, VOLUME))
     if not lacks:
         return ""
     transformers.append(PassingOver(lacks))

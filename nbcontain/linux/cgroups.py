@@ -34,9 +34,8 @@ _CONTROLLERS = frozenset(
 """Of version 1, as far as they are used here; the last one is a hierarchy without a controller."""
 _OLD_NAMES = {"io": "blkio"}
 """Of controllers of version 2."""
-_HINT = (
-    "start it without the limit; or as root, or as a user whose session has a group of its own (systemd's Delegate=yes)"
-)
+_GROUP = "as root, or as a user whose session has a group of its own (systemd's Delegate=yes)"
+_HINT = f"start it without the limit; or {_GROUP}"
 
 
 # --- where groups are -----------------------------------------------------------------------------
@@ -231,7 +230,7 @@ class Group:
                 return self._first("freezer")
             except OSError as error:
                 why = f"{error.strerror or error}: {error.filename}"
-        raise SetupFailed("nothing can be paused here", why=why, hint=_HINT)
+        raise SetupFailed("nothing can be paused here", why=why, hint=f"start it {_GROUP}")
 
     def freeze(self, *, frozen: bool, timeout_s: float = 5.0) -> None:
         """Stop all its processes where they are, or let them go on. Raises SetupFailed."""

@@ -15,6 +15,7 @@ from nbcontain.errors import ContainerError, ContainerNotFound, NotRunning, Setu
 from nbcontain.events import Output, Record
 from nbcontain.linux.capabilities import CAPABILITIES
 from nbcontain.oci import spec_codec
+from nbcontain.runtime import rungs
 from nbcontain.runtime.annotations import GROUPS, USER
 from nbcontain.runtime.attending import Stream, ask, attend
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, State
@@ -299,6 +300,8 @@ class Container:
             console_size=size or (0, 0),
         )
         if privileged:
+            if not (rung := rungs.named(self.info.rung)).mounts:
+                raise rungs.powerless(rung, "exec --privileged")
             every = tuple(f"CAP_{name}" for name in CAPABILITIES)
             process = replace(process, capabilities=every, permitted=None, effective=None,
                               no_new_privileges=False, apparmor="")  # fmt: skip

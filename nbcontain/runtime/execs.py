@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from nbcontain.errors import NbcontainError, NotRunning, SetupFailed, Unavailable
 from nbcontain.linux import pidfds, starts
@@ -20,7 +21,7 @@ from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe, is_readable
 from nbcontain.runtime.namespaces import FLAGS, flags_of
 from nbcontain.runtime.signals import exit_code
-from nbcontain.runtime.waiting import Waiting, program
+from nbcontain.runtime.waiting import Waiting, program, take_score
 from nbcontain.values import dataclass
 
 _READ_BYTES = 1 << 16
@@ -175,9 +176,9 @@ class Execs:
                 shifted.give(spec, fds[:3])
             elif is_asked and not kept and not answers.words:
                 self._last = message
-            flags = flags_of(spec.linux.namespaces)
+            flags, first = flags_of(spec.linux.namespaces), partial(take_score, spec.process)
             try:
-                return stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept)
+                return stage.join(self._pidfd, flags, body, (fds[0], fds[1], fds[2]), kept, first=first)
             except ChildProcessError:
                 self._end_unheard()
                 raise

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Literal
 
+    from nbcontain.runtime.generate import RunOptions
+
     Root = Literal["pivot", "move", "chroot", "proot"]
 
 _NO_ESCAPE = frozenset({"CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"})
@@ -31,6 +33,8 @@ OURS = FURNITURE | {CERTIFICATES}
 """Files of ours that containers see."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _EVERY = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
+PRETENDED = "users other than root are only pretended here: apt-get needs -o APT::Sandbox::User=root"
+"""Why a program may have failed where `Rung.ids` is "blind"."""
 RUNG = "org.nbcontain.isolation"
 """The annotation that names the rung a container was made for, for whoever reads its spec."""
 TRANSLATOR = "org.nbcontain.translator"
@@ -56,6 +60,8 @@ class Rung:
     """Users other than root: real; or kept in mind by a process that answers for the kernel; or only pretended."""
     serves: bool = False
     """That process opens files of /proc and /dev for the container, which has none mounted."""
+    joins: bool = True
+    """A process can enter a container that runs, as `exec` does (setns(2))."""
 
     @property
     def mounts(self) -> bool:
@@ -113,6 +119,25 @@ def is_ours(path: str) -> bool:
 def named(name: str) -> Rung:
     """The rung of this name; for a container that was made before they had names, the first one."""
     return RUNGS.get(name) or RUNGS["full"]
+
+
+def admit(options: RunOptions, rung: Rung) -> None:
+    """Raise Unavailable for what is asked for and could only be passed over on this rung."""
+    if "uts" not in rung.namespaces and (options.hostname or options.domainname):
+        raise _refused(rung, "a name of its own (--hostname, --domainname)")
+    if rung.mounts:
+        return
+    if options.privileged:
+        raise powerless(rung, "--privileged")
+    asked = {f"CAP_{each.upper().removeprefix('CAP_')}" for each in options.cap_add}
+    if asked & (_NO_ESCAPE | {"CAP_ALL"}):
+        raise powerless(rung, f"--cap-add {' '.join(options.cap_add)}")
+
+
+def powerless(rung: Rung, what: str) -> Unavailable:
+    """The refusal of more power than is good for a chroot."""
+    why = "what leads out of a chroot, or to devices, is taken from all programs"
+    return Unavailable(f"{what} cannot be had with isolation {rung.name}", why=why)
 
 
 def fitted(spec: Spec, rung: Rung, usual: Mapping[str, str] = _NOTHING) -> Spec:
@@ -173,6 +198,6 @@ def _unmounted(spec: Spec, rung: Rung) -> Spec:
 
 def _refused(rung: Rung, what: str, hint: str = "") -> Unavailable:
     why = "this machine lets nobody make one"
-    if "network" not in what:
+    if "of its own" not in what:
         why = "nothing can be mounted here" if not rung.mounts else "no /proc can be mounted here"
     return Unavailable(f"{what} cannot be had with isolation {rung.name}", why=why, hint=hint)

@@ -81,17 +81,23 @@ def _take_tree(pidfd: int, flags: int, path: str, attributes: int, channel: Chan
 
 
 def join(
-    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], kept: Sequence[int] = ()
-) -> Inside:
+    pidfd: int, flags: int, body: Callable[[Channel], None], stdio: tuple[int, int, int], kept: Sequence[int] = (),
+    *, first: Callable[[], None] = lambda: None,
+) -> Inside:  # fmt: skip
     """Supervisor: have a process forked inside the namespaces of the container that `pidfd` is, to run `body`.
 
-    `kept` are descriptors that are not closed in there. Raises ChildProcessError where the stage was killed: what it
-    may have forked has no other end any more, and is a child of ours.
+    `first` is done outside still, by the one that forks it. `kept` are descriptors that are not closed in there. Raises
+    ChildProcessError where the stage was killed: what it may have forked has no other end any more, and is ours.
     """
+
+    def stages() -> None:
+        first()
+        enter(pidfd, flags, lambda: (None, body), stdio, theirs, kept)
+
     ours, theirs = Channel.pair()
     stage = os.fork()
     if stage == 0:
-        run(lambda: enter(pidfd, flags, lambda: (None, body), stdio, theirs, kept), theirs)
+        run(stages, theirs)
     theirs.close()
     try:
         return Inside(forked_by(stage, ours), ours)

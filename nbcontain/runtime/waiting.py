@@ -83,6 +83,7 @@ def _wait(pidfd: int, flags: int, seccomp: bytes, like: Message, channel: Channe
     programs.rehearse(given["process"], given["annotations"], given["seccomp"])
     stage.freeze_imports()
     confine.default_signals()
+    take_score(given["process"])
     # Who enters another user namespace can gain everything there again.
     is_bound = not flags & syscalls.CLONE_NEWUSER
     if is_bound:
@@ -93,6 +94,12 @@ def _wait(pidfd: int, flags: int, seccomp: bytes, like: Message, channel: Channe
     confine.enter_groups(fds[3:])
     body = program(message, seccomp)
     stage.enter(pidfd, flags, lambda: _inside(body, message, is_bound=is_bound), (fds[0], fds[1], fds[2]), channel)
+
+
+def take_score(process: Process) -> None:
+    """Stage, outside still: have the container's oom score, for what it forks, which may not write its own in there."""
+    if process.oom_score_adj is not None:
+        confine.set_oom_score(process.oom_score_adj)
 
 
 def _rehearse_message(like: Message) -> None:

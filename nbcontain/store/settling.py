@@ -55,7 +55,8 @@ class Settling:
         self._shelf = shelf
         self._lock = threading.Lock()
         self._waiting: dict[Path, Witness] = {}
-        self._is_running = False
+        self._writer: threading.Thread | None = None
+        self._is_closing = threading.Event()
 
     def is_sound(self, directory: Path) -> bool:
         """Whether a committed snapshot is there and holds, for itself: nothing is said of what it lies on."""
@@ -113,6 +114,21 @@ class Settling:
         if directories:
             files.sync_directory(self._shelf.root)
 
+    def close(self) -> None:
+        """Nothing is written from here on, until something more is published; waits for what is being written.
+
+        What still waited is not written out: it holds in this boot, and is made again in the next one.
+        """
+        self._is_closing.set()
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+            writer = self._writer
+        for witness in waiting.values():
+            witness.close()
+        if writer is not None:
+            writer.join()
+        self._is_closing.clear()
+
     def is_still(self, directory: Path, fd: int) -> bool:
         """Whether that name is still the open directory's."""
         try:
@@ -127,21 +143,21 @@ class Settling:
             old = self._waiting.pop(target, None)
             self._waiting[target] = witness
             is_many = len(self._waiting) > _MANY
-            begins = not self._is_running and not is_many
-            self._is_running = self._is_running or begins
+            if self._writer is None and not is_many:
+                writer = threading.Thread(target=self._run, name="nbcontain sync", daemon=True)
+                writer.start()
+                self._writer = writer
         if old is not None:
             old.close()
         if is_many:
             self._write_out_what_waits()
-        elif begins:
-            threading.Thread(target=self._run, name="nbcontain sync", daemon=True).start()
 
     def _run(self) -> None:
         while True:
-            time.sleep(_TOGETHER_S)
+            self._is_closing.wait(_TOGETHER_S)
             with self._lock:
                 if not self._waiting:
-                    self._is_running = False
+                    self._writer = None
                     return
             self._write_out_what_waits()
 

@@ -5,9 +5,9 @@ container or a build step writes to, named by a key. Mounts are described here a
 mount namespace performs them. There are two kinds, with one life and one face: overlayfs' layers (`overlay`), and
 whole trees where no overlay can be mounted (`copying`).
 
-A life: prepare → (mount, write, unmount) → commit or discard. Or, for a layer that comes as a tar:
-staging → (unpack) → commit. A committed snapshot appears by one rename, so it
-is whole or not there, after any crash; after a power cut, only if it had been written out (see `settling`).
+A life: prepare → (mount, write, unmount) → commit or discard. Or, for a layer that comes as a tar: staging → (unpack)
+→ commit. A committed snapshot appears by one rename: it is whole or not there, after any crash; after a power cut, only
+if it had been written out (see `settling`).
 """
 
 from __future__ import annotations
@@ -170,10 +170,13 @@ class Snapshotter(ABC):
         """Make a finished directory that snapshot; False if a twin has the name already. Closes the witness."""
         target = self.shelf.snapshot(name)
         if target.is_dir() and not self._settling.is_sound(target):
-            # A power cut came before it was written out. Whoever comes to this line at the same time may have put a
-            # sound one in its place by now, which somebody stands on.
+            # A power cut came first. Another at this line may have put a sound one there by now, which has a user.
             self._take_away_committed(target, unless=self._settling.is_sound)
         return self._settling.publish(directory, target, witness)
+
+    def close(self) -> None:
+        """Write nothing in the background any more (see `Settling.close`)."""
+        self._settling.close()
 
     def settle(self) -> None:
         """Have all that there is written out now. The caller holds the store's lock."""

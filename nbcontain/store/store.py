@@ -63,6 +63,11 @@ class Store:
         """Both kinds: a store may hold what was made under another kernel, or by another setting."""
         return (self.overlays, self.trees)
 
+    def close(self) -> None:
+        """Write nothing in the background any more; what is asked for later is done all the same."""
+        for each in self.snapshotters:
+            each.close()
+
     def snapshots_of(self, key: str) -> Snapshotter:
         """The kind that the active snapshot of that key is; where there is none, the kind that would be made."""
         return next((each for each in self.snapshotters if each.has(key)), self.snapshots)

@@ -1,5 +1,6 @@
 """A table as text, HTML and rows."""
 
+import pytest
 
 from nbcontain.display import words
 from nbcontain.display.table import Column, Table
@@ -31,6 +32,7 @@ def test_rows_are_the_raw_values() -> None:
 
 
 def test_a_frame_holds_the_raw_values() -> None:
+    pytest.importorskip("pandas")
     assert list(IMAGES.df["size"]) == [11_400_000, 0]
 
 

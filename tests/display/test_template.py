@@ -39,12 +39,13 @@ def test_a_template_gives_what_docker_gives(case: dict[str, Any]) -> None:
 
 
 def test_the_recorded_answers_are_still_dockers() -> None:
-    docker = needs.program("docker", "docker.io")
+    asked = [needs.program("docker", "docker.io"), "context", "inspect", "default", "-f"]
+    newest = subprocess.run([*asked, '{{with ""}}{{else with "b"}}{{end}}'], capture_output=True)
+    if newest.returncode:
+        pytest.skip("this docker's templates are older than Go 1.23's, which were recorded: docker 20.10's are")
     good = [case for case in CASES if case["gives"] is not None and not case["template"].startswith("{{-")]
     text = '{{"\\x1e"}}'.join(case["template"] for case in good)
-    done = subprocess.run(
-        [docker, "context", "inspect", "default", "-f", text], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([*asked, text], capture_output=True, text=True, check=True)
     # {{- and -}} reach into the neighbours.
     assert done.stdout[:-1].split("\x1e") == [case["gives"] for case in good]
 

@@ -147,15 +147,30 @@ def test_a_setting_that_the_kernel_refuses_says_so(profile: str, machine: Machin
         machine.run("true", sysctl=("kernel.shmmni=many",))
 
 
+def _may_lower() -> bool:
+    effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
+    return bool(int(effective.split()[1], 16) >> CAPABILITIES.index("SYS_RESOURCE") & 1)
+
+
 def test_how_soon_it_is_killed_for_memory(profile: str, machine: Machine) -> None:
     assert machine.sh("cat /proc/self/oom_score_adj", oom_score_adj=500) == "500\n"
     with pytest.raises(UsageError, match="1000"):
         machine.run("true", oom_score_adj=1001)
 
 
+def test_a_further_program_has_the_containers_score(profile: str, machine: Machine) -> None:
+    container = machine.start("echo up; sleep 60", oom_score_adj=500)
+    for _ in range(2):  # the second one by a stage that has waited for it
+        assert machine.execute(container, "cat", "/proc/self/oom_score_adj") == (0, "500\n")
+    assert machine.execute(container, "cat", "/proc/self/oom_score_adj", user="1:1") == (0, "500\n")
+    if _may_lower():
+        container = machine.start("echo up; sleep 60", oom_score_adj=-500)
+        for _ in range(2):
+            assert machine.execute(container, "cat", "/proc/self/oom_score_adj") == (0, "-500\n")
+
+
 def test_lowering_the_score_is_roots(profile: str, machine: Machine) -> None:
-    effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
-    if int(effective.split()[1], 16) >> CAPABILITIES.index("SYS_RESOURCE") & 1:
+    if _may_lower():
         assert machine.sh("cat /proc/self/oom_score_adj", oom_score_adj=-500) == "-500\n"
     else:
         with pytest.raises(SetupFailed, match="oom score"):

@@ -17,6 +17,7 @@ from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, Unavailable, UsageError
 from nbcontain.host import Ability
+from nbcontain.inspection import container_document
 from nbcontain.runtime.rungs import RUNGS
 
 LADDER = {
@@ -61,7 +62,7 @@ def test_what_is_real_is_told(rung: Machine) -> None:
     profile = rung.engine.profile
     assert profile.rung.name == profile.name
     for name in profile.rung.namespaces:
-        assert name in profile.describe(rung.engine.host)
+        assert name in profile.describe()
     container = rung.start(SLEEP)
     assert container.info.rung == profile.name
     assert container.bundle.spec.annotations["org.nbcontain.isolation"] == profile.name
@@ -226,15 +227,35 @@ def test_what_a_rung_cannot_give_is_refused_with_the_reason(rung: Machine, tmp_p
         with pytest.raises(Unavailable, match=name) as error:
             rung.run("true", **{"network": "host", **options})
         assert "mounted" in error.value.why
+    for options in ({"privileged": True}, {"cap_add": ("sys_chroot",)}, {"cap_add": ("ALL",)}):
+        with pytest.raises(Unavailable, match=name) as error:
+            rung.run("true", **{"network": "host", **options})
+        assert "leads out of a chroot" in error.value.why
     if "network" not in rung.engine.profile.rung.namespaces:
         with pytest.raises(Unavailable, match="network"):
             rung.run("true", network="none")
+    if "uts" not in rung.engine.profile.rung.namespaces:
+        for options in ({"hostname": "other"}, {"domainname": "other"}):
+            with pytest.raises(Unavailable, match="name"):
+                rung.run("true", **options)
+
+
+def test_a_container_says_what_it_is_on_and_its_programs_get_no_more_than_it_has(rung: Machine) -> None:
+    container = rung.start(SLEEP)
+    said = container_document(rung.engine, container)["Isolation"]
+    assert said.startswith(f"isolation {rung.engine.profile.name}: ")
+    # Whoever is on another rung by now is told the same.
+    assert container_document(rung.engine.isolated("default"), container)["Isolation"] == said
+    if not rung.engine.profile.rung.mounts:
+        with pytest.raises(Unavailable, match="--privileged"):
+            rung.execute(container, "true", privileged=True)
 
 
 def test_a_rung_that_cannot_be_had_is_one_error(profile: str, machine: Machine) -> None:
     other = "rootless-range" if profile == "root" else "full"
-    with pytest.raises(Unavailable, match=f"the isolation {other}"):
+    with pytest.raises(Unavailable, match=f"the isolation {other}") as error:
         machine.engine.isolated(other).profile  # noqa: B018
+    assert error.value.why == f"it is for {'users other than ' * (profile == 'root')}root"
     with pytest.raises(UsageError, match="nowhere"):
         machine.engine.isolated("nowhere").profile  # noqa: B018
 
@@ -245,4 +266,4 @@ def test_on_the_last_rung_all_but_programs_work(profile: str, machine: Machine, 
     engine.build("FROM scratch\nENV A=b\n", BuildOptions(tags=("plain",), context=tmp_path)).result()
     with pytest.raises(BuildError) as error:
         engine.build("FROM box\nRUN true && false\n", BuildOptions(tags=("x",), context=tmp_path)).result()
-    assert "RUN needs a container" in str(error.value)
+    assert "RUN needs a container" in str(error.value) and "isolation none was asked for" in error.value.why

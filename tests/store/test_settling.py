@@ -13,6 +13,7 @@ import pytest
 
 import needs
 from archives import archive, member
+from machine import until
 from nbcontain.errors import StoreError
 from nbcontain.linux import syscalls
 from nbcontain.oci.digest import ChainID, Digest
@@ -60,6 +61,29 @@ def test_a_snapshot_is_there_at_once_and_is_marked_when_it_is_written_out(store:
     while not is_marked(store):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_nothing_is_written_after_closing_and_what_comes_later_is_written_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, written = threading.Event(), files.sync_filesystem_of
+
+    def slowly(fd: int, directory: Path) -> None:
+        begun.set()
+        time.sleep(0.3)
+        written(fd, directory)
+
+    monkeypatch.setattr(files, "sync_filesystem_of", slowly)
+    committed(store)
+    assert begun.wait(20)
+    committed(store, name=ABOVE, parent=NAME)
+    store.close()
+    assert is_marked(store) and store.snapshots.exists(ABOVE)
+    time.sleep(0.5)
+    assert not is_marked(store, ABOVE)
+    other = ChainID(Digest.of(b"a third one"))
+    committed(store, name=other)
+    until(lambda: is_marked(store, other))
 
 
 @pytest.mark.usefixtures("unhurried")

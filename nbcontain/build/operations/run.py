@@ -19,7 +19,7 @@ from nbcontain.runtime.cdi import Edits, chosen, edits
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.emulation import explained
 from nbcontain.runtime.generate import RunOptions, generate
-from nbcontain.runtime.rungs import fitted
+from nbcontain.runtime.rungs import PRETENDED, fitted
 from nbcontain.store.snapshots import Active
 from nbcontain.values import replace
 
@@ -66,6 +66,8 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
                 except StepFailed as error:
                     container.settle()
                     error.stubs = bundle.stubs()
+                    if workshop.rung.ids == "blind":
+                        error.why = "; ".join(filter(None, (error.why, PRETENDED)))
                     raise
                 finally:
                     # Nobody may write into the layer any more when it is packed, or thrown away.

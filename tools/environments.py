@@ -4,8 +4,9 @@ PLACES is a directory of programs, each of which runs a command in an imitation 
 `PLACES/NAME --copy DIRECTORY --bind OUTSIDE:INSIDE -- COMMAND…`. In each of them a wheel of this checkout is installed
 by pip and `tools/trial.py` is run, with a copy of the tests; nothing else of the checkout is there. The image that is
 built there is pushed to a docker-registry that serves here, and unpacked here, by root, with skopeo and umoci, which
-say whose its files are; one that could not be pushed is left in a file. With --table FILE… only the table is made, of
-results that were kept (one JSON object a file, named after the place), such as those of real hosted notebooks.
+say whose its files are; one that could not be pushed is left in a file. Rows of places that were not tried stay as
+they are. With --table FILE… only the table is made, of results that were kept (one JSON object a file, named after the
+place), such as those of real hosted notebooks.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def main() -> None:
                 results |= {name: tried(places, name, parcel, given.keep, port) for name in names}
     text = given.page.read_text()
     before, _, rest = text.partition(BEGIN)
-    given.page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n{END}{rest.partition(END)[2]}")
+    shown, _, after = rest.partition(END)
+    given.page.write_text(f"{before}{BEGIN}\n\n{table(results, shown)}\n{END}{after}")
 
 
 def packed(directory: Path, debian: str) -> Path:
@@ -144,14 +146,14 @@ def owners(directory: Path, source: str) -> str:
     return ", ".join(f"{name} {said}" for name, said in seen.items() if said != _OWNERS[name]) or "fine"
 
 
-def table(results: Results) -> str:
-    """Markdown."""
+def table(results: Results, shown: str) -> str:
+    """Markdown; rows that are `shown` already, and that nothing new is known of, stay."""
     titles = (
         "place", "isolation", "own namespaces", "store", "run", "/proc in it", "exec", "two containers talk",
         "notebook 01", "tests", "apt-get, useradd", "pushed", "its owners",
     )  # fmt: skip
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for name, found in sorted(results.items()):
+    rows = {line.split(" | ")[0].lstrip("| "): line for line in shown.strip().splitlines()[2:]}
+    for name, found in results.items():
         doctor = found["doctor"]
         assert isinstance(doctor, dict)
         namespaces = " ".join(doctor.get("namespaces", ())) or "–"
@@ -163,8 +165,9 @@ def table(results: Results) -> str:
             f"yes, {found['apt_s']} s{' *' * bool(found.get('apt_option'))}" if apt == "fine" else _mark(apt),
             _mark(found.get("pushed")), _mark(found.get("owners")),
         ]  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+        rows[name] = f"| {' | '.join(map(str, cells))} |"
+    head = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    return "\n".join((*head, *(rows[name] for name in sorted(rows)))) + "\n"
 
 
 def _mark(said: object) -> str:

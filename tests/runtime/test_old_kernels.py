@@ -132,3 +132,26 @@ def test_who_is_to_run_again_does(box: Run) -> None:
             break
         time.sleep(0.1)
     assert said.count("turn") == 3
+
+
+LEAVES = """\
+mkdir -p /deeper
+seen() { for up in / /../../../../../../../../../.. "$@"; do cat "$up$0" 2>/dev/null && echo "seen through $up"; done; }
+seen
+cd /deeper; for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do cd ..; done; seen .
+chroot / /bin/true && echo chroot
+unshare -r true && echo userns; unshare -m true && echo mountns
+nsenter -t 1 -m true && echo entered
+for kind in proc tmpfs sysfs; do mount -t $kind none /deeper && echo $kind; done; mount -o bind / /deeper && echo bound
+mknod /disk b 8 0; test -b /disk && echo disk; mknod /memory c 1 1; test -c /memory && echo memory
+for n in 3 4 5 6 7 8 9 10 11 12; do seen /proc/self/fd/$n /dev/fd/$n; ( cat <&$n ) 2>/dev/null && echo "fd $n"; done
+echo tried
+"""
+
+
+def test_nobody_leaves_a_chroot_on_such_a_kernel(box: Run, tmp_path: Path) -> None:
+    """No Landlock stands behind it there, and for root the same root is outside."""
+    canary = tmp_path / "canary"
+    canary.write_text("alive")
+    assert box("run", "--rm", "box", "sh", "-c", f"({LEAVES}) 2>/dev/null", str(canary)) == (0, "tried\n")
+    assert canary.read_text() == "alive"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from machine import children_of, until
 from nbcontain.errors import StoreError
 from nbcontain.store.layout import Layout
 
@@ -220,6 +221,31 @@ def test_check_says_what_could_be_better_and_builds_nothing(nbcontain: Nbcontain
     good = "FROM box\nUSER me\nCMD echo $NOT_OURS\n"
     assert nbcontain("build", "--call=check", "-f", "-", ".", stdin=f"# check=skip=all\n{good}").returncode == 0
     assert nbcontain("build", "--call=summary", "-f", "-", ".", stdin=good).returncode == 1
+
+
+def words_of(pid: int | str) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def test_a_command_has_nothing_made_for_a_container_that_nobody_asked_for(
+    profile: str, nbcontain: Nbcontain, root: Path
+) -> None:
+    command = [sys.executable, "-m", "nbcontain", "run", "--rm", "box", "sh", "-c", "echo up; exec sleep 60"]
+    with subprocess.Popen(command, env={**os.environ, "NBCONTAIN_ROOT": str(root)}, stdout=subprocess.PIPE) as running:
+        try:
+            assert running.stdout is not None
+            assert running.stdout.readline() == b"up\n"
+            alike = [words_of(each) for each in children_of(running.pid)]
+            (words,) = [each for each in alike if b"nbcontain.runtime.zygote" in each]
+            # Long enough for a kernel's zygote to begin with it.
+            time.sleep(1)
+            # Itself, the supervisor, and who answers some calls for the kernel where there is one id.
+            expected = 2 + (profile == "rootless-single")
+            until(lambda: [words_of(each) for each in os.listdir("/proc")].count(words) == expected)
+        finally:
+            running.terminate()
 
 
 # --- the end --------------------------------------------------------------------------------------

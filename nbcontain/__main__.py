@@ -19,13 +19,49 @@ _FAILED = 125
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit status: the container's own, or docker's 1, 125, 126, 127, 130."""
+    """Run one command and give its exit status: the container's own, or docker's 1, 125, 126, 127, 130.
+
+    Those of this process's own command line end it, if nothing is left to be done.
+    """
+    if words is not None:
+        return _status(list(words))
+    status = _status(sys.argv[1:])
+    _leave(status)
+    return status
+
+
+def _leave(status: int) -> None:
+    """End without Python's farewell, which takes apart what goes with the process. Not where somebody wants to be
+    called at the end, or works on until then."""
+    import atexit
+
+    threading = sys.modules.get("threading")
+    goes_on = threading is not None and any(not each.daemon for each in threading.enumerate()[1:])
+    called = getattr(atexit, "_ncallbacks", lambda: 1)()
+    if goes_on or called or "concurrent.futures.thread" in sys.modules:
+        return
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    except (OSError, ValueError):
+        # Which the farewell tells of.
+        return
+    os._exit(status)
+
+
+def _status(words: list[str]) -> int:
+    """Run one command."""
+    # Modules are no garbage: to look for some while they are made takes a tenth of a short command's time.
+    gc.disable()
+    # Before anything that is needed here is imported: it takes longer than that.
+    zygote = _begun(words)
     from nbcontain.errors import ContainerFailed, NbcontainError
     from nbcontain.options import HelpAsked
 
-    words = list(sys.argv[1:] if words is None else words)
     try:
-        return _run(words)
+        status = _run(words, zygote)
+        sys.stdout.flush()
+        return status
     except HelpAsked as asked:
         print(asked, end="")
         return 0
@@ -48,20 +84,23 @@ def main(words: Sequence[str] | None = None) -> int:
         # Whoever read us has gone (head, a closed pager): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    finally:
+        gc.enable()
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], zygote: Zygote | None) -> int:
+    import argparse
+
     from nbcontain.commands import overview, parse_words
 
+    # Its words are English, as ours are: to look for others takes a module, and the disk for each of them.
+    argparse._ = str  # type: ignore[attr-defined]
     if not words or words[0] in ("--help", "-h", "help"):
         print("nbcontain: a container engine without a daemon\n\nusage: nbcontain COMMAND [OPTIONS]\n")
         print(overview())
         return 0
     if words[0] == "--version":
         words = ["version"]
-    # Modules are no garbage: to look for some while they are made takes a tenth of a short command's time.
-    gc.disable()
-    zygote = _begun(words)
     command, options = parse_words("", words)
     from nbcontain.draw import draw
     from nbcontain.engine import Engine
@@ -73,14 +112,14 @@ def _run(words: list[str]) -> int:
         try:
             code = draw(command.function(engine, options))
         except NbcontainError as error:
-            error.exit_status = _status(command.name, error)
+            error.exit_status = _exit_status(command.name, error)
             raise
         if engine.place.is_new:
             print(f"{engine.place.notice}; NBCONTAIN_ROOT names another place", file=sys.stderr)
         return code
 
 
-def _status(verb: str, error: NbcontainError) -> int:
+def _exit_status(verb: str, error: NbcontainError) -> int:
     """As docker: 125 is for who runs a container, and for a line that cannot be read; of exec, 126 for a program that
     did not come to run, and else 1. A program's own status is passed on.
     """
@@ -93,7 +132,7 @@ def _status(verb: str, error: NbcontainError) -> int:
 
 def _begun(words: Sequence[str]) -> Zygote | None:
     """What containers come from, for a command that is going to need it: it starts while the command is imported."""
-    if words[0] not in _STARTING or (words[0] == "doctor" and "--cached" in words):
+    if not words or words[0] not in _STARTING or (words[0] == "doctor" and "--cached" in words):
         return None
     from nbcontain.runtime.zygotes import Zygote
 

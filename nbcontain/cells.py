@@ -21,6 +21,7 @@ from nbcontain.exchange import Exchange
 from nbcontain.handles import Container
 from nbcontain.options import option, parse, parser_of, with_defaults
 from nbcontain.runtime.annotations import DEFAULT_PATH
+from nbcontain.runtime.bundle_writer import write_spec
 from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.values import dataclass, field, replace
 
@@ -182,7 +183,7 @@ def _set_program(container: Container, script: Script, place: list[str]) -> None
     path = f"/{script.name(interpreter)}"
     container.engine.transfers.write(container, path, script.text.encode(), 0o755)
     args = script.command(interpreter, path)
-    container.bundle.write_spec(replace(spec, process=replace(spec.process, args=args)))
+    write_spec(container.bundle, replace(spec, process=replace(spec.process, args=args)))
     container.bundle.write_info(command=args)
     place.append(path)
 

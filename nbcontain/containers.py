@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from nbcontain.errors import AmbiguousContainer, ContainerNotFound, NameTaken, StoreError, did_you_mean
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
@@ -16,9 +16,14 @@ from nbcontain.store import files
 from nbcontain.store.layout import Layout
 from nbcontain.values import dataclass, replace
 
+if TYPE_CHECKING:
+    from nbcontain.runtime.bundle_writer import Put
+
 C = TypeVar("C", bound=Container)
-_RACY_NS = 2_000_000_000
-"""A file changed this shortly before it was read may change again within its time stamp's grain."""
+_RACY_NS, _COARSE_NS = 20_000_000, 2_000_000_000
+"""A file changed this shortly before it was read may change again within its time stamp's grain: ten milliseconds at
+most where the stamp has parts of a second, a second or two where it has none."""
+_SECOND_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,12 @@ class Containers(Generic[C]):
 
     def all(self) -> list[C]:
         """Every container that is whole, newest first."""
+        ids, now_ns = self._ids(), time.time_ns()
+        found = [each for each in (self._container(container_id, now_ns) for container_id in ids) if each is not None]
+        return sorted(found, key=lambda each: each.info.created, reverse=True)
+
+    def _ids(self) -> list[str]:
+        """What there are directories of; of others nothing is remembered any more."""
         try:
             ids = os.listdir(self._layout.containers)
         except FileNotFoundError:
@@ -50,26 +61,23 @@ class Containers(Generic[C]):
                 f"the store at {self._layout.root} is somebody else's", why=error.strerror or "",
                 hint="Set NBCONTAIN_ROOT to a directory of yours.",
             ) from error
-        now_ns = time.time_ns()
-        found = [each for each in (self._container(container_id, now_ns) for container_id in ids) if each is not None]
         self._known = {container_id: known for container_id in ids if (known := self._known.get(container_id))}
-        return sorted(found, key=lambda each: each.info.created, reverse=True)
+        return ids
 
     def _container(self, container_id: str, now_ns: int) -> C | None:
         """The container of that directory; None if it is not whole, or is being removed while we look."""
         known = self._known.get(container_id)
         path = known.path if known else self._layout.container(container_id)
-        try:
-            status = os.stat(f"{path}/container.json")
-        except OSError:
+        seen = _seen(path)
+        if not seen:
             return None
-        seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if known is not None and known.seen == seen:
             return self._handle(Bundle(path, known.info))
         container = self._handle(Bundle(path))
         if not _is_there(container):
             return None
-        if now_ns - status.st_ctime_ns > _RACY_NS:
+        changed_ns = seen[-1]
+        if now_ns - changed_ns > (_RACY_NS if changed_ns % _SECOND_NS else _COARSE_NS):
             self._known[container_id] = _Known(path, seen, container.info)
         return container
 
@@ -107,29 +115,60 @@ class Containers(Generic[C]):
     def rename(self, container: Container, name: str) -> None:
         """Give it a name that no other has. Raises NameTaken."""
         with files.lock(self._layout.names_lock, exclusive=True):
-            self._refuse_taken(name, {each.name: each for each in self.all()})
+            self.refuse_taken(name)
             container.bundle.write_info(name=name)
 
-    def _refuse_taken(self, name: str, taken: Mapping[str, C]) -> None:
-        if name in taken:
+    def refuse_taken(self, name: str) -> None:
+        """Raises NameTaken if one has this name; only under the lock it is certain that none is going to."""
+        holder = self._holder(name) if name else None
+        if holder is not None:
             raise NameTaken(
                 f"there is a container named {name} already",
-                why=f"{taken[name].id[:12]} of {taken[name].image}, {taken[name].status}",
+                why=f"{holder.id[:12]} of {holder.image}, {holder.status}",
                 hint=f"%container rm {name}, or choose another --name",
             )
 
-    @contextmanager
-    def naming(self, info: ContainerInfo) -> Iterator[ContainerInfo]:
-        """Hold the lock under which no other container takes the same name, and give the info its name."""
-        with files.lock(self._layout.names_lock, exclusive=True):
-            taken = {each.name: each for each in self.all()}
-            self._refuse_taken(info.name, taken)
-            from nbcontain import names
+    def _holder(self, name: str) -> C | None:
+        """Who has this name. Asked by each of many that are made at once, while others wait for the lock."""
+        now_ns = time.time_ns()
+        for container_id in self._ids():
+            known = self._known.get(container_id)
+            if known is not None and known.info.name != name and known.seen == _seen(known.path):
+                continue
+            each = self._container(container_id, now_ns)
+            if each is not None and each.name == name:
+                return each
+        return None
 
-            name = info.name
-            while not name or name in taken:
-                name = names.random_name()
-            yield replace(info, name=name)
+    def naming(self, info: ContainerInfo, put: Put) -> ContainerInfo:
+        """Have a new container written down, with the name that it was given or one of ours. Raises NameTaken."""
+        if info.name:
+            put(info, self._taking(info.name))
+            return info
+        from nbcontain import names
+
+        while True:
+            named = replace(info, name=names.random_name())
+            # Somebody has it: another one then.
+            with suppress(NameTaken):
+                put(named, self._taking(named.name))
+                return named
+
+    @contextmanager
+    def _taking(self, name: str) -> Iterator[None]:
+        """Hold the lock under which no other container takes the same name."""
+        with files.lock(self._layout.names_lock, exclusive=True):
+            self.refuse_taken(name)
+            yield
+
+
+def _seen(path: Path) -> tuple[int, ...]:
+    """What a container.json is known again by; nothing where there is none. When it changed comes last."""
+    try:
+        status = os.stat(f"{path}/container.json")
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _is_there(container: Container) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TextIO
 
-from nbcontain.display.ansi import sanitized
+from nbcontain.display.harmless import sanitized
 from nbcontain.display.table import Table
 from nbcontain.display.values import Board, Confirm, Document, InProgress, Interactive, Lines, Live, Log, Raw, Verdict
 from nbcontain.errors import Interrupted

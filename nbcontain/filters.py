@@ -39,8 +39,8 @@ _NOT_HERE = {
 }  # fmt: skip
 _STATUSES = ("created", "running", "exited", "lost", "dead", "paused", "restarting", "removing")
 _HEALTH = ("starting", "healthy", "unhealthy", "none")
-_DURATION = re.compile(r"([+-]?)((?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h|d|w))+")
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d|w)")
+_DURATION = r"([+-]?)((?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h|d|w))+"
+_PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d|w)"
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -267,8 +267,8 @@ def instant(text: str, now: float | None = None, *, word: str = "until") -> floa
 
     Gives seconds since the epoch. Raises UsageError.
     """
-    if _DURATION.fullmatch(text):
-        amount = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    if re.fullmatch(_DURATION, text):
+        amount = sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text))
         return (time.time() if now is None else now) - (-amount if text.startswith("-") else amount)
     if re.fullmatch(r"\d{1,15}(\.\d{1,9})?", text):
         return float(text)

@@ -20,6 +20,7 @@ from nbcontain.network.tunnels import (
 )
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime.annotations import WAY_OUT, WITHIN
+from nbcontain.runtime.bundle_writer import write_spec
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.rungs import FURNITURE
 from nbcontain.store import files
@@ -81,7 +82,7 @@ def join(engine: Engine, container: Container, other: Container) -> None:
     annotations = {name: text for name, text in spec.annotations.items() if name != WAY_OUT}
     if others_way:
         annotations[WAY_OUT] = others_way
-    container.bundle.write_spec(replace(spec, linux=linux, mounts=mounts, annotations=annotations))
+    write_spec(container.bundle, replace(spec, linux=linux, mounts=mounts, annotations=annotations))
 
 
 def be_born(container: Container, spec: Spec, *, within: str, way_out: str = "") -> None:
@@ -92,4 +93,4 @@ def be_born(container: Container, spec: Spec, *, within: str, way_out: str = "")
     said = {name: text for name, text in ((WITHIN, within), (WAY_OUT, way_out)) if text}
     others = {name: text for name, text in spec.annotations.items() if name not in (WITHIN, WAY_OUT)}
     if spec.annotations != others | said:
-        container.bundle.write_spec(replace(spec, annotations=others | said))
+        write_spec(container.bundle, replace(spec, annotations=others | said))

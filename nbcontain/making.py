@@ -17,7 +17,8 @@ from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.spec_codec import spec_to_text
 from nbcontain.proxies import proxies
 from nbcontain.runtime import certificates
-from nbcontain.runtime.bundle import Bundle, ContainerInfo, is_unusual
+from nbcontain.runtime.bundle import ContainerInfo
+from nbcontain.runtime.bundle_writer import is_unusual, write
 from nbcontain.runtime.generate import generate
 from nbcontain.runtime.lifetimes import health_of, log_of, restart_of
 from nbcontain.runtime.rungs import admit, fitted
@@ -95,7 +96,8 @@ def made(
         files = id_ranges.files_of(engine, image)
         active = engine.store.snapshots.prepare(container_id, files, durable=not options.remove)
         try:
-            with mounting.held(), containers.naming(info) as named:
+            with mounting.held():
+                containers.refuse_taken(info.name)
                 if tells and mounting.mounts:
                     # Not before somebody has looked at what it mounts: with that an automounter begins, and a copy of
                     # the mounts from before would not have it.
@@ -103,7 +105,7 @@ def made(
                 if tells:
                     tells.root(container_id, active.mounts, volatile=options.remove)
                 settled = ids.settled(spec, engine.containers, container_id)
-                bundle = Bundle.write(path, settled, active.mounts, named, text, trusted.files)
+                bundle = write(path, settled, active.mounts, info, text, trusted.files, containers.naming)
                 mounting.furnish()
         except BaseException:
             engine.store.snapshots.discard(active)

@@ -16,7 +16,7 @@ _FIELDS = {
     "allProxy": "ALL_PROXY",
 }  # fmt: skip
 """What config.json calls them below `proxies.default`, and what programs do."""
-_AT_HOME = re.compile(r"(?:\w+://)?(?:[^@/]*@)?(?:localhost|127\.[\d.]+|\[?::1\]?)(?::\d+)?/?", re.ASCII)
+_AT_HOME = r"(?a)(?:\w+://)?(?:[^@/]*@)?(?:localhost|127\.[\d.]+|\[?::1\]?)(?::\d+)?/?"
 
 
 def proxies(environ: Mapping[str, str], *, shares_network: bool) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def proxies(environ: Mapping[str, str], *, shares_network: bool) -> tuple[str, .
     found = {name: value for name in _FIELDS.values() if (value := environ.get(name.lower()) or environ.get(name, ""))}
     found |= _configured(environ)
     if not shares_network:
-        found = {name: value for name, value in found.items() if name == "NO_PROXY" or not _AT_HOME.fullmatch(value)}
+        found = {n: said for n, said in found.items() if n == "NO_PROXY" or not re.fullmatch(_AT_HOME, said)}
     if found.keys() <= {"NO_PROXY"}:
         return ()
     return tuple(f"{each}={value}" for name, value in sorted(found.items()) for each in (name, name.lower()))

@@ -16,7 +16,7 @@ from typing import Any
 
 from nbcontain.consoles import Session, Size
 from nbcontain.detach_keys import DetachKeys, parse
-from nbcontain.display.ansi import sanitized
+from nbcontain.display.harmless import sanitized
 from nbcontain.display.values import Interactive
 from nbcontain.errors import UsageError
 from nbcontain.events import Event, Finished, Started

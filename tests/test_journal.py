@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from nbcontain.errors import Cancelled, Span
 from nbcontain.events import Finished, Notice, Output, Progress, Record, Started, decode, encode, scope
 from nbcontain.journal import FileJournal, MemoryJournal
-from nbcontain.linux import watching
+from nbcontain.linux import syscalls
+from nbcontain.linux.watching import Watch
 from nbcontain.runtime import output_lines
 from nbcontain.task import Task
 
@@ -146,7 +147,7 @@ def test_a_file_is_followed_too_where_the_kernel_watches_nothing_more(
     def refused(*_: object) -> int:
         raise OSError(errno.EMFILE if limit == "instances" else errno.ENOSPC, "no more")
 
-    monkeypatch.setattr(watching, "inotify_init" if limit == "instances" else "inotify_add_watch", refused)
+    monkeypatch.setattr(syscalls, "inotify_init" if limit == "instances" else "inotify_add_watch", refused)
     path = tmp_path / "journal.jsonl"
     journal = FileJournal(path)
     journal.open()
@@ -161,21 +162,49 @@ def test_a_file_is_followed_too_where_the_kernel_watches_nothing_more(
     assert [type(each.event) for each in seen] == [Started, Finished]
 
 
-def test_who_follows_and_never_reads_keeps_nothing_watched(tmp_path: Path) -> None:
-    def watches() -> int:
-        found = 0
-        for fd in os.listdir("/proc/self/fd"):
-            with suppress(FileNotFoundError):  # Somebody's thread has closed it since.
-                found += "inotify" in os.readlink(f"/proc/self/fd/{fd}")
-        return found
+def opened(*words: str) -> int:
+    """How many of this process's descriptors are of such a thing."""
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # Somebody's thread has closed it since.
+            found += any(word in os.readlink(f"/proc/self/fd/{fd}") for word in words)
+    return found
 
-    before = watches()
+
+def test_who_follows_and_never_reads_keeps_nothing_watched(tmp_path: Path) -> None:
+    before = opened("inotify", str(tmp_path))
     for _ in range(5):
         FileJournal(tmp_path / "journal.jsonl", lambda: True).follow()
+    watch = Watch(tmp_path)
+    while not opened("inotify"):
+        watch.wait(0.01)
+    del watch
     deadline = time.monotonic() + 10
-    while watches() > before and time.monotonic() < deadline:
+    while opened("inotify", str(tmp_path)) > before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert watches() <= before
+    assert opened("inotify", str(tmp_path)) <= before
+
+
+def test_the_kernel_is_asked_to_tell_of_what_takes_longer_than_a_moment(tmp_path: Path) -> None:
+    """To end an instance takes ten milliseconds, which the end of a process waits for."""
+    journal = FileJournal(tmp_path / "journal.jsonl", lambda: True)
+    journal.append(Started("t", "t"))
+    before = opened("inotify")
+    records = journal.follow()
+    assert isinstance(next(records).event, Started)
+    threading.Timer(0.01, journal.append, (Output("t", "stdout", b"soon"),)).start()
+    assert next(records).event == Output("t", "stdout", b"soon")
+    assert opened("inotify") == before
+    threading.Timer(0.3, journal.append, (Output("t", "stdout", b"late"),)).start()
+    # It goes away meanwhile, as with --rm, and may still be written to.
+    threading.Timer(0.02, os.rename, (tmp_path, tmp_path.with_name("gone"))).start()
+    assert next(records).event == Output("t", "stdout", b"late")
+    assert opened("inotify") == before + 1
+    began = time.monotonic()
+    threading.Timer(0.2, journal.append, (Finished("t", "done"),)).start()
+    assert isinstance(next(records).event, Finished)
+    assert time.monotonic() - began < 1
+    os.rename(tmp_path.with_name("gone"), tmp_path)
 
 
 def test_who_stops_before_anything_was_read_lets_go_of_all_that_was_opened(tmp_path: Path) -> None:

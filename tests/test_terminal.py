@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from machine import children_of, until
 from nbcontain.errors import StoreError
 from nbcontain.store.layout import Layout
 
@@ -220,3 +221,81 @@ def test_check_says_what_could_be_better_and_builds_nothing(nbcontain: Nbcontain
     good = "FROM box\nUSER me\nCMD echo $NOT_OURS\n"
     assert nbcontain("build", "--call=check", "-f", "-", ".", stdin=f"# check=skip=all\n{good}").returncode == 0
     assert nbcontain("build", "--call=summary", "-f", "-", ".", stdin=good).returncode == 1
+
+
+def words_of(pid: int | str) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def test_a_command_has_nothing_made_for_a_container_that_nobody_asked_for(
+    profile: str, nbcontain: Nbcontain, root: Path
+) -> None:
+    command = [sys.executable, "-m", "nbcontain", "run", "--rm", "box", "sh", "-c", "echo up; exec sleep 60"]
+    with subprocess.Popen(command, env={**os.environ, "NBCONTAIN_ROOT": str(root)}, stdout=subprocess.PIPE) as running:
+        try:
+            assert running.stdout is not None
+            assert running.stdout.readline() == b"up\n"
+            alike = [words_of(each) for each in children_of(running.pid)]
+            (words,) = [each for each in alike if b"nbcontain.runtime.zygote" in each]
+            # Long enough for a kernel's zygote to begin with it.
+            time.sleep(1)
+            # Itself, the supervisor, and who answers some calls for the kernel where there is one id.
+            expected = 2 + (profile == "rootless-single")
+            until(lambda: [words_of(each) for each in os.listdir("/proc")].count(words) == expected)
+        finally:
+            running.terminate()
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+_LAST = "__del__ = lambda _, write=__import__('os').write: write(2, b'farewell')"
+
+
+def ended(before: str, *words: str, **how: object) -> subprocess.CompletedProcess[bytes]:
+    """The command, in an interpreter that has done something before, and says so when it is taken apart."""
+    program = (
+        f"import sys; sys.last = type('Last', (), dict({_LAST}))()\n{before}\n"
+        "from nbcontain.__main__ import main; sys.exit(main())"
+    )
+    how = {"stdout": subprocess.PIPE, **how}
+    return subprocess.run([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, check=False, **how)  # type: ignore[call-overload,no-any-return]
+
+
+def test_a_command_ends_without_taking_its_interpreter_apart() -> None:
+    done = ended("", "run", "--help")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"make a container of an image and run it" in done.stdout
+    done = ended("", "run", "--nothing")
+    assert done.returncode == 125
+    assert b"UsageError" in done.stderr
+    assert b"farewell" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("import atexit; atexit.register(print, 'at exit')", b"at exit"),
+        ("import threading; threading.Timer(0.3, print, ('by a thread',)).start()", b"by a thread"),
+    ],
+)
+def test_who_wants_to_be_called_at_the_end_is_called(before: str, said: bytes) -> None:
+    done = ended(before, "--help")
+    assert (done.returncode, done.stderr) == (0, b"farewell")
+    assert said in done.stdout
+
+
+def test_who_has_read_enough_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = ended("", "--help", stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_what_cannot_be_said_at_the_end_is_told() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = ended("", "--help", stdout=full)
+    assert done.returncode != 0
+    assert b"No space left on device" in done.stderr

@@ -7,33 +7,19 @@ that reorder text (Trojan Source) are written out. Nothing is ever interpreted b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
+from nbcontain.display.harmless import LINE_CHARACTERS, SUSPECT, TOKEN, pattern, written_out
 from nbcontain.values import dataclass
 
-LINE_CHARACTERS = 4096
-"""A longer line is cut, with an ellipsis."""
 _REST_BYTES = 4 * LINE_CHARACTERS + 4
 """An unfinished line that grows over this is cut at once; a character has at most four bytes."""
-
-_BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-_SEPARATORS = "\u2028\u2029"
-_SUSPECT = rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}{_SEPARATORS}\ufffe\uffff]"
-_TOKEN = (
-    r"(?:\x1b\[|\x9b)(?P<parameters>[0-?]{0,64})[ -/]{0,8}(?P<final>[@-~])"
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n\r]{0,4096}(?:\x07|\x1b\\|\x9c)"  # OSC, DCS …: a string
-    r"|\x1b[ -/]{0,8}[0-~]?"
-    rf"|(?P<control>[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}{_SEPARATORS}\ufffe\uffff])"
-)
 _UNFINISHED = (
     r"(?:(?:\x1b\[|\x9b)[0-?]{0,64}[ -/]{0,8}|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n\r]{0,4096}\x1b?"
     r"|\x1b[ -/]{0,8})\Z"
 )
-_pattern = cache(re.compile)
-"""Compiled when something has to be looked for: most text of a terminal's command is plain."""
 
 
 class Style(NamedTuple):
@@ -125,7 +111,7 @@ def unfinished(pen: Pen, source: str = "stdout") -> Line | None:
 
 def settle(text: str, style: Style = PLAIN) -> tuple[tuple[Run, ...], Style]:
     """One line as it stands when all its control functions were carried out, and the style after it."""
-    if not _pattern(_SUSPECT).search(text):
+    if not pattern(SUSPECT).search(text):
         cut = text if len(text) <= LINE_CHARACTERS else text[:LINE_CHARACTERS] + "…"
         return ((Run(cut, style),) if cut else ()), style
     cells: list[tuple[str, Style]] = []
@@ -145,13 +131,6 @@ def settle(text: str, style: Style = PLAIN) -> tuple[tuple[Run, ...], Style]:
     return _runs(cells, len(text) > 4 * LINE_CHARACTERS), style
 
 
-def sanitized(text: str) -> str:
-    """Text for a stream that understands SGR, CR, LF, tab and backspace; everything else is dropped."""
-    if not _pattern(_SUSPECT).search(text):
-        return text
-    return _pattern(_TOKEN).sub(_kept, text)
-
-
 def split_unfinished(text: str) -> tuple[str, str]:
     """Text up to a control function that is not whole yet, and that."""
     start = max(text.rfind("\x1b", max(0, len(text) - 4200)), text.rfind("\x9b", max(0, len(text) - 80)))
@@ -159,16 +138,9 @@ def split_unfinished(text: str) -> tuple[str, str]:
         return text, ""
     # A string's terminator begins with ESC itself: then the function began before.
     earlier = text.rfind("\x1b", max(0, start - 4200), start) if text[start:] == "\x1b" else -1
-    if earlier >= 0 and _pattern(_UNFINISHED).match(text, earlier):
+    if earlier >= 0 and pattern(_UNFINISHED).match(text, earlier):
         return text[:earlier], text[earlier:]
-    return (text[:start], text[start:]) if _pattern(_UNFINISHED).match(text, start) else (text, "")
-
-
-def visible(text: str) -> str:
-    """A name or label in one line: whatever is not printable is written out as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return (text[:start], text[start:]) if pattern(_UNFINISHED).match(text, start) else (text, "")
 
 
 # --- SGR (ECMA-48 8.3.117) --------------------------------------------------------------------
@@ -262,7 +234,7 @@ def _nearest(red: int, green: int, blue: int) -> int:
 def _pieces(text: str) -> Iterator[str | tuple[str, str]]:
     """Printable text, and the few control functions that mean something."""
     position = 0
-    for match in _pattern(_TOKEN).finditer(text):
+    for match in pattern(TOKEN).finditer(text):
         if match.start() > position:
             yield text[position : match.start()]
         position = match.end()
@@ -277,22 +249,10 @@ def _pieces(text: str) -> Iterator[str | tuple[str, str]]:
             yield "return", ""
         elif match["control"] == "\b":
             yield "back", ""
-        elif match["control"] and (written := _written_out(match["control"])):
+        elif match["control"] and (written := written_out(match["control"])):
             yield written
     if position < len(text):
         yield text[position:]
-
-
-def _written_out(control: str) -> str:
-    """Reordering characters and the like are shown, since dropping them would hide that something is there."""
-    return control.encode("unicode_escape").decode() if ord(control) > 0x9F else ""
-
-
-def _kept(match: re.Match[str]) -> str:
-    if match["final"] == "m" and not set(match["parameters"]) & set("<=>?"):
-        return f"\x1b[{match['parameters'].replace(':', ';')}m"
-    control = match["control"] or ""
-    return control if control in "\r\b" else _written_out(control)
 
 
 def _place(cells: list[tuple[str, Style]], column: int, text: str, style: Style) -> int:

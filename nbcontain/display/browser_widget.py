@@ -13,8 +13,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from nbcontain.display.ansi import visible
 from nbcontain.display.assets import module
+from nbcontain.display.harmless import visible
 from nbcontain.display.html import style_sheet
 from nbcontain.display.opened import Opened
 from nbcontain.display.widgets import answer_while_busy

@@ -10,7 +10,7 @@ from typing import Any
 
 from nbcontain.anatomy import LayerPart, Layers
 from nbcontain.display import html
-from nbcontain.display.ansi import visible
+from nbcontain.display.harmless import visible
 from nbcontain.display.table import Column, Table
 from nbcontain.display.words import count, size
 from nbcontain.errors import NbcontainError

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nbcontain.anatomy import TreeAt
 from nbcontain.display import html
-from nbcontain.display.ansi import visible
+from nbcontain.display.harmless import visible
 from nbcontain.display.words import count, size
 from nbcontain.store.contents import File
 from nbcontain.store.file_trees import Node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbcontain.build.lint import CheckReport
 from nbcontain.display import html
-from nbcontain.display.ansi import visible
+from nbcontain.display.harmless import visible
 from nbcontain.display.words import count
 from nbcontain.dockerfile.ast import Remark
 from nbcontain.dockerfile.rules import CHECKS, HINTS, RULES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from nbcontain.display.ansi import visible
+from nbcontain.display.harmless import visible
 from nbcontain.display.template import Template
 from nbcontain.display.template_functions import FUNCTIONS, Method
 from nbcontain.display.values import Lines

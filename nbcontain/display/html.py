@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from nbcontain.display import words
-from nbcontain.display.ansi import Line, visible
+from nbcontain.display.ansi import Line
 from nbcontain.display.assets import text_of
+from nbcontain.display.harmless import visible
 from nbcontain.values import dataclass
 
 GLYPHS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from nbcontain.build.lint import CheckReport
 from nbcontain.build.outline import Input, Outline, Target
-from nbcontain.display.ansi import visible
+from nbcontain.display.harmless import visible
 from nbcontain.display.table import Column, Table
 from nbcontain.display.words import count
 from nbcontain.dockerfile.rules import CHECKS, RULES

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nbcontain.display import html, words
-from nbcontain.display.ansi import Line, visible
+from nbcontain.display.ansi import Line
+from nbcontain.display.harmless import visible
 from nbcontain.display.html import Picture, Since
 from nbcontain.display.meters import Meters, meters_html, meters_text
 from nbcontain.display.text import notice_lines, one_line, summary, tail_lines

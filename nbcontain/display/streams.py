@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Literal, Protocol, TextIO
 
 from nbcontain.display import words
-from nbcontain.display.ansi import sanitized, split_unfinished
+from nbcontain.display.ansi import split_unfinished
+from nbcontain.display.harmless import sanitized
 from nbcontain.values import dataclass
 
 StreamName = Literal["stdout", "stderr"]

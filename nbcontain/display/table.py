@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from nbcontain.display import words
-from nbcontain.display.ansi import visible
+from nbcontain.display.harmless import visible
 from nbcontain.values import dataclass, field
 
 Look = Literal["", "num", "code", "words", "wide", "graph", "tree", "mark"]

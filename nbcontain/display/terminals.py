@@ -21,8 +21,9 @@ from typing import Any
 from nbcontain.consoles import Session
 from nbcontain.detach_keys import DetachKeys, parse
 from nbcontain.display import html
-from nbcontain.display.ansi import Line, Pen, Run, unfinished, visible, write
+from nbcontain.display.ansi import Line, Pen, Run, unfinished, write
 from nbcontain.display.direct import Direct, Page, runtime_directory
+from nbcontain.display.harmless import visible
 from nbcontain.display.html import Picture, Since
 from nbcontain.display.surface import display, snapshot, widget_bundle
 from nbcontain.errors import NbcontainError

@@ -11,7 +11,8 @@ repeated when it goes on.
 from __future__ import annotations
 
 from nbcontain.display import words
-from nbcontain.display.ansi import Line, visible
+from nbcontain.display.ansi import Line
+from nbcontain.display.harmless import visible
 from nbcontain.display.view import TaskView, View
 from nbcontain.events import Finished, Notice, Output, Record, Started
 

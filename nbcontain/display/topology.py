@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
-from nbcontain.display.ansi import visible
+from nbcontain.display.harmless import visible
 from nbcontain.network.model import Endpoint, Network, PortMapping, Sandbox
 from nbcontain.values import dataclass
 

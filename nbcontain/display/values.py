@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from nbcontain.display.ansi import sanitized
+from nbcontain.display.harmless import sanitized
 from nbcontain.display.table import Table
 from nbcontain.events import Emit, Record
 from nbcontain.task import Task

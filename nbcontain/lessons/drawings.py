@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from nbcontain.display.ansi import visible
+from nbcontain.display.harmless import visible
 from nbcontain.display.words import count, size
 from nbcontain.engine import Engine
 from nbcontain.values import dataclass

@@ -5,21 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import NetworkError
 from nbcontain.oci.digest import sha256
 from nbcontain.values import dataclass, field
 
-Address = IPv4Address | IPv6Address
-Block = IPv4Network | IPv6Network
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+    Address = IPv4Address | IPv6Address
+    Block = IPv4Network | IPv6Network
+else:
+    # Who has no addresses does not wait for the module that knows them.
+    Address = Block = object
 
 DEFAULT = "bridge"
 """The network of who asks for none: outbound and published ports, and no names, as docker's."""
 BUILT_IN = ("bridge", "host", "none")
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]*"
 _LINK_BYTES = 15
 """What the kernel keeps of an interface's name (IFNAMSIZ less the zero)."""
 
@@ -216,7 +221,7 @@ class Wish:
 
 def checked_name(name: str) -> str:
     """A network's name. Raises NetworkError."""
-    if _NAME.fullmatch(name) is None:
+    if re.fullmatch(_NAME, name) is None:
         raise NetworkError(
             f"{name!r} is no name for a network",
             why="letters, digits, _ . and - are, and it begins with one of the first two",
@@ -253,6 +258,8 @@ def is_ours(tag: str, link: str) -> bool:
 def mac_of(address: str, seed: str = "") -> str:
     """A locally administered MAC: of the IPv4 address, so that who gets an address again is found by old neighbours."""
     if address and "." in address:
+        from ipaddress import ip_address
+
         parts = ip_address(address).packed
         return ":".join(f"{byte:02x}" for byte in (0x02, 0x42, *parts))
     digest = sha256(f"{seed} {address}".encode()).digest()
@@ -276,6 +283,8 @@ def network_to_json(network: Network) -> dict[str, Any]:
 
 def network_from_json(document: Mapping[str, Any]) -> Network:
     """Raises ValueError, TypeError or KeyError for what is none."""
+    from ipaddress import ip_address, ip_network
+
     return Network(
         name=str(document["name"]), id=str(document["id"]), created=str(document["created"]),
         driver=str(document["driver"]), internal=bool(document["internal"]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import ip_address, ip_network
 
 from nbcontain.errors import UsageError
 from nbcontain.network.model import Attachment, PortMapping
@@ -15,8 +14,8 @@ LOOPBACK = "127.0.0.1"
 """Where a port is published unless an address is named: this machine alone, since notebooks run on shared ones."""
 PROTOCOLS = ("tcp", "udp")
 _LAST_PORT = 65535
-_MAC = re.compile(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}")
-_PORTS = re.compile(r"([0-9]+)(?:-([0-9]+))?")
+_MAC = r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}"
+_PORTS = r"([0-9]+)(?:-([0-9]+))?"
 _PUBLISH_HINT = "-p [ADDRESS:][HOST_PORT:]CONTAINER_PORT[/tcp|/udp], as in 8080:80 or 0.0.0.0:53:53/udp"
 
 
@@ -79,6 +78,8 @@ def _parts(text: str, whole: str) -> tuple[str, str, str]:
         return LOOPBACK, host, container
     if ":" in address and not whole.startswith("["):
         raise UsageError(f"-p {whole}: an IPv6 address stands in brackets", hint="-p [::1]:8080:80")
+    from ipaddress import ip_address
+
     try:
         if address == "localhost":
             address = LOOPBACK
@@ -88,7 +89,7 @@ def _parts(text: str, whole: str) -> tuple[str, str, str]:
 
 
 def _range(text: str, whole: str, what: str, least: int = 1) -> tuple[int, int]:
-    match = _PORTS.fullmatch(text)
+    match = re.fullmatch(_PORTS, text)
     if match is None:
         raise UsageError(f"invalid {what}: {text}", hint=_PUBLISH_HINT)
     first = int(match[1])
@@ -119,7 +120,7 @@ def unasked(exposed_ports: Sequence[str], asked: Sequence[PortMapping]) -> Itera
 
 def mac_address(text: str) -> str:
     """A MAC that a device can have. Raises UsageError."""
-    if _MAC.fullmatch(text) is None:
+    if re.fullmatch(_MAC, text) is None:
         raise UsageError(f"{text} is not a valid mac address", hint="--mac-address 92:d0:c6:0a:29:33")
     normal = text.lower().replace("-", ":")
     if int(normal[:2], 16) & 1 or normal == "00:00:00:00:00:00":
@@ -129,6 +130,8 @@ def mac_address(text: str) -> str:
 
 def address_of(text: str, version: int, flag: str) -> str:
     """Raises UsageError."""
+    from ipaddress import ip_address
+
     try:
         found = ip_address(text)
     except ValueError:
@@ -173,12 +176,12 @@ def attachment(text: str) -> Attachment:
     return found
 
 
-_ALIAS = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+_ALIAS = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?"
 
 
 def checked_alias(text: str) -> str:
     """A further name on a network. Raises UsageError."""
-    if _ALIAS.fullmatch(text) is None:
+    if re.fullmatch(_ALIAS, text) is None:
         raise UsageError(f"--network-alias {text!r} is no name of a host", hint="letters, digits, _ . and -")
     return text
 
@@ -198,6 +201,8 @@ def check_mtu(options: Mapping[str, str]) -> None:
 
 def subnets(blocks: Sequence[str], gateways: Sequence[str], ranges: Sequence[str]) -> list[list[str]]:
     """Each subnet with its gateway and range, as they were given beside each other. Raises UsageError."""
+    from ipaddress import ip_address, ip_network
+
     found = [[each, "", ""] for each in blocks]
     for place, what, texts in ((1, "gateway", gateways), (2, "range", ranges)):
         for text in texts:

@@ -20,9 +20,6 @@ from nbcontain.linux import starts
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
-from nbcontain.runtime.annotations import USERNS, WAY_OUT, WITHIN
-from nbcontain.runtime.filters import filter_of
-from nbcontain.runtime.hosts import HOSTS, network_files
 from nbcontain.store import files, holds
 from nbcontain.values import asdict, dataclass, field, replace
 
@@ -113,62 +110,12 @@ class ContainerInfo:
 class Bundle:
     """A container's directory. Equal handles may live in many processes."""
 
-    def __init__(self, path: Path, info: ContainerInfo | None = None) -> None:
+    def __init__(self, path: Path, info: ContainerInfo | None = None, lock_fd: int | None = None) -> None:
         """`info` is what its container.json says, where somebody knows that already."""
         self.path = path
-        self.lock_fd: int | None = None
+        self.lock_fd = lock_fd
         """Held between writing the bundle and handing it to its supervisor."""
         self._info = info
-
-    @classmethod
-    def write(cls, path: Path, spec: Spec, rootfs: Sequence[Mount], info: ContainerInfo, spec_text: str = "",
-              more: Mapping[str, bytes] | None = None) -> Bundle:  # fmt: skip
-        """Make a bundle; it is whole once container.json is there, which comes last. Holds its lock afterwards.
-
-        Synced unless the container is to be forgotten anyway. `spec_text` is the spec, if it is written already; `more`
-        are further files that it sees.
-        """
-        info = replace(info, unusual=is_unusual(spec), answers=_answered(info.answers, spec))
-        seccomp = filter_of(spec.linux.seccomp)
-        answers = _answers_of(info.answers)
-        keep = not (info.remove or info.build_step)
-        files.make_directory(path, durable=False)
-        bundle = cls(path)
-        try:
-            with files.disk(path):
-                bundle.lock()
-                files.make_new_directory(path / "rootfs")
-                # Whoever follows may do so from now on.
-                files.write_new(path / "journal.jsonl", b"")
-                shown = {**network_files(_name_of(spec), spec.annotations.get(HOSTS, "")), **(more or {})}
-                for name, data in shown.items():
-                    files.write_new(path / name, data, 0o644)
-                own = {
-                    "config.json": (spec_text or spec_codec.spec_to_text(spec)).encode(),
-                    "rootfs.json": json.dumps(spec_codec.mounts_to_json(rootfs)).encode(),
-                    **({"seccomp.bpf": seccomp} if seccomp else {}),
-                    **({"answers.bpf": answers} if answers else {}),
-                }
-                for name, data in own.items():
-                    files.write_new(path / name, data)
-                data = json.dumps(info_to_json(info)).encode()
-                if keep:
-                    # Only in the kernel: no supervisor writes one.
-                    from nbcontain.store import together
-
-                    together.sync(path, (*shown, *own))
-                    # The names before the one that says that all of them are there.
-                    files.sync_directory(path)
-                    files.sync_directory(path.parent)
-                    files.replace(path / "container.json", data)
-                else:
-                    files.write_new(path / "container.json", data)
-        except BaseException:
-            bundle.unlock()
-            files.remove_tree(path)
-            raise
-        bundle._info = info
-        return bundle
 
     # --- reading ---
 
@@ -191,7 +138,8 @@ class Bundle:
             name = self.path.name[:12]
             raise ContainerNotFound(f"{name} is gone", why="it was removed", hint="%container ps -a lists all")
 
-    def _is_durable(self) -> bool:
+    def is_durable(self) -> bool:
+        """Whether it is there after a power cut too."""
         try:
             return not (self.info.remove or self.info.build_step)
         except (OSError, ValueError, TypeError, AttributeError, StoreError):
@@ -281,12 +229,12 @@ class Bundle:
     def remove(self, remove_tree: Callable[[Path], None]) -> None:
         """Take it away: its name is free at once, and durably if it was. Idempotent."""
         rubbish = self.path.parent.parent / "tmp" / f".tmp-{self.path.name}"
-        is_durable = self._is_durable()
+        durable = self.is_durable()
         try:
             files.move(self.path, rubbish)
         except FileNotFoundError:
             return
-        if is_durable:
+        if durable:
             # Its layer goes next; a power cut must not bring back a container without one.
             files.sync_directory(self.path.parent)
         remove_tree(rubbish)
@@ -343,16 +291,6 @@ class Bundle:
         elif not self.is_paused():
             files.write_new(self.path / "paused", b"")
 
-    def write_spec(self, spec: Spec) -> None:
-        """Another spec for its next start."""
-        durable, words = self._is_durable(), _answered(self.info.answers, spec)
-        if answers := _answers_of(words):
-            files.replace(self.path / "answers.bpf", answers, durable=durable)
-        if (is_unusual(spec), words) != (self.info.unusual, self.info.answers):
-            self.write_info(unusual=is_unusual(spec), answers=words)
-        # Last: whoever finds it as it is to be finds the others so, too.
-        files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode(), durable=durable)
-
     def write_resources(self, spec: Spec) -> None:
         """Other limits than it had; everything else is as it was."""
         files.replace(self.path / "config.json", spec_codec.spec_to_text(spec).encode())
@@ -361,7 +299,7 @@ class Bundle:
     def write_info(self, **changes: Any) -> None:
         """Change what it is called or asked to be, durably."""
         fields = self._read("container.json") | changes
-        files.replace(self.path / "container.json", json.dumps(fields).encode(), durable=self._is_durable())
+        files.replace(self.path / "container.json", json.dumps(fields).encode(), durable=self.is_durable())
         self._info = None
 
     # --- writing: supervisor ---
@@ -389,10 +327,6 @@ class Bundle:
         files.move(temporary, self.path / name)
 
 
-def _name_of(spec: Spec) -> str:
-    return spec.hostname or ("" if "uts" in spec.linux.namespaces else os.uname().nodename)
-
-
 def info_of(document: object) -> ContainerInfo:
     """What a container.json says. Raises BadDocument."""
     fields = Fields(document, "container.json")
@@ -409,30 +343,3 @@ def info_to_json(info: ContainerInfo) -> dict[str, Any]:
     plain = asdict(replace(info, labels={}, options={}, health={}, log={}, mounts=()))
     mappings = {name: dict(getattr(info, name)) for name in ("labels", "options", "health", "log")}
     return plain | mappings | {"mounts": [dict(each) for each in info.mounts]}
-
-
-def is_unusual(spec: Spec) -> bool:
-    """Whether a supervisor has more to do for a first process than to tell one that waits what to be."""
-    linux = spec.linux
-    crossing = {"shared", "rshared", "slave", "rslave", "idmap", "ridmap"}
-    return bool(
-        linux.paths
-        or {WITHIN, USERNS} & spec.annotations.keys()
-        or {"pid", "ipc", "uts"} - {*linux.namespaces}
-        or "time" in linux.namespaces
-        or any(each.uid_mappings or crossing & {*each.options} for each in spec.mounts)
-    )
-
-
-def _answered(words: str, spec: Spec) -> str:
-    """With its connections, where these are answered for now."""
-    others = [each for each in words.split() if each != "net"]
-    return " ".join([*others, "net"] if WAY_OUT in spec.annotations else others)
-
-
-def _answers_of(words: str) -> bytes:
-    if not words:
-        return b""
-    from nbcontain.runtime import answered_calls
-
-    return answered_calls.filter_of(words, os.uname().machine)

@@ -16,7 +16,7 @@ from nbcontain.linux.idmap import IdMap
 from nbcontain.linux.starts import children_of, start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
-from nbcontain.runtime import answerers, contained, namespaces, rungs, sources, stage
+from nbcontain.runtime import answerers, births, contained, namespaces, rungs, sources, stage
 from nbcontain.runtime.annotations import JOINS, USERNS, WITHIN
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.execs import Execs
@@ -60,7 +60,7 @@ def be_program(
         opened, texts = shifted.opened(bundle, spec, pid, volatile=message["volatile"]), shifted.texts(bundle)
         shifted.give(spec, ends[:3])
     elif bundle.info.unusual and sources.need_host(bundle.spec):
-        opened = sources.opened(bundle.spec, stage.user_namespace, own_map=f"/proc/{pid}/ns/user")
+        opened = sources.opened(bundle.spec, births.user_namespace, own_map=f"/proc/{pid}/ns/user")
     ends[3:3] = (*opened.values(), *texts.values())
     answered = answerers.fork_for(bundle, bundle.spec) if (words := bundle.info.answers) else None
     if answered is not None:
@@ -114,7 +114,7 @@ def born_anew(inside: stage.Inside, bundle: Bundle, ids: IdMap) -> stage.Inside:
     try:
         if JOINS in spec.annotations:
             joins.check(bundle, spec)
-        return stage.form(birth, partial(contained.main, rung=rungs.named(bundle.info.rung)))
+        return births.form(birth, partial(contained.main, rung=rungs.named(bundle.info.rung)))
     finally:
         birth.close()
 
@@ -253,7 +253,7 @@ def call_as_root(
     """Have one of our functions run, of that module, with `rootfs` as its world and root's rights over its ids."""
     rung = rungs.named(rung_name)
     birth = Birth(ids, namespaces.flags_of(rung.namespaces, namespaces.USUAL))
-    inside = stage.form(birth, partial(contained.main, rung=rung))
+    inside = births.form(birth, partial(contained.main, rung=rung))
     inside.channel.send(
         {
             "do": "function",

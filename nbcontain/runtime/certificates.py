@@ -34,9 +34,7 @@ _PLACES = (
     "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem",
 )  # fmt: skip
 """Debian and what comes of it, Arch and Alpine; Fedora; older ones of Red Hat; SUSE; Alpine, and the BSDs."""
-_CERTIFICATE = re.compile(
-    rb"-----BEGIN ((?:TRUSTED )?CERTIFICATE)-----\s[A-Za-z0-9+/=\s]+-----END \1-----", re.ASCII
-)
+_CERTIFICATE = rb"-----BEGIN ((?:TRUSTED )?CERTIFICATE)-----\s[A-Za-z0-9+/=\s]+-----END \1-----"
 _LIMIT_BYTES = 8 << 20
 
 
@@ -89,7 +87,7 @@ def _certificates(environ: Mapping[str, str]) -> bytes:
         why = f"{error.strerror}; {said or _ASKED} is set"
         raise UsageError(f"this machine's certificates cannot be read: {path}", why=why) from error
     # Never a key, which may lie in the same file.
-    found = b"\n".join(match[0] for match in _CERTIFICATE.finditer(data))
+    found = b"\n".join(match[0] for match in re.finditer(_CERTIFICATE, data))
     if not found:
         raise UsageError(f"there is no certificate in {path}", why=f"{said or _ASKED} is set")
     return found + b"\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Notice
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import contained, namespaces, rungs, stage
+from nbcontain.runtime import births, contained, namespaces, rungs
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.calls import be_program, begin_limits, ids_of, remove_as_root
 from nbcontain.runtime.restarts import Policy, delay_s
@@ -77,7 +77,7 @@ def _begin_anew(run: Supervisor) -> None:
     paths = {**spec.linux.paths, **{name: f"/proc/self/fd/{fd}" for name, fd in kept.items()}}
     birth = namespaces.birth(replace(spec.linux, paths=paths), ids_of(spec, run.ids))
     try:
-        inside = stage.form(birth, partial(contained.main, rung=rungs.named(run.info.rung)))
+        inside = births.form(birth, partial(contained.main, rung=rungs.named(run.info.rung)))
     finally:
         birth.close()
     run.adopt(inside)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _SHM_BYTES = 64 << 20
 STREAMS = ("stdin", "stdout", "stderr")
 _NO_DONORS: Mapping[str, Donor] = MappingProxyType({})
-_UMASK = re.compile(r"[0-7]{1,4}")
+_UMASK = r"[0-7]{1,4}"
 _QUIET = ("nosuid", "noexec", "nodev")
 _ALL_QUIET = ("rnosuid", "rnoexec", "rnodev")
 """Of every mount below, where a tree of the host's is mounted."""
@@ -311,7 +311,7 @@ def environment_of(options: RunOptions | ExecOptions, environ: Mapping[str, str]
 def _umask(text: str) -> int:
     if not text:
         return User().umask
-    if not _UMASK.fullmatch(text):
+    if not re.fullmatch(_UMASK, text):
         raise UsageError(f"--umask {text!r} is no mask", hint="--umask 0077")
     return int(text, 8)
 

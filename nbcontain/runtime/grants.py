@@ -33,13 +33,13 @@ _TMPFS_WORDS = {
     "rw": "ro",
 }
 """What may be said of one, and what it takes back."""
-_SIZE = re.compile(r"(\d+)([kmgt%]?)b?", re.IGNORECASE)
+_SIZE = r"(?i)(\d+)([kmgt%]?)b?"
 _OWN_SYSCTLS = frozenset(
     f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
 """Of the ipc namespace, which is the container's own, as is fs.mqueue (ipc_namespaces(7))."""
-_SYSCTL = re.compile(r"[a-z0-9_]+([./][A-Za-z0-9_-]+)+")
-_RULE = re.compile(r"([acb]) (\d{1,7}|\*):(\d{1,7}|\*) ([rwm]{1,3})")
+_SYSCTL = r"[a-z0-9_]+([./][A-Za-z0-9_-]+)+"
+_RULE = r"([acb]) (\d{1,7}|\*):(\d{1,7}|\*) ([rwm]{1,3})"
 _NOT_DEVICES = ("pts", "shm", "mqueue", "fd", "hugepages", "console", "ptmx", "stdin", "stdout", "stderr", "log")
 
 
@@ -73,7 +73,7 @@ def tmpfs_options(words: Sequence[str], said: str) -> tuple[str, ...]:
         if name in _TMPFS_WORDS and not value:
             options.pop(_TMPFS_WORDS[name], None)
             options[name] = ""
-        elif name == "size" and _SIZE.fullmatch(value):
+        elif name == "size" and re.fullmatch(_SIZE, value):
             options[name] = value.removesuffix("b").removesuffix("B")
         elif (
             name == "mode"
@@ -135,7 +135,7 @@ def device_rules(
 
 def _cgroup_rules(word: str) -> list[DeviceRule]:
     """docker's TYPE MAJOR:MINOR ACCESS. Raises UsageError."""
-    match = _RULE.fullmatch(word)
+    match = re.fullmatch(_RULE, word)
     if match is None:
         raise UsageError(f"--device-cgroup-rule: invalid device cgroup format {word!r}", hint="'c 10:* rwm'")
     kind, major, minor, access = match.groups()
@@ -217,7 +217,7 @@ def sysctls(words: Sequence[str], *, has_network: bool, has_ipc: bool = True) ->
     found = {}
     for word in words:
         name, sign, value = word.partition("=")
-        if not sign or not _SYSCTL.fullmatch(name) or "\0" in value:
+        if not sign or not re.fullmatch(_SYSCTL, name) or "\0" in value:
             raise UsageError(f"--sysctl {word!r}: that is no setting", hint="--sysctl kernel.shmmax=1048576")
         dotted = name.replace("/", ".") if name.find("/") >= 0 and "." not in name.split("/")[0] else name
         if dotted in _OWN_SYSCTLS or dotted.startswith("fs.mqueue."):

@@ -300,12 +300,15 @@ class Launcher:
 
     def _execute(self, *, sealed: bool) -> None:
         """Begin with one, unless that was done already; it is ready some time later."""
+        # Who has begun with one beforehand is a command, which runs what it was told and ends.
+        expects_more = self._begun is None
         zygote, self._begun = self._begun or Zygote(sealed=sealed), None
         self._zygote, self._orders = zygote, zygote.orders
         with contextlib.suppress(BrokenPipeError):
             # Without a user namespace they are this machine's, whoever one is.
             ids = self._host.ids if "user" in self._rung.namespaces else IdMap.identity()
-            zygote.orders.send({**ids.numbers(), "functions": self._functions, "rung": self._rung.numbers()})
+            told = {"functions": self._functions, "rung": self._rung.numbers(), "expects_more": expects_more}
+            zygote.orders.send({**ids.numbers(), **told})
 
     def _wait_until_ready(self) -> None:
         zygote, orders = self._zygote, self._orders

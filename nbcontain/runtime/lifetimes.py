@@ -16,7 +16,7 @@ from nbcontain.values import dataclass
 DRIVERS = ("json-file", "local", "none")
 _NANO = 10**9
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": _NANO, "m": 60 * _NANO, "h": 3600 * _NANO}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _LOG_OPTS = ("max-size", "max-file", "mode", "max-buffer-size", "labels", "labels-regex", "env", "env-regex", "tag",
              "compress")  # fmt: skip
 _LOCAL = {"max-size": "20m", "max-file": "5"}
@@ -70,9 +70,9 @@ def nanoseconds(text: str, flag: str) -> int:
     """A duration as Go reads it: 30s, 1m30s, 500ms. Raises UsageError."""
     if text == "0":
         return 0
-    if not text or _PART.sub("", text):
+    if not text or re.sub(_PART, "", text):
         raise UsageError(f"{flag} {text}: that is no duration", hint=f"{flag} 30s, 1m30s or 500ms")
-    return int(sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
+    return int(sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text)))
 
 
 def health_of(config: ImageConfig, options: LifeOptions) -> dict[str, Any]:

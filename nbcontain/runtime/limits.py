@@ -8,13 +8,13 @@ from nbcontain.errors import UsageError
 from nbcontain.oci.spec import Rlimit
 
 UNLIMITED = (1 << 64) - 1
-_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,6})?) ?([bkmgtp]?)i?b?", re.IGNORECASE)
-_NUMBER = re.compile(r"-1|unlimited|[0-9]{1,19}")
+_SIZE = r"(?i)([0-9]{1,18}(?:\.[0-9]{1,6})?) ?([bkmgtp]?)i?b?"
+_NUMBER = r"-1|unlimited|[0-9]{1,19}"
 
 
 def size_bytes(text: str, flag: str) -> int:
     """ "64m" in bytes: as docker reads memory, a k is 1024 (RAMInBytes). Raises UsageError."""
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip())
     if match is None:
         raise UsageError(f"{flag} {text}: invalid size", hint=f"{flag} 64m, or 1g")
     return int(float(match[1]) * 1024 ** "bkmgtp".index(match[2].lower() or "b"))
@@ -31,7 +31,7 @@ def ulimit(text: str) -> Rlimit:
     if name not in RLIMITS:
         raise UsageError(f"--ulimit {text}: invalid ulimit type: {name}", hint=", ".join(RLIMITS))
     for each in (soft, *([hard] if colon else [])):
-        if _NUMBER.fullmatch(each) is None:
+        if re.fullmatch(_NUMBER, each) is None:
             raise UsageError(f"--ulimit {text}: {each!r} is no number", hint="-1 is no limit at all")
     low, high = _number(soft), _number(hard if colon else soft)
     if low > high:

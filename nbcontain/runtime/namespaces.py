@@ -56,6 +56,11 @@ class Birth:
         """Whether a first process that was made beforehand is as good."""
         return self.made == USUAL and not self.joined and self.within < 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether no stage is needed: all of them are new, and each can be made by who will be in it."""
+        return self.ids.is_identity and not self.joined and not self.made & ~USUAL and self.within < 0
+
     def close(self) -> None:
         """Let go of the descriptors; the stage has its own."""
         for fd in (*self.joined.values(), self.within):

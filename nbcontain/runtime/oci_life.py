@@ -23,7 +23,7 @@ from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Spec
 from nbcontain.oci.strict_json import Fields
-from nbcontain.runtime import handover, hooks, init, namespaces, oci_init, oci_state, sources, stage
+from nbcontain.runtime import births, handover, hooks, init, namespaces, oci_init, oci_state, sources, stage
 from nbcontain.runtime.filters import filter_of
 from nbcontain.runtime.messages import Channel, Listener, connect
 from nbcontain.runtime.oci_check import check, without_unknown
@@ -124,7 +124,7 @@ class _Making:
             rooted = self._open_root(rootfs, opened)
             kept = range(3, 3 + wishes.preserved)
             body = partial(_be_first, kept=kept)
-            inside = stage.form(birth, body, prepared=self._prepare, kept=kept)
+            inside = births.form(birth, body, prepared=self._prepare, kept=kept)
             self.known = replace(self.known, pid=inside.pid, pid_start=start_time(inside.pid))
             self.place.write(self.known)
             opened |= self._open_sources(inside.pid, is_root=rooted)
@@ -184,7 +184,7 @@ class _Making:
 
     def _open_sources(self, pid: int, *, is_root: bool) -> dict[int, int]:
         own = f"/proc/{pid}/ns/user" if "user" in self.spec.linux.namespaces else ""
-        return sources.opened(self.spec, stage.user_namespace, own_map=own, every=is_root)
+        return sources.opened(self.spec, births.user_namespace, own_map=own, every=is_root)
 
     # --- its control group ---
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LEAST_MEMORY = 6 << 20
 _PERIOD_US = 100_000
 _RT_PERIOD_US = 1_000_000
-_CPUS = re.compile(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*")
+_CPUS = r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def limits_of(options: LimitOptions) -> Limits:
     if options.blkio_weight is not None and not 10 <= options.blkio_weight <= 1000:
         raise UsageError(f"--blkio-weight {options.blkio_weight} is not between 10 and 1000")
     for flag, text in (("--cpuset-cpus", options.cpuset_cpus), ("--cpuset-mems", options.cpuset_mems)):
-        if text and not _CPUS.fullmatch(text):
+        if text and not re.fullmatch(_CPUS, text):
             raise UsageError(f"{flag} {text!r} are no numbers", hint=f"{flag} 0-2,7")
     pids = options.pids_limit
     return Limits(

@@ -16,7 +16,7 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux import mount_options, syscalls, trees
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import Mount, Spec
-from nbcontain.runtime import isolation, sources, stage
+from nbcontain.runtime import births, isolation, sources, stage
 from nbcontain.runtime.annotations import PART
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel
@@ -40,7 +40,7 @@ def opened(bundle: Bundle, spec: Spec, pid: int, *, volatile: bool) -> dict[int,
     user_ns, network = (f"/proc/{pid}/ns/{name}" for name in ("user", "net"))
     ids = IdMap(spec.linux.uid_mappings, spec.linux.gid_mappings)
     shares_network = "network" not in spec.linux.namespaces or "network" in spec.linux.paths
-    found = sources.opened(spec, stage.user_namespace, own_map=user_ns, every=True)
+    found = sources.opened(spec, births.user_namespace, own_map=user_ns, every=True)
     try:
         found[HANDED_ROOT] = _tree(user_ns, ids, bundle.rootfs, partial(_whole, bundle.rootfs, volatile=volatile))
         for number, mount in enumerate(spec.mounts):

@@ -12,7 +12,7 @@ from functools import partial
 
 from nbcontain.linux import forks, syscalls
 from nbcontain.linux.idmap import IdMap
-from nbcontain.runtime import contained, rehearsal, stage
+from nbcontain.runtime import births, contained, rehearsal, stage
 from nbcontain.runtime.calls import answer_call
 from nbcontain.runtime.messages import Channel, describe, is_readable
 from nbcontain.runtime.namespaces import USUAL, Birth, flags_of
@@ -35,7 +35,7 @@ def main(orders: Channel, ids: IdMap, rung: Rung = _FULL) -> None:
     try:
         birth = Birth(ids, flags_of(rung.namespaces, USUAL))
         first = partial(contained.main, rung=rung, rehearse=rehearsal.of_init)
-        inside = stage.form(birth, first, lambda: is_readable(orders, 0))
+        inside = births.form(birth, first, lambda: is_readable(orders, 0))
         if not is_readable(orders, 0):
             rehearsal.of_supervisor(ids)
     except BaseException as error:  # noqa: BLE001 - told to whoever gives the order

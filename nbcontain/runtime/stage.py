@@ -10,17 +10,12 @@ import errno
 import gc
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import forks, syscalls, trees
-from nbcontain.linux.idmap import IdMap
-from nbcontain.oci.spec import IdMapping
-from nbcontain.runtime import namespaces
 from nbcontain.runtime.messages import Channel, Message, describe, error_of, is_readable
-from nbcontain.runtime.namespaces import Birth
 from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -40,189 +35,6 @@ class Inside:
 
     pid: int
     channel: Channel
-
-
-def form(
-    birth: Birth,
-    init: Callable[[Channel], None],
-    is_awaited: Callable[[], bool] = lambda: True,
-    prepared: Callable[[int], None] = lambda _: None,
-    kept: Sequence[int] = (),
-) -> Inside:
-    """Supervisor: have a process forked in new namespaces, or in those that are there, to run `init`.
-
-    The pid namespace's first process waits for messages: it does not know yet what it will be. Unless somebody awaits
-    it already, it has time to rehearse. `prepared` is called with the stage's pid before it does anything, so that
-    it and all that it forks are in a control group. `kept` are descriptors that are not closed in there.
-    """
-    is_alone = not birth.joined and not birth.time_offsets and birth.within < 0
-    if is_alone and not forks.has_heirs():
-        return _formed_at_once(birth, init, is_awaited, prepared, kept)
-    ours, theirs = Channel.pair()
-    stage = os.fork()
-    if stage == 0:
-        run(lambda: _separate(birth, init, theirs, kept), theirs)
-    theirs.close()
-    try:
-        prepared(stage)
-        ours.send({"go": True})
-        if not birth.ids.is_identity and birth.within < 0:
-            _expect(ours, "separated")
-            birth.ids.write(stage)
-            ours.send({"mapped": True})
-        if birth.time_offsets:
-            _expect(ours, "timed")
-            _set_clocks(stage, birth.time_offsets)
-            ours.send({"set": True})
-        pid = _forked_by(stage, ours)
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        os.waitpid(stage, 0)
-    # The stage is gone, so the subreaper, which is us, is now init's parent, and init may tie its life to ours.
-    ours.send({"adopted": True, "rehearse": not is_awaited()})
-    return Inside(pid, ours)
-
-
-def _formed_at_once(
-    birth: Birth, init: Callable[[Channel], None], is_awaited: Callable[[], bool], prepared: Callable[[int], None],
-    kept: Sequence[int],
-) -> Inside:  # fmt: skip
-    """The same where nobody inherits what a stage leaves behind, as in gVisor of 2022: without a stage.
-
-    Only who needs nothing of what lies outside of the new namespaces can be born like that.
-    """
-    ours, theirs = Channel.pair()
-    is_mapped = not birth.ids.is_identity
-    pid = forks.fork(birth.made | (syscalls.CLONE_NEWUSER if is_mapped else 0))
-    if pid == 0:
-        run(lambda: _begin_at_once(birth, init, theirs, kept), theirs)
-    theirs.close()
-    try:
-        prepared(pid)
-        if is_mapped:
-            birth.ids.write(pid)
-        ours.send({"go": True})
-    except BaseException:
-        ours.close()
-        os.waitpid(pid, 0)
-        raise
-    ours.send({"adopted": True, "rehearse": not is_awaited()})
-    return Inside(pid, ours)
-
-
-def _begin_at_once(birth: Birth, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int]) -> None:
-    """Init: be root of the new namespaces, and go on."""
-    # Should who forked us hear of its children by a descriptor: ours may soon be something else.
-    signal.set_wakeup_fd(-1)
-    keep_only(channel, *kept)
-    _expect(channel, "go")
-    if not birth.ids.is_identity:
-        _be_root(birth.ids)
-    init(channel)
-
-
-def _be_root(ids: IdMap) -> None:
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    if not ids.is_single:
-        os.setgroups(())
-
-
-def _separate(birth: Birth, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int]) -> None:
-    """Stage: leave the host's namespaces, fork init there, report its pid."""
-    keep_only(channel, *birth.joined.values(), *kept, *([birth.within] if birth.within >= 0 else []))
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    _expect(channel, "go")
-    if birth.joined:
-        # Whoever is in there already must not reach into us through /proc.
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-        namespaces.enter(birth.joined)
-    if not birth.ids.is_identity:
-        # Nobody but root may give us our map unless we can be looked at.
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-        if birth.within >= 0:
-            _nest(birth.within, birth.ids)
-        else:
-            syscalls.unshare(syscalls.CLONE_NEWUSER)
-            channel.send({"separated": True})
-            _expect(channel, "mapped")
-        _be_root(birth.ids)
-    if birth.made:
-        syscalls.unshare(birth.made)
-    if birth.time_offsets:
-        channel.send({"timed": True})
-        _expect(channel, "set")
-    for fd in birth.joined.values():
-        os.close(fd)
-    pid = os.fork()
-    if pid == 0:
-        run(lambda: init(channel), channel)
-    channel.send({"pid": pid})
-
-
-def _nest(within: int, ids: IdMap) -> None:
-    """Stage: a user namespace made in another one, which is entered for that, with the ids of that one."""
-    namespaces.enter({syscalls.CLONE_NEWUSER: within})
-    os.close(within)
-    stage, (ready, is_ready) = os.getpid(), os.pipe2(os.O_CLOEXEC)
-    mapper = os.fork()
-    if mapper == 0:
-        # Who may map more than one id stands outside of the new namespace, with the rights of the one that it is in.
-        os.close(is_ready)
-        run(lambda: ids.within(_outer()).write(stage) if os.read(ready, 1) else None)
-    os.close(ready)
-    syscalls.unshare(syscalls.CLONE_NEWUSER)
-    os.write(is_ready, b".")
-    os.close(is_ready)
-    if os.waitpid(mapper, 0)[1]:
-        raise SetupFailed("the container's user namespace cannot be given its ids")
-
-
-def _outer() -> IdMap:
-    """The map of the user namespace that this process is in."""
-    maps = []
-    for name in ("uid_map", "gid_map"):
-        with open(f"/proc/self/{name}", encoding="ascii") as lines:
-            maps.append(tuple(IdMapping(*map(int, line.split())) for line in lines))
-    return IdMap(*maps)
-
-
-def _set_clocks(pid: int, offsets: str) -> None:
-    try:
-        fd = os.open(f"/proc/{pid}/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, offsets.encode())
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise SetupFailed(
-            "cannot set the clocks of its time namespace", errno=error.errno, why=error.strerror or ""
-        ) from error
-
-
-def user_namespace(ids: IdMap) -> int:
-    """Supervisor: a user namespace with this map and nobody in it, as a descriptor; for mounts with a map of ids."""
-    ours, theirs = Channel.pair()
-    stage = os.fork()
-    if stage == 0:
-        run(lambda: _hold_user_namespace(theirs), theirs)
-    theirs.close()
-    try:
-        _expect(ours, "separated")
-        ids.write(stage)
-        return os.open(f"/proc/{stage}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        ours.close()
-        os.waitpid(stage, 0)
-
-
-def _hold_user_namespace(channel: Channel) -> None:
-    keep_only(channel)
-    syscalls.unshare(syscalls.CLONE_NEWUSER)
-    channel.send({"separated": True})
-    channel.receive()
 
 
 def tree_inside(pidfd: int, flags: int, path: str, attributes: int) -> int:
@@ -288,7 +100,7 @@ def join(
         run(stages, theirs)
     theirs.close()
     try:
-        return Inside(_forked_by(stage, ours), ours)
+        return Inside(forked_by(stage, ours), ours)
     except BaseException:
         ours.close()
         raise
@@ -406,7 +218,7 @@ def raise_for(answer: Message | None) -> None:
         raise error_of(answer)
 
 
-def _forked_by(stage: int, channel: Channel) -> int:
+def forked_by(stage: int, channel: Channel) -> int:
     """What a stage has forked, as it says itself.
 
     Whatever that is has the other end too, and waits for us: of a stage that was killed meanwhile nothing but its own
@@ -418,7 +230,7 @@ def _forked_by(stage: int, channel: Channel) -> int:
         if error.errno != errno.ENOSYS:
             raise
         # Older releases of gVisor.
-        return int(str(_expect(channel, "pid")))
+        return int(str(expect(channel, "pid")))
     try:
         poll = select.poll()
         for fd in (channel.fileno(), end):
@@ -428,10 +240,11 @@ def _forked_by(stage: int, channel: Channel) -> int:
         os.close(end)
     if not is_readable(channel, 0):
         raise ChildProcessError("a process of the container's setup was killed")
-    return int(str(_expect(channel, "pid")))
+    return int(str(expect(channel, "pid")))
 
 
-def _expect(channel: Channel, name: str) -> object:
+def expect(channel: Channel, name: str) -> object:
+    """What the next message has under that name. Raises what it tells of instead, or that there is none."""
     message, _ = channel.receive()
     if message is None:
         raise ChildProcessError("a process of the container's setup ended without a word")

@@ -5,7 +5,8 @@ process's /proc/self/exe, can overwrite the interpreter of the host (CVE-2019-57
 is needed, holds no secret of the kernel's, and ends with the kernel; its children do not.
 
 Some *spares* stand ready: supervisors, each with a first process inside new namespaces. An order goes to a
-spare at once; new ones are made when there is nothing to do, so that they do not slow down what was ordered.
+spare at once; new ones are made when there is nothing to do, so that they do not slow down what was ordered. A
+command on a terminal wants one container, and no more of them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main(fd: int) -> None:
         return
     # Those with limits need the last one, and would have to import it while somebody waits.
     ids, functions = IdMap.from_numbers(message), [*message["functions"], "nbcontain.runtime.groups"]
-    rung = Rung.from_numbers(message["rung"])
+    rung, expects_more = Rung.from_numbers(message["rung"]), message["expects_more"]
     gc.disable()
     # Nothing is collected yet: whoever started us waits.
     gc.freeze()
@@ -50,7 +51,7 @@ def main(fd: int) -> None:
     poll = select.poll()
     poll.register(orders, select.POLLIN)
     while True:
-        if len(spares) < _SPARES and not poll.poll(_IDLE_MS):
+        if expects_more and len(spares) < _SPARES and not poll.poll(_IDLE_MS):
             while functions:
                 importlib.import_module(functions.pop())
                 if not functions:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
 PUMP_BYTES = 1 << 16
+_SIGKILL = 9  # the module that names it would be one more to wait for
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAM = (
     "import gc, sys; gc.disable(); sys.path.extend(sys.argv[2:]); import nbcontain.runtime.later; "
@@ -70,7 +70,7 @@ class Zygote:
         """End it, whatever it does: a zygote holds nothing that anybody would miss. Gives what it complained of."""
         # Somebody else may reap all children of this process.
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid, _SIGKILL)
             os.waitpid(self.pid, 0)
         if self.stderr < 0:
             return ""

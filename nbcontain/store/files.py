@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from nbcontain.errors import DiskFailed, DiskFull, StoreError
@@ -23,8 +23,8 @@ _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 _TRIES = 1000
 """How often a new directory may be swept away under our hands before it is made: more than that, and there is none."""
-_DEEP = 200
-"""How many directories `remove_tree` keeps open at a time."""
+_FREELY = nullcontext()
+_DEEP = 200  # directories that `remove_tree` keeps open at a time
 
 
 @contextmanager
@@ -40,16 +40,20 @@ def disk(path: Path) -> Iterator[None]:
         raise
 
 
-def replace(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+def replace(
+    path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True, under: AbstractContextManager[object] = _FREELY
+) -> None:
     """Make `path` hold these bytes: readers see the old ones or the new ones, also after a power cut.
 
-    Without `durable`, a power cut may leave neither: for what can be recognised as damaged and made again.
+    Without `durable`, a power cut may leave neither: for what can be recognised as damaged and made again. `under` is
+    entered for no longer than the new ones take to be seen, and may refuse them.
     """
     with disk(path.parent), temporary(path.parent, mode) as (temp, fd):
         write(fd, data)
         if durable:
             sync_file(fd)
-        _rename(temp, path)
+        with under:
+            _rename(temp, path)
         if durable:
             sync_directory(path.parent)
 

@@ -23,8 +23,8 @@ def test_only_the_host_module_asks_who_we_are() -> None:
 
 def test_only_the_runtime_forks() -> None:
     # The probe is a program of its own, executed by the host module to try things out.
-    places = ("runtime.zygote", "runtime.supervisor", "runtime.stage", "runtime.contained", "linux.probe",
-              "network.process")  # fmt: skip
+    places = ("runtime.zygote", "runtime.supervisor", "runtime.stage", "runtime.births",
+              "runtime.contained", "linux.probe", "network.process")  # fmt: skip
     assert allowed(naming("os.fork", "os.forkpty", "multiprocessing", "pty.fork"), *places) == {}
 
 

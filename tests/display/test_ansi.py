@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbcontain.display.ansi import Pen, Style, sanitized, settle, split_unfinished, unfinished, visible, write
+from nbcontain.display.ansi import Pen, Style, settle, split_unfinished, unfinished, write
+from nbcontain.display.harmless import sanitized, visible
 
 PIECES = st.one_of(
     st.binary(max_size=8),

@@ -8,28 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from functools import partial, wraps
 from pathlib import Path
-from typing import ParamSpec
 
 import pytest
 
 from nbcontain.linux import forks
-from reliability.deeds import elsewhere
-
-P = ParamSpec("P")
-
-
-def with_one_thread(test: Callable[P, None]) -> Callable[P, None]:
-    """In a process of its own."""
-
-    @wraps(test)
-    def run(*args: P.args, **named: P.kwargs) -> None:
-        done = elsewhere(partial(test, *args, **named))
-        assert (done.signal, done.status) == (0, 0), done.words
-
-    return run
+from reliability.deeds import with_one_thread
 
 
 def ended(pid: int) -> int:

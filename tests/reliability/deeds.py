@@ -13,7 +13,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
+from typing import ParamSpec
 
 import pytest
 
@@ -27,6 +29,7 @@ sys.path.insert(1, str(Path(__file__).parent.parent / "registry"))
 from samples import image_of  # noqa: E402
 from server import Registry  # noqa: E402
 
+P = ParamSpec("P")
 SIX_STEPS = """\
 FROM box
 RUN ["/bin/busybox", "mkdir", "/made"]
@@ -304,6 +307,17 @@ def elsewhere(body: Callable[[], object]) -> Ended:
         text = words.read()
     _, code = os.waitpid(pid, 0)
     return Ended(os.WTERMSIG(code) if os.WIFSIGNALED(code) else 0, os.waitstatus_to_exitcode(code), text)
+
+
+def with_one_thread(test: Callable[P, None]) -> Callable[P, None]:
+    """In a process of its own."""
+
+    @wraps(test)
+    def run(*args: P.args, **named: P.kwargs) -> None:
+        done = elsewhere(partial(test, *args, **named))
+        assert (done.signal, done.status) == (0, 0), done.words
+
+    return run
 
 
 def copied(source: Path, target: Path) -> Path:

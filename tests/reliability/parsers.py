@@ -11,7 +11,7 @@ from archives import archive, member
 from nbcontain.build import cache_document
 from nbcontain.build.sources import is_archive
 from nbcontain.build.submodules import submodules_of
-from nbcontain.display.ansi import visible
+from nbcontain.display.harmless import visible
 from nbcontain.display.template import Template
 from nbcontain.errors import BadArchive, BadDigest, BadDocument, BadReference, BuildError, StoreError, UsageError
 from nbcontain.events import Output, Record, decode, encode

@@ -131,9 +131,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of two containers of a store."""
     from nbcontain.oci.spec import Process, Spec
     from nbcontain.runtime.bundle import Bundle, ContainerInfo
+    from nbcontain.runtime.bundle_writer import write
 
     store = Store.open(tmp_path_factory.mktemp("bundles") / "store")
-    made: Callable[[str], Bundle] = lambda name: Bundle.write(  # noqa: E731
+    made: Callable[[str], Bundle] = lambda name: write(  # noqa: E731
         store.layout.container(name * 16), Spec(Process(("true",))), (), ContainerInfo(name * 16, name)
     )
     good, hurt = made("good"), made("hurt")

@@ -22,6 +22,7 @@ from nbcontain.oci.spec import IdMapping, Mount, Process, Spec
 from nbcontain.runtime import rehearsal
 from nbcontain.runtime.beforehand import USUAL, Beforehand
 from nbcontain.runtime.bundle import Bundle
+from nbcontain.runtime.bundle_writer import write_spec
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.rungs import Rung
@@ -250,7 +251,7 @@ def test_who_was_told_of_another_container_than_it_becomes_is_not_it(machine: Ma
         # By whoever knows its bundle.
         spec = container.bundle.spec
         words = replace(spec.process, args=("echo", "changed"))
-        Bundle(container.bundle.path).write_spec(replace(spec, process=words, hostname="changed"))
+        write_spec(Bundle(container.bundle.path), replace(spec, process=words, hostname="changed"))
         yield
 
     options = RunOptions(image="box", command=("echo", "told"), remove=removes)

@@ -13,6 +13,7 @@ from nbcontain.oci.image import Image, ImageConfig
 from nbcontain.oci.reference import Reference
 from nbcontain.oci.spec import Process, Spec
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
+from nbcontain.runtime.bundle_writer import write
 from nbcontain.runtime.container import Container
 from nbcontain.store import Store, files
 from nbcontain.values import replace
@@ -26,7 +27,7 @@ def store(tmp_path: Path) -> Store:
 def made(store: Store, name: str, number: int = 0) -> Bundle:
     container_id = f"{number:064x}"
     info = ContainerInfo(id=container_id, name=name, created=f"2024-01-01T00:00:{number:02}Z", remove=True)
-    bundle = Bundle.write(store.layout.container(container_id), Spec(Process(("true",))), (), info)
+    bundle = write(store.layout.container(container_id), Spec(Process(("true",))), (), info)
     bundle.unlock()
     return bundle
 
@@ -46,6 +47,7 @@ def test_a_container_that_is_made_renamed_or_removed_is_seen_as_it_is(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(import_module("nbcontain.containers"), "_RACY_NS", 0)
+    monkeypatch.setattr(import_module("nbcontain.containers"), "_COARSE_NS", 0)
     containers = Containers(store.layout, Container)
     first, second = made(store, "one", 1), made(store, "two", 2)
     for _ in range(2):
@@ -63,15 +65,46 @@ def test_a_container_that_is_made_renamed_or_removed_is_seen_as_it_is(
     assert names(containers) == ["eno"]
 
 
-def test_what_was_changed_a_moment_ago_is_read_again(store: Store) -> None:
+class Clock:
+    """One that stands still."""
+
+    def __init__(self, now_ns: int) -> None:
+        self.now_ns = now_ns
+
+    def time_ns(self) -> int:
+        return self.now_ns
+
+
+def test_what_was_changed_a_moment_ago_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     containers = Containers(store.layout, Container)
-    made(store, "one", 1)
+    bundle = made(store, "one", 1)
+    changed_ns = (bundle.path / "container.json").stat().st_ctime_ns
+    monkeypatch.setattr(import_module("nbcontain.containers"), "time", clock := Clock(changed_ns + 10_000_000))
     assert names(containers) == ["one"]
     assert containers._known == {}
+    clock.now_ns = changed_ns + 30_000_000
+    assert names(containers) == ["one"]
+    assert [*containers._known] == [bundle.path.name]
+
+
+def test_where_stamps_are_of_whole_seconds_a_moment_is_longer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("nbcontain.containers")
+    containers = Containers(store.layout, Container)
+    bundle = made(store, "one", 1)
+    changed_ns = (bundle.path / "container.json").stat().st_ctime_ns
+    # The part of a second that was lost is anywhere.
+    monkeypatch.setattr(module, "_SECOND_NS", 1)
+    monkeypatch.setattr(module, "time", clock := Clock(changed_ns + 1_900_000_000))
+    assert names(containers) == ["one"]
+    assert containers._known == {}
+    clock.now_ns = changed_ns + 2_100_000_000
+    assert names(containers) == ["one"]
+    assert [*containers._known] == [bundle.path.name]
 
 
 def test_a_handle_of_a_container_is_nobody_elses(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("nbcontain.containers"), "_RACY_NS", 0)
+    monkeypatch.setattr(import_module("nbcontain.containers"), "_COARSE_NS", 0)
     containers = Containers(store.layout, Container)
     made(store, "one", 1)
     assert containers.get("one") == containers.get("one")

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from machine import SLEEP, Machine, said, supervisor_of, until
+from nbcontain import names
 from nbcontain.commands import parse_words
 from nbcontain.display.present import present
 from nbcontain.display.values import InProgress, Live, Log
 from nbcontain.errors import ContainerNotFound, NameTaken, UsageError
 from nbcontain.events import Output
 from nbcontain.runtime.generate import RunOptions
+from nbcontain.store import files
 
 
 def command(machine: Machine, *words: str) -> Any:
@@ -55,6 +59,41 @@ def test_a_container_is_renamed_while_it_runs_and_events_know(machine: Machine) 
     told = [each for each in heard if each]
     assert ("rename", "/one") in [(e["Action"], e["Actor"]["Attributes"].get("oldName")) for e in told]
     assert [e["Actor"]["Attributes"]["name"] for e in told if e["Action"] == "die"] == ["three"]
+
+
+def test_a_name_of_ours_that_somebody_has_is_not_taken(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.engine.create(RunOptions(image="box", name="calm_hopper"))
+    given = iter(("calm_hopper", "calm_hopper", "keen_noether"))
+    monkeypatch.setattr(names, "random_name", lambda: next(given))
+    made = machine.engine.create(RunOptions(image="box"))
+    assert made.name == "keen_noether"
+    # Nothing is left of what was written with the other name.
+    assert [each.name for each in made.bundle.path.iterdir() if each.name.startswith(".")] == []
+
+
+def test_nobody_waits_for_anothers_disk(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are unique by a lock, but who has it waits for nothing."""
+    sync, waits, goes_on, slow = files.sync_file, threading.Semaphore(0), threading.Semaphore(0), set()
+
+    def waiting(fd: int) -> None:
+        if threading.current_thread() in slow:
+            waits.release()
+            assert goes_on.acquire(timeout=30)
+        sync(fd)
+
+    def create_slowly() -> str:
+        slow.add(threading.current_thread())
+        return machine.engine.create(RunOptions(image="box", name="slow")).name
+
+    monkeypatch.setattr(files, "sync_file", waiting)
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        first = one.submit(create_slowly)
+        until(lambda: waits.acquire(blocking=False) or first.done())
+        while not first.done():
+            assert other.submit(machine.engine.create, RunOptions(image="box")).result(20).name
+            goes_on.release()
+            until(lambda: waits.acquire(blocking=False) or first.done())
+        assert first.result() == "slow"
 
 
 # --- logs -----------------------------------------------------------------------------------------

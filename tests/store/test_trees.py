@@ -148,14 +148,13 @@ def test_without_a_good_index_contents_are_compared(original: Path, damage: byte
 
 
 def test_what_is_gone_or_another_is_said_as_an_overlay_would(original: Path) -> None:
+    if not boot_id():
+        pytest.skip("this kernel tells no boot from another (gVisor): no index is believed, each name is compared")
     target, index = copied(original)
     (target / "etc/hosts").unlink()
-    number = (target / "var/lib").stat().st_ino
     # Out of the way and not removed: its inode's number must not be free for the next.
     (target / "var/lib").rename(original.parent / "away")
     (target / "var/lib").mkdir()
-    if (target / "var/lib").stat().st_ino == number:
-        pytest.skip("a directory's inode has the number of the one that had its name, as in gVisor of 2022")
     (target / "var/lib/new").write_text("n")
     (target / "bin/t").unlink()
     (target / "bin/t").mkdir()

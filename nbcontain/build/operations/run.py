@@ -13,7 +13,8 @@ from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record
 from nbcontain.oci.image import ImageConfig, Platform
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime import certificates
-from nbcontain.runtime.bundle import Bundle, ContainerInfo
+from nbcontain.runtime.bundle import ContainerInfo
+from nbcontain.runtime.bundle_writer import write
 from nbcontain.runtime.cdi import Edits, chosen, edits
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.emulation import explained
@@ -56,7 +57,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
                 id=active.key, name=active.key, image="", command=operation.args, build_step=True,
                 rung=workshop.rung.name, answers=workshop.rung.answers,
             )  # fmt: skip
-            bundle = Bundle.write(path, spec, active.mounts, info, more=trusted.files)
+            bundle = write(path, spec, active.mounts, info, more=trusted.files)
             container = Container(bundle)
             with closing(container.follow()) as records:
                 try:

@@ -1,0 +1,306 @@
+"""How a container's first process comes to be: forked in namespaces of its own, or in those that are there.
+
+Run by the supervisor, which must never be in another namespace itself (see `runtime.stage`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from nbcontain.errors import SetupFailed
+from nbcontain.linux import forks, syscalls
+from nbcontain.linux.idmap import IdMap
+from nbcontain.oci.spec import IdMapping
+from nbcontain.runtime import namespaces
+from nbcontain.runtime.messages import Channel
+from nbcontain.runtime.namespaces import Birth
+from nbcontain.runtime.stage import Inside, expect, forked_by, keep_only, run
+
+Prepare = Callable[[int], None]
+
+
+def form(
+    birth: Birth,
+    init: Callable[[Channel], None],
+    is_awaited: Callable[[], bool] = lambda: True,
+    prepared: Prepare | None = None,
+    kept: Sequence[int] = (),
+) -> Inside:
+    """Supervisor: have a process forked in new namespaces, or in those that are there, to run `init`.
+
+    The pid namespace's first process waits for messages: it does not know yet what it will be. Unless somebody awaits
+    it already, it has time to rehearse. `prepared` is called with a pid before that process does anything, so that
+    it and all that it forks are in a control group. `kept` are descriptors that are not closed in there.
+    """
+    is_alone = not birth.joined and not birth.time_offsets and birth.within < 0
+    ours, theirs = Channel.pair()
+    try:
+        if is_alone and not forks.has_heirs():
+            pid: int | None = _born_at_once(birth, init, ours, theirs, prepared, kept)
+        else:
+            pid = _born(birth, init, ours, theirs, prepared, kept) if birth.is_plain else None
+        if pid is None:
+            pid = _formed(birth, init, ours, theirs, prepared, kept)
+    except BaseException:
+        ours.close()
+        raise
+    # It is our child, whose stage is gone if it had one: we are the subreaper. So init may tie its life to ours.
+    ours.send({"adopted": True, "rehearse": not is_awaited()})
+    return Inside(pid, ours)
+
+
+# --- by the supervisor itself ---------------------------------------------------------------------
+
+
+def _born(
+    birth: Birth, init: Callable[[Channel], None], ours: Channel, theirs: Channel, prepared: Prepare | None,
+    kept: Sequence[int],
+) -> int | None:  # fmt: skip
+    """Fork it without a stage, and give its pid; None where that cannot be, and then nothing has been done.
+
+    Whoever asks for a new pid namespace is not in it, but its next child is. So that no later one is, it asks for its
+    own again. What there is besides of namespaces the first process makes itself.
+    """
+    is_apart = bool(birth.made & syscalls.CLONE_NEWPID)
+    own = _own_pids() if is_apart else -1
+    if is_apart and own < 0:
+        return None
+    try:
+        if is_apart:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                made = birth.made & ~syscalls.CLONE_NEWPID
+                run(lambda: _be_born(made, init, theirs, kept, waits=prepared is not None), theirs)
+        finally:
+            if is_apart:
+                _ask_for(own)
+    finally:
+        if is_apart:
+            os.close(own)
+    theirs.close()
+    try:
+        if prepared is not None:
+            prepared(pid)
+            ours.send({"go": True})
+        expect(ours, "born")
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    return pid
+
+
+def _own_pids() -> int:
+    """The own pid namespace, if one may ask for it: not as root of a user namespace, whose it is not. Else -1."""
+    try:
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        syscalls.setns(own, syscalls.CLONE_NEWPID)
+    except OSError:
+        os.close(own)
+        return -1
+    return own
+
+
+def _ask_for(pids: int) -> None:
+    """Have later children be in this pid namespace, which is the own one."""
+    try:
+        syscalls.setns(pids, syscalls.CLONE_NEWPID)
+    except OSError:
+        # A moment ago it was allowed. No helper of ours may find itself among a container's processes.
+        os._exit(1)
+
+
+def _be_born(made: int, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int], *, waits: bool) -> None:
+    """Init: leave this machine's namespaces of CLONE_NEW… `made`, and go on."""
+    _hear_nothing()
+    keep_only(channel, *kept)
+    if waits:
+        expect(channel, "go")
+    if made:
+        syscalls.unshare(made)
+    channel.send({"born": True})
+    init(channel)
+
+
+def _born_at_once(
+    birth: Birth, init: Callable[[Channel], None], ours: Channel, theirs: Channel, prepared: Prepare | None,
+    kept: Sequence[int],
+) -> int:  # fmt: skip
+    """The same where nobody inherits what a stage leaves behind, as in gVisor of 2022, also with ids that are mapped.
+
+    Only who needs nothing of what lies outside of the new namespaces can be born like that.
+    """
+    is_mapped = not birth.ids.is_identity
+    pid = forks.fork(birth.made | (syscalls.CLONE_NEWUSER if is_mapped else 0))
+    if pid == 0:
+        run(lambda: _begin_at_once(birth, init, theirs, kept), theirs)
+    theirs.close()
+    try:
+        if prepared is not None:
+            prepared(pid)
+        if is_mapped:
+            birth.ids.write(pid)
+        ours.send({"go": True})
+    except BaseException:
+        ours.close()
+        os.waitpid(pid, 0)
+        raise
+    return pid
+
+
+def _begin_at_once(birth: Birth, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int]) -> None:
+    """Init: be root of the new namespaces, and go on."""
+    _hear_nothing()
+    keep_only(channel, *kept)
+    expect(channel, "go")
+    if not birth.ids.is_identity:
+        _be_root(birth.ids)
+    init(channel)
+
+
+def _hear_nothing() -> None:
+    """Should who forked us hear of its children by a descriptor: ours may soon be something else."""
+    signal.set_wakeup_fd(-1)
+
+
+def _be_root(ids: IdMap) -> None:
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    if not ids.is_single:
+        os.setgroups(())
+
+
+# --- by a stage -----------------------------------------------------------------------------------
+
+
+def _formed(
+    birth: Birth, init: Callable[[Channel], None], ours: Channel, theirs: Channel, prepared: Prepare | None,
+    kept: Sequence[int],
+) -> int:  # fmt: skip
+    """Have it forked by a process that enters namespaces for that, and give its pid."""
+    stage = os.fork()
+    if stage == 0:
+        run(lambda: _separate(birth, init, theirs, kept), theirs)
+    theirs.close()
+    try:
+        if prepared is not None:
+            prepared(stage)
+        ours.send({"go": True})
+        if not birth.ids.is_identity and birth.within < 0:
+            expect(ours, "separated")
+            birth.ids.write(stage)
+            ours.send({"mapped": True})
+        if birth.time_offsets:
+            expect(ours, "timed")
+            _set_clocks(stage, birth.time_offsets)
+            ours.send({"set": True})
+        return forked_by(stage, ours)
+    finally:
+        os.waitpid(stage, 0)
+
+
+def _separate(birth: Birth, init: Callable[[Channel], None], channel: Channel, kept: Sequence[int]) -> None:
+    """Stage: leave the host's namespaces, fork init there, report its pid."""
+    keep_only(channel, *birth.joined.values(), *kept, *([birth.within] if birth.within >= 0 else []))
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    expect(channel, "go")
+    if birth.joined:
+        # Whoever is in there already must not reach into us through /proc.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        namespaces.enter(birth.joined)
+    if not birth.ids.is_identity:
+        # Nobody but root may give us our map unless we can be looked at.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+        if birth.within >= 0:
+            _nest(birth.within, birth.ids)
+        else:
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
+            channel.send({"separated": True})
+            expect(channel, "mapped")
+        _be_root(birth.ids)
+    if birth.made:
+        syscalls.unshare(birth.made)
+    if birth.time_offsets:
+        channel.send({"timed": True})
+        expect(channel, "set")
+    for fd in birth.joined.values():
+        os.close(fd)
+    pid = os.fork()
+    if pid == 0:
+        run(lambda: init(channel), channel)
+    channel.send({"pid": pid})
+
+
+def _nest(within: int, ids: IdMap) -> None:
+    """Stage: a user namespace made in another one, which is entered for that, with the ids of that one."""
+    namespaces.enter({syscalls.CLONE_NEWUSER: within})
+    os.close(within)
+    stage, (ready, is_ready) = os.getpid(), os.pipe2(os.O_CLOEXEC)
+    mapper = os.fork()
+    if mapper == 0:
+        # Who may map more than one id stands outside of the new namespace, with the rights of the one that it is in.
+        os.close(is_ready)
+        run(lambda: ids.within(_outer()).write(stage) if os.read(ready, 1) else None)
+    os.close(ready)
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
+    os.write(is_ready, b".")
+    os.close(is_ready)
+    if os.waitpid(mapper, 0)[1]:
+        raise SetupFailed("the container's user namespace cannot be given its ids")
+
+
+def _outer() -> IdMap:
+    """The map of the user namespace that this process is in."""
+    maps = []
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/self/{name}", encoding="ascii") as lines:
+            maps.append(tuple(IdMapping(*map(int, line.split())) for line in lines))
+    return IdMap(*maps)
+
+
+def _set_clocks(pid: int, offsets: str) -> None:
+    try:
+        fd = os.open(f"/proc/{pid}/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, offsets.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise SetupFailed(
+            "cannot set the clocks of its time namespace", errno=error.errno, why=error.strerror or ""
+        ) from error
+
+
+# --- nobody's ---------------------------------------------------------------------------------------
+
+
+def user_namespace(ids: IdMap) -> int:
+    """Supervisor: a user namespace with this map and nobody in it, as a descriptor; for mounts with a map of ids."""
+    ours, theirs = Channel.pair()
+    stage = os.fork()
+    if stage == 0:
+        run(lambda: _hold_user_namespace(theirs), theirs)
+    theirs.close()
+    try:
+        expect(ours, "separated")
+        ids.write(stage)
+        return os.open(f"/proc/{stage}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        ours.close()
+        os.waitpid(stage, 0)
+
+
+def _hold_user_namespace(channel: Channel) -> None:
+    keep_only(channel)
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
+    channel.send({"separated": True})
+    channel.receive()

@@ -259,7 +259,7 @@ class Desk:
     """A server and a browser, for notebooks one after the other."""
 
     def __init__(self, url: str, token: str, directory: Path, root: Path, browser: Browser) -> None:
-        self.url, self._token, self.directory, self.root = url, token, directory, root
+        self.url, self._token, self.directory, self.root, self.browser = url, token, directory, root, browser
         self._context = browser.new_context(reduced_motion="reduce", accept_downloads=True)
         self._context.set_default_timeout(20_000)
         self._context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
@@ -312,11 +312,14 @@ class Desk:
 
 
 @contextmanager
-def desk(directory: Path, *, root: Path) -> Iterator[Desk]:
-    """A server whose notebooks lie in `directory` and whose kernels use the store at `root`, and a browser."""
+def desk(directory: Path, *, root: Path, browser: Browser | None = None) -> Iterator[Desk]:
+    """A server whose notebooks lie in `directory` and whose kernels use the store at `root`, and a browser.
+
+    A thread can have one browser only: where there is a desk already, another one takes its `browser`.
+    """
     with ExitStack() as stack:
         url, token = stack.enter_context(_server(directory, root))
-        yield Desk(url, token, directory, root, stack.enter_context(_browser()))
+        yield Desk(url, token, directory, root, browser or stack.enter_context(_browser()))
 
 
 @contextmanager

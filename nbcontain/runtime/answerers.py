@@ -19,6 +19,7 @@ from nbcontain.runtime.messages import Channel, error_of
 from nbcontain.runtime.namespaces import flags_of
 from nbcontain.runtime.rungs import FURNITURE, named
 from nbcontain.store import files
+from nbcontain.store.makers import Notes
 from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -61,9 +62,6 @@ class Answers:
         if not words:
             return cls()
         if words == "blind":
-            # While it can be found.
-            import nbcontain.store.makers  # noqa: F401
-
             return cls(words, bundle.answers(), fd, is_first=True)
         spaces = os.open("/proc/self/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         names = tuple(link for name, link in _LINKS.items() if name in spec.linux.namespaces)
@@ -73,8 +71,6 @@ class Answers:
         """Init, and an exec's process: have this process's calls answered from here on, as those of `user`."""
         if self.words == "blind":
             if self.fd >= 0:
-                from nbcontain.store.makers import Notes
-
                 Notes.to(self.fd, (user.uid, user.gid), is_first=self.is_first)
                 os.close(self.fd)
             confine.install(self.seccomp)

@@ -20,9 +20,8 @@ NAME = "paper, sealed"
 
 
 @pytest.fixture
-def own_desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lab.Desk]:
+def own_desk(desk: lab.Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lab.Desk]:
     """JupyterLab whose kernels are not this user's, on a store with an image of this machine's ipykernel."""
-    needs.chromium()
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
     monkeypatch.setenv("PYTHONPATH", f"{declared(tmp_path)}:{CHECKOUT}")
     notebooks = tmp_path / "notebooks"
@@ -30,8 +29,8 @@ def own_desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lab.De
     with places.store_directory(needs.memory()) as root:
         with Engine(root) as engine:
             engine.from_host("paper", packages=("ipykernel",)).result()
-        with lab.desk(notebooks, root=root) as desk:
-            yield desk
+        with lab.desk(notebooks, root=root, browser=desk.browser) as own:
+            yield own
 
 
 def typed(page: Page, code: str) -> None:

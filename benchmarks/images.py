@@ -15,7 +15,6 @@ import contextlib
 import os
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT / "tests" / "conformance")
 import peers  # noqa: E402
 import pytest  # noqa: E402
 
+import servers  # noqa: E402
 from nbcontain import Engine, RunOptions  # noqa: E402
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 4
@@ -81,28 +81,9 @@ class Podman:
 @contextlib.contextmanager
 def registry(disk: Path) -> Iterator[tuple[str, Path]]:
     """A docker-registry on loopback: its host:port, and where its blobs are."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{free.getsockname()[1]}"
-    config, data = disk / "registry.yml", disk / "registry"
-    data.mkdir()
-    config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {data}}}}}\n"
-        f"http:\n  addr: {host}\n"
-    )
-    server = subprocess.Popen(
-        ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2])), 1).close()
-                break
-            time.sleep(0.02)
-        yield host, data
-    finally:
-        server.terminate()
-        server.wait()
+    (disk / "registry").mkdir()
+    with servers.docker_registry(disk) as port:
+        yield f"127.0.0.1:{port}", disk / "registry"
 
 
 @contextlib.contextmanager

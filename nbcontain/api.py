@@ -27,8 +27,8 @@ from nbcontain.task import Task
 from nbcontain.values import replace
 
 if TYPE_CHECKING:
-    from nbcontain.display.present import Kind
     from nbcontain.display.table import Table
+    from nbcontain.display.values import Kind
     from nbcontain.display.xrayed import Xrayed
     from nbcontain.oci.digest import Digest
     from nbcontain.oci.reference import Reference

@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.display.values import InProgress
 from nbcontain.docker_words import KNOWN_FLAGS
@@ -172,8 +172,8 @@ def _run(engine: Engine, options: CellRunOptions, exchange: Exchange, script: Sc
         options = replace(options, entrypoint="", command=script.command(script.interpreter or ("sh",), "/cell"))
         exchange = replace(exchange, prepare=lambda container: _set_program(container, script, place))
     task = exchange.run(engine.isolated(options.isolation), options)
-    becomes: Literal["", "container"] = "container" if options.detach else ""
-    return Cell(InProgress(task, "run", facts=facts, whole_log=log, becomes=becomes), script, place)
+    progress = InProgress(task, "run", facts=facts, whole_log=log, becomes="container" if options.detach else "")
+    return Cell(progress, script, place)
 
 
 def _set_program(container: Container, script: Script, place: list[str]) -> None:

@@ -103,7 +103,8 @@ class Session:
         """What came of it. Where there are cards one stands there at once, and becomes that of what goes on."""
         look = self._look(progress)
         has_own = is_shown and progress.becomes != ""
-        if look["mode"] != "card" or not has_own and (progress.becomes or progress.kind in BRIEF):
+        is_placed = has_own or not (progress.becomes or progress.kind in BRIEF)
+        if look["mode"] != "card" or not is_placed:
             return await present_async(progress.task, progress.kind, **look)
         prepare = {"container": live.prepared, "layers": looking.prepared}.get(progress.becomes, lambda: None)
         place = Place(prepare)

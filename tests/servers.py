@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class Server:
@@ -98,3 +100,27 @@ def wait_for_port(port: int, timeout_s: float = 10) -> None:
         except OSError:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+@contextmanager
+def docker_registry(
+    directory: Path, program: str = "docker-registry", *, http: str = "", more: str = ""
+) -> Iterator[int]:
+    """A docker-registry on loopback, which keeps what it is sent in `directory`/registry; gives its port.
+
+    `http` and `more` are further lines of its configuration, below http: and besides.
+    """
+    port, config = free_port(), directory / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/registry}}}}\n"
+        f"http:\n  addr: 127.0.0.1:{port}\n{http}{more}"
+    )
+    server = subprocess.Popen(
+        [program, "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for_port(port)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()

@@ -15,17 +15,17 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
+from servers import docker_registry  # noqa: E402
+
 PAGE = CHECKOUT / "docs" / "environments.md"
 BEGIN, END = "<!-- results: tools/environments.py -->", "<!-- end of results -->"
 _INSIDE = (
@@ -57,7 +57,7 @@ def main() -> None:
         names = given.names or sorted(each.name for each in places.iterdir() if each.is_symlink())
         with tempfile.TemporaryDirectory() as directory:
             parcel = packed(Path(directory), given.debian)
-            with registry(Path(directory)) as port:
+            with docker_registry(Path(directory)) as port:
                 results |= {name: tried(places, name, parcel, given.keep, port) for name in names}
     text = given.page.read_text()
     before, _, rest = text.partition(BEGIN)
@@ -78,31 +78,6 @@ def packed(directory: Path, debian: str) -> Path:
     if debian:
         shutil.copy2(debian, parcel / "debian.tar")
     return parcel
-
-
-@contextmanager
-def registry(directory: Path) -> Iterator[int]:
-    """A docker-registry at this machine's loopback; gives its port."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    config = directory / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/registry}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n"
-    )
-    words = ("docker-registry", "serve", str(config))
-    serving = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.05)
-        yield port
-    finally:
-        serving.terminate()
-        serving.wait()
 
 
 def tried(places: Path, name: str, parcel: Path, keep: str, port: int) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from nbcontain import detach_keys as keys
 from nbcontain.commands.table import command
@@ -33,8 +33,8 @@ def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Inte
         signals = None if options.detach else SignalProxy(passes=options.sig_proxy)
         around = signals.around if signals is not None else nullcontext
         task = exchange.run(engine.isolated(options.isolation), options, around)
-        becomes: Literal["", "container"] = "container" if options.detach else ""
-        return InProgress(task, "run", facts=facts, whole_log=log, signals=signals, becomes=becomes)
+        return InProgress(task, "run", facts=facts, whole_log=log, signals=signals,
+                          becomes="container" if options.detach else "")  # fmt: skip
 
     if options.detach or not options.tty:
         return in_progress()

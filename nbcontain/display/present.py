@@ -15,6 +15,7 @@ from nbcontain.display.pictures import begun_picture, run_picture, steps_picture
 from nbcontain.display.streams import Writer, writer
 from nbcontain.display.surface import Place, Surface
 from nbcontain.display.text import lines
+from nbcontain.display.values import Kind
 from nbcontain.display.view import View, update
 from nbcontain.errors import Cancelled, Interrupted, NbcontainError, UsageError
 from nbcontain.events import Finished, Outcome, Output, Record
@@ -24,10 +25,6 @@ T = TypeVar("T")
 
 Mode = Literal["card", "html", "plain"]
 """A live card; the same without widgets, as HTML that is replaced; lines of text."""
-
-Kind = Literal["build", "run", "exec", "work", "pull", "push", "import", "up"]
-"""What is shown: "run" streams the output below a slim card; "exec" too, with the card only if it takes a while;
-"work" is shown only if it takes a while and says what it does; the others are steps with a state each."""
 
 _STREAMING = ("run", "exec")
 BRIEF = ("exec", "work")

@@ -20,12 +20,17 @@ T = TypeVar("T")
 _SHOWN_BYTES = 256 << 10
 
 
+Kind = Literal["build", "run", "exec", "work", "pull", "push", "import", "up"]
+"""What is shown: "run" streams the output below a slim card; "exec" too, with the card only if it takes a while;
+"work" is shown only if it takes a while and says what it does; the others are steps with a state each."""
+
+
 @dataclass(frozen=True, slots=True)
 class InProgress(Generic[T]):
     """Work that goes on; `kind` says how to draw it while it does."""
 
     task: Task[T]
-    kind: Literal["build", "run", "exec", "work", "pull", "push", "import", "up"]
+    kind: Kind
     quiet: bool = False
     """Show only what comes back."""
     is_mute: bool = False

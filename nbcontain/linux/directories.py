@@ -16,7 +16,7 @@ def follows(link: str) -> bool:
     return True
 
 
-_FOLLOWS = follows("/proc/self")
+_FOLLOWS = follows("/proc/self")  # asked while there is a /proc: who opens directories may be in a root without
 
 
 def open_directory(name: str | bytes, above_fd: int, flags: int = os.O_RDONLY) -> int:

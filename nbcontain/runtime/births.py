@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import forks, syscalls
@@ -83,17 +83,24 @@ def _born(
         if is_apart:
             os.close(own)
     theirs.close()
-    try:
+    with _ended_on_error(pid):
         if prepared is not None:
             prepared(pid)
             ours.send({"go": True})
         expect(ours, "born")
+    return pid
+
+
+@contextmanager
+def _ended_on_error(pid: int) -> Iterator[None]:
+    """End a first process that does not come to be, and wait for it."""
+    try:
+        yield
     except BaseException:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
-    return pid
 
 
 def _own_pids() -> int:
@@ -144,16 +151,12 @@ def _born_at_once(
     if pid == 0:
         run(lambda: _begin_at_once(birth, init, theirs, kept), theirs)
     theirs.close()
-    try:
+    with _ended_on_error(pid):
         if prepared is not None:
             prepared(pid)
         if is_mapped:
             birth.ids.write(pid)
         ours.send({"go": True})
-    except BaseException:
-        ours.close()
-        os.waitpid(pid, 0)
-        raise
     return pid
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,38 +25,19 @@ import needs
 from nbcontain.engine import Engine
 from nbcontain.errors import BadCertificate, Unauthorized
 from nbcontain.oci.image import Platform
+from servers import docker_registry
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """Start a docker-registry with these further lines of configuration; gives its host:port."""
     program = needs.program("docker-registry")
-    running: list[subprocess.Popen[bytes]] = []
+    with ExitStack() as stack:
 
-    def start(more: str = "", http: str = "") -> str:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
-        config = tmp_path / "registry.yml"
-        config.write_text(
-            f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/data}}}}\n"
-            f"http:\n  addr: 127.0.0.1:{port}\n{http}{more}"
-        )
-        running.append(
-            subprocess.Popen([program, "serve", str(config)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        )
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.02)
-        return f"127.0.0.1:{port}"
+        def start(more: str = "", http: str = "") -> str:
+            return f"127.0.0.1:{stack.enter_context(docker_registry(tmp_path, program, http=http, more=more))}"
 
-    yield start
-    for each in running:
-        each.terminate()
-        each.wait()
+        yield start
 
 
 def skopeo(*words: str) -> str:

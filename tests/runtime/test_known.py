@@ -75,29 +75,27 @@ class Clock:
         return self.now_ns
 
 
-def test_what_was_changed_a_moment_ago_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    containers = Containers(store.layout, Container)
-    bundle = made(store, "one", 1)
-    changed_ns = (bundle.path / "container.json").stat().st_ctime_ns
-    monkeypatch.setattr(import_module("nbcontain.containers"), "time", clock := Clock(changed_ns + 10_000_000))
-    assert names(containers) == ["one"]
-    assert containers._known == {}
-    clock.now_ns = changed_ns + 30_000_000
-    assert names(containers) == ["one"]
-    assert [*containers._known] == [bundle.path.name]
-
-
-def test_where_stamps_are_of_whole_seconds_a_moment_is_longer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("second_ns", "soon_ns", "later_ns"),
+    [
+        (1_000_000_000, 10_000_000, 30_000_000),
+        # A stamp of whole seconds: the part that was lost is anywhere.
+        (1, 1_900_000_000, 2_100_000_000),
+    ],
+    ids=["stamps with parts of a second", "stamps of whole seconds"],
+)
+def test_what_was_changed_a_moment_ago_is_read_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, second_ns: int, soon_ns: int, later_ns: int
+) -> None:
     module = import_module("nbcontain.containers")
     containers = Containers(store.layout, Container)
     bundle = made(store, "one", 1)
     changed_ns = (bundle.path / "container.json").stat().st_ctime_ns
-    # The part of a second that was lost is anywhere.
-    monkeypatch.setattr(module, "_SECOND_NS", 1)
-    monkeypatch.setattr(module, "time", clock := Clock(changed_ns + 1_900_000_000))
+    monkeypatch.setattr(module, "_SECOND_NS", second_ns)
+    monkeypatch.setattr(module, "time", clock := Clock(changed_ns + soon_ns))
     assert names(containers) == ["one"]
     assert containers._known == {}
-    clock.now_ns = changed_ns + 2_100_000_000
+    clock.now_ns = changed_ns + later_ns
     assert names(containers) == ["one"]
     assert [*containers._known] == [bundle.path.name]
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -207,16 +210,20 @@ def _tidy(members: list[Member]) -> list[Member]:
     return [each for each in kept if each[0].name.replace(b".wh.", b"") not in names or b".wh." not in each[0].name]
 
 
+@contextmanager
+def own_blobs() -> Iterator[Blobs]:
+    """Blobs of one example's own: a fixture would be shared by all of them."""
+    with tempfile.TemporaryDirectory() as name:
+        layout = Layout(Path(name))
+        for path in (layout.blobs / "sha256", layout.tmp):
+            path.mkdir(parents=True)
+        yield Blobs(layout)
+
+
 @settings(max_examples=120)
 @given(st.lists(st.lists(MEMBERS, max_size=6), min_size=1, max_size=4))
 def test_layers_show_together_what_another_reader_finds(stacks: list[list[Member]]) -> None:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as name:
-        layout = Layout(Path(name))
-        blobs = Blobs(layout)
-        for path in (layout.blobs / "sha256", layout.tmp):
-            path.mkdir(parents=True)
+    with own_blobs() as blobs:
         expected: facts.Tree = {}
         root = Node()
         for members in stacks:
@@ -248,13 +255,7 @@ def test_layers_show_together_what_another_reader_finds(stacks: list[list[Member
 @settings(max_examples=120)
 @given(st.lists(st.lists(MEMBERS | LINKS, min_size=1, max_size=6), min_size=2, max_size=3))
 def test_the_lowest_layer_hashed_in_part_tells_what_one_hashed_whole_tells(stacks: list[list[Member]]) -> None:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as name:
-        layout = Layout(Path(name))
-        blobs = Blobs(layout)
-        for path in (layout.blobs / "sha256", layout.tmp):
-            path.mkdir(parents=True)
+    with own_blobs() as blobs:
         lowest = archive(*stacks[0])
         whole = contents(blobs, *stacks[0])
         above = [contents(blobs, *members) for members in stacks[1:]]

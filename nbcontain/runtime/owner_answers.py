@@ -86,8 +86,9 @@ class OwnerAnswers:
         if known is None and self._makers:
             before = self._maker(path)
         if not ids.is_root and before[0] == ids.file_uid:
-            # What stat(2) says they are: who wants to change one of them alone may say so of the other (busybox).
-            uid, gid = uid or KEEP, gid or KEEP
+            # What stat(2) says they are: who wants to change one of them alone may say so of the other (busybox). It is
+            # root's, or where no namespace makes that of us, ours.
+            uid, gid = (KEEP if new == old else new for new, old in ((uid, status.st_uid), (gid, status.st_gid)))
         after = (before[0] if uid == KEEP else uid, before[1] if gid == KEEP else gid)
         if not ids.is_root and not _may_give(ids, before, after):
             raise PermissionError(errno.EPERM, "")

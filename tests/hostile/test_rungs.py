@@ -13,7 +13,6 @@ import pytest
 
 import needs
 from machine import SLEEP, Machine, children_of, said, supervisor_of, until
-from nbcontain.host import Ability
 from nbcontain.linux.starts import start_of
 
 LADDER = {
@@ -184,9 +183,8 @@ def grabbing(_hostile_machine: Machine, tmp_path_factory: pytest.TempPathFactory
 def rung(request: pytest.FixtureRequest, profile: str, _hostile_machine: Machine) -> Iterator[Machine]:
     if request.param not in LADDER[profile]:
         pytest.skip(f"{request.param} is not for {profile}")
-    host = _hostile_machine.engine.host
-    if request.param == "proot" and not host.can(Ability.PROOT):
-        pytest.skip(host.abilities[Ability.PROOT].why)
+    if request.param == "proot":
+        needs.proot(_hostile_machine.engine.host)
     machine = Machine.on(_hostile_machine.engine.isolated(request.param))
     yield machine
     _hostile_machine.clear()

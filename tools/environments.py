@@ -6,8 +6,8 @@ by pip and `tools/trial.py` is run, with a copy of the tests; nothing else of th
 built there is pushed to a docker-registry that serves here, and unpacked here, by root, with skopeo and umoci, which
 say whose its files are; one that could not be pushed is left in a file. Rows of places that were not tried stay as
 they are. NAME+sudo is a place where sudo is used, NAME+proot one where the PRoot that the tests have (tools/proot.py)
-was brought along, in PATH. With --table FILE… only the table is made, of results that were kept (one JSON object a file, named after the
-place), such as those of real hosted notebooks.
+was brought along, in PATH. With --table FILE… only the table is made, of results that were kept (one JSON object a
+file, named after the place), such as those of real hosted notebooks.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
 import proot  # noqa: E402
+
 from servers import docker_registry  # noqa: E402
 
 PAGE = CHECKOUT / "docs" / "environments.md"
 BEGIN, END = "<!-- results: tools/environments.py -->", "<!-- end of results -->"
 _INSIDE = (
-    "cd ~ && {path} python3 -m venv v >/dev/null && v/bin/pip install -q parcel/nbcontain-*.whl nbclient nbformat pytest"
-    " pytest-timeout hypothesis dockerfile >&2 && {sudo} python3 parcel/trial.py v/bin/python --tests parcel {debian}"
+    "cd ~ && {path} python3 -m venv v >/dev/null && v/bin/pip install -q parcel/nbcontain-*.whl nbclient nbformat"
+    " pytest pytest-timeout hypothesis dockerfile >&2"
+    " && {sudo} python3 parcel/trial.py v/bin/python --tests parcel {debian}"
 )
 _WITH = {"": {"path": "", "sudo": ""}, "sudo": {"path": "", "sudo": "sudo"}}
 _WITH["proot"] = {"path": "export PATH=$PWD/parcel/proot:$PATH &&", "sudo": ""}

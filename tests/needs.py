@@ -38,8 +38,13 @@ def program(name: str, package: str = "") -> str:
 def proot(host: Host) -> None:
     """The end of this test where no PRoot of 5.3 or later is; no release of Debian has one."""
     if not host.can(Ability.PROOT):
-        said = PROOT / "why"
-        pytest.skip(f"{host.abilities[Ability.PROOT].why}; {said.read_text() if said.exists() else ''}")
+        proot_is_missing(host.abilities[Ability.PROOT].why)
+
+
+def proot_is_missing(why: str) -> NoReturn:
+    """The end of a test that takes one, and why none was built for it."""
+    said = PROOT / "why"
+    pytest.skip(f"{why}; {said.read_text() if said.exists() else ''}")
 
 
 def kernel() -> None:

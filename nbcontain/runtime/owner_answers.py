@@ -126,6 +126,10 @@ class OwnerAnswers:
             owner, hands_on = known, bool(status.st_mode & stat.S_ISGID)
         return owner
 
+    def has(self, place: int) -> bool:
+        """Whether what is open is the container's."""
+        return self._path_of(place) is not None
+
     def _path_of(self, place: int) -> bytes | None:
         """The path of what is open, below the container's root; None if it is another file system's, or outside.
 

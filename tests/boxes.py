@@ -29,16 +29,20 @@ _NAMESPACES = (
     ),
 )  # fmt: skip
 _TRACES = Rule(("ptrace", "process_vm_readv", "process_vm_writev"), _REFUSED, errno.EPERM)
+_NEW = Argument(1, seccomp.NEW_LISTENER, "SCMP_CMP_MASKED_EQ", seccomp.NEW_LISTENER)
+_LISTENER = Rule(("seccomp",), _REFUSED, errno.EBUSY, (_NEW,))
 _UNMOUNTED = (_PIVOT, Rule(_MOUNTS, _REFUSED, errno.EACCES))
 
 BOXES = {
     "colab": (_PIVOT,),
     "binder": _UNMOUNTED,
     "pod": (*_UNMOUNTED, *_NAMESPACES),
+    "answered": (*_UNMOUNTED, *_NAMESPACES, _LISTENER),
     "bare": (*_UNMOUNTED, *_NAMESPACES, _TRACES),
 }
 """Root that may mount, but not change its root; user namespaces in which nothing can be mounted (as AppArmor has it);
-Docker's filter around somebody without capabilities, or around root; and the same without ptrace."""
+Docker's filter around somebody without capabilities, or around root; the same where somebody answers calls already;
+and without ptrace."""
 
 
 if __name__ == "__main__":

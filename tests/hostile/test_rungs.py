@@ -209,7 +209,15 @@ def test_nothing_served_leads_out(rung: Machine, canary: Path) -> None:
     assert said == []
 
 
+def need_proc(rung: Machine) -> None:
+    """The end of this test where no file of /proc can be had, as where somebody else answers calls already."""
+    taken = rung.engine.profile.rung
+    if not taken.proc and not taken.serves:
+        pytest.skip("there is no /proc inside")
+
+
 def test_a_descriptor_that_was_handed_in_is_no_way_out_either(rung: Machine, canary: Path) -> None:
+    need_proc(rung)
     script = (
         "exec 5</proc/self/status; exec 6</dev/zero; exec 7</etc/hosts; for n in 5 6 7; do"
         f" cat /proc/self/fd/$n/../../../..{canary}/secret /dev/fd/$n/..{canary}/secret 2>/dev/null;"
@@ -221,6 +229,7 @@ def test_a_descriptor_that_was_handed_in_is_no_way_out_either(rung: Machine, can
 
 
 def test_the_hosts_settings_cannot_be_written(rung: Machine) -> None:
+    need_proc(rung)
     before = Path("/proc/sys/kernel/ostype").read_text(), Path("/proc/sys/vm/swappiness").read_text()
     script = "for n in /proc/sys/vm/swappiness /proc/self/oom_score_adj; do (echo 1 > $n) 2>/dev/null; done; true"
     rung.sh(script)

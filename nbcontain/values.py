@@ -188,10 +188,11 @@ else:
 
     def _open(cls):
         """A type of the same layout whose fields can be set: to set one behind a refusal takes eight times as long."""
-        slots = cls.__dict__.get("__slots__")
-        if slots is None:
+        if "__slots__" not in cls.__dict__:
             return None
-        return type(cls)(cls.__name__, cls.__bases__, {"__slots__": slots, "__setattr__": object.__setattr__})
+        # A generic type asks for its bases as they were written.
+        kept = {name: cls.__dict__[name] for name in ("__slots__", "__orig_bases__") if name in cls.__dict__}
+        return type(cls)(cls.__name__, cls.__bases__, {**kept, "__setattr__": object.__setattr__})
 
     def _compiled(cls, frozen):
         found = cls.__value_fields__

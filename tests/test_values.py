@@ -6,13 +6,15 @@ import copy
 import dataclasses
 import inspect
 import pickle
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nbcontain.values import asdict, dataclass, field, fields, replace
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,19 @@ def test_few_and_many_values_are_made_differently_and_are_alike(count: int) -> N
         with pytest.raises(TypeError):
             replace(first, other=1)
     assert Triple(1) == replace(Triple(1, [2], 4), rest=[], third=3)
+
+
+def test_many_values_of_a_generic_type() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Box(Generic[T]):
+        inside: T
+
+    @dataclass(frozen=True, slots=True)
+    class Sealed(Box[int]):
+        seal: str = ""
+
+    assert [Box(each).inside for each in range(40)] == [replace(Box(0), inside=each).inside for each in range(40)]
+    assert [Sealed(each).inside for each in range(40)] == [replace(Sealed(0), inside=each).inside for each in range(40)]
 
 
 def test_copies_and_pickles_are_equal() -> None:

@@ -12,7 +12,7 @@ from nbcontain.host import Ability, Host, user_name
 from nbcontain.linux import probe as probe_words
 from nbcontain.network.tunnels import MASQUERADE, PROGRAMS
 from nbcontain.oci.spec import Mount
-from nbcontain.profiles import PROFILES, Profile, storage_driver
+from nbcontain.profiles import PROFILES, Profile, answering, storage_driver
 from nbcontain.store.place import Place
 from nbcontain.store.snapshots import Driver
 from nbcontain.values import dataclass
@@ -210,7 +210,7 @@ def _owners(host: Host, profile: Profile) -> Iterator[Finding]:
         why = f"there is one id only: a process keeps in mind who is who and whose is what; ls shows {shown} inside"
         yield Finding("partly", what, why)
     else:
-        why = f"there is one id only, and nobody can answer for the kernel: {host.abilities[Ability.NOTIFY].why}; "
+        why = f"there is one id only, and nobody can answer for the kernel: {host.abilities[answering(profile)].why}; "
         why += "RUN chown is only pretended; what COPY --chown and layers from elsewhere say is kept"
         attempt = "COPY --chown in place of RUN chown; apt-get -o APT::Sandbox::User=root"
         yield Finding("no", what, why, attempt + "; a range of ids" * profile.rung.mounts)

@@ -16,7 +16,7 @@ from nbcontain.linux.boot import boot_id
 from nbcontain.linux.idmap import IdMap, subordinate
 from nbcontain.values import dataclass, field
 
-_VERSION = 11
+_VERSION = 12
 """Of the remembered facts: raise it when the probe learns to ask something else."""
 
 _TIMEOUT_S = 20
@@ -36,6 +36,7 @@ class Ability(Enum):
     CHROOT = "chroot, as root"
     PROOT = "a PRoot in PATH that hides this machine's files (5.3 or later), and ptrace for it"
     NOTIFY = "answering a program's calls for the kernel (seccomp user notification)"
+    NOTIFY_OUTSIDE = "the same for programs that are in no namespace of users of their own, and that PRoot runs"
     LANDLOCK = "Landlock on top"
     OVERLAY = "overlayfs on the file system of the store"
     REFLINKS = "copies that share their blocks, on the file system of the store (reflinks)"

@@ -141,7 +141,7 @@ def _settled(profile: Profile, host: Host) -> Profile:
     """The profile with its rung as it is on this host."""
     rung = RUNGS[profile.name]
     namespaces = tuple(name for name in rung.namespaces if name != "network" or host.can(Ability.NET_NAMESPACE))
-    answers = host.can(Ability.NOTIFY)
+    answers = host.can(answering(profile))
     lacks_ids = not rung.enters or ("user" in namespaces and ids_of(profile, host).is_single)
     # PRoot pretends for itself.
     pretended: Literal["", "blind"] = "blind" if rung.enters else ""
@@ -151,6 +151,11 @@ def _settled(profile: Profile, host: Host) -> Profile:
         translator="" if rung.enters else host.abilities[Ability.PROOT].why, joins=host.can(Ability.KERNEL),
     )  # fmt: skip
     return replace(profile, rung=rung)
+
+
+def answering(profile: Profile) -> Ability:
+    """What it takes that calls of that profile's containers are answered."""
+    return Ability.NOTIFY if RUNGS[profile.name].enters else Ability.NOTIFY_OUTSIDE
 
 
 def ids_of(profile: Profile, host: Host) -> IdMap:

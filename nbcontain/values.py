@@ -60,8 +60,12 @@ else:
 
     def replace(value, /, **changes):
         """A value like this one, with these fields changed."""
-        names, values = value.__value_init__
-        return type(value)(**{**dict(zip(names, values(value), strict=True)), **changes})
+        kind = type(value)
+        quick = _REPLACING.get(kind)
+        if quick is not None:
+            return quick(value, **changes)
+        names, values = kind.__value_init__
+        return kind(**{**dict(zip(names, values(value), strict=True)), **changes})
 
     def asdict(value):
         """A value as a dictionary, and those in it too, also in lists, tuples and dictionaries."""
@@ -179,9 +183,20 @@ else:
             object.__setattr__(self, name, value)
         return not values
 
+    _REPLACING = {}
+    """What `replace` is for a frozen type of which many values were made, and whose constructor only sets fields."""
+
+    def _open(cls):
+        """A type of the same layout whose fields can be set: to set one behind a refusal takes eight times as long."""
+        if "__slots__" not in cls.__dict__:
+            return None
+        # A generic type asks for its bases as they were written.
+        kept = {name: cls.__dict__[name] for name in ("__slots__", "__orig_bases__") if name in cls.__dict__}
+        return type(cls)(cls.__name__, cls.__bases__, {**kept, "__setattr__": object.__setattr__})
+
     def _compiled(cls, frozen):
         found = cls.__value_fields__
-        scope = {"MISSING": MISSING, "_set": object.__setattr__}
+        scope = {"MISSING": MISSING, "_set": object.__setattr__, "_cls": cls, "_open": _open(cls) if frozen else None}
         needed, named, body = [], [], []
         for name, each in found.items():
             value = name
@@ -197,9 +212,12 @@ else:
                 default = "" if each.default is MISSING else f"=_default_{name}"
                 default = default if each.default_factory is MISSING else "=MISSING"
                 (needed if name in cls.__match_args__ else named).append(name + default)
-            body.append(f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
+            body.append((name, value))
+        body = _filling(body, frozen, scope["_open"] is not None)
         if hasattr(cls, "__post_init__"):
             body.append("self.__post_init__()")
+        elif scope["_open"] is not None and len(cls.__value_init__[0]) == len(found):
+            _REPLACING[cls] = _replacing(cls, scope["_open"])
         parameters = ", ".join(["self", *needed, *(["*", *named] if named else [])])
         text = f"def __init__({parameters}):\n " + "\n ".join(body or ["pass"])
         exec(text, scope)  # noqa: S102 - of names that are in this program's source
@@ -208,6 +226,33 @@ else:
         init.__annotations__ = {each.name: each.type for each in found.values() if each.init} | {"return": "None"}
         cls.__init__ = init
         return init
+
+    def _filling(fields, frozen, is_open):
+        """The lines of a constructor that set the fields."""
+        plainly = [f"self.{name} = {value}" for name, value in fields]
+        if not frozen:
+            return plainly
+        each = [f"_set(self, {name!r}, {value})" for name, value in fields]
+        if not is_open:
+            return each
+        opened = ["_set(self, '__class__', _open)", *plainly, "self.__class__ = _cls"]
+        # A type that inherits this constructor has another layout, and is not opened by it.
+        return ["if self.__class__ is _cls:", *(f" {line}" for line in opened), "else:", *(f" {line}" for line in each)]
+
+    def _replacing(cls, open_type):
+        """`replace`, to be compiled when it is first called."""
+
+        def first(value, **changes):
+            names = cls.__value_init__[0]
+            scope = {"_cls": cls, "_open": open_type, "_new": object.__new__, "MISSING": MISSING}
+            body = [f"_made.{name} = _old.{name} if {name} is MISSING else {name}" for name in names]
+            given = ", ".join(f"{name}=MISSING" for name in names)
+            lines = ["_made = _new(_open)", *body, "_made.__class__ = _cls", "return _made"]
+            exec(f"def replaced(_old, /, *, {given}):\n " + "\n ".join(lines), scope)  # noqa: S102 - names of this source
+            _REPLACING[cls] = scope["replaced"]
+            return scope["replaced"](value, **changes)
+
+        return first
 
     # --- what types share ---
 

@@ -11,9 +11,12 @@ from typing import NoReturn
 
 import pytest
 
+from nbcontain.host import Ability, Host
 from nbcontain.linux import syscalls
 
 SUITE = "bookworm"
+PROOT = Path(__file__).resolve().parent.parent / ".cache" / "proot"
+"""Where tools/proot.py puts one that is new enough, or why there is none."""
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 
@@ -30,6 +33,18 @@ def program(name: str, package: str = "") -> str:
     if found is None:
         missing(f"{name} is not installed (Debian package {package or name})")
     return found
+
+
+def proot(host: Host) -> None:
+    """The end of this test where no PRoot of 5.3 or later is; no release of Debian has one."""
+    if not host.can(Ability.PROOT):
+        proot_is_missing(host.abilities[Ability.PROOT].why)
+
+
+def proot_is_missing(why: str) -> NoReturn:
+    """The end of a test that takes one, and why none was built for it."""
+    said = PROOT / "why"
+    pytest.skip(f"{why}; {said.read_text() if said.exists() else ''}")
 
 
 def kernel() -> None:

@@ -167,6 +167,10 @@ def test_proot_is_taken_where_nothing_better_can_be_had() -> None:
     taken = choose(with_proot(nothing))
     assert (taken.name, taken.rung.translator, taken.rung.answers) == ("proot", "/opt/proot", "ids translated")
     assert "no isolation but of files" in taken.describe()
+    # Nobody may make a user namespace, so that calls are answered outside of one, or not.
+    assert choose(with_proot(host(Ability.USER_NAMESPACES, Ability.USERNS_CHROOT, Ability.NOTIFY))).rung.ids == "notify"
+    alone = with_proot(host(Ability.USER_NAMESPACES, Ability.USERNS_CHROOT, Ability.NOTIFY_OUTSIDE, why="Yama"))
+    assert choose(alone).rung.answers == "translated"
     found = told(with_proot(nothing))
     assert found["containers"].state == "yes" and found["isolation"].state == "partly"
 

@@ -6,13 +6,15 @@ import copy
 import dataclasses
 import inspect
 import pickle
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nbcontain.values import asdict, dataclass, field, fields, replace
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,47 @@ def test_replace_and_asdict() -> None:
     assert asdict(Named(1, tags=["a"])) == {"x": 1, "y": 2, "label": "", "tags": ["a"], "name": "somewhere"}
     with pytest.raises(TypeError):
         replace(Point(1), z=5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("count", [0, 40])
+def test_few_and_many_values_are_made_differently_and_are_alike(count: int) -> None:
+    @dataclass(frozen=True, slots=True)
+    class Pair:
+        first: int
+        rest: list[int] = field(default_factory=list)
+
+    @dataclass(frozen=True, slots=True)
+    class Triple(Pair):
+        third: int = 3
+
+    class Nameless(Pair):
+        """No dataclass, and no slots."""
+
+    made: list[Any] = [Pair(1), *(replace(Pair(each), first=1) for each in range(count))]
+    assert all(each == made[0] and type(each) is Pair for each in made)
+    for first in (Pair(1), replace(Pair(0, [4]), first=1), Triple(1), replace(Triple(2), first=1), Nameless(1)):
+        assert first.first == 1 and type(first).__name__ in ("Pair", "Triple", "Nameless")
+        for name in ("first", "rest", "other"):
+            with pytest.raises(AttributeError):
+                setattr(first, name, 2)
+        assert replace(first, rest=[5]).rest == [5] and first.rest in ([], [4])
+        assert type(replace(first)) is type(first) and replace(first) == first
+        with pytest.raises(TypeError):
+            replace(first, other=1)
+    assert Triple(1) == replace(Triple(1, [2], 4), rest=[], third=3)
+
+
+def test_many_values_of_a_generic_type() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Box(Generic[T]):
+        inside: T
+
+    @dataclass(frozen=True, slots=True)
+    class Sealed(Box[int]):
+        seal: str = ""
+
+    assert [Box(each).inside for each in range(40)] == [replace(Box(0), inside=each).inside for each in range(40)]
+    assert [Sealed(each).inside for each in range(40)] == [replace(Sealed(0), inside=each).inside for each in range(40)]
 
 
 def test_copies_and_pickles_are_equal() -> None:

@@ -5,8 +5,9 @@ PLACES is a directory of programs, each of which runs a command in an imitation 
 by pip and `tools/trial.py` is run, with a copy of the tests; nothing else of the checkout is there. The image that is
 built there is pushed to a docker-registry that serves here, and unpacked here, by root, with skopeo and umoci, which
 say whose its files are; one that could not be pushed is left in a file. Rows of places that were not tried stay as
-they are. With --table FILE… only the table is made, of results that were kept (one JSON object a file, named after the
-place), such as those of real hosted notebooks.
+they are. NAME+sudo is a place where sudo is used, NAME+proot one where the PRoot that the tests have (tools/proot.py)
+was brought along, in PATH. With --table FILE… only the table is made, of results that were kept (one JSON object a
+file, named after the place), such as those of real hosted notebooks.
 """
 
 from __future__ import annotations
@@ -24,14 +25,19 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
+import proot  # noqa: E402
+
 from servers import docker_registry  # noqa: E402
 
 PAGE = CHECKOUT / "docs" / "environments.md"
 BEGIN, END = "<!-- results: tools/environments.py -->", "<!-- end of results -->"
 _INSIDE = (
-    "cd ~ && python3 -m venv v >/dev/null && v/bin/pip install -q parcel/nbcontain-*.whl nbclient nbformat pytest"
-    " pytest-timeout hypothesis dockerfile >&2 && {sudo} python3 parcel/trial.py v/bin/python --tests parcel {debian}"
+    "cd ~ && {path} python3 -m venv v >/dev/null && v/bin/pip install -q parcel/nbcontain-*.whl nbclient nbformat"
+    " pytest pytest-timeout hypothesis dockerfile >&2"
+    " && {sudo} python3 parcel/trial.py v/bin/python --tests parcel {debian}"
 )
+_WITH = {"": {"path": "", "sudo": ""}, "sudo": {"path": "", "sudo": "sudo"}}
+_WITH["proot"] = {"path": "export PATH=$PWD/parcel/proot:$PATH &&", "sudo": ""}
 _OUTSIDE = "/mnt"
 """Where a directory of this machine's is seen in a place."""
 _WAYS = ("127.0.0.1", "10.0.2.2")
@@ -75,14 +81,17 @@ def packed(directory: Path, debian: str) -> Path:
     shutil.copy2(CHECKOUT / "tools" / "trial.py", parcel)
     shutil.copy2(CHECKOUT / "pyproject.toml", parcel)
     shutil.copytree(CHECKOUT / "tests", parcel / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    if proot.PROGRAM.exists():
+        (parcel / "proot").mkdir()
+        shutil.copy2(proot.PROGRAM, parcel / "proot")
     if debian:
         shutil.copy2(debian, parcel / "debian.tar")
     return parcel
 
 
 def tried(places: Path, name: str, parcel: Path, keep: str, port: int) -> dict[str, object]:
-    """What came of it in one place; a name that ends in +sudo is for root, as sudo makes one there."""
-    place, _, sudo = name.partition("+")
+    """What came of it in one place; a name that ends in +sudo is for root, as sudo makes one there, +proot with one."""
+    place, _, more = name.partition("+")
     has_debian = (parcel / "debian.tar").exists()
     repository = name.replace("+", "-")
     ways = ",".join(f"{each}:{port}/{repository}" for each in _WAYS)
@@ -91,7 +100,7 @@ def tried(places: Path, name: str, parcel: Path, keep: str, port: int) -> dict[s
         os.chmod(outside, 0o777)  # noqa: S103 - who a place's user is here is the place's affair
         command = [str(places / place), "--copy", str(parcel), "--bind", f"{outside}:{_OUTSIDE}", "--", "sh", "-c"]
         done = subprocess.run(
-            [*command, _INSIDE.format(debian=debian, sudo=sudo)], capture_output=True, text=True, check=False
+            [*command, _INSIDE.format(debian=debian, **_WITH[more])], capture_output=True, text=True, check=False
         )
         try:
             found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])

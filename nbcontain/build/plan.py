@@ -355,7 +355,9 @@ class Planning:
         # What is made is labelled so already.
         name = prefix + (shown(instruction) if vertex is None else vertex.label)
         # An ENV of the same name hides an ARG.
-        arguments = tuple(each for each in after.arguments if each not in after.env)
+        arguments = after.arguments
+        if not after.env.keys().isdisjoint(arguments):
+            arguments = tuple(each for each in arguments if each not in after.env)
         step = Step(name, instruction.span, vertex, after.created_by, self._shown(index), arguments, after)
         self.steps.append(step)
         if not after.created_by:

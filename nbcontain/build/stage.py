@@ -19,6 +19,7 @@ from nbcontain.oci.image import History, ImageConfig
 from nbcontain.values import dataclass, field, replace
 
 _SHELL = ("/bin/sh", "-c")
+_BLANKS = re.compile(r"[\t\n ]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,5 +188,5 @@ def absolute(working_dir: str, path: str) -> str:
 
 def one_line(text: str) -> str:
     """An instruction for display: its keyword in capitals, its continuations' indentation gone."""
-    keyword, _, rest = re.sub(r"[\t\n ]+", " ", text).partition(" ")
+    keyword, _, rest = _BLANKS.sub(" ", text).partition(" ")
     return f"{keyword.upper()} {rest}".strip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Generic, Literal, TypeVar
 
 from nbcontain.display.html import Action, Drawn
@@ -31,6 +32,8 @@ BRIEF = ("exec", "work")
 
 TICK_S = 0.02
 """How often is looked whether there is something new: so soon what a program writes is seen."""
+WAKE_S = 0.05
+"""The same where there is nothing to be shown yet: who is interrupted is not to wait for longer."""
 GRACE_S = 0.08
 """What is over by then is shown as it ended, without a live card before."""
 EXEC_GRACE_S = 0.2
@@ -114,10 +117,7 @@ async def present_async(
     """
     shown = Presentation(task, kind, mode, title, facts, whole_log, place)
     try:
-        for _ in range(round(_grace_s(kind, place) / 0.01)):
-            if task.is_done:
-                break
-            await asyncio.sleep(0.01)
+        await _grace(task, _grace_s(kind, place))
         while not task.is_done:
             shown.tick()
             await asyncio.sleep(TICK_S)
@@ -132,6 +132,21 @@ async def present_async(
     finally:
         shown.close()
     return _result(task)
+
+
+async def _grace(task: Task[T], timeout_s: float) -> None:
+    """Until it is done, but no longer than that. Who looks every few milliseconds takes them from who works."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        with suppress(RuntimeError):  # the loop is over
+            loop.call_soon_threadsafe(done.set)
+
+    task.on_done(tell)
+    end = loop.time() + timeout_s
+    while not task.is_done and (left := end - loop.time()) > 0:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(done.wait(), min(left, WAKE_S))
 
 
 def _grace_s(kind: Kind, place: Place | None) -> float:

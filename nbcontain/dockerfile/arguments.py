@@ -121,14 +121,8 @@ def quoted_words(line: Line) -> list[str]:
     return words
 
 
-def is_legacy(line: Line) -> bool:
-    """Whether the pair is written in the old form: name value"""
-    words = quoted_words(line)
-    return bool(words) and "=" not in words[0]
-
-
-def pairs(line: Line) -> ast.Pairs:
-    """name=value …, or the old form: name value"""
+def pairs(line: Line) -> tuple[ast.Pairs, bool]:
+    """name=value …, or the old form, name value, and whether it is that."""
     one(line)
     words = quoted_words(line)
     if words and "=" not in words[0]:
@@ -136,7 +130,7 @@ def pairs(line: Line) -> ast.Pairs:
         name, *value = _SPACES.split(line.rest, maxsplit=1)
         if not value:
             refuse(line, f"{line.keyword} {name} has no value", hint=f"Write {line.keyword} {name}=…")
-        return ((name, value[0]),)
+        return ((name, value[0]),), True
     pairs: list[tuple[str, str]] = []
     for word in words:
         name, equals, value_text = word.partition("=")
@@ -147,7 +141,7 @@ def pairs(line: Line) -> ast.Pairs:
         if not name:
             refuse(line, f"{word!r} has no name", hint=f"Write {line.keyword} name=value.")
         pairs.append((name, value_text))
-    return tuple(pairs)
+    return tuple(pairs), False
 
 
 def duration(line: Line, flags: Flags, name: str) -> int:

@@ -15,7 +15,7 @@ def json_strings(text: str) -> tuple[str, ...] | None:
     if not text.startswith("["):
         return None
     try:
-        values = json.loads(text, parse_constant=_number, parse_int=_number, parse_float=_number)
+        values = _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
     if not all(isinstance(value, str) for value in values):
@@ -28,3 +28,6 @@ def _number(text: str) -> None:
     """Stands for a number, which only has to be one that Go can hold: NaN is no JSON there."""
     if not math.isfinite(float(text)):
         raise ValueError(text)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_number, parse_int=_number, parse_float=_number)

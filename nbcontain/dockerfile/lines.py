@@ -248,7 +248,7 @@ def _is_json(text: str) -> bool:
 
 def heredoc_of(word: str) -> Heredoc | None:
     """The heredoc, without its content, that this whole word announces; None if it is another word."""
-    match = _HEREDOC.fullmatch(word)
+    match = _HEREDOC.fullmatch(word) if "<<" in word else None
     if match is None:
         return None
     try:

@@ -9,7 +9,6 @@ from nbcontain.dockerfile import ast
 from nbcontain.dockerfile.arguments import (
     command_form,
     duration,
-    is_legacy,
     json_array,
     one,
     pairs,
@@ -163,12 +162,14 @@ def _arg(line: Line, flags: Flags) -> ast.Arg:
 
 @instruction("ENV")
 def _env(line: Line, flags: Flags) -> ast.Env:
-    return ast.Env(span=line.span, text=line.text, pairs=pairs(line), is_legacy=is_legacy(line))
+    found, is_legacy = pairs(line)
+    return ast.Env(span=line.span, text=line.text, pairs=found, is_legacy=is_legacy)
 
 
 @instruction("LABEL")
 def _label(line: Line, flags: Flags) -> ast.Label:
-    return ast.Label(span=line.span, text=line.text, pairs=pairs(line), is_legacy=is_legacy(line))
+    found, is_legacy = pairs(line)
+    return ast.Label(span=line.span, text=line.text, pairs=found, is_legacy=is_legacy)
 
 
 def _device(line: Line, value: str) -> ast.DeviceFlag:

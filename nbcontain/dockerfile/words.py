@@ -38,7 +38,7 @@ def expand(word: str, variables: Mapping[str, str], escape: str = "\\", missing:
     """
     if _MEANS_SOMETHING.search(word) is None:
         return word
-    return _Lexer(word, variables, escape, missing).whole()[0]
+    return _Lexer(word, variables, escape, missing).until("", keep_escapes=False)
 
 
 def expand_document(text: str, variables: Mapping[str, str], missing: set[str] | None = None) -> str:
@@ -46,12 +46,12 @@ def expand_document(text: str, variables: Mapping[str, str], missing: set[str] |
 
     Quotes are characters like others, and the escape directive does not count. Raises DockerfileError, without a span.
     """
-    return _Lexer(text, variables, "\\", missing, quotes=False).whole()[0]
+    return _Lexer(text, variables, "\\", missing, quotes=False).until("", keep_escapes=False)
 
 
 def split(word: str, variables: Mapping[str, str], escape: str = "\\", missing: set[str] | None = None) -> list[str]:
     """Like `expand`, then split at spaces that were neither quoted nor escaped."""
-    return _Lexer(word, variables, escape, missing).whole()[1]
+    return _Lexer(word, variables, escape, missing).split()
 
 
 def raw_words(text: str, *, plain: bool = False) -> list[str]:
@@ -59,7 +59,7 @@ def raw_words(text: str, *, plain: bool = False) -> list[str]:
 
     Quotes and escapes stay too, unless `plain`. Raises DockerfileError for a quote or a ${ that is not closed.
     """
-    return _RawLexer(text, plain).whole()[1]
+    return _RawLexer(text, plain).split(keep_escapes=not plain)
 
 
 @dataclass(slots=True)
@@ -112,8 +112,11 @@ class _Lexer:
         self.at = 0
         self.depth = 0
 
-    def whole(self) -> tuple[str, list[str]]:
-        return self.until("", keep_escapes=False)
+    def split(self, *, keep_escapes: bool = False) -> list[str]:
+        """The words of the text."""
+        words = _Words()
+        self.until("", keep_escapes, words)
+        return words.end()
 
     def peek(self) -> str:
         """The next character; "" at the end."""
@@ -129,44 +132,44 @@ class _Lexer:
         hint = next((hint for part, hint in _HINTS.items() if part in message), "")
         return DockerfileError(message, why=why, hint=hint.replace("\\", self.escape))
 
-    def until(self, stop: str, keep_escapes: bool) -> tuple[str, list[str]]:
-        """Everything up to the character `stop` (which is consumed); "" means the end."""
+    def until(self, stop: str, keep_escapes: bool, words: _Words | None = None) -> str:
+        """Everything up to the character `stop` (which is consumed); "" means the end. `words` gets it piece by piece.
+        """
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise self.error(f"variables are nested more than {MAX_DEPTH} deep")
         result: list[str] = []
-        words = _Words()
-        length = 0
-        while char := self.peek():
+        length, text = 0, self.text
+        while char := text[self.at : self.at + 1]:
             if char == stop:
                 break
-            if char == "$":
+            is_raw = False
+            if run := _PLAIN.match(text, self.at):
+                piece = run[0]
+                self.at = run.end()
+            elif char == "$":
                 piece = self.dollar()
-                words.add(piece)
             elif char == "'" and self.quotes:
-                piece = self.single_quotes()
-                words.add_raw(piece)
+                piece, is_raw = self.single_quotes(), True
             elif char == '"' and self.quotes:
-                piece = self.double_quotes(keep_escapes)
-                words.add_raw(piece)
+                piece, is_raw = self.double_quotes(keep_escapes), True
             elif char == self.escape:
-                self.next()
-                piece = self.next()
+                piece, is_raw = text[self.at + 1 : self.at + 2], True
+                self.at += 2
                 if keep_escapes:
                     piece = char + piece
-                words.add_raw(piece)
             else:
-                run = _PLAIN.match(self.text, self.at)
-                piece = run[0] if run else char
-                self.at += len(piece)
-                words.add(piece)
+                piece = char
+                self.at += 1
+            if words is not None:
+                (words.add_raw if is_raw else words.add)(piece)
             result.append(piece)
             length = self.check(length + len(piece))
         if stop and not self.peek():
             raise self.error(f"missing {stop!r}")
-        self.next()
+        self.at += 1
         self.depth -= 1
-        return "".join(result), words.end()
+        return "".join(result)
 
     def check(self, length: int) -> int:
         if length > MAX_LENGTH:
@@ -187,12 +190,12 @@ class _Lexer:
         """Between two ", variables count, and the escape character before " $ and itself."""
         self.next()
         result: list[str] = []
-        length = 0
-        while char := self.peek():
+        length, text = 0, self.text
+        while char := text[self.at : self.at + 1]:
             if char == '"':
                 self.next()
                 return "".join(result)
-            if run := _PLAIN_IN_QUOTES.match(self.text, self.at):
+            if run := _PLAIN_IN_QUOTES.match(text, self.at):
                 piece = run[0]
                 self.at = run.end()
             else:
@@ -231,7 +234,7 @@ class _Lexer:
         if operator not in "-+?#%" or (empty_is_unset and operator in "#%"):
             shown = ":" * empty_is_unset + operator
             raise self.error(f"{shown!r} is no way to use a variable: ${{{name}{shown}…}}")
-        word = self.until("}", keep_escapes=operator in "#%")[0]
+        word = self.until("}", keep_escapes=operator in "#%")
         value = self.lookup(name, is_asked=operator in "-+?")
         if operator in "#%":
             return self.trim(value or "", word, operator)
@@ -284,8 +287,8 @@ class _Lexer:
         everywhere = self.peek() == "/"
         if everywhere:
             self.next()
-        pattern = self.until("/", keep_escapes=True)[0]
-        replacement = self.until("}", keep_escapes=True)[0]
+        pattern = self.until("/", keep_escapes=True)
+        replacement = self.until("}", keep_escapes=True)
         value = self.lookup(name) or ""
         glob = self.glob(pattern)
         result: list[str] = []
@@ -319,9 +322,6 @@ class _RawLexer(_Lexer):
         super().__init__(text, {}, "\\", None)
         self.plain = plain
 
-    def whole(self) -> tuple[str, list[str]]:
-        return self.until("", keep_escapes=not self.plain)
-
     def single_quotes(self) -> str:
         inside = super().single_quotes()
         return inside if self.plain else f"'{inside}'"
@@ -343,13 +343,13 @@ class _RawLexer(_Lexer):
         if operator == "/":
             # ${name//…} begins with an empty pattern for all that matters here: the slash is part of what is kept.
             slash = self.next() if self.peek() == "/" else ""
-            pattern, replacement = self.until("/", keep_escapes=True)[0], self.until("}", keep_escapes=True)[0]
+            pattern, replacement = self.until("/", keep_escapes=True), self.until("}", keep_escapes=True)
             return f"${{{name}/{slash}{pattern}/{replacement}}}"
         if not operator or operator not in ":+-?#%":
             raise self.error(f"{operator!r} is no way to use a variable" if operator else "missing '}'")
         if operator == ":":
             operator += self.next()
-        word = self.until("}", keep_escapes=operator[-1] in "#%")[0]
+        word = self.until("}", keep_escapes=operator[-1] in "#%")
         return f"${{{name}{operator}{word}}}"
 
 

@@ -40,6 +40,7 @@ def main(words: list[str]) -> None:
     uid, gid = os.geteuid(), os.getegid()
     single = IdMap.identity() if uid == 0 else IdMap.single(uid, gid)
     ranges = IdMap.ranges(uid, gid, subordinate("/etc/subuid", uid, name), subordinate("/etc/subgid", uid, name))
+    translator = proot.tried() if uid else (False, "you are root")
     # Those that wait in a child of their own all wait at once.
     found: dict[str, Answer | Callable[[], Answer]] = {
         "ADMIN": begun(_mount_tmpfs, single, syscalls.CLONE_NEWNS) if uid == 0 else (False, "you are not root"),
@@ -54,8 +55,10 @@ def main(words: list[str]) -> None:
             lambda: os.chroot(root), IdMap.single(uid, gid), syscalls.CLONE_NEWPID | _NAMES
         ),
         "CHROOT": begun(lambda: os.chroot(root), single, 0) if uid == 0 else (False, "you are not root"),
-        "PROOT": proot.tried() if uid else (False, "you are root"),
+        "PROOT": translator,
         "NOTIFY": begun(_answer, single, 0),
+        # Whoever is root of a namespace may look into what is in it; outside, the host may say that only parents may.
+        "NOTIFY_OUTSIDE": begun(_answer, IdMap.identity(), 0) if translator[0] else translator,
         "LANDLOCK": _landlock(),
         "REFLINKS": _in_store(root, _reflink),
         "ATTRIBUTES": _in_store(root, _attribute),

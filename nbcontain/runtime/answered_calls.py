@@ -1,8 +1,9 @@
 """Which of a container's calls are answered for the kernel, or pretended, and the filter that says so. Pure; kernel.
 
-There are four groups: `ids`, users and owners, where only one id exists; `files`, opens of what a mounted /proc and
+There are five groups: `ids`, users and owners, where only one id exists; `files`, opens of what a mounted /proc and
 /dev would give; `guard`, changes to the files of the host that are handed in, where the caller is the host's root;
-`net`, connections, where nothing else leads out of networks. "blind" stands for a filter that only pretends.
+`net`, connections, where nothing else leads out of networks; `translated`, changes by paths that may be the host's.
+"blind" stands for a filter that only pretends.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import cache
 
 from nbcontain.linux import filter_bytes, seccomp, syscalls
 from nbcontain.oci.seccomp import Argument, Rule, Seccomp
+from nbcontain.runtime.rungs import ALONE
 
 GET_IDS = ("getuid", "geteuid", "getresuid", "getgid", "getegid", "getresgid", "getgroups")
 SET_IDS = (
@@ -23,7 +25,17 @@ OPENS = ("open", "openat")
 tree asks, nothing is served, and an answer costs far more than the call itself."""
 GUARDED = ("fchmod", "fchown", "fchown32", "fsetxattr", "fremovexattr")
 """All that changes what is open, but for its contents and times."""
-NAMES = {"ids": (*GET_IDS, *SET_IDS, *OWNERS), "files": OPENS, "guard": GUARDED}
+BY_PATH = (
+    "chmod", "fchmodat", "truncate", "utime", "utimes", "futimesat", "utimensat", "utimensat_time64", "setxattr",
+    "lsetxattr", "removexattr", "lremovexattr",
+)  # fmt: skip
+"""What changes a file by its path and takes no right to open it, as Landlock sees it (truncate(2) before Linux 6.2)."""
+NAMES = {"ids": (*GET_IDS, *SET_IDS, *OWNERS), "files": OPENS, "guard": GUARDED, "translated": BY_PATH}
+UNTRANSLATED = (
+    "openat2", "fchmodat2", "execveat", "setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_getattr",
+    "file_setattr", "open_tree", "open_tree_attr", "move_mount", "mount_setattr", "fspick", "io_uring_setup",
+)  # fmt: skip
+"""Calls with paths that are younger than PRoot 5.4, and so this machine's. Programs go on as on older kernels."""
 _NO_RINGS = Rule(("io_uring_setup",), "SCMP_ACT_ERRNO")
 """What is done by them no filter sees. Programs do without."""
 _CONNECTING = (
@@ -65,7 +77,7 @@ def filter_of(words: str, machine: str) -> bytes:
         rules.append(Rule((*SET_IDS, *OWNERS), "SCMP_ACT_ERRNO", 0))
         rules += _nodes("SCMP_ACT_ERRNO", 0)
     for group, names in NAMES.items():
-        if group in named:
+        if group in named and words not in ALONE:
             rules.append(Rule(tuple(name for name in names if name != "openat"), "SCMP_ACT_NOTIFY"))
     if "files" in named:
         at_cwd = Argument(0, _INT, "SCMP_CMP_MASKED_EQ", _AT_CWD)
@@ -77,11 +89,13 @@ def filter_of(words: str, machine: str) -> bytes:
         rules += _GUARDED_BY_FLAG
     if "net" in named:
         rules += _CONNECTING
+    if "translated" in named:
+        rules.append(Rule(UNTRANSLATED, "SCMP_ACT_ERRNO", _ENOSYS))
     if {"guard", "net"} & {*named}:
         rules.append(_NO_RINGS)
     own, others = seccomp.MACHINES[machine]
     profile = Seccomp("SCMP_ACT_ALLOW", None, (own, *others), (), tuple(rules))
-    flags = 0 if "blind" in named else seccomp.NEW_LISTENER
+    flags = 0 if words in ALONE else seccomp.NEW_LISTENER
     return filter_bytes.packed(seccomp.program(profile, machine), flags)
 
 

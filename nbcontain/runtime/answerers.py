@@ -17,7 +17,7 @@ from nbcontain.runtime import stage
 from nbcontain.runtime.annotations import WAY_OUT
 from nbcontain.runtime.messages import Channel, error_of
 from nbcontain.runtime.namespaces import flags_of
-from nbcontain.runtime.rungs import FURNITURE, named
+from nbcontain.runtime.rungs import ALONE, FURNITURE, named
 from nbcontain.store import files
 from nbcontain.store.makers import Notes
 from nbcontain.values import dataclass
@@ -61,7 +61,7 @@ class Answers:
         """Init, before it leaves the host's root: those of its program; `words` and `fd` as above."""
         if not words:
             return cls()
-        if words == "blind":
+        if words in ALONE:
             return cls(words, bundle.answers(), fd, is_first=True)
         spaces = os.open("/proc/self/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         names = tuple(link for name, link in _LINKS.items() if name in spec.linux.namespaces)
@@ -69,7 +69,7 @@ class Answers:
 
     def introduce(self, user: User) -> None:
         """Init, and an exec's process: have this process's calls answered from here on, as those of `user`."""
-        if self.words == "blind":
+        if self.words in ALONE:
             if self.fd >= 0:
                 Notes.to(self.fd, (user.uid, user.gid), is_first=self.is_first)
                 os.close(self.fd)
@@ -113,7 +113,7 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | FileIO | 
     from nbcontain.runtime import answering
     from nbcontain.store.snapshots import MAKERS, OWNERS, ledger_in
 
-    if words == ["blind"]:
+    if words[0] in ALONE:
         return None if directory is None else FileIO(files.open_to_append(directory / MAKERS), "a")
     flags = flags_of(name for name in _LINKS if name in spec.linux.namespaces)
     opened: dict[str, int] = {}

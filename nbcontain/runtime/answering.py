@@ -22,6 +22,7 @@ from nbcontain.runtime.guard_answers import GuardAnswers
 from nbcontain.runtime.id_answers import IdAnswers
 from nbcontain.runtime.kept_ids import Ids, People, looker
 from nbcontain.runtime.messages import Channel
+from nbcontain.runtime.mode_answers import ModeAnswers
 from nbcontain.runtime.open_answers import OpenAnswers
 from nbcontain.runtime.owner_answers import OwnerAnswers
 from nbcontain.runtime.stage import freeze_imports, keep_only
@@ -37,14 +38,32 @@ _NUMBERS = {
     "getresgid": (120, 150), "setfsuid": (122, 151), "setfsgid": (123, 152), "chown": (92, -1), "fchown": (93, 55),
     "lchown": (94, -1), "fchownat": (260, 54), "mknod": (133, -1), "mknodat": (259, 33), "open": (2, -1),
     "openat": (257, 56), "fchmod": (91, 52), "fsetxattr": (190, 7), "fremovexattr": (199, 16), "connect": (42, 203),
-    "listen": (50, 201), "prctl": (157, 167),
+    "listen": (50, 201), "prctl": (157, 167), "chmod": (90, -1), "fchmodat": (268, 53), "truncate": (76, 45),
+    "utime": (132, -1), "utimes": (235, -1), "futimesat": (261, -1), "utimensat": (280, 88), "setxattr": (188, 5),
+    "lsetxattr": (189, 6), "removexattr": (197, 14), "lremovexattr": (198, 15),
 }  # fmt: skip
 _OF_32_BITS = {
-    "x86_64": (0x40000003, {"connect": 362, "listen": 363, "socketcall": 102, "fchownat": 298}),
-    "aarch64": (0x40000028, {"connect": 283, "listen": 284, "fchownat": 325}),
-}
+    "x86_64": (
+        0x40000003,
+        {
+            "connect": 362, "listen": 363, "socketcall": 102, "fchownat": 298, "fchmodat": 306, "futimesat": 299,
+            "utimensat": 320, "utimes": 271,
+        },
+    ),
+    "aarch64": (
+        0x40000028,
+        {
+            "connect": 283, "listen": 284, "fchownat": 325, "fchmodat": 333, "futimesat": 326, "utimensat": 348,
+            "utimes": 269,
+        },
+    ),
+}  # fmt: skip
 """Calls of other programs that these machines run, whose arguments are the same."""
 _GUARDED_OF_32_BITS = {"fchmod": 94, "fchown_16": 95, "fchown32": 207, "fsetxattr": 228, "fremovexattr": 237}
+_BY_PATH_OF_32_BITS = {
+    "chmod": 15, "utime": 30, "truncate": 92, "setxattr": 226, "lsetxattr": 227, "removexattr": 235,
+    "lremovexattr": 236, "utimensat_time64": 412,
+}  # fmt: skip
 """And those that nobody may go round, on both."""
 Doing = Callable[[Call], None]
 
@@ -107,7 +126,9 @@ def main(
     opening = OpenAnswers(asked, people, outside, opened, is_root="guard" in words)
     parts: list[object] = [opening]
     if "ids" in words:
-        parts += [IdAnswers(asked, people, notes), OwnerAnswers(asked, people, ledger, notes.makers, top)]
+        owners = OwnerAnswers(asked, people, ledger, notes.makers, top)
+        parts += [IdAnswers(asked, people, notes), owners]
+        parts += [ModeAnswers(asked, owners.has)] if "translated" in words else []
     parts += [GuardAnswers(asked)] if "guard" in words and opening.lends_devices else []
     poll = select.poll()
     connecting = None
@@ -126,7 +147,8 @@ def table(parts: Sequence[object]) -> dict[tuple[int, int], Doing]:
     own = {name: numbers[column] for name, numbers in _NUMBERS.items()}
     doing = {}
     foreign, others = _OF_32_BITS[machine]
-    for architecture, calls in ((_ARCHITECTURES[machine], own), (foreign, others | _GUARDED_OF_32_BITS)):
+    others = others | _GUARDED_OF_32_BITS | _BY_PATH_OF_32_BITS
+    for architecture, calls in ((_ARCHITECTURES[machine], own), (foreign, others)):
         for name, number in calls.items():
             for part in parts:
                 if number >= 0 and hasattr(part, name):

@@ -86,8 +86,9 @@ class OwnerAnswers:
         if known is None and self._makers:
             before = self._maker(path)
         if not ids.is_root and before[0] == ids.file_uid:
-            # What stat(2) says they are: who wants to change one of them alone may say so of the other (busybox).
-            uid, gid = uid or KEEP, gid or KEEP
+            # What stat(2) says they are: who wants to change one of them alone may say so of the other (busybox). It is
+            # root's, or where no namespace makes that of us, ours.
+            uid, gid = (KEEP if new == old else new for new, old in ((uid, status.st_uid), (gid, status.st_gid)))
         after = (before[0] if uid == KEEP else uid, before[1] if gid == KEEP else gid)
         if not ids.is_root and not _may_give(ids, before, after):
             raise PermissionError(errno.EPERM, "")
@@ -124,6 +125,10 @@ class OwnerAnswers:
                 known = self._makers.of(born_ns, owner, hands_on=hands_on) if born_ns >= since_ns else (0, 0)
             owner, hands_on = known, bool(status.st_mode & stat.S_ISGID)
         return owner
+
+    def has(self, place: int) -> bool:
+        """Whether what is open is the container's."""
+        return self._path_of(place) is not None
 
     def _path_of(self, place: int) -> bytes | None:
         """The path of what is open, below the container's root; None if it is another file system's, or outside.

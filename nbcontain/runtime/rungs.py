@@ -33,6 +33,8 @@ OURS = FURNITURE | {CERTIFICATES}
 """Files of ours that containers see."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _EVERY = ("mount", "pid", "ipc", "uts", "cgroup", "user", "network")
+ALONE = ("blind", "translated")
+"""What `Rung.answers` says where nobody answers: then it is a filter, and nothing else."""
 PRETENDED = "users other than root are only pretended here: apt-get needs -o APT::Sandbox::User=root"
 """Why a program may have failed where `Rung.ids` is "blind"."""
 RUNG = "org.nbcontain.isolation"
@@ -76,12 +78,10 @@ class Rung:
     @property
     def answers(self) -> str:
         """Which groups of calls are answered for the kernel, as `answered_calls` names them; "blind" where all that is
-        left is to pretend; "" for none."""
+        left is to pretend, "translated" alone where nobody answers, and some calls are refused; "" for none."""
         if self.ids == "blind":
             return "blind"
         found = ["ids"] * (self.ids == "notify") + ["files"] * self.serves + ["translated"] * (not self.enters)
-        if found == ["translated"]:
-            return ""
         return " ".join([*found, *(["guard"] if self.serves and "user" not in self.namespaces else [])])
 
     def numbers(self) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def prepare(
     # They would be the translator's own.
     env = {name: value for name, value in env.items() if not name.startswith(("LD_", "PROOT_"))}
     env |= proot.environment(place.scratch)
-    pretended = () if answers.words else ("-i", f"{user.uid}:{user.gid}")
+    pretended = () if answers.stand_in else ("-i", f"{user.uid}:{user.gid}")
     binds = [each for name in DEVICES for each in ("-b", f"/dev/{name}")]
     binds += [each for source, target in place.furniture for each in ("-b", f"{source}:{target}")]
     args = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Document = tuple[bytes, str, Descriptor | None]
 """A small blob, its media type, and what it has to be."""
 _WRITE_OUT_BYTES = 8 << 20
-_BLOCK_BYTES, _BLOCKS = 4 << 20, 3
+_BLOCK_BYTES, _BLOCKS = 2 << 20, 3
 """What a thread beside gets at once, and how many of these may wait for it."""
 
 
@@ -240,7 +241,10 @@ class ReaderBeside(VerifiedReader):
         self._block = memoryview(bytearray(_BLOCK_BYTES))
         self._filled = 0
         self._is_over = False
-        self._hashing = Stage(self._sum.update, _BLOCKS)
+        # New memory is slow: the kernel clears each page of it.
+        self._waiting: deque[memoryview] = deque()
+        self._free: deque[memoryview] = deque()
+        self._hashing = Stage(self._sum.update, _BLOCKS, lambda: self._free.append(self._waiting.popleft()))
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")[:_BLOCK_BYTES]
@@ -259,8 +263,10 @@ class ReaderBeside(VerifiedReader):
 
     def _hash(self) -> None:
         """Have the thread take what is there."""
+        self._waiting.append(self._block)
         self._hashing.put(self._block[: self._filled])
-        self._block, self._filled = memoryview(bytearray(_BLOCK_BYTES)), 0
+        self._block = self._free.popleft() if self._free else memoryview(bytearray(_BLOCK_BYTES))
+        self._filled = 0
 
     def close(self) -> None:
         self._hashing.abandon()

@@ -46,6 +46,7 @@ INSIDE = (
     "runtime.programs",
     "runtime.paths_inside",
     "runtime.rootfs",
+    "runtime.mode_answers",
     "runtime.owner_answers",
     "runtime.unmounted",
     "runtime.volume_work",

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from machine import SLEEP, Machine, said, until
 from nbcontain.build.plan import BuildOptions
 from nbcontain.engine import Engine
 from nbcontain.errors import BuildError, Unavailable, UsageError
-from nbcontain.host import Ability
 from nbcontain.inspection import container_document
 from nbcontain.runtime.rungs import RUNGS
 
@@ -40,9 +40,8 @@ def rung(
     name: str = request.param
     if name not in LADDER[profile]:
         pytest.skip(f"{name} is not for {profile}")
-    if name == "proot" and not machine.engine.host.can(Ability.PROOT):
-        # No release of Debian but the newest has it.
-        pytest.skip(machine.engine.host.abilities[Ability.PROOT].why)
+    if name == "proot":
+        needs.proot(machine.engine.host)
     if name not in rungs:
         made = Machine.on(machine.engine.isolated(name))
         rungs[name] = made

@@ -6,6 +6,7 @@ Only the cell's own thread prints. An interrupt cancels the task, and what is sh
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -48,7 +49,8 @@ def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
     """How to show things: as NBCONTAIN_DISPLAY says, else cards in a kernel and plain text elsewhere.
 
     `ip` is what `get_ipython()` gave; a shell without a kernel is a terminal's. Where nobody looks, as with nbconvert
-    --execute, what is saved is all there is: a widget in it is an empty place without a kernel.
+    --execute, what is saved is all there is: a widget in it is an empty place without a kernel. On Colab cards are for
+    who has allowed widgets of others.
     """
     wanted = environ.get("NBCONTAIN_DISPLAY", "auto") or "auto"
     match wanted:
@@ -57,8 +59,15 @@ def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
         case "auto":
             if getattr(ip, "kernel", None) is None:
                 return "plain"
-            return "card" if is_attended(ip) else "html"
+            return "card" if is_attended(ip) and _has_widgets(sys.modules) else "html"
     raise UsageError(f"NBCONTAIN_DISPLAY is {wanted!r}", hint="It can be auto, card, html or plain.")
+
+
+def _has_widgets(modules: Mapping[str, object]) -> bool:
+    """Whether a page would draw our widgets. Colab draws others' than ipywidgets' own only once somebody has allowed it
+    to load a widget manager from elsewhere; until then it shows how to, in the place of the HTML beside them."""
+    colab = modules.get("google.colab.output")
+    return colab is None or getattr(getattr(colab, "_widgets", None), "_installed_url", None) is not None
 
 
 def is_attended(ip: object) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Generic, Literal, TypeVar
 
-from nbcontain.display.html import Action, Drawn
+from nbcontain.display.html import Action, Drawn, Picture
 from nbcontain.display.pictures import begun_picture, run_picture, steps_picture
 from nbcontain.display.streams import Writer, writer
 from nbcontain.display.surface import Place, Surface
@@ -179,9 +179,9 @@ class Presentation(Generic[T]):
         if mode != "plain":
             self._surface = Surface(self._draw, self._act, mode, place=place)
         self._is_open = False
-        self._has_place = place is not None
+        self._place = place
         if place is not None:
-            place.open(begun_picture(kind, title or task.name))
+            place.open(self._begun(place))
 
     def tick(self) -> None:
         """Take what was told since the last tick, print what is to be printed, have the card redrawn."""
@@ -201,9 +201,12 @@ class Presentation(Generic[T]):
         if self._surface is not None and (self._is_open or is_worth_it):
             # Before the output where there was no card yet, since it stands above it.
             self._surface.close()
-        elif self._surface is not None and self._has_place and (outcome := self._outcome()[0]) != "done":
-            self._surface.close(begun_picture(self._kind, self._title or self._task.name, outcome))
+        elif self._surface is not None and self._place is not None and (outcome := self._outcome()[0]) != "done":
+            self._surface.close(self._begun(self._place, outcome))
         self._writer.flush(is_last=True)
+
+    def _begun(self, place: Place, outcome: str = "") -> Picture:
+        return begun_picture(self._kind, place.name or self._title or self._task.name, outcome, place.about)
 
     def _fold(self) -> bool:
         """Whether there was anything new."""

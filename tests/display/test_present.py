@@ -1,8 +1,8 @@
 """A task on show: its output, its result, its interruption."""
 
 import asyncio
-import sys
 import signal
+import sys
 import threading
 import time
 from types import SimpleNamespace

@@ -10,16 +10,19 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nbcontain.errors import ImageNotFound, StoreError, UsageError
 from nbcontain.events import Emit, Progress, scope
 from nbcontain.oci import codec
-from nbcontain.oci.digest import DiffID, Digest, chain_id
+from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id
 from nbcontain.oci.image import Descriptor, History, Image, Layer
+from nbcontain.store import inventory
 from nbcontain.store.compression import uncompressed
-from nbcontain.store.contents import Contents, File, paths_of, read_contents, read_file
-from nbcontain.store.file_trees import Change, Node, all_of, apply, compare, resolve
+from nbcontain.store.contents import Contents, File, listed_contents, paths_of, read_contents, read_file
+from nbcontain.store.file_trees import Added, Change, Node, all_of, apply, compare, resolve
 from nbcontain.task import Task
 from nbcontain.values import dataclass, field
 
@@ -43,7 +46,7 @@ class LayerPart:
     entry: History
     files_bytes: int
     """Of its files, unpacked."""
-    changes: tuple[Change, ...]
+    changes: Sequence[Change]
     wasted: tuple[tuple[str, int], ...]
     """Its files that a later layer overwrites or removes: path and bytes."""
     letters: str = ""
@@ -222,28 +225,43 @@ class Anatomy:
     ) -> list[Contents]:
         """What is in these layers, lowest first, to be compared with each other and with what is `above` them.
 
-        Only with `whole` they can be compared with other images' layers: else the lowest one's files, often the most,
-        are hashed just where layers above have the same paths.
+        Only with `whole` they can be compared with other images' layers: else files are hashed just where other layers
+        of these have the same paths. What an inventory tells is not read from the tar.
         """
-        found: list[Contents] = []
         done, total = 0, sum(layer.descriptor.size for layer in layers)
         with scope(emit, "read", "layers"), self._engine.store.shared():
+            names = _names_of(layers)
+            known = [self._known(layer, name) for layer, name in zip(layers, names, strict=True)]
+            found: list[Contents] = []
             for number, layer in reversed(list(enumerate(layers))):
-                hashed = None if number or whole else paths_of([*found, *above])
-                digest = layer.descriptor.digest
-                with self._lock:
-                    contents = self._kept.pop(digest, None)
+                below = [each for each in known[:number] if each is not None]
+                is_told = len(below) == number and not whole
+                hashed = paths_of([*below, *found, *above]) if is_told else None
+                contents = known[number]
                 if contents is None or not contents.is_hashed_at(hashed):
-                    contents = read_contents(self._engine.store.blobs, layer, _teller(emit, done, total), hashed)
+                    keep = partial(inventory.keep, self._engine.store.snapshots, names[number])
+                    contents = read_contents(
+                        self._engine.store.blobs, layer, _teller(emit, done, total), hashed, keep
+                    )  # fmt: skip
                 done += layer.descriptor.size
-                with self._lock:
-                    self._kept[digest] = contents
-                    while (
-                        sum(len(each.entries) for each in self._kept.values()) > _KEPT_ENTRIES and len(self._kept) > 1
-                    ):
-                        del self._kept[next(iter(self._kept))]
+                self._keep(layer, contents)
                 found.append(contents)
         return found[::-1]
+
+    def _known(self, layer: Layer, name: ChainID) -> Contents | None:
+        """What is in a layer, if that is known without reading its tar; `name` is the snapshot that ends with it."""
+        with self._lock:
+            contents = self._kept.pop(layer.descriptor.digest, None)
+        if contents is None and (data := inventory.read(self._engine.store.snapshots, name)):
+            with suppress(StoreError):
+                return listed_contents(data, layer)
+        return contents
+
+    def _keep(self, layer: Layer, contents: Contents) -> None:
+        with self._lock:
+            self._kept[layer.descriptor.digest] = contents
+            while sum(len(each.entries) for each in self._kept.values()) > _KEPT_ENTRIES and len(self._kept) > 1:
+                del self._kept[next(iter(self._kept))]
 
     # --- whether all is whole ---
 
@@ -320,7 +338,7 @@ def layers_of(image: Image, contents: Sequence[Contents], writer: History | None
     layers = [*image.layers, *([WRITTEN] if writer else [])]
     entries = [*entries_of(image), *([writer] if writer else [])]
     root = Node()
-    found: list[list[Change]] = []
+    found: list[Sequence[Change]] = []
     index = {layer.descriptor.digest: number for number, layer in enumerate(layers)}
     hidden_at: dict[File, str] = {}
     for each in contents:
@@ -337,11 +355,18 @@ def layers_of(image: Image, contents: Sequence[Contents], writer: History | None
             wasted[index[file.layer.descriptor.digest]].append((path, file.size_bytes))
     parts = []
     for number, (layer, entry, each, changes) in enumerate(zip(layers, entries, contents, found, strict=True)):
-        letters = "".join([change.letter for change in changes])
-        parts.append(
-            LayerPart(number + 1, layer, entry, each.size_bytes, tuple(changes), tuple(wasted[number]), letters)
-        )
+        letters = "A" * len(changes) if isinstance(changes, Added) else "".join([each.letter for each in changes])
+        kept = changes if isinstance(changes, Added) else tuple(changes)
+        parts.append(LayerPart(number + 1, layer, entry, each.size_bytes, kept, tuple(wasted[number]), letters))
     return Layers(image, tuple(parts))
+
+
+def _names_of(layers: Sequence[Layer]) -> list[ChainID]:
+    """Those of the snapshots that end with these, lowest first."""
+    names: list[ChainID] = []
+    for layer in layers:
+        names.append(chain_id(names[-1] if names else None, layer.diff_id))
+    return names
 
 
 def _kind(tree: Node, path: str) -> str:

@@ -9,6 +9,7 @@ function, a loop, a script) the same command waits on the cell's thread.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _LOAD_S = 0.08
 """How long %load_ext waits for the first look at the host before it says less."""
+
+_HURRY_S = 1.0
+"""For no longer than this a command keeps others from being made ready for."""
 
 _CALL = re.compile(
     r"(?P<target>(?:[A-Za-z_][\w.\[\]'\", ]*\s*=\s*)?)get_ipython\(\)\.run_(?P<kind>line|cell)_magic\("
@@ -43,6 +47,9 @@ class Extension:
         self.is_warm = threading.Event()
         """All that is done beforehand has been done."""
         self._lock = threading.Lock()
+        self._calm = threading.Event()
+        """Nobody waits for a command's first picture."""
+        self._calm.set()
         self._magics: dict[str, Callable[..., object]] = {}
 
     @property
@@ -62,14 +69,22 @@ class Extension:
         """The magics that are ours."""
         return frozenset(self._magics)
 
-    def await_line_magic(self, magic: str, line: str) -> Any:
-        return self.session.await_line_magic(magic, line)
+    async def await_line_magic(self, magic: str, line: str) -> Any:
+        self._hurry()
+        return await self.session.await_line_magic(magic, line)
 
-    def show_line_magic(self, magic: str, line: str) -> Any:
-        return self.session.await_line_magic(magic, line, is_shown=True)
+    async def show_line_magic(self, magic: str, line: str) -> Any:
+        self._hurry()
+        return await self.session.await_line_magic(magic, line, is_shown=True)
 
-    def await_cell_magic(self, magic: str, line: str, body: str) -> Any:
-        return self.session.await_cell_magic(magic, line, body)
+    async def await_cell_magic(self, magic: str, line: str, body: str) -> Any:
+        self._hurry()
+        return await self.session.await_cell_magic(magic, line, body)
+
+    def _hurry(self) -> None:
+        """Have nothing done beforehand until this command waits for something: what it shows first is shown by then."""
+        self._calm.clear()
+        asyncio.get_running_loop().call_soon(self._calm.set)
 
     def complete(self, shell: Any, event: Any) -> list[str]:
         """For the Tab key. IPython has no way to take a completer back: unloaded, it says nothing."""
@@ -173,7 +188,7 @@ class Extension:
             _ = engine.profile  # found by trying, and remembered
             ready.set()
             engine.warm()
-            warming.warm(has_cards=self.session.mode == "card")
+            warming.warm(has_cards=self.session.mode == "card", give_way=lambda: self._calm.wait(_HURRY_S))
         except (NbcontainError, OSError):
             pass
         finally:

@@ -107,7 +107,7 @@ class Session:
         if look["mode"] != "card" or not is_placed:
             return await present_async(progress.task, progress.kind, **look)
         prepare = {"container": live.prepared, "layers": looking.prepared}.get(progress.becomes, lambda: None)
-        place = Place(prepare)
+        place = Place(prepare, progress.begins)
         try:
             value = await present_async(progress.task, progress.kind, place=place, **look)
             if has_own:

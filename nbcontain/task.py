@@ -35,6 +35,7 @@ class Task(Generic[T]):
         self._done = threading.Event()
         self._cancelled = threading.Event()
         self._on_cancel: list[Callable[[], None]] = []
+        self._on_done: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._change: Callable[[T], Any] | None = None
         context = contextvars.copy_context()
@@ -48,7 +49,11 @@ class Task(Generic[T]):
             self._error = error
         finally:
             self.journal.close()
-            self._done.set()
+            with self._lock:
+                self._done.set()
+                callbacks, self._on_done = self._on_done, []
+            for callback in callbacks:
+                callback()
 
     def _emit(self, event: Event) -> None:
         self.journal.append(event)
@@ -95,6 +100,14 @@ class Task(Generic[T]):
         with self._lock:
             if not self._cancelled.is_set():
                 self._on_cancel.append(callback)
+                return
+        callback()
+
+    def on_done(self, callback: Callable[[], None]) -> None:
+        """Call this when the body has ended, in its thread (at once if it has). It must not raise."""
+        with self._lock:
+            if not self._done.is_set():
+                self._on_done.append(callback)
                 return
         callback()
 

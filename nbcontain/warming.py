@@ -6,6 +6,7 @@ kernel's loop is not held up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 
@@ -27,10 +28,14 @@ WIDGETS = ("display.explorer_widget",)
 """What `%image layers` is shown by, where there are cards."""
 
 
-def warm(*, has_cards: bool) -> None:
-    """Import it, what is needed soonest first. Whatever is wrong is told by what needs it."""
+def warm(*, has_cards: bool, give_way: Callable[[], object] = lambda: None) -> None:
+    """Import it, what is needed soonest first. Whatever is wrong is told by what needs it.
+
+    `give_way` is called now and then, and returns when nobody waits for something that only needs a moment.
+    """
     cards, widgets = (CARDS, WIDGETS) if has_cards else ((), ())
     for name in (*RUN, *cards, *BUILD, *LOOK, *widgets):
+        give_way()
         # Also what a broken package of others raises: a thread would print it into somebody's cell.
         with suppress(Exception):
             import_module(f"nbcontain.{name}")

@@ -138,6 +138,22 @@ def test_what_waits_silently_is_told_of_the_cancellation() -> None:
     assert task.wait(2)
 
 
+def test_who_asks_is_told_once_that_it_is_done_even_afterwards() -> None:
+    let_go, told = threading.Event(), threading.Semaphore(0)
+
+    def body(emit: object) -> None:
+        let_go.wait(5)
+        raise ValueError
+
+    task = Task("t", body)
+    task.on_done(told.release)
+    assert not told.acquire(timeout=0.05)
+    let_go.set()
+    assert told.acquire(timeout=2) and task.is_done
+    task.on_done(told.release)
+    assert told.acquire(timeout=0) and not told.acquire(timeout=0)
+
+
 @pytest.mark.parametrize("limit", ["instances", "watches"])
 def test_a_file_is_followed_too_where_the_kernel_watches_nothing_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str

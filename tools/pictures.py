@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Scene:
     width: int = 900
     shown: int = -1
     """The first cell that is in the picture; those before it are not."""
+    is_held: bool = False
+    """Whether the last cell cannot go on, since nobody may use the store meanwhile."""
 
 
 LAST = -2
@@ -141,6 +144,10 @@ SCENES = {
     "container-changes": Scene((LOAD, BASE, SHOP, RUN), _changes),
     "container-ended": Scene((LOAD, BASE, SHOP, RUN), _stopped),
     "container-narrow": Scene((LOAD, BASE, SHOP, RUN), _lines, width=420),
+    "starting": Scene((LOAD, BASE, SHOP, RUN), is_held=True),
+    "starting-narrow": Scene((LOAD, BASE, SHOP, RUN), width=420, is_held=True),
+    "starting-layers": Scene((LOAD, BASE, SHOP, "%image layers shop"), is_held=True),
+    "failed": Scene((LOAD, BASE, "%container run -d --name job base no-such-program")),
     "tables": Scene((LOAD, BASE, SHOP, "%image ls", "%container ps -a"), shown=3),
 }
 
@@ -158,9 +165,13 @@ def main(names: list[str]) -> None:
                 if names and not name.startswith(tuple(names)):
                     continue
                 # The last cell has the focus, and is not in the picture.
-                with opened.open((*scene.cells, ""), width=scene.width) as lab:
-                    for number in range(len(scene.cells)):
+                with opened.open((*scene.cells, ""), width=scene.width) as lab, ExitStack() as held:
+                    for number in range(len(scene.cells) - scene.is_held):
                         lab.run(number)
+                    if scene.is_held:
+                        held.enter_context(engine.store.exclusive())
+                        lab.start(len(scene.cells) - 1)
+                        lab.card(len(scene.cells) - 1).wait_for()
                     scene.ready(lab)
                     for theme in ("light", "dark"):
                         lab.theme(theme)

@@ -25,6 +25,7 @@ def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Inte
     network = " ".join(said) or engine.networks.default()
     facts = (("network", network), ("privileged", PRIVILEGED if options.privileged else ""))
     log = "" if options.remove else "%container logs shows all of it"
+    begins = (options.name, options.image) if options.name else ("", "")
     keys.parse(options.detach_keys)
 
     exchange = options.exchange or Exchange.of(options)
@@ -34,7 +35,7 @@ def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Inte
         around = signals.around if signals is not None else nullcontext
         task = exchange.run(engine.isolated(options.isolation), options, around)
         return InProgress(task, "run", facts=facts, whole_log=log, signals=signals,
-                          becomes="container" if options.detach else "")  # fmt: skip
+                          becomes="container" if options.detach else "", begins=begins)  # fmt: skip
 
     if options.detach or not options.tty:
         return in_progress()

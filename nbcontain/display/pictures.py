@@ -109,12 +109,12 @@ def steps_picture(view: View, now: float, kind: str = "build", title: str = "") 
                    text=_with_steps_text(view, root, text))  # fmt: skip
 
 
-def begun_picture(kind: str, name: str, outcome: str = "") -> Picture:
+def begun_picture(kind: str, name: str, outcome: str = "", about: str = "") -> Picture:
     """Work of which nothing is known yet; or that ended before anything was, with an outcome that is not "done"."""
     word = outcome or ("reading" if kind == "work" else "starting")
     title = _without_verb(one_line(name), kind)
-    head = html.heading(outcome or "waiting", word, title, ())
-    return Picture(f"{kind} {title}: {word}", head, text=f"{word} {title}")
+    head = html.heading(outcome or "waiting", word, title, (one_line(about),) if about else ())
+    return Picture(f"{kind} {title}: {word}", head, text=" ".join(filter(None, (word, title, one_line(about)))))
 
 
 def run_picture(view: View, now: float, title: str = "", facts: Sequence[tuple[str, str]] = ()) -> Picture:

@@ -6,11 +6,13 @@ Only the cell's own thread prints. An interrupt cancels the task, and what is sh
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Generic, Literal, TypeVar
 
-from nbcontain.display.html import Action, Drawn
+from nbcontain.display.html import Action, Drawn, Picture
 from nbcontain.display.pictures import begun_picture, run_picture, steps_picture
 from nbcontain.display.streams import Writer, writer
 from nbcontain.display.surface import Place, Surface
@@ -31,6 +33,8 @@ BRIEF = ("exec", "work")
 
 TICK_S = 0.02
 """How often is looked whether there is something new: so soon what a program writes is seen."""
+WAKE_S = 0.05
+"""The same where there is nothing to be shown yet: who is interrupted is not to wait for longer."""
 GRACE_S = 0.08
 """What is over by then is shown as it ended, without a live card before."""
 EXEC_GRACE_S = 0.2
@@ -45,7 +49,8 @@ def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
     """How to show things: as NBCONTAIN_DISPLAY says, else cards in a kernel and plain text elsewhere.
 
     `ip` is what `get_ipython()` gave; a shell without a kernel is a terminal's. Where nobody looks, as with nbconvert
-    --execute, what is saved is all there is: a widget in it is an empty place without a kernel.
+    --execute, what is saved is all there is: a widget in it is an empty place without a kernel. On Colab cards are for
+    who has allowed widgets of others.
     """
     wanted = environ.get("NBCONTAIN_DISPLAY", "auto") or "auto"
     match wanted:
@@ -54,8 +59,15 @@ def mode(environ: Mapping[str, str], ip: object | None) -> Mode:
         case "auto":
             if getattr(ip, "kernel", None) is None:
                 return "plain"
-            return "card" if is_attended(ip) else "html"
+            return "card" if is_attended(ip) and _has_widgets(sys.modules) else "html"
     raise UsageError(f"NBCONTAIN_DISPLAY is {wanted!r}", hint="It can be auto, card, html or plain.")
+
+
+def _has_widgets(modules: Mapping[str, object]) -> bool:
+    """Whether a page would draw our widgets. Colab draws others' than ipywidgets' own only once somebody has allowed it
+    to load a widget manager from elsewhere; until then it shows how to, in the place of the HTML beside them."""
+    colab = modules.get("google.colab.output")
+    return colab is None or getattr(getattr(colab, "_widgets", None), "_installed_url", None) is not None
 
 
 def is_attended(ip: object) -> bool:
@@ -114,10 +126,7 @@ async def present_async(
     """
     shown = Presentation(task, kind, mode, title, facts, whole_log, place)
     try:
-        for _ in range(round(_grace_s(kind, place) / 0.01)):
-            if task.is_done:
-                break
-            await asyncio.sleep(0.01)
+        await _grace(task, _grace_s(kind, place))
         while not task.is_done:
             shown.tick()
             await asyncio.sleep(TICK_S)
@@ -132,6 +141,21 @@ async def present_async(
     finally:
         shown.close()
     return _result(task)
+
+
+async def _grace(task: Task[T], timeout_s: float) -> None:
+    """Until it is done, but no longer than that. Who looks every few milliseconds takes them from who works."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        with suppress(RuntimeError):  # the loop is over
+            loop.call_soon_threadsafe(done.set)
+
+    task.on_done(tell)
+    end = loop.time() + timeout_s
+    while not task.is_done and (left := end - loop.time()) > 0:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(done.wait(), min(left, WAKE_S))
 
 
 def _grace_s(kind: Kind, place: Place | None) -> float:
@@ -155,9 +179,9 @@ class Presentation(Generic[T]):
         if mode != "plain":
             self._surface = Surface(self._draw, self._act, mode, place=place)
         self._is_open = False
-        self._has_place = place is not None
+        self._place = place
         if place is not None:
-            place.open(begun_picture(kind, title or task.name))
+            place.open(self._begun(place))
 
     def tick(self) -> None:
         """Take what was told since the last tick, print what is to be printed, have the card redrawn."""
@@ -177,9 +201,12 @@ class Presentation(Generic[T]):
         if self._surface is not None and (self._is_open or is_worth_it):
             # Before the output where there was no card yet, since it stands above it.
             self._surface.close()
-        elif self._surface is not None and self._has_place and (outcome := self._outcome()[0]) != "done":
-            self._surface.close(begun_picture(self._kind, self._title or self._task.name, outcome))
+        elif self._surface is not None and self._place is not None and (outcome := self._outcome()[0]) != "done":
+            self._surface.close(self._begun(self._place, outcome))
         self._writer.flush(is_last=True)
+
+    def _begun(self, place: Place, outcome: str = "") -> Picture:
+        return begun_picture(self._kind, place.name or self._title or self._task.name, outcome, place.about)
 
     def _fold(self) -> bool:
         """Whether there was anything new."""

@@ -35,8 +35,10 @@ class Place:
     page has loaded its script when there is something to be seen.
     """
 
-    def __init__(self, prepare: Callable[[], Any] = lambda: None) -> None:
+    def __init__(self, prepare: Callable[[], Any] = lambda: None, begins: tuple[str, str] = ("", "")) -> None:
         self._prepare = prepare
+        self.name, self.about = begins
+        """What is beginning, if that is known better than by its task's name; and small print."""
         self._handle: Any = None
         self._widget: Any = None
 

@@ -43,6 +43,8 @@ class InProgress(Generic[T]):
     """Where a terminal's signals go; None where they end it."""
     becomes: Literal["", "container", "layers"] = ""
     """What comes back, where that has a picture of its own: a container that goes on, or layers to be looked into."""
+    begins: tuple[str, str] = ("", "")
+    """What its card says before anything is known of it: a name, and small print. Else the task's name is all."""
     display: str = ""
     """How it is to be shown, where that was asked for: card, html, plain, or rawjson (events, one a line)."""
 

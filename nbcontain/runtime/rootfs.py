@@ -20,6 +20,7 @@ from nbcontain.runtime import rungs
 from nbcontain.store import files, layers, ring
 from nbcontain.store.changes import above, same_metadata
 from nbcontain.store.clone import clone
+from nbcontain.store.inventory import Recorder
 from nbcontain.store.makers import Makers
 from nbcontain.store.new_owners import give
 from nbcontain.store.owners import LIMIT_BYTES, Ledger
@@ -57,14 +58,16 @@ def function(run: Function) -> Function:
 def apply_tar(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """Unpack a layer's tar, which comes through a ring and whoever feeds it hashes, into the root.
 
-    The descriptor behind the ring's is the ledger's, if there is one.
+    The descriptors behind the ring's: the inventory's (see `store.inventory`), and the ledger's, if there is one.
     """
-    source, rest = fds[: ring.DESCRIPTORS], fds[ring.DESCRIPTORS :]
+    source, (inventory, *rest) = fds[: ring.DESCRIPTORS], fds[ring.DESCRIPTORS :]
+    recorder = Recorder()
     applied = layers.apply_tar(
         ring.Received(source), ROOT, userxattr=arguments["userxattr"], ids=arguments["ids"], hashes=False,
         target_type=TreeTarget if arguments["form"] == "tree" else None,
-        ledger=ledger_to(rest[0]) if rest else None,
+        ledger=ledger_to(rest[0]) if rest else None, recorder=recorder,
     )  # fmt: skip
+    files.write(inventory, recorder.packed())
     return {
         "entries": applied.entries,
         "size_bytes": applied.size_bytes,

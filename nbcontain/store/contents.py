@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
 from nbcontain.errors import BadArchive, StoreError
@@ -13,6 +13,7 @@ from nbcontain.oci.image import Layer
 from nbcontain.store import tar
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.compression import uncompressed
+from nbcontain.store.inventory import Recorder, rows
 from nbcontain.values import dataclass
 
 LIMITS = tar.Limits(entries=1_000_000)
@@ -27,6 +28,7 @@ _KINDS = {
     tar.REGULAR: "file", tar.SYMLINK: "link", tar.DIRECTORY: "directory", tar.CHARACTER: "character device",
     tar.BLOCK_DEVICE: "block device", tar.FIFO: "fifo", tar.LINK: "file",
 }  # fmt: skip
+_NO_DEVICE = (0, 0)
 UNHASHED = b"unhashed"
 """In place of a digest. Two of these tell nothing of each other."""
 
@@ -84,11 +86,16 @@ class Contents:
     size_bytes: int
     """Of the files' bytes."""
     hashed: frozenset[bytes] | None = None
-    """The paths at which files are hashed; None for all."""
+    """The paths at which files were to be hashed, besides those of an inventory; None for all."""
 
     def is_hashed_at(self, paths: frozenset[bytes] | None) -> bool:
         """Whether what is at these paths, or anywhere (None), can be compared."""
-        return self.hashed is None or paths is not None and paths <= self.hashed
+        if self.hashed is None or paths is None:
+            return self.hashed is None
+        unhashed = {path for path, file in self.entries if file.digest is UNHASHED}
+        return unhashed.isdisjoint(paths) and not any(
+            path in paths and target in unhashed for path, target in self.links
+        )
 
 
 def paths_of(layers: Sequence[Contents]) -> frozenset[bytes]:
@@ -102,74 +109,121 @@ def paths_of(layers: Sequence[Contents]) -> frozenset[bytes]:
 
 
 def read_contents(
-    blobs: Blobs, layer: Layer, strike: Callable[[int], None], hashed: frozenset[bytes] | None = None
-) -> Contents:
+    blobs: Blobs, layer: Layer, strike: Callable[[int], None], hashed: frozenset[bytes] | None = None,
+    keep: Callable[[bytes], None] | None = None,
+) -> Contents:  # fmt: skip
     """Read a layer's tar, its blob verified on the way. `strike` is told the bytes read, and raises when unwanted.
 
-    Where it is known at which paths files are going to be compared, only those are hashed. Raises BadArchive,
-    DigestMismatch, StoreError.
+    Where it is known at which paths files are going to be compared, only those are hashed. `keep` gets the layer's
+    inventory. Raises BadArchive, DigestMismatch, StoreError.
     """
+    recorder = Recorder() if keep is not None else None
     with blobs.open_beside(layer.descriptor.digest) as blob:
-        found = parse_contents(uncompressed(blob), layer, strike, hashed)
+        found = parse_contents(uncompressed(blob), layer, strike, hashed, recorder)
     if hashed is not None and (more := {target for path, target in found.links if path in hashed} - hashed):
         # A file of that name is compared by another of its names, and that is found out afterwards.
-        return read_contents(blobs, layer, strike, hashed | more)
+        return read_contents(blobs, layer, strike, hashed | more, keep)
+    if recorder is not None and keep is not None:
+        hashes = {file.place: file.digest for _, file in found.entries if file.digest and file.digest is not UNHASHED}
+        keep(recorder.packed(hashes))
     return found
 
 
+def listed_contents(inventory: bytes, layer: Layer) -> Contents:
+    """The same by its inventory. Files are hashed where whoever wrote that hashed them. Raises StoreError."""
+    gathered = _Gathered(layer)
+    entries = gathered.entries
+    size_bytes, is_hashed = 0, True
+    for place, (name, kind, mode, uid, gid, size, mtime_ns, more, digest) in enumerate(rows(inventory)):
+        path = _normal(name)
+        if kind == tar.REGULAR:
+            size_bytes += size
+            if not digest:
+                digest, is_hashed = UNHASHED, False
+            if more is None and _WHITEOUT not in path:
+                # As nearly all are.
+                file = File("file", mode, uid, gid, size, mtime_ns, "", _NO_DEVICE, (), digest, layer, place)
+                entries.append((path, file))
+                continue
+        link, device, xattrs = more or (b"", _NO_DEVICE, {})
+        gathered.take(path, kind, mode, uid, gid, size, mtime_ns, link, device, xattrs, digest, place)
+    return gathered.contents(size_bytes, None if is_hashed else frozenset())
+
+
 def parse_contents(
-    stream: tar.Readable, layer: Layer, strike: Callable[[int], None], hashed: frozenset[bytes] | None = None
-) -> Contents:
+    stream: tar.Readable, layer: Layer, strike: Callable[[int], None], hashed: frozenset[bytes] | None = None,
+    recorder: Recorder | None = None,
+) -> Contents:  # fmt: skip
     """What a tar says, read to the stream's end. Raises BadArchive."""
-    entries: list[tuple[bytes, File]] = []
-    links: list[tuple[bytes, bytes]] = []
-    removed: list[bytes] = []
-    opaque: list[bytes] = []
+    gathered = _Gathered(layer)
     read_bytes = told = 0
     reader = tar.Reader(stream, LIMITS, hashes=False)
     while (entry := reader.next()) is not None:
+        if recorder is not None:
+            recorder.take(entry)
         path = _normal(entry.name)
-        if _WHITEOUT in path and (leaf := path.rpartition(b"/")[2]).startswith(_WHITEOUT):
-            if leaf == _OPAQUE:
-                opaque.append(path[: -len(_OPAQUE)].rstrip(b"/"))
-            elif not leaf.startswith(b".wh..wh."):
-                removed.append(path[: -len(leaf)] + leaf[len(_WHITEOUT) :])
-        elif entry.kind == tar.LINK:
-            links.append((path, _normal(entry.link)))
-        elif entry.kind in _KINDS:
-            digest = b""
-            if entry.kind != tar.REGULAR:
-                pass
-            elif hashed is not None and path not in hashed:
-                digest = UNHASHED
-                read_bytes += entry.size
-            else:
-                # Nearly every file is in memory whole: what goes on below is for the others.
-                found = hashlib.sha256(chunk := reader.chunk())
-                read_bytes += (got := len(chunk))
-                while got < entry.size:
-                    found.update(chunk := reader.chunk())
-                    got += len(chunk)
-                    read_bytes += len(chunk)
-                    if read_bytes - told >= _STRIKE_BYTES:
-                        strike(read_bytes)
-                        told = read_bytes
-                digest = found.digest()
-            if read_bytes - told >= _STRIKE_BYTES:
-                strike(read_bytes)
-                told = read_bytes
-            entries.append((path, _file(entry, digest, layer, reader.entries - 1)))
+        digest = b""
+        if entry.kind != tar.REGULAR:
+            pass
+        elif hashed is not None and path not in hashed:
+            digest = UNHASHED
+            read_bytes += entry.size
+        else:
+            # Nearly every file is in memory whole: what goes on below is for the others.
+            found = hashlib.sha256(chunk := reader.chunk())
+            read_bytes += (got := len(chunk))
+            while got < entry.size:
+                found.update(chunk := reader.chunk())
+                got += len(chunk)
+                read_bytes += len(chunk)
+                if read_bytes - told >= _STRIKE_BYTES:
+                    strike(read_bytes)
+                    told = read_bytes
+            digest = found.digest()
+        if read_bytes - told >= _STRIKE_BYTES:
+            strike(read_bytes)
+            told = read_bytes
+        gathered.take(
+            path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns, entry.link,
+            (entry.major, entry.minor), entry.xattrs, digest, reader.entries - 1,
+        )  # fmt: skip
     reader.finish()
     strike(read_bytes)
-    return Contents(tuple(entries), tuple(links), tuple(removed), tuple(opaque), read_bytes, hashed)
+    return gathered.contents(read_bytes, hashed)
 
 
-def _file(entry: tar.Entry, digest: bytes, layer: Layer, place: int) -> File:
-    return File(
-        _KINDS[entry.kind], entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns,
-        os.fsdecode(entry.link) if entry.kind == tar.SYMLINK else "", (entry.major, entry.minor),
-        tuple(sorted(entry.xattrs.items())) if entry.xattrs else (), digest, layer, place,
-    )  # fmt: skip
+class _Gathered:
+    """The entries of one layer, sorted by what they say."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+        self.entries: list[tuple[bytes, File]] = []
+        self._links: list[tuple[bytes, bytes]] = []
+        self._removed: list[bytes] = []
+        self._opaque: list[bytes] = []
+
+    def take(
+        self, path: bytes, kind: bytes, mode: int, uid: int, gid: int, size: int, mtime_ns: int, link: bytes,
+        device: tuple[int, int], xattrs: Mapping[bytes, bytes], digest: bytes, place: int,
+    ) -> None:  # fmt: skip
+        if _WHITEOUT in path and (leaf := path.rpartition(b"/")[2]).startswith(_WHITEOUT):
+            if leaf == _OPAQUE:
+                self._opaque.append(path[: -len(_OPAQUE)].rstrip(b"/"))
+            elif not leaf.startswith(b".wh..wh."):
+                self._removed.append(path[: -len(leaf)] + leaf[len(_WHITEOUT) :])
+        elif kind == tar.LINK:
+            self._links.append((path, _normal(link)))
+        elif kind in _KINDS:
+            file = File(
+                _KINDS[kind], mode, uid, gid, size, mtime_ns, os.fsdecode(link) if kind == tar.SYMLINK else "",
+                device, tuple(sorted(xattrs.items())) if xattrs else (), digest, self._layer, place,
+            )  # fmt: skip
+            self.entries.append((path, file))
+
+    def contents(self, size_bytes: int, hashed: frozenset[bytes] | None) -> Contents:
+        return Contents(
+            tuple(self.entries), tuple(self._links), tuple(self._removed), tuple(self._opaque), size_bytes, hashed
+        )  # fmt: skip
 
 
 def _normal(name: bytes) -> bytes:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from operator import attrgetter
-from typing import Literal
+from typing import Literal, overload
 
 from nbcontain.errors import StoreError, did_you_mean
 from nbcontain.store.contents import Contents, File
@@ -76,7 +77,33 @@ class Change:
     """Of a directory that came or went whole: how many entries it stands for."""
 
 
-def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str, File]]]:
+class Added(Sequence[Change]):
+    """The changes of a layer that only adds, as the lowest one does, often the largest: made when somebody looks."""
+
+    def __init__(self, files: list[tuple[bytes, File]]) -> None:
+        self.files = files
+        """Paths without the slash at their beginning, in no order."""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Change]: ...
+    def __getitem__(self, index: int | slice) -> Change | Sequence[Change]:
+        return self._made[index]
+
+    @cached_property
+    def _made(self) -> list[Change]:
+        made = [
+            Change("A", _shown(path), file.size_bytes, is_directory=file.kind == "directory")
+            for path, file in self.files
+        ]  # fmt: skip
+        return sorted(made, key=attrgetter("path"))
+
+
+def apply(root: Node, contents: Contents) -> tuple[Sequence[Change], list[tuple[str, File]]]:
     """Lay a layer on a tree, in place: what it changes, and the files of lower layers that it hides."""
     changes: list[Change] = []
     hidden: list[tuple[str, File]] = []
@@ -118,6 +145,8 @@ def apply(root: Node, contents: Contents) -> tuple[list[Change], list[tuple[str,
         found = _at(root, target)
         if found is not None and found.file is not None and found.file.kind != "directory":
             made.append((path, _put(root, path, found.file), found.file))
+    if made and not before and all(old is None or not (path or old.file) for path, old, _ in made):
+        return Added([(path, file) for path, _, file in made if path]), []
     for path, old, file in made:
         old = old if old is not None or not before else _within(before, path)
         if old is not None and old.file is not None:

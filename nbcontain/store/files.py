@@ -148,8 +148,8 @@ def sweep(directory: Path) -> Iterator[Path]:
             os.close(fd)
 
 
-def publish(temp: Path, target: Path) -> bool:
-    """Give a finished, synced file or directory its name for good.
+def publish(temp: Path, target: Path, *, durable: bool = True) -> bool:
+    """Give a finished, synced file or directory its name for good; unless `durable`, the caller syncs both directories.
 
     False if a twin has it already; the temporary one is then still where it was. Only for what is
     named after its content, where twins are alike.
@@ -160,9 +160,8 @@ def publish(temp: Path, target: Path) -> bool:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
         return False
-    sync_directory(target.parent)
-    if temp.parent != target.parent:
-        sync_directory(temp.parent)
+    for directory in dict.fromkeys((target.parent, temp.parent)) if durable else ():
+        sync_directory(directory)
     return True
 
 

@@ -174,9 +174,12 @@ class Images:
 
     def prepare(self, image: Image) -> Descriptor:
         """The same of an image whose layers are on their way, for `enter`."""
-        self._blobs.put([image.raw_config], image.manifest.config.media_type, image.manifest.config)
+        config = image.manifest.config
+        _, manifest = self._blobs.put_together(
+            [(image.raw_config, config.media_type, config), (image.raw_manifest, image.manifest.media_type, None)]
+        )
         self._read[image.digest] = image
-        return self._blobs.put([image.raw_manifest], image.manifest.media_type)
+        return manifest
 
     def _check_layers(self, image: Image) -> None:
         for layer in image.manifest.layers:

@@ -26,6 +26,7 @@ from nbcontain.oci.digest import ChainID, Digest, chain_id
 from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files, together
+from nbcontain.store.inventory import INVENTORY
 from nbcontain.store.layout import Layout, Shelf
 from nbcontain.store.owners import LIMIT_BYTES
 from nbcontain.store.settling import Settling, Witness
@@ -45,15 +46,9 @@ class Worker(Protocol):
     """Who runs one of our functions confined to a root file system: runtime's Launcher."""
 
     def call(
-        self,
-        function: str,
-        rootfs: Sequence[Mount],
-        arguments: dict[str, Any],
-        fds: Sequence[int] = (),
-        /,
-        *,
+        self, function: str, rootfs: Sequence[Mount], arguments: dict[str, Any], fds: Sequence[int] = (), /, *,
         source: Sequence[Mount] = (),
-    ) -> dict[str, Any]: ...
+    ) -> dict[str, Any]: ...  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +97,13 @@ class Staging:
         """The layer as a root, writable."""
         return bind(self.fs, "rw")
 
-    @contextmanager
-    def ledger(self, *, wanted: bool) -> Iterator[tuple[int, ...]]:
+    def ledger(self, *, wanted: bool) -> AbstractContextManager[tuple[int, ...]]:
         """The file for owners that nothing else can hold, open to be written; none unless it is `wanted`."""
-        with _open_ledger(self._directory / "layer" / OWNERS, wanted=wanted) as found:
-            yield found
+        return _open_ledger(self._directory / "layer" / OWNERS, wanted=wanted)
+
+    def inventory(self) -> AbstractContextManager[tuple[int, ...]]:
+        """The file for what the layer's tar says, open to be written."""
+        return _open_ledger(self._directory / "layer" / INVENTORY, wanted=True)
 
     def commit(self, name: ChainID, parent: ChainID | None) -> None:
         """Give it its name; idempotent: if a twin was quicker, this one is thrown away."""

@@ -132,9 +132,9 @@ class Stacks:
             "ids": "single" if self.ids.is_single else "all",
         }  # fmt: skip
         try:
-            with staging.ledger(wanted=self.records) as ledger:
+            with staging.inventory() as inventory, staging.ledger(wanted=self.records) as ledger:
                 root = (Mount("/", "bind", str(staging.fs), ("bind",)),)
-                self.worker.call("apply_tar", root, arguments, (*ring.fds, *ledger))
+                self.worker.call("apply_tar", root, arguments, (*ring.fds, *inventory, *ledger))
         finally:
             ring.leave()
 

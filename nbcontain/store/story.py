@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from nbcontain.store.contents import Contents, File
-from nbcontain.store.file_trees import Change, Letter
+from nbcontain.store.file_trees import Added, Change, Letter
 from nbcontain.values import dataclass, field
 
 _NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
@@ -76,6 +76,9 @@ def story_of(layers: Sequence[tuple[Sequence[Change], Contents]]) -> Place:
     """The tree of these layers, lowest first: what each changes, and what is in it."""
     root = Place([Version(0, True, None)])
     for number, (changes, contents) in enumerate(layers, 1):
+        if isinstance(changes, Added) and not root.children:
+            _add(root, changes, contents, number)
+            continue
         files = dict(contents.entries)
         for path, target in contents.links:
             file = files.get(target) or _file_at(root, target, number)
@@ -107,6 +110,18 @@ def story_of(layers: Sequence[tuple[Sequence[Change], Contents]]) -> Place:
                     _remove(child, number)
             place.versions.append(version)
     return root
+
+
+def _add(root: Place, changes: Added, contents: Contents, number: int) -> None:
+    """Put a lowest layer there, of which all is new."""
+    directories: dict[bytes, dict[bytes, Place]] = {}
+    for path, file in changes.files:
+        head, _, name = path.rpartition(b"/")
+        children = directories.get(head)
+        if children is None:
+            children = directories[head] = _directory(root, head, number).children
+        children[name] = Place([Version(number, True, file)])
+    root.versions += [Version(number, True, file) for path, file in contents.entries if not path][-1:]
 
 
 def _file_at(root: Place, path: bytes, number: int) -> File | None:
@@ -189,7 +204,8 @@ class Totals:
             if child.children:
                 deeper.append(child)
                 continue
-            last = _last(child, number)
+            versions = child.versions
+            last = versions[-1] if len(versions) == 1 and versions[0].number <= number else _last(child, number)
             if last is None:
                 continue
             at, is_there, file = last

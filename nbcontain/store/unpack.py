@@ -10,6 +10,7 @@ from nbcontain.linux.directories import open_directory
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.store import files, tar
 from nbcontain.store.compression import uncompressed
+from nbcontain.store.inventory import Recorder
 from nbcontain.store.metadata import Metadata
 from nbcontain.store.owners import Ledger
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_whiteout, join, opaque_xattr
@@ -47,32 +48,27 @@ class Applied:
 
 
 def apply_tar(
-    stream: tar.Readable | tar.Pieces,
-    root: str = "/",
-    *,
-    userxattr: bool,
-    ids: Ids = "all",
-    limits: tar.Limits = tar.DEFAULT_LIMITS,
-    hashes: bool = True,
-    ledger: Ledger | None = None,
-    target_type: type[Target] | None = None,
-) -> Applied:
+    stream: tar.Readable | tar.Pieces, root: str = "/", *, userxattr: bool, ids: Ids = "all",
+    limits: tar.Limits = tar.DEFAULT_LIMITS, hashes: bool = True, ledger: Ledger | None = None,
+    target_type: type[Target] | None = None, recorder: Recorder | None = None,
+) -> Applied:  # fmt: skip
     """Unpack a layer's tar into an empty directory, in overlayfs' form; or as another `target_type` does it.
 
-    With `ids="single"` everything belongs to the caller. Owners and devices that cannot be are recorded in `ledger`,
-    or lost without one. Raises BadArchive for what is damaged or means harm, OSError for what the disk says; the
-    directory is then to be thrown away.
+    With `ids="single"` everything belongs to the caller. Owners and devices that cannot be are recorded in `ledger`, or
+    lost. `recorder` takes down what the tar says. Raises BadArchive for what is damaged or means harm, OSError for what
+    the disk says; the directory is then to be thrown away.
     """
     old_umask = os.umask(0)
     try:
         with (target_type or Target)(root, userxattr, ids, ledger) as target:
             reader = tar.Reader(stream, limits, hashes=hashes)
             while (entry := reader.next()) is not None:
+                if recorder is not None:
+                    recorder.take(entry)
                 target.take(entry, reader)
             total = reader.finish()
-            diff_id = DiffID(Digest("sha256", total)) if total else None
             target.finish_directories()
-            return target.applied(reader, diff_id)
+            return target.applied(reader, DiffID(Digest("sha256", total)) if total else None)
     finally:
         os.umask(old_umask)
 

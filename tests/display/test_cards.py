@@ -103,6 +103,15 @@ def test_the_place_of_a_run_is_its_cards_and_of_what_failed_says_so(outputs: lis
     assert [bundle["text/plain"] for bundle in outputs[1].bundles] == ["starting box", "failed box"]
 
 
+def test_what_begins_is_called_by_its_name_and_by_what_it_is_of(outputs: list[Handle]) -> None:
+    def body(emit):  # type: ignore[no-untyped-def]
+        raise InUse("no")
+
+    with pytest.raises(InUse):
+        present(Task("run box", body), "run", mode="card", place=Place(begins=("we\nb", "box")))
+    assert [bundle["text/plain"] for bundle in outputs[0].bundles] == ["starting we b box", "failed we b box"]
+
+
 def test_where_a_run_showed_nothing_its_container_takes_the_place(outputs: list[Handle]) -> None:
     place = Place()
     present(told([]), "run", mode="card", place=place)

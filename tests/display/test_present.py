@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -117,6 +118,15 @@ def test_cards_are_for_kernels() -> None:
     assert mode({}, unattended) == "html"
     assert mode({"NBCONTAIN_DISPLAY": "card"}, unattended) == "card"
     assert mode({}, None) == mode({}, object()) == "plain"
+
+
+def test_colab_gets_html_until_it_is_allowed_to_load_widgets_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    widgets = SimpleNamespace(_installed_url=None)
+    monkeypatch.setitem(sys.modules, "google.colab.output", SimpleNamespace(_widgets=widgets))
+    assert mode({}, FakeKernelShell()) == "html"
+    assert mode({"NBCONTAIN_DISPLAY": "card"}, FakeKernelShell()) == "card"
+    widgets._installed_url = "https://widgets.example/manager.js"
+    assert mode({}, FakeKernelShell()) == "card"
 
 
 def test_the_environment_decides_if_it_says_something() -> None:

@@ -337,7 +337,8 @@ def test_without_user_namespaces_the_error_says_what_was_tried(profile: str, mac
     # In a user namespace of its own, where the limit can be set, with the caller's own id again.
     forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --ambient-caps=-all --inh-caps=-all "$@"'
     run = [sys.executable, "-m", "nbcontain", "run", "--rm", "box", "true"]
-    environ = {**os.environ, "NBCONTAIN_ROOT": str(tmp_path / "store")}
+    # Without the PRoot that the tests have built.
+    environ = {**os.environ, "NBCONTAIN_ROOT": str(tmp_path / "store"), "PATH": os.defpath}
     command = ["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c", forbid, "sh", *run]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False, cwd=CHECKOUT)
     assert done.returncode == 125, done.stderr

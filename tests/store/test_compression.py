@@ -167,7 +167,7 @@ def test_a_full_disk_ends_a_large_layer_and_its_threads(store: Store, monkeypatc
     monkeypatch.setattr(files, "write", fills_up)
     with pytest.raises(DiskFull):
         written(store, [random.Random(3).randbytes(1_000_000) for _ in range(30)])
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert not list(store.layout.tmp.iterdir())
 
 
@@ -176,7 +176,7 @@ def test_a_large_layer_that_is_given_up_leaves_no_thread(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt), layer_writer(store.blobs) as writer:
         writer.write(bytes(20_000_000))
         raise KeyboardInterrupt
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert not list(store.layout.tmp.iterdir())
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,7 @@ from nbcontain.errors import ImageNotFound, StoreError
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR, Descriptor, Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
-from nbcontain.store import Store
+from nbcontain.store import Store, files
 from nbcontain.values import replace
 from stores import add_image
 
@@ -47,6 +49,39 @@ def test_who_writes_and_who_reads_see_the_same_after_each_change(store: Store) -
         change()
         fresh = Store.open(store.layout.root).images
         assert store.images.list() == fresh.list()
+
+
+def test_an_images_documents_are_on_the_disk_before_the_index_names_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = add_image(store, "x")
+    image = Image.of(replace(base.config, cmd=("other",)), base.layers)
+    told: list[tuple[str, str]] = []
+    sync_file, sync_directory, rename = files.sync_file, files.sync_directory, files._rename
+
+    def record_file(fd: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        if not path.is_dir():
+            told.append(("file", Digest.of(path.read_bytes()).hex))
+        sync_file(fd)
+
+    def record_directory(path: Path) -> None:
+        sync_directory(path)
+        told.append(("directory", path.name))
+
+    def record_rename(source: Path, target: Path) -> None:
+        rename(source, target)
+        told.append(("name", target.name))
+
+    monkeypatch.setattr(files, "sync_file", record_file)
+    monkeypatch.setattr(files, "sync_directory", record_directory)
+    monkeypatch.setattr(files, "_rename", record_rename)
+    store.images.put(image)
+    for document in (image.id.hex, image.digest.hex):
+        assert told.index(("file", document)) < told.index(("name", document)) < told.index(("directory", "sha256"))
+    assert told.index(("directory", "sha256")) < told.index(("name", "index.json"))
+    # Each more would be one more journey to the disk.
+    assert told.count(("directory", "sha256")) == 1
 
 
 def test_images_are_entered_all_at_once_or_not_at_all(store: Store) -> None:

@@ -1,0 +1,117 @@
+"""What a layer's tar says of its entries, kept beside its snapshot: who looks into the layer need not read the tar.
+
+Written by whoever unpacks the layer, or by the first who read its tar, and gone with the snapshot. It is a copy: where
+there is none, or it is damaged, the tar is read. zlib's own checksum tells what a power cut left of it.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import repeat
+
+from nbcontain.errors import StoreError
+from nbcontain.store import files, tar
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from nbcontain.oci.digest import ChainID
+    from nbcontain.store.snapshots import Snapshotter
+
+    More = tuple[bytes, tuple[int, int], dict[bytes, bytes]]
+    """What few entries have: link, device, extended attributes."""
+    Row = tuple[bytes, bytes, int, int, int, int, int, More | None, bytes]
+    """Name, kind, mode, uid, gid, size, mtime_ns; what few have; the digest of its bytes, where it was made."""
+
+INVENTORY = "inventory"
+LIMIT_BYTES = 256 << 20
+_VERSION = 1
+_WORTH_ENTRIES, _WORTH_BYTES = 256, 8 << 20
+"""With less of both the tar is read as quickly."""
+_LEVEL = 1
+_COLUMNS = ("modes", "uids", "gids", "sizes", "mtimes")
+
+
+class Recorder:
+    """Takes down the members of one tar, in their order."""
+
+    def __init__(self) -> None:
+        self._names: list[bytes] = []
+        self._kinds: list[bytes] = []
+        self._numbers: list[tuple[int, int, int, int, int]] = []
+        self._more: dict[int, list[Any]] = {}
+        self._size_bytes = 0
+
+    def take(self, entry: tar.Entry) -> None:
+        if entry.link or entry.xattrs or entry.major or entry.minor:
+            xattrs = {_text(key): _text(value) for key, value in entry.xattrs.items()}
+            self._more[len(self._names)] = [_text(entry.link), [entry.major, entry.minor], xattrs]
+        self._names.append(entry.name)
+        self._kinds.append(entry.kind)
+        self._numbers.append((entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns))
+        self._size_bytes += entry.size
+
+    def packed(self, digests: Mapping[int, bytes] | None = None) -> bytes:
+        """The inventory's bytes; nothing where it is not worth a file. `digests` are by the entries' places."""
+        if len(self._names) < _WORTH_ENTRIES and self._size_bytes < _WORTH_BYTES:
+            return b""
+        document: dict[str, Any] = {
+            "version": _VERSION, "names": _text(b"\0".join(self._names)), "kinds": _text(b"".join(self._kinds)),
+            **dict(zip(_COLUMNS, zip(*self._numbers, strict=True), strict=True)), "more": self._more,
+            "digests": {place: digest.hex() for place, digest in (digests or {}).items()},
+        }  # fmt: skip
+        return zlib.compress(json.dumps(document, separators=(",", ":")).encode("ascii"), _LEVEL)
+
+
+def rows(data: bytes) -> Iterator[Row]:
+    """What an inventory says, entry by entry. Raises StoreError, at once, for one that is damaged."""
+    try:
+        opened = zlib.decompressobj()
+        text = opened.decompress(data, LIMIT_BYTES)
+        if not opened.eof:
+            raise ValueError("it is cut off, or too large")
+        document = json.loads(text)
+        if document["version"] != _VERSION:
+            raise ValueError("it is of another version")
+        kinds = [each.encode("latin-1") for each in document["kinds"]]
+        names = document["names"].encode("latin-1").split(b"\0") if kinds else []
+        more = {
+            int(place): (link.encode("latin-1"), (int(major), int(minor)),
+                         {key.encode("latin-1"): value.encode("latin-1") for key, value in xattrs.items()})
+            for place, (link, (major, minor), xattrs) in document["more"].items()
+        }  # fmt: skip
+        digests = {int(place): bytes.fromhex(digest) for place, digest in document["digests"].items()}
+        columns = [document[name] for name in _COLUMNS]
+        if any(len(column) != len(kinds) for column in (names, *columns)):
+            raise ValueError("its columns differ in length")
+        if any(set(map(type, column)) - {int} for column in columns):
+            raise ValueError("its numbers are none")
+    except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError("an inventory is damaged", why=str(error)) from error
+
+    places = range(len(kinds))
+    return zip(names, kinds, *columns, map(more.get, places), map(digests.get, places, repeat(b"")), strict=True)
+
+
+def read(snapshots: Snapshotter, name: ChainID) -> bytes:
+    """That of the topmost layer of a committed snapshot; nothing where nobody has taken it down."""
+    if snapshots.holds(name):
+        with suppress(OSError, StoreError):
+            return files.read(snapshots.shelf.snapshot(name) / INVENTORY, LIMIT_BYTES)
+    return b""
+
+
+def keep(snapshots: Snapshotter, name: ChainID, data: bytes) -> None:
+    """Put it there for whoever asks next. The caller holds the store's lock. What cannot be kept, is not."""
+    if data and snapshots.holds(name):
+        with suppress(OSError, StoreError):
+            files.replace(snapshots.shelf.snapshot(name) / INVENTORY, data, durable=False)
+
+
+def _text(data: bytes) -> str:
+    """Bytes as JSON holds them."""
+    return data.decode("latin-1")

@@ -175,7 +175,7 @@ def test_layers_stand_where_it_said_that_they_are_read(kernel: Kernel) -> None:
     shown = [output for output in cell.outputs if output["type"] in ("display_data", "update_display_data")]
     assert [output["type"] for output in shown] == ["display_data", "update_display_data"]
     first, last = (output["data"] for output in shown)
-    assert first[PLAIN] == "reading layers of box" and WIDGET not in first
+    assert first[PLAIN] == "reading box layers" and WIDGET not in first
     assert {PLAIN, HTML, WIDGET} <= last.keys() and "CREATED BY" in last[PLAIN]
     assert kernel.check("x = %image layers box").displays == []
     # Asked for later, they are shown as ever.
@@ -195,7 +195,7 @@ def test_layers_that_cannot_be_read_say_so_where_they_would_stand(kernel: Kernel
     kernel.check("path.write_bytes(kept)")
     assert cell.ename
     (card,) = cell.displays
-    assert card["data"][PLAIN] == "failed layers of box" and WIDGET not in card["data"]
+    assert card["data"][PLAIN] == "failed box layers" and WIDGET not in card["data"]
 
 
 def test_every_display_has_three_pictures(kernel: Kernel) -> None:
@@ -315,7 +315,7 @@ def test_a_taken_name_is_refused(start_kernel: Callable[..., Kernel]) -> None:
     cell = kernel.run("%container run -d --name web box")
     assert cell.ename == "NameTaken"
     (card,) = cell.displays
-    assert card["data"][PLAIN] == "failed box" and WIDGET not in card["data"]
+    assert card["data"][PLAIN] == "failed web box" and WIDGET not in card["data"]
     assert len(names_of(kernel, "-a")) == 1
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import needs
 from archives import Member, archive, directory, layer_of, link, member, symlink
 from nbcontain import Engine
 from nbcontain.errors import DigestMismatch, StoreError
@@ -141,6 +142,8 @@ def anew(engine: Engine) -> Engine:
 
 
 def test_a_layer_that_is_imported_is_looked_into_without_its_tar(engine: Engine, tmp_path: Path) -> None:
+    if not engine.profile.runs:
+        needs.missing("nobody may make a container on this machine: what is imported is unpacked elsewhere")
     (tmp_path / "it.tar").write_bytes(archive(*MANY, *(each for each in ODD if each[0].kind != tar.CHARACTER)))
     image = engine.archives.import_image(str(tmp_path / "it.tar"), "it").result()
     assert kept(engine, image).exists()

@@ -56,6 +56,9 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="where to write the table, beside what is there")
     parser.add_argument("--table", nargs="*", default=[])
     given = parser.parse_args()
+    if given.keep:
+        # Not to miss it after minutes.
+        Path(given.keep).mkdir(parents=True, exist_ok=True)
     kept = [*given.table, *(Path(given.keep).glob("*.json") if given.keep else ())]
     results: Results = {Path(file).stem: json.loads(Path(file).read_text()) for file in kept}
     if given.places:

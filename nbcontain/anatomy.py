@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from nbcontain.errors import ImageNotFound, StoreError, UsageError
 from nbcontain.events import Emit, Progress, scope
 from nbcontain.oci import codec
-from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_id
+from nbcontain.oci.digest import ChainID, DiffID, Digest, chain_ids
 from nbcontain.oci.image import Descriptor, History, Image, Layer
 from nbcontain.store import inventory
 from nbcontain.store.compression import uncompressed
@@ -293,18 +293,16 @@ class Anatomy:
             return
         yield Examined("manifest", str(again.digest), len(raw))
         yield Examined("config", str(again.id), len(again.raw_config))
-        below = None
-        for number, layer in enumerate(again.layers, start=1):
-            below = chain_id(below, layer.diff_id)
+        for number, (layer, chain) in enumerate(zip(again.layers, _names_of(again.layers), strict=True), start=1):
             damage = self._damage(layer, emit)
             yield Examined(
                 f"layer {number}", str(layer.descriptor.digest), layer.descriptor.size, damage, mend * bool(damage)
             )
             snapshots = self._engine.store.snapshots
-            if snapshots.exists(below):
-                hurt = "" if (snapshots.shelf.snapshot(below) / "fs").is_dir() else "its files are gone"
+            if snapshots.exists(chain):
+                hurt = "" if (snapshots.shelf.snapshot(chain) / "fs").is_dir() else "its files are gone"
                 mended = "%nbcontain system check --repair unpacks it again"
-                yield Examined(f"layer {number}, unpacked", str(below), None, hurt, mended * bool(hurt))
+                yield Examined(f"layer {number}, unpacked", str(chain), None, hurt, mended * bool(hurt))
 
     def _damage(self, layer: Layer, emit: Emit) -> str:
         """What is wrong with a layer's blob, or with what it unpacks to."""
@@ -363,10 +361,7 @@ def layers_of(image: Image, contents: Sequence[Contents], writer: History | None
 
 def _names_of(layers: Sequence[Layer]) -> list[ChainID]:
     """Those of the snapshots that end with these, lowest first."""
-    names: list[ChainID] = []
-    for layer in layers:
-        names.append(chain_id(names[-1] if names else None, layer.diff_id))
-    return names
+    return list(chain_ids(layer.diff_id for layer in layers))
 
 
 def _kind(tree: Node, path: str) -> str:

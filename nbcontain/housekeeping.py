@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nbcontain.errors import BadReference, ContainerError, ImageNotFound, InUse, StoreError
 from nbcontain.events import Emit, scope
 from nbcontain.filters import PRUNING, Filters, Named, chosen_containers, chosen_images
-from nbcontain.oci.digest import Digest, chain_id
+from nbcontain.oci.digest import Digest, chain_ids
 from nbcontain.oci.image import Image, Layer
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.container import Container
@@ -313,11 +313,9 @@ def _parts(images: Iterable[Image]) -> set[object]:
 
 def _of_layers(layers: Sequence[Layer]) -> set[object]:
     def parts() -> Iterator[object]:
-        below = None
-        for layer in layers:
-            below = chain_id(below, layer.diff_id)
+        for layer, name in zip(layers, chain_ids(layer.diff_id for layer in layers), strict=True):
             yield layer.descriptor.digest
-            yield below.hex
+            yield name.hex
 
     return set(parts())
 

@@ -97,17 +97,18 @@ class Task(Generic[T]):
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Call this from `cancel`, for work that waits where no `emit` strikes (at once if cancelled already)."""
-        with self._lock:
-            if not self._cancelled.is_set():
-                self._on_cancel.append(callback)
-                return
-        callback()
+        self._call_after(self._cancelled, self._on_cancel, callback)
 
     def on_done(self, callback: Callable[[], None]) -> None:
         """Call this when the body has ended, in its thread (at once if it has). It must not raise."""
+        self._call_after(self._done, self._on_done, callback)
+
+    def _call_after(
+        self, event: threading.Event, waiting: list[Callable[[], None]], callback: Callable[[], None]
+    ) -> None:
         with self._lock:
-            if not self._done.is_set():
-                self._on_done.append(callback)
+            if not event.is_set():
+                waiting.append(callback)
                 return
         callback()
 

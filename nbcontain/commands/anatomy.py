@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from nbcontain.anatomy import Difference, Examined, LayerPart, Layers, TreeAt
 from nbcontain.commands.table import command
@@ -59,8 +59,8 @@ def _layers(words: LayersWords, explored: Callable[[], Task[Exploration]]) -> In
         return _wasted_table(found.layers, found.name) if words.wasted else Explored(found, words.no_trunc)
 
     is_explored = wanted.template is None and not words.wasted
-    becomes: Literal["", "layers"] = "layers" if is_explored else ""
-    return InProgress(explored().then(drawn), "work", becomes=becomes, begins=(words.name, "layers"))
+    return InProgress(explored().then(drawn), "work", becomes="layers" if is_explored else "",
+                      begins=(words.name, "layers"))  # fmt: skip
 
 
 def _layer_row(part: LayerPart, *, full: bool) -> dict[str, object]:

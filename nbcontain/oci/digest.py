@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from nbcontain.errors import BadDigest, DigestMismatch
 from nbcontain.values import dataclass
@@ -85,9 +85,15 @@ def chain_id(parent: ChainID | None, diff_id: DiffID) -> ChainID:
     return ChainID(Digest.of(f"{parent} {diff_id}".encode()))
 
 
-def chain_id_of(diff_ids: Iterable[DiffID]) -> ChainID | None:
-    """The chain ID of a whole stack, lowest first; None for no layers, which is `scratch`."""
+def chain_ids(diff_ids: Iterable[DiffID]) -> Iterator[ChainID]:
+    """The chain IDs of the stacks that end with each of these layers, lowest first."""
     chain: ChainID | None = None
     for diff_id in diff_ids:
         chain = chain_id(chain, diff_id)
-    return chain
+        yield chain
+
+
+def chain_id_of(diff_ids: Iterable[DiffID]) -> ChainID | None:
+    """The chain ID of a whole stack, lowest first; None for no layers, which is `scratch`."""
+    chains = [*chain_ids(diff_ids)]
+    return chains[-1] if chains else None

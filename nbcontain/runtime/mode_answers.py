@@ -122,7 +122,6 @@ class ModeAnswers:
             os.close(place)
         self._asked.give(call)
 
-
     def _place(self, call: Call, directory: int, path: bytes, *, follow: bool) -> int:
         try:
             return self._asked.place(call, directory & MASK, path, follow=follow)

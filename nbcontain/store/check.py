@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nbcontain.errors import BadDigest, BadDocument, DigestMismatch, StoreError, VolumeNotFound
 from nbcontain.oci import codec
-from nbcontain.oci.digest import ChainID, Digest, chain_id
+from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.oci.image import MANIFEST, REF_NAME, Descriptor, Image, Index
 from nbcontain.oci.indexes import ImageIndex, index_from
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
@@ -420,14 +420,6 @@ def recovered(digest: Digest) -> str:
 def empty_index() -> bytes:
     """What a new store's index.json is."""
     return codec.dump_index(Index(()))
-
-
-def chains(image: Image) -> Iterator[ChainID]:
-    """The snapshots of an image, lowest first."""
-    below: ChainID | None = None
-    for layer in image.layers:
-        below = chain_id(below, layer.diff_id)
-        yield below
 
 
 def _said(error: OSError | StoreError) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbcontain.errors import StoreError
-from nbcontain.oci.digest import ChainID, Digest, chain_id
+from nbcontain.oci.digest import ChainID, Digest, chain_ids
 from nbcontain.oci.image import Layer
 from nbcontain.store import files, ingest
 from nbcontain.values import dataclass
@@ -43,11 +43,8 @@ class _Marks:
     snapshots: set[str]
 
     def take(self, layers: Collection[Layer]) -> None:
-        below: ChainID | None = None
-        for layer in layers:
-            below = chain_id(below, layer.diff_id)
-            self.blobs.add(layer.descriptor.digest)
-            self.snapshots.add(below.hex)
+        self.blobs.update(layer.descriptor.digest for layer in layers)
+        self.snapshots.update(name.hex for name in chain_ids(layer.diff_id for layer in layers))
 
     def take_all(self, stacks: Iterable[Collection[Layer]]) -> None:
         for layers in stacks:

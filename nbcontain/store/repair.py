@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nbcontain.errors import StoreError
 from nbcontain.oci.image import REF_NAME, Descriptor, Layer
 from nbcontain.store import files
-from nbcontain.store.check import Check, Finding, chains, recovered
+from nbcontain.store.check import Check, Finding, recovered
 from nbcontain.store.layout import FORMAT_VERSION
 from nbcontain.store.store import OCI_LAYOUT
 from nbcontain.values import replace
@@ -88,7 +88,7 @@ def _drop(store: Store, findings: Sequence[Finding]) -> None:
 
 def _unpack_again(store: Store, check: Check, unpack: Callable[[Sequence[Layer]], None]) -> None:
     for image in check.whole_images():
-        if not all(store.snapshots.exists(name) for name in chains(image)):
+        if not store.snapshots.has_all(image.layers):
             try:
                 unpack(image.layers)
             except StoreError:

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 
 from nbcontain.errors import InUse, StoreError
 from nbcontain.oci.codec import LAYER_LIMIT
-from nbcontain.oci.digest import ChainID, Digest, chain_id
+from nbcontain.oci.digest import ChainID, Digest, chain_ids
 from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files, together
@@ -99,11 +99,11 @@ class Staging:
 
     def ledger(self, *, wanted: bool) -> AbstractContextManager[tuple[int, ...]]:
         """The file for owners that nothing else can hold, open to be written; none unless it is `wanted`."""
-        return _open_ledger(self._directory / "layer" / OWNERS, wanted=wanted)
+        return _opened_beside(self._directory / "layer" / OWNERS, wanted=wanted)
 
     def inventory(self) -> AbstractContextManager[tuple[int, ...]]:
         """The file for what the layer's tar says, open to be written."""
-        return _open_ledger(self._directory / "layer" / INVENTORY, wanted=True)
+        return _opened_beside(self._directory / "layer" / INVENTORY)
 
     def commit(self, name: ChainID, parent: ChainID | None) -> None:
         """Give it its name; idempotent: if a twin was quicker, this one is thrown away."""
@@ -156,12 +156,7 @@ class Snapshotter(ABC):
 
     def has_all(self, layers: Sequence[Layer]) -> bool:
         """Whether there is a snapshot for every layer of this stack, lowest first."""
-        name: ChainID | None = None
-        for layer in layers:
-            name = chain_id(name, layer.diff_id)
-            if not self.exists(name):
-                return False
-        return True
+        return all(map(self.exists, chain_ids(layer.diff_id for layer in layers)))
 
     def publish(self, directory: Path, name: ChainID, witness: Witness | None = None) -> bool:
         """Make a finished directory that snapshot; False if a twin has the name already. Closes the witness."""
@@ -310,7 +305,7 @@ class Snapshotter(ABC):
 
     def open_ledger(self, active: Active, *, wanted: bool) -> AbstractContextManager[tuple[int, ...]]:
         """The active snapshot's own ledger, to be written; none unless it is `wanted`."""
-        return _open_ledger(self.shelf.active(active.key) / OWNERS, wanted=wanted)
+        return _opened_beside(self.shelf.active(active.key) / OWNERS, wanted=wanted)
 
     @abstractmethod
     def look(self, active: Active) -> tuple[Mount, ...]:
@@ -409,7 +404,8 @@ class Snapshotter(ABC):
 
 
 @contextmanager
-def _open_ledger(path: Path, *, wanted: bool) -> Iterator[tuple[int, ...]]:
+def _opened_beside(path: Path, *, wanted: bool = True) -> Iterator[tuple[int, ...]]:
+    """A file beside a snapshot's tree, to be written; what nobody wrote to does not stay."""
     if not wanted:
         yield ()
         return

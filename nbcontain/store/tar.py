@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Callable
 
 from nbcontain.errors import BadArchive
 from nbcontain.store.tar_fields import DEFAULT_LIMITS as DEFAULT_LIMITS
@@ -72,10 +73,11 @@ class Entry:
 
 
 class Reader:
-    """Members of a tar stream in order. `next`, then one of `copy_to`, `chunk`s and `skip`, then `next` again."""
+    """Members of a tar stream in order. `next`, then its data by one of the ways, or none, then `next` again."""
 
     def __init__(self, stream: Readable | Pieces, limits: Limits = DEFAULT_LIMITS, *, hashes: bool = True) -> None:
         self._pieces = stream if hasattr(stream, "chunk") else _Buffer(stream)
+        self._readinto: Callable[[memoryview], int | None] | None = getattr(stream, "readinto", None)
         self._limits = limits
         self._view = memoryview(b"")
         self._start = self._end = 0
@@ -148,15 +150,32 @@ class Reader:
 
     def chunk(self) -> memoryview:
         """Some more of the current member's data, valid until the next call; nothing at its end."""
-        if not self._body:
+        return self._held(self._body)
+
+    def _held(self, limit: int) -> memoryview:
+        if not limit:
             return self._view[:0]
         if self._start == self._end:
             self._fill()
-        count = min(self._body, self._end - self._start)
+        count = min(limit, self._end - self._start)
         found = self._view[self._start : self._start + count]
         self._start += count
         self._body -= count
         return found
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The same, there: what is not in memory yet is read straight to it, where the stream can do that."""
+        count = min(len(buffer), self._body)
+        if count and self._start == self._end and self._readinto is not None:
+            count = self._readinto(buffer[:count]) or 0
+            if not count:
+                raise _cut_off()
+            self._took(buffer[:count])
+            self._body -= count
+            return count
+        piece = self._held(count)
+        buffer[: len(piece)] = piece
+        return len(piece)
 
     def skip(self) -> None:
         """Pass over what is left of the current member."""
@@ -185,18 +204,22 @@ class Reader:
         if not count:
             self._start = self._end = 0
             return False
-        if self._sum is not None:
-            self._sum.update(piece)
         self._view = memoryview(piece)
         self._start, self._end = 0, count
-        self._read_bytes += count
+        self._took(self._view)
+        return True
+
+    def _took(self, piece: memoryview) -> None:
+        """This came of the stream."""
+        if self._sum is not None:
+            self._sum.update(piece)
+        self._read_bytes += len(piece)
         if self._read_bytes > self._limits.stream_bytes:
             raise BadArchive(f"the archive unpacks to more than {self._limits.stream_bytes} bytes")
-        return True
 
     def _fill(self) -> None:
         if not self._more():
-            raise BadArchive("the archive is cut off", why="it ends in the middle of an entry")
+            raise _cut_off()
 
     def _header(self) -> bytes | None:
         """The next header block, its checksum verified; None at the end mark or at the end of the stream."""
@@ -331,6 +354,10 @@ class Reader:
             if len(self._octals) < _REMEMBERED:
                 self._octals[data] = value
         return value
+
+
+def _cut_off() -> BadArchive:
+    return BadArchive("the archive is cut off", why="it ends in the middle of an entry")
 
 
 class _Buffer:

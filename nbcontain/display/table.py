@@ -104,18 +104,10 @@ class Table:
 
     def _shown(self) -> list[list[str]]:
         """The cells as text, control characters written out."""
-        columns = self._columns()
-        largest = [
-            max((float(row[i] or 0) for row in self.rows), default=0.0) if column.look == "graph" else 0.0
-            for i, column in enumerate(columns)
-        ]
-        return [
-            [
-                words.bar(float(value or 0), most) if column.look == "graph" else _cell(column, value)
-                for value, column, most in zip(row, columns, largest, strict=True)
-            ]
-            for row in self.rows
-        ]
+        columns = [
+            _cells(column, [row[place] for row in self.rows]) for place, column in enumerate(self._columns())
+        ]  # fmt: skip
+        return [list(row) for row in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +124,13 @@ class Watched(Table):
 NOBODY: Watched = Watched((), ())
 
 
-def _cell(column: Column, value: Any) -> str:
-    return visible("" if value is None else column.show(value))
+def _cells(column: Column, values: Sequence[Any]) -> list[str]:
+    if column.look == "graph":
+        sizes = [float(value or 0) for value in values]
+        most = max(sizes, default=0.0)
+        return [words.bar(size, most) for size in sizes]
+    show = column.show
+    return [visible("" if value is None else show(value)) for value in values]
 
 
 def _key(title: str) -> str:

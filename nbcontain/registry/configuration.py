@@ -151,8 +151,8 @@ class Configuration:
             try:
                 authorities.trust(context, self.environ)
             except (ssl.SSLError, OSError) as error:
-                variable, path = authorities.named(self.environ)
-                raise BadCertificate(f"cannot use the certificates in {path}", why=f"{variable}: {error}") from error
+                variable, file = authorities.named(self.environ)
+                raise BadCertificate(f"cannot use the certificates in {file}", why=f"{variable}: {error}") from error
         return context
 
 

@@ -236,6 +236,7 @@ def test_a_secret_of_a_failed_step_is_nowhere(machine: Machine, context: Path, t
     assert machine.engine.builder.state("leaky@failed") is not None
 
 
+@pytest.mark.of_mounts
 def test_a_secret_of_a_notebook_is_in_no_file_afterwards(
     machine: Machine, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -273,6 +273,7 @@ with Engine(sys.argv[1]) as engine:
 """
 
 
+@pytest.mark.of_mounts
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be in a chroot and make containers")
 def test_a_container_of_an_engine_in_a_chroot_has_no_other_root_in_its_namespace(
     anyone: Machine, tmp_path: Path

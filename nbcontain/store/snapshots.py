@@ -26,6 +26,7 @@ from nbcontain.oci.digest import ChainID, Digest, chain_ids
 from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files, together
+from nbcontain.store.aside import set_aside
 from nbcontain.store.inventory import INVENTORY
 from nbcontain.store.layout import Layout, Shelf
 from nbcontain.store.owners import LIMIT_BYTES
@@ -369,27 +370,22 @@ class Snapshotter(ABC):
 
     def _take_away(self, directory: Path) -> None:
         """Free the name at once, then remove what it named. A crash in between leaves what sweeping finds."""
-        rubbish = self._rubbish()
         try:
-            files.move(directory, rubbish)
+            rubbish = set_aside(directory, self._layout.tmp)
         except FileNotFoundError:
             return
-        self.remove_tree(rubbish)
+        rubbish.remove(self.remove_tree)
 
     def _take_away_committed(self, directory: Path, unless: Callable[[Path], bool] = lambda directory: False) -> None:
         """The same for a committed snapshot, among others who do it, and who mark it as written out."""
-        rubbish = self._rubbish()
         with files.lock(self.shelf.lock, exclusive=True):
             if unless(directory):
                 return
             try:
-                files.move(directory, rubbish)
+                rubbish = set_aside(directory, self._layout.tmp)
             except FileNotFoundError:
                 return
-        self.remove_tree(rubbish)
-
-    def _rubbish(self) -> Path:
-        return self._layout.tmp / f".tmp-{os.urandom(8).hex()}"
+        rubbish.remove(self.remove_tree)
 
     def _checked_to_hold(self, name: ChainID) -> Path:
         """A committed snapshot's directory; raises StoreError if it was not written out before the power went."""

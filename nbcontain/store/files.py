@@ -15,15 +15,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from nbcontain.errors import DiskFailed, DiskFull, StoreError
+from nbcontain.errors import DiskFailed, DiskFull, DiskReadOnly, StoreError
 from nbcontain.linux.directories import open_directory
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_FAILING = frozenset({errno.EIO, errno.EUCLEAN, errno.ESTALE})
-_READ_ONLY = (
-    "Set NBCONTAIN_ROOT to a directory that can be written to. Of a disk that fails the kernel makes a read-only one,"
-    " too: its log tells (dmesg)."
-)
+_FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 _TRIES = 1000
 """How often a new directory may be swept away under our hands before it is made: more than that, and there is none."""
@@ -39,10 +35,9 @@ def disk(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise DiskFull(f"no room left in {path}", why=error.strerror or "") from error
-        if error.errno == errno.EROFS:
-            raise DiskFailed(f"nothing can be written in {path}", why=error.strerror or "", hint=_READ_ONLY) from error
         if error.errno in _FAILING:
-            raise DiskFailed(f"the disk under {path} fails", why=error.strerror or "") from error
+            kind = DiskReadOnly if error.errno == errno.EROFS else DiskFailed
+            raise kind(f"the disk under {path} fails", why=error.strerror or "") from error
         raise
 
 

@@ -147,6 +147,6 @@ def test_what_nfs_keeps_because_it_is_open_stays_for_a_later_sweep(
 
 
 def test_a_disk_that_is_read_only_is_told_of_as_one(tmp_path: Path) -> None:
-    with pytest.raises(DiskFailed, match="nothing can be written in") as told, files.disk(tmp_path):
+    with pytest.raises(DiskFailed) as told, files.disk(tmp_path):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
     assert "can be written to" in told.value.hint

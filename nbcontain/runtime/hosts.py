@@ -9,6 +9,8 @@ from nbcontain.errors import UsageError
 
 HOSTS = "org.nbcontain.hosts"
 """Annotation of a spec: further lines for the container's /etc/hosts."""
+NETWORK_FILES = ("hosts", "hostname", "resolv.conf")
+"""What a bundle has for its container's /etc."""
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?"
 _ADDRESS = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*"
 """Patterns that most processes have no use for: compiled by who has."""
@@ -61,10 +63,8 @@ def network_files(hostname: str, more_hosts: str = "", *, shares_network: bool =
     hosts += more_hosts
     if shares_network:
         hosts += neighbours(_read("/etc/hosts").decode(errors="replace"), hosts)
-    return {
-        "hosts": hosts.encode(), "hostname": f"{hostname}\n".encode(),
-        "resolv.conf": _read("/etc/resolv.conf"),
-    }  # fmt: skip
+    texts = (hosts.encode(), f"{hostname}\n".encode(), _read("/etc/resolv.conf"))
+    return dict(zip(NETWORK_FILES, texts, strict=True))
 
 
 def neighbours(text: str, known: str) -> str:

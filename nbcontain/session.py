@@ -1,4 +1,7 @@
-"""What the magics do, in one kernel: an engine, how things are shown, and the last objects."""
+"""What the magics do, in one kernel: an engine, how things are shown, and the last objects.
+
+A kernel's first card waits for all that is imported here: what only some magics need, they import.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,8 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from nbcontain import configurable, shim
-from nbcontain.cells import Cell, cell_of
+from nbcontain import configurable
 from nbcontain.commands import overview, parse_words
-from nbcontain.commands.builds import DockerfileWords
-from nbcontain.commands.contextfiles import ContextFiles, help_text
-from nbcontain.commands.inputs import BuildInputs
-from nbcontain.completion import candidates, in_code, in_dockerfile
 from nbcontain.display import formatters, live, looking
 from nbcontain.display.present import BRIEF, is_attended, mode, present, present_async
 from nbcontain.display.surface import Place
@@ -25,7 +23,6 @@ from nbcontain.docker_words import KNOWN_FLAGS
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.exchange import Exchange
-from nbcontain.images import Image as HeldImage
 from nbcontain.magic_names import GROUP_MAGICS
 from nbcontain.oci.image import Image
 from nbcontain.options import HelpAsked, parse, parser_of
@@ -38,7 +35,10 @@ from nbcontain.values import replace
 from nbcontain.variables import Variables
 
 if TYPE_CHECKING:
+    from nbcontain.cells import Cell
+    from nbcontain.commands.builds import DockerfileWords
     from nbcontain.commands.cards import Cards
+    from nbcontain.commands.contextfiles import ContextFiles
     from nbcontain.compose_cells import ComposeCells
     from nbcontain.display.following import Following
     from nbcontain.display.live import Surroundings
@@ -55,7 +55,6 @@ class Session:
         self.engine = Engine()
         if isinstance(self.engine.environ, Settings):
             configurable.register(ipython, self.engine.environ, self._configured)
-        self.context_files = ContextFiles()
         self._alias: str | None = None
         self._last_drawn: object = None
         self._configured()
@@ -128,6 +127,8 @@ class Session:
         if magic == "nbcontain" and words[:1] == ["alias"]:
             return self._make_alias(words[1:])
         if magic == "nbcontain" and words[:1] == ["shim"]:
+            from nbcontain import shim
+
             print(shim.install(self.engine, words[1:]))
             return None
         group = magic if magic in GROUP_MAGICS else "nbcontain"
@@ -173,17 +174,24 @@ class Session:
             if magic == "compose":
                 return self._compose.cell(self.engine, self._variables(names).words(line), body), self._kept
             if magic in ("container", "docker"):
+                from nbcontain.cells import cell_of
+
                 return cell_of(self.engine, line, body, self._variables(names)), self._kept
             progress, words = self._build(line, body, names)
         except HelpAsked as asked:
             print(asked, end="")
             return None
+        from nbcontain.cells import Cell
+
         self.ipython.user_ns["_build"] = progress.task
         return Cell(progress), lambda image: self._built(image, words)
 
     def _build(
         self, line: str, body: str, names: Mapping[str, Any] | None
     ) -> tuple[InProgress[Any], DockerfileWords]:
+        from nbcontain.commands.builds import DockerfileWords
+        from nbcontain.commands.inputs import BuildInputs
+
         words = parse(
             DockerfileWords, "%%dockerfile", "make an image from the Dockerfile in this cell",
             self._variables(names).words(line), KNOWN_FLAGS["image build"],
@@ -212,6 +220,13 @@ class Session:
             return None
 
     @cached_property
+    def context_files(self) -> ContextFiles:
+        """What %%contextfile cells wrote."""
+        from nbcontain.commands.contextfiles import ContextFiles
+
+        return ContextFiles()
+
+    @cached_property
     def _compose(self) -> ComposeCells:
         from nbcontain.compose_cells import ComposeCells
 
@@ -230,7 +245,7 @@ class Session:
 
             display(image)  # type: ignore[no-untyped-call]
             return
-        self.ipython.user_ns["_image"] = image = HeldImage.held(image, self.engine)
+        self.ipython.user_ns["_image"] = image = self._held(image)
         if words.into:
             self.ipython.user_ns[words.into] = image
         if words.quiet or words.display == "quiet":
@@ -259,7 +274,7 @@ class Session:
         """Remember the last objects as _image, _container and _run; what was just drawn is not drawn again."""
         match value:
             case Image():
-                value = HeldImage.held(value, self.engine)
+                value = self._held(value)
                 self.ipython.user_ns["_image"] = self._last_drawn = value
             case RunResult():
                 self.ipython.user_ns["_run"] = self._last_drawn = value
@@ -279,8 +294,16 @@ class Session:
                 return None
         return value
 
+    def _held(self, image: Image) -> Image:
+        """An image that can be asked what is in it."""
+        from nbcontain.images import Image as HeldImage
+
+        return HeldImage.held(image, self.engine)
+
     def complete(self, _: Any, event: Any) -> list[str]:
         """For the Tab key, behind one of our magics: `event.line` is what stands before the cursor."""
+        from nbcontain.completion import candidates
+
         magic, *words = event.line.lstrip().lstrip("%").split()
         if not words or event.line[-1:].isspace():
             words.append("")
@@ -288,10 +311,14 @@ class Session:
 
     def complete_line(self, line: str) -> tuple[str, list[str]]:
         """What the end of a line could become, in a magic's and in Python's words, and what this replaces."""
+        from nbcontain.completion import in_code
+
         return in_code(line, self.engine, self.ipython.user_ns)
 
     def complete_cell(self, text: str) -> tuple[str, list[str]]:
         """What the end of a %%dockerfile cell's text could become, and the part of it that this would replace."""
+        from nbcontain.completion import candidates, in_dockerfile
+
         line, newline, body = text.partition("\n")
         if not newline:
             words = line.split()[1:] or [""]
@@ -403,10 +430,14 @@ def _log_task(log: Log) -> Task[None]:
 def documentation(magic: str) -> str:
     """The text behind `%container?`."""
     if magic == "dockerfile":
+        from nbcontain.commands.builds import DockerfileWords
+
         return parser_of(
             DockerfileWords, "%%dockerfile", "Make an image from the Dockerfile in this cell."
         ).format_help()
     if magic == "contextfile":
+        from nbcontain.commands.contextfiles import help_text
+
         return help_text()
     if magic in ("check", "hint", "solution", "quiz"):
         from nbcontain.lessons import teacher

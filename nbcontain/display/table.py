@@ -17,7 +17,7 @@ class Column:
     """A column: its title, how a value of it is written, and its look.
 
     "num" is set right, "code" in a fixed width, "words" wraps between words, "wide" anywhere, "graph" is drawn
-    as a bar beside the column's largest value, in "tree" blanks stay where they are, and "mark" is one of + ~ −.
+    as a bar beside the column's largest value, in "tree" blanks stay where they are, and "mark" is a sign or letter.
     """
 
     title: str

@@ -163,8 +163,13 @@ def _meters(now: Meters, before: Meters | None) -> list[tuple[str, str, str, str
     cpu = f"{percent:.0f} %" if percent is not None else f"{now.cpu_s:.1f} s so far"
     most = now.cpus * 100 if now.cpus else None
     return [
-        ("memory", size(now.memory), size(now.memory_limit) or "none", bar(now.memory, now.memory_limit or 0, 16)),
-        ("processors", cpu, f"{now.cpus:g} of them" if now.cpus else "none", bar(percent or 0, most or 0, 16)),
+        ("memory", size(now.memory), size(now.memory_limit) or "none", _used(now.memory, now.memory_limit)),
+        ("processors", cpu, f"{now.cpus:g} of them" if now.cpus else "none", _used(percent, most)),
         ("processes", str(now.processes), str(now.processes_limit or "none"),
-         bar(now.processes, now.processes_limit or 0, 16)),
+         _used(now.processes, now.processes_limit)),
     ]  # fmt: skip
+
+
+def _used(amount: float | None, limit: float | None) -> str:
+    """How much of a limit that is, drawn and said; nothing where there is none."""
+    return f"{bar(amount, limit, 16)} {100 * amount / limit:.0f} %".lstrip() if amount is not None and limit else ""

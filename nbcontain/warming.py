@@ -14,7 +14,7 @@ RUN = (
     "commands.runs", "commands.containers", "cells", "bases", "consoles", "happenings", "id_ranges", "life", "making",
     "mounting", "names", "objects", "proxies", "standard_input", "linux.confine", "linux.mount_options",
     "linux.seccomp", "linux.seccomp_default", "linux.seccomp_made", "linux.watching", "oci.seccomp",
-    "registry.policies", "runtime.console", "runtime.devices", "runtime.identity", "runtime.isolation",
+    "registry.policies", "resources", "runtime.console", "runtime.devices", "runtime.identity", "runtime.isolation",
     "runtime.other_runtime", "runtime.sources", "runtime.users",
 )  # fmt: skip
 """Of `%container run` and `exec`, which import them where they begin to need them."""

@@ -255,7 +255,8 @@ def container_diff(engine: Engine, words: OneName) -> Table:
     rows = tuple(engine.diff(engine.container(words.name)))
     said = [text for letter, text in _KINDS.items() if any(letter == each[0] for each in rows)]
     footer = f"{count(len(rows), 'change')} in the layer of {words.name}{': ' * bool(said)}{', '.join(said)}"
-    return Table((Column("KIND", look="mark"), Column("PATH", look="code")), rows, footer, is_plain=True)
+    columns = (Column("KIND", look="mark"), Column("PATH", look="code"))
+    return Table(columns, rows, footer, f"changes of {words.name}", is_plain=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,17 @@ CELLS = (
     "%container open web:80",
     "%container terminal web",
     "%container ps -a",
+    "%volume ls",
 )
+RINGS = """number => {
+  const area = document.querySelectorAll('.jp-Notebook .jp-Cell')[number].querySelector('.jp-Cell-outputArea');
+  const ends = 'a[href], button, input, summary, iframe, [tabindex="0"]';
+  return [...area.querySelectorAll(ends)].filter(each => each.checkVisibility() && each.closest('.nbc')).map(each => {
+    each.focus({ focusVisible: true });
+    const { outlineStyle, outlineWidth, outlineColor } = getComputedStyle(each);
+    return [each.outerHTML.slice(0, 60), `${outlineStyle} ${outlineWidth}`, outlineColor]; });
+}"""
+"""What can be reached by the keyboard in a cell's outputs, and how one sees that it was."""
 
 
 def barriers(lab: Lab) -> list[str]:
@@ -37,6 +47,12 @@ def barriers(lab: Lab) -> list[str]:
     ]
 
 
+def edges_below_titles(lab: Lab) -> set[str]:
+    """How wide the lines are that stand above an empty table's foot, besides the foot's own."""
+    heads = lab.page.locator(".nbc-table:has(tbody:empty) :is(thead, thead th, tbody)")
+    return set(heads.evaluate_all("found => found.map(each => getComputedStyle(each).borderBottomWidth)"))
+
+
 def test_nothing_stands_in_the_way_in_light_and_dark_and_nothing_sticks_out(open_lab: OpenLab, pictures: Path) -> None:
     lab = open_lab(*CELLS)
     lab.run_all()
@@ -44,6 +60,7 @@ def test_nothing_stands_in_the_way_in_light_and_dark_and_nothing_sticks_out(open
     explorer = lab.card(4)
     explorer.get_by_role("treeitem").filter(has_text="made").click()
     expect(explorer.get_by_role("region", name="the file that is looked into")).to_contain_text("made")
+    assert edges_below_titles(lab) == {"0px"}
     for name in ("what stands in the way", "mounts"):
         lab.card(5).get_by_text(name).first.click()
     expect(lab.output(6).frame_locator("iframe").frame_locator("iframe").locator("body")).to_contain_text("hi")
@@ -56,3 +73,13 @@ def test_nothing_stands_in_the_way_in_light_and_dark_and_nothing_sticks_out(open
     lab.width(420)
     for number in range(1, len(CELLS)):
         assert lab.output(number).evaluate("area => area.scrollWidth - area.clientWidth") <= 1
+
+
+def test_what_the_keyboard_has_reached_has_a_ring_of_the_cards(open_lab: OpenLab) -> None:
+    lab = open_lab(*CELLS)
+    lab.run_all()
+    expect(lab.output(7).locator(".xterm-rows")).to_contain_text("#")
+    reached = [each for number in range(1, len(CELLS)) for each in lab.page.evaluate(RINGS, number)]
+    assert len(reached) > 30
+    assert [each for each in reached if each[1] != "solid 2px" and "xterm" not in each[0]] == []
+    assert len({colour for _, ring, colour in reached if ring == "solid 2px"}) == 1

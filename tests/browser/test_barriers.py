@@ -25,13 +25,18 @@ CELLS = (
     "%container ps -a",
     "%volume ls",
 )
-RINGS = """number => {
+RINGS = """async number => {
   const area = document.querySelectorAll('.jp-Notebook .jp-Cell')[number].querySelector('.jp-Cell-outputArea');
   const ends = 'a[href], button, input, summary, iframe, [tabindex="0"]';
-  return [...area.querySelectorAll(ends)].filter(each => each.checkVisibility() && each.closest('.nbc')).map(each => {
+  const found = [];
+  for (const each of area.querySelectorAll(ends)) {
+    if (!each.checkVisibility() || !each.closest('.nbc')) continue;
     each.focus({ focusVisible: true });
+    await new Promise(requestAnimationFrame);
     const { outlineStyle, outlineWidth, outlineColor } = getComputedStyle(each);
-    return [each.outerHTML.slice(0, 60), `${outlineStyle} ${outlineWidth}`, outlineColor]; });
+    found.push([each.outerHTML.slice(0, 60), `${outlineStyle} ${outlineWidth}`, outlineColor]);
+  }
+  return found;
 }"""
 """What can be reached by the keyboard in a cell's outputs, and how one sees that it was."""
 

@@ -80,6 +80,21 @@ def test_nothing_stands_in_the_way_in_light_and_dark_and_nothing_sticks_out(open
         assert lab.output(number).evaluate("area => area.scrollWidth - area.clientWidth") <= 1
 
 
+def test_in_colours_of_the_users_own_what_is_chosen_and_how_much_it_is_are_still_seen(open_lab: OpenLab) -> None:
+    lab = open_lab(*CELLS[:2], "%image layers built")
+    lab.run_all()
+    lab.page.emulate_media(forced_colors="active")
+    edges = lab.output(2).get_by_role("option").evaluate_all(
+        "found => found.map(each => [each.ariaSelected, getComputedStyle(each).borderLeftColor])"
+    )
+    chosen, others = {edge for is_it, edge in edges if is_it == "true"}, {edge for is_it, edge in edges if is_it != "true"}
+    assert len(chosen) == len(others) == 1 and chosen != others
+    bar = lab.output(2).locator(".nbx-bar > span").last
+    colours = bar.evaluate("each => [getComputedStyle(each).backgroundColor, getComputedStyle(each.closest('.nbc')).color]")
+    assert colours[0] == colours[1]
+    lab.page.emulate_media(forced_colors="none")
+
+
 def test_what_the_keyboard_has_reached_has_a_ring_of_the_cards(open_lab: OpenLab) -> None:
     lab = open_lab(*CELLS)
     lab.run_all()

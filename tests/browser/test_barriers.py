@@ -87,11 +87,11 @@ def test_in_colours_of_the_users_own_what_is_chosen_and_how_much_it_is_are_still
     edges = lab.output(2).get_by_role("option").evaluate_all(
         "found => found.map(each => [each.ariaSelected, getComputedStyle(each).borderLeftColor])"
     )
-    chosen, others = {edge for is_it, edge in edges if is_it == "true"}, {edge for is_it, edge in edges if is_it != "true"}
+    chosen, others = ({edge for said, edge in edges if (said == "true") is is_it} for is_it in (True, False))
     assert len(chosen) == len(others) == 1 and chosen != others
     bar = lab.output(2).locator(".nbx-bar > span").last
-    colours = bar.evaluate("each => [getComputedStyle(each).backgroundColor, getComputedStyle(each.closest('.nbc')).color]")
-    assert colours[0] == colours[1]
+    of_card = lab.card(2).evaluate("each => getComputedStyle(each).color")
+    assert bar.evaluate("each => getComputedStyle(each).backgroundColor") == of_card
     lab.page.emulate_media(forced_colors="none")
 
 

@@ -165,7 +165,8 @@ def _behind(words: Sequence[str]) -> list[str]:
 def _spellings(group: str) -> dict[str, str]:
     """Every name of a command, and how it is written where `group` is; for the terminal's first word the groups too."""
     found: dict[str, str] = {} if group else {name: name for name in GROUPS}
-    for each in commands():
+    # The group's own names come before others' that are called the same.
+    for each in sorted(commands(), key=lambda each: each.group != group):
         is_plain = each.group in (group, "nbcontain")
         for name in (each.name, *each.aliases):
             found.setdefault(name, name if is_plain else f"{each.group} {name}")

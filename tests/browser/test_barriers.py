@@ -23,7 +23,7 @@ CELLS = (
     "%container open web:80",
     "%container terminal web",
     "%container ps -a",
-    "%volume ls",
+    "%container ps -a --filter name=nobodys",
 )
 RINGS = """async number => {
   const area = document.querySelectorAll('.jp-Notebook .jp-Cell')[number].querySelector('.jp-Cell-outputArea');

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 _FIELDS = {
     "httpProxy": "HTTP_PROXY", "httpsProxy": "HTTPS_PROXY", "ftpProxy": "FTP_PROXY", "noProxy": "NO_PROXY",
@@ -43,7 +42,8 @@ def with_proxies(build_args: tuple[str, ...], environ: Mapping[str, str], networ
 def _configured(environ: Mapping[str, str]) -> dict[str, str]:
     directory = environ.get("DOCKER_CONFIG") or os.path.join(environ.get("HOME", "/nonexistent"), ".docker")
     try:
-        text = Path(directory, "config.json").read_text(encoding="utf-8")
+        with open(f"{directory}/config.json", encoding="utf-8") as file:
+            text = file.read()
     except (OSError, UnicodeDecodeError):
         return {}
     import json

@@ -24,7 +24,7 @@ from nbcontain.build.http import is_public, redacted
 from nbcontain.errors import BuildError
 from nbcontain.events import Emit, Progress
 from nbcontain.linux import trees
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.truth import truth
 from nbcontain.values import replace
 
@@ -165,7 +165,7 @@ def _completed(repository: Repository, access: Access, emit: Emit, tmp: Path) ->
     """The one commit of all branches and tags whose name begins so. A server is asked for whole names only."""
     with ExitStack() as stack:
         place = stack.enter_context(files.temporary_directory(tmp))
-        stack.callback(files.remove_tree, place)
+        stack.callback(removal.remove_tree, place)
         listed = _git(["ls-remote", "--", repository.url], None, repository, access, emit).split()
         _git(_init(listed[0] if listed else ""), place, repository, access, emit)
         _git(["fetch", "--quiet", "--", repository.url, *_ALL], place, repository, access, emit)
@@ -219,7 +219,7 @@ def checked_out(
     if not repository.without_submodules and git("ls-tree", "--name-only", "HEAD", ".gitmodules"):
         _fill_submodules(repository, place, access, emit, depth, git)
     if not repository.keeps_git_dir:
-        files.remove_tree(place / ".git")
+        removal.remove_tree(place / ".git")
     return _subdirectory(place, repository)
 
 

@@ -30,7 +30,9 @@ BY_PATH = (
     "lsetxattr", "removexattr", "lremovexattr",
 )  # fmt: skip
 """What changes a file by its path and takes no right to open it, as Landlock sees it (truncate(2) before Linux 6.2)."""
-NAMES = {"ids": (*GET_IDS, *SET_IDS, *OWNERS), "files": OPENS, "guard": GUARDED, "translated": BY_PATH}
+OPEN = ("fchmod", "fsetxattr", "fremovexattr")
+"""The same of what is open, which takes no more than to read it: of this machine's files some may be read."""
+NAMES = {"ids": (*GET_IDS, *SET_IDS, *OWNERS), "files": OPENS, "guard": GUARDED, "translated": (*BY_PATH, *OPEN)}
 UNTRANSLATED = (
     "openat2", "fchmodat2", "execveat", "setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_getattr",
     "file_setattr", "open_tree", "open_tree_attr", "move_mount", "mount_setattr", "fspick", "io_uring_setup",
@@ -48,7 +50,27 @@ _CONNECTING = (
         for names, index in ((("sendto", "sendmmsg"), 3), (("sendmsg",), 2))
     ),
 )
-_AT_CWD, _INT, _AT_EMPTY_PATH, _ENOSYS = 0xFFFF_FF9C, 0xFFFF_FFFF, 0x1000, 38
+_INT = 0xFFFF_FFFF
+
+
+def _is(index: int, value: int, mask: int = _INT) -> Argument:
+    """Of a number of 32 bits the kernel passes over what is above."""
+    return Argument(index, mask, "SCMP_CMP_MASKED_EQ", value)
+
+
+_NO_DOORS = (
+    # AF_UNIX: EAFNOSUPPORT, as of a kernel that was made without.
+    Rule(("socket",), "SCMP_ACT_ERRNO", 97, (_is(0, 1),)),
+    # SOCK_DGRAM, and SOCK_RAW, which is the same: each of a pair sends wherever it is told to (unix(7)).
+    *(Rule(("socketpair",), "SCMP_ACT_ERRNO", 97, (_is(0, 1), _is(1, kind, 0xF))) for kind in (2, 3)),
+    # The same of programs of 32 bits, which go on with those.
+    *(Rule(("socketcall",), "SCMP_ACT_ERRNO", 38, (_is(0, each),)) for each in (1, 8)),
+)
+"""Sockets that have a place among files, or lead to one. PRoot passes over that of a datagram, another thread exchanges
+what it has translated, and Landlock keeps nobody from such a place: whoever serves there (a session's bus, docker) does
+what it is told.
+"""
+_AT_CWD, _AT_EMPTY_PATH, _ENOSYS = 0xFFFF_FF9C, 0x1000, 38
 _TYPE, _DEVICES = 0o170000, (0o020000, 0o060000)
 
 
@@ -90,7 +112,7 @@ def filter_of(words: str, machine: str) -> bytes:
     if "net" in named:
         rules += _CONNECTING
     if "translated" in named:
-        rules.append(Rule(UNTRANSLATED, "SCMP_ACT_ERRNO", _ENOSYS))
+        rules += [Rule(UNTRANSLATED, "SCMP_ACT_ERRNO", _ENOSYS), *_NO_DOORS]
     if {"guard", "net"} & {*named}:
         rules.append(_NO_RINGS)
     own, others = seccomp.MACHINES[machine]

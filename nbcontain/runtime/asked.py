@@ -109,6 +109,20 @@ class Asked:
         self.check(call)
         return fd
 
+    def copy_of(self, call: Call, number: int) -> int:
+        """What the caller has open as `number`, as it has it. Raises OSError."""
+        process = self.pidfd(call.pid)
+        try:
+            fd = syscalls.pidfd_getfd(process, number)
+        finally:
+            os.close(process)
+        try:
+            self.check(call)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
     def path_of(self, place: int) -> bytes:
         return os.readlink(f"self/fd/{place}".encode())
 

@@ -21,6 +21,7 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.store import files, holds
+from nbcontain.store.removal import set_aside
 from nbcontain.values import asdict, dataclass, field, replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -228,16 +229,15 @@ class Bundle:
 
     def remove(self, remove_tree: Callable[[Path], None]) -> None:
         """Take it away: its name is free at once, and durably if it was. Idempotent."""
-        rubbish = self.path.parent.parent / "tmp" / f".tmp-{self.path.name}"
         durable = self.is_durable()
         try:
-            files.move(self.path, rubbish)
+            rubbish = set_aside(self.path, self.path.parent.parent / "tmp")
         except FileNotFoundError:
             return
         if durable:
             # Its layer goes next; a power cut must not bring back a container without one.
             files.sync_directory(self.path.parent)
-        remove_tree(rubbish)
+        rubbish.remove(remove_tree)
 
     def _read(self, name: str) -> Any:
         return json.loads(self._text(name))

@@ -16,7 +16,8 @@ from nbcontain.runtime import births, contained, namespaces, rungs
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.calls import be_program, begin_limits, ids_of, remove_as_root
 from nbcontain.runtime.restarts import Policy, delay_s
-from nbcontain.store import files
+from nbcontain.store import removal
+from nbcontain.store.removal import Aside, set_aside
 from nbcontain.values import replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -94,37 +95,35 @@ def _begin_anew(run: Supervisor) -> None:
 # --- for good -------------------------------------------------------------------------------------
 
 
-def put_aside(bundle: Bundle) -> list[Path]:
-    """Free the names of what --rm removes, before anybody hears of the end; gives where it lies now.
+def put_aside(bundle: Bundle) -> list[Aside]:
+    """Free the names of what --rm removes, before anybody hears of the end.
 
     Followers, who hold the files open, still read what comes.
     """
     tmp = bundle.path.parent.parent / "tmp"
-    aside: list[Path] = []
+    aside: list[Aside] = []
     with suppress(FileNotFoundError):
         # Somebody may be removing it at the same time: rm -f.
         # The container before its layer: nobody may see one without, also if we die in between.
         for path in filter(None, (bundle.path, bundle.active_directory)):
-            target = tmp / f".tmp-{len(aside)}-{bundle.path.name}"
-            files.move(path, target)
-            aside.append(target)
+            aside.append(set_aside(path, tmp))
     return aside
 
 
-def remove(run: Supervisor, aside: Sequence[Path]) -> None:
+def remove(run: Supervisor, aside: Sequence[Aside]) -> None:
     """Remove what was put aside. On NFS nothing goes that is open: neither here, nor at followers'."""
     run.clients.listener.close()
     run.bundle.unlock()
-    for path in aside:
-        _remove(run.ids, path, run.info.rung)
+    for each in aside:
+        each.remove(partial(_remove, run.ids, run.info.rung))
 
 
-def _remove(ids: IdMap, path: Path, rung: str) -> None:
+def _remove(ids: IdMap, rung: str, path: Path) -> None:
     """Followers are given a moment to let go of it."""
     until = time.monotonic() + _LET_GO_S
     while True:
         try:
-            files.remove_tree(path)
+            removal.remove_tree(path)
         except PermissionError:
             remove_as_root(ids, path, rung)
         if not path.exists() or time.monotonic() > until:

@@ -9,6 +9,8 @@ from nbcontain.errors import UsageError
 
 HOSTS = "org.nbcontain.hosts"
 """Annotation of a spec: further lines for the container's /etc/hosts."""
+NETWORK_FILES = ("hosts", "hostname", "resolv.conf")
+"""What a bundle has for its container's /etc."""
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?"
 _ADDRESS = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*"
 """Patterns that most processes have no use for: compiled by who has."""
@@ -58,4 +60,4 @@ def network_files(hostname: str, more_hosts: str = "") -> dict[str, bytes]:
     hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     if hostname:
         hosts += f"127.0.1.1\t{hostname}\n"
-    return {"hosts": (hosts + more_hosts).encode(), "hostname": f"{hostname}\n".encode(), "resolv.conf": resolv}
+    return dict(zip(NETWORK_FILES, ((hosts + more_hosts).encode(), f"{hostname}\n".encode(), resolv), strict=True))

@@ -1,13 +1,14 @@
-"""Answers to what changes a file's mode, times, attributes or length by its path, where paths are only translated.
+"""Answers to what changes a file's mode, times, attributes or length, where paths are only translated.
 
 A program that outlives its translator, or writes over a path once that was translated, names files of this machine;
-Landlock forbids to open those, but not to change what these calls change. So it is done here: to what is open, and is
-the container's. Run by the answerer.
+Landlock forbids to open those, but not to change what these calls change; nor what may be read, as libraries may. So it
+is done here: to what is open, and is the container's. Run by the answerer.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import struct
@@ -66,10 +67,6 @@ class ModeAnswers:
         wide: bool = False,
     ) -> None:  # fmt: skip
         """`unit_ns` is that of what is said beside seconds; 0 where nothing is. `wide` numbers are said by 32 bits."""
-        if not address:
-            # Of what is open.
-            self._asked.let_through(call)
-            return
         given: list[tuple[int, int]] = [(0, _NOW)] * 2
         if times:
             number = "i" if call.machine in _IN_32_BITS and not wide else "q"
@@ -87,14 +84,13 @@ class ModeAnswers:
                 return
             os.utime(name, ns=(_moment(given[0], kept[0]), _moment(given[1], kept[1])))
 
-        self._change(call, directory, address, change, follow=follow)
+        if not address and directory & MASK != CWD:
+            self._change_open(call, directory, change)
+        else:
+            self._change(call, directory, address, change, follow=follow)
 
     def setxattr(self, call: Call, *, follow: bool = True) -> None:
-        size, flags = numbers(call, 2, 3)
-        if size > _ATTRIBUTE_BYTES:
-            raise OSError(errno.E2BIG, "")
-        attribute = self._asked.path(call, call.arguments[1])
-        value = self._asked.read(call, call.arguments[2], size) if size else b""
+        attribute, value, flags = self._attribute(call)
         self._change(
             call, CWD, call.arguments[0], lambda name: os.setxattr(name, attribute, value, flags), follow=follow
         )
@@ -109,18 +105,50 @@ class ModeAnswers:
     def lremovexattr(self, call: Call) -> None:
         self.removexattr(call, follow=False)
 
+    def fchmod(self, call: Call) -> None:
+        mode = stat.S_IMODE(call.arguments[1] & 0xFFFF)
+        self._change_open(call, call.arguments[0], lambda name: os.chmod(name, mode))
+
+    def fsetxattr(self, call: Call) -> None:
+        attribute, value, flags = self._attribute(call)
+        self._change_open(call, call.arguments[0], lambda name: os.setxattr(name, attribute, value, flags))
+
+    def fremovexattr(self, call: Call) -> None:
+        attribute = self._asked.path(call, call.arguments[1])
+        self._change_open(call, call.arguments[0], lambda name: os.removexattr(name, attribute))
+
+    def _attribute(self, call: Call) -> tuple[bytes, bytes, int]:
+        """Its name, its value, and whether it is to be there, or not."""
+        size, flags = numbers(call, 2, 3)
+        if size > _ATTRIBUTE_BYTES:
+            raise OSError(errno.E2BIG, "")
+        value = self._asked.read(call, call.arguments[2], size) if size else b""
+        return self._asked.path(call, call.arguments[1]), value, flags
+
     def _change(
         self, call: Call, directory: int, address: int, change: Callable[[str], None], *, follow: bool = True
     ) -> None:
-        place = self._place(call, directory, self._asked.path(call, address), follow=follow)
+        self._do(call, self._place(call, directory, self._asked.path(call, address), follow=follow), change)
+
+    def _change_open(self, call: Call, number: int, change: Callable[[str], None]) -> None:
+        fd = self._asked.copy_of(call, number & MASK)
+        self._do(call, fd, change, may_be_outside=self._is_made_inside(fd))
+
+    def _do(self, call: Call, place: int, change: Callable[[str], None], *, may_be_outside: bool = False) -> None:
+        """To what is open as `place`, which is closed."""
         try:
-            if not self._is_inside(place):
-                raise PermissionError(errno.EACCES, "")
+            if not may_be_outside and not self._is_inside(place):
+                raise PermissionError(errno.EPERM, "")
             self._asked.check(call)
             change(f"self/fd/{place}")
         finally:
             os.close(place)
         self._asked.give(call)
+
+    def _is_made_inside(self, fd: int) -> bool:
+        """A pipe, say; or a file to be written to: then Landlock let it, as it lets a translator in its scratch."""
+        is_written = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        return not self._asked.path_of(fd).startswith(b"/") or (is_written and stat.S_ISREG(os.fstat(fd).st_mode))
 
     def _place(self, call: Call, directory: int, path: bytes, *, follow: bool) -> int:
         try:

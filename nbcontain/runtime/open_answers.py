@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Mapping
 
-from nbcontain.linux import notify, syscalls
+from nbcontain.linux import notify
 from nbcontain.linux.notify import Call
 from nbcontain.runtime import devices
 from nbcontain.runtime.asked import MASK, Asked
@@ -139,11 +139,7 @@ class OpenAnswers:
     def _copied(self, call: Call, number: int, flags: int) -> int:
         """What the caller has open as `number`: a copy, which can do no more than that one."""
         try:
-            process = self._asked.pidfd(call.pid)
-            try:
-                fd = syscalls.pidfd_getfd(process, number)
-            finally:
-                os.close(process)
+            fd = self._asked.copy_of(call, number)
         except OSError as error:
             if error.errno == errno.EBADF:
                 raise FileNotFoundError(errno.ENOENT, "") from None

@@ -410,7 +410,7 @@ class Supervisor:
         """The exit code, and for --rm the removal."""
         self.state = replace(self.state, status="stopped")
         code = self.state.exit_code or 0
-        rubbish: list[Path] = []
+        rubbish = None
         try:
             if self.info.remove:
                 # What has no name any more needs no state.

@@ -103,6 +103,11 @@ class Images:
         """Every name of the image with this manifest."""
         return [name for name, entry in self._listed() if name is not None and entry.digest.hex == digest.hex]
 
+    def is_named(self, digest: Digest, reference: Reference) -> bool:
+        """Whether the image with this manifest has this name, or is one of the index that has it."""
+        entries = self._spread(entry for _, entry in self._now().by_name(reference))
+        return any(entry.digest.hex == digest.hex for entry in entries)
+
     def child(self, entry: Descriptor) -> Image | None:
         """The image that one entry of an index names; None where it is not here as a whole, or no image."""
         if entry.media_type not in _MANIFESTS:

@@ -16,8 +16,9 @@ from types import MappingProxyType
 
 from nbcontain.errors import BadDocument, InUse, StoreError, UsageError, VolumeNotFound, did_you_mean
 from nbcontain.oci.strict_json import Fields
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.store.layout import Layout
+from nbcontain.store.removal import set_aside
 from nbcontain.values import dataclass, field
 
 ANONYMOUS = "com.docker.volume.anonymous"
@@ -173,7 +174,7 @@ class Volumes:
                 else:
                     files.move(directory, layout.volume(name))
             finally:
-                files.remove_tree(directory)
+                removal.remove_tree(directory)
         return self.get(name)
 
     # --- using ---
@@ -214,7 +215,6 @@ class Volumes:
                     f"the volume {name} is in use", why="by " + ", ".join(used_by),
                     hint="%container rm removes a container; its volume can go then",
                 )  # fmt: skip
-            aside = self._layout.tmp / f".tmp-volume-{os.urandom(8).hex()}"
-            files.move(self._layout.volume(name), aside)
+            aside = set_aside(self._layout.volume(name), self._layout.tmp)
             files.sync_directory(self._layout.volumes)
-        self._remove_tree(aside)
+        aside.remove(self._remove_tree)

@@ -79,6 +79,23 @@ def test_a_mount_is_not_led_into_proc_or_sys(machine: Machine, tmp_path: Path, b
         machine.run("/busybox", "true", image=image)
 
 
+@pytest.mark.parametrize("leads_to", ["/proc/kcore", "/proc/keys", "/proc/acpi/x", "/sys/firmware/x", "/dev/null"])
+@pytest.mark.parametrize("remove", [False, True])
+def test_a_file_of_its_network_is_not_led_over_what_is_masked(
+    machine: Machine, tmp_path: Path, busybox: Path, leads_to: str, remove: bool
+) -> None:
+    """What --rm throws away is masked before those files are there."""
+    image = image_with(machine, tmp_path, busybox, symlink("etc/hosts", leads_to))
+    looking = "cat /proc/keys /proc/kcore; ls -A /proc/acpi /sys/firmware; mount | grep -c keys"
+    try:
+        seen = machine.run("/busybox", "sh", "-c", looking, image=image, remove=remove)
+    except SetupFailed:
+        return
+    # As everywhere, it may be over /dev/null. Then that is what hides the rest.
+    assert leads_to == "/dev/null"
+    assert "127.0.0.1" not in seen.stdout
+
+
 def test_symlinks_of_the_image_to_the_host_stay_inside(
     machine: Machine, tmp_path: Path, busybox: Path, canary: Path
 ) -> None:

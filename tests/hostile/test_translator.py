@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 
 import needs
 from machine import Machine
+from nbcontain.engine import Engine
+from nbcontain.profiles import ISOLATION
 
 pytestmark = pytest.mark.of_users
 
@@ -61,19 +65,99 @@ int main(int argc, char **argv) {
     for (int count = 0; count < 300; count++) { change(path); usleep(1000); }
 }
 """
+REACH = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+static const char *wanted;
+static char *volatile below;
+static volatile int asks, rests, over;
+static void *turn(void *unused) {
+    while (!over) {
+        if (asks) { memset(below - 2048, '/', 2048 - 128); strcpy(below - 128 - 1 - strlen(wanted), wanted); }
+        else rests = 1;
+    }
+    return 0;
+}
+static int __attribute__((noinline)) opened(const char *known) {
+    long fd;
+    register char *top __asm__("rsp");
+    below = top;
+    asks = 1;
+    __asm__ volatile("syscall" : "=a"(fd) : "a"(SYS_open), "D"(known), "S"(O_RDONLY), "d"(0) : "rcx", "r11", "memory");
+    asks = rests = 0;
+    while (!rests);
+    return fd;
+}
+static void reach(int end, const struct sockaddr_un *to, const char *how) {
+    if (end < 0) return;
+    if (sendto(end, how, strlen(how), 0, (void *)to, sizeof *to) > 0) printf("sent by %s\n", how);
+    if (connect(end, (void *)to, sizeof *to) == 0 && write(end, "x", 1) == 1) printf("connected by %s\n", how);
+}
+int main(int argc, char **argv) {
+    struct sockaddr_un to = {AF_UNIX};
+    struct stat file, own;
+    int ends[2] = {-1, -1};
+    if (!strcmp(argv[1], "socket")) {
+        strcpy(to.sun_path, argv[2]);
+        reach(socket(AF_UNIX, SOCK_DGRAM, 0), &to, "a datagram's");
+        reach(socket(AF_UNIX, SOCK_RAW | SOCK_CLOEXEC, 0), &to, "a raw one");
+        for (int kind = SOCK_DGRAM; kind <= SOCK_RAW; kind++)
+            if (socketpair(AF_UNIX, kind | SOCK_CLOEXEC, 0, ends) == 0) reach(ends[0], &to, "one of a pair");
+        puts("tried");
+        return socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0;
+    }
+    /* What the translator writes is at the top of a stack, and there it waits to be read. */
+    pthread_t beside;
+    wanted = argv[2];
+    stat("/bin/busybox", &own);
+    pthread_create(&beside, 0, turn, 0);
+    for (int count = 0, left = 5; count < 5000 && left; count++) {
+        int fd = opened("/bin/busybox");
+        if (fd >= 0 && fstat(fd, &file) == 0 && file.st_ino != own.st_ino && left--) {
+            const struct timespec past[2] = {{1, 0}, {1, 0}};
+            fchmod(fd, 0777);
+            futimens(fd, past);
+            utimensat(fd, "", past, AT_EMPTY_PATH);
+            fsetxattr(fd, "user.stray", "x", 1, 0);
+            fremovexattr(fd, "user.kept");
+            if (!left) puts("opened");
+        }
+        close(fd);
+    }
+    over = 1;
+    pthread_join(beside, 0);
+    puts("tried");
+}
+"""
 
 
 @pytest.fixture
-def translated(profile: str, _hostile_machine: Machine, tmp_path: Path) -> Iterator[Machine]:
-    """The machine on that rung, with the program in an image of its own."""
+def translated(
+    profile: str, _hostile_machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Machine]:
+    """The machine on that rung, with a translator of the user's, and the programs in an image of their own."""
     if profile != "rootless-single":
         pytest.skip(f"paths are not translated for {profile}")
     needs.proot(_hostile_machine.engine.host)
-    machine = Machine.on(_hostile_machine.engine.isolated("proot"))
-    words = (needs.program("cc", "gcc"), "-static", "-o", str(tmp_path / "stray"), "-x", "c", "-")
-    subprocess.run(words, input=STRAY, text=True, check=True)
-    machine.build("FROM box\nCOPY stray /bin/stray\n", "stray", tmp_path)
-    yield machine
+    (tmp_path / "bin").mkdir()
+    shutil.copy2(needs.program("proot"), tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    for name, source in (("stray", STRAY), ("reach", REACH)):
+        words = (needs.program("cc", "gcc"), "-static", "-pthread", "-o", str(tmp_path / name), "-x", "c", "-")
+        subprocess.run(words, input=source, text=True, check=True)
+    with Engine(_hostile_machine.engine.layout.root, {**os.environ, ISOLATION: "proot"}) as engine:
+        machine = Machine.on(engine)
+        machine.build("FROM box\nCOPY stray reach /bin/\n", "stray", tmp_path)
+        yield machine
     _hostile_machine.clear()
 
 
@@ -101,3 +185,19 @@ def test_files_of_the_containers_are_changed_as_everywhere(translated: Machine) 
         " stat -c %Y g"
     )
     assert translated.sh(script).split() == ["640", "7", "te", "8", "700", "none", "9"]
+
+
+def test_what_may_be_read_of_this_machines_stays_as_it_is(translated: Machine, tmp_path: Path) -> None:
+    """The translator itself is a file of the user's, and so may libraries be."""
+    file = tmp_path / "bin" / "proot"
+    os.setxattr(file, "user.kept", b"x")
+    before = looks(file)
+    assert translated.run("reach", "file", str(file), image="stray").stdout == "opened\ntried\n"
+    assert looks(file) == before
+
+
+def test_sockets_of_this_machines_are_not_reached(translated: Machine, tmp_path: Path) -> None:
+    """By their places: nothing else keeps from those, which a translator passes over, or may be too late for."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(str(tmp_path / "door"))
+        assert translated.run("reach", "socket", str(tmp_path / "door"), image="stray").stdout == "tried\n"

@@ -13,6 +13,7 @@ import pytest
 
 from nbcontain.engine import Engine
 from nbcontain.runtime.bundle import State
+from nbcontain.runtime.generate import RunOptions
 from nbcontain.store.check import MEANINGS
 from reliability import deeds
 
@@ -150,6 +151,21 @@ def test_work_that_goes_on_is_no_finding(template: Path, place: Path) -> None:
             report = engine.soundness.look()
         assert (report.findings, report.looked.is_busy) == ((), True)
         engine.store.snapshots.discard(active)
+
+
+def test_what_the_supervisor_of_a_passing_container_still_removes_is_no_leftover(template: Path, place: Path) -> None:
+    many = "i=0; while [ $i -lt 6000 ]; do : > /$i; i=$((i+1)); done"
+    with Engine(deeds.copied(template, place / "removing")) as engine:
+        for _ in range(5):
+            engine.run(RunOptions(image="box", command=("/bin/busybox", "sh", "-c", many), remove=True)).result()
+            # Its end is told before its files are gone, which takes a moment.
+            met = any(engine.layout.tmp.glob(".tmp-*/fs/5999"))
+            found = engine.soundness.look().findings
+            met = met and any(engine.layout.tmp.glob(".tmp-*/fs"))
+            assert found == ()
+            if met:
+                return
+    pytest.fail("no check came upon a removal")
 
 
 def test_every_kind_of_finding_is_provoked_by_a_test() -> None:

@@ -17,7 +17,8 @@ class Column:
     """A column: its title, how a value of it is written, and its look.
 
     "num" is set right, "code" in a fixed width, "words" wraps between words, "wide" anywhere, "graph" is drawn
-    as a bar beside the column's largest value, in "tree" blanks stay where they are, and "mark" is one of + ~ −.
+    as a bar beside the column's largest value, or is a text that is one already, in "tree" blanks stay where they are,
+    and "mark" is a sign or letter.
     """
 
     title: str
@@ -106,12 +107,14 @@ class Table:
         """The cells as text, control characters written out."""
         columns = self._columns()
         largest = [
-            max((float(row[i] or 0) for row in self.rows), default=0.0) if column.look == "graph" else 0.0
+            max((float(row[i] or 0) for row in self.rows if not isinstance(row[i], str)), default=0.0)
+            if column.look == "graph" else 0.0
             for i, column in enumerate(columns)
         ]
         return [
             [
-                words.bar(float(value or 0), most) if column.look == "graph" else _cell(column, value)
+                words.bar(float(value or 0), most) if column.look == "graph" and not isinstance(value, str)
+                else _cell(column, value)
                 for value, column, most in zip(row, columns, largest, strict=True)
             ]
             for row in self.rows

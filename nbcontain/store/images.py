@@ -395,9 +395,11 @@ class Images:
 
         names = sorted({name.familiar for entry in self._raw_entries() if (name := name_of(entry)) is not None})
         by_short = {name.removesuffix(":latest"): name for name in names} | {name: name for name in names}
-        close = [by_short[match] for match in get_close_matches(text, by_short, n=3, cutoff=0.6)]
+        # What all names have in common makes none like another.
+        short = text.removesuffix(":latest")
+        close = [by_short[match] for match in get_close_matches(short, by_short, n=3, cutoff=0.6)]
         if close:
-            hint = f"Did you mean {' or '.join(dict.fromkeys(close))}?"
+            hint = f"did you mean {' or '.join(dict.fromkeys(close))}?"
         elif names:
             hint = f"Here are: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
         else:

@@ -94,12 +94,8 @@ class Bases:
 
     def shown_name(self, asked: str, image: Image) -> str:
         """What an image is called, as it was asked for, as with docker; its id where that is no name of it."""
-        names = self._engine.store.images.names(image.digest)
-        return asked if any(_means(asked, each) for each in names) else image.id.short
-
-
-def _means(name: str, reference: Reference) -> bool:
-    try:
-        return Reference.parse(name) == reference
-    except (BadDigest, BadReference):  # an id, then
-        return False
+        try:
+            reference = Reference.parse(asked)
+        except (BadDigest, BadReference):  # an id, then
+            return image.id.short
+        return asked if self._engine.store.images.is_named(image.digest, reference) else image.id.short

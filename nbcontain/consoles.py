@@ -270,7 +270,7 @@ class Consoles:
                     stdin=fd, leash=leash, privileged=options.privileged, exec_id=exec_id,
                 )  # fmt: skip
                 emit(Finished(task, "done" if code == 0 else "failed", exit_code=code))
-                return result_of(container.id, container.name, code, output, check=not options.no_raise)
+                return result_of(container.id, container.name, code, output, check=not options.no_raise, within=True)
 
         leash = Leash()
         task = Task(f"exec {options.name}", body)

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import ContainerError, UsageError
-from nbcontain.handles import Container
 from nbcontain.runtime.generate import ExecOptions, RunOptions
-from nbcontain.store import files
 from nbcontain.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from nbcontain.engine import Engine
+    from nbcontain.handles import Container
     from nbcontain.outcomes import RunResult
     from nbcontain.task import Task
 
@@ -45,6 +44,8 @@ class FileNames:
     def give(self, name: str, path: str, data: bytes) -> None:
         """Make the name stand for what a file of a container held, `path` inside. Raises UsageError, Unavailable."""
         try:
+            from nbcontain.store import files
+
             files.replace(Path(name).absolute(), data, 0o644, durable=False)
         except OSError as error:
             raise UsageError(f"cannot write {name}", why=error.strerror or "") from error

@@ -15,7 +15,7 @@ from nbcontain.errors import NbcontainError, Unavailable
 from nbcontain.host import is_root
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.kernel_work import NAME as WORK
-from nbcontain.store import files
+from nbcontain.store import files, removal
 
 if TYPE_CHECKING:
     from nbcontain.runtime.launcher import Launcher
@@ -100,7 +100,7 @@ class KernelPlace:
 
 def _removed(path: Path, remove_tree: Callable[[Path], None]) -> None:
     try:
-        files.remove_tree(path)
+        removal.remove_tree(path)
     except PermissionError:
         remove_tree(path)
 

@@ -27,7 +27,7 @@ from nbcontain.runtime.leash import Leash
 from nbcontain.runtime.mounts import MountOptions
 from nbcontain.runtime.networking import NetworkOptions
 from nbcontain.runtime.resources import LimitOptions, ThrottleOptions
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.task import Task
 from nbcontain.values import dataclass, fields, replace
 
@@ -144,7 +144,7 @@ class Kernels:
         entry = next((each for each in self.all() if each.name == name), None)
         if entry is None:
             raise UsageError(f"Jupyter has no kernel {name} of nbcontain's", hint="%kernel ls lists those there are")
-        files.remove_tree(entry.directory)
+        removal.remove_tree(entry.directory)
 
     def running(self) -> dict[str, int]:
         """How many of each run now."""

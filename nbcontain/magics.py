@@ -173,7 +173,7 @@ class Extension:
         """This one is ours. Its help is written when `?` asks for it, as that takes all commands' modules."""
 
         def documented() -> str:
-            from nbcontain.session import documentation
+            from nbcontain.magic_help import documentation
 
             return documentation(name)
 

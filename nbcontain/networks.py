@@ -260,7 +260,7 @@ class Networks:
         Raises UsageError and ContainerNotFound.
         """
         added = [hosts.added(each) for each in options.add_hosts]
-        wished, notices = wish(options, sorted(config.exposed_ports), added, self.default())
+        wished, notices = wish(options, sorted(config.exposed_ports), added, self.default)
         mode = wished.mode
         if mode.startswith(JOINED):
             other = self._engine.container(mode.removeprefix(JOINED))
@@ -270,7 +270,7 @@ class Networks:
             self._require(f"--network {mode}")
             for each in wished.attachments:
                 self.get(each.network)
-        return replace(options, network=mode), wished, notices
+        return options if options.network == mode else replace(options, network=mode), wished, notices
 
     def knobs(self, wished: Wish, host: Host) -> dict[str, str]:
         """The kernel's settings of a network of a container's own, that nobody need ask for. The host's ids are its."""

@@ -53,7 +53,8 @@ class RunResult:
         return self._text("stdout", "stderr")
 
     def __repr__(self) -> str:
-        return f"<RunResult of {self.name}  exit code {self.exit_code}  {len(self.lines)} lines>"
+        count = len(self.lines)
+        return f"<RunResult of {self.name}  exit code {self.exit_code}  {count} line{'s' * (count != 1)}>"
 
     def df(self, **how: Any) -> Any:
         """Standard output as a DataFrame: CSV, or JSON if it looks like that. `how` goes to the library's reader."""
@@ -93,10 +94,11 @@ class Tail:
 
 def result_of(
     container_id: str, name: str, exit_code: int | None, output: Tail, told: Notice | None = None, *,
-    check: bool = True,
+    check: bool = True, within: bool = False,
 ) -> RunResult:  # fmt: skip
     """The result of a program that ended well; raises ContainerFailed for another, ContainerError for a lost one.
 
+    `within` says that it was one besides the container's own, which goes on.
     `told` is what was said about it last, and why it failed. Unless `check`, every exit code is well.
     """
     result = RunResult(container_id, name, -1 if exit_code is None else exit_code, tuple(output.kept))
@@ -108,7 +110,8 @@ def result_of(
         if exit_code > 128:
             with suppress(ValueError):
                 meaning = f"it was ended by {signal.Signals(exit_code - 128).name}"
-        error = ContainerFailed(f"{name} ended with exit code {exit_code}", exit_code, why=meaning, result=result)
+        who = f"the program in {name}" if within else name
+        error = ContainerFailed(f"{who} ended with exit code {exit_code}", exit_code, why=meaning, result=result)
         if told is not None and told.message:
             error.why, error.hint = told.message, told.hint
         raise error

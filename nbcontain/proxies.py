@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 _FIELDS = {
     "httpProxy": "HTTP_PROXY", "httpsProxy": "HTTPS_PROXY", "ftpProxy": "FTP_PROXY", "noProxy": "NO_PROXY",
@@ -33,6 +32,18 @@ def proxies(environ: Mapping[str, str], *, shares_network: bool) -> tuple[str, .
     return tuple(f"{each}={value}" for name, value in sorted(found.items()) for each in (name, name.lower()))
 
 
+def not_told(environ: Mapping[str, str]) -> str:
+    """In words, which of them are not where a network is not shared; "" if all are."""
+    all_, told = (
+        [each.partition("=")[0] for each in proxies(environ, shares_network=shares)] for shares in (True, False)
+    )
+    near = [name for name in all_ if name.isupper() and name not in told and name != "NO_PROXY"]
+    if not near:
+        return ""
+    are = "is" if len(near) == 1 else "are"
+    return f"{', '.join(near)} {are} not told: a network of its own does not reach this machine's loopback"
+
+
 def with_proxies(build_args: tuple[str, ...], environ: Mapping[str, str], network: str) -> tuple[str, ...]:
     """The build arguments, and the proxies that they do not name."""
     given = {each.partition("=")[0].upper() for each in build_args}
@@ -43,7 +54,8 @@ def with_proxies(build_args: tuple[str, ...], environ: Mapping[str, str], networ
 def _configured(environ: Mapping[str, str]) -> dict[str, str]:
     directory = environ.get("DOCKER_CONFIG") or os.path.join(environ.get("HOME", "/nonexistent"), ".docker")
     try:
-        text = Path(directory, "config.json").read_text(encoding="utf-8")
+        with open(f"{directory}/config.json", encoding="utf-8") as file:
+            text = file.read()
     except (OSError, UnicodeDecodeError):
         return {}
     import json

@@ -60,6 +60,10 @@ class Look:
         """Of one processor."""
         return 100 * max(0.0, self.after.cpu_s - self.before.cpu_s) / max(1e-6, self.after.at_s - self.before.at_s)
 
+    def __repr__(self) -> str:
+        used = f"{self.cpu_percent:.1f} % CPU  {self.after.memory / 1e6:.3g} MB"
+        return f"<Stats of {self.container.name}  {used}  {self.after.pids} processes>"
+
 
 class Resources:
     """What containers use, and what they may."""

@@ -1,36 +1,31 @@
-"""What the magics do, in one kernel: an engine, how things are shown, and the last objects."""
+"""What the magics do, in one kernel: an engine, how things are shown, and the last objects.
+
+A kernel's first card waits for all that is imported here: what only some magics need, they import.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from nbcontain import configurable, shim
-from nbcontain.cells import Cell, cell_of
+from nbcontain import configurable
 from nbcontain.commands import overview, parse_words
-from nbcontain.commands.builds import DockerfileWords
-from nbcontain.commands.contextfiles import ContextFiles, help_text
-from nbcontain.commands.inputs import BuildInputs
-from nbcontain.completion import candidates, in_code, in_dockerfile
 from nbcontain.display import formatters, live, looking
-from nbcontain.display.present import BRIEF, is_attended, mode, present, present_async
+from nbcontain.display.present import BRIEF, beginning, is_attended, mode, present, present_async
 from nbcontain.display.surface import Place
 from nbcontain.display.values import Begun, Board, InProgress, Interactive, Live, Log, Verdict
 from nbcontain.docker_words import KNOWN_FLAGS
-from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError, UsageError
 from nbcontain.exchange import Exchange
-from nbcontain.images import Image as HeldImage
 from nbcontain.magic_names import GROUP_MAGICS
-from nbcontain.oci.image import Image
-from nbcontain.options import HelpAsked, parse, parser_of
-from nbcontain.outcomes import RunResult
-from nbcontain.runtime.container import Container
+from nbcontain.options import HelpAsked, parse
 from nbcontain.runtime.generate import ExecOptions, RunOptions
 from nbcontain.settings import Settings
 from nbcontain.task import Task
@@ -38,13 +33,19 @@ from nbcontain.values import replace
 from nbcontain.variables import Variables
 
 if TYPE_CHECKING:
+    from nbcontain.cells import Cell
+    from nbcontain.commands.builds import DockerfileWords
     from nbcontain.commands.cards import Cards
+    from nbcontain.commands.contextfiles import ContextFiles
     from nbcontain.compose_cells import ComposeCells
     from nbcontain.display.following import Following
     from nbcontain.display.live import Surroundings
     from nbcontain.display.table import Watched
+    from nbcontain.engine import Engine
     from nbcontain.events import Emit
     from nbcontain.lessons.teacher import Teacher
+    from nbcontain.oci.image import Image
+    from nbcontain.runtime.container import Container
 
 
 class Session:
@@ -52,17 +53,27 @@ class Session:
 
     def __init__(self, ipython: Any) -> None:
         self.ipython = ipython
-        self.engine = Engine()
-        if isinstance(self.engine.environ, Settings):
-            configurable.register(ipython, self.engine.environ, self._configured)
-        self.context_files = ContextFiles()
+        self.environ = Settings(os.environ)
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+        configurable.register(ipython, self.environ, self._configured)
         self._alias: str | None = None
         self._last_drawn: object = None
         self._configured()
 
+    @property
+    def engine(self) -> Engine:
+        """The kernel's one, made when it is first asked for; by whichever thread."""
+        with self._lock:
+            if self._engine is None:
+                from nbcontain.engine import Engine
+
+                self._engine = Engine(environ=self.environ)
+            return self._engine
+
     def _configured(self) -> None:
         """Show things as is set by now."""
-        self.mode = mode(self.engine.environ, self.ipython)
+        self.mode = mode(self.environ, self.ipython)
         formatters.register(self.ipython, self.mode, self.around, self.was_drawn, self._follow)
 
     # --- what the magics do ---
@@ -73,9 +84,10 @@ class Session:
 
     async def await_line_magic(self, magic: str, line: str, *, is_shown: bool = False) -> object:
         """The same with the loop left free. `is_shown` says that its value is the cell's."""
-        value = self._value(magic, line, None)
+        place = Place() if is_shown and self.mode == "card" else None
+        value = self._value(magic, line, None, place)
         if isinstance(value, InProgress):
-            return self._kept(await self._presented(value, is_shown=is_shown))
+            return self._kept(await self._presented(value, is_shown=is_shown, place=place))
         if isinstance(value, Live):
             await self._live_async(value)
             return None
@@ -99,15 +111,16 @@ class Session:
             value = await self._presented(cell.progress, is_shown=True)
         return done(value)
 
-    async def _presented(self, progress: InProgress[Any], *, is_shown: bool) -> Any:
+    async def _presented(self, progress: InProgress[Any], *, is_shown: bool, place: Place | None = None) -> Any:
         """What came of it. Where there are cards one stands there at once, and becomes that of what goes on."""
         look = self._look(progress)
         has_own = is_shown and progress.becomes != ""
         is_placed = has_own or not (progress.becomes or progress.kind in BRIEF)
         if look["mode"] != "card" or not is_placed:
             return await present_async(progress.task, progress.kind, **look)
-        prepare = {"container": live.prepared, "layers": looking.prepared}.get(progress.becomes, lambda: None)
-        place = Place(prepare, progress.begins)
+        place = place or Place()
+        place.prepare = {"container": live.prepared, "layers": looking.prepared}.get(progress.becomes, lambda: None)
+        place.name, place.about = progress.begins
         try:
             value = await present_async(progress.task, progress.kind, place=place, **look)
             if has_own:
@@ -122,12 +135,14 @@ class Session:
 
     # --- in parts ---
 
-    def _value(self, magic: str, line: str, names: Mapping[str, Any] | None) -> Any:
+    def _value(self, magic: str, line: str, names: Mapping[str, Any] | None, place: Place | None = None) -> Any:
         variables = self._variables(names)
         words = variables.words(line)
         if magic == "nbcontain" and words[:1] == ["alias"]:
             return self._make_alias(words[1:])
         if magic == "nbcontain" and words[:1] == ["shim"]:
+            from nbcontain import shim
+
             print(shim.install(self.engine, words[1:]))
             return None
         group = magic if magic in GROUP_MAGICS else "nbcontain"
@@ -142,7 +157,8 @@ class Session:
             options = replace(options, exchange=Exchange.of(options, variables))
         if group == "compose":
             options = self._compose.seen(options)
-        value = command.function(self.engine, options)
+        with beginning(place, command.begins(options)):
+            value = command.function(self.engine, options)
         if command.name == "config":
             self._configured()
         match value:
@@ -155,7 +171,7 @@ class Session:
                     f"{words[0]} asks for a terminal, and a cell is none",
                     why="a program could not go on reading what is typed",
                     hint="in a terminal (JupyterLab: File, New, Terminal):  "
-                    + _on_a_terminal(group, words, self.engine.environ),
+                    + _on_a_terminal(group, words, self.environ),
                 )
             case Interactive(elsewhere=elsewhere) if elsewhere is not None:
                 return elsewhere()
@@ -173,17 +189,24 @@ class Session:
             if magic == "compose":
                 return self._compose.cell(self.engine, self._variables(names).words(line), body), self._kept
             if magic in ("container", "docker"):
+                from nbcontain.cells import cell_of
+
                 return cell_of(self.engine, line, body, self._variables(names)), self._kept
             progress, words = self._build(line, body, names)
         except HelpAsked as asked:
             print(asked, end="")
             return None
+        from nbcontain.cells import Cell
+
         self.ipython.user_ns["_build"] = progress.task
         return Cell(progress), lambda image: self._built(image, words)
 
     def _build(
         self, line: str, body: str, names: Mapping[str, Any] | None
     ) -> tuple[InProgress[Any], DockerfileWords]:
+        from nbcontain.commands.builds import DockerfileWords
+        from nbcontain.commands.inputs import BuildInputs
+
         words = parse(
             DockerfileWords, "%%dockerfile", "make an image from the Dockerfile in this cell",
             self._variables(names).words(line), KNOWN_FLAGS["image build"],
@@ -212,6 +235,13 @@ class Session:
             return None
 
     @cached_property
+    def context_files(self) -> ContextFiles:
+        """What %%contextfile cells wrote."""
+        from nbcontain.commands.contextfiles import ContextFiles
+
+        return ContextFiles()
+
+    @cached_property
     def _compose(self) -> ComposeCells:
         from nbcontain.compose_cells import ComposeCells
 
@@ -230,7 +260,7 @@ class Session:
 
             display(image)  # type: ignore[no-untyped-call]
             return
-        self.ipython.user_ns["_image"] = image = HeldImage.held(image, self.engine)
+        self.ipython.user_ns["_image"] = image = self._held(image)
         if words.into:
             self.ipython.user_ns[words.into] = image
         if words.quiet or words.display == "quiet":
@@ -257,9 +287,13 @@ class Session:
 
     def _kept(self, value: object) -> object:
         """Remember the last objects as _image, _container and _run; what was just drawn is not drawn again."""
+        from nbcontain.oci.image import Image
+        from nbcontain.outcomes import RunResult
+        from nbcontain.runtime.container import Container
+
         match value:
             case Image():
-                value = HeldImage.held(value, self.engine)
+                value = self._held(value)
                 self.ipython.user_ns["_image"] = self._last_drawn = value
             case RunResult():
                 self.ipython.user_ns["_run"] = self._last_drawn = value
@@ -279,8 +313,16 @@ class Session:
                 return None
         return value
 
+    def _held(self, image: Image) -> Image:
+        """An image that can be asked what is in it."""
+        from nbcontain.images import Image as HeldImage
+
+        return HeldImage.held(image, self.engine)
+
     def complete(self, _: Any, event: Any) -> list[str]:
         """For the Tab key, behind one of our magics: `event.line` is what stands before the cursor."""
+        from nbcontain.completion import candidates
+
         magic, *words = event.line.lstrip().lstrip("%").split()
         if not words or event.line[-1:].isspace():
             words.append("")
@@ -288,10 +330,14 @@ class Session:
 
     def complete_line(self, line: str) -> tuple[str, list[str]]:
         """What the end of a line could become, in a magic's and in Python's words, and what this replaces."""
+        from nbcontain.completion import in_code
+
         return in_code(line, self.engine, self.ipython.user_ns)
 
     def complete_cell(self, text: str) -> tuple[str, list[str]]:
         """What the end of a %%dockerfile cell's text could become, and the part of it that this would replace."""
+        from nbcontain.completion import candidates, in_dockerfile
+
         line, newline, body = text.partition("\n")
         if not newline:
             words = line.split()[1:] or [""]
@@ -398,19 +444,3 @@ def _log_task(log: Log) -> Task[None]:
             emit(record.event)
 
     return Task("logs", body)
-
-
-def documentation(magic: str) -> str:
-    """The text behind `%container?`."""
-    if magic == "dockerfile":
-        return parser_of(
-            DockerfileWords, "%%dockerfile", "Make an image from the Dockerfile in this cell."
-        ).format_help()
-    if magic == "contextfile":
-        return help_text()
-    if magic in ("check", "hint", "solution", "quiz"):
-        from nbcontain.lessons import teacher
-
-        return teacher.documentation(magic)
-    group = magic if magic in GROUP_MAGICS else ""
-    return f"%{magic} COMMAND [OPTIONS]\n\n{overview(group)}\n\n%{magic} COMMAND --help tells more."

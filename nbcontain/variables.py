@@ -1,7 +1,7 @@
 """The notebook's variables, as command lines name them.
 
 `{name}` becomes that variable's text, in this one word. `{{` and `}}` are left alone, as docker's formats have them,
-and so is every `$`, which is the shell's inside. A name that there is not is an error, not a text.
+and so are `$name` and `${name}`, which are the shell's inside. A name that there is not is an error, not a text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nbcontain.commands import split
 from nbcontain.errors import UsageError, did_you_mean
 from nbcontain.exchange import FileNames
 
-_BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
+_BRACES = re.compile(r"\$\{|\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.\[\]'\"]*)\}")
 _OF_OBJECTS = ("--put", "--stdin")
 """Flags that name a variable for what it is, and not for its text."""
 
@@ -76,7 +76,7 @@ class Variables(FileNames):
         try:
             return eval(expression, {"__builtins__": {}}, scope)  # noqa: S307 - names, attributes and items only
         except Exception as error:  # noqa: BLE001 - whatever the user's own object raised
-            hint = f"define it in a cell before, or write {{{{{expression}}}}} to mean the braces"
+            hint = f"define it in a cell before; ${{{expression}}} and {{{{{expression}}}}} are left as they stand"
             raise UsageError(f"{{{expression}}}: {error}", hint=hint) from None
 
 

@@ -11,17 +11,22 @@ from contextlib import suppress
 from importlib import import_module
 
 RUN = (
-    "commands.containers", "commands.runs", "bases", "consoles", "happenings", "id_ranges", "life", "making",
+    "commands.runs", "commands.containers", "cells", "bases", "consoles", "happenings", "id_ranges", "life", "making",
     "mounting", "names", "objects", "proxies", "standard_input", "linux.confine", "linux.mount_options",
     "linux.seccomp", "linux.seccomp_default", "linux.seccomp_made", "linux.watching", "oci.seccomp",
-    "registry.policies", "runtime.console", "runtime.devices", "runtime.identity", "runtime.isolation",
+    "registry.policies", "resources", "runtime.console", "runtime.devices", "runtime.identity", "runtime.isolation",
     "runtime.other_runtime", "runtime.sources", "runtime.users",
 )  # fmt: skip
 """Of `%container run` and `exec`, which import them where they begin to need them."""
 CARDS = ("display.live", "commands.cards", "display.widgets", "display.terminals", "display.terminal_widget")
 """ipywidgets and anywidget are behind these; they may be missing."""
-BUILD = ("builder", "build.operations", "build.inputs", "build.unpacker", "dockerfile.hints", "store.layer_writer")
+BUILD = (
+    "commands.builds", "commands.contextfiles", "builder", "build.operations", "build.inputs", "build.unpacker",
+    "dockerfile.hints", "store.layer_writer",
+)  # fmt: skip
 """Of `%%dockerfile`."""
+KEYS = ("completion",)
+"""Of the Tab key."""
 LOOK = ("anatomy", "explorer", "display.explored")
 """Of `%image layers`."""
 WIDGETS = ("display.explorer_widget",)
@@ -34,7 +39,7 @@ def warm(*, has_cards: bool, give_way: Callable[[], object] = lambda: None) -> N
     `give_way` is called now and then, and returns when nobody waits for something that only needs a moment.
     """
     cards, widgets = (CARDS, WIDGETS) if has_cards else ((), ())
-    for name in (*RUN, *cards, *BUILD, *LOOK, *widgets):
+    for name in (*RUN, *cards, *BUILD, *KEYS, *LOOK, *widgets):
         give_way()
         # Also what a broken package of others raises: a thread would print it into somebody's cell.
         with suppress(Exception):

@@ -63,11 +63,21 @@ def modules() -> dict[str, Module]:
 
 def naming(*dotted: str) -> dict[str, list[int]]:
     """Modules that name one of these ("os.fork", "ctypes"), with the lines: as an attribute, or by importing it."""
-    found: dict[str, list[int]] = {}
+    found: dict[str, set[int]] = {}
+    for name in dotted:
+        for module, line in _named().get(name, ()):
+            found.setdefault(module, set()).add(line)
+    return {module: sorted(lines) for module, lines in sorted(found.items())}
+
+
+@cache
+def _named() -> dict[str, list[tuple[str, int]]]:
+    """Where each name is named: module and line."""
+    found: dict[str, list[tuple[str, int]]] = {}
     for module in modules().values():
-        lines = [node.lineno for node in ast.walk(module.tree) if _names(node) & set(dotted)]
-        if lines:
-            found[module.name] = lines
+        for node in ast.walk(module.tree):
+            for name in _names(node):
+                found.setdefault(name, []).append((module.name, getattr(node, "lineno", 0)))
     return found
 
 

@@ -102,6 +102,10 @@ def test_an_exit_code_is_an_error_unless_it_is_said_not_to_be(box: str) -> None:
         nb.run(box, "sh -c 'echo out; exit 3'", remove=True)
     assert (caught.value.exit_code, caught.value.result.stdout) == (3, "out\n")
     assert nb.run(box, "sh -c 'exit 3'", check=False, remove=True).exit_code == 3
+    with nb.container(box, "sleep 60", name="stays") as stays:
+        with pytest.raises(ContainerFailed, match="the program in stays ended with exit code 4"):
+            stays.exec("sh -c 'exit 4'")
+        assert stays.status == "running"
 
 
 def test_files_are_put_before_the_program_begins(box: str, tmp_path: Path) -> None:

@@ -324,3 +324,11 @@ def test_the_tab_key_knows_what_is_inside(
         assert not [each for each in found if each.startswith(("/", "{"))]
     else:
         assert found == choices
+
+
+def test_what_is_the_shells_inside_is_left_alone() -> None:
+    line = "run box sh -c 'echo ${HOME} $x {x} {{.Names}} {a,b} {}'"
+    assert Variables({"x": 7}).words(line)[-1] == "echo ${HOME} $x 7 {{.Names}} {a,b} {}"
+    with pytest.raises(UsageError) as caught:
+        Variables({}).words("run box echo {x}")
+    assert "${x} and {{x}} are left as they stand" in caught.value.hint

@@ -57,6 +57,13 @@ def test_a_mistyped_word_is_recognized_be_it_a_command_or_a_group(typed: str, me
     assert raised.value.hint == f"did you mean {meant}?"
 
 
+@pytest.mark.parametrize(("group", "typed", "meant"), [("container", "rmm", "rm"), ("image", "lss", "ls")])
+def test_what_a_group_has_itself_is_meant_before_what_others_have(group: str, typed: str, meant: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_words(group, [typed])
+    assert raised.value.hint == f"did you mean {meant}?"
+
+
 @pytest.mark.parametrize("group", ["image", "manifest", "volume"])
 def test_what_does_not_exist_is_no_error_but_an_exit_status(engine: Engine, group: str) -> None:
     command, options = parse_words("", [group, "exists", "nothing"])

@@ -30,7 +30,7 @@ shell.run_line_magic("container", "rm -f first")
 print(shell.nbcontain._magics["container"].getdoc())
 """
 def test_all_that_is_imported_beforehand_is_there() -> None:
-    names = (*warming.RUN, *warming.CARDS, *warming.BUILD, *warming.LOOK, *warming.WIDGETS)
+    names = (*warming.RUN, *warming.CARDS, *warming.BUILD, *warming.KEYS, *warming.LOOK, *warming.WIDGETS)
     assert [name for name in names if find_spec(f"nbcontain.{name}") is None] == []
 
 

@@ -174,7 +174,7 @@ class Chronicle:
         """How to open a shell before and after a step that failed."""
         name = "" if self._name.startswith("/") else self._name.removesuffix(":latest")
         return (
-            f"In a terminal, nbcontain run --rm -it {name}@failed sh opens a shell in what it left behind;\n"
+            f"%container run --rm -it {name}@failed sh opens a shell in what it left behind;\n"
             f"{name}@before is what it began with (@step{self._numbers[vertex] - 1})."
         )
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
+from nbcontain import authorities
 from nbcontain.build.access import Access
 from nbcontain.build.graph import Repository, hash_of
 from nbcontain.build.http import is_public, redacted
 from nbcontain.errors import BuildError
 from nbcontain.events import Emit, Progress
 from nbcontain.linux import trees
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.truth import truth
 from nbcontain.values import replace
 
@@ -165,7 +166,7 @@ def _completed(repository: Repository, access: Access, emit: Emit, tmp: Path) ->
     """The one commit of all branches and tags whose name begins so. A server is asked for whole names only."""
     with ExitStack() as stack:
         place = stack.enter_context(files.temporary_directory(tmp))
-        stack.callback(files.remove_tree, place)
+        stack.callback(removal.remove_tree, place)
         listed = _git(["ls-remote", "--", repository.url], None, repository, access, emit).split()
         _git(_init(listed[0] if listed else ""), place, repository, access, emit)
         _git(["fetch", "--quiet", "--", repository.url, *_ALL], place, repository, access, emit)
@@ -219,7 +220,7 @@ def checked_out(
     if not repository.without_submodules and git("ls-tree", "--name-only", "HEAD", ".gitmodules"):
         _fill_submodules(repository, place, access, emit, depth, git)
     if not repository.keeps_git_dir:
-        files.remove_tree(place / ".git")
+        removal.remove_tree(place / ".git")
     return _subdirectory(place, repository)
 
 
@@ -324,9 +325,17 @@ def _git(arguments: Sequence[str], place: Path | None, repository: Repository, a
     return out.decode(errors="replace")
 
 
+_KEPT = (
+    "PATH", "HOME", "http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy",
+    "SSL_CERT_FILE", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH",
+)  # fmt: skip
+
+
 def _environment(repository: Repository, access: Access) -> dict[str, str]:
-    kept = ("PATH", "HOME", "http_proxy", "https_proxy", "HTTPS_PROXY", "NO_PROXY", "no_proxy", "SSL_CERT_FILE")
-    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    if trusted := authorities.named(os.environ)[1]:
+        # The library by which git speaks TLS looks at none of these itself.
+        environment.setdefault("GIT_SSL_CAPATH" if os.path.isdir(trusted) else "GIT_SSL_CAINFO", trusted)
     if sockets := [path for path in access.ssh.get("default", ()) if Path(path).is_socket()]:
         environment["SSH_AUTH_SOCK"] = sockets[0]
     if header := access.to_repository(repository.url):

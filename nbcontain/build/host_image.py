@@ -223,7 +223,7 @@ class _Survey:
             raise BuildError(
                 f"there is no program {program} on this machine",
                 why="it is not in PATH" if "/" not in program else "it is not there, or may not be executed",
-                hint=f"Did you mean {' or '.join(close)}?" if close else "",
+                hint=f"did you mean {' or '.join(close)}?" if close else "",
             )
         path = os.path.abspath(path)
         if _PYTHON.fullmatch(name):

@@ -204,7 +204,8 @@ def compose_ls(engine: Engine, words: ComposeWords) -> Table:
         running = sum(each.status == "running" for each in containers)
         files = containers[0].info.labels.get(model.FILES, "") or "a notebook's cell"
         rows.append((name, f"running({running}) of {len(containers)}", files))
-    return Table(("NAME", "STATUS", Column("CONFIG FILES", look="wide")), tuple(rows), count(len(rows), "project"))
+    columns = ("NAME", "STATUS", Column("CONFIG FILES", look="wide"))
+    return Table(columns, tuple(rows), count(len(rows), "project"), "projects")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -246,13 +246,18 @@ def container_inspect(engine: Engine, words: ContainerInspectWords) -> Document 
                      words.format)  # fmt: skip
 
 
+_KINDS = {"A": "A added", "C": "C changed", "D": "D deleted"}
+
+
 @command(
     "container", "diff", "what a container changed of its image: A added, C changed, D deleted", OneName, (), ("diff",)
 )
 def container_diff(engine: Engine, words: OneName) -> Table:
     rows = tuple(engine.diff(engine.container(words.name)))
-    footer = f"{count(len(rows), 'change')} in the layer of {words.name}"
-    return Table(("KIND", Column("PATH", look="code")), rows, footer, is_plain=True)
+    said = [text for letter, text in _KINDS.items() if any(letter == each[0] for each in rows)]
+    footer = f"{count(len(rows), 'change')} in the layer of {words.name}{': ' * bool(said)}{', '.join(said)}"
+    columns = (Column("KIND", look="mark"), Column("PATH", look="code"))
+    return Table(columns, rows, footer, f"changes of {words.name}", is_plain=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,13 +19,21 @@ if TYPE_CHECKING:
 PRIVILEGED = "nothing protects this machine from what runs inside"
 
 
-@command("container", "run", "make a container of an image and run it", RunOptions, top=("run",))
+def _begins(options: RunOptions) -> tuple[str, str] | None:
+    return _named(options) if options.detach else None
+
+
+def _named(options: RunOptions) -> tuple[str, str]:
+    """What its card says before anything is known of it."""
+    return (options.name, options.image) if options.name else (f"run {options.image}", "")
+
+
+@command("container", "run", "make a container of an image and run it", RunOptions, top=("run",), begins=_begins)
 def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Interactive:
     said = (options.network,) if isinstance(options.network, str) else options.network
     network = " ".join(said) or engine.networks.default()
     facts = (("network", network), ("privileged", PRIVILEGED if options.privileged else ""))
     log = "" if options.remove else "%container logs shows all of it"
-    begins = (options.name, options.image) if options.name else ("", "")
     keys.parse(options.detach_keys)
 
     exchange = options.exchange or Exchange.of(options)
@@ -35,7 +43,7 @@ def container_run(engine: Engine, options: RunOptions) -> InProgress[Any] | Inte
         around = signals.around if signals is not None else nullcontext
         task = exchange.run(engine.isolated(options.isolation), options, around)
         return InProgress(task, "run", facts=facts, whole_log=log, signals=signals,
-                          becomes="container" if options.detach else "", begins=begins)  # fmt: skip
+                          becomes="container" if options.detach else "", begins=_named(options))  # fmt: skip
 
     if options.detach or not options.tty:
         return in_progress()

@@ -34,7 +34,7 @@ class FormatWords:
 def info(engine: Engine, words: FormatWords) -> Table | Lines:
     if words.format:
         return _formatted(info_document(engine), words.format)
-    return Table(("", ""), tuple(facts(engine).items()), f"nbcontain {__version__}")
+    return Table(("", ""), tuple(facts(engine).items()), f"nbcontain {__version__}", "nbcontain on this machine")
 
 
 @command("nbcontain", "prune", "remove images without a name, unused layers and old build steps", Nothing)

@@ -30,6 +30,8 @@ class Command:
     function: Callable[[Engine, Any], object]
     aliases: tuple[str, ...] = ()
     top: tuple[str, ...] = ()
+    begins: Callable[[Any], tuple[str, str] | None] = lambda options: None
+    """Of what becomes a container: what its card says before it is begun with, a name and small print."""
 
 
 _COMMANDS: list[Command] = []
@@ -53,12 +55,13 @@ _OFTEN = ("run", "build", "ps", "images", "logs", "exec", "stop", "rm", "rmi", "
 
 
 def command(
-    group: str, name: str, help: str, options: type, aliases: tuple[str, ...] = (), top: tuple[str, ...] = ()
+    group: str, name: str, help: str, options: type, aliases: tuple[str, ...] = (), top: tuple[str, ...] = (),
+    begins: Callable[[Any], tuple[str, str] | None] = lambda options: None,
 ) -> Callable[[Callable[[Engine, Any], object]], Callable[[Engine, Any], object]]:
     """Put the decorated function into the table."""
 
     def register(function: Callable[[Engine, Any], object]) -> Callable[[Engine, Any], object]:
-        _COMMANDS.append(Command(group, name, help, options, function, aliases, top))
+        _COMMANDS.append(Command(group, name, help, options, function, aliases, top, begins))
         return function
 
     return register
@@ -162,7 +165,8 @@ def _behind(words: Sequence[str]) -> list[str]:
 def _spellings(group: str) -> dict[str, str]:
     """Every name of a command, and how it is written where `group` is; for the terminal's first word the groups too."""
     found: dict[str, str] = {} if group else {name: name for name in GROUPS}
-    for each in commands():
+    # The group's own names come before others' that are called the same.
+    for each in sorted(commands(), key=lambda each: each.group != group):
         is_plain = each.group in (group, "nbcontain")
         for name in (each.name, *each.aliases):
             found.setdefault(name, name if is_plain else f"{each.group} {name}")

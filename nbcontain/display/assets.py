@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
+_STATIC = Path(__file__).with_name("static")
 
 @cache
 def text_of(name: str) -> str:
     """A file of `static/`."""
-    from importlib.resources import files
-
-    return (files("nbcontain.display") / "static" / name).read_text("utf-8")
+    return (_STATIC / name).read_text("utf-8")
 
 
 @cache

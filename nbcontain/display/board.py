@@ -114,7 +114,7 @@ class Board:
         about = f"{running} running, {len(seen) - running} stopped"
         titles = ("NAME", "STATE", "CPU", "MEMORY", *(("ACTIONS",) if with_buttons else ()), "LAST LINE")
         head = "".join(element("th", escape(title), scope="col") for title in titles)
-        rows = "\n".join(_row(row, facts, view, with_buttons=with_buttons) for row, facts, view in seen)
+        rows = "".join(_row(row, facts, view, with_buttons=with_buttons) for row, facts, view in seen)
         table = element("table", element("thead", element("tr", head)) + element("tbody", rows), "nbc-table nbc-board")
         inside = element("div", table, "nbc-scroll", tabindex="0", role="region", aria_label="containers")
         state = ("up", "live") if with_buttons else ("done", "as it was")
@@ -154,7 +154,7 @@ def _row(row: LiveContainer, facts: ContainerFacts, view: View, *, with_buttons:
         )  # fmt: skip
         cells.append(element("td", drawn))
     cells.append(element("td", escape(_last_line(facts, view)), "nbc-code nbc-wide nbc-last"))
-    return element("tr", "".join(cells))
+    return element("tr", "".join(cells), data_key=facts.id if with_buttons else "")
 
 
 def _last_line(facts: ContainerFacts, view: View) -> str:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.display import looking
 from nbcontain.display.live import Surroundings, show_container
 from nbcontain.display.present import Mode
+from nbcontain.display.surface import display
 from nbcontain.display.table import Column, Table, Watched
 from nbcontain.display.values import Document, Verdict
 from nbcontain.display.words import ago, command_line, size
-from nbcontain.oci.image import Image
-from nbcontain.outcomes import RunResult
-from nbcontain.runtime.container import Container
 
-Around = Callable[[Container], Surroundings]
+if TYPE_CHECKING:
+    from nbcontain.oci.image import Image
+    from nbcontain.runtime.container import Container
+
+Around = Callable[["Container"], Surroundings]
 
 
 def register(
@@ -36,22 +38,25 @@ def register(
         if not drawn(container):
             show_container(container, around(container), mode=mode)
 
-    def show(value: Any) -> None:
-        if drawn(value):
-            return
-        from IPython.display import display
+    def show_image(image: Image) -> None:
+        if not drawn(image):
+            table = image_table(image)
+            display({"text/plain": table.text(), "text/html": table.html()})
 
-        table = image_table(value) if isinstance(value, Image) else None
-        bundle = {"text/plain": table.text() if table else str(value)}
-        if table is not None:
-            bundle["text/html"] = table.html()
-        display(bundle, raw=True)  # type: ignore[no-untyped-call]
+    def show_result(result: object) -> None:
+        if not drawn(result):
+            display({"text/plain": str(result)})
 
-    own.for_type(Container, show_live)
     if mode == "plain":
         own.pop(Watched, None)
     else:
         own.for_type(Watched, follow)
+    for module, name, shower in (
+        ("nbcontain.runtime.container", "Container", show_live),
+        ("nbcontain.oci.image", "Image", show_image),
+        ("nbcontain.outcomes", "RunResult", show_result),
+    ):
+        _register_by_name(own, module, name, shower)
     for module, name, show_it in (
         ("nbcontain.display.opened", "Opened", looking.show_opened),
         ("nbcontain.display.xrayed", "Xrayed", looking.show_xray),
@@ -59,8 +64,6 @@ def register(
         ("nbcontain.display.explored", "Explored", looking.show_explored),
     ):
         _register_by_name(own, module, name, partial(_shown_as, show_it, mode, drawn))
-    own.for_type(Image, show)
-    own.for_type(RunResult, show)
     formatters["text/plain"].for_type(Document, lambda value, p, cycle: p.text(value.text()))
     formatters["text/plain"].for_type(Verdict, lambda value, p, cycle: p.text(_verdict_text(value)))
     formatters["text/html"].for_type(

@@ -233,11 +233,11 @@ def table(
     for row in rows:
         looks = [(text, _look(look, text)) for text, (_, look) in zip(row, columns, strict=True)]
         cells = [element("th", escape(text), look, scope="row") for text, look in looks[:1]]
-        cells += [element("td", escape(text), look) for text, look in looks[1:]]
+        cells += [element("td", _bar(text) if look == "nbc-graph" else escape(text), look) for text, look in looks[1:]]
         drawn.append(element("tr", "".join(cells)))
     inside = element("thead", element("tr", titles)) + "\n" + element("tbody", "\n".join(drawn))
     scroll = element("div", element("table", inside, "nbc-table"), "nbc-scroll", tabindex="0", role="region",
-                     aria_label=label or "table")  # fmt: skip
+                     aria_label=label or title or footer or "table")  # fmt: skip
     typed = " " + element("code", escape(f"≡ {command}"), "nbc-typed") if command else ""
     foot = element("div", element("span", escape(footer)) + typed, "nbc-foot") if footer or typed else ""
     head = element("div", element("strong", escape(title), "nbc-title"), "nbc-top") if title else ""
@@ -308,6 +308,11 @@ def _look(look: str, text: str = "") -> str:
     if look == "mark" and text in _MARKS:
         return f"nbc-mark {_MARKS[text]}"
     return f"nbc-{look}" if look in ("num", "code", "words", "wide", "graph", "tree", "mark") else ""
+
+
+def _bar(text: str) -> str:
+    """A bar repeats what a figure beside it says: it is there for the eyes alone."""
+    return element("span", escape(text), aria_hidden="true") if text else ""
 
 
 def _output(text: str) -> str:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nbcontain.display import drawer
 from nbcontain.display.ansi import Line
@@ -23,8 +23,10 @@ from nbcontain.display.surface import Surface
 from nbcontain.display.view import View, update
 from nbcontain.errors import NbcontainError
 from nbcontain.events import Finished, Record, Started
-from nbcontain.resources import Usage
 from nbcontain.values import dataclass, field, replace
+
+if TYPE_CHECKING:
+    from nbcontain.resources import Usage
 
 _GRACE_S = 2.0
 """So long a container that ended is given to be started again before its card becomes a snapshot."""

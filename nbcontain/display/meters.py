@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nbcontain.display import words
 from nbcontain.display.html import element, escape
 from nbcontain.display.sparkline import POINTS, blocks, sparkline
-from nbcontain.resources import Usage
 from nbcontain.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from nbcontain.resources import Usage
 
 _LINE = 3
 """So many samples make a line of what has ended worth its place."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Generic, Literal, TypeVar
 
 from nbcontain.display.html import Action, Drawn, Picture
 from nbcontain.display.pictures import begun_picture, run_picture, steps_picture
 from nbcontain.display.streams import Writer, writer
-from nbcontain.display.surface import Place, Surface
+from nbcontain.display.surface import Place, Surface, snapshot
 from nbcontain.display.text import lines
 from nbcontain.display.values import Kind
 from nbcontain.display.view import View, update
@@ -68,6 +68,24 @@ def _has_widgets(modules: Mapping[str, object]) -> bool:
     to load a widget manager from elsewhere; until then it shows how to, in the place of the HTML beside them."""
     colab = modules.get("google.colab.output")
     return colab is None or getattr(getattr(colab, "_widgets", None), "_installed_url", None) is not None
+
+
+@contextmanager
+def beginning(place: Place | None, begins: tuple[str, str] | None) -> Iterator[None]:
+    """Say in `place` that a container begins, before anything is done for it, and if nothing comes of it, that.
+
+    `begins` is what is known of it, a name and small print; without, nothing is said.
+    """
+    if place is None or begins is None:
+        yield
+        return
+    place.name, place.about = begins
+    place.say(begun_picture("run", place.name, "", place.about))
+    try:
+        yield
+    except BaseException:
+        place.show(snapshot(begun_picture("run", place.name, "failed", place.about)))
+        raise
 
 
 def is_attended(ip: object) -> bool:

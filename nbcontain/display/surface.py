@@ -36,17 +36,22 @@ class Place:
     """
 
     def __init__(self, prepare: Callable[[], Any] = lambda: None, begins: tuple[str, str] = ("", "")) -> None:
-        self._prepare = prepare
+        self.prepare = prepare
         self.name, self.about = begins
         """What is beginning, if that is known better than by its task's name; and small print."""
         self._handle: Any = None
         self._widget: Any = None
 
-    def open(self, picture: Picture) -> None:
+    def say(self, picture: Picture) -> None:
         """Show this in the current cell."""
         self._handle = display(snapshot(picture))
+
+    def open(self, picture: Picture) -> None:
+        """Show this, if nothing is shown yet, and prepare for what will be."""
+        if self._handle is None:
+            self.say(picture)
         with suppress(ImportError):  # widgets are not installed
-            self._widget = self._prepare()
+            self._widget = self.prepare()
 
     def show(self, bundle: dict[str, Any]) -> Any:
         """Put this there, once: afterwards, and where it never was opened, it gets an output of its own. The handle."""

@@ -17,7 +17,8 @@ class Column:
     """A column: its title, how a value of it is written, and its look.
 
     "num" is set right, "code" in a fixed width, "words" wraps between words, "wide" anywhere, "graph" is drawn
-    as a bar beside the column's largest value, in "tree" blanks stay where they are, and "mark" is one of + ~ −.
+    as a bar beside the column's largest value, or is a text that is one already, in "tree" blanks stay where they are,
+    and "mark" is a sign or letter.
     """
 
     title: str
@@ -125,11 +126,11 @@ NOBODY: Watched = Watched((), ())
 
 
 def _cells(column: Column, values: Sequence[Any]) -> list[str]:
-    if column.look == "graph":
-        sizes = [float(value or 0) for value in values]
-        most = max(sizes, default=0.0)
-        return [words.bar(size, most) for size in sizes]
     show = column.show
+    if column.look == "graph":
+        most = max((float(value or 0) for value in values if not isinstance(value, str)), default=0.0)
+        return [visible(show(value)) if isinstance(value, str) else words.bar(float(value or 0), most)
+                for value in values]  # fmt: skip
     return [visible("" if value is None else show(value)) for value in values]
 
 

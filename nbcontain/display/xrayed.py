@@ -113,7 +113,7 @@ def _tables(xray: Xray, before: Meters | None) -> Iterator[tuple[str, Table]]:
           each.outside, each.inside) for each in xray.namespaces],
         f"{own} of its own, {len(xray.namespaces) - own} shared", title="namespaces",
     )  # fmt: skip
-    yield "limits", Table(("", "USED", "LIMIT", Column("", look="code")), _meters(xray.meters, before),
+    yield "limits", Table(("", "USED", "LIMIT", Column("", look="graph")), _meters(xray.meters, before),
                           xray.meters.why and f"limits: {xray.meters.why}", title="control group")  # fmt: skip
     rights = [(name, "kept", CAPABILITY_WORDS.get(name, "")) for name in xray.kept]
     rights += [(name, "dropped", CAPABILITY_WORDS.get(name, "")) for name in xray.dropped]
@@ -163,8 +163,14 @@ def _meters(now: Meters, before: Meters | None) -> list[tuple[str, str, str, str
     cpu = f"{percent:.0f} %" if percent is not None else f"{now.cpu_s:.1f} s so far"
     most = now.cpus * 100 if now.cpus else None
     return [
-        ("memory", size(now.memory), size(now.memory_limit) or "none", bar(now.memory, now.memory_limit or 0, 16)),
+        ("memory", size(now.memory) + _share(now.memory, now.memory_limit), size(now.memory_limit) or "none",
+         bar(now.memory, now.memory_limit or 0, 16)),
         ("processors", cpu, f"{now.cpus:g} of them" if now.cpus else "none", bar(percent or 0, most or 0, 16)),
-        ("processes", str(now.processes), str(now.processes_limit or "none"),
-         bar(now.processes, now.processes_limit or 0, 16)),
+        ("processes", str(now.processes) + _share(now.processes, now.processes_limit),
+         str(now.processes_limit or "none"), bar(now.processes, now.processes_limit or 0, 16)),
     ]  # fmt: skip
+
+
+def _share(amount: float, limit: float | None) -> str:
+    """How much of a limit that is, in words."""
+    return f" ({100 * amount / limit:.0f} %)" if limit else ""

@@ -18,7 +18,7 @@ from nbcontain.channel import connect
 from nbcontain.errors import NbcontainError
 from nbcontain.linux import starts
 from nbcontain.network.records import Records
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.store.layout import Layout
 
 _WORKER = "worker"
@@ -59,7 +59,7 @@ def clear(layout: Layout, here: str, lived_in: Collection[str]) -> None:
         for name in others:
             place = layout.network_places / name
             if _is_free(place / _WORKER) and not [each for each in _directories(place) if not _is_over(each)]:
-                files.remove_tree(place)
+                removal.remove_tree(place)
     finally:
         os.close(lock)
 
@@ -73,7 +73,7 @@ def leave(layout: Layout, here: str) -> None:
         time.sleep(0.005)
     # It is held from here to this process's end.
     if files.try_lock(layout.network_places / "lock") is not None and all(map(_is_free, others)):
-        files.remove_tree(place)
+        removal.remove_tree(place)
 
 
 def _directories(place: Path) -> list[Path]:

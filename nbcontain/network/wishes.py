@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from nbcontain.errors import UsageError
@@ -44,16 +44,16 @@ class Words(Protocol):
 
 
 def wish(
-    said: Words, image_ports: Sequence[str], hosts: Sequence[tuple[str, str]], default: str
+    said: Words, image_ports: Sequence[str], hosts: Sequence[tuple[str, str]], default: Callable[[], str]
 ) -> tuple[Wish, tuple[str, ...]]:
     """What a container is to have of networks, and what of what was said will not be. Raises UsageError.
 
-    `default` is the network of who names none; `image_ports` are the image's EXPOSE, `hosts` what --add-host said.
+    `default` gives the network of who names none; `image_ports` are the image's EXPOSE, `hosts` what --add-host said.
     """
     texts = (said.network,) if isinstance(said.network, str) else said.network
-    found = [words.attachment(each) for each in texts if each] or [Attachment(default)]
+    found = [words.attachment(each) for each in texts if each] or [Attachment("default")]
     mode = "none" if found[0].network == "null" else found[0].network
-    mode = default if mode == "default" else mode
+    mode = default() if mode == "default" else mode
     found[0] = replace(found[0], network=mode)
     is_alone = mode in _ALONE or mode.startswith(JOINED)
     if len(found) > 1 and any(each.network in _ALONE or each.network.startswith(JOINED) for each in found):

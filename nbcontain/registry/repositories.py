@@ -22,7 +22,7 @@ from pathlib import Path
 from nbcontain.errors import BadDigest, DigestMismatch
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.strict_json import load
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.values import dataclass, field
 
 MANIFEST_LIMIT_BYTES = 4 << 20
@@ -222,7 +222,7 @@ class Repositories:
     def sweep(self) -> None:
         """Remove blobs that no manifest needs, and uploads. Only while nobody pushes: at the start."""
         if (self.root / "uploads").exists():
-            files.remove_tree(self.root / "uploads")
+            removal.remove_tree(self.root / "uploads")
         lost: set[Digest] = set()
         for repository in self.names():
             needed = {blob for each in self.manifests(repository) for blob in Contents.parse(each.data).blobs}

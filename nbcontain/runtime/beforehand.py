@@ -14,7 +14,7 @@ from contextlib import suppress
 from nbcontain.linux import loopback, mount_options, syscalls
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
-from nbcontain.runtime import devices, isolation, namespaces, roots
+from nbcontain.runtime import devices, furniture, isolation, namespaces, roots
 from nbcontain.runtime.annotations import PART
 from nbcontain.runtime.messages import Message
 from nbcontain.runtime.rungs import Rung
@@ -42,7 +42,7 @@ class Beforehand:
         """CLONE_NEW… of the namespaces that init has left."""
         self.has_devices = False
         """The usual devices are in the one for /dev."""
-        self.furniture: isolation.Furniture | None = None
+        self.furniture: furniture.Furniture | None = None
         """The root, and what has been mounted into it."""
         self._ready: dict[Mount, int] = {}
         """Mounts that exist already, each empty and nobody's yet, by what they are."""
@@ -61,7 +61,7 @@ class Beforehand:
         for mount in USUAL:
             # An ordinary user may not, before there is a mount namespace of the container's own.
             with suppress(OSError):
-                self._ready[mount] = isolation.new(mount, mount_options.parse(mount.options, PART))
+                self._ready[mount] = furniture.new(mount, mount_options.parse(mount.options, PART))
         dev = self._ready.get(USUAL[1], -1)
         if dev >= 0 and not devices.make_nodes(_directory(dev)):
             os.close(self._ready.pop(USUAL[1]))
@@ -121,13 +121,13 @@ class Beforehand:
         self.left = namespaces.late(spec.linux) & ~syscalls.CLONE_NEWCGROUP
         roots.leave(spec, self.left & ~self.enter(self.left))
         self._take(spec)
-        for number, mount in enumerate(isolation.fitted(spec)):
+        for number, mount in enumerate(furniture.fitted(spec)):
             options = mount_options.parse(mount.options, PART)
             if number in self._mounts or mount.type not in _OWN or options.is_bind:
                 continue
             # What cannot be made now is tried again, and told of, in its turn.
             with suppress(OSError):
-                self._mounts[number] = made_now = isolation.new(mount, options)
+                self._mounts[number] = made_now = furniture.new(mount, options)
                 if mount.destination == "/dev" and mount.type == "tmpfs" and "nodev" not in mount.options:
                     self.has_devices = devices.make_nodes(_directory(made_now))
         self.spec = spec
@@ -141,7 +141,7 @@ class Beforehand:
 
     def _take(self, spec: Spec) -> None:
         """What any container may want, for this one; what it does not want goes."""
-        for number, mount in enumerate(isolation.fitted(spec)):
+        for number, mount in enumerate(furniture.fitted(spec)):
             fd = self._ready.pop(mount, -1)
             if fd >= 0:
                 self._mounts[number] = fd
@@ -154,7 +154,7 @@ class Beforehand:
     def _make_root(self, message: Message) -> None:
         assert self.spec is not None
         root_fd = isolation.mount_root(spec_codec.mounts_from_json(message["rootfs"]), volatile=message["volatile"])
-        self.furniture = isolation.Furniture(root_fd, self.spec)
+        self.furniture = furniture.Furniture(root_fd, self.spec)
         self.furniture.begin(self._mounts, has_devices=self.has_devices)
 
 

@@ -21,7 +21,7 @@ from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.store import files, holds
-from nbcontain.store.aside import set_aside
+from nbcontain.store.removal import set_aside
 from nbcontain.values import asdict, dataclass, field, replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import

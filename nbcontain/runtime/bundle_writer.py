@@ -18,7 +18,7 @@ from nbcontain.runtime.annotations import USERNS, WAY_OUT, WITHIN
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, info_to_json
 from nbcontain.runtime.filters import filter_of
 from nbcontain.runtime.hosts import HOSTS, network_files
-from nbcontain.store import files, together
+from nbcontain.store import files, removal, together
 from nbcontain.values import replace
 
 Put = Callable[[ContainerInfo, AbstractContextManager[object]], None]
@@ -58,17 +58,19 @@ def write(
             files.replace(path / "container.json", data, under=under)
             return
         with under:
-            files.write_new(path / "container.json", data)
+            files.write_new(f"{path}/container.json", data)
 
     try:
         with files.disk(path):
             bundle.lock()
-            files.make_new_directory(path / "rootfs")
+            files.make_new_directory(f"{path}/rootfs")
             # Whoever follows may do so from now on.
-            files.write_new(path / "journal.jsonl", b"")
-            shown = {**network_files(_name_of(spec), spec.annotations.get(HOSTS, "")), **(more or {})}
+            files.write_new(f"{path}/journal.jsonl", b"")
+            is_shared = "network" not in spec.linux.namespaces
+            shown = network_files(_name_of(spec), spec.annotations.get(HOSTS, ""), shares_network=is_shared)
+            shown |= more or {}
             for name, data in shown.items():
-                files.write_new(path / name, data, 0o644)
+                files.write_new(f"{path}/{name}", data, 0o644)
             own = {
                 "config.json": (spec_text or spec_codec.spec_to_text(spec)).encode(),
                 "rootfs.json": json.dumps(spec_codec.mounts_to_json(rootfs)).encode(),
@@ -76,7 +78,7 @@ def write(
                 **({"answers.bpf": answers} if answers else {}),
             }
             for name, data in own.items():
-                files.write_new(path / name, data)
+                files.write_new(f"{path}/{name}", data)
             if keep:
                 together.sync(path, (*shown, *own))
                 # The names before the one that says that all of them are there.
@@ -85,7 +87,7 @@ def write(
             return Bundle(path, naming(info, put), bundle.lock_fd)
     except BaseException:
         bundle.unlock()
-        files.remove_tree(path)
+        removal.remove_tree(path)
         raise
 
 

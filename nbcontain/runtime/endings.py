@@ -16,8 +16,8 @@ from nbcontain.runtime import births, contained, namespaces, rungs
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.calls import be_program, begin_limits, ids_of, remove_as_root
 from nbcontain.runtime.restarts import Policy, delay_s
-from nbcontain.store import files
-from nbcontain.store.aside import Aside, set_aside
+from nbcontain.store import removal
+from nbcontain.store.removal import Aside, set_aside
 from nbcontain.values import replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -123,7 +123,7 @@ def _remove(ids: IdMap, rung: str, path: Path) -> None:
     until = time.monotonic() + _LET_GO_S
     while True:
         try:
-            files.remove_tree(path)
+            removal.remove_tree(path)
         except PermissionError:
             remove_as_root(ids, path, rung)
         if not path.exists() or time.monotonic() > until:

@@ -18,6 +18,7 @@ from nbcontain.runtime import hosts, limits, sharing
 from nbcontain.runtime.annotations import DEFAULT_PATH, GROUPS, REAPER, USER
 from nbcontain.runtime.confinement import ConfinementOptions, confinement
 from nbcontain.runtime.grants import GrantOptions, device_rules, devices, groups, oom_score, sysctls
+from nbcontain.runtime.hosts import NETWORK_FILES
 from nbcontain.runtime.lifetimes import LifeOptions
 from nbcontain.runtime.mounts import MountOptions
 from nbcontain.runtime.networking import NetworkOptions, is_own, mode_of
@@ -365,6 +366,5 @@ def _network_mounts(files: Path | None, words: tuple[str, ...]) -> tuple[Mount, 
     if files is None:
         return ()
     return tuple(
-        Mount(f"/etc/{name}", "bind", str(files / name), ("bind", "nosuid", "nodev", *words))
-        for name in ("hosts", "hostname", "resolv.conf")
+        Mount(f"/etc/{name}", "bind", f"{files}/{name}", ("bind", "nosuid", "nodev", *words)) for name in NETWORK_FILES
     )

@@ -14,7 +14,7 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux import confine, mount_options, syscalls, trees
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Mount, Spec
-from nbcontain.runtime import cgroup_mounts, console, devices, hooks, isolation, namespaces, programs
+from nbcontain.runtime import cgroup_mounts, console, devices, furniture, hooks, isolation, namespaces, programs
 from nbcontain.runtime.annotations import PART
 from nbcontain.runtime.messages import Channel, Listener, Message, describe
 from nbcontain.runtime.rungs import Rung
@@ -159,21 +159,21 @@ def _furnish(root_fd: int, spec: Spec, opened: Mapping[int, int]) -> None:
     for number, mount in enumerate(spec.mounts):
         options = mount_options.parse(mount.options, PART)
         path = "/" + os.path.normpath(mount.destination).lstrip("/")
-        place = isolation.Place(root_fd, path, isolation.may_be_covered(path))
+        place = furniture.Place(root_fd, path, furniture.may_be_covered(path))
         if path == "/dev":
             has_devices, is_own = True, mount.type != "bind" and not options.is_bind
         if mount.type == "cgroup":
             own = "cgroup" in spec.linux.namespaces
             mount_fd, within = cgroup_mounts.tree(mount, options, has_own=own)
-            isolation.mount_into(place, replace(mount, options=()), made, kernel_devices, mount_fd)
+            furniture.mount_into(place, replace(mount, options=()), made, kernel_devices, mount_fd)
             cgroup_mounts.fill(root_fd, path, within, options)
         elif path == "/dev" and is_own:
             # Read-only, if that is said, when the nodes are there.
             writable = replace(mount, destination=path, options=tuple(each for each in mount.options if each != "ro"))
-            isolation.mount_into(place, _labelled(writable, spec), made, kernel_devices, -1)
+            furniture.mount_into(place, _labelled(writable, spec), made, kernel_devices, -1)
             devices.make_usual(devices.opened(root_fd), by_binding=by_binding or "nodev" in mount.options)
         else:
-            isolation.mount_into(
+            furniture.mount_into(
                 place, _labelled(replace(mount, destination=path), spec), made, kernel_devices, opened.get(number, -1)
             )
     if not has_devices:
@@ -187,7 +187,7 @@ def _furnish(root_fd: int, spec: Spec, opened: Mapping[int, int]) -> None:
             dev = trees.open_in(root_fd, "/dev")
             syscalls.mount_setattr(dev, syscalls.MOUNT_ATTR_RDONLY)
             os.close(dev)
-    isolation.restrict(root_fd, spec)
+    furniture.restrict(root_fd, spec)
 
 
 def _labelled(mount: Mount, spec: Spec) -> Mount:

@@ -19,7 +19,7 @@ from nbcontain.linux.cgroups import Group, Tree
 from nbcontain.linux.starts import start_of, start_time
 from nbcontain.oci import spec_codec, strict_json
 from nbcontain.oci.spec import Spec
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.values import asdict, dataclass, field
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -82,7 +82,7 @@ class Place:
 
     def remove(self) -> None:
         with suppress(FileNotFoundError):
-            files.remove_tree(self.path)
+            removal.remove_tree(self.path)
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from nbcontain.runtime import identity, isolation, stage
 from nbcontain.runtime.annotations import GROUPS, OF, PART, REAPER, USER
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.values import replace
 
 OWN = ("", "nbcontain", "nbcontain-runtime")
@@ -129,7 +129,7 @@ def _create_and_start(bundle: Bundle, channel: Channel) -> None:
             syscalls.umount("/sys/fs/cgroup/unified", syscalls.MNT_DETACH)
     root_fd = isolation.mount_root(bundle.rootfs, volatile=message["volatile"])
     # Of a run before.
-    files.remove_tree(place)
+    removal.remove_tree(place)
     files.make_directory(place, durable=False)
     document = _document(spec, root_fd, os.readlink(f"/proc/self/fd/{root_fd}"), bundle.info.runtime)
     files.write_new(place / "config.json", json.dumps(document).encode(), durable=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nbcontain.linux import trees
 from nbcontain.runtime import rungs
-from nbcontain.store import files, layers, ring
+from nbcontain.store import files, layers, removal, ring
 from nbcontain.store.changes import above, same_metadata
 from nbcontain.store.clone import clone
 from nbcontain.store.inventory import Recorder
@@ -260,5 +260,5 @@ def nothing(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
 @function
 def remove_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """Remove a directory of the root."""
-    files.remove_tree(Path(ROOT) / arguments["name"])
+    removal.remove_tree(Path(ROOT) / arguments["name"])
     return {}

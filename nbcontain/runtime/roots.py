@@ -10,6 +10,7 @@ from nbcontain.linux import landlock, syscalls
 from nbcontain.oci.spec import Mount, Process, Spec
 from nbcontain.runtime import isolation, namespaces, secrets, translated, unmounted
 from nbcontain.runtime.console import Console, furnished
+from nbcontain.runtime.furniture import Furniture
 from nbcontain.runtime.rungs import Rung
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -30,7 +31,7 @@ def made_for(
     volatile: bool,
     left: int = 0,
     has_devices: bool = False,
-    begun: isolation.Furniture | None = None,
+    begun: Furniture | None = None,
     place: translated.Place | None = None,
 ) -> tuple[list[str], Console | None, secrets.Hidden]:
     """Init: make the container's root and go there. Gives what had to be made, its terminal, and what it is told.
@@ -64,7 +65,7 @@ def made_for(
         root_fd = isolation.mount_root(bundle.rootfs, volatile=volatile)
     if spec.linux.sysctl:
         isolation.set_knobs(spec.linux.sysctl)
-    furniture = begun or isolation.Furniture(root_fd, spec)
+    furniture = begun or Furniture(root_fd, spec)
     made = furniture.finish(secrets.files(str(bundle.path / "rootfs"), hidden), opened, has_devices=has_devices)
     if spec.process.terminal:
         terminal = furnished(root_fd, spec.process.console_size)

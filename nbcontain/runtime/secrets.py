@@ -28,7 +28,7 @@ class SecretFile:
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """What one step is told. A mount of the type `isolation.DETACHED` says by number where a file appears."""
+    """What one step is told. A mount of the type `furniture.DETACHED` says by number where a file appears."""
 
     files: tuple[SecretFile, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -16,7 +16,7 @@ from nbcontain.errors import SetupFailed
 from nbcontain.linux import mount_options, syscalls, trees
 from nbcontain.linux.idmap import IdMap
 from nbcontain.oci.spec import Mount, Spec
-from nbcontain.runtime import births, isolation, sources, stage
+from nbcontain.runtime import births, furniture, isolation, sources, stage
 from nbcontain.runtime.annotations import PART
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.messages import Channel
@@ -46,7 +46,7 @@ def opened(bundle: Bundle, spec: Spec, pid: int, *, volatile: bool) -> dict[int,
         for number, mount in enumerate(spec.mounts):
             options = mount_options.parse(mount.options, PART)
             if mount.type == "overlay":
-                found[number] = _tree(user_ns, ids, (mount,), partial(isolation.overlaid, mount, options))
+                found[number] = _tree(user_ns, ids, (mount,), partial(furniture.overlaid, mount, options))
             elif mount.type == "sysfs" and shares_network:
                 found[number] = stage.taken(partial(_make_sysfs, network, options.set), "/sys of a container")[0]
         _lock([number for number in found if not _crosses(spec, number)], found, user_ns)

@@ -17,7 +17,7 @@ from nbcontain.oci.spec import Mount
 from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.calls import call_as_root, remove_as_root
 from nbcontain.runtime.mount_points import SCRATCH, WORK
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.store.layout import Layout
 from nbcontain.store.volumes import Volumes
 
@@ -30,7 +30,7 @@ def release(bundle: Bundle, ids: IdMap) -> None:
 
     def remove_tree(path: Path) -> None:
         try:
-            files.remove_tree(path)
+            removal.remove_tree(path)
         except PermissionError:
             remove_as_root(ids, path, bundle.info.rung)
 

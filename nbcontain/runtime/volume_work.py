@@ -19,7 +19,7 @@ from nbcontain.linux.directories import open_directory
 from nbcontain.linux.idmap import IdMap
 from nbcontain.runtime import identity
 from nbcontain.runtime.rootfs import function
-from nbcontain.store import files, tar
+from nbcontain.store import files, removal, tar
 from nbcontain.store.clone import clone_between, copy_attributes
 from nbcontain.store.layers import tar_of
 from nbcontain.store.pack import Pipe
@@ -42,7 +42,7 @@ def fill_volume(arguments: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     if not os.path.isdir(f"/{FILLING}"):
         if os.listdir(f"/{DATA}"):
             return {"entries": 0}
-        files.remove_tree(Path(f"/{_MAKING}"))
+        removal.remove_tree(Path(f"/{_MAKING}"))
         entries = _copied(arguments["path"], fds)
         if entries is None:
             return {"entries": 0}
@@ -118,7 +118,7 @@ def _take_place(*, alone: bool) -> None:
     finally:
         os.close(source)
         os.close(target)
-    files.remove_tree(Path(f"/{FILLING}"))
+    removal.remove_tree(Path(f"/{FILLING}"))
 
 
 @function
@@ -206,7 +206,7 @@ def empty_scratch(arguments: dict[str, Any], fds: list[int]) -> dict[str, Any]:
                 fd = os.open(f"/{each}/{name}", _DIRECTORY)
                 try:
                     for entry in os.listdir(fd):
-                        files.remove_at(fd, os.fsencode(entry))
+                        removal.remove_at(fd, os.fsencode(entry))
                 finally:
                     os.close(fd)
     return {}

@@ -18,7 +18,7 @@ from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import REF_NAME, Descriptor, Image, Index, Platform
 from nbcontain.oci.indexes import ImageIndex, entry_of
 from nbcontain.oci.reference import Reference
-from nbcontain.store import files, tar
+from nbcontain.store import files, removal, tar
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.tar_writing import header_of
 from nbcontain.values import dataclass, field, replace
@@ -108,7 +108,7 @@ def write_directory(saved: Sequence[Saved], blobs: Blobs, target: Path, told: Ca
             files.set_mode(made, 0o755)
             files.move(made, target)
         finally:
-            files.remove_tree(made)
+            removal.remove_tree(made)
 
 
 def _fill(directory: Path, saved: Sequence[Saved], blobs: Blobs, told: Callable[[int], None]) -> None:

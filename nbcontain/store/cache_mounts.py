@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from nbcontain.oci.digest import Digest
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.store.layout import Layout
 
 Sharing = Literal["shared", "private", "locked"]
@@ -81,7 +81,7 @@ def _prepared(directory: Path, prepare: Callable[[Path], None]) -> Path:
         with files.lock(directory / "making", exclusive=True):
             if not ready.exists():
                 if place.exists():
-                    files.remove_tree(place)
+                    removal.remove_tree(place)
                 files.make_new_directory(place, 0o755)
                 prepare(place)
                 files.write_new(ready, b"")

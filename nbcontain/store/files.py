@@ -14,9 +14,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import TracebackType
 
-from nbcontain.errors import DiskFailed, DiskFull, StoreError
-from nbcontain.linux.directories import open_directory
+from nbcontain.errors import DiskFailed, DiskFull, DiskReadOnly, StoreError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
@@ -24,20 +24,32 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVA
 _TRIES = 1000
 """How often a new directory may be swept away under our hands before it is made: more than that, and there is none."""
 _FREELY = nullcontext()
-_DEEP = 200  # directories that `remove_tree` keeps open at a time
 
 
-@contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Turn the kernel's "no space" and "quota exceeded" inside into DiskFull, and a disk's failing into DiskFailed."""
-    try:
-        yield
-    except OSError as error:
+class disk:  # noqa: N801 - it is called like a function
+    """Turn the kernel's "no space" and "quota exceeded" inside into DiskFull, and a disk's failing into DiskFailed.
+
+    `path` is a directory, or what is in one with `is_inside`. No generator: a start enters some twenty of them.
+    """
+
+    __slots__ = ("_is_inside", "_path")
+
+    def __init__(self, path: Path | str, *, is_inside: bool = False) -> None:
+        self._path, self._is_inside = path, is_inside
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, OSError):
+            return
+        path = os.path.dirname(self._path) if self._is_inside else self._path
         if error.errno in _FULL:
             raise DiskFull(f"no room left in {path}", why=error.strerror or "") from error
         if error.errno in _FAILING:
-            raise DiskFailed(f"the disk under {path} fails", why=error.strerror or "") from error
-        raise
+            kind = DiskReadOnly if error.errno == errno.EROFS else DiskFailed
+            raise kind(f"the disk under {path} fails", why=error.strerror or "") from error
 
 
 def replace(
@@ -48,7 +60,7 @@ def replace(
     Without `durable`, a power cut may leave neither: for what can be recognised as damaged and made again. `under` is
     entered for no longer than the new ones take to be seen, and may refuse them.
     """
-    with disk(path.parent), temporary(path.parent, mode) as (temp, fd):
+    with disk(path, is_inside=True), temporary(path.parent, mode) as (temp, fd):
         write(fd, data)
         if durable:
             sync_file(fd)
@@ -58,9 +70,9 @@ def replace(
             sync_directory(path.parent)
 
 
-def write_new(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = False) -> None:
+def write_new(path: Path | str, data: bytes, mode: int = 0o600, *, durable: bool = False) -> None:
     """Make a file that must not exist yet. Unless `durable`, its bytes are not synced; its name never is."""
-    with disk(path.parent):
+    with disk(path, is_inside=True):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             _set_mode(fd, mode)
@@ -172,7 +184,7 @@ def move(source: Path, target: Path) -> None:
 
 def link(source: Path, target: Path) -> None:
     """A further name of a file, unsynced; what has that name already keeps it."""
-    with disk(target.parent), suppress(FileExistsError):
+    with disk(target, is_inside=True), suppress(FileExistsError):
         os.link(source, target)
 
 
@@ -192,9 +204,9 @@ def make_directory(path: Path, mode: int = 0o700, *, durable: bool = True) -> No
         sync_directory(path.parent)
 
 
-def make_new_directory(path: Path, mode: int = 0o700) -> None:
+def make_new_directory(path: Path | str, mode: int = 0o700) -> None:
     """Make a directory that must not exist yet, with exactly this mode, unsynced."""
-    with disk(path.parent):
+    with disk(path, is_inside=True):
         os.mkdir(path, 0o700)
     if mode != 0o700 or os.lstat(path).st_mode & 0o777 != mode:
         # The process's umask may take away what the owner needs.
@@ -217,7 +229,7 @@ def touch(path: Path) -> None:
 
 def unlink(path: Path) -> bool:
     """Remove a file; False if it was not there."""
-    with disk(path.parent), suppress(FileNotFoundError):
+    with disk(path, is_inside=True), suppress(FileNotFoundError):
         os.unlink(path)
         return True
     return False
@@ -251,7 +263,7 @@ def try_lock(path: Path, *, exclusive: bool = True) -> int | None:
 
 
 def _open_lock(path: Path) -> int:
-    with disk(path.parent):
+    with disk(path, is_inside=True):
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
@@ -271,9 +283,11 @@ def _flock(fd: int, operation: int, path: Path) -> None:
 
 def rewrite(path: Path, data: bytes) -> None:
     """Other bytes in the same file, for whoever has it mounted: a reader may see the middle of it."""
-    with disk(path.parent), os.fdopen(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "wb", 0) as file:
-        write(file.fileno(), data)
-        file.truncate(len(data))
+    with disk(path, is_inside=True):
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(fd, "wb", 0) as file:
+            write(fd, data)
+            file.truncate(len(data))
 
 
 def read(path: Path | str, limit: int) -> bytes:
@@ -300,94 +314,6 @@ def names(directory: Path) -> list[str]:
         return sorted(name for name in os.listdir(directory) if not name.startswith("."))
     except FileNotFoundError:
         return []
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a tree without ever following a symlink; idempotent. Raises PermissionError at what others own.
-
-    Works on file descriptors, however deep the tree is: what lies too deep is first moved up. On NFS, what somebody has
-    open stays under a name like `.nfs0001` until it is closed, and so does what is above it: for the next sweep.
-    """
-    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            remove_at(parent, os.fsencode(path.name))
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
-            # Such a name came while its directory was emptied.
-            remove_at(parent, os.fsencode(path.name))
-    except OSError as error:
-        if error.errno != errno.EBUSY or not os.fsencode(error.filename or "").startswith(b".nfs"):
-            raise
-    finally:
-        os.close(parent)
-
-
-def remove_at(parent: int, name: bytes) -> None:
-    """Remove whatever `name` is in the open directory `parent`; idempotent."""
-    try:
-        os.rmdir(name, dir_fd=parent)
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        os.unlink(name, dir_fd=parent)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        _remove_directory(parent, name, [])
-
-
-def _remove_directory(parent: int, name: bytes, above: list[int]) -> None:
-    """Remove `name` in `parent`; `above` are the open directories of this tree, topmost first."""
-    try:
-        fd = _open_to_remove(parent, name)
-    except FileNotFoundError:
-        # Somebody else removes the same tree: a sweep, or the twin of this call.
-        return
-    above.append(fd)
-    try:
-        while True:
-            moved = _empty_directory(fd, above)
-            if not moved:
-                break
-    finally:
-        above.pop()
-        os.close(fd)
-    with suppress(FileNotFoundError):
-        os.rmdir(name, dir_fd=parent)
-
-
-def _empty_directory(fd: int, above: list[int]) -> bool:
-    """Remove everything in `fd`; True if something from below was moved in here meanwhile (only at the top)."""
-    found = False
-    with os.scandir(fd) as entries:
-        children = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_directory in children:
-        found = True
-        if not is_directory:
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=fd)
-        elif len(above) < _DEEP:
-            _remove_directory(fd, name, above)
-        else:
-            os.rename(name, f".deep-{os.urandom(8).hex()}".encode(), src_dir_fd=fd, dst_dir_fd=above[0])
-    return found and len(above) == 1
-
-
-def _open_to_remove(parent: int, name: bytes) -> int:
-    """A directory we own may forbid us to list or change it; then it is told otherwise."""
-    try:
-        fd = open_directory(name, parent)
-    except PermissionError:
-        # Between these two lines nobody else writes here: the tree is ours alone and about to go.
-        os.chmod(name, 0o700, dir_fd=parent)
-        return open_directory(name, parent)
-    status = os.fstat(fd)
-    if status.st_mode & 0o300 != 0o300:
-        with suppress(PermissionError):
-            os.fchmod(fd, 0o700)
-    return fd
 
 
 # --- what the kernel is asked, one function each: the place where tests stop the world ------------
@@ -445,5 +371,5 @@ def sync_file(fd: int) -> None:
 
 
 def _rename(source: Path, target: Path) -> None:
-    with disk(target.parent):
+    with disk(target, is_inside=True):
         os.rename(source, target)

@@ -103,6 +103,11 @@ class Images:
         """Every name of the image with this manifest."""
         return [name for name, entry in self._listed() if name is not None and entry.digest.hex == digest.hex]
 
+    def is_named(self, digest: Digest, reference: Reference) -> bool:
+        """Whether the image with this manifest has this name, or is one of the index that has it."""
+        entries = self._spread(entry for _, entry in self._now().by_name(reference))
+        return any(entry.digest.hex == digest.hex for entry in entries)
+
     def child(self, entry: Descriptor) -> Image | None:
         """The image that one entry of an index names; None where it is not here as a whole, or no image."""
         if entry.media_type not in _MANIFESTS:
@@ -390,9 +395,11 @@ class Images:
 
         names = sorted({name.familiar for entry in self._raw_entries() if (name := name_of(entry)) is not None})
         by_short = {name.removesuffix(":latest"): name for name in names} | {name: name for name in names}
-        close = [by_short[match] for match in get_close_matches(text, by_short, n=3, cutoff=0.6)]
+        # What all names have in common makes none like another.
+        short = text.removesuffix(":latest")
+        close = [by_short[match] for match in get_close_matches(short, by_short, n=3, cutoff=0.6)]
         if close:
-            hint = f"Did you mean {' or '.join(dict.fromkeys(close))}?"
+            hint = f"did you mean {' or '.join(dict.fromkeys(close))}?"
         elif names:
             hint = f"Here are: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 from nbcontain.errors import StoreError
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 FORMAT_VERSION = "1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shelf:
     """Where the snapshots of one kind are: overlayfs' layers, or whole trees."""
 
     root: Path
 
-    @property
+    @cached_property
     def lock(self) -> Path:
         """Held while a committed snapshot loses its name, or is marked as written out."""
         return self.root.with_name(f"{self.root.name}.lock")
@@ -30,7 +31,7 @@ class Shelf:
         """A committed snapshot: `parent` (chain ID of the one below, if any), `fs/`, and `owners` if need be."""
         return self.root / name.hex
 
-    @property
+    @cached_property
     def actives(self) -> Path:
         return self.root / "active"
 
@@ -39,7 +40,7 @@ class Shelf:
         return self.actives / key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """The store's directory, seen as names. All paths are absolute."""
 
@@ -62,42 +63,42 @@ class Layout:
             hint="export NBCONTAIN_ROOT=/some/directory of yours",
         )
 
-    @property
+    @cached_property
     def version(self) -> Path:
         return self.root / "version"
 
-    @property
+    @cached_property
     def lock(self) -> Path:
         """Held shared by users of things, exclusive by gc."""
         return self.root / "lock"
 
-    @property
+    @cached_property
     def index_lock(self) -> Path:
         """Held by whoever changes index.json."""
         return self.root / "index.lock"
 
     # --- OCI image layout (image-spec image-layout.md) ---
 
-    @property
+    @cached_property
     def oci(self) -> Path:
         return self.root / "oci"
 
-    @property
+    @cached_property
     def oci_layout(self) -> Path:
         return self.oci / "oci-layout"
 
-    @property
+    @cached_property
     def index(self) -> Path:
         return self.oci / "index.json"
 
-    @property
+    @cached_property
     def blobs(self) -> Path:
         return self.oci / "blobs"
 
     def blob(self, digest: Digest) -> Path:
         return self.blobs / digest.algorithm / digest.hex
 
-    @property
+    @cached_property
     def ingest(self) -> Path:
         """Blobs on their way, each locked by who fetches it; what is there without a lock can be gone on with."""
         return self.root / "ingest"
@@ -107,24 +108,24 @@ class Layout:
 
     # --- snapshots ---
 
-    @property
+    @cached_property
     def overlays(self) -> Shelf:
         """Layers as overlayfs wants them; an active one is its upper directory."""
         return Shelf(self.snapshots)
 
-    @property
+    @cached_property
     def trees(self) -> Shelf:
         """Whole trees, where no overlay can be; an active one is a copy of what it stands on."""
         return Shelf(self.root / "trees")
 
-    @property
+    @cached_property
     def snapshots(self) -> Path:
         return self.root / "snapshots"
 
     def snapshot(self, name: ChainID) -> Path:
         return self.overlays.snapshot(name)
 
-    @property
+    @cached_property
     def actives(self) -> Path:
         return self.overlays.actives
 
@@ -133,7 +134,7 @@ class Layout:
 
     # --- the rest ---
 
-    @property
+    @cached_property
     def cache(self) -> Path:
         return self.root / "cache"
 
@@ -144,7 +145,7 @@ class Layout:
         """Locked by whoever makes what that key stands for; swept like all that is temporary."""
         return self.tmp / f".tmp-{key.hex}"
 
-    @property
+    @cached_property
     def builds(self) -> Path:
         """The last build of each name."""
         return self.root / "builds"
@@ -152,7 +153,7 @@ class Layout:
     def build_record(self, name: Digest) -> Path:
         return self.builds / f"{name.hex}.json"
 
-    @property
+    @cached_property
     def cache_mounts(self) -> Path:
         """What RUN --mount=type=cache keeps."""
         return self.root / "mounts"
@@ -161,17 +162,17 @@ class Layout:
         """One such directory: `lock`, `making`, `ready`, and `fs/` once it is."""
         return self.cache_mounts / f"{name.hex}-{number}"
 
-    @property
+    @cached_property
     def downloads(self) -> Path:
         """What ADD fetched: files by their digest, and what is known of each URL."""
         return self.root / "downloads"
 
-    @property
+    @cached_property
     def contexts(self) -> Path:
         """What is known of the files of contexts that take a while to read."""
         return self.root / "contexts"
 
-    @property
+    @cached_property
     def volumes(self) -> Path:
         return self.root / "volumes"
 
@@ -179,16 +180,16 @@ class Layout:
         """One volume: `volume.json`, `lock`, `_data/` with its files, and `filling/` if a copy was cut off."""
         return self.volumes / name
 
-    @property
+    @cached_property
     def containers(self) -> Path:
         return self.root / "containers"
 
-    @property
+    @cached_property
     def events(self) -> Path:
         """What happened to all that is here, of late: docker's events."""
         return self.root / "events" / "events.jsonl"
 
-    @property
+    @cached_property
     def names_lock(self) -> Path:
         """Held while a container's name is chosen and its bundle written, so that names stay unique."""
         return self.root / "names.lock"
@@ -197,7 +198,7 @@ class Layout:
         """One container's bundle (runtime-spec bundle.md)."""
         return self.containers / container_id
 
-    @property
+    @cached_property
     def networks(self) -> Path:
         """The networks: a file each, by id. `sandboxes/` says who is on them, `run/` is their processes'."""
         return self.root / "networks"
@@ -205,7 +206,7 @@ class Layout:
     def network(self, network_id: str) -> Path:
         return self.networks / f"{network_id}.json"
 
-    @property
+    @cached_property
     def network_sandboxes(self) -> Path:
         """Who is on networks now, by container: addresses, ports, names of kernel objects. Void without its lock."""
         return self.networks / "sandboxes"
@@ -213,7 +214,7 @@ class Layout:
     def network_sandbox(self, container_id: str) -> Path:
         return self.network_sandboxes / f"{container_id}.json"
 
-    @property
+    @cached_property
     def network_places(self) -> Path:
         """The networks' processes, a directory for each network namespace that they serve; `lock` guards all."""
         return self.networks / "run"
@@ -225,22 +226,22 @@ class Layout:
         """
         return self.network_places / place / name
 
-    @property
+    @cached_property
     def registry(self) -> Path:
         """What our own registry keeps, which is as far from the images here as a registry elsewhere."""
         return self.root / "registry"
 
-    @property
+    @cached_property
     def host_facts(self) -> Path:
         """What this machine allows, as last tried; void after a reboot."""
         return self.root / "host.json"
 
-    @property
+    @cached_property
     def tmp(self) -> Path:
         """Directories locked by their makers; what can be locked is rubbish."""
         return self.root / "tmp"
 
-    @property
+    @cached_property
     def quarantine(self) -> Path:
         """What `system check --repair` took out of use without destroying it."""
         return self.root / "quarantine"

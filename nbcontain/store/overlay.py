@@ -89,7 +89,7 @@ class OverlaySnapshotter(Snapshotter):
         """A layer is unpacked into an empty directory."""
 
     def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> None:
-        files.make_new_directory(directory / "work")
+        files.make_new_directory(f"{directory}/work")
 
     def _settle_under(self, directory: Path, parent: ChainID | None) -> None:
         self._settling.settle(each.parent for each in self.chain(parent))
@@ -101,7 +101,7 @@ class OverlaySnapshotter(Snapshotter):
         lowers = self.chain(parent)
         if not lowers:
             return bind(directory / "fs", "rw")
-        return (self._overlay(lowers, f"upperdir={directory / 'fs'}", f"workdir={directory / 'work'}"),)
+        return (self._overlay(lowers, f"upperdir={directory}/fs", f"workdir={directory}/work"),)
 
     def _overlay(self, lowers: tuple[Path, ...], *more: str) -> Mount:
         # What the kernel turns on by itself would leave marks in the upper directory that are no OCI layer's.

@@ -63,7 +63,7 @@ class Settling:
         if os.path.exists(f"{directory}/{_SYNCED}"):
             return True
         try:
-            text = files.read(directory / _BOOT, 128)
+            text = files.read(f"{directory}/{_BOOT}", 128)
         except (OSError, StoreError):
             return False
         boot = boot_id()

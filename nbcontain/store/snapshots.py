@@ -25,11 +25,11 @@ from nbcontain.oci.codec import LAYER_LIMIT
 from nbcontain.oci.digest import ChainID, Digest, chain_ids
 from nbcontain.oci.image import Layer
 from nbcontain.oci.spec import Mount
-from nbcontain.store import files, together
-from nbcontain.store.aside import set_aside
+from nbcontain.store import files, removal, together
 from nbcontain.store.inventory import INVENTORY
 from nbcontain.store.layout import Layout, Shelf
 from nbcontain.store.owners import LIMIT_BYTES
+from nbcontain.store.removal import set_aside
 from nbcontain.store.settling import Settling, Witness
 from nbcontain.values import dataclass, field
 
@@ -157,7 +157,15 @@ class Snapshotter(ABC):
 
     def has_all(self, layers: Sequence[Layer]) -> bool:
         """Whether there is a snapshot for every layer of this stack, lowest first."""
-        return all(map(self.exists, chain_ids(layer.diff_id for layer in layers)))
+        below: ChainID | None = None
+        try:
+            for name in chain_ids(layer.diff_id for layer in layers):
+                if not self.holds(name) or self.parent(name) != below:
+                    return False
+                below = name
+        except StoreError:  # nobody knows what it lies on
+            return False
+        return True
 
     def publish(self, directory: Path, name: ChainID, witness: Witness | None = None) -> bool:
         """Make a finished directory that snapshot; False if a twin has the name already. Closes the witness."""
@@ -235,8 +243,8 @@ class Snapshotter(ABC):
                 raise InUse(f"the snapshot {key} exists already") from error
             try:
                 # The parent first: a directory without it is known to be a crash's leftover.
-                files.write_new(directory / "parent", parent_bytes(parent))
-                files.make_new_directory(directory / "fs", 0o755)
+                files.write_new(f"{directory}/parent", parent_bytes(parent))
+                files.make_new_directory(f"{directory}/fs", 0o755)
                 self._furnish(directory, parent, for_programs=for_programs)
                 if durable:
                     together.sync(directory, ["parent"])
@@ -330,7 +338,7 @@ class Snapshotter(ABC):
     def remove_tree(self, path: Path) -> None:
         """Remove a tree of the store, with the help of the others' ids where that takes them."""
         try:
-            files.remove_tree(path)
+            removal.remove_tree(path)
         except PermissionError:
             self._remove_tree(path)
 
@@ -357,7 +365,7 @@ class Snapshotter(ABC):
 
     def _read_parent(self, directory: Path) -> ChainID | None:
         try:
-            text = files.read(directory / "parent", 256).decode("ascii")
+            text = files.read(f"{directory}/parent", 256).decode("ascii")
             if text == "scratch\n":
                 return None
             if text.endswith("\n"):

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from nbcontain.errors import StoreError, WrongFormatVersion
 from nbcontain.oci import codec
 from nbcontain.oci.image import Index
-from nbcontain.store import events_log, files
+from nbcontain.store import events_log, files, removal
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.builds import BuildRecords
 from nbcontain.store.cache import BuildCache
@@ -76,7 +76,7 @@ class Store:
     def open(
         cls,
         root: Path,
-        remove_tree: Callable[[Path], None] = files.remove_tree,
+        remove_tree: Callable[[Path], None] = removal.remove_tree,
         userxattr: bool = False,
         *,
         driver: Callable[[], Driver] = lambda: "overlay",

@@ -8,7 +8,7 @@ import stat
 from nbcontain.errors import BadArchive
 from nbcontain.linux.directories import open_directory
 from nbcontain.oci.digest import DiffID, Digest
-from nbcontain.store import files, tar
+from nbcontain.store import removal, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.inventory import Recorder
 from nbcontain.store.metadata import Metadata
@@ -270,7 +270,7 @@ class Target:
             return False
         if is_directory or stat.S_ISLNK(status.st_mode):
             self._forget()
-        files.remove_at(parent, leaf)
+        removal.remove_at(parent, leaf)
         if is_whiteout(status) and entry.kind == tar.DIRECTORY:
             # The whiteout hid a directory of below; the new one must not show its content.
             os.mkdir(leaf, 0o700, dir_fd=parent)

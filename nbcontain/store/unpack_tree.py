@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from nbcontain.errors import BadArchive
-from nbcontain.store import files
+from nbcontain.store import removal
 from nbcontain.store.owners import Ledger
 from nbcontain.store.unpack import Ids, Target
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, join
@@ -52,7 +52,7 @@ class TreeTarget(Target):
         try:
             # Some of what is open may be in there.
             self._forget()
-            files.remove_at(place, name)
+            removal.remove_at(place, name)
         finally:
             os.close(place)
 
@@ -72,6 +72,6 @@ class TreeTarget(Target):
                     if child in self._own:
                         waiting.append(child)
                     else:
-                        files.remove_at(place, name)
+                        removal.remove_at(place, name)
             finally:
                 os.close(place)

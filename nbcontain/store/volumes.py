@@ -16,9 +16,9 @@ from types import MappingProxyType
 
 from nbcontain.errors import BadDocument, InUse, StoreError, UsageError, VolumeNotFound, did_you_mean
 from nbcontain.oci.strict_json import Fields
-from nbcontain.store import files
-from nbcontain.store.aside import set_aside
+from nbcontain.store import files, removal
 from nbcontain.store.layout import Layout
+from nbcontain.store.removal import set_aside
 from nbcontain.values import dataclass, field
 
 ANONYMOUS = "com.docker.volume.anonymous"
@@ -174,7 +174,7 @@ class Volumes:
                 else:
                     files.move(directory, layout.volume(name))
             finally:
-                files.remove_tree(directory)
+                removal.remove_tree(directory)
         return self.get(name)
 
     # --- using ---

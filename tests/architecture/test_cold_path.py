@@ -71,6 +71,21 @@ def test_a_command_on_a_terminal_imports_what_it_needs_and_no_more(tmp_path: Pat
     assert loaded & {f"nbcontain.commands.{name}" for name in others} == set()
 
 
+def test_a_kernels_first_card_waits_for_nothing_that_it_does_not_show() -> None:
+    program = f"""
+import sys
+sys.path.insert(0, {str(PACKAGE.parent)!r})
+import nbcontain.session, nbcontain.commands.runs
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    parts_loaded = parts(set(done.stdout.split()))
+    assert "session" in parts_loaded
+    late = {"build", "builder", "cells", "completion", "containers", "dockerfile", "engine", "handles", "host",
+            "images", "network", "networks", "resources", "shim", "store"}  # fmt: skip
+    assert parts_loaded & late == set()
+
+
 def test_a_cached_build_imports_nothing_that_would_execute_it(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\nENV a=b\nCMD a\n")
     for _ in range(2):

@@ -7,7 +7,7 @@ from package_source import Module, modules
 FLOORS = (
     {
         "errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys",
-        "truth", "docker_words", "keywords", "magic_names", "objects",
+        "truth", "authorities", "docker_words", "keywords", "magic_names", "objects",
     },
     {"channel", "host", "journal", "segments", "settings", "task"},
     {"store"},
@@ -24,8 +24,8 @@ FLOORS = (
     {"display"},
     {"cells", "commands", "compose_cells", "completion", "draw", "lessons", "terminal", "variables"},
     {
-        "aio", "api", "configurable", "listing", "magics", "pool", "session", "shim", "__main__", "oci_runtime",
-        "provisioner", "relay", "warming", "websockets",
+        "aio", "api", "configurable", "listing", "magic_help", "magics", "pool", "session", "shim", "__main__",
+        "oci_runtime", "provisioner", "relay", "warming", "websockets",
     },
 )  # fmt: skip
 STRANGERS = {"registry", "runtime", "network"}

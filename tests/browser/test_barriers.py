@@ -23,7 +23,22 @@ CELLS = (
     "%container open web:80",
     "%container terminal web",
     "%container ps -a",
+    "%container ps -a --filter name=nobodys",
 )
+RINGS = """async number => {
+  const area = document.querySelectorAll('.jp-Notebook .jp-Cell')[number].querySelector('.jp-Cell-outputArea');
+  const ends = 'a[href], button, input, summary, iframe, [tabindex="0"]';
+  const found = [];
+  for (const each of area.querySelectorAll(ends)) {
+    if (!each.checkVisibility() || !each.closest('.nbc')) continue;
+    each.focus({ focusVisible: true });
+    await new Promise(requestAnimationFrame);
+    const { outlineStyle, outlineWidth, outlineColor } = getComputedStyle(each);
+    found.push([each.outerHTML.slice(0, 60), `${outlineStyle} ${outlineWidth}`, outlineColor]);
+  }
+  return found;
+}"""
+"""What can be reached by the keyboard in a cell's outputs, and how one sees that it was."""
 
 
 def barriers(lab: Lab) -> list[str]:
@@ -37,6 +52,12 @@ def barriers(lab: Lab) -> list[str]:
     ]
 
 
+def edges_below_titles(lab: Lab) -> set[str]:
+    """How wide the lines are that stand above an empty table's foot, besides the foot's own."""
+    heads = lab.page.locator(".nbc-table:has(tbody:empty) :is(thead, thead th, tbody)")
+    return set(heads.evaluate_all("found => found.map(each => getComputedStyle(each).borderBottomWidth)"))
+
+
 def test_nothing_stands_in_the_way_in_light_and_dark_and_nothing_sticks_out(open_lab: OpenLab, pictures: Path) -> None:
     lab = open_lab(*CELLS)
     lab.run_all()
@@ -44,6 +65,7 @@ def test_nothing_stands_in_the_way_in_light_and_dark_and_nothing_sticks_out(open
     explorer = lab.card(4)
     explorer.get_by_role("treeitem").filter(has_text="made").click()
     expect(explorer.get_by_role("region", name="the file that is looked into")).to_contain_text("made")
+    assert edges_below_titles(lab) == {"0px"}
     for name in ("what stands in the way", "mounts"):
         lab.card(5).get_by_text(name).first.click()
     expect(lab.output(6).frame_locator("iframe").frame_locator("iframe").locator("body")).to_contain_text("hi")
@@ -56,3 +78,28 @@ def test_nothing_stands_in_the_way_in_light_and_dark_and_nothing_sticks_out(open
     lab.width(420)
     for number in range(1, len(CELLS)):
         assert lab.output(number).evaluate("area => area.scrollWidth - area.clientWidth") <= 1
+
+
+def test_in_colours_of_the_users_own_what_is_chosen_and_how_much_it_is_are_still_seen(open_lab: OpenLab) -> None:
+    lab = open_lab(*CELLS[:2], "%image layers built")
+    lab.run_all()
+    lab.page.emulate_media(forced_colors="active")
+    edges = lab.output(2).get_by_role("option").evaluate_all(
+        "found => found.map(each => [each.ariaSelected, getComputedStyle(each).borderLeftColor])"
+    )
+    chosen, others = ({edge for said, edge in edges if (said == "true") is is_it} for is_it in (True, False))
+    assert len(chosen) == len(others) == 1 and chosen != others
+    bar = lab.output(2).locator(".nbx-bar > span").last
+    of_card = lab.card(2).evaluate("each => getComputedStyle(each).color")
+    assert bar.evaluate("each => getComputedStyle(each).backgroundColor") == of_card
+    lab.page.emulate_media(forced_colors="none")
+
+
+def test_what_the_keyboard_has_reached_has_a_ring_of_the_cards(open_lab: OpenLab) -> None:
+    lab = open_lab(*CELLS)
+    lab.run_all()
+    expect(lab.output(7).locator(".xterm-rows")).to_contain_text("#")
+    reached = [each for number in range(1, len(CELLS)) for each in lab.page.evaluate(RINGS, number)]
+    assert len(reached) > 30
+    assert [each for each in reached if each[1] != "solid 2px" and "xterm" not in each[0]] == []
+    assert len({colour for _, ring, colour in reached if ring == "solid 2px"}) == 1

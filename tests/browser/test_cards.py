@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from lab import OpenLab
 from nbcontain.engine import Engine
+from nbcontain.runtime.generate import RunOptions
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -201,8 +202,11 @@ def test_every_button_does_what_it_says_and_says_what_one_would_type(open_lab: O
     lab.button(1, "Changes").click()
     drawer = card.get_by_role("region", name="Changes", exact=True)
     expect(drawer).to_contain_text("/new")
-    card.get_by_role("button", name="Close Changes").click()
+    expect(card.get_by_role("status").first).to_have_text("Changes: shown below")
+    card.get_by_role("button", name="Close Changes").focus()
+    lab.page.keyboard.press("Enter")
     expect(drawer).to_be_hidden()
+    expect(lab.button(1, "Changes")).to_be_focused()
 
     lab.button(1, "Pause").focus()
     lab.page.keyboard.press("Enter")
@@ -233,3 +237,19 @@ def test_nothing_travels_while_nothing_happens_and_the_time_goes_on(open_lab: Op
       nb.panel().sessionContext.session.kernel.anyMessage.connect(() => { window.heard = Date.now(); }); }""")
     lab.page.wait_for_function("Date.now() - window.heard > 1500")
     assert lab.card(2).inner_text() != before
+
+
+def test_on_the_board_the_keyboard_stays_at_the_container_that_it_is_at(open_lab: OpenLab, desk_engine: Engine) -> None:
+    lab = open_lab(LOAD, "%container run -d --name first box sleep 600", "%container run -d --name last box sleep 600",
+                   "%container board")  # fmt: skip
+    lab.run_all()
+    lab.button(3, "Stop first").focus()
+    desk_engine.run(RunOptions(image="box", command=("sleep", "600"), name="newest", detach=True)).result()
+    expect(lab.button(3, "Stop newest")).to_be_visible(timeout=20_000)
+    expect(lab.button(3, "Stop first")).to_be_focused()
+    desk_engine.remove_container(desk_engine.container("last"), force=True)
+    expect(lab.button(3, "Stop last")).to_have_count(0, timeout=20_000)
+    expect(lab.button(3, "Stop first")).to_be_focused()
+    desk_engine.remove_container(desk_engine.container("first"), force=True)
+    expect(lab.button(3, "Stop first")).to_have_count(0, timeout=20_000)
+    expect(lab.button(3, "Stop watching")).to_be_focused()

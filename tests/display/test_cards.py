@@ -17,7 +17,7 @@ from nbcontain.display.board import Board
 from nbcontain.display.buttons import RUNNING, Button
 from nbcontain.display.html import Action, Drawn, Picture
 from nbcontain.display.live import Surroundings, show_container
-from nbcontain.display.present import present
+from nbcontain.display.present import beginning, present
 from nbcontain.display.surface import Place
 from nbcontain.display.ticker import Ticker
 from nbcontain.errors import Interrupted, InUse
@@ -110,6 +110,24 @@ def test_what_begins_is_called_by_its_name_and_by_what_it_is_of(outputs: list[Ha
     with pytest.raises(InUse):
         present(Task("run box", body), "run", mode="card", place=Place(begins=("we\nb", "box")))
     assert [bundle["text/plain"] for bundle in outputs[0].bundles] == ["starting we b box", "failed we b box"]
+
+
+def test_what_is_said_before_anything_is_done_is_said_once_and_becomes_the_rest(outputs: list[Handle]) -> None:
+    place = Place()
+    with beginning(place, ("web", "box")):
+        assert [bundle["text/plain"] for bundle in outputs[0].bundles] == ["starting web box"]
+    present(told([]), "run", mode="card", place=place)
+    show_container(FakeContainer(), Surroundings(), mode="card", place=place)
+    assert len(outputs) == 1 and WIDGET in outputs[0].bundles[-1]
+
+
+def test_what_cannot_even_begin_says_that_it_failed(outputs: list[Handle]) -> None:
+    with pytest.raises(InUse), beginning(Place(), ("web", "box")):
+        raise InUse("no")
+    assert [bundle["text/plain"] for bundle in outputs[0].bundles] == ["starting web box", "failed web box"]
+    with beginning(Place(), None):
+        pass
+    assert len(outputs) == 1
 
 
 def test_where_a_run_showed_nothing_its_container_takes_the_place(outputs: list[Handle]) -> None:

@@ -27,6 +27,18 @@ def test_html_is_a_real_table_with_inert_cells() -> None:
     assert '<th class="nbc-num" scope="col">Size</th>' in drawn
 
 
+def test_a_bar_is_for_the_eyes_alone() -> None:
+    assert '<td class="nbc-graph"><span aria-hidden="true">████████</span></td>' in IMAGES.html()
+    limits = Table(("", "USED", Column("", look="graph")), [("memory", "5 MB (50 %)", "████"), ("processes", "3", "")])
+    assert '<span aria-hidden="true">████</span>' in limits.html() and "████" in limits.text()
+
+
+def test_what_can_be_scrolled_has_a_name_also_where_nobody_gave_one() -> None:
+    assert 'aria-label="images"' in Table(("ID",), [], "none", "images", "Images").html()
+    assert 'aria-label="Images"' in Table(("ID",), [], "none", title="Images").html()
+    assert 'aria-label="none"' in Table(("ID",), [], "none").html()
+
+
 def test_rows_are_the_raw_values() -> None:
     assert IMAGES.records()[0] == {"image": "hello", "size": 11_400_000}
 

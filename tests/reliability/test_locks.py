@@ -21,7 +21,7 @@ from nbcontain.errors import StoreError
 from nbcontain.host import Ability
 from nbcontain.linux.probe import KILLED
 from nbcontain.runtime.bundle import State
-from nbcontain.store import Store, files, gc
+from nbcontain.store import Store, files, gc, removal
 from reliability import deeds
 
 
@@ -98,7 +98,7 @@ def test_a_sweeper_that_takes_a_directory_before_it_is_locked_hinders_nobody(tmp
     def sweep() -> None:
         while not stop.is_set():
             for path in files.sweep(tmp_path):
-                files.remove_tree(path)
+                removal.remove_tree(path)
 
     sweeper = threading.Thread(target=sweep)
     sweeper.start()
@@ -106,7 +106,7 @@ def test_a_sweeper_that_takes_a_directory_before_it_is_locked_hinders_nobody(tmp
         for _ in range(300):
             with files.temporary_directory(tmp_path) as directory:
                 (directory / "here").touch()
-            files.remove_tree(directory)
+            removal.remove_tree(directory)
             with files.temporary(tmp_path) as (path, fd):
                 files.write(fd, b"x")
                 assert path.exists()

@@ -15,7 +15,7 @@ from nbcontain.oci.spec import Process, Spec
 from nbcontain.runtime.bundle import Bundle, ContainerInfo
 from nbcontain.runtime.bundle_writer import write
 from nbcontain.runtime.container import Container
-from nbcontain.store import Store, files
+from nbcontain.store import Store, files, removal
 from nbcontain.values import replace
 
 
@@ -59,7 +59,7 @@ def test_a_container_that_is_made_renamed_or_removed_is_seen_as_it_is(
         containers.get("one")
     renamed(second, "one")
     assert containers.get("one").id == second.path.name
-    files.remove_tree(second.path)
+    removal.remove_tree(second.path)
     with pytest.raises(ContainerNotFound):
         containers.get("one")
     assert names(containers) == ["eno"]

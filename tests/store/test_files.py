@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nbcontain.errors import StoreError
-from nbcontain.store import files
+from nbcontain.errors import DiskFailed, StoreError
+from nbcontain.store import files, removal
 
 
 def test_replace_makes_a_file_hold_exactly_these_bytes(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_removing_a_tree_follows_no_symlink(tmp_path: Path) -> None:
     (tmp_path / "tree/sub").mkdir(parents=True)
     (tmp_path / "tree/link").symlink_to(tmp_path / "outside")
     (tmp_path / "tree/sub/link").symlink_to(tmp_path / "outside")
-    files.remove_tree(tmp_path / "tree")
+    removal.remove_tree(tmp_path / "tree")
     assert os.listdir(tmp_path) == ["outside"]
     assert (tmp_path / "outside/canary").exists()
 
@@ -102,12 +102,12 @@ def test_removing_a_tree_ignores_the_rights_of_its_directories(tmp_path: Path) -
     (tmp_path / "tree/sub/f").touch()
     (tmp_path / "tree/sub").chmod(0o500)
     (tmp_path / "tree").chmod(0)
-    files.remove_tree(tmp_path / "tree")
+    removal.remove_tree(tmp_path / "tree")
     assert not (tmp_path / "tree").exists()
 
 
 def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:
-    files.remove_tree(tmp_path / "nothing")
+    removal.remove_tree(tmp_path / "nothing")
 
 
 def test_a_place_where_nothing_can_be_made_is_an_error_and_no_endless_try() -> None:
@@ -137,10 +137,16 @@ def test_what_nfs_keeps_because_it_is_open_stays_for_a_later_sweep(
         for name in ("a", "open", "z"):
             (tmp_path / directory / name).touch()
     for name in ("flat", "deep"):
-        files.remove_tree(tmp_path / name)
+        removal.remove_tree(tmp_path / name)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert left == ["deep", "deep/below", "deep/below/.nfs0001", "flat", "flat/.nfs0001"]
     is_open = False
     for name in ("flat", "deep"):
-        files.remove_tree(tmp_path / name)
+        removal.remove_tree(tmp_path / name)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_is_read_only_is_told_of_as_one(tmp_path: Path) -> None:
+    with pytest.raises(DiskFailed) as told, files.disk(tmp_path):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    assert "can be written to" in told.value.hint

@@ -116,7 +116,14 @@ def test_a_misspelt_name_gets_a_hint(store: Store) -> None:
     add_image(store, "x")
     with pytest.raises(ImageNotFound) as caught:
         store.images.find("helo")
-    assert caught.value.hint == "Did you mean hello:latest?"
+    assert caught.value.hint == "did you mean hello:latest?"
+
+
+def test_what_all_names_end_with_makes_none_like_another(store: Store) -> None:
+    add_image(store, "x", name="box")
+    with pytest.raises(ImageNotFound) as caught:
+        store.images.find("alpin:latest")
+    assert caught.value.hint.startswith("Here are: ")
 
 
 @pytest.mark.parametrize("text", ["", "UPPER", "../x", "<script>", "a" * 64])

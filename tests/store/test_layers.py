@@ -17,7 +17,7 @@ import needs
 import old_kernel
 from archives import Member, archive, directory, link, listing, member, symlink, unpack
 from nbcontain.errors import BadArchive, StoreError
-from nbcontain.store import tar
+from nbcontain.store import removal, tar
 from nbcontain.store.layers import Added, Deleted, Modified, changes, tar_of
 from nbcontain.store.pack import Pipe
 from nbcontain.store.unpack import _OPEN_DIRECTORIES
@@ -204,11 +204,10 @@ def test_a_name_no_disk_can_hold_is_refused(root: Path) -> None:
 
 
 def test_a_very_deep_path_is_unpacked_and_packed_and_removed(root: Path) -> None:
-    from nbcontain.store import files
 
     unpack(root, archive(member("d/" * 2000 + "f", data=b"x")))
     assert names(pack(root))[-1] == "d/" * 2000 + "f"
-    files.remove_tree(root)
+    removal.remove_tree(root)
     assert not root.exists()
 
 

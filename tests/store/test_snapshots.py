@@ -133,7 +133,7 @@ def test_what_this_process_may_not_remove_is_given_to_who_may(tmp_path: Path, mo
 
     store = Store.open(tmp_path / "store", asked.append)
     active = store.snapshots.prepare("c1", None)
-    monkeypatch.setattr("nbcontain.store.files.remove_tree", forbidden)
+    monkeypatch.setattr("nbcontain.store.removal.remove_tree", forbidden)
     store.snapshots.discard(active)
     assert [path.parent for path in asked] == [store.layout.tmp]
 

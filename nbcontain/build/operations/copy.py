@@ -18,7 +18,7 @@ from nbcontain.build.patterns import Ignore
 from nbcontain.build.selection import Wanted, select
 from nbcontain.build.walk import Entry, Walk
 from nbcontain.errors import BuildError
-from nbcontain.store import files
+from nbcontain.store import files, removal
 from nbcontain.store.snapshots import Active
 
 
@@ -140,7 +140,7 @@ def _made(
 def _nothing(workshop: Workshop, stack: ExitStack) -> int:
     """The files of FROM scratch: an empty root directory, as for BuildKit."""
     directory = stack.enter_context(files.temporary_directory(workshop.store.layout.tmp))
-    stack.callback(files.remove_tree, directory)
+    stack.callback(removal.remove_tree, directory)
     # Its mode is that of what is copied.
     files.set_mode(directory, 0o755)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

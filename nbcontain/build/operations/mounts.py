@@ -25,7 +25,7 @@ from nbcontain.errors import BuildError
 from nbcontain.events import Progress
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.annotations import PART
-from nbcontain.runtime.isolation import DETACHED
+from nbcontain.runtime.furniture import DETACHED
 from nbcontain.runtime.secrets import Hidden, SecretFile, write
 from nbcontain.values import dataclass, field, replace
 

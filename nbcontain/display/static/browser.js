@@ -77,7 +77,7 @@ function render({ model, el }) {
   };
   const said = make('span', 'nbc-about', { role: 'status' });
   const address = make('input', '', { type: 'text', 'aria-label': `path on ${model.get('name')}`, spellcheck: 'false' });
-  const back = button('←', 'back', () => { past.pop(); const to = past.pop(); if (to) go(to); });
+  const back = button('←', 'back', () => { if (past.length > 1) { past.pop(); go(past.pop()); } });
   const again = button('↻', 'load again', () => { const to = past.pop() ?? here; go(to); });
   const bar = make('form', 'nbx-tools', {}, make('span', 'nbc-actions', {}, back, again), make('b', '', {}, model.get('name')), address, said);
   const frame = make('iframe', 'nbx-page', { sandbox: SANDBOX, referrerpolicy: 'no-referrer', title: `page of ${model.get('name')}` });
@@ -101,6 +101,7 @@ function render({ model, el }) {
     frame.srcdoc = `${HEAD}<style>body { margin: 0 } iframe { display: block; width: 100%; height: 100vh; border: 0 }</style>`
       + `<iframe sandbox="${SANDBOX}" referrerpolicy="no-referrer" title="${escaped(model.get('name'))}" srcdoc="${escaped(page)}"></iframe>`;
   };
+  const showBack = () => back.setAttribute('aria-disabled', String(past.length < 2));
   const go = (path, more = {}) => {
     said.textContent = 'loading…';
     asked = 0;
@@ -111,6 +112,7 @@ function render({ model, el }) {
       here = answer.path;
       address.value = here;
       past.push(here);
+      showBack();
       said.textContent = `${answer.status}${answer.cut ? ', only the beginning' : ''}`;
       if (/^text\/html|^application\/xhtml/.test(answer.kind)) show(new TextDecoder().decode(data), here);
       else if (/^image\//.test(answer.kind)) show(`<img src="${escaped(here)}">`, here);
@@ -130,12 +132,16 @@ function render({ model, el }) {
       ask({ path: String(event.data.path), ...order }, (answer, data) => target?.postMessage({ answer: number, error: answer.error, status: answer.status, kind: answer.kind, data }, '*', [data]));
     }
   };
+  // A frame that has the keyboard matches no :focus while something in it does.
+  const ring = () => frame.classList.toggle('nbx-entered', document.activeElement === frame);
+  for (const event of ['focus', 'blur']) addEventListener(event, ring);
   addEventListener('message', heard);
   model.on('msg:custom', take);
   bar.addEventListener('submit', (event) => { event.preventDefault(); go(address.value.startsWith('/') ? address.value : `/${address.value}`); });
   card.addEventListener('keydown', (event) => event.stopPropagation());
+  showBack();
   go(here);
-  return () => { removeEventListener('message', heard); model.off('msg:custom', take); };
+  return () => { removeEventListener('message', heard); for (const event of ['focus', 'blur']) removeEventListener(event, ring); model.off('msg:custom', take); };
 }
 
 export default { render };

@@ -19,13 +19,20 @@ function render({ model, el }) {
   const buttons = new Map();
   const showHead = () => { fill(head, model.get('head')); clock.now(); };
   const showMeters = () => fill(meters, model.get('meters'));
-  const showBody = () => { fill(body, model.get('body')); clock.now(); };
+  const showBody = () => {
+    const hadFocus = body.contains(document.activeElement);
+    fill(body, model.get('body'));
+    clock.now();
+    if (hadFocus && !body.contains(document.activeElement)) stay();  // its row is gone
+  };
+  // The keyboard stays in the card: where the next thing to do is.
+  const stay = () => (buttons.get(lately) ?? buttons.values().next().value ?? card).focus();
   const showLabel = () => {
     card.setAttribute('aria-label', model.get('label'));
     if (spoken.textContent !== model.get('label')) spoken.textContent = model.get('label');  // said when the state changes
   };
   // What one would type instead: of the button that is looked at, then of the one that was pressed.
-  let pressed = '';
+  let pressed = '', lately = '';
   const showCommand = (command) => {
     const text = command || pressed || model.get('command');
     line.textContent = text ? `≡ ${text}` : '';
@@ -51,8 +58,7 @@ function render({ model, el }) {
       node.setAttribute('aria-label', `${node.textContent} ${action.about}`.trim());
       node.setAttribute('aria-description', action.command ?? '');
     });
-    // The button that was pressed may be gone: the keyboard stays where the next thing to do is.
-    if (hadFocus && !buttons.has(hadFocus)) (buttons.values().next().value ?? card).focus();
+    if (hadFocus && !buttons.has(hadFocus)) stay();
     showCommand();
   };
   const press = (id) => {
@@ -67,6 +73,7 @@ function render({ model, el }) {
       return;
     }
     pressed = action.command;
+    lately = id;
     calm();
     model.send({ action: id });
     node.setAttribute('aria-disabled', 'true');
@@ -82,8 +89,15 @@ function render({ model, el }) {
   const putAway = () => { inner?.remove(); inner = null; };  // a widget's view has listeners of its own
   const showDrawer = async () => {
     const { title, html, model_id } = model.get('drawer') ?? {};
+    const hadFocus = drawer.contains(document.activeElement);
     drawer.hidden = !title;
-    if (!title) { putAway(); drawer.replaceChildren(); held = ''; return; }
+    if (!title) {
+      putAway();
+      drawer.replaceChildren();
+      held = '';
+      if (hadFocus) stay();
+      return;
+    }
     if (held === model_id + html) return;
     putAway();
     held = model_id + html;
@@ -94,6 +108,7 @@ function render({ model, el }) {
     opened.append(name, close);
     drawer.setAttribute('aria-label', title);
     drawer.replaceChildren(opened, inside);
+    spoken.textContent = `${title}: shown below`;
     if (html) fill(inside, html);
     if (model_id) {
       const child = await model.widget_manager.get_model(model_id);

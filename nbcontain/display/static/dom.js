@@ -15,8 +15,23 @@ function button(label, act) {
   return node;
 }
 
+// Rows that have a key stay their own: who is at a button of one does not find another one's under the finger.
+function patchRows(from, to) {
+  let at = from.firstChild;
+  for (const wanted of [...to.children]) {
+    const there = [...from.children].find((each) => each.dataset.key === wanted.dataset.key);
+    const isAhead = there && (at === there || at?.compareDocumentPosition(there) & Node.DOCUMENT_POSITION_FOLLOWING);
+    if (!isAhead) { there?.remove(); from.insertBefore(wanted, at); continue; }
+    while (at !== there) { const gone = at; at = at.nextSibling; gone.remove(); }
+    patch(there, wanted);
+    at = there.nextSibling;
+  }
+  while (at) { const gone = at; at = at.nextSibling; gone.remove(); }
+}
+
 // What somebody opened or closed stays so.
 function patch(from, to) {
+  if (to.firstElementChild?.dataset.key !== undefined) { patchRows(from, to); return; }
   const olds = [...from.childNodes], news = [...to.childNodes];
   news.forEach((wanted, i) => {
     const there = olds[i];

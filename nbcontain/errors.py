@@ -215,6 +215,12 @@ class DiskFailed(StoreError):
     hint = "Look into the system's log (dmesg), and set NBCONTAIN_ROOT to another disk."
 
 
+class DiskReadOnly(DiskFailed):
+    """Nothing can be written there: it was mounted so, or made so by the kernel since it fails."""
+
+    hint = "Set NBCONTAIN_ROOT to a directory that can be written to; of a disk that fails, the log tells (dmesg)."
+
+
 # --- registries -------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from nbcontain.names import checked
 from nbcontain.network.model import Wish, wish_to_json
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.spec_codec import spec_to_text
-from nbcontain.proxies import proxies
+from nbcontain.proxies import not_told, proxies
 from nbcontain.runtime import certificates
 from nbcontain.runtime.bundle import ContainerInfo
 from nbcontain.runtime.bundle_writer import is_unusual, write
@@ -60,6 +60,8 @@ def made(
     hostname = os.uname().nodename if is_hosts else container_id[:12]
     trusted = certificates.trusted(engine.environ)
     told = (*trusted.env, *proxies(engine.environ, shares_network=wish.mode == "host"))
+    if wish.mode not in ("host", "none") and (text := not_told(engine.environ)):
+        emit(Notice("", text, "--network host"))
     host = replace(engine.host, ids=ids.map)
     spec = generate(
         replace(image.config, env=(*image.config.env, *told)), options, host, files=path,

@@ -32,6 +32,18 @@ def proxies(environ: Mapping[str, str], *, shares_network: bool) -> tuple[str, .
     return tuple(f"{each}={value}" for name, value in sorted(found.items()) for each in (name, name.lower()))
 
 
+def not_told(environ: Mapping[str, str]) -> str:
+    """In words, which of them are not where a network is not shared; "" if all are."""
+    all_, told = (
+        [each.partition("=")[0] for each in proxies(environ, shares_network=shares)] for shares in (True, False)
+    )
+    near = [name for name in all_ if name.isupper() and name not in told and name != "NO_PROXY"]
+    if not near:
+        return ""
+    are = "is" if len(near) == 1 else "are"
+    return f"{', '.join(near)} {are} not told: a network of its own does not reach this machine's loopback"
+
+
 def with_proxies(build_args: tuple[str, ...], environ: Mapping[str, str], network: str) -> tuple[str, ...]:
     """The build arguments, and the proxies that they do not name."""
     given = {each.partition("=")[0].upper() for each in build_args}

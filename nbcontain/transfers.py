@@ -18,6 +18,7 @@ from nbcontain.oci.spec import Mount
 from nbcontain.runtime.rungs import FURNITURE
 from nbcontain.store import files, tar
 from nbcontain.store.pipes import piped
+from nbcontain.store.tar_writing import header_of
 from nbcontain.store.tree_tar import write_tree
 from nbcontain.store.unpack import add_tar
 from nbcontain.task import Task
@@ -153,7 +154,7 @@ class Transfers:
         entry = tar.Entry(os.fsencode(name), b"0", mode, 0, 0, len(data), time.time_ns())
 
         def send(fd: int) -> None:
-            for part in (tar.header_of(entry), data, bytes(-len(data) % tar.BLOCK + 2 * tar.BLOCK)):
+            for part in (header_of(entry), data, bytes(-len(data) % tar.BLOCK + 2 * tar.BLOCK)):
                 files.write(fd, part)
 
         self._sent(container, Place(directory, name, make=True), (0, 0), send)

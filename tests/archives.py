@@ -13,6 +13,7 @@ from nbcontain.oci.image import LAYER_TAR, Descriptor, Layer
 from nbcontain.store import tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layers import Applied, apply_tar
+from nbcontain.store.tar_writing import write_archive
 
 Member = tuple[tar.Entry, bytes]
 
@@ -38,7 +39,7 @@ def link(name: str, target: str) -> Member:
 
 def archive(*members: Member) -> bytes:
     out = io.BytesIO()
-    tar.write_archive(list(members), out.write)
+    write_archive(list(members), out.write)
     return out.getvalue()
 
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def profile(request: pytest.FixtureRequest) -> str:
     """The name of the profile this test runs under: root, rootless-range or rootless-single."""
     wanted: str = request.param
+    if wanted != here() and here() == "root":
+        pytest.skip(f"nobody else can be made here to run tests as {wanted}: {why_alone()}")
     if wanted != here():
         pytest.skip(f"this user runs tests as {here()}; only root can run those of {wanted}")
     return wanted
+
+
+@cache
+def why_alone() -> str:
+    """Why nobody else's tests can be run here (as_user.py); "" where they can."""
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "true"], capture_output=True, text=True, check=False
+    )
+    return done.stderr.strip()
 
 
 def profile_of(item: pytest.Item) -> str | None:
@@ -82,7 +94,7 @@ def wire_of(item: pytest.Item) -> str:
 
 def is_replayed(item: pytest.Item) -> bool:
     """Whether another profile's child runs it."""
-    return here() == "root" and profile_of(item) not in (None, "root")
+    return here() == "root" and profile_of(item) not in (None, "root") and not why_alone()
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)

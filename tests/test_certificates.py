@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +16,13 @@ from pathlib import Path
 import pytest
 
 import needs
+from nbcontain import authorities
 from nbcontain.build.plan import BuildOptions
 from nbcontain.build.provenance import ProvenanceOptions
 from nbcontain.engine import Engine
-from nbcontain.errors import NbcontainError, UsageError
+from nbcontain.errors import BadCertificate, NbcontainError, UsageError
 from nbcontain.outcomes import RunResult
+from nbcontain.registry.configuration import Configuration
 from nbcontain.runtime.certificates import trusted
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.settings import Settings
@@ -128,3 +133,53 @@ def test_what_cannot_be_passed_on_is_an_error(tmp_path: Path, word: str, content
 def test_a_project_can_ask_for_it(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.nbcontain]\nhost_certificates = true\n")
     assert Settings({}, tmp_path)["NBCONTAIN_HOST_CERTIFICATES"] == "true"
+
+
+@pytest.mark.parametrize("variable", ["", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_what_the_engine_fetches_is_from_whom_this_machine_trusts(
+    variable: str, engine: Engine, authority: Path, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    """Registries, URLs of ADD, and git, which names an answer that is no repository's."""
+    for each in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"):
+        monkeypatch.delenv(each, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, str(authority / "ca.pem"))
+    with serving(authority) as url, Engine(root, {**engine.environ, **os.environ}) as behind:
+        host, _, port = url.removeprefix("https://").rstrip("/").partition(":")
+        context = Configuration.load(behind.environ).tls("registry.example")
+        with socket.create_connection((host, int(port))) as end:
+            if variable:
+                context.wrap_socket(end, server_hostname=host).close()
+            else:
+                with pytest.raises(ssl.SSLCertVerificationError):
+                    context.wrap_socket(end, server_hostname=host)
+        said = ""
+        for what in ("file", "x.git"):
+            with pytest.raises(NbcontainError) as told:
+                behind.build(f"FROM scratch\nADD {url}{what} /\n", BuildOptions(tags=("x",))).result()
+            said += f"{told.value.message} {told.value.why}\n"
+    # It is no server of files, nor of repositories; whoever is not trusted is not heard.
+    assert sum("certificate" in line for line in said.splitlines()) == (0 if variable else 2), said
+    assert ("answers 204" in said) == bool(variable)
+
+
+def test_certificates_that_cannot_be_used_are_told_of_and_those_that_are_gone_vouch_for_nobody(tmp_path: Path) -> None:
+    (tmp_path / "some.pem").write_text("none")
+    with pytest.raises(BadCertificate, match="some.pem") as told:
+        Configuration.load({"REQUESTS_CA_BUNDLE": str(tmp_path / "some.pem")}).tls("registry.example")
+    assert "REQUESTS_CA_BUNDLE" in told.value.why
+    assert Configuration.load({"SSL_CERT_FILE": str(tmp_path / "gone.pem")}).tls("registry.example").verify_mode
+
+
+def test_where_python_brought_its_own_list_the_machines_is_trusted_too(
+    authority: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As conda's Python does, whose list has no authority of a company's."""
+    own = ssl.get_default_verify_paths()._replace(cafile=str(tmp_path / "cacert.pem"))
+    (tmp_path / "cacert.pem").write_bytes((authority / "server.pem").read_bytes())
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: own)
+    monkeypatch.setattr(authorities, "PLACES", (str(authority / "ca.pem"),))
+    subjects = lambda: [each["subject"] for each in authorities.context({}).get_ca_certs()]  # noqa: E731
+    assert ((("commonName", "tests"),),) not in subjects()
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    assert ((("commonName", "tests"),),) in subjects()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -37,23 +38,20 @@ def private_disk(size_bytes: int = DISK_BYTES) -> Iterator[Path]:
     is on such a disk already: then there is no file system in a file between, and each byte is written once.
     """
     if os.environ.get(WHERE):
-        with tempfile.TemporaryDirectory(prefix="nbcontain-bench-", dir=os.environ[WHERE]) as name:
-            try:
-                yield Path(name)
-            finally:
-                _unmount_below(Path(name))
+        with _temporary(os.environ[WHERE]) as place:
+            yield place
         return
-    with tempfile.TemporaryDirectory(prefix="nbcontain-bench-") as name:
-        directory = Path(name, "disk")
+    with _temporary(None) as place:
+        directory = place / "disk"
         directory.mkdir()
-        image = Path(name, "disk.img")
+        image = place / "disk.img"
         with image.open("wb") as file:
             file.truncate(size_bytes)
         try:
             subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, stderr=subprocess.DEVNULL)
             subprocess.run(["mount", "-o", "loop", str(image), str(directory)], check=True, stderr=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError):
-            print(f"no disk of its own (not root?): measured in {name}, take the ratios loosely")
+            print(f"no disk of its own (not root?): measured in {place}, take the ratios loosely")
             yield directory
             return
         try:
@@ -65,6 +63,20 @@ def private_disk(size_bytes: int = DISK_BYTES) -> Iterator[Path]:
                 if subprocess.run(["umount", str(directory)], stderr=subprocess.DEVNULL).returncode == 0:
                     break
                 time.sleep(0.1)
+
+
+@contextmanager
+def _temporary(where: str | None) -> Iterator[Path]:
+    """A directory that is gone afterwards."""
+    place = Path(tempfile.mkdtemp(prefix="nbcontain-bench-", dir=where))
+    try:
+        yield place
+    finally:
+        _unmount_below(place)
+        shutil.rmtree(place, ignore_errors=True)
+        if place.exists():
+            # A user's stores hold files of his subordinate ids, which are his in a user namespace only.
+            subprocess.run(["unshare", "--map-root-user", "--map-auto", "rm", "-rf", str(place)], check=True)
 
 
 def _unmount_below(directory: Path) -> None:

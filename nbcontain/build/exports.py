@@ -23,6 +23,7 @@ from nbcontain.oci.indexes import ImageIndex
 from nbcontain.oci.reference import Reference
 from nbcontain.store import files, tar
 from nbcontain.store.archive_writer import Saved, write_archive, write_directory
+from nbcontain.store.tar_writing import header_of
 from nbcontain.values import dataclass, field
 
 _READ_BYTES = 1 << 20
@@ -127,7 +128,7 @@ def _write_tar(output: Output, product: Product, workshop: Workshop) -> None:
         for each in product.variants:
             prefix = f"{each.place}/" if others else ""
             if prefix:
-                sink(tar.header_of(tar.Entry(prefix.encode(), tar.DIRECTORY, 0o755, 0, 0, 0, 0)))
+                sink(header_of(tar.Entry(prefix.encode(), tar.DIRECTORY, 0o755, 0, 0, 0, 0)))
             if each.statement:
                 sink(_member(prefix + _PROVENANCE, each.statement))
             _read_files(each.image, workshop, partial(_below, prefix.encode(), sink) if prefix else partial(_all, sink))
@@ -147,7 +148,7 @@ def _below(prefix: bytes, sink: Callable[[bytes], None], stream: IO[bytes]) -> N
         entry.name = prefix + entry.name
         if entry.kind == tar.LINK:
             entry.link = prefix + entry.link
-        sink(tar.header_of(entry))
+        sink(header_of(entry))
         size = 0
         while piece := reader.chunk():
             size += len(piece)
@@ -175,7 +176,7 @@ def _write_image(output: Output, product: Product, workshop: Workshop) -> None:
 
 
 def _member(name: str, data: bytes) -> bytes:
-    header = tar.header_of(tar.Entry(name.encode(), tar.REGULAR, 0o644, 0, 0, len(data), 0))
+    header = header_of(tar.Entry(name.encode(), tar.REGULAR, 0o644, 0, 0, len(data), 0))
     return header + data + bytes(-len(data) % tar.BLOCK)
 
 

@@ -18,6 +18,7 @@ from nbcontain.oci.image import Image, Layer
 from nbcontain.store import Store, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.layer_writer import layer_writer
+from nbcontain.store.tar_writing import header_of
 from nbcontain.values import replace
 
 _READ_BYTES = 1 << 20
@@ -63,7 +64,7 @@ def _rewritten(layer: Layer, store: Store, emit: Emit, epoch: int) -> Layer:
         while (entry := reader.next()) is not None:
             emit(Progress("build", 0))
             entry.mtime_ns = min(entry.mtime_ns, latest_ns)
-            writer.write(tar.header_of(entry))
+            writer.write(header_of(entry))
             if entry.size:
                 _copy_body(reader, entry.size, writer.write, store)
         reader.finish()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
+from nbcontain import authorities
 from nbcontain.build.access import Access
 from nbcontain.build.graph import Repository, hash_of
 from nbcontain.build.http import is_public, redacted
@@ -324,9 +325,17 @@ def _git(arguments: Sequence[str], place: Path | None, repository: Repository, a
     return out.decode(errors="replace")
 
 
+_KEPT = (
+    "PATH", "HOME", "http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy",
+    "SSL_CERT_FILE", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH",
+)  # fmt: skip
+
+
 def _environment(repository: Repository, access: Access) -> dict[str, str]:
-    kept = ("PATH", "HOME", "http_proxy", "https_proxy", "HTTPS_PROXY", "NO_PROXY", "no_proxy", "SSL_CERT_FILE")
-    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    if trusted := authorities.named(os.environ)[1]:
+        # The library by which git speaks TLS looks at none of these itself.
+        environment.setdefault("GIT_SSL_CAPATH" if os.path.isdir(trusted) else "GIT_SSL_CAINFO", trusted)
     if sockets := [path for path in access.ssh.get("default", ()) if Path(path).is_socket()]:
         environment["SSH_AUTH_SOCK"] = sockets[0]
     if header := access.to_repository(repository.url):

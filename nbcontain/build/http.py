@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from nbcontain import authorities
 from nbcontain.build.access import Access
 from nbcontain.build.graph import RemoteFile
 from nbcontain.errors import BuildError
@@ -103,7 +104,12 @@ def _download(
     if known is not None and known[1]:
         headers["If-None-Match"] = known[1]
     try:
-        with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=True) as client:
+        trusted = authorities.context(os.environ)
+    except OSError as error:
+        variable, path = authorities.named(os.environ)
+        raise BuildError(f"cannot use the certificates in {path}", why=f"{variable}: {error}") from error
+    try:
+        with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=True, verify=trusted) as client:
             url, was_public = remote.url, is_public(remote.url)
             authorization = access.to_file(url)
             for _ in range(_MAX_REDIRECTS):

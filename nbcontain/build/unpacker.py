@@ -31,12 +31,12 @@ def _is_archive(root_fd: int, path: str) -> bool:
     with opened_file(root_fd, path) as fd, os.fdopen(os.dup(fd), "rb", buffering=0) as raw:
         try:
             stream = compression.uncompressed(raw)
-            block = bytearray()
-            while len(block) < tar.BLOCK and (data := stream.chunk(tar.BLOCK - len(block))):
-                block += data
+            block, size = bytearray(tar.BLOCK), 0
+            while size < tar.BLOCK and (count := stream.readinto(memoryview(block)[size:])):
+                size += count
         except BadArchive:
             return False
-        return _begins_a_tar(bytes(block))
+        return _begins_a_tar(bytes(block[:size]))
 
 
 def _begins_a_tar(block: bytes) -> bool:

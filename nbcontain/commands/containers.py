@@ -89,14 +89,15 @@ def _sizes(engine: Engine, shown: Sequence[Container]) -> dict[str, tuple[int, i
 
 
 def _ps_row(container: Container, status: str, state: State, full: bool) -> tuple[str, ...]:
-    text = command_line(container.info.command)
+    info = container.info
+    text = command_line(info.command)
     return (
-        container.id if full else container.id[:12],
-        container.image,
+        info.id if full else info.id[:12],
+        info.image,
         text if full or len(text) <= 24 else text[:23] + "…",
-        container.info.created,
+        info.created,
         describe_status(container, status, state),
-        container.name,
+        info.name,
     )
 
 

@@ -81,7 +81,8 @@ def _image_table(engine: Engine, found: Sequence[Named], words: ImageListWords) 
     unique = unique_bytes(
         [image for _, image in (found if not (words.filters or words.repository) else engine.images())]
     )
-    several = any(image.config.platform.architecture != Platform.here().architecture for _, image in found)
+    here = Platform.here().architecture
+    several = any(image.config.platform.architecture != here for _, image in found)
     columns = (
         Column("IMAGE", look="tree" if words.tree else ""), Column("TAG"),
         *((Column("DIGEST", look="code"),) if words.digests else ()),

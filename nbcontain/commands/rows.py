@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -152,13 +153,11 @@ def _rfc3339(created: str) -> str:
 
 def unique_bytes(images: Sequence[Image]) -> Mapping[object, int]:
     """Per image id, the bytes of layers that no other image here has."""
-    users: dict[object, set[object]] = {}
-    for image in images:
-        for layer in image.manifest.layers:
-            users.setdefault(layer.digest, set()).add(image.id)
+    layers_of = {image.id: {layer.digest: layer.size for layer in image.manifest.layers} for image in images}
+    users = Counter(digest for layers in layers_of.values() for digest in layers)
     return {
-        image.id: sum(layer.size for layer in image.manifest.layers if users[layer.digest] == {image.id})
-        for image in images
+        image_id: sum(size_bytes for digest, size_bytes in layers.items() if users[digest] == 1)
+        for image_id, layers in layers_of.items()
     }
 
 

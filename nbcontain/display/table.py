@@ -105,20 +105,10 @@ class Table:
 
     def _shown(self) -> list[list[str]]:
         """The cells as text, control characters written out."""
-        columns = self._columns()
-        largest = [
-            max((float(row[i] or 0) for row in self.rows if not isinstance(row[i], str)), default=0.0)
-            if column.look == "graph" else 0.0
-            for i, column in enumerate(columns)
-        ]
-        return [
-            [
-                words.bar(float(value or 0), most) if column.look == "graph" and not isinstance(value, str)
-                else _cell(column, value)
-                for value, column, most in zip(row, columns, largest, strict=True)
-            ]
-            for row in self.rows
-        ]
+        columns = [
+            _cells(column, [row[place] for row in self.rows]) for place, column in enumerate(self._columns())
+        ]  # fmt: skip
+        return [list(row) for row in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +125,13 @@ class Watched(Table):
 NOBODY: Watched = Watched((), ())
 
 
-def _cell(column: Column, value: Any) -> str:
-    return visible("" if value is None else column.show(value))
+def _cells(column: Column, values: Sequence[Any]) -> list[str]:
+    show = column.show
+    if column.look == "graph":
+        most = max((float(value or 0) for value in values if not isinstance(value, str)), default=0.0)
+        return [visible(show(value)) if isinstance(value, str) else words.bar(float(value or 0), most)
+                for value in values]  # fmt: skip
+    return [visible("" if value is None else show(value)) for value in values]
 
 
 def _key(title: str) -> str:

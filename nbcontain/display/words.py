@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect
 from collections.abc import Sequence
 
 _UNITS = (
     (1, "second"), (60, "minute"), (3600, "hour"), (86400, "day"), (7 * 86400, "week"), (30 * 86400, "month"),
     (365 * 86400, "year"),
 )  # fmt: skip
+_LIMITS = (60, 3600, 48 * 3600, 14 * 86400, 60 * 86400, 730 * 86400)
+"""From these seconds on it is told in the next unit."""
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -51,8 +54,7 @@ def ago(when: str | float | None, now: float | None = None) -> str:
     seconds = max(0.0, (time.time() if now is None else now) - then)
     if seconds < 1:
         return "Less than a second ago"
-    limits = (60, 3600, 48 * 3600, 14 * 86400, 60 * 86400, 730 * 86400)
-    unit, name = _UNITS[sum(seconds >= limit for limit in limits)]
+    unit, name = _UNITS[bisect(_LIMITS, seconds)]
     return f"{count(int(seconds // unit), name)} ago"
 
 

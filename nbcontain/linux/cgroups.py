@@ -344,11 +344,11 @@ class Group:
 
     def _second(self, controller: str) -> Path:
         if not self._tree.has_second(controller) or self._tree.second is None:
-            raise SetupFailed(
-                f"nothing here can limit it: there is no controller {controller}",
-                why=f"{self._tree.second or 'no group'} has been handed over to this user without it",
-                hint=_HINT,
-            )
+            group = self._tree.second
+            why = f"{group or 'no group'} has been handed over to this user without it"
+            if group is not None and not os.access(group, os.W_OK):
+                why = f"{group} is nobody's here to write to"
+            raise SetupFailed(f"nothing here can limit it: there is no controller {controller}", why=why, hint=_HINT)
         for number in range(len(self._parts)):
             part = self._tree.second.joinpath(*self._parts[:number])
             part.mkdir(exist_ok=True)

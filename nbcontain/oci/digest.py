@@ -31,6 +31,10 @@ class Digest:
     algorithm: str
     hex: str
 
+    def __hash__(self) -> int:
+        # A text remembers its own, and a listing looks up thousands.
+        return hash(self.hex)
+
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nbcontain import authorities
 from nbcontain.errors import BadCertificate, Blocked, UsageError
 from nbcontain.oci.reference import DEFAULT_REGISTRY, Reference
 from nbcontain.registry import registries_conf
 from nbcontain.registry.registries_conf import NOTHING, Place, RegistriesConf
-from nbcontain.values import dataclass, replace
+from nbcontain.values import dataclass, field, replace
 
 DOCKER_HUB = "registry-1.docker.io"
 
@@ -42,6 +43,8 @@ class Configuration:
     certificates: tuple[Path, ...] = ()
     podman: RegistriesConf = NOTHING
     """What registries.conf says."""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """It says whom else to trust."""
 
     @classmethod
     def load(cls, environ: Mapping[str, str], system: Path = Path("/etc")) -> Configuration:
@@ -69,7 +72,8 @@ class Configuration:
         places = (config / "nbcontain", config / "containers", home / ".docker")
         shared = (system / "nbcontain", system / "containers", system / "docker")
         directories = tuple(place / "certs.d" for place in (*places, *shared))
-        return cls(frozenset(insecure), mirrors, directories, registries_conf.load(environ, config, system))
+        podman = registries_conf.load(environ, config, system)
+        return cls(frozenset(insecure), mirrors, directories, podman, environ)
 
     def endpoints(self, registry: str, *, writing: bool = False) -> tuple[Endpoint, ...]:
         """Whom to ask for this registry's images, in order: its mirrors (for reading), then itself."""
@@ -144,7 +148,11 @@ class Configuration:
             context.verify_mode = ssl.CERT_NONE
         else:
             # A hundred and more of them: 10 ms that only who verifies should wait.
-            context.load_default_certs()
+            try:
+                authorities.trust(context, self.environ)
+            except (ssl.SSLError, OSError) as error:
+                variable, file = authorities.named(self.environ)
+                raise BadCertificate(f"cannot use the certificates in {file}", why=f"{variable}: {error}") from error
         return context
 
 

@@ -66,7 +66,9 @@ def write(
             files.make_new_directory(f"{path}/rootfs")
             # Whoever follows may do so from now on.
             files.write_new(f"{path}/journal.jsonl", b"")
-            shown = {**network_files(_name_of(spec), spec.annotations.get(HOSTS, "")), **(more or {})}
+            is_shared = "network" not in spec.linux.namespaces
+            shown = network_files(_name_of(spec), spec.annotations.get(HOSTS, ""), shares_network=is_shared)
+            shown |= more or {}
             for name, data in shown.items():
                 files.write_new(f"{path}/{name}", data, 0o644)
             own = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from nbcontain import authorities
 from nbcontain.errors import UsageError
 from nbcontain.oci.spec import Mount
 from nbcontain.runtime.rungs import CERTIFICATES
@@ -27,13 +28,6 @@ _VARIABLES = (
     "CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE",
 )  # fmt: skip
 """OpenSSL, Python, Go and Ruby look at the first; the others have their own."""
-_SAID = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Where this machine's environment says which they are: programs here look there, too."""
-_PLACES = (
-    "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem",
-)  # fmt: skip
-"""Debian and what comes of it, Arch and Alpine; Fedora; older ones of Red Hat; SUSE; Alpine, and the BSDs."""
 _CERTIFICATE = rb"-----BEGIN ((?:TRUSTED )?CERTIFICATE)-----\s[A-Za-z0-9+/=\s]+-----END \1-----"
 _LIMIT_BYTES = 8 << 20
 
@@ -72,12 +66,12 @@ def trusted(environ: Mapping[str, str]) -> Trusted:
 
 
 def _certificates(environ: Mapping[str, str]) -> bytes:
-    said = next((name for name in _SAID if environ.get(name)), "")
-    path = environ[said] if said else next((each for each in _PLACES if Path(each).is_file()), "")
+    said, path = authorities.named(environ)
+    path = path or authorities.of_system()
     if not path:
         raise UsageError(
             "this machine's certificates are asked for, and there are none",
-            why=f"{_ASKED} is set; {', '.join(_PLACES)}: none of them is here",
+            why=f"{_ASKED} is set; {', '.join(authorities.PLACES)}: none of them is here",
             hint="SSL_CERT_FILE says where they are",
         )
     try:

@@ -15,6 +15,7 @@ _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?"
 _ADDRESS = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*"
 """Patterns that most processes have no use for: compiled by who has."""
 _GATEWAY = "host-gateway"
+_LONG = 1 << 16
 
 
 def added(text: str) -> tuple[str, str]:
@@ -51,13 +52,37 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def network_files(hostname: str, more_hosts: str = "") -> dict[str, bytes]:
-    """The files of /etc that tell a container who it is, whom it knows, and whom to ask for names."""
-    try:
-        resolv = Path("/etc/resolv.conf").read_bytes()
-    except OSError:
-        resolv = b""
+def network_files(hostname: str, more_hosts: str = "", *, shares_network: bool = False) -> dict[str, bytes]:
+    """The files of /etc that tell a container who it is, whom it knows, and whom to ask for names.
+
+    Whoever shares this machine's network knows whom this machine knows, as with docker; what it is told comes before.
+    """
     hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     if hostname:
         hosts += f"127.0.1.1\t{hostname}\n"
-    return dict(zip(NETWORK_FILES, ((hosts + more_hosts).encode(), f"{hostname}\n".encode(), resolv), strict=True))
+    hosts += more_hosts
+    if shares_network:
+        hosts += neighbours(_read("/etc/hosts").decode(errors="replace"), hosts)
+    texts = (hosts.encode(), f"{hostname}\n".encode(), _read("/etc/resolv.conf"))
+    return dict(zip(NETWORK_FILES, texts, strict=True))
+
+
+def neighbours(text: str, known: str) -> str:
+    """What this machine's /etc/hosts says of names that are not `known`, which is written in the same way. Pure."""
+    if len(text) > _LONG:
+        # A list of whom not to ask, as a rule: the first line of a name is the one that counts (hosts(5)).
+        return f"{text.rstrip()}\n"
+    names = {name for line in known.splitlines() for name in line.split()[1:]}
+    found = ""
+    for line in text.splitlines():
+        address, *others = line.partition("#")[0].split() or ("",)
+        if others := [name for name in others if name not in names]:
+            found += f"{address}\t{' '.join(others)}\n"
+    return found
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""

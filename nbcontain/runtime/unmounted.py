@@ -21,6 +21,8 @@ from nbcontain.runtime.rungs import CERTIFICATES, DOCUMENTS
 from nbcontain.runtime.secrets import SecretFile
 
 _DIRECTORIES = {"/proc": 0o555, "/sys": 0o555, "/dev": 0o755, "/dev/pts": 0o755, "/dev/shm": 0o1777}
+_HARMLESS = frozenset({*DEVICES.values(), (5, 1), (5, 2)})
+"""With /dev/console and /dev/ptmx, as in many a root file system, what docker's device cgroup opens to everybody."""
 _UNLOCK, _OPEN_PEER = 0x40045431, 0x5441
 _LIMIT_BYTES = 1 << 20
 
@@ -41,6 +43,8 @@ def furnish(
     `served` says that a process will open devices and /etc/hosts for the container: then a name is enough. So it is
     where the paths of those are `translated`; what stands there for what is open then leads to the machine's /proc.
     """
+    if not translated and _may_have_nodes():
+        _admit_nodes(root_fd)
     made: list[str] = []
     for path, mode in _DIRECTORIES.items():
         known = len(made)
@@ -62,6 +66,47 @@ def furnish(
             with open(mount.source, "rb") as source:
                 _write(root_fd, mount.destination, source.read(_LIMIT_BYTES), 0o644, made)
     return made
+
+
+def _may_have_nodes() -> bool:
+    """Whether it was this machine's root who made the tree: nobody else can make nodes there (user_namespaces(7))."""
+    with open("/proc/self/uid_map", "rb") as ids:
+        return any(int(line.split()[1]) == 0 for line in ids)
+
+
+def _admit_nodes(root_fd: int) -> None:
+    """Init: no node in the tree but what every container may open. No mount here forbids to (mount(8), nodev).
+
+    Whoever made it: an image, an archive that ADD unpacked, a COPY. Inside none can be made. Raises SetupFailed.
+    """
+    places = ["/"]
+    while places:
+        place = places.pop()
+        fd = trees.open_in(root_fd, place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    # Most are files, and links: so they are told apart first, by what the directory itself says.
+                    if entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                        continue
+                    path = f"{place.rstrip('/')}/{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        places.append(path)
+                    else:
+                        _admit_node(path, entry.stat(follow_symlinks=False))
+        finally:
+            os.close(fd)
+
+
+def _admit_node(path: str, status: os.stat_result) -> None:
+    kind = "c" if stat.S_ISCHR(status.st_mode) else "b" if stat.S_ISBLK(status.st_mode) else ""
+    number = (os.major(status.st_rdev), os.minor(status.st_rdev))
+    if kind and (kind == "b" or number not in _HARMLESS):
+        raise SetupFailed(
+            f"{path} is a device of this machine's: {kind} {number[0]}:{number[1]}", path=path,
+            why="where nothing can be mounted, nothing keeps programs from opening it",
+            hint="make the image without it",
+        )  # fmt: skip
 
 
 def _make_devices(root_fd: int, made: list[str]) -> None:

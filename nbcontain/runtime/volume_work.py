@@ -23,6 +23,7 @@ from nbcontain.store import files, removal, tar
 from nbcontain.store.clone import clone_between, copy_attributes
 from nbcontain.store.layers import tar_of
 from nbcontain.store.pack import Pipe
+from nbcontain.store.tar_writing import header_of
 from nbcontain.store.unpack import add_tar
 from nbcontain.store.volumes import DATA, FILLING
 
@@ -126,7 +127,7 @@ def export_volume(arguments: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 
     pipe = Pipe(fds[0])
     root = os.stat("/")
-    pipe.write(tar.header_of(tar.Entry(
+    pipe.write(header_of(tar.Entry(
         b"./", tar.DIRECTORY, stat.S_IMODE(root.st_mode), root.st_uid, root.st_gid, 0, root.st_mtime_ns
     )))  # fmt: skip
     entries = tar_of("/", pipe.write, overlay=False, userxattr=False, send=pipe.send)

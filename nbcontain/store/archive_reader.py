@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext, suppress
+from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _CONTENTS = ("manifest.json", "index.json", "oci-layout", "repositories")
 _DOCUMENTS_BYTES = 128 << 20
 _BLOBS = 2000
+_PIECE_BYTES = 256 << 10
 _EARLY_BYTES = 256 << 10
 """A smaller layer is unpacked in no time when its turn comes."""
 _DEPTH = 3
@@ -48,9 +50,10 @@ Wanted = Callable[[Sequence[Descriptor]], Sequence[Descriptor]]
 
 
 class _Body(Protocol):
-    """The data of one member: the next piece, empty at the end."""
+    """The data of one member: some more of it, in memory of its own or in the caller's, nothing at the end."""
 
-    def __call__(self) -> bytes | memoryview: ...
+    def chunk(self) -> bytes | memoryview: ...
+    def readinto(self, buffer: memoryview, /) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +93,11 @@ def _members_of_tar(stream: tar.Readable) -> Iterator[tuple[str, int, str, _Body
         if entry.name.startswith(b"/"):
             raise BadArchive(f"{name!r} in the archive is an absolute path")
         if entry.kind == tar.SYMLINK:
-            yield name, 0, os.path.normpath(os.path.join(os.path.dirname(name), os.fsdecode(entry.link))), _nothing
+            yield name, 0, os.path.normpath(os.path.join(os.path.dirname(name), os.fsdecode(entry.link))), reader
         elif entry.kind == tar.LINK:
-            yield name, 0, os.fsdecode(b"/".join(split(entry.link))), _nothing
+            yield name, 0, os.fsdecode(b"/".join(split(entry.link))), reader
         elif entry.kind == tar.REGULAR:
-            yield name, entry.size, "", reader.chunk
+            yield name, entry.size, "", reader
         else:
             raise BadArchive(f"{name!r} in the archive is neither file nor directory")
     reader.finish()
@@ -116,11 +119,20 @@ def _members_of_directory(root: Path) -> Iterator[tuple[str, int, str, _Body]]:
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
                     raise BadArchive(f"{shown!r} is no file")
-                yield shown, status.st_size, "", lambda file=file: file.read(1 << 18) or b""
+                yield shown, status.st_size, "", _File(file)
 
 
-def _nothing() -> bytes:
-    return b""
+class _File:
+    """A member of a directory."""
+
+    def __init__(self, file: RawIOBase) -> None:
+        self._file = file
+
+    def chunk(self) -> bytes:
+        return self._file.read(_PIECE_BYTES) or b""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        return self._file.readinto(buffer) or 0
 
 
 class _Intake:
@@ -146,8 +158,8 @@ class _Intake:
                 raise BadArchive(f"{name} of the archive is a link")
             self._links[name] = link
             return
-        first = bytes(body())
-        while len(first) < min(size, tar.BLOCK) and (more := body()):
+        first = bytes(body.chunk())
+        while len(first) < min(size, tar.BLOCK) and (more := body.chunk()):
             # A piece may be of any size, and it is by what it begins with that a layer is told.
             first += more
         if name in _CONTENTS or (first.lstrip()[:1] in (b"{", b"[") and size <= DOCUMENT_LIMIT):
@@ -161,7 +173,7 @@ class _Intake:
         if size > DOCUMENT_LIMIT or self._kept > _DOCUMENTS_BYTES:
             raise BadArchive(f"{name} of the archive is too large", why=f"{size} bytes")
         data = bytearray(first)
-        while piece := body():
+        while piece := body.chunk():
             data += piece
         self.documents[name] = bytes(data)
 
@@ -178,7 +190,10 @@ class _Intake:
         # docker's archives before 25 hold plain tars, which no digest names: they are stored as ours are.
         with (early and early.feed(size)) or nullcontext() as feed:
             layer = self._stack.enter_context(LayerWriter(blob, feed))
-            self._copy(first, body, layer.write)
+            layer.write(first)
+            self._is_through(len(first))
+            while count := layer.read(body.readinto):
+                self._is_through(count)
             # Its threads end here: many layers may be held.
             layer.finish()
         if feed is not None:
@@ -205,9 +220,12 @@ class _Intake:
         while piece:
             for write in writes:
                 write(piece)
-            self._through += len(piece)
-            self._told(self._through)
-            piece = body()
+            self._is_through(len(piece))
+            piece = body.chunk()
+
+    def _is_through(self, size_bytes: int) -> None:
+        self._through += size_bytes
+        self._told(self._through)
 
     def _place(self, name: str) -> str:
         """Where a name leads among the members."""

@@ -20,6 +20,7 @@ from nbcontain.oci.indexes import ImageIndex, entry_of
 from nbcontain.oci.reference import Reference
 from nbcontain.store import files, removal, tar
 from nbcontain.store.blobs import Blobs
+from nbcontain.store.tar_writing import header_of
 from nbcontain.values import dataclass, field, replace
 
 CONTAINERD_NAME = "io.containerd.image.name"
@@ -76,14 +77,14 @@ def write_archive(saved: Sequence[Saved], blobs: Blobs, write: Write, told: Call
     documents = documents_of(saved)
     folders = sorted({path.rpartition("/")[0] + "/" for path in documents if "/" in path} | {"blobs/"})
     for folder in folders:
-        write(tar.header_of(_entry(folder, tar.DIRECTORY, 0o755, 0)))
+        write(header_of(_entry(folder, tar.DIRECTORY, 0o755, 0)))
     # What is small first: whoever reads from a pipe knows then what is to come.
     for path, data in documents.items():
-        write(tar.header_of(_entry(path, tar.REGULAR, 0o644, len(data))) + data + bytes(-len(data) % tar.BLOCK))
+        write(header_of(_entry(path, tar.REGULAR, 0o644, len(data))) + data + bytes(-len(data) % tar.BLOCK))
     done = 0
     for layer in layers_of(saved):
         with blobs.open(layer.digest) as blob:
-            write(tar.header_of(_entry(blob_path(layer.digest), tar.REGULAR, 0o444, layer.size)))
+            write(header_of(_entry(blob_path(layer.digest), tar.REGULAR, 0o444, layer.size)))
             while data := blob.read(_READ_BYTES):
                 write(data)
                 done += len(data)

@@ -6,16 +6,20 @@ their own programs read them; only zero bytes may follow. Memory is bounded what
 
 from __future__ import annotations
 
+import io
 import sys
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 
 from nbcontain.errors import BadArchive
 from nbcontain.store.tar import BLOCK, Readable
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
-    from typing import NoReturn, Protocol
+    from typing import Any, Protocol
+
+    from _typeshed import WriteableBuffer
 else:
     Protocol = object
 
@@ -46,18 +50,8 @@ class Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-def _gunzip() -> Decompressor:
-    """By ISA-L, which is three times as fast as zlib, where it is installed."""
-    try:
-        from isal import igzip_lib
-    except ImportError:
-        return _Gunzip()
-    made: Decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-    return made
-
-
 class _Gunzip:
-    """zlib's gzip in the shape of the others."""
+    """zlib's gzip in the shape of the others, where ISA-L is not installed."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(_GZIP)
@@ -115,7 +109,7 @@ def _unzstd() -> Decompressor:
 
 
 _KINDS: dict[bytes, tuple[str, Callable[[], Decompressor]]] = {
-    b"\x1f\x8b": ("gzip", _gunzip),
+    b"\x1f\x8b": ("gzip", _Gunzip),
     b"\x28\xb5\x2f\xfd": ("zstd", _unzstd),
     b"BZh": ("bzip2", _bunzip2),
     b"\xfd7zXZ\x00": ("xz", _unxz),
@@ -124,11 +118,9 @@ _KINDS: dict[bytes, tuple[str, Callable[[], Decompressor]]] = {
 
 def load() -> None:
     """Import all that reading may need: for a process that soon cannot import any more."""
-    for _, make in _KINDS.values():
-        try:
-            make()
-        except BadArchive:
-            continue
+    for name, make in _KINDS.values():
+        with suppress(BadArchive):
+            _opened(_Packed(io.BytesIO(), name), make)
 
 
 def uncompressed(stream: Readable) -> Uncompressed:
@@ -143,10 +135,10 @@ def uncompressed(stream: Readable) -> Uncompressed:
         # Else it is a tar, whatever its first name begins with.
         for magic, (name, make) in _KINDS.items():
             if first.startswith(magic):
-                return Uncompressed(rest, name, make)
+                return Uncompressed(_opened(_Packed(rest, name), make), name)
         if first.startswith(b"\x04\x22\x4d\x18"):
             raise BadArchive("the archive is compressed with lz4", hint="Decompress it first.")
-    return Uncompressed(rest, "", None)
+    return Uncompressed(rest)
 
 
 class _Prefixed:
@@ -168,30 +160,105 @@ class _Prefixed:
 class Uncompressed:
     """The data inside a stream; `compression` is the name of what it was wrapped in, "" for nothing."""
 
-    def __init__(self, stream: Readable, compression: str, make: Callable[[], Decompressor] | None) -> None:
+    def __init__(self, data: Readable, compression: str = "") -> None:
         self.compression = compression
+        self._data = data
+        self._buffer = memoryview(b"")
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Some more, there; 0 at the end."""
+        return self._data.readinto(buffer) or 0
+
+    def chunk(self) -> memoryview:
+        """Some more, valid until the next call; nothing at the end."""
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(_CHUNK_BYTES))
+        return self._buffer[: self.readinto(self._buffer)]
+
+
+class _Packed(io.RawIOBase):
+    """The compressed bytes, and whether what comes of them is in proportion."""
+
+    def __init__(self, stream: Readable, name: str) -> None:
+        self.name = name
         self._stream = stream
-        self._make = make
-        self._inner = make() if make is not None else None
-        self._buffer = memoryview(bytearray(_CHUNK_BYTES))
-        self._input = b""
-        self._waiting = memoryview(b"")
         self._taken_bytes = self._given_bytes = 0
 
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        if self._make is None and not self._waiting:
-            return self._stream.readinto(buffer)
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        count = self._stream.readinto(memoryview(buffer).cast("B")) or 0
+        self._taken_bytes += count
+        return count
+
+    def gave(self, count: int) -> int:
+        """So many bytes came of them. Raises BadArchive where that is too much."""
+        self._given_bytes += count
+        if self._given_bytes > FREE_BYTES + RATIO * self._taken_bytes:
+            raise BadArchive(
+                f"the {self.name} data is a bomb",
+                why=f"{self._taken_bytes} bytes of it unpack to more than {self._given_bytes}",
+                hint=f"Beyond {FREE_BYTES >> 30} GiB it may be {RATIO} times as large as it is compressed, no larger.",
+            )
+        return count
+
+    def cut_off(self) -> BadArchive:
+        return BadArchive(f"the {self.name} data is cut off")
+
+    def damaged(self, error: Exception) -> BadArchive:
+        return BadArchive(f"the {self.name} data is damaged", why=str(error) or type(error).__name__)
+
+
+class _ByIsal:
+    """gzip by ISA-L, which is three times as fast as zlib, and writes straight to where the data is wanted.
+
+    Raises ImportError where it is not installed.
+    """
+
+    def __init__(self, packed: _Packed) -> None:
+        from isal import isal_zlib
+
+        isal: Any = isal_zlib
+        self._packed = packed
+        # What stands before the data, a name for one, has to fit into what it reads at once.
+        self._reader: Readable = isal._GzipReader(packed, _READ_BYTES)
+        self._errors: tuple[type[Exception], ...] = (isal.error, OSError, ArithmeticError)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        try:
+            return self._packed.gave(self._reader.readinto(buffer) or 0)
+        except EOFError as error:
+            raise self._packed.cut_off() from error
+        except self._errors as error:
+            if isinstance(error, OSError) and error.errno:
+                # The disk's own; BadGzipFile has none.
+                raise
+            raise self._packed.damaged(error) from error
+
+
+class _Decompressed:
+    """What comes in pieces of memory that the decompressor makes, from which it is copied."""
+
+    def __init__(self, packed: _Packed, make: Callable[[], Decompressor]) -> None:
+        self._packed = packed
+        self._make = make
+        self._inner: Decompressor | None = make()
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._input = b""
+        self._waiting = memoryview(b"")
+        self._is_over = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
         if not self._waiting:
-            self._waiting = memoryview(self.chunk(len(buffer)))
+            self._waiting = memoryview(self._next(len(buffer)))
         count = min(len(buffer), len(self._waiting))
         buffer[:count] = self._waiting[:count]
         self._waiting = self._waiting[count:]
-        return count
+        return self._packed.gave(count)
 
-    def chunk(self, limit: int = _CHUNK_BYTES) -> bytes | memoryview:
-        """Some more, at most so much and valid until the next call; nothing at the end."""
-        if self._make is None:
-            return self._buffer[: self._stream.readinto(self._buffer[:limit]) or 0]
+    def _next(self, limit: int) -> bytes:
+        """Some more, at most so much; nothing at the end."""
         while True:
             if self._inner is None:
                 # Behind the end of one stream: another, or padding.
@@ -204,37 +271,29 @@ class Uncompressed:
             if not self._input and self._inner.needs_input:
                 self._input = self._more()
                 if not self._input:
-                    raise BadArchive(f"the {self.compression} data is cut off")
-            data = self._decompressed(self._inner, limit)
+                    raise self._packed.cut_off()
+            given, self._input = self._input, b""
+            try:
+                data = self._inner.decompress(given, limit)
+            except Exception as error:
+                # Each library has errors of its own: zlib.error, LZMAError, ZstdError, OSError, EOFError, MemoryError.
+                raise self._packed.damaged(error) from error
             if self._inner.eof:
                 self._input = self._inner.unused_data
                 self._inner = None
             if data:
-                self._given_bytes += len(data)
-                if self._given_bytes > FREE_BYTES + RATIO * self._taken_bytes:
-                    self._refuse()
                 return data
 
-    _is_over = False
-
     def _more(self) -> bytes:
-        count = self._stream.readinto(self._buffer[:_READ_BYTES]) or 0
+        count = self._packed.readinto(self._buffer)
         self._is_over = not count
-        self._taken_bytes += count
         return bytes(self._buffer[:count])
 
-    def _refuse(self) -> NoReturn:
-        raise BadArchive(
-            f"the {self.compression} data is a bomb",
-            why=f"{self._taken_bytes} bytes of it unpack to more than {self._given_bytes}",
-            hint=f"Beyond {FREE_BYTES >> 30} GiB it may be {RATIO} times as large as it is compressed, and no larger.",
-        )
 
-    def _decompressed(self, inner: Decompressor, limit: int) -> bytes:
-        given, self._input = self._input, b""
-        try:
-            return inner.decompress(given, limit)
-        except Exception as error:
-            # Each library has an error of its own: zlib.error, LZMAError, ZstdError, OSError, EOFError, MemoryError.
-            why = str(error) or type(error).__name__
-            raise BadArchive(f"the {self.compression} data is damaged", why=why) from error
+
+def _opened(packed: _Packed, make: Callable[[], Decompressor]) -> Readable:
+    """The data, by ISA-L where it can."""
+    if make is _Gunzip:
+        with suppress(ImportError):
+            return _ByIsal(packed)
+    return _Decompressed(packed, make)

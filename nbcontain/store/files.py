@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 from types import TracebackType
 
-from nbcontain.errors import DiskFailed, DiskFull, StoreError
+from nbcontain.errors import DiskFailed, DiskFull, DiskReadOnly, StoreError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE})
@@ -48,7 +48,8 @@ class disk:  # noqa: N801 - it is called like a function
         if error.errno in _FULL:
             raise DiskFull(f"no room left in {path}", why=error.strerror or "") from error
         if error.errno in _FAILING:
-            raise DiskFailed(f"the disk under {path} fails", why=error.strerror or "") from error
+            kind = DiskReadOnly if error.errno == errno.EROFS else DiskFailed
+            raise kind(f"the disk under {path} fails", why=error.strerror or "") from error
 
 
 def replace(

@@ -17,7 +17,7 @@ import hashlib
 import mmap
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -96,8 +96,14 @@ class LayerWriter:
             self._fill(count)
             view = view[count:]
 
+    def read(self, readinto: Callable[[memoryview], int]) -> int:
+        """Some more, straight to where it is worked on; how much it was."""
+        if count := readinto(self._room()):
+            self._fill(count)
+        return count
+
     def read_from(self, fd: int, size_bytes: int | None = None) -> int:
-        """The same, of all that there is to be read from a pipe, or as much of a file; how much it was."""
+        """All that there is to be read from a pipe, or as much of a file; how much it was."""
         done = 0
         while count := os.readv(fd, [self._room()[: None if size_bytes is None else size_bytes - done]]):
             self._fill(count)

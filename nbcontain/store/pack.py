@@ -11,6 +11,7 @@ from nbcontain.errors import StoreError
 from nbcontain.linux.directories import open_directory
 from nbcontain.store import files, tar
 from nbcontain.store.owners import NODE, OWNER, Ledger
+from nbcontain.store.tar_writing import header_of
 from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, is_opaque, is_whiteout, join, kept_xattrs, opaque_xattr
 
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -140,7 +141,7 @@ class Packer:
     def _directory_header(self, fd: int, path: bytes) -> bytes:
         if not path:
             return b""
-        return tar.header_of(self._entry_of(path + b"/", tar.DIRECTORY, os.fstat(fd), fd))
+        return header_of(self._entry_of(path + b"/", tar.DIRECTORY, os.fstat(fd), fd))
 
     def _contents(
         self, fd: int, path: bytes, header: bytes, held: list[tuple[bytes, bytes]], skip: frozenset[bytes]
@@ -149,7 +150,7 @@ class Packer:
         if header:
             self._emit(header, held)
         if self._overlay and path and is_opaque(fd, self._opaque_xattr):
-            self._emit(tar.header_of(empty(join(path, OPAQUE))), held)
+            self._emit(header_of(empty(join(path, OPAQUE))), held)
         below = []
         with os.scandir(fd) as listing:
             found = sorted((os.fsencode(entry.name), _kind_of(entry)) for entry in listing)
@@ -171,7 +172,7 @@ class Packer:
         mode = status.st_mode
         if self._overlay and is_whiteout(status):
             head = path[: len(path) - len(name)]
-            self._emit(tar.header_of(empty(head + WHITEOUT + name)), held)
+            self._emit(header_of(empty(head + WHITEOUT + name)), held)
             return
         if stat.S_ISSOCK(mode):
             return
@@ -195,7 +196,7 @@ class Packer:
         else:
             entry = self._entry_of(path, tar.CHARACTER if stat.S_ISCHR(mode) else tar.BLOCK_DEVICE, status)
             entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-        self._emit(tar.header_of(entry), held)
+        self._emit(header_of(entry), held)
 
     def _is_twin(
         self, parent: int, name: bytes, status: os.stat_result, path: bytes, held: list[tuple[bytes, bytes]]
@@ -208,7 +209,7 @@ class Packer:
             return False
         entry = self._linked(parent, name, path, status)
         entry.link = first
-        self._emit(tar.header_of(entry), held)
+        self._emit(header_of(entry), held)
         return True
 
     def _pack_file(self, parent: int, name: bytes, path: bytes, held: list[tuple[bytes, bytes]]) -> None:
@@ -225,10 +226,10 @@ class Packer:
             if self._ledger is not None and (node := self._ledger.node(fd, path, status)) is not None:
                 kind, entry.major, entry.minor = node
                 entry.kind = tar.CHARACTER if kind == "c" else tar.BLOCK_DEVICE
-                self._emit(tar.header_of(entry), held)
+                self._emit(header_of(entry), held)
                 return
             entry.size = left = status.st_size
-            header = tar.header_of(entry)
+            header = header_of(entry)
             if left <= (_SMALL_BYTES if self._send else _READ_BYTES):
                 data = os.read(fd, left) if left else b""
                 left -= len(data)

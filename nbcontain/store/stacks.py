@@ -37,8 +37,6 @@ _STRIKE_S = 0.1
 _CLEARING_S = 0.5
 _AT_ONCE = 4
 """So many layers of a stack are unpacked at a time."""
-_AHEAD = 8
-"""So many pieces of a tar may wait to be hashed."""
 
 
 def _nothing() -> None:
@@ -388,14 +386,15 @@ def unpacked(stacks: Stacks, staging: Staging, source: Any) -> DiffID:
 
 
 class _Pump:
-    """A thread that uncompresses `source` into a ring, and closes that; another hashes what is written there."""
+    """A thread that uncompresses `source` into a ring, and closes that; another hashes what is there."""
 
     def __init__(self, source: tar.Readable, sink: Sender) -> None:
         self._source = source
         self._sink = sink
         self._error: BaseException | None = None
         self._sum = hashlib.sha256()
-        self._hashing = Stage(self._sum.update, _AHEAD)
+        # One is hashed and these wait: the slot that comes next is none of them.
+        self._hashing = Stage(self._sum.update, sink.slots - 2)
         self._thread = threading.Thread(target=self._run, name="nbcontain unzip", daemon=True)
         try:
             self._thread.start()
@@ -417,10 +416,9 @@ class _Pump:
     def _run(self) -> None:
         try:
             stream = uncompressed(self._source)
-            while chunk := stream.chunk():
-                self._sink.write(chunk)
-                # What was not compressed is in memory that the next piece comes into.
-                self._hashing.put(chunk if isinstance(chunk, bytes) else bytes(chunk))
+            while count := stream.readinto(slot := self._sink.slot()):
+                self._sink.send(count)
+                self._hashing.put(slot[:count])
         except BrokenPipeError:
             # The worker has given up, and says why itself.
             return

@@ -1,4 +1,4 @@
-"""Reading and writing tar archives as streams: ustar, PAX and GNU's long names (POSIX pax, image-spec layer.md).
+"""Reading tar archives as streams: ustar, PAX and GNU's long names (POSIX pax, image-spec layer.md).
 
 Python's `tarfile` forgives what must not be forgiven in foreign bytes, and is slow. The reader here
 hashes what it reads, keeps one buffer however large a member is, and raises BadArchive for what two
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from nbcontain.errors import BadArchive
 from nbcontain.store.tar_fields import DEFAULT_LIMITS as DEFAULT_LIMITS
 from nbcontain.store.tar_fields import Limits as Limits
-from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal, record
+from nbcontain.store.tar_fields import decimal, nanoseconds, number, octal
 from nbcontain.store.tar_fields import parse_pax as parse_pax
 from nbcontain.values import dataclass, field
 
@@ -29,7 +29,6 @@ else:
 BLOCK = 512
 _CHUNK = 256 << 10
 """What the processor's cache holds: read, hashed and written before it is forgotten."""
-_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
 _READ = struct.Struct("100s24s12s12s8xc")
 """What is read of each: name, rights (mode, user and group), size, time and kind."""
 _REMEMBERED = 4096
@@ -37,11 +36,10 @@ _REMEMBERED = 4096
 REGULAR, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _HAS_NO_DATA = frozenset({LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO})
 _PLAIN = _HAS_NO_DATA | {REGULAR}
-_XATTR = b"SCHILY.xattr."
+XATTR = b"SCHILY.xattr."
 _MAX_ID = (1 << 32) - 2
 _MAX_TIME_NS = (1 << 40) * 1_000_000_000
 """What any time_t holds; beyond, a time is nonsense and becomes 0."""
-_MAX_OCTAL_ID, _MAX_OCTAL_SIZE = 0o7777777, 0o77777777777
 
 
 class Readable(Protocol):
@@ -75,10 +73,11 @@ class Entry:
 
 
 class Reader:
-    """Members of a tar stream in order. `next`, then one of `copy_to`, `chunk`s and `skip`, then `next` again."""
+    """Members of a tar stream in order. `next`, then its data by one of the ways, or none, then `next` again."""
 
     def __init__(self, stream: Readable | Pieces, limits: Limits = DEFAULT_LIMITS, *, hashes: bool = True) -> None:
         self._pieces = stream if hasattr(stream, "chunk") else _Buffer(stream)
+        self._readinto: Callable[[memoryview], int | None] | None = getattr(stream, "readinto", None)
         self._limits = limits
         self._view = memoryview(b"")
         self._start = self._end = 0
@@ -151,15 +150,32 @@ class Reader:
 
     def chunk(self) -> memoryview:
         """Some more of the current member's data, valid until the next call; nothing at its end."""
-        if not self._body:
+        return self._held(self._body)
+
+    def _held(self, limit: int) -> memoryview:
+        if not limit:
             return self._view[:0]
         if self._start == self._end:
             self._fill()
-        count = min(self._body, self._end - self._start)
+        count = min(limit, self._end - self._start)
         found = self._view[self._start : self._start + count]
         self._start += count
         self._body -= count
         return found
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """The same, there: what is not in memory yet is read straight to it, where the stream can do that."""
+        count = min(len(buffer), self._body)
+        if count and self._start == self._end and self._readinto is not None:
+            count = self._readinto(buffer[:count]) or 0
+            if not count:
+                raise _cut_off()
+            self._took(buffer[:count])
+            self._body -= count
+            return count
+        piece = self._held(count)
+        buffer[: len(piece)] = piece
+        return len(piece)
 
     def skip(self) -> None:
         """Pass over what is left of the current member."""
@@ -188,18 +204,22 @@ class Reader:
         if not count:
             self._start = self._end = 0
             return False
-        if self._sum is not None:
-            self._sum.update(piece)
         self._view = memoryview(piece)
         self._start, self._end = 0, count
-        self._read_bytes += count
+        self._took(self._view)
+        return True
+
+    def _took(self, piece: memoryview) -> None:
+        """This came of the stream."""
+        if self._sum is not None:
+            self._sum.update(piece)
+        self._read_bytes += len(piece)
         if self._read_bytes > self._limits.stream_bytes:
             raise BadArchive(f"the archive unpacks to more than {self._limits.stream_bytes} bytes")
-        return True
 
     def _fill(self) -> None:
         if not self._more():
-            raise BadArchive("the archive is cut off", why="it ends in the middle of an entry")
+            raise _cut_off()
 
     def _header(self) -> bytes | None:
         """The next header block, its checksum verified; None at the end mark or at the end of the stream."""
@@ -336,6 +356,10 @@ class Reader:
         return value
 
 
+def _cut_off() -> BadArchive:
+    return BadArchive("the archive is cut off", why="it ends in the middle of an entry")
+
+
 class _Buffer:
     """A stream in pieces of the size that the processor's cache holds, each valid until the next."""
 
@@ -350,8 +374,8 @@ class _Buffer:
 def _extend(entry: Entry, records: dict[bytes, bytes]) -> None:
     """Let PAX records overrule the header's fields; an empty value takes a record back."""
     for key, value in records.items():
-        if key.startswith(_XATTR):
-            entry.xattrs[key[len(_XATTR) :]] = value
+        if key.startswith(XATTR):
+            entry.xattrs[key[len(XATTR) :]] = value
         elif key.startswith(b"GNU.sparse."):
             raise BadArchive(f"a sparse file: {entry.name!r}", hint="Make the archive without --sparse.")
         elif not value:
@@ -368,82 +392,3 @@ def _extend(entry: Entry, records: dict[bytes, bytes]) -> None:
             entry.gid = decimal(value, "gid")
         elif key == b"mtime":
             entry.mtime_ns = nanoseconds(value)
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-def header_of(entry: Entry) -> bytes:
-    """The blocks that stand before an entry's data: one ustar header, and a PAX header where that is too narrow."""
-    records: list[tuple[bytes, bytes]] = []
-    name, prefix = _split(entry.name)
-    if len(name) > 100:
-        records.append((b"path", entry.name))
-        name = name[:100]
-    if len(entry.link) > 100:
-        records.append((b"linkpath", entry.link))
-    uid, gid, size, mtime = entry.uid, entry.gid, entry.size, entry.mtime_ns // 1_000_000_000
-    if uid > _MAX_OCTAL_ID:
-        records.append((b"uid", b"%d" % uid))
-        uid = 0
-    if gid > _MAX_OCTAL_ID:
-        records.append((b"gid", b"%d" % gid))
-        gid = 0
-    if size > _MAX_OCTAL_SIZE:
-        records.append((b"size", b"%d" % size))
-        size = 0
-    if not 0 <= mtime <= _MAX_OCTAL_SIZE:
-        records.append((b"mtime", b"%d" % mtime))
-        mtime = 0
-    for key in sorted(entry.xattrs):
-        records.append((_XATTR + key, entry.xattrs[key]))
-    header = _block(name, entry.kind, entry.mode, uid, gid, size, mtime, entry.link[:100], entry, prefix)
-    if not records:
-        return header
-    body = b"".join(record(key, value) for key, value in records)
-    title = b"PaxHeaders.0/" + (entry.name.rstrip(b"/").rpartition(b"/")[2][:80] or b"root")
-    return b"".join(
-        (
-            _block(title, b"x", 0o644, 0, 0, len(body), 0, b"", None, b""),
-            body,
-            bytes(-len(body) % BLOCK),
-            header,
-        )
-    )
-
-
-def _split(name: bytes) -> tuple[bytes, bytes]:
-    """A path as ustar's name and prefix; the whole of it as name if it cannot be split."""
-    if len(name) <= 100:
-        return name, b""
-    slash = name.find(b"/", len(name) - 101)
-    if 0 < slash <= 155 and slash < len(name) - 1:
-        return name[slash + 1 :], name[:slash]
-    return name, b""
-
-
-def _block(
-    name: bytes, kind: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, link: bytes,
-    entry: Entry | None, prefix: bytes,
-) -> bytes:  # fmt: skip
-    major, minor = (entry.major, entry.minor) if entry is not None else (0, 0)
-    block = bytearray(
-        _HEADER.pack(
-            name, b"%07o" % mode, b"%07o" % uid, b"%07o" % gid, b"%011o" % size, b"%011o" % mtime, b"        ", kind,
-            link, b"ustar\00000", b"", b"", b"%07o" % major, b"%07o" % minor, prefix, b"",
-        )
-    )  # fmt: skip
-    block[148:156] = b"%06o\0 " % _sum(block)
-    return bytes(block)
-
-
-def _sum(block: bytearray) -> int:
-    """Of all bytes: the lower half of an Adler-32 is that and 1, modulo 65,521, which 256 bytes cannot reach."""
-    return (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
-
-
-def write_archive(entries: list[tuple[Entry, bytes]], write: Callable[[bytes], object]) -> None:
-    """Entries with their data in memory, as one whole archive."""
-    for entry, data in entries:
-        write(header_of(entry) + data + bytes(-len(data) % BLOCK))
-    write(bytes(2 * BLOCK))

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 from nbcontain.linux import trees
 from nbcontain.linux.directories import open_directory
-from nbcontain.store import tar
 from nbcontain.store.changes import Added, Change, Deleted, Modified, above, same_metadata
 from nbcontain.store.owners import Ledger
 from nbcontain.store.pack import Packer, Send, empty
+from nbcontain.store.tar_writing import header_of
 from nbcontain.store.tree_index import Noted, TreeIndex, noted
 from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, join, kept_xattrs
 
@@ -197,7 +197,7 @@ class TreePacker(Packer):
             else:
                 self._emit(header, held)
         if state == "replaced":
-            self._emit(tar.header_of(empty(join(path, OPAQUE))), held)
+            self._emit(header_of(empty(join(path, OPAQUE))), held)
         before = self._comparison.names(path) if state in ("same", "changed") else frozenset()
         with os.scandir(fd) as listing:
             found = {os.fsencode(entry.name): entry.is_dir(follow_symlinks=False) for entry in listing}
@@ -206,7 +206,7 @@ class TreePacker(Packer):
             child = join(path, name)
             if name not in found:
                 if child not in skip:
-                    self._emit(tar.header_of(empty(join(path, WHITEOUT + name))), held)
+                    self._emit(header_of(empty(join(path, WHITEOUT + name))), held)
             elif found[name]:
                 quiet = child in self._quiet
                 self._states[child] = (

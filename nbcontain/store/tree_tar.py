@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 
 from nbcontain.linux.directories import open_directory
 from nbcontain.store import tar
+from nbcontain.store.tar_writing import header_of
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CHUNK_BYTES = 1 << 20
@@ -68,7 +69,7 @@ class _Packer:
         self._put(entry)
 
     def _put(self, entry: tar.Entry) -> None:
-        self._write(tar.header_of(entry))
+        self._write(header_of(entry))
         self.count += 1
 
     def _directory(self, parent: int, leaf: bytes, entry: tar.Entry) -> None:

@@ -7,7 +7,7 @@ from package_source import Module, modules
 FLOORS = (
     {
         "errors", "events", "oci", "dockerfile", "linux", "options", "names", "values", "whitespace", "detach_keys",
-        "truth", "docker_words", "keywords", "magic_names", "objects",
+        "truth", "authorities", "docker_words", "keywords", "magic_names", "objects",
     },
     {"channel", "host", "journal", "segments", "settings", "task"},
     {"store"},

@@ -9,12 +9,38 @@ from pathlib import Path
 import pytest
 
 from machine import Machine, fresh
+from nbcontain.errors import NbcontainError, Unavailable
 
 
 @pytest.fixture(scope="session")
 def _hostile_machine(busybox_context: Path) -> Iterator[Machine]:
     with fresh(busybox_context) as machine:
         yield machine
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """An attack that takes what this place's rung cannot give, as it says itself, is none here."""
+    try:
+        return (yield)
+    except NbcontainError as error:
+        refused: BaseException | None = error
+        while refused is not None and not isinstance(refused, Unavailable):
+            refused = refused.__cause__
+        machines = [each for each in item.funcargs.values() if isinstance(each, Machine)]  # type: ignore[attr-defined]
+        lacks = [each for each in machines if not (each.engine.profile.rung.mounts and each.engine.profile.rung.joins)]
+        if refused is None or not lacks:
+            raise
+        pytest.skip(f"{refused.message}: {refused.why}")
+
+
+@pytest.fixture(autouse=True)
+def _of_mounts(request: pytest.FixtureRequest) -> None:
+    """The end of a test that is of containers with mounts, where they have none."""
+    if request.node.get_closest_marker("of_mounts") is not None:
+        profile = request.getfixturevalue("_hostile_machine").engine.profile
+        if not profile.rung.mounts:
+            pytest.skip(f"containers here have no mounts: {profile.describe()}")
 
 
 @pytest.fixture

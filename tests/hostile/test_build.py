@@ -161,6 +161,7 @@ def test_an_option_that_is_not_known_is_refused(machine: Machine, context: Path,
         machine.build(f"FROM box\nRUN --mount={option},target=/x true\n", "refused", context)
 
 
+@pytest.mark.of_mounts
 def test_a_mount_over_the_root_or_proc_is_refused(machine: Machine, context: Path) -> None:
     for target in ("/", "/../..", "/proc", "/proc/sys", "/sys/kernel"):
         with pytest.raises(NbcontainError):

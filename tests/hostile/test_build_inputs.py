@@ -219,6 +219,7 @@ def test_an_image_that_says_the_same_is_another_base(machine: Machine, context: 
 # --- B9 ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.of_mounts
 def test_a_secret_of_a_failed_step_is_nowhere(machine: Machine, context: Path, tmp_path: Path) -> None:
     from nbcontain.build.secrets import Secret
 
@@ -235,6 +236,7 @@ def test_a_secret_of_a_failed_step_is_nowhere(machine: Machine, context: Path, t
     assert machine.engine.builder.state("leaky@failed") is not None
 
 
+@pytest.mark.of_mounts
 def test_a_secret_of_a_notebook_is_in_no_file_afterwards(
     machine: Machine, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

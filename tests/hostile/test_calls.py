@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -44,7 +45,12 @@ def table(program: bytes, machine: int = X86_64) -> dict[tuple[str, int], int]:
 
 
 def filter_of(container: Container) -> bytes:
-    (program,) = bpf.installed(container.pid or 0)
+    try:
+        (program,) = bpf.installed(container.pid or 0)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        pytest.skip("this kernel does not tell which filter a process has (ptrace(2), PTRACE_SECCOMP_GET_FILTER)")
     return program
 
 
@@ -219,6 +225,7 @@ def test_namespaces_and_mounts_are_not_permitted(machine: Machine, words: tuple[
     assert machine.sh(f"mkdir -p /mnt; {' '.join(words)} 2>&1; true").rstrip().endswith(DENIED)
 
 
+@pytest.mark.of_mounts
 def test_without_a_filter_these_are_the_kernels_to_decide(machine: Machine) -> None:
     assert machine.exit_code("unshare", "-U", "true", security_opt=("seccomp=unconfined",)) == 0
     assert machine.exit_code("unshare", "-m", "true", cap_add=("SYS_ADMIN",)) == 0

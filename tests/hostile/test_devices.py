@@ -18,6 +18,8 @@ from nbcontain.build.outputs import Output
 from nbcontain.build.plan import BuildOptions
 from nbcontain.errors import BuildError
 
+pytestmark = pytest.mark.of_mounts
+
 ZERO = "c 1 5"
 TRY = 'closed() { test -e "$1" || { echo "no node $1"; exit 1; }; ! head -c 1 "$1" > /got 2>&1 || exit 2; }; '
 """`closed PATH` ends the step unless there is a node, and it cannot be read."""

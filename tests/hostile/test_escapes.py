@@ -82,6 +82,7 @@ def test_no_directory_leads_out_by_run_or_exec(profile: str, anyone: Machine, di
 # --- E3, E4: what is masked, and /proc ------------------------------------------------------------
 
 
+@pytest.mark.of_mounts
 def test_a_null_device_of_the_images_masks_nothing(profile: str, anyone: Machine, tmp_path: Path) -> None:
     (tmp_path / "null").write_text("false\n")
     anyone.build("FROM box\nCOPY null /dev/null\n", "fake", tmp_path)
@@ -131,10 +132,12 @@ dmesg
 """
 
 
+@pytest.mark.of_mounts
 def test_no_switch_of_the_kernel_can_be_turned(profile: str, anyone: Machine) -> None:
     assert refused(anyone, SWITCHES)
 
 
+@pytest.mark.of_mounts
 def test_the_same_where_there_are_limits(anyone: Machine) -> None:
     if not anyone.engine.host.is_root:
         pytest.skip("no group is handed over to this user")
@@ -190,6 +193,7 @@ def test_a_name_is_no_path(profile: str, anyone: Machine, name: str) -> None:
 # --- E16, E17: namespaces and floods --------------------------------------------------------------
 
 
+@pytest.mark.of_mounts
 def test_what_fills_up_is_the_containers_own(profile: str, anyone: Machine) -> None:
     assert anyone.exit_code("dd", "if=/dev/zero", "of=/dev/shm/x", "bs=1M", "count=65") == 1
     assert anyone.exit_code("dd", "if=/dev/zero", "of=/dev/x", "bs=1M", "count=65") == 1
@@ -206,6 +210,7 @@ def test_zombies_and_floods_end_with_it(profile: str, anyone: Machine) -> None:
 # --- E18: flags of mounts -------------------------------------------------------------------------
 
 
+@pytest.mark.of_mounts
 def test_what_is_mounted_below_a_read_only_volume_is_read_only_too(anyone: Machine, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can mount something there")
@@ -268,6 +273,7 @@ with Engine(sys.argv[1]) as engine:
 """
 
 
+@pytest.mark.of_mounts
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be in a chroot and make containers")
 def test_a_container_of_an_engine_in_a_chroot_has_no_other_root_in_its_namespace(
     anyone: Machine, tmp_path: Path

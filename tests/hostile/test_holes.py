@@ -67,6 +67,7 @@ def test_many_directories_are_hidden_by_one_empty_one(machine: Machine, tmp_path
     assert "secret" not in seen and "Read-only" in seen
 
 
+@pytest.mark.of_mounts
 @pytest.mark.parametrize("place", ["/dev/disk", "/disk", "/dev/shm/disk", "/tmp/disk"])
 def test_a_node_that_is_made_inside_opens_nothing(machine: Machine, place: str) -> None:
     """With CAP_MKNOD one may make nodes; what they stand for is the machine's."""

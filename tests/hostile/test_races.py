@@ -93,6 +93,7 @@ def outside(anyone: Machine, tmp_path: Path) -> Iterator[Path]:
     assert len(mounts()) <= before, mounts()
 
 
+@pytest.mark.of_mounts
 @pytest.mark.slow
 @pytest.mark.timeout(3000 if SOAK else 120)
 def test_targets_in_a_shared_volume_that_are_swapped_with_symlinks_stay_inside(
@@ -117,6 +118,7 @@ def test_targets_in_a_shared_volume_that_are_swapped_with_symlinks_stay_inside(
     assert set(os.listdir(data)) == {"a", "b", "c", "d"}
 
 
+@pytest.mark.of_mounts
 @pytest.mark.slow
 @pytest.mark.timeout(3000 if SOAK else 120)
 def test_a_part_of_a_volume_that_is_swapped_with_a_symlink_shows_nothing_of_the_hosts(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 import needs
 from machine import SLEEP, Machine, children_of, said, supervisor_of, until
-from nbcontain.errors import Unavailable
+from nbcontain.errors import NbcontainError, SetupFailed, Unavailable
 from nbcontain.linux.starts import start_of
 
 LADDER = {
@@ -275,6 +277,7 @@ def test_the_hosts_devices_stay_so_too_where_none_of_ones_own_can_be_made(
 ) -> None:
     if profile != "root":
         pytest.skip("only the host's root may change them")
+    _hostile_machine.engine.isolated("chroot").profile  # noqa: B018 - what cannot be had is told by whoever asks
     root = str(_hostile_machine.engine.layout.root)
     environ = {**os.environ, "NBCONTAIN_ISOLATION": "chroot", "NBCONTAIN_ROOT": root}
     without = (needs.program("setpriv"), "--bounding-set=-mknod,-sys_ptrace")
@@ -310,6 +313,28 @@ def test_a_directory_that_somebody_sends_is_none_of_who_answers(
     os.close(place)
     assert said(container) == "ready\ntried\n"
     assert not any(map(os.listxattr, (canary, canary / "secret")))
+
+
+@pytest.mark.parametrize("way", ["image", "archive"])
+def test_a_device_of_an_images_opens_nothing(way: str, rung: Machine, busybox: Path, tmp_path: Path) -> None:
+    """The kernel's log, and a disk, as c 1:11 and b 7:0; and what every container may open is no hindrance."""
+    with tarfile.open(tmp_path / "nodes.tar", "w") as tar:
+        tar.add(busybox, "bin/busybox")
+        for name, kind, major, minor in (
+            ("log", tarfile.CHRTYPE, 1, 11), ("deep/er/disk", tarfile.BLKTYPE, 7, 0), ("zero", tarfile.CHRTYPE, 1, 5),
+        ):  # fmt: skip
+            node = tarfile.TarInfo(name)
+            node.type, node.devmajor, node.devminor, node.mode = kind, major, minor, 0o666
+            tar.addfile(node)
+    if way == "archive":
+        with pytest.raises(NbcontainError):
+            rung.build("FROM box\nADD nodes.tar /\nRUN dd if=/log bs=4096 count=1 | grep .\n", "nodes", tmp_path)
+        return
+    rung.engine.archives.import_image(str(tmp_path / "nodes.tar"), "nodes").result()
+    for name in ("/log", "/deep/er/disk"):
+        words = ("/bin/busybox", "dd", f"if={name}", "bs=512", "count=1")
+        with contextlib.suppress(SetupFailed):
+            assert rung.run(*words, image="nodes", no_raise=True).stdout == ""
 
 
 def test_a_root_that_is_only_a_chroot_is_not_left_by_another_one(rung: Machine, canary: Path) -> None:

@@ -52,6 +52,7 @@ def symlink(name: str, leads_to: str) -> tarfile.TarInfo:
 # --- the image --------------------------------------------------------------------------------
 
 
+@pytest.mark.of_mounts
 def test_a_device_node_of_an_image_opens_nothing(machine: Machine, tmp_path: Path, busybox: Path) -> None:
     node = tarfile.TarInfo("zero")
     node.type, node.devmajor, node.devminor, node.mode = tarfile.CHRTYPE, 1, 5, 0o666
@@ -61,6 +62,7 @@ def test_a_device_node_of_an_image_opens_nothing(machine: Machine, tmp_path: Pat
     assert machine.run("/busybox", "wc", "-c", "/dev/null", image=image).exit_code == 0
 
 
+@pytest.mark.of_mounts
 @pytest.mark.parametrize("place", ["proc", "sys", "dev"])
 @pytest.mark.parametrize("leads_to", ["/", "/etc", "..", "/proc", "nowhere"])
 def test_what_is_mounted_for_the_kernel_follows_no_symlink_of_the_image(
@@ -72,6 +74,7 @@ def test_what_is_mounted_for_the_kernel_follows_no_symlink_of_the_image(
         machine.run("/busybox", "true", image=image)
 
 
+@pytest.mark.of_mounts
 @pytest.mark.parametrize("leads_to", ["/proc", "/proc/self/root", "/sys/kernel"])
 def test_a_mount_is_not_led_into_proc_or_sys(machine: Machine, tmp_path: Path, busybox: Path, leads_to: str) -> None:
     image = image_with(machine, tmp_path, busybox, symlink("etc", leads_to))
@@ -122,6 +125,7 @@ def descriptors(text: str) -> set[str]:
     return {line.strip() for line in text.splitlines() if line.strip()}
 
 
+@pytest.mark.of_mounts
 @pytest.mark.parametrize("init", [False, True])
 def test_no_descriptor_but_the_three_comes_in_by_run_or_exec(machine: Machine, init: bool) -> None:
     script = "for fd in /proc/self/fd/*; do echo ${fd##*/}; done; echo ready; sleep 60"
@@ -135,6 +139,7 @@ def test_no_descriptor_but_the_three_comes_in_by_run_or_exec(machine: Machine, i
     assert descriptors(of_first) <= {"0", "1", "2"}
 
 
+@pytest.mark.of_mounts
 def test_the_null_device_inside_is_not_the_hosts(machine: Machine) -> None:
     host = os.stat("/dev/null")
     look = ("stat", "-L", "-c", "%d %i", "/proc/self/fd/0")
@@ -161,6 +166,7 @@ def test_what_is_given_to_read_cannot_be_written(machine: Machine, canary: Path)
     assert "do not touch" in said(container)
 
 
+@pytest.mark.of_mounts
 @pytest.mark.parametrize("user", ["", "app"])
 def test_capabilities_are_the_eleven_in_run_and_exec(machine: Machine, user: str) -> None:
     eleven = "00000000800405fb"
@@ -308,6 +314,7 @@ def test_a_state_that_says_too_much_or_too_little_is_no_state(machine: Machine) 
 # --- who asks a server inside -----------------------------------------------------------------
 
 
+@pytest.mark.of_mounts
 def test_who_asks_a_server_inside_has_no_rights_there() -> None:
     """Its user namespace would give it all of them; where there is none, it is nobody."""
     waiting = subprocess.Popen(["unshare", "--user", "--map-root-user", "--net", "sh", "-c", "echo; exec sleep 60"],

@@ -236,6 +236,13 @@ def test_a_machine_without_groups_is_one_clear_error() -> None:
         Group(Tree({}, None), "one").freezer()
 
 
+def test_a_group_that_cannot_be_written_to_was_handed_over_to_nobody(tmp_path: Path) -> None:
+    """As /sys/fs/cgroup in a container, which is read-only."""
+    with pytest.raises(SetupFailed) as told:
+        Group(Tree({}, tmp_path / "gone"), "one").limit(Limits(memory=64 * MIB))
+    assert told.value.why == f"{tmp_path}/gone is nobody's here to write to"
+
+
 def test_others_groups_are_below_the_highest_that_was_handed_over(tmp_path: Path) -> None:
     root = tmp_path / "root"
     if os.geteuid() == 0:

@@ -79,6 +79,25 @@ def test_what_follows_a_stream_and_is_none_is_told_of(packer: str) -> None:
         read(PACKERS[packer](b"data") + b"what is this")
 
 
+def test_what_stands_before_gzips_data_is_not_held_whatever_its_length() -> None:
+    """A name (FNAME, RFC 1952) is without end until a zero comes."""
+    with pytest.raises(BadArchive):
+        read(b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * (8 << 20) + b"\0" + gzip.compress(b"data")[10:])
+
+
+def test_a_disk_that_fails_under_an_archive_is_not_taken_for_damage() -> None:
+    class Failing(io.BytesIO):
+        def readinto(self, buffer: object) -> int:
+            if self.tell() > 400_000:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().readinto(buffer)  # type: ignore[arg-type]
+
+    stream = uncompressed(Failing(gzip.compress(random.Random(4).randbytes(2_000_000))))
+    with pytest.raises(OSError, match="Input/output error"):
+        while stream.chunk():
+            pass
+
+
 def test_a_zstd_window_that_would_fill_the_memory_is_refused() -> None:
     huge = zstd.compress(b"x", options={zstd.CompressionParameter.window_log: 30})
     stretched = huge[:5] + bytes([0xA0]) + huge[6:]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nbcontain.errors import StoreError
+from nbcontain.errors import DiskFailed, StoreError
 from nbcontain.store import files, removal
 
 
@@ -144,3 +144,9 @@ def test_what_nfs_keeps_because_it_is_open_stays_for_a_later_sweep(
     for name in ("flat", "deep"):
         removal.remove_tree(tmp_path / name)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_is_read_only_is_told_of_as_one(tmp_path: Path) -> None:
+    with pytest.raises(DiskFailed) as told, files.disk(tmp_path):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    assert "can be written to" in told.value.hint

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
+import os
 import struct
 import subprocess
 import tarfile
@@ -58,6 +60,41 @@ def pax(*records: bytes, kind: bytes = b"x") -> bytes:
 
 
 END = bytes(1024)
+
+
+def directly(data: bytes, step: int, *, in_pieces: bool) -> tuple[dict[bytes, bytes], str]:
+    """What the members hold, read into memory of our own, so much at a time."""
+
+    class Pieces:
+        def __init__(self) -> None:
+            self.left = io.BytesIO(data)
+
+        def chunk(self) -> bytes:
+            return self.left.read(700)
+
+    found = {}
+    reader = tar.Reader(Pieces() if in_pieces else io.BytesIO(data))
+    while (entry := reader.next()) is not None:
+        held, room = bytearray(), memoryview(bytearray(step))
+        while count := reader.readinto(room):
+            held += room[:count]
+        found[entry.name] = bytes(held)
+    return found, reader.finish()
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+@pytest.mark.parametrize("step", [1000, 1 << 20])
+def test_data_is_read_to_where_it_is_wanted(step: int, in_pieces: bool) -> None:
+    held = {b"small": b"12345", b"none": b"", b"large": os.urandom(900_001), b"last": b"!" * 512}
+    data = archive(*(member(name.decode(), data=content) for name, content in held.items()))
+    assert directly(data, step, in_pieces=in_pieces) == (held, hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_data_that_is_cut_off_is_told_of_by_who_reads_it_to_where_it_is_wanted(in_pieces: bool) -> None:
+    data = archive(member("large", data=os.urandom(900_001)))
+    with pytest.raises(BadArchive, match="cut off"):
+        directly(data[:800_000], 1 << 20, in_pieces=in_pieces)
 FILE = raw(b"f")
 
 

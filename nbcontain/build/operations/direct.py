@@ -28,6 +28,7 @@ from nbcontain.store.contents import File
 from nbcontain.store.file_trees import Node
 from nbcontain.store.layer_writer import LayerWriter, layer_writer, ring_for
 from nbcontain.store.pipes import alongside
+from nbcontain.store.tar_writing import header_of
 from nbcontain.store.whiteouts import WHITEOUT
 from nbcontain.values import dataclass
 
@@ -153,7 +154,7 @@ def _written(laid: Laid, parent: Filesystem, workshop: Workshop) -> Filesystem:
                         if not number % 256:
                             workshop.emit(Progress("", number))
                         if source is None:
-                            writer.write(tar.header_of(entry))
+                            writer.write(header_of(entry))
                         else:
                             sources.write(entry, source, writer)
                     writer.write(bytes(2 * tar.BLOCK))
@@ -206,7 +207,7 @@ class _Sources:
         # What somebody's desktop noted at it is nobody else's business (see `copier`).
         if any(not attribute.startswith(b"user.") for attribute, _ in kept_xattrs(fd)):
             raise _NotPlain
-        header = tar.header_of(entry)
+        header = header_of(entry)
         if size <= _SMALL_BYTES:
             # A byte more than there was: less than that is the end.
             data = os.read(fd, size + 1) if size else b""

@@ -25,6 +25,7 @@ from nbcontain.store.compression import uncompressed
 from nbcontain.store.contents import File
 from nbcontain.store.file_trees import Node
 from nbcontain.store.layer_writer import LayerWriter, layer_writer
+from nbcontain.store.tar_writing import header_of
 
 _READ_BYTES = 1 << 20
 Group = tuple[int, list[Entry]]
@@ -152,12 +153,12 @@ def _written(laying: Laying, below: Filesystem, workshop: Workshop) -> Filesyste
             elif isinstance(source, File):
                 of_layers.append((source, entry))
             else:
-                writer.write(tar.header_of(entry))
+                writer.write(header_of(entry))
                 if source is not None:
                     _write_file(writer, source, entry.size)
         _write_files_of_layers(writer, of_layers, workshop)
         for entry in last:
-            writer.write(tar.header_of(entry))
+            writer.write(header_of(entry))
         writer.write(bytes(2 * tar.BLOCK))
         return Filesystem((*below.layers, writer.commit()))
 
@@ -183,7 +184,7 @@ def _write_files_of_layers(writer: LayerWriter, wanted: list[tuple[File, tar.Ent
             while reader.next() is not None:
                 if (entry := places.get(reader.entries - 1)) is None:
                     continue
-                writer.write(tar.header_of(entry))
+                writer.write(header_of(entry))
                 while chunk := reader.chunk():
                     writer.write(chunk)
                 writer.write(bytes(-entry.size % tar.BLOCK))

@@ -29,6 +29,9 @@ _LOAD_S = 0.08
 _HURRY_S = 1.0
 """For no longer than this a command keeps others from being made ready for."""
 
+_SEEN_S = 0.1
+"""So long after a command began its first picture is let out, by the thread that sends it and by the server."""
+
 _CALL = re.compile(
     r"(?P<target>(?:[A-Za-z_][\w.\[\]'\", ]*\s*=\s*)?)get_ipython\(\)\.run_(?P<kind>line|cell)_magic\("
     rf"(?P<rest>'(?:{'|'.join((*LINE_MAGICS, 'docker', 'dockerfile'))})',.*\)\s*)",
@@ -82,9 +85,9 @@ class Extension:
         return await self.session.await_cell_magic(magic, line, body)
 
     def _hurry(self) -> None:
-        """Have nothing done beforehand until this command waits for something: what it shows first is shown by then."""
+        """Have nothing done beforehand until what this command shows first is on its way to the page."""
         self._calm.clear()
-        asyncio.get_running_loop().call_soon(self._calm.set)
+        asyncio.get_running_loop().call_later(_SEEN_S, self._calm.set)
 
     def complete(self, shell: Any, event: Any) -> list[str]:
         """For the Tab key. IPython has no way to take a completer back: unloaded, it says nothing."""

@@ -35,6 +35,8 @@ TICK_S = 0.02
 """How often is looked whether there is something new: so soon what a program writes is seen."""
 WAKE_S = 0.05
 """The same where there is nothing to be shown yet: who is interrupted is not to wait for longer."""
+SAID_S = 0.02
+"""So long what is said first has for its way out of the process, before anything big is imported beside it."""
 GRACE_S = 0.08
 """What is over by then is shown as it ended, without a live card before."""
 EXEC_GRACE_S = 0.2
@@ -111,6 +113,8 @@ def present(
     """
     shown = Presentation(task, kind, mode, title, facts, whole_log, place)
     try:
+        if place is not None:
+            place.make_ready()
         task.wait(_grace_s(kind, place))
         while not task.is_done:
             shown.tick()
@@ -144,6 +148,9 @@ async def present_async(
     """
     shown = Presentation(task, kind, mode, title, facts, whole_log, place)
     try:
+        if place is not None:
+            await asyncio.sleep(SAID_S)
+            place.make_ready()
         await _grace(task, _grace_s(kind, place))
         while not task.is_done:
             shown.tick()

@@ -47,9 +47,12 @@ class Place:
         self._handle = display(snapshot(picture))
 
     def open(self, picture: Picture) -> None:
-        """Show this, if nothing is shown yet, and prepare for what will be."""
+        """Show this, if nothing is shown yet."""
         if self._handle is None:
             self.say(picture)
+
+    def make_ready(self) -> None:
+        """Prepare for what will be shown. It may import much: what stands there should be on its way by then."""
         with suppress(ImportError):  # widgets are not installed
             self._widget = self.prepare()
 

@@ -86,10 +86,13 @@ def _admit_nodes(root_fd: int) -> None:
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
+                    # Most are files, and links: so they are told apart first, by what the directory itself says.
+                    if entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                        continue
                     path = f"{place.rstrip('/')}/{entry.name}"
                     if entry.is_dir(follow_symlinks=False):
                         places.append(path)
-                    elif not entry.is_file(follow_symlinks=False) and not entry.is_symlink():
+                    else:
                         _admit_node(path, entry.stat(follow_symlinks=False))
         finally:
             os.close(fd)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Literal
 
 from nbcontain.errors import UsageError
 from nbcontain.events import Output, Record
-from nbcontain.values import dataclass
+from nbcontain.values import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,7 @@ class Logs:
     def __init__(self, records: Iterable[Record], grep: str = "", streams: tuple[str, ...] = ("stdout", "stderr"),
                  *, follow: bool = False) -> None:  # fmt: skip
         """Only lines in which the regular expression `grep` is found. Raises UsageError for what is none."""
-        try:
-            pattern = re.compile(grep)
-        except re.error as error:
-            raise UsageError(f"grep={grep!r} is no regular expression", why=str(error)) from error
+        pattern = expression(grep, f"grep={grep!r}")
         found = (each for each in lines_of(records) if each.stream in streams and pattern.search(each.text))
         self._live = found if follow else None
         self._lines = [] if follow else list(found)
@@ -81,25 +78,47 @@ class Logs:
         return objects.frame(rows, ("time", "stream", "text"))
 
 
+def expression(text: str, said: str) -> re.Pattern[str]:
+    """A regular expression. Raises UsageError for what is none, which is called as it was `said`."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UsageError(f"{said} is no regular expression", why=str(error)) from error
+
+
 def lines_of(records: Iterable[Record]) -> Iterator[Line]:
     """The lines that were written, each when it is whole; at the end what has no end of line."""
-    begun: dict[Literal["stdout", "stderr"], tuple[float, list[bytes]]] = {}
+    for record, event, data in _whole(records):
+        yield Line(record.time, event.stream, _text(data))
+
+
+def searched(records: Iterable[Record], pattern: re.Pattern[str], streams: Collection[str]) -> Iterator[Record]:
+    """The same as records, byte for byte: those of these streams in which the pattern is found."""
+    for record, event, data in _whole(records):
+        if event.stream in streams and pattern.search(_text(data)):
+            yield replace(record, event=replace(event, data=data))
+
+
+def _whole(records: Iterable[Record]) -> Iterator[tuple[Record, Output, bytes]]:
+    """The bytes of each line with its end, and the record and the event that brought that."""
+    begun: dict[Literal["stdout", "stderr"], tuple[Record, Output, list[bytes]]] = {}
     for record in records:
         event = record.event
         if not isinstance(event, Output):
             continue
         # Joined once: megabytes without an end of line come in thousands of pieces.
-        pieces = begun.pop(event.stream, (0.0, []))[1]
+        pieces = begun.pop(event.stream, (record, event, []))[2]
         first, *others = event.data.split(b"\n")
         pieces.append(first)
         for each in others:
-            yield Line(record.time, event.stream, _text(b"".join(pieces)))
+            pieces.append(b"\n")
+            yield record, event, b"".join(pieces)
             pieces = [each]
         if any(pieces):
-            begun[event.stream] = (record.time, pieces)
-    for stream, (time, pieces) in begun.items():
-        yield Line(time, stream, _text(b"".join(pieces)))
+            begun[event.stream] = (record, event, pieces)
+    for last, ending, pieces in begun.values():
+        yield last, ending, b"".join(pieces)
 
 
 def _text(data: bytes) -> str:
-    return data.removesuffix(b"\r").decode(errors="replace")
+    return data.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbcontain.errors import ContainerError, NotRunning, UsageError
 from nbcontain.linux import limits
@@ -59,6 +59,23 @@ class Look:
     def cpu_percent(self) -> float:
         """Of one processor."""
         return 100 * max(0.0, self.after.cpu_s - self.before.cpu_s) / max(1e-6, self.after.at_s - self.before.at_s)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers in bytes and seconds; None for what nothing counts."""
+        now = self.after
+        return {
+            "name": self.container.name, "cpu_percent": self.cpu_percent, "cpu_s": now.cpu_s,
+            "memory": now.memory, "memory_limit": now.memory_limit, "pids": now.pids,
+            "read": now.read, "written": now.written, "received": now.received, "sent": now.sent,
+        }  # fmt: skip
+
+    @property
+    def df(self) -> Any:
+        """The same as a pandas DataFrame of one row: `pandas.concat` makes a series of many. Raises Unavailable."""
+        from nbcontain import objects
+
+        row = self.to_dict()
+        return objects.frame([row], tuple(row))
 
     def __repr__(self) -> str:
         used = f"{self.cpu_percent:.1f} % CPU  {self.after.memory / 1e6:.3g} MB"

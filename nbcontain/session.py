@@ -155,6 +155,8 @@ class Session:
             return None
         if isinstance(options, RunOptions | ExecOptions):
             options = replace(options, exchange=Exchange.of(options, variables))
+        if command.name == "cp" and group != "compose":
+            options = replace(options, names=variables)
         if group == "compose":
             options = self._compose.seen(options)
         with beginning(place, command.begins(options)):

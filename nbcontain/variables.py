@@ -1,13 +1,15 @@
 """The notebook's variables, as command lines name them.
 
-`{name}` becomes that variable's text, in this one word. `{{` and `}}` are left alone, as docker's formats have them,
-and so are `$name` and `${name}`, which are the shell's inside. A name that there is not is an error, not a text.
+`{name}` becomes that variable's text, in this one word; for `cp` it is the variable itself, unless that is a path.
+`{{` and `}}` are left alone, as docker's formats have them, and so are `$name` and `${name}`, which are the shell's
+inside. A name that there is not is an error, not a text.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from os import PathLike
 from typing import Any
 
 from nbcontain.commands import split
@@ -31,8 +33,17 @@ class Variables(FileNames):
         found: list[str] = []
         for word in split(line):
             names_object = word.partition("=")[0] in _OF_OBJECTS or (found and found[-1] in _OF_OBJECTS)
+            names_object = names_object or (found[:1] == ["cp"] and self._is_object(word))
             found.append(word if names_object else self.text(word))
         return found
+
+    def _is_object(self, word: str) -> bool:
+        """Whether this is {NAME} of something that is no path: what `cp` copies for what it is, or a name to come."""
+        match = _BRACES.fullmatch(word)
+        if match is None or match[1] is None or not match[1].isidentifier():
+            return False
+        value = self._own.get(match[1], self._shared.get(match[1]))
+        return not isinstance(value, str | PathLike | int | float)
 
     def text(self, word: str) -> str:
         """A word with the text of the variables in it. Raises UsageError."""

@@ -124,6 +124,9 @@ def test_cat_gives_the_bytes_as_the_image_shows_them(typed: Typed, engine: Engin
     assert repr(typed("cat app /link")) == "two"
     assert repr(typed("cat app@layer1 /link")) == "one"
     assert repr(typed("cat app hard")) == "hi"
+    assert repr(typed("cat app:/link")) == repr(typed("cat app:latest:/link")) == "two"
+    with pytest.raises(UsageError, match="which file"):
+        typed("cat app")
     assert "is no text" in repr(typed("cat app /binary"))
     assert b"".join(engine.anatomy.read("app", "/binary")) == b"\0\1" * 50
     value = typed("cat base /big")

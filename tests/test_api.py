@@ -201,6 +201,13 @@ def test_logs_are_lines_that_can_be_searched_and_followed(web: nb.Container) -> 
         web.logs(grep="(")
 
 
+def test_what_a_container_uses_is_numbers_and_a_frame(web: nb.Container) -> None:
+    used = web.stats
+    assert used.to_dict()["name"] == "web" and used.to_dict()["memory"] == used.after.memory > 0
+    pytest.importorskip("pandas")
+    assert used.df["pids"].to_list() == [used.after.pids]
+
+
 def test_a_line_is_whole_in_however_many_pieces_it_came() -> None:
     from nbcontain.events import Output, Record
     from nbcontain.logbook import lines_of

@@ -14,7 +14,7 @@ import pytest
 import nbcontain as nb
 import notebooks
 import places
-from nbcontain.errors import CommandNotFound, ContainerFailed, Unavailable, UsageError
+from nbcontain.errors import CommandNotFound, ContainerError, ContainerFailed, Unavailable, UsageError
 from nbcontain.variables import Variables
 from notebooks import Notebook
 
@@ -155,6 +155,25 @@ def test_a_line_takes_and_gives_too(notebook: Notebook, web: nb.Container) -> No
     notebook.run("%container exec --put data:/d.json --get out=/o.json web cp /d.json /o.json")
     assert notebook["out"] == {"n": 3}
     assert notebook.run("%container exec --stdin data web cat").stdout == '{"n": 3}'
+
+
+def test_cp_copies_variables_and_a_path_in_one_is_a_path(notebook: Notebook, web: nb.Container, tmp_path: Path) -> None:
+    (tmp_path / "there.txt").write_text("a file")
+    notebook.shell.user_ns.update(data={"n": [1]}, raw=b"\0\1", where=str(tmp_path / "there.txt"), back="elsewhere")
+    notebook.run("%container cp {data} web:/new/d.json")
+    notebook.run("%container cp {raw} web:/raw")
+    notebook.run("%container cp {where} web:/there")
+    assert web.exec("sh -c 'cat /new/d.json /there'").stdout == '{"n": [1]}a file'
+    notebook.run("%container cp web:/new/d.json {got}")
+    notebook.run("%container cp web:/raw {raw}")
+    assert (notebook["got"], notebook["raw"]) == ({"n": [1]}, b"\0\1")
+    with pytest.raises(UsageError, match="there is no variable nothere"):
+        notebook.run("%container cp {nothere} web:/x")
+    with pytest.raises(UsageError, match="how is a dict to be written"):
+        notebook.run("%container cp {data} web:/x")
+    with pytest.raises(ContainerError, match="cannot read /nothing"):
+        notebook.run("%container cp web:/nothing {got}")
+    assert notebook["got"] == {"n": [1]}
 
 
 def test_files_of_this_machine_go_in_and_come_out(notebook: Notebook, tmp_path: Path) -> None:

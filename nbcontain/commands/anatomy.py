@@ -189,14 +189,24 @@ class ImageCatWords:
     image: str = argument(
         help="an image; NAME@layer2 is what its layers up to the second show", metavar="NAME[@layerN]"
     )
-    path: str = argument(help="a file in it; symbolic links are followed inside of the image", metavar="PATH")
+    path: str = argument(
+        help="a file in it, also as NAME:/PATH; symbolic links are followed inside of the image", nargs="?",
+        default="", metavar="PATH",
+    )  # fmt: skip
 
 
 @command("image", "cat", "the bytes of one file of an image, without running it", ImageCatWords)
 def image_cat(engine: Engine, words: ImageCatWords) -> Raw:
+    image, path = words.image, words.path
+    if not path:
+        # As cp has it. A port of a registry has no slash before it.
+        image, colon, path = image.partition(":/")
+        path = colon[1:] + path
+    if not path:
+        raise UsageError("cat: which file?", hint=f"%image cat {image} /etc/os-release, or {image}:/etc/os-release")
     # What is wrong is raised now, and not when it is drawn; to read it once more costs nothing before it is read.
-    engine.anatomy.read(words.image, words.path)
-    return Raw(lambda: engine.anatomy.read(words.image, words.path), f"{words.path} of {words.image}")
+    engine.anatomy.read(image, path)
+    return Raw(lambda: engine.anatomy.read(image, path), f"{path} of {image}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,8 @@ class LogsWords:
     since: str = option("--since", help="from a time on: 10m, a date, or seconds since 1970", metavar="TIME")
     until: str = option("--until", help="to a time", metavar="TIME")
     details: bool = option("--details", help="with the labels and variables that --log-opt names")
+    grep: str = option("--grep", help="of these the lines in which this is found", metavar="REGEX")
+    stderr: bool = option("--stderr", help="of these what went to standard error")
 
 
 @command("container", "logs", "what a container wrote, from its first line", LogsWords, top=("logs",))
@@ -48,6 +50,11 @@ def container_logs(engine: Engine, words: LogsWords) -> Log:
     since = instant(words.since, word="--since") if words.since else None
     until = instant(words.until, word="--until") if words.until else None
     records = container.output(follow=words.follow, tail=count, since=since, until=until)
+    if words.grep or words.stderr:
+        from nbcontain.logbook import expression, searched
+
+        streams = ("stderr",) if words.stderr else ("stdout", "stderr")
+        records = searched(records, expression(words.grep, f"--grep {words.grep}"), streams)
     told = details(info.log, info.labels, container.bundle.spec.process.env) if words.details else {}
     if words.timestamps or words.details:
         records = prefixed(records, told if words.details else None, timestamps=words.timestamps)

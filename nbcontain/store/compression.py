@@ -290,10 +290,10 @@ class _Decompressed:
         return bytes(self._buffer[:count])
 
 
-
 def _opened(packed: _Packed, make: Callable[[], Decompressor]) -> Readable:
     """The data, by ISA-L where it can."""
     if make is _Gunzip:
-        with suppress(ImportError):
+        # Its reader has no public name, and may have another one some day.
+        with suppress(ImportError, AttributeError):
             return _ByIsal(packed)
     return _Decompressed(packed, make)

@@ -115,6 +115,18 @@ def test_logs_between_times_with_stamps_and_the_last_lines(machine: Machine) -> 
         command(machine, "logs", "--tail", "x", "l")
 
 
+def test_logs_are_searched_by_the_line_and_by_the_stream(machine: Machine) -> None:
+    machine.start("echo one; printf 'tw' >&2; sleep 0.1; printf 'o\\r\\n' >&2; echo three; sleep 0.1; printf to",
+                  name="g").wait(5)  # fmt: skip
+    assert written(command(machine, "logs", "--grep", "^t", "g")).splitlines()[-1] == "to"
+    assert sorted(written(command(machine, "logs", "--grep", "^t", "-f", "g")).split()) == ["three", "to", "two"]
+    assert written(command(machine, "logs", "--stderr", "g")) == "two\r\n"
+    assert written(command(machine, "logs", "--stderr", "--grep", "one", "g")) == ""
+    assert written(command(machine, "logs", "-t", "--grep", "thr", "g")).endswith("Z three\n")
+    with pytest.raises(UsageError, match=r"--grep \( is no regular expression"):
+        command(machine, "logs", "--grep", "(", "g")
+
+
 def test_who_follows_the_tail_sees_what_comes_and_the_restarts(machine: Machine) -> None:
     machine.start("echo a; echo b; sleep 0.5; echo c; [ -e /again ] || { touch /again; exit 1; }",
                   name="f", restart="on-failure")  # fmt: skip

@@ -104,7 +104,7 @@ def test_the_one_command_of_a_failed_step_opens_a_shell_in_what_it_left(profile:
     text = "FROM busybox\nWORKDIR /w\nENV X=seen\nRUN echo half > left; exit 3\n"
     with pytest.raises(NbcontainError) as caught:
         box.build(text, BuildOptions(tags=("made",))).result()
-    found = re.search(r"nbcontain (run --rm -it \S+ sh)", caught.value.hint)
+    found = re.search(r"%container (run --rm -it \S+ sh)", caught.value.hint)
     assert found is not None, caught.value.hint
     hands = sits(*found[1].split())
     hands.sees(PROMPT)

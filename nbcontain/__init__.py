@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from nbcontain import aio as aio
     from nbcontain.api import build as build
+    from nbcontain.api import check as check
     from nbcontain.api import container as container
     from nbcontain.api import create as create
     from nbcontain.api import doctor as doctor
@@ -47,8 +48,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "BuildOptions": "build.plan", "BuildResult": "builder", "Container": "handles", "Engine": "engine",
     "Image": "images", "NbcontainError": "errors", "RunOptions": "runtime.generate", "RunResult": "outcomes",
-    "Task": "task", "build": "api", "container": "api", "containers": "listing", "create": "api", "doctor": "api",
-    "engine": "api", "explain": "api", "images": "listing", "map": "pool", "networks": "listing", "pull": "api",
+    "Task": "task", "build": "api", "check": "api", "container": "api", "containers": "listing", "create": "api",
+    "doctor": "api", "engine": "api", "explain": "api", "images": "listing", "map": "pool", "networks": "listing", "pull": "api",
     "push": "api", "run": "api", "volumes": "listing",
 }  # fmt: skip
 """Public names, and the modules that have them."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nbcontain.display.table import Table
     from nbcontain.display.values import Kind
     from nbcontain.display.xrayed import Xrayed
+    from nbcontain.lessons.pictures import Judged
     from nbcontain.oci.digest import Digest
     from nbcontain.oci.reference import Reference
 
@@ -270,3 +271,13 @@ def doctor() -> Table:
     from nbcontain.commands.doctor import findings_table
 
     return findings_table(engine())
+
+
+def check(exercise: str) -> Judged:
+    """What holds of an exercise of the lessons, `nb.check("01-2").ok`, by what is here and the notebook's variables.
+
+    Raises UsageError for what is none.
+    """
+    from nbcontain.lessons.teacher import Teacher
+
+    return Teacher(engine()).check(exercise, getattr(_shell(), "user_ns", {}))

@@ -294,6 +294,13 @@ def test_the_doctor_gives_rows(own_engine: nb.Engine) -> None:
     assert findings[0]["what"] == "containers" and set(findings[0]) == {"here", "what", "why", "try"}
 
 
+def test_an_exercise_is_judged(own_engine: nb.Engine) -> None:
+    judged = nb.check("01-1")
+    assert not judged.ok and judged.claims
+    with pytest.raises(UsageError, match="no lesson 99"):
+        nb.check("99-9")
+
+
 # --- images, lists ---
 
 

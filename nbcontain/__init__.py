@@ -49,8 +49,8 @@ _HOMES = {
     "BuildOptions": "build.plan", "BuildResult": "builder", "Container": "handles", "Engine": "engine",
     "Image": "images", "NbcontainError": "errors", "RunOptions": "runtime.generate", "RunResult": "outcomes",
     "Task": "task", "build": "api", "check": "api", "container": "api", "containers": "listing", "create": "api",
-    "doctor": "api", "engine": "api", "explain": "api", "images": "listing", "map": "pool", "networks": "listing", "pull": "api",
-    "push": "api", "run": "api", "volumes": "listing",
+    "doctor": "api", "engine": "api", "explain": "api", "images": "listing", "map": "pool", "networks": "listing",
+    "pull": "api", "push": "api", "run": "api", "volumes": "listing",
 }  # fmt: skip
 """Public names, and the modules that have them."""
 

@@ -15,7 +15,7 @@ from nbcontain.names import checked
 from nbcontain.network.model import Wish, wish_to_json
 from nbcontain.oci.image import Image, timestamp
 from nbcontain.oci.spec_codec import spec_to_text
-from nbcontain.proxies import not_told, proxies
+from nbcontain.proxies import told_of
 from nbcontain.runtime import certificates
 from nbcontain.runtime.bundle import ContainerInfo
 from nbcontain.runtime.bundle_writer import is_unusual, write
@@ -59,9 +59,10 @@ def made(
     mounting = engine.mounter.plan(options, image, container_id, maps_ids=ids.differ)
     hostname = os.uname().nodename if is_hosts else container_id[:12]
     trusted = certificates.trusted(engine.environ)
-    told = (*trusted.env, *proxies(engine.environ, shares_network=wish.mode == "host"))
-    if wish.mode not in ("host", "none") and (text := not_told(engine.environ)):
-        emit(Notice("", text, "--network host"))
+    proxies, not_told = told_of(engine.environ, shares_network=wish.mode == "host")
+    told = (*trusted.env, *proxies)
+    if not_told and wish.mode != "none":
+        emit(Notice("", not_told, "--network host"))
     host = replace(engine.host, ids=ids.map)
     spec = generate(
         replace(image.config, env=(*image.config.env, *told)), options, host, files=path,

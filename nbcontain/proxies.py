@@ -23,25 +23,24 @@ def proxies(environ: Mapping[str, str], *, shares_network: bool) -> tuple[str, .
 
     A file that is damaged says nothing.
     """
+    return told_of(environ, shares_network=shares_network)[0]
+
+
+def told_of(environ: Mapping[str, str], *, shares_network: bool) -> tuple[tuple[str, ...], str]:
+    """The same; and in words which of them are not told, "" if all are."""
     found = {name: value for name in _FIELDS.values() if (value := environ.get(name.lower()) or environ.get(name, ""))}
     found |= _configured(environ)
+    near: list[str] = []
     if not shares_network:
-        found = {n: said for n, said in found.items() if n == "NO_PROXY" or not re.fullmatch(_AT_HOME, said)}
+        near = sorted(n for n, said in found.items() if n != "NO_PROXY" and re.fullmatch(_AT_HOME, said))
+    found = {name: value for name, value in found.items() if name not in near}
     if found.keys() <= {"NO_PROXY"}:
-        return ()
-    return tuple(f"{each}={value}" for name, value in sorted(found.items()) for each in (name, name.lower()))
-
-
-def not_told(environ: Mapping[str, str]) -> str:
-    """In words, which of them are not where a network is not shared; "" if all are."""
-    all_, told = (
-        [each.partition("=")[0] for each in proxies(environ, shares_network=shares)] for shares in (True, False)
-    )
-    near = [name for name in all_ if name.isupper() and name not in told and name != "NO_PROXY"]
+        found = {}
+    told = tuple(f"{each}={value}" for name, value in sorted(found.items()) for each in (name, name.lower()))
     if not near:
-        return ""
+        return told, ""
     are = "is" if len(near) == 1 else "are"
-    return f"{', '.join(near)} {are} not told: a network of its own does not reach this machine's loopback"
+    return told, f"{', '.join(near)} {are} not told: a network of its own does not reach this machine's loopback"
 
 
 def with_proxies(build_args: tuple[str, ...], environ: Mapping[str, str], network: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from nbcontain.build.plan import BuildOptions
 from nbcontain.build.provenance import ProvenanceOptions
 from nbcontain.engine import Engine
 from nbcontain.outcomes import RunResult
-from nbcontain.proxies import not_told, proxies, with_proxies
+from nbcontain.proxies import proxies, told_of, with_proxies
 from nbcontain.runtime.generate import RunOptions
 
 FAR, NEAR = "http://ada:secret@proxy.example:3128", "http://127.0.0.1:3128/"
@@ -44,8 +44,10 @@ def test_a_proxy_of_this_machine_is_told_only_where_the_network_is_shared(near: 
 def test_which_ones_are_not_told_is_said() -> None:
     environ = {"HTTP_PROXY": NEAR, "https_proxy": "localhost:1", "NO_PROXY": "x", "ALL_PROXY": FAR}
     said = "HTTPS_PROXY, HTTP_PROXY are not told: a network of its own does not reach this machine's loopback"
-    assert not_told(environ) == said
-    assert not_told({"HTTP_PROXY": FAR, "NO_PROXY": "127.0.0.1"}) == not_told({}) == ""
+    assert told_of(environ, shares_network=False)[1] == said
+    assert told_of(environ, shares_network=True)[1] == ""
+    for fine in ({"HTTP_PROXY": FAR, "NO_PROXY": "127.0.0.1"}, {}):
+        assert told_of(fine, shares_network=False)[1] == ""
 
 
 def test_a_build_argument_comes_before_what_is_configured() -> None:

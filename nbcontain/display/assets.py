@@ -7,6 +7,7 @@ from pathlib import Path
 
 _STATIC = Path(__file__).with_name("static")
 
+
 @cache
 def text_of(name: str) -> str:
     """A file of `static/`."""

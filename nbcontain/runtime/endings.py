@@ -17,7 +17,6 @@ from nbcontain.runtime.bundle import Bundle
 from nbcontain.runtime.calls import be_program, begin_limits, ids_of, remove_as_root
 from nbcontain.runtime.restarts import Policy, delay_s
 from nbcontain.store import removal
-from nbcontain.store.removal import Aside, set_aside
 from nbcontain.values import replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -95,22 +94,22 @@ def _begin_anew(run: Supervisor) -> None:
 # --- for good -------------------------------------------------------------------------------------
 
 
-def put_aside(bundle: Bundle) -> list[Aside]:
+def put_aside(bundle: Bundle) -> list[removal.Aside]:
     """Free the names of what --rm removes, before anybody hears of the end.
 
     Followers, who hold the files open, still read what comes.
     """
     tmp = bundle.path.parent.parent / "tmp"
-    aside: list[Aside] = []
+    aside: list[removal.Aside] = []
     with suppress(FileNotFoundError):
         # Somebody may be removing it at the same time: rm -f.
         # The container before its layer: nobody may see one without, also if we die in between.
         for path in filter(None, (bundle.path, bundle.active_directory)):
-            aside.append(set_aside(path, tmp))
+            aside.append(removal.set_aside(path, tmp))
     return aside
 
 
-def remove(run: Supervisor, aside: Sequence[Aside]) -> None:
+def remove(run: Supervisor, aside: Sequence[removal.Aside]) -> None:
     """Remove what was put aside. On NFS nothing goes that is open: neither here, nor at followers'."""
     run.clients.listener.close()
     run.bundle.unlock()

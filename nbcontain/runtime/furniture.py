@@ -52,7 +52,7 @@ class Furniture:
             self._put(mounts[self._next], opened[self._next], has_devices=has_devices)
             self._next += 1
         left = mounts[self._next :]
-        if not left or are_network_files(left):
+        if not left or _are_network_files(left):
             for number, mount in enumerate(left, self._next):
                 place = Place(self.root_fd, mount.destination)
                 self._places[number] = _target(place, mount, self._made, self._kernel_devices, directory=False)
@@ -68,15 +68,15 @@ class Furniture:
         those that exist besides, by the place of the mount in the spec; with `has_devices` that for /dev is complete.
         Gives the paths that had to be made for them, which are no changes of the container's.
         """
-        for number, mount in enumerate(fitted(self._spec)):
-            if number >= self._next:
-                ready = detached[int(mount.source)] if mount.type == DETACHED else (opened or {}).get(number, -1)
-                if number in self._places:
-                    mount_fd = made_of(mount, ready)
-                    _check_kind(self._places[number], mount, directory=trees.is_directory(mount_fd))
-                    trees.attach(mount_fd, self._places.pop(number))
-                else:
-                    self._put(mount, ready, has_devices=has_devices)
+        for number, mount in [*enumerate(fitted(self._spec))][self._next :]:
+            ready = detached[int(mount.source)] if mount.type == DETACHED else (opened or {}).get(number, -1)
+            place = self._places.pop(number, -1)
+            if place < 0:
+                self._put(mount, ready, has_devices=has_devices)
+                continue
+            mount_fd = _made_of(mount, ready)
+            _check_kind(place, mount, directory=trees.is_directory(mount_fd))
+            trees.attach(mount_fd, place)
         if not self._is_restricted:
             restrict(self.root_fd, self._spec)
         return self._made
@@ -88,7 +88,7 @@ class Furniture:
             devices.make_usual(devices.opened(self.root_fd), by_binding=by_binding)
 
 
-def are_network_files(mounts: Sequence[Mount]) -> bool:
+def _are_network_files(mounts: Sequence[Mount]) -> bool:
     """Whether these are the three files that tell a container of its network, out of its bundle."""
     directory = os.path.dirname(mounts[0].source)
     wanted = [("bind", f"/etc/{name}", f"{directory}/{name}") for name in NETWORK_FILES]
@@ -137,7 +137,7 @@ class Place:
 
 def mount_into(place: Place, mount: Mount, made: list[str], kernel_devices: set[int], ready: int) -> None:
     """Perform one mount. `kernel_devices` are the device numbers of the proc and sysfs mounted so far."""
-    mount_fd = made_of(mount, ready)
+    mount_fd = _made_of(mount, ready)
     target = _target(place, mount, made, kernel_devices, directory=trees.is_directory(mount_fd))
     if mount.destination in ("/proc", "/sys"):
         kernel_devices.add(os.fstat(mount_fd).st_dev)
@@ -146,7 +146,7 @@ def mount_into(place: Place, mount: Mount, made: list[str], kernel_devices: set[
     trees.attach(mount_fd, target)
 
 
-def made_of(mount: Mount, ready: int = -1) -> int:
+def _made_of(mount: Mount, ready: int) -> int:
     """What is to be mounted, detached, unless it is `ready`. Raises SetupFailed."""
     if ready >= 0:
         return ready
@@ -158,12 +158,7 @@ def made_of(mount: Mount, ready: int = -1) -> int:
             return sources.tree(mount, options)
         return new(mount, options)
     except OSError as error:
-        raise SetupFailed(
-            f"cannot mount {mount.source or mount.type} for {mount.destination}",
-            errno=error.errno,
-            path=mount.source,
-            why=f"{os.fsdecode(error.filename or mount.type)}: {error.strerror}",
-        ) from error
+        raise sources.refused(mount, error, mount.type) from error
 
 
 def _target(place: Place, mount: Mount, made: list[str], kernel_devices: set[int], *, directory: bool) -> int:

@@ -96,6 +96,16 @@ def opened(
     return found
 
 
+def refused(mount: Mount, error: OSError, named: str) -> SetupFailed:
+    """What to raise where the kernel refuses a mount; `named` stands for a file that the error does not name."""
+    return SetupFailed(
+        f"cannot mount {mount.source or mount.type} for {mount.destination}",
+        errno=error.errno,
+        path=mount.source,
+        why=f"{os.fsdecode(error.filename or named)}: {error.strerror}",
+    )
+
+
 def _needs_host(mount: Mount) -> bool:
     return bool(mount.uid_mappings) or any(
         word in ("idmap", "ridmap", "shared", "rshared", "slave", "rslave") or word.startswith(OF)
@@ -118,12 +128,7 @@ def _opened(mount: Mount, options: MountOptions, user_namespace: Callable[[IdMap
             user_ns = os.open(own_map, os.O_RDONLY | os.O_CLOEXEC)
         return tree(mount, options, user_ns)
     except OSError as error:
-        raise SetupFailed(
-            f"cannot mount {mount.source} for {mount.destination}",
-            errno=error.errno,
-            path=mount.source,
-            why=f"{os.fsdecode(error.filename or mount.source)}: {error.strerror}",
-        ) from error
+        raise refused(mount, error, mount.source) from error
     finally:
         if user_ns >= 0:
             os.close(user_ns)

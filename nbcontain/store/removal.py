@@ -23,8 +23,8 @@ _DEEP = 200  # directories that `remove_tree` keeps open at a time
 class Aside:
     """A renamed file or directory, with the descriptor that holds its lock as those of `files.temporary` are held.
 
-    The descriptor is -1 where it cannot be held: on NFS a directory has no lock of its own. A sweep may then remove it
-    at the same time, which harms neither.
+    The descriptor is -1 where it cannot be opened, and holds nothing where a directory cannot be locked, as on NFS. A
+    sweep may then remove it at the same time, which harms neither.
     """
 
     path: Path

@@ -29,7 +29,6 @@ from nbcontain.store import files, removal, together
 from nbcontain.store.inventory import INVENTORY
 from nbcontain.store.layout import Layout, Shelf
 from nbcontain.store.owners import LIMIT_BYTES
-from nbcontain.store.removal import set_aside
 from nbcontain.store.settling import Settling, Witness
 from nbcontain.values import dataclass, field
 
@@ -379,7 +378,7 @@ class Snapshotter(ABC):
     def _take_away(self, directory: Path) -> None:
         """Free the name at once, then remove what it named. A crash in between leaves what sweeping finds."""
         try:
-            rubbish = set_aside(directory, self._layout.tmp)
+            rubbish = removal.set_aside(directory, self._layout.tmp)
         except FileNotFoundError:
             return
         rubbish.remove(self.remove_tree)
@@ -390,7 +389,7 @@ class Snapshotter(ABC):
             if unless(directory):
                 return
             try:
-                rubbish = set_aside(directory, self._layout.tmp)
+                rubbish = removal.set_aside(directory, self._layout.tmp)
             except FileNotFoundError:
                 return
         rubbish.remove(self.remove_tree)

@@ -227,9 +227,9 @@ class Engine:
         """Remove a directory whose files may belong to ids that only a container can name."""
         self.launcher.remove_tree(path)
 
-    def _copy_tree(self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
+    def _copy_tree(self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> bool:
         """Copy a snapshot, whose files may belong to such ids too."""
-        self.launcher.copy_tree(root, source, target, index, linked=linked)
+        return self.launcher.copy_tree(root, source, target, index, linked=linked)
 
     def warm(self) -> None:
         """Start what the first build or run would otherwise wait for. Returns at once."""

@@ -30,19 +30,22 @@ _CAPABILITY, _OF_A_ROOT_BYTES = b"security.capability", 24
 Owner = Callable[[int, int], tuple[int, int]]
 
 
-def copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
+def copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> bool:
     """See `copying.CopyTree`: here and now, by whom all of the files belong to."""
     fd = files.open_to_append(index) if index is not None else -1
     try:
-        clone(str(root), str(source.relative_to(root)), str(target.relative_to(root)), fd, linked=linked,
-              boot=boot_id())  # fmt: skip
+        _, is_plain = clone(str(root), str(source.relative_to(root)), str(target.relative_to(root)), fd, linked=linked,
+                            boot=boot_id())  # fmt: skip
+        return is_plain
     finally:
         if fd >= 0:
             os.close(fd)
 
 
-def clone(root: str, source: str, target: str, index: int, *, linked: bool, boot: str) -> int:
-    """Make the empty directory `target` what `source` is; both are paths below `root`. The number of entries.
+def clone(root: str, source: str, target: str, index: int, *, linked: bool, boot: str) -> tuple[int, bool]:
+    """Make the empty directory `target` what `source` is; both are paths below `root`.
+
+    Gives the number of entries, and whether no device is among them.
 
     `linked` makes hard links of regular files, where that can be. `index`, unless it is -1, is a file that takes what
     was made in this boot; once this returns, whatever is changed can be told by it. Sockets are left out.
@@ -58,7 +61,7 @@ def clone(root: str, source: str, target: str, index: int, *, linked: bool, boot
                 copy.run()
                 if index >= 0:
                     write_index(made, index, linked=linked, boot=boot)
-                return copy.entries
+                return copy.entries, copy.is_plain
             finally:
                 os.close(made)
         finally:
@@ -102,6 +105,8 @@ class _Clone:
         self._names: dict[tuple[int, int], bytes] = {}
         """The first name here of each file that has several."""
         self.entries = 0
+        self.is_plain = True
+        """Nothing that was made is a device."""
 
     def run(self) -> None:
         waiting, done = [b""], [b""]
@@ -188,6 +193,7 @@ class _Clone:
         if stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink(name, dir_fd=found), name, dir_fd=made)
         else:
+            self.is_plain = self.is_plain and stat.S_ISFIFO(status.st_mode)
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=made)
         if (owner := _owner_of(status, self._owner)) != self._own:
             os.chown(name, *owner, dir_fd=made, follow_symlinks=False)

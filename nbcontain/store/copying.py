@@ -26,10 +26,11 @@ INDEX = "index"
 class CopyTree(Protocol):
     """Copies the tree `source` into the empty directory `target`; with an `index`, writes there what it made.
 
-    `linked` makes hard links of the files. All of them are in the directory `root`.
+    `linked` makes hard links of the files. All of them are in the directory `root`. Gives whether no device is among
+    what it made.
     """
 
-    def __call__(self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None: ...
+    def __call__(self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> bool: ...
 
 
 class CopySnapshotter(Snapshotter):
@@ -106,14 +107,16 @@ class CopySnapshotter(Snapshotter):
             self._copy(parent, fs, None, linked=True)
             self._copy_ledger(parent, fs.parent)
 
-    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> None:
-        if parent is not None:
-            self._copy(parent, directory / "fs", directory / INDEX, linked=not for_programs)
-            self._copy_ledger(parent, directory)
+    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> bool:
+        if parent is None:
+            return True
+        is_plain = self._copy(parent, directory / "fs", directory / INDEX, linked=not for_programs)
+        self._copy_ledger(parent, directory)
+        return is_plain
 
-    def _copy(self, name: ChainID, target: Path, index: Path | None, *, linked: bool) -> None:
+    def _copy(self, name: ChainID, target: Path, index: Path | None, *, linked: bool) -> bool:
         [source] = self.chain(name)
-        self._copy_tree(self._layout.root, source, target, index, linked=linked)
+        return self._copy_tree(self._layout.root, source, target, index, linked=linked)
 
     def _copy_ledger(self, parent: ChainID, directory: Path) -> None:
         if lines := ledger_in(self.shelf.snapshot(parent)):

@@ -58,6 +58,8 @@ class Active:
     key: str
     parent: ChainID | None
     mounts: tuple[Mount, ...]
+    is_plain: bool = False
+    """Who has just filled it saw that no device is in it. Nobody else has written to it as yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +246,7 @@ class Snapshotter(ABC):
                 # The parent first: a directory without it is known to be a crash's leftover.
                 files.write_new(f"{directory}/parent", parent_bytes(parent))
                 files.make_new_directory(f"{directory}/fs", 0o755)
-                self._furnish(directory, parent, for_programs=for_programs)
+                is_plain = self._furnish(directory, parent, for_programs=for_programs)
                 if durable:
                     together.sync(directory, ["parent"])
                     self._settle_under(directory, parent)
@@ -253,7 +255,7 @@ class Snapshotter(ABC):
             except BaseException:
                 self._take_away(directory)
                 raise
-        return Active(key, parent, mounts)
+        return Active(key, parent, mounts, is_plain)
 
     def active(self, key: str) -> Active:
         """The active snapshot of that key; raises StoreError if there is none."""
@@ -348,8 +350,8 @@ class Snapshotter(ABC):
         """Fill the directory that a layer will be unpacked into."""
 
     @abstractmethod
-    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> None:
-        """Fill a new active snapshot, which has `parent` and an empty `fs`."""
+    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> bool:
+        """Fill a new active snapshot, which has `parent` and an empty `fs`. Gives whether it is known to be plain."""
 
     @abstractmethod
     def _settle_under(self, directory: Path, parent: ChainID | None) -> None:

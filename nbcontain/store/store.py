@@ -28,11 +28,11 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
-def _copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
+def _copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> bool:
     """Of a store whose files are all its user's own."""
     from nbcontain.store.clone import copy_tree
 
-    copy_tree(root, source, target, index, linked=linked)
+    return copy_tree(root, source, target, index, linked=linked)
 
 
 class Store:

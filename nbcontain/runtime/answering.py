@@ -26,6 +26,7 @@ from nbcontain.runtime.mode_answers import ModeAnswers
 from nbcontain.runtime.open_answers import OpenAnswers
 from nbcontain.runtime.owner_answers import OwnerAnswers
 from nbcontain.runtime.stage import freeze_imports, keep_only
+from nbcontain.runtime.stray_answers import StrayAnswers
 from nbcontain.store import files
 from nbcontain.store.makers import Notes
 from nbcontain.store.owners import Ledger
@@ -124,7 +125,7 @@ def main(
     ledger = Ledger(lines, (lambda line: files.write(ledger_fd, line)) if ledger_fd >= 0 else None)
     notes = Notes.to(makers_fd, (message["uid"], message["gid"]), is_first=is_first)
     opening = OpenAnswers(asked, people, outside, opened, is_root="guard" in words)
-    parts: list[object] = [opening]
+    parts: list[object] = [StrayAnswers(asked, people, top) if "strays" in words else opening]
     if "ids" in words:
         owners = OwnerAnswers(asked, people, ledger, notes.makers, top)
         parts += [IdAnswers(asked, people, notes), owners]

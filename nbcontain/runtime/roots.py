@@ -48,7 +48,7 @@ def made_for(
     if not rung.mounts:
         root_fd = unmounted.root_of(bundle.rootfs)
         served = "files" in bundle.info.answers.split()
-        made = unmounted.furnish(root_fd, spec, hidden.files, served=served, translated=place is not None)
+        made = unmounted.furnish(root_fd, spec, hidden.files, served=served, place=place)
         if spec.process.terminal:
             terminal = unmounted.terminal(spec.process.console_size)
         if place is None:

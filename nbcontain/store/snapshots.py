@@ -319,6 +319,10 @@ class Snapshotter(ABC):
     def look(self, active: Active) -> tuple[Mount, ...]:
         """The mounts that show an active snapshot and what it stands on read-only, also while it is in use."""
 
+    def rooted(self, active: Active) -> dict[str, object]:
+        """What a worker is told that reads it, where it is a root to its programs alone (see `RootedLinks`)."""
+        return {}
+
     def discard(self, active: Active | str) -> None:
         """Throw it away, also by its key alone, when it is damaged; idempotent. The key is free at once."""
         self._take_away(self.shelf.active(checked(active.key if isinstance(active, Active) else active)))

@@ -37,7 +37,7 @@ class Ability(Enum):
     PROOT = "a PRoot in PATH that hides this machine's files (5.3 or later), and ptrace for it"
     PRELOAD = "a libfakechroot.so that hides this machine's files, loaded into programs"
     NOTIFY = "answering a program's calls for the kernel (seccomp user notification)"
-    NOTIFY_OUTSIDE = "the same for programs whose paths are translated, and that are in no namespace of users of their own"
+    NOTIFY_OUTSIDE = "the same for programs of no user namespace of their own, whose paths are translated"
     LANDLOCK = "Landlock on top"
     OVERLAY = "overlayfs on the file system of the store"
     REFLINKS = "copies that share their blocks, on the file system of the store (reflinks)"

@@ -88,7 +88,9 @@ class Tree:
     def open(self, path: str, flags: int = os.O_RDONLY) -> int:
         """What a path leads to; nothing is waited for. Raises OSError."""
         inner = self.resolved(path).lstrip("/") or "."
-        return syscalls.openat2(self.root, inner, flags | os.O_NONBLOCK | os.O_NOCTTY, 0, _BENEATH)
+        if not flags & os.O_PATH:
+            flags |= os.O_NONBLOCK | os.O_NOCTTY
+        return syscalls.openat2(self.root, inner, flags, 0, _BENEATH)
 
     def text(self, path: str, limit: int = _CONF_BYTES) -> str:
         """The beginning of a regular file; "" if it is anything else."""

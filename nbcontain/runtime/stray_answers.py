@@ -25,11 +25,11 @@ _PASSED_ON = os.O_DIRECTORY | os.O_NOFOLLOW
 class StrayAnswers:
     """Each public method answers the call that it is called after."""
 
-    def __init__(self, asked: Asked, people: People, root: str) -> None:
-        """`root` is the container's tree, as we see it."""
+    def __init__(self, asked: Asked, people: People, root: str, library: str) -> None:
+        """`root` is the container's tree, as we see it; `library` is what translates paths, and is this machine's."""
         self._asked, self._people = asked, people
         self._tree = Tree(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), root)
-        self._known = (os.fsencode(root), *SHOWN)
+        self._known = (*map(os.fsencode, (root, library)), *SHOWN)
 
     def open(self, call: Call) -> None:
         self._answer(call, call.arguments[0], call.arguments[1] & MASK)

@@ -14,7 +14,7 @@ import struct
 from contextlib import suppress
 
 from nbcontain.errors import CommandNotExecutable, SetupFailed
-from nbcontain.linux import fakechroot, syscalls
+from nbcontain.linux import fakechroot, little_programs, syscalls
 from nbcontain.runtime.devices import DEVICES
 from nbcontain.store import files
 from nbcontain.values import dataclass
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 SHOWN = (b"/proc", *(b"/dev/%b" % name.encode() for name in DEVICES))
 """What of this machine a container sees."""
 _LOADERS = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}
-_MACHINES = {"x86_64": 62, "aarch64": 183}
-"""As the head of a program calls them (elf(5), e_machine)."""
-_NOTHING_DONE = {
-    "x86_64": bytes.fromhex("31ff b83c000000 0f05"),  # exit(0)
-    "aarch64": bytes.fromhex("000080d2 a80b80d2 010000d4"),
-}
 _CACHE_MAKERS = ("/sbin/ldconfig", "/usr/sbin/ldconfig")
 """Static programs, which nothing can be loaded into, and for which others end in vain."""
 _ARGV0_SINCE = 33
@@ -39,6 +33,8 @@ _ARGV0_SINCE = 33
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _MAX_LINKS, _MAX_DIRECTORIES, _CONF_BYTES = 40, 200, 1 << 16
 _STATIC = "a static program"
+_NOTHING, _LOADING = "nothing", "loading"
+"""The little programs that are made for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,28 +114,30 @@ def environment(
     path, args = _started(tree, args)
     _check(tree, path, machine, args[0])
     loader = _loader(tree, machine)
+    # fakechroot itself would tell a script's interpreter too little where it told the loader what it is called.
     directories = list(_library_directories(tree, machine))
     glibc = _glibc(tree, library, directories)
     argv0 = ("--argv0", args[0]) if glibc >= _ARGV0_SINCE else ()
-    nothing = f"{scratch}/nothing"
+    nothing = f"{scratch}/{_NOTHING}"
     told = fakechroot.told(
-        tree.base, [os.fsdecode(each) for each in SHOWN], ELFLOADER=loader,
+        tree.base, [os.fsdecode(each) for each in SHOWN], ELFLOADER=f"{scratch}/{_LOADING}" if argv0 else loader,
         CMD_SUBST=":".join(f"{each}={nothing}" for each in _CACHE_MAKERS),
-        **({"ELFLOADER_OPT_ARGV0": "--argv0"} if argv0 else {}),
     )  # fmt: skip
     env = {"LD_PRELOAD": library, "LD_LIBRARY_PATH": ":".join(f"{tree.base}{each}" for each in directories), **told}
     return env, (loader, *argv0, f"{tree.base}{path}", *args[1:])
 
 
-def make_nothing(scratch: str) -> None:
-    """Init, before it gives up this machine's files: a program that does nothing, well, in a directory of its own."""
+def make_programs(tree: Tree, scratch: str) -> None:
+    """Init, before it gives up this machine's files: the programs that others are run by, or instead of others, in a
+    directory of its own. Raises SetupFailed."""
     machine = os.uname().machine
-    code, at = _NOTHING_DONE[machine], 0x400000
-    head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, _MACHINES[machine], 1, at + 120, 64, 0, 0,
-                       64, 56, 1, 0, 0, 0)  # fmt: skip
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, at, at, 120 + len(code), 120 + len(code), 0x1000)
-    with suppress(FileExistsError):
-        files.write_new(f"{scratch}/nothing", head + segment + code, 0o500)
+    loader = _loader(tree, machine)
+    for name, data in (
+        (_NOTHING, little_programs.nothing(machine)),
+        (_LOADING, little_programs.loading(machine, loader, len(os.fsencode(tree.base)))),
+    ):
+        with suppress(FileExistsError):
+            files.write_new(f"{scratch}/{name}", data, 0o500)
 
 
 def _started(tree: Tree, args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
@@ -162,7 +160,7 @@ def _check(tree: Tree, path: str, machine: str, name: str) -> None:
             head = stream.read(64)
             if head[:4] != b"\x7fELF":
                 why = "it is no program"
-            elif head[4:6] != b"\x02\x01" or int.from_bytes(head[18:20], "little") != _MACHINES.get(machine):
+            elif head[4:6] != b"\x02\x01" or head[18:20] != little_programs.MACHINES[machine].to_bytes(2, "little"):
                 why = f"it is for another kind of machine than {machine}"
             else:
                 start, size, count = (*struct.unpack_from("<Q", head, 32), *struct.unpack_from("<HH", head, 54))

@@ -81,7 +81,9 @@ class Place:
 def enter(place: Place) -> None:
     """Init, and an exec's process: reach the container's files from here on, and hardly any others. For good."""
     if place.is_preloaded:
-        preloaded.make_nothing(place.scratch)
+        root = os.open(place.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        preloaded.make_programs(Tree(root, place.root), place.scratch)
+        os.close(root)
         readable = ["/proc", place.translator, place.scratch]
     else:
         above = os.path.dirname(os.path.dirname(os.path.realpath(place.translator)))

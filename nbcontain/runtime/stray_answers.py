@@ -18,7 +18,7 @@ from nbcontain.runtime.asked import MASK, Asked
 from nbcontain.runtime.kept_ids import People
 from nbcontain.runtime.preloaded import SHOWN, Tree
 
-_PLAIN = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_PATH
+_READING = os.O_ACCMODE | os.O_PATH
 _PASSED_ON = os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -44,7 +44,7 @@ class StrayAnswers:
         except OSError:
             path = b""
         is_known = any((path + b"/").startswith(each + b"/") for each in self._known)
-        if is_known or not path.startswith(b"/") or flags & _PLAIN != os.O_RDONLY:
+        if is_known or not path.startswith(b"/") or flags & _READING != os.O_RDONLY:
             self._asked.let_through(call)
             return
         fd = self._tree.open(os.fsdecode(path), os.O_RDONLY | flags & _PASSED_ON)

@@ -23,7 +23,7 @@ from nbcontain.runtime.preloaded import Tree
 from nbcontain.runtime.programs import Program
 from nbcontain.runtime.rungs import CERTIFICATES, FURNITURE, RUNG, TRANSLATOR
 from nbcontain.store import files
-from nbcontain.store.copying import ROOTED
+from nbcontain.store.rooted_links import ROOTED
 from nbcontain.values import dataclass, replace
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import

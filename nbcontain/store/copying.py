@@ -18,13 +18,11 @@ from nbcontain.oci.digest import ChainID
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
-from nbcontain.store.rooted_links import RootedLinks
+from nbcontain.store.rooted_links import ROOTED, RootedLinks
 from nbcontain.store.settling import Witness
 from nbcontain.store.snapshots import OWNERS, Active, Changes, Snapshotter, bind, ledger_in
 
 INDEX = "index"
-ROOTED = "rooted"
-"""The path of an active tree that is a root to its programs alone: their links have it in front (see `RootedLinks`)."""
 _PATH_BYTES = 4096
 Shown = Callable[[], tuple[bytes, ...] | None]
 """For whom trees are prepared: programs to whom alone they are the root, and these paths the machine's; else None."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+ROOTED = "rooted"
+"""The file beside an active tree that has its path in it, as it was when its links were made."""
 _CLIMBING = re.compile(rb"((?:/\.)+)//")
 """What stands for as many `..` at the beginning of what is told."""
 _NOWHERE = re.compile(rb"^(?:\.?/)+")

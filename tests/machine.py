@@ -21,6 +21,7 @@ from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
 from nbcontain.linux.starts import start_of
 from nbcontain.outcomes import RunResult
+from nbcontain.profiles import ISOLATION
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 
@@ -32,6 +33,14 @@ COPY etc /etc
 ENV PATH=/bin GREETING=hello
 CMD ["sh"]
 """
+BOX_OF_HOST = """\
+FROM host
+COPY etc /etc
+COPY etc/group /etc/also
+ENV GREETING=hello
+CMD ["sh"]
+"""
+"""As many layers, of this machine's own programs: they are not static."""
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n7:x:1234:1234::/:/bin/sh\n"
 GROUP = "root:x:0:\napp:x:1001:\nstaff:x:50:app\naudio:x:29:nobody,app\n"
 SLEEP = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"
@@ -40,13 +49,13 @@ SLEEP = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"
 class Machine:
     """An engine, and the image `box`: busybox, two users, three groups."""
 
-    def __init__(self, engine: Engine, context: Path) -> None:
+    def __init__(self, engine: Engine, context: Path, dockerfile: str = BOX) -> None:
         self.engine = engine
         etc = context / "etc"
         etc.mkdir(exist_ok=True)
         (etc / "passwd").write_text(PASSWD)
         (etc / "group").write_text(GROUP)
-        self.build(BOX, "box", context)
+        self.build(dockerfile, "box", context)
 
     @classmethod
     def on(cls, engine: Engine) -> Machine:
@@ -114,6 +123,19 @@ def fresh(context: Path) -> Iterator[Machine]:
     directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
     with Engine(directory) as engine:
         yield Machine(engine, context)
+        engine.prune()
+    places.remove(directory)
+
+
+@contextlib.contextmanager
+def preloaded(context: Path) -> Iterator[Machine]:
+    """A machine on a store of its own into whose programs a library is loaded; or the end of this test."""
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
+    with Engine(directory, {**os.environ, ISOLATION: "preload"}) as engine:
+        with Engine(directory) as any_rung:
+            needs.fakechroot(any_rung.host)
+            any_rung.from_host("host", ("su", "ps", "setsid", "unshare", "chroot")).result()
+        yield Machine(engine, context, BOX_OF_HOST)
         engine.prune()
     places.remove(directory)
 

@@ -23,7 +23,7 @@ from nbcontain.runtime.rungs import RUNGS
 LADDER = {
     "root": ("root-noproc", "chroot"),
     "rootless-range": ("rootless-single", "userns-chroot"),
-    "rootless-single": ("userns-chroot", "proot"),
+    "rootless-single": ("userns-chroot", "proot", "preload"),
 }
 
 
@@ -32,7 +32,7 @@ def rungs(shared_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> 
     return {}
 
 
-@pytest.fixture(params=("root-noproc", "chroot", "rootless-single", "userns-chroot", "proot"))
+@pytest.fixture(params=("root-noproc", "chroot", "rootless-single", "userns-chroot", "proot", "preload"))
 def rung(
     request: pytest.FixtureRequest, profile: str, machine: Machine, rungs: dict[str, Machine]
 ) -> Iterator[Machine]:
@@ -42,6 +42,10 @@ def rung(
         pytest.skip(f"{name} is not for {profile}")
     if name == "proot":
         needs.proot(machine.engine.host)
+    if name == "preload":
+        yield request.getfixturevalue("preload_machine")
+        request.getfixturevalue("preload_machine").clear()
+        return
     if name not in rungs:
         made = Machine.on(machine.engine.isolated(name))
         rungs[name] = made

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import TextIO
 
 from nbcontain.display.harmless import sanitized
-from nbcontain.display.table import Table
+from nbcontain.display.table import USUAL_WIDTH, Table
 from nbcontain.display.values import Board, Confirm, Document, InProgress, Interactive, Lines, Live, Log, Raw, Verdict
 from nbcontain.errors import Interrupted
 from nbcontain.events import Finished, Notice, Output, Started, encode
@@ -33,7 +33,7 @@ def draw(value: object) -> int:
 
             return attend(value)
         case Table():
-            if (text := value.text()) or not value.is_plain:
+            if (text := value.text(_columns() if value.below else USUAL_WIDTH)) or not value.is_plain:
                 print(text)
         case Board():
             print(value.look().text())
@@ -66,6 +66,13 @@ def draw(value: object) -> int:
         case _:
             print(value)
     return 0
+
+
+def _columns() -> int:
+    """Those of $COLUMNS, or of the terminal; where what is drawn goes into a pipe or file, the usual ones."""
+    import shutil
+
+    return shutil.get_terminal_size((USUAL_WIDTH, 24)).columns
 
 
 def _ask(question: Confirm) -> int:

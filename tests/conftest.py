@@ -133,6 +133,7 @@ def open_lab(desk: Desk, desk_engine: Engine) -> Iterator[OpenLab]:
 
         yield open_
         complaints = [complaint for lab in labs for complaint in lab.complaints]
+        print(*complaints, sep="\n")  # for a test that failed before
     for container in desk_engine.containers():
         desk_engine.remove_container(container, force=True)
     assert complaints == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -27,8 +28,9 @@ from nbcontain.runtime.certificates import trusted
 from nbcontain.runtime.generate import RunOptions
 from nbcontain.settings import Settings
 
-ASKED = {"NBCONTAIN_HOST_CERTIFICATES": "true"}
+ASKED = {"NBCONTAIN_HOST_CERTIFICATES": "true", "SSL_CERT_DIR": ""}
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\nAbc=\n-----END CERTIFICATE-----\n"
+ANOTHER = CERTIFICATE.replace("MIIB", "MIIC")
 KEY = "-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n"
 FETCH = "import urllib.request as u; print(u.urlopen('{}').status)"
 
@@ -113,9 +115,24 @@ def test_what_the_user_says_comes_first(root: Path, engine: Engine, busybox_imag
 
 
 def test_a_key_in_the_same_file_is_not_passed_on(tmp_path: Path) -> None:
-    (tmp_path / "both.pem").write_text(f"my own\n{KEY}{CERTIFICATE}{KEY}# another\n{CERTIFICATE}")
+    (tmp_path / "both.pem").write_text(f"my own\n{KEY}{CERTIFICATE}{KEY}# another\n{ANOTHER}")
     found = trusted({**ASKED, "SSL_CERT_FILE": str(tmp_path / "both.pem")})
-    assert found.data.decode() == CERTIFICATE * 2
+    assert found.data.decode() == CERTIFICATE + ANOTHER
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"])
+def test_those_of_a_directory_are_passed_on_each_once(variable: str, tmp_path: Path) -> None:
+    for name, text in (("b.crt", KEY + ANOTHER), ("a.pem", CERTIFICATE), ("again.pem", CERTIFICATE), ("x.key", KEY)):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "file").write_text(CERTIFICATE)
+    found = trusted({**ASKED, "SSL_CERT_FILE": "", "CURL_CA_BUNDLE": str(tmp_path / "file"), variable: str(tmp_path)})
+    assert found.data.decode() == CERTIFICATE + ANOTHER
+
+
+def test_a_directory_that_is_not_there_is_nothing_to_trust(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(CERTIFICATE)
+    environ = {**ASKED, "SSL_CERT_FILE": str(tmp_path / "ca.pem"), "SSL_CERT_DIR": f"/nowhere:{tmp_path}/ca.pem:"}
+    assert trusted(environ).data.decode() == CERTIFICATE
 
 
 @pytest.mark.parametrize(
@@ -135,14 +152,22 @@ def test_a_project_can_ask_for_it(tmp_path: Path) -> None:
     assert Settings({}, tmp_path)["NBCONTAIN_HOST_CERTIFICATES"] == "true"
 
 
-@pytest.mark.parametrize("variable", ["", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize(
+    "variable", ["", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_DIR hashed"]
+)
 def test_what_the_engine_fetches_is_from_whom_this_machine_trusts(
-    variable: str, engine: Engine, authority: Path, monkeypatch: pytest.MonkeyPatch, root: Path
+    variable: str, engine: Engine, authority: Path, monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
 ) -> None:
     """Registries, URLs of ADD, and git, which names an answer that is no repository's."""
-    for each in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"):
+    for each in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"):
         monkeypatch.delenv(each, raising=False)
-    if variable:
+    if variable.startswith("SSL_CERT_DIR"):
+        (tmp_path / "trusted").mkdir()
+        shutil.copy(authority / "ca.pem", tmp_path / "trusted")
+        if variable.endswith("hashed"):
+            subprocess.run([needs.program("openssl"), "rehash", tmp_path / "trusted"], check=True)
+        monkeypatch.setenv("SSL_CERT_DIR", f"/nowhere:{tmp_path}/trusted")
+    elif variable:
         monkeypatch.setenv(variable, str(authority / "ca.pem"))
     with serving(authority) as url, Engine(root, {**engine.environ, **os.environ}) as behind:
         host, _, port = url.removeprefix("https://").rstrip("/").partition(":")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import needs
 from nbcontain import probe_file
 from nbcontain.commands import parse_words
-from nbcontain.diagnosis import Finding, findings
+from nbcontain.diagnosis import Finding, findings, ladder
 from nbcontain.display.table import Table
 from nbcontain.engine import Engine
 from nbcontain.errors import Unavailable, UsageError
@@ -268,6 +269,21 @@ def test_the_command_tries_everything_down_to_a_process_inside(engine: Engine) -
     assert isinstance(table, Table)
     assert list(table)[0]["what"] == "containers"
     assert list(table)[0]["here"] == ("yes" if engine.profile.runs else "no")
+
+
+@pytest.mark.parametrize(("columns", "width"), [("", 100), ("60", 60)])
+def test_what_it_says_into_a_pipe_is_folded_and_whole(columns: str, width: int, root: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    environ |= {"NBCONTAIN_ROOT": str(root), "NBCONTAIN_ISOLATION": "none"} | ({"COLUMNS": columns} if columns else {})
+    words = (sys.executable, "-m", "nbcontain", "doctor", "--cached")
+    said = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert [line for line in said.splitlines() if len(line) > width] == []
+    assert any(len(line) > width * 2 // 3 for line in said.splitlines())
+    flat = " ".join(said.split())
+    with Engine(root, environ) as engine:
+        found = ladder(engine.host, engine.profile)
+    assert [each.why for each in found if f"{each.what} why: {each.why}" not in flat] == []
+    assert found
 
 
 def test_the_file_for_reports_names_nobody_and_nothing_private(

@@ -336,6 +336,8 @@ def _environment(repository: Repository, access: Access) -> dict[str, str]:
     if trusted := authorities.named(os.environ)[1]:
         # The library by which git speaks TLS looks at none of these itself.
         environment.setdefault("GIT_SSL_CAPATH" if os.path.isdir(trusted) else "GIT_SSL_CAINFO", trusted)
+    for directory in filter(os.path.isdir, authorities.directories(os.environ)):
+        environment.setdefault("GIT_SSL_CAPATH", directory)  # It knows of one only: the first stays.
     if sockets := [path for path in access.ssh.get("default", ()) if Path(path).is_socket()]:
         environment["SSH_AUTH_SOCK"] = sockets[0]
     if header := access.to_repository(repository.url):

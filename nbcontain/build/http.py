@@ -103,11 +103,7 @@ def _download(
     headers = {"Accept-Encoding": "identity", "User-Agent": "nbcontain"}
     if known is not None and known[1]:
         headers["If-None-Match"] = known[1]
-    try:
-        trusted = authorities.context(os.environ)
-    except OSError as error:
-        variable, path = authorities.named(os.environ)
-        raise BuildError(f"cannot use the certificates in {path}", why=f"{variable}: {error}") from error
+    trusted = authorities.context(os.environ)
     try:
         with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=True, verify=trusted) as client:
             url, was_public = remote.url, is_public(remote.url)

@@ -46,4 +46,4 @@ def findings_table(engine: Engine, *, is_cached: bool = False) -> Table:
         found = (*diagnosed(engine), *ladder(engine.host, engine.profile))
     rows = tuple((each.state, each.what, each.why, each.attempt) for each in found)
     columns = ("HERE", Column("WHAT", look="wide"), Column("WHY", look="wide"), Column("TRY", look="wide"))
-    return Table(columns, rows, engine.profile.describe(), "what this machine allows")
+    return Table(columns, rows, engine.profile.describe(), "what this machine allows", below=2)

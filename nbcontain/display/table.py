@@ -9,6 +9,10 @@ from nbcontain.display import words
 from nbcontain.display.harmless import visible
 from nbcontain.values import dataclass, field
 
+USUAL_WIDTH = 100
+"""Columns, where nobody says how many there are."""
+_NARROWEST = 12
+
 Look = Literal["", "num", "code", "words", "wide", "graph", "tree", "mark"]
 
 
@@ -43,6 +47,9 @@ class Table:
     is_plain: bool = False
     """As text only its rows, with a blank between, for who reads them by a program."""
 
+    below: int = 0
+    """So many of the last columns are written below their row, each with its title, where lines would be too long."""
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -62,24 +69,20 @@ class Table:
         columns = [_key(column.title) for column in self._columns() if column.look != "graph"]
         return objects.frame(self.records(), columns)
 
-    def text(self) -> str:
-        """As docker draws it: capital titles, columns two blanks apart."""
+    def text(self, width: int = USUAL_WIDTH) -> str:
+        """As docker draws it: capital titles, columns two blanks apart. `width` is for what may be put `below`."""
         if self.is_plain:
             return "\n".join(" ".join(row) for row in self._shown())
         columns = self._columns()
         cells = [[column.title.upper() for column in columns], *self._shown()]
-        wide = [[_width(text) for text in row] for row in cells]
-        most = [max(column) for column in zip(*wide, strict=True)]
-        to_the_right = [column.look == "num" for column in columns]
-        drawn = []
-        for row, widths in zip(cells, wide, strict=True):
-            parts = [
-                " " * (width - own) + text if is_right else text + " " * (width - own)
-                for text, own, width, is_right in zip(row, widths, most, to_the_right, strict=True)
-            ]
-            drawn.append("  ".join(parts).rstrip())
+        drawn = _drawn(columns, cells)
+        footer = [self.footer] if self.footer else []
+        if self.below and any(_width(line) > width for line in drawn):
+            drawn = _with_some_below(columns, cells, len(columns) - self.below, width)
+        if self.below and footer:
+            footer = _wrapped(self.footer, width)
         head = [f"{self.title}:", ""] if self.title else []
-        return "\n".join([*head, *drawn, *([self.footer] if self.footer else [])])
+        return "\n".join([*head, *drawn, *footer])
 
     def html(self) -> str:
         """A real table with the style it needs. A column with nothing in it leaves its place to the others."""
@@ -123,6 +126,45 @@ class Watched(Table):
 
 
 NOBODY: Watched = Watched((), ())
+
+
+def _drawn(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[str]:
+    wide = [[_width(text) for text in row] for row in cells]
+    most = [max(column) for column in zip(*wide, strict=True)]
+    to_the_right = [column.look == "num" for column in columns]
+    drawn = []
+    for row, widths in zip(cells, wide, strict=True):
+        parts = [
+            " " * (width - own) + text if is_right else text + " " * (width - own)
+            for text, own, width, is_right in zip(row, widths, most, to_the_right, strict=True)
+        ]
+        drawn.append("  ".join(parts).rstrip())
+    return drawn
+
+
+def _with_some_below(columns: Sequence[Column], cells: Sequence[Sequence[str]], kept: int, width: int) -> list[str]:
+    """The first `kept` columns as ever; the others, where they say something, in lines of their own."""
+    lines = _drawn(columns[:kept], [row[:kept] for row in cells])
+    # All of them are as wide as the widest, before the last.
+    indent = " " * sum(max(_width(row[i]) for row in cells) + 2 for i in range(kept - 1))
+    drawn = lines[:1]
+    for line, row in zip(lines[1:], cells[1:], strict=True):
+        drawn += _wrapped(line, width, indent)
+        for column, text in zip(columns[kept:], row[kept:], strict=True):
+            if text:
+                drawn += _wrapped(f"{indent}{column.title.lower()}: {text}", width, f"{indent}  ")
+    return drawn
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Lines of that width, but for words that are longer: they may be paths, or to be copied."""
+    import textwrap
+
+    room = max(width, len(indent) + _NARROWEST)
+    return textwrap.wrap(
+        text, room, subsequent_indent=indent, expand_tabs=False, replace_whitespace=False, drop_whitespace=True,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _cells(column: Column, values: Sequence[Any]) -> list[str]:

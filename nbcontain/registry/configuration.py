@@ -148,11 +148,7 @@ class Configuration:
             context.verify_mode = ssl.CERT_NONE
         else:
             # A hundred and more of them: 10 ms that only who verifies should wait.
-            try:
-                authorities.trust(context, self.environ)
-            except (ssl.SSLError, OSError) as error:
-                variable, file = authorities.named(self.environ)
-                raise BadCertificate(f"cannot use the certificates in {file}", why=f"{variable}: {error}") from error
+            authorities.trust(context, self.environ)
         return context
 
 

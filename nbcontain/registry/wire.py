@@ -31,6 +31,8 @@ _WINDOW_S = 30.0
 _SLOWEST = 4096
 _BEHIND_MS = 500
 _CHUNK = 256 << 10
+_OF_ANOTHER_NAME, _OUT_OF_TIME = (62, 64), (9, 10)
+"""X509_V_ERR_HOSTNAME_MISMATCH and IP_ADDRESS_MISMATCH; CERT_NOT_YET_VALID and CERT_HAS_EXPIRED."""
 
 Body = bytes | tuple[int, int, int]
 """Bytes, or a part of an open file: (fd, offset, length)."""
@@ -192,10 +194,7 @@ class Wire:
                 raw = self._exchange(connection, method, parts, headers, body, on_sent)
             except ssl.SSLCertVerificationError as error:
                 connection.drop()
-                raise BadCertificate(
-                    f"the certificate of {parts.netloc} is not trusted", why=error.verify_message,
-                    hint=f"put its CA into ~/.config/nbcontain/certs.d/{parts.netloc}/ca.crt",
-                ) from error  # fmt: skip
+                raise _untrusted(parts.netloc, error) from error
             except (OSError, http.client.HTTPException) as error:
                 connection.drop()
                 self.strike()
@@ -278,11 +277,7 @@ class Wire:
         try:
             client.connect()
         except ssl.SSLCertVerificationError as error:
-            raise BadCertificate(
-                f"the certificate of {parts.netloc} is not trusted", why=error.verify_message,
-                hint=f"put its CA into ~/.config/nbcontain/certs.d/{parts.netloc}/ca.crt, "
-                "or name the registry in [registries] insecure of ~/.config/nbcontain/config.toml",
-            ) from error  # fmt: skip
+            raise _untrusted(parts.netloc, error) from error
         connection = Connection(self, key, client)
         with self._lock:
             self._live.add(connection)
@@ -308,6 +303,20 @@ class Wire:
         with self._lock:
             self._live.discard(connection)
         connection.http.close()
+
+
+def _untrusted(netloc: str, error: ssl.SSLCertVerificationError) -> BadCertificate:
+    """What to do depends on what it lacks (X509_STORE_CTX_get_error(3))."""
+    if error.verify_code in _OF_ANOTHER_NAME:
+        hint = "ask for the registry by a name that is in its certificate"
+    elif error.verify_code in _OUT_OF_TIME:
+        hint = "whoever keeps the registry renews it; or is this machine's clock wrong?"
+    else:
+        hint = (
+            f"put its CA into ~/.config/nbcontain/certs.d/{netloc}/ca.crt, or have SSL_CERT_FILE name it, "
+            "or name the registry in [registries] insecure of ~/.config/nbcontain/config.toml"
+        )
+    return BadCertificate(f"the certificate of {netloc} is not trusted", why=error.verify_message, hint=hint)
 
 
 def _connected(host: str, port: int, allowed: Callable[[str], None] | None) -> socket.socket:

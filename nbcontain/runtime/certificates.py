@@ -7,6 +7,7 @@ image's is covered: whoever installs certificates replaces that, which fails whe
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -68,20 +69,40 @@ def trusted(environ: Mapping[str, str]) -> Trusted:
 def _certificates(environ: Mapping[str, str]) -> bytes:
     said, path = authorities.named(environ)
     path = path or authorities.of_system()
-    if not path:
+    places = [path] if path else []
+    if os.path.isdir(path):
+        places = list(authorities.files(path))
+    for directory in authorities.directories(environ):
+        said, path = (said, path) if path else (authorities.DIRECTORIES, directory)
+        places += _listed(directory)
+    if not places and not path:
         raise UsageError(
             "this machine's certificates are asked for, and there are none",
             why=f"{_ASKED} is set; {', '.join(authorities.PLACES)}: none of them is here",
             hint="SSL_CERT_FILE says where they are",
         )
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_LIMIT_BYTES)
-    except OSError as error:
-        why = f"{error.strerror}; {said or _ASKED} is set"
-        raise UsageError(f"this machine's certificates cannot be read: {path}", why=why) from error
-    # Never a key, which may lie in the same file.
-    found = b"\n".join(match[0] for match in re.finditer(_CERTIFICATE, data))
+    # Never a key, which may lie in the same file; and each once: OpenSSL's hashed names lead to files beside them.
+    found = {match[0]: None for each in places for match in re.finditer(_CERTIFICATE, _read(each, said))}
     if not found:
         raise UsageError(f"there is no certificate in {path}", why=f"{said or _ASKED} is set")
-    return found + b"\n"
+    return b"\n".join(found) + b"\n"
+
+
+def _listed(directory: str) -> tuple[str, ...]:
+    try:
+        return authorities.files(directory)
+    except OSError as error:
+        raise _unreadable(directory, error, authorities.DIRECTORIES) from error
+
+
+def _read(path: str, said: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_LIMIT_BYTES)
+    except OSError as error:
+        raise _unreadable(path, error, said) from error
+
+
+def _unreadable(path: str, error: OSError, said: str) -> UsageError:
+    why = f"{error.strerror}; {said or _ASKED} is set"
+    return UsageError(f"this machine's certificates cannot be read: {path}", why=why)

@@ -21,6 +21,36 @@ def test_text_has_columns_and_numbers_to_the_right() -> None:
     ]
 
 
+FINDINGS = Table(
+    ("HERE", "WHAT", "WHY", "TRY"),
+    [("yes", "containers", "", ""), ("partly", "a driver of copies", "so says the kernel", "sysctl --a.long-word=0")],
+    footer="a line that says it all in full",
+    below=2,
+)
+
+
+def test_what_is_too_wide_goes_below_its_row_in_whole_words() -> None:
+    assert FINDINGS.text(22).splitlines() == [
+        "HERE    WHAT",
+        "yes     containers",
+        "partly  a driver of",
+        "        copies",
+        "        why: so says",
+        "          the kernel",
+        "        try: sysctl",
+        "          --a.long-word=0",
+        "a line that says it",
+        "all in full",
+    ]
+
+
+def test_what_has_room_stays_in_its_row_and_no_other_table_is_folded() -> None:
+    wide = FINDINGS.text().splitlines()
+    assert wide[2] == "partly  a driver of copies  so says the kernel  sysctl --a.long-word=0"
+    assert IMAGES.text(5) == IMAGES.text()
+    assert FINDINGS.text(1).splitlines()[1] == "yes     containers"
+
+
 def test_html_is_a_real_table_with_inert_cells() -> None:
     drawn = IMAGES._repr_html_()
     assert '<th scope="row">&lt;b&gt;\\x1b[2J</th>' in drawn

@@ -202,7 +202,7 @@ def test_this_machines_certificates_are_seen_where_they_are_asked_for_and_are_in
     rung: Machine, tmp_path: Path
 ) -> None:
     (tmp_path / "ca.pem").write_text(text := "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
-    asked = {"NBCONTAIN_HOST_CERTIFICATES": "true", "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+    asked = {"NBCONTAIN_HOST_CERTIFICATES": "true", "SSL_CERT_FILE": str(tmp_path / "ca.pem"), "SSL_CERT_DIR": ""}
     environ = {**rung.engine.environ, **asked, "NBCONTAIN_ISOLATION": rung.engine.profile.name}
     # What is looked for before it is opened, as requests does, has to be there.
     script = "test -s $REQUESTS_CA_BUNDLE && cat $SSL_CERT_FILE"

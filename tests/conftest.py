@@ -18,6 +18,7 @@ from images import BUSYBOX
 
 if TYPE_CHECKING:
     from lab import Desk, Lab, OpenLab
+    from machine import Machine
     from nbcontain.engine import Engine
 
 pytest_plugins = ["profile_runs"]
@@ -47,6 +48,15 @@ def root() -> Iterator[Path]:
     """A fresh directory for a store, where overlays work; its containers are ended and it is removed afterwards."""
     with places.store_directory() as directory:
         yield directory
+
+
+@pytest.fixture(scope="session")
+def preload_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine on the rung that is taken by who asks for it alone."""
+    from machine import preloaded
+
+    with preloaded(tmp_path_factory.mktemp("preloaded")) as machine:
+        yield machine
 
 
 @pytest.fixture
@@ -123,6 +133,7 @@ def open_lab(desk: Desk, desk_engine: Engine) -> Iterator[OpenLab]:
 
         yield open_
         complaints = [complaint for lab in labs for complaint in lab.complaints]
+        print(*complaints, sep="\n")  # for a test that failed before
     for container in desk_engine.containers():
         desk_engine.remove_container(container, force=True)
     assert complaints == []

@@ -162,11 +162,11 @@ class Lab:
     def another_tab(self) -> Iterator[Lab]:
         """The same notebook, with its kernel, in a second tab of the browser."""
         page = self._desk.page()
+        other = Lab(self._desk, page, self.path)
         try:
-            other = Lab(self._desk, page, self.path)
             yield other
-            self.complaints += other.complaints
         finally:
+            self.complaints += other.complaints
             page.close()
 
     def theme(self, name: str) -> None:
@@ -356,6 +356,7 @@ def _server(directory: Path, root: Path) -> Iterator[tuple[str, str]]:
     env = dict(
         os.environ,
         JUPYTER_PATH=str(private / "data"),
+        JUPYTER_DATA_DIR=os.environ.get("JUPYTER_DATA_DIR", str(private / "user")),
         JUPYTER_RUNTIME_DIR=str(private / "runtime"),
         JUPYTER_CONFIG_DIR=str(private / "config"),
         JUPYTERLAB_SETTINGS_DIR=str(private / "settings"),

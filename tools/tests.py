@@ -23,7 +23,7 @@ PARTS = (
 )
 """About a quarter of the time each, on two processors, which all of them together keep busy for half of it: kills,
 power cuts, full disks and installed packages; builds; kernels, peers and registries. What is left is seen live."""
-FEW = 3
+FEW = 6
 """More than these are no accident."""
 
 

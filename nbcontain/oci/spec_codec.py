@@ -58,8 +58,12 @@ def spec_from_text(text: str) -> Spec:
     return spec_from_json(json.loads(head.removesuffix(",") + "}}"), profile)
 
 
+@lru_cache(8)
 def process_from_text(text: str) -> tuple[Process, Mapping[str, str]]:
-    """Of `spec_from_text` only its process and its annotations: what another program in there is like."""
+    """Of `spec_from_text` only its process and its annotations: what another program in there is like.
+
+    Kept for the last few texts: programs are often started in one container, one after the other.
+    """
     head, _, line = text.partition("\n")
     is_apart = line.startswith(_PROFILE)
     top = Fields(json.loads(head.removesuffix(",") + "}}" if is_apart else text), "config.json")

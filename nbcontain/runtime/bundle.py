@@ -190,7 +190,7 @@ class Bundle:
 
     def is_paused(self) -> bool:
         """Whether its processes are stopped; a start ends that."""
-        return (self.path / "paused").exists()
+        return os.path.exists(f"{self.path}/paused")
 
     def stubs(self) -> tuple[str, ...]:
         """The paths that had to be made as mount points: no changes of the container's."""

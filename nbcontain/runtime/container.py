@@ -273,6 +273,7 @@ class Container:
         exec_id: str = "",
     ) -> None:  # fmt: skip
         """Start a further program in it that nobody waits for; what it says is lost. Raises as `execute` does."""
+        self._require_going()
         order = self._exec_order(args, env, cwd, user, privileged=privileged) | {"detach": True, "id": exec_id}
         channel = self._connected()
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -287,7 +288,6 @@ class Container:
         self, args: Sequence[str], env: Sequence[str], cwd: str, user: str, size: tuple[int, int] | None = None,
         *, privileged: bool = False,
     ) -> Message:  # fmt: skip
-        self._require_going()
         from nbcontain.runtime.generate import merged
 
         first, annotations = spec_codec.process_from_text(self.bundle.spec_text())
@@ -322,6 +322,7 @@ class Container:
 
         What comes on the channel next is an error, or that it was started, and then its exit code.
         """
+        self._require_going()
         channel = self._connected()
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:

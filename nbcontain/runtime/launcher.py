@@ -24,6 +24,7 @@ from nbcontain.store import files
 
 if TYPE_CHECKING:
     from nbcontain.host import Host
+    from nbcontain.store.rooted_links import RootedLinks
 
 _READY_S = 20.0
 _CREATED_S = 60.0
@@ -216,11 +217,14 @@ class Launcher:
         """Remove a tree whose files may belong to ids that only exist inside."""
         self.call("remove_tree", (Mount("/", "bind", str(path.parent), ("bind",)),), {"name": path.name})
 
-    def copy_tree(self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> bool:
+    def copy_tree(
+        self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool,
+        links: RootedLinks | None = None,
+    ) -> bool:  # fmt: skip
         """Copy a tree of the store at `root` into an empty directory of it; see `store.copying.CopyTree`."""
         arguments = {
             "source": str(source.relative_to(root)), "target": str(target.relative_to(root)), "linked": linked,
-            "boot": boot_id(),
+            "boot": boot_id(), **(links.words() if links is not None else {}),
         }  # fmt: skip
         fds = [files.open_to_append(index)] if index is not None else []
         try:

@@ -51,7 +51,7 @@ def made_for(
         served = "files" in bundle.info.answers.split()
         if place is None and not is_plain:
             unmounted.admit_nodes(root_fd)
-        made = unmounted.furnish(root_fd, spec, hidden.files, served=served, translated=place is not None)
+        made = unmounted.furnish(root_fd, spec, hidden.files, served=served, place=place)
         if spec.process.terminal:
             terminal = unmounted.terminal(spec.process.console_size)
         if place is None:

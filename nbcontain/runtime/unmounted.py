@@ -20,6 +20,11 @@ from nbcontain.runtime.devices import DEVICES, LINKS
 from nbcontain.runtime.rungs import CERTIFICATES, DOCUMENTS
 from nbcontain.runtime.secrets import SecretFile
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.runtime import translated
+    from nbcontain.runtime.preloaded import Tree
+
 _DIRECTORIES = {"/proc": 0o555, "/sys": 0o555, "/dev": 0o755, "/dev/pts": 0o755, "/dev/shm": 0o1777}
 _HARMLESS = frozenset({*DEVICES.values(), (5, 1), (5, 2)})
 """With /dev/console and /dev/ptmx, as in many a root file system, what docker's device cgroup opens to everybody."""
@@ -36,28 +41,33 @@ def root_of(rootfs: Sequence[Mount]) -> int:
 
 
 def furnish(
-    root_fd: int, spec: Spec, documents: Sequence[SecretFile], *, served: bool, translated: bool = False
+    root_fd: int, spec: Spec, documents: Sequence[SecretFile], *, served: bool, place: translated.Place | None = None
 ) -> list[str]:
     """Init: the directories that programs expect, and files for the devices. Gives the paths that had to be made.
 
     `served` says that a process will open devices and /etc/hosts for the container: then a name is enough. So it is
-    where the paths of those are `translated`; what stands there for what is open then leads to the machine's /proc.
+    at a `place` whose paths are translated; what stands there for what is open then leads to the machine's /proc. Where
+    a library translates them, files of ours lie in the tree, in the place of the image's.
     """
+    tree = place.tree(root_fd) if place is not None else None
     made: list[str] = []
     for path, mode in _DIRECTORIES.items():
         known = len(made)
-        fd = trees.make_target(root_fd, path, made, directory=True)
+        fd = trees.make_target(root_fd, tree.resolved(path) if tree else path, made, directory=True)
         if len(made) > known:
             os.chmod(f"/proc/self/fd/{fd}", mode)
         os.close(fd)
     _make_devices(root_fd, made)
-    if translated:
+    if place is not None:
         _make_links(root_fd, made)
     for mount in spec.mounts:
         if mount.destination.startswith(DOCUMENTS):
             document = documents[int(mount.source)]
             _write(root_fd, mount.destination, document.data, document.mode, made)
-        elif translated:
+        elif tree is not None:
+            with open(mount.source, "rb") as source:
+                _write_over(root_fd, tree, mount.destination, source.read(_LIMIT_BYTES), made)
+        elif place is not None:
             os.close(trees.make_target(root_fd, mount.destination, made, directory=False))
         elif not served or mount.destination == CERTIFICATES:
             # Programs look whether the latter is there before they open it.
@@ -167,6 +177,25 @@ def _write(root_fd: int, path: str, data: bytes, mode: int, made: list[str]) -> 
             os.fchmod(fd, mode)
     finally:
         os.close(fd)
+
+
+def _write_over(root_fd: int, tree: Tree, path: str, data: bytes, made: list[str]) -> None:
+    """A file of ours, whatever the image has there but a directory."""
+    above, name = os.path.split(path)
+    place = trees.make_target(root_fd, tree.resolved(above), made, directory=True)
+    try:
+        try:
+            os.unlink(name, dir_fd=place)
+        except FileNotFoundError:
+            made.append(path)
+        except IsADirectoryError:
+            return
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(name, flags, 0o644, dir_fd=place), "wb") as made_file:
+            os.fchmod(made_file.fileno(), 0o644)
+            made_file.write(data)
+    finally:
+        os.close(place)
 
 
 def enter(root_fd: int, others: Sequence[int] = ()) -> None:

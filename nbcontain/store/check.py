@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +41,7 @@ Remedy = Literal["quarantine", "remove", "rewrite", "close", "drop", "end", "non
 _INDEX_LIMIT = 64 << 20
 _READ_BYTES = 1 << 20
 _MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
+_MOMENT_S = 0.1
 _LEFT = re.compile(r"\.[a-z.]+-[0-9a-f]+")
 
 
@@ -407,9 +409,18 @@ class Check:
 
     def _leftovers(self) -> Iterator[Finding]:
         layout = self._layout
-        for directory in (layout.tmp, layout.cache, layout.oci, layout.root):
-            for path in files.sweep(directory):
-                yield Finding("leftover", str(path.relative_to(layout.root)), "nobody holds its lock", path)
+        found = self._unlocked()
+        if found:
+            # One that is just being made has no lock for a moment.
+            time.sleep(_MOMENT_S)
+            found &= self._unlocked()
+        for path in sorted(found):
+            yield Finding("leftover", str(path.relative_to(layout.root)), "nobody holds its lock", path)
+
+    def _unlocked(self) -> set[Path]:
+        layout = self._layout
+        directories = (layout.tmp, layout.cache, layout.oci, layout.root)
+        return {path for directory in directories for path in files.sweep(directory)}
 
 
 def recovered(digest: Digest) -> str:

@@ -227,16 +227,13 @@ class Snapshotter(ABC):
 
     # --- what is active ---
 
-    def prepare(
-        self, key: str, parent: ChainID | None, *, durable: bool = False, for_programs: bool = True
-    ) -> Active:
+    def prepare(self, key: str, parent: ChainID | None, *, durable: bool = False, for_programs: bool = True) -> Active:
         """A new writable snapshot on `parent`; raises InUse if the key is taken.
 
         `durable` where something durable will stand on it: a container that is kept. `for_programs` may be False
         where only our own functions write to it, which replace files and do not write into them.
         """
-        directory = self.shelf.active(checked(key))
-        mounts = self._active_mounts(directory, parent)
+        mounts = self._active_mounts(directory := self.shelf.active(checked(key)), parent)
         with files.disk(self._layout.root):
             try:
                 files.make_new_directory(directory)
@@ -320,6 +317,10 @@ class Snapshotter(ABC):
     @abstractmethod
     def look(self, active: Active) -> tuple[Mount, ...]:
         """The mounts that show an active snapshot and what it stands on read-only, also while it is in use."""
+
+    def rooted(self, active: Active) -> dict[str, object]:
+        """What a worker is told that reads it, where it is a root to its programs alone (see `RootedLinks`)."""
+        return {}
 
     def discard(self, active: Active | str) -> None:
         """Throw it away, also by its key alone, when it is damaged; idempotent. The key is free at once."""

@@ -137,8 +137,10 @@ def test_hostile_output_does_nothing_to_the_page(open_lab: OpenLab) -> None:
 COUNTED = """() => {
   const session = nb.panel().sessionContext.session.kernel;
   window.busy = 0;
-  session.statusChanged.connect((_, status) => { if (status === 'busy') window.busy++; });
+  window.changedAt = Date.now();
+  session.statusChanged.connect((_, status) => { changedAt = Date.now(); if (status === "busy") busy++; });
 }"""
+AT_REST = "nb.isIdle() && Date.now() - changedAt > 500 && lines[0]?.readyState === WebSocket.OPEN"
 
 
 def test_keys_go_past_the_kernels_messages_and_by_them_once_the_line_is_cut(open_lab: OpenLab) -> None:
@@ -151,10 +153,11 @@ def test_keys_go_past_the_kernels_messages_and_by_them_once_the_line_is_cut(open
         lab.run(number)
     screen, keys = rows(lab, 2), lab.page.keyboard
     lab.output(2).locator(".xterm").click()
+    lab.page.evaluate(COUNTED)
     keys.type("a")  # and with it the minute's one message, by which the kernel is known to be in use
     expect(screen).to_contain_text("a")
-    lab.page.wait_for_timeout(500)
-    lab.page.evaluate(COUNTED)
+    lab.page.wait_for_function(AT_REST)
+    lab.page.evaluate("() => { window.busy = 0; }")
     keys.type("bcdefgh")
     expect(screen).to_contain_text("abcdefgh")
     assert lab.page.evaluate("[busy, lines.length]") == [0, 1]
@@ -169,7 +172,7 @@ def test_keys_go_past_the_kernels_messages_and_by_them_once_the_line_is_cut(open
         expect(screen).to_contain_text("abcdefghij")
 
     lab.page.evaluate("() => lines[0].close()")
-    lab.page.wait_for_timeout(300)
+    lab.page.wait_for_function("lines[0].readyState === WebSocket.CLOSED")
     keys.type("kl")
     expect(screen).to_contain_text("abcdefghijkl")
     assert lab.page.evaluate("busy") > 0

@@ -26,7 +26,7 @@ from nbcontain.runtime.generate import RunOptions
 LADDER = {
     "root": ("full", "root-noproc", "chroot", "userns-chroot"),
     "rootless-range": ("rootless-range", "userns-chroot"),
-    "rootless-single": ("userns-chroot", "rootless-single", "proot"),
+    "rootless-single": ("userns-chroot", "rootless-single", "proot", "preload"),
 }
 
 GRAB = r"""
@@ -170,27 +170,28 @@ int main(void) {
 
 def compiled(source: str, name: str, machine: Machine, directory: Path) -> str:
     """An image with this program in it; gives its name, which is the program's, too."""
-    words = (needs.program("cc", "gcc"), "-static", "-pthread", "-o", str(directory / name), "-x", "c", "-")
+    # What a library is loaded into cannot be static, and its libc is this machine's.
+    how = () if machine.engine.profile.name == "preload" else ("-static",)
+    words = (needs.program("cc", "gcc"), *how, "-pthread", "-o", str(directory / name), "-x", "c", "-")
     subprocess.run(words, input=source, text=True, check=True)
     return machine.build(f"FROM box\nCOPY {name} /bin/{name}\n", name, directory)
 
 
-@pytest.fixture(scope="session")
-def changing(_hostile_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image with the first of these."""
-    return compiled(CHANGE, "change", _hostile_machine, tmp_path_factory.mktemp("change"))
-
-
-@pytest.fixture(scope="session")
-def grabbing(_hostile_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture
+def grabbing(rung: Machine, tmp_path: Path) -> str:
     """An image with that program."""
-    return compiled(GRAB, "grab", _hostile_machine, tmp_path_factory.mktemp("grab"))
+    return compiled(GRAB, "grab", rung, tmp_path)
 
 
 @pytest.fixture(params=tuple({name: None for each in LADDER.values() for name in each}))
 def rung(request: pytest.FixtureRequest, profile: str, _hostile_machine: Machine) -> Iterator[Machine]:
     if request.param not in LADDER[profile]:
         pytest.skip(f"{request.param} is not for {profile}")
+    if request.param == "preload":
+        loaded: Machine = request.getfixturevalue("preload_machine")
+        yield loaded
+        loaded.clear()
+        return
     if request.param == "proot":
         needs.proot(_hostile_machine.engine.host)
     try:
@@ -268,21 +269,23 @@ def looks_of_hosts() -> list[tuple[int, int, int, list[str]]]:
     return [(each.st_mode, each.st_uid, each.st_gid, more) for each, more in zip(found, attributes, strict=True)]
 
 
-def test_the_hosts_files_stay_as_they_are_whoever_has_them_open(rung: Machine, changing: str) -> None:
+def test_the_hosts_files_stay_as_they_are_whoever_has_them_open(rung: Machine, tmp_path: Path) -> None:
     """Whoever is this machine's root and has a /proc of its own can change what all of them are one and the same of."""
     is_root = rung.engine.profile.name == "full"
     files = [each for each in HOSTS if not (is_root and each in ("/proc/meminfo", "/proc/self/net/dev"))]
     before = looks_of_hosts()
+    changing = compiled(CHANGE, "change", rung, tmp_path)
     assert rung.run("change", *files, image=changing).stdout == "640\n"
     assert looks_of_hosts() == before
 
 
 def test_the_hosts_devices_stay_so_too_where_none_of_ones_own_can_be_made(
-    profile: str, _hostile_machine: Machine, changing: str
+    profile: str, _hostile_machine: Machine, tmp_path: Path
 ) -> None:
     if profile != "root":
         pytest.skip("only the host's root may change them")
     _hostile_machine.engine.isolated("chroot").profile  # noqa: B018 - what cannot be had is told by whoever asks
+    changing = compiled(CHANGE, "change", _hostile_machine, tmp_path)
     root = str(_hostile_machine.engine.layout.root)
     environ = {**os.environ, "NBCONTAIN_ISOLATION": "chroot", "NBCONTAIN_ROOT": root}
     without = (needs.program("setpriv"), "--bounding-set=-mknod,-sys_ptrace")
@@ -294,7 +297,7 @@ def test_the_hosts_devices_stay_so_too_where_none_of_ones_own_can_be_made(
 
 
 def test_a_directory_that_somebody_sends_is_none_of_who_answers(
-    rung: Machine, canary: Path, tmp_path: Path, _hostile_machine: Machine
+    rung: Machine, canary: Path, tmp_path: Path
 ) -> None:
     """Where the kernel alone decides, a directory that was sent is what it is everywhere."""
     taken = rung.engine.profile.rung
@@ -302,7 +305,7 @@ def test_a_directory_that_somebody_sends_is_none_of_who_answers(
         pytest.skip("nobody answers in place of a chroot here")
     container = rung.start(
         "echo ready; while [ ! -e /sock ]; do sleep 0.05; done; leave",
-        image=compiled(LEAVE, "leave", _hostile_machine, tmp_path),
+        image=compiled(LEAVE, "leave", rung, tmp_path),
     )
     (root,) = container.bundle.rootfs
     directory, place = os.open(canary, os.O_RDONLY), os.open(root.source, os.O_PATH)
@@ -461,7 +464,7 @@ def test_nobody_outside_is_signalled_or_looked_into(rung: Machine) -> None:
         said = rung.sh(f"kill -9 {child} 2>/dev/null && echo killed; cat /proc/{child}/cmdline 2>/dev/null; true")
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
         # There the machine's /proc is seen as it is, and so are names of programs (proc(5), cmdline).
-        assert "sleep" not in said or rung.engine.profile.name == "proot"
+        assert "sleep" not in said or rung.engine.profile.name in ("proot", "preload")
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
@@ -470,7 +473,12 @@ def test_nobody_outside_is_signalled_or_looked_into(rung: Machine) -> None:
 def test_who_has_rid_itself_of_the_translator_is_still_kept_from_this_machines_files(
     rung: Machine, canary: Path
 ) -> None:
-    if rung.engine.profile.name != "proot":
+    name = rung.engine.profile.name
+    if name == "preload":
+        script = f"unset LD_PRELOAD; cat {canary}/secret; /bin/cat {canary}/secret; echo x > {canary}/made; echo end"
+        assert rung.run("sh", "-c", script, no_raise=True).stdout == "end\n"
+        return
+    if name != "proot":
         pytest.skip("here nobody translates")
     # By the shell itself: from then on not even the image's programs are found.
     script = f"kill -9 $PPID; echo on; read -r all < {canary}/secret && echo $all; echo x > {canary}/made; echo end"

@@ -75,6 +75,16 @@ class Host:
     def can(self, ability: Ability) -> bool:
         return self.abilities[ability].ok
 
+    @property
+    def keeps_no_owners(self) -> tuple[str, str]:
+        """Why files of the store cannot be given to others, and what to try; twice "" where they can."""
+        if self.can(Ability.OWNERS):
+            return "", ""
+        why = self.abilities[Ability.OWNERS].why
+        if why == os.strerror(errno.EINVAL):
+            return f"{why}: this place has no other ids (user_namespaces(7))", ""
+        return why, "NBCONTAIN_ROOT on another disk"
+
     @classmethod
     def detect(cls, data_root: Path, cache: Path | None = None) -> Host:
         """Try everything, in the store at `data_root`; or take what `cache` remembers of this boot, kernel and user.

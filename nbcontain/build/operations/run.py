@@ -10,7 +10,6 @@ from nbcontain.build.operations.mounts import Mounting
 from nbcontain.build.operations.workshop import Filesystem, Workshop, execute
 from nbcontain.errors import BuildError, SetupFailed, StepFailed
 from nbcontain.events import Emit, Finished, Notice, Output, Progress, Record
-from nbcontain.host import Ability
 from nbcontain.oci.image import ImageConfig, Platform
 from nbcontain.oci.spec import Spec
 from nbcontain.runtime import certificates
@@ -26,18 +25,17 @@ from nbcontain.values import replace
 
 _HOSTNAME = "buildkitsandbox"
 _TAIL_LINES = 10
-_SQUASHED = "the file system of the store lets nobody give files to others (chown)"
-_ELSEWHERE = "NBCONTAIN_ROOT on another disk"
 
 
 @execute.register
 def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Filesystem:
     workshop.require("RUN")
     host = workshop.host
-    is_squashed = host.is_root and not host.can(Ability.OWNERS)
-    if is_squashed:
-        told = f"what RUN makes and changes has not the owners in the image that it should have: {_SQUASHED}"
-        workshop.emit(Notice("", told, _ELSEWHERE))
+    squashed, attempt = host.keeps_no_owners if host.is_root else ("", "")
+    if squashed:
+        squashed = f"files of the store cannot be given to others (chown): {squashed}"
+        told = f"what RUN makes and changes has not the owners in the image that it should have: {squashed}"
+        workshop.emit(Notice("", told, attempt))
 
     def run(active: Active) -> Sequence[str]:
         with ExitStack() as stack:
@@ -77,8 +75,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
                     error.stubs = bundle.stubs()
                     if workshop.rung.ids == "blind":
                         error.why = "; ".join(filter(None, (error.why, PRETENDED)))
-                    if is_squashed:
-                        error.why = "; ".join(filter(None, (error.why, _SQUASHED)))
+                    error.why = "; ".join(filter(None, (error.why, squashed)))
                     raise
                 finally:
                     # Nobody may write into the layer any more when it is packed, or thrown away.

@@ -12,7 +12,7 @@ from nbcontain.host import Ability, Host, user_name
 from nbcontain.linux import probe as probe_words
 from nbcontain.network.tunnels import MASQUERADE, PROGRAMS
 from nbcontain.oci.spec import Mount
-from nbcontain.profiles import PROFILES, Profile, answering, storage_driver
+from nbcontain.profiles import ISOLATION, PROFILES, Profile, answering, storage_driver
 from nbcontain.store.place import Place
 from nbcontain.store.snapshots import Driver
 from nbcontain.values import dataclass
@@ -66,7 +66,7 @@ def findings(
     if not profile.runs:
         # Of what containers could have besides, nothing matters, and nothing that is advised about it would help.
         if not host.is_root:
-            needed.append(_ability(host, Ability.PROOT, user, profile))
+            needed += [_ability(host, Ability.PROOT, user, profile), *_asked_for(host, user, profile)]
         return (_running(profile, refusal), *needed)
     wanted = [_ability(host, each, user, profile) for each in _WANTED if each not in left_out]
     storage = _storage(host, driver, driver_why, profile)
@@ -96,6 +96,18 @@ _NEEDED = (
 _WANTED = (Ability.ID_RANGES, Ability.FRESH_PROC, Ability.NET_NAMESPACE, Ability.NET_ADMIN, Ability.CGROUPS)
 
 
+def _asked_for(host: Host, user: str, profile: Profile) -> Iterator[Finding]:
+    """The rungs that nobody has who does not ask: which of them could be had, or what that takes."""
+    for each in PROFILES:
+        if not each.is_asked_for:
+            continue
+        if lacking := [need for need in (*each.needs, each.kernel) if not host.can(need)]:
+            yield _ability(host, lacking[0], user, profile)
+        else:
+            what = f"isolation {each.name}, for who asks for it"
+            yield Finding("partly", what, each.about, f"{ISOLATION}={each.name}")
+
+
 def _running(profile: Profile, refusal: str) -> Finding:
     if refusal:
         return Finding("no", "containers", refusal, "please report this: all that was tried before says that it works")
@@ -119,7 +131,7 @@ def _ability(host: Host, ability: Ability, user: str, profile: Profile) -> Findi
         instead = "this machine's is shown inside"
     if ability is Ability.ID_RANGES and not rung.mounts:
         attempt = ""  # It takes mounts, too.
-    if ability is Ability.PROOT and not host.can(Ability.LANDLOCK):
+    if ability in (Ability.PROOT, Ability.PRELOAD) and not host.can(Ability.LANDLOCK):
         instead, attempt = f"it would take Landlock, too: {host.abilities[Ability.LANDLOCK].why}", ""
     if ability is Ability.USER_NAMESPACES:
         attempt = _for_user_namespaces(probe.why)
@@ -143,6 +155,9 @@ _ADVICE: dict[Ability, tuple[str, str]] = {
     Ability.PIVOT: ("no container can be shut into its own files", ""),
     Ability.FRESH_PROC: ("none is mounted inside", ""),
     Ability.PROOT: ("with one, programs could be run", "PRoot 5.3 or later, made for this machine, in PATH"),
+    Ability.PRELOAD: (
+        "with one, programs that are not static could be run, for who asks for it", "Debian's fakechroot, in PATH",
+    ),
     Ability.NET_NAMESPACE: ("containers share this machine's network", ""),
     Ability.NET_ADMIN: ("containers have this machine's network or none", ""),
     Ability.CGROUPS: (

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from nbcontain.runtime.zygotes import Zygote
     from nbcontain.serving import Serving
     from nbcontain.soundness import Soundness
+    from nbcontain.store.rooted_links import RootedLinks
     from nbcontain.store.stacks import Stacks
     from nbcontain.transfers import Transfers
     from nbcontain.volumes import Volumes
@@ -196,6 +197,7 @@ class Engine:
         return Store.open(
             self.layout.root, self._remove_tree, userxattr=not is_root(), copy_tree=self._copy_tree,
             driver=lambda: storage_driver(self.host, self.environ, self.profile)[0],
+            shown=self._shown,
         )  # fmt: skip
 
     @cached_property
@@ -227,9 +229,20 @@ class Engine:
         """Remove a directory whose files may belong to ids that only a container can name."""
         self.launcher.remove_tree(path)
 
-    def _copy_tree(self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
+    def _shown(self) -> tuple[bytes, ...] | None:
+        """What of this machine is seen in trees that are a root to their programs alone; None where they are one."""
+        if self.profile.rung.root != "preload":
+            return None
+        from nbcontain.runtime.preloaded import SHOWN
+
+        return SHOWN
+
+    def _copy_tree(
+        self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool,
+        links: RootedLinks | None = None,
+    ) -> bool:  # fmt: skip
         """Copy a snapshot, whose files may belong to such ids too."""
-        self.launcher.copy_tree(root, source, target, index, linked=linked)
+        return self.launcher.copy_tree(root, source, target, index, linked=linked, links=links)
 
     def warm(self) -> None:
         """Start what the first build or run would otherwise wait for. Returns at once."""

@@ -11,12 +11,12 @@ from enum import Enum
 from pathlib import Path
 
 from nbcontain.errors import Unavailable
-from nbcontain.linux import proot
+from nbcontain.linux import fakechroot, proot
 from nbcontain.linux.boot import boot_id
 from nbcontain.linux.idmap import IdMap, subordinate
 from nbcontain.values import dataclass, field
 
-_VERSION = 12
+_VERSION = 13
 """Of the remembered facts: raise it when the probe learns to ask something else."""
 
 _TIMEOUT_S = 20
@@ -35,8 +35,9 @@ class Ability(Enum):
     USERNS_CHROOT = "a user namespace with chroot, and with processes and names of its own"
     CHROOT = "chroot, as root"
     PROOT = "a PRoot in PATH that hides this machine's files (5.3 or later), and ptrace for it"
+    PRELOAD = "a libfakechroot.so that hides this machine's files, loaded into programs"
     NOTIFY = "answering a program's calls for the kernel (seccomp user notification)"
-    NOTIFY_OUTSIDE = "the same for programs that are in no namespace of users of their own, and that PRoot runs"
+    NOTIFY_OUTSIDE = "the same for programs of no user namespace of their own, whose paths are translated"
     LANDLOCK = "Landlock on top"
     OVERLAY = "overlayfs on the file system of the store"
     REFLINKS = "copies that share their blocks, on the file system of the store (reflinks)"
@@ -82,7 +83,7 @@ class Host:
         Raises Unavailable where even the trying fails.
         """
         uid, gid = os.geteuid(), os.getegid()
-        program = proot.known_by() if uid else ""
+        program = f"{proot.known_by()} {fakechroot.known_by()}" if uid else ""
         identity = [_VERSION, boot_id(), os.uname().release, uid, gid, str(data_root), _confinement(), program]
         answers = _remembered(cache, identity)
         if answers is None:

@@ -23,6 +23,8 @@ class Profile:
     """What is so there, for people."""
     as_root: bool | None = None
     """Only for the host's root, or only for others."""
+    is_asked_for: bool = False
+    """It is never taken by itself."""
     runs: bool = True
     kernel: Ability = Ability.KERNEL
     """What it takes of the kernel besides, whoever asks."""
@@ -51,14 +53,17 @@ class Profile:
         if self.runs:
             return
         tried = {each.name: each.missing(host) for each in PROFILES if each.runs and each.is_for(host)}
-        if best := next((name for name, lacking in tried.items() if not lacking), ""):
+        others = [each.name for each in PROFILES if each.is_asked_for]
+        best = next((name for name, lacking in tried.items() if not lacking), "")
+        if best and best not in others:
             why, hint = f"isolation {self.name} was asked for, which has none", f"{best} can be had here"
             raise Unavailable(f"{what} needs a container", why=why, hint=hint)
-        answers = [f"{name}: {'; '.join(lacking)}" for name, lacking in tried.items()]
+        answers = [f"{name}: {'; '.join(lacking)}" for name, lacking in tried.items() if lacking]
         raise Unavailable(
             f"{what} needs a container, and this machine lets nobody make one here",
             why="\n".join(answers),
-            hint="pull, push, COPY, from-host and import work all the same; %nbcontain doctor tells more",
+            hint=asked_for(host)
+            + "pull, push, COPY, from-host and import work all the same; %nbcontain doctor tells more",
         )
 
     @property
@@ -103,17 +108,16 @@ PROFILES = (
         "no isolation but of files: PRoot translates each path, Landlock keeps from this machine's files, and processes"
         " and networks are shared", as_root=False,
     ),
+    Profile(
+        "preload", (Ability.PRELOAD, Ability.LANDLOCK, Ability.NOTIFY_OUTSIDE),
+        "no isolation but of files: a library that is loaded into programs translates their paths, so that static ones"
+        " do not run; Landlock keeps from this machine's files, and processes and networks are shared",
+        as_root=False, is_asked_for=True,
+    ),
     Profile("none", (), "no containers here; images can be pulled, made by COPY, looked into and pushed", runs=False),
 )  # fmt: skip
 """The ladder, from the best rung down."""
 
-_NOT_HERE = {
-    "preload": (
-        "a library that stands between programs and the kernel is led by an image's absolute symlinks to the files of"
-        " this machine (Debian's awk is one), and static programs have none of it (ldconfig is one)"
-    ),
-}
-"""What others have, and why there is no rung of that name."""
 ISOLATION = "NBCONTAIN_ISOLATION"
 
 
@@ -122,12 +126,10 @@ def choose(host: Host, wanted: str = "") -> Profile:
 
     Raises UsageError for a rung that there is not, Unavailable for one that this host does not allow.
     """
-    best = next(each for each in PROFILES if not each.missing(host))
+    best = next(each for each in PROFILES if not each.is_asked_for and not each.missing(host))
     if not wanted or wanted == "default":
         return _settled(best, host)
     found = next((each for each in PROFILES if each.name == wanted), None)
-    if wanted in _NOT_HERE:
-        raise Unavailable(f"there is no isolation {wanted}", why=_NOT_HERE[wanted], hint=f"{best.name} can be had here")
     if found is None:
         raise UsageError(f"there is no isolation {wanted!r}", hint=", ".join(each.name for each in PROFILES))
     if missing := found.missing(host):
@@ -143,14 +145,24 @@ def _settled(profile: Profile, host: Host) -> Profile:
     namespaces = tuple(name for name in rung.namespaces if name != "network" or host.can(Ability.NET_NAMESPACE))
     answers = host.can(answering(profile))
     lacks_ids = not rung.enters or ("user" in namespaces and ids_of(profile, host).is_single)
-    # PRoot pretends for itself.
+    # PRoot pretends for itself; the library is not to be had without answers.
     pretended: Literal["", "blind"] = "blind" if rung.enters else ""
     rung = replace(
         rung, namespaces=namespaces, serves=answers and not rung.proc,
         ids="" if not lacks_ids else "notify" if answers else pretended,
-        translator="" if rung.enters else host.abilities[Ability.PROOT].why, joins=host.can(Ability.KERNEL),
+        translator=host.abilities[_TRANSLATORS[rung.root]].why if rung.root in _TRANSLATORS else "",
+        joins=host.can(Ability.KERNEL),
     )  # fmt: skip
     return replace(profile, rung=rung)
+
+
+_TRANSLATORS = {"proot": Ability.PROOT, "preload": Ability.PRELOAD}
+
+
+def asked_for(host: Host) -> str:
+    """The beginning of a hint: which rungs could be had that nobody has who does not ask; "" for none."""
+    names = [each.name for each in PROFILES if each.is_asked_for and not each.missing(host)]
+    return "".join(f"{ISOLATION}={name} can be had; " for name in names)
 
 
 def answering(profile: Profile) -> Ability:

@@ -18,6 +18,7 @@ from images import BUSYBOX
 
 if TYPE_CHECKING:
     from lab import Desk, Lab, OpenLab
+    from machine import Machine
     from nbcontain.engine import Engine
 
 pytest_plugins = ["profile_runs"]
@@ -47,6 +48,15 @@ def root() -> Iterator[Path]:
     """A fresh directory for a store, where overlays work; its containers are ended and it is removed afterwards."""
     with places.store_directory() as directory:
         yield directory
+
+
+@pytest.fixture(scope="session")
+def preload_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine on the rung that is taken by who asks for it alone."""
+    from machine import preloaded
+
+    with preloaded(tmp_path_factory.mktemp("preloaded")) as machine:
+        yield machine
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
 from nbcontain.linux.starts import start_of
 from nbcontain.outcomes import RunResult
+from nbcontain.profiles import ISOLATION
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 
@@ -32,6 +33,25 @@ COPY etc /etc
 ENV PATH=/bin GREETING=hello
 CMD ["sh"]
 """
+BOX_OF_HOST = """\
+FROM host
+COPY etc /etc
+COPY more /
+ENV GREETING=hello
+CMD ["sh"]
+"""
+"""As many layers, of this machine's own programs: they are not static."""
+SU = """\
+#!/usr/bin/env python3
+import grp, os, pwd, sys
+*_, name, _, script = sys.argv
+user = pwd.getpwnam(name)
+os.setgroups([each.gr_gid for each in grp.getgrall() if name in each.gr_mem])
+os.setgid(user.pw_gid)
+os.setuid(user.pw_uid)
+os.execv("/bin/sh", ["sh", "-c", script])
+"""
+"""As busybox has it: this machine's own asks who may. (And its chown takes a name of digits for a name.)"""
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n7:x:1234:1234::/:/bin/sh\n"
 GROUP = "root:x:0:\napp:x:1001:\nstaff:x:50:app\naudio:x:29:nobody,app\n"
 SLEEP = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"
@@ -40,13 +60,13 @@ SLEEP = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"
 class Machine:
     """An engine, and the image `box`: busybox, two users, three groups."""
 
-    def __init__(self, engine: Engine, context: Path) -> None:
+    def __init__(self, engine: Engine, context: Path, dockerfile: str = BOX) -> None:
         self.engine = engine
         etc = context / "etc"
         etc.mkdir(exist_ok=True)
         (etc / "passwd").write_text(PASSWD)
         (etc / "group").write_text(GROUP)
-        self.build(BOX, "box", context)
+        self.build(dockerfile, "box", context)
 
     @classmethod
     def on(cls, engine: Engine) -> Machine:
@@ -114,6 +134,23 @@ def fresh(context: Path) -> Iterator[Machine]:
     directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
     with Engine(directory) as engine:
         yield Machine(engine, context)
+        engine.prune()
+    places.remove(directory)
+
+
+@contextlib.contextmanager
+def preloaded(context: Path) -> Iterator[Machine]:
+    """A machine on a store of its own into whose programs a library is loaded; or the end of this test."""
+    directory = Path(tempfile.mkdtemp(prefix="nbcontain-test-", dir=needs.scratch()))
+    with Engine(directory, {**os.environ, ISOLATION: "preload"}) as engine:
+        with Engine(directory) as any_rung:
+            needs.fakechroot(any_rung.host)
+            any_rung.from_host("host", ("ps", "setsid", "unshare", "chroot")).result()
+        for name, text in (("usr/local/bin/su", SU), ("etc/passwd", PASSWD.replace("7:x:", "seven:x:"))):
+            (context / "more" / name).parent.mkdir(parents=True)
+            (context / "more" / name).write_text(text)
+            (context / "more" / name).chmod(0o755)
+        yield Machine(engine, context, BOX_OF_HOST)
         engine.prune()
     places.remove(directory)
 

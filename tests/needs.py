@@ -41,6 +41,15 @@ def proot(host: Host) -> None:
         proot_is_missing(host.abilities[Ability.PROOT].why)
 
 
+def fakechroot(host: Host) -> None:
+    """The end of this test where fakechroot's library is not, or its rung cannot be had with it."""
+    if not host.can(Ability.PRELOAD):
+        missing(f"{host.abilities[Ability.PRELOAD].why} (Debian package fakechroot)")
+    for each in (Ability.LANDLOCK, Ability.NOTIFY_OUTSIDE):
+        if not host.can(each):
+            pytest.skip(f"{each.value}: {host.abilities[each].why}")
+
+
 def proot_is_missing(why: str) -> NoReturn:
     """The end of a test that takes one, and why none was built for it."""
     said = PROOT / "why"

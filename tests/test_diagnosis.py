@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from nbcontain import probe_file
 from nbcontain.commands import parse_words
 from nbcontain.diagnosis import Finding, findings, ladder
@@ -17,7 +18,7 @@ from nbcontain.display.table import Table
 from nbcontain.engine import Engine
 from nbcontain.errors import Unavailable, UsageError
 from nbcontain.host import Ability, Host, Probe
-from nbcontain.linux import probe, proot
+from nbcontain.linux import fakechroot, probe, proot
 from nbcontain.linux.idmap import IdMap
 from nbcontain.profiles import choose, storage_driver
 from nbcontain.values import replace
@@ -25,7 +26,7 @@ from nbcontain.values import replace
 
 def host(*missing: Ability, uid: int = 1000, why: str = "Operation not permitted") -> Host:
     missing = (*missing, Ability.USERNS_CHROOT) if uid == 0 else (*missing, Ability.ADMIN, Ability.CHROOT)
-    missing = (*missing, Ability.PROOT)  # a program of others, and seldom there
+    missing = (*missing, Ability.PROOT, Ability.PRELOAD)  # of others, and seldom there
     ids = IdMap.identity() if uid == 0 else IdMap.single(uid, uid)
     abilities = {each: Probe(each not in missing, why if each in missing else "") for each in Ability}
     return Host(uid, uid, uid == 0, "6.1", "v2", ids, abilities)
@@ -184,10 +185,58 @@ def test_proot_needs_landlock_since_a_path_that_it_misses_would_be_one_of_this_m
         assert lacks in error.value.why
 
 
-def test_what_others_have_and_this_has_not_says_why() -> None:
-    with pytest.raises(Unavailable, match="no isolation preload") as error:
-        choose(host(), "preload")
-    assert "static programs" in error.value.why and "rootless-range" in error.value.hint
+def with_library(machine: Host) -> Host:
+    """The same machine, with fakechroot's library."""
+    return replace(machine, abilities={**machine.abilities, Ability.PRELOAD: Probe(True, "/opt/libfakechroot.so")})
+
+
+def test_preload_is_taken_by_who_asks_for_it_alone_and_the_others_are_told_of_it() -> None:
+    nothing = with_library(host(Ability.USER_NAMESPACES, Ability.USERNS_CHROOT, Ability.PIVOT, Ability.OVERLAY))
+    assert choose(nothing).name == "none"
+    taken = choose(nothing, "preload")
+    assert (taken.name, taken.rung.translator) == ("preload", "/opt/libfakechroot.so")
+    assert taken.rung.answers == "ids translated strays" and "static" in taken.describe()
+    with pytest.raises(Unavailable, match="RUN needs a container") as error:
+        choose(nothing).require(nothing, "RUN")
+    assert "NBCONTAIN_ISOLATION=preload" in error.value.hint and "preload:" not in error.value.why
+    [found] = [each for what, each in told(nothing).items() if "isolation preload" in what]
+    assert (found.state, found.attempt) == ("partly", "NBCONTAIN_ISOLATION=preload")
+    assert Ability.PRELOAD.value not in told(with_library(host()))
+    # Without the library it is said what that would take.
+    lacking = host(Ability.USER_NAMESPACES, Ability.USERNS_CHROOT)
+    assert "fakechroot" in told(lacking)[Ability.PRELOAD.value].attempt
+    with pytest.raises(Unavailable) as error:
+        choose(lacking).require(lacking, "RUN")
+    assert "NBCONTAIN_ISOLATION" not in error.value.hint and "preload: " in error.value.why
+
+
+@pytest.mark.parametrize("lacks", [Ability.LANDLOCK, Ability.NOTIFY_OUTSIDE])
+def test_preload_needs_what_keeps_programs_from_this_machines_files(lacks: Ability) -> None:
+    with pytest.raises(Unavailable, match="the isolation preload") as error:
+        choose(with_library(host(lacks, why="not here")), "preload")
+    assert "not here" in error.value.why
+
+
+def test_a_library_that_translates_nothing_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no library at all, and one that loads and lets paths through as they are."""
+    place = tmp_path / "lib" / "fakechroot"
+    place.mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "fakechroot").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "fakechroot").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    library = place / "libfakechroot.so"
+    library.write_text("no library")
+    assert fakechroot.library() == str(library)
+    found, said = fakechroot.tried()
+    assert not found and str(library) in said
+    before = fakechroot.known_by()
+    words = (needs.program("cc", "gcc"), "-shared", "-o", str(library), "-x", "c", "-")
+    subprocess.run(words, input="int nothing;", text=True, check=True)
+    os.utime(library, ns=(0, 1))
+    found, said = fakechroot.tried()
+    assert not found and "translates no paths" in said
+    assert before != fakechroot.known_by() == f"{library} 1"
 
 
 @pytest.mark.parametrize(

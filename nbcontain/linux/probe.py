@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from nbcontain.linux import landlock, loopback, notify, pidfds, proot, syscalls
+from nbcontain.linux import fakechroot, landlock, loopback, notify, pidfds, proot, syscalls
 from nbcontain.linux.idmap import IdMap, subordinate
 
 _FAILED = 1
@@ -41,6 +41,7 @@ def main(words: list[str]) -> None:
     single = IdMap.identity() if uid == 0 else IdMap.single(uid, gid)
     ranges = IdMap.ranges(uid, gid, subordinate("/etc/subuid", uid, name), subordinate("/etc/subgid", uid, name))
     translator = proot.tried() if uid else (False, "you are root")
+    library = fakechroot.tried() if uid else (False, "you are root")
     # Those that wait in a child of their own all wait at once.
     found: dict[str, Answer | Callable[[], Answer]] = {
         "ADMIN": begun(_mount_tmpfs, single, syscalls.CLONE_NEWNS) if uid == 0 else (False, "you are not root"),
@@ -56,9 +57,10 @@ def main(words: list[str]) -> None:
         ),
         "CHROOT": begun(lambda: os.chroot(root), single, 0) if uid == 0 else (False, "you are not root"),
         "PROOT": translator,
+        "PRELOAD": library,
         "NOTIFY": begun(_answer, single, 0),
         # Whoever is root of a namespace may look into what is in it; outside, the host may say that only parents may.
-        "NOTIFY_OUTSIDE": begun(_answer, IdMap.identity(), 0) if translator[0] else translator,
+        "NOTIFY_OUTSIDE": begun(_answer, IdMap.identity(), 0) if translator[0] or library[0] else translator,
         "LANDLOCK": _landlock(),
         "REFLINKS": _in_store(root, _reflink),
         "ATTRIBUTES": _in_store(root, _attribute),

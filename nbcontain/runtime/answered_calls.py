@@ -1,8 +1,9 @@
 """Which of a container's calls are answered for the kernel, or pretended, and the filter that says so. Pure; kernel.
 
-There are five groups: `ids`, users and owners, where only one id exists; `files`, opens of what a mounted /proc and
+There are six groups: `ids`, users and owners, where only one id exists; `files`, opens of what a mounted /proc and
 /dev would give; `guard`, changes to the files of the host that are handed in, where the caller is the host's root;
-`net`, connections, where nothing else leads out of networks; `translated`, changes by paths that may be the host's.
+`net`, connections, where nothing else leads out of networks; `translated`, changes by paths that may be the host's;
+`strays`, opens by paths that a library which is to translate them has not seen.
 "blind" stands for a filter that only pretends.
 """
 
@@ -32,7 +33,8 @@ BY_PATH = (
 """What changes a file by its path and takes no right to open it, as Landlock sees it (truncate(2) before Linux 6.2)."""
 OPEN = ("fchmod", "fsetxattr", "fremovexattr")
 """The same of what is open, which takes no more than to read it: of this machine's files some may be read."""
-NAMES = {"ids": (*GET_IDS, *SET_IDS, *OWNERS), "files": OPENS, "guard": GUARDED, "translated": (*BY_PATH, *OPEN)}
+NAMES = {"ids": (*GET_IDS, *SET_IDS, *OWNERS), "files": OPENS, "guard": GUARDED, "translated": (*BY_PATH, *OPEN),
+         "strays": OPENS}  # fmt: skip
 UNTRANSLATED = (
     "openat2", "fchmodat2", "execveat", "setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_getattr",
     "file_setattr", "open_tree", "open_tree_attr", "move_mount", "mount_setattr", "fspick", "io_uring_setup",
@@ -101,7 +103,7 @@ def filter_of(words: str, machine: str) -> bytes:
     for group, names in NAMES.items():
         if group in named and words not in ALONE:
             rules.append(Rule(tuple(name for name in names if name != "openat"), "SCMP_ACT_NOTIFY"))
-    if "files" in named:
+    if {"files", "strays"} & {*named}:
         at_cwd = Argument(0, _INT, "SCMP_CMP_MASKED_EQ", _AT_CWD)
         rules.append(Rule(("openat",), "SCMP_ACT_NOTIFY", None, (at_cwd,)))
     if "ids" in named:

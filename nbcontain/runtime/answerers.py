@@ -17,7 +17,7 @@ from nbcontain.runtime import stage
 from nbcontain.runtime.annotations import WAY_OUT
 from nbcontain.runtime.messages import Channel, error_of
 from nbcontain.runtime.namespaces import flags_of
-from nbcontain.runtime.rungs import ALONE, FURNITURE, named
+from nbcontain.runtime.rungs import ALONE, FURNITURE, TRANSLATOR, named
 from nbcontain.store import files
 from nbcontain.store.makers import Notes
 from nbcontain.values import dataclass
@@ -131,7 +131,7 @@ def fork_for(bundle: Bundle, spec: Spec, pidfd: int = -1) -> Channel | FileIO | 
             makers = files.open_to_append(directory / MAKERS)
         body = partial(
             answering.main, pidfd=pidfd, namespaces=flags, opened=opened, ledger_fd=ledger, lines=lines,
-            makers_fd=makers, record=(directory_fd, name),
+            makers_fd=makers, record=(directory_fd, name), library=spec.annotations.get(TRANSLATOR, ""),
         )  # fmt: skip
         return stage.beside(body)
     finally:

@@ -26,6 +26,7 @@ from nbcontain.runtime.mode_answers import ModeAnswers
 from nbcontain.runtime.open_answers import OpenAnswers
 from nbcontain.runtime.owner_answers import OwnerAnswers
 from nbcontain.runtime.stage import freeze_imports, keep_only
+from nbcontain.runtime.stray_answers import StrayAnswers
 from nbcontain.store import files
 from nbcontain.store.makers import Notes
 from nbcontain.store.owners import Ledger
@@ -70,14 +71,15 @@ Doing = Callable[[Call], None]
 
 def main(
     channel: Channel, pidfd: int, namespaces: int, opened: Mapping[str, int], ledger_fd: int, lines: bytes,
-    makers_fd: int, record: tuple[int, str],
+    makers_fd: int, record: tuple[int, str], library: str = "",
 ) -> None:  # fmt: skip
     """Answerer: learn whom to answer, go where they are, and answer until the last of them has ended.
 
     `namespaces` are CLONE_NEW… of the container that `pidfd` is; where that is -1, its first process sends them along,
     as whoever asks sends its root. `opened` are files of ours by their paths inside; `ledger_fd` takes what no
     attribute can hold, -1 for nothing, and `lines` it has already; `makers_fd` takes who the programs are. `record` is
-    the directory and the name of what is known of its networks; -1 where that is not asked.
+    the directory and the name of what is known of its networks; -1 where that is not asked. `library` is what
+    translates their paths.
     """
     freeze_imports()
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -124,7 +126,7 @@ def main(
     ledger = Ledger(lines, (lambda line: files.write(ledger_fd, line)) if ledger_fd >= 0 else None)
     notes = Notes.to(makers_fd, (message["uid"], message["gid"]), is_first=is_first)
     opening = OpenAnswers(asked, people, outside, opened, is_root="guard" in words)
-    parts: list[object] = [opening]
+    parts: list[object] = [StrayAnswers(asked, people, top, library) if "strays" in words else opening]
     if "ids" in words:
         owners = OwnerAnswers(asked, people, ledger, notes.makers, top)
         parts += [IdAnswers(asked, people, notes), owners]

@@ -73,7 +73,7 @@ def _be_container(done: Beforehand, channel: Channel, message: Message, fds: lis
     place = None if rung.enters else translated.Place.of(spec, bundle.rootfs, str(bundle.path / "rootfs"))
     made, terminal, hidden = roots.made_for(
         bundle, spec, rung, fds[3:], opened, volatile=volatile, left=done.left, has_devices=done.has_devices,
-        begun=done.furniture, place=place,
+        begun=done.furniture, place=place, is_plain=message["plain"],
     )  # fmt: skip
     names = message["holds"] if spaces >= 0 else []
     held = [os.open(each, os.O_RDONLY | os.O_CLOEXEC, dir_fd=spaces) for each in names]
@@ -97,10 +97,11 @@ def _be_container(done: Beforehand, channel: Channel, message: Message, fds: lis
         return
     # A change of ids clears it, and so does fork.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if place is not None or spec.annotations.get(REAPER) == "true":
+    is_traced = place is not None and not place.is_preloaded
+    if is_traced or spec.annotations.get(REAPER) == "true":
         program.enforce()
         # PRoot hears no signals: its child is who they are for.
-        whom = translated.child_of if place is not None else None
+        whom = translated.child_of if is_traced else None
         _fork_and_reap(channel, is_root="user" not in spec.linux.namespaces, whom=whom)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     programs.execute(program, process)

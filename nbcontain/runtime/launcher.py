@@ -24,6 +24,7 @@ from nbcontain.store import files
 
 if TYPE_CHECKING:
     from nbcontain.host import Host
+    from nbcontain.store.rooted_links import RootedLinks
 
 _READY_S = 20.0
 _CREATED_S = 60.0
@@ -164,6 +165,7 @@ class Launcher:
             "start": start,
             "terminal": bundle.info.terminal,
             "volatile": bundle.info.remove or bundle.info.build_step,
+            "plain": bundle.is_plain,
         }
         try:
             channel = self._ordered(message, [fd for fd in ends if fd is not None], self._told_of(bundle))
@@ -215,15 +217,19 @@ class Launcher:
         """Remove a tree whose files may belong to ids that only exist inside."""
         self.call("remove_tree", (Mount("/", "bind", str(path.parent), ("bind",)),), {"name": path.name})
 
-    def copy_tree(self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
+    def copy_tree(
+        self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool,
+        links: RootedLinks | None = None,
+    ) -> bool:  # fmt: skip
         """Copy a tree of the store at `root` into an empty directory of it; see `store.copying.CopyTree`."""
         arguments = {
             "source": str(source.relative_to(root)), "target": str(target.relative_to(root)), "linked": linked,
-            "boot": boot_id(),
+            "boot": boot_id(), **(links.words() if links is not None else {}),
         }  # fmt: skip
         fds = [files.open_to_append(index)] if index is not None else []
         try:
-            self.call("copy_tree", (Mount("/", "bind", str(root), ("bind",)),), arguments, fds)
+            done = self.call("copy_tree", (Mount("/", "bind", str(root), ("bind",)),), arguments, fds)
+            return done["is_plain"] is True
         finally:
             for fd in fds:
                 os.close(fd)

@@ -25,6 +25,7 @@ from nbcontain.store.makers import Makers
 from nbcontain.store.new_owners import give
 from nbcontain.store.owners import LIMIT_BYTES, Ledger
 from nbcontain.store.pack import Pipe
+from nbcontain.store.rooted_links import RootedLinks
 from nbcontain.store.tree_changes import Comparison, TreePacker, tree_changes
 from nbcontain.store.unpack_tree import TreeTarget
 
@@ -83,7 +84,7 @@ def changes(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     is the tree, and the descriptors are those that `tar_of` gets.
     """
     letters: dict[type, str] = {layers.Added: "A", layers.Modified: "C", layers.Deleted: "D"}
-    skip = frozenset(arguments["skip"])
+    skip = frozenset(arguments["skip"]) | _ours_in(arguments)
     if arguments["form"] == "tree":
         with _compared(arguments, fds) as (root, comparison):
             found = list(tree_changes(root, comparison, skip))
@@ -106,15 +107,16 @@ def tar_of(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
         _remove_stub(stub, fds[1] if len(fds) > 1 and form == "overlay" else -1)
 
     pipe = Pipe(fds[0])
-    skip = frozenset(arguments.get("skip", ()))
+    ours = _ours_in(arguments)
+    skip = frozenset(arguments.get("skip", ())) | ours
     if form == "tree":
         with _compared(arguments, fds[1:]) as (_, comparison):
-            quiet = frozenset(above(arguments["stubs"]))
+            quiet = frozenset(above([*arguments["stubs"], *ours]))
             entries = TreePacker(ROOT, pipe.write, ledger, comparison, quiet, pipe.send).finish(skip)
     else:
         entries = layers.tar_of(
             ROOT, pipe.write, overlay=form == "overlay", userxattr=arguments["userxattr"], skip=skip, ledger=ledger,
-            send=pipe.send,
+            send=pipe.send, links=RootedLinks.of(arguments),
         )  # fmt: skip
     pipe.flush()
     return {"entries": entries}
@@ -145,7 +147,8 @@ def _compared(arguments: Arguments, fds: list[int]) -> Iterator[tuple[int, Compa
             index = stream.read(LIMIT_BYTES)
     root = os.open(ROOT, _DIRECTORY | os.O_CLOEXEC)
     try:
-        yield root, Comparison(root, fds[-1] if fds else -1, index, arguments.get("boot", ""))
+        below, links = fds[-1] if fds else -1, RootedLinks.of(arguments)
+        yield root, Comparison(root, below, index, arguments.get("boot", ""), links)
     finally:
         os.close(root)
 
@@ -157,8 +160,14 @@ def copy_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     fds[0], if it is there, takes the index of the copy.
     """
     index = fds[0] if fds else -1
-    return {"entries": clone(ROOT, arguments["source"], arguments["target"], index, linked=arguments["linked"],
-                             boot=arguments["boot"])}  # fmt: skip
+    entries, is_plain = clone(ROOT, arguments["source"], arguments["target"], index, linked=arguments["linked"],
+                              boot=arguments["boot"], links=RootedLinks.of(arguments))  # fmt: skip
+    return {"entries": entries, "is_plain": is_plain}
+
+
+def _ours_in(arguments: Arguments) -> frozenset[str]:
+    """Files of ours that lie in the tree itself, in the place of the image's: where it is a root to programs alone."""
+    return rungs.FURNITURE if "rooted" in arguments else frozenset()
 
 
 def ledger_from(fd: int, to: int = -1) -> Ledger:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nbcontain.runtime.generate import RunOptions
 
-    Root = Literal["pivot", "move", "chroot", "proot"]
+    Root = Literal["pivot", "move", "chroot", "proot", "preload"]
 
 _NO_ESCAPE = frozenset({"CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"})
 """What would lead out of a root that is only a chroot (chroot(2)), or to the host's devices."""
@@ -52,10 +52,11 @@ class Rung:
     """Those that can be real, in the words of the runtime specification."""
     root: Root = "pivot"
     """pivot_root(2); a mount that is moved over the root; or a chroot(2), and nothing can be mounted at all. Or no root
-    is changed, and PRoot translates each path of a program on the way: nothing of ours can be inside.
+    is changed, and a program's paths are translated, by PRoot on the way, or by a library that is loaded into it:
+    nothing of ours can be inside.
     """
     translator: str = ""
-    """Where that program is."""
+    """Where that program, or library, is."""
     proc: bool = True
     """/proc is mounted."""
     ids: Literal["", "notify", "blind"] = ""
@@ -73,7 +74,7 @@ class Rung:
     @property
     def enters(self) -> bool:
         """Whether a process of ours can have a container's root for its own."""
-        return self.root != "proot"
+        return self.root not in ("proot", "preload")
 
     @property
     def answers(self) -> str:
@@ -82,6 +83,7 @@ class Rung:
         if self.ids == "blind":
             return "blind"
         found = ["ids"] * (self.ids == "notify") + ["files"] * self.serves + ["translated"] * (not self.enters)
+        found += ["strays"] * (self.root == "preload")
         return " ".join([*found, *(["guard"] if self.serves and "user" not in self.namespaces else [])])
 
     def numbers(self) -> dict[str, Any]:
@@ -105,6 +107,7 @@ RUNGS = {
         Rung("userns-chroot", ("pid", "ipc", "uts", "user", "network"), "chroot", proc=False),
         Rung("chroot", (), "chroot", proc=False),
         Rung("proot", (), "proot"),
+        Rung("preload", (), "preload"),
         Rung("none", (), "chroot", proc=False),
     )
 }

@@ -20,6 +20,11 @@ from nbcontain.runtime.devices import DEVICES, LINKS
 from nbcontain.runtime.rungs import CERTIFICATES, DOCUMENTS
 from nbcontain.runtime.secrets import SecretFile
 
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from nbcontain.runtime import translated
+    from nbcontain.runtime.preloaded import Tree
+
 _DIRECTORIES = {"/proc": 0o555, "/sys": 0o555, "/dev": 0o755, "/dev/pts": 0o755, "/dev/shm": 0o1777}
 _HARMLESS = frozenset({*DEVICES.values(), (5, 1), (5, 2)})
 """With /dev/console and /dev/ptmx, as in many a root file system, what docker's device cgroup opens to everybody."""
@@ -36,30 +41,33 @@ def root_of(rootfs: Sequence[Mount]) -> int:
 
 
 def furnish(
-    root_fd: int, spec: Spec, documents: Sequence[SecretFile], *, served: bool, translated: bool = False
+    root_fd: int, spec: Spec, documents: Sequence[SecretFile], *, served: bool, place: translated.Place | None = None
 ) -> list[str]:
     """Init: the directories that programs expect, and files for the devices. Gives the paths that had to be made.
 
     `served` says that a process will open devices and /etc/hosts for the container: then a name is enough. So it is
-    where the paths of those are `translated`; what stands there for what is open then leads to the machine's /proc.
+    at a `place` whose paths are translated; what stands there for what is open then leads to the machine's /proc. Where
+    a library translates them, files of ours lie in the tree, in the place of the image's.
     """
-    if not translated and _may_have_nodes():
-        _admit_nodes(root_fd)
+    tree = place.tree(root_fd) if place is not None else None
     made: list[str] = []
     for path, mode in _DIRECTORIES.items():
         known = len(made)
-        fd = trees.make_target(root_fd, path, made, directory=True)
+        fd = trees.make_target(root_fd, tree.resolved(path) if tree else path, made, directory=True)
         if len(made) > known:
             os.chmod(f"/proc/self/fd/{fd}", mode)
         os.close(fd)
     _make_devices(root_fd, made)
-    if translated:
+    if place is not None:
         _make_links(root_fd, made)
     for mount in spec.mounts:
         if mount.destination.startswith(DOCUMENTS):
             document = documents[int(mount.source)]
             _write(root_fd, mount.destination, document.data, document.mode, made)
-        elif translated:
+        elif tree is not None:
+            with open(mount.source, "rb") as source:
+                _write_over(root_fd, tree, mount.destination, source.read(_LIMIT_BYTES), made)
+        elif place is not None:
             os.close(trees.make_target(root_fd, mount.destination, made, directory=False))
         elif not served or mount.destination == CERTIFICATES:
             # Programs look whether the latter is there before they open it.
@@ -68,17 +76,13 @@ def furnish(
     return made
 
 
-def _may_have_nodes() -> bool:
-    """Whether it was this machine's root who made the tree: nobody else can make nodes there (user_namespaces(7))."""
-    with open("/proc/self/uid_map", "rb") as ids:
-        return any(int(line.split()[1]) == 0 for line in ids)
-
-
-def _admit_nodes(root_fd: int) -> None:
+def admit_nodes(root_fd: int) -> None:
     """Init: no node in the tree but what every container may open. No mount here forbids to (mount(8), nodev).
 
     Whoever made it: an image, an archive that ADD unpacked, a COPY. Inside none can be made. Raises SetupFailed.
     """
+    if not _may_have_nodes():
+        return
     places = ["/"]
     while places:
         place = places.pop()
@@ -98,10 +102,21 @@ def _admit_nodes(root_fd: int) -> None:
             os.close(fd)
 
 
+def _may_have_nodes() -> bool:
+    """Whether it was this machine's root who made the tree: nobody else can make nodes there (user_namespaces(7))."""
+    with open("/proc/self/uid_map", "rb") as ids:
+        return any(int(line.split()[1]) == 0 for line in ids)
+
+
 def _admit_node(path: str, status: os.stat_result) -> None:
     kind = "c" if stat.S_ISCHR(status.st_mode) else "b" if stat.S_ISBLK(status.st_mode) else ""
-    number = (os.major(status.st_rdev), os.minor(status.st_rdev))
-    if kind and (kind == "b" or number not in _HARMLESS):
+    if kind:
+        admit_device(path, kind, (os.major(status.st_rdev), os.minor(status.st_rdev)))
+
+
+def admit_device(path: str, kind: str, number: tuple[int, int]) -> None:
+    """Nothing, for a "c" or "b" of this number that every container may open. Otherwise raises SetupFailed."""
+    if kind == "b" or number not in _HARMLESS:
         raise SetupFailed(
             f"{path} is a device of this machine's: {kind} {number[0]}:{number[1]}", path=path,
             why="where nothing can be mounted, nothing keeps programs from opening it",
@@ -162,6 +177,25 @@ def _write(root_fd: int, path: str, data: bytes, mode: int, made: list[str]) -> 
             os.fchmod(fd, mode)
     finally:
         os.close(fd)
+
+
+def _write_over(root_fd: int, tree: Tree, path: str, data: bytes, made: list[str]) -> None:
+    """A file of ours, whatever the image has there but a directory."""
+    above, name = os.path.split(path)
+    place = trees.make_target(root_fd, tree.resolved(above), made, directory=True)
+    try:
+        try:
+            os.unlink(name, dir_fd=place)
+        except FileNotFoundError:
+            made.append(path)
+        except IsADirectoryError:
+            return
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(name, flags, 0o644, dir_fd=place), "wb") as made_file:
+            os.fchmod(made_file.fileno(), 0o644)
+            made_file.write(data)
+    finally:
+        os.close(place)
 
 
 def enter(root_fd: int, others: Sequence[int] = ()) -> None:

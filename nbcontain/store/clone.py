@@ -15,6 +15,7 @@ from pathlib import Path
 from nbcontain.linux import trees
 from nbcontain.linux.boot import boot_id
 from nbcontain.store import files
+from nbcontain.store.rooted_links import RootedLinks
 from nbcontain.store.tree_index import write_index
 from nbcontain.store.whiteouts import is_kept_xattr, join
 
@@ -30,22 +31,30 @@ _CAPABILITY, _OF_A_ROOT_BYTES = b"security.capability", 24
 Owner = Callable[[int, int], tuple[int, int]]
 
 
-def copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
+def copy_tree(
+    root: Path, source: Path, target: Path, index: Path | None, *, linked: bool, links: RootedLinks | None = None
+) -> bool:
     """See `copying.CopyTree`: here and now, by whom all of the files belong to."""
     fd = files.open_to_append(index) if index is not None else -1
     try:
-        clone(str(root), str(source.relative_to(root)), str(target.relative_to(root)), fd, linked=linked,
-              boot=boot_id())  # fmt: skip
+        _, is_plain = clone(str(root), str(source.relative_to(root)), str(target.relative_to(root)), fd, linked=linked,
+                            boot=boot_id(), links=links)  # fmt: skip
+        return is_plain
     finally:
         if fd >= 0:
             os.close(fd)
 
 
-def clone(root: str, source: str, target: str, index: int, *, linked: bool, boot: str) -> int:
-    """Make the empty directory `target` what `source` is; both are paths below `root`. The number of entries.
+def clone(
+    root: str, source: str, target: str, index: int, *, linked: bool, boot: str, links: RootedLinks | None = None
+) -> tuple[int, bool]:
+    """Make the empty directory `target` what `source` is; both are paths below `root`.
+
+    Gives the number of entries, and whether no device is among them.
 
     `linked` makes hard links of regular files, where that can be. `index`, unless it is -1, is a file that takes what
-    was made in this boot; once this returns, whatever is changed can be told by it. Sockets are left out.
+    was made in this boot; once this returns, whatever is changed can be told by it. Sockets are left out. Symlinks are
+    kept as `links` says.
     """
     old_umask = os.umask(0)
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -54,11 +63,11 @@ def clone(root: str, source: str, target: str, index: int, *, linked: bool, boot
         try:
             made = trees.open_beneath(top, target, _DIRECTORY)
             try:
-                copy = _Clone(found, made, linked)
+                copy = _Clone(found, made, linked, links=links)
                 copy.run()
                 if index >= 0:
                     write_index(made, index, linked=linked, boot=boot)
-                return copy.entries
+                return copy.entries, copy.is_plain
             finally:
                 os.close(made)
         finally:
@@ -91,17 +100,21 @@ def copy_attributes(source: int, target: int, owner: Owner | None = None) -> Non
 class _Clone:
     """One run of `clone`."""
 
-    def __init__(self, source: int, target: int, linked: bool, owner: Owner | None = None) -> None:
+    def __init__(
+        self, source: int, target: int, linked: bool, owner: Owner | None = None, links: RootedLinks | None = None
+    ) -> None:
         self._source = source
         self._target = target
         self._linked = linked
-        self._owner = owner
+        self._owner, self._links = owner, links
         made = os.fstat(target)
         self._own = (made.st_uid, made.st_gid)
         """Whom new files belong to, as the empty directory does."""
         self._names: dict[tuple[int, int], bytes] = {}
         """The first name here of each file that has several."""
         self.entries = 0
+        self.is_plain = True
+        """Nothing that was made is a device."""
 
     def run(self) -> None:
         waiting, done = [b""], [b""]
@@ -186,8 +199,12 @@ class _Clone:
         if self._is_linked_here(made, name, path, status):
             return
         if stat.S_ISLNK(status.st_mode):
-            os.symlink(os.readlink(name, dir_fd=found), name, dir_fd=made)
+            leads_to = os.readlink(name, dir_fd=found)
+            if self._links is not None:
+                leads_to = self._links.kept(leads_to, path.count(b"/") + 1 if path else 0)
+            os.symlink(leads_to, name, dir_fd=made)
         else:
+            self.is_plain = self.is_plain and stat.S_ISFIFO(status.st_mode)
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=made)
         if (owner := _owner_of(status, self._owner)) != self._own:
             os.chown(name, *owner, dir_fd=made, follow_symlinks=False)

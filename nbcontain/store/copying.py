@@ -7,6 +7,7 @@ file: see `tree_index`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -17,19 +18,27 @@ from nbcontain.oci.digest import ChainID
 from nbcontain.oci.spec import Mount
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
+from nbcontain.store.rooted_links import ROOTED, RootedLinks
 from nbcontain.store.settling import Witness
 from nbcontain.store.snapshots import OWNERS, Active, Changes, Snapshotter, bind, ledger_in
 
 INDEX = "index"
+_PATH_BYTES = 4096
+Shown = Callable[[], tuple[bytes, ...] | None]
+"""For whom trees are prepared: programs to whom alone they are the root, and these paths the machine's; else None."""
 
 
 class CopyTree(Protocol):
     """Copies the tree `source` into the empty directory `target`; with an `index`, writes there what it made.
 
-    `linked` makes hard links of the files. All of them are in the directory `root`.
+    `linked` makes hard links of the files. All of them are in the directory `root`. Symlinks are kept as `links` says.
+    Gives whether no device is among what it made.
     """
 
-    def __call__(self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None: ...
+    def __call__(
+        self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool,
+        links: RootedLinks | None = None,
+    ) -> bool: ...  # fmt: skip
 
 
 class CopySnapshotter(Snapshotter):
@@ -38,9 +47,11 @@ class CopySnapshotter(Snapshotter):
     driver = "copy"
     form = "tree"
 
-    def __init__(self, layout: Layout, remove_tree: Callable[[Path], None], copy_tree: CopyTree) -> None:
+    def __init__(
+        self, layout: Layout, remove_tree: Callable[[Path], None], copy_tree: CopyTree, shown: Shown = lambda: None
+    ) -> None:
         super().__init__(layout, layout.trees, remove_tree)
-        self._copy_tree = copy_tree
+        self._copy_tree, self._shown = copy_tree, shown
 
     def publish(self, directory: Path, name: ChainID, witness: Witness | None = None) -> bool:
         files.make_directory(self.shelf.actives)
@@ -90,10 +101,25 @@ class CopySnapshotter(Snapshotter):
     def look(self, active: Active) -> tuple[Mount, ...]:
         return bind(self.upper(active), "ro")
 
+    def rooted(self, active: Active) -> dict[str, object]:
+        try:
+            base = files.read(self.shelf.active(active.key) / ROOTED, _PATH_BYTES)
+        except FileNotFoundError:
+            return {}
+        return {"rooted": os.fsdecode(base)}
+
+    def commit(self, active: Active, name: ChainID) -> None:
+        if self.rooted(active):
+            # Its links are no image's: the layer is unpacked once somebody asks for it.
+            self.discard(active)
+        else:
+            super().commit(active, name)
+
     # --- inside ---
 
     def _compared(self, active: Active, access: str, arguments: dict[str, object]) -> Changes:
         root = bind(self.upper(active), access)
+        arguments = {**self.rooted(active), **arguments}
         if active.parent is None:
             return Changes(root, {"form": "tree", **arguments})
         index = self.shelf.active(active.key) / INDEX
@@ -106,14 +132,23 @@ class CopySnapshotter(Snapshotter):
             self._copy(parent, fs, None, linked=True)
             self._copy_ledger(parent, fs.parent)
 
-    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> None:
-        if parent is not None:
-            self._copy(parent, directory / "fs", directory / INDEX, linked=not for_programs)
-            self._copy_ledger(parent, directory)
+    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> bool:
+        links = None
+        if for_programs and (shown := self._shown()) is not None:
+            base = os.fsencode(os.path.realpath(directory / "fs"))
+            links = RootedLinks(base, shown)
+            files.write_new(directory / ROOTED, base)
+        if parent is None:
+            return True
+        is_plain = self._copy(parent, directory / "fs", directory / INDEX, linked=not for_programs, links=links)
+        self._copy_ledger(parent, directory)
+        return is_plain
 
-    def _copy(self, name: ChainID, target: Path, index: Path | None, *, linked: bool) -> None:
+    def _copy(
+        self, name: ChainID, target: Path, index: Path | None, *, linked: bool, links: RootedLinks | None = None
+    ) -> bool:
         [source] = self.chain(name)
-        self._copy_tree(self._layout.root, source, target, index, linked=linked)
+        return self._copy_tree(self._layout.root, source, target, index, linked=linked, links=links)
 
     def _copy_ledger(self, parent: ChainID, directory: Path) -> None:
         if lines := ledger_in(self.shelf.snapshot(parent)):

@@ -11,6 +11,7 @@ from nbcontain.errors import StoreError
 from nbcontain.linux.directories import open_directory
 from nbcontain.store import files, tar
 from nbcontain.store.owners import NODE, OWNER, Ledger
+from nbcontain.store.rooted_links import RootedLinks
 from nbcontain.store.tar_writing import header_of
 from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, is_opaque, is_whiteout, join, kept_xattrs, opaque_xattr
 
@@ -69,17 +70,18 @@ def tar_of(
     skip: frozenset[str] = frozenset(),
     ledger: Ledger | None = None,
     send: Send | None = None,
+    links: RootedLinks | None = None,
 ) -> int:
     """Write what is in `root` as a layer; the number of entries. The same tree always gives the same bytes.
 
     With a `ledger` the owners and devices that were recorded are the true ones. `send` may take the bytes of large
-    files (see `Pipe`).
+    files (see `Pipe`), `links` tells where symlinks lead.
 
     `overlay` says that whiteouts are in overlayfs' form; else a device 0/0 is an error. `skip` are
     paths to leave out, directories only if nothing else is in them. Ids are as the caller sees
     them. Times are whole seconds, sockets are left out, and the root itself has no entry.
     """
-    packer = Packer(root, write, opaque_xattr(userxattr=userxattr), overlay, ledger, send)
+    packer = Packer(root, write, opaque_xattr(userxattr=userxattr), overlay, ledger, send, links)
     return packer.finish(skip)
 
 
@@ -88,9 +90,9 @@ class Packer:
 
     def __init__(
         self, root: str, write: Callable[[bytes], object], opaque: bytes, overlay: bool, ledger: Ledger | None,
-        send: Send | None = None,
+        send: Send | None = None, links: RootedLinks | None = None,
     ) -> None:  # fmt: skip
-        self._ledger = ledger
+        self._ledger, self._links = ledger, links
         self._root = root
         self._write = write
         self._send = send
@@ -184,7 +186,8 @@ class Packer:
         if stat.S_ISLNK(mode):
             entry = self._entry_of(path, tar.SYMLINK, status)
             entry.mode = 0o777
-            entry.link = os.readlink(name, dir_fd=parent)
+            leads_to = os.readlink(name, dir_fd=parent)
+            entry.link = self._links.told(leads_to) if self._links is not None else leads_to
         elif stat.S_ISFIFO(mode):
             entry = self._entry_of(path, tar.FIFO, status)
         elif is_whiteout(status):

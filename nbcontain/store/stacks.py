@@ -117,11 +117,12 @@ class Stacks:
     def read(self, shown: Active | ChainID, read: Callable[[int], object], skip: Sequence[str] = ()) -> int:
         """The same: `read` reads it from a pipe, to its end."""
         if isinstance(shown, Active):
-            mounts = self.store.snapshots_of(shown.key).look(shown)
+            snapshots = self.store.snapshots_of(shown.key)
+            mounts, more = snapshots.look(shown), snapshots.rooted(shown)
         else:
-            mounts = self.store.snapshots.view(shown)
+            mounts, more = self.store.snapshots.view(shown), {}
         with self.ledger(shown) as ledger:
-            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip)}), read, ledger, ())
+            return self._tar(Changes(mounts, {"form": "plain", "skip": list(skip), **more}), read, ledger, ())
 
     def apply(self, staging: Staging, ring: Sender) -> None:
         """Have a worker unpack the plain tar that another thread writes to this ring, and hashes. Raises BadArchive."""

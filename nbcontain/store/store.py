@@ -17,10 +17,11 @@ from nbcontain.store.blobs import Blobs
 from nbcontain.store.builds import BuildRecords
 from nbcontain.store.cache import BuildCache
 from nbcontain.store.cache_mounts import CacheMounts
-from nbcontain.store.copying import CopySnapshotter, CopyTree
+from nbcontain.store.copying import CopySnapshotter, CopyTree, Shown
 from nbcontain.store.images import Images
 from nbcontain.store.layout import FORMAT_VERSION, Layout
 from nbcontain.store.overlay import OverlaySnapshotter
+from nbcontain.store.rooted_links import RootedLinks
 from nbcontain.store.snapshots import Driver, Snapshotter, Worker
 from nbcontain.store.volumes import Volumes
 
@@ -28,11 +29,13 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
-def _copy_tree(root: Path, source: Path, target: Path, index: Path | None, *, linked: bool) -> None:
+def _copy_tree(
+    root: Path, source: Path, target: Path, index: Path | None, *, linked: bool, links: RootedLinks | None = None
+) -> bool:
     """Of a store whose files are all its user's own."""
     from nbcontain.store.clone import copy_tree
 
-    copy_tree(root, source, target, index, linked=linked)
+    return copy_tree(root, source, target, index, linked=linked, links=links)
 
 
 class Store:
@@ -41,10 +44,11 @@ class Store:
     def __init__(
         self, layout: Layout, remove_tree: Callable[[Path], None], userxattr: bool, driver: Callable[[], Driver],
         copy_tree: CopyTree,
+        shown: Shown,
     ) -> None:  # fmt: skip
         self.layout = layout
         self.overlays = OverlaySnapshotter(layout, remove_tree, userxattr)
-        self.trees = CopySnapshotter(layout, remove_tree, copy_tree)
+        self.trees = CopySnapshotter(layout, remove_tree, copy_tree, shown)
         self._driver = driver
         self.blobs = Blobs(layout)
         self.images = Images(layout, self.blobs, lambda name: any(each.is_in_use(name) for each in self.snapshotters))
@@ -81,12 +85,14 @@ class Store:
         *,
         driver: Callable[[], Driver] = lambda: "overlay",
         copy_tree: CopyTree = _copy_tree,
+        shown: Shown = lambda: None,
     ) -> Store:
         """The store at `root`, which is made if there is none.
 
         Raises WrongFormatVersion, DiskFull, and StoreError where no store can be. `remove_tree` is
         asked to remove what this process may not, `copy_tree` to copy a snapshot; `userxattr` is said of overlay mounts
-        made for it. `driver` is asked, once, which kind of snapshots is to be made.
+        made for it. `driver` is asked, once, which kind of snapshots is to be made,
+        and `shown` for whom (see `copying`).
         """
         layout = Layout(root.absolute())
         if any(character in str(layout.root) for character in ":\\\n,"):
@@ -105,7 +111,7 @@ class Store:
                 why=f"{error.strerror}: {error.filename}" if error.filename else error.strerror or "",
                 hint="Set NBCONTAIN_ROOT to a directory of yours.",
             ) from error
-        return cls(layout, remove_tree, userxattr, driver, copy_tree)
+        return cls(layout, remove_tree, userxattr, driver, copy_tree, shown)
 
     def written_at(self, key: str) -> Path:
         """The directory that the container or step of that key writes to. A whole tree holds its image's files too."""

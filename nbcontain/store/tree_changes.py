@@ -12,6 +12,7 @@ from nbcontain.linux.directories import open_directory
 from nbcontain.store.changes import Added, Change, Deleted, Modified, above, same_metadata
 from nbcontain.store.owners import Ledger
 from nbcontain.store.pack import Packer, Send, empty
+from nbcontain.store.rooted_links import RootedLinks
 from nbcontain.store.tar_writing import header_of
 from nbcontain.store.tree_index import Noted, TreeIndex, noted
 from nbcontain.store.whiteouts import OPAQUE, WHITEOUT, join, kept_xattrs
@@ -36,11 +37,13 @@ class Comparison:
     """A tree beside the one that it was copied from. Paths are relative bytes, b"" is the root.
 
     `below` is the original's directory, -1 where there is none: then everything is new. Without a usable index, which
-    is one of this `boot`, files are compared as such, with their contents.
+    is one of this `boot`, files are compared as such, with their contents; symlinks by what `links` tells of them.
     """
 
-    def __init__(self, root: int, below: int, index: bytes | None, boot: str) -> None:
-        self._below = below
+    def __init__(
+        self, root: int, below: int, index: bytes | None, boot: str, links: RootedLinks | None = None
+    ) -> None:
+        self._below, self.links = below, links
         self._index: TreeIndex | None = None
         if index is not None:
             try:
@@ -143,7 +146,8 @@ class Comparison:
             if not same_metadata(status, there) or status.st_mtime_ns != there.st_mtime_ns:
                 return False
             if stat.S_ISLNK(status.st_mode):
-                return os.readlink(name, dir_fd=parent) == os.readlink(name, dir_fd=below)
+                here = os.readlink(name, dir_fd=parent)
+                return (self.links.told(here) if self.links else here) == os.readlink(name, dir_fd=below)
             if not stat.S_ISREG(status.st_mode):
                 return status.st_rdev == there.st_rdev
             return status.st_size == there.st_size and _same_file(parent, below, name)
@@ -182,7 +186,7 @@ class TreePacker(Packer):
         quiet: frozenset[bytes], send: Send | None = None,
     ) -> None:  # fmt: skip
         """`quiet` are directories whose time may have changed since something of ours was made in them."""
-        super().__init__(root, write, b"", False, ledger, send)
+        super().__init__(root, write, b"", False, ledger, send, comparison.links)
         self._comparison = comparison
         self._quiet = quiet
         self._states: dict[bytes, State] = {b"": "same"}

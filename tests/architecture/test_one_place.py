@@ -59,7 +59,7 @@ INSIDE = (
 to give the whole of it a name. And the probe, which tries things out in a directory of its own."""
 
 
-SCRATCH = ("build.finish", "build.http", "build.sources", "linux.proot", "store.ingest")
+SCRATCH = ("build.finish", "build.http", "build.sources", "linux.fakechroot", "linux.proot", "store.ingest")
 """What writes into a temporary directory that only it knows, or into a download that is nothing until it was verified
 and published: what is half there means nothing."""
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import socket
+import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +20,13 @@ import needs
 from machine import SLEEP, Machine, children_of, said, supervisor_of, until
 from nbcontain.errors import NbcontainError, SetupFailed, Unavailable
 from nbcontain.linux.starts import start_of
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.generate import RunOptions
 
 LADDER = {
     "root": ("full", "root-noproc", "chroot", "userns-chroot"),
     "rootless-range": ("rootless-range", "userns-chroot"),
-    "rootless-single": ("userns-chroot", "rootless-single", "proot"),
+    "rootless-single": ("userns-chroot", "rootless-single", "proot", "preload"),
 }
 
 GRAB = r"""
@@ -165,27 +170,28 @@ int main(void) {
 
 def compiled(source: str, name: str, machine: Machine, directory: Path) -> str:
     """An image with this program in it; gives its name, which is the program's, too."""
-    words = (needs.program("cc", "gcc"), "-static", "-pthread", "-o", str(directory / name), "-x", "c", "-")
+    # What a library is loaded into cannot be static, and its libc is this machine's.
+    how = () if machine.engine.profile.name == "preload" else ("-static",)
+    words = (needs.program("cc", "gcc"), *how, "-pthread", "-o", str(directory / name), "-x", "c", "-")
     subprocess.run(words, input=source, text=True, check=True)
     return machine.build(f"FROM box\nCOPY {name} /bin/{name}\n", name, directory)
 
 
-@pytest.fixture(scope="session")
-def changing(_hostile_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image with the first of these."""
-    return compiled(CHANGE, "change", _hostile_machine, tmp_path_factory.mktemp("change"))
-
-
-@pytest.fixture(scope="session")
-def grabbing(_hostile_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture
+def grabbing(rung: Machine, tmp_path: Path) -> str:
     """An image with that program."""
-    return compiled(GRAB, "grab", _hostile_machine, tmp_path_factory.mktemp("grab"))
+    return compiled(GRAB, "grab", rung, tmp_path)
 
 
 @pytest.fixture(params=tuple({name: None for each in LADDER.values() for name in each}))
 def rung(request: pytest.FixtureRequest, profile: str, _hostile_machine: Machine) -> Iterator[Machine]:
     if request.param not in LADDER[profile]:
         pytest.skip(f"{request.param} is not for {profile}")
+    if request.param == "preload":
+        loaded: Machine = request.getfixturevalue("preload_machine")
+        yield loaded
+        loaded.clear()
+        return
     if request.param == "proot":
         needs.proot(_hostile_machine.engine.host)
     try:
@@ -263,21 +269,23 @@ def looks_of_hosts() -> list[tuple[int, int, int, list[str]]]:
     return [(each.st_mode, each.st_uid, each.st_gid, more) for each, more in zip(found, attributes, strict=True)]
 
 
-def test_the_hosts_files_stay_as_they_are_whoever_has_them_open(rung: Machine, changing: str) -> None:
+def test_the_hosts_files_stay_as_they_are_whoever_has_them_open(rung: Machine, tmp_path: Path) -> None:
     """Whoever is this machine's root and has a /proc of its own can change what all of them are one and the same of."""
     is_root = rung.engine.profile.name == "full"
     files = [each for each in HOSTS if not (is_root and each in ("/proc/meminfo", "/proc/self/net/dev"))]
     before = looks_of_hosts()
+    changing = compiled(CHANGE, "change", rung, tmp_path)
     assert rung.run("change", *files, image=changing).stdout == "640\n"
     assert looks_of_hosts() == before
 
 
 def test_the_hosts_devices_stay_so_too_where_none_of_ones_own_can_be_made(
-    profile: str, _hostile_machine: Machine, changing: str
+    profile: str, _hostile_machine: Machine, tmp_path: Path
 ) -> None:
     if profile != "root":
         pytest.skip("only the host's root may change them")
     _hostile_machine.engine.isolated("chroot").profile  # noqa: B018 - what cannot be had is told by whoever asks
+    changing = compiled(CHANGE, "change", _hostile_machine, tmp_path)
     root = str(_hostile_machine.engine.layout.root)
     environ = {**os.environ, "NBCONTAIN_ISOLATION": "chroot", "NBCONTAIN_ROOT": root}
     without = (needs.program("setpriv"), "--bounding-set=-mknod,-sys_ptrace")
@@ -289,7 +297,7 @@ def test_the_hosts_devices_stay_so_too_where_none_of_ones_own_can_be_made(
 
 
 def test_a_directory_that_somebody_sends_is_none_of_who_answers(
-    rung: Machine, canary: Path, tmp_path: Path, _hostile_machine: Machine
+    rung: Machine, canary: Path, tmp_path: Path
 ) -> None:
     """Where the kernel alone decides, a directory that was sent is what it is everywhere."""
     taken = rung.engine.profile.rung
@@ -297,7 +305,7 @@ def test_a_directory_that_somebody_sends_is_none_of_who_answers(
         pytest.skip("nobody answers in place of a chroot here")
     container = rung.start(
         "echo ready; while [ ! -e /sock ]; do sleep 0.05; done; leave",
-        image=compiled(LEAVE, "leave", _hostile_machine, tmp_path),
+        image=compiled(LEAVE, "leave", rung, tmp_path),
     )
     (root,) = container.bundle.rootfs
     directory, place = os.open(canary, os.O_RDONLY), os.open(root.source, os.O_PATH)
@@ -337,6 +345,109 @@ def test_a_device_of_an_images_opens_nothing(way: str, rung: Machine, busybox: P
             assert rung.run(*words, image="nodes", no_raise=True).stdout == ""
 
 
+LOG, DISK, ZERO = (tarfile.CHRTYPE, 1, 11), (tarfile.BLKTYPE, 7, 0), (tarfile.CHRTYPE, 1, 5)
+OPEN = "for n in /data/log /data/disk; do dd if=$n bs=512 count=1 2>/dev/null; done"
+"""The kernel's log, a disk, and what every container may open; a program that opens the former."""
+
+
+def sent(machine: Machine, container: Container, **nodes: tuple[bytes, int, int]) -> None:
+    """A tar with these in it is unpacked in /data of a container, as `cp -` does."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, (kind, major, minor) in nodes.items():
+            node = tarfile.TarInfo(name)
+            node.type, node.devmajor, node.devminor, node.mode = kind, major, minor, 0o666
+            tar.addfile(node)
+    with tempfile.TemporaryFile() as stream:
+        stream.write(made.getvalue())
+        stream.seek(0)
+        kept = os.dup(0)
+        try:
+            os.dup2(stream.fileno(), 0)
+            machine.engine.transfers.into("-", container, "/data").result()
+        finally:
+            os.dup2(kept, 0)
+            os.close(kept)
+
+
+@pytest.mark.parametrize("when", ["created", "running", "stopped"])
+def test_a_device_that_cp_brings_opens_nothing(when: str, rung: Machine) -> None:
+    script = f"mkdir -p /data; {OPEN}; while [ ! -e /data/on ]; do sleep 0.05; done; {OPEN}; echo end"
+    image = rung.build("FROM box\nRUN mkdir /data\n", "data")
+    options = RunOptions(image=image, command=("sh", "-c", script), name="taker")
+    container = rung.engine.create(options)
+    if when == "created":
+        with contextlib.suppress(NbcontainError):
+            sent(rung, container, log=LOG, disk=DISK, zero=ZERO)
+    with contextlib.suppress(SetupFailed):
+        rung.engine.start(container)
+    if when == "stopped":
+        rung.engine.life.stop(container, 0)
+        until(lambda: container.status == "exited")
+    if when != "created":
+        with contextlib.suppress(NbcontainError):
+            sent(rung, container, log=LOG, disk=DISK, zero=ZERO)
+    if when == "stopped":
+        with contextlib.suppress(SetupFailed):
+            rung.engine.start(container)
+    if container.status == "running":
+        rung.engine.transfers.write(container, "/data/on", b"")
+        until(lambda: container.status == "exited")
+        assert said(container) == "end\n"
+
+
+def test_a_device_that_a_step_made_elsewhere_opens_nothing(rung: Machine, _hostile_machine: Machine) -> None:
+    """With mounts a step of root's may make one, since everything is mounted nodev there."""
+    if os.geteuid() != 0 or rung.engine.profile.rung.mounts:
+        pytest.skip("only for a chroot of root's")
+    maker = _hostile_machine.engine.isolated("full")
+    maker.profile  # noqa: B018 - what cannot be had is told by whoever asks
+    Machine.on(maker).build("FROM box\nRUN mkdir -p /deep/er && mknod -m 666 /deep/er/disk b 7 0\n", "made-of-full")
+    for _ in range(2):
+        with pytest.raises(SetupFailed, match="/deep/er/disk is a device of this machine's: b 7:0"):
+            rung.run("true", image="made-of-full")
+    with pytest.raises(NbcontainError, match="disk"):
+        rung.build("FROM made-of-full\nRUN true\n", "on")
+
+
+@pytest.mark.parametrize("when", ["created", "run before", "started again by itself"])
+def test_a_device_that_came_after_the_making_is_found_at_the_next_start(when: str, rung: Machine) -> None:
+    if os.geteuid() != 0 or rung.engine.profile.rung.mounts:
+        pytest.skip("only for a chroot of root's")
+    is_again = when == "started again by itself"
+    script = "echo ready; while [ ! -e /on ]; do sleep 0.05; done; dd if=/log bs=512 count=1; exit 1"
+    command = ("sh", "-c", script if is_again else "dd if=/log bs=512 count=1 2>&1 | grep -a -c .; true")
+    options = RunOptions(image="box", command=command, restart="always" if is_again else "")
+    container = rung.engine.create(options)
+    (root,) = container.bundle.rootfs
+    if when != "created":
+        rung.engine.start(container)
+        until(lambda: said(container) in ("1\n", "ready\n"))
+    if when == "run before":
+        until(lambda: container.status == "exited")
+    before = said(container)
+    if is_again:
+        # After the first run's program has been told to end, which takes it a moment.
+        Path(root.source, "on").touch()
+    os.mknod(Path(root.source, "log"), stat.S_IFCHR | 0o666, os.makedev(1, 11))
+    if is_again:
+        until(lambda: container.status == "exited")
+        assert "/log is a device of this machine's: c 1:11" in container.state().error
+    else:
+        with pytest.raises(SetupFailed, match="/log is a device of this machine's: c 1:11"):
+            rung.engine.start(container)
+        assert said(container) == before
+
+
+def test_what_was_copied_without_a_device_is_looked_through_once_only(rung: Machine) -> None:
+    """Who copies the tree sees all of it; only what has been under no lock since is looked at again."""
+    container = rung.engine.create_held(RunOptions(image="box", command=("true",)), lambda event: None)
+    is_copied = not rung.engine.profile.rung.mounts
+    assert container.bundle.is_plain == is_copied or rung.engine.store.snapshots.driver == "copy"
+    container.bundle.unlock()
+    assert not container.bundle.is_plain
+
+
 def test_a_root_that_is_only_a_chroot_is_not_left_by_another_one(rung: Machine, canary: Path) -> None:
     if rung.engine.profile.rung.mounts:
         pytest.skip("the root is a mount here")
@@ -353,7 +464,7 @@ def test_nobody_outside_is_signalled_or_looked_into(rung: Machine) -> None:
         said = rung.sh(f"kill -9 {child} 2>/dev/null && echo killed; cat /proc/{child}/cmdline 2>/dev/null; true")
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
         # There the machine's /proc is seen as it is, and so are names of programs (proc(5), cmdline).
-        assert "sleep" not in said or rung.engine.profile.name == "proot"
+        assert "sleep" not in said or rung.engine.profile.name in ("proot", "preload")
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
@@ -362,7 +473,12 @@ def test_nobody_outside_is_signalled_or_looked_into(rung: Machine) -> None:
 def test_who_has_rid_itself_of_the_translator_is_still_kept_from_this_machines_files(
     rung: Machine, canary: Path
 ) -> None:
-    if rung.engine.profile.name != "proot":
+    name = rung.engine.profile.name
+    if name == "preload":
+        script = f"unset LD_PRELOAD; cat {canary}/secret; /bin/cat {canary}/secret; echo x > {canary}/made; echo end"
+        assert rung.run("sh", "-c", script, no_raise=True).stdout == "end\n"
+        return
+    if name != "proot":
         pytest.skip("here nobody translates")
     # By the shell itself: from then on not even the image's programs are found.
     script = f"kill -9 $PPID; echo on; read -r all < {canary}/secret && echo $all; echo x > {canary}/made; echo end"

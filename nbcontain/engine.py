@@ -240,9 +240,9 @@ class Engine:
     def _copy_tree(
         self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool,
         links: RootedLinks | None = None,
-    ) -> None:  # fmt: skip
+    ) -> bool:  # fmt: skip
         """Copy a snapshot, whose files may belong to such ids too."""
-        self.launcher.copy_tree(root, source, target, index, linked=linked, links=links)
+        return self.launcher.copy_tree(root, source, target, index, linked=linked, links=links)
 
     def warm(self) -> None:
         """Start what the first build or run would otherwise wait for. Returns at once."""

@@ -109,6 +109,7 @@ def made(
                     tells.root(container_id, active.mounts, volatile=options.remove)
                 settled = ids.settled(spec, engine.containers, container_id)
                 bundle = write(path, settled, active.mounts, info, text, trusted.files, containers.naming)
+                bundle.is_plain = active.is_plain
                 mounting.furnish()
         except BaseException:
             engine.store.snapshots.discard(active)

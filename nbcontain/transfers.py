@@ -15,6 +15,7 @@ from nbcontain.errors import ContainerError, NbcontainError, SetupFailed, UsageE
 from nbcontain.events import Emit, scope
 from nbcontain.host import is_root
 from nbcontain.oci.spec import Mount
+from nbcontain.runtime import rungs
 from nbcontain.runtime.rungs import FURNITURE
 from nbcontain.store import files, tar
 from nbcontain.store.pipes import piped
@@ -192,7 +193,8 @@ class Transfers:
         self, container: Container, place: Place, owner: tuple[int, int] | None, send: Callable[[int], None]
     ) -> None:
         """Have a tree taken inside, and sent from here at the same time."""
-        order = {"path": place.directory, "make": place.make, "owner": owner}
+        guarded = is_root() and not rungs.named(container.info.rung).mounts
+        order = {"path": place.directory, "make": place.make, "owner": owner, "guarded": guarded}
 
         def write(sink: int) -> Mapping[str, Any]:
             # Who takes it may have all that it wants before the end.

@@ -116,6 +116,8 @@ class Bundle:
         self.path = path
         self.lock_fd = lock_fd
         """Held between writing the bundle and handing it to its supervisor."""
+        self.is_plain = False
+        """Its root was filled under that lock, and no device is in it: a first start need not look for one."""
         self._info = info
 
     # --- reading ---
@@ -270,6 +272,7 @@ class Bundle:
         if self.lock_fd is not None:
             os.close(self.lock_fd)
             self.lock_fd = None
+        self.is_plain = False
 
     def end_orphan(self) -> None:
         """Kill the first process of a container that is not alive any more, should it have outlived its supervisor.

@@ -74,6 +74,7 @@ def be_program(
         "opened": [*opened],
         "texts": [*texts],
         "volatile": message["volatile"],
+        "plain": message["plain"],
         # Said beforehand, so that init need not wait for our answer to its "ready".
         "start": message["start"],
         "joined": [*joined],

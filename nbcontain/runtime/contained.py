@@ -73,7 +73,7 @@ def _be_container(done: Beforehand, channel: Channel, message: Message, fds: lis
     place = None if rung.enters else translated.Place.of(spec, bundle.rootfs, str(bundle.path / "rootfs"))
     made, terminal, hidden = roots.made_for(
         bundle, spec, rung, fds[3:], opened, volatile=volatile, left=done.left, has_devices=done.has_devices,
-        begun=done.furniture, place=place,
+        begun=done.furniture, place=place, is_plain=message["plain"],
     )  # fmt: skip
     names = message["holds"] if spaces >= 0 else []
     held = [os.open(each, os.O_RDONLY | os.O_CLOEXEC, dir_fd=spaces) for each in names]

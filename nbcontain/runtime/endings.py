@@ -82,7 +82,7 @@ def _begin_anew(run: Supervisor) -> None:
         birth.close()
     run.adopt(inside)
     doors = begin_limits(run.bundle, inside.pid, run.ids)
-    message = {"terminal": run.info.terminal, "volatile": False, "start": True}
+    message = {"terminal": run.info.terminal, "volatile": False, "plain": False, "start": True}
     ends = be_program(inside.channel, inside.pid, run.bundle, message, -1, (), [*kept], doors)
     run.outputs.are(ends)
     run.bundle.mark_paused(paused=False)

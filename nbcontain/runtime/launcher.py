@@ -165,6 +165,7 @@ class Launcher:
             "start": start,
             "terminal": bundle.info.terminal,
             "volatile": bundle.info.remove or bundle.info.build_step,
+            "plain": bundle.is_plain,
         }
         try:
             channel = self._ordered(message, [fd for fd in ends if fd is not None], self._told_of(bundle))
@@ -219,7 +220,7 @@ class Launcher:
     def copy_tree(
         self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool,
         links: RootedLinks | None = None,
-    ) -> None:  # fmt: skip
+    ) -> bool:  # fmt: skip
         """Copy a tree of the store at `root` into an empty directory of it; see `store.copying.CopyTree`."""
         arguments = {
             "source": str(source.relative_to(root)), "target": str(target.relative_to(root)), "linked": linked,
@@ -227,7 +228,8 @@ class Launcher:
         }  # fmt: skip
         fds = [files.open_to_append(index)] if index is not None else []
         try:
-            self.call("copy_tree", (Mount("/", "bind", str(root), ("bind",)),), arguments, fds)
+            done = self.call("copy_tree", (Mount("/", "bind", str(root), ("bind",)),), arguments, fds)
+            return done["is_plain"] is True
         finally:
             for fd in fds:
                 os.close(fd)

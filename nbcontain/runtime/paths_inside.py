@@ -15,7 +15,7 @@ from typing import Any
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import trees
 from nbcontain.runtime.rootfs import Arguments, function
-from nbcontain.store import files
+from nbcontain.store import files, tar
 from nbcontain.store.tree_tar import write_tree
 from nbcontain.store.unpack import add_tar
 
@@ -84,7 +84,9 @@ def send_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
 def take_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     """Unpack the tar that fds[0] reads into the directory `path`, which is made with `make`; all of it is `owner`'s.
 
-    Raises SetupFailed where a directory would take the place of something else, or the other way round.
+    Where no mount forbids devices to be opened, `guarded` says so: then only those are made that every container may
+    open. Raises SetupFailed for others, and where a directory would take the place of something else, or the other way
+    round.
     """
     path, owner = arguments["path"], arguments.get("owner")
     if arguments.get("make"):
@@ -92,8 +94,16 @@ def take_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     if not os.path.isdir(path):
         raise SetupFailed(f"{path} is no directory", path=path)
     with os.fdopen(os.dup(fds[0]), "rb", buffering=0) as raw:
-        applied = add_tar(raw, path, owner=tuple(owner) if owner else None, whole=True)
+        admit = _admit if arguments["guarded"] else None
+        applied = add_tar(raw, path, owner=tuple(owner) if owner else None, whole=True, admit=admit)
     return {"entries": applied.entries, "lost_owners": applied.lost_owners}
+
+
+def _admit(entry: tar.Entry) -> None:
+    from nbcontain.runtime.unmounted import admit_device
+
+    kind = "b" if entry.kind == tar.BLOCK_DEVICE else "c"
+    admit_device(os.fsdecode(entry.name), kind, (entry.major, entry.minor))
 
 
 def _make_directories(path: str, owner: tuple[int, int] | None) -> None:

@@ -68,7 +68,8 @@ def of_supervisor(ids: IdMap) -> None:
     run.serve_for(0.0)
     run.clients.listener.close()
     ours, theirs = Channel.pair()
-    told = calls.be_program(ours, 0, run.bundle, {"terminal": False, "volatile": True, "start": True}, -1, ())
+    message = {"terminal": False, "volatile": True, "plain": False, "start": True}
+    told = calls.be_program(ours, 0, run.bundle, message, -1, ())
     ends += [*told, *theirs.receive()[1]]
     for channel in (ours, theirs):
         channel.close()

@@ -160,8 +160,9 @@ def copy_tree(arguments: Arguments, fds: list[int]) -> dict[str, Any]:
     fds[0], if it is there, takes the index of the copy.
     """
     index = fds[0] if fds else -1
-    return {"entries": clone(ROOT, arguments["source"], arguments["target"], index, linked=arguments["linked"],
-                             boot=arguments["boot"], links=RootedLinks.of(arguments))}  # fmt: skip
+    entries, is_plain = clone(ROOT, arguments["source"], arguments["target"], index, linked=arguments["linked"],
+                              boot=arguments["boot"], links=RootedLinks.of(arguments))  # fmt: skip
+    return {"entries": entries, "is_plain": is_plain}
 
 
 def _ours_in(arguments: Arguments) -> frozenset[str]:

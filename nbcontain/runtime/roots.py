@@ -33,11 +33,12 @@ def made_for(
     has_devices: bool = False,
     begun: Furniture | None = None,
     place: translated.Place | None = None,
+    is_plain: bool = False,
 ) -> tuple[list[str], Console | None, secrets.Hidden]:
     """Init: make the container's root and go there. Gives what had to be made, its terminal, and what it is told.
 
     `fds` is the memory that `secrets` reads, if there is any; `opened` are mounts that exist already.
-    `place` is where its paths are translated, if they are.
+    `place` is where its paths are translated, if they are. `is_plain` says that no device is in it, as it was made.
     What was done `beforehand` (CLONE_NEW… that were `left`, whether /dev `has_devices`, the root and what has been
     `begun` in it) is not done again.
     """
@@ -48,6 +49,8 @@ def made_for(
     if not rung.mounts:
         root_fd = unmounted.root_of(bundle.rootfs)
         served = "files" in bundle.info.answers.split()
+        if place is None and not is_plain:
+            unmounted.admit_nodes(root_fd)
         made = unmounted.furnish(root_fd, spec, hidden.files, served=served, place=place)
         if spec.process.terminal:
             terminal = unmounted.terminal(spec.process.console_size)

@@ -50,8 +50,6 @@ def furnish(
     a library translates them, files of ours lie in the tree, in the place of the image's.
     """
     tree = place.tree(root_fd) if place is not None else None
-    if place is None and _may_have_nodes():
-        _admit_nodes(root_fd)
     made: list[str] = []
     for path, mode in _DIRECTORIES.items():
         known = len(made)
@@ -78,17 +76,13 @@ def furnish(
     return made
 
 
-def _may_have_nodes() -> bool:
-    """Whether it was this machine's root who made the tree: nobody else can make nodes there (user_namespaces(7))."""
-    with open("/proc/self/uid_map", "rb") as ids:
-        return any(int(line.split()[1]) == 0 for line in ids)
-
-
-def _admit_nodes(root_fd: int) -> None:
+def admit_nodes(root_fd: int) -> None:
     """Init: no node in the tree but what every container may open. No mount here forbids to (mount(8), nodev).
 
     Whoever made it: an image, an archive that ADD unpacked, a COPY. Inside none can be made. Raises SetupFailed.
     """
+    if not _may_have_nodes():
+        return
     places = ["/"]
     while places:
         place = places.pop()
@@ -108,10 +102,21 @@ def _admit_nodes(root_fd: int) -> None:
             os.close(fd)
 
 
+def _may_have_nodes() -> bool:
+    """Whether it was this machine's root who made the tree: nobody else can make nodes there (user_namespaces(7))."""
+    with open("/proc/self/uid_map", "rb") as ids:
+        return any(int(line.split()[1]) == 0 for line in ids)
+
+
 def _admit_node(path: str, status: os.stat_result) -> None:
     kind = "c" if stat.S_ISCHR(status.st_mode) else "b" if stat.S_ISBLK(status.st_mode) else ""
-    number = (os.major(status.st_rdev), os.minor(status.st_rdev))
-    if kind and (kind == "b" or number not in _HARMLESS):
+    if kind:
+        admit_device(path, kind, (os.major(status.st_rdev), os.minor(status.st_rdev)))
+
+
+def admit_device(path: str, kind: str, number: tuple[int, int]) -> None:
+    """Nothing, for a "c" or "b" of this number that every container may open. Otherwise raises SetupFailed."""
+    if kind == "b" or number not in _HARMLESS:
         raise SetupFailed(
             f"{path} is a device of this machine's: {kind} {number[0]}:{number[1]}", path=path,
             why="where nothing can be mounted, nothing keeps programs from opening it",

@@ -33,12 +33,13 @@ Owner = Callable[[int, int], tuple[int, int]]
 
 def copy_tree(
     root: Path, source: Path, target: Path, index: Path | None, *, linked: bool, links: RootedLinks | None = None
-) -> None:
+) -> bool:
     """See `copying.CopyTree`: here and now, by whom all of the files belong to."""
     fd = files.open_to_append(index) if index is not None else -1
     try:
-        clone(str(root), str(source.relative_to(root)), str(target.relative_to(root)), fd, linked=linked,
-              boot=boot_id(), links=links)  # fmt: skip
+        _, is_plain = clone(str(root), str(source.relative_to(root)), str(target.relative_to(root)), fd, linked=linked,
+                            boot=boot_id(), links=links)  # fmt: skip
+        return is_plain
     finally:
         if fd >= 0:
             os.close(fd)
@@ -46,8 +47,10 @@ def copy_tree(
 
 def clone(
     root: str, source: str, target: str, index: int, *, linked: bool, boot: str, links: RootedLinks | None = None
-) -> int:
-    """Make the empty directory `target` what `source` is; both are paths below `root`. The number of entries.
+) -> tuple[int, bool]:
+    """Make the empty directory `target` what `source` is; both are paths below `root`.
+
+    Gives the number of entries, and whether no device is among them.
 
     `linked` makes hard links of regular files, where that can be. `index`, unless it is -1, is a file that takes what
     was made in this boot; once this returns, whatever is changed can be told by it. Sockets are left out. Symlinks are
@@ -64,7 +67,7 @@ def clone(
                 copy.run()
                 if index >= 0:
                     write_index(made, index, linked=linked, boot=boot)
-                return copy.entries
+                return copy.entries, copy.is_plain
             finally:
                 os.close(made)
         finally:
@@ -110,6 +113,8 @@ class _Clone:
         self._names: dict[tuple[int, int], bytes] = {}
         """The first name here of each file that has several."""
         self.entries = 0
+        self.is_plain = True
+        """Nothing that was made is a device."""
 
     def run(self) -> None:
         waiting, done = [b""], [b""]
@@ -199,6 +204,7 @@ class _Clone:
                 leads_to = self._links.kept(leads_to, path.count(b"/") + 1 if path else 0)
             os.symlink(leads_to, name, dir_fd=made)
         else:
+            self.is_plain = self.is_plain and stat.S_ISFIFO(status.st_mode)
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=made)
         if (owner := _owner_of(status, self._owner)) != self._own:
             os.chown(name, *owner, dir_fd=made, follow_symlinks=False)

@@ -32,12 +32,13 @@ class CopyTree(Protocol):
     """Copies the tree `source` into the empty directory `target`; with an `index`, writes there what it made.
 
     `linked` makes hard links of the files. All of them are in the directory `root`. Symlinks are kept as `links` says.
+    Gives whether no device is among what it made.
     """
 
     def __call__(
         self, root: Path, source: Path, target: Path, index: Path | None, *, linked: bool,
         links: RootedLinks | None = None,
-    ) -> None: ...  # fmt: skip
+    ) -> bool: ...  # fmt: skip
 
 
 class CopySnapshotter(Snapshotter):
@@ -131,21 +132,23 @@ class CopySnapshotter(Snapshotter):
             self._copy(parent, fs, None, linked=True)
             self._copy_ledger(parent, fs.parent)
 
-    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> None:
+    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> bool:
         links = None
         if for_programs and (shown := self._shown()) is not None:
             base = os.fsencode(os.path.realpath(directory / "fs"))
             links = RootedLinks(base, shown)
             files.write_new(directory / ROOTED, base)
-        if parent is not None:
-            self._copy(parent, directory / "fs", directory / INDEX, linked=not for_programs, links=links)
-            self._copy_ledger(parent, directory)
+        if parent is None:
+            return True
+        is_plain = self._copy(parent, directory / "fs", directory / INDEX, linked=not for_programs, links=links)
+        self._copy_ledger(parent, directory)
+        return is_plain
 
     def _copy(
         self, name: ChainID, target: Path, index: Path | None, *, linked: bool, links: RootedLinks | None = None
-    ) -> None:
+    ) -> bool:
         [source] = self.chain(name)
-        self._copy_tree(self._layout.root, source, target, index, linked=linked, links=links)
+        return self._copy_tree(self._layout.root, source, target, index, linked=linked, links=links)
 
     def _copy_ledger(self, parent: ChainID, directory: Path) -> None:
         if lines := ledger_in(self.shelf.snapshot(parent)):

@@ -88,8 +88,9 @@ class OverlaySnapshotter(Snapshotter):
     def _begin(self, fs: Path, parent: ChainID | None) -> None:
         """A layer is unpacked into an empty directory."""
 
-    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> None:
+    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> bool:
         files.make_new_directory(f"{directory}/work")
+        return False
 
     def _settle_under(self, directory: Path, parent: ChainID | None) -> None:
         self._settling.settle(each.parent for each in self.chain(parent))

@@ -58,6 +58,8 @@ class Active:
     key: str
     parent: ChainID | None
     mounts: tuple[Mount, ...]
+    is_plain: bool = False
+    """Who has just filled it saw that no device is in it. Nobody else has written to it as yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,16 +227,13 @@ class Snapshotter(ABC):
 
     # --- what is active ---
 
-    def prepare(
-        self, key: str, parent: ChainID | None, *, durable: bool = False, for_programs: bool = True
-    ) -> Active:
+    def prepare(self, key: str, parent: ChainID | None, *, durable: bool = False, for_programs: bool = True) -> Active:
         """A new writable snapshot on `parent`; raises InUse if the key is taken.
 
         `durable` where something durable will stand on it: a container that is kept. `for_programs` may be False
         where only our own functions write to it, which replace files and do not write into them.
         """
-        directory = self.shelf.active(checked(key))
-        mounts = self._active_mounts(directory, parent)
+        mounts = self._active_mounts(directory := self.shelf.active(checked(key)), parent)
         with files.disk(self._layout.root):
             try:
                 files.make_new_directory(directory)
@@ -244,7 +243,7 @@ class Snapshotter(ABC):
                 # The parent first: a directory without it is known to be a crash's leftover.
                 files.write_new(f"{directory}/parent", parent_bytes(parent))
                 files.make_new_directory(f"{directory}/fs", 0o755)
-                self._furnish(directory, parent, for_programs=for_programs)
+                is_plain = self._furnish(directory, parent, for_programs=for_programs)
                 if durable:
                     together.sync(directory, ["parent"])
                     self._settle_under(directory, parent)
@@ -253,7 +252,7 @@ class Snapshotter(ABC):
             except BaseException:
                 self._take_away(directory)
                 raise
-        return Active(key, parent, mounts)
+        return Active(key, parent, mounts, is_plain)
 
     def active(self, key: str) -> Active:
         """The active snapshot of that key; raises StoreError if there is none."""
@@ -352,8 +351,8 @@ class Snapshotter(ABC):
         """Fill the directory that a layer will be unpacked into."""
 
     @abstractmethod
-    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> None:
-        """Fill a new active snapshot, which has `parent` and an empty `fs`."""
+    def _furnish(self, directory: Path, parent: ChainID | None, *, for_programs: bool) -> bool:
+        """Fill a new active snapshot, which has `parent` and an empty `fs`. Gives whether it is known to be plain."""
 
     @abstractmethod
     def _settle_under(self, directory: Path, parent: ChainID | None) -> None:

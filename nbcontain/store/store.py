@@ -31,11 +31,11 @@ OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 def _copy_tree(
     root: Path, source: Path, target: Path, index: Path | None, *, linked: bool, links: RootedLinks | None = None
-) -> None:
+) -> bool:
     """Of a store whose files are all its user's own."""
     from nbcontain.store.clone import copy_tree
 
-    copy_tree(root, source, target, index, linked=linked, links=links)
+    return copy_tree(root, source, target, index, linked=linked, links=links)
 
 
 class Store:

@@ -18,6 +18,7 @@ from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Literal
 
     Ids = Literal["all", "single"]  # whether owners can be kept here, or everything belongs to the only id there is
@@ -81,12 +82,13 @@ def add_tar(
     limits: tar.Limits = tar.DEFAULT_LIMITS,
     ledger: Ledger | None = None,
     whole: bool = False,
+    admit: Callable[[tar.Entry], None] | None = None,
 ) -> Applied:
     """Unpack an archive that is no layer onto a directory with things in it, plain or compressed; they are merged.
 
     Everything becomes `owner`'s, if that is given. `whole` says that the directory will be in no layer, as a volume is
     not: what looks like a whiteout is a file, and the archive's own directory tells of the one it is unpacked to.
-    Raises like `apply_tar`.
+    `admit` is asked about each device, and raises for one that is not to be made. Raises like `apply_tar`.
     """
     old_umask = os.umask(0)
     try:
@@ -95,6 +97,8 @@ def add_tar(
             while (entry := reader.next()) is not None:
                 if owner is not None:
                     entry.uid, entry.gid = owner
+                if admit is not None and entry.kind in (tar.CHARACTER, tar.BLOCK_DEVICE):
+                    admit(entry)
                 target.take(entry, reader)
             reader.finish()
             target.finish_directories()

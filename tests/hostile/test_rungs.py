@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import socket
+import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,8 @@ import needs
 from machine import SLEEP, Machine, children_of, said, supervisor_of, until
 from nbcontain.errors import NbcontainError, SetupFailed, Unavailable
 from nbcontain.linux.starts import start_of
+from nbcontain.runtime.container import Container
+from nbcontain.runtime.generate import RunOptions
 
 LADDER = {
     "root": ("full", "root-noproc", "chroot", "userns-chroot"),
@@ -338,6 +343,109 @@ def test_a_device_of_an_images_opens_nothing(way: str, rung: Machine, busybox: P
         words = ("/bin/busybox", "dd", f"if={name}", "bs=512", "count=1")
         with contextlib.suppress(SetupFailed):
             assert rung.run(*words, image="nodes", no_raise=True).stdout == ""
+
+
+LOG, DISK, ZERO = (tarfile.CHRTYPE, 1, 11), (tarfile.BLKTYPE, 7, 0), (tarfile.CHRTYPE, 1, 5)
+OPEN = "for n in /data/log /data/disk; do dd if=$n bs=512 count=1 2>/dev/null; done"
+"""The kernel's log, a disk, and what every container may open; a program that opens the former."""
+
+
+def sent(machine: Machine, container: Container, **nodes: tuple[bytes, int, int]) -> None:
+    """A tar with these in it is unpacked in /data of a container, as `cp -` does."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, (kind, major, minor) in nodes.items():
+            node = tarfile.TarInfo(name)
+            node.type, node.devmajor, node.devminor, node.mode = kind, major, minor, 0o666
+            tar.addfile(node)
+    with tempfile.TemporaryFile() as stream:
+        stream.write(made.getvalue())
+        stream.seek(0)
+        kept = os.dup(0)
+        try:
+            os.dup2(stream.fileno(), 0)
+            machine.engine.transfers.into("-", container, "/data").result()
+        finally:
+            os.dup2(kept, 0)
+            os.close(kept)
+
+
+@pytest.mark.parametrize("when", ["created", "running", "stopped"])
+def test_a_device_that_cp_brings_opens_nothing(when: str, rung: Machine) -> None:
+    script = f"mkdir -p /data; {OPEN}; while [ ! -e /data/on ]; do sleep 0.05; done; {OPEN}; echo end"
+    image = rung.build("FROM box\nRUN mkdir /data\n", "data")
+    options = RunOptions(image=image, command=("sh", "-c", script), name="taker")
+    container = rung.engine.create(options)
+    if when == "created":
+        with contextlib.suppress(NbcontainError):
+            sent(rung, container, log=LOG, disk=DISK, zero=ZERO)
+    with contextlib.suppress(SetupFailed):
+        rung.engine.start(container)
+    if when == "stopped":
+        rung.engine.life.stop(container, 0)
+        until(lambda: container.status == "exited")
+    if when != "created":
+        with contextlib.suppress(NbcontainError):
+            sent(rung, container, log=LOG, disk=DISK, zero=ZERO)
+    if when == "stopped":
+        with contextlib.suppress(SetupFailed):
+            rung.engine.start(container)
+    if container.status == "running":
+        rung.engine.transfers.write(container, "/data/on", b"")
+        until(lambda: container.status == "exited")
+        assert said(container) == "end\n"
+
+
+def test_a_device_that_a_step_made_elsewhere_opens_nothing(rung: Machine, _hostile_machine: Machine) -> None:
+    """With mounts a step of root's may make one, since everything is mounted nodev there."""
+    if os.geteuid() != 0 or rung.engine.profile.rung.mounts:
+        pytest.skip("only for a chroot of root's")
+    maker = _hostile_machine.engine.isolated("full")
+    maker.profile  # noqa: B018 - what cannot be had is told by whoever asks
+    Machine.on(maker).build("FROM box\nRUN mkdir -p /deep/er && mknod -m 666 /deep/er/disk b 7 0\n", "made-of-full")
+    for _ in range(2):
+        with pytest.raises(SetupFailed, match="/deep/er/disk is a device of this machine's: b 7:0"):
+            rung.run("true", image="made-of-full")
+    with pytest.raises(NbcontainError, match="disk"):
+        rung.build("FROM made-of-full\nRUN true\n", "on")
+
+
+@pytest.mark.parametrize("when", ["created", "run before", "started again by itself"])
+def test_a_device_that_came_after_the_making_is_found_at_the_next_start(when: str, rung: Machine) -> None:
+    if os.geteuid() != 0 or rung.engine.profile.rung.mounts:
+        pytest.skip("only for a chroot of root's")
+    is_again = when == "started again by itself"
+    script = "echo ready; while [ ! -e /on ]; do sleep 0.05; done; dd if=/log bs=512 count=1; exit 1"
+    command = ("sh", "-c", script if is_again else "dd if=/log bs=512 count=1 2>&1 | grep -a -c .; true")
+    options = RunOptions(image="box", command=command, restart="always" if is_again else "")
+    container = rung.engine.create(options)
+    (root,) = container.bundle.rootfs
+    if when != "created":
+        rung.engine.start(container)
+        until(lambda: said(container) in ("1\n", "ready\n"))
+    if when == "run before":
+        until(lambda: container.status == "exited")
+    before = said(container)
+    if is_again:
+        # After the first run's program has been told to end, which takes it a moment.
+        Path(root.source, "on").touch()
+    os.mknod(Path(root.source, "log"), stat.S_IFCHR | 0o666, os.makedev(1, 11))
+    if is_again:
+        until(lambda: container.status == "exited")
+        assert "/log is a device of this machine's: c 1:11" in container.state().error
+    else:
+        with pytest.raises(SetupFailed, match="/log is a device of this machine's: c 1:11"):
+            rung.engine.start(container)
+        assert said(container) == before
+
+
+def test_what_was_copied_without_a_device_is_looked_through_once_only(rung: Machine) -> None:
+    """Who copies the tree sees all of it; only what has been under no lock since is looked at again."""
+    container = rung.engine.create_held(RunOptions(image="box", command=("true",)), lambda event: None)
+    is_copied = not rung.engine.profile.rung.mounts
+    assert container.bundle.is_plain == is_copied or rung.engine.store.snapshots.driver == "copy"
+    container.bundle.unlock()
+    assert not container.bundle.is_plain
 
 
 def test_a_root_that_is_only_a_chroot_is_not_left_by_another_one(rung: Machine, canary: Path) -> None:

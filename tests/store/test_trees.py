@@ -51,6 +51,22 @@ def copied(original: Path, *, linked: bool = False) -> tuple[Path, bytes]:
     return target, index.read_bytes()
 
 
+def test_who_copies_a_tree_sees_whether_a_device_is_in_it(original: Path) -> None:
+    (original / "special").mkdir()
+    os.mkfifo(original / "special" / "pipe")
+
+    def is_plain(name: str) -> bool:
+        (original.parent / name).mkdir()
+        return clone.copy_tree(original.parent, original, original.parent / name, None, linked=False)
+
+    assert is_plain("before")
+    try:
+        os.mknod(original / "special" / "zero", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("no device can be made here")
+    assert not is_plain("after")
+
+
 def changes_of(target: Path, original: Path, index: bytes | None, quiet: tuple[str, ...] = ()) -> bytes:
     out = bytearray()
     root, below = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (target, original))

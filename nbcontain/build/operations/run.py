@@ -58,6 +58,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
                 rung=workshop.rung.name, answers=workshop.rung.answers,
             )  # fmt: skip
             bundle = write(path, spec, active.mounts, info, more=trusted.files)
+            bundle.is_plain = active.is_plain
             container = Container(bundle)
             with closing(container.follow()) as records:
                 try:

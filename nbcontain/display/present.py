@@ -37,6 +37,8 @@ WAKE_S = 0.05
 """The same where there is nothing to be shown yet: who is interrupted is not to wait for longer."""
 SAID_S = 0.02
 """So long what is said first has for its way out of the process, before anything big is imported beside it."""
+_WIDGETS = "nbcontain.display.widgets"
+"""What a card imports: once in a kernel."""
 GRACE_S = 0.08
 """What is over by then is shown as it ended, without a live card before."""
 EXEC_GRACE_S = 0.2
@@ -149,7 +151,8 @@ async def present_async(
     shown = Presentation(task, kind, mode, title, facts, whole_log, place)
     try:
         if place is not None:
-            await asyncio.sleep(SAID_S)
+            if _WIDGETS not in sys.modules:
+                await asyncio.sleep(SAID_S)
             place.make_ready()
         await _grace(task, _grace_s(kind, place))
         while not task.is_done:

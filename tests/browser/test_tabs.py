@@ -68,3 +68,23 @@ def test_two_tabs_see_and_do_the_same(open_lab: OpenLab, desk_engine: Engine) ->
     desk_engine.remove_container(desk_engine.container("web"))
     lab.save()
     assert "Exited (0)" in lab.path.read_text()
+
+
+TOO_LATE = """() => {
+  const outputs = nb.panel().content.widgets[1].outputArea.widgets;
+  const shown = outputs.flatMap(each => each.widgets).filter(each => each._manager);
+  for (const each of shown) each.node.textContent = 'Error displaying widget: model not found';
+  return shown.length;
+}"""
+
+
+def test_a_card_whose_model_came_a_moment_too_late_lives(open_lab: OpenLab) -> None:
+    """ipywidgets waits two seconds for what a kernel has to say; on a slow computer that can be just too short."""
+    lab = open_lab(*CELLS[:2])
+    lab.run_all()
+    log = lab.card(1).get_by_role("log")
+    expect(log).to_contain_text("tick")
+    assert lab.page.evaluate(TOO_LATE) == 1
+    expect(log).to_contain_text(re.compile(r"tick \d\d"))
+    lab.button(1, "Stop").click()
+    expect(lab.card(1)).to_contain_text("exited", timeout=10_000)

@@ -158,24 +158,39 @@
   /**
    * Where ipywidgets says that it has no such model, show the picture that was saved beside it.
    * Its renderer is told of one type only and never looks at the others.
+   *
+   * It waits two seconds for a model. One that comes just then, as on a slow computer, it has and does not show:
+   * it is asked once more.
    */
   const mend = panel => {
     const notebook = panel.content;
-    const saved = place => {
+    const asked = new WeakSet();
+    const found = place => {
       for (const { outputArea } of notebook.widgets) {
         const at = outputArea ? outputArea.widgets.findIndex(each => each.node.contains(place)) : -1;
-        if (at >= 0) return outputArea.model.get(at);
+        if (at < 0) continue;
+        const renderer = outputArea.widgets[at].widgets?.find(each => each.node === place);
+        return { output: outputArea.model.get(at), renderer };
       }
-      return null;
+      return {};
+    };
+    const settle = async (place, output, renderer) => {
+      const manager = asked.has(place) ? null : await renderer?._manager?.promise; // of ipywidgets' own, or of none
+      if (manager?.has_model?.(output.data[WIDGET].model_id)) {
+        asked.add(place);
+        return renderer.renderModel(output);
+      }
+      const saved = notebook.rendermime.createRenderer('text/html'); // which cleans what is not trusted
+      await saved.renderModel(output);
+      place.replaceChildren(saved.node);
     };
     const look = places => {
       for (const place of places) {
         const [node] = place.childNodes;
         if (node?.nodeType !== 3 || !/^Error displaying widget/.test(node.data)) continue;
-        const output = saved(place);
+        const { output, renderer } = found(place);
         if (!output || !(WIDGET in output.data) || !/^<div class="nbc /.test(output.data['text/html'] ?? '')) continue;
-        const renderer = notebook.rendermime.createRenderer('text/html'); // which cleans what is not trusted
-        void renderer.renderModel(output).then(() => place.replaceChildren(renderer.node));
+        void settle(place, output, renderer);
       }
     };
     const observer = new MutationObserver(changes => look(new Set(changes.map(each => each.target))));

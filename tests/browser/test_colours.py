@@ -24,7 +24,7 @@ CMD ["true"]"""
 
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_cells_are_coloured_as_what_they_hold(open_lab: OpenLab) -> None:
     held = {
         CELL: DOCKERFILE,

@@ -217,6 +217,11 @@ def _moved(place: Place) -> Iterator[Finding]:
 
 
 def _owners(host: Host, profile: Profile) -> Iterator[Finding]:
+    if profile.runs and not host.can(Ability.OWNERS) and (host.is_root or host.can(Ability.ID_RANGES)):
+        instead = "what RUN makes has other owners in its image" if host.is_root else "so one id alone is used"
+        state: State = "no" if host.is_root else "partly"
+        why, attempt = host.keeps_no_owners
+        yield Finding(state, Ability.OWNERS.value, f"{why}; {instead}", attempt)
     if not host.ids.is_single or host.is_root or not (profile.rung.enters or profile.rung.ids):
         return
     what = "RUN chown, and users other than root inside"

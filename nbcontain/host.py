@@ -16,7 +16,7 @@ from nbcontain.linux.boot import boot_id
 from nbcontain.linux.idmap import IdMap, subordinate
 from nbcontain.values import dataclass, field
 
-_VERSION = 13
+_VERSION = 14
 """Of the remembered facts: raise it when the probe learns to ask something else."""
 
 _TIMEOUT_S = 20
@@ -42,6 +42,7 @@ class Ability(Enum):
     OVERLAY = "overlayfs on the file system of the store"
     REFLINKS = "copies that share their blocks, on the file system of the store (reflinks)"
     ATTRIBUTES = "attributes of users, on the file system of the store (user xattrs)"
+    OWNERS = "files of other owners, on the file system of the store (chown)"
     FRESH_PROC = "a /proc of its own for each container"
     NET_NAMESPACE = "network namespaces (--network none)"
     CGROUPS = "control groups of our own (limits)"
@@ -73,6 +74,16 @@ class Host:
 
     def can(self, ability: Ability) -> bool:
         return self.abilities[ability].ok
+
+    @property
+    def keeps_no_owners(self) -> tuple[str, str]:
+        """Why files of the store cannot be given to others, and what to try; twice "" where they can."""
+        if self.can(Ability.OWNERS):
+            return "", ""
+        why = self.abilities[Ability.OWNERS].why
+        if why == os.strerror(errno.EINVAL):
+            return f"{why}: this place has no other ids (user_namespaces(7))", ""
+        return why, "NBCONTAIN_ROOT on another disk"
 
     @classmethod
     def detect(cls, data_root: Path, cache: Path | None = None) -> Host:
@@ -125,7 +136,7 @@ def user() -> int:
 def _ids(uid: int, gid: int, abilities: Mapping[Ability, Probe]) -> IdMap:
     if uid == 0:
         return IdMap.identity()
-    if not abilities[Ability.ID_RANGES].ok:
+    if not (abilities[Ability.ID_RANGES].ok and abilities[Ability.OWNERS].ok):
         return IdMap.single(uid, gid)
     name = user_name(uid)
     return IdMap.ranges(uid, gid, subordinate("/etc/subuid", uid, name), subordinate("/etc/subgid", uid, name))

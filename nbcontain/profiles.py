@@ -87,7 +87,7 @@ PROFILES = (
         "all that Linux has, with this machine's ids", as_root=True,
     ),
     Profile(
-        "rootless-range", (Ability.USER_NAMESPACES, Ability.ID_RANGES, Ability.PIVOT),
+        "rootless-range", (Ability.USER_NAMESPACES, Ability.ID_RANGES, Ability.OWNERS, Ability.PIVOT),
         "a user namespace with a range of ids of your own", as_root=False,
     ),
     Profile(

@@ -39,7 +39,8 @@ def _own_environment() -> Iterator[None]:
         patch.setenv("PYTHONUTF8", "1")
         # Nor this machine's network: tests of networks make namespaces of their own, and say which network they mean.
         patch.setenv("NBCONTAIN_NETWORK", "host")
-        patch.setenv("PATH", f"{os.environ['PATH']}:{needs.PROOT / 'bin'}")
+        others = (needs.PROOT / "bin", needs.FAKECHROOT / "root" / "usr" / "bin")
+        patch.setenv("PATH", ":".join((os.environ["PATH"], *map(str, others))))
         yield
 
 

@@ -17,6 +17,8 @@ from nbcontain.linux import syscalls
 SUITE = "bookworm"
 PROOT = Path(__file__).resolve().parent.parent / ".cache" / "proot"
 """Where tools/proot.py puts one that is new enough, or why there is none."""
+FAKECHROOT = Path(__file__).resolve().parent.parent / ".cache" / "fakechroot"
+"""Where tools/fakechroot.py puts one, or why there is none."""
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 
@@ -44,7 +46,8 @@ def proot(host: Host) -> None:
 def fakechroot(host: Host) -> None:
     """The end of this test where fakechroot's library is not, or its rung cannot be had with it."""
     if not host.can(Ability.PRELOAD):
-        missing(f"{host.abilities[Ability.PRELOAD].why} (Debian package fakechroot)")
+        said = FAKECHROOT / "why"
+        missing(f"{host.abilities[Ability.PRELOAD].why}; {said.read_text() if said.exists() else 'tools/setup test'}")
     for each in (Ability.LANDLOCK, Ability.NOTIFY_OUTSIDE):
         if not host.can(each):
             pytest.skip(f"{each.value}: {host.abilities[each].why}")

@@ -63,6 +63,19 @@ def test_with_one_id_it_is_said_what_cannot_be_and_who_can_change_that() -> None
     assert (blind.state, blind.attempt[:12]) == ("no", "COPY --chown")
 
 
+def test_where_the_disk_keeps_no_owners_root_is_told_and_others_have_one_id() -> None:
+    what = Ability.OWNERS.value
+    mine, root = (told(host(Ability.OWNERS, uid=uid))[what] for uid in (1000, 0))
+    assert (mine.state, root.state) == ("partly", "no")
+    assert mine.why == "Operation not permitted; so one id alone is used"
+    assert mine.attempt == root.attempt == "NBCONTAIN_ROOT on another disk"
+    assert choose(host(Ability.OWNERS)).name == "rootless-single"
+    # Another disk would not help there.
+    unmapped = told(host(Ability.OWNERS, uid=0, why="Invalid argument"))[what]
+    assert ("no other ids" in unmapped.why, unmapped.attempt) == (True, "")
+    assert what not in told(host(uid=0))
+
+
 def test_where_nothing_runs_nothing_is_advised_that_would_not_help() -> None:
     missing = (Ability.USER_NAMESPACES, Ability.USERNS_CHROOT, Ability.OVERLAY, Ability.FRESH_PROC)
     found = told(host(*missing, why="/: Permission denied"))

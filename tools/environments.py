@@ -6,8 +6,9 @@ by pip and `tools/trial.py` is run, with a copy of the tests; nothing else of th
 built there is pushed to a docker-registry that serves here, and unpacked here, by root, with skopeo and umoci, which
 say whose its files are; one that could not be pushed is left in a file. Rows of places that were not tried stay as
 they are. NAME+sudo is a place where sudo is used, NAME+proot one where the PRoot that the tests have (tools/proot.py)
-was brought along, in PATH. With --table FILE… only the table is made, of results that were kept (one JSON object a
-file, named after the place), such as those of real hosted notebooks.
+was brought along, in PATH, NAME+preload one where their fakechroot was (tools/fakechroot.py), and is asked
+for. With --table FILE… only the table is made, of results that were kept (one JSON object a file, named after the
+place), such as those of real hosted notebooks.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
+import fakechroot  # noqa: E402
 import proot  # noqa: E402
 
 from servers import docker_registry  # noqa: E402
@@ -38,6 +40,9 @@ _INSIDE = (
 )
 _WITH = {"": {"path": "", "sudo": ""}, "sudo": {"path": "", "sudo": "sudo"}}
 _WITH["proot"] = {"path": "export PATH=$PWD/parcel/proot:$PATH &&", "sudo": ""}
+_WITH["preload"] = {
+    "path": "export PATH=$PWD/parcel/fakechroot/usr/bin:$PATH NBCONTAIN_ISOLATION=preload &&", "sudo": "",
+}  # fmt: skip
 _OUTSIDE = "/mnt"
 """Where a directory of this machine's is seen in a place."""
 _WAYS = ("127.0.0.1", "10.0.2.2")
@@ -87,13 +92,16 @@ def packed(directory: Path, debian: str) -> Path:
     if proot.PROGRAM.exists():
         (parcel / "proot").mkdir()
         shutil.copy2(proot.PROGRAM, parcel / "proot")
+    if fakechroot.PROGRAM.exists():
+        shutil.copytree(fakechroot.ROOT / "usr", parcel / "fakechroot" / "usr")
     if debian:
         shutil.copy2(debian, parcel / "debian.tar")
     return parcel
 
 
 def tried(places: Path, name: str, parcel: Path, keep: str, port: int) -> dict[str, object]:
-    """What came of it in one place; a name that ends in +sudo is for root, as sudo makes one there, +proot with one."""
+    """What came of it in one place; a name that ends in +sudo is for root, as sudo makes one there, the others have a
+    translator of paths with them."""
     place, _, more = name.partition("+")
     has_debian = (parcel / "debian.tar").exists()
     repository = name.replace("+", "-")

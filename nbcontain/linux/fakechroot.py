@@ -17,6 +17,7 @@ os.stat("/looked/there")
 sys.exit(0 if ctypes.CDLL(None).statx(-100, b"/looked/there", 0, 2047, bytes(256)) == 0 else 3)"""
 _SEPARATORS = frozenset(": ;$\\\n")
 """Which the loader reads as something else in a list of paths (ld.so(8))."""
+_OURS = ("LD_", "FAKECHROOT", "FAKEROOT", "PROOT_")
 _NEEDS = re.compile(rb"\0GLIBC_2\.(\d{1,3})(?=[.\0])")
 _LIMIT_BYTES = 32 << 20
 
@@ -96,8 +97,8 @@ def may_be_base(path: str) -> bool:
 
 
 def without_ours(env: Mapping[str, str]) -> dict[str, str]:
-    """Variables of an image but for those that would be the loader's and the library's."""
-    return {name: value for name, value in env.items() if not name.startswith(("LD_", "FAKECHROOT", "FAKEROOT"))}
+    """Variables of an image but for those that would be the loader's, the library's, and PRoot's."""
+    return {name: value for name, value in env.items() if not name.startswith(_OURS)}
 
 
 def glibc_of(file: int) -> int:

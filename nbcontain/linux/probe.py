@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import struct
 import sys
 from collections.abc import Callable
@@ -47,23 +48,21 @@ def main(words: list[str]) -> None:
         "ADMIN": begun(_mount_tmpfs, single, syscalls.CLONE_NEWNS) if uid == 0 else (False, "you are not root"),
         "USER_NAMESPACES": begun(lambda: _mount_tmpfs(), IdMap.single(uid, gid), syscalls.CLONE_NEWNS),
         "ID_RANGES": _id_ranges(ranges, uid),
-        "OVERLAY": begun(lambda: _overlay(root, userxattr=uid != 0), single, syscalls.CLONE_NEWNS),
+        "OVERLAY": begun(lambda: _overlay(root, more=",userxattr" * (uid != 0)), single, syscalls.CLONE_NEWNS),
         "PIVOT": begun(_pivot, single, syscalls.CLONE_NEWNS),
         "KERNEL": _kernel(),
         "CHILDREN": pidfds.tried(uid, gid),
         "MOVE_ROOT": begun(_move, single, syscalls.CLONE_NEWNS),
-        "USERNS_CHROOT": begun(
-            lambda: os.chroot(root), IdMap.single(uid, gid), syscalls.CLONE_NEWPID | _NAMES
-        ),
+        "USERNS_CHROOT": begun(lambda: os.chroot(root), IdMap.single(uid, gid), syscalls.CLONE_NEWPID | _NAMES),
         "CHROOT": begun(lambda: os.chroot(root), single, 0) if uid == 0 else (False, "you are not root"),
-        "PROOT": translator,
-        "PRELOAD": library,
+        "PROOT": translator, "PRELOAD": library,
         "NOTIFY": begun(_answer, single, 0),
         # Whoever is root of a namespace may look into what is in it; outside, the host may say that only parents may.
         "NOTIFY_OUTSIDE": begun(_answer, IdMap.identity(), 0) if translator[0] or library[0] else translator,
         "LANDLOCK": _landlock(),
         "REFLINKS": _in_store(root, _reflink),
         "ATTRIBUTES": _in_store(root, _attribute),
+        "OWNERS": _owners(root, ranges, uid),
         "FRESH_PROC": begun(_fresh_proc, single, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID),
         "CGROUPS": _cgroups(),
         "NET_NAMESPACE": begun(loopback.bring_up, single, syscalls.CLONE_NEWNET),
@@ -79,7 +78,7 @@ def _of_user_namespaces(ok: bool, why: str) -> Answer:
         return ok, f"{why}: {NO_MORE}"
     if why != os.strerror(errno.EPERM):
         return ok, why
-    if _line("/proc/sys/kernel/unprivileged_userns_clone") == "0":
+    if _text("/proc/sys/kernel/unprivileged_userns_clone").strip() == "0":
         return ok, f"{why}: {NOT_FOR_USERS}"
     if is_chroot(_text("/proc/self/mountinfo")):
         return ok, f"{why}: {IN_CHROOT}"
@@ -119,10 +118,6 @@ def _text(path: str) -> str:
         return Path(path).read_text(errors="replace")
     except OSError:
         return ""
-
-
-def _line(path: str) -> str:
-    return _text(path).strip()
 
 
 def tried(attempt: Callable[[], None], ids: IdMap, flags: int) -> Answer:
@@ -293,16 +288,20 @@ def _answered(channel: socket.socket, proc: int) -> int:
 
 def _in_store(root: Path, attempt: Callable[[Path], None]) -> tuple[bool, str]:
     """Whether something can be done to files of the store. Nothing but the store is touched, so it is done here."""
-    place = root / "tmp" / f".tmp-probe-{os.getpid()}"
     try:
-        place.mkdir(0o700, parents=True)
-        try:
-            attempt(place)
-        finally:
-            _remove(place)
+        _try_in_store(root, attempt)
     except OSError as error:
         return False, error.strerror or ""
     return True, ""
+
+
+def _try_in_store(root: Path, attempt: Callable[[Path], None]) -> None:
+    place = root / "tmp" / f".tmp-probe-{os.getpid()}"
+    place.mkdir(0o700, parents=True)
+    try:
+        attempt(place)
+    finally:
+        _remove(place)
 
 
 def _reflink(place: Path) -> None:
@@ -319,6 +318,22 @@ def _attribute(place: Path) -> None:
     os.setxattr(place, b"user.nbcontain", b"")
 
 
+def _owners(root: Path, ranges: IdMap, uid: int) -> Answer:
+    """A server on a network may take root for nobody (exports(5), root_squash), or everybody for one (sshfs, SMB)."""
+    if uid == 0:
+        return _in_store(root, _give_away)
+    if len(ranges.uids) < 2 or len(ranges.gids) < 2:
+        return False, "there is one id only"
+    return tried(lambda: _try_in_store(root, _give_away), ranges, 0)
+
+
+def _give_away(place: Path) -> None:
+    (file := place / "file").touch()
+    os.chown(file, 1, 1)
+    if file.stat()[stat.ST_UID : stat.ST_GID + 1] != (1, 1):
+        raise OSError(errno.EPERM, "owners that are given to files are not kept")
+
+
 def _id_ranges(ranges: IdMap, uid: int) -> tuple[bool, str]:
     if uid == 0:
         return True, "root has all ids"
@@ -327,22 +342,20 @@ def _id_ranges(ranges: IdMap, uid: int) -> tuple[bool, str]:
     return tried(lambda: os.setresuid(1, 1, 1), ranges, 0)
 
 
-def _overlay(root: Path, *, userxattr: bool) -> None:
+def _overlay(root: Path, more: str) -> None:
     """In the store itself: it may lie on a file system that no overlay can stand on."""
-    place = root / "tmp" / f".tmp-probe-{os.getpid()}"
-    place.mkdir(0o700, parents=True)
-    names = [place / name for name in ("lower", "upper", "work", "merged")]
-    try:
+
+    def lay(place: Path) -> None:
+        lower, upper, work, merged = names = [place / name for name in ("lower", "upper", "work", "merged")]
         for name in names:
             name.mkdir()
-        (names[0] / "file").touch()
-        options = f"lowerdir={names[0]},upperdir={names[1]},workdir={names[2]}" + ",userxattr" * userxattr
-        syscalls.mount("overlay", str(names[3]), "overlay", 0, options)
+        (lower / "file").touch()
+        syscalls.mount("overlay", str(merged), "overlay", 0, f"lowerdir={lower},upperdir={upper},workdir={work}{more}")
         # A deletion needs a whiteout in the upper directory, which some file systems refuse.
-        (names[3] / "file").unlink()
-        syscalls.umount(str(names[3]))
-    finally:
-        _remove(place)
+        (merged / "file").unlink()
+        syscalls.umount(str(merged))
+
+    _try_in_store(root, lay)
 
 
 def _remove(place: Path) -> None:

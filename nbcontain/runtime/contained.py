@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from nbcontain.linux import confine, syscalls
+from nbcontain.linux import confine, fakechroot, syscalls
 from nbcontain.runtime import init, programs, roots, translated
 from nbcontain.runtime.annotations import REAPER
 from nbcontain.runtime.answerers import Answers
@@ -87,7 +87,7 @@ def _be_container(done: Beforehand, channel: Channel, message: Message, fds: lis
         program = programs.prepare(process, spec.annotations, seccomp, answers)
     else:
         program, process = translated.prepare(place, process, spec.annotations, seccomp, answers)
-    program.env.update(hidden.env)
+    program.env.update(hidden.env if place is None else fakechroot.without_ours(hidden.env))
     handed = [*held, *((terminal.master, 0) if terminal else ())]
     channel.send({"ready": True, "made": made, "held": names}, handed)
     for fd in handed:

@@ -95,13 +95,13 @@ class OwnerAnswers:
         self._asked.check(call)
         if after != (known or (0, 0)) or (known is None and self._makers):
             if after == (0, 0) and can_hold and not self._makers:
-                self._ledger.forget(name, path)
+                is_on_disk = self._ledger.forget(name, path)
             else:
                 time_ns = None if can_hold else status.st_mtime_ns
-                self._ledger.record(name if can_hold else None, path, Record(*after, mtime_ns=time_ns))
-                if not can_hold:
-                    # It is to be part of the layer, as what is given away on a disk would be.
-                    os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns))
+                is_on_disk = self._ledger.record(name if can_hold else None, path, Record(*after, mtime_ns=time_ns))
+            if not is_on_disk:
+                # It is to be part of the layer, as what is given away on a disk would be.
+                os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns))
         if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
             # As the kernel does it (chown(2)).
             kept = status.st_mode & ~stat.S_ISUID

@@ -180,9 +180,8 @@ def _loader(tree: Tree, machine: str) -> str:
     if machine not in _LOADERS:
         raise SetupFailed("no library can be preloaded here", why=f"nobody has tried it on {machine}")
     usual = _LOADERS[machine]
-    found = tree.resolved(usual)
     try:
-        os.close(tree.open(found))
+        os.close(tree.open(usual))
     except OSError as error:
         musl = f"/lib/ld-musl-{machine}.so.1"
         has_musl = bool(tree.text(musl, 4))
@@ -191,7 +190,8 @@ def _loader(tree: Tree, machine: str) -> str:
             "fakechroot's library cannot be loaded into the programs of this image",
             why=f"{why}, and the library is for glibc", hint="an image of Debian, Ubuntu or Fedora, say",
         ) from error  # fmt: skip
-    return f"{tree.base}{found}"
+    # By this name, where another one is after an update.
+    return f"{tree.base}{usual}"
 
 
 def _glibc(tree: Tree, library: str, directories: list[str]) -> int:

@@ -131,8 +131,7 @@ def prepare(
     found = _find(root, process.args, env["PATH"], directory, seen)
     confine.limit(process.rlimits)
     os.umask(user.umask)
-    # They would be the translator's own.
-    env = {name: value for name, value in fakechroot.without_ours(env).items() if not name.startswith("PROOT_")}
+    env = fakechroot.without_ours(env)
     if tree is not None:
         told, args = preloaded.environment(tree, place.translator, place.scratch, (found, *process.args[1:]))
         inside = trees.open_in(root, directory, os.O_PATH | os.O_DIRECTORY)

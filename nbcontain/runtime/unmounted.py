@@ -180,16 +180,18 @@ def _write(root_fd: int, path: str, data: bytes, mode: int, made: list[str]) -> 
 
 
 def _write_over(root_fd: int, tree: Tree, path: str, data: bytes, made: list[str]) -> None:
-    """A file of ours, whatever the image has there but a directory."""
+    """A file of ours, whatever the image has there but a directory; where layers would have it by another path (a link
+    of the image's), only if there is none."""
     above, name = os.path.split(path)
-    place = trees.make_target(root_fd, tree.resolved(above), made, directory=True)
+    inner = tree.resolved(above)
+    place = trees.make_target(root_fd, inner, made, directory=True)
     try:
         try:
+            if stat.S_ISDIR(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode) or inner != above:
+                return
             os.unlink(name, dir_fd=place)
         except FileNotFoundError:
-            made.append(path)
-        except IsADirectoryError:
-            return
+            made.append(os.path.join(inner, name))
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(name, flags, 0o644, dir_fd=place), "wb") as made_file:
             os.fchmod(made_file.fileno(), 0o644)

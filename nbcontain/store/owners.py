@@ -102,8 +102,8 @@ class Ledger:
         ledger._known, ledger._prefix = self._known, join(self._prefix, directory)
         return ledger
 
-    def record(self, place: int | str | None, path: bytes, record: Record) -> None:
-        """Keep it for `place`: an fd or a path; None for what carries no attributes.
+    def record(self, place: int | str | None, path: bytes, record: Record) -> bool:
+        """Keep it for `place`: an fd or a path; None for what carries no attributes. Gives whether the disk has it now.
 
         `path` is the file's, below the root, with no symlink in it.
         """
@@ -112,7 +112,7 @@ class Ledger:
                 os.setxattr(place, OWNER, encode(record.uid, record.gid))
                 if record.node is not None:
                     os.setxattr(place, NODE, "{} {} {}".format(*record.node).encode())
-                return
+                return True
             except OSError as error:
                 if error.errno not in _NO_ATTRIBUTES:
                     raise
@@ -120,17 +120,21 @@ class Ledger:
         self._known[path] = record
         if self._write is not None:
             self._write(_line(path, record))
+        return False
 
-    def forget(self, place: int | str, path: bytes) -> None:
-        """What is open as `place` is root's from now on, as the disk says."""
+    def forget(self, place: int | str, path: bytes) -> bool:
+        """What is open as `place` is root's from now on. Gives whether the disk said otherwise, and says so now."""
+        is_on_disk = True
         try:
             os.removexattr(place, OWNER)
         except OSError as error:
             if error.errno not in (*_NO_ATTRIBUTES, errno.ENODATA):
                 raise
+            is_on_disk = False
         path = join(self._prefix, path) if self._prefix else path
         if self._known.pop(path, None) is not None and self._write is not None:
             self._write(_line(path, Record(0, 0)))
+        return is_on_disk
 
     def owner(self, place: int | str | None, path: bytes, status: os.stat_result) -> tuple[int, int]:
         """Whose it is; root's, where nobody is named."""

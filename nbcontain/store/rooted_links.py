@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 ROOTED = "rooted"
 """The file beside an active tree that has its path in it, as it was when its links were made."""
-_CLIMBING = re.compile(rb"((?:/\.)+)//")
+_CLIMBING = re.compile(rb"((?:/\.)+)(//|$)")
 """What stands for as many `..` at the beginning of what is told."""
-_NOWHERE = re.compile(rb"^(?:\.?/)+")
+_NOWHERE = re.compile(rb"^(?:\.?/)*(?:\.$)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class RootedLinks:
             return self.base + target
         rest = b"/".join(parts[last + 1 :])
         if not is_absolute and set(parts[: last + 1]) == {b".."}:
-            return self.base + b"/." * (last + 1) + b"//" + rest
+            return self.base + b"/." * (last + 1) + (b"//" + rest if last + 1 < len(parts) else b"")
         # Which way it took to the root is lost: what it leads to is the same.
         return self.base + b"/" + _NOWHERE.sub(b"", rest)
 
@@ -68,6 +68,6 @@ class RootedLinks:
         while target.startswith(self.base + b"/"):
             target = target[len(self.base) :]
             if climbing := _CLIMBING.match(target):
-                rest = target[climbing.end() :]
-                return b"/".join([b".."] * (len(climbing[1]) // 2) + ([rest] if rest else []))
+                rest = [target[climbing.end() :]] if climbing[2] else []
+                return b"/".join([b".."] * (len(climbing[1]) // 2) + rest)
         return b"/" if target == self.base else target

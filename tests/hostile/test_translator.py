@@ -30,6 +30,23 @@ STRAY = r"""
 #include <sys/xattr.h>
 #include <unistd.h>
 #include <utime.h>
+#ifdef LOADED
+/* A library stands in for libc's: so the kernel itself is called. */
+#define fchmodat(directory, path, mode, flags) syscall(SYS_fchmodat, directory, path, mode)
+#define utimensat(directory, path, times, flags) syscall(SYS_utimensat, directory, path, times, flags)
+#define setxattr(...) syscall(SYS_setxattr, __VA_ARGS__)
+#define lsetxattr(...) syscall(SYS_lsetxattr, __VA_ARGS__)
+#define removexattr(...) syscall(SYS_removexattr, __VA_ARGS__)
+#define lremovexattr(...) syscall(SYS_lremovexattr, __VA_ARGS__)
+#define truncate(path, size) syscall(SYS_truncate, path, size)
+#ifdef SYS_chmod
+#define chmod(...) syscall(SYS_chmod, __VA_ARGS__)
+#define utimes(...) syscall(SYS_utimes, __VA_ARGS__)
+#define utime(...) syscall(SYS_utime, __VA_ARGS__)
+#define futimesat(...) syscall(SYS_futimesat, __VA_ARGS__)
+#define chown(...) syscall(SYS_chown, __VA_ARGS__)
+#endif
+#endif
 static void change(const char *path) {
     const struct timespec past[2] = {{1, 0}, {1, 0}};
     const struct timeval before[2] = {{1, 0}, {1, 0}};
@@ -61,7 +78,9 @@ int main(int argc, char **argv) {
         puts("tried");
         return 0;
     }
+#ifndef LOADED
     kill(getppid(), SIGKILL);
+#endif
     for (int count = 0; count < 300; count++) { change(path); usleep(1000); }
 }
 """
@@ -77,6 +96,11 @@ REACH = r"""
 #include <sys/un.h>
 #include <sys/xattr.h>
 #include <unistd.h>
+#ifdef LOADED
+#define KNOWN wanted
+#else
+#define KNOWN "/bin/busybox"
+#endif
 static const char *wanted;
 static char *volatile below;
 static volatile int asks, rests, over;
@@ -104,7 +128,7 @@ static void reach(int end, const struct sockaddr_un *to, const char *how) {
 }
 int main(int argc, char **argv) {
     struct sockaddr_un to = {AF_UNIX};
-    struct stat file, own;
+    struct stat file, own = {0};
     int ends[2] = {-1, -1};
     if (!strcmp(argv[1], "socket")) {
         strcpy(to.sun_path, argv[2]);
@@ -121,7 +145,7 @@ int main(int argc, char **argv) {
     stat("/bin/busybox", &own);
     pthread_create(&beside, 0, turn, 0);
     for (int count = 0, left = 5; count < 5000 && left; count++) {
-        int fd = opened("/bin/busybox");
+        int fd = opened(KNOWN);
         if (fd >= 0 && fstat(fd, &file) == 0 && file.st_ino != own.st_ino && left--) {
             const struct timespec past[2] = {{1, 0}, {1, 0}};
             fchmod(fd, 0777);
@@ -140,25 +164,42 @@ int main(int argc, char **argv) {
 """
 
 
-@pytest.fixture
+@pytest.fixture(params=["proot", "preload"])
 def translated(
-    profile: str, _hostile_machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Machine]:
+    request: pytest.FixtureRequest, profile: str, _hostile_machine: Machine, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Machine]:  # fmt: skip
     """The machine on that rung, with a translator of the user's, and the programs in an image of their own."""
     if profile != "rootless-single":
         pytest.skip(f"paths are not translated for {profile}")
-    needs.proot(_hostile_machine.engine.host)
-    (tmp_path / "bin").mkdir()
-    shutil.copy2(needs.program("proot"), tmp_path / "bin")
+    if request.param == "preload":
+        below: Machine = request.getfixturevalue("preload_machine")
+    else:
+        needs.proot(_hostile_machine.engine.host)
+        below = _hostile_machine
+    places = {"proot": "bin/proot", "preload": "lib/fakechroot/libfakechroot.so"}
+    own = tmp_path / places[request.param]
+    for each in (own, tmp_path / "bin" / "fakechroot"):
+        each.parent.mkdir(parents=True, exist_ok=True)
+    if request.param == "preload":
+        shutil.copy2(below.engine.profile.rung.translator, own)
+        shutil.copy2("/bin/true", tmp_path / "bin" / "fakechroot")
+    else:
+        shutil.copy2(needs.program("proot"), own)
+    _compile(tmp_path, "-DLOADED" if request.param == "preload" else "-static")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    for name, source in (("stray", STRAY), ("reach", REACH)):
-        words = (needs.program("cc", "gcc"), "-static", "-pthread", "-o", str(tmp_path / name), "-x", "c", "-")
-        subprocess.run(words, input=source, text=True, check=True)
-    with Engine(_hostile_machine.engine.layout.root, {**os.environ, ISOLATION: "proot"}) as engine:
+    with Engine(below.engine.layout.root, {**os.environ, ISOLATION: request.param}) as engine:
+        assert engine.profile.rung.translator == str(own)
         machine = Machine.on(engine)
         machine.build("FROM box\nCOPY stray reach /bin/\n", "stray", tmp_path)
         yield machine
-    _hostile_machine.clear()
+    below.clear()
+
+
+def _compile(directory: Path, *how: str) -> None:
+    for name, source in (("stray", STRAY), ("reach", REACH)):
+        words = (needs.program("cc", "gcc"), *how, "-pthread", "-o", str(directory / name), "-x", "c", "-")
+        subprocess.run(words, input=source, text=True, check=True)
 
 
 def looks(path: Path) -> tuple[int, int, int, bytes, list[str]]:
@@ -189,7 +230,7 @@ def test_files_of_the_containers_are_changed_as_everywhere(translated: Machine) 
 
 def test_what_may_be_read_of_this_machines_stays_as_it_is(translated: Machine, tmp_path: Path) -> None:
     """The translator itself is a file of the user's, and so may libraries be."""
-    file = tmp_path / "bin" / "proot"
+    file = Path(translated.engine.profile.rung.translator)
     os.setxattr(file, "user.kept", b"x")
     before = looks(file)
     assert translated.run("reach", "file", str(file), image="stray").stdout == "opened\ntried\n"

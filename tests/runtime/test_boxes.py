@@ -89,6 +89,39 @@ def test_in_each_place_the_rung_that_is_meant_for_it_is_found_and_builds(
     )  # fmt: skip
 
 
+LOADED = """\
+FROM host
+RUN mkdir -p /home/alice /d && chown 1000:1000 /home/alice
+RUN touch /agent && chown 0:101 /agent && chmod 2755 /agent && ln -s /agent /d/link && cat /d/link && ls -l /d
+"""
+
+
+def test_where_nobody_may_make_or_trace_anything_programs_run_for_who_asks_for_a_library(
+    profile: str, place: Callable[[str], Run], tmp_path: Path
+) -> None:
+    if profile != "rootless-single":
+        pytest.skip(f"no place of {profile} is like bare")
+    run = place("bare")
+    found, why = json.loads(run("doctor", "--format", "json")[1])["abilities"]["PRELOAD"]
+    if not found:
+        needs.missing(why)
+    (tmp_path / "Dockerfile").write_text(LOADED)
+    assert run("image", "from-host")[0] == 0
+    code, said = run("build", "--progress", "plain", "-t", "loaded", str(tmp_path))
+    assert code == 1 and "NBCONTAIN_ISOLATION=preload can be had" in said
+    code, said = run("build", "--progress", "plain", "--isolation", "preload", "-t", "loaded", str(tmp_path))
+    assert code == 0, said
+    assert run("save", "-o", str(tmp_path / "loaded.tar"), "loaded")[0] == 0
+    made = owners(tmp_path / "loaded.tar")
+    assert {name: made[name] for name in ("home/alice", "agent")} == {
+        "home/alice": (1000, 1000, 0o755), "agent": (0, 101, 0o2755),
+    }  # fmt: skip
+    words = ("run", "--rm", "--isolation", "preload", "loaded", "sh", "-c")
+    assert run(*words, "readlink /d/link; head -c 1 /dev/zero | wc -c; id -u; head -c 5 /proc/self/status") == (
+        0, "/agent\n1\n0\nName:",
+    )  # fmt: skip
+
+
 def owners(archive: Path) -> dict[str, tuple[int, int, int]]:
     """Whose what is, and its mode, as the last layer that has it says."""
     found = {}

@@ -30,6 +30,12 @@ _TAIL_LINES = 10
 @execute.register
 def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Filesystem:
     workshop.require("RUN")
+    host = workshop.host
+    squashed, attempt = host.keeps_no_owners if host.is_root else ("", "")
+    if squashed:
+        squashed = f"files of the store cannot be given to others (chown): {squashed}"
+        told = f"what RUN makes and changes has not the owners in the image that it should have: {squashed}"
+        workshop.emit(Notice("", told, attempt))
 
     def run(active: Active) -> Sequence[str]:
         with ExitStack() as stack:
@@ -69,6 +75,7 @@ def _(operation: ExecOp, inputs: Sequence[Filesystem], workshop: Workshop) -> Fi
                     error.stubs = bundle.stubs()
                     if workshop.rung.ids == "blind":
                         error.why = "; ".join(filter(None, (error.why, PRETENDED)))
+                    error.why = "; ".join(filter(None, (error.why, squashed)))
                     raise
                 finally:
                     # Nobody may write into the layer any more when it is packed, or thrown away.

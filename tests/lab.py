@@ -35,11 +35,14 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 import nbcontain
 import needs
 
+PATIENCE_MS = 20_000
+"""So long a person would wait; where much else is at work, a page takes seconds for what it does at once."""
+expect.set_options(timeout=PATIENCE_MS)
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"checkForUpdates": False, "fetchNews": "false"},
@@ -261,7 +264,7 @@ class Desk:
     def __init__(self, url: str, token: str, directory: Path, root: Path, browser: Browser) -> None:
         self.url, self._token, self.directory, self.root, self.browser = url, token, directory, root, browser
         self._context = browser.new_context(reduced_motion="reduce", accept_downloads=True)
-        self._context.set_default_timeout(20_000)
+        self._context.set_default_timeout(PATIENCE_MS)
         self._context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
         self._context.route(lambda asked: not asked.startswith(("data:", "blob:", url)), lambda route: route.abort())
         self._page = self.page()

@@ -22,7 +22,7 @@ from nbcontain.oci.spec import Mount, Spec
 from nbcontain.oci.strict_json import Fields
 from nbcontain.store import files, holds
 from nbcontain.store.removal import set_aside
-from nbcontain.values import asdict, dataclass, field, replace
+from nbcontain.values import asdict, dataclass, field
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ def info_of(document: object) -> ContainerInfo:
 
 
 def info_to_json(info: ContainerInfo) -> dict[str, Any]:
-    """As container.json has it. (asdict would copy mappings that cannot be copied.)"""
-    plain = asdict(replace(info, labels={}, options={}, health={}, log={}, mounts=()))
-    mappings = {name: dict(getattr(info, name)) for name in ("labels", "options", "health", "log")}
+    """As container.json has it."""
+    plain = {name: getattr(info, name) for name in ContainerInfo.__slots__}
+    mappings = {name: dict(plain[name]) for name in ("labels", "options", "health", "log")}
     return plain | mappings | {"mounts": [dict(each) for each in info.mounts]}

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from lab import Lab, OpenLab
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 SERVING = 'sh -c "echo hi | tee /index.html; httpd -f -p 80 -h / & while :; do sleep 0.2; done"'
 CELLS = (

@@ -16,7 +16,7 @@ from nbcontain.oci.image import History, Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
 from stores import add_layer
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 LOAD = "%load_ext nbcontain"
 EVIL = "<img src=x onerror=window.hit=1>"

@@ -15,7 +15,7 @@ from machine import until
 from nbcontain.engine import Engine
 from provisioning import CHECKOUT, declared
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 NAME = "paper, sealed"
 
 

@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 
 from lab import Desk
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 FIRST = Path(__file__).resolve().parents[2] / "notebooks" / "01-image-or-container.ipynb"
 COUNTED = """() => {

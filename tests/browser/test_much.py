@@ -17,7 +17,7 @@ from lab import OpenLab
 from machine import until
 from rounds import SOAK
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 LOAD = "%load_ext nbcontain"
 LINE_COUNT, CARD_COUNT, DELAY_COUNT = (100_000, 20, 20) if SOAK else (20_000, 6, 8)

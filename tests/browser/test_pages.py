@@ -12,7 +12,7 @@ from nbcontain.engine import Engine
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 INDEX = """<title>t</title><link rel=stylesheet href=style.css><h1>first page</h1><a href=/two.html>two</a>
 <form action=/cgi-bin/echo method=post><input name=word value="a&amp;b"><button>send</button></form>

@@ -15,7 +15,7 @@ import loops
 from lab import Lab, OpenLab
 from nbcontain.display.direct import Direct, Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class Line:

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, expect
 from lab import Lab, OpenLab
 from nbcontain.engine import Engine
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 LOAD = "%load_ext nbcontain"
 SLEEPING = '%container run -d --name web box sh -c "trap \'exit 143\' TERM; while :; do sleep 0.1; done"'
@@ -42,7 +42,7 @@ def test_a_terminal_is_typed_in_reloaded_and_saved_as_text(open_lab: OpenLab, de
     expect(screen).to_contain_text("alive")
 
     lab.reload()
-    expect(rows(lab, 1)).to_contain_text("alive", timeout=10_000)
+    expect(rows(lab, 1)).to_contain_text("alive")
     lab.output(1).locator(".xterm").click()
     # Lab took none of the keys as commands: there are as many cells as before
     keys.type("bbaadd\n")

@@ -131,6 +131,16 @@ def test_files_of_ours_are_seen_in_the_place_of_the_images_and_are_in_no_layer(
     assert b"images" not in seen and b"localhost" in seen
 
 
+@pytest.mark.parametrize("target", ["usr/elsewhere", "/usr/elsewhere"])
+def test_nor_are_they_where_an_image_has_its_settings_elsewhere(
+    target: str, machine: Machine, tmp_path: Path
+) -> None:
+    dockerfile = f"FROM box\nRUN mv /etc /usr/elsewhere && ln -s {target} /etc\nRUN echo x > /etc/y; cat /etc/hosts\n"
+    machine.build(dockerfile, "elsewhere", tmp_path)
+    with tarfile.open(fileobj=io.BytesIO(layers(machine, "elsewhere")[-1])) as archive:
+        assert [each.name for each in archive if each.isfile()] == ["usr/elsewhere/y"]
+
+
 def test_variables_of_an_image_are_not_the_loaders_and_ours_are_in_no_image(machine: Machine, tmp_path: Path) -> None:
     machine.build("FROM box\nENV LD_PRELOAD=/evil.so FAKECHROOT_BASE=/ LD_AUDIT=/evil.so KEPT=yes\n", "told", tmp_path)
     said = machine.run("sh", "-c", "env; ls -d /etc/group", image="told").stdout

@@ -32,7 +32,7 @@
       if (stream.sol()) {
         if (state.first) {
           state.first = false;
-          if (stream.match(/^\s*%%\w+.*/)) return 'meta';
+          if (stream.match(/^\s*%%\w+.*/)) return 'operator';
         }
         if (!state.continued) { state.bodies.push(...state.named); state.named = []; }
         if (state.bodies.length) {
@@ -40,7 +40,7 @@
           const line = body.strips ? stream.string.replace(/^\t+/, '') : stream.string;
           if (line === body.name) { state.bodies.shift(); stream.skipToEnd(); state.fresh = !state.bodies.length; return 'labelName'; }
         } else {
-          if (stream.match(/^\s*#.*/)) return /^\s*#\s*(syntax|escape|check)\s*=/i.test(stream.string) ? 'meta' : 'comment';
+          if (stream.match(/^\s*#.*/)) return /^\s*#\s*(syntax|escape|check)\s*=/i.test(stream.string) ? 'operator' : 'comment';
           if (!state.continued) { state.fresh = true; state.instruction = ''; }
           state.continued = false;
         }

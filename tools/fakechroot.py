@@ -41,8 +41,12 @@ def main() -> None:
 
 def fetched(directory: Path) -> str:
     """Fetch and unpack it; "", or what went wrong."""
+    download = ("apt-get", "download", "-q", *PACKAGES)
     try:
-        subprocess.run(("apt-get", "download", "-q", *PACKAGES), cwd=directory, capture_output=True, check=True)
+        if subprocess.run(download, cwd=directory, capture_output=True).returncode:
+            # apt has no lists yet, or old ones: those of packages that are there no more.
+            subprocess.run(("apt-get", "update", "-q"), capture_output=True)
+            subprocess.run(download, cwd=directory, capture_output=True, check=True)
         for each in directory.glob("*.deb"):
             subprocess.run(("dpkg", "-x", each, directory / "root"), capture_output=True, check=True)
     except OSError as error:

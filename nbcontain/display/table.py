@@ -77,10 +77,10 @@ class Table:
         cells = [[column.title.upper() for column in columns], *self._shown()]
         drawn = _drawn(columns, cells)
         footer = [self.footer] if self.footer else []
-        if self.below and any(_width(line) > width for line in drawn):
-            drawn = _with_some_below(columns, cells, len(columns) - self.below, width)
-        if self.below and footer:
+        if self.below:
             footer = _wrapped(self.footer, width)
+            if any(_width(line) > width for line in drawn):
+                drawn = _with_some_below(columns, cells, len(columns) - self.below, width)
         head = [f"{self.title}:", ""] if self.title else []
         return "\n".join([*head, *drawn, *footer])
 
@@ -162,7 +162,7 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
 
     room = max(width, len(indent) + _NARROWEST)
     return textwrap.wrap(
-        text, room, subsequent_indent=indent, expand_tabs=False, replace_whitespace=False, drop_whitespace=True,
+        text, room, subsequent_indent=indent, expand_tabs=False, replace_whitespace=False,
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
 

@@ -71,10 +71,12 @@ class Place:
             made_at = os.fsdecode(files.read(f"{os.path.dirname(self.root)}/{ROOTED}", 4096))
         except FileNotFoundError:
             made_at = ""
-        if made_at != self.root or not fakechroot.may_be_base(self.root):
+        why = ""
+        if made_at != self.root:
             why = f"its links were made for {made_at}" if made_at else "its links are those of its image"
-            if made_at == self.root:
-                why = "the loader's lists of paths can hold no such path"
+        elif not fakechroot.may_be_base(self.root):
+            why = "the loader's lists of paths can hold no such path"
+        if why:
             raise SetupFailed(f"{self.root} cannot be a root for a library that is preloaded", why=why)
 
 

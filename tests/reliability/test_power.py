@@ -12,9 +12,9 @@ import pytest
 
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
+from nbcontain.linux import boot
 from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.store import settling
 from nbcontain.store.check import Finding
 from reliability import deeds, faults, power
 from reliability.faults import Step
@@ -101,7 +101,7 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
     def looking() -> str:
         bad = []
         # The machine has been started again.
-        settling.boot_id = lambda: "another boot"
+        boot.boot_id = lambda: "another boot"
         for number, (word, tree) in enumerate(chosen):
             # Each at a place of its own: what is still being written out for the one before finds nothing of this one.
             at = root.with_name(f"power-{number}")

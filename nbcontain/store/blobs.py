@@ -170,7 +170,7 @@ class BlobWriter:
         if self._is_later:
             if not target.exists():
                 files.publish(self.path, target, durable=False)
-                self._write_back.add(target)
+                self._write_back.published()
         elif not target.exists():
             os.fchmod(self._fd, SYNCED_MODE)
             files.sync_file(self._fd)

@@ -70,7 +70,7 @@ def collect(
             return Collected()
         actives, freed = _sweep_actives(store, containers())
         dropped = store.images.drop_dangling() if dangling else 0
-        store.write_back.catch_up()
+        store.write_back.settle()
         marks = _Marks(set(), set())
         for _, image in store.images.list():
             marks.blobs |= {image.digest, image.id}

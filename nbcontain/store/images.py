@@ -339,11 +339,11 @@ class Images:
             after = change(list(before))
             if after != before:
                 data = codec.dump_index(Index(tuple(after)))
-                is_later = not removes and self._write_back.is_behind()
+                is_later = not removes and self._write_back.has_begun
                 files.replace(self._layout.index, data, 0o644, durable=not is_later)
                 self._state = Listed(data, list(after))
                 if is_later:
-                    self._write_back.add_index()
+                    self._write_back.published()
                 elif removes:
                     self._write_back.lose(lambda old: without_names(old, before, after))
             return after

@@ -80,7 +80,7 @@ class Partial:
         files.make_directory(target.parent, durable=not self._is_later)
         if self._is_later:
             files.publish(self.path, target, durable=False)
-            self._write_back.add(target)
+            self._write_back.published()
             return
         files.sync_file(self._fd)
         files.publish(self.path, target)

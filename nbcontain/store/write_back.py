@@ -1,29 +1,28 @@
 """Blobs and the list of images on their way to the disk: there for everybody at once, on the disk a moment later.
 
 Nobody waits for the disk where it is this machine's own: a thread syncs what was published, blobs first, then
-index.json. What has been synced is marked by its mode, which says that nobody may write to it. In the boot in which
-it was published, all of it holds, as memory does not forget. For the next one there is the *record*, on the disk
+index.json. A blob that has been synced is marked by its mode, which says that nobody may write to it. In the boot in
+which it was published, all of it holds, as memory does not forget. For the next one there is the *record*, on the disk
 before anything is published unsynced: in which boot that was, and the last index.json of which every blob had been
 synced. Whoever opens the store in another boot goes by it first (`recovery`): a blob without a mark is there only if
 its bytes are those of its name, and a name whose image did not come through is what it was in that index.
 
-So a power cut takes back at most the last moments, as if they had not been. Four rules make that so:
+So a power cut takes back at most the last moments, as if they had not been. Three rules make that so:
 
 - A mark is set on the very inode that was synced, by its descriptor.
-- The record's index is replaced only by one of which all was synced before, and loses what is removed at once: a name
-  that was taken away stays so.
-- What that index names is not collected: gc first has it catch up.
+- The record's index is replaced only by one that is on the disk with all its blobs, and loses at once what is removed:
+  a name that was taken away stays so. What it names is not collected: gc first has it catch up.
 - The record stays for the whole boot, so that nobody has to ask whether it still is there.
 
 On file systems of a network, where a write may fail as late as it is synced, and where no boot has a name, everything
-is synced before it has its name, as it is once a sync has failed.
+is synced before it has its name; also by a process one of whose syncs has failed.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -39,9 +38,10 @@ OF_THIS_MACHINE = frozenset({
 SYNCED_MODE = 0o444
 """A blob's, once it is on the disk; before, its owner may write to it."""
 _TOGETHER_S = 1.0
-"""So long after the first, what is published meanwhile is synced with it."""
+"""So long after the first, what is published meanwhile is synced with it; and who publishes it does not wait for what
+the disk is busy with."""
 _AT_ONCE = 32
-"""So many are open at the same time."""
+"""So many blobs are open at the same time."""
 _LIMIT = 65 << 20
 
 
@@ -51,15 +51,17 @@ class WriteBack:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._lock = threading.Lock()
-        self._waiting: dict[Path, None] = {}
-        self._is_index_waiting = False
+        self.is_waiting = False
+        """Whether this process published what it has not begun to sync."""
         self._writer: threading.Thread | None = None
         self._is_closing = threading.Event()
-        self._begun: bool | None = None
-        self._failure: BaseException | None = None
+        self.has_begun = False
+        """Whether this process publishes what is not synced yet, and says so by `published`."""
+        self._is_decided = False
+        self._failure: Exception | None = None
 
     def begin(self) -> bool:
-        """Whether what is published from here on may be synced later, by `add`; else it is synced before.
+        """Decide, once for the process, whether it may publish what is not synced yet; see `has_begun`.
 
         The caller does not hold the lock of index.json. Raises DiskFailed once after what waited could not be synced.
         """
@@ -70,36 +72,18 @@ class WriteBack:
                 why=f"what was stored before could not be written out: {getattr(failure, 'why', '') or failure}",
                 hint="nbcontain system check --full",
             ) from failure
-        if self._begun is None:
-            self._begun = self._is_recorded()
-        return self._begun
+        if not self._is_decided:
+            self.has_begun = self._is_recorded()
+            self._is_decided = True
+        return self.has_begun
 
-    def _is_recorded(self) -> bool:
-        this = boot.boot_id()
-        if not this or not _is_of_this_machine(self._layout.root):
-            return False
-        with files.lock(self._layout.index_lock, exclusive=True):
-            if recorded_boot(self._layout) != this:
-                self._record(self._index())
-        self._add_unmarked()
-        return True
-
-    def add(self, path: Path) -> None:
-        """This blob has its name, and is not synced."""
+    def published(self) -> None:
+        """A blob, or index.json, has its name, and is not synced."""
         with self._lock:
-            self._waiting[path] = None
-            self._wake()
-
-    def is_behind(self) -> bool:
-        """Whether something waits, or is being synced, that this process published."""
-        with self._lock:
-            return self._writer is not None
-
-    def add_index(self) -> None:
-        """index.json was replaced, and is not synced."""
-        with self._lock:
-            self._is_index_waiting = True
-            self._wake()
+            self.is_waiting = True
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._run, name="nbcontain write-back", daemon=True)
+                self._writer.start()
 
     def lose(self, without: Callable[[bytes], bytes]) -> None:
         """Have the record's index lose what index.json has lost. The caller holds the lock of index.json."""
@@ -108,43 +92,53 @@ class WriteBack:
             self._record(new)
 
     def settle(self) -> None:
-        """Sync what waits in this process. Raises DiskFailed, DiskFull."""
-        with self._lock:
-            waiting, self._waiting = list(self._waiting), {}
-            is_index_waiting, self._is_index_waiting = self._is_index_waiting, False
-        self._sync(waiting)
-        if is_index_waiting:
-            self._sync_index()
+        """Sync all that is not marked, whoever published it, and have the record say so. Raises DiskFailed, DiskFull.
 
-    def catch_up(self) -> None:
-        """Sync all that is not marked, whoever published it, and have the record name what is here now.
-
-        The caller holds the store's lock alone. Raises DiskFailed, DiskFull.
+        The caller does not hold the lock of index.json.
         """
-        old = recorded_index(self._layout)
-        if old is None:
+        with self._lock:
+            self.is_waiting = False
+        if recorded_index(self._layout) is None:
             return
-        with files.lock(self._layout.index_lock, exclusive=True):
-            new = self._index()
-            if new != old:
-                self._sync(unmarked(self._layout))
-                self._sync_index()
-                self._record(new)
+        while True:
+            # All that it names has been published before it.
+            index = self._index()
+            self._sync(unmarked(self._layout))
+            with files.lock(self._layout.index_lock, exclusive=True):
+                if self._index() == index:
+                    if recorded_index(self._layout) != index:
+                        self._sync_index()
+                        self._record(index)
+                    return
 
     def close(self) -> None:
         """Nothing is synced from here on, until more is published; waits for what is being synced.
 
-        What still waited has no mark: the kernel writes it out when it likes.
+        What still waited has no mark: the kernel writes it out when it likes, and the next process that publishes
+        something marks it.
         """
         self._is_closing.set()
         with self._lock:
-            self._waiting, self._is_index_waiting = {}, False
+            self.is_waiting = False
             writer = self._writer
         if writer is not None:
             writer.join()
         self._is_closing.clear()
 
     # --- syncing ---
+
+    def _is_recorded(self) -> bool:
+        """Whether the record is there, and on the disk: it is made if it can be."""
+        this = boot.boot_id()
+        if not this or not _is_of_this_machine(self._layout.root):
+            return False
+        with files.lock(self._layout.index_lock, exclusive=True):
+            if recorded_boot(self._layout) != this:
+                self._record(self._index())
+        return True
+
+    def _record(self, index: bytes) -> None:
+        files.replace(self._layout.unsettled, boot.boot_id().encode() + b"\n" + index)
 
     def _index(self) -> bytes:
         """What index.json says now; nothing where there is none."""
@@ -153,52 +147,41 @@ class WriteBack:
         except FileNotFoundError:
             return b""
 
-    def _record(self, index: bytes) -> None:
-        files.replace(self._layout.unsettled, boot.boot_id().encode() + b"\n" + index)
-
-    def _add_unmarked(self) -> None:
-        """What a process left that ended before it had synced it."""
-        for path in unmarked(self._layout):
-            self.add(path)
-
-    def _wake(self) -> None:
-        if self._writer is None:
-            self._writer = threading.Thread(target=self._run, name="nbcontain write-back", daemon=True)
-            self._writer.start()
-
     def _run(self) -> None:
         while True:
             self._is_closing.wait(_TOGETHER_S)
             with self._lock:
-                if not self._waiting and not self._is_index_waiting:
+                if not self.is_waiting:
                     self._writer = None
                     return
             try:
                 self.settle()
             except (OSError, StoreError) as error:
                 # To try again would succeed, and say nothing: the kernel tells of a failed write once (fsync(2)).
-                self._failure, self._begun = error, False
+                self._failure, self.has_begun = error, False
 
-    def _sync(self, paths: Iterable[Path]) -> None:
+    def _sync(self, paths: Sequence[Path]) -> None:
         """Sync these blobs and their names, and mark them."""
-        paths = list(paths)
         with files.disk(self._layout.root):
             for first in range(0, len(paths), _AT_ONCE):
-                with ExitStack() as opened:
-                    fds = []
-                    for path in paths[first : first + _AT_ONCE]:
-                        # What gc was quicker with is no longer to be synced.
-                        with suppress(FileNotFoundError):
-                            fds.append(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
-                            opened.callback(os.close, fds[-1])
-                    for fd in fds:
-                        files.begin_writing_out(fd, 0, 0)
-                    for fd in fds:
-                        files.sync_file(fd)
-                        os.fchmod(fd, SYNCED_MODE)
+                self._sync_some(paths[first : first + _AT_ONCE])
             for directory in dict.fromkeys(path.parent for path in paths):
                 files.sync_directory(directory)
                 files.sync_directory(directory.parent)
+
+    def _sync_some(self, paths: Sequence[Path]) -> None:
+        with ExitStack() as opened:
+            fds = []
+            for path in paths:
+                # What gc was quicker with is no longer to be synced.
+                with suppress(FileNotFoundError):
+                    fds.append(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+                    opened.callback(os.close, fds[-1])
+            for fd in fds:
+                files.begin_writing_out(fd, 0, 0)
+            for fd in fds:
+                files.sync_file(fd)
+                os.fchmod(fd, SYNCED_MODE)
 
     def _sync_index(self) -> None:
         with files.disk(self._layout.oci):

@@ -110,7 +110,7 @@ def test_a_name_that_moved_to_what_did_not_come_through_is_where_it_was(
     kept = add_image(store, "kept", name="kept")
     lost(store, layer(new))
     after = restarted(store, monkeypatch)
-    assert {name: image for name, image in after.images.list()} == {
+    assert dict(after.images.list()) == {
         HELLO: old, Reference.parse("kept"): kept,
     }  # fmt: skip
     assert findings(after) == []
@@ -127,6 +127,53 @@ def test_a_list_of_images_that_did_not_come_through_is_the_last_that_was_synced(
     store.layout.index.write_bytes(bytes_left)
     after = restarted(store, monkeypatch)
     assert after.images.list() == [(HELLO, old)]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_list_that_did_not_come_through_costs_no_more_than_what_was_not_settled(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the one before was settled by a process that stored nothing but a name."""
+    image = add_image(store, "x")
+    store.write_back.settle()
+    store.images.tag(image, Reference.parse("again"))
+    store.write_back.settle()
+    add_image(store, "late", name="late")
+    store.layout.index.write_bytes(b"")
+    after = restarted(store, monkeypatch)
+    assert after.images.list() == [(HELLO, image), (Reference.parse("again"), image)]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_what_others_have_not_synced_yet_is_synced_before_it_counts_as_settled(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Store.open(store.layout.root, userxattr=True)
+    image = add_image(other, "x")
+    store.blobs.put([b"mine"], "")
+    store.write_back.settle()
+    assert all(is_marked(store, each) for each in (image.id, image.digest, layer(image)))
+    store.layout.index.write_bytes(b"")
+    assert restarted(store, monkeypatch).images.list() == [(HELLO, image)]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_what_is_removed_while_it_is_being_synced_does_not_come_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_image(store, "x")
+    kept = add_image(store, "kept", name="kept")
+    sync = files.sync_file
+
+    def meanwhile(fd: int) -> None:
+        sync(fd)
+        monkeypatch.setattr(files, "sync_file", sync)
+        Store.open(store.layout.root).images.remove(HELLO)
+
+    monkeypatch.setattr(files, "sync_file", meanwhile)
+    store.write_back.settle()
+    store.layout.index.write_bytes(b"")
+    assert restarted(store, monkeypatch).images.list() == [(Reference.parse("kept"), kept)]
 
 
 @pytest.mark.usefixtures("unhurried")

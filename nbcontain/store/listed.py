@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 
 from nbcontain.errors import BadReference
 from nbcontain.oci import codec
+from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import REF_NAME, Descriptor, Index
 from nbcontain.oci.reference import Reference
 
@@ -57,6 +58,18 @@ def _reference(text: str) -> Reference | None:
     except BadReference:
         # Another program's entry: the image is one, its name is none of ours.
         return None
+
+
+def names_more(index: bytes, other: bytes) -> bool:
+    """Whether an index.json names something that the other one does not. Pure."""
+    if index == other:
+        return False
+    known = {_key(entry) for entry in codec.parse_index(other).manifests}
+    return any(_key(entry) not in known for entry in codec.parse_index(index).manifests)
+
+
+def _key(entry: Descriptor) -> tuple[Digest, str | None]:
+    return entry.digest, entry.annotations.get(REF_NAME)
 
 
 def without_names(index: bytes, before: Iterable[Descriptor], after: Collection[Descriptor]) -> bytes:

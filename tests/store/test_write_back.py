@@ -105,7 +105,7 @@ def test_a_name_that_moved_to_what_did_not_come_through_is_where_it_was(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = add_image(store, "old")
-    gc.collect(store, list)
+    store.write_back.settle()
     new = add_image(store, "new")
     kept = add_image(store, "kept", name="kept")
     lost(store, layer(new))
@@ -122,7 +122,7 @@ def test_a_list_of_images_that_did_not_come_through_is_the_last_that_was_synced(
     store: Store, monkeypatch: pytest.MonkeyPatch, bytes_left: bytes
 ) -> None:
     old = add_image(store, "old")
-    gc.collect(store, list)
+    store.write_back.settle()
     add_image(store, "new", name="new")
     store.layout.index.write_bytes(bytes_left)
     after = restarted(store, monkeypatch)
@@ -181,7 +181,7 @@ def test_what_was_removed_does_not_come_back(store: Store, monkeypatch: pytest.M
     """Neither by its own name, nor as what that name stood for before."""
     add_image(store, "one", name="one")
     add_image(store, "first", name="two")
-    gc.collect(store, list)
+    store.write_back.settle()
     add_image(store, "second", name="two")
     for name in ("one", "two"):
         store.images.remove(Reference.parse(name))
@@ -195,7 +195,7 @@ def test_what_a_power_cut_would_bring_back_is_not_collected_before_what_took_its
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_image(store, "old")
-    gc.collect(store, list)
+    store.write_back.settle()
     new = add_image(store, "new")
     gc.collect(store, list)
     assert all(is_marked(store, each) for each in (new.id, new.digest, layer(new)))
@@ -216,7 +216,7 @@ def test_an_index_that_did_not_come_through_as_a_whole_is_what_it_was(
 
     first = index_of(add_image(store, "a", name=None), add_image(store, "b", name=None))
     store.images.put_index(first, HELLO)
-    gc.collect(store, list)
+    store.write_back.settle()
     late = add_image(store, "d", name=None)
     store.images.put_index(index_of(add_image(store, "c", name=None), late), HELLO)
     lost(store, layer(late))

@@ -86,9 +86,9 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
         with Engine(root) as engine:
             deeds.DEEDS[name](engine, inputs)
             # What the background does a moment later.
+            engine.store.write_back.settle()
             with engine.store.shared():
                 engine.store.snapshots.settle()
-            engine.store.write_back.settle()
         record.write_bytes(pickle.dumps(disk.steps))
 
     done = deeds.elsewhere(recording)

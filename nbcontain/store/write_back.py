@@ -165,9 +165,11 @@ class WriteBack:
         with files.disk(self._layout.root):
             for first in range(0, len(paths), _AT_ONCE):
                 self._sync_some(paths[first : first + _AT_ONCE])
-            for directory in dict.fromkeys(path.parent for path in paths):
-                files.sync_directory(directory)
-                files.sync_directory(directory.parent)
+            # Where they are and where they come from: a rename is a change of both.
+            places = dict.fromkeys(path.parent for path in paths)
+            for directory in (*places, *((self._layout.blobs, self._layout.tmp, self._layout.ingest) if paths else ())):
+                with suppress(FileNotFoundError):
+                    files.sync_directory(directory)
 
     def _sync_some(self, paths: Sequence[Path]) -> None:
         with ExitStack() as opened:

@@ -41,8 +41,8 @@ _END = 1 << 56
 _IS_ARM = os.uname().machine == "aarch64"
 _SYS_SETSID, _SYS_EXECVE = (157, 221) if _IS_ARM else (112, 59)
 _CODE = bytes.fromhex(
-    # mov x9, x0; ldr x0, [x9]; mov x1, #0; mov x2, #0; mov x3, #0; mov x4, #0; mov x8, #220; svc #0; cbz x0, CHILD; ret;
-    # CHILD: mov x10, x9; NEXT: add x10, x10, #32; ldp x8, x0, [x10]; ldp x1, x2, [x10, #16]; svc #0;
+    # mov x9, x0; ldr x0, [x9]; mov x1, #0; mov x2, #0; mov x3, #0; mov x4, #0; mov x8, #220; svc #0; cbz x0, CHILD;
+    # ret; CHILD: mov x10, x9; NEXT: add x10, x10, #32; ldp x8, x0, [x10]; ldp x1, x2, [x10, #16]; svc #0;
     # tbz x0, #63, NEXT; sub x10, x10, x9; stp x0, x10, [x9]; ldr x0, [x9, #16]; mov x1, x9; mov x2, #16; mov x8, #64;
     # svc #0; mov x0, #1; mov x8, #94; svc #0; udf #0
     "e90300aa 200140f9 010080d2 020080d2 030080d2 040080d2 881b80d2 010000d4 400000b4 c0035fd6 ea0309aa 4a810091"
@@ -54,9 +54,9 @@ _CODE = bytes.fromhex(
     # mov rdi, [rbx + 8]; mov rsi, [rbx + 16]; mov rdx, [rbx + 24]; syscall; test rax, rax; jns NEXT; mov [r12], rax;
     # sub rbx, r12; mov [r12 + 8], rbx; mov rdi, [r12 + 16]; mov rsi, r12; mov edx, 16; mov eax, 1; syscall;
     # mov edi, 1; mov eax, 231; syscall; ud2
-    "53 4889fb 488b3b 31f6 31d2 4531d2 4531c0 b838000000 0f05 4885c0 7402 5b c3 4989dc 4883c320 488b03 488b7b08 488b7310"
-    " 488b5318 0f05 4885c0 79e6 49890424 4c29e3 49895c2408 498b7c2410 4c89e6 ba10000000 b801000000 0f05 bf01000000"
-    " b8e7000000 0f05 0f0b"
+    "53 4889fb 488b3b 31f6 31d2 4531d2 4531c0 b838000000 0f05 4885c0 7402 5b c3 4989dc 4883c320 488b03 488b7b08"
+    " 488b7310 488b5318 0f05 4885c0 79e6 49890424 4c29e3 49895c2408 498b7c2410 4c89e6 ba10000000 b801000000 0f05"
+    " bf01000000 b8e7000000 0f05 0f0b"
 )  # fmt: skip
 """clone(FLAGS); its child does all calls of a table, and where one does not succeed it writes what that gave, and where
 it is in the table, to FD, and ends. The table begins with FLAGS, a word of no meaning, FD and another such word."""

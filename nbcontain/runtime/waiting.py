@@ -94,7 +94,10 @@ def _wait(pidfd: int, flags: int, seccomp: bytes, like: Message, channel: Channe
         return
     confine.enter_groups(fds[3:])
     body = program(message, seccomp)
-    stage.enter(pidfd, flags, lambda: _inside(body, message, is_bound=is_bound) if is_quick else body, (fds[0], fds[1], fds[2]), channel)
+    stdio = fds[0], fds[1], fds[2]
+    stage.enter(
+        pidfd, flags, lambda: _inside(body, message, is_bound=is_bound) if is_quick else body, stdio, channel
+    )
 
 
 def take_score(process: Process) -> None:

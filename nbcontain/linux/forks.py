@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 
-from nbcontain.linux import syscalls
+from nbcontain.linux import little_programs, syscalls
 from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -40,28 +40,9 @@ _END = 1 << 56
 """No memory of a process is beyond that."""
 _IS_ARM = os.uname().machine == "aarch64"
 _SYS_SETSID, _SYS_EXECVE = (157, 221) if _IS_ARM else (112, 59)
-_CODE = bytes.fromhex(
-    # mov x9, x0; ldr x0, [x9]; mov x1, #0; mov x2, #0; mov x3, #0; mov x4, #0; mov x8, #220; svc #0; cbz x0, CHILD;
-    # ret; CHILD: mov x10, x9; NEXT: add x10, x10, #32; ldp x8, x0, [x10]; ldp x1, x2, [x10, #16]; svc #0;
-    # tbz x0, #63, NEXT; sub x10, x10, x9; stp x0, x10, [x9]; ldr x0, [x9, #16]; mov x1, x9; mov x2, #16; mov x8, #64;
-    # svc #0; mov x0, #1; mov x8, #94; svc #0; udf #0
-    "e90300aa 200140f9 010080d2 020080d2 030080d2 040080d2 881b80d2 010000d4 400000b4 c0035fd6 ea0309aa 4a810091"
-    " 480140a9 410941a9 010000d4 80ffffb6 4a0109cb 202900a9 200940f9 e10309aa 020280d2 080880d2 010000d4 200080d2"
-    " c80b80d2 010000d4 00000000"
-    if _IS_ARM else
-    # push rbx; mov rbx, rdi; mov rdi, [rbx]; xor esi, esi; xor edx, edx; xor r10d, r10d; xor r8d, r8d; mov eax, 56;
-    # syscall; test rax, rax; je CHILD; pop rbx; ret; CHILD: mov r12, rbx; NEXT: add rbx, 32; mov rax, [rbx];
-    # mov rdi, [rbx + 8]; mov rsi, [rbx + 16]; mov rdx, [rbx + 24]; syscall; test rax, rax; jns NEXT; mov [r12], rax;
-    # sub rbx, r12; mov [r12 + 8], rbx; mov rdi, [r12 + 16]; mov rsi, r12; mov edx, 16; mov eax, 1; syscall;
-    # mov edi, 1; mov eax, 231; syscall; ud2
-    "53 4889fb 488b3b 31f6 31d2 4531d2 4531c0 b838000000 0f05 4885c0 7402 5b c3 4989dc 4883c320 488b03 488b7b08"
-    " 488b7310 488b5318 0f05 4885c0 79e6 49890424 4c29e3 49895c2408 498b7c2410 4c89e6 ba10000000 b801000000 0f05"
-    " bf01000000 b8e7000000 0f05 0f0b"
-)  # fmt: skip
-"""clone(FLAGS); its child does all calls of a table, and where one does not succeed it writes what that gave, and where
-it is in the table, to FD, and ends. The table begins with FLAGS, a word of no meaning, FD and another such word."""
+_CODE = little_programs.CALLS.get(os.uname().machine, b"")
 _WORDS = 4
-"""So many are the head of the table, and each call: its number and its arguments."""
+"""So many are the head of the code's table, and each call: its number and its arguments."""
 
 
 def fork(flags: int = 0) -> int:
@@ -80,6 +61,8 @@ def has_heirs() -> bool:
 
 def is_possible() -> bool:
     """Whether this process may make code of its own, as `Calls` does: some machines let nobody do that."""
+    if not _CODE:
+        return False
     page = os.sysconf("SC_PAGESIZE")
     start = _mmap(None, page, _READ_WRITE, _PRIVATE, -1, 0)
     if start == _FAILED:

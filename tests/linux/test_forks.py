@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 from pathlib import Path
 
 import pytest
 
-from nbcontain.linux import forks
+from nbcontain.linux import forks, syscalls
 from reliability.deeds import with_one_thread
+
+READ = {"x86_64": 0, "aarch64": 63}
+PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
 
 
 def ended(pid: int) -> int:
@@ -39,6 +43,29 @@ def test_a_child_becomes_a_program_that_gets_every_word_and_leads_a_session(tmp_
 @with_one_thread
 def test_a_child_with_no_words_and_no_environment_becomes_its_program() -> None:
     assert outcome(forks.Calls(forks.execute("/bin/true", ["true"], {}))) == (0, None)
+
+
+@with_one_thread
+def test_a_child_has_nothing_of_its_parents_memory_but_its_calls() -> None:
+    reading, writing = os.pipe()
+    waits: forks.Call = READ[platform.machine()], (reading, bytes(8), 1)
+    child = forks.Calls(waits, forks.execute("/bin/true", ["true"], {"A": "only this"})).fork()
+    maps = Path(f"/proc/{child.pid}/maps").read_text(encoding="ascii").splitlines()
+    places = [[int(each, 16) for each in line.split()[0].split("-")] for line in maps]
+    assert sum(end - start for start, end in places) <= 4 * os.sysconf("SC_PAGESIZE")
+    os.write(writing, b".")
+    assert child.failure() is None
+    assert ended(child.pid) == 0
+
+
+@with_one_thread
+def test_nothing_of_this_kind_is_forked_where_nobody_may_make_code() -> None:
+    assert forks.is_possible()
+    try:
+        syscalls.prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN)
+    except OSError:
+        return  # Linux 6.3
+    assert not forks.is_possible()
 
 
 @with_one_thread

@@ -1,8 +1,8 @@
-"""A process that does a few calls of the kernel, the last of them execve(2), and never comes back to Python.
+"""A process that does a few calls of the kernel, the last of them execve(2), and has no memory but what these need.
 
-After a fork each page is copied that either of both writes to, and Python writes to what it merely looks at: some 300
-pages from fork to execve, which are as many faults. So all that the child hands to the kernel is made ready before it
-is forked, and the little that is left to be done by it touches a tenth of that.
+To fork an interpreter takes the kernel half a millisecond and more, each page that its child only looks at is copied,
+and execve(2) takes as long again to take it apart. So all that the child hands to the kernel is laid out beforehand in
+memory of its own, with the machine code that does the calls, and it gets nothing else of its parent's (madvise(2)).
 """
 
 from __future__ import annotations
@@ -12,21 +12,37 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 
-from nbcontain.linux import syscalls
+from nbcontain.linux import little_programs, syscalls
+from nbcontain.values import dataclass
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
 if TYPE_CHECKING:
-    from typing import Any
-
-    Call = tuple[Any, tuple[Any, ...]]
+    Argument = int | bytes | tuple["Argument", ...]
+    """A number, or what is pointed to: bytes, or several arguments, one after the other."""
+    Call = tuple[int, tuple[Argument, ...]]
+    """The number of a call of the kernel, and up to three arguments."""
 
 # Unlike CDLL it keeps Python's lock: nobody has to look afterwards for threads, of which the child has but one.
 _libc = ctypes.PyDLL(None, use_errno=True)
-_setsid, _execve, _syscall = _libc.setsid, _libc.execve, _libc.syscall
-_setsid.argtypes = ()
+_mmap, _mprotect, _madvise, _munmap, _syscall = _libc.mmap, _libc.mprotect, _libc.madvise, _libc.munmap, _libc.syscall
+_word, _int, _pointer = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
+_mmap.argtypes, _mmap.restype = (_pointer, _word, _int, _int, _int, ctypes.c_long), _word
+_mprotect.argtypes = _madvise.argtypes = (_pointer, _word, _int)
+_munmap.argtypes = (_pointer, _word)
 _syscall.restype = ctypes.c_long
+_pthread_self = _libc.pthread_self
+_pthread_self.restype = _word
 _SIGCHLD, _CLONE_PARENT = 17, 0x8000
 _PR_GET_CHILD_SUBREAPER = 37
+_READ_WRITE, _READ_EXECUTE, _PRIVATE, _FAILED = 3, 5, 0x22, (1 << 64) - 1
+_DONT_FORK, _DO_FORK = 10, 11
+_END = 1 << 56
+"""No memory of a process is beyond that."""
+_IS_ARM = os.uname().machine == "aarch64"
+_SYS_SETSID, _SYS_EXECVE = (157, 221) if _IS_ARM else (112, 59)
+_CODE = little_programs.CALLS.get(os.uname().machine, b"")
+_WORDS = 4
+"""So many are the head of the code's table, and each call: its number and its arguments."""
 
 
 def fork(flags: int = 0) -> int:
@@ -43,70 +59,151 @@ def has_heirs() -> bool:
     return bool(_libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(ctypes.c_int()), None, None, None) == 0)
 
 
+def is_possible() -> bool:
+    """Whether this process may make code of its own, as `Calls` does: some machines let nobody do that."""
+    if not _CODE:
+        return False
+    page = os.sysconf("SC_PAGESIZE")
+    start = _mmap(None, page, _READ_WRITE, _PRIVATE, -1, 0)
+    if start == _FAILED:
+        return False
+    is_allowed = bool(_mprotect(start, page, _READ_EXECUTE) == 0)
+    _munmap(start, page)
+    return is_allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What kept a child from becoming its program."""
+
+    errno: int
+    is_last: bool
+    """Whether it is the last call that did not succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One that does its calls by itself."""
+
+    pid: int
+    told: int
+    count: int
+
+    def failure(self) -> Failure | None:
+        """Wait until it has executed its program, or has ended. To be asked once."""
+        try:
+            told = os.read(self.told, 16)
+        finally:
+            os.close(self.told)
+        if len(told) < 16:
+            return None
+        given, place = struct.unpack("qq", told)
+        return Failure(-given, place == self.count * _WORDS * 8)
+
+
 class Calls:
-    """What a child does, in this order. Only for a process with one thread."""
+    """What a child does, in this order; the last one executes a program. Only for a process with one thread."""
 
     def __init__(self, *calls: Call) -> None:
         self._calls = calls
-        self._failed = -1
-        self.errno = 0
-        """Of the call that did not succeed, in the child."""
+        self._size = len(_laid_out(0, calls, 0, 0)[0])
 
-    def fork(self, *, beside: bool = False) -> int:
-        """A child, or `beside` this process another one of its parent; gives its pid. In the child, where a call does
-        not succeed, 0. Raises OSError."""
-        pid = fork(_CLONE_PARENT if beside else 0)
-        if pid == 0:
-            for number, (function, arguments) in enumerate(self._calls):
-                if function(*arguments) < 0:
-                    self.errno, self._failed = ctypes.get_errno(), number
-                    break
-        return pid
+    def fork(self, *, beside: bool = False) -> Child:
+        """A child, or `beside` this process another one of its parent. Raises OSError.
 
-    def is_last(self) -> bool:
-        """Whether it is the last one that did not succeed."""
-        return self._failed == len(self._calls) - 1
+        It is the last child of this process's: no other one would have anything of its memory.
+        """
+        told, telling = os.pipe2(os.O_CLOEXEC)
+        try:
+            flags = _SIGCHLD | (_CLONE_PARENT if beside else 0)
+            page = os.sysconf("SC_PAGESIZE")
+            size = page + -(-self._size // page) * page
+            start = _mmap(None, size, _READ_WRITE, _PRIVATE, -1, 0)
+            if start == _FAILED:
+                raise _error()
+            data, table = _laid_out(start + page, self._calls, flags, telling)
+            ctypes.memmove(start, _CODE, len(_CODE))
+            ctypes.memmove(start + page, bytes(data), len(data))
+            if _mprotect(start, page, _READ_EXECUTE):
+                raise _error()
+            _keep_but(start, start + size)
+            pid: int = ctypes.PYFUNCTYPE(ctypes.c_long, _pointer)(start)(table)
+            if pid < 0:
+                raise OSError(-pid, os.strerror(-pid))
+        except BaseException:
+            os.close(told)
+            raise
+        finally:
+            os.close(telling)
+        return Child(pid, told, len(self._calls))
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def _laid_out(start: int, calls: Sequence[Call], flags: int, telling: int) -> tuple[bytearray, int]:
+    """The memory from `start` on that has all of these calls in it, and where their table is."""
+    data = bytearray()
+
+    def placed(argument: Argument) -> int:
+        if isinstance(argument, int):
+            return argument
+        if isinstance(argument, tuple):
+            argument = struct.pack(f"{len(argument)}Q", *[placed(each) for each in argument])
+        place = start + len(data)
+        data.extend(argument + bytes(-len(argument) % 8))
+        return place
+
+    table: list[Argument] = [flags, 0, telling, 0]
+    for number, arguments in calls:
+        table += [number, *arguments, *(0,) * (_WORDS - 1 - len(arguments))]
+    return data, placed(tuple(table))
+
+
+def _keep_but(start: int, end: int) -> None:
+    """Have children get nothing of this process's memory but what is between these places.
+
+    Where a kernel knows nothing of that, they get all of it. It says each time that not all there might be is there.
+    """
+    _madvise(0, start, _DONT_FORK)
+    _madvise(end, _END - end, _DONT_FORK)
+    # There the kernel notes on which processor a thread is, and ends one that has no such place any more (rseq(2)).
+    try:
+        offset = ctypes.c_ssize_t.in_dll(_libc, "__rseq_offset").value
+    except ValueError:
+        return
+    page = os.sysconf("SC_PAGESIZE")
+    _madvise((_pthread_self() + offset) // page * page, page, _DO_FORK)
 
 
 def lead_session() -> Call:
     """Be the leader of a new session (setsid(2))."""
-    return _setsid, ()
+    return _SYS_SETSID, ()
 
 
 def load_filter(program: bytes, flags: int) -> Call:
     """As `syscalls.seccomp`."""
-    instructions = ctypes.c_char_p(program)
-    wanted = struct.pack("H6xP", len(program) // 8, _address(instructions))
-    # The last one is not read by the kernel: it keeps the instructions where they are.
-    return _syscall, (
-        ctypes.c_long(syscalls.SYS_SECCOMP), ctypes.c_long(syscalls.SECCOMP_SET_MODE_FILTER), ctypes.c_long(flags),
-        ctypes.c_char_p(wanted), instructions,
-    )  # fmt: skip
+    return syscalls.SYS_SECCOMP, (syscalls.SECCOMP_SET_MODE_FILTER, flags, (len(program) // 8, program))
 
 
 def set_capabilities(effective: int, permitted: int, inheritable: int) -> Call:
     """As `syscalls.capset`."""
-    header, data = syscalls.capability_words(effective, permitted, inheritable)
-    return _syscall, (ctypes.c_long(syscalls.SYS_CAPSET), ctypes.c_char_p(header), ctypes.c_char_p(data))
+    return syscalls.SYS_CAPSET, syscalls.capability_words(effective, permitted, inheritable)
 
 
 def execute(path: str, args: Sequence[str], env: Mapping[str, str]) -> Call:
     """As os.execve. Raises ValueError for what cannot be handed over."""
-    words = [path, *args, *(f"{name}={value}" for name, value in env.items())]
-    encoded = [os.fsencode(each) for each in words]
-    if any(b"\0" in each for each in encoded):
+    return _SYS_EXECVE, (_word_of(path), _words_of(args), _words_of([f"{name}={value}" for name, value in env.items()]))
+
+
+def _words_of(texts: Sequence[str]) -> tuple[Argument, ...]:
+    return (*map(_word_of, texts), 0)
+
+
+def _word_of(text: str) -> bytes:
+    encoded = os.fsencode(text)
+    if b"\0" in encoded:
         raise ValueError("embedded null byte")
-    # Not arrays of ctypes': a type would be made for each length.
-    text = ctypes.c_char_p(b"\0".join(encoded))
-    places, place = [], _address(text)
-    for each in encoded:
-        places.append(place)
-        place += len(each) + 1
-    first = 1 + len(args)
-    pointers = [struct.pack(f"{len(some) + 1}P", *some, 0) for some in (places[1:first], places[first:])]
-    return _execve, (text, *map(ctypes.c_char_p, pointers))
-
-
-def _address(text: ctypes.c_char_p) -> int:
-    """Where the bytes are that this was made of, for as long as it is there."""
-    return ctypes.c_size_t.from_buffer(text).value
+    return encoded + b"\0"

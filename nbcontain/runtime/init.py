@@ -14,14 +14,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from nbcontain.errors import Unavailable
-from nbcontain.linux import confine, forks, syscalls
+from nbcontain.linux import confine, syscalls
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Process
 from nbcontain.runtime import console, isolation, namespaces, programs, roots, translated
 from nbcontain.runtime.answerers import Answers
 from nbcontain.runtime.messages import ROOTFS, Channel, Message, describe
 from nbcontain.runtime.rungs import Rung
-from nbcontain.runtime.stage import freeze_imports, keep_only, redirect
+from nbcontain.runtime.stage import Ready, freeze_imports, keep_only, redirect
 from nbcontain.runtime.translated import Place
 
 Body = Callable[[Channel, Message, list[int], Rung], None]
@@ -102,13 +102,12 @@ def be_process(
 
 def prepared_process(
     process: Process, annotations: Mapping[str, str], seccomp: bytes, *, is_bound: bool
-) -> tuple[forks.Calls, Callable[[Channel], None]]:
+) -> Ready:
     """The stage of an exec, inside of all namespaces but that of processes: all of `be_process` that need not be done
-    by a process in there. Gives what that does, without waiting for anybody, and what tells of it that it failed."""
+    by a process in there. Gives what that does, without waiting for anybody."""
     leave_keyring()
     program = programs.prepare(process, annotations, seccomp, is_first=False, is_bound=is_bound)
-    calls = program.calls(process.args)
-    return calls, lambda _: program.raise_for(calls, process.args[0])
+    return Ready(program.calls(process.args), lambda failure: program.raise_for(failure, process.args[0]))
 
 
 def _be_function(

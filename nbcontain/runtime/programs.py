@@ -48,11 +48,11 @@ class Program:
         last = self._last.calls() if self._last is not None else []
         return forks.Calls(forks.lead_session(), *last, forks.execute(self.path, args, self.env))
 
-    def raise_for(self, calls: forks.Calls, name: str) -> NoReturn:
-        """In that child: raises what hindered it."""
-        if calls.is_last():
-            raise _not_executed(self.path, name, calls.errno)
-        raise OSError(calls.errno, os.strerror(calls.errno))
+    def raise_for(self, failure: forks.Failure, name: str) -> NoReturn:
+        """Raises what hindered that child."""
+        if failure.is_last:
+            raise _not_executed(self.path, name, failure.errno)
+        raise OSError(failure.errno, os.strerror(failure.errno))
 
     def enforce(self) -> None:
         """Take away what was kept until now."""

@@ -37,6 +37,14 @@ class Inside:
     channel: Channel
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a process inside does, which is ready to be done."""
+
+    calls: forks.Calls
+    raise_for: Callable[[forks.Failure], NoReturn]
+
+
 def tree_inside(pidfd: int, flags: int, path: str, attributes: int) -> int:
     """Supervisor: a detached copy of the mount at `path` in the container that `pidfd` is, as a descriptor.
 
@@ -92,7 +100,7 @@ def join(
 
     def stages() -> None:
         first()
-        enter(pidfd, flags, lambda: (None, body), stdio, theirs, kept)
+        enter(pidfd, flags, lambda: body, stdio, theirs, kept)
 
     ours, theirs = Channel.pair()
     stage = os.fork()
@@ -111,16 +119,16 @@ def join(
 def enter(
     pidfd: int,
     flags: int,
-    body: Callable[[], tuple[forks.Calls | None, Callable[[Channel], None]]],
+    body: Callable[[], Callable[[Channel], None] | Ready],
     stdio: tuple[int, int, int],
     channel: Channel,
     kept: Sequence[int] = (),
 ) -> None:
     """Stage of an exec: become part of a running container, fork there, report the pid.
 
-    `body` gives what is run there, and calls that are tried before. It is called inside of all namespaces but that of
-    processes, which only those who are born in it are in: until then nobody inside can see or reach this process. Told
-    besides is whether what is forked waits for a word to go on; calls do not wait.
+    `body` gives what is run there. It is called inside of all namespaces but that of processes, which only those who
+    are born in it are in: until then nobody inside can see or reach this process. Told besides is whether what is
+    forked waits for a word to go on; what is ready does not wait.
     """
     redirect(*stdio)
     if sys.meta_path:
@@ -133,25 +141,22 @@ def enter(
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
     keep_only(channel, *kept)
-    calls, be = body()
-    said, saying = os.pipe2(os.O_CLOEXEC) if calls is not None else (-1, -1)
-    pid = calls.fork(beside=True) if calls is not None else os.fork()
-    if pid == 0:
-        if calls is not None:
-            # What hindered it is told when its pid has been told: this ends with the stage.
-            os.close(saying)
-            os.read(said, 1)
-        run(lambda: be(channel), channel)
-    # By hand: after the fork each page that the encoder looks at is copied, and whoever waits for this waits for that.
-    channel.say(b'{"pid":%d,"waits":%s}' % (pid, b"true" if calls is None else b"false"))
-    if calls is not None:
-        # Until it has executed: memory that is shared is taken apart slowly by two at the same time. Nobody is kept
-        # waiting meanwhile for the end of what this process has open too.
-        channel.close()
-        for fd in (0, 1, 2, saying):
+    found = body()
+    # What is said is put together by hand: whoever waits for this waits for that.
+    if isinstance(found, Ready):
+        child = found.calls.fork(beside=True)
+        channel.say(b'{"pid":%d,"waits":false}' % child.pid)
+        for fd in (0, 1, 2):
+            # Nobody is kept waiting meanwhile for the end of what this process has open too.
             os.close(fd)
-        os.read(said, 1)
+        if failure := child.failure():
+            found.raise_for(failure)
+        channel.close()
         os._exit(0)
+    pid = os.fork()
+    if pid == 0:
+        run(lambda: found(channel), channel)
+    channel.say(b'{"pid":%d,"waits":true}' % pid)
 
 
 def attended(body: Callable[[Channel], None]) -> Inside:

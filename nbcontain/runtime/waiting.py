@@ -81,6 +81,7 @@ def _wait(pidfd: int, flags: int, seccomp: bytes, like: Message, channel: Channe
     _rehearse_message(like)
     given = program(like, seccomp).keywords
     programs.rehearse(given["process"], given["annotations"], given["seccomp"])
+    is_quick = forks.is_possible()
     stage.freeze_imports()
     confine.default_signals()
     take_score(given["process"])
@@ -93,7 +94,10 @@ def _wait(pidfd: int, flags: int, seccomp: bytes, like: Message, channel: Channe
         return
     confine.enter_groups(fds[3:])
     body = program(message, seccomp)
-    stage.enter(pidfd, flags, lambda: _inside(body, message, is_bound=is_bound), (fds[0], fds[1], fds[2]), channel)
+    stdio = fds[0], fds[1], fds[2]
+    stage.enter(
+        pidfd, flags, lambda: _inside(body, message, is_bound=is_bound) if is_quick else body, stdio, channel
+    )
 
 
 def take_score(process: Process) -> None:
@@ -119,14 +123,12 @@ def _rehearse_message(like: Message) -> None:
         channel.close()
 
 
-def _inside(
-    body: partial[None], message: Message, *, is_bound: bool
-) -> tuple[forks.Calls | None, Callable[[Channel], None]]:
-    """Stage, inside of all namespaces but that of processes: what its child does there. Most of it is done here, whose
-    pages are its own already; but for what has to be the process's own."""
+def _inside(body: partial[None], message: Message, *, is_bound: bool) -> Callable[[Channel], None] | stage.Ready:
+    """Stage, inside of all namespaces but that of processes: what its child does there. Most of it is done here, but
+    for what has to be the process's own."""
     process: Process = body.keywords["process"]
     if not message["ends"] or message["limited"] or not is_plain(process) or not _may_set_groups():
-        return None, body
+        return body
     given = body.keywords
     return init.prepared_process(process, given["annotations"], given["seccomp"], is_bound=is_bound)
 

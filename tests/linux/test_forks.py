@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 from pathlib import Path
 
 import pytest
 
-from nbcontain.linux import forks
+from nbcontain.linux import forks, syscalls
 from reliability.deeds import with_one_thread
+
+READ = {"x86_64": 0, "aarch64": 63}
+PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
 
 
 def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def failed_in_child(calls: forks.Calls) -> tuple[int, bool]:
-    """Of which call, as the child sees it: its errno, and whether it was the last one."""
-    reading, writing = os.pipe()
-    pid = calls.fork()
-    if pid == 0:
-        os.write(writing, f"{calls.errno} {int(calls.is_last())}".encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as told:
-        number, is_last = told.read().split()
-    assert ended(pid) == 0
-    return int(number), is_last == "1"
+def outcome(calls: forks.Calls) -> tuple[int, forks.Failure | None]:
+    """The child's exit code, and what kept it from its program."""
+    child = calls.fork()
+    failure = child.failure()
+    return ended(child.pid), failure
 
 
 @with_one_thread
@@ -39,26 +36,49 @@ def test_a_child_becomes_a_program_that_gets_every_word_and_leads_a_session(tmp_
     script = 'printf "%s|" "$@" "$A" "$B" >"$1"; test $(cut -d" " -f6 /proc/self/stat) = $$; exit $((7 + $?))'
     words = ["sh", "-c", script, "sh", str(tmp_path / "told"), "", "a b", "ä"]
     env = {"A": "one=two", "B": "", "PATH": os.defpath}
-    assert ended(forks.Calls(forks.lead_session(), forks.execute("/bin/sh", words, env)).fork()) == 7
+    assert outcome(forks.Calls(forks.lead_session(), forks.execute("/bin/sh", words, env))) == (7, None)
     assert (tmp_path / "told").read_text(encoding="utf-8") == f"{tmp_path}/told||a b|ä|one=two||"
 
 
 @with_one_thread
 def test_a_child_with_no_words_and_no_environment_becomes_its_program() -> None:
-    assert ended(forks.Calls(forks.execute("/bin/true", ["true"], {})).fork()) == 0
+    assert outcome(forks.Calls(forks.execute("/bin/true", ["true"], {}))) == (0, None)
 
 
 @with_one_thread
-def test_what_cannot_be_executed_is_told_to_the_child() -> None:
+def test_a_child_has_nothing_of_its_parents_memory_but_its_calls() -> None:
+    reading, writing = os.pipe()
+    waits: forks.Call = READ[platform.machine()], (reading, bytes(8), 1)
+    child = forks.Calls(waits, forks.execute("/bin/true", ["true"], {"A": "only this"})).fork()
+    maps = Path(f"/proc/{child.pid}/maps").read_text(encoding="ascii").splitlines()
+    places = [[int(each, 16) for each in line.split()[0].split("-")] for line in maps]
+    assert sum(end - start for start, end in places) <= 4 * os.sysconf("SC_PAGESIZE")
+    os.write(writing, b".")
+    assert child.failure() is None
+    assert ended(child.pid) == 0
+
+
+@with_one_thread
+def test_nothing_of_this_kind_is_forked_where_nobody_may_make_code() -> None:
+    assert forks.is_possible()
+    try:
+        syscalls.prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN)
+    except OSError:
+        return  # Linux 6.3
+    assert not forks.is_possible()
+
+
+@with_one_thread
+def test_what_cannot_be_executed_is_told() -> None:
     calls = forks.Calls(forks.lead_session(), forks.execute("/nothing/there", ["x"], {}))
-    assert failed_in_child(calls) == (errno.ENOENT, True)
+    assert outcome(calls) == (1, forks.Failure(errno.ENOENT, is_last=True))
 
 
 @with_one_thread
 def test_nothing_is_done_after_a_call_that_does_not_succeed() -> None:
     # No filter ends without an answer.
     calls = forks.Calls(forks.load_filter(bytes(8), 0), forks.execute("/bin/true", ["true"], {}))
-    assert failed_in_child(calls) == (errno.EINVAL, False)
+    assert outcome(calls) == (1, forks.Failure(errno.EINVAL, is_last=False))
 
 
 @pytest.mark.parametrize(("path", "args", "env"), [("/a\0", [], {}), ("/a", ["\0"], {}), ("/a", ["a"], {"A": "\0"})])

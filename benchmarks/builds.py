@@ -2,8 +2,8 @@
 
 Each with its store on one disk of their own, in interleaved rounds, as whole client processes; ours also in a process
 that has built before, as a notebook's kernel has. Needs root, docker.io and buildah. What may be cached is made
-invalid by --no-cache, so that docker, which sends only changed files, has the context already. Ours returns when what
-was built survives a power cut; docker and buildah do not wait for the disk. `python benchmarks/builds.py ROUNDS WORD…`
+invalid by --no-cache, so that docker, which sends only changed files, has the context already. None of them
+waits for the disk: a row more says what docker takes until all is there. `python benchmarks/builds.py ROUNDS WORD…`
 measures the cases that have one of these words in their name.
 """
 

@@ -5,8 +5,8 @@ files); the tables are load, push, pull, commit. As a user with a range of ids:
 python tests/as_user.py rootless-range HOME python benchmarks/images.py 4 DEBIAN.tar load pull
 
 Every store is on one disk; whole client processes, ours in a process that has done so before. What is there is
-removed before each round, and not timed. Ours returns when the image survives a power cut; podman and docker do not
-wait for the disk. Needs docker-registry and skopeo; a user's docker runs in podman's user namespace.
+removed before each round, and not timed. None of them waits for the disk.
+Needs docker-registry and skopeo; a user's docker runs in podman's user namespace.
 """
 
 from __future__ import annotations

@@ -96,6 +96,9 @@ def made(
     with engine.store.shared():
         if not engine.store.snapshots.has_all(image.layers):
             engine.ordinary.stacks.unpack(image.layers)
+        if not options.remove and engine.store.write_back.is_waiting:
+            # What is kept has its image on the disk first, as it has its layers.
+            engine.store.write_back.settle()
         files = id_ranges.files_of(engine, image)
         active = engine.store.snapshots.prepare(container_id, files, durable=not options.remove)
         try:

@@ -166,7 +166,8 @@ class Pull:
             report(size)
             self._strike()
 
-        with arriving(self.stacks.store.layout, descriptor, waiting) as coming:
+        store = self.stacks.store
+        with arriving(store.layout, store.write_back, descriptor, waiting) as coming:
             if coming is None:
                 return
             coming.recall()

@@ -15,6 +15,7 @@ from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import Descriptor
 from nbcontain.store import files
 from nbcontain.store.layout import Layout
+from nbcontain.store.write_back import SYNCED_MODE, WriteBack
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -28,10 +29,11 @@ _BLOCK_BYTES, _BLOCKS = 2 << 20, 3
 
 
 class Blobs:
-    """The blobs of one store. They appear whole, synced and verified, and never change."""
+    """The blobs of one store. They appear whole and verified, and never change; for the disk see `write_back`."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, write_back: WriteBack) -> None:
         self._layout = layout
+        self._write_back = write_back
 
     def put(self, chunks: Iterable[bytes], media_type: str, expected: Descriptor | None = None) -> Descriptor:
         """Store these bytes; idempotent. Raises DigestMismatch if they are not the expected ones, DiskFull."""
@@ -43,11 +45,12 @@ class Blobs:
             return writer.commit(media_type, expected)
 
     def put_together(self, documents: Iterable[Document]) -> list[Descriptor]:
-        """Store several small blobs, in about the time that one waits for the disk; idempotent. Raises like `put`.
+        """Store several small blobs, in about the time that one waits for the disk, if any does; idempotent.
 
         The disk is told of all of them before any is waited for, and their names are synced together: a file system
-        with a journal then writes that twice, and not twice for each.
+        with a journal then writes that twice, and not twice for each. Raises like `put`.
         """
+        is_later = self._write_back.begin()
         with ExitStack() as stack:
             writers = []
             for data, media_type, expected in documents:
@@ -55,16 +58,17 @@ class Blobs:
                 writer.write(data)
                 writer.begin_writing_out()
                 writers.append((writer, media_type, expected))
-            found = [writer.commit(media_type, expected, named=False) for writer, media_type, expected in writers]
-            for directory in dict.fromkeys([*(self.path(each.digest).parent for each in found), self._layout.tmp]):
-                files.sync_directory(directory)
+            found = [writer.commit(media_type, expected, named=is_later) for writer, media_type, expected in writers]
+            if not is_later:
+                for directory in dict.fromkeys([*(self.path(each.digest).parent for each in found), self._layout.tmp]):
+                    files.sync_directory(directory)
         return found
 
     @contextmanager
     def writer(self) -> Iterator[BlobWriter]:
         """Something to write a blob to; what is not committed leaves nothing behind."""
         with files.disk(self._layout.root), files.temporary(self._layout.tmp) as (temp, fd):
-            yield BlobWriter(self._layout, temp, fd)
+            yield BlobWriter(self._layout, self._write_back, temp, fd)
 
     def open(self, digest: Digest) -> VerifiedReader:
         """Read a blob; reading its end raises DigestMismatch if the bytes are not those of its name."""
@@ -127,40 +131,48 @@ class Blobs:
 class BlobWriter:
     """A blob in the making: hashed while it is written, once."""
 
-    def __init__(self, layout: Layout, temp: Path, fd: int) -> None:
+    def __init__(self, layout: Layout, write_back: WriteBack, temp: Path, fd: int) -> None:
         import hashlib
 
         self._layout = layout
+        self._write_back = write_back
+        self._is_later = write_back.begin()
         self.path = temp
         """Where it is meanwhile."""
         self._fd = fd
         self._sum = hashlib.sha256()
-        self._early = WriteOut(fd)
+        self._early = None if self._is_later else WriteOut(fd)
         self.size = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         files.write(self._fd, data)
         self._sum.update(data)
         self.size += len(data)
-        self._early.reached(self.size)
+        if self._early is not None:
+            self._early.reached(self.size)
 
     def digest(self) -> Digest:
         """Of what was written so far."""
         return Digest("sha256", self._sum.hexdigest())
 
     def begin_writing_out(self) -> None:
-        """Have the disk begin with all that was written: `commit` waits for less."""
-        files.begin_writing_out(self._fd, 0, 0)
+        """Have the disk begin with all that was written, if `commit` waits for it: then it waits for less."""
+        if not self._is_later:
+            files.begin_writing_out(self._fd, 0, 0)
 
     def commit(self, media_type: str, expected: Descriptor | None = None, *, named: bool = True) -> Descriptor:
-        """Sync it and give it its name; that is the caller's to sync if not `named`. Raises DigestMismatch if it is
-        not the expected one."""
+        """Give it its name, synced or with a sync to follow; the name is the caller's to sync if not `named`. Raises
+        DigestMismatch if it is not the expected one."""
         digest = self.digest()
         if expected is not None and (expected.size != self.size or expected.digest != digest):
             raise DigestMismatch(expected.digest, f"{digest} of {self.size} bytes, for {expected.size}")
         target = self._layout.blob(digest)
-        if not target.exists():
-            os.fchmod(self._fd, 0o444)
+        if self._is_later:
+            if not target.exists():
+                files.publish(self.path, target, durable=False)
+                self._write_back.published()
+        elif not target.exists():
+            os.fchmod(self._fd, SYNCED_MODE)
             files.sync_file(self._fd)
             files.publish(self.path, target, durable=named)
         elif named:

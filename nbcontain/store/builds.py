@@ -70,7 +70,7 @@ class BuildRecords:
 
     def put(self, record: BuildRecord) -> None:
         """Remember it in the place of the one before. Not synced."""
-        files.make_directory(self._layout.builds)
+        files.make_directory(self._layout.builds, durable=False)
         path = self._layout.build_record(Digest.of(record.name.encode()))
         files.replace(path, _encode(record), durable=False)
 

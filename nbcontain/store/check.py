@@ -290,6 +290,10 @@ class Check:
                     "image-incomplete", shown, f"its layer {layer.digest.short} is {what}", path, entry.digest
                 )
 
+    def is_whole(self, entry: Descriptor) -> bool:
+        """Whether all that an entry of index.json speaks of is here."""
+        return not any(self._image(entry, ""))
+
     def _read(self, entry: Descriptor) -> Image | ImageIndex:
         """An entry's image or index, read anew from the disk."""
         if not self._store.blobs.has(entry):

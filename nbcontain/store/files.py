@@ -1,4 +1,4 @@
-"""The only durable writes: a file appears whole and synced, or not at all.
+"""The only durable writes: a file appears whole, and synced unless it is told to be later, or not at all.
 
 Nobody else renames or syncs. Every change of the disk goes through one of the small functions at
 the end, so a test can stop, fail or record the world at each of them. A full disk becomes `DiskFull`

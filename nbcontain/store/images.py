@@ -27,7 +27,8 @@ from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
 from nbcontain.store.layout import Layout
-from nbcontain.store.listed import Listed, Named, name_of
+from nbcontain.store.listed import Listed, Named, name_of, without_names
+from nbcontain.store.write_back import WriteBack
 from nbcontain.values import replace
 
 _MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
@@ -45,9 +46,12 @@ _NamedEntries = list[Named]
 class Images:
     """The images of one store, safe among threads and processes. What was read once stays in memory."""
 
-    def __init__(self, layout: Layout, blobs: Blobs, is_in_use: Callable[[ChainID | None], bool]) -> None:
+    def __init__(
+        self, layout: Layout, blobs: Blobs, write_back: WriteBack, is_in_use: Callable[[ChainID | None], bool]
+    ) -> None:
         self._layout = layout
         self._blobs = blobs
+        self._write_back = write_back
         self._is_in_use = is_in_use
         self._read: dict[Digest, Image] = {}
         self._read_indexes: dict[Digest, ImageIndex] = {}
@@ -192,7 +196,7 @@ class Images:
                 raise StoreError(f"the image's layer {layer.digest.short} is not in the store")
 
     def is_known(self, image: Image, references: Collection[Reference]) -> bool:
-        """Whether the index says all that already; then whoever said it has synced what it speaks of."""
+        """Whether the index says all that already; then what it speaks of holds as long as it does."""
         if not self._blobs.has(_manifest_of(image)) or not self._blobs.has(image.manifest.config):
             return False
         entries = self._now().entries
@@ -216,11 +220,11 @@ class Images:
             dropped = [e for e in entries if (name_of(e) == name if name else e.digest == meant[0].digest)]
             return self._without(entries, dropped)
 
-        return all(entry.digest not in digests for entry in self._spread(self._change(without)))
+        return all(entry.digest not in digests for entry in self._spread(self._change(without, removes=True)))
 
     def forget(self, image: Image) -> None:
         """Take an image out of the index, with all its names; idempotent."""
-        self._change(lambda entries: [entry for entry in entries if entry.digest != image.digest])
+        self._change(lambda entries: [entry for entry in entries if entry.digest != image.digest], removes=True)
 
     def drop_dangling(self) -> int:
         """Take out the images that have no name and no container, and say how many; for gc."""
@@ -231,7 +235,7 @@ class Images:
             dropped[:] = [entry for entry in loose if not self._is_needed(entry)]
             return [entry for entry in entries if entry not in dropped]
 
-        self._change(without)
+        self._change(without, removes=True)
         return len(dropped)
 
     def drop(self, digests: Collection[Digest]) -> None:
@@ -246,7 +250,7 @@ class Images:
             left = {each.digest: each for each in self._spread(e for e in entries if e.digest in digests)}
             return kept + [_nameless(each) for each in left.values() if each.digest not in listed]
 
-        self._change(without)
+        self._change(without, removes=True)
 
     def untwin(self) -> None:
         """Where two images have one name, leave it to the later one; for repair."""
@@ -262,7 +266,7 @@ class Images:
                     found += [_nameless(each) for each in self._spread([entry])]
             return found
 
-        self._change(one_each)
+        self._change(one_each, removes=True)
 
     def rebuild(self, entries: Iterable[Descriptor]) -> None:
         """Write index.json anew, for repair; it must be locked against everybody by the store's lock."""
@@ -328,15 +332,20 @@ class Images:
             index = self._read_indexes[entry.digest] = index_from(self._blobs.read(entry.digest, DOCUMENT_LIMIT))
         return index
 
-    def _change(self, change: Callable[[_Entries], _Entries]) -> _Entries:
-        """Rewrite index.json under its lock, unless nothing changes; the entries afterwards."""
+    def _change(self, change: Callable[[_Entries], _Entries], *, removes: bool = False) -> _Entries:
+        """Rewrite index.json under its lock, unless nothing changes. Gives the entries; what it `removes` is gone."""
         with files.lock(self._layout.index_lock, exclusive=True):
             before = self._now().entries
             after = change(list(before))
             if after != before:
                 data = codec.dump_index(Index(tuple(after)))
-                files.replace(self._layout.index, data, 0o644)
+                is_later = not removes and self._write_back.has_begun
+                files.replace(self._layout.index, data, 0o644, durable=not is_later)
                 self._state = Listed(data, list(after))
+                if is_later:
+                    self._write_back.published()
+                elif removes:
+                    self._write_back.lose(lambda old: without_names(old, before, after))
             return after
 
     def _entered(self, entries: _Entries, image: Image, references: Collection[Reference]) -> _Entries:

@@ -13,6 +13,7 @@ from nbcontain.oci.image import Descriptor
 from nbcontain.store import files
 from nbcontain.store.blobs import WriteOut
 from nbcontain.store.layout import Layout
+from nbcontain.store.write_back import SYNCED_MODE, WriteBack
 
 KEPT_S = 7 * 86400.0
 _READ_BYTES = 1 << 20
@@ -22,8 +23,9 @@ _POLL_S = 0.05
 class Partial:
     """A blob on its way, in a file that outlives its maker. What is in it is trusted once it was hashed again."""
 
-    def __init__(self, layout: Layout, descriptor: Descriptor, fd: int) -> None:
-        self._layout, self._descriptor, self._fd = layout, descriptor, fd
+    def __init__(self, layout: Layout, write_back: WriteBack, descriptor: Descriptor, fd: int) -> None:
+        self._layout, self._write_back, self._descriptor, self._fd = layout, write_back, descriptor, fd
+        self._is_later = write_back.begin()
         self.path = layout.partial(descriptor.digest)
         import hashlib
 
@@ -48,7 +50,8 @@ class Partial:
             os.lseek(self._fd, self.size, os.SEEK_SET)
             files.write(self._fd, data)
         self._take(data)
-        self._early.reached(self.size)
+        if not self._is_later:
+            self._early.reached(self.size)
 
     def _take(self, data: bytes) -> None:
         self._sum.update(data)
@@ -64,18 +67,25 @@ class Partial:
         self.size = 0
 
     def commit(self) -> None:
-        """Sync it and give it its name. Raises DigestMismatch, and forgets it, if it is not what was promised."""
+        """Give it its name, synced or with a sync to follow.
+
+        Raises DigestMismatch, and forgets it, if it is not what was promised.
+        """
         digest = self._descriptor.digest
         if self.size != self._descriptor.size or self._sum.hexdigest() != digest.hex:
             found = f"{digest.algorithm}:{self._sum.hexdigest()} of {self.size} bytes"
             self.forget()
             raise DigestMismatch(f"{digest} of {self._descriptor.size} bytes", found)
         target = self._layout.blob(digest)
-        files.make_directory(target.parent)
+        files.make_directory(target.parent, durable=not self._is_later)
+        if self._is_later:
+            files.publish(self.path, target, durable=False)
+            self._write_back.published()
+            return
         files.sync_file(self._fd)
         files.publish(self.path, target)
         # Not before: whoever goes on with what a dead process left must be able to write to it.
-        os.fchmod(self._fd, 0o444)
+        os.fchmod(self._fd, SYNCED_MODE)
 
 
 class InMemory:
@@ -107,13 +117,15 @@ class InMemory:
 
 
 @contextmanager
-def arriving(layout: Layout, descriptor: Descriptor, waiting: Callable[[int], None]) -> Iterator[Partial | None]:
+def arriving(
+    layout: Layout, write_back: WriteBack, descriptor: Descriptor, waiting: Callable[[int], None]
+) -> Iterator[Partial | None]:
     """The one place where this blob is written, held by this caller alone; None once the blob is there.
 
     Whoever comes second waits, is told the other's progress by `waiting`, and takes over if the other dies.
     """
     target, path = layout.blob(descriptor.digest), layout.partial(descriptor.digest)
-    files.make_directory(layout.ingest)
+    files.make_directory(layout.ingest, durable=False)
     with files.disk(layout.root):
         while True:
             if _is_there(layout, descriptor):
@@ -134,7 +146,7 @@ def arriving(layout: Layout, descriptor: Descriptor, waiting: Callable[[int], No
                     continue
                 if target.exists():
                     files.unlink(target)  # of another size: damaged
-                yield Partial(layout, descriptor, fd)
+                yield Partial(layout, write_back, descriptor, fd)
                 return
             finally:
                 os.close(fd)

@@ -77,6 +77,11 @@ class Layout:
         """Held by whoever changes index.json."""
         return self.root / "index.lock"
 
+    @cached_property
+    def unsettled(self) -> Path:
+        """What a power cut is undone by, while something is published that is not on the disk (`write_back`)."""
+        return self.root / "unsettled"
+
     # --- OCI image layout (image-spec image-layout.md) ---
 
     @cached_property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from functools import cached_property, lru_cache
 
 from nbcontain.errors import BadReference
 from nbcontain.oci import codec
-from nbcontain.oci.image import REF_NAME, Descriptor
+from nbcontain.oci.digest import Digest
+from nbcontain.oci.image import REF_NAME, Descriptor, Index
 from nbcontain.oci.reference import Reference
 
 Named = tuple[Reference | None, Descriptor]
@@ -56,3 +58,28 @@ def _reference(text: str) -> Reference | None:
     except BadReference:
         # Another program's entry: the image is one, its name is none of ours.
         return None
+
+
+def names_more(index: bytes, other: bytes) -> bool:
+    """Whether an index.json names something that the other one does not. Pure."""
+    if index == other:
+        return False
+    known = {_key(entry) for entry in codec.parse_index(other).manifests}
+    return any(_key(entry) not in known for entry in codec.parse_index(index).manifests)
+
+
+def _key(entry: Descriptor) -> tuple[Digest, str | None]:
+    return entry.digest, entry.annotations.get(REF_NAME)
+
+
+def without_names(index: bytes, before: Iterable[Descriptor], after: Collection[Descriptor]) -> bytes:
+    """An index.json that has lost what another one has lost: the names, and of what has none the digests. Pure."""
+    lost = [entry for entry in before if entry not in after]
+    names = {entry.annotations.get(REF_NAME) for entry in lost} - {None}
+    digests = {entry.digest for entry in lost if REF_NAME not in entry.annotations}
+    kept = [
+        entry
+        for entry in codec.parse_index(index).manifests
+        if (entry.annotations[REF_NAME] not in names if REF_NAME in entry.annotations else entry.digest not in digests)
+    ]
+    return codec.dump_index(Index(tuple(kept)))

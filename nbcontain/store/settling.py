@@ -20,13 +20,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from nbcontain.errors import StoreError
-from nbcontain.linux.boot import boot_id
+from nbcontain.linux import boot
 from nbcontain.store import files
 from nbcontain.store.layout import Shelf
 from nbcontain.values import dataclass
 
 _BOOT, _SYNCED = "boot", "synced"
-_TOGETHER_S = 0.05
+_TOGETHER_S = 1.0
 """So long after the first, what is published meanwhile is written out with it."""
 _MANY = 16
 """More than these are not kept open, waiting: then whoever publishes writes out."""
@@ -66,20 +66,20 @@ class Settling:
             text = files.read(f"{directory}/{_BOOT}", 128)
         except (OSError, StoreError):
             return False
-        boot = boot_id()
-        return bool(boot) and text == boot.encode()
+        this = boot.boot_id()
+        return bool(this) and text == this.encode()
 
     def publish(self, directory: Path, target: Path, witness: Witness | None = None) -> bool:
         """Give a finished directory its name; False if a twin that holds has it already. It is written out later."""
         witness = witness or Witness.of(directory)
         try:
-            boot = boot_id()
-            if not boot:
+            this = boot.boot_id()
+            if not this:
                 # Nobody can say after a restart what was written out before: so it is now.
                 files.sync_filesystem_of(witness.fd, directory)
                 files.write_new(directory / _SYNCED, b"")
                 return files.publish(directory, target)
-            files.write_new(directory / _BOOT, boot.encode())
+            files.write_new(directory / _BOOT, this.encode())
             try:
                 files.move(directory, target)
             except OSError:

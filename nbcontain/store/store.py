@@ -10,7 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from nbcontain.errors import StoreError, WrongFormatVersion
+from nbcontain.linux import boot
 from nbcontain.oci import codec
+from nbcontain.oci.digest import ChainID
 from nbcontain.oci.image import Index
 from nbcontain.store import events_log, files, removal
 from nbcontain.store.blobs import Blobs
@@ -24,6 +26,7 @@ from nbcontain.store.overlay import OverlaySnapshotter
 from nbcontain.store.rooted_links import RootedLinks
 from nbcontain.store.snapshots import Driver, Snapshotter, Worker
 from nbcontain.store.volumes import Volumes
+from nbcontain.store.write_back import WriteBack, recorded_boot
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -50,12 +53,16 @@ class Store:
         self.overlays = OverlaySnapshotter(layout, remove_tree, userxattr)
         self.trees = CopySnapshotter(layout, remove_tree, copy_tree, shown)
         self._driver = driver
-        self.blobs = Blobs(layout)
-        self.images = Images(layout, self.blobs, lambda name: any(each.is_in_use(name) for each in self.snapshotters))
+        self.write_back = WriteBack(layout)
+        self.blobs = Blobs(layout, self.write_back)
+        self.images = Images(layout, self.blobs, self.write_back, self._is_in_use)
         self.cache = BuildCache(layout, self.blobs)
         self.cache_mounts = CacheMounts(layout)
         self.builds = BuildRecords(layout)
         self.volumes = Volumes(layout, remove_tree)
+
+    def _is_in_use(self, name: ChainID | None) -> bool:
+        return any(each.is_in_use(name) for each in self.snapshotters)
 
     @cached_property
     def snapshots(self) -> Snapshotter:
@@ -71,6 +78,7 @@ class Store:
         """Write nothing in the background any more; what is asked for later is done all the same."""
         for each in self.snapshotters:
             each.close()
+        self.write_back.close()
 
     def snapshots_of(self, key: str) -> Snapshotter:
         """The kind that the active snapshot of that key is; where there is none, the kind that would be made."""
@@ -111,7 +119,12 @@ class Store:
                 why=f"{error.strerror}: {error.filename}" if error.filename else error.strerror or "",
                 hint="Set NBCONTAIN_ROOT to a directory of yours.",
             ) from error
-        return cls(layout, remove_tree, userxattr, driver, copy_tree, shown)
+        store = cls(layout, remove_tree, userxattr, driver, copy_tree, shown)
+        if (last := recorded_boot(layout)) and last != boot.boot_id():
+            from nbcontain.store.recovery import recover
+
+            recover(store)
+        return store
 
     def written_at(self, key: str) -> Path:
         """The directory that the container or step of that key writes to. A whole tree holds its image's files too."""

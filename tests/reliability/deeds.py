@@ -66,6 +66,9 @@ def inputs_of(directory: Path, busybox: Path) -> Registry:
     return registry
 
 
+OVER = "imported-over"
+
+
 def template(root: Path, context: Path) -> None:
     """A store with the image box, an old name for it, a container, and something for prune."""
     with Engine(root) as engine:
@@ -74,6 +77,7 @@ def template(root: Path, context: Path) -> None:
         engine.tag("box", "old")
         loose = "FROM box\nWORKDIR /rubbish\n"
         engine.build(loose, BuildOptions(tags=("loose",), context=context)).result()
+        engine.build("FROM box\nWORKDIR /over\n", BuildOptions(tags=(OVER,), context=context)).result()
         kept = engine.create(RunOptions(image="box", name="kept"))
         (engine.store.snapshots.upper(engine.store.snapshots.active(kept.id)) / "changed").write_text("changed\n" * 99)
         engine.create(RunOptions(image="box", name="going"))
@@ -85,6 +89,12 @@ def template(root: Path, context: Path) -> None:
 
 def import_(engine: Engine, inputs: Path) -> None:
     engine.archives.import_image(str(inputs / "tree"), "imported").result()
+
+
+def import_over(engine: Engine, inputs: Path) -> None:
+    """A name that something else had, which is then collected."""
+    engine.archives.import_image(str(inputs / "tree"), OVER).result()
+    engine.prune()
 
 
 def build(engine: Engine, inputs: Path) -> None:
@@ -203,7 +213,7 @@ def repair(engine: Engine, inputs: Path) -> None:
 DEEDS: dict[str, Deed] = {
     each.__name__.rstrip("_"): each
     for each in (
-        import_, build, tag, move_tag, rmi, prune, create, run, rm, pull, push, load, commit, save,
+        import_, import_over, build, tag, move_tag, rmi, prune, create, run, rm, pull, push, load, commit, save,
         volume_create, volume_rm, volume_use,
     )
 }  # fmt: skip

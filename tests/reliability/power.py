@@ -29,9 +29,10 @@ class Tree:
     names: dict[str, int | None] = field(default_factory=dict)
     """Path → inode of a file; None is a directory."""
     data: dict[int, bytes] = field(default_factory=dict)
+    modes: dict[int, int] = field(default_factory=dict)
 
     def copy(self) -> Tree:
-        return Tree(dict(self.names), dict(self.data))
+        return Tree(dict(self.names), dict(self.data), dict(self.modes))
 
     def apply(self, step: Step) -> None:
         """Do one step, if it can be done in this state."""
@@ -42,6 +43,8 @@ class Tree:
                     self.data.setdefault(step.inode, b"")
             case "write":
                 self.data[step.inode] = _written_to(self.data.get(step.inode, b""), step.offset, step.data)
+            case "fchmod":
+                self.modes[step.inode] = step.mode
             case "mkdir":
                 if self._has_parent(step.path):
                     self.names.setdefault(step.path, None)
@@ -67,10 +70,11 @@ class Tree:
         parent = os.path.dirname(path)
         return not parent or self.names.get(parent, 0) is None
 
-    def key(self) -> frozenset[tuple[str, bytes]]:
+    def key(self) -> frozenset[tuple[str, bytes, int]]:
         """What tells this state from others."""
         return frozenset(
-            (path, b"/" if inode is None else self.data.get(inode, b"")) for path, inode in self.names.items()
+            (path, b"/" if inode is None else self.data.get(inode, b""), self.modes.get(inode or 0, 0))
+            for path, inode in self.names.items()
         )
 
 
@@ -87,15 +91,15 @@ def pending(steps: Sequence[Step]) -> list[int]:
         if step.what == "syncfs":
             waiting = []
         elif step.what in ("fsync", "fdatasync"):
-            # A file's fsync: its bytes. A directory's: the names in it, and only those (POSIX promises no more).
+            # A file's fsync: its bytes and mode. A directory's: the names in it, and only those (POSIX says no more).
             # A rename is one change, also between two directories: to sync either is to sync it.
             waiting = [
                 each
                 for each in waiting
-                if not (steps[each].what == "write" and steps[each].inode == step.inode)
+                if not (steps[each].what in ("write", "fchmod") and steps[each].inode == step.inode)
                 and not (steps[each].what in _NAMING and step.path in _directories(steps[each]))
             ]
-        elif step.what in _NAMING or step.what == "write":
+        elif step.what in _NAMING or step.what in ("write", "fchmod"):
             waiting.append(number)
     return waiting
 
@@ -146,7 +150,7 @@ def published(steps: Sequence[Step]) -> frozenset[str]:
 def states(start: Tree, steps: Sequence[Step], every: int = 1) -> Iterator[tuple[str, Tree]]:
     """Every different state of the model, with a word on how it came about; with `every`, at so many-th moments."""
     steps = _told_apart(steps)
-    seen: set[frozenset[tuple[str, bytes]]] = set()
+    seen: set[frozenset[tuple[str, bytes, int]]] = set()
 
     def made(word: str, lost: frozenset[int], end: int) -> Iterator[tuple[str, Tree]]:
         first = min(lost, default=end)
@@ -202,7 +206,7 @@ def written(tree: Tree, sources: dict[int, Path], root: Path, made: Path) -> Non
             target.mkdir(0o755 if path.endswith("/fs") else 0o700)
         elif inode in tree.data:
             target.write_bytes(tree.data[inode])
-            target.chmod(0o600)
+            target.chmod(tree.modes.get(inode, 0o600))
         elif inode in sources:
             try:
                 os.link(sources[inode], target, follow_symlinks=False)

@@ -12,9 +12,9 @@ import pytest
 
 from nbcontain.engine import Engine
 from nbcontain.errors import NbcontainError
+from nbcontain.linux import boot
 from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.runtime.bundle import Bundle
-from nbcontain.store import settling
 from nbcontain.store.check import Finding
 from reliability import deeds, faults, power
 from reliability.faults import Step
@@ -25,13 +25,20 @@ AGAIN = 20 if SOAK else 8
 """After every so many-th state the command is given again."""
 
 
-def readable_but_wrong(root: Path, new: frozenset[str]) -> list[str]:
+NAMES = frozenset({"box", "old", "loose", deeds.OVER})
+"""What images are called in the store that is there before."""
+REMOVING = frozenset({"rmi", "prune"})
+
+
+def readable_but_wrong(root: Path, new: frozenset[str], names: frozenset[str]) -> list[str]:
     """What somebody could come upon and take for good: a named image or a listed container that is not whole.
 
-    And a snapshot of these `new` ones that is taken for whole while its content did not reach the disk.
+    And a snapshot of these `new` ones that is taken for whole while its content did not reach the disk; and which of
+    these `names` are gone.
     """
-    wrong = []
     with Engine(root) as engine:
+        here = {name.familiar.removesuffix(":latest") for name, _ in engine.images() if name is not None}
+        wrong = [f"the name {name} is gone" for name in sorted(names - here)]
         for name in sorted(new & set(engine.store.snapshots.walk())):
             if engine.store.snapshots.exists(ChainID(Digest("sha256", name))):
                 content = engine.layout.snapshots / name / "fs" / power.CONTENT
@@ -85,13 +92,17 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
         disk = faults.Disk(root, keep_steps=True).install()
         with Engine(root) as engine:
             deeds.DEEDS[name](engine, inputs)
+            # What the background does a moment later.
+            engine.store.write_back.settle()
+            with engine.store.shared():
+                engine.store.snapshots.settle()
         record.write_bytes(pickle.dumps(disk.steps))
 
     done = deeds.elsewhere(recording)
     assert done.status == 0, done.words
     steps: list[Step] = pickle.loads(record.read_bytes())
     start, sources = power.loaded(kept)
-    new = power.published(steps)
+    new, names = power.published(steps), frozenset() if name in REMOVING else NAMES
     shutil.rmtree(made, ignore_errors=True)
     subprocess.run(["cp", "-a", root / "snapshots", made], check=True)
     steps = power.with_content(steps)
@@ -101,13 +112,13 @@ def test_after_a_power_cut_nothing_named_is_wrong(name: str, template: Path, inp
     def looking() -> str:
         bad = []
         # The machine has been started again.
-        settling.boot_id = lambda: "another boot"
+        boot.boot_id = lambda: "another boot"
         for number, (word, tree) in enumerate(chosen):
             # Each at a place of its own: what is still being written out for the one before finds nothing of this one.
             at = root.with_name(f"power-{number}")
             power.written(tree, sources, at, made)
             deeds.at_home(at, template)
-            bad += [f"{word}: {each}" for each in readable_but_wrong(at, new)]
+            bad += [f"{word}: {each}" for each in readable_but_wrong(at, new, names)]
             if number % AGAIN == 0:
 
                 def again(at: Path = at) -> None:

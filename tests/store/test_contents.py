@@ -21,6 +21,7 @@ from nbcontain.store.blobs import Blobs
 from nbcontain.store.contents import Contents, paths_of, read_contents, read_file
 from nbcontain.store.file_trees import Change, Node, all_of, apply, compare, resolve
 from nbcontain.store.layout import Layout
+from nbcontain.store.write_back import WriteBack
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "conformance"))
 
@@ -217,7 +218,7 @@ def own_blobs() -> Iterator[Blobs]:
         layout = Layout(Path(name))
         for path in (layout.blobs / "sha256", layout.tmp):
             path.mkdir(parents=True)
-        yield Blobs(layout)
+        yield Blobs(layout, WriteBack(layout))
 
 
 @settings(max_examples=120)

@@ -11,7 +11,7 @@ from nbcontain.errors import ImageNotFound, StoreError
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR, Descriptor, Image, ImageConfig, Layer
 from nbcontain.oci.reference import Reference
-from nbcontain.store import Store, files
+from nbcontain.store import Store, files, write_back
 from nbcontain.values import replace
 from stores import add_image
 
@@ -51,9 +51,10 @@ def test_who_writes_and_who_reads_see_the_same_after_each_change(store: Store) -
         assert store.images.list() == fresh.list()
 
 
-def test_an_images_documents_are_on_the_disk_before_the_index_names_them(
+def test_where_nothing_is_synced_later_an_images_documents_are_on_the_disk_before_the_index_names_them(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(write_back, "OF_THIS_MACHINE", frozenset())
     base = add_image(store, "x")
     image = Image.of(replace(base.config, cmd=("other",)), base.layers)
     told: list[tuple[str, str]] = []

@@ -15,7 +15,7 @@ import needs
 from archives import archive, member
 from machine import until
 from nbcontain.errors import StoreError
-from nbcontain.linux import syscalls
+from nbcontain.linux import boot, syscalls
 from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.store import Store, files, gc, settling
 from stores import add_image
@@ -51,7 +51,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settling, "boot_id", lambda: "the next boot")
+    monkeypatch.setattr(boot, "boot_id", lambda: "the next boot")
 
 
 def test_a_snapshot_is_there_at_once_and_is_marked_when_it_is_written_out(store: Store) -> None:
@@ -118,7 +118,7 @@ def test_a_container_that_is_kept_has_its_layers_written_out_first(
 def test_where_no_boot_has_a_name_everything_is_written_out_at_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settling, "boot_id", lambda: "")
+    monkeypatch.setattr(boot, "boot_id", lambda: "")
     committed(store)
     assert is_marked(store)
 

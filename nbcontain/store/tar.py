@@ -73,12 +73,19 @@ class Entry:
 
 
 class Reader:
-    """Members of a tar stream in order. `next`, then its data by one of the ways, or none, then `next` again."""
+    """Members of a tar stream in order. `next`, then its data by one of the ways, or none, then `next` again.
 
-    def __init__(self, stream: Readable | Pieces, limits: Limits = DEFAULT_LIMITS, *, hashes: bool = True) -> None:
+    `leaving` is called before a piece of the stream is given up, and with it what `whole` gave.
+    """
+
+    def __init__(
+        self, stream: Readable | Pieces, limits: Limits = DEFAULT_LIMITS, *, hashes: bool = True,
+        leaving: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._pieces = stream if hasattr(stream, "chunk") else _Buffer(stream)
         self._readinto: Callable[[memoryview], int | None] | None = getattr(stream, "readinto", None)
         self._limits = limits
+        self._leaving = leaving
         self._view = memoryview(b"")
         self._start = self._end = 0
         self._read_bytes = 0
@@ -133,6 +140,15 @@ class Reader:
         if self.entries > self._limits.entries:
             raise BadArchive(f"the archive has more than {self._limits.entries} entries")
         return entry
+
+    def whole(self) -> memoryview | None:
+        """All of the current member's data, where it is at hand; it is valid until `leaving` is called."""
+        start, size = self._start, self._body
+        end = start + size
+        if end > self._end:
+            return None
+        self._start, self._body = end, 0
+        return self._view[start:end]
 
     def copy_to(self, fd: int) -> None:
         """Write the current member's data to `fd`. Raises OSError, BadArchive if the archive ends inside."""
@@ -199,6 +215,7 @@ class Reader:
 
     def _more(self) -> bool:
         """Take and hash the next piece, all of the last one being used up; False at the end of the stream."""
+        self._leaving()
         piece = self._pieces.chunk()
         count = len(piece)
         if not count:

@@ -12,6 +12,7 @@ from nbcontain.store import removal, tar
 from nbcontain.store.compression import uncompressed
 from nbcontain.store.inventory import Recorder
 from nbcontain.store.metadata import Metadata
+from nbcontain.store.new_files import Data, NewFiles, in_batches
 from nbcontain.store.owners import Ledger
 from nbcontain.store.whiteouts import META, OPAQUE, WHITEOUT, is_whiteout, join, opaque_xattr
 from nbcontain.values import dataclass
@@ -62,14 +63,7 @@ def apply_tar(
     old_umask = os.umask(0)
     try:
         with (target_type or Target)(root, userxattr, ids, ledger) as target:
-            reader = tar.Reader(stream, limits, hashes=hashes)
-            while (entry := reader.next()) is not None:
-                if recorder is not None:
-                    recorder.take(entry)
-                target.take(entry, reader)
-            total = reader.finish()
-            target.finish_directories()
-            return target.applied(reader, DiffID(Digest("sha256", total)) if total else None)
+            return target.unpack(stream, limits, (recorder or Recorder()).take, hashes=hashes)
     finally:
         os.umask(old_umask)
 
@@ -90,19 +84,17 @@ def add_tar(
     not: what looks like a whiteout is a file, and the archive's own directory tells of the one it is unpacked to.
     `admit` is asked about each device, and raises for one that is not to be made. Raises like `apply_tar`.
     """
+
+    def each(entry: tar.Entry) -> None:
+        if owner is not None:
+            entry.uid, entry.gid = owner
+        if admit is not None and entry.kind in (tar.CHARACTER, tar.BLOCK_DEVICE):
+            admit(entry)
+
     old_umask = os.umask(0)
     try:
         with Target(root, False, "all", ledger, is_layer=False, is_whole=whole) as target:
-            reader = tar.Reader(uncompressed(stream), limits, hashes=False)
-            while (entry := reader.next()) is not None:
-                if owner is not None:
-                    entry.uid, entry.gid = owner
-                if admit is not None and entry.kind in (tar.CHARACTER, tar.BLOCK_DEVICE):
-                    admit(entry)
-                target.take(entry, reader)
-            reader.finish()
-            target.finish_directories()
-            return target.applied(reader, None)
+            return target.unpack(uncompressed(stream), limits, each, hashes=False)
     finally:
         os.umask(old_umask)
 
@@ -117,6 +109,7 @@ class Target:
         self._is_layer = is_layer
         self._is_whole = is_whole
         self._metadata = Metadata(keeps_owners=ids == "all", ledger=ledger)
+        self._files = NewFiles(self._metadata)
         self.size_bytes = self.skipped = 0
         self._opaque_xattr = opaque_xattr(userxattr=userxattr)
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -141,15 +134,21 @@ class Target:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._files.close()
         self._forget()
         os.close(self._root)
 
-    def applied(self, reader: tar.Reader, diff_id: DiffID | None) -> Applied:
-        """What it amounted to."""
-        lost = self._metadata
+    def unpack(
+        self, stream: tar.Readable | tar.Pieces, limits: tar.Limits, each: Callable[[tar.Entry], None], *, hashes: bool
+    ) -> Applied:  # fmt: skip
+        """All of an archive, of which `each` sees every entry first; what it amounted to."""
+        reader = in_batches(stream, limits, each, self._take, self._files.finish, hashes=hashes)
+        total = reader.finish()
+        self._finish_directories()
+        lost, diff_id = self._metadata, DiffID(Digest("sha256", total)) if total else None
         return Applied(diff_id, reader.entries, self.size_bytes, lost.lost_owners, self.skipped, lost.lost_xattrs)
 
-    def take(self, entry: tar.Entry, reader: tar.Reader) -> None:
+    def _take(self, entry: tar.Entry, data: Data) -> None:
         """Make one entry; a later one of the same name wins."""
         if max(len(self._open), len(self._spelled)) >= _OPEN_DIRECTORIES:
             # Here, where no descriptor of them is in use.
@@ -180,29 +179,25 @@ class Target:
             return
         self._claim(path, leaf)
         try:
-            self._make(parent, path, leaf, entry, reader)
+            self._make(parent, path, leaf, entry, data)
         except FileExistsError:
+            # By one of these, perhaps; what is said of it comes before what is said of this one.
+            self._files.finish()
             # Replacing a directory or a symlink forgets all open directories; this one is still needed.
             parent = os.dup(parent)
             try:
                 if self._make_way(parent, leaf, entry):
-                    self._make(parent, path, leaf, entry, reader)
+                    self._make(parent, path, leaf, entry, data)
                 else:
                     self._directories[join(path, leaf)] = entry
             finally:
                 os.close(parent)
 
-    def _make(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry, reader: tar.Reader) -> None:
+    def _make(self, parent: int, path: bytes, leaf: bytes, entry: tar.Entry, data: Data) -> None:
         kind = entry.kind
         if kind == tar.REGULAR:
-            fd = os.open(leaf, _NEW_FILE, entry.mode, dir_fd=parent)
-            try:
-                if entry.size:
-                    reader.copy_to(fd)
-                    self.size_bytes += entry.size
-                self._metadata.set(fd, path, leaf, entry)
-            finally:
-                os.close(fd)
+            self._files.take(os.open(leaf, _NEW_FILE, entry.mode, dir_fd=parent), data, path, leaf, entry)
+            self.size_bytes += entry.size
         elif kind == tar.DIRECTORY:
             # Already as it will be, where that does not stand in the way of its content.
             os.mkdir(leaf, entry.mode if entry.mode & 0o7700 == 0o700 else 0o700, dir_fd=parent)
@@ -394,7 +389,7 @@ class Target:
         self._open.clear()
         self._spelled.clear()
 
-    def finish_directories(self) -> None:
+    def _finish_directories(self) -> None:
         """Owner, mode, attributes and time of each directory, deepest first. What became something else is left out."""
         self._forget()
         way = [(b"", os.dup(self._root))]

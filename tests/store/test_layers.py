@@ -19,6 +19,7 @@ from archives import Member, archive, directory, link, listing, member, symlink,
 from nbcontain.errors import BadArchive, StoreError
 from nbcontain.store import removal, tar
 from nbcontain.store.layers import Added, Deleted, Modified, changes, tar_of
+from nbcontain.store.owners import Ledger
 from nbcontain.store.pack import Pipe
 from nbcontain.store.unpack import _OPEN_DIRECTORIES
 
@@ -138,6 +139,55 @@ def test_a_directory_named_twice_keeps_its_content(root: Path) -> None:
     unpack(root, archive(directory("d/", 0o755), member("d/f", data=b"x"), directory("d/", 0o700)))
     assert listing(root)["d/f"] == "x"
     assert stat.S_IMODE((root / "d").stat().st_mode) == 0o700
+
+
+def test_many_small_files_and_some_large_ones_are_each_as_the_archive_says(root: Path) -> None:
+    # The first fill pieces with their headers, which end between two of them.
+    sizes = [1500] * 300 + [0, 1, 511, 512, 513, 5_000, 100_000, 300_000, 700_000] * 10
+    wanted = {
+        f"f{number}": ((f"{number} " * size)[:size], 0o755 if number % 3 else 0o4755, number)
+        for number, size in enumerate(sizes)
+    }
+    members = [
+        member(name, data=text.encode(), mode=mode, mtime_ns=time_s * 1_000_000_000)
+        for name, (text, mode, time_s) in wanted.items()
+    ]
+    unpack(root, archive(*members))
+    assert {
+        name: ((root / name).read_text(), stat.S_IMODE((root / name).stat().st_mode), (root / name).stat().st_mtime)
+        for name in os.listdir(root)
+    } == wanted
+
+
+def test_a_name_that_comes_back_does_not_get_what_the_first_was_to_have(root: Path) -> None:
+    late = {"mtime_ns": 5_000_000_000}
+    unpack(root, archive(
+        member("f", data=b"first"), link("g", "f"), member("f", data=b"last", mode=0o600, **late), link("h", "f"),
+        member("d", data=b"file"), directory("d/", **late), member("d/x", data=b"in it"),
+    ))  # fmt: skip
+    assert listing(root) == {"f": "last", "g": "first", "h": "last", "d": "directory", "d/x": "in it"}
+    assert [(root / name).stat().st_mtime for name in "fghd"] == [5, 1, 5, 5]
+
+
+def test_whose_a_name_is_that_comes_back_is_what_its_last_entry_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no attributes here")
+
+    monkeypatch.setattr(os, "setxattr", refused)
+    lines: list[bytes] = []
+    first, last = member("f", uid=5, gid=6), member("f", tar.SYMLINK, link=b"g", uid=7, gid=8)
+    unpack(root, archive(member("e"), first, last), ids="single", ledger=Ledger(write=lines.append))
+    assert Ledger(b"".join(lines)).owner(None, b"f", (root / "f").lstat()) == (7, 8)
+
+
+@pytest.mark.parametrize("bad", [link("l", "nothing"), member("../out"), member("x" * 300)])
+def test_nothing_stays_open_of_an_archive_that_is_refused(root: Path, bad: Member) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(BadArchive):
+        unpack(root, archive(*(member(f"f{number}", data=b"x") for number in range(9)), bad))
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o700, 0o1777, 0o2755, 0o500, 0o7777])

@@ -95,6 +95,31 @@ def test_data_that_is_cut_off_is_told_of_by_who_reads_it_to_where_it_is_wanted(i
     data = archive(member("large", data=os.urandom(900_001)))
     with pytest.raises(BadArchive, match="cut off"):
         directly(data[:800_000], 1 << 20, in_pieces=in_pieces)
+
+
+def test_data_at_hand_is_there_until_its_piece_is_left() -> None:
+    # So many with their headers fill pieces, which then end between two of them.
+    held = {f"f{number}".encode(): os.urandom(1500) for number in range(400)} | {b"large": os.urandom(900_001)}
+    held |= {f"g{number}".encode(): os.urandom(number * 997) for number in range(50)}
+    views: list[tuple[bytes, memoryview]] = []
+    found = {}
+
+    def leave() -> None:
+        found.update((name, bytes(view)) for name, view in views)
+        views.clear()
+
+    # One buffer for all pieces: what is looked at too late is another's.
+    reader = tar.Reader(io.BytesIO(archive(*(member(name, data=data) for name, data in held.items()))), leaving=leave)
+    while (entry := reader.next()) is not None:
+        if (view := reader.whole()) is not None:
+            views.append((entry.name, view))
+        else:
+            leave()
+            found[entry.name] = b"".join(iter(lambda: bytes(reader.chunk()), b""))
+    leave()
+    assert found == held
+
+
 FILE = raw(b"f")
 
 

@@ -140,7 +140,8 @@ def test_what_turns_out_not_to_be_plain_is_copied_and_what_was_begun_is_gone(mac
     machine.build("FROM box\nRUN true\n", "mixed", tmp_path)
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     machine.build("FROM box\nCOPY . /made/\n", "mixed", tmp_path)
-    assert threading.active_count() <= threads + 1
+    # Snapshots and blobs are written out by threads that stay for a second.
+    assert threading.active_count() <= threads + 2
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 2
     assert not [each for each in machine.engine.store.layout.tmp.iterdir() if len(each.name) == len(".tmp-") + 16]
     assert machine.sh("stat -c %s /made/a /made/sparse", image="mixed").split() == [str(8 << 20)] * 2
@@ -151,10 +152,14 @@ def test_a_layer_that_is_given_up_midway_ends_who_unpacks_it(
 ) -> None:
     (tmp_path / "a").write_bytes(os.urandom(9 << 20))
 
-    def full(fd: int, data: bytes | memoryview) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    write = files.write
 
-    monkeypatch.setattr(files, "begin_writing_out", lambda *_: full(0, b""))
+    def full(fd: int, data: bytes | memoryview) -> None:
+        if os.fstat(fd).st_size > 5 << 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(fd, data)
+
+    monkeypatch.setattr(files, "write", full)
     with pytest.raises(BuildError, match="no room left"):
         machine.build("FROM box\nCOPY a /made/\n", "full", tmp_path)
     assert not [each for each in machine.engine.store.layout.tmp.iterdir() if len(each.name) == len(".tmp-") + 16]

@@ -124,7 +124,7 @@ def test_a_sound_store_has_nothing_to_find(template: Path, place: Path) -> None:
     with Engine(deeds.copied(template, place / "sound")) as engine:
         report = engine.soundness.look(full=True)
     assert report.is_clean
-    assert (report.looked.images, report.looked.containers) == (3, 2)
+    assert (report.looked.images, report.looked.containers) == (4, 2)
     assert report.looked.bytes_read > 1_000_000
 
 

@@ -72,9 +72,13 @@ def register(
 
 
 def _register_by_name(own: Any, module: str, name: str, show: Callable[[Any], None]) -> None:
-    """For a type that may not be imported yet. Of one that was shown before, IPython looks at no name any more."""
-    if module in sys.modules:
-        own.for_type(getattr(sys.modules[module], name), show)
+    """For a type that may not be imported yet. Of one that was shown before, IPython looks at no name any more.
+
+    A module that another thread is about to import is there without it.
+    """
+    kind = getattr(sys.modules.get(module), name, None)
+    if kind is not None:
+        own.for_type(kind, show)
     else:
         own.for_type_by_name(module, name, show)
 

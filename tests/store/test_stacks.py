@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from machine import until
 from nbcontain.errors import BadArchive, Cancelled, StoreError
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Descriptor, Layer
@@ -42,7 +43,8 @@ def test_a_layer_that_cannot_be_begun_keeps_nothing_open(
         with pytest.raises(StoreError, match="no place"):
             arrivals.wait()
     # Fewer, where what earlier tests left open has been collected meanwhile.
-    assert len(os.listdir("/proc/self/fd")) <= before
+    # Other stores' threads may have a file open for a moment.
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
 class NoThreads:
@@ -72,8 +74,9 @@ def test_where_no_thread_can_be_started_nothing_stays_open(
         NoThreads(patch, first)
         with pytest.raises(RuntimeError, match="new thread"):
             unpacked(stacks, staging, file)
-    assert len(os.listdir("/proc/self/fd")) <= before
-    assert threading.active_count() <= alive
+    # Other stores' threads may have a file open for a moment.
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+    until(lambda: threading.active_count() <= alive)
 
 
 @pytest.mark.parametrize("kind", ["feed", "follow", "piped"])
@@ -92,7 +95,8 @@ def test_what_has_no_thread_is_closed(
         for _ in range(3):
             with pytest.raises(RuntimeError, match="new thread"):
                 work[kind]()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    # Other stores' threads may have a file open for a moment.
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
 def test_who_writes_to_a_pipe_keeps_its_end_though_nobody_waits_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +178,7 @@ def test_a_worker_that_dies_leaves_nobody_who_reads_on(store: Store) -> None:
     with store.snapshots.staging() as staging, pytest.raises(StoreError, match="died"):
         unpacked(stacks, staging, Slow())
     assert [each.name for each in threading.enumerate() if each.name in ("nbcontain unzip", "nbcontain layer")] == []
-    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
 
 
 def test_what_waits_for_its_turn_when_an_archive_is_given_up_is_not_unpacked(

@@ -19,7 +19,7 @@ from nbcontain.errors import StoreError, WrongFormatVersion
 from nbcontain.oci.digest import ChainID, Digest
 from nbcontain.oci.reference import Reference
 from nbcontain.runtime.rootfs import FUNCTIONS
-from nbcontain.store import Store, files, snapshots
+from nbcontain.store import Store, files, settling, snapshots, write_back
 from nbcontain.store.cache import CacheRecord
 from nbcontain.store.gc import Collected, collect
 from rounds import SOAK
@@ -211,8 +211,8 @@ class _Dying:
 def _dies_at(number: int, body: Callable[[], object]) -> bool:
     """Run `body` in a child that dies at the `number`-th call; False if it came to its end before."""
     for thread in threading.enumerate():
-        if thread.name == "nbcontain sync":
-            # The child would have its lock, and nobody to give it back.
+        if thread.name in ("nbcontain sync", "nbcontain write-back"):
+            # The child would have their locks, and nobody to give them back.
             thread.join()
     child = os.fork()
     if not child:
@@ -229,7 +229,12 @@ def _dies_at(number: int, body: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize("what", ["image", "commit", "gc", "retag", "open"])
-def test_a_process_that_dies_at_any_line_leaves_a_sound_store(tmp_path: Path, what: str) -> None:
+def test_a_process_that_dies_at_any_line_leaves_a_sound_store(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in (settling, write_back):
+        # Their threads are waited for before each fork.
+        monkeypatch.setattr(each, "_TOGETHER_S", 0.01)
     def body() -> None:
         store = Store.open(root, userxattr=True)
         if what == "image":

@@ -50,7 +50,6 @@ class Blobs:
         The disk is told of all of them before any is waited for, and their names are synced together: a file system
         with a journal then writes that twice, and not twice for each. Raises like `put`.
         """
-        is_later = self._write_back.begin()
         with ExitStack() as stack:
             writers = []
             for data, media_type, expected in documents:
@@ -58,8 +57,8 @@ class Blobs:
                 writer.write(data)
                 writer.begin_writing_out()
                 writers.append((writer, media_type, expected))
-            found = [writer.commit(media_type, expected, named=is_later) for writer, media_type, expected in writers]
-            if not is_later:
+            found = [writer.commit(media_type, expected, named=False) for writer, media_type, expected in writers]
+            if not self._write_back.has_begun:
                 for directory in dict.fromkeys([*(self.path(each.digest).parent for each in found), self._layout.tmp]):
                     files.sync_directory(directory)
         return found
@@ -141,14 +140,14 @@ class BlobWriter:
         """Where it is meanwhile."""
         self._fd = fd
         self._sum = hashlib.sha256()
-        self._early = None if self._is_later else WriteOut(fd)
+        self._early = WriteOut(fd)
         self.size = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         files.write(self._fd, data)
         self._sum.update(data)
         self.size += len(data)
-        if self._early is not None:
+        if not self._is_later:
             self._early.reached(self.size)
 
     def digest(self) -> Digest:

@@ -23,7 +23,7 @@ from nbcontain.oci.image import MANIFEST, REF_NAME, Descriptor, Image, Index
 from nbcontain.oci.indexes import ImageIndex, index_from
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT, load
 from nbcontain.store import files
-from nbcontain.store.layout import FORMAT_VERSION
+from nbcontain.store.layout import FORMAT_VERSION, INDEX_LIMIT
 from nbcontain.values import dataclass
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ Kind = Literal[
     "volume-damaged", "volume-missing", "volume-of-nobody",
 ]  # fmt: skip
 Remedy = Literal["quarantine", "remove", "rewrite", "close", "drop", "end", "none"]
-_INDEX_LIMIT = 64 << 20
 _READ_BYTES = 1 << 20
 _MANIFESTS = frozenset({MANIFEST, codec.DOCKER_MANIFEST})
 _MOMENT_S = 0.1
@@ -250,7 +249,7 @@ class Check:
 
     def entries(self) -> tuple[Descriptor, ...]:
         """index.json's. Raises StoreError, OSError."""
-        return codec.parse_index(files.read(self._layout.index, _INDEX_LIMIT)).manifests
+        return codec.parse_index(files.read(self._layout.index, INDEX_LIMIT)).manifests
 
     def _images(self) -> Iterator[Finding]:
         try:

@@ -18,6 +18,7 @@ from nbcontain.errors import StoreError
 from nbcontain.oci.digest import ChainID, Digest, chain_ids
 from nbcontain.oci.image import Layer
 from nbcontain.store import files, ingest
+from nbcontain.store.layout import INDEX_LIMIT
 from nbcontain.store.listed import names_more
 from nbcontain.store.write_back import recorded_index
 from nbcontain.values import dataclass
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from nbcontain.store.snapshots import Snapshotter
     from nbcontain.store.store import Store
 
-_INDEX_LIMIT = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def collect(
         actives, freed = _sweep_actives(store, containers())
         dropped = store.images.drop_dangling() if dangling else 0
         settled = recorded_index(store.layout)
-        if settled is not None and names_more(settled, files.read(store.layout.index, _INDEX_LIMIT)):
+        if settled is not None and names_more(settled, files.read(store.layout.index, INDEX_LIMIT)):
             # A power cut would bring back what is collected now.
             store.write_back.settle()
         marks = _Marks(set(), set())

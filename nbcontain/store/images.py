@@ -26,7 +26,7 @@ from nbcontain.oci.reference import Reference
 from nbcontain.oci.strict_json import DOCUMENT_LIMIT
 from nbcontain.store import files
 from nbcontain.store.blobs import Blobs
-from nbcontain.store.layout import Layout
+from nbcontain.store.layout import INDEX_LIMIT, Layout
 from nbcontain.store.listed import Listed, Named, name_of, without_names
 from nbcontain.store.write_back import WriteBack
 from nbcontain.values import replace
@@ -36,7 +36,6 @@ _INDEXES = frozenset({INDEX, codec.DOCKER_INDEX})
 _BESIDE = "org.nbcontain.for"
 """Annotation of an image without a name: which name it is another platform's image of."""
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
-_INDEX_LIMIT = 64 << 20
 _Entries = list[Descriptor]
 _Indexes = list[tuple[Reference, ImageIndex]]
 _Names = list[Reference]
@@ -300,7 +299,7 @@ class Images:
 
     def _now(self) -> Listed:
         """What index.json says. It is read each time, and parsed if it is not what it was."""
-        data = files.read(self._layout.index, _INDEX_LIMIT)
+        data = files.read(self._layout.index, INDEX_LIMIT)
         state = self._state
         if state.data != data:
             self._state = state = Listed(data)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from nbcontain.oci.digest import ChainID, Digest
 
 FORMAT_VERSION = "1"
+INDEX_LIMIT = 64 << 20
+"""So many bytes of index.json are read at most."""
 
 
 @dataclass(frozen=True)

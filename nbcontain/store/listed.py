@@ -77,9 +77,15 @@ def without_names(index: bytes, before: Iterable[Descriptor], after: Collection[
     lost = [entry for entry in before if entry not in after]
     names = {entry.annotations.get(REF_NAME) for entry in lost} - {None}
     digests = {entry.digest for entry in lost if REF_NAME not in entry.annotations}
-    kept = [
+    return codec.dump_index(Index(tuple(apart_from(names, digests, codec.parse_index(index).manifests))))
+
+
+def apart_from(
+    names: Collection[str | None], digests: Collection[Digest], entries: Iterable[Descriptor]
+) -> list[Descriptor]:
+    """The entries that have none of these names, and of those without a name the ones of no such digest. Pure."""
+    return [
         entry
-        for entry in codec.parse_index(index).manifests
+        for entry in entries
         if (entry.annotations[REF_NAME] not in names if REF_NAME in entry.annotations else entry.digest not in digests)
     ]
-    return codec.dump_index(Index(tuple(kept)))

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbcontain.errors import BadDigest, DiskReadOnly, StoreError
+from nbcontain.errors import BadDigest, DigestMismatch, DiskReadOnly, StoreError
 from nbcontain.linux import boot
 from nbcontain.oci import codec
 from nbcontain.oci.digest import Digest
 from nbcontain.oci.image import REF_NAME, Descriptor, Index
 from nbcontain.store import files
+from nbcontain.store.blobs import Blobs
 from nbcontain.store.check import Check
+from nbcontain.store.layout import INDEX_LIMIT
+from nbcontain.store.listed import apart_from
 from nbcontain.store.write_back import SYNCED_MODE, recorded_boot, recorded_index, unmarked
 
 if TYPE_CHECKING:
     from nbcontain.store.store import Store
 
 _READ_BYTES = 1 << 20
-_INDEX_LIMIT = 64 << 20
 
 
 def recover(store: Store) -> None:
@@ -42,7 +43,7 @@ def recover(store: Store) -> None:
         if not last or last == boot.boot_id():
             return
         for path in unmarked(layout):
-            _judge(path)
+            _judge(store.blobs, path)
         check = Check(store, full=False)
         entries = merged(
             [entry for entry in _entries(_read(layout.index)) if check.is_whole(entry)],
@@ -58,40 +59,30 @@ def merged(newest: Sequence[Descriptor], settled: Sequence[Descriptor]) -> list[
     """The newest entries, and what they lack of those that had been settled: names, and images without one. Pure."""
     names = {entry.annotations.get(REF_NAME) for entry in newest}
     digests = {entry.digest for entry in newest}
-    lacking = [
-        entry
-        for entry in settled
-        if (entry.annotations[REF_NAME] not in names if REF_NAME in entry.annotations else entry.digest not in digests)
-    ]
-    return [*newest, *lacking]
+    return [*newest, *apart_from(names, digests, settled)]
 
 
-def _judge(path: Path) -> None:
+def _judge(blobs: Blobs, path: Path) -> None:
     """Mark a blob whose bytes came through, and remove one whose bytes did not."""
     try:
         digest = Digest.parse(f"{path.parent.name}:{path.name}")
     except BadDigest:
         return
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        found = hashlib.new(digest.algorithm)
-        while chunk := os.read(fd, _READ_BYTES):
-            found.update(chunk)
-        if found.hexdigest() == digest.hex:
-            os.fchmod(fd, SYNCED_MODE)
-        else:
+    with blobs.open(digest) as blob:
+        try:
+            while blob.read(_READ_BYTES):
+                pass
+        except (DigestMismatch, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EIO:
+                raise
             files.unlink(path)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        files.unlink(path)
-    finally:
-        os.close(fd)
+        else:
+            os.fchmod(blob.fileno(), SYNCED_MODE)
 
 
 def _read(path: Path) -> bytes | None:
     try:
-        return files.read(path, _INDEX_LIMIT)
+        return files.read(path, INDEX_LIMIT)
     except (FileNotFoundError, StoreError):
         return None
 

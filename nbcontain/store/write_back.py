@@ -29,7 +29,7 @@ from pathlib import Path
 from nbcontain.errors import DiskFailed, StoreError
 from nbcontain.linux import boot
 from nbcontain.store import files
-from nbcontain.store.layout import Layout
+from nbcontain.store.layout import INDEX_LIMIT, Layout
 
 OF_THIS_MACHINE = frozenset({
     0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0x794C7630, 0xF2F52010, 0x2FC12FC1, 0xCA451A4E, 0x858458F6,
@@ -42,7 +42,7 @@ _TOGETHER_S = 1.0
 the disk is busy with."""
 _AT_ONCE = 32
 """So many blobs are open at the same time."""
-_LIMIT = 65 << 20
+_RECORD_LIMIT = INDEX_LIMIT + 128
 
 
 class WriteBack:
@@ -143,7 +143,7 @@ class WriteBack:
     def _index(self) -> bytes:
         """What index.json says now; nothing where there is none."""
         try:
-            return files.read(self._layout.index, _LIMIT)
+            return files.read(self._layout.index, INDEX_LIMIT)
         except FileNotFoundError:
             return b""
 
@@ -207,7 +207,7 @@ def recorded_boot(layout: Layout) -> str:
 def recorded_index(layout: Layout) -> bytes | None:
     """The last index.json of which every blob had been synced; None if there is no record, or it was damaged."""
     try:
-        return files.read(layout.unsettled, _LIMIT).partition(b"\n")[2]
+        return files.read(layout.unsettled, _RECORD_LIMIT).partition(b"\n")[2]
     except (FileNotFoundError, StoreError):
         return None
 

@@ -18,7 +18,7 @@ from nbcontain.linux.idmap import IdMap
 from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
-from nbcontain.runtime import calls, programs, rungs
+from nbcontain.runtime import calls, endings, programs, rungs
 from nbcontain.runtime.annotations import DEFAULT_PATH, PART, USER
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, info_of, info_to_json
 from nbcontain.runtime.messages import Channel
@@ -79,7 +79,10 @@ def of_supervisor(ids: IdMap) -> None:
     for end in ends:
         os.close(end)
     run.state = replace(run.state, status="running", pid=1, pid_start=start_time(os.getpid()))
-    for each in (run.clients.open, run.journal.open, run.write_state, lambda: run.tell("start")):
+    for each in (
+        run.clients.open, run.journal.open, lambda: run.bundle.write_stubs(("/etc/hosts",)), run.write_state,
+        lambda: run.tell("start"), lambda: endings.put_aside(run.bundle), run.reread,
+    ):  # fmt: skip
         with suppress(OSError):
             each()
     for event in (Started(info.id, info.name), Finished(info.id, "done", exit_code=0)):

@@ -315,7 +315,7 @@ def test_what_waits_is_what_a_usual_container_has(machine: Machine) -> None:
 
 def test_what_was_put_together_beforehand_is_as_if_it_were_made_for_the_container(machine: Machine) -> None:
     mounts = "cut -d' ' -f4- /proc/self/mountinfo | grep -v -e ' / ' -e ' /etc/'"
-    look = f"{mounts}; ls -lan /dev | sed 1,3d; ls /sys/class/net"
+    look = f"{mounts}; stat -c '%A %u %t,%T %n' /dev/*; ls /sys/class/net"
     machine.run("true")
     # Long enough for who waits.
     time.sleep(1)

@@ -98,8 +98,8 @@ class Beforehand:
         )  # fmt: skip
         try:
             isolation.enter_mounts(own, root)
-            isolation.separate(syscalls.CLONE_NEWNS)
             try:
+                isolation.separate(syscalls.CLONE_NEWNS)
                 self.trees = furniture.assembled(spec, shown)
             finally:
                 _return(lambda: isolation.enter_mounts(own, root))

@@ -94,7 +94,7 @@ class Beforehand:
         shown = {len(USUAL): self._sysfs} if self._sysfs >= 0 else {}
         spec = Spec(
             Process(()), mounts=(*USUAL, *(_SYS for _ in shown)),
-            linux=Linux(masked_paths=hidden.MASKED + hidden.thermal(), readonly_paths=hidden.READONLY),
+            linux=Linux(readonly_paths=hidden.READONLY),
         )  # fmt: skip
         try:
             isolation.enter_mounts(own, root)

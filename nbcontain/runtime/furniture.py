@@ -31,14 +31,16 @@ _STATISTICS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Mounts that are put together, and restricted, before it is known whose they will be."""
+    """Mounts that are put together, and cannot be written in part, before it is known whose they will be.
+
+    Nothing is masked in it: what else is mounted must first have been kept from being led there by the kernel's own.
+    """
 
     fd: int
     top: str
     """The directory of the root that it is for, in which all of it is."""
     mounts: tuple[Mount, ...]
     readonly: tuple[str, ...]
-    masked: tuple[str, ...]
 
     @classmethod
     def of(cls, root_fd: int, spec: Spec, top: str) -> Tree:
@@ -51,7 +53,7 @@ class Tree:
 
     def fits(self, spec: Spec) -> bool:
         """Whether all that this spec has there is in it, and nothing else."""
-        return (self.mounts, self.readonly, self.masked) == _below(self.top, spec)
+        return (self.mounts, self.readonly) == _below(self.top, spec)
 
 
 def assembled(spec: Spec, opened: Mapping[int, int]) -> list[Tree]:
@@ -65,12 +67,11 @@ def assembled(spec: Spec, opened: Mapping[int, int]) -> list[Tree]:
         os.close(root_fd)
 
 
-def _below(top: str, spec: Spec) -> tuple[tuple[Mount, ...], tuple[str, ...], tuple[str, ...]]:
-    """What the spec has mounted, cannot be written and is masked in this directory of the root."""
+def _below(top: str, spec: Spec) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    """What the spec has mounted, and what cannot be written, in this directory of the root."""
     return (
         tuple(each for each in fitted(spec) if topmost(each.destination) == top),
         tuple(each for each in spec.linux.readonly_paths if topmost(each) == top),
-        tuple(each for each in spec.linux.masked_paths if topmost(each) == top),
     )
 
 
@@ -176,12 +177,11 @@ def fitted(spec: Spec) -> Iterator[Mount]:
 
 
 def restrict(root_fd: int, spec: Spec, done: Container[str] = ()) -> None:
-    """Init: what is hidden in the root, and what cannot be written there, but for what is below directories that are
-    `done`."""
+    """Init: what is hidden in the root, and what cannot be written there, which in some directories is `done`."""
     for path in spec.linux.readonly_paths:
         if topmost(path) not in done:
             _make_readonly(root_fd, path)
-    _mask(root_fd, [path for path in spec.linux.masked_paths if topmost(path) not in done])
+    _mask(root_fd, spec.linux.masked_paths)
     if spec.root_readonly:
         syscalls.mount_setattr(root_fd, syscalls.MOUNT_ATTR_RDONLY)
 

@@ -122,14 +122,14 @@ class FileJournal:
         if self._write([line]) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
-    def extend(self, parts: Sequence[bytes]) -> int:
+    def extend(self, parts: Sequence[bytes | memoryview]) -> int:
         """Write down what together is whole lines; gives how many of their bytes the disk took."""
         try:
             return self._write(parts)
         except OSError:
             return 0
 
-    def _write(self, parts: Sequence[bytes]) -> int:
+    def _write(self, parts: Sequence[bytes | memoryview]) -> int:
         gap = [b"\n"] if self._is_torn else []
         written = os.writev(self.fileno(), [*gap, *parts]) - len(gap)
         self._is_torn = written < sum(map(len, parts))

@@ -106,9 +106,10 @@ class FileJournal:
         if self._fd is None:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def adopt(self, fd: int) -> None:
-        """Write to this open journal."""
+    def adopt(self, fd: int, *, is_torn: bool = False) -> None:
+        """Write to this open journal, whose last line may be torn: an empty one, if it is not, is nobody's."""
         self._fd = fd
+        self._is_torn = is_torn
 
     def fileno(self) -> int:
         """What it is written to."""

@@ -30,7 +30,7 @@ struct state {
     struct execution whole;     /* the supervisor, from a sealed copy of that program */
     struct execution python;    /* the pump that is Python's, where that cannot be */
     char *name;                 /* of that copy, */
-    char *copy_path;            /* and where it is executed: /proc/self/fd/ and ten zeros, */
+    char *copy_path;            /* and where it is executed: /proc/self/fd/ and room for ten digits, */
     char *copy;                 /* which begin here */
     byte *begin;                /* {"time": */
     byte *in, *out;             /* room for what was read, and for the line that it becomes */
@@ -270,6 +270,7 @@ static inline __attribute__((always_inline)) void awaken(struct state *my)
             char *last = my->copy;
             for (word rest = copy; rest >= 10; rest /= 10)
                 last++;
+            last[1] = 0;
             for (word rest = copy; last >= my->copy; rest /= 10)
                 *last-- = '0' + rest % 10;
             call(EXECVE, (word)my->copy_path, (word)my->whole.argv, (word)my->whole.envp, 0);
@@ -311,7 +312,7 @@ void _start(void)
                 torn = taken(my, which, torn);
             else
                 /* Seen to last: what was written before the end is read first. */
-                other = which;
+                other = other == my->ended ? other : (long)which;
         }
         if (my->limit && call(LSEEK, my->journal, 0, SEEK_CUR, 0) >= my->limit)
             is_over = 1;

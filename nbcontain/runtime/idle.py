@@ -59,8 +59,8 @@ class Idle:
         sink = self.silent if self.silent >= 0 else self.journal
         rest = {name: getattr(self, name) for name in _REST} | {"ids": dict(self.ids)}
         return [
-            str(_PACKAGE), self.task, str(sink), outputs, watched, f"{self.lost:020}", repr(self.wake) if self.wake else "",
-            "0" if self.silent >= 0 else str(self.limit), json.dumps(rest),
+            str(_PACKAGE), self.task, str(sink), outputs, watched, f"{self.lost:020}",
+            repr(self.wake) if self.wake else "", "0" if self.silent >= 0 else str(self.limit), json.dumps(rest),
         ]  # fmt: skip
 
     @classmethod
@@ -79,8 +79,8 @@ class Idle:
         return [fd for fd in ends if fd >= 0]
 
 
-_OUTPUTS, _LOST = 3, 5
-"""Which of the words says what of them; 20 digits, so that they can be written over."""
+_SINK, _OUTPUTS, _LOST, _LIMIT = 2, 3, 5, 7
+"""Which of the words says what. Of what was lost it has 20 digits, so that it can be written over."""
 _REST = (
     "bundle", "pid", "lock", "pidfd", "listener", "journal", "mounts", "master", "peer", "network", "user", "silent",
     "wake", "limit", "delay",
@@ -121,11 +121,9 @@ def _little(state: Idle, words: list[str], command: list[str]) -> little_pump.Li
         fd: f',"kind":"output","task":"{state.task}","stream":"{stream}","data":'.encode()
         for fd, stream in state.outputs.items()
     }
-    outputs, lost = words[_OUTPUTS], words[_LOST]
     return little_pump.LittlePump(
-        outputs=heads, names=outputs, watched=(state.pidfd, state.listener),
-        journal=state.silent if state.silent >= 0 else state.journal, limit_bytes=0 if state.silent >= 0 else state.limit,
-        wake=state.wake, lost=lost,
+        outputs=heads, names=words[_OUTPUTS], watched=(state.pidfd, state.listener), lost=words[_LOST],
+        journal=int(words[_SINK]), limit_bytes=int(words[_LIMIT]), wake=state.wake,
         whole=little_pump.Execution(sys.executable, whole, sealed.environment(sys.executable)),
         other=little_pump.Execution(sys.executable, command, sealed.SMALL),
     )  # fmt: skip

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any, cast
 
 import pytest
@@ -33,7 +34,8 @@ from nbcontain.runtime.generate import RunOptions
 from nbcontain.runtime.launcher import Launcher
 from nbcontain.store.archive_writer import OCI_LAYOUT, Saved
 from nbcontain.store.blobs import Blobs
-from nbcontain.store.layer_writer import layer_writer
+from nbcontain.store.gzip_stream import Block, GzipStream
+from nbcontain.store.layer_writer import PartWriter, layer_writer
 from registry.samples import image_of
 
 HERE, ARM, RISCV = Platform.here(), Platform("linux", "arm64"), Platform("linux", "riscv64")
@@ -220,6 +222,82 @@ def test_a_layer_that_is_refused_at_its_beginning_is_read_to_its_end_for_nobody(
     assert list(engine.store.snapshots.walk()) == []
     assert list(engine.store.layout.tmp.iterdir()) == []
     assert engine.images() == []
+
+
+class Stream(io.BytesIO):
+    """Standard input that is no file."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.buffer = self
+
+
+@pytest.mark.parametrize("size", [300_000, 3 << 20, (9 << 20) + 4567])
+def test_a_plain_layer_has_the_same_blob_from_a_file_a_directory_a_pipe_and_a_compressed_archive(
+    engine: Engine, archives: Archives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """From a file it is read twice, by who unpacks it and by who compresses it."""
+    content = random.Random(size).randbytes(size // 2) + bytes(size // 2)
+    files = docker_archive(archive(member("file", data=content), member("small", data=b"x")), ["app:1"])
+    (tmp_path / "plain").write_bytes(b"of somebody else" + packed(files))
+    (tmp_path / "packed").write_bytes(gzip.compress(packed(files)))
+    for name, data in files.items():
+        (tmp_path / "layout" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "layout" / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    found = []
+    with (tmp_path / "plain").open("rb", buffering=0) as plain, (tmp_path / "plain").open("rb") as buffered:
+        for opened in (plain, buffered):
+            opened.read(16)
+        streams = [SimpleNamespace(buffer=plain), SimpleNamespace(buffer=buffered), Stream(packed(files))]
+        for source in (*streams, tmp_path / "packed", tmp_path / "layout"):
+            monkeypatch.setattr("sys.stdin", source)
+            archives.load(str(source) if isinstance(source, Path) else "-").result()
+            found.append(engine.image("app:1").manifest.layers)
+            chain = engine.image("app:1").chain_id
+            assert chain is not None
+            [place] = engine.store.snapshots.chain(chain)
+            assert next(place.rglob("file")).read_bytes() == content
+            forget(engine)
+    assert len(set(found)) == 1, found
+
+
+@pytest.mark.parametrize("how", ["changed", "cut"])
+def test_an_archive_that_is_changed_while_it_is_read_is_refused(
+    engine: Engine, archives: Archives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Whoever compresses reads it later than who unpacks it, and must not make a blob of something else."""
+    data = archive(member("file", data=bytes(7 << 20)))
+    path = tmp_path / "archive.tar"
+    path.write_bytes(packed(docker_archive(data, ["app:1"])))
+    compress = GzipStream.compress
+
+    def late(stream: GzipStream, block: Block) -> bytes:
+        # The first block; all was read by then, but what follows has not been compressed.
+        if stream.checksum == 0:
+            until(lambda: passed.is_set())
+            with path.open("r+b") as file:
+                if how == "cut":
+                    file.truncate(4 << 20)
+                else:
+                    file.seek(5 << 20)
+                    file.write(b"something else")
+        return compress(stream, block)
+
+    passed = threading.Event()
+    finish = PartWriter.finish
+
+    def told(writer: PartWriter) -> None:
+        passed.set()
+        finish(writer)
+
+    monkeypatch.setattr(GzipStream, "compress", late)
+    monkeypatch.setattr(PartWriter, "finish", told)
+    with pytest.raises(BadArchive, match="changed while it was read"):
+        archives.load(str(path)).result()
+    assert engine.images() == []
+    assert list(engine.store.snapshots.walk()) == []
+    assert list(engine.store.blobs.walk()) == []
+    assert list(engine.store.layout.tmp.iterdir()) == []
 
 
 def test_the_same_images_give_the_same_archive(engine: Engine, archives: Archives, tmp_path: Path) -> None:

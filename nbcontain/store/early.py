@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nbcontain.oci.digest import DiffID
 from nbcontain.store.growing import Growing
-from nbcontain.store.layer_writer import Blocks, Slots, ring_for
+from nbcontain.store.layer_writer import Blocks, Slots
 from nbcontain.store.ring import Sender
 from nbcontain.store.snapshots import Staging
 from nbcontain.store.stacks import Stacks, unpacked
@@ -70,8 +70,8 @@ class Early:
             stack.pop_all()
         return growing
 
-    def feed(self, size_bytes: int) -> Feed | None:
-        """Unpack one more layer, a plain tar of so many bytes, from the blocks that a `LayerWriter` makes in this.
+    def feed(self, ring: Callable[[], Sender]) -> Feed | None:
+        """Unpack one more layer, a plain tar, from the blocks of this that a `LayerWriter` makes.
 
         Waits for its turn. None as above.
         """
@@ -82,7 +82,7 @@ class Early:
             self._strike()
         with ExitStack() as stack:
             stack.callback(self._slots.release)
-            feed = Feed(ring_for(size_bytes))
+            feed = Feed(ring())
             stack.callback(feed.ring.leave)
             stack.callback(feed.end)
 

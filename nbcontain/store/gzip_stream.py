@@ -31,8 +31,9 @@ class GzipStream:
     """Takes blocks and gives what is to be written of them. Its output depends on where the blocks begin and end."""
 
     def __init__(self) -> None:
-        self._deflate, self._compressed, self._crc32, self._full_flush = _tools()
-        self._sum = 0
+        self._deflate, self._compressed, self.crc32, self._full_flush = _tools()
+        self.checksum = 0
+        """CRC-32 of what was compressed so far."""
         self._size = 0
         self._is_pending = False
         """Something is in the compressor, or was since it was last flushed."""
@@ -42,7 +43,7 @@ class GzipStream:
     def compress(self, block: Block) -> bytes:
         """One more block. May give nothing yet."""
         head, self._head = self._head, b""
-        self._sum = self._crc32(block, self._sum)
+        self.checksum = self.crc32(block, self.checksum)
         self._size += len(block)
         if not self._went_well and not self._is_worth_it(block):
             # What follows refers to nothing before this point, where the decompressor knows more than the compressor.
@@ -56,7 +57,7 @@ class GzipStream:
 
     def finish(self) -> bytes:
         """The rest."""
-        tail = self._sum.to_bytes(4, "little") + (self._size & 0xFFFF_FFFF).to_bytes(4, "little")
+        tail = self.checksum.to_bytes(4, "little") + (self._size & 0xFFFF_FFFF).to_bytes(4, "little")
         return self._head + bytes(self._deflate.flush()) + tail
 
     def _is_worth_it(self, block: Block) -> bool:

@@ -8,7 +8,8 @@ depends on them; and the header has no name and no time.
 
 A layer of more than a block is worked on by three: whoever writes reads and hashes, one thread compresses, and one
 hashes and writes what comes of that. Each gives up Python's lock meanwhile, so all processors have work. A worker that
-unpacks the tar at the same time reads it where it lies: the blocks are the slots of its ring.
+unpacks the tar at the same time reads it where it lies: the blocks are the slots of its ring. Where the tar is a part
+of a file, the compressor reads it there once more, and nobody waits for it until the end.
 """
 
 from __future__ import annotations
@@ -19,20 +20,24 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
+from nbcontain.errors import BadArchive
 from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Layer
 from nbcontain.store.blobs import Blobs, BlobWriter
 from nbcontain.store.gzip_stream import GzipStream
-from nbcontain.store.ring import Sender
-from nbcontain.store.stage import Stage
+from nbcontain.store.ring import SLOT_BYTES, Sender
+from nbcontain.store.stage import Block, Stage
+from nbcontain.values import dataclass
 
 BLOCK_BYTES = 1 << 20
 _BLOCKS = 8
 """So many blocks of a layer are in memory."""
 _AHEAD = 4
 """So many compressed ones may wait to be written."""
+_ALL = 0
+"""However many there are (queue.Queue)."""
 
 
 class Slots(Protocol):
@@ -45,6 +50,14 @@ class Slots(Protocol):
 
     def send(self, count: int) -> None:
         """So many bytes of it are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where in a file a tar begins. The file stays open for as long as a layer is made of it."""
+
+    fd: int
+    offset: int
 
 
 @contextmanager
@@ -70,12 +83,13 @@ class LayerWriter:
         self._sum = hashlib.sha256()
         self._compressor = GzipStream()
         self._blocks: Slots = ring or Blocks()
+        self._block_bytes = BLOCK_BYTES
         self._block: memoryview | None = None
         self._filled = 0
         self._free = threading.Semaphore(self._blocks.slots - 1)
         """Blocks that the compressor does not need any more, without the first, which nobody waits for."""
-        self._compressing: Stage | None = None
-        self._writing: Stage | None = None
+        self._compressing: Stage[Any] | None = None
+        self._writing: Stage[Block] | None = None
         self._is_whole = False
 
     def __enter__(self) -> LayerWriter:
@@ -91,7 +105,7 @@ class LayerWriter:
         """Some more of the tar, which may change as soon as this has returned. Raises what writing the blob raises."""
         view = memoryview(data)
         while view:
-            count = min(len(view), BLOCK_BYTES - self._filled)
+            count = min(len(view), self._block_bytes - self._filled)
             self._room()[:count] = view[:count]
             self._fill(count)
             view = view[count:]
@@ -135,14 +149,13 @@ class LayerWriter:
     def _room(self) -> memoryview:
         """Where the next bytes of the tar go."""
         if self._block is None:
-            if self._compressing is not None:
-                self._free.acquire()
+            self._wait()
             self._block = self._blocks.slot()
-        return self._block[self._filled :]
+        return self._block[self._filled : self._block_bytes]
 
     def _fill(self, count: int) -> None:
         self._filled += count
-        if self._filled == BLOCK_BYTES:
+        if self._filled == self._block_bytes:
             self._take()
 
     def _take(self) -> None:
@@ -151,20 +164,87 @@ class LayerWriter:
         count, block = self._filled, self._block[: self._filled]
         self._block, self._filled = None, 0
         self._blocks.send(count)
+        # Before it is hashed here: the other threads have something to do meanwhile.
+        self._pack(block)
+        self._sum.update(block)
+
+    def _wait(self) -> None:
+        """Until there is a block that nobody here needs any more."""
+        if self._compressing is not None:
+            self._free.acquire()
+
+    def _pack(self, block: memoryview) -> None:
+        """Have it compressed."""
         if self._compressing is None:
-            if count < BLOCK_BYTES:
-                self._sum.update(block)
+            if len(block) < BLOCK_BYTES:
                 self._blob.write(self._compressor.compress(block))
                 return
             self._writing = Stage(self._blob.write, _AHEAD)
             self._compressing = Stage(self._compress, _AHEAD, self._free.release)
-        # Before it is hashed here: the other threads have something to do meanwhile.
         self._compressing.put(block)
-        self._sum.update(block)
 
-    def _compress(self, block: bytes | bytearray | memoryview) -> None:
+    def _compress(self, block: memoryview) -> None:
         if (packed := self._compressor.compress(block)) and self._writing is not None:
             self._writing.put(packed)
+
+
+class PartWriter(LayerWriter):
+    """The same of a tar that is a part of a file, written to this from there: what is compressed is read once more.
+
+    So whoever unpacks it meanwhile has all of it as quickly as it can be read. Both have read the same, or it is
+    refused: CRC-32 tells, which gzip has to have anyway.
+    """
+
+    def __init__(self, blob: BlobWriter, ring: Slots, part: Part) -> None:
+        super().__init__(blob, ring)
+        self._block_bytes = SLOT_BYTES
+        self._part = part
+        self._given = self._read = self._check = 0
+        self._buffer = memoryview(bytearray(BLOCK_BYTES))
+        self._writing = Stage(self._blob.write, _AHEAD)
+        self._compressing = self._reading = Stage(self._compress_next, _ALL)
+
+    def finish(self) -> None:
+        """As there. Raises BadArchive where the file was changed meanwhile."""
+        if self._is_whole:
+            return
+        if self._filled:
+            self._take()
+        if self._read > self._given:
+            self._give(self._read - self._given)
+        super().finish()
+        if self._check != self._compressor.checksum:
+            raise _changed()
+
+    def _wait(self) -> None:
+        """The ring's reader is all there is to wait for."""
+
+    def _pack(self, block: memoryview) -> None:
+        self._check = self._compressor.crc32(block, self._check)
+        self._read += len(block)
+        while self._read - self._given >= BLOCK_BYTES:
+            self._give(BLOCK_BYTES)
+
+    def _give(self, count: int) -> None:
+        """Have so many bytes more compressed."""
+        self._reading.put((self._part.offset + self._given, count))
+        self._given += count
+
+    def _compress_next(self, span: tuple[int, int]) -> None:
+        """The compressor's thread: so many bytes from there on."""
+        at, count = span
+        block = self._buffer[:count]
+        done = 0
+        while done < count:
+            got = os.preadv(self._part.fd, [block[done:]], at + done)
+            if not got:
+                raise _changed()
+            done += got
+        self._compress(block)
+
+
+def _changed() -> BadArchive:
+    return BadArchive("the archive was changed while it was read", hint="Try again when nobody writes to it.")
 
 
 class Blocks:

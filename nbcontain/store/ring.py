@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
-_SLOT_BYTES = 256 << 10
+SLOT_BYTES = 256 << 10
 """What the processor's cache holds."""
 _SLOTS = 32
 """8 MiB: a worker is quick with large files and slow with small ones, and whoever feeds it need not wait for that."""
@@ -28,7 +28,7 @@ DESCRIPTORS = 3
 class Sender:
     """The end that is written to, by one thread. `fds` make the other (`Received`)."""
 
-    def __init__(self, slot_bytes: int = _SLOT_BYTES, slots: int = _SLOTS) -> None:
+    def __init__(self, slot_bytes: int = SLOT_BYTES, slots: int = _SLOTS) -> None:
         self.slots = slots
         self._slot_bytes = slot_bytes
         memory = os.memfd_create("nbcontain-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -5,27 +5,29 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
+Item = TypeVar("Item")
 Block = bytes | bytearray | memoryview
 
 
-class Stage:
+class Stage(Generic[Item]):
     """A thread that does `work` with each block; so many of them may wait for it.
 
     `done` is called when a block is not needed any more, whatever became of it.
     """
 
     def __init__(
-        self, work: Callable[[Block], object], ahead: int, done: Callable[[], object] = lambda: None
+        self, work: Callable[[Item], object], ahead: int, done: Callable[[], object] = lambda: None
     ) -> None:  # fmt: skip
         self._work = work
         self._done = done
-        self._blocks: queue.Queue[Block | None] = queue.Queue(ahead)
+        self._blocks: queue.Queue[Item | None] = queue.Queue(ahead)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="nbcontain layer", daemon=True)
         self._thread.start()
 
-    def put(self, block: Block) -> None:
+    def put(self, block: Item) -> None:
         """Have it done, or wait until there is room. Raises what went wrong with an earlier one."""
         if self._error is not None:
             raise self._error

@@ -193,6 +193,11 @@ class Reader:
         buffer[: len(piece)] = piece
         return len(piece)
 
+    @property
+    def at(self) -> int:
+        """How many bytes of the stream come before what is next."""
+        return self._read_bytes - (self._end - self._start)
+
     def skip(self) -> None:
         """Pass over what is left of the current member."""
         left = self._body + self._padding

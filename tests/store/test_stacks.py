@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from nbcontain.oci.digest import DiffID, Digest
 from nbcontain.oci.image import LAYER_TAR_GZIP, Descriptor, Layer
 from nbcontain.store import Store, early
 from nbcontain.store.early import Early
+from nbcontain.store.layer_writer import ring_for
 from nbcontain.store.pipes import piped
 from nbcontain.store.snapshots import Snapshotter, Staging, Worker
 from nbcontain.store.stacks import Arrivals, Stacks, unpacked
@@ -89,7 +91,7 @@ def test_what_has_no_thread_is_closed(
     with monkeypatch.context() as patch, Early(Stacks(store, cast(Worker, None))) as layers:
         NoThreads(patch, 0)
         work: dict[str, Callable[[], object]] = {
-            "feed": lambda: layers.feed(1), "follow": lambda: layers.follow(coming),
+            "feed": lambda: layers.feed(partial(ring_for, 1)), "follow": lambda: layers.follow(coming),
             "piped": lambda: piped(lambda sink: {}, os.close),
         }  # fmt: skip
         for _ in range(3):
@@ -155,10 +157,10 @@ def test_whoever_waits_for_its_turn_hears_that_nobody_wants_it(store: Store) -> 
 
     with Early(Stacks(store, cast(Worker, Busy())), strike) as layers:
         for _ in range(2):
-            assert layers.feed(1) is not None
+            assert layers.feed(partial(ring_for, 1)) is not None
         try:
             with pytest.raises(Cancelled):
-                layers.feed(1)
+                layers.feed(partial(ring_for, 1))
         finally:
             go_on.set()
 

@@ -3,8 +3,10 @@
 *exec* is Engine.exec(…).result() in a warm process, against a C program that enters the same namespaces, forks and
 executes. *50 at once* is as many detached containers from one warm process, each asked for by a thread of its own,
 until all of them run; beside it podman's client processes, all at once, and bare clones in C. *Output* is what a
-program writes as fast as it can, until all of it is in the journal and read back; the *lag* is how long after it was
-written a follower has a line, while a program writes 10,000 of them in a second.
+program writes as fast as it can, until all of it is in the journal and its container has ended, which waits for the
+disk, since overlayfs writes out all that is dirty there when it is unmounted; and the same until the last of it is in
+the journal. All of it is then read back. The *lag* is how long after it was written a follower has a line, while a
+program writes 10,000 of them in a second.
 """
 
 from __future__ import annotations
@@ -144,21 +146,26 @@ def is_named(word: str) -> bool:
 
 
 def of_output(engine: Engine, disk: Path) -> None:
-    rates, lags = [], []
+    rates, until_there, lags = [], [], []
     text = disk / "text"
     text.write_text("".join(f"a line of text as programs write them, number {n:08}\n" for n in range(1 << 18)))
     for _ in range(max(2, ROUNDS // 5)):
-        began = time.perf_counter()
+        began, began_at = time.perf_counter(), time.time()
         container = detached(engine, "writer", "sh", "-c", WRITER, volumes=(f"{text}:/text:ro",))
         container.wait()
         passed = time.perf_counter() - began
-        kept = sum(len(each.event.data) for each in container.follow() if isinstance(each.event, Output))
+        kept, last_at = 0, 0.0
+        for each in container.follow():
+            if isinstance(each.event, Output):
+                kept, last_at = kept + len(each.event.data), each.time
         assert kept == (MEGABYTES // 16) * text.stat().st_size, f"{kept} bytes"
         engine.remove_container(container, force=True)
         rates.append(kept / passed / 1e6)
+        until_there.append(kept / (last_at - began_at) / 1e6)
         lags += lag(engine, disk)
-    what, middle = "output to the journal, nothing lost", statistics.median(rates)
-    print(f"{what:<44}{middle:>9.0f}{max(rates):>9.0f}{min(rates):>9.0f}   MB/s, at least {OUTPUT_LIMIT_MB}")
+    for what, found in (("output to the journal, nothing lost", rates), ("until the last of it is there", until_there)):
+        middle = statistics.median(found)
+        print(f"{what:<44}{middle:>9.0f}{max(found):>9.0f}{min(found):>9.0f}   MB/s, at least {OUTPUT_LIMIT_MB}")
     lags.sort()
     last = lags[int(len(lags) * 0.99)]
     row("lag of a follower", lags, f"99 of 100 lines within {last:.1f} ms, at most {LAG_LIMIT_MS}")

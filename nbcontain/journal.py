@@ -106,9 +106,10 @@ class FileJournal:
         if self._fd is None:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def adopt(self, fd: int) -> None:
-        """Write to this open journal."""
+    def adopt(self, fd: int, *, is_torn: bool = False) -> None:
+        """Write to this open journal, whose last line may be torn: an empty one, if it is not, is nobody's."""
         self._fd = fd
+        self._is_torn = is_torn
 
     def fileno(self) -> int:
         """What it is written to."""
@@ -122,14 +123,14 @@ class FileJournal:
         if self._write([line]) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
-    def extend(self, parts: Sequence[bytes]) -> int:
+    def extend(self, parts: Sequence[bytes | memoryview]) -> int:
         """Write down what together is whole lines; gives how many of their bytes the disk took."""
         try:
             return self._write(parts)
         except OSError:
             return 0
 
-    def _write(self, parts: Sequence[bytes]) -> int:
+    def _write(self, parts: Sequence[bytes | memoryview]) -> int:
         gap = [b"\n"] if self._is_torn else []
         written = os.writev(self.fileno(), [*gap, *parts]) - len(gap)
         self._is_torn = written < sum(map(len, parts))

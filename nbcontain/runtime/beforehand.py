@@ -1,20 +1,22 @@
 """What init does of a container before that is asked for, and while its bundle is still being written.
 
-Run by init. While it waits in a spare, which may become any container: the file systems that all of them have, and a
-network namespace, which nobody is in. Then, told by its supervisor which container is coming: its namespaces, and, as
-soon as there is a layer, its root with its own file systems in it. Nobody waits meanwhile; whoever makes the container
+Run by init. While it waits in a spare, which may become any container: what nearly all of them have in /proc, /dev and
+/sys, put together, and a network namespace, which nobody is in. Then, told by its supervisor which container is coming:
+its namespaces, and, as soon as there is a layer, its root with its own file systems in it. Whoever makes the container
 then has only to do what needs its files.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
+from nbcontain.errors import NbcontainError
 from nbcontain.linux import loopback, mount_options, syscalls
 from nbcontain.oci import spec_codec
-from nbcontain.oci.spec import Mount, Spec
-from nbcontain.runtime import devices, furniture, isolation, namespaces, roots
+from nbcontain.oci.spec import Linux, Mount, Process, Spec
+from nbcontain.runtime import furniture, hidden, isolation, namespaces, roots
 from nbcontain.runtime.annotations import PART
 from nbcontain.runtime.messages import Message
 from nbcontain.runtime.rungs import Rung
@@ -22,6 +24,7 @@ from nbcontain.runtime.rungs import Rung
 _OWN = frozenset({"proc", "tmpfs", "devpts", "mqueue", "sysfs"})
 """File systems that come from nowhere."""
 _NETWORK = "/proc/thread-self/ns/net"
+_MOUNTS = "/proc/thread-self/ns/mnt"
 _QUIET = ("nosuid", "noexec", "nodev")
 USUAL = (
     Mount("/proc", "proc", "proc", _QUIET),
@@ -31,6 +34,8 @@ USUAL = (
     Mount("/dev/mqueue", "mqueue", "mqueue", _QUIET),
 )
 """Those that nearly every container has, and that do not show a network."""
+_SYS = Mount("/sys", "sysfs", "sysfs", (*_QUIET, "ro"))
+"""And the one that does."""
 
 
 class Beforehand:
@@ -40,39 +45,31 @@ class Beforehand:
         self.spec: Spec | None = None
         self.left = 0
         """CLONE_NEW… of the namespaces that init has left."""
-        self.has_devices = False
-        """The usual devices are in the one for /dev."""
+        self.trees: list[furniture.Tree] = []
+        """What is put together for /proc, /dev and /sys; of a container that is known only what fits that."""
         self.furniture: furniture.Furniture | None = None
         """The root, and what has been mounted into it."""
-        self._ready: dict[Mount, int] = {}
-        """Mounts that exist already, each empty and nobody's yet, by what they are."""
         self._mounts: dict[int, int] = {}
-        """Those of the container's that are in no root yet, by their places in the spec."""
-        self._network = -1
-        """A network namespace that nobody is in."""
+        """Those of the container's that are in no root and no tree yet, by their places in the spec."""
+        self._network = self._sysfs = -1
+        """A network namespace that nobody is in, and a file system that shows it."""
+        self._is_entered = False
+        """This process is in it."""
         self._error: BaseException | None = None
 
     # --- for any container ---
 
     def prepare(self, rung: Rung) -> None:
         """Have ready what any container may want. Without effect for whoever wants something else, who leaves it."""
-        if not rung.mounts:
-            return
-        for mount in USUAL:
-            # An ordinary user may not, before there is a mount namespace of the container's own.
-            with suppress(OSError):
-                self._ready[mount] = furniture.new(mount, mount_options.parse(mount.options, PART))
-        dev = self._ready.get(USUAL[1], -1)
-        if dev >= 0 and not devices.make_nodes(_directory(dev)):
-            os.close(self._ready.pop(USUAL[1]))
-        with suppress(OSError):
-            self._prepare_network()
+        # Only root of the machine gets back from where it is made. An ordinary user may not leave; root of a user
+        # namespace would lose the machine's network and mounts, which a container may want.
+        with suppress(OSError, NbcontainError):
+            if rung.mounts and not _is_in_user_namespace():
+                with suppress(OSError):
+                    self._prepare_network()
+                self._prepare_trees()
 
     def _prepare_network(self) -> None:
-        # Only root of the machine gets back. An ordinary user may not leave; root of a user namespace would lose the
-        # machine's network, which a container may want.
-        if _is_in_user_namespace():
-            return
         own = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # Where this is refused, as by a filter around this place, nobody would get back.
@@ -81,11 +78,34 @@ class Beforehand:
             try:
                 loopback.bring_up()
                 made = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
+                with suppress(OSError):
+                    self._sysfs = furniture.new(_SYS, mount_options.parse(_SYS.options, PART))
             finally:
-                _return(own)
+                _return(lambda: syscalls.setns(own, syscalls.CLONE_NEWNET))
             self._network = made
         finally:
             os.close(own)
+
+    def _prepare_trees(self) -> None:
+        """In a mount namespace that is gone afterwards: a copy of the mounts would miss what is mounted later, and keep
+        others from unmounting."""
+        own = os.open(_MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        shown = {len(USUAL): self._sysfs} if self._sysfs >= 0 else {}
+        spec = Spec(
+            Process(()), mounts=(*USUAL, *(_SYS for _ in shown)),
+            linux=Linux(readonly_paths=hidden.READONLY),
+        )  # fmt: skip
+        try:
+            isolation.enter_mounts(own, root)
+            try:
+                isolation.separate(syscalls.CLONE_NEWNS)
+                self.trees = furniture.assembled(spec, shown)
+            finally:
+                _return(lambda: isolation.enter_mounts(own, root))
+        finally:
+            os.close(own)
+            os.close(root)
 
     # --- for one ---
 
@@ -121,15 +141,14 @@ class Beforehand:
         self.left = namespaces.late(spec.linux) & ~syscalls.CLONE_NEWCGROUP
         roots.leave(spec, self.left & ~self.enter(self.left))
         self._take(spec)
+        tops = [tree.top for tree in self.trees]
         for number, mount in enumerate(furniture.fitted(spec)):
             options = mount_options.parse(mount.options, PART)
-            if number in self._mounts or mount.type not in _OWN or options.is_bind:
+            if furniture.topmost(mount.destination) in tops or mount.type not in _OWN or options.is_bind:
                 continue
             # What cannot be made now is tried again, and told of, in its turn.
             with suppress(OSError):
-                self._mounts[number] = made_now = furniture.new(mount, options)
-                if mount.destination == "/dev" and mount.type == "tmpfs" and "nodev" not in mount.options:
-                    self.has_devices = devices.make_nodes(_directory(made_now))
+                self._mounts[number] = furniture.new(mount, options)
         self.spec = spec
 
     def enter(self, wanted: int) -> int:
@@ -137,37 +156,34 @@ class Beforehand:
         if self._network < 0 or not wanted & syscalls.CLONE_NEWNET:
             return 0
         syscalls.setns(self._network, syscalls.CLONE_NEWNET)
+        self._is_entered = True
         return syscalls.CLONE_NEWNET
 
     def _take(self, spec: Spec) -> None:
         """What any container may want, for this one; what it does not want goes."""
-        for number, mount in enumerate(furniture.fitted(spec)):
-            fd = self._ready.pop(mount, -1)
-            if fd >= 0:
-                self._mounts[number] = fd
-                self.has_devices |= mount.destination == "/dev"
-        for fd in (*self._ready.values(), self._network):
-            if fd >= 0:
-                os.close(fd)
-        self._ready, self._network = {}, -1
+        made, self.trees = self.trees, []
+        for tree in made:
+            if tree.fits(spec) and (self._is_entered or tree.top != _SYS.destination):
+                self.trees.append(tree)
+            else:
+                os.close(tree.fd)
+        if self._network >= 0:
+            os.close(self._network)
+        self._network = -1
 
     def _make_root(self, message: Message) -> None:
         assert self.spec is not None
         root_fd = isolation.mount_root(spec_codec.mounts_from_json(message["rootfs"]), volatile=message["volatile"])
-        self.furniture = furniture.Furniture(root_fd, self.spec)
-        self.furniture.begin(self._mounts, has_devices=self.has_devices)
+        self.furniture = furniture.Furniture(root_fd, self.spec, self.trees)
+        self.furniture.begin(self._mounts)
 
 
-def _directory(mount_fd: int) -> int:
-    """A mount's root, open for what is done in it."""
-    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
-
-
-def _return(network: int) -> None:
+def _return(way: Callable[[], None]) -> None:
+    """Be back where this process came from."""
     try:
-        syscalls.setns(network, syscalls.CLONE_NEWNET)
+        way()
     except OSError:
-        # No container may find itself in a network that it has not asked for: then there is one spare less.
+        # No container may find itself in a namespace that it has not asked for: then there is one spare less.
         os._exit(1)
 
 

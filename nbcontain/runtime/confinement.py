@@ -17,6 +17,7 @@ from nbcontain.oci import strict_json
 from nbcontain.oci.spec import SharedDocument
 from nbcontain.options import option, with_defaults
 from nbcontain.runtime.filters import filter_of
+from nbcontain.runtime.hidden import MASKED, READONLY, thermal
 from nbcontain.values import dataclass, field
 
 CAPABILITIES = tuple(
@@ -36,23 +37,6 @@ CAPABILITIES = tuple(
     ]
 )
 """Podman's eleven: Docker's fourteen without MKNOD, NET_RAW and AUDIT_WRITE."""
-
-MASKED = tuple(
-    f"/proc/{name}"
-    for name in [
-        "acpi",
-        "asound",
-        "interrupts",
-        "kcore",
-        "keys",
-        "latency_stats",
-        "sched_debug",
-        "scsi",
-        "timer_list",
-        "timer_stats",
-    ]
-) + ("/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux")
-READONLY = tuple(f"/proc/{name}" for name in ["bus", "fs", "irq", "sys", "sysrq-trigger"])
 
 _ANCESTORS = {"x86_64": "386", "aarch64": "arm"}
 _NOTHING: Mapping[str, object] = MappingProxyType({})
@@ -110,12 +94,6 @@ def confinement(options: ConfinementOptions, architecture: str, kernel: str, mac
         apparmor=given.apparmor,
         label=_label(given.label),
     )
-
-
-@cache
-def thermal() -> tuple[str, ...]:
-    """How hot each processor gets tells what others compute (moby GHSA-6fw5-f8r9-fgfm): masked, where it is there."""
-    return tuple(map(str, sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle"))))
 
 
 def capabilities_of(add: Sequence[str], drop: Sequence[str], *, privileged: bool = False) -> tuple[str, ...]:

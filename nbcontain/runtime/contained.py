@@ -72,7 +72,7 @@ def _be_container(done: Beforehand, channel: Channel, message: Message, fds: lis
     spaces = _open_spaces() if message["holds"] else -1
     place = None if rung.enters else translated.Place.of(spec, bundle.rootfs, str(bundle.path / "rootfs"))
     made, terminal, hidden = roots.made_for(
-        bundle, spec, rung, fds[3:], opened, volatile=volatile, left=done.left, has_devices=done.has_devices,
+        bundle, spec, rung, fds[3:], opened, volatile=volatile, left=done.left, trees=done.trees,
         begun=done.furniture, place=place, is_plain=message["plain"],
     )  # fmt: skip
     names = message["holds"] if spaces >= 0 else []

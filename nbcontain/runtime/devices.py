@@ -25,19 +25,6 @@ def opened(root_fd: int) -> int:
     return trees.open_in(root_fd, "/dev", os.O_RDONLY | os.O_DIRECTORY)
 
 
-def make_nodes(dev: int) -> bool:
-    """Init: the same as `make_usual` before it is known where that /dev will be; False, and nothing, if that cannot be.
-
-    For who may not make nodes mounts them, which needs a place.
-    """
-    name, number = next(iter(DEVICES.items()))
-    if not _make_node(dev, name, os.makedev(*number)):
-        os.close(dev)
-        return False
-    make_usual(dev, by_binding=False)
-    return True
-
-
 def make_usual(dev: int, *, by_binding: bool) -> None:
     """Init: the six devices and the links beside them, on the tmpfs that is the container's /dev; closes `dev`."""
     try:

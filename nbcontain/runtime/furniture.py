@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from nbcontain.errors import SetupFailed
 from nbcontain.linux import mount_options, syscalls, trees
@@ -29,12 +29,65 @@ _STATISTICS = frozenset(
 """What may be covered in there: files that only tell how much there is of something."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Mounts that are put together, and cannot be written in part, before it is known whose they will be.
+
+    Nothing is masked in it: what else is mounted must first have been kept from being led there by the kernel's own.
+    """
+
+    fd: int
+    top: str
+    """The directory of the root that it is for, in which all of it is."""
+    mounts: tuple[Mount, ...]
+    readonly: tuple[str, ...]
+
+    @classmethod
+    def of(cls, root_fd: int, spec: Spec, top: str) -> Tree:
+        """A copy, mounted nowhere, of what is at `top` in a root, as the spec has it."""
+        place = trees.open_in(root_fd, top)
+        try:
+            return cls(syscalls.open_tree(place, recursive=True), top, *_below(top, spec))
+        finally:
+            os.close(place)
+
+    def fits(self, spec: Spec) -> bool:
+        """Whether all that this spec has there is in it, and nothing else."""
+        return (self.mounts, self.readonly) == _below(self.top, spec)
+
+
+def assembled(spec: Spec, opened: Mapping[int, int]) -> list[Tree]:
+    """Init, in a mount namespace that it leaves again: what the spec has in /proc, /dev and /sys, as trees that are
+    mounted nowhere. `opened` is as in `Furniture.finish`."""
+    root_fd = isolation.lay_root(syscalls.new_mount("tmpfs"))
+    try:
+        Furniture(root_fd, spec).finish(opened=opened)
+        return [Tree.of(root_fd, spec, each.destination) for each in spec.mounts if each.destination in _PLAIN]
+    finally:
+        os.close(root_fd)
+
+
+def _below(top: str, spec: Spec) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    """What the spec has mounted, and what cannot be written, in this directory of the root."""
+    return (
+        tuple(each for each in fitted(spec) if topmost(each.destination) == top),
+        tuple(each for each in spec.linux.readonly_paths if topmost(each) == top),
+    )
+
+
+def topmost(path: str) -> str:
+    """The directory of the root in which a path is, as it is written."""
+    return "/" + path.lstrip("/").partition("/")[0]
+
+
 class Furniture:
     """Init: everything that is mounted into a root, in the order of the spec, while the host's paths can be seen."""
 
-    def __init__(self, root_fd: int, spec: Spec) -> None:
+    def __init__(self, root_fd: int, spec: Spec, trees: Iterable[Tree] = ()) -> None:
+        """`trees` are there already, and fit the spec."""
         self.root_fd = root_fd
         self._spec = spec
+        self._trees = {tree.top: tree.fd for tree in trees}
         self._made: list[str] = []
         self._kernel_devices: set[int] = set()
         self._next = 0
@@ -42,48 +95,54 @@ class Furniture:
         """Where mounts will be that do not exist yet, by their places in the spec."""
         self._is_restricted = False
 
-    def begin(self, opened: Mapping[int, int], *, has_devices: bool) -> None:
+    def begin(self, opened: Mapping[int, int]) -> None:
         """The first ones, as far as they exist already; as `finish` has it.
 
         If all that is missing then are the files of a network, their places are found, and the rest is done too.
         """
         mounts = [*fitted(self._spec)]
-        while self._next < len(mounts) and self._next in opened:
-            self._put(mounts[self._next], opened[self._next], has_devices=has_devices)
+        while self._next < len(mounts):
+            mount = mounts[self._next]
+            if self._next not in opened and topmost(mount.destination) not in self._trees:
+                break
+            self._put(mount, opened.get(self._next, -1))
             self._next += 1
         left = mounts[self._next :]
         if not left or _are_network_files(left):
             for number, mount in enumerate(left, self._next):
                 place = Place(self.root_fd, mount.destination)
                 self._places[number] = _target(place, mount, self._made, self._kernel_devices, directory=False)
-            restrict(self.root_fd, self._spec)
+            restrict(self.root_fd, self._spec, self._trees)
             self._is_restricted = True
 
-    def finish(
-        self, detached: Sequence[int] = (), opened: Mapping[int, int] | None = None, *, has_devices: bool = False
-    ) -> list[str]:
+    def finish(self, detached: Sequence[int] = (), opened: Mapping[int, int] | None = None) -> list[str]:
         """All others, and what is hidden and cannot be written there.
 
         `detached` are mounts that exist already, which mounts of the type DETACHED name by their number; `opened` are
-        those that exist besides, by the place of the mount in the spec; with `has_devices` that for /dev is complete.
-        Gives the paths that had to be made for them, which are no changes of the container's.
+        those that exist besides, by the place of the mount in the spec. Gives the paths that had to be made for them,
+        which are no changes of the container's.
         """
         for number, mount in [*enumerate(fitted(self._spec))][self._next :]:
             ready = detached[int(mount.source)] if mount.type == DETACHED else (opened or {}).get(number, -1)
             place = self._places.pop(number, -1)
             if place < 0:
-                self._put(mount, ready, has_devices=has_devices)
+                self._put(mount, ready)
                 continue
             mount_fd = _made_of(mount, ready)
             _check_kind(place, mount, directory=trees.is_directory(mount_fd))
             trees.attach(mount_fd, place)
         if not self._is_restricted:
-            restrict(self.root_fd, self._spec)
+            restrict(self.root_fd, self._spec, self._trees)
         return self._made
 
-    def _put(self, mount: Mount, ready: int, *, has_devices: bool) -> None:
+    def _put(self, mount: Mount, ready: int) -> None:
+        tree = self._trees.get(topmost(mount.destination), -1)
+        if tree >= 0 and mount.destination != topmost(mount.destination):
+            # It is in there.
+            return
+        ready = tree if tree >= 0 else ready
         mount_into(Place(self.root_fd, mount.destination), mount, self._made, self._kernel_devices, ready)
-        if mount.destination == "/dev" and not has_devices:
+        if mount.destination == "/dev" and tree < 0:
             by_binding = binds_devices(self._spec) or "nodev" in mount.options
             devices.make_usual(devices.opened(self.root_fd), by_binding=by_binding)
 
@@ -117,10 +176,11 @@ def fitted(spec: Spec) -> Iterator[Mount]:
             yield mount
 
 
-def restrict(root_fd: int, spec: Spec) -> None:
-    """Init: what is hidden in the root, and what cannot be written there."""
+def restrict(root_fd: int, spec: Spec, done: Container[str] = ()) -> None:
+    """Init: what is hidden in the root, and what cannot be written there, which in some directories is `done`."""
     for path in spec.linux.readonly_paths:
-        _make_readonly(root_fd, path)
+        if topmost(path) not in done:
+            _make_readonly(root_fd, path)
     _mask(root_fd, spec.linux.masked_paths)
     if spec.root_readonly:
         syscalls.mount_setattr(root_fd, syscalls.MOUNT_ATTR_RDONLY)

@@ -10,9 +10,11 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from nbcontain.runtime import sealed
+from nbcontain.linux import little_pump
+from nbcontain.runtime import pump, sealed
 from nbcontain.values import dataclass
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -57,8 +59,8 @@ class Idle:
         sink = self.silent if self.silent >= 0 else self.journal
         rest = {name: getattr(self, name) for name in _REST} | {"ids": dict(self.ids)}
         return [
-            str(_PACKAGE), self.task, str(sink), outputs, watched, str(self.lost), repr(self.wake) if self.wake else "",
-            "0" if self.silent >= 0 else str(self.limit), json.dumps(rest),
+            str(_PACKAGE), self.task, str(sink), outputs, watched, f"{self.lost:020}",
+            repr(self.wake) if self.wake else "", "0" if self.silent >= 0 else str(self.limit), json.dumps(rest),
         ]  # fmt: skip
 
     @classmethod
@@ -77,6 +79,8 @@ class Idle:
         return [fd for fd in ends if fd >= 0]
 
 
+_SINK, _OUTPUTS, _LOST, _LIMIT = 2, 3, 5, 7
+"""Which of the words says what. Of what was lost it has 20 digits, so that it can be written over."""
 _REST = (
     "bundle", "pid", "lock", "pidfd", "listener", "journal", "mounts", "master", "peer", "network", "user", "silent",
     "wake", "limit", "delay",
@@ -89,18 +93,40 @@ def is_possible() -> bool:
 
 
 def fall_asleep(state: Idle) -> None:
-    """Become the pump; returns only where that cannot be, and then all is as before.
+    """Become the little pump, or else Python's; returns only where neither can be, and then all is as before.
 
-    Its program is the interpreter on disk, whose pages all that run it share: nothing is forked from an idle
-    supervisor, so nothing inside can reach it.
+    The program of Python's is the interpreter on disk, whose pages all that run it share: nothing is forked from an
+    idle supervisor, so nothing inside can reach it.
     """
     for fd in state.descriptors():
         os.set_inheritable(fd, True)
+    words = state.words()
+    command = sealed.command(sys.executable, _PUMP, *words, environment=True)
+    with suppress(OSError):
+        little = sealed.sealed_file("pump", _little(state, words, command).program(os.uname().machine))
+        try:
+            os.execve(little, ["nbcontain-pump", state.task], {})
+        finally:
+            os.close(little)
     try:
-        command = sealed.command(sys.executable, _PUMP, *state.words(), environment=True)
         os.execve(sys.executable, command, sealed.SMALL)
     except OSError:
         hold(state)
+
+
+def _little(state: Idle, words: list[str], command: list[str]) -> little_pump.LittlePump:
+    """The little pump, which has as arguments for its later selves what Python's has, and says in them what changed."""
+    whole = sealed.command(sys.executable, pump.WHOLE, *words)
+    heads = {
+        fd: f',"kind":"output","task":"{state.task}","stream":"{stream}","data":'.encode()
+        for fd, stream in state.outputs.items()
+    }
+    return little_pump.LittlePump(
+        outputs=heads, names=words[_OUTPUTS], watched=(state.pidfd, state.listener), lost=words[_LOST],
+        journal=int(words[_SINK]), limit_bytes=int(words[_LIMIT]), wake=state.wake,
+        whole=little_pump.Execution(sys.executable, whole, sealed.environment(sys.executable)),
+        other=little_pump.Execution(sys.executable, command, sealed.SMALL),
+    )  # fmt: skip
 
 
 def hold(state: Idle) -> None:

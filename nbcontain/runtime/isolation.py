@@ -34,6 +34,16 @@ def separate(flags: int) -> None:
         loopback.bring_up()
 
 
+def enter_mounts(namespace: int, root_fd: int) -> None:
+    """Init: be in a mount namespace, with this directory of it for the root.
+
+    Who enters one has its topmost root for his otherwise, also where he was in a chroot.
+    """
+    syscalls.setns(namespace, syscalls.CLONE_NEWNS)
+    os.fchdir(root_fd)
+    os.chroot(".")
+
+
 def mount_root(rootfs: Sequence[Mount], *, volatile: bool = False) -> int:
     """Init: perform the mounts that make the root file system; gives its directory as an O_PATH fd.
 

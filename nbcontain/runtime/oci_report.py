@@ -160,7 +160,7 @@ def write_example(bundle: Path, *, rootless: bool) -> None:
 def example(*, rootless: bool = False) -> dict[str, object]:
     """What `spec` writes: a shell, as confined as containers usually are."""
     from nbcontain.runtime.confinement import CAPABILITIES as USUAL
-    from nbcontain.runtime.confinement import MASKED, READONLY
+    from nbcontain.runtime.hidden import MASKED, READONLY
 
     quiet = ["nosuid", "noexec", "nodev"]
     terminals = [] if rootless else ["gid=5"]

@@ -3,20 +3,28 @@
 Run by the supervisor and by the pump, which imports this by its own name and nothing besides.
 """
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 RECORD_BYTES = 8192
 """Longer output is cut into several lines of moderate size."""
 _TABS = b"\t\r\x1b"
 _CONTROLS = bytes(each for each in (*range(32), 127) if each not in (*_TABS, 10))
 _END = b"}\n"
-_PARTS = 3
+
+
+def head(now: float, task: str, stream: str) -> bytes:
+    """Where each of them begins, up to the output itself."""
+    return f'{{"time":{round(now, 6)!r},"kind":"output","task":"{task}","stream":"{stream}","data":'.encode()
 
 
 def parts(now: float, task: str, stream: str, data: bytes) -> list[bytes]:
     """The lines, three parts each, to be written one after the other."""
-    head = f'{{"time":{round(now, 6)!r},"kind":"output","task":"{task}","stream":"{stream}","data":'.encode()
+    begin = head(now, task, stream)
     found: list[bytes] = []
     for start in range(0, len(data), RECORD_BYTES):
-        found += (head, quoted(data[start : start + RECORD_BYTES]), _END)
+        found += (begin, quoted(data[start : start + RECORD_BYTES]), _END)
     return found
 
 
@@ -33,12 +41,9 @@ def quoted(data: bytes) -> bytes:
     return b'"%b"' % data
 
 
-def missing(lines: list[bytes], size_bytes: int, written: int) -> int:
+def missing(lines: "Sequence[bytes | memoryview]", size_bytes: int, written: int) -> int:
     """How much output of so many bytes is not in the journal, where only the first `written` bytes of its lines are."""
-    end = kept = 0
-    for number in range(0, len(lines), _PARTS):
-        end += sum(map(len, lines[number : number + _PARTS]))
-        if end > written:
-            break
-        kept += RECORD_BYTES
-    return max(0, size_bytes - kept)
+    if written >= sum(map(len, lines)):
+        return 0
+    whole = b"".join(lines)[: max(0, written)].count(b"\n")
+    return max(0, size_bytes - whole * RECORD_BYTES)

@@ -17,7 +17,7 @@ if __package__:
 else:
     import output_lines  # type: ignore[import-not-found, no-redef]
 
-_WHOLE = (
+WHOLE = (
     "import sys; sys.path.append(sys.argv[1]); import nbcontain.runtime.later; "
     "from nbcontain.runtime.supervisor import resume; resume()"
 )
@@ -113,7 +113,7 @@ def awaken(words: list[str]) -> None:
     copy = sealed.sealed_copy(sys.executable)
     try:
         posix.set_inheritable(copy, True)
-        command = sealed.command(sys.executable, _WHOLE, *words)
+        command = sealed.command(sys.executable, WHOLE, *words)
         posix.execve(f"/proc/self/fd/{copy}", command, sealed.environment(sys.executable))
     finally:
         posix.close(copy)

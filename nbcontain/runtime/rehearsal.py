@@ -15,16 +15,19 @@ from pathlib import Path
 from nbcontain.events import Finished, Record, Started, encode
 from nbcontain.linux import mount_options, trees
 from nbcontain.linux.idmap import IdMap
+from nbcontain.linux.starts import start_time
 from nbcontain.oci import spec_codec
 from nbcontain.oci.spec import Linux, Mount, Process, Spec
-from nbcontain.runtime import calls, programs, rungs
+from nbcontain.runtime import calls, endings, programs, rungs
 from nbcontain.runtime.annotations import DEFAULT_PATH, PART, USER
 from nbcontain.runtime.bundle import Bundle, ContainerInfo, info_of, info_to_json
 from nbcontain.runtime.messages import Channel
 from nbcontain.runtime.supervisor import Supervisor
 from nbcontain.store import files
-from nbcontain.values import asdict, replace
+from nbcontain.values import replace
 
+_NOWHERE = Path("/dev/null/containers/nowhere")
+"""Nothing can be written there."""
 _TIMES = 16
 """As often the interpreter has to see code before it is fitted."""
 _CAPABILITIES = tuple(f"CAP_{name}" for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETUID", "SETGID"))
@@ -61,7 +64,7 @@ def of_supervisor(ids: IdMap) -> None:
     """A spare, while it waits for its order."""
     info = info_of(json.loads(_INFO))
     ends = [end for _ in range(2) for end in os.pipe2(os.O_CLOEXEC)]
-    run = Supervisor(ids, Bundle(Path("/"), info), 0, -1)
+    run = Supervisor(ids, Bundle(_NOWHERE, info), 0, -1)
     run.outputs.are(dict.fromkeys(ends, "stdout"))
     run.outputs.watch(run.poll)
     run.choose_sink()
@@ -75,8 +78,13 @@ def of_supervisor(ids: IdMap) -> None:
         channel.close()
     for end in ends:
         os.close(end)
-    run.state = replace(run.state, status="running", pid=1)
-    json.dumps(asdict(run.state)).encode()
+    run.state = replace(run.state, status="running", pid=1, pid_start=start_time(os.getpid()))
+    for each in (
+        run.clients.open, run.journal.open, lambda: run.bundle.write_stubs(("/etc/hosts",)), run.write_state,
+        lambda: run.tell("start"), lambda: endings.put_aside(run.bundle), run.reread,
+    ):  # fmt: skip
+        with suppress(OSError):
+            each()
     for event in (Started(info.id, info.name), Finished(info.id, "done", exit_code=0)):
         encode(Record(0.5, event))
     spec_codec.mounts_from_json(json.loads(json.dumps(spec_codec.mounts_to_json(_MOUNTS[:1]))))

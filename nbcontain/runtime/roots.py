@@ -10,7 +10,7 @@ from nbcontain.linux import landlock, syscalls
 from nbcontain.oci.spec import Mount, Process, Spec
 from nbcontain.runtime import isolation, namespaces, secrets, translated, unmounted
 from nbcontain.runtime.console import Console, furnished
-from nbcontain.runtime.furniture import Furniture
+from nbcontain.runtime.furniture import Furniture, Tree
 from nbcontain.runtime.rungs import Rung
 
 TYPE_CHECKING = False  # typing's own would cost every process of ours its import
@@ -30,7 +30,7 @@ def made_for(
     *,
     volatile: bool,
     left: int = 0,
-    has_devices: bool = False,
+    trees: Sequence[Tree] = (),
     begun: Furniture | None = None,
     place: translated.Place | None = None,
     is_plain: bool = False,
@@ -39,8 +39,8 @@ def made_for(
 
     `fds` is the memory that `secrets` reads, if there is any; `opened` are mounts that exist already.
     `place` is where its paths are translated, if they are. `is_plain` says that no device is in it, as it was made.
-    What was done `beforehand` (CLONE_NEW… that were `left`, whether /dev `has_devices`, the root and what has been
-    `begun` in it) is not done again.
+    What was done `beforehand` (CLONE_NEW… that were `left`, `trees` that fit, or the root and what has been `begun` in
+    it) is not done again.
     """
     own = namespaces.late(spec.linux) & ~left
     hidden = secrets.read(fds)
@@ -68,8 +68,8 @@ def made_for(
         root_fd = isolation.mount_root(bundle.rootfs, volatile=volatile)
     if spec.linux.sysctl:
         isolation.set_knobs(spec.linux.sysctl)
-    furniture = begun or Furniture(root_fd, spec)
-    made = furniture.finish(secrets.files(str(bundle.path / "rootfs"), hidden), opened, has_devices=has_devices)
+    furniture = begun or Furniture(root_fd, spec, trees)
+    made = furniture.finish(secrets.files(str(bundle.path / "rootfs"), hidden), opened)
     if spec.process.terminal:
         terminal = furnished(root_fd, spec.process.console_size)
     _go(root_fd, rung, spec.process)

@@ -6,9 +6,14 @@ could overwrite it (CVE-2019-5736). Run by the kernel, and by a supervisor that 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
+
+TYPE_CHECKING = False  # typing's own would cost every process of ours its import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 SMALL = ENVIRONMENT | {
@@ -16,6 +21,7 @@ SMALL = ENVIRONMENT | {
     "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
 }
 """Of an interpreter that is to take little memory: what is free is given back, and not kept in lists by size."""
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 def sealed_copy(executable: str) -> int:
@@ -27,12 +33,25 @@ def sealed_copy(executable: str) -> int:
             done = 0
             while done < size:
                 done += os.sendfile(copy, file.fileno(), done, size - done)
-        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
+        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(copy)
         raise
     return copy
+
+
+def sealed_file(name: str, contents: Mapping[int, bytes]) -> int:
+    """The same of a file with these contents, each at its place. Raises OSError."""
+    file = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        for place, data in contents.items():
+            if os.pwrite(file, data, place) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
 
 
 def environment(executable: str) -> dict[str, str]:

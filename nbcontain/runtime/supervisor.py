@@ -104,7 +104,7 @@ class Supervisor:
         made.mounts_fd, made.network_fd, made.user_fd = was.mounts, was.network, was.user
         made.outputs.are(was.outputs, was.master, was.peer)
         made.outputs.lost_bytes = was.lost
-        made.journal.adopt(was.journal)
+        made.journal.adopt(was.journal, is_torn=bool(was.lost))
         made.delay_s = was.delay
         if was.silent >= 0:
             os.close(was.silent)

@@ -290,7 +290,10 @@ def test_what_hindered_init_beforehand_is_told_when_somebody_hears_of_it() -> No
         done.settle()
 
 
-def test_no_network_is_made_where_nobody_gets_back_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("prepare", [Beforehand._prepare_network, Beforehand._prepare_trees])
+def test_nothing_is_made_where_nobody_gets_back_from_it(
+    monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Beforehand], None]
+) -> None:
     """As in a sandbox that lets one leave a namespace, and enter none."""
 
     def refused(fd: int, flags: int) -> None:
@@ -301,13 +304,28 @@ def test_no_network_is_made_where_nobody_gets_back_from_it(monkeypatch: pytest.M
     monkeypatch.setattr("nbcontain.linux.syscalls.setns", refused)
     monkeypatch.setattr("nbcontain.linux.syscalls.unshare", left.append)
     with pytest.raises(PermissionError):
-        Beforehand()._prepare_network()
+        prepare(Beforehand())
     assert left == []
 
 
 def test_what_waits_is_what_a_usual_container_has(machine: Machine) -> None:
     spec = machine.engine.create(RunOptions(image="box")).bundle.spec
     assert {*USUAL} <= {*spec.mounts}
+
+
+def test_what_was_put_together_beforehand_is_as_if_it_were_made_for_the_container(machine: Machine) -> None:
+    mounts = "cut -d' ' -f4- /proc/self/mountinfo | grep -v -e ' / ' -e ' /etc/'"
+    look = f"{mounts}; stat -c '%A %u %t,%T %n' /dev/*; ls /sys/class/net"
+    machine.run("true")
+    # Long enough for who waits.
+    time.sleep(1)
+    usual = machine.run("sh", "-c", look).lines
+    # Nothing of what waits is like that.
+    others = {"security_opt": ("mask=/proc/cpuinfo:/sys/class/tty",), "tmpfs": ("/dev/more",)}
+    alone = machine.run("sh", "-c", look, **others).lines
+    own = [line for line in alone if any(word in line for word in ("/cpuinfo", "/sys/class/tty", "more"))]
+    assert len(own) == 4
+    assert sorted(usual) == sorted(line for line in alone if line not in own)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,12 @@ from nbcontain.errors import SetupFailed, UsageError
 from nbcontain.linux.capabilities import CAPABILITIES as EVERY
 from nbcontain.runtime.confinement import (
     CAPABILITIES,
-    MASKED,
-    READONLY,
     ConfinementOptions,
     capabilities_of,
     confinement,
 )
 from nbcontain.runtime.generate import RunOptions
+from nbcontain.runtime.hidden import MASKED, READONLY
 
 
 def options(**given: object) -> ConfinementOptions:

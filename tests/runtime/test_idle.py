@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from machine import SLEEP, Machine, children_of, is_small, said, supervisor_of, until
 from nbcontain.errors import Cancelled, ContainerError
 from nbcontain.events import Output, Record, decode, encode
+from nbcontain.linux import pump_code
 from nbcontain.runtime import output_lines, pump
 from nbcontain.runtime.container import Container
 from nbcontain.runtime.generate import RunOptions
-from nbcontain.runtime.idle import Idle
+from nbcontain.runtime.idle import Idle, fall_asleep
 from nbcontain.runtime.messages import connect
 
 COUNT = "trap 'exit 3' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
@@ -56,6 +57,37 @@ def test_the_log_has_no_gap_where_a_supervisor_fell_asleep_and_awoke(profile: st
     found = numbers(container)
     assert found == list(range(1, len(found) + 1))
     assert container.state().exit_code == 3
+
+
+@pytest.mark.skipif(os.uname().machine not in pump_code.CODE, reason="no code is known for this processor")
+def test_an_idle_supervisor_holds_next_to_nothing(machine: Machine) -> None:
+    container = asleep(machine, "echo first; sleep 1000 & trap 'echo last; exit' USR1; wait")
+    supervisor = supervisor_of(container.pid)
+
+    def held() -> int:
+        return sum(int(line.split()[1]) for line in Path(f"/proc/{supervisor}/smaps_rollup").open() if "Pss:" in line)
+
+    assert held() <= 64
+    pid = container.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGUSR1)
+    container.wait(10)
+    assert said(container) == "first\nlast\n"
+
+
+def test_where_no_little_program_can_be_executed_it_is_pythons_pump(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What is too much for the little one: a task's name, by which its lines begin.
+    state = Idle(
+        bundle="/a", task="0" * 600, pid=5, lock=3, pidfd=4, listener=5, journal=6, mounts=-1,
+        outputs={7: "stdout"}, ids={},
+    )  # fmt: skip
+    executed: list[object] = []
+    monkeypatch.setattr(os, "set_inheritable", lambda fd, wanted: None)
+    monkeypatch.setattr(os, "execve", lambda program, words, env: executed.append(program))
+    fall_asleep(state)
+    assert executed == [sys.executable]
 
 
 def test_a_further_program_runs_in_a_container_that_was_idle(profile: str, machine: Machine) -> None:

@@ -14,7 +14,8 @@ import needs
 from machine import SLEEP, Machine, said, until
 from nbcontain.errors import NbcontainError, SetupFailed
 from nbcontain.linux.capabilities import CAPABILITIES as ALL_CAPABILITIES
-from nbcontain.runtime.confinement import CAPABILITIES, MASKED
+from nbcontain.runtime.confinement import CAPABILITIES
+from nbcontain.runtime.hidden import MASKED
 
 NAMESPACES = ("mnt", "pid", "ipc", "uts", "cgroup")
 

@@ -38,17 +38,19 @@ def main() -> None:
         poll.register(int(fd), select.POLLIN)
     for word in watched.split():
         poll.register(int(word), select.POLLIN)
+    end = select.poll()
+    end.register(int(watched.split()[0]), select.POLLIN)
     sys.path.append(package)
     give_back()
     while True:
-        ready, more = pump(poll, streams, task, int(journal), float(wake or "inf"), int(limit))
+        _, more = pump(poll, streams, task, int(journal), float(wake or "inf"), int(limit))
         lost = str(int(lost) + more)
         outputs = " ".join(f"{fd}:{stream}" for fd, stream in streams.items())
         try:
             awaken([package, task, journal, outputs, watched, lost, wake, limit, rest])
         except (OSError, ImportError, MemoryError):
             # No memory, or no interpreter any more. The container is worth another try, unless it has ended.
-            if ready == int(watched.split()[0]):
+            if end.poll(0):
                 return
             time.sleep(1)
 

@@ -215,6 +215,31 @@ def test_a_pump_that_cannot_become_whole_goes_on_pumping_and_tries_again(
     assert written == [Output("0123", "stdout", b"one"), Output("0123", "stdout", b"two")]
 
 
+def test_a_pump_that_cannot_become_whole_ends_with_its_container_whatever_else_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, _ = os.pipe()
+    ended, end = os.pipe()
+    wish, wishing = os.pipe()
+    journal = os.open(tmp_path / "journal", os.O_WRONLY | os.O_CREAT)
+    os.write(wishing, b"!")
+    os.write(end, b"!")
+
+    def awaken(words: list[str]) -> None:
+        raise OSError("no memory")
+
+    def sleep(seconds: float) -> None:
+        raise AssertionError("it waits for a container that has ended")
+
+    monkeypatch.setattr(pump, "awaken", awaken)
+    monkeypatch.setattr(pump, "give_back", lambda: None)
+    monkeypatch.setattr(pump.time, "sleep", sleep)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    words = ["/package", "0123", str(journal), f"{output}:stdout", f"{ended} {wish}", "0", "", "0", "{}"]
+    monkeypatch.setattr(sys, "argv", ["-c", *words])
+    pump.main()
+
+
 def test_only_mappings_of_files_without_pages_of_ones_own_are_given_back() -> None:
     smaps = """\
 1000-2000 r-xp 00000000 08:01 77                         /lib/a.so
